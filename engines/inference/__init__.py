@@ -1,0 +1,1 @@
+"""Sessions: one protocol for every inference backend."""

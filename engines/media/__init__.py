@@ -1,0 +1,1 @@
+"""PyAV: split, decode, encode, mux."""

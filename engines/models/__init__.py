@@ -1,0 +1,1 @@
+"""Builders of the models that need no weights: their ONNX graphs, from formulas."""

@@ -1,0 +1,93 @@
+"""Every failure rigflow knows, each with what to do about it.
+
+A class says two things about itself: its *disposition*, which is how a worker settles the message that met it, and
+its exit code, which is how the command line ends when it meets it. This module imports nothing of rigflow.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import ClassVar
+
+
+class Disposition(StrEnum):
+    """How the message that met an error is settled."""
+
+    RETRY = "retry"  # nak with a delay: the same work may well succeed later or elsewhere
+    REJECT = "reject"  # failure result, dead letter, term: this input will never work
+    FATAL = "fatal"  # hand the message back and end the process: this worker is unfit, the message is not to blame
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line and of workers; `docs/cli.md` lists them for users."""
+
+    OK = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    BROKER = 3
+    STORE = 4
+    OUTPUT = 5
+    DEVICE_LOST = 6
+    INTERRUPTED = 130
+
+
+class RigflowError(Exception):
+    """Base of all errors of rigflow: one line that says what happened, and one that says what to do."""
+
+    disposition: ClassVar[Disposition] = Disposition.REJECT
+    exit_code: ClassVar[ExitCode] = ExitCode.SOME_FAILED
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.hint}" if self.hint else self.what
+
+
+class UsageError(RigflowError):
+    """The caller asked for something that cannot be: a path, a name, an option."""
+
+    exit_code = ExitCode.USAGE
+
+
+class PipelineError(UsageError):
+    """A pipeline file or a pipeline name is not usable; the message names the line and the field."""
+
+
+class ModelError(UsageError):
+    """A model is missing, unreadable, or does not fit the stage that uses it."""
+
+
+class MediaError(RigflowError):
+    """The input is not media, is empty, has no picture, or is damaged beyond use."""
+
+
+class ItemTooLarge(RigflowError):
+    """One item needs more memory than any worker grants it (a decompression bomb, say)."""
+
+
+class BrokerError(RigflowError):
+    """The broker is away, refuses us, or lacks what we need."""
+
+    disposition = Disposition.RETRY
+    exit_code = ExitCode.BROKER
+
+
+class StoreError(RigflowError):
+    """The broker's store is locked, full or unreadable."""
+
+    disposition = Disposition.RETRY
+    exit_code = ExitCode.STORE
+
+
+class OutputError(RigflowError):
+    """A result cannot be written where the user wants it."""
+
+    exit_code = ExitCode.OUTPUT
+
+
+class DeviceLost(RigflowError):
+    """The device's context is poisoned; only a new process can use the device again."""
+
+    disposition = Disposition.FATAL
+    exit_code = ExitCode.DEVICE_LOST

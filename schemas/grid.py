@@ -1,0 +1,62 @@
+"""The time grid: which frames a window looks at, and which segment answers for which window.
+
+All arithmetic is exact, on integers in the media's own time base, so that no machine and no cut can round differently.
+
+*Tick* `k` of a sampled pipeline lies at `k / fps` seconds after the media's origin, and its picture is the last frame
+with `pts <= tick`. Before the first frame the first frame stands in, after the last frame the last. Without `fps`
+every frame is a tick of its own. *Window* `w` looks at ticks `w * stride ... w * stride + frames - 1`. The segment
+`[start, end)` that contains a window's first tick owns the window.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A media's own clock: `time_base` seconds a unit, `origin` the pts of its first presented frame."""
+
+    time_base: Fraction
+    origin: int
+
+    def seconds(self, pts: int) -> float:
+        """Seconds from the origin to `pts`."""
+        return float((pts - self.origin) * self.time_base)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How a pipeline samples time: `fps` ticks a second (None: every frame), and windows of `frames` ticks."""
+
+    fps: Fraction | None = None
+    frames: int = 1
+    stride: int = 1
+
+    def tick_pts(self, clock: Clock, tick: int) -> int:
+        """Largest pts that is not after tick `tick`: the tick's picture is the last frame with `pts <= tick_pts`."""
+        return clock.origin + floor(tick * self._units_per_tick(clock))
+
+    def windows_in(self, clock: Clock, start: int, end: int) -> range:
+        """Windows whose first tick lies in `[start, end)`."""
+        units = self.stride * self._units_per_tick(clock)
+        return range(max(0, ceil((start - clock.origin) / units)), max(0, ceil((end - clock.origin) / units)))
+
+    def last_pts(self, clock: Clock, start: int, end: int) -> int:
+        """Largest pts that a window of the segment `[start, end)` may look at; `end - 1` at least."""
+        owned = self.windows_in(clock, start, end)
+        if not owned:
+            return end - 1
+        return max(end - 1, self.tick_pts(clock, owned[-1] * self.stride + self.frames - 1))
+
+    def _units_per_tick(self, clock: Clock) -> Fraction:
+        if self.fps is None:
+            raise ValueError("without fps ticks are frames, not times")
+        return 1 / (self.fps * clock.time_base)
+
+
+def frame_at(pts: Sequence[int], tick_pts: int) -> int:
+    """Index of the last frame with `pts <= tick_pts` in ascending `pts`; 0 when there is none."""
+    return max(0, bisect_right(pts, tick_pts) - 1)

@@ -1,0 +1,59 @@
+"""Settings: one frozen object, made once by the command line. CLI > environment `RIGFLOW_*` > file > default."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import UsageError
+
+MIB = 1 << 20
+
+
+class Settings(BaseModel):
+    """Everything that may be set; `docs/settings.md` is made from this class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nats: str = Field(default="", description="URL of the broker; empty: start one here")
+    credentials: str = Field(default="", description="path of an nkey seed or .creds file")
+    prefix: str = Field(default="rigflow", pattern=r"^[a-z0-9]+$", description="first token of all subjects")
+    space: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
+    store: str = Field(default="", description="folder of the embedded broker's store; empty: a default by command")
+    port: int = Field(default=0, ge=0, le=65535, description="port of the embedded broker; 0: any that is free")
+    store_bytes: int = Field(default=16384 * MIB, ge=64 * MIB, description="most bytes the embedded broker may store")
+    hop_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
+    results_bytes: int = Field(default=2048 * MIB, ge=MIB, description="most bytes of results kept")
+    results_age_s: float = Field(default=86400.0, gt=0, description="seconds that results are kept")
+    dead_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes of dead letters kept")
+    ack_wait_s: float = Field(default=10.0, gt=0.2, description="fail-over time: silence after which work is redone")
+    max_deliver: int = Field(default=4, ge=1, description="attempts before an item is a dead letter")
+    work_deadline_s: float = Field(default=600.0, gt=0, description="most seconds one item may take in one attempt")
+    lead_s: float = Field(default=0.05, ge=0, description="seconds of work a worker takes in before it is idle")
+    credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
+    credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")
+    cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
+
+
+def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Settings from what the command line gave, the environment and a TOML file. Raises UsageError, by field."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values |= tomllib.loads(file.read_text())
+        except OSError as error:
+            raise UsageError(f"settings file {file}: {error.strerror}", "check the path") from error
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"settings file {file}: not TOML, {error}", "see docs/settings.md") from error
+    values |= {
+        key.removeprefix("RIGFLOW_").lower(): value for key, value in environment.items() if key.startswith("RIGFLOW_")
+    }
+    values |= {key: value for key, value in given.items() if value is not None}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"setting {field}: {first['msg']}", "see docs/settings.md") from error

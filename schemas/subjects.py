@@ -1,0 +1,92 @@
+"""Names of everything on the broker: subjects, streams, consumers, buckets. One place, so that no two can disagree."""
+
+from dataclasses import dataclass
+
+from schemas.messages import JobRef, Lane
+
+HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
+HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file
+HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
+HEADER_LANE = "Rigflow-Lane"  # optional on media: interactive (default) | bulk
+HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
+HEADER_CONTENT_TYPE = "Content-Type"
+HEADER_ID = "Nats-Msg-Id"
+
+COLLECT = "collect"  # the stage that finishes jobs for publishers that have only NATS
+SPLIT = "split"  # the stage that takes raw media
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """All names under one `prefix`, so that several rigflows can share a cluster."""
+
+    prefix: str = "rigflow"
+
+    @property
+    def _upper(self) -> str:
+        return self.prefix.upper()
+
+    def media(self, space: str, pipeline: str) -> str:
+        """Where anyone publishes raw media."""
+        return f"{self.prefix}.media.{space}.{pipeline}"
+
+    def work(self, pipeline: str, stage: str, lane: Lane) -> str:
+        """The hop in front of `stage`."""
+        return f"{self.prefix}.work.{pipeline}.{stage}.{lane.value}"
+
+    def results(self, job: JobRef) -> str:
+        """Where a job's results appear, and its Done."""
+        return f"{self.prefix}.results.{job.space}.{job.pipeline}.{job.id}"
+
+    def dead(self, pipeline: str, stage: str) -> str:
+        """Where failures go, with their input."""
+        return f"{self.prefix}.dead.{pipeline}.{stage}"
+
+    @property
+    def media_stream(self) -> str:
+        """Work queue of raw media."""
+        return f"{self._upper}_MEDIA"
+
+    @property
+    def results_stream(self) -> str:
+        """All results."""
+        return f"{self._upper}_RESULTS"
+
+    @property
+    def dead_stream(self) -> str:
+        """All dead letters."""
+        return f"{self._upper}_DEAD"
+
+    @property
+    def advisory_stream(self) -> str:
+        """The server's MAX_DELIVERIES advisories: work that kills its worker."""
+        return f"{self._upper}_ADVISORIES"
+
+    def work_stream(self, pipeline: str, stage: str) -> str:
+        """Work queue of one hop."""
+        return f"{self._upper}_WORK_{pipeline}_{stage}"
+
+    @property
+    def jobs(self) -> str:
+        """KV bucket of job manifests."""
+        return f"{self.prefix}_jobs"
+
+    @property
+    def rigs(self) -> str:
+        """KV bucket of worker status."""
+        return f"{self.prefix}_rigs"
+
+    @property
+    def pipelines(self) -> str:
+        """KV bucket of pipelines: `name.<name>` -> revision, `revision.<revision>` -> PipelineSpec as json."""
+        return f"{self.prefix}_pipelines"
+
+    @property
+    def blobs(self) -> str:
+        """Object store of claim checks."""
+        return f"{self.prefix}_blobs"
+
+    @property
+    def models(self) -> str:
+        """Object store of models: `<sha256>` -> the ONNX file, its card in the metadata."""
+        return f"{self.prefix}_models"

@@ -1,0 +1,1 @@
+"""The stages, the processes that run them, and the command line."""
