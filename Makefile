@@ -21,8 +21,8 @@ format: .venv/lint
 	$(BIN)/ruff format .
 
 bench: .venv/test
-	$(BIN)/python benchmarks/end_to_end.py
-	$(BIN)/python benchmarks/hop.py
+	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.hop
 
 clean:
 	rm -rf .venv demo-out

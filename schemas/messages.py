@@ -45,8 +45,9 @@ class JobRef(BaseModel):
 class MediaInfo(BaseModel):
     """What `split` learned about a media's picture; everything downstream that needs it, gets it from here.
 
-    `origin` is the pts of the first presented frame in units of `time_base`; colour fields are FFmpeg's numbers
-    (AVColorSpace and friends, 2 is unspecified). `duration_s` is an estimate for progress bars only.
+    `origin` is the pts of the first presented frame in units of `time_base`, `last` that of the last one where pts can
+    be trusted; colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified). `duration_s` is an
+    estimate for progress bars only.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +59,8 @@ class MediaInfo(BaseModel):
     rotation: int = 0
     time_base: tuple[int, int] = (1, 1)
     origin: int = 0
+    last: int | None = None
+    pixel_format: str = ""
     frame_rate: tuple[int, int] = (0, 1)
     sample_aspect: tuple[int, int] = (1, 1)
     color_range: int = 0
@@ -168,18 +171,21 @@ class Fragment(Message):
 
     type: Literal["fragment"] = "fragment"
     key: Key
+    media: MediaInfo
     container: str
 
 
 class Failure(Message):
     """A piece of a job that will have no result. `stage` says where, `error` what and why, in a line.
 
-    `start_s` and `end_s` say which seconds of the media are missing; both 0 when the whole job is.
+    `start_s` and `end_s` say which seconds of the media are missing. `whole`: the segment will have no further part;
+    a `key.segment` of -1 stands for the whole job.
     """
 
     type: Literal["failure"] = "failure"
     key: Key
     stage: str
+    whole: bool = False
     error: str
     detail: str = ""
     start_s: float = 0.0

@@ -9,6 +9,8 @@ HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | f
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
 HEADER_LANE = "Rigflow-Lane"  # optional on media: interactive (default) | bulk
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
+HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
+HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the hop the input came from, and goes back to at a retry
 HEADER_CONTENT_TYPE = "Content-Type"
 HEADER_ID = "Nats-Msg-Id"
 

@@ -27,7 +27,7 @@ def unpack(body: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
     view = memoryview(body)
     try:
         return _unpack(view)
-    except (msgpack.UnpackException, IndexError, TypeError) as error:
+    except (msgpack.UnpackException, ValueError, IndexError) as error:
         raise ValueError(f"not a rigflow message: {error}") from error
 
 
@@ -47,17 +47,17 @@ def _unpack(view: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
             window *= 8
             reader = msgpack.Unpacker(max_buffer_size=len(view))
     if not isinstance(meta, dict):
-        raise ValueError("not a rigflow message: its first element is not a map")
+        raise ValueError("its first element is not a map")
     offset = reader.tell()
     buffers = []
     for _ in range(count - 1):
         width = {0xC4: 1, 0xC5: 2, 0xC6: 4}.get(view[offset])
         if width is None:
-            raise ValueError(f"not a rigflow message: no bytes at offset {offset}")
+            raise ValueError(f"no bytes at offset {offset}")
         length = int.from_bytes(view[offset + 1 : offset + 1 + width], "big")
         offset += 1 + width
         if offset + length > len(view):
-            raise ValueError("not a rigflow message: it is truncated")
+            raise ValueError("it is truncated")
         buffers.append(view[offset : offset + length])
         offset += length
     return meta, buffers

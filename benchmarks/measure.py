@@ -1,0 +1,54 @@
+"""CPU seconds and resident memory of this process and all its descendants, from /proc."""
+
+import os
+import resource
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def tree(root: int | None = None) -> list[int]:
+    """Pids of a process and all its descendants."""
+    root = root or os.getpid()
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def cpu_s(pids: list[int]) -> dict[int, float]:
+    """CPU seconds each process has used, its reaped children included."""
+    used = {}
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        used[pid] = sum(map(int, fields[11:15])) / TICKS
+    return used
+
+
+def name_of(pid: int) -> str:
+    """A process's command line, shortened."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+    except OSError:
+        return ""
+
+
+def rss_bytes(pids: list[int]) -> int:
+    """Resident memory of all these processes; shared pages count once a process."""
+    total = 0
+    for pid in pids:
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        except OSError:
+            continue
+    return total

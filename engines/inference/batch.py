@@ -1,0 +1,241 @@
+"""Batches across parts: gather the rows of many parts, run them together, give every part its own answer back.
+
+A *row* is what a model answers for: a window, a frame, or a plane of a frame. Rows are batched whichever segment or
+job they come from, but only with rows of equal shape; a part's failure is its own.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from engines.inference.session import Session
+from engines.part import Array, Part
+from schemas.errors import ModelError, RigflowError
+from schemas.pipeline import InferStage
+
+_FRAMES = re.compile(r"pixels|plane\d")  # arrays with a row a frame, which `index` makes windows of
+
+
+class View(Enum):
+    """How a model sees an array of a part."""
+
+    WINDOWS = "windows"  # `array[index]`, `[W, T, ...]`
+    SINGLES = "singles"  # the one frame of each window, `[W, ...]`
+    ROWS = "rows"  # as it is
+
+
+def holds_frames(name: str) -> bool:
+    """Whether the array of that name has a row a frame, which `index` points to."""
+    return _FRAMES.fullmatch(name) is not None
+
+
+def view_of(name: str, ndim: int, rank: int, frames: int) -> View:
+    """How a model input of `rank` dimensions sees the array `name` of `ndim`, in windows of `frames` (0: no index)."""
+    if frames and holds_frames(name):
+        if rank == ndim + 1:
+            return View.WINDOWS
+        if rank == ndim and frames == 1:
+            return View.SINGLES
+    return View.ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The rows of one input of one part; gathered batch by batch, so that windows never exist all at once."""
+
+    array: Array
+    index: Array | None = None  # which rows of `array` make row i; None: row i itself
+
+    def take(self, start: int, stop: int) -> Array:
+        return self.array[start:stop] if self.index is None else self.array[self.index[start:stop]]
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return (*(() if self.index is None else self.index.shape[1:]), *self.array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.array if self.index is None else self.index)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One pass of the model over one part: all of it, or one array of `each`, which its output `replaces`."""
+
+    part: int
+    inputs: Mapping[str, _Source]
+    rows: int
+    replaces: str = ""
+    pieces: list[dict[str, Array]] = field(default_factory=list)
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Only work of equal signature shares a batch."""
+        return tuple((name, source.array.dtype, source.row) for name, source in sorted(self.inputs.items()))
+
+    def answer(self) -> dict[str, Array]:
+        """The arrays that the part gets for this."""
+        if len(self.pieces) == 1:
+            arrays = self.pieces[0]
+        else:
+            arrays = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
+        return {self.replaces or name: array for name, array in arrays.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Rows `[start, stop)` of a work, as a batch takes them."""
+
+    work: _Work
+    start: int
+    stop: int
+
+
+def infer_parts(stage: InferStage, session: Session, parts: Sequence[Part]) -> list[Part | RigflowError]:
+    """Each part after `stage`, or the ModelError of that part alone; same length and order as `parts`.
+
+    An input `x` reads the array `stage.reads.get(x, x)`. Of arrays with a row a frame (`pixels`, `plane0` ...) it gets
+    `array[index]`, a row a window `[W, T, ...]`, when the model has one dimension more; the windows' single frames
+    `[W, ...]` when they have one (T = 1); and the frames as they are otherwise. Batches hold at most
+    `stage.max_batch` rows. A part keeps `stage.keeps`, the outputs, and nothing else. Raises DeviceLost.
+    """
+    failed: dict[int, RigflowError] = {}
+    works: list[_Work] = []
+    for number, part in enumerate(parts):
+        try:
+            works += _bind(stage, session, number, part)
+        except ModelError as error:
+            failed[number] = error
+    fixed = any(tensor.shape[:1] == (1,) for tensor in session.spec.inputs)  # exported for one row at a time
+    for batch in _batches(works, 1 if fixed else stage.max_batch):
+        _run(session, batch, failed)
+    made: list[dict[str, Array]] = [
+        {name: part.arrays[name] for name in stage.keeps if name in part.arrays} for part in parts
+    ]
+    for work in works:
+        if work.part not in failed:
+            made[work.part] |= work.answer()
+    return [failed.get(number) or part.with_arrays(made[number]) for number, part in enumerate(parts)]
+
+
+def _bind(stage: InferStage, session: Session, number: int, part: Part) -> list[_Work]:
+    """What the model has to do for one part."""
+    spec = session.spec
+    missing = [name for name in stage.keeps if name not in part.arrays]
+    if missing:
+        raise ModelError(f"stage `{stage.name}` keeps `{missing[0]}`, which a part lacks", _has(part))
+    if not stage.each:
+        inputs = {tensor.name: _source(stage, part, tensor.name, len(tensor.shape)) for tensor in spec.inputs}
+        return [_work(session, number, inputs)]
+    name, rank = spec.inputs[0].name, len(spec.inputs[0].shape)
+    if len(spec.inputs) != 1 or len(spec.outputs) != 1:
+        raise ModelError(f"model `{spec.name}` cannot run over `each` array", "it needs one input and one output")
+    present = [array for array in stage.each if array in part.arrays]
+    if not present:
+        raise ModelError(f"stage `{stage.name}` runs over {', '.join(stage.each)}, and a part has none", _has(part))
+    sources = {array: _Source(part.arrays[array]) for array in present if part.arrays[array].ndim == rank}
+    if len(sources) != len(present):
+        raise ModelError(f"model `{spec.name}` wants {rank} dimensions in each of {', '.join(present)}", _has(part))
+    return [_work(session, number, {name: source}, replaces=array) for array, source in sources.items()]
+
+
+def _source(stage: InferStage, part: Part, name: str, rank: int) -> _Source:
+    wanted = stage.reads.get(name, name)
+    array = part.arrays.get(wanted)
+    if array is None:
+        raise ModelError(f"stage `{stage.name}` wants array `{wanted}` for input `{name}`", _has(part))
+    index = part.arrays.get("index")
+    if index is not None:
+        view = view_of(wanted, array.ndim, rank, index.shape[1])
+        if view is View.WINDOWS:
+            return _Source(array, index)
+        if view is View.SINGLES and not _is_identity(index, len(array)):
+            return _Source(array, index[:, 0])
+    return _Source(array)
+
+
+def _is_identity(index: Array, rows: int) -> bool:
+    return len(index) == rows and bool((index[:, 0] == np.arange(rows)).all())
+
+
+def _work(session: Session, number: int, inputs: Mapping[str, _Source], replaces: str = "") -> _Work:
+    rows = {name: len(source) for name, source in inputs.items()}
+    if len(set(rows.values())) != 1:
+        counts = ", ".join(f"`{name}` {count}" for name, count in rows.items())
+        raise ModelError(f"model `{session.spec.name}` got inputs of different lengths: {counts}")
+    work = _Work(number, inputs, next(iter(rows.values())), replaces)
+    if not work.rows:
+        work.pieces.append(_nothing(session, work))
+    return work
+
+
+def _batches(works: Sequence[_Work], max_batch: int) -> Iterator[list[_Span]]:
+    """Spans of equal signature, in order, together at most `max_batch` rows."""
+    groups: dict[tuple[object, ...], list[_Work]] = {}
+    for work in works:
+        groups.setdefault(work.signature, []).append(work)
+    for group in groups.values():
+        batch: list[_Span] = []
+        room = max_batch
+        for work in group:
+            start = 0
+            while start < work.rows:
+                stop = min(work.rows, start + room)
+                batch.append(_Span(work, start, stop))
+                room -= stop - start
+                start = stop
+                if room == 0:
+                    yield batch
+                    batch, room = [], max_batch
+        if batch:
+            yield batch
+
+
+def _run(session: Session, batch: Sequence[_Span], failed: dict[int, RigflowError]) -> None:
+    """Answer the spans of one batch; when it fails, each span alone, so that only the guilty part does."""
+    batch = [span for span in batch if span.work.part not in failed]
+    if not batch:
+        return
+    try:
+        outputs = _answer(session, batch)
+    except ModelError as error:
+        if len(batch) == 1:
+            failed[batch[0].work.part] = error
+            return
+        for span in batch:
+            _run(session, [span], failed)
+        return
+    row = 0
+    for span in batch:
+        rows = span.stop - span.start
+        span.work.pieces.append({name: array[row : row + rows] for name, array in outputs.items()})
+        row += rows
+
+
+def _answer(session: Session, batch: Sequence[_Span]) -> dict[str, Array]:
+    rows = sum(span.stop - span.start for span in batch)
+    inputs = {}
+    for name in batch[0].work.inputs:
+        taken = [span.work.inputs[name].take(span.start, span.stop) for span in batch]
+        inputs[name] = taken[0] if len(taken) == 1 else np.concatenate(taken)
+    outputs = session.run(inputs)
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != rows:
+            found = f"shape {list(array.shape)} for a batch of {rows}"
+            raise ModelError(
+                f"model `{session.spec.name}`, output `{name}`: {found}", "give it one row for each row in"
+            )
+    return outputs
+
+
+def _nothing(session: Session, work: _Work) -> dict[str, Array]:
+    """No rows, of the right shape and dtype: what the model makes of one row of zeros, without the row."""
+    zeros = {name: np.zeros((1, *source.row), source.array.dtype) for name, source in work.inputs.items()}
+    return {name: array[:0] for name, array in session.run(zeros).items()}
+
+
+def _has(part: Part) -> str:
+    return f"it has {', '.join(sorted(part.arrays)) or 'no arrays'}"

@@ -1,0 +1,115 @@
+"""ONNX Runtime on the CPU, one thread a session: parallelism is by segment, and more threads cost CPU for nothing."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from engines.inference.session import check_inputs, describe, fits
+from engines.part import Array
+from schemas.errors import ModelError
+from schemas.pipeline import ModelSpec, TensorSpec
+
+_DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
+_CORRECT = "correct its card, or leave the tensors out of it"
+
+
+class OnnxRuntimeSession:
+    """A model on the CPU. Raises ModelError when `model` is not an ONNX file or is not what `spec` says."""
+
+    def __init__(self, model: bytes, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._session: Any = _load(model, spec.name)
+        self._outputs = [tensor.name for tensor in spec.outputs]
+        check_card(spec, *_tensors(self._session))
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of one batch by name. Raises ModelError: inputs do not fit the card, or the model fails on them."""
+        check_inputs(self.spec, inputs)
+        feed = {tensor.name: np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs}
+        try:
+            outputs = self._session.run(self._outputs, feed)
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            raise ModelError(f"model `{self.spec.name}` failed: {_one_line(error)}") from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def warm_up(self) -> None:
+        """Run one row of zeros; a model with free inner dimensions is left alone, for nobody knows what it can take."""
+        zeros = {}
+        for tensor in self.spec.inputs:
+            inner = [size for size in tensor.shape[1:] if isinstance(size, int)]
+            if len(inner) + 1 != len(tensor.shape):
+                return
+            zeros[tensor.name] = np.zeros((1, *inner), tensor.dtype)
+        self.run(zeros)
+
+    def close(self) -> None:
+        """Free the model and its memory."""
+        self._session = None
+
+
+def read_tensors(model: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """`(inputs, outputs)` as the graph of an ONNX file declares them; `name` is for the ModelError it may raise."""
+    return _tensors(_load(model, name))
+
+
+def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs."""
+    _check_side(spec, "input", spec.inputs, inputs)
+    _check_side(spec, "output", spec.outputs, outputs)
+    missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
+    if missing:
+        raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)
+
+
+def _load(model: bytes, name: str) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4  # what matters comes as an exception
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own classes share no base below Exception
+        hint = "it must be one whole ONNX file, weights included; see docs/models.md"
+        raise ModelError(f"model `{name}` cannot be loaded: {_one_line(error)}", hint) from error
+
+
+def _tensors(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    inputs, outputs = (
+        tuple(_tensor(node, number) for number, node in enumerate(nodes))
+        for nodes in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
+
+
+def _tensor(node: Any, number: int) -> TensorSpec:
+    element = re.sub(r"^tensor\((.*)\)$", r"\1", node.type)
+    # ONNX leaves a free dimension with a name, an empty name or none at all
+    shape = tuple(size if size else f"free{number}_{axis}" for axis, size in enumerate(node.shape))
+    return TensorSpec(name=node.name, dtype=_DTYPES.get(element, element), shape=shape)
+
+
+def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph: tuple[TensorSpec, ...]) -> None:
+    found = {tensor.name: tensor for tensor in graph}
+    for tensor in card:
+        if tensor.name not in found:
+            names = ", ".join(f"`{name}`" for name in found)
+            raise ModelError(f"model `{spec.name}` has no {side} `{tensor.name}`, only {names}", _CORRECT)
+        actual = found[tensor.name]
+        if not fits(tensor, actual.dtype, actual.shape):
+            raise ModelError(
+                f"model `{spec.name}`, {side} `{tensor.name}`: its card says {describe(tensor.dtype, tensor.shape)}, "
+                f"its graph {describe(actual.dtype, actual.shape)}",
+                _CORRECT,
+            )
+
+
+def _one_line(error: Exception) -> str:
+    """The runtime's message without its prefix of status codes, its source lines and its line breaks."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+    return text if len(text) <= 300 else text[:299] + "…"

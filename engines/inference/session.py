@@ -1,0 +1,64 @@
+"""What every inference backend is to the rest of rigflow: arrays in, arrays out, by the names of a model card."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from engines.part import Array
+from schemas.errors import ModelError
+from schemas.pipeline import ModelSpec, TensorSpec
+
+
+class Session(Protocol):
+    """A model that is loaded and ready, on one device. Used by one thread at a time."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The card of the model that runs here."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of one batch. The arrays belong to the caller, on both sides.
+
+        Raises ModelError when the inputs do not fit the card or the model fails on them, DeviceLost when only a new
+        process can go on.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Pay for what only a first run costs. Raises as `run` does."""
+        ...
+
+    def close(self) -> None:
+        """Give back the device's memory; the session is of no use afterwards. May be called twice."""
+        ...
+
+
+def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> None:
+    """Raise ModelError unless `inputs` are what the card asks for: the names, dtypes, ranks and fixed dimensions."""
+    for tensor in spec.inputs:
+        if tensor.name not in inputs:
+            given = ", ".join(f"`{name}`" for name in inputs) or "nothing"
+            raise ModelError(f"model `{spec.name}` got no input `{tensor.name}`, only {given}")
+        array = inputs[tensor.name]
+        if not fits(tensor, array.dtype.name, array.shape):
+            raise ModelError(
+                f"model `{spec.name}`, input `{tensor.name}`: expected {describe(tensor.dtype, tensor.shape)}, "
+                f"found {describe(array.dtype.name, array.shape)}"
+            )
+
+
+def fits(tensor: TensorSpec, dtype: str, shape: Sequence[int | str]) -> bool:
+    """Whether an array of `dtype` and `shape` may stand for `tensor`; a dimension that is a name fits any number."""
+    return (
+        tensor.dtype == dtype
+        and len(tensor.shape) == len(shape)
+        and all(
+            isinstance(want, str) or isinstance(found, str) or want == found
+            for want, found in zip(tensor.shape, shape, strict=True)
+        )
+    )
+
+
+def describe(dtype: str, shape: Sequence[int | str]) -> str:
+    """A tensor in words, as in `uint8 [N, 32, 32]`."""
+    return f"{dtype} [{', '.join(str(size) for size in shape)}]"

@@ -1,0 +1,235 @@
+"""A segment of video to parts: the frames that its windows look at, converted one by one as they leave the decoder.
+
+What a segment's parts hold depends on the pipeline and the segment alone. `schemas.grid` says which frame a tick
+sees; a part is a run of windows together with the frames they need, small enough to travel.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TypeAlias
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from engines.media.frames import blank_frame, no_frames, stack_frames
+from engines.media.source import open_media, picture_stream
+from engines.media.windows import MissingFrame, Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
+from engines.part import Array, Part
+from engines.transforms import EXACT, plane_format
+from schemas.grid import Grid, frame_at
+from schemas.messages import MediaInfo, PartMeta, Segment
+from schemas.pipeline import PipelineSpec
+from schemas.wire import Buffer
+
+Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
+"""Arrays of one frame, given its rotation: `Preprocess.convert`, or `pack_frame` where preprocess runs elsewhere."""
+
+_SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that no other frame refers to
+_UNSPECIFIED_COLOUR, _UNSPECIFIED_RANGE = 2, 0
+_PART_BYTES = {"planes": 16 << 20, "rgb": 64 << 20, "gray": 64 << 20}
+_PART_WINDOWS = {"planes": (4, 24), "rgb": (1, 128), "gray": (1, 128)}
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the frames that the segment owns, and what was out of the ordinary."""
+
+    frames: int = 0
+    lost: int = 0
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+def decode_video(segment: Segment, data: Buffer, spec: PipelineSpec, convert: Convert) -> Iterator[Part]:
+    """The parts of a segment, in order: one at least, the last one marked so.
+
+    `data` is the segment's buffer. Arrays are those of `convert`, stacked over the part's frames, and `index [W, T]`
+    int32. A frame that can not be decoded is counted in `meta.lost`, and the last one before it stands in. Raises
+    MediaError when the segment can not be opened at all.
+    """
+    sent_parts = sent_frames = 0
+    for whole in (False, True):
+        tally = _Tally()
+        try:
+            pieces = _slices(segment, data, spec, convert, tally, whole)
+            for number, (piece, last) in enumerate(_mark_last(pieces, spec.grid)):
+                if number < sent_parts:
+                    continue  # sent before damage made us start over; it was exact, for it missed no frame it was due
+                frames = max(0, tally.frames - sent_frames)
+                sent_parts, sent_frames = number + 1, sent_frames + frames
+                yield _part(segment, number, last, piece, convert, frames, tally)
+            return
+        except MissingFrame:
+            continue
+
+
+def windows_per_part(spec: PipelineSpec, media: MediaInfo) -> int:
+    """How many windows a part holds: as many as keep its raw frames within bounds, by pipeline and media alone."""
+    grid, layout = spec.grid, spec.preprocess.layout
+    window_bytes = max(1, media.width * media.height * 3 // 2) * min(grid.stride, grid.frames)
+    least, most = _PART_WINDOWS[layout]
+    return min(most, max(least, _PART_BYTES[layout] // window_bytes))
+
+
+def frame_step(media: MediaInfo) -> Fraction:
+    """Time from one frame to the next at the media's frame rate, in units of its clock; 25 a second if unknown."""
+    rate = Fraction(*media.frame_rate) if media.frame_rate[0] else Fraction(25)
+    return 1 / (rate * media.clock.time_base)
+
+
+def _slices(
+    segment: Segment, data: Buffer, spec: PipelineSpec, convert: Convert, tally: _Tally, whole: bool
+) -> Iterator[Slice[dict[str, Array]]]:
+    """The segment's windows, those of one part at a time.
+
+    Unless `whole`, frames that no window looks at may be left out, and MissingFrame is raised when that meets damage.
+    """
+    grid, media = spec.grid, segment.media
+    span = Span(media.clock, segment.start, segment.end)
+    label = f"segment {segment.key.segment} of {media.name or 'the media'}"
+    uniform = _Uniform(media, spec.preprocess.layout == "planes", tally)
+    with open_media(data, segment.container, label) as container:
+        reel = _Reel(container, picture_stream(container, label), span, media)
+        due = None if whole else reel.due(grid)
+        with closing(reel.frames(tally, None if due is None else set(due.values()))) as frames:
+            if due is not None:
+                ticks = exactly(frames, due, grid, span.clock)
+            else:
+                ticks = (every_frame if grid.fps is None else last_before)(frames, grid, span)
+            yield from slices(
+                ticks, grid, windows_per_part(spec, media), lambda frame: convert(uniform(frame), media.rotation)
+            )
+            if due is not None:
+                tally.frames = reel.owned
+                return
+            for pts, _ in frames:  # what no window looks at is counted all the same
+                if not span.owns(pts):
+                    break
+        tally.lost = max(0, reel.owned - tally.frames) if reel.damaged else 0
+
+
+class _Reel:
+    """A segment's packets with their times in the media's clock, and the frames they decode to."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, span: Span, media: MediaInfo) -> None:
+        self._decoder = stream.codec_context
+        self._span = span
+        self._media = media
+        self._scale = Fraction(stream.time_base or 1) / span.clock.time_base
+        self._packets = [packet for packet in container.demux(stream) if packet.size]
+        self.times = [self._time(packet.pts) for packet in self._packets]
+        shown = [time for packet, time in zip(self._packets, self.times, strict=True) if not packet.is_discard]
+        self._shown = sorted(time for time in shown if time is not None and self._presents(time))
+        self.owned = len(shown) if media.last is None else sum(map(span.owns, self._shown))
+        self.damaged = False
+
+    def due(self, grid: Grid) -> dict[int, int] | None:
+        """The pts that each needed tick is due to see, told from the packets; None where that can not be relied on."""
+        times, span = self._shown, self._span
+        if grid.fps is None or not times or self._media.last is None or self._decoder.name not in _SKIPPABLE:
+            return None
+        end = times[-1] + 1 if span.end is None else span.end
+        ticks = needed_ticks(grid, span.clock, span.start, end)
+        return {tick: times[frame_at(times, grid.tick_pts(span.clock, tick))] for tick in ticks}
+
+    def frames(self, tally: _Tally, needed: set[int] | None) -> Generator[tuple[int, av.VideoFrame]]:
+        """`(pts, frame)` in ascending time from the segment's start; frames that are not `needed` may be left out.
+
+        Where the media's times can not be trusted, frames are numbered and come at its frame rate.
+        """
+        trusted, step = self._media.last is not None, frame_step(self._media)
+        last: int | None = None
+        for number, frame in enumerate(self._decoded(needed)):
+            pts = self._time(frame.pts) if trusted else self._span.start + int(number * step)
+            if pts is None or (last is not None and pts <= last):
+                pts = self._span.start if last is None else last + max(1, round(step))
+            if self._presents(pts):
+                last = pts
+                tally.frames += self._span.owns(pts)
+                yield pts, frame
+
+    def _decoded(self, needed: set[int] | None) -> Iterator[av.VideoFrame]:
+        """What the decoder gives, packet by packet. Raises MissingFrame on damage when not all is `needed`."""
+        flush: tuple[Packet[VideoStream] | None, int | None] = (None, None)
+        for packet, time in [*zip(self._packets, self.times, strict=True), flush]:
+            if needed is not None:
+                self._decoder.skip_frame = "DEFAULT" if time in needed else "NONREF"
+            try:
+                frames = self._decoder.decode(packet)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                if needed is not None:
+                    raise MissingFrame(time) from error
+                self.damaged = True
+                continue
+            yield from frames
+
+    def _presents(self, pts: int) -> bool:
+        """Whether a frame at `pts` is to be looked at: not before the segment, nor after the media's end."""
+        return self._span.start <= pts and (self._media.last is None or pts <= self._media.last)
+
+    def _time(self, pts: int | None) -> int | None:
+        return None if pts is None else round(pts * self._scale)
+
+
+class _Uniform:
+    """Makes every frame of a media alike, whatever changes in mid-stream and whatever a container forgot."""
+
+    def __init__(self, media: MediaInfo, planes: bool, tally: _Tally) -> None:
+        self._media = media
+        self._planes = planes
+        self._tally = tally
+        self._reformatter = VideoReformatter()
+        if planes and media.pixel_format and plane_format(media.pixel_format) != media.pixel_format:
+            tally.notes[f"{media.pixel_format} was converted to {plane_format(media.pixel_format)}"] = None
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The frame with the media's size, colours where it names none, and pixel format where planes are wanted."""
+        media = self._media
+        if int(frame.colorspace) == _UNSPECIFIED_COLOUR:
+            frame.colorspace = media.color_space
+        if int(frame.color_range) == _UNSPECIFIED_RANGE:
+            frame.color_range = media.color_range
+        layout = media.pixel_format if self._planes and media.pixel_format else frame.format.name
+        if (frame.width, frame.height, frame.format.name) == (media.width, media.height, layout):
+            return frame
+        self._tally.notes["the picture's size or format changes in mid-stream; it was brought back to the first"] = None
+        return self._reformatter.reformat(
+            frame, media.width, media.height, layout, interpolation=Interpolation.BICUBIC | EXACT, threads=1
+        )
+
+
+def _mark_last(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
+    """Each piece, and whether it is the last; one without windows where there are none."""
+    waiting = next(pieces, Slice((), [], np.empty((0, grid.frames), np.int32)))
+    for piece in pieces:
+        yield waiting, False
+        waiting = piece
+    yield waiting, True
+
+
+def _part(
+    segment: Segment,
+    number: int,
+    last: bool,
+    piece: Slice[dict[str, Array]],
+    convert: Convert,
+    frames: int,
+    tally: _Tally,
+) -> Part:
+    meta = PartMeta(
+        key=segment.key.model_copy(update={"part": number, "last": last}),
+        media=segment.media,
+        pts=piece.pts,
+        frames=frames,
+        lost=tally.lost if last else 0,
+        notes=tuple(tally.notes) if last else (),
+    )
+    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame(), 0))
+    return Part(meta, {**arrays, "index": piece.index})

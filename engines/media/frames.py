@@ -1,0 +1,81 @@
+"""Raw frames on the hop between decode and preprocess, for rigs that run those two in different processes.
+
+A frame travels as the bytes of its planes, `frame0` ... `frame3`, without the padding of its lines, and as
+`frame_info`, which holds what else decides its conversion.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+
+from engines.part import Array, Part
+
+_FORMAT_CHARS = 24
+
+
+def pack_frame(frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
+    """One frame as `frame0 [n0]`, `frame1 [n1]` ... uint8, and `frame_info [29]` int32.
+
+    The info is width, height, rotation, AVColorSpace, AVColorRange and the pixel format's name, a character each.
+    """
+    planes = {f"frame{i}": plane_rows(frame, i).reshape(-1) for i in range(len(frame.planes))}
+    name = frame.format.name.encode().ljust(_FORMAT_CHARS, b"\0")
+    facts = (frame.width, frame.height, rotation, int(frame.colorspace), int(frame.color_range))
+    return {**planes, "frame_info": np.array([*facts, *name], np.int32)}
+
+
+def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
+    """The frames that `pack_frame` packed, in order, each with its rotation."""
+    planes = [part.arrays[name].reshape(-1) for name in sorted(part.arrays) if name[5:].isdigit()]
+    offsets = [0] * len(planes)
+    for width, height, rotation, colorspace, color_range, *name in part.arrays["frame_info"].tolist():
+        frame = av.VideoFrame(width, height, bytes(name).rstrip(b"\0").decode())
+        frame.colorspace, frame.color_range = colorspace, color_range
+        for number, plane in enumerate(frame.planes):
+            lines = plane.height
+            line_bytes = _line_bytes(frame, number)
+            stop = offsets[number] + lines * line_bytes
+            padded = np.zeros((lines, plane.line_size), np.uint8)
+            padded[:, :line_bytes] = planes[number][offsets[number] : stop].reshape(lines, line_bytes)
+            plane.update(padded.tobytes())
+            offsets[number] = stop
+        yield frame, rotation
+
+
+def plane_rows(frame: av.VideoFrame, number: int) -> Array:
+    """A view of one plane of a frame, `[lines, bytes a line]` uint8, without padding; valid while the frame lives."""
+    plane = frame.planes[number]
+    rows: Array = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : _line_bytes(frame, number)]
+
+
+def stack_frames(rows: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """The arrays of single frames as arrays of a part: `[F, ...]`, or end to end where raw frames are not alike."""
+    names = sorted({name for row in rows for name in row})
+    return {name: _join([row[name] for row in rows if name in row]) for name in names}
+
+
+def no_frames(example: dict[str, Array]) -> dict[str, Array]:
+    """The arrays of a part without frames, with the types and shapes of the arrays of any one frame."""
+    return {name: np.empty((0, *array.shape), array.dtype) for name, array in example.items()}
+
+
+def blank_frame() -> av.VideoFrame:
+    """Any frame at all: converting it tells the shapes that a part without frames needs."""
+    return av.VideoFrame(16, 16, "yuv420p")
+
+
+def _join(arrays: list[Array]) -> Array:
+    if len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    return np.concatenate(arrays)
+
+
+def _line_bytes(frame: av.VideoFrame, number: int) -> int:
+    """Bytes of one line of a plane that hold pixels."""
+    layout = frame.format
+    if len(frame.planes) == 1:
+        return (layout.padded_bits_per_pixel * frame.width + 7) // 8
+    parts = [component for component in layout.components if component.plane == number]
+    return sum(component.width * ((component.bits + 7) // 8) for component in parts)

@@ -1,0 +1,211 @@
+"""A segment of images to parts: each image has its own outcome, and a bad one does not hurt its neighbours."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from engines.media.decode import Convert
+from engines.media.frames import blank_frame, no_frames, stack_frames
+from engines.media.source import image_codec
+from engines.part import Array, Part
+from engines.transforms import EXACT
+from schemas.errors import ItemTooLarge, MediaError, RigflowError
+from schemas.messages import Item, PartMeta, Segment
+from schemas.pipeline import PipelineSpec
+from schemas.wire import Buffer
+
+MAX_PIXELS = 100_000_000
+_PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
+_JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
+_NAMES = {"mjpeg": "jpeg", "png": "png", "webp": "webp"}
+_thread = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One item and its bytes; `pixels` by its header, 0 where `item.error` says why it will not be decoded."""
+
+    item: Item
+    data: Buffer
+    pixels: int
+
+
+def decode_images(segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpec, convert: Convert) -> Iterator[Part]:
+    """The parts of a segment of images, in order: one at least, the last one marked so.
+
+    `buffers` are the images' files, one an item of the segment. An image that fails has its reason in
+    `meta.items[i].error`; those that do not have a row each, in order, and a window that sees it `T` times. With
+    `layout = "planes"` each image is a part of its own, else a part holds what comes to 64 MB of raw frames.
+    """
+    images = [_inspected(item, data) for item, data in zip(segment.items, buffers, strict=True)]
+    planes = spec.preprocess.layout == "planes"
+    groups = _groups(images, alone=planes)
+    for number, group in enumerate(groups):
+        rows: list[dict[str, Array]] = []
+        items: list[Item] = []
+        for image in group:
+            item, row = _outcome(image, planes, convert)
+            items.append(item)
+            rows += [row] if row is not None else []
+        arrays = stack_frames(rows) if rows else no_frames(convert(_plain(blank_frame(), planes), 0))
+        index = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], spec.grid.frames, axis=1)
+        meta = PartMeta(
+            key=segment.key.model_copy(update={"part": number, "last": number == len(groups) - 1}),
+            media=segment.media,
+            pts=(0,) * len(rows),
+            items=tuple(items),
+            frames=len(rows),
+        )
+        yield Part(meta, {**arrays, "index": index})
+
+
+def decode_image(data: Buffer) -> av.VideoFrame:
+    """The picture of one jpeg, png or webp file. Raises MediaError or ItemTooLarge."""
+    codec = _checked(data)[0]
+    try:
+        decoder = _decoder(codec)
+        frames = decoder.decode(av.Packet(bytes(data)))
+    except av.error.FFmpegError as error:
+        _decoders().pop(codec, None)
+        raise MediaError(f"the {_NAMES[codec]} image is damaged", "export it again") from error
+    if not frames:
+        _decoders().pop(codec, None)
+        raise MediaError(f"the {_NAMES[codec]} image has no picture that can be decoded", "export it as png")
+    return frames[0]
+
+
+def image_size(data: Buffer) -> tuple[int, int] | None:
+    """`(height, width)` by the header of a jpeg, png or webp file; None where it has none.
+
+    Sources: JPEG ITU-T T.81 annex B, PNG (ISO 15948) section 11.2.2, the WebP container specification.
+    """
+    codec = image_codec(data)
+    view = memoryview(data)
+    if codec == "png" and len(view) >= 24:
+        return int.from_bytes(view[20:24], "big"), int.from_bytes(view[16:20], "big")
+    if codec == "mjpeg":
+        return _jpeg_size(view)
+    if codec == "webp" and len(view) >= 30:
+        return _webp_size(bytes(view[12:30]))
+    return None
+
+
+def _inspected(item: Item, data: Buffer) -> _Image:
+    try:
+        return _Image(item, data, _checked(data)[1])
+    except RigflowError as error:
+        return _Image(item.model_copy(update={"error": str(error)}), data, 0)
+
+
+def _outcome(image: _Image, planes: bool, convert: Convert) -> tuple[Item, dict[str, Array] | None]:
+    """The item, with its error if it has one, else with its arrays."""
+    if image.item.error:
+        return image.item, None
+    try:
+        frame = decode_image(image.data)
+        row = convert(_plain(frame, planes), round(frame.rotation / 90) * 90 % 360)
+    except (RigflowError, av.error.FFmpegError) as error:
+        return image.item.model_copy(update={"error": str(error)}), None
+    return image.item, row
+
+
+def _checked(data: Buffer) -> tuple[str, int]:
+    """Codec and number of pixels of an image that looks whole. Raises MediaError and ItemTooLarge."""
+    if not len(data):
+        raise MediaError("the image is empty", "send the whole file")
+    codec = image_codec(data)
+    if codec is None:
+        raise MediaError("not an image that is known here", "send jpeg, png or webp")
+    size = image_size(data)
+    if size is None or not size[0] * size[1] or not _is_whole(codec, data):
+        raise MediaError(f"the {_NAMES[codec]} image is truncated", "copy or download it again")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ItemTooLarge(
+            f"the image has {size[1]}x{size[0]} pixels, more than {MAX_PIXELS // 10**6} million", "scale it down"
+        )
+    return codec, size[0] * size[1]
+
+
+def _is_whole(codec: str, data: Buffer) -> bool:
+    """Whether the file's end is there; decoders fill what is missing with gray and say nothing."""
+    if codec == "webp":
+        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    return bytes(data).rfind(b"\xff\xd9" if codec == "mjpeg" else b"IEND") > 0
+
+
+def _jpeg_size(view: memoryview) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(view):
+        if view[at] != 0xFF:
+            return None
+        marker = view[at + 1]
+        if marker in _JPEG_FRAMES:
+            return int.from_bytes(view[at + 5 : at + 7], "big"), int.from_bytes(view[at + 7 : at + 9], "big")
+        if marker == 0xFF or marker in _JPEG_BARE:
+            at += 1 if marker == 0xFF else 2
+        else:
+            at += 2 + int.from_bytes(view[at + 2 : at + 4], "big")
+    return None
+
+
+def _webp_size(chunk: bytes) -> tuple[int, int] | None:
+    """Size by the first chunk of a WebP file, `chunk` being its first 18 bytes."""
+    kind = chunk[:4]
+    if kind == b"VP8X":
+        return int.from_bytes(chunk[15:18], "little") + 1, int.from_bytes(chunk[12:15], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(chunk[9:13], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(chunk[16:18], "little") & 0x3FFF, int.from_bytes(chunk[14:16], "little") & 0x3FFF
+    return None
+
+
+def _groups(images: Sequence[_Image], alone: bool) -> list[list[_Image]]:
+    """The images of each part, in order."""
+    groups: list[list[_Image]] = [[]]
+    pixels = 0
+    for image in images:
+        if groups[-1] and (alone or pixels + image.pixels > _PART_PIXELS):
+            groups.append([])
+            pixels = 0
+        groups[-1].append(image)
+        pixels += image.pixels
+    return groups
+
+
+def _plain(frame: av.VideoFrame, planes: bool) -> av.VideoFrame:
+    """The frame in a pixel format that needs no palette, and in RGB or RGBA where planes are wanted."""
+    name = frame.format.name
+    if not planes and name != "pal8":
+        return frame
+    alpha = any(component.is_alpha for component in frame.format.components) or name == "pal8"
+    layout = "rgba" if alpha and planes else "rgb24"
+    matrix = 5  # JFIF and WebP: BT.601 whatever the size
+    return VideoReformatter().reformat(
+        frame, format=layout, src_colorspace=matrix, interpolation=Interpolation.BICUBIC | EXACT, threads=1
+    )
+
+
+def _decoders() -> dict[str, VideoCodecContext]:
+    if not hasattr(_thread, "decoders"):
+        _thread.decoders = {}
+    decoders: dict[str, VideoCodecContext] = _thread.decoders
+    return decoders
+
+
+def _decoder(codec: str) -> VideoCodecContext:
+    """This thread's decoder of a codec: a new one for each image costs more than a small image does."""
+    decoder = _decoders().get(codec)
+    if decoder is None:
+        created = av.CodecContext.create(codec, "r")
+        assert isinstance(created, VideoCodecContext)
+        created.thread_type, created.thread_count = "NONE", 1
+        decoder = _decoders()[codec] = created
+    return decoder

@@ -1,0 +1,235 @@
+"""Media to segments: cut at keyframes, without decoding, so that every piece can be decoded by itself.
+
+A first pass reads the times of all packets (some 1.7 GB/s) and plans the cuts, a second one copies packets. A source
+that can not be cut safely goes as one piece, as it is: without pts, with pts that repeat or run backward, with edits
+inside. Damage shows up where frames are decoded.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
+from engines.media.cuts import Cut, Packets, plan_cuts
+from engines.media.source import Source, open_media, picture_stream
+from schemas.errors import ItemTooLarge, MediaError
+from schemas.grid import Grid
+from schemas.messages import MediaInfo
+
+MAX_PIECE_BYTES = 512 << 20
+_CONVERT = "convert it to H.264 with a keyframe every few seconds: ffmpeg -i IN -g 100 OUT.mp4"
+_AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One segment's share of a media, see `schemas.messages.Segment`; `sound` holds the audio packets of its time."""
+
+    start: int
+    end: int | None
+    container: str
+    data: bytes
+    final: bool
+    sound: bytes | None
+    sound_container: str
+
+
+class Splitter:
+    """Cuts one media into pieces, each at least `segment_s` seconds long but for the last. A context manager.
+
+    `media` is known inside the `with` block; `pieces()` reads the source once more. With `sound` False sound is left
+    out. Raises UsageError, MediaError or ItemTooLarge.
+    """
+
+    media: MediaInfo
+
+    def __init__(self, source: Source, grid: Grid, segment_s: float, *, name: str = "", sound: bool = True) -> None:
+        self._source = source
+        self._grid = grid
+        self._segment_s = segment_s
+        self._name = name or (source.name if isinstance(source, Path) else "")
+        self._label = str(source) if isinstance(source, Path) else self._name or "the media"
+        self._sound = sound
+
+    def __enter__(self) -> Self:
+        with open_media(self._source, label=self._label) as container:
+            stream = picture_stream(container, self._label)
+            packets, first = _survey(container, stream, self._label)
+            self.media = _media_info(container, stream, packets, first, self._name)
+            self._format = container.format.name.split(",")[0]
+        self._cuts = plan_cuts(packets, self._grid, self.media.clock, self._segment_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces in order, one at least, the last one `final`. Holds no more packets than the largest piece has."""
+        with open_media(self._source, label=self._label) as container:
+            stream = picture_stream(container, self._label)
+            reader = _Reader(container, stream, self._sound, self._label)
+            for cut in self._cuts:
+                carried = None if cut.whole else carry_picture(stream, reader.picture(cut), cut.start)
+                if carried is None and cut.first:
+                    raise MediaError(f"{self._label}: its {stream.codec_context.name} video can not be cut", _CONVERT)
+                end = None if carried is None else cut.end
+                picture = carried or (self._format, self._everything())
+                sound_container, sound = reader.sound(end)
+                yield Piece(cut.start, end, *picture, end is None, sound, sound_container)
+                if end is None:
+                    return
+
+    def _everything(self) -> bytes:
+        size = self._source.stat().st_size if isinstance(self._source, Path) else len(self._source)
+        _check_size(size, self._label)
+        return self._source.read_bytes() if isinstance(self._source, Path) else bytes(self._source)
+
+
+class _Reader:
+    """Reads packets in the source's order and deals them out to pieces."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, sound: bool, label: str) -> None:
+        self._label = label
+        self._stream = stream
+        self._sounds = _sound_streams(container) if sound else []
+        self._packets = container.demux(stream, *self._sounds)
+        self._picture: deque[Timed] = deque()
+        self._sound: deque[Timed] = deque()
+        self._gone = 0  # how many packets of the picture were let go
+        self._held_bytes = 0
+
+    def picture(self, cut: Cut) -> list[Timed]:
+        """The packets of a planned piece; those before it are let go."""
+        while self._gone + len(self._picture) < cut.stop and self._read():
+            pass
+        while self._gone < cut.first:
+            self._held_bytes -= self._picture.popleft().packet.size
+            self._gone += 1
+        return list(islice(self._picture, cut.stop - cut.first))
+
+    def sound(self, end: int | None) -> tuple[str, bytes | None]:
+        """What was read of the sound before `end` (in pts of the picture) and not dealt out yet; None: to the end."""
+        while end is None and self._read():
+            self._picture.clear()
+        border = None if end is None else end * time_base(self._stream)
+        taken: list[Timed] = []
+        kept: deque[Timed] = deque()
+        for timed in self._sound:
+            late = border is not None and timed.seconds is not None and timed.seconds >= border
+            (kept if late else taken).append(timed)
+        self._sound = kept
+        if not taken:
+            return "", None
+        carried = carry_sound(self._sounds, taken)
+        if carried is None:
+            raise MediaError(f"{self._label}: the times of its sound make no sense", "remux it: ffmpeg -i IN OUT.mkv")
+        return carried
+
+    def _read(self) -> bool:
+        """Takes one packet from the source; False at its end."""
+        packet = next(self._packets, None)
+        if packet is None:
+            return False
+        if packet.size and packet.stream_index == self._stream.index:
+            self._picture.append(Timed.of(packet))
+            self._held_bytes += packet.size
+            _check_size(self._held_bytes, self._label)
+        elif packet.size:
+            self._sound.append(Timed.of(packet))
+        return True
+
+
+def _survey(container: InputContainer, stream: VideoStream, label: str) -> tuple[Packets, av.VideoFrame]:
+    """The times of all packets, and the first frame that decodes. Raises MediaError when there is none."""
+    times: list[int | None] = []
+    keys: list[bool] = []
+    shown: list[bool] = []
+    first: av.VideoFrame | None = None
+    for packet in container.demux(stream):
+        first = first or _first_frame(stream, packet)
+        if packet.size:
+            times.append(packet.pts)
+            keys.append(packet.is_keyframe)
+            shown.append(not packet.is_discard)
+    if "mp4" in container.format.name and len(times) < len(stream.index_entries):
+        missing = len(stream.index_entries) - len(times)
+        raise MediaError(f"{label} is truncated: {missing} of {len(stream.index_entries)} frames are missing", _AGAIN)
+    if first is None:
+        raise MediaError(f"{label}: no frame of its {stream.codec_context.name} video can be decoded", _AGAIN)
+    known = None not in times and not _in_decoding_order(container, stream)
+    pts = np.array(times, np.int64) if known else None
+    return Packets(pts, np.array(keys, bool), np.array(shown, bool), time_base(stream)), first
+
+
+def _in_decoding_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether pts are only those of decoding: AVI stores no others, and FFmpeg does not work them out for these."""
+    decoder = stream.codec_context
+    return container.format.name == "avi" and decoder.name in ("h264", "hevc") and decoder.has_b_frames
+
+
+def _first_frame(stream: VideoStream, packet: "Packet[VideoStream]") -> av.VideoFrame | None:
+    try:
+        return next(iter(stream.codec_context.decode(packet if packet.size else None)), None)
+    except MemoryError:
+        raise
+    except av.error.FFmpegError:
+        return None  # damaged: the next frame may be well, and the loss is counted where all are decoded
+
+
+def _media_info(
+    container: InputContainer, stream: VideoStream, packets: Packets, first: av.VideoFrame, name: str
+) -> MediaInfo:
+    unit = time_base(stream)
+    rate = stream.average_rate or stream.guessed_rate or Fraction(0)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    last = packets.last
+    origin = 0 if last is None or first.pts is None else first.pts
+    length = (last - origin) * unit + (1 / rate if rate else 0) if last is not None else Fraction(0)
+    return MediaInfo(
+        kind="video",
+        name=name,
+        codec=stream.codec_context.name,
+        width=first.width,
+        height=first.height,
+        rotation=_rotation(first),
+        time_base=(unit.numerator, unit.denominator),
+        origin=origin,
+        last=last,
+        pixel_format=first.format.name,
+        frame_rate=(rate.numerator, rate.denominator),
+        sample_aspect=(aspect.numerator, aspect.denominator),
+        color_range=int(first.color_range),
+        color_space=int(first.colorspace),
+        color_primaries=int(first.color_primaries),
+        color_transfer=int(first.color_trc),
+        duration_s=float(length) or float(container.duration or 0) / 1e6,
+        sound=tuple(sound.codec_context.name for sound in _sound_streams(container)),
+    )
+
+
+def _rotation(frame: av.VideoFrame) -> int:
+    """Degrees counterclockwise to turn `frame` upright, a multiple of 90."""
+    return round(frame.rotation / 90) * 90 % 360
+
+
+def _sound_streams(container: InputContainer) -> list[AudioStream]:
+    return [stream for stream in container.streams.audio if stream.codec_context is not None]
+
+
+def _check_size(size: int, label: str) -> None:
+    if size > MAX_PIECE_BYTES:
+        raise ItemTooLarge(f"{label} can not be cut into pieces below {MAX_PIECE_BYTES >> 20} MB", _CONVERT)

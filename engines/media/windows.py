@@ -1,0 +1,164 @@
+"""From frames in time order to windows: the time grid of `schemas.grid` applied to a stream, one frame at a time.
+
+Nothing here knows pixels: a *picture* is whatever the caller pairs with its pts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from engines.part import Array
+from schemas.grid import Clock, Grid
+
+Picture = TypeVar("Picture")
+Row = TypeVar("Row")
+
+
+class MissingFrame(Exception):
+    """A frame that a tick is due to see did not come out of the decoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a segment owns, `[start, end)` in pts of the media's clock; `end` None: to the end of the media."""
+
+    clock: Clock
+    start: int
+    end: int | None
+
+    def owns(self, pts: int) -> bool:
+        """Whether the frame at `pts` is this segment's own."""
+        return self.start <= pts and (self.end is None or pts < self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Generic[Picture]):
+    """Tick `number` at `pts`, and the picture that it sees."""
+
+    number: int
+    pts: int
+    picture_pts: int
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Generic[Row]):
+    """A run of windows: the pts of each one's first tick, the rows they need, and `index [W, T]` into them."""
+
+    pts: tuple[int, ...]
+    rows: list[Row]
+    index: Array
+
+
+def every_frame(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -> Iterator[Tick[Picture]]:
+    """Ticks of a grid without `fps`: each owned frame is one, and so are those that the last windows look at."""
+    owned = seen = 0
+    last: tuple[int, Picture] | None = None
+    for pts, picture in frames:
+        owned += span.owns(pts)
+        if seen >= owned + grid.frames - 1:
+            return
+        last = pts, picture
+        yield Tick(seen, pts, *last)
+        seen += 1
+    if last is not None and owned:
+        for number in range(seen, owned + grid.frames - 1):
+            yield Tick(number, last[0], *last)
+
+
+def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -> Iterator[Tick[Picture]]:
+    """Ticks of a sampled grid: each sees the last frame that is not after it, or the first where there is none."""
+    numbers = _numbers(grid, grid.windows_in(span.clock, span.start, span.end) if span.end is not None else None, span)
+    number = next(numbers, None)
+    last: tuple[int, Picture] | None = None
+    for pts, picture in frames:
+        last = last or (pts, picture)
+        while number is not None and (tick_pts := grid.tick_pts(span.clock, number)) < pts:
+            yield Tick(number, tick_pts, *last)
+            number = next(numbers, None)
+        if number is None:
+            return
+        last = pts, picture
+    if last is None or number is None:
+        return
+    end = last[0] + 1 if span.end is None else span.end
+    for rest in needed_ticks(grid, span.clock, span.start, end):
+        if rest >= number:
+            yield Tick(rest, grid.tick_pts(span.clock, rest), *last)
+
+
+def exactly(
+    frames: Iterator[tuple[int, Picture]], due: Mapping[int, int], grid: Grid, clock: Clock
+) -> Iterator[Tick[Picture]]:
+    """Ticks that are known to see the frames at `due`, tick -> pts, ascending; ends as soon as it has seen them all.
+
+    Raises MissingFrame when one of them does not come.
+    """
+    waiting = iter(due.items())
+    entry = next(waiting, None)
+    for pts, picture in frames if due else ():
+        while entry is not None and entry[1] == pts:
+            yield Tick(entry[0], grid.tick_pts(clock, entry[0]), pts, picture)
+            entry = next(waiting, None)
+        if entry is None:
+            return
+        if entry[1] < pts:
+            break
+    if entry is not None:
+        raise MissingFrame(entry[1])
+
+
+def needed_ticks(grid: Grid, clock: Clock, start: int, end: int) -> Iterator[int]:
+    """The ticks that the windows of `[start, end)` look at, ascending, each once."""
+    seen = 0
+    for window in grid.windows_in(clock, start, end):
+        first = window * grid.stride
+        yield from range(max(first, seen), first + grid.frames)
+        seen = first + grid.frames
+
+
+def slices(
+    ticks: Iterator[Tick[Picture]], grid: Grid, limit: int, convert: Callable[[Picture], Row]
+) -> Iterator[Slice[Row]]:
+    """The windows that `ticks` complete, `limit` at a time; each picture is converted once, when its tick comes."""
+    pts_of: dict[int, tuple[int, int]] = {}  # tick -> its own pts, and its picture's
+    rows: dict[int, Row] = {}
+    starts: list[int] = []
+    for tick in ticks:
+        pts_of[tick.number] = tick.pts, tick.picture_pts
+        if tick.picture_pts not in rows:
+            rows[tick.picture_pts] = convert(tick.picture)
+        start = tick.number + 1 - grid.frames
+        if start % grid.stride == 0 and start in pts_of:
+            starts.append(start)
+        if len(starts) == limit:
+            yield _slice(starts, grid.frames, pts_of, rows)
+            after = starts[-1] + grid.stride
+            pts_of = {number: both for number, both in pts_of.items() if number >= after}
+            kept = {picture_pts for _, picture_pts in pts_of.values()}
+            rows = {pts: row for pts, row in rows.items() if pts in kept}
+            starts = []
+    if starts:
+        yield _slice(starts, grid.frames, pts_of, rows)
+
+
+def _slice(
+    starts: Sequence[int], frames: int, pts_of: Mapping[int, tuple[int, int]], rows: Mapping[int, Row]
+) -> Slice[Row]:
+    looks = [[pts_of[number][1] for number in range(start, start + frames)] for start in starts]
+    used = sorted({pts for window in looks for pts in window})
+    position = {pts: row for row, pts in enumerate(used)}
+    index = np.array([[position[pts] for pts in window] for window in looks], np.int32)
+    return Slice(tuple(pts_of[start][0] for start in starts), [rows[pts] for pts in used], index)
+
+
+def _numbers(grid: Grid, windows: range | None, span: Span) -> Iterator[int]:
+    """Ticks to look at, ascending; without end where the media's end is not known yet."""
+    if windows is None:
+        first = grid.windows_in(span.clock, span.start, span.start + 1).start
+        return (first * grid.stride + number for number in count() if number % grid.stride < grid.frames)
+    assert span.end is not None
+    return needed_ticks(grid, span.clock, span.start, span.end)

@@ -1,0 +1,79 @@
+"""From a part's arrays to the planes and the colour metadata of the pictures to encode."""
+
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from engines.outputs.pictures import plane_view
+from engines.part import Array, Part
+from schemas.errors import PipelineError
+from schemas.messages import MediaInfo
+
+# FFmpeg's numbers: AVColorRange, AVColorSpace
+_LIMITED, _FULL = 1, 2
+_RGB, _BT709, _UNSPECIFIED, _BT601 = 0, 1, 2, 6
+_HD_LINES = 720  # from here on video is BT.709 by custom, below it BT.601
+
+
+class Colour(NamedTuple):
+    """What the encoded pictures say about their colours, in FFmpeg's numbers."""
+
+    range: int
+    space: int
+    primaries: int
+    transfer: int
+
+
+def picture_planes(part: Part) -> tuple[list[Array], Colour]:
+    """One picture a window: luma and, if there is colour, two chroma planes, each `[W, H, W'] uint8`.
+
+    From `plane0` ... as they are, or from `pixels` (`[F, H, W, 3]` rgb or `[F, H, W]` grey). Rows are frames, which
+    `index` maps to windows where the two differ. Raises PipelineError when the part holds neither.
+    """
+    media = part.meta.media
+    if "plane0" in part.arrays:
+        planes = [_rows(part, name) for name in ("plane0", "plane1", "plane2") if name in part.arrays]
+        return planes if len(planes) == 3 else planes[:1], _source_colour(media)
+    if "pixels" not in part.arrays:
+        held = ", ".join(f"`{name}`" for name in part.arrays) or "nothing"
+        raise PipelineError(f"format video needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer")
+    pixels = _rows(part, "pixels")
+    if pixels.ndim == 3:
+        return [pixels], _source_colour(media)._replace(range=_FULL)
+    if pixels.ndim != 4 or pixels.shape[3] != 3:
+        raise PipelineError(f"`pixels` has shape {list(pixels.shape)}", "format video takes [F, H, W, 3] or [F, H, W]")
+    return _yuv420(pixels, media)
+
+
+def _rows(part: Part, name: str) -> Array:
+    array, windows = part.arrays[name], len(part.meta.pts)
+    if array.dtype != np.uint8:
+        raise PipelineError(f"`{name}` is {array.dtype}", "format video takes uint8; round in the model")
+    if len(array) == windows:
+        return array
+    if "index" not in part.arrays:
+        raise PipelineError(
+            f"`{name}` has {len(array)} frames for {windows} windows", 'add keeps = ["index"] to the infer stages'
+        )
+    return np.asarray(array[part.arrays["index"][:, 0]])
+
+
+def _source_colour(media: MediaInfo) -> Colour:
+    # planes of a video are never RGB (decode converts those), so its matrix is not theirs
+    space = _UNSPECIFIED if media.color_space == _RGB else media.color_space
+    return Colour(media.color_range, space, media.color_primaries, media.color_transfer)
+
+
+def _yuv420(pixels: Array, media: MediaInfo) -> tuple[list[Array], Colour]:
+    """RGB `[W, H, W', 3]` as 4:2:0 planes, limited range, BT.709 from 720 lines on and BT.601 below."""
+    space, matrix = (_BT709, Colorspace.ITU709) if pixels.shape[1] >= _HD_LINES else (_BT601, Colorspace.ITU601)
+    reformatter = VideoReformatter()
+    pictures = []
+    for picture in pixels:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        yuv = reformatter.reformat(frame, format="yuv420p", dst_colorspace=matrix, dst_color_range=ColorRange.MPEG)
+        pictures.append([plane_view(plane)[:, : plane.width] for plane in yuv.planes])
+    planes = [np.stack(plane) for plane in zip(*pictures, strict=True)]
+    return planes, Colour(_LIMITED, space, media.color_primaries, media.color_transfer)

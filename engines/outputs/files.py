@@ -1,0 +1,100 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from av.error import FFmpegError
+
+from schemas.errors import OutputError
+from schemas.wire import Buffer
+
+_HINTS = {
+    errno.ENOSPC: "make room on the disk, or choose another --out",
+    errno.EDQUOT: "make room in your quota, or choose another --out",
+    errno.EFBIG: "the file system or a limit of the shell allows no larger file",
+    errno.EWOULDBLOCK: "another rigflow is writing it: wait for it, or choose another --out",
+    errno.ENOTDIR: "a file is in the way: choose another --out",
+    errno.EEXIST: "a file is in the way: choose another --out",
+    errno.EISDIR: "a folder is in the way: choose another --out",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns every failure to write `path` into an OutputError of one line."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "check that the folder exists and may be written")
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", hint) from error
+    except FFmpegError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", "choose another format or --out") from error
+
+
+class PartFile:
+    """`<path>.part`, until `commit` gives it its name in one step or `discard` removes it.
+
+    It is locked, so that two runs with one output cannot mix their bytes; what a killed run left is written over.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.file = file
+        self._pending = True
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Opens `<path>.part` for writing, and makes its folder. Raises OutputError when that cannot be."""
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            name = _part_name(path)
+            file = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(name)):  # it was committed just now
+                    raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+                file.truncate(0)
+            except OSError:
+                file.close()
+                raise
+        return cls(path, file)
+
+    def write(self, data: Buffer) -> None:
+        """Appends `data`. Raises OutputError."""
+        with writing(self.path):
+            self.file.write(data)
+
+    def seal(self) -> None:
+        """Ends writing and gives the descriptor back, for those who keep many; `commit` is still to come."""
+        with writing(self.path):
+            self.file.close()
+
+    def commit(self) -> Path:
+        """Gives the file its final name, over what was there before. Raises OutputError."""
+        with writing(self.path):
+            if not self.file.closed:
+                self.file.flush()
+            os.replace(_part_name(self.path), self.path)
+            self._pending = False
+            self.file.close()
+        return self.path
+
+    def discard(self) -> None:
+        """Removes the file; nothing happens when it is committed or discarded already."""
+        if not self._pending:
+            return
+        self._pending = False
+        _part_name(self.path).unlink(missing_ok=True)
+        with suppress(OSError):  # what is thrown away need not fit on the disk
+            self.file.close()
+
+
+def _part_name(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")

@@ -1,0 +1,88 @@
+"""Images: a png each. The arrays of a part's result are `data [bytes] uint8` and `sizes [N] int32`, good items only."""
+
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from engines.outputs.base import Encoded
+from engines.outputs.files import PartFile
+from engines.outputs.pictures import encode_png
+from engines.part import Array, Part
+from schemas.errors import PipelineError
+from schemas.messages import PartMeta
+from schemas.wire import Buffer
+
+
+def encode_images(part: Part) -> Encoded:
+    """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`. Raises PipelineError without either."""
+    files = [encode_png(pixels) for pixels in _pictures(part)]
+    return Encoded(
+        {
+            "data": np.frombuffer(b"".join(files), dtype=np.uint8),
+            "sizes": np.array([len(file) for file in files], dtype=np.int32),
+        }
+    )
+
+
+def _pictures(part: Part) -> Array:
+    """`[N, H, W]` or `[N, H, W, C]` uint8."""
+    planes = [part.arrays[name] for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
+    if not planes and "pixels" not in part.arrays and part.meta.pts:
+        raise PipelineError("format video needs `plane0` or `pixels`", "add `keeps` to infer")
+    if not part.meta.pts:
+        return np.empty((0, 1, 1), dtype=np.uint8)
+    if not planes:
+        return part.arrays["pixels"]
+    return planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
+
+
+class ImageFolder:
+    """`<target>.png` for a single image, `<target>/<name>.png` for several; each file gets its name at `close`."""
+
+    def __init__(self, target: Path) -> None:
+        self.notes: list[str] = []
+        self._target = target
+        self._files: list[PartFile] = []
+        self._made_folder = not target.exists()
+        self._taken: set[str] = set()
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Writes the part's images."""
+        data, sizes = arrays["data"].data, arrays["sizes"].tolist()
+        names = [item.name for item in meta.items if not item.error]
+        single = meta.key.final and meta.key.last and (meta.key.segment, meta.key.part, len(meta.items)) == (0, 0, 1)
+        for name, size in zip(names, sizes, strict=True):
+            self._write(self._target.with_name(f"{self._target.name}.png") if single else self._path(name), data[:size])
+            data = data[size:]
+
+    def add_sound(self, container: str, data: Buffer) -> None:
+        """Images have no sound."""
+
+    def close(self) -> list[Path]:
+        """Gives all files their names."""
+        return [file.commit() for file in self._files]
+
+    def abort(self) -> None:
+        """Removes what has no name yet, and the folder when nothing else is in it."""
+        for file in self._files:
+            file.discard()
+        if self._made_folder and self._target.is_dir() and not any(self._target.iterdir()):
+            self._target.rmdir()
+
+    def _write(self, path: Path, data: Buffer) -> None:
+        file = PartFile.create(path)
+        self._files.append(file)
+        file.write(data)
+        file.seal()
+
+    def _path(self, name: str) -> Path:
+        """Where the image of an item goes. Names come from strangers: only their last part counts, and none twice."""
+        stem = PurePosixPath(name.replace("\\", "/").replace("\0", "")).stem or "image"
+        unique = next(
+            wanted for number in count(1) if (wanted := stem if number == 1 else f"{stem}-{number}") not in self._taken
+        )
+        self._taken.add(unique)
+        return self._target / f"{unique}.png"

@@ -1,0 +1,228 @@
+"""Joins encoded parts and the source's sound into one file, by copying packets, as they come.
+
+The picture keeps the source's pts exactly. Times of decoding (dts) are made anew over the whole file: the sorted pts,
+late by x264's reorder depth, so that no part needs to know its neighbours.
+"""
+
+import io
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from fractions import Fraction
+from math import lcm
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import Any, NamedTuple, Self
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+
+from engines.outputs.files import PartFile, writing
+from engines.outputs.sound import SoundTrack
+from engines.part import Array
+from schemas.errors import MediaError
+from schemas.messages import MediaInfo, PartMeta
+from schemas.wire import Buffer
+
+REORDER = 2  # pictures by which x264 can be late: num_reorder_frames with a B-pyramid; no preset has more
+_CONTAINERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}  # suffix -> format, the best first
+_HELD_IN_MEMORY = 8 << 20
+_MOST_TIMESCALE = (1 << 31) - 1
+
+
+class _Packet(NamedTuple):
+    """One encoded picture, `size` bytes of the waiting file or of a part's data; times in the media's clock."""
+
+    pts: int
+    dts: int
+    key: bool
+    size: int
+
+
+class VideoFile:
+    """One mp4 (mov or mkv where mp4 cannot hold the sound), written while parts come in.
+
+    The file's head needs the first sound; should that be late, the pictures wait in a temporary file.
+    """
+
+    def __init__(self, file: PartFile, media: MediaInfo, notes: list[str]) -> None:
+        self.notes = notes
+        self._file = file
+        self._media = media
+        self._clock = media.clock
+        # mp4 drops what is before 0, so a media that begins there is moved, sound and all
+        self._shift = max(0, -media.origin)
+        self._timeline = _Timeline(media)
+        self._waiting = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY, dir=str(file.path.parent))  # noqa: SIM115
+        self._packets: list[_Packet] = []
+        self._sound: list[tuple[str, Buffer]] = []
+        self._template = b""
+        self._header = b""
+        self._output: OutputContainer | None = None
+        self._tracks: list[SoundTrack] = []
+        if self._shift:
+            notes.append(f"begins {-self._clock.time_base * media.origin} s before 0: moved to begin at 0")
+
+    @classmethod
+    def create(cls, target: Path, media: MediaInfo) -> Self:
+        """Starts `<target>.mp4`, or of another suffix when mp4 cannot hold the sound."""
+        suffix = next(suffix for suffix in _CONTAINERS if suffix == "mkv" or _holds(suffix, media.sound))
+        notes = []
+        if suffix != "mp4":
+            notes.append(f"mp4 cannot hold {' and '.join(media.sound)}: written as {suffix}")
+        return cls(PartFile.create(target.with_name(f"{target.name}.{suffix}")), media, notes)
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Writes the part's packets; `arrays` as in engines.outputs.video. Raises OutputError."""
+        if not meta.pts:
+            return
+        header, data = arrays["header"].tobytes(), arrays["data"].tobytes()
+        packets = self._timed(meta, arrays)
+        if not self._template:
+            self._template, self._header = header + data, header
+        if header != self._header:
+            # each change of the picture's size brings its own parameter sets, in front of its first packet
+            self.notes.append(f"the picture changes size at {self._clock.seconds(meta.pts[0]):.3f} s")
+            self._header, data = header, header + data
+            packets[0] = packets[0]._replace(size=packets[0].size + len(header))
+        with writing(self._file.path):
+            if self._output is None and (self._sound or not self._media.sound):
+                self._start()
+            if self._output is None:
+                self._waiting.write(data)
+                self._packets += packets
+            else:
+                self._write(packets, io.BytesIO(data))
+
+    def add_sound(self, container: str, data: Buffer) -> None:
+        """Writes the segment's sound. Raises OutputError, and MediaError when `data` is no such file."""
+        with writing(self._file.path):
+            if self._output is None:
+                self._sound.append((container, data))
+                if self._template:
+                    self._start()
+            else:
+                self._copy_sound(container, data)
+
+    def close(self) -> list[Path]:
+        """Finishes the file. Raises MediaError when no picture came."""
+        if not self._template:
+            raise MediaError(f"nothing to write to {self._file.path}", "no picture came out of the job")
+        with writing(self._file.path):
+            if self._output is None:
+                self._start()
+            assert self._output is not None
+            self._output.close()
+        return [self._file.commit()]
+
+    def abort(self) -> None:
+        """Removes what was begun."""
+        if self._output is not None:
+            with suppress(OSError, FFmpegError):  # it is thrown away; that the disk is full does not matter now
+                self._output.close()
+        self._waiting.close()
+        self._file.discard()
+
+    def _timed(self, meta: PartMeta, arrays: Mapping[str, Array]) -> list[_Packet]:
+        """The part's packets with their times in the whole file, in decode order."""
+        pts, dts = self._timeline.extend([pts + self._shift for pts in meta.pts])
+        if self._timeline.bent:
+            self._timeline.bent = False
+            self.notes.append(f"times do not rise at {self._clock.seconds(meta.pts[0]):.3f} s: moved by the least")
+        order, key, sizes = (arrays[name].tolist() for name in ("order", "key", "sizes"))
+        return [
+            _Packet(pts[which], late, bool(is_key), size)
+            for which, late, is_key, size in zip(order, dts, key, sizes, strict=True)
+        ]
+
+    def _start(self) -> None:
+        """Writes the head, now that a picture and the sound (if any) are there, and all that waited for it."""
+        base = self._clock.time_base
+        with ExitStack() as inputs:
+            picture = inputs.enter_context(av.open(io.BytesIO(self._template), format="h264"))
+            sound = inputs.enter_context(_open_sound(*self._sound[0])) if self._sound else None
+            rates = [stream.codec_context.sample_rate for stream in sound.streams.audio] if sound else []
+            self._output = av.open(
+                self._file.file, "w", format=_CONTAINERS[self._file.path.suffix[1:]], options=_options(base, rates)
+            )
+            stream = self._output.add_stream_from_template(picture.streams.video[0], opaque=True)
+            stream.time_base = base
+            for source in sound.streams.audio if sound else ():
+                track = self._output.add_stream_from_template(source, opaque=True)
+                self._tracks.append(SoundTrack(track, source.codec_context.frame_size))
+        for container, data in self._sound:
+            self._copy_sound(container, data)
+        self._sound.clear()
+        self._waiting.seek(0)
+        self._write(self._packets, self._waiting)
+        self._packets.clear()
+        self._waiting.close()
+
+    def _write(self, packets: list[_Packet], data: Any) -> None:
+        assert self._output is not None
+        stream = self._output.streams.video[0]
+        for timed in packets:
+            packet = av.Packet(data.read(timed.size))
+            packet.stream, packet.time_base = stream, self._clock.time_base
+            packet.pts, packet.dts, packet.duration = timed.pts, timed.dts, self._timeline.step
+            packet.is_keyframe = timed.key
+            self._output.mux(packet)
+
+    def _copy_sound(self, container: str, data: Buffer) -> None:
+        assert self._output is not None
+        shift = self._shift * self._clock.time_base
+        with _open_sound(container, data) as source:
+            for packet in _packets(source):
+                number = source.streams.audio.index(packet.stream)
+                if number < len(self._tracks):
+                    self._tracks[number].place(packet, shift)
+                    self._output.mux(packet)
+
+
+class _Timeline:
+    """Times of the whole file: strictly rising pts, and the dts that go with them."""
+
+    def __init__(self, media: MediaInfo) -> None:
+        rate = Fraction(*media.frame_rate) or Fraction(25)
+        self.step = max(1, round(1 / (rate * media.clock.time_base)))
+        self.bent = False
+        self._late: deque[int] = deque()
+        self._last = -1
+
+    def extend(self, pts: list[int]) -> tuple[list[int], list[int]]:
+        """`(pts, dts)` of the next pictures: pts in order of showing, dts in order of decoding."""
+        shown = []
+        for time in pts:
+            self.bent |= time <= self._last
+            self._last = max(time, self._last + 1)
+            shown.append(self._last)
+        if not self._late:
+            self._late.extend(shown[0] - self.step * early for early in range(REORDER, 0, -1))
+        self._late.extend(shown)
+        return shown, [self._late.popleft() for _ in shown]
+
+
+def _holds(suffix: str, codecs: tuple[str, ...]) -> bool:
+    with av.open(io.BytesIO(), "w", format=_CONTAINERS[suffix]) as container:
+        return set(codecs) <= container.supported_codecs
+
+
+def _options(base: Fraction, rates: list[int]) -> dict[str, str]:
+    """mp4 keeps the start of each track in units of the movie's own clock: one that both clocks divide is exact."""
+    common = lcm(base.denominator, *rates)
+    return {"movie_timescale": str(common if common <= _MOST_TIMESCALE else base.denominator)}
+
+
+def _open_sound(container: str, data: Buffer) -> InputContainer:
+    try:
+        return av.open(io.BytesIO(data), mode="r", format=container)
+    except FFmpegError as error:
+        raise MediaError(
+            f"the sound of a segment is not a {container} file", error.strerror or "it is damaged"
+        ) from error
+
+
+def _packets(source: InputContainer) -> "Iterator[av.Packet[Any]]":
+    """Packets of all sound streams, without the empty one that ends each."""
+    return (packet for packet in source.demux(source.streams.audio) if packet.size)

@@ -1,0 +1,178 @@
+"""shots: where a video cuts, and one picture of every shot.
+
+`<target>.jsonl` has a line a shot: `{"shot": 1, "start": s, "end": s, "score": of the cut it starts with}`, and
+`<target>.png` is the contact sheet. The arrays of a part's result:
+
+    score   [W] float32     each window's: how surely its second frame starts a shot
+    at      [N] int32       windows whose second frame has a thumbnail; -1: the media's first frame
+    sizes   [N] int32       bytes of each thumbnail
+    thumbs  [bytes] uint8   the jpegs
+
+A cut is a window whose score is at least `threshold`, and the highest for `least_s` seconds around.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from engines.outputs.base import Encoded, Options, parse_options
+from engines.outputs.files import PartFile
+from engines.outputs.jsonl import json_line, rounded
+from engines.outputs.pictures import encode_jpeg, encode_png
+from engines.outputs.sheet import Sheet
+from engines.part import Array, Part
+from schemas.errors import PipelineError
+from schemas.messages import MediaInfo, PartMeta
+from schemas.pipeline import EncodeStage
+from schemas.wire import Buffer
+
+
+class ShotsOptions(Options):
+    """`threshold` of a cut's score, the `least_s` seconds a shot lasts, and whether to make the contact `sheet`."""
+
+    threshold: float = Field(default=0.3, gt=0, le=1)
+    least_s: float = Field(default=0.4, ge=0)
+    sheet: bool = True
+
+
+class ShotsFormat:
+    """Needs `score [W]`, and for the sheet `pixels [F, H, W', 3]` and `index [W, 2]`."""
+
+    def __init__(self, stage: EncodeStage) -> None:
+        self._options = parse_options(ShotsOptions, stage)
+
+    def encode(self, part: Part) -> Encoded:
+        """The scores, and a thumbnail of every frame that may start a shot."""
+        needed = ("score", "pixels", "index") if self._options.sheet else ("score",)
+        if missing := [name for name in needed if name not in part.arrays]:
+            raise PipelineError(f"format shots needs `{missing[0]}`", "add it to the model's outputs or to `keeps`")
+        score = part.arrays["score"]
+        if score.shape != (len(part.meta.pts),):
+            raise PipelineError(
+                f"`score` has shape {list(score.shape)} for {len(part.meta.pts)} windows",
+                "format shots takes one number a window",
+            )
+        thumbs = self._thumbs(part) if self._options.sheet else []
+        return Encoded(
+            {
+                "score": score,
+                "at": np.array([window for window, _ in thumbs], dtype=np.int32),
+                "sizes": np.array([len(jpeg) for _, jpeg in thumbs], dtype=np.int32),
+                "thumbs": np.frombuffer(b"".join(jpeg for _, jpeg in thumbs), dtype=np.uint8),
+            }
+        )
+
+    def assemble(self, target: Path, media: MediaInfo) -> "ShotsAssembler":
+        """Starts `<target>.jsonl` and, unless the options say no, `<target>.png`."""
+        table = PartFile.create(target.with_name(f"{target.name}.jsonl"))
+        try:
+            picture = PartFile.create(target.with_name(f"{target.name}.png")) if self._options.sheet else None
+        except Exception:
+            table.discard()
+            raise
+        return ShotsAssembler(table, picture, media, self._options)
+
+    def _thumbs(self, part: Part) -> list[tuple[int, bytes]]:
+        pixels, index, score = (part.arrays[name] for name in ("pixels", "index", "score"))
+        key = part.meta.key
+        first = [(-1, index[0, 0])] if len(index) and (key.segment, key.part) == (0, 0) else []
+        cuts = [(int(window), index[window, 1]) for window in np.flatnonzero(score >= self._options.threshold)]
+        return [(window, encode_jpeg(pixels[row])) for window, row in (*first, *cuts)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The start of a shot: when, in seconds, how surely, and its jpeg (empty without a sheet)."""
+
+    time: float
+    score: float
+    thumb: bytes
+
+
+class ShotsAssembler:
+    """Writes a shot's line as soon as the next one begins; keeps one thumbnail a shot for the sheet."""
+
+    def __init__(self, table: PartFile, picture: PartFile | None, media: MediaInfo, options: ShotsOptions) -> None:
+        self.notes: list[str] = []
+        self._table = table
+        self._picture = picture
+        self._options = options
+        self._clock = media.clock
+        self._sheet = Sheet(media)
+        self._shots = 0
+        self._shot = _Cut(0.0, 0.0, b"")  # the shot under way
+        self._rival: _Cut | None = None  # the cut that ends it, unless a higher one comes within `least_s`
+        self._time: float | None = None  # of the last window seen, with its score and thumbnail
+        self._score = 0.0
+        self._thumb = b""
+        rate = Fraction(*media.frame_rate)
+        self._step = float(1 / rate) if rate else 0.0  # how long the last frame lasts, as far as is known
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Takes the part's scores, and writes the shots that they end."""
+        thumbs = dict(zip(arrays["at"].tolist(), _cut_up(arrays["thumbs"], arrays["sizes"]), strict=True))
+        if -1 in thumbs:
+            self._shot = _Cut(0.0, 0.0, thumbs[-1])
+        for window, (pts, score) in enumerate(zip(meta.pts, arrays["score"].tolist(), strict=True)):
+            time = self._clock.seconds(pts)
+            if self._time is not None:
+                self._step = time - self._time
+                if self._score >= self._options.threshold:
+                    self._weigh(_Cut(time, self._score, self._thumb))
+            self._time, self._score, self._thumb = time, score, thumbs.get(window, b"")
+
+    def add_sound(self, container: str, data: Buffer) -> None:
+        """Shots are about the picture."""
+
+    def close(self) -> list[Path]:
+        """Ends the last shot, and draws the sheet."""
+        if self._rival is not None:
+            self._begin(self._rival)
+        if self._time is not None:
+            self._end(self._time + self._step)
+        if self._picture is not None:
+            self._picture.write(encode_png(self._sheet.draw()))
+            self.notes += self._sheet.notes
+        return [file.commit() for file in (self._table, self._picture) if file is not None]
+
+    def abort(self) -> None:
+        """Removes what was begun."""
+        self._table.discard()
+        if self._picture is not None:
+            self._picture.discard()
+
+    def _weigh(self, cut: _Cut) -> None:
+        """Decides between `cut` and the one that came shortly before it, if any."""
+        if self._rival is None:
+            self._rival = cut if cut.time - self._shot.time >= self._options.least_s else None
+        elif cut.time - self._rival.time >= self._options.least_s:
+            self._begin(self._rival)
+            self._rival = cut
+        elif cut.score > self._rival.score:
+            self._rival = cut
+
+    def _begin(self, cut: _Cut) -> None:
+        self._end(cut.time)
+        self._shot = cut
+
+    def _end(self, time: float) -> None:
+        self._shots += 1
+        row = {
+            "shot": self._shots,
+            "start": round(self._shot.time, 6),
+            "end": round(time, 6),
+            "score": rounded(self._shot.score),
+        }
+        self._table.write(json_line(row).encode())
+        self._sheet.add(self._shot.thumb, self._shot.time, time)
+
+
+def _cut_up(data: Array, sizes: Array) -> list[bytes]:
+    """The files that lie in `data` one after the other."""
+    ends = np.cumsum(sizes)
+    return [data[end - size : end].tobytes() for end, size in zip(ends, sizes, strict=True)]

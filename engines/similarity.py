@@ -1,0 +1,112 @@
+"""How alike two media are, and how they are shifted in time: what `rigflow near A B` prints."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engines.part import Array
+from schemas.errors import UsageError
+
+_HINT = "make it by `rigflow run fingerprint`"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What `fingerprint` says of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds."""
+
+    vectors: Array
+    times: Array
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The best alignment: what B shows at `t` seconds, A shows at `t + offset_s`.
+
+    `similarity` is the mean cosine over the `windows` that the two have in common then, 1.0 for equal pictures.
+    """
+
+    similarity: float
+    offset_s: float
+    windows: int
+
+
+def load_descriptors(path: Path) -> Descriptors:
+    """The descriptors of a result file of `fingerprint`. Raises UsageError when it is none, or has many images."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("descriptor", "times", "names") if name in file}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
+    # np.load gives an array for .npy, and ValueError, EOFError or BadZipFile for what is not its own
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} is not an npz file of descriptors", _HINT) from error
+    vectors = arrays.get("descriptor")
+    if vectors is None or vectors.ndim != 2 or not ("times" in arrays or "names" in arrays):
+        raise UsageError(f"{path} has no descriptors", _HINT)
+    if len(vectors) == 0:
+        raise UsageError(f"{path} has no windows", "its media was too damaged to be described")
+    times = arrays.get("times")
+    if times is None and len(vectors) > 1:
+        raise UsageError(f"{path} describes {len(vectors)} images", "compare media one with one")
+    return Descriptors(vectors, np.zeros(1) if times is None else times, str(path))
+
+
+def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match:
+    """The shift with the highest mean cosine; of equals the least shift.
+
+    Only shifts with at least `least_overlap` of the shorter one's windows in common count. Windows that are missing
+    from a file (lost to damage) are left out of the mean. Raises UsageError when the two are not on one time grid.
+    """
+    if a.vectors.shape[1] != b.vectors.shape[1]:
+        lengths = f"{a.vectors.shape[1]} and {b.vectors.shape[1]}"
+        raise UsageError(f"{a.name} and {b.name} have descriptors of different lengths, {lengths}", _HINT)
+    steps = _steps(a, b)
+    (left, left_there), (right, right_there) = _on_grid(a, steps[0]), _on_grid(b, steps[1])
+    shifts = np.arange(1 - len(right), len(left))
+    windows = np.rint(_correlate(left_there, right_there))
+    least = max(1.0, least_overlap * min(len(a.vectors), len(b.vectors)))
+    means = np.where(windows >= least, _correlate(left, right) / np.maximum(windows, 1), -np.inf)
+    best = np.flatnonzero(means >= means.max() - 1e-6)  # what the transform rounds
+    pick = best[np.abs(shifts[best]).argmin()]
+    offset = shifts[pick] * steps[0] + a.times[0] - b.times[0]
+    return Match(float(np.clip(means[pick], -1, 1)), float(offset), int(windows[pick]))
+
+
+def _steps(a: Descriptors, b: Descriptors) -> tuple[float, float]:
+    """Seconds between the windows of each; a single window takes the other's grid."""
+    own = [_step(each.times) for each in (a, b)]
+    known = [step for step in own if step] or [1.0]
+    if min(known) < 0 or max(known) > 1.02 * min(known):  # pts round to the media's clock, milliseconds at worst
+        both = " and ".join(f"{step:g} s" for step in known)
+        raise UsageError(f"{a.name} and {b.name} are not on one time grid: a window each {both}", _HINT)
+    return own[0] or known[0], own[1] or known[0]
+
+
+def _step(times: Array) -> float:
+    """Mean distance of neighbours, without the gaps of windows that are missing; 0.0 for a single window."""
+    if len(times) < 2:
+        return 0.0
+    distances = np.diff(times)
+    return float(distances[distances < 1.5 * np.median(distances)].mean()) if np.median(distances) > 0 else -1.0
+
+
+def _on_grid(descriptors: Descriptors, step: float) -> tuple[Array, Array]:
+    """Vectors `[G, D]` by their place on the grid, zero where one is missing, and `[G, 1]`, 1 where one is."""
+    places = (descriptors.times - descriptors.times[0]) / step
+    index = np.rint(places).astype(int)
+    if np.abs(places - index).max() > 0.25 or (np.diff(index) < 1).any():
+        raise UsageError(f"{descriptors.name} is not on a time grid", _HINT)
+    vectors = np.zeros((index[-1] + 1, descriptors.vectors.shape[1]))
+    there = np.zeros((len(vectors), 1))
+    vectors[index], there[index] = descriptors.vectors, 1.0
+    return vectors, there
+
+
+def _correlate(a: Array, b: Array) -> Array:
+    """`sum_i a[i + k] . b[i]` for all shifts `k = 1 - len(b) ... len(a) - 1`, by FFT: hours take milliseconds."""
+    size = len(a) + len(b) - 1
+    spectrum = np.fft.rfft(a, size, axis=0) * np.fft.rfft(b, size, axis=0).conj()
+    return np.roll(np.fft.irfft(spectrum.sum(axis=1), size), len(b) - 1)

@@ -1,0 +1,135 @@
+"""Frames to arrays on the CPU, by swscale: the reference that every other device's transforms are held against.
+
+Resizing averages areas where the picture shrinks and is bicubic where it grows. Rounding is the accurate, bit-exact
+kind, so that machines with different vector units give the same bytes. YCbCr is read by the matrix the frame names;
+where it names none, BT.601 below 720 lines and BT.709 from there on, as players do.
+"""
+
+import re
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
+from engines.part import Array, Part
+from schemas.pipeline import PreprocessStage
+
+EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
+_HD_LINES = 720
+_FORMATS = {"rgb": "rgb24", "gray": "gray"}
+_PLANAR = re.compile(r"yuvj?4\d\dp|gray")
+_DEEP = re.compile(r"(yuv4\d\dp|gray)(9|1\d)(le|be)")
+
+
+class Preprocess:
+    """A preprocess stage's conversion of single frames. Not thread-safe: one instance a thread."""
+
+    def __init__(self, stage: PreprocessStage) -> None:
+        self.stage = stage
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
+        """Arrays of one frame, uint8 and contiguous, turned upright by `rotation` degrees counterclockwise.
+
+        `rgb`: `pixels [H, W, 3]`; `gray`: `pixels [H, W]`, full range; `planes`: `plane0 [H, W]`, `plane1 [H', W']` ...
+        in 8 bits, see `plane_format`.
+        """
+        turns = round(rotation / 90) % 4
+        if self.stage.size is None:
+            planes = self._planes(frame)
+            return {f"plane{i}": _turned(plane, turns) for i, plane in enumerate(planes)}
+        return {"pixels": self._pixels(frame, self.stage.size, turns)}
+
+    def _planes(self, frame: av.VideoFrame) -> list[Array]:
+        layout = plane_format(frame.format.name)
+        if frame.format.name != layout:
+            frame = self._reformatter.reformat(
+                frame, format=layout, interpolation=Interpolation.BICUBIC | EXACT, threads=1
+            )
+        rows = [plane_rows(frame, number) for number in range(len(frame.planes))]
+        if layout in ("rgb24", "rgba"):
+            pixels = rows[0].reshape(frame.height, frame.width, len(layout.rstrip("24")))
+            return [pixels[..., channel] for channel in range(pixels.shape[-1])]
+        return rows
+
+    def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], turns: int) -> Array:
+        """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
+        target = size[::-1] if turns % 2 else size
+        scaled = _scaled_size((frame.height, frame.width), target, self.stage.fit)
+        pixels = self._resized(frame, scaled)
+        if scaled != target:
+            pixels = _cropped(pixels, target) if self.stage.fit == "crop" else _padded(pixels, target)
+        return _turned(pixels, turns)
+
+    def _resized(self, frame: av.VideoFrame, size: tuple[int, int]) -> Array:
+        height, width = size
+        shrinks = height * width < frame.height * frame.width
+        matrix = colour_matrix(frame)
+        out = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format=_FORMATS[self.stage.layout],
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
+            threads=1,
+        )
+        rows = plane_rows(out, 0)
+        return rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
+
+
+def preprocess_part(part: Part, pre: Preprocess) -> Part:
+    """A part of raw frames as the part of arrays that converting while decoding would have made."""
+    rows = [pre.convert(frame, rotation) for frame, rotation in unpack_frames(part)]
+    arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame()))
+    return part.with_arrays({**arrays, "index": part.arrays["index"]})
+
+
+def plane_format(name: str) -> str:
+    """The 8-bit pixel format whose planes `layout = "planes"` delivers for frames of format `name`.
+
+    Planar YCbCr and gray stay as they are, deeper ones lose their low bits, packed RGB becomes planes R, G, B (and A);
+    all else becomes `yuv420p`.
+    """
+    if _PLANAR.fullmatch(name) or name in ("rgb24", "rgba"):
+        return name
+    deep = _DEEP.fullmatch(name)
+    return deep.group(1) if deep else "yuv420p"
+
+
+def colour_matrix(frame: av.VideoFrame) -> int:
+    """Number of the YCbCr matrix to read `frame` by, as swscale counts them."""
+    named = int(frame.colorspace)
+    if named != _UNSPECIFIED:
+        return named
+    return _BT709 if frame.height >= _HD_LINES else _BT601
+
+
+def _scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
+    """Size to scale `source` to before cropping or padding to `target`; integer arithmetic, rounded to nearest."""
+    if fit == "stretch":
+        return target
+    (height, width), (to_height, to_width) = source, target
+    by_width = to_width * height >= to_height * width if fit == "crop" else to_width * height <= to_height * width
+    if by_width:
+        return max(1, (2 * height * to_width + width) // (2 * width)), to_width
+    return to_height, max(1, (2 * width * to_height + height) // (2 * height))
+
+
+def _cropped(pixels: Array, size: tuple[int, int]) -> Array:
+    top, left = (pixels.shape[0] - size[0]) // 2, (pixels.shape[1] - size[1]) // 2
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _padded(pixels: Array, size: tuple[int, int]) -> Array:
+    canvas = np.zeros((*size, *pixels.shape[2:]), np.uint8)
+    top, left = (size[0] - pixels.shape[0]) // 2, (size[1] - pixels.shape[1]) // 2
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return canvas
+
+
+def _turned(pixels: Array, turns: int) -> Array:
+    return np.ascontiguousarray(np.rot90(pixels, turns) if turns else pixels)

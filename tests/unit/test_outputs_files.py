@@ -1,0 +1,131 @@
+"""A file appears whole or not at all, whatever the format and the failure."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.outputs.files import PartFile
+from engines.part import Part
+from schemas.errors import OutputError, PipelineError
+from schemas.messages import Item
+from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, feed, format_of, full_disk, make_part
+
+RNG = np.random.default_rng(5)
+
+
+def one_part(name: str) -> Part:
+    """A part that every byte of which counts: noise does not compress."""
+    if name == "video":
+        planes = {"plane0": RNG.integers(0, 255, (8, 48, 64), dtype=np.uint8)}
+        return make_part(VIDEO, planes, range(8))
+    if name == "shots":
+        pixels = RNG.integers(0, 255, (3, 90, 160, 3), dtype=np.uint8)
+        index = np.array([[0, 1], [1, 2]], dtype=np.int32)
+        return make_part(VIDEO, {"score": np.zeros(2, np.float32), "pixels": pixels, "index": index}, range(2))
+    return make_part(VIDEO, {"score": RNG.random((2, 4000))}, range(2))
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    file = PartFile.create(tmp_path / "new" / "a.txt")
+    file.write(b"whole")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt.part"]
+    assert file.commit().read_bytes() == b"whole"
+    file.discard()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+def test_what_was_there_stays_until_commit(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    file = PartFile.create(path)
+    file.write(b"new")
+    file.discard()
+    file.discard()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.part").write_text("a long rest of a run that was killed")
+    file = PartFile.create(tmp_path / "a.txt")
+    file.write(b"new")
+    assert file.commit().read_text() == "new"
+
+
+def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
+    first = PartFile.create(tmp_path / "a.txt")
+    with pytest.raises(OutputError, match=r"cannot write .*a\.txt: .*another rigflow is writing it"):
+        PartFile.create(tmp_path / "a.txt")
+    first.write(b"mine")
+    assert first.commit().read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["npz", "jsonl", "shots", "video"])
+def test_a_file_where_the_folder_should_be(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match=r"cannot write .*out.*: a file is in the way: choose another --out"):
+        format_of(name).assemble(tmp_path / "out" / "clip.x", VIDEO)
+
+
+def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
+    (tmp_path / "clip.x.png").mkdir()
+    with pytest.raises(OutputError, match=r"clip\.x\.png: Is a directory: a folder is in the way"):
+        format_of("shots").assemble(tmp_path / "clip.x", VIDEO)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.x.png"]
+
+
+@pytest.mark.parametrize("name", ["npz", "jsonl", "shots", "video"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    with full_disk(1000), pytest.raises(OutputError, match=r"^cannot write [^\n]*: File too large: [^\n]*$"):
+        assemble(format_of(name), tmp_path / "clip.x", VIDEO, [one_part(name)])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["npz", "jsonl", "shots", "video"])
+def test_abort_half_way_leaves_nothing_and_close_ends_it(tmp_path: Path, name: str) -> None:
+    format_ = format_of(name)
+    assembler = format_.assemble(tmp_path / "clip.x", VIDEO)
+    feed(format_, assembler, [one_part(name)])
+    assembler.abort()
+    assembler.abort()
+    assert list(tmp_path.iterdir()) == []
+    assembler = format_.assemble(tmp_path / "clip.x", VIDEO)
+    feed(format_, assembler, [one_part(name)])
+    files = assembler.close()
+    assembler.abort()
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_a_full_disk_with_images_leaves_nothing(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 255, (2, 40, 40, 3), dtype=np.uint8)
+    part = make_part(IMAGES, {"pixels": pixels}, [0, 0], items=[Item(name="a"), Item(name="b")])
+    with full_disk(1000), pytest.raises(OutputError, match=r"a\.png: File too large"):
+        assemble(format_of("video"), tmp_path / "set", IMAGES, [part])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_may_vanish_under_a_run(tmp_path: Path) -> None:
+    format_ = format_of("npz")
+    assembler = format_.assemble(tmp_path / "out" / "clip.x", VIDEO)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(OutputError, match="No such file or directory: check that the folder exists"):
+        assembler.close()
+    assembler.abort()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("video", {"crv": 20}, "stage encode: format video has no option `crv`: the options of video are: crf, preset"),
+        ("video", {"crf": 99}, "stage encode, option crf: Input should be less than or equal to 51, found 99"),
+        ("video", {"preset": "fastest"}, "stage encode, option preset: .* found 'fastest'"),
+        ("shots", {"threshold": "0.3"}, "stage encode, option threshold: Input should be a valid number, found '0.3'"),
+        ("npz", {"zip": True}, "format npz has no option `zip`: the options of npz are: none"),
+        ("jsonl", {"digits": 3}, "format jsonl has no option `digits`"),
+    ],
+)
+def test_options_that_a_format_has_not(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        format_of(name, **options)

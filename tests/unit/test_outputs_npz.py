@@ -1,0 +1,73 @@
+"""npz: rows in order, exact times, images by name."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import OutputError, PipelineError
+from schemas.messages import Item
+from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
+
+
+def test_rows_of_all_parts_in_order_with_exact_times(tmp_path: Path) -> None:
+    media = VIDEO.model_copy(update={"time_base": (1001, 30000), "origin": 7})
+    rows = np.random.default_rng(1).random((5, 3)).astype(np.float32)
+    parts = [
+        make_part(media, {"descriptor": rows[:2], "index": np.zeros((2, 1), np.int32)}, [7, 9]),
+        make_part(media, {"descriptor": rows[2:2]}, [], number=1),
+        make_part(media, {"descriptor": rows[2:]}, [12, 13, 40], number=2),
+    ]
+    (path,) = assemble(format_of("npz"), tmp_path / "clip.fp", media, parts)
+    assert path == tmp_path / "clip.fp.npz"
+    with np.load(path) as file:
+        assert set(file) == {"descriptor", "times"}
+        np.testing.assert_array_equal(file["descriptor"], rows, strict=True)
+        assert file["times"].tolist() == [pts * 1001 / 30000 for pts in (0, 2, 5, 6, 33)]
+
+
+def test_equal_jobs_give_equal_files(tmp_path: Path) -> None:
+    part = make_part(VIDEO, {"descriptor": np.ones((2, 3), np.float32)}, [0, 1])
+    first, second = (assemble(format_of("npz"), tmp_path / name, VIDEO, [part])[0] for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_images_have_names_and_failures_have_reasons(tmp_path: Path) -> None:
+    items = [Item(name="a.jpg"), Item(name="böse.png", error="not an image"), Item(name="c.webp")]
+    rows = np.arange(4, dtype=np.float32).reshape(2, 2)
+    part = make_part(IMAGES, {"descriptor": rows}, [0, 0], items=items)
+    (path,) = assemble(format_of("npz"), tmp_path / "set.fp", IMAGES, [part])
+    with np.load(path) as file:
+        assert set(file) == {"descriptor", "names", "failed"}
+        assert file["names"].tolist() == ["a.jpg", "c.webp"]
+        assert file["failed"].tolist() == [["böse.png", "not an image"]]
+        np.testing.assert_array_equal(file["descriptor"], rows)
+
+
+def test_a_job_without_windows_is_an_empty_table(tmp_path: Path) -> None:
+    (path,) = assemble(format_of("npz"), tmp_path / "a", IMAGES, [])
+    with np.load(path) as file:
+        assert file["names"].shape == (0,)
+        assert file["failed"].shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pixels": np.zeros((2, 4, 4), np.uint8)}, "the part holds frames and no output of a model: add an infer"),
+        ({"x": np.zeros((3, 2))}, "output `x` has shape [3, 2] for 2 windows: a model must give one row a window"),
+        ({"x": np.float32(1)}, "output `x` has shape [] for 2 windows"),
+        ({"times": np.zeros(2)}, "output `times`: the format needs that name for itself: rename the output"),
+        ({"file": np.zeros(2)}, "output `file`: the format needs that name for itself"),
+    ],
+)
+def test_arrays_that_are_no_rows_of_windows(arrays: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(PipelineError, match=re.escape(message)):
+        format_of("npz").encode(make_part(VIDEO, arrays, [0, 1]))
+
+
+def test_an_output_that_changes_its_shape(tmp_path: Path) -> None:
+    parts = [make_part(VIDEO, {"x": np.zeros((1, size))}, [size]) for size in (2, 3)]
+    with pytest.raises(OutputError, match="output `x` changes its shape from part to part: give the model one input"):
+        assemble(format_of("npz"), tmp_path / "a", VIDEO, parts)

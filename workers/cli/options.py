@@ -1,0 +1,58 @@
+"""What several commands share: their options, and how an error ends a command."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeAlias
+
+import typer
+
+from schemas.errors import ExitCode, RigflowError
+from schemas.settings import Settings, load_settings
+
+P = ParamSpec("P")
+
+UP_PORT = 4222  # of `rigflow up`, and where the other commands look for a fleet when nobody names one
+
+FleetUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--nats", help=f"URL of the fleet's broker. Default: nats://127.0.0.1:{UP_PORT}.", metavar="URL"),
+]
+NatsUrl: TypeAlias = Annotated[str | None, typer.Option("--nats", help="URL of the fleet's broker.", metavar="URL")]
+Credentials: TypeAlias = Annotated[
+    str | None, typer.Option("--credentials", help="nkey seed or .creds file for the broker.", metavar="FILE")
+]
+SettingsFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
+]
+
+
+def settings_from(file: Path | None, **given: Any) -> Settings:
+    """The settings of this command: what was given, over the environment, over the file, over the defaults."""
+    return load_settings(given, os.environ, file)
+
+
+def fleet_from(file: Path | None, **given: Any) -> Settings:
+    """`settings_from` for commands that speak to a fleet: without a URL, the one `rigflow up` started here."""
+    settings = settings_from(file, **given)
+    return settings if settings.nats else settings.model_copy(update={"nats": f"nats://127.0.0.1:{UP_PORT}"})
+
+
+def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
+    """Turn a command's exit code, its errors and Ctrl-C into the process's end: one line on stderr, a named code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except RigflowError as error:
+            print(f"rigflow: {error}", file=sys.stderr)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            print("rigflow: interrupted", file=sys.stderr)
+            code = ExitCode.INTERRUPTED
+        raise typer.Exit(code)
+
+    return run

@@ -1,0 +1,85 @@
+"""`rigflow run`: media in, results out, by one command."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from schemas.errors import ExitCode, OutputError, UsageError
+from schemas.messages import Lane
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
+from workers.cli.screen import Progress, summary
+from workers.local import Models, Outcome, find_models, find_pipeline, local_fleet, run_jobs
+
+
+@ends_well
+def run(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Videos or images.", metavar="INPUT...")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
+    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
+    nats: NatsUrl = None,
+    store: Annotated[str | None, typer.Option(help="Folder of the embedded broker's store.", metavar="DIR")] = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Run PIPELINE over files, and write the results beside each other into one folder.
+
+    Without --nats a broker and workers are started here for the time of the run.
+
+    Example: rigflow run fingerprint holiday.mp4 --out results
+    """
+    settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
+    spec, folder = find_pipeline(pipeline)
+    models = find_models(spec, folder)
+    check_inputs(inputs)
+    prepare_folder(out)
+    if workers is None:
+        workers = 0 if settings.nats else (os.cpu_count() or 1)
+    if workers == 0 and not settings.nats:
+        raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
+    console = Console(stderr=True)
+    lane = Lane.INTERACTIVE if interactive else Lane.BULK
+    with Progress(console) as screen:
+        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, lane, screen))
+    console.print(summary(outcomes))
+    return ExitCode.OK if all(outcome.ok for outcome in outcomes) else ExitCode.SOME_FAILED
+
+
+async def _run(
+    settings: Settings,
+    spec: PipelineSpec,
+    models: Models,
+    inputs: list[Path],
+    out: Path,
+    workers: int,
+    lane: Lane,
+    screen: Progress,
+) -> list[Outcome]:
+    async with local_fleet(settings, workers, screen) as fleet:
+        return await run_jobs(fleet, spec, models, inputs, out, lane, screen)
+
+
+def check_inputs(inputs: list[Path]) -> None:
+    """Raises UsageError for what cannot be media whatever is in it."""
+    for path in inputs:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file", "check the path")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the output folder. Raises OutputError when nothing can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror}", "choose another --out") from error
+    if not os.access(out, os.W_OK):
+        raise OutputError(f"{out}: not writable", "choose another --out")

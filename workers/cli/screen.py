@@ -1,0 +1,115 @@
+"""What `rigflow run` shows: a line per file with segments sent and done, frames a second, and why it waits."""
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from schemas.messages import PartMeta
+from workers.local import Outcome
+
+ROWS = 12  # lines of files shown at once; finished ones make room first
+NOBODY_S = 2.0  # without a part for so long, a line says what it waits for
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is known of one job."""
+
+    outcome: Outcome
+    started_s: float
+    sent: int = 0
+    sent_media_s: float = 0.0
+    media_s: float = 0.0
+    segments_done: int = 0
+    frames: int = 0
+    moved_s: float = 0.0
+
+
+class Progress:
+    """A live table of jobs on a terminal; plain lines for events where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: dict[str, _Row] = {}
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def planned(self, outcomes: list[Outcome]) -> None:
+        """These jobs are to be done."""
+        now = time.monotonic()
+        self._rows = {outcome.job.id: _Row(outcome, now, moved_s=now) for outcome in outcomes}
+
+    def sent(self, job: str, seconds: float, segments: int) -> None:
+        """So much of a job's media is with the broker."""
+        row = self._rows[job]
+        row.sent, row.sent_media_s = segments, seconds
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        """A part of a job is done."""
+        row = self._rows[job]
+        row.frames += meta.frames
+        row.segments_done += meta.key.last
+        row.media_s = meta.media.duration_s
+        row.moved_s = time.monotonic()
+
+    def event(self, text: str) -> None:
+        """Something a person should know."""
+        self._console.print(text, style="yellow", highlight=False)
+
+    def _render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        unfinished = [row for row in self._rows.values() if row.outcome.done is None and row.outcome.error is None]
+        finished = len(self._rows) - len(unfinished)
+        for row in unfinished[:ROWS]:
+            table.add_row(*_columns(row))
+        hidden = len(unfinished) - ROWS
+        if hidden > 0 or finished:
+            rest = f"{finished} of {len(self._rows)} done" + (f", {hidden} more to come" if hidden > 0 else "")
+            table.add_row(rest, "", "", "", style="dim")
+        return table
+
+
+def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
+    now = time.monotonic()
+    total = max(row.sent, 1)
+    if row.media_s and row.sent_media_s:
+        total = max(row.sent, round(row.sent * row.media_s / row.sent_media_s))
+    bar = ProgressBar(total=total, completed=row.segments_done, width=28)
+    counts = f"{row.sent} sent, {row.segments_done} done"
+    rate = row.frames / max(0.001, now - row.started_s)
+    if now - row.moved_s > NOBODY_S:
+        return row.outcome.name, bar, counts, f"waiting for the fleet {now - row.moved_s:.0f} s"
+    return row.outcome.name, bar, counts, f"{rate:,.0f} frames/s"
+
+
+def summary(outcomes: list[Outcome]) -> Table:
+    """The table at the end of a run: a row per job."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("file", "frames", "lost", "frames/s", "result"):
+        table.add_column(title, justify="left" if title in ("file", "result") else "right", overflow="fold")
+    for outcome in outcomes:
+        done = outcome.done
+        if done is None:
+            table.add_row(outcome.name, "", "", "", f"[red]failed[/red]: {outcome.error}")
+            continue
+        files = ", ".join(str(outcome.target.parent / name) for name in done.files) or "nothing"
+        lines = [files, *(f"[yellow]{note}[/yellow]" for note in done.notes)]
+        lines += [f"[red]missing[/red] {failure}" for failure in done.failures[:5]]
+        if len(done.failures) > 5:
+            lines.append(f"[red]and {len(done.failures) - 5} more[/red]")
+        lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
+        rate = f"{done.frames / max(outcome.seconds, 0.001):,.0f}"
+        table.add_row(outcome.name, f"{done.frames:,}", lost, rate, "\n".join(lines))
+    return table

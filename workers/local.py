@@ -1,0 +1,233 @@
+"""`rigflow run` without its screen: a broker and workers on this machine, or a fleet elsewhere; publish, collect."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engines.models.catalogue import builtin_model, builtin_models, load_model
+from engines.models.fit import check_fits
+from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline, publish_pipeline
+from pipelines.server import EmbeddedServer
+from pipelines.topology import apply_topology
+
+from engines.media.source import media_kind
+from pipelines.collect import Collector
+from pipelines.publish import Publisher, job_id
+from schemas.errors import ModelError, OutputError, PipelineError, RigflowError
+from schemas.messages import Done, JobRef, Lane, PartMeta
+from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
+from schemas.settings import Settings
+from workers.process import ALL_STAGES, WorkerOptions
+from workers.supervisor import Supervisor
+
+Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
+PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
+
+
+class Screen(Protocol):
+    """Who shows what a run does."""
+
+    def planned(self, outcomes: "list[Outcome]") -> None:
+        """These jobs are to be done."""
+
+    def sent(self, job: str, seconds: float, segments: int) -> None:
+        """So much of a job's media is with the broker."""
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        """A part of a job is done."""
+
+    def event(self, text: str) -> None:
+        """Something a person should know, a worker's death say."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one job: its Done, or the error that ended it."""
+
+    name: str
+    job: JobRef
+    target: Path
+    inputs: list[Path]
+    images: bool = False
+    done: Done | None = None
+    error: RigflowError | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything of the job came out."""
+        return self.done is not None and not self.done.failures
+
+
+@asynccontextmanager
+async def local_fleet(settings: Settings, workers: int, screen: Screen) -> AsyncIterator[Settings]:
+    """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them."""
+    server: EmbeddedServer | None = None
+    if not settings.nats:
+        store = Path(settings.store) if settings.store else None
+        server = EmbeddedServer(store, settings.port, settings.store_bytes)
+        await asyncio.to_thread(server.start)
+        settings = settings.model_copy(update={"nats": server.url})
+    options = [WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}") for n in range(workers)]
+    supervisor = Supervisor(options, screen.event)
+    watches: list[asyncio.Task[None]] = []
+    try:
+        await supervisor.start()
+        watches.append(asyncio.create_task(supervisor.watch()))
+        if server is not None:
+            watches.append(asyncio.create_task(_watch_server(server, screen)))
+        yield settings
+    finally:
+        for watch in watches:
+            watch.cancel()
+        await supervisor.stop(grace_s=2.0)
+        if server is not None:
+            await asyncio.to_thread(server.stop)
+
+
+async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
+    """Start the broker again when it dies; its store has all that was acked."""
+    while True:
+        await asyncio.sleep(0.2)
+        if not server.alive:
+            screen.event("the embedded broker died, starting it again on its store")
+            await asyncio.to_thread(server.restart)
+
+
+def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
+    """A pipeline by the path of its file, or by the name of one that comes with rigflow; and the file's folder.
+
+    Raises PipelineError.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        return builtin_pipeline(name), None
+    try:
+        return parse_pipeline(path.read_text(), str(path)), path.resolve().parent
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise PipelineError(f"{path}: {reason}", "give a pipeline file, or see `rigflow pipelines list`") from error
+
+
+def find_models(spec: PipelineSpec, folder: Path | None) -> dict[str, tuple[ModelSpec, bytes]]:
+    """The models of a pipeline: NAME.onnx beside the pipeline's file (with NAME.toml as its card), or built in.
+
+    Raises ModelError when one is missing or does not fit its stage.
+    """
+    models = {}
+    for stage in spec.infers:
+        own = None if folder is None else folder / f"{stage.model}.onnx"
+        if own is not None and own.exists():
+            card = own.with_suffix(".toml")
+            models[stage.model] = load_model(own, card if card.exists() else None)
+        elif stage.model in builtin_models():
+            models[stage.model] = builtin_model(stage.model)
+        else:
+            where = f"put its ONNX file at {own}" if own else "there is none of that name"
+            raise ModelError(f"stage {stage.name}: model {stage.model} is missing", where)
+    check_fits(spec, {name: card for name, (card, _) in models.items()})
+    return models
+
+
+async def register(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> PipelineSpec:
+    """Make a pipeline known to the fleet with its streams and its models; the spec with its models pinned."""
+    await apply_topology(broker, settings, [spec])
+    return await publish_pipeline(broker, spec, models)
+
+
+async def run_jobs(
+    settings: Settings,
+    spec: PipelineSpec,
+    models: Models,
+    inputs: Sequence[Path],
+    out: Path,
+    lane: Lane,
+    screen: Screen,
+) -> list[Outcome]:
+    """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`."""
+    broker = await Broker.connect(settings, name="rigflow-run")
+    try:
+        spec = await register(broker, settings, spec, models)
+        publisher = Publisher(broker, spec, settings.space, lane, screen.sent)
+        outcomes = plan_jobs(publisher, spec, inputs, out)
+        screen.planned(outcomes)
+        collector = Collector(broker, spec, screen.part)
+        await collector.open({outcome.job: outcome.target for outcome in outcomes})
+        try:
+            turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
+            async with asyncio.TaskGroup() as jobs:
+                for outcome in outcomes:
+                    jobs.create_task(_run_job(publisher, collector, outcome, turn))
+        except* RigflowError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await collector.close()
+    finally:
+        await broker.close()
+    return outcomes
+
+
+def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path], out: Path) -> list[Outcome]:
+    """One job a video; all images together are one."""
+    kinds = {path: _kind(path) for path in inputs}
+    names = _target_names(inputs, spec.name)
+    outcomes = [
+        Outcome(path.name, publisher.ref(job_id(spec, [path])), out / names[path], [path])
+        for path in inputs
+        if kinds[path] == "video"
+    ]
+    images = [path for path in inputs if kinds[path] == "image"]
+    if images:
+        single = len(images) == 1
+        target = names[images[0]] if single else f"images.{spec.name}"
+        name = images[0].name if single else f"{len(images)} images"
+        outcomes.append(Outcome(name, publisher.ref(job_id(spec, images)), out / target, images, images=True))
+    return outcomes
+
+
+def _kind(path: Path) -> str:
+    """What a file is to be sent as; what cannot be read goes as video, and fails there with its own message."""
+    try:
+        return media_kind(path)
+    except RigflowError:
+        return "video"
+
+
+def _target_names(inputs: Sequence[Path], pipeline: str) -> Mapping[Path, str]:
+    """`clip.pipeline` for clip.mp4; `clip.mp4.pipeline`, or the folder's name in front, where that would clash."""
+    stems = [path.stem for path in inputs]
+    names = [path.name for path in inputs]
+    result = {}
+    for path in inputs:
+        if stems.count(path.stem) == 1:
+            result[path] = f"{path.stem}.{pipeline}"
+        elif names.count(path.name) == 1:
+            result[path] = f"{path.name}.{pipeline}"
+        else:
+            result[path] = f"{path.resolve().parent.name}-{path.name}.{pipeline}"
+    return result
+
+
+async def _run_job(publisher: Publisher, collector: Collector, outcome: Outcome, turn: asyncio.Semaphore) -> None:
+    """Publish and await one job; its error is its own (law 5), unless nothing could go on."""
+    started = time.monotonic()
+    try:
+        async with turn:
+            if outcome.images:
+                names = [path.name for path in outcome.inputs]
+                await publisher.publish_images(outcome.job, outcome.inputs, names)
+            else:
+                await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name)
+        outcome.done = await collector.wait(outcome.job.id)
+    except OutputError:
+        raise
+    except RigflowError as error:
+        collector.abandon(outcome.job.id)
+        outcome.error = error
+    finally:
+        outcome.seconds = time.monotonic() - started

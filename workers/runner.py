@@ -1,0 +1,343 @@
+"""The runner: credit -> fetch -> process -> hand over -> settle. One process, one computing thread, many pipelines.
+
+The event loop talks to the broker while the computing thread computes. Of all steps that could run, the one furthest
+down its pipeline runs first, the interactive lane before the bulk lane: finished work leaves before new work begins,
+so memory stays bounded without limits of its own, and a person waits for one step at most, not for a queue.
+"""
+
+import asyncio
+import contextlib
+import functools
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from pipelines.broker import Broker
+from pipelines.pull import Delivery
+
+from engines.part import Part, decode_part, encode_part
+from pipelines.dead import bury
+from schemas.errors import Disposition, RigflowError
+from schemas.messages import Failure, Key, Lane, PartMessage, Segment, decode
+from schemas.pipeline import InferStage
+from schemas.settings import Settings
+from schemas.subjects import HEADER_TYPE
+from workers.intake import Hand, Intake
+from workers.lease import Hop, Lease
+from workers.stages import Line
+
+P = ParamSpec("P")
+T = TypeVar("T")
+LineOf = Callable[[str], Awaitable[Line]]
+BULK_TURN = 8  # every eighth step belongs to the bulk lane while it waits, so that it never starves
+UNSENT_BYTES = 32 << 20  # results on their way to the broker before computing pauses: the pressure of law 4
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """Something the computing thread can do next: go on with a segment's decoding, or take a part one stage further."""
+
+    lease: Lease
+    line: Line
+    stage: str
+    part: Part | None = None
+    parts: Iterator[Part] | None = None
+
+    @property
+    def depth(self) -> int:
+        """How far down its pipeline this is."""
+        return self.line.depth[self.stage]
+
+
+class Runner:
+    """Runs every pipeline's hosted stages from their hops; `serve` until `stop`."""
+
+    def __init__(self, broker: Broker, settings: Settings, line_of: LineOf, name: str) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._line_of = line_of
+        self._name = name
+        self._tasks: list[Task] = []
+        self._wake = asyncio.Event()
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._sending: set[asyncio.Task[None]] = set()
+        self._unsent_bytes = 0
+        self._sent = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._turn = 0
+        self._progress = 0
+        self._stopping = False
+        self.hand = Hand()
+        self.intake = Intake(broker, settings, self.hand, self.accept)
+        self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
+
+    async def serve(self) -> None:
+        """Compute until `stop` and until all that was taken is settled. Raises what is fatal to the process."""
+        beats = asyncio.create_task(self._heartbeats())
+        try:
+            while not (self._stopping and not self.hand.leases):
+                task = self._pick()
+                if task is None:
+                    self._wake.clear()
+                    await self._wake.wait()
+                else:
+                    await self._advance(task)
+                while self._unsent_bytes > UNSENT_BYTES:
+                    self._sent.clear()
+                    await self._sent.wait()
+        finally:
+            beats.cancel()
+            await asyncio.gather(*self._sending, return_exceptions=True)
+            for lease in list(self.hand.leases):
+                await lease.release()
+            self._compute.shutdown(wait=False)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing more, finish what is in hand within `grace_s`, hand back the rest."""
+        await self.intake.close()
+        self._stopping = True
+        self._wake.set()
+        if self.hand.leases:
+            self._drained.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._drained.wait()
+        for lease in list(self.hand.leases):
+            await lease.release()
+            self._forget(lease)
+
+    async def accept(self, hop: Hop, delivery: Delivery) -> None:
+        """Take a message of a hop in; its lease is ours from now on."""
+        lease = Lease(delivery, hop, delivery.nbytes)
+        self.hand.take(lease)
+        try:
+            message, buffers = decode(await delivery.load())
+            if isinstance(message, Segment):
+                line = await self._line_of(message.key.job.revision)
+                task = Task(lease, line, hop.stage, parts=line.decode(message, buffers))
+            elif isinstance(message, PartMessage):
+                line = await self._line_of(message.meta.key.job.revision)
+                task = Task(lease, line, hop.stage, part=decode_part(message, buffers))
+            else:
+                raise RigflowError(f"a {message.type} has no business in front of {hop.stage}")
+            line.stage(hop.stage)
+        except (RigflowError, ValueError, KeyError) as error:
+            await self._reject_unread(lease, error)
+            return
+        self._tasks.append(task)
+        self._wake.set()
+        self.intake.refill()
+
+    # choosing
+
+    def _pick(self) -> Task | None:
+        """The next task: interactive first (but for bulk's own turn), then furthest down, then first come."""
+        self._tasks = [task for task in self._tasks if not task.lease.spoiled]
+        if not self._tasks:
+            return None
+        self._turn += 1
+        first = Lane.BULK if self._turn % BULK_TURN == 0 else Lane.INTERACTIVE
+        chosen = max(self._tasks, key=lambda task: (task.lease.hop.lane == first, task.depth))
+        self._tasks.remove(chosen)
+        return chosen
+
+    def _companions(self, task: Task, stage: InferStage) -> list[Task]:
+        """Take the other parts that wait for the same stage and fit into its batch, from any segment and job."""
+        rows = _rows(_part_of(task))
+        found = []
+        for other in self._tasks:
+            if other.part is None or other.line is not task.line or other.stage != task.stage:
+                continue
+            if rows + _rows(other.part) <= stage.max_batch:
+                rows += _rows(other.part)
+                found.append(other)
+        self._tasks = [other for other in self._tasks if other not in found]
+        return found
+
+    # computing
+
+    async def _advance(self, task: Task) -> None:
+        """Run one step of a task and hand over what it gives; what fails, fails for the tasks of this step alone."""
+        together = [task]
+        try:
+            if task.parts is not None:
+                await self._decode(task, task.parts)
+                return
+            stage = task.line.stage(task.stage)
+            if isinstance(stage, InferStage):
+                together += self._companions(task, stage)
+                await self._infer(together, stage)
+            elif stage.kind == "preprocess":
+                self._hand_over(task, await self._on_device(task.lease, task.line.preprocess, _part_of(task)))
+            else:
+                await self._encode(task)
+        except Exception as error:
+            for failed in together:
+                await self._failed(failed, error)
+
+    async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
+        part = await self._on_device(task.lease, next, parts, None)
+        if part is None:
+            self.counts["segments"] += 1
+            await self._drop(task.lease)
+            return
+        self.counts["frames"] += part.meta.frames
+        self.counts["lost"] += part.meta.lost
+        self._tasks.append(task)
+        task.lease.hold()
+        self._hand_over(task, part)
+
+    async def _infer(self, together: list[Task], stage: InferStage) -> None:
+        parts = [_part_of(task) for task in together]
+        outcomes = await self._on_device(together[0].lease, together[0].line.infer, stage, parts)
+        for task, outcome in zip(together, outcomes, strict=True):
+            if isinstance(outcome, RigflowError):
+                await self._failed(task, outcome)
+            else:
+                self._hand_over(task, outcome)
+
+    async def _encode(self, task: Task) -> None:
+        part = _part_of(task)
+        body = await self._on_device(task.lease, task.line.encode, part)
+        self.counts["results"] += 1
+        key = part.meta.key
+        self._send(task.lease, self._broker.names.results(key.job), body, key.message_id("result"), "part")
+
+    async def _on_device(self, lease: Lease, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one step on the computing thread."""
+        self.hand.computing(lease)
+        self.intake.refill()
+        try:
+            call = functools.partial(step, *args, **kwargs)
+            return await asyncio.get_running_loop().run_in_executor(self._compute, call)
+        finally:
+            self.hand.computing(None)
+            self._progress += 1
+
+    # handing over and settling
+
+    def _hand_over(self, task: Task, part: Part) -> None:
+        """Local first: the next stage in this process, or else its hop."""
+        following = task.line.after(task.stage)
+        assert following is not None
+        if following in task.line.hosted:
+            self._tasks.append(Task(task.lease, task.line, following, part=part))
+            self._wake.set()
+            return
+        key = part.meta.key
+        subject = self._broker.names.work(key.job.pipeline, following, key.job.lane)
+        self._send(task.lease, subject, encode_part(part), key.message_id(following), "")
+
+    def _send(self, lease: Lease, subject: str, body: bytes, message_id: str, kind: str) -> None:
+        """Publish while computing goes on; the lease's hold is dropped when the PubAck is there (law 1)."""
+        self._unsent_bytes += len(body)
+
+        async def send() -> None:
+            try:
+                await self._broker.publish(subject, body, message_id, {HEADER_TYPE: kind} if kind else None)
+                self._progress += 1
+                await self._drop(lease)
+            finally:
+                self._unsent_bytes -= len(body)
+                self._sent.set()
+
+        sending = asyncio.create_task(send())
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+
+    async def _drop(self, lease: Lease) -> None:
+        if await lease.drop():
+            self._forget(lease)
+
+    def _forget(self, lease: Lease) -> None:
+        self.hand.finish(lease)
+        if not self.hand.leases:
+            self._drained.set()
+        self._wake.set()
+        self.intake.refill()
+
+    async def _failed(self, task: Task, error: Exception) -> None:
+        """One piece failed: retry its input, or publish the failure and go on without it (law 5)."""
+        disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY
+        if disposition is Disposition.FATAL:
+            raise error
+        last_attempt = task.lease.delivery.deliveries >= self._settings.max_deliver
+        if disposition is Disposition.RETRY and not last_attempt:
+            self.counts["retries"] += 1
+            task.lease.spoil(delay_s=0.5 * task.lease.delivery.deliveries)
+        else:
+            self.counts["failures"] += 1
+            await self._bury(task, error)
+        await self._drop(task.lease)
+
+    async def _bury(self, task: Task, error: Exception) -> None:
+        """Publish the failure as the piece's result, and the input as a dead letter."""
+        message, _ = decode(await task.lease.delivery.load())
+        key = task.part.meta.key if task.part is not None else _key_of(message)
+        start_s, end_s = _span_s(message)
+        failure = Failure(
+            key=key,
+            stage=task.stage,
+            whole=task.part is None,
+            error=str(error) or type(error).__name__,
+            detail="" if isinstance(error, RigflowError) else "".join(traceback.format_exception(error))[-1500:],
+            start_s=start_s,
+            end_s=end_s,
+            worker=self._name,
+            deliveries=task.lease.delivery.deliveries,
+        )
+        await bury(self._broker, failure, await task.lease.delivery.load(), task.lease.delivery.subject)
+
+    async def _reject_unread(self, lease: Lease, error: Exception) -> None:
+        """A body that is no message of ours, or whose pipeline nobody knows: there is no job to tell."""
+        disposition = error.disposition if isinstance(error, RigflowError) else Disposition.REJECT
+        if disposition is Disposition.RETRY and lease.delivery.deliveries < self._settings.max_deliver:
+            lease.spoil(delay_s=1.0)
+            await self._drop(lease)
+            return
+        self.counts["failures"] += 1
+        await lease.terminate(str(error))
+        self._forget(lease)
+
+    # leases
+
+    async def _heartbeats(self) -> None:
+        """Renew the leases every third of ack_wait, but only while work moves: a stuck engine lets them lapse."""
+        seen = -1
+        while True:
+            await asyncio.sleep(self._settings.ack_wait_s / 3)
+            moved, seen = self._progress != seen, self._progress
+            if not moved:
+                continue
+            now = time.monotonic()
+            for lease in list(self.hand.leases):
+                if now - lease.taken_s < self._settings.work_deadline_s:
+                    await lease.delivery.progress()
+
+
+def _part_of(task: Task) -> Part:
+    assert task.part is not None, "only a decode has no part yet"
+    return task.part
+
+
+def _rows(part: Part) -> int:
+    return max(1, len(part.meta.pts))
+
+
+def _key_of(message: object) -> Key:
+    if isinstance(message, Segment):
+        return message.key
+    assert isinstance(message, PartMessage)
+    return message.meta.key
+
+
+def _span_s(message: object) -> tuple[float, float]:
+    """Seconds of the media that a message answers for; (0, 0) where that is not a span of time."""
+    if not isinstance(message, Segment) or message.media.kind == "image":
+        return 0.0, 0.0
+    clock = message.media.clock
+    end_s = message.media.duration_s if message.end is None else clock.seconds(message.end)
+    return clock.seconds(message.start), end_s

@@ -1,0 +1,73 @@
+"""The stages between decode and encode of one pipeline revision, thin: engines do the computing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from engines.media.images import decode_images
+from engines.outputs.format import load_format
+
+from engines.inference.batch import infer_parts
+from engines.inference.session import Session
+from engines.media.decode import decode_video
+from engines.media.frames import pack_frame
+from engines.part import Part, pack_arrays
+from engines.transforms import Preprocess, preprocess_part
+from schemas.errors import RigflowError
+from schemas.messages import Result, Segment
+from schemas.pipeline import InferStage, PipelineSpec, Stage
+
+Hosts = Callable[[Stage], bool]
+
+
+class Line:
+    """One pipeline revision in one worker: its spec, the models' sessions and the stages this worker hosts.
+
+    Decode and preprocess in one process are one step: each frame is converted as it leaves the decoder, so full-size
+    pictures never pile up (law 6).
+    """
+
+    def __init__(self, spec: PipelineSpec, hosts: Hosts, sessions: Mapping[str, Session]) -> None:
+        self.spec = spec
+        self.hosted = frozenset(stage.name for stage in spec.stage if hosts(stage))
+        self.depth = {stage.name: depth for depth, stage in enumerate(spec.stage)}
+        self._stages = {stage.name: stage for stage in spec.stage}
+        self._sessions = sessions
+        self._fused = {spec.decode.name, spec.preprocess.name} <= self.hosted
+        self._preprocess = Preprocess(spec.preprocess)
+        self._format = load_format(spec.encode)
+
+    def stage(self, name: str) -> Stage:
+        """The stage called `name`; KeyError when this revision has none."""
+        return self._stages[name]
+
+    def after(self, name: str) -> str | None:
+        """The stage that takes what `name` gives, past any stage that is part of the same step; None after encode."""
+        if name == self.spec.decode.name and self._fused:
+            name = self.spec.preprocess.name
+        following = self.spec.next_stage(name)
+        return following.name if following else None
+
+    def session_of(self, stage: InferStage) -> Session:
+        """The session of a stage's model."""
+        return self._sessions[stage.model]
+
+    def decode(self, segment: Segment, buffers: Sequence[memoryview]) -> Iterator[Part]:
+        """Parts of a segment, one at a time as asked for."""
+        convert = self._preprocess.convert if self._fused else pack_frame
+        if segment.media.kind == "image":
+            return decode_images(segment, buffers, self.spec, convert)
+        return decode_video(segment, buffers[0], self.spec, convert)
+
+    def preprocess(self, part: Part) -> Part:
+        """A part that came with raw frames, as uint8 arrays."""
+        return preprocess_part(part, self._preprocess)
+
+    def encode(self, part: Part) -> bytes:
+        """The body of the part's Result."""
+        encoded = self._format.encode(part)
+        specs, buffers = pack_arrays(encoded.arrays)
+        result = Result(meta=part.meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
+        return result.encode(buffers)
+
+    def infer(self, stage: InferStage, parts: Sequence[Part]) -> list[Part | RigflowError]:
+        """Parts after a model, in the order they came; each part's outcome is its own."""
+        return infer_parts(stage, self.session_of(stage), parts)
