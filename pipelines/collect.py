@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -15,14 +15,25 @@ from engines.part import unpack_arrays
 from pipelines.broker import Broker
 from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
+from schemas.errors import RigflowError
 from schemas.messages import Done, Failure, Fragment, JobRef, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
-from schemas.subjects import HEADER_TYPE
+from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
 REQUESTED = 16  # results asked for at a time
+PIECES = frozenset({"part", "fragment", "failure"})  # what results are made of; files and Done are made of them
+
+
+class CollectedElsewhere(RigflowError):
+    """Another collector finished the job, and its results are gone from the broker; `done` is what that one said."""
+
+    def __init__(self, done: Done) -> None:
+        where = f"its results were collected elsewhere ({', '.join(done.files) or 'no files'})"
+        super().__init__(f"job {done.job.id} is done", f"{where}; for new ones publish it under another job id")
+        self.done = done
 
 
 @dataclass(slots=True)
@@ -48,10 +59,17 @@ class _Job:
     lost: int = 0
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    blobs: list[str] = field(default_factory=list)
+    last_seq: int = 0
 
 
 class Collector:
-    """Collects jobs of one pipeline revision: `open`, then `wait` for each job, then `close`."""
+    """Collects jobs of one pipeline revision: `open`, then `wait` for each job, then `close`.
+
+    What was published before `open` is read before any failure counts: a dead letter that was retried may have made it
+    good. Results of a job without failures are deleted once its files are in place; those of a job with failures stay
+    for as long as results are kept, so that it can be made whole by a retry and collected again.
+    """
 
     def __init__(
         self, broker: Broker, spec: PipelineSpec, on_part: OnPart = lambda *_: None, deliver: Deliver | None = None
@@ -67,6 +85,7 @@ class Collector:
         self._spool_end = 0
         self._held_bytes = 0
         self._busy = asyncio.Lock()
+        self._backlog: int | None = None  # messages of before `open` still to come; None before the first
         self._seen: list[int] = []
         self._seen_bytes = 0
 
@@ -104,33 +123,58 @@ class Collector:
     async def _on_delivery(self, delivery: Delivery) -> None:
         assert self._pull is not None
         async with self._busy:  # bodies are taken one by one: assembling is ordered work
-            await self._take(delivery)
+            caught_up = self._caught_up
+            self._backlog = delivery.pending if self._backlog is None else self._backlog - 1
+            if delivery.pending == 0:
+                self._backlog = 0
+            job = self._jobs.get(delivery.subject.rsplit(".", 1)[1])
+            if job is not None and not job.finished.done():
+                await self._guarded(job, self._take(job, delivery))
+            if self._caught_up and not caught_up:
+                for waiting in [job for job in self._jobs.values() if not job.finished.done()]:
+                    await self._guarded(waiting, self._go_on(waiting))
         self._pull.request(REQUESTED - self._pull.outstanding)
 
-    async def _take(self, delivery: Delivery) -> None:
-        job = self._jobs.get(delivery.subject.rsplit(".", 1)[1])
-        if job is None or job.finished.done():
+    @property
+    def _caught_up(self) -> bool:
+        return self._backlog is not None and self._backlog <= 0
+
+    async def _guarded(self, job: _Job, step: Coroutine[None, None, None]) -> None:
+        """Take a step of a job; what goes wrong is the end of this job alone, told by `wait`."""
+        try:
+            await step
+        except Exception as error:
+            if job.assembler is not None:
+                job.assembler.abort()
+            if not job.finished.done():
+                job.finished.set_exception(error)
+
+    async def _take(self, job: _Job, delivery: Delivery) -> None:
+        job.last_seq = delivery.stream_seq
+        if blob := delivery.headers.get(HEADER_BLOB, ""):
+            job.blobs.append(blob)
+        kind = delivery.headers.get(HEADER_TYPE, "")
+        if kind == "done":
+            done, _ = decode(await delivery.load())
+            if isinstance(done, Done) and not done.failures:
+                raise CollectedElsewhere(done)
+        if kind not in PIECES:
             return
         body = await delivery.load()
         message, _ = decode(body)
-        if not isinstance(message, Result | Fragment | Failure):
-            return
         held = _Held(body, -1, len(body))
-        if not job.order.offer(message, held):
+        if not isinstance(message, Result | Fragment | Failure) or not job.order.offer(message, held):
             return
         if isinstance(message, Result):
             self._on_part(job.ref.id, message.meta)
         self._held_bytes += held.nbytes
-        try:
-            await asyncio.to_thread(self._assemble, job)
-        except Exception as error:
-            if job.assembler is not None:
-                job.assembler.abort()
-            job.finished.set_exception(error)
-            return
+        await self._go_on(job)
         if held.body is not None and self._held_bytes > HELD_BYTES:
             await asyncio.to_thread(self._to_spool, held)
         await self._relieve(delivery.stream_seq, held.nbytes)
+
+    async def _go_on(self, job: _Job) -> None:
+        await asyncio.to_thread(self._assemble, job)
         if job.order.complete:
             await self._finish(job)
 
@@ -138,12 +182,12 @@ class Collector:
 
     def _assemble(self, job: _Job) -> None:
         """Hand over all that is in order by now."""
-        while (held := job.order.take()) is not None:
+        while (held := job.order.take(failures=self._caught_up)) is not None:
             message, buffers = decode(self._body_of(held))
             self._held_bytes -= held.nbytes if held.offset < 0 else 0
             held.body = None
             if isinstance(message, Failure):
-                job.failures.append(_describe(message))
+                job.failures.append(describe(message))
                 continue
             assert isinstance(message, Result | Fragment)
             media = message.meta.media if isinstance(message, Result) else message.media
@@ -193,11 +237,7 @@ class Collector:
         self._seen_bytes = 0
 
     async def _finish(self, job: _Job) -> None:
-        try:
-            files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
-        except Exception as error:
-            job.finished.set_exception(error)
-            return
+        files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
         if job.assembler is not None:
             job.notes += job.assembler.notes
         done = Done(
@@ -212,15 +252,44 @@ class Collector:
         )
         if self._deliver is not None:
             await self._deliver(job.ref, files)
-        subject = self._broker.names.results(job.ref)
-        identity = f"{job.ref.space}/{job.ref.id}/{job.ref.revision}/done"
-        await self._broker.publish(subject, done.encode(), identity, {HEADER_TYPE: "done"})
-        delivered = len(files) if self._deliver is not None else 0
-        await self._broker.purge(self._broker.names.results_stream, subject, keep=1 + delivered)
+        await publish_done(self._broker, done)
+        if not done.failures:
+            await self._forget_results(job)
         job.finished.set_result(done)
 
+    async def _forget_results(self, job: _Job) -> None:
+        """Delete what we have seen of a job, and its claim checks; its Done and files came later, and stay."""
+        await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
+        if job.blobs:
+            from pipelines.blobs import delete_blob
 
-def _describe(failure: Failure) -> str:
+            for blob in job.blobs:
+                await delete_blob(self._broker, self._broker.names.blobs, blob)
+
+
+async def publish_done(broker: Broker, done: Done) -> None:
+    """Tell that a job is over. Collectors that collected the same tell it once; after a retry it is told anew."""
+    identity = f"{done.job.space}/{done.job.id}/{done.job.revision}/done/{len(done.failures)}/{done.digest}"
+    await broker.publish(broker.names.results(done.job), done.encode(), identity, {HEADER_TYPE: "done"})
+
+
+async def done_of(broker: Broker, job: JobRef) -> Done | None:
+    """The last Done of a job; None while it is not over."""
+    stream, subject = broker.names.results_stream, broker.names.results(job)
+    last = await broker.last(stream, subject)
+    if last is None:
+        return None
+    found = last if last.headers.get(HEADER_TYPE) == "done" else None
+    if found is None:  # a repeat may have come after it
+        async for stored in broker.read(stream, subject):
+            found = stored if stored.headers.get(HEADER_TYPE) == "done" else found
+    if found is None:
+        return None
+    done, _ = decode(found.body)
+    return done if isinstance(done, Done) else None
+
+
+def describe(failure: Failure) -> str:
     """One line for people: which seconds are missing, where it failed, and why."""
     span = f"{failure.start_s:.2f} to {failure.end_s:.2f} s, " if failure.end_s > failure.start_s else ""
     return f"{span}{failure.stage}: {failure.error}"

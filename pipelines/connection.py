@@ -1,13 +1,13 @@
-"""One connection to the broker: connecting with plain errors, requests that notice a lost broker, settlements that wait.
+"""One connection to the broker: errors in plain words, requests that notice a lost broker, settlements that wait.
 
-Nothing is buffered inside nats-py: a message that its caller gave up on can not appear at the broker later.
+Nothing is buffered inside nats-py: a message that its caller gave up on cannot appear at the broker later.
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
@@ -60,21 +61,7 @@ class Connection:
         except ValueError as error:
             raise UsageError(bad_url, "it is nats://host:port") from error
         try:
-            await connection.nc.connect(
-                settings.nats.split(","),
-                name=name,
-                error_cb=connection._on_error,
-                disconnected_cb=connection._on_disconnect,
-                reconnected_cb=connection._on_connect,
-                closed_cb=connection._on_disconnect,
-                connect_timeout=CONNECT_S,
-                reconnect_time_wait=RECONNECT_S,
-                max_reconnect_attempts=-1,
-                ping_interval=PING_S,
-                max_outstanding_pings=PINGS_LOST,
-                pending_size=0,  # publishing while disconnected is an error, not a buffer
-                **_credentials(settings.credentials),
-            )
+            await connection.nc.connect(**connection._options(name))
         except nats.errors.Error as error:
             raise UsageError(bad_url, "it is nats://host:port") from error
         except BaseException:
@@ -85,10 +72,32 @@ class Connection:
         await connection.nc.subscribe(f"{connection._inbox}.*", cb=connection._on_answer, pending_bytes_limit=0)
         return connection
 
+    def _options(self, name: str) -> dict[str, Any]:
+        return {
+            "servers": self.settings.nats.split(","),
+            "name": name,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnect,
+            "reconnected_cb": self._on_connect,
+            "closed_cb": self._on_disconnect,
+            "connect_timeout": CONNECT_S,
+            "reconnect_time_wait": RECONNECT_S,
+            "max_reconnect_attempts": -1,
+            "ping_interval": PING_S,
+            "max_outstanding_pings": PINGS_LOST,
+            "pending_size": 0,  # publishing while disconnected is an error, not a buffer
+            **_credentials(self.settings.credentials),
+        }
+
     @property
     def connected(self) -> bool:
         """Whether the broker is there now."""
         return bool(self.nc.is_connected)
+
+    @property
+    def max_payload(self) -> int:
+        """Most bytes of a message, headers included, that the server takes."""
+        return int(self.nc.max_payload)
 
     async def wait_connected(self) -> None:
         """Until the broker is there. Raises BrokerError when it has shut us out for good."""
@@ -110,11 +119,11 @@ class Connection:
         """Send and await all answers up to the server's mark of their end. Raises as `request` does."""
         found = []
         async with self._asking(subject, body, None) as answers:
-            while (answer := await _next(answers)).headers is None or STATUS not in answer.headers:
+            while STATUS not in headers_of(answer := await _next(answers)):
                 found.append(answer)
         return found
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _asking(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None
     ) -> AsyncIterator["asyncio.Queue[Msg | Exception]"]:
@@ -141,6 +150,15 @@ class Connection:
             await self.send(reply, verdict)
         except Away:
             self._unsettled.append((reply, verdict))
+
+    async def unsubscribe(self, subscription: Subscription, drain_s: float = 0.0) -> None:
+        """End a subscription; with `drain_s` what is on its way still arrives, if it does within so many seconds."""
+        with contextlib.suppress(TimeoutError, nats.errors.Error):  # it breaks just now, which ends it as well
+            if drain_s and self.connected:
+                async with asyncio.timeout(drain_s):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+            elif not self.nc.is_closed:
+                await subscription.unsubscribe()
 
     def unique(self) -> str:
         """A token that nobody else makes."""
@@ -197,6 +215,11 @@ class Connection:
         return BrokerError(f"no broker at {self._where} ({self._last_error})", hint)
 
 
+def headers_of(message: Msg) -> dict[str, str]:
+    """A message's headers; nats-py has None where there are none."""
+    return message.headers or {}
+
+
 async def _next(answers: "asyncio.Queue[Msg | Exception]") -> Msg:
     try:
         async with asyncio.timeout(REQUEST_S):
@@ -205,7 +228,7 @@ async def _next(answers: "asyncio.Queue[Msg | Exception]") -> Msg:
         raise Away(f"no answer within {REQUEST_S:.0f} s") from None
     if isinstance(answer, Exception):
         raise answer
-    if answer.headers is not None and answer.headers.get(STATUS) == "503":
+    if headers_of(answer).get(STATUS) == "503":
         raise NoResponders
     return answer
 

@@ -10,11 +10,12 @@ E = TypeVar("E")
 
 @dataclass(slots=True)
 class _Segment(Generic[E]):
-    """What is known of one segment."""
+    """What is known of one segment; `failed` are the parts that so far have a failure for a result."""
 
     sound: E | None = None
     has_sound: bool = False
     parts: dict[int, E] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
     last: int | None = None
     failure: E | None = None
 
@@ -22,7 +23,8 @@ class _Segment(Generic[E]):
 class JobOrder(Generic[E]):
     """Takes pieces in any order with whatever entry the caller keeps for them, gives the entries back in order.
 
-    The order is: a segment's sound, then its parts. A failure stands where the piece it replaces would stand.
+    The order is: a segment's sound, then its parts. A failure stands where the piece it replaces would stand, until a
+    result of that piece comes: a dead letter that was retried makes good what failed.
     """
 
     def __init__(self) -> None:
@@ -30,11 +32,13 @@ class JobOrder(Generic[E]):
         self._segment = 0
         self._part = 0
         self._final: int | None = None
+        self._abort: E | None = None
+        self._aborted = False
 
     @property
     def complete(self) -> bool:
         """Whether every piece of the job has been given out."""
-        return self._final is not None and self._segment > self._final
+        return self._aborted or (self._final is not None and self._segment > self._final)
 
     @property
     def segments(self) -> int:
@@ -45,10 +49,10 @@ class JobOrder(Generic[E]):
         """Take a piece; False when it is a repeat, or comes after its place was given out."""
         key = message.meta.key if isinstance(message, Result) else message.key
         if key.segment < 0:
-            return self._abort(entry)
+            return self._offer_abort(entry)
         if key.final:
             self._final = key.segment
-        if key.segment < self._segment:
+        if self._aborted or key.segment < self._segment:
             return False
         segment = self._segments.setdefault(key.segment, _Segment())
         if isinstance(message, Fragment):
@@ -60,45 +64,56 @@ class JobOrder(Generic[E]):
             new = segment.failure is None
             segment.failure = entry if new else segment.failure
             return new
-        return self._offer_part(segment, key, entry)
+        return self._offer_part(segment, key, entry, failed=isinstance(message, Failure))
 
-    def _offer_part(self, segment: _Segment[E], key: Key, entry: E) -> bool:
+    def _offer_part(self, segment: _Segment[E], key: Key, entry: E, failed: bool) -> bool:
         given_out = key.segment == self._segment and key.part < self._part
-        if given_out or key.part in segment.parts:
+        makes_good = key.part in segment.failed and not failed
+        if given_out or (key.part in segment.parts and not makes_good):
             return False
         segment.parts[key.part] = entry
+        if failed:
+            segment.failed.add(key.part)
+        else:
+            segment.failed.discard(key.part)
         if key.last:
             segment.last = key.part
         return True
 
-    def _abort(self, entry: E) -> bool:
-        """The whole job failed: nothing else will come."""
-        if self.complete:
+    def _offer_abort(self, entry: E) -> bool:
+        """The whole job failed: nothing will come, unless somebody retries it."""
+        if self.complete or self._abort is not None:
             return False
-        self._segments = {self._segment: _Segment(failure=entry)}
-        self._final = self._segment
+        self._abort = entry
         return True
 
-    def take(self) -> E | None:
-        """The next entry in order; None when it has not arrived."""
+    def take(self, failures: bool = True) -> E | None:
+        """The next entry in order; None when it has not arrived.
+
+        Without `failures` a failure counts as not arrived: for whoever reads old results, and may yet find a better one.
+        """
         segment = self._segments.get(self._segment)
-        if segment is None:
-            return None
-        if segment.sound is not None and self._part == 0:
+        if segment is not None and segment.sound is not None and self._part == 0:
             entry, segment.sound = segment.sound, None
             return entry
-        if self._part in segment.parts:
-            entry = segment.parts.pop(self._part)
-            if segment.last == self._part:
-                self._next_segment()
-            else:
-                self._part += 1
-            return entry
-        if segment.failure is not None:
+        if segment is not None and self._part in segment.parts:
+            return self._take_part(segment) if failures or self._part not in segment.failed else None
+        if segment is not None and segment.failure is not None and failures:
             entry = segment.failure
             self._next_segment()
             return entry
+        if self._abort is not None and failures and not self.complete:
+            self._aborted = True
+            return self._abort
         return None
+
+    def _take_part(self, segment: _Segment[E]) -> E:
+        entry = segment.parts.pop(self._part)
+        if segment.last == self._part:
+            self._next_segment()
+        else:
+            self._part += 1
+        return entry
 
     def _next_segment(self) -> None:
         del self._segments[self._segment]

@@ -1,23 +1,22 @@
 """Pulling by credit: so many messages are asked for as there is room, and each is settled exactly once."""
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
+from nats.aio.subscription import Subscription
 
 from pipelines.broker import Broker
-from pipelines.connection import STATUS, Away, NoResponders
+from pipelines.connection import STATUS, Away, NoResponders, headers_of
+from schemas.errors import BrokerError
 from schemas.subjects import HEADER_BLOB
-
-if TYPE_CHECKING:
-    from nats.aio.subscription import Subscription
 
 EXPIRES_S = 30.0  # a request stands for so long at the server
 LATE_S = 2.0  # a request whose end is not told so long after it expired was lost
+CLOSE_S = 2.0  # for what is on its way, and for an `on_delivery` that is at work
 REFUSED_S = 0.25  # pause after a request that the server turned down (it recovers, say)
 
 
@@ -52,7 +51,7 @@ class Delivery:
         self.stream_seq = int(counts[1])
         self.pending = int(counts[4])
         self.subject: str = message.subject
-        self.headers: dict[str, str] = message.headers or {}
+        self.headers: dict[str, str] = headers_of(message)
         self.settled = False
         self._blob = self.headers.get(HEADER_BLOB, "")
         self._body: bytes | None = None if self._blob else message.data
@@ -127,12 +126,13 @@ class Pull:
         self._wanted = 0
         self._expiries: deque[float] = deque()  # of the requests that stand at the server, oldest first
         self._last_seq = 0
-        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._broken = False
         self._refused = False
         self._closed = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._asking: list[asyncio.Task[None]] = []
+        self._feeding: list[asyncio.Task[None]] = []
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._forget: Callable[[], None] = lambda: None
@@ -148,7 +148,8 @@ class Pull:
         self._inbox = nc.new_inbox()
         self._subscription = await nc.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0)
         self._forget = self._broker.connection.when_reconnected(self._on_reconnect)
-        self._tasks = [asyncio.create_task(self._ask()), asyncio.create_task(self._feed())]
+        self._asking = [asyncio.create_task(self._ask())]
+        self._feeding = [asyncio.create_task(self._feed())]
 
     def request(self, count: int) -> None:
         """Ask for `count` more messages."""
@@ -159,30 +160,34 @@ class Pull:
         """Ask for nothing more and hand back what arrives too late; what `on_delivery` has is its own."""
         self._closed = True
         self._forget()
-        self._tasks[0].cancel()
-        if self._subscription is not None and self._broker.connection.connected:
-            try:
-                await self._subscription.drain()
-            except NatsError:
-                pass  # it broke just now: the server hands the messages out anew by itself
+        for task in self._asking:
+            task.cancel()
+        if self._subscription is not None:
+            await self._broker.connection.unsubscribe(self._subscription, drain_s=CLOSE_S)
         while not self._arrived.empty():
-            await self._hand_back(self._arrived.get_nowait())
-        self._tasks[1].cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            late = self._arrived.get_nowait()
+            assert late is not None
+            await late.release()
+        self._arrived.put_nowait(None)
+        if self._feeding:
+            _, stuck = await asyncio.wait(self._feeding, timeout=CLOSE_S)
+            for task in stuck:
+                task.cancel()
+        await asyncio.gather(*self._asking, *self._feeding, return_exceptions=True)
 
     async def _on_message(self, message: Msg) -> None:
         if self._expiries:
             self._expiries.popleft()
-        if message.headers and STATUS in message.headers and not message.reply:
+        if not message.reply:
             # 408: it expired. Anything else: the server recovers, the consumer is gone, too many requests ...
-            self._refused = self._refused or message.headers[STATUS] != "408"
+            self._refused = self._refused or headers_of(message).get(STATUS) != "408"
             self._changed.set()
             return
         delivery = Delivery(self._broker, message)
         self._last_seq = delivery.stream_seq
         self._wanted -= 1
         if self._closed:
-            await self._hand_back(delivery)
+            await delivery.release()
         else:
             self._arrived.put_nowait(delivery)
 
@@ -190,49 +195,55 @@ class Pull:
         self._broken = True
         self._changed.set()
 
-    async def _hand_back(self, delivery: Delivery) -> None:
-        await delivery.release()
-
     async def _feed(self) -> None:
-        while True:
-            delivery = await self._arrived.get()
+        while (delivery := await self._arrived.get()) is not None:
             try:
                 await self._on_delivery(delivery)
             except Exception as error:
-                what = f"taking a message from {self._stream} failed"
-                asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
+                _tell(f"taking a message from {self._stream} failed", error)
 
     async def _ask(self) -> None:
         """Keep as many requests standing at the server as messages are wanted."""
-        clock = asyncio.get_running_loop().time
         while True:
-            if self._broken:
-                self._broken = False
-                self._expiries.clear()
-                await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
-            while self._expiries and self._expiries[0] + LATE_S < clock():
-                self._expiries.popleft()
+            self._changed.clear()
             try:
-                while len(self._expiries) < self._wanted:
-                    await self._ask_for_one()
-                    self._expiries.append(clock() + EXPIRES_S)
+                if self._broken:
+                    await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
+                    self._expiries.clear()
+                    self._broken = False
+                await self._ask_for_wanted()
             except Away:
                 pass  # the reconnect wakes us
-            self._changed.clear()
-            until_late_s = self._expiries[0] + LATE_S - clock() if self._expiries else None
-            try:
-                async with asyncio.timeout(until_late_s):
+            except BrokerError as error:
+                _tell(f"asking {self._stream} for messages failed", error)
+                self._refused = True
+                self._changed.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._until_late_s()):
                     await self._changed.wait()
-            except TimeoutError:
-                continue
             if self._refused:
                 self._refused = False
                 await asyncio.sleep(REFUSED_S)
 
-    async def _ask_for_one(self) -> None:
+    async def _ask_for_wanted(self) -> None:
         """One request a message, so that every answer, a message or a status, ends exactly one request."""
+        now_s = asyncio.get_running_loop().time()
+        while self._expiries and self._expiries[0] + LATE_S <= now_s:
+            self._expiries.popleft()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-        await self._broker.connection.send(subject, _NEXT, self._inbox)
+        while len(self._expiries) < self._wanted:
+            self._expiries.append(now_s + EXPIRES_S)
+            await self._broker.connection.send(subject, _NEXT, self._inbox)
+
+    def _until_late_s(self) -> float | None:
+        """Seconds until the oldest standing request counts as lost."""
+        if not self._expiries:
+            return None
+        return self._expiries[0] + LATE_S - asyncio.get_running_loop().time()
+
+
+def _tell(what: str, error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
 
 
 _NEXT = json.dumps({"batch": 1, "expires": int(EXPIRES_S * 1e9)}).encode()

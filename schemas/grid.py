@@ -44,6 +44,11 @@ class Grid:
         units = self.stride * self._units_per_tick(clock)
         return range(max(0, ceil((start - clock.origin) / units)), max(0, ceil((end - clock.origin) / units)))
 
+    def windows_until(self, clock: Clock, start: int, last: int) -> range:
+        """Windows whose first tick lies in `[start, last]`: those of the end of a media whose last frame is at `last`."""
+        units = self.stride * self._units_per_tick(clock)
+        return range(max(0, ceil((start - clock.origin) / units)), max(0, floor((last - clock.origin) / units) + 1))
+
     def last_pts(self, clock: Clock, start: int, end: int) -> int:
         """Largest pts that a window of the segment `[start, end)` may look at; `end - 1` at least."""
         owned = self.windows_in(clock, start, end)

@@ -179,7 +179,7 @@ class Failure(Message):
     """A piece of a job that will have no result. `stage` says where, `error` what and why, in a line.
 
     `start_s` and `end_s` say which seconds of the media are missing. `whole`: the segment will have no further part;
-    a `key.segment` of -1 stands for the whole job.
+    a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970.
     """
 
     type: Literal["failure"] = "failure"
@@ -192,6 +192,7 @@ class Failure(Message):
     end_s: float = 0.0
     worker: str = ""
     deliveries: int = 1
+    at_s: float = 0.0
 
 
 class Done(Message):
@@ -216,7 +217,10 @@ class CollectRequest(Message):
 
 
 class Manifest(BaseModel):
-    """A job in KV `rigflow_jobs`. `segments` is known once everything is `published`."""
+    """A job in KV `rigflow_jobs`. `segments` is known once everything is `published`.
+
+    `hosted`: a worker collects it, for a publisher that has only NATS.
+    """
 
     model_config = ConfigDict(frozen=True)
     job: JobRef
@@ -224,6 +228,7 @@ class Manifest(BaseModel):
     state: Literal["publishing", "published", "done", "failed", "cancelled"] = "publishing"
     segments: int = 0
     created_s: float = 0.0
+    hosted: bool = False
 
 
 AnyMessage: TypeAlias = Annotated[

@@ -11,7 +11,7 @@ from typing import Protocol
 from engines.models.catalogue import builtin_model, builtin_models, load_model
 from engines.models.fit import check_fits
 from pipelines.broker import Broker
-from pipelines.registry import builtin_pipeline, publish_pipeline
+from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
 
@@ -65,8 +65,13 @@ class Outcome:
 
 
 @asynccontextmanager
-async def local_fleet(settings: Settings, workers: int, screen: Screen) -> AsyncIterator[Settings]:
-    """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them."""
+async def local_fleet(
+    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0
+) -> AsyncIterator[Settings]:
+    """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
+
+    Ends the block with an error when the broker cannot be started again, or no worker is left.
+    """
     server: EmbeddedServer | None = None
     if not settings.nats:
         store = Path(settings.store) if settings.store else None
@@ -75,19 +80,23 @@ async def local_fleet(settings: Settings, workers: int, screen: Screen) -> Async
         settings = settings.model_copy(update={"nats": server.url})
     options = [WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}") for n in range(workers)]
     supervisor = Supervisor(options, screen.event)
-    watches: list[asyncio.Task[None]] = []
     try:
         await supervisor.start()
-        watches.append(asyncio.create_task(supervisor.watch()))
-        if server is not None:
-            watches.append(asyncio.create_task(_watch_server(server, screen)))
-        yield settings
+        async with asyncio.TaskGroup() as group:
+            watches = [group.create_task(supervisor.watch())]
+            if server is not None:
+                watches.append(group.create_task(_watch_server(server, screen)))
+            yield settings
+            for watch in watches:
+                watch.cancel()
+    except* RigflowError as errors:
+        raise errors.exceptions[0] from None
     finally:
-        for watch in watches:
-            watch.cancel()
-        await supervisor.stop(grace_s=2.0)
-        if server is not None:
-            await asyncio.to_thread(server.stop)
+        try:
+            await supervisor.stop(grace_s)
+        finally:
+            if server is not None:
+                await asyncio.to_thread(server.stop)
 
 
 async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
@@ -138,6 +147,18 @@ async def register(broker: Broker, settings: Settings, spec: PipelineSpec, model
     """Make a pipeline known to the fleet with its streams and its models; the spec with its models pinned."""
     await apply_topology(broker, settings, [spec])
     return await publish_pipeline(broker, spec, models)
+
+
+async def register_builtin(settings: Settings) -> list[str]:
+    """Make the pipelines that come with rigflow known to the fleet at `settings.nats`; their names."""
+    broker = await Broker.connect(settings, name="rigflow-up")
+    try:
+        for name in builtin_pipelines():
+            spec = builtin_pipeline(name)
+            await register(broker, settings, spec, find_models(spec, None))
+    finally:
+        await broker.close()
+    return builtin_pipelines()
 
 
 async def run_jobs(

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
@@ -145,10 +146,8 @@ def _die_with(parent: int) -> None:
             os._exit(ExitCode.OK)
 
 
-def main() -> None:
-    """Entry point of a worker process."""
-    options = WorkerOptions.model_validate_json(sys.argv[1])
-    _die_with(options.parent)
+def work(options: WorkerOptions) -> NoReturn:
+    """Be a worker until told to stop; ends the process with the worker's exit code."""
     import uvloop
 
     try:
@@ -158,6 +157,13 @@ def main() -> None:
         code = error.exit_code
     sys.stdout.flush()
     os._exit(code)  # a computing thread stuck in native code must not keep the process
+
+
+def main() -> None:
+    """Entry point of a worker process."""
+    options = WorkerOptions.model_validate_json(sys.argv[1])
+    _die_with(options.parent)
+    work(options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A rig's processes: starts its workers, restarts what dies with growing pauses, gives up on what dies too often."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from workers.process import WorkerOptions
 
 DEATHS, DEATHS_WITHIN_S = 5, 60.0  # so many in so long, and the worker is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+HURRY_S = 3.0  # to hand work back
 
 OnEvent = Callable[[str], None]
 
@@ -53,24 +55,28 @@ class Supervisor:
     async def watch(self) -> None:
         """Restart what dies. Raises WorkersGivenUp when no worker is left to restart."""
         await asyncio.gather(*(self._watch(slot) for slot in self._slots))
-        if not self._stopping:
+        if self._slots and not self._stopping:
             raise WorkersGivenUp(
                 f"every worker died {DEATHS} times within {DEATHS_WITHIN_S:.0f} s", "its messages above say why"
             )
 
     async def stop(self, grace_s: float) -> None:
-        """Let workers finish within `grace_s`, then end them; nothing in their hands is lost."""
+        """Let workers finish within `grace_s`, then end them; nothing in their hands is lost.
+
+        Cancelled, they hand back at once what they hold.
+        """
         self._stopping = True
         running = [slot.process for slot in self._slots if slot.process and slot.process.returncode is None]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        waits = [asyncio.create_task(process.wait()) for process in running]
-        if waits:
-            _, late = await asyncio.wait(waits, timeout=grace_s)
+        try:
+            await _terminate(running, grace_s)
+        except asyncio.CancelledError:
+            await _terminate(running, HURRY_S)
+            raise
+        finally:
             for process in running:
                 if process.returncode is None:
                     process.kill()
-            await asyncio.gather(*late)
+            await asyncio.gather(*(process.wait() for process in running))
 
     async def _spawn(self, slot: _Slot) -> None:
         options = slot.options.model_copy(update={"parent": os.getpid()})
@@ -95,6 +101,16 @@ class Supervisor:
             self._on_event(f"worker {slot.options.name} ended ({_exit(code)}), starting it again in {pause_s:.1f} s")
             await asyncio.sleep(pause_s)
             await self._spawn(slot)
+
+
+async def _terminate(processes: list[asyncio.subprocess.Process], within_s: float) -> None:
+    """SIGTERM, and up to `within_s` for all to end."""
+    for process in processes:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await asyncio.gather(*(process.wait() for process in processes))
 
 
 def _exit(code: int) -> str:

@@ -38,7 +38,10 @@ _PART_WINDOWS = {"planes": (4, 24), "rgb": (1, 128), "gray": (1, 128)}
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of the frames that the segment owns, and what was out of the ordinary."""
+    """What became of the frames that the segment owns, and what was out of the ordinary.
+
+    `frames` are whole, `lost` did not come out of the decoder, or came patched over damage.
+    """
 
     frames: int = 0
     lost: int = 0
@@ -49,8 +52,8 @@ def decode_video(segment: Segment, data: Buffer, spec: PipelineSpec, convert: Co
     """The parts of a segment, in order: one at least, the last one marked so.
 
     `data` is the segment's buffer. Arrays are those of `convert`, stacked over the part's frames, and `index [W, T]`
-    int32. A frame that can not be decoded is counted in `meta.lost`, and the last one before it stands in. Raises
-    MediaError when the segment can not be opened at all.
+    int32. A frame that damage took is counted in `meta.lost`: the decoder's patched picture is used, and where there is
+    none, the last one before it. Raises MediaError when the segment can not be opened at all.
     """
     sent_parts = sent_frames = 0
     for whole in (False, True):
@@ -110,7 +113,10 @@ def _slices(
             for pts, _ in frames:  # what no window looks at is counted all the same
                 if not span.owns(pts):
                     break
-        tally.lost = max(0, reel.owned - tally.frames) if reel.damaged else 0
+        missing = max(0, reel.owned - tally.frames - tally.lost) if reel.damaged else 0
+        tally.lost += missing
+        if tally.lost:
+            tally.notes[f"{label}: {tally.lost} frames are damaged, {missing} of them missing"] = None
 
 
 class _Reel:
@@ -133,8 +139,7 @@ class _Reel:
         times, span = self._shown, self._span
         if grid.fps is None or not times or self._media.last is None or self._decoder.name not in _SKIPPABLE:
             return None
-        end = times[-1] + 1 if span.end is None else span.end
-        ticks = needed_ticks(grid, span.clock, span.start, end)
+        ticks = needed_ticks(grid, span.windows(grid, times[-1]))
         return {tick: times[frame_at(times, grid.tick_pts(span.clock, tick))] for tick in ticks}
 
     def frames(self, tally: _Tally, needed: set[int] | None) -> Generator[tuple[int, av.VideoFrame]]:
@@ -150,11 +155,13 @@ class _Reel:
                 pts = self._span.start if last is None else last + max(1, round(step))
             if self._presents(pts):
                 last = pts
-                tally.frames += self._span.owns(pts)
+                if self._span.owns(pts):
+                    tally.lost += frame.is_corrupt
+                    tally.frames += not frame.is_corrupt
                 yield pts, frame
 
     def _decoded(self, needed: set[int] | None) -> Iterator[av.VideoFrame]:
-        """What the decoder gives, packet by packet. Raises MissingFrame on damage when not all is `needed`."""
+        """What the decoder gives, packet by packet. Raises MissingFrame on damage when some may be left out."""
         flush: tuple[Packet[VideoStream] | None, int | None] = (None, None)
         for packet, time in [*zip(self._packets, self.times, strict=True), flush]:
             if needed is not None:
@@ -168,6 +175,8 @@ class _Reel:
                     raise MissingFrame(time) from error
                 self.damaged = True
                 continue
+            if needed is not None and any(frame.is_corrupt for frame in frames):
+                raise MissingFrame(time)
             yield from frames
 
     def _presents(self, pts: int) -> bool:

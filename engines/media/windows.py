@@ -33,6 +33,12 @@ class Span:
         """Whether the frame at `pts` is this segment's own."""
         return self.start <= pts and (self.end is None or pts < self.end)
 
+    def windows(self, grid: Grid, last: int) -> range:
+        """Its windows on a sampled grid; `last` is the pts of its last frame, which counts at the end of the media."""
+        if self.end is None:
+            return grid.windows_until(self.clock, self.start, last)
+        return grid.windows_in(self.clock, self.start, self.end)
+
 
 @dataclass(frozen=True, slots=True)
 class Tick(Generic[Picture]):
@@ -71,7 +77,7 @@ def every_frame(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -
 
 def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -> Iterator[Tick[Picture]]:
     """Ticks of a sampled grid: each sees the last frame that is not after it, or the first where there is none."""
-    numbers = _numbers(grid, grid.windows_in(span.clock, span.start, span.end) if span.end is not None else None, span)
+    numbers = _numbers(grid, span)
     number = next(numbers, None)
     last: tuple[int, Picture] | None = None
     for pts, picture in frames:
@@ -84,8 +90,7 @@ def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -
         last = pts, picture
     if last is None or number is None:
         return
-    end = last[0] + 1 if span.end is None else span.end
-    for rest in needed_ticks(grid, span.clock, span.start, end):
+    for rest in needed_ticks(grid, span.windows(grid, last[0])):
         if rest >= number:
             yield Tick(rest, grid.tick_pts(span.clock, rest), *last)
 
@@ -111,10 +116,10 @@ def exactly(
         raise MissingFrame(entry[1])
 
 
-def needed_ticks(grid: Grid, clock: Clock, start: int, end: int) -> Iterator[int]:
-    """The ticks that the windows of `[start, end)` look at, ascending, each once."""
+def needed_ticks(grid: Grid, windows: range) -> Iterator[int]:
+    """The ticks that `windows` look at, ascending, each once."""
     seen = 0
-    for window in grid.windows_in(clock, start, end):
+    for window in windows:
         first = window * grid.stride
         yield from range(max(first, seen), first + grid.frames)
         seen = first + grid.frames
@@ -155,10 +160,9 @@ def _slice(
     return Slice(tuple(pts_of[start][0] for start in starts), [rows[pts] for pts in used], index)
 
 
-def _numbers(grid: Grid, windows: range | None, span: Span) -> Iterator[int]:
+def _numbers(grid: Grid, span: Span) -> Iterator[int]:
     """Ticks to look at, ascending; without end where the media's end is not known yet."""
-    if windows is None:
-        first = grid.windows_in(span.clock, span.start, span.start + 1).start
-        return (first * grid.stride + number for number in count() if number % grid.stride < grid.frames)
-    assert span.end is not None
-    return needed_ticks(grid, span.clock, span.start, span.end)
+    if span.end is not None:
+        return needed_ticks(grid, grid.windows_in(span.clock, span.start, span.end))
+    first = grid.windows_until(span.clock, span.start, span.start).start * grid.stride
+    return (first + number for number in count() if number % grid.stride < grid.frames)

@@ -42,7 +42,7 @@ class Sheet:
     @property
     def notes(self) -> list[str]:
         """What the sheet does not show."""
-        return [f"the sheet shows every {self._step}th of {self._shots} shots"] if self._step > 1 else []
+        return [f"the sheet shows one in {self._step} of {self._shots} shots"] if self._step > 1 else []
 
     def add(self, jpeg: bytes, start: float, end: float) -> None:
         """The next shot, from `start` to `end` seconds; an empty `jpeg` leaves its place blank."""

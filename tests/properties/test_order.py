@@ -84,3 +84,56 @@ def test_a_failed_job_is_complete_at_once() -> None:
     assert order.offer(failure, "failed")
     assert order.take() == "failed"
     assert order.complete
+
+
+@given(
+    parts=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    failed=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), max_size=6),
+    job_failed=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_results_make_good_every_failure_of_before(
+    parts: list[int], failed: set[tuple[int, int, bool]], job_failed: bool, seed: int
+) -> None:
+    pieces = pieces_of(parts, with_sound=False)
+    arrivals: list[tuple[Result | Fragment | Failure, int]] = [(piece, n) for n, piece in enumerate(pieces)]
+    for segment, part, whole in failed:
+        count = parts[segment % len(parts)]
+        key = Key(job=JOB, segment=segment % len(parts), part=part % count, last=part % count == count - 1)
+        arrivals.append((Failure(key=key, stage="infer", whole=whole, error="bad"), -1))
+    if job_failed:
+        arrivals.append((Failure(key=Key(job=JOB, segment=-1), stage="split", whole=True, error="bad"), -1))
+    random.Random(seed).shuffle(arrivals)
+    order: JobOrder[int] = JobOrder()
+    taken = []
+    for piece, entry in arrivals:  # all that there is, as `rigflow results` reads it, before a failure counts
+        order.offer(piece, entry)
+        while (given := order.take(failures=False)) is not None:
+            taken.append(given)
+    assert taken == list(range(len(pieces)))
+    assert order.complete
+    assert order.take() is None
+
+
+def test_a_failure_counts_once_nothing_better_is_to_come() -> None:
+    order: JobOrder[str] = JobOrder()
+    first, second = pieces_of([2], with_sound=False)
+    assert isinstance(first, Result)
+    assert order.offer(Failure(key=first.meta.key, stage="infer", error="bad"), "failed")
+    assert order.offer(second, "second")
+    assert order.take(failures=False) is None
+    assert order.take() == "failed"
+    assert not order.offer(first, "too late")
+    assert order.take() == "second"
+    assert order.complete
+
+
+def test_a_failed_job_gives_out_the_pieces_that_it_has_in_order() -> None:
+    order: JobOrder[str] = JobOrder()
+    first, _, after = pieces_of([1, 1, 1], with_sound=False)
+    order.offer(after, "after")
+    order.offer(Failure(key=Key(job=JOB, segment=-1), stage="split", whole=True, error="not media"), "failed")
+    order.offer(first, "first")
+    assert [order.take() for _ in range(3)] == ["first", "failed", None]
+    assert order.complete
+    assert not order.offer(first, "again")

@@ -1,6 +1,6 @@
 """Sessions and batching, on real ONNX Runtime and small real graphs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from schemas.messages import JobRef, Key, MediaInfo, PartMeta
 from schemas.pipeline import InferStage, ModelSpec, TensorSpec
 
 
-def part_of(number: int = 0, **arrays: Array) -> Part:
+def part_of(number: int = 0, /, **arrays: Array) -> Part:
     job = JobRef(id=f"job{number}", pipeline="p", revision="r")
     return Part(PartMeta(key=Key(job=job, segment=number), media=MediaInfo(kind="video")), arrays)
 
@@ -224,7 +224,7 @@ def test_says_what_does_not_fit(
     stage: InferStage, session: object, change: dict[str, object], arrays: dict[str, Array], words: str
 ) -> None:
     assert callable(session)
-    (outcome,) = infer_parts(stage.model_copy(update=change), session(), [part_of(**arrays)])
+    (outcome,) = infer_parts(stage.model_copy(update=change), session(), [part_of(0, **arrays)])
     assert isinstance(outcome, ModelError)
     assert words in str(outcome)
 
@@ -234,7 +234,7 @@ def test_no_parts_no_answers(stage: InferStage) -> None:
 
 
 @pytest.fixture
-def named() -> Iterator[tuple[ModelSpec, bytes]]:
+def named() -> tuple[ModelSpec, bytes]:
     graph = Graph()
     graph.op("Cast", "x", to=FLOAT, result="y")
     return graph.finish(card([tensor("x", "uint8", "N", 2)], [tensor("y", "float32", "N", 2)]))

@@ -149,7 +149,7 @@ def test_a_film_has_a_sheet_of_bounded_size() -> None:
         sheet.add(jpeg, float(shot), shot + 1.0)
     image = sheet.draw()
     assert image.nbytes < 40_000_000
-    assert sheet.notes == ["the sheet shows every 8th of 3000 shots"]
+    assert sheet.notes == ["the sheet shows one in 8 of 3000 shots"]
 
 
 def test_labels_are_readable() -> None:

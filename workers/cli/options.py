@@ -24,6 +24,10 @@ NatsUrl: TypeAlias = Annotated[str | None, typer.Option("--nats", help="URL of t
 Credentials: TypeAlias = Annotated[
     str | None, typer.Option("--credentials", help="nkey seed or .creds file for the broker.", metavar="FILE")
 ]
+Store: TypeAlias = Annotated[
+    str | None, typer.Option("--store", help="Folder where the broker keeps its work.", metavar="DIR")
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print json, for programs.")]
 SettingsFile: TypeAlias = Annotated[
     Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
 ]

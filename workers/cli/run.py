@@ -3,18 +3,19 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from schemas.errors import ExitCode, OutputError, UsageError
 from schemas.messages import Lane
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
-from workers.cli.screen import Progress, summary
-from workers.local import Models, Outcome, find_models, find_pipeline, local_fleet, run_jobs
+
+if TYPE_CHECKING:  # what does the work is imported when there is work: `rigflow --help` answers at once
+    from workers.cli.screen import Progress
+    from workers.local import Models, Outcome
 
 
 @ends_well
@@ -35,6 +36,11 @@ def run(
 
     Example: rigflow run fingerprint holiday.mp4 --out results
     """
+    from rich.console import Console
+
+    from workers.cli.screen import Progress, summary
+    from workers.local import find_models, find_pipeline
+
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, folder = find_pipeline(pipeline)
     models = find_models(spec, folder)
@@ -55,13 +61,15 @@ def run(
 async def _run(
     settings: Settings,
     spec: PipelineSpec,
-    models: Models,
+    models: "Models",
     inputs: list[Path],
     out: Path,
     workers: int,
     lane: Lane,
-    screen: Progress,
-) -> list[Outcome]:
+    screen: "Progress",
+) -> "list[Outcome]":
+    from workers.local import local_fleet, run_jobs
+
     async with local_fleet(settings, workers, screen) as fleet:
         return await run_jobs(fleet, spec, models, inputs, out, lane, screen)
 

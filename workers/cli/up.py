@@ -13,9 +13,9 @@ from schemas.settings import Settings
 from workers.cli.options import UP_PORT, Credentials, NatsUrl, SettingsFile, Store, ends_well, settings_from
 
 if TYPE_CHECKING:
-    from workers.local import Screen
+    from rich.console import Console
 
-DRAIN_S = 25.0  # workers finish what they hold within 20 s, or hand it back
+DRAIN_S = 25.0  # workers take 20 s at most to finish what they hold
 
 
 @ends_well
@@ -31,7 +31,7 @@ def up(
 ) -> ExitCode:
     """Start a broker and workers on this machine, and keep them running until Ctrl-C or SIGTERM.
 
-    The broker listens on this machine only, and keeps its work in --store over restarts. With --nats the workers
+    The broker serves this machine only and keeps its work in --store, over restarts too. With --nats the workers
     join that broker instead. At the end workers finish what they hold; a second Ctrl-C has them hand it back.
 
     Example: rigflow up --workers 4
@@ -47,10 +47,51 @@ def up(
 async def _up(settings: Settings, workers: int) -> ExitCode:
     from rich.console import Console
 
+    from workers.cli.screen import Progress
     from workers.local import local_fleet, register_builtin
 
-    told: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
-    console = Console(highlight=False)
-    ...
+    told = _Told()
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        async with local_fleet(settings, workers, Progress(Console(stderr=True)), DRAIN_S) as fleet:
+            names = await register_builtin(fleet)
+            _greet(console, fleet, settings, workers, names)
+            await told.first.wait()
+            console.print("stopping: workers finish what they hold; once more to have them hand it back")
+    except asyncio.CancelledError:  # told twice
+        console.print("stopped at once: what workers held is back in its queue")
+    return ExitCode.INTERRUPTED if told.by is signal.SIGINT else ExitCode.OK
+
+
+class _Told:
+    """Hears SIGINT and SIGTERM: the first sets `first`, the second cancels the task that made this."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.by: signal.Signals | None = None
+        self._task = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._hear, number)
+
+    def _hear(self, number: signal.Signals) -> None:
+        if self.by is not None and self._task is not None:
+            self._task.cancel()
+        self.by = self.by or number
+        self.first.set()
+
+
+def _greet(console: "Console", fleet: Settings, settings: Settings, workers: int, pipelines: list[str]) -> None:
+    """Where everything is, and what to do next."""
+    kept = "" if settings.nats else f", work kept in {settings.store}"
+    console.print(f"[bold green]rigflow is up[/] on [bold]{fleet.nats}[/]{kept}")
+    console.print(f"{workers} workers, pipelines {', '.join(pipelines)}\n")
+    here = "" if fleet.nats.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {fleet.nats}"
+    url = fleet.nats
+    console.print("From another terminal:")
+    for command, why in (
+        (f"rigflow run {pipelines[0]} clip.mp4 --nats {url}", "results beside you"),
+        (f"rigflow publish {pipelines[0]} clip.mp4{here}", "leave work here and go"),
+        (f"rigflow status{here}", "queues and workers"),
+    ):
+        console.print(f"  {command}  [dim]{why}[/]")
+    console.print("\nCtrl-C stops it.")

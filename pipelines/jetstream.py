@@ -1,0 +1,160 @@
+"""JetStream's API as we use it: calls that outlast a recovering broker, and reading streams without a consumer."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from pipelines.connection import STATUS, Away, Connection, NoResponders, headers_of
+from schemas.errors import BrokerError
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
+ATTEMPTS = 18  # about 13 s of pauses: a cluster elects a leader within 10
+READ_MESSAGES, READ_BYTES = 256, 8 << 20  # one batch of a read
+
+# JetStream's own error numbers
+STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND = 10059, 10014, 10037
+GONE = frozenset({STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND})
+ACCOUNT_FULL, STORAGE_FULL = 10002, 10047
+
+
+class ApiError(BrokerError):
+    """The broker understood and said no: `status` as in HTTP, `code` JetStream's own number."""
+
+    def __init__(self, what: str, status: int, code: int) -> None:
+        super().__init__(f"the broker says: {what}")
+        self.status = status
+        self.code = code
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may be granted later: a stream, a server or an account is full just now."""
+        return self.status == 503 or self.code in (ACCOUNT_FULL, STORAGE_FULL)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as it lies in a stream."""
+
+    subject: str
+    sequence: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class JetStream:
+    """Calls over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def api(self, action: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call `$JS.API.<action>`; tries again while the broker recovers. Raises ApiError, BrokerError."""
+        body = b"" if arguments is None else json.dumps(arguments).encode()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return parse(await self.connection.request(f"$JS.API.{action}", body))
+            except (Away, NoResponders):
+                await pause(attempt)
+            except ApiError as error:
+                if error.status != 503:
+                    raise
+                await pause(attempt)
+        raise BrokerError(f"the broker does not answer {action}", "is JetStream on there, and its disk not full?")
+
+    async def api_unless_gone(self, action: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """`api`, but None when the stream, the consumer or the message does not exist."""
+        try:
+            return await self.api(action, arguments)
+        except ApiError as error:
+            if error.code in GONE:
+                return None
+            raise
+
+    async def stream_bytes(self, stream: str) -> int:
+        """Bytes that a stream holds."""
+        return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["bytes"])
+
+    async def purge(self, stream: str, subject: str, up_to: int | None = None) -> None:
+        """Delete a subject's messages from a stream: all, or those up to and with sequence `up_to`."""
+        limit = {} if up_to is None else {"seq": up_to + 1}
+        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject, **limit})
+
+    async def delete_message(self, stream: str, sequence: int) -> None:
+        """Delete one message; nothing happens when it is gone."""
+        await self.api_unless_gone(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a consumer; nothing happens when it is gone."""
+        await self.api_unless_gone(f"CONSUMER.DELETE.{stream}.{consumer}")
+
+    async def message(self, stream: str, sequence: int) -> Stored | None:
+        """One message of a stream; None when it is gone."""
+        return await self._one(stream, {"seq": sequence})
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message of a stream on a subject; None when there is none, or no such stream."""
+        return await self._one(stream, {"last_by_subj": subject})
+
+    async def read(self, stream: str, subject: str = ">", first: int = 1) -> AsyncIterator[Stored]:
+        """All messages of a stream on `subject` (wildcards allowed) from sequence `first` up to now, in order."""
+        while True:
+            found = await self._direct(
+                stream, {"seq": first, "next_by_subj": subject, "batch": READ_MESSAGES, "max_bytes": READ_BYTES}
+            )
+            for message in found:
+                yield _stored(message)
+            if not found or headers_of(found[-1])["Nats-Num-Pending"] == "0":
+                return
+            first = _stored(found[-1]).sequence + 1
+
+    async def _one(self, stream: str, arguments: Mapping[str, Any]) -> Stored | None:
+        found = await self._direct(stream, arguments)
+        return _stored(found[0]) if found else None
+
+    async def _direct(self, stream: str, arguments: Mapping[str, Any]) -> list[Msg]:
+        """Messages by `$JS.API.DIRECT.GET`; none when there are none, or no such stream."""
+        subject, body = f"$JS.API.DIRECT.GET.{stream}", json.dumps(arguments).encode()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                if "batch" in arguments:
+                    return await self.connection.request_many(subject, body)
+                message = await self.connection.request(subject, body)
+                return [] if STATUS in headers_of(message) else [message]
+            except NoResponders:
+                if await self.api_unless_gone(f"STREAM.INFO.{stream}") is None:
+                    return []
+                await pause(attempt)
+            except Away:
+                await pause(attempt)
+        raise BrokerError(f"the broker does not give out messages of {stream}", "see its log")
+
+
+async def pause(attempt: int) -> None:
+    """Wait before the next attempt: doubling, bounded, and jittered so that a fleet does not knock in step."""
+    doubled_s = FIRST_PAUSE_S * 2 ** min(attempt - 1, 10)
+    await asyncio.sleep(min(LONGEST_PAUSE_S, doubled_s) * random.uniform(0.5, 1.5))
+
+
+def parse(message: Msg) -> dict[str, Any]:
+    """JetStream's answer. Raises ApiError when it is an error."""
+    answer: dict[str, Any] = json.loads(message.data)
+    if error := answer.get("error"):
+        raise ApiError(error.get("description", "no reason"), error.get("code", 0), error.get("err_code", 0))
+    return answer
+
+
+def _stored(message: Msg) -> Stored:
+    """A message that came by direct get: where it lay is in headers that the server added."""
+    headers = headers_of(message)
+    own = {name: value for name, value in headers.items() if name not in _ADDED}
+    return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), own, message.data)
+
+
+_ADDED = frozenset(
+    ("Nats-Subject", "Nats-Sequence", "Nats-Stream", "Nats-Time-Stamp", "Nats-Num-Pending", "Nats-Last-Sequence")
+)

@@ -1,0 +1,37 @@
+"""What all tests share: async test functions, and a real nats-server on a temporary store."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.server import EmbeddedServer
+from schemas.settings import Settings
+
+MIB = 1 << 20
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def` tests, each in a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    wanted = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
+    return True
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    """A running nats-server of this test's own."""
+    server = EmbeddedServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def settings(server: EmbeddedServer) -> Settings:
+    """Settings that reach `server`, with a short fail-over time and small queues."""
+    return Settings(nats=server.url, hop_bytes=4 * MIB, results_bytes=64 * MIB, ack_wait_s=1.0)

@@ -1,0 +1,88 @@
+"""A fleet for tests: a real broker on a temporary store and real worker processes, each with the stages it is given."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipelines.server import EmbeddedServer
+from schemas.messages import Lane, PartMeta
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from workers.local import Outcome, find_models, run_jobs
+from workers.process import ALL_STAGES, WorkerOptions
+
+ONE_WORKER = (ALL_STAGES,)
+ONE_STAGE_EACH = (("decode",), ("preprocess",), ("infer",), ("encode", "split", "collect"))
+
+
+class Silent:
+    """A screen that shows nothing, and counts."""
+
+    def __init__(self) -> None:
+        self.parts = 0
+        self.events: list[str] = []
+
+    def planned(self, outcomes: list[Outcome]) -> None: ...
+
+    def sent(self, job: str, seconds: float, segments: int) -> None: ...
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        self.parts += 1
+
+    def event(self, text: str) -> None:
+        self.events.append(text)
+
+
+class Fleet:
+    """A broker and a worker process for each entry of `stages`; ends all it started."""
+
+    def __init__(self, stages: Sequence[tuple[str, ...]], cache: Path, **settings: float | str) -> None:
+        self._stages = stages
+        self._given = {"cache": str(cache), **settings}
+        self.server = EmbeddedServer()
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        self.settings = Settings.model_validate({**self._given, "nats": self.server.url})
+        for number in range(len(self._stages)):
+            self.workers.append(self._spawn(number))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+        self.server.stop()
+
+    def run(self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, screen: Silent | None = None) -> list[Outcome]:
+        """Run a pipeline over files on this fleet, as `rigflow run` does."""
+        return asyncio.run(self.run_async(spec, inputs, out, screen))
+
+    async def run_async(
+        self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, screen: Silent | None = None
+    ) -> list[Outcome]:
+        """`run`, for tests that do something meanwhile."""
+        out.mkdir(parents=True, exist_ok=True)
+        models = find_models(spec, None)
+        return await run_jobs(self.settings, spec, models, inputs, out, Lane.BULK, screen or Silent())
+
+    def kill(self, number: int) -> None:
+        """Kill -9 a worker, and start another in its place."""
+        os.kill(self.workers[number].pid, signal.SIGKILL)
+        self.workers[number].wait()
+        self.workers[number] = self._spawn(number)
+
+    def _spawn(self, number: int) -> "subprocess.Popen[bytes]":
+        options = WorkerOptions(
+            settings=self.settings, stages=self._stages[number], name=f"test-{number}", parent=os.getpid()
+        )
+        return subprocess.Popen([sys.executable, "-m", "workers.process", options.model_dump_json()])

@@ -1,0 +1,148 @@
+"""The embedded nats-server: its store, its port, its life."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.server import MAX_PAYLOAD, EmbeddedServer
+from schemas.errors import BrokerError, ExitCode, StoreError
+from schemas.settings import Settings
+
+
+def test_it_is_ready_at_once_and_gone_after_stop() -> None:
+    server = EmbeddedServer()
+    started = time.perf_counter()
+    server.start()
+    ready_s = time.perf_counter() - started
+    store, port = server.store, int(server.url.rsplit(":", 1)[1])
+    assert server.alive
+    server.stop()
+    assert not server.alive
+    assert not store.exists(), "a temporary store is removed"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+    print(f"ready after {ready_s * 1e3:.0f} ms")
+    assert ready_s < 2.0  # 30 to 50 ms on an idle machine
+
+
+def test_a_stop_without_a_start_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious").touch()
+    EmbeddedServer().stop()
+    EmbeddedServer(tmp_path).stop()
+    assert (tmp_path / "precious").exists()
+
+
+async def test_it_listens_on_the_loopback_only_and_takes_8_mib(server: EmbeddedServer) -> None:
+    broker = await Broker.connect(Settings(nats=server.url))
+    try:
+        assert broker.connection.max_payload == MAX_PAYLOAD
+        info = await broker.api("INFO")
+        assert info["streams"] == 0
+    finally:
+        await broker.close()
+    assert server.url.startswith("nats://127.0.0.1:")
+
+
+async def test_a_kill_loses_nothing_that_was_stored_and_a_restart_keeps_the_port(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path / "store")
+    server.start()
+    url = server.url
+    try:
+        broker = await Broker.connect(Settings(nats=url))
+        await broker.api("STREAM.CREATE.KEPT", {"name": "KEPT", "subjects": ["kept"], "allow_direct": True})
+        for number in range(100):
+            await broker.publish("kept", b"%d" % number, str(number))
+        server.kill()
+        assert not server.alive
+        assert server.wait(0.0)
+        server.restart()
+        assert server.url == url
+        assert [stored.body async for stored in broker.read("KEPT")] == [b"%d" % number for number in range(100)]
+        await broker.close()
+    finally:
+        server.stop()
+    assert (tmp_path / "store").exists(), "a named store stays"
+
+
+def test_a_death_is_noticed(server: EmbeddedServer) -> None:
+    assert not server.wait(0.01)
+    os.kill(server.pid, signal.SIGKILL)
+    assert server.wait(5.0)
+    assert not server.alive
+
+
+def test_a_store_has_one_user(tmp_path: Path) -> None:
+    first, second = EmbeddedServer(tmp_path), EmbeddedServer(tmp_path)
+    first.start()
+    try:
+        with pytest.raises(StoreError, match=rf"locked by another rigflow \(pid {os.getpid()}\)") as caught:
+            second.start()
+        assert caught.value.exit_code is ExitCode.STORE
+        assert first.alive
+    finally:
+        first.stop()
+    second.start()
+    second.stop()
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="--store"):
+        EmbeddedServer(tmp_path / "file" / "store").start()
+
+
+def test_a_taken_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = EmbeddedServer(tmp_path, port)
+        with pytest.raises(BrokerError, match=f"port {port} is taken") as caught:
+            server.start()
+        assert "0 for any" in caught.value.hint
+    server.start()  # the store was unlocked, and now the port is free
+    assert server.url.endswith(f":{port}")
+    server.stop()
+
+
+def test_the_store_is_bounded(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, max_store_bytes=123 << 20, sync="always")
+    server.start()
+    try:
+        config = (tmp_path / "nats-server.conf").read_text()
+        assert f"max_file: {123 << 20}" in config
+        assert "sync_interval: always" in config
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ties the server to us only on Linux")
+def test_it_dies_with_its_owner_even_by_kill_9(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from pipelines.server import EmbeddedServer\n"
+        "server = EmbeddedServer(Path(sys.argv[1])); server.start(); print(server.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        os.kill(pid, 0)
+        owner.kill()
+        owner.wait()
+        eventually(lambda: not Path(f"/proc/{pid}").exists())
+    again = EmbeddedServer(tmp_path)
+    again.start()  # nobody holds the lock
+    again.stop()
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)

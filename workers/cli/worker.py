@@ -1,0 +1,46 @@
+"""`rigflow worker`: one worker in this process, for a broker elsewhere."""
+
+import re
+import sys
+from typing import Annotated
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from schemas.pipeline import TOKEN
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+
+
+@ends_well
+def worker(
+    stages: Annotated[
+        str, typer.Option(help="Kinds or names of the stages it runs, with commas. Default: all.", metavar="STAGES")
+    ] = "",
+    nats: FleetUrl = None,
+    name: Annotated[str, typer.Option(help="What `status` calls it. Default: host and process id.")] = "",
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Run one worker in this process until Ctrl-C or SIGTERM.
+
+    It serves every pipeline that the broker knows; models come from the broker too. Stages are split, decode,
+    preprocess, infer, encode and collect, or the names that pipelines give theirs. Those in one worker hand over in
+    memory. Stopped, it finishes what it holds; stopped twice, it hands it back.
+
+    Example: rigflow worker --stages decode,preprocess --nats nats://rig1:4222
+    """
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    wanted = parse_stages(stages)
+    from workers.process import ALL_STAGES, WorkerOptions, work
+
+    print(f"rigflow worker on {settings.nats}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr)
+    work(WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name))
+
+
+def parse_stages(text: str) -> tuple[str, ...]:
+    """Stages from what was given with commas, each once. Raises UsageError for what cannot be a stage."""
+    stages = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for stage in stages:
+        if not re.match(TOKEN, stage):
+            raise UsageError(f"{stage}: not a stage", "give kinds or names with commas, like decode,preprocess")
+    return stages
