@@ -1,14 +1,134 @@
-"""Dead letters: what failed, why, and the input that did it."""
+"""Dead letters: what failed, why, and the input that did it; to be looked at, sent again, or forgotten."""
 
-from pipelines.broker import Broker
-from schemas.messages import Failure
-from schemas.subjects import HEADER_FAILURE, HEADER_SUBJECT, HEADER_TYPE
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from pipelines.broker import Broker, Stored
+from schemas.errors import UsageError
+from schemas.messages import CollectRequest, Failure, Manifest, decode
+from schemas.subjects import (
+    COLLECT,
+    HEADER_BLOB,
+    HEADER_CONTENT_TYPE,
+    HEADER_FAILURE,
+    HEADER_JOB,
+    HEADER_LANE,
+    HEADER_NAME,
+    HEADER_SUBJECT,
+    HEADER_TYPE,
+)
+
+GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_LANE, HEADER_CONTENT_TYPE)  # what a publisher said of its media
 
 
-async def bury(broker: Broker, failure: Failure, body: bytes, subject: str) -> None:
-    """Publish a failure: as the piece's result for whoever waits for it, then as a dead letter with its input."""
-    job = failure.key.job
-    failure_id = failure.key.message_id(f"failure-{failure.stage}")
-    await broker.publish(broker.names.results(job), failure.encode(), failure_id, {HEADER_TYPE: "failure"})
-    headers = {HEADER_FAILURE: failure.model_dump_json(), HEADER_SUBJECT: subject}
-    await broker.publish(broker.names.dead(job.pipeline, failure.stage), body, failure_id, headers)
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter: its number in the stream, what failed, and the subject that its input came on."""
+
+    number: int
+    failure: Failure
+    hop: str
+    stored: Stored
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the input."""
+        return int(self.stored.body) if HEADER_BLOB in self.stored.headers else len(self.stored.body)
+
+
+async def bury(
+    broker: Broker, failure: Failure, body: bytes, subject: str, sequence: int, headers: Mapping[str, str]
+) -> None:
+    """Publish a failure: as the piece's result for whoever waits for it, then as a dead letter with its input.
+
+    `subject`, `sequence` and `headers` are those of the input. They make the id, so that the failure counts once
+    however often the input is delivered, and again when the input is sent again.
+    """
+    key = failure.key
+    identity = f"{subject}/{sequence}/{key.segment}/{key.part}/failure-{failure.stage}"
+    dated = failure.model_copy(update={"at_s": time.time()})
+    await broker.publish(broker.names.results(key.job), dated.encode(), identity, {HEADER_TYPE: "failure"})
+    described = {HEADER_FAILURE: dated.model_dump_json(), HEADER_SUBJECT: subject}
+    given = {name: headers[name] for name in GIVEN if name in headers}
+    await broker.publish(broker.names.dead(key.job.pipeline, failure.stage), body, identity, described | given)
+
+
+async def letters(broker: Broker, job: str = "") -> AsyncIterator[Letter]:
+    """All dead letters, oldest first; those of one job when it is named."""
+    async for stored in broker.read(broker.names.dead_stream):
+        letter = _letter(stored)
+        if not job or letter.failure.key.job.id == job:
+            yield letter
+
+
+async def find_letter(broker: Broker, number: int) -> Letter:
+    """The dead letter of a number. Raises UsageError when there is none."""
+    stored = await broker.message(broker.names.dead_stream, number)
+    if stored is None:
+        raise UsageError(f"there is no dead letter {number}", "see `rigflow dead list`")
+    return _letter(stored)
+
+
+async def input_of(broker: Broker, letter: Letter) -> bytes:
+    """The input that failed, as it lay in front of its stage. Raises StoreError when it grew too old."""
+    return await load(broker, letter.stored)
+
+
+async def retry(broker: Broker, letter: Letter) -> None:
+    """Send the input again to the hop it came from, and take the failure back from the job's results.
+
+    The job is unfinished then, until a result or another failure comes. Cut short, this can be done again.
+    """
+    job = letter.failure.key.job
+    taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
+    again = f"{letter.hop}/dead-{letter.number}"  # an id of its own, for the first one counts as a repeat
+    given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
+    await broker.publish(letter.hop, await input_of(broker, letter), again, given)
+    for sequence in taken_back:
+        await broker.delete_message(broker.names.results_stream, sequence)
+    manifest = await find_manifest(broker, job.id)
+    if manifest is not None and manifest.hosted and manifest.job == job:
+        subject = broker.names.work(job.pipeline, COLLECT, job.lane)
+        await broker.publish(subject, CollectRequest(job=job).encode(), f"{again}/{COLLECT}")
+    await drop(broker, letter)
+
+
+async def drop(broker: Broker, letter: Letter) -> None:
+    """Delete a dead letter and its input; the failure stays in the job's results."""
+    await broker.delete_message(broker.names.dead_stream, letter.number)
+    if blob := letter.stored.headers.get(HEADER_BLOB, ""):
+        from pipelines.blobs import delete_blob
+
+        await delete_blob(broker, broker.names.blobs, blob)
+
+
+async def find_manifest(broker: Broker, job: str) -> Manifest | None:
+    """What is known of a job; None when it never was, or is long over."""
+    found = await broker.get(broker.names.jobs, job)
+    return None if found is None else Manifest.model_validate_json(found)
+
+
+async def load(broker: Broker, stored: Stored) -> bytes:
+    """The body of a stored message; a claim check is fetched. Raises StoreError when it is gone."""
+    blob = stored.headers.get(HEADER_BLOB, "")
+    if not blob:
+        return stored.body
+    from pipelines.blobs import get_blob
+
+    return await get_blob(broker, broker.names.blobs, blob)
+
+
+async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
+    """Where in the results a failure stands."""
+    subject = broker.names.results(failure.key.job)
+    async for stored in broker.read(broker.names.results_stream, subject):
+        if stored.headers.get(HEADER_TYPE) == "failure":
+            message, _ = decode(stored.body)
+            if isinstance(message, Failure) and (message.key, message.stage) == (failure.key, failure.stage):
+                yield stored.sequence
+
+
+def _letter(stored: Stored) -> Letter:
+    failure = Failure.model_validate_json(stored.headers[HEADER_FAILURE])
+    return Letter(stored.sequence, failure, stored.headers[HEADER_SUBJECT], stored)

@@ -5,14 +5,16 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from engines.media.split import Piece, Splitter
 
 from pipelines.broker import Broker
-from schemas.messages import Fragment, Item, JobRef, Key, Lane, Manifest, MediaInfo, Segment
+from pipelines.collect import done_of
+from schemas.errors import RigflowError
+from schemas.messages import Failure, Fragment, Item, JobRef, Key, Lane, Manifest, MediaInfo, Segment
 from schemas.pipeline import PipelineSpec
-from schemas.subjects import HEADER_TYPE
+from schemas.subjects import HEADER_TYPE, SPLIT
 from schemas.wire import Buffer
 
 T = TypeVar("T")
@@ -31,17 +33,36 @@ def job_id(spec: PipelineSpec, paths: Sequence[Path]) -> str:
     return digest.hexdigest()[:20]
 
 
+async def unfinished(broker: Broker, job: JobRef) -> JobRef:
+    """`job`, or the first of its successors `<id>-2`, `<id>-3` ... that is not over.
+
+    A job that is over has given its results away, and the broker takes what is sent for it again as repeats.
+    """
+    number, candidate = 1, job
+    while await done_of(broker, candidate) is not None:
+        number += 1
+        candidate = job.model_copy(update={"id": f"{job.id}-{number}"})
+    return candidate
+
+
 class Publisher:
-    """Publishes jobs of one pinned pipeline in one lane."""
+    """Publishes jobs of one pinned pipeline in one lane; `hosted`: a worker is asked to collect them."""
 
     def __init__(
-        self, broker: Broker, spec: PipelineSpec, space: str, lane: Lane, on_sent: OnSent = lambda *_: None
+        self,
+        broker: Broker,
+        spec: PipelineSpec,
+        space: str,
+        lane: Lane,
+        on_sent: OnSent = lambda *_: None,
+        hosted: bool = False,
     ) -> None:
         self._broker = broker
         self._spec = spec
         self._space = space
         self._lane = lane
         self._on_sent = on_sent
+        self._hosted = hosted
 
     def ref(self, job: str) -> JobRef:
         """What a job with this id is pinned to."""
@@ -56,7 +77,7 @@ class Publisher:
         )
         await asyncio.to_thread(splitter.__enter__)
         media = splitter.media
-        await self._note(Manifest(job=job, name=name, created_s=time.time()))
+        await self._note(job, name)
         sent = 0
         async with _Ahead(AHEAD) as ahead:
             pieces = splitter.pieces()
@@ -65,12 +86,12 @@ class Publisher:
                 sent += 1
                 end_s = media.duration_s if piece.end is None else media.clock.seconds(piece.end)
                 self._on_sent(job.id, end_s, sent)
-        await self._note(Manifest(job=job, name=name, state="published", segments=sent, created_s=time.time()))
+        await self._note(job, name, "published", sent)
         return sent
 
     async def publish_images(self, job: JobRef, paths: Sequence[Path], names: Sequence[str]) -> int:
         """Send images, many to a segment, as one job; the number of segments."""
-        await self._note(Manifest(job=job, name=names[0], created_s=time.time()))
+        await self._note(job, names[0])
         sent = 0
         async with _Ahead(AHEAD) as ahead:
             albums = _albums(paths, names)
@@ -79,16 +100,29 @@ class Publisher:
                 following = await asyncio.to_thread(_next, albums)
                 items, buffers = album
                 await ahead.submit(
-                    self.send_images(Key(job=job, segment=sent, final=following is None), items, buffers)
+                    self._send_images(Key(job=job, segment=sent, final=following is None), items, buffers)
                 )
                 sent += 1
                 self._on_sent(job.id, float(len(items)), sent)
                 album = following
-        await self._note(Manifest(job=job, name=names[0], state="published", segments=sent, created_s=time.time()))
+        await self._note(job, names[0], "published", sent)
         return sent
 
-    async def send_images(self, key: Key, items: Sequence[Item], buffers: Sequence[Buffer]) -> None:
-        """Send one segment of images."""
+    async def publish_image(self, job: JobRef, image: Buffer, name: str) -> None:
+        """Send one image that is in memory, as a job of its own."""
+        await self._send_images(Key(job=job, segment=0, final=True), [Item(name=name)], [image])
+        await self._note(job, name, "published", 1)
+
+    async def give_up(self, job: JobRef, error: RigflowError) -> None:
+        """The rest of a job will never come: say so where its results appear, for whoever waits for them."""
+        key = Key(job=job, segment=-1, final=True)
+        failure = Failure(key=key, stage=SPLIT, whole=True, error=str(error), at_s=time.time())
+        identity = f"{key.message_id('failure')}/{failure.at_s}"
+        await self._broker.publish(
+            self._broker.names.results(job), failure.encode(), identity, {HEADER_TYPE: "failure"}
+        )
+
+    async def _send_images(self, key: Key, items: Sequence[Item], buffers: Sequence[Buffer]) -> None:
         segment = Segment(key=key, media=MediaInfo(kind="image", name=items[0].name), items=tuple(items))
         await self._enter(key, segment.encode(buffers))
 
@@ -106,8 +140,13 @@ class Publisher:
         subject = self._broker.names.work(self._spec.name, first, self._lane)
         await self._broker.publish(subject, body, key.message_id(first))
 
-    async def _note(self, manifest: Manifest) -> None:
-        await self._broker.put(self._broker.names.jobs, manifest.job.id, manifest.model_dump_json().encode())
+    async def _note(
+        self, job: JobRef, name: str, state: Literal["publishing", "published"] = "publishing", segments: int = 0
+    ) -> None:
+        manifest = Manifest(
+            job=job, name=name, state=state, segments=segments, created_s=time.time(), hosted=self._hosted
+        )
+        await self._broker.put(self._broker.names.jobs, job.id, manifest.model_dump_json().encode())
 
 
 class _Ahead:

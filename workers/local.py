@@ -17,7 +17,7 @@ from pipelines.topology import apply_topology
 
 from engines.media.source import media_kind
 from pipelines.collect import Collector
-from pipelines.publish import Publisher, job_id
+from pipelines.publish import Publisher, job_id, unfinished
 from schemas.errors import ModelError, OutputError, PipelineError, RigflowError
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
@@ -176,6 +176,8 @@ async def run_jobs(
         spec = await register(broker, settings, spec, models)
         publisher = Publisher(broker, spec, settings.space, lane, screen.sent)
         outcomes = plan_jobs(publisher, spec, inputs, out)
+        for outcome in outcomes:
+            outcome.job = await unfinished(broker, outcome.job)
         screen.planned(outcomes)
         collector = Collector(broker, spec, screen.part)
         await collector.open({outcome.job: outcome.target for outcome in outcomes})

@@ -62,7 +62,7 @@ class VideoFile:
         self._output: OutputContainer | None = None
         self._tracks: list[SoundTrack] = []
         if self._shift:
-            notes.append(f"begins {-self._clock.time_base * media.origin} s before 0: moved to begin at 0")
+            notes.append(f"begins {-self._clock.seconds(0):.3f} s before 0: moved to begin at 0")
 
     @classmethod
     def create(cls, target: Path, media: MediaInfo) -> Self:
@@ -138,16 +138,17 @@ class VideoFile:
 
     def _start(self) -> None:
         """Writes the head, now that a picture and the sound (if any) are there, and all that waited for it."""
-        base = self._clock.time_base
+        base = self._timeline.time_base
         with ExitStack() as inputs:
             picture = inputs.enter_context(av.open(io.BytesIO(self._template), format="h264"))
             sound = inputs.enter_context(_open_sound(*self._sound[0])) if self._sound else None
             rates = [stream.codec_context.sample_rate for stream in sound.streams.audio] if sound else []
+            suffix = self._file.path.suffix[1:]
             self._output = av.open(
-                self._file.file, "w", format=_CONTAINERS[self._file.path.suffix[1:]], options=_options(base, rates)
+                self._file.file, "w", format=_CONTAINERS[suffix], options=_options(suffix, base, rates)
             )
             stream = self._output.add_stream_from_template(picture.streams.video[0], opaque=True)
-            stream.time_base = base
+            stream.time_base = self._timeline.time_base
             for source in sound.streams.audio if sound else ():
                 track = self._output.add_stream_from_template(source, opaque=True)
                 self._tracks.append(SoundTrack(track, source.codec_context.frame_size))
@@ -164,7 +165,7 @@ class VideoFile:
         stream = self._output.streams.video[0]
         for timed in packets:
             packet = av.Packet(data.read(timed.size))
-            packet.stream, packet.time_base = stream, self._clock.time_base
+            packet.stream, packet.time_base = stream, self._timeline.time_base
             packet.pts, packet.dts, packet.duration = timed.pts, timed.dts, self._timeline.step
             packet.is_keyframe = timed.key
             self._output.mux(packet)
@@ -181,26 +182,45 @@ class VideoFile:
 
 
 class _Timeline:
-    """Times of the whole file: strictly rising pts, and the dts that go with them."""
+    """Times of the whole file, in units of `time_base`: strictly rising pts, and the dts that go with them.
+
+    `step` is how long a picture lasts by the source's frame rate, `bent` whether pts had to be moved to rise.
+    """
 
     def __init__(self, media: MediaInfo) -> None:
+        self.time_base = media.clock.time_base
         rate = Fraction(*media.frame_rate) or Fraction(25)
-        self.step = max(1, round(1 / (rate * media.clock.time_base)))
+        self.step = max(1, round(1 / (rate * self.time_base)))
         self.bent = False
+        self._scale = 1
         self._late: deque[int] = deque()
         self._last = -1
 
     def extend(self, pts: list[int]) -> tuple[list[int], list[int]]:
         """`(pts, dts)` of the next pictures: pts in order of showing, dts in order of decoding."""
+        if not self._late:
+            self._begin(pts[0])
         shown = []
         for time in pts:
-            self.bent |= time <= self._last
-            self._last = max(time, self._last + 1)
+            scaled = time * self._scale
+            self.bent |= scaled <= self._last
+            self._last = max(scaled, self._last + 1)
             shown.append(self._last)
-        if not self._late:
-            self._late.extend(shown[0] - self.step * early for early in range(REORDER, 0, -1))
         self._late.extend(shown)
         return shown, [self._late.popleft() for _ in shown]
+
+    def _begin(self, first: int) -> None:
+        """The dts of the first pictures lie before the first pts, but not before 0: mp4 would take that for its start.
+
+        Where 0 is too near for that, the file's clock runs finer than the source's.
+        """
+        if 0 < first < REORDER:
+            self._scale = REORDER
+            self.time_base /= REORDER
+            self.step *= REORDER
+        first *= self._scale
+        apart = min(self.step, first // REORDER) if first > 0 else self.step
+        self._late.extend(first - apart * early for early in range(REORDER, 0, -1))
 
 
 def _holds(suffix: str, codecs: tuple[str, ...]) -> bool:
@@ -208,8 +228,13 @@ def _holds(suffix: str, codecs: tuple[str, ...]) -> bool:
         return set(codecs) <= container.supported_codecs
 
 
-def _options(base: Fraction, rates: list[int]) -> dict[str, str]:
-    """mp4 keeps the start of each track in units of the movie's own clock: one that both clocks divide is exact."""
+def _options(suffix: str, base: Fraction, rates: list[int]) -> dict[str, str]:
+    """mp4 keeps the start of each track in units of the movie's own clock: one that both clocks divide is exact.
+
+    No container may move the times: sound often begins a little before 0.
+    """
+    if suffix == "mkv":
+        return {"avoid_negative_ts": "disabled"}
     common = lcm(base.denominator, *rates)
     return {"movie_timescale": str(common if common <= _MOST_TIMESCALE else base.denominator)}
 
