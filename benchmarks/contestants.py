@@ -32,7 +32,7 @@ from pipelines.publish import _albums
 from pipelines.registry import builtin_pipeline
 from schemas.messages import JobRef, Key, Lane, MediaInfo, Segment
 from schemas.settings import Settings
-from workers.local import Outcome, local_fleet, run_jobs
+from workers.local import Outcome, find_models, local_fleet, run_jobs
 
 SPEC = builtin_pipeline("fingerprint")
 CARD, MODEL = builtin_model("fingerprint")
@@ -144,11 +144,15 @@ def segments_of(paths: list[Path]) -> Iterator[Work]:
         with Splitter(path, SPEC.grid, SPEC.segment_s) as splitter:
             for number, piece in enumerate(splitter.pieces()):
                 key = Key(job=JOB, segment=number)
-                segment = Segment(key=key, media=splitter.media, container=piece.container, start=piece.start, end=piece.end)
+                segment = Segment(
+                    key=key, media=splitter.media, container=piece.container, start=piece.start, end=piece.end
+                )
                 yield segment, [piece.data]
 
 
-def pooled(one: Callable[[Work], Any], count: Callable[[Any], int], paths: list[Path], rounds: int) -> list[tuple[float, int]]:
+def pooled(
+    one: Callable[[Work], Any], count: Callable[[Any], int], paths: list[Path], rounds: int
+) -> list[tuple[float, int]]:
     """`one` over all segments in two processes, after a warm-up."""
     times = []
     with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -174,11 +178,12 @@ async def rigflow(paths: list[Path], rounds: int, report: dict[str, Any]) -> lis
             print(text, file=sys.stderr)
 
     times = []
+    models = find_models(SPEC, None)
     with tempfile.TemporaryDirectory() as folder:
         async with local_fleet(Settings(), 2, Quiet()) as settings:
             for number in range(2):
                 warm = workloads.looped(Path(folder) / f"warm{number}.mp4", 1)
-                await run_jobs(settings, SPEC, [warm], Path(folder), Lane.BULK, Quiet())
+                await run_jobs(settings, SPEC, models, [warm], Path(folder), Lane.BULK, Quiet())
             pids = measure.tree()
             before = measure.cpu_s(pids)
             for number in range(rounds):
@@ -187,14 +192,17 @@ async def rigflow(paths: list[Path], rounds: int, report: dict[str, Any]) -> lis
                 for path in paths:
                     path.touch()  # another time of change is another job
                 started = time.perf_counter()
-                outcomes = await run_jobs(settings, SPEC, paths, out, Lane.BULK, Quiet())
+                outcomes = await run_jobs(settings, SPEC, models, paths, out, Lane.BULK, Quiet())
                 taken = time.perf_counter() - started
                 assert all(outcome.ok for outcome in outcomes), outcomes
                 times.append((taken, sum(outcome.done.frames for outcome in outcomes if outcome.done)))
             after = measure.cpu_s(pids)
-            used = {measure.name_of(pid): after[pid] - before.get(pid, 0.0) for pid in after}
-            report["cpu_s_by_process"] = used
-            report["broker_share"] = sum(s for name, s in used.items() if "nats-server" in name) / sum(used.values())
+            used: dict[str, float] = {}
+            for pid in after:
+                role = measure.role_of(pid)
+                used[role] = used.get(role, 0.0) + (after[pid] - before.get(pid, 0.0)) / rounds
+            report["cpu_s_by_role"] = used
+            report["broker_share"] = used["broker"] / sum(used.values())
             report["rss_mb"] = measure.rss_bytes(pids) / 1e6
     return times
 
@@ -219,11 +227,13 @@ def main() -> None:
         times = pooled(chain_one, lambda outcome: outcome[0], paths, rounds)
     else:
         times = asyncio.run(rigflow(paths, rounds, report))
-    report["cpu_s"] = (sum(measure.cpu_s(measure.tree()).values()) - before) / rounds
+    if "cpu_s_by_role" in report:
+        report["cpu_s"] = sum(report["cpu_s_by_role"].values())
+    else:
+        report["cpu_s"] = (sum(measure.cpu_s(measure.tree()).values()) - before) / rounds
     report["seconds"] = [seconds for seconds, _ in times]
     report["items"] = times[0][1]
     print(json.dumps(report))
-
 
 
 if __name__ == "__main__":

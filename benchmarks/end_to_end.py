@@ -83,7 +83,11 @@ def print_workload(workload: str, rounds: list[dict[tuple[str, str], dict[str, A
         reports = [one[workload, contestant] for one in rounds]
         mine = [one[workload, "rigflow"] for one in rounds]
         ratios = [own["rate"] / other["rate"] for own, other in zip(mine, reports, strict=True)]
-        values = [1000 * median(report["seconds"]) for report in reports] if workload == "clip" else [r["rate"] for r in reports]
+        values = (
+            [1000 * median(report["seconds"]) for report in reports]
+            if workload == "clip"
+            else [r["rate"] for r in reports]
+        )
         used = median(report["cpu_s"] for report in reports)
         ratio = "" if contestant == "rigflow" else spread(ratios, 2)
         print(f"{contestant:8} {spread(values):>28} {used:8.2f} {ratio:>26}")

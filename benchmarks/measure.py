@@ -35,12 +35,13 @@ def cpu_s(pids: list[int]) -> dict[int, float]:
     return used
 
 
-def name_of(pid: int) -> str:
-    """A process's command line, shortened."""
+def role_of(pid: int) -> str:
+    """What a process is in a rigflow run: `broker`, `workers`, or `publisher` (which collects too)."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return ""
+        return "gone"
+    return "broker" if b"nats-server" in command else "workers" if b"workers.process" in command else "publisher"
 
 
 def rss_bytes(pids: list[int]) -> int:

@@ -43,7 +43,9 @@ def images(folder: Path, count: int) -> list[Path]:
             encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
             encoder.time_base = given.streams.video[0].time_base
             encoder.options = {"qscale": "4"}
-            pictures.append(b"".join(bytes(p) for p in [*encoder.encode(frame.reformat(format="yuvj420p")), *encoder.encode()]))
+            pictures.append(
+                b"".join(bytes(p) for p in [*encoder.encode(frame.reformat(format="yuvj420p")), *encoder.encode()])
+            )
     for number, path in enumerate(paths):
         path.write_bytes(pictures[number % len(pictures)])
     return paths

@@ -36,28 +36,31 @@ class Match:
 def load_descriptors(path: Path) -> Descriptors:
     """The descriptors of a result file of `fingerprint`. Raises UsageError when it is none, or has many images."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, for np.load leaves open what it cannot read
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("descriptor", "times", "names") if name in file}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
     # np.load gives an array for .npy, and ValueError, EOFError or BadZipFile for what is not its own
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is not an npz file of descriptors", _HINT) from error
-    vectors = arrays.get("descriptor")
-    if vectors is None or vectors.ndim != 2 or not ("times" in arrays or "names" in arrays):
+    vectors, names = arrays.get("descriptor"), arrays.get("names")
+    times = arrays.get("times", names)
+    if vectors is None or times is None or vectors.ndim != 2 or len(times) != len(vectors):
         raise UsageError(f"{path} has no descriptors", _HINT)
     if len(vectors) == 0:
         raise UsageError(f"{path} has no windows", "its media was too damaged to be described")
-    times = arrays.get("times")
-    if times is None and len(vectors) > 1:
-        raise UsageError(f"{path} describes {len(vectors)} images", "compare media one with one")
-    return Descriptors(vectors, np.zeros(1) if times is None else times, str(path))
+    if names is None:
+        return Descriptors(vectors, times, str(path))
+    if len(names) > 1:
+        raise UsageError(f"{path} describes {len(names)} images", "compare media one with one")
+    return Descriptors(vectors, np.zeros(1), str(path))
 
 
 def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match:
     """The shift with the highest mean cosine; of equals the least shift.
 
-    Only shifts with at least `least_overlap` of the shorter one's windows in common count. Windows that are missing
+    Only shifts with at least `least_overlap` of the most windows that any shift has in common count. Windows that are missing
     from a file (lost to damage) are left out of the mean. Raises UsageError when the two are not on one time grid.
     """
     if a.vectors.shape[1] != b.vectors.shape[1]:
@@ -67,8 +70,8 @@ def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match
     (left, left_there), (right, right_there) = _on_grid(a, steps[0]), _on_grid(b, steps[1])
     shifts = np.arange(1 - len(right), len(left))
     windows = np.rint(_correlate(left_there, right_there))
-    least = max(1.0, least_overlap * min(len(a.vectors), len(b.vectors)))
-    means = np.where(windows >= least, _correlate(left, right) / np.maximum(windows, 1), -np.inf)
+    enough = windows >= max(1.0, least_overlap * windows.max())
+    means = np.where(enough, _correlate(left, right) / np.maximum(windows, 1), -np.inf)
     best = np.flatnonzero(means >= means.max() - 1e-6)  # what the transform rounds
     pick = best[np.abs(shifts[best]).argmin()]
     offset = shifts[pick] * steps[0] + a.times[0] - b.times[0]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO
 
 from engines.outputs.format import Assembler, Format, load_format
-
 from engines.part import unpack_arrays
 from pipelines.broker import Broker
 from pipelines.order import JobOrder

@@ -60,8 +60,9 @@ class Connection:
             connection = cls(settings)
         except ValueError as error:
             raise UsageError(bad_url, "it is nats://host:port") from error
+        options = connection._options(name)
         try:
-            await connection.nc.connect(**connection._options(name))
+            await connection.nc.connect(**options)
         except nats.errors.Error as error:
             raise UsageError(bad_url, "it is nats://host:port") from error
         except BaseException:

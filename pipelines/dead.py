@@ -1,5 +1,6 @@
 """Dead letters: what failed, why, and the input that did it; to be looked at, sent again, or forgotten."""
 
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from schemas.subjects import (
 )
 
 GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_LANE, HEADER_CONTENT_TYPE)  # what a publisher said of its media
+
+HEADER_BYTES = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ async def bury(
     identity = f"{subject}/{sequence}/{key.segment}/{key.part}/failure-{failure.stage}"
     dated = failure.model_copy(update={"at_s": time.time()})
     await broker.publish(broker.names.results(key.job), dated.encode(), identity, {HEADER_TYPE: "failure"})
-    described = {HEADER_FAILURE: dated.model_dump_json(), HEADER_SUBJECT: subject}
+    described = {HEADER_FAILURE: _header(dated), HEADER_SUBJECT: subject}
     given = {name: headers[name] for name in GIVEN if name in headers}
     await broker.publish(broker.names.dead(key.job.pipeline, failure.stage), body, identity, described | given)
 
@@ -90,7 +93,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
     manifest = await find_manifest(broker, job.id)
     if manifest is not None and manifest.hosted and manifest.job == job:
         subject = broker.names.work(job.pipeline, COLLECT, job.lane)
-        await broker.publish(subject, CollectRequest(job=job).encode(), f"{again}/{COLLECT}")
+        await broker.publish(subject, CollectRequest(job=job, name=manifest.name).encode(), f"{again}/{COLLECT}")
     await drop(broker, letter)
 
 
@@ -127,6 +130,16 @@ async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
             message, _ = decode(stored.body)
             if isinstance(message, Failure) and (message.key, message.stage) == (failure.key, failure.stage):
                 yield stored.sequence
+
+
+def _header(failure: Failure) -> str:
+    """A failure as a header: ASCII, and short enough for the room that headers have beside a body."""
+    no_detail = failure.model_copy(update={"detail": ""})
+    for described in (failure, no_detail):
+        text = json.dumps(described.model_dump(mode="json"))
+        if len(text) <= HEADER_BYTES:
+            return text
+    return json.dumps(no_detail.model_copy(update={"error": failure.error[:200]}).model_dump(mode="json"))
 
 
 def _letter(stored: Stored) -> Letter:

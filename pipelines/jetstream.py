@@ -86,7 +86,11 @@ class JetStream:
 
     async def delete_message(self, stream: str, sequence: int) -> None:
         """Delete one message; nothing happens when it is gone."""
-        await self.api_unless_gone(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        try:
+            await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except ApiError:
+            if await self.message(stream, sequence) is not None:
+                raise
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Delete a consumer; nothing happens when it is gone."""

@@ -90,7 +90,7 @@ class JobOrder(Generic[E]):
     def take(self, failures: bool = True) -> E | None:
         """The next entry in order; None when it has not arrived.
 
-        Without `failures` a failure counts as not arrived: for whoever reads old results, and may yet find a better one.
+        Without `failures` a failure counts as not arrived: for whoever reads old results and may yet find better ones.
         """
         segment = self._segments.get(self._segment)
         if segment is not None and segment.sound is not None and self._part == 0:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from engines.media.split import Piece, Splitter
-
 from pipelines.broker import Broker
 from pipelines.collect import done_of
 from schemas.errors import RigflowError

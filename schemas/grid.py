@@ -45,7 +45,7 @@ class Grid:
         return range(max(0, ceil((start - clock.origin) / units)), max(0, ceil((end - clock.origin) / units)))
 
     def windows_until(self, clock: Clock, start: int, last: int) -> range:
-        """Windows whose first tick lies in `[start, last]`: those at a media's end, `last` the pts of its last frame."""
+        """Windows whose first tick lies in `[start, last]`: those at a media's end, its last frame at `last`."""
         units = self.stride * self._units_per_tick(clock)
         return range(max(0, ceil((start - clock.origin) / units)), max(0, floor((last - clock.origin) / units) + 1))
 

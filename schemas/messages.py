@@ -210,10 +210,11 @@ class Done(Message):
 
 
 class CollectRequest(Message):
-    """Asks a worker that hosts `collect` to finish a job for a publisher that has only NATS."""
+    """Asks a worker that hosts `collect` to finish a job for a publisher that has only NATS; `name` is its media's."""
 
     type: Literal["collect"] = "collect"
     job: JobRef
+    name: str = ""
 
 
 class Manifest(BaseModel):

@@ -1,10 +1,14 @@
 """Media for tests: three real clips, and generated ones of every codec and container."""
 
+import atexit
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import av
 import numpy as np
@@ -47,6 +51,12 @@ class Clip:
         odd = {k: v for k, v in vars(self).items() if v != vars(Clip())[k] and k not in ("codec", "container")}
         words = [self.codec, *(f"{k}{str(v).replace(' ', '')}" for k, v in odd.items())]
         return "-".join(words) + f".{self.container}"
+
+
+@cache
+def generated(clip: Clip) -> Path:
+    """Path of `clip` in a folder that lives as long as the tests run; made once."""
+    return make_clip(_folder(), clip)
 
 
 def make_clip(folder: Path, clip: Clip) -> Path:
@@ -114,6 +124,13 @@ def still(codec: str, size: tuple[int, int] = (48, 64), *, seed: int = 0, pixel_
     context.time_base = Fraction(1, 25)
     frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=context.pix_fmt)
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(mkdtemp(prefix="rigflow-clips-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _options(clip: Clip) -> dict[str, str]:

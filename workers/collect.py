@@ -1,20 +1,21 @@
 """The collect stage: finishes jobs for publishers that have only NATS, and publishes their files."""
 
 import asyncio
+import hashlib
 import mimetypes
+import re
 import tempfile
 from pathlib import Path
 
 from pipelines.broker import Broker
+from pipelines.collect import CollectedElsewhere, Collector, describe, publish_done
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
-
-from pipelines.collect import Collector
 from schemas.errors import RigflowError
-from schemas.messages import CollectRequest, JobRef, decode
+from schemas.messages import CollectRequest, Done, JobRef, decode
 from schemas.settings import Settings
-from schemas.subjects import HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
-from workers.keepalive import kept_alive
+from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
+from workers.keepalive import fail, kept_alive
 from workers.lease import Hop, Lease
 
 
@@ -28,35 +29,54 @@ class CollectStage:
     async def handle(self, hop: Hop, delivery: Delivery) -> None:
         """Finish the job that one message asks for; settles it."""
         lease = Lease(delivery, hop, delivery.nbytes)
+        job: JobRef | None = None
         async with kept_alive(lease, self._settings):
-            message, _ = decode(await delivery.load())
-            assert isinstance(message, CollectRequest)
             try:
-                await self._collect(message.job)
-            except RigflowError as error:
-                lease.spoil(1.0)
-                if delivery.deliveries >= self._settings.max_deliver:
-                    await lease.terminate(str(error))
+                request = await _request_of(delivery)
+                job = request.job
+                await self._collect(request)
+            except CollectedElsewhere:
+                pass  # another delivery of this message, or the publisher itself, was faster
+            except Exception as error:
+                await self._failed(lease, error, job)
             await lease.drop()
 
-    async def _collect(self, job: JobRef) -> None:
-        spec = await load_pipeline(self._broker, job.revision)
+    async def _collect(self, request: CollectRequest) -> None:
+        spec = await load_pipeline(self._broker, request.job.revision)
+        stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
         with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:
             collector = Collector(self._broker, spec, deliver=self._deliver)
-            await collector.open({job: Path(folder) / job.id})
+            await collector.open({request.job: Path(folder) / f"{stem or request.job.id}.{spec.name}"})
             try:
-                await collector.wait(job.id)
+                await collector.wait(request.job.id)
             finally:
                 await collector.close()
 
     async def _deliver(self, job: JobRef, files: list[Path]) -> None:
         """Publish a job's files as they are: a subscriber needs nothing of ours to use them."""
-        for number, path in enumerate(files):
+        for path in files:
             body = await asyncio.to_thread(path.read_bytes)
             headers = {
                 HEADER_TYPE: "file",
                 HEADER_NAME: path.name,
                 HEADER_CONTENT_TYPE: mimetypes.guess_type(path.name)[0] or "application/octet-stream",
             }
-            identity = f"{job.space}/{job.id}/{job.revision}/file-{number}"
+            digest = (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
+            identity = f"{job.space}/{job.id}/{job.revision}/file/{path.name}/{digest}"
             await self._broker.publish(self._broker.names.results(job), body, identity, headers)
+
+    async def _failed(self, lease: Lease, error: Exception, job: JobRef | None) -> None:
+        """Whoever waits for the job's Done gets one, also when nobody could collect it."""
+        failure = await fail(self._broker, lease, error, COLLECT, job)
+        if failure is not None and job is not None:
+            await publish_done(self._broker, Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),)))
+
+
+async def _request_of(delivery: Delivery) -> CollectRequest:
+    try:
+        message, _ = decode(await delivery.load())
+    except ValueError as error:
+        raise RigflowError(str(error)) from error
+    if not isinstance(message, CollectRequest):
+        raise RigflowError(f"a {message.type} has no business in front of {COLLECT}")
+    return message

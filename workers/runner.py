@@ -289,7 +289,8 @@ class Runner:
             worker=self._name,
             deliveries=task.lease.delivery.deliveries,
         )
-        await bury(self._broker, failure, await task.lease.delivery.load(), task.lease.delivery.subject)
+        source = task.lease.delivery
+        await bury(self._broker, failure, await source.load(), source.subject, source.stream_seq, source.headers)
 
     async def _reject_unread(self, lease: Lease, error: Exception) -> None:
         """A body that is no message of ours, or whose pipeline nobody knows: there is no job to tell."""

@@ -62,15 +62,18 @@ class VideoFile:
         self._output: OutputContainer | None = None
         self._tracks: list[SoundTrack] = []
         if self._shift:
-            notes.append(f"begins {-self._clock.seconds(0):.3f} s before 0: moved to begin at 0")
+            notes.append(f"begins {self._clock.seconds(0):.3f} s before 0: moved to begin at 0")
 
     @classmethod
     def create(cls, target: Path, media: MediaInfo) -> Self:
-        """Starts `<target>.mp4`, or of another suffix when mp4 cannot hold the sound."""
-        suffix = next(suffix for suffix in _CONTAINERS if suffix == "mkv" or _holds(suffix, media.sound))
-        notes = []
-        if suffix != "mp4":
-            notes.append(f"mp4 cannot hold {' and '.join(media.sound)}: written as {suffix}")
+        """Starts `<target>.mp4`; `.mov` or `.mkv` when mp4 cannot hold the sound. Raises OutputError."""
+        suffix = next((suffix for suffix in _CONTAINERS if _holds(suffix, media.sound)), None)
+        notes, codecs = [], " and ".join(media.sound)
+        if suffix is None:
+            notes.append(f"no container can hold {codecs}: the sound is left out")
+            suffix, media = "mp4", media.model_copy(update={"sound": ()})
+        elif suffix != "mp4":
+            notes.append(f"mp4 cannot hold {codecs}: written as {suffix}")
         return cls(PartFile.create(target.with_name(f"{target.name}.{suffix}")), media, notes)
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
@@ -97,6 +100,8 @@ class VideoFile:
 
     def add_sound(self, container: str, data: Buffer) -> None:
         """Writes the segment's sound. Raises OutputError, and MediaError when `data` is no such file."""
+        if not self._media.sound:
+            return  # no container can hold it
         with writing(self._file.path):
             if self._output is None:
                 self._sound.append((container, data))

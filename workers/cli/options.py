@@ -44,6 +44,11 @@ def fleet_from(file: Path | None, **given: Any) -> Settings:
     return settings if settings.nats else settings.model_copy(update={"nats": f"nats://127.0.0.1:{UP_PORT}"})
 
 
+def default_store() -> Path:
+    """Where a broker that stays keeps its work."""
+    return Path.home() / ".local" / "share" / "rigflow" / "store"
+
+
 def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
     """Turn a command's exit code, its errors and Ctrl-C into the process's end: one line on stderr, a named code."""
 

@@ -10,6 +10,7 @@ from schemas.errors import ExitCode
 from schemas.messages import Lane
 from schemas.settings import Settings
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from workers.cli.words import age, size, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,7 +59,7 @@ def show(fleet: "FleetStatus", url: str) -> None:
 
     console = Console(highlight=False)
     known = ", ".join(fleet.pipelines) or "none yet; `rigflow up` and `rigflow publish` bring them"
-    pairs = _table("", "")
+    pairs = table("", "")
     pairs.show_header = False
     for name, value in (
         ("broker", f"{url}, {size(fleet.store_bytes)} stored"),
@@ -79,12 +80,12 @@ def _queues(queues: "Sequence[QueueStatus]") -> "Table | str":
     busy = [queue for queue in queues if queue.stream.messages]
     if not busy:
         return f"[bold]queue[/]  all {len(queues)} are empty" if queues else "[bold]queue[/]  none yet"
-    table = _table("queue", "interactive", "bulk", "in flight", "again", "size", "oldest", left=1)
+    rows = table("queue", "interactive", "bulk", "in flight", "again", "size", "oldest", left=1)
     for queue in busy:
         lanes = queue.lanes.values()
         waiting = [queue.lanes[lane].waiting if lane in queue.lanes else 0 for lane in (Lane.INTERACTIVE, Lane.BULK)]
         again = sum(lane.redelivered for lane in lanes)
-        table.add_row(
+        rows.add_row(
             f"{queue.pipeline} {queue.stage}".strip(),
             *(f"{count:,}" for count in waiting),
             f"{sum(lane.in_flight for lane in lanes):,}",
@@ -92,18 +93,18 @@ def _queues(queues: "Sequence[QueueStatus]") -> "Table | str":
             size(queue.stream.nbytes),
             age(queue.stream.oldest_s),
         )
-    return table
+    return rows
 
 
 def _workers(fleet: "FleetStatus") -> "Table | str":
     """A row for each worker that spoke lately."""
     if not fleet.workers:
         return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow worker` or `rigflow up`"
-    table = _table("worker", "stages", "state", "in hand", "frames", "results", "failures", "memory", left=3)
+    rows = table("worker", "stages", "state", "in hand", "frames", "results", "failures", "memory", left=3)
     for worker in fleet.workers:
         silent_s = time.time() - worker["at_s"]
         state = f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else worker["state"]
-        table.add_row(
+        rows.add_row(
             worker["worker"],
             " ".join(worker["stages"]),
             state,
@@ -111,36 +112,4 @@ def _workers(fleet: "FleetStatus") -> "Table | str":
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
         )
-    return table
-
-
-def _table(*titles: str, left: int = 2) -> "Table":
-    """A plain table; the first `left` columns are words, the others numbers."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number < left else "right", overflow="fold")
-    return table
-
-
-def size(nbytes: float) -> str:
-    """Bytes for people: three digits and a decimal unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 999.5:
-            break
-        nbytes /= 1000
-    else:
-        unit = "TB"
-    return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.3g} {unit}"
-
-
-def age(seconds: float) -> str:
-    """A duration for people: its two largest units."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+    return rows

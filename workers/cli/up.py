@@ -1,16 +1,24 @@
 """`rigflow up`: a broker and workers on this machine, kept alive until told to stop."""
 
 import asyncio
-import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engines.devices import cores
 from schemas.errors import ExitCode
 from schemas.settings import Settings
-from workers.cli.options import UP_PORT, Credentials, NatsUrl, SettingsFile, Store, ends_well, settings_from
+from workers.cli.options import (
+    UP_PORT,
+    Credentials,
+    NatsUrl,
+    SettingsFile,
+    Store,
+    default_store,
+    ends_well,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,10 +46,10 @@ def up(
     """
     settings = settings_from(settings_file, nats=nats, store=store, port=port, credentials=credentials)
     if not settings.store:
-        settings = settings.model_copy(update={"store": str(Path.home() / ".local" / "share" / "rigflow" / "store")})
+        settings = settings.model_copy(update={"store": str(default_store())})
     if port is None and settings.port == 0:
         settings = settings.model_copy(update={"port": UP_PORT})
-    return asyncio.run(_up(settings, (os.cpu_count() or 1) if workers is None else workers))
+    return asyncio.run(_up(settings, cores() if workers is None else workers))
 
 
 async def _up(settings: Settings, workers: int) -> ExitCode:

@@ -1,0 +1,88 @@
+"""The time grid keeps its word: exact ticks, and windows that belong to one segment each, however a media is cut."""
+
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.grid import Clock, Grid, frame_at
+
+CLOCKS = st.builds(
+    Clock,
+    st.sampled_from(
+        [Fraction(1, 12800), Fraction(1, 1000), Fraction(1, 90000), Fraction(1001, 30000), Fraction(1, 25)]
+    ),
+    st.integers(-(10**6), 10**12),
+)
+GRIDS = st.builds(
+    Grid,
+    st.sampled_from([Fraction(5), Fraction(1, 3), Fraction("29.97"), Fraction(1000), Fraction(7, 2)]),
+    st.integers(1, 20),
+    st.integers(1, 20),
+)
+
+
+@given(CLOCKS, GRIDS, st.integers(0, 10**6))
+def test_a_tick_sees_what_is_not_after_it(clock: Clock, grid: Grid, tick: int) -> None:
+    assert grid.fps is not None
+    pts = grid.tick_pts(clock, tick)
+    at_s = tick / grid.fps
+    assert (pts - clock.origin) * clock.time_base <= at_s < (pts + 1 - clock.origin) * clock.time_base
+
+
+@given(CLOCKS, GRIDS, st.lists(st.integers(0, 5000), min_size=2, max_size=8, unique=True).map(sorted))
+def test_every_window_belongs_to_one_segment(clock: Clock, grid: Grid, borders: list[int]) -> None:
+    borders = [clock.origin + border for border in borders]
+    owned = [list(grid.windows_in(clock, a, b)) for a, b in pairwise(borders)]
+    assert [w for windows in owned for w in windows] == list(grid.windows_in(clock, borders[0], borders[-1]))
+
+
+@given(CLOCKS, GRIDS, st.integers(0, 5000), st.integers(1, 5000))
+def test_windows_begin_inside_their_segment(clock: Clock, grid: Grid, offset: int, length: int) -> None:
+    start, end = clock.origin + offset, clock.origin + offset + length
+    assert grid.fps is not None
+    for window in grid.windows_in(clock, start, end):
+        at = clock.origin + window * grid.stride / grid.fps / clock.time_base
+        assert start <= at < end
+
+
+@given(CLOCKS, GRIDS, st.integers(0, 5000), st.integers(0, 5000))
+def test_the_last_windows_begin_no_later_than_the_last_frame(
+    clock: Clock, grid: Grid, offset: int, length: int
+) -> None:
+    start, last = clock.origin + offset, clock.origin + offset + length
+    assert grid.fps is not None
+    until = grid.windows_until(clock, start, last)
+    begins = [clock.origin + w * grid.stride / grid.fps / clock.time_base for w in range(until.start, until.stop + 1)]
+    assert all(start <= at <= last for at in begins[:-1])
+    assert begins[-1] > last
+
+
+@given(CLOCKS, GRIDS, st.integers(0, 5000), st.integers(1, 5000))
+def test_last_pts_covers_the_last_window(clock: Clock, grid: Grid, offset: int, length: int) -> None:
+    start, end = clock.origin + offset, clock.origin + offset + length
+    last = grid.last_pts(clock, start, end)
+    assert last >= end - 1
+    for window in grid.windows_in(clock, start, end):
+        assert grid.tick_pts(clock, window * grid.stride + grid.frames - 1) <= last
+
+
+def test_every_media_has_a_window() -> None:
+    clock = Clock(Fraction(1, 25), 7)
+    assert list(Grid(Fraction(1, 60), 5, 5).windows_until(clock, 7, 7)) == [0]
+
+
+@pytest.mark.parametrize(("tick_pts", "row"), [(9, 0), (10, 0), (11, 0), (20, 1), (29, 1), (30, 2), (99, 2)])
+def test_the_due_frame_is_the_last_one_not_after_the_tick(tick_pts: int, row: int) -> None:
+    assert frame_at([10, 20, 30], tick_pts) == row
+
+
+def test_a_grid_of_frames_has_no_times() -> None:
+    with pytest.raises(ValueError, match="ticks are frames"):
+        Grid().tick_pts(Clock(Fraction(1), 0), 0)
+
+
+def test_seconds_count_from_the_first_frame() -> None:
+    assert Clock(Fraction(1, 1000), 500).seconds(2000) == 1.5

@@ -1,0 +1,224 @@
+"""Splitting and decoding piece by piece gives what one plain pass over one decoder gives, bit for bit."""
+
+import io
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import pytest
+
+from engines.media.split import Splitter
+from schemas.messages import MediaInfo
+from schemas.pipeline import PipelineSpec
+from tests.clips import Clip, generated, real_clip, still
+from tests.unit.media_passes import decoded, in_segments, joined, pieces_of, pipeline, sequential
+
+CUTTABLE = [
+    Clip(),
+    Clip(open_gop=True),
+    Clip(vfr=True, b_frames=3),
+    Clip(rotation=90),
+    Clip(size=(71, 129), pixel_format="yuv444p"),
+    Clip(pixel_format="yuv420p10le"),
+    Clip(container="mkv", open_gop=True),
+    Clip(container="mkv", vfr=True, sound="libopus"),
+    Clip(container="ts", sound="mp2"),
+    Clip(container="ts", open_gop=True),
+    Clip(container="mov", sound="aac"),
+    Clip(container="avi", b_frames=0),
+    Clip(codec="hevc"),
+    Clip(codec="hevc", open_gop=True, container="mkv"),
+    Clip(codec="hevc", open_gop=True, container="ts"),
+    Clip(codec="vp9", container="webm", size=(71, 129)),
+    Clip(codec="vp9"),
+    Clip(codec="av1"),
+    Clip(codec="av1", container="webm"),
+    Clip(codec="mpeg4", container="avi", sound="aac"),
+    Clip(codec="mpeg4", container="avi", vfr=True),
+    Clip(codec="mpeg4", open_gop=True),
+    Clip(codec="mpeg4", container="ts"),
+]
+WHOLE = [Clip(container="h264"), Clip(container="h264", b_frames=0), Clip(container="avi")]
+GRIDS = [
+    pipeline(),
+    pipeline(frames=3),
+    pipeline(fps=5, frames=5, stride=5),
+    pipeline(fps=7, frames=4, stride=2),
+    pipeline(fps=2.5, frames=1, stride=3),
+    pipeline(fps=60, frames=2, stride=1),
+]
+
+
+@pytest.mark.parametrize("clip", CUTTABLE, ids=lambda clip: clip.name)
+def test_segments_equal_one_pass(clip: Clip) -> None:
+    path = generated(clip)
+    for spec in GRIDS:
+        expected, frames = sequential(path, spec)
+        for segment_s in (0.01, 0.7, 100):
+            windows, parts = in_segments(path, spec, segment_s)
+            assert windows == expected, (spec.grid, segment_s)
+            assert sum(part.meta.frames for part in parts) == frames == clip.frames
+            assert not any(part.meta.lost for part in parts)
+    assert parts[-1].meta.key.segment == 0, "a segment longer than the media is the whole media"
+    assert len(pieces_of(path, spec, 0.01)[1]) >= 5, "a keyframe each ten frames, and a cut at each"
+
+
+@pytest.mark.parametrize("name", ["bikes", "carphone_pristine"])
+def test_segments_of_real_clips_equal_one_pass(name: str) -> None:
+    for spec in (GRIDS[1], GRIDS[2]):
+        expected, _ = sequential(real_clip(name), spec)
+        for segment_s in (0.5, 4):
+            assert in_segments(real_clip(name), spec, segment_s)[0] == expected
+
+
+@pytest.mark.parametrize("clip", WHOLE, ids=lambda clip: clip.name)
+def test_a_source_without_usable_times_goes_whole(clip: Clip) -> None:
+    path = generated(clip)
+    for spec in GRIDS:
+        windows, parts = in_segments(path, spec, 0.01)
+        expected, frames = sequential(path, spec, numbered=True)
+        assert windows == expected
+        assert sum(part.meta.frames for part in parts) == frames
+        assert pieces_of(path, spec, 0.01)[1][0].data == path.read_bytes()
+
+
+def test_times_that_start_over_are_counted_on(tmp_path: Path) -> None:
+    """Two recordings of a transport stream, one behind the other."""
+    first, second = (generated(Clip(container="ts", seed=seed)).read_bytes() for seed in (0, 1))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first + second)
+    spec = pipeline()
+    windows, parts = in_segments(path, spec, 0.01)
+    assert windows == sequential(path, spec, numbered=True)[0]
+    assert len(windows.pts) > 90
+    assert {part.meta.key.segment for part in parts} == {0}
+
+
+@pytest.mark.parametrize("shift", [7, 10, 25])
+def test_what_an_edit_list_hides_at_the_start_stays_hidden(tmp_path: Path, shift: int) -> None:
+    path = tmp_path / "edited.mp4"
+    with av.open(generated(Clip())) as source, av.open(path, "w") as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - shift * 512, packet.dts - shift * 512
+                packet.stream = copy
+                out.mux(packet)
+    for spec in GRIDS:
+        expected, frames = sequential(path, spec)
+        for segment_s in (0.01, 100):
+            windows, parts = in_segments(path, spec, segment_s)
+            assert windows == expected
+            assert sum(part.meta.frames for part in parts) == frames
+
+
+def test_pieces_tile_the_media_and_say_which_is_final() -> None:
+    _, pieces = pieces_of(generated(Clip(open_gop=True)), pipeline(fps=5, frames=5, stride=5), 0.01)
+    assert [piece.end for piece in pieces[:-1]] == [piece.start for piece in pieces[1:]]
+    assert [piece.final for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert pieces[-1].end is None
+    assert {piece.container for piece in pieces} == {"mp4"}
+
+
+def test_segments_are_as_long_as_asked() -> None:
+    media, pieces = pieces_of(real_clip("bikes"), pipeline(), 2.0)
+    borders = [media.clock.seconds(piece.start) for piece in pieces]
+    assert all(b - a >= 2.0 for a, b in pairwise(borders))
+    assert len(pieces) > 2
+
+
+def test_a_closed_gop_carries_nothing_twice() -> None:
+    path = generated(Clip(b_frames=0))
+    _, pieces = pieces_of(path, pipeline(), 0.01)
+    assert sum(_packets(piece.data, piece.container, "video") for piece in pieces) == Clip().frames
+
+
+def test_a_source_in_memory_is_the_same_as_a_file() -> None:
+    path = generated(Clip(sound="aac"))
+    assert pieces_of(path.read_bytes(), pipeline(), 0.3)[1] == pieces_of(path, pipeline(), 0.3)[1]
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(sound="aac"),
+        Clip(container="mov", sound="aac"),
+        Clip(container="mkv", vfr=True, sound="libopus"),
+        Clip(container="ts", sound="mp2"),
+        Clip(codec="mpeg4", container="avi", sound="aac"),
+    ],
+    ids=lambda clip: clip.name,
+)
+@pytest.mark.parametrize("segment_s", [0.01, 0.7, 100])
+def test_sound_travels_whole_and_on_time(clip: Clip, segment_s: float) -> None:
+    path = generated(clip)
+    media, pieces = pieces_of(path, pipeline(), segment_s)
+    with av.open(path) as container:
+        expected = [(bytes(p), p.pts * p.time_base) for p in container.demux(audio=0) if p.pts is not None]
+    found = []
+    for piece in pieces:
+        if piece.sound:
+            with av.open(io.BytesIO(piece.sound), format=piece.sound_container) as container:
+                found += [(bytes(p), p.pts * p.time_base) for p in container.demux(audio=0) if p.pts is not None]
+    assert [data for data, _ in found] == [data for data, _ in expected]
+    assert max(abs(a - b) for (_, a), (_, b) in zip(found, expected, strict=True)) < 1e-4
+    assert len(media.sound) == 1
+
+
+def test_sound_is_left_out_on_request() -> None:
+    with Splitter(generated(Clip(sound="aac")), pipeline().grid, 0.3, sound=False) as splitter:
+        assert not any(piece.sound for piece in splitter.pieces())
+
+
+def test_media_info_says_what_the_media_is() -> None:
+    clip = Clip(rotation=90, size=(70, 130), colour=(1, 1, 1, 1))
+    media, _ = pieces_of(generated(clip), pipeline(), 1)
+    expected = {"kind": "video", "codec": "h264", "width": 130, "height": 70, "rotation": 90, "frame_rate": (25, 1)}
+    colours = {"color_space": 1, "color_primaries": 1, "color_transfer": 1, "color_range": 1, "pixel_format": "yuv420p"}
+    assert media.model_dump(include={*expected, *colours}) == expected | colours
+    assert media.name == clip.name
+    assert media.duration_s == pytest.approx(clip.frames / clip.rate)
+    assert (media.origin, media.last) == (0, 49 * 512)
+
+
+def test_the_picture_is_chosen_over_cover_art(tmp_path: Path) -> None:
+    path = tmp_path / "covered.mkv"
+    with av.open(generated(Clip())) as source, av.open(path, "w") as out:
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 640, 480, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        picture = av.Packet(still("mjpeg", (480, 640)))
+        picture.stream, picture.pts, picture.dts = cover, 0, 0
+        out.mux(picture)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+    media, _ = pieces_of(path, pipeline(), 1)
+    assert (media.codec, media.width) == ("h264", 128)
+
+
+def test_a_frame_rate_over_the_clock_keeps_every_frame() -> None:
+    clip = replace(Clip(), rate=50, container="mkv")
+    spec = pipeline(fps=1000, frames=2, stride=2)
+    assert in_segments(generated(clip), spec, 0.2)[0] == sequential(generated(clip), spec)[0]
+
+
+def test_any_piece_can_be_decoded_alone() -> None:
+    spec: PipelineSpec = pipeline(frames=3)
+    media: MediaInfo
+    media, pieces = pieces_of(generated(Clip(codec="hevc", open_gop=True)), spec, 0.01)
+    everything = joined(decoded(media, pieces, spec))
+    alone = joined(decoded(media, pieces[2:3], spec))
+    at = everything.pts.index(alone.pts[0])
+    assert alone.pts == everything.pts[at : at + len(alone.pts)]
+    assert all((a == b).all() for a, b in zip(alone.seen, everything.seen[at:], strict=False))
+
+
+def _packets(data: bytes, container: str, kind: str) -> int:
+    with av.open(io.BytesIO(data), format=container) as opened:
+        return sum(1 for packet in opened.demux(**{kind: 0}) if packet.size)

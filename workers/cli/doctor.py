@@ -1,0 +1,213 @@
+"""`rigflow doctor`: what this machine can do, what is missing, and what to do about it."""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from schemas.errors import ExitCode, RigflowError
+from schemas.settings import Settings
+from workers.cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
+from workers.cli.words import size
+
+DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "png", "webp")
+ENCODERS = ("libx264", "mjpeg", "png")
+LOW_DISK, LOW_MEMORY = 2 << 30, 2 << 30
+AV_HINT = "pip install --force-reinstall av, whose wheels have them all"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `bad`: rigflow cannot run before it is mended; `note`: it runs, but a person should know."""
+
+    what: str
+    state: Literal["good", "note", "bad"]
+    found: str
+    advice: str = ""
+
+
+@ends_well
+def doctor(store: Store = None, as_json: Json = False, settings_file: SettingsFile = None) -> ExitCode:
+    """Look at this machine: what it can do, what is missing, and what to do about it.
+
+    Exit code 0 when rigflow can run here.
+
+    Example: rigflow doctor
+    """
+    settings = settings_from(settings_file, store=store)
+    findings = examine(settings)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _show(findings)
+    return ExitCode.SOME_FAILED if any(finding.state == "bad" for finding in findings) else ExitCode.OK
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; what cannot even be looked at is bad."""
+    checks: dict[str, Callable[[], Finding]] = {
+        "Python": _python,
+        "cores": _cores,
+        "memory": _memory,
+        "decoders": _decoders,
+        "encoders": _encoders,
+        "ONNX Runtime": _onnxruntime,
+        "broker": _broker,
+        "store": lambda: _disk("store", Path(settings.store or default_store())),
+        "temporary": lambda: _disk("temporary", Path(tempfile.gettempdir())),
+        "cards": _cards,
+    }
+    findings = []
+    for what, check in checks.items():
+        try:
+            findings.append(check())
+        except RigflowError as error:
+            findings.append(Finding(what, "bad", error.what, error.hint))
+        except ImportError as error:
+            findings.append(Finding(what, "bad", str(error), "install rigflow anew, in an environment of its own"))
+    return findings
+
+
+def _python() -> Finding:
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    if sys.version_info < (3, 11):
+        return Finding("Python", "bad", found, "rigflow needs 3.11 or newer")
+    return Finding("Python", "good", found)
+
+
+def _cores() -> Finding:
+    from engines.devices import cores
+
+    return Finding("cores", "good", f"{cores()}, one worker each")
+
+
+def _memory() -> Finding:
+    from engines.devices import memory_bytes
+
+    memory = memory_bytes()
+    if 0 < memory < LOW_MEMORY:
+        return Finding("memory", "note", size(memory), "start fewer workers: each takes up to 0.5 GB")
+    return Finding("memory", "good", size(memory) if memory else "unknown")
+
+
+def _decoders() -> Finding:
+    import av
+
+    missing = [name for name in DECODERS if not _opens(name, "r")]
+    about = f"PyAV {version('av')}, FFmpeg {av.ffmpeg_version_info}"
+    if missing:
+        return Finding("decoders", "note", f"{about}; cannot read {', '.join(missing)}", AV_HINT)
+    return Finding("decoders", "good", f"{about}: {', '.join(DECODERS)}")
+
+
+def _encoders() -> Finding:
+    missing = [name for name in ENCODERS if not _opens(name, "w")]
+    if missing:
+        return Finding("encoders", "note", f"cannot write {', '.join(missing)}", AV_HINT)
+    return Finding("encoders", "good", ", ".join(ENCODERS))
+
+
+def _opens(name: str, mode: Literal["r", "w"]) -> bool:
+    """Whether a codec is there and can be opened, which a name in a list does not promise."""
+    from fractions import Fraction
+
+    import av
+
+    try:
+        codec = av.CodecContext.create(name, mode)
+        if isinstance(codec, av.VideoCodecContext) and mode == "w":
+            codec.width, codec.height, codec.time_base = 64, 64, Fraction(1, 25)
+            codec.pix_fmt = {"png": "rgb24", "mjpeg": "yuvj420p"}.get(name, "yuv420p")
+        codec.open()
+    except (av.FFmpegError, ValueError):  # ValueError: no codec of this name
+        return False
+    return True
+
+
+def _onnxruntime() -> Finding:
+    import onnxruntime
+
+    providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    found = f"{onnxruntime.__version__}, runs on {', '.join(providers)}"
+    if "CPU" not in providers:
+        return Finding("ONNX Runtime", "bad", found, "pip install --force-reinstall onnxruntime")
+    return Finding("ONNX Runtime", "good", found)
+
+
+def _broker() -> Finding:
+    """Start a broker and talk to it: this needs the binary, the loopback and a folder, so it shows all three."""
+    import asyncio
+
+    from pipelines.broker import Broker
+    from pipelines.server import EmbeddedServer
+
+    async def talk(url: str) -> str:
+        broker = await Broker.connect(Settings(nats=url), name="rigflow-doctor")
+        try:
+            await broker.api("INFO")
+            return str(broker.connection.nc.connected_server_version)
+        finally:
+            await broker.close()
+
+    server = EmbeddedServer()
+    began = time.perf_counter()
+    server.start()
+    try:
+        release = asyncio.run(talk(server.url))
+    finally:
+        server.stop()
+    took_ms = 1000 * (time.perf_counter() - began)
+    return Finding("broker", "good", f"nats-server {release} with JetStream starts, answers and stops in {took_ms:.0f} ms")
+
+
+def _disk(what: str, folder: Path) -> Finding:
+    """Free space where a folder is or will be."""
+    import os
+
+    there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
+    if not os.access(there, os.W_OK):
+        return Finding(what, "bad", f"{folder}: not writable", "choose another folder with --store, or TMPDIR")
+    free = shutil.disk_usage(there).free
+    if free < LOW_DISK:
+        return Finding(what, "note", f"{folder}: {size(free)} free", "make room: a full disk stops publishing")
+    return Finding(what, "good", f"{folder}: {size(free)} free")
+
+
+def _cards() -> Finding:
+    from engines.devices import DriverError, card_files, cards
+
+    try:
+        found = cards()
+    except DriverError as error:
+        return Finding("cards", "note", f"the NVIDIA driver does not work ({error})", "see nvidia-smi and dmesg")
+    if found:
+        told = ", ".join(f"{card.name} ({size(card.memory_bytes)}, {'.'.join(map(str, card.capability))})" for card in found)
+        return Finding("cards", "note", told, "this version of rigflow computes on the CPU")
+    if card_files():
+        hint = "install the NVIDIA driver; in a container, start it with --gpus all"
+        return Finding("cards", "note", f"{len(card_files())} NVIDIA device files, but no driver that shows a card", hint)
+    return Finding("cards", "good", "no NVIDIA card; this version of rigflow computes on the CPU")
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.console import Console
+
+    from workers.cli.words import table
+
+    marks = {"good": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[bold red]missing[/]"}
+    rows = table("", "", "", left=3)
+    rows.show_header = False
+    for finding in findings:
+        advice = f"\n[yellow]{finding.advice}[/]" if finding.advice else ""
+        rows.add_row(marks[finding.state], f"[bold]{finding.what}[/]", f"{finding.found}{advice}")
+    bad = sum(finding.state == "bad" for finding in findings)
+    verdict = f"[bold red]rigflow cannot run here: {bad} to mend[/]" if bad else "[bold green]rigflow can run here[/]"
+    Console(highlight=False).print(rows, "", verdict, sep="\n")
