@@ -60,8 +60,9 @@ def load_descriptors(path: Path) -> Descriptors:
 def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match:
     """The shift with the highest mean cosine; of equals the least shift.
 
-    Only shifts with at least `least_overlap` of the most windows that any shift has in common count. Windows that are missing
-    from a file (lost to damage) are left out of the mean. Raises UsageError when the two are not on one time grid.
+    Only shifts count that have at least `least_overlap` of the most windows that any shift has in common. Windows that
+    are missing from a file (lost to damage) are left out of the mean. Raises UsageError when the two are not on one
+    time grid.
     """
     if a.vectors.shape[1] != b.vectors.shape[1]:
         lengths = f"{a.vectors.shape[1]} and {b.vectors.shape[1]}"

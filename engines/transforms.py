@@ -6,9 +6,11 @@ where it names none, BT.601 below 720 lines and BT.709 from there on, as players
 """
 
 import re
+from fractions import Fraction
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
@@ -16,7 +18,8 @@ from engines.part import Array, Part
 from schemas.pipeline import PreprocessStage
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-_BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
+_BT709, _BT601 = 1, 5
+_MATRICES = (1, 4, 5, 6, 7, 9)  # those of AVColorSpace that swscale reads YCbCr by
 _HD_LINES = 720
 _FORMATS = {"rgb": "rgb24", "gray": "gray"}
 _PLANAR = re.compile(r"yuvj?4\d\dp|gray")
@@ -29,6 +32,7 @@ class Preprocess:
     def __init__(self, stage: PreprocessStage) -> None:
         self.stage = stage
         self._reformatter = VideoReformatter()
+        self._siting = _Siting()
 
     def convert(self, frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
         """Arrays of one frame, uint8 and contiguous, turned upright by `rotation` degrees counterclockwise.
@@ -67,6 +71,8 @@ class Preprocess:
         height, width = size
         shrinks = height * width < frame.height * frame.width
         matrix = colour_matrix(frame)
+        if self.stage.layout == "rgb":
+            frame = self._siting.settled(frame)
         out = self._reformatter.reformat(
             frame,
             width=width,
@@ -81,10 +87,41 @@ class Preprocess:
         return rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
 
 
+class _Siting:
+    """Says where a frame's chroma samples lie: at the left, in the middle for JPEG.
+
+    Swscale minds what a frame says of that, containers forget it, and PyAV shows it to nobody, so that a frame that was
+    carried to another process would come out a little different. Passing a filter is the way to set it (3 us).
+    """
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, int, str] | None = None
+        self._graph = Graph()
+
+    def settled(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The same picture, not copied, with its siting set."""
+        shape = frame.width, frame.height, frame.format.name
+        if shape != self._shape:
+            self._shape, self._graph = shape, self._build(*shape)
+        self._graph.push(frame)
+        settled = self._graph.pull()
+        assert isinstance(settled, av.VideoFrame)
+        return settled
+
+    @staticmethod
+    def _build(width: int, height: int, layout: str) -> Graph:
+        graph = Graph()
+        location = "center" if layout.startswith("yuvj") else "left"
+        source = graph.add_buffer(width=width, height=height, format=layout, time_base=Fraction(1))
+        graph.link_nodes(source, graph.add("setparams", f"chroma_location={location}"), graph.add("buffersink"))
+        graph.configure()
+        return graph
+
+
 def preprocess_part(part: Part, pre: Preprocess) -> Part:
     """A part of raw frames as the part of arrays that converting while decoding would have made."""
     rows = [pre.convert(frame, rotation) for frame, rotation in unpack_frames(part)]
-    arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame()))
+    arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
     return part.with_arrays({**arrays, "index": part.arrays["index"]})
 
 
@@ -101,9 +138,9 @@ def plane_format(name: str) -> str:
 
 
 def colour_matrix(frame: av.VideoFrame) -> int:
-    """Number of the YCbCr matrix to read `frame` by, as swscale counts them."""
+    """Number of the YCbCr matrix to read `frame` by: its own, or the one that players take for its size."""
     named = int(frame.colorspace)
-    if named != _UNSPECIFIED:
+    if named in _MATRICES:
         return named
     return _BT709 if frame.height >= _HD_LINES else _BT601
 

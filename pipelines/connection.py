@@ -21,6 +21,7 @@ from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 
 CONNECT_S = 2.0
+HANDSHAKES = 8  # a server that refuses us hangs up at once, and its reason may not reach us each time
 REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
 PING_S, PINGS_LOST = 5, 2  # a peer that is silent for 15 s is gone
 RECONNECT_S = 0.1
@@ -35,6 +36,10 @@ class NoResponders(Exception):
     """Nobody at the broker takes this subject; while a broker recovers, that may be about to change."""
 
 
+class _HungUp(Exception):
+    """The server ended the handshake, and its reason was lost with the connection."""
+
+
 class Connection:
     """A connection that comes back for ever. Made by `Connection.open`, ended by `close`."""
 
@@ -43,7 +48,8 @@ class Connection:
         self.settings = settings
         self._where = ", ".join(_without_secrets(url) for url in settings.nats.split(","))
         self._attempts_left = len(settings.nats.split(","))
-        self._open = False
+        self.losses = 0  # how often the connection broke
+        self._handshaking = True
         self._connected = asyncio.Event()
         self._last_error = ""
         self._inbox = ""
@@ -55,23 +61,35 @@ class Connection:
     @classmethod
     async def open(cls, settings: Settings, name: str) -> "Connection":
         """Connect to `settings.nats`. Raises BrokerError at once when it is away or refuses us, UsageError."""
-        bad_url = f"{settings.nats}: not a URL of a broker"
+        for _ in range(HANDSHAKES):
+            try:
+                connection = cls(settings)
+            except ValueError as error:
+                raise UsageError(f"{settings.nats}: not a URL of a broker", "it is nats://host:port") from error
+            if await connection._handshake(name):
+                return connection
+        raise BrokerError(f"the broker at {connection._where} hangs up on us", "check the URL and `--credentials`")
+
+    async def _handshake(self, name: str) -> bool:
+        """Whether we are connected; False when the server hung up before we could read why."""
+        options = self._options(name)
         try:
-            connection = cls(settings)
-        except ValueError as error:
-            raise UsageError(bad_url, "it is nats://host:port") from error
-        options = connection._options(name)
-        try:
-            await connection.nc.connect(**options)
+            await self.nc.connect(**options)
         except nats.errors.Error as error:
-            raise UsageError(bad_url, "it is nats://host:port") from error
+            raise UsageError(f"{self._where}: not a URL of a broker", "it is nats://host:port") from error
+        except _HungUp:
+            await self.close()
+            return False
         except BaseException:
-            await connection.nc.close()
+            await self.close()
             raise
-        await connection._on_connect()
-        connection._inbox = connection.nc.new_inbox()
-        await connection.nc.subscribe(f"{connection._inbox}.*", cb=connection._on_answer, pending_bytes_limit=0)
-        return connection
+        if not self.connected:
+            await self.close()
+            return False
+        await self._on_connect()
+        self._inbox = self.nc.new_inbox()
+        await self.nc.subscribe(f"{self._inbox}.*", cb=self._on_answer, pending_bytes_limit=0)
+        return True
 
     def _options(self, name: str) -> dict[str, Any]:
         return {
@@ -96,6 +114,11 @@ class Connection:
         return bool(self.nc.is_connected)
 
     @property
+    def closed(self) -> bool:
+        """Whether it is over for good: closed by us, or shut out by the broker."""
+        return bool(self.nc.is_closed)
+
+    @property
     def max_payload(self) -> int:
         """Most bytes of a message, headers included, that the server takes."""
         return int(self.nc.max_payload)
@@ -103,7 +126,7 @@ class Connection:
     async def wait_connected(self) -> None:
         """Until the broker is there. Raises BrokerError when it has shut us out for good."""
         await self._connected.wait()
-        if self.nc.is_closed:
+        if self.closed:
             raise BrokerError(f"the connection to {self._where} is closed ({self._last_error or 'by us'})")
 
     def when_reconnected(self, call: Callable[[], None]) -> Callable[[], None]:
@@ -158,7 +181,7 @@ class Connection:
             if drain_s and self.connected:
                 async with asyncio.timeout(drain_s):
                     await subscription.drain()  # type: ignore[no-untyped-call]
-            elif not self.nc.is_closed:
+            elif not self.closed:
                 await subscription.unsubscribe()
 
     def unique(self) -> str:
@@ -167,6 +190,7 @@ class Connection:
 
     async def close(self) -> None:
         """Flush and disconnect."""
+        self._handshaking = False
         await self.nc.close()
 
     async def _on_answer(self, message: Msg) -> None:
@@ -175,7 +199,7 @@ class Connection:
             asked[1].put_nowait(message)
 
     async def _on_connect(self) -> None:
-        first, self._open = not self._open, True
+        first, self._handshaking = self._handshaking, False
         self._connected.set()
         unsettled, self._unsettled = self._unsettled, []
         for reply, verdict in unsettled:
@@ -185,20 +209,26 @@ class Connection:
                 call()
 
     async def _on_disconnect(self) -> None:
-        if self.nc.is_closed:
+        if self.closed:
             self._connected.set()  # whoever waits learns that it is over
         else:
             self._connected.clear()
+        self.losses += 1
         for _, answers in self._asked.values():
             answers.put_nowait(Away("the connection broke"))
 
     async def _on_error(self, error: Exception) -> None:
         """What nats-py reports: fatal while we connect for the first time, a note later."""
         self._last_error = _reason(error)
-        if not self._open:
+        if self._handshaking:
+            if isinstance(error, ConnectionResetError | BrokenPipeError):
+                raise _HungUp
             self._attempts_left -= 1
             if self._attempts_left <= 0:
                 raise self._refusal(error)
+        elif not isinstance(error, nats.errors.Error | OSError | TimeoutError):
+            # a callback of ours failed
+            asyncio.get_running_loop().call_exception_handler({"message": self._last_error, "exception": error})
         elif "permissions violation" in self._last_error:
             denied = BrokerError(f"the broker forbids this ({self._last_error})", "use credentials that may")
             for subject, answers in self._asked.values():

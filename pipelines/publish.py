@@ -90,7 +90,8 @@ class Publisher:
 
     async def publish_images(self, job: JobRef, paths: Sequence[Path], names: Sequence[str]) -> int:
         """Send images, many to a segment, as one job; the number of segments."""
-        await self._note(job, names[0])
+        name = names[0] if len(names) == 1 else "images"
+        await self._note(job, name)
         sent = 0
         async with _Ahead(AHEAD) as ahead:
             albums = _albums(paths, names)
@@ -104,7 +105,7 @@ class Publisher:
                 sent += 1
                 self._on_sent(job.id, float(len(items)), sent)
                 album = following
-        await self._note(job, names[0], "published", sent)
+        await self._note(job, name, "published", sent)
         return sent
 
     async def publish_image(self, job: JobRef, image: Buffer, name: str) -> None:

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pipelines.broker import Broker
-from pipelines.connection import STATUS, Away, NoResponders, headers_of
+from pipelines.connection import STATUS, Away, Connection, NoResponders, headers_of
 from schemas.errors import BrokerError
 from schemas.subjects import HEADER_BLOB
 
@@ -55,7 +55,7 @@ class Delivery:
         self.settled = False
         self._blob = self.headers.get(HEADER_BLOB, "")
         self._body: bytes | None = None if self._blob else message.data
-        self.nbytes = int(message.data) if self._blob else len(message.data)
+        self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
 
     async def load(self) -> bytes:
         """The body; a claim check is fetched, once. Raises StoreError when what it stands for is gone."""
@@ -87,17 +87,19 @@ class Delivery:
         if self._broker.connection.connected:
             await self._broker.connection.settle(self._reply, b"+WPI")
 
-    async def _settle(self, verdict: bytes) -> None:
+    def _mark_settled(self) -> None:
         assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
         self.settled = True
+
+    async def _settle(self, verdict: bytes) -> None:
+        self._mark_settled()
         await self._broker.connection.settle(self._reply, verdict)
 
     async def _settle_with_blob(self, verdict: bytes) -> None:
         if not self._blob:
             await self._settle(verdict)
             return
-        assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
-        self.settled = True
+        self._mark_settled()
         try:
             await self._broker.connection.request(self._reply, verdict)
         except (Away, NoResponders):
@@ -128,7 +130,7 @@ class Pull:
         self._last_seq = 0
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._changed = asyncio.Event()
-        self._broken = False
+        self._losses = broker.connection.losses
         self._refused = False
         self._closed = False
         self._asking: list[asyncio.Task[None]] = []
@@ -147,7 +149,7 @@ class Pull:
         nc = self._broker.connection.nc
         self._inbox = nc.new_inbox()
         self._subscription = await nc.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0)
-        self._forget = self._broker.connection.when_reconnected(self._on_reconnect)
+        self._forget = self._broker.connection.when_reconnected(self._changed.set)
         self._asking = [asyncio.create_task(self._ask())]
         self._feeding = [asyncio.create_task(self._feed())]
 
@@ -191,10 +193,6 @@ class Pull:
         else:
             self._arrived.put_nowait(delivery)
 
-    def _on_reconnect(self) -> None:
-        self._broken = True
-        self._changed.set()
-
     async def _feed(self) -> None:
         while (delivery := await self._arrived.get()) is not None:
             try:
@@ -204,17 +202,18 @@ class Pull:
 
     async def _ask(self) -> None:
         """Keep as many requests standing at the server as messages are wanted."""
+        connection = self._broker.connection
         while True:
             self._changed.clear()
             try:
-                if self._broken:
-                    await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
-                    self._expiries.clear()
-                    self._broken = False
-                await self._ask_for_wanted()
+                if self._losses != connection.losses:
+                    await self._start_over(connection)
+                await self._ask_for_wanted(connection)
             except Away:
                 pass  # the reconnect wakes us
             except BrokerError as error:
+                if connection.closed:
+                    return  # whoever publishes, reads or reports learns of it
                 _tell(f"asking {self._stream} for messages failed", error)
                 self._refused = True
                 self._changed.set()
@@ -225,7 +224,15 @@ class Pull:
                 self._refused = False
                 await asyncio.sleep(REFUSED_S)
 
-    async def _ask_for_wanted(self) -> None:
+    async def _start_over(self, connection: Connection) -> None:
+        """The connection broke: the server forgot our requests, and a reader lost what was on its way."""
+        await connection.wait_connected()
+        losses = connection.losses
+        await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
+        self._expiries.clear()
+        self._losses = losses
+
+    async def _ask_for_wanted(self, connection: Connection) -> None:
         """One request a message, so that every answer, a message or a status, ends exactly one request."""
         now_s = asyncio.get_running_loop().time()
         while self._expiries and self._expiries[0] + LATE_S <= now_s:
@@ -233,7 +240,7 @@ class Pull:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         while len(self._expiries) < self._wanted:
             self._expiries.append(now_s + EXPIRES_S)
-            await self._broker.connection.send(subject, _NEXT, self._inbox)
+            await connection.send(subject, _NEXT, self._inbox)
 
     def _until_late_s(self) -> float | None:
         """Seconds until the oldest standing request counts as lost."""

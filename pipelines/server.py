@@ -106,7 +106,7 @@ class EmbeddedServer:
     def stop(self) -> None:
         """End the server and unlock its store; a temporary store is removed."""
         if self.alive:
-            self._end(signal.SIGTERM)
+            self._end(signal.SIGKILL if self._temporary else signal.SIGTERM)  # no flush of what is removed next
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -68,8 +68,11 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     )
     streams = {info["config"]["name"]: info for info in listed}
     queues = await asyncio.gather(
-        *(_queue(broker, pipeline, stage, streams[name]) for pipeline, stage, name in await _hops(broker, pipelines)
-          if name in streams)
+        *(
+            _queue(broker, pipeline, stage, streams[name])
+            for pipeline, stage, name in await _hops(broker, pipelines)
+            if name in streams
+        )
     )
     return FleetStatus(
         store_bytes=account["storage"],

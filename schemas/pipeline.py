@@ -195,23 +195,40 @@ def parse_pipeline(text: str, source: str) -> PipelineSpec:
     except tomllib.TOMLDecodeError as error:
         raise PipelineError(f"{source}: not TOML, {error}", "see docs/pipelines.md for an example") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [part for part in first["loc"] if part not in _ORDER]
+        raise _pipeline_errors(error, text, source)[0] from error
+
+
+def check_pipeline(text: str, source: str) -> list[PipelineError]:
+    """Everything that is wrong with the text of a pipeline file, each with line and field; nothing when it is fine."""
+    try:
+        PipelineSpec.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        return _pipeline_errors(error, text, source)
+    except tomllib.TOMLDecodeError as error:
+        return [PipelineError(f"{source}: not TOML, {error}", "see docs/pipelines.md for an example")]
+    return []
+
+
+def _pipeline_errors(error: ValidationError, text: str, source: str) -> list[PipelineError]:
+    found = []
+    for detail in error.errors():
+        path = [part for part in detail["loc"] if part not in _ORDER]
         field = ".".join(str(part) for part in path) or "the file"
-        line = _line_of(text, path)
-        reason = first["msg"].removeprefix("Value error, ")
-        raise PipelineError(f"{source}, line {line}, {field}", reason) from error
+        reason = detail["msg"].removeprefix("Value error, ")
+        found.append(PipelineError(f"{source}, line {_line_of(text, path)}, {field}", reason))
+    return found
 
 
 def _line_of(text: str, path: list[str | int]) -> int:
     """1-based line of the field at `path` in TOML `text`; the table's line when the field is missing."""
     lines = text.splitlines()
-    start = 0
+    start, end = 0, len(lines)
     if len(path) > 1 and path[0] == "stage" and isinstance(path[1], int):
         heads = [number for number, line in enumerate(lines) if re.match(r"\s*\[\[\s*stage\s*\]\]", line)]
-        start = heads[path[1]] if path[1] < len(heads) else 0
+        if path[1] < len(heads):
+            start, end = heads[path[1]], (*heads, len(lines))[path[1] + 1]
     for part in path:
         pattern = re.compile(rf"^\s*\[*\s*\"?{re.escape(str(part))}\"?\s*[\]=.]")
-        hit = next((n for n in range(start, len(lines)) if isinstance(part, str) and pattern.match(lines[n])), None)
+        hit = next((n for n in range(start, end) if isinstance(part, str) and pattern.match(lines[n])), None)
         start = start if hit is None else hit
     return start + 1

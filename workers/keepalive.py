@@ -23,9 +23,9 @@ async def kept_alive(lease: Lease, settings: Settings) -> AsyncIterator[None]:
     """
 
     async def renew() -> None:
-        while True:
-            await asyncio.sleep(settings.ack_wait_s / 3)
+        while not lease.settled:
             await lease.delivery.progress()
+            await asyncio.sleep(settings.ack_wait_s / 3)
 
     renewing = asyncio.create_task(renew())
     try:

@@ -185,7 +185,7 @@ async def run_jobs(
             turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
             async with asyncio.TaskGroup() as jobs:
                 for outcome in outcomes:
-                    jobs.create_task(_run_job(publisher, collector, outcome, turn))
+                    jobs.create_task(run_job(publisher, collector, outcome, turn))
         except* RigflowError as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -197,7 +197,7 @@ async def run_jobs(
 
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path], out: Path) -> list[Outcome]:
     """One job a video; all images together are one."""
-    kinds = {path: _kind(path) for path in inputs}
+    kinds = {path: kind_of(path) for path in inputs}
     names = _target_names(inputs, spec.name)
     outcomes = [
         Outcome(path.name, publisher.ref(job_id(spec, [path])), out / names[path], [path])
@@ -213,7 +213,7 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path], 
     return outcomes
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """What a file is to be sent as; what cannot be read goes as video, and fails there with its own message."""
     try:
         return media_kind(path)
@@ -236,7 +236,7 @@ def _target_names(inputs: Sequence[Path], pipeline: str) -> Mapping[Path, str]:
     return result
 
 
-async def _run_job(publisher: Publisher, collector: Collector, outcome: Outcome, turn: asyncio.Semaphore) -> None:
+async def run_job(publisher: Publisher, collector: Collector, outcome: Outcome, turn: asyncio.Semaphore) -> None:
     """Publish and await one job; its error is its own (law 5), unless nothing could go on."""
     started = time.monotonic()
     try:

@@ -270,38 +270,42 @@ class Runner:
             task.lease.spoil(delay_s=0.5 * task.lease.delivery.deliveries)
         else:
             self.counts["failures"] += 1
-            await self._bury(task, error)
+            message, _ = decode(await task.lease.delivery.load())
+            await self._bury(task.lease, task.stage, message, task.part, error)
         await self._drop(task.lease)
 
-    async def _bury(self, task: Task, error: Exception) -> None:
+    async def _bury(self, lease: Lease, stage: str, message: object, part: Part | None, error: Exception) -> None:
         """Publish the failure as the piece's result, and the input as a dead letter."""
-        message, _ = decode(await task.lease.delivery.load())
-        key = task.part.meta.key if task.part is not None else _key_of(message)
         start_s, end_s = _span_s(message)
         failure = Failure(
-            key=key,
-            stage=task.stage,
-            whole=task.part is None,
+            key=_key_of(message) if part is None else part.meta.key,
+            stage=stage,
+            whole=part is None and isinstance(message, Segment),
             error=str(error) or type(error).__name__,
             detail="" if isinstance(error, RigflowError) else "".join(traceback.format_exception(error))[-1500:],
             start_s=start_s,
             end_s=end_s,
             worker=self._name,
-            deliveries=task.lease.delivery.deliveries,
+            deliveries=lease.delivery.deliveries,
         )
-        source = task.lease.delivery
+        source = lease.delivery
         await bury(self._broker, failure, await source.load(), source.subject, source.stream_seq, source.headers)
 
     async def _reject_unread(self, lease: Lease, error: Exception) -> None:
-        """A body that is no message of ours, or whose pipeline nobody knows: there is no job to tell."""
+        """A message that cannot become a task: its pipeline or model is not to be had, or it is no message of ours."""
         disposition = error.disposition if isinstance(error, RigflowError) else Disposition.REJECT
         if disposition is Disposition.RETRY and lease.delivery.deliveries < self._settings.max_deliver:
             lease.spoil(delay_s=1.0)
             await self._drop(lease)
             return
         self.counts["failures"] += 1
-        await lease.terminate(str(error))
-        self._forget(lease)
+        try:
+            message, _ = decode(await lease.delivery.load())
+            await self._bury(lease, lease.hop.stage, message, None, error)
+            await self._drop(lease)
+        except (RigflowError, ValueError):  # there is no job to tell
+            await lease.terminate(str(error))
+            self._forget(lease)
 
     # leases
 
@@ -331,8 +335,9 @@ def _rows(part: Part) -> int:
 def _key_of(message: object) -> Key:
     if isinstance(message, Segment):
         return message.key
-    assert isinstance(message, PartMessage)
-    return message.meta.key
+    if isinstance(message, PartMessage):
+        return message.meta.key
+    raise RigflowError("a message without a place in a job")
 
 
 def _span_s(message: object) -> tuple[float, float]:

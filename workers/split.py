@@ -4,6 +4,7 @@ import re
 
 from engines.media.source import media_kind
 from pipelines.broker import Broker
+from pipelines.collect import done_of
 from pipelines.publish import Publisher
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
@@ -32,6 +33,9 @@ class SplitStage:
                 spec = await load_pipeline(self._broker, hop.pipeline)
                 publisher = Publisher(self._broker, spec, _space_of(delivery), _lane_of(delivery), hosted=True)
                 job = publisher.ref(_id_of(delivery))
+                if await done_of(self._broker, job) is not None:
+                    await lease.drop()  # sent twice is done once
+                    return
                 name = _name_of(delivery) or job.id
                 await self._ask_for_collect(CollectRequest(job=job, name=name), delivery)
                 await _publish(publisher, spec, job, await delivery.load(), name)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from math import prod
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class _Source:
         """Shape of one row."""
         return (*(() if self.index is None else self.index.shape[1:]), *self.array.shape[1:])
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return prod(self.row) * self.array.itemsize
+
     def __len__(self) -> int:
         return len(self.array if self.index is None else self.index)
 
@@ -69,20 +75,26 @@ class _Work:
     inputs: Mapping[str, _Source]
     rows: int
     replaces: str = ""
-    pieces: list[dict[str, Array]] = field(default_factory=list)
+    made: dict[str, Array] = field(default_factory=dict)
 
     @property
     def signature(self) -> tuple[object, ...]:
         """Only work of equal signature shares a batch."""
         return tuple((name, source.array.dtype, source.row) for name, source in sorted(self.inputs.items()))
 
-    def answer(self) -> dict[str, Array]:
-        """The arrays that the part gets for this."""
-        if len(self.pieces) == 1:
-            arrays = self.pieces[0]
-        else:
-            arrays = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in self.pieces[0]}
-        return {self.replaces or name: array for name, array in arrays.items()}
+    def put(self, start: int, outputs: Mapping[str, Array]) -> None:
+        """Take the answers of the rows from `start` on."""
+        for output, array in outputs.items():
+            name = self.replaces or output
+            if name not in self.made:
+                whole = len(array) == self.rows
+                self.made[name] = array if whole else np.empty((self.rows, *array.shape[1:]), array.dtype)
+                if whole:
+                    continue
+            if self.made[name].shape[1:] != array.shape[1:]:
+                shapes = f"{list(self.made[name].shape[1:])} and {list(array.shape[1:])}"
+                raise ModelError(f"output `{output}` changes its shape between batches: {shapes}", "give it one shape")
+            self.made[name][start : start + len(array)] = array
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +112,8 @@ def infer_parts(stage: InferStage, session: Session, parts: Sequence[Part]) -> l
     An input `x` reads the array `stage.reads.get(x, x)`. Of arrays with a row a frame (`pixels`, `plane0` ...) it gets
     `array[index]`, a row a window `[W, T, ...]`, when the model has one dimension more; the windows' single frames
     `[W, ...]` when they have one (T = 1); and the frames as they are otherwise. Batches hold at most
-    `stage.max_batch` rows. A part keeps `stage.keeps`, the outputs, and nothing else. Raises DeviceLost.
+    `stage.max_batch` rows and `session.batch_bytes` of input. A part keeps `stage.keeps`, the outputs, and nothing
+    else. Raises DeviceLost.
     """
     failed: dict[int, RigflowError] = {}
     works: list[_Work] = []
@@ -109,16 +122,15 @@ def infer_parts(stage: InferStage, session: Session, parts: Sequence[Part]) -> l
             works += _bind(stage, session, number, part)
         except ModelError as error:
             failed[number] = error
-    fixed = any(tensor.shape[:1] == (1,) for tensor in session.spec.inputs)  # exported for one row at a time
-    for batch in _batches(works, 1 if fixed else stage.max_batch):
+    for batch in _batches(works, stage, session):
         _run(session, batch, failed)
-    made: list[dict[str, Array]] = [
+    arrays: list[dict[str, Array]] = [
         {name: part.arrays[name] for name in stage.keeps if name in part.arrays} for part in parts
     ]
     for work in works:
         if work.part not in failed:
-            made[work.part] |= work.answer()
-    return [failed.get(number) or part.with_arrays(made[number]) for number, part in enumerate(parts)]
+            arrays[work.part] |= work.made
+    return [failed.get(number) or part.with_arrays(arrays[number]) for number, part in enumerate(parts)]
 
 
 def _bind(stage: InferStage, session: Session, number: int, part: Part) -> list[_Work]:
@@ -168,18 +180,18 @@ def _work(session: Session, number: int, inputs: Mapping[str, _Source], replaces
         raise ModelError(f"model `{session.spec.name}` got inputs of different lengths: {counts}")
     work = _Work(number, inputs, next(iter(rows.values())), replaces)
     if not work.rows:
-        work.pieces.append(_nothing(session, work))
+        work.put(0, _nothing(session, work))
     return work
 
 
-def _batches(works: Sequence[_Work], max_batch: int) -> Iterator[list[_Span]]:
-    """Spans of equal signature, in order, together at most `max_batch` rows."""
+def _batches(works: Sequence[_Work], stage: InferStage, session: Session) -> Iterator[list[_Span]]:
+    """Spans of equal signature, in order, together as many rows as stage, session and model take at once."""
     groups: dict[tuple[object, ...], list[_Work]] = {}
     for work in works:
         groups.setdefault(work.signature, []).append(work)
     for group in groups.values():
         batch: list[_Span] = []
-        room = max_batch
+        room = limit = _most_rows(group[0], stage, session)
         for work in group:
             start = 0
             while start < work.rows:
@@ -189,9 +201,16 @@ def _batches(works: Sequence[_Work], max_batch: int) -> Iterator[list[_Span]]:
                 start = stop
                 if room == 0:
                     yield batch
-                    batch, room = [], max_batch
+                    batch, room = [], limit
         if batch:
             yield batch
+
+
+def _most_rows(work: _Work, stage: InferStage, session: Session) -> int:
+    if any(tensor.shape[:1] == (1,) for tensor in session.spec.inputs):  # exported for one row at a time
+        return 1
+    row_bytes = sum(source.row_bytes for source in work.inputs.values())
+    return max(1, min(stage.max_batch, session.batch_bytes // max(1, row_bytes)))
 
 
 def _run(session: Session, batch: Sequence[_Span], failed: dict[int, RigflowError]) -> None:
@@ -211,7 +230,10 @@ def _run(session: Session, batch: Sequence[_Span], failed: dict[int, RigflowErro
     row = 0
     for span in batch:
         rows = span.stop - span.start
-        span.work.pieces.append({name: array[row : row + rows] for name, array in outputs.items()})
+        try:
+            span.work.put(span.start, {name: array[row : row + rows] for name, array in outputs.items()})
+        except ModelError as error:
+            failed[span.work.part] = error
         row += rows
 
 

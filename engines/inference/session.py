@@ -16,6 +16,11 @@ class Session(Protocol):
         """The card of the model that runs here."""
         ...
 
+    @property
+    def batch_bytes(self) -> int:
+        """Most bytes of input worth giving to one run: beyond, a batch costs memory and is no faster."""
+        ...
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of one batch. The arrays belong to the caller, on both sides.
 

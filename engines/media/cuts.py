@@ -7,6 +7,7 @@ pictures lead the next keyframe (they come after it and are shown before it: ope
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -92,8 +93,9 @@ def _borders(pts: Times, keys: npt.NDArray[np.bool_], clock: Clock, segment_s: f
     safe = np.flatnonzero(keys[1:] & (pts[1:] > before)) + 1
     borders: list[int] = []
     latest = clock.origin
+    least = max(1, ceil(Fraction(str(segment_s)) / clock.time_base))
     for candidate in safe:
-        if (int(pts[candidate]) - latest) * clock.time_base >= segment_s and pts[candidate] > clock.origin:
+        if int(pts[candidate]) - latest >= least:
             borders.append(int(candidate))
             latest = int(pts[candidate])
     return borders

@@ -240,5 +240,5 @@ def _part(
         lost=tally.lost if last else 0,
         notes=tuple(tally.notes) if last else (),
     )
-    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame(), 0))
+    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame("video"), 0))
     return Part(meta, {**arrays, "index": piece.index})

@@ -5,6 +5,7 @@ A frame travels as the bytes of its planes, `frame0` ... `frame3`, without the p
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import av
 import numpy as np
@@ -61,9 +62,9 @@ def no_frames(example: dict[str, Array]) -> dict[str, Array]:
     return {name: np.empty((0, *array.shape), array.dtype) for name, array in example.items()}
 
 
-def blank_frame() -> av.VideoFrame:
-    """Any frame at all: converting it tells the shapes that a part without frames needs."""
-    return av.VideoFrame(16, 16, "yuv420p")
+def blank_frame(kind: Literal["video", "image"]) -> av.VideoFrame:
+    """Any frame of that kind of media: converting it tells the shapes that a part without frames needs."""
+    return av.VideoFrame(16, 16, "rgb24" if kind == "image" else "yuv420p")
 
 
 def _join(arrays: list[Array]) -> Array:

@@ -53,7 +53,7 @@ def decode_images(segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpe
             item, row = _outcome(image, planes, convert)
             items.append(item)
             rows += [row] if row is not None else []
-        arrays = stack_frames(rows) if rows else no_frames(convert(_plain(blank_frame(), planes), 0))
+        arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame("image"), 0))
         index = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], spec.grid.frames, axis=1)
         meta = PartMeta(
             key=segment.key.model_copy(update={"part": number, "last": number == len(groups) - 1}),

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 
 from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
+from engines.media.keyframes import starts_afresh
 from engines.media.source import Source, open_media, picture_stream
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.grid import Grid
@@ -125,6 +126,7 @@ class _Reader:
         """What was read of the sound before `end` (in pts of the picture) and not dealt out yet; None: to the end."""
         while end is None and self._read():
             self._picture.clear()
+            self._held_bytes = 0
         border = None if end is None else end * time_base(self._stream)
         taken: list[Timed] = []
         kept: deque[Timed] = deque()
@@ -159,17 +161,18 @@ def _survey(container: InputContainer, stream: VideoStream, label: str) -> tuple
     keys: list[bool] = []
     shown: list[bool] = []
     first: av.VideoFrame | None = None
+    decoder = stream.codec_context
     for packet in container.demux(stream):
         first = first or _first_frame(stream, packet)
         if packet.size:
             times.append(packet.pts)
-            keys.append(packet.is_keyframe)
+            keys.append(packet.is_keyframe and starts_afresh(decoder.name, decoder.extradata, memoryview(packet)))
             shown.append(not packet.is_discard)
     if "mp4" in container.format.name and len(times) < len(stream.index_entries):
         missing = len(stream.index_entries) - len(times)
         raise MediaError(f"{label} is truncated: {missing} of {len(stream.index_entries)} frames are missing", _AGAIN)
     if first is None:
-        raise MediaError(f"{label}: no frame of its {stream.codec_context.name} video can be decoded", _AGAIN)
+        raise MediaError(f"{label}: no frame of its {decoder.name} video can be decoded", _AGAIN)
     known = None not in times and not _in_decoding_order(container, stream)
     pts = np.array(times, np.int64) if known else None
     return Packets(pts, np.array(keys, bool), np.array(shown, bool), time_base(stream)), first

@@ -1,14 +1,13 @@
 """Joins encoded parts and the source's sound into one file, by copying packets, as they come.
 
-The picture keeps the source's pts exactly. Times of decoding (dts) are made anew over the whole file: the sorted pts,
-late by x264's reorder depth, so that no part needs to know its neighbours.
+The picture keeps the source's pts exactly, see engines.outputs.timeline; sound lies where it was, see .sound.
 """
 
 import io
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from fractions import Fraction
+from itertools import pairwise
 from math import lcm
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -20,12 +19,12 @@ from av.error import FFmpegError
 
 from engines.outputs.files import PartFile, writing
 from engines.outputs.sound import SoundTrack
+from engines.outputs.timeline import Timeline
 from engines.part import Array
 from schemas.errors import MediaError
 from schemas.messages import MediaInfo, PartMeta
 from schemas.wire import Buffer
 
-REORDER = 2  # pictures by which x264 can be late: num_reorder_frames with a B-pyramid; no preset has more
 _CONTAINERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}  # suffix -> format, the best first
 _HELD_IN_MEMORY = 8 << 20
 _MOST_TIMESCALE = (1 << 31) - 1
@@ -36,6 +35,7 @@ class _Packet(NamedTuple):
 
     pts: int
     dts: int
+    duration: int
     key: bool
     size: int
 
@@ -53,7 +53,7 @@ class VideoFile:
         self._clock = media.clock
         # mp4 drops what is before 0, so a media that begins there is moved, sound and all
         self._shift = max(0, -media.origin)
-        self._timeline = _Timeline(media)
+        self._timeline = Timeline(media)
         self._waiting = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY, dir=str(file.path.parent))  # noqa: SIM115
         self._packets: list[_Packet] = []
         self._sound: list[tuple[str, Buffer]] = []
@@ -86,7 +86,7 @@ class VideoFile:
             self._template, self._header = header + data, header
         if header != self._header:
             # each change of the picture's size brings its own parameter sets, in front of its first packet
-            self.notes.append(f"the picture changes size at {self._clock.seconds(meta.pts[0]):.3f} s")
+            self._note_once("the picture changes size", meta)
             self._header, data = header, header + data
             packets[0] = packets[0]._replace(size=packets[0].size + len(header))
         with writing(self._file.path):
@@ -111,9 +111,11 @@ class VideoFile:
                 self._copy_sound(container, data)
 
     def close(self) -> list[Path]:
-        """Finishes the file. Raises MediaError when no picture came."""
+        """Finishes the file; there is none when no picture came."""
         if not self._template:
-            raise MediaError(f"nothing to write to {self._file.path}", "no picture came out of the job")
+            self.notes.append("no picture came out of the job: no file")
+            self.abort()
+            return []
         with writing(self._file.path):
             if self._output is None:
                 self._start()
@@ -133,13 +135,18 @@ class VideoFile:
         """The part's packets with their times in the whole file, in decode order."""
         pts, dts = self._timeline.extend([pts + self._shift for pts in meta.pts])
         if self._timeline.bent:
-            self._timeline.bent = False
-            self.notes.append(f"times do not rise at {self._clock.seconds(meta.pts[0]):.3f} s: moved by the least")
-        order, key, sizes = (arrays[name].tolist() for name in ("order", "key", "sizes"))
-        return [
-            _Packet(pts[which], late, bool(is_key), size)
-            for which, late, is_key, size in zip(order, dts, key, sizes, strict=True)
-        ]
+            self._note_once("times do not rise and were moved by the least", meta)
+        order, keys, sizes = (arrays[name].tolist() for name in ("order", "key", "sizes"))
+        packets = []
+        for which, key, size, (late, after) in zip(order, keys, sizes, pairwise(dts), strict=True):
+            # FFmpeg reads no packet after a key one whose pts and distance in dts reach the file's end: move the end
+            duration = max(self._timeline.step, after - late + 1) if key else self._timeline.step
+            packets.append(_Packet(pts[which], late, duration, bool(key), size))
+        return packets
+
+    def _note_once(self, what: str, meta: PartMeta) -> None:
+        if not any(note.startswith(what) for note in self.notes):
+            self.notes.append(f"{what}, first at {self._clock.seconds(meta.pts[0]):.3f} s")
 
     def _start(self) -> None:
         """Writes the head, now that a picture and the sound (if any) are there, and all that waited for it."""
@@ -153,7 +160,7 @@ class VideoFile:
                 self._file.file, "w", format=_CONTAINERS[suffix], options=_options(suffix, base, rates)
             )
             stream = self._output.add_stream_from_template(picture.streams.video[0], opaque=True)
-            stream.time_base = self._timeline.time_base
+            stream.time_base = base
             for source in sound.streams.audio if sound else ():
                 track = self._output.add_stream_from_template(source, opaque=True)
                 self._tracks.append(SoundTrack(track, source.codec_context.frame_size))
@@ -171,7 +178,7 @@ class VideoFile:
         for timed in packets:
             packet = av.Packet(data.read(timed.size))
             packet.stream, packet.time_base = stream, self._timeline.time_base
-            packet.pts, packet.dts, packet.duration = timed.pts, timed.dts, self._timeline.step
+            packet.pts, packet.dts, packet.duration = timed.pts, timed.dts, timed.duration
             packet.is_keyframe = timed.key
             self._output.mux(packet)
 
@@ -186,49 +193,9 @@ class VideoFile:
                     self._output.mux(packet)
 
 
-class _Timeline:
-    """Times of the whole file, in units of `time_base`: strictly rising pts, and the dts that go with them.
-
-    `step` is how long a picture lasts by the source's frame rate, `bent` whether pts had to be moved to rise.
-    """
-
-    def __init__(self, media: MediaInfo) -> None:
-        self.time_base = media.clock.time_base
-        rate = Fraction(*media.frame_rate) or Fraction(25)
-        self.step = max(1, round(1 / (rate * self.time_base)))
-        self.bent = False
-        self._scale = 1
-        self._late: deque[int] = deque()
-        self._last = -1
-
-    def extend(self, pts: list[int]) -> tuple[list[int], list[int]]:
-        """`(pts, dts)` of the next pictures: pts in order of showing, dts in order of decoding."""
-        if not self._late:
-            self._begin(pts[0])
-        shown = []
-        for time in pts:
-            scaled = time * self._scale
-            self.bent |= scaled <= self._last
-            self._last = max(scaled, self._last + 1)
-            shown.append(self._last)
-        self._late.extend(shown)
-        return shown, [self._late.popleft() for _ in shown]
-
-    def _begin(self, first: int) -> None:
-        """The dts of the first pictures lie before the first pts, but not before 0: mp4 would take that for its start.
-
-        Where 0 is too near for that, the file's clock runs finer than the source's.
-        """
-        if 0 < first < REORDER:
-            self._scale = REORDER
-            self.time_base /= REORDER
-            self.step *= REORDER
-        first *= self._scale
-        apart = min(self.step, first // REORDER) if first > 0 else self.step
-        self._late.extend(first - apart * early for early in range(REORDER, 0, -1))
-
-
 def _holds(suffix: str, codecs: tuple[str, ...]) -> bool:
+    if suffix == "mp4" and any(codec.startswith("pcm_") for codec in codecs):
+        return False  # only with a channel layout, which many sources do not tell, and only for few players
     with av.open(io.BytesIO(), "w", format=_CONTAINERS[suffix]) as container:
         return set(codecs) <= container.supported_codecs
 

@@ -58,9 +58,10 @@ def chooser() -> OnnxRuntimeSession:
 class Counting:
     """A real session that remembers how many rows each run had."""
 
-    def __init__(self, session: OnnxRuntimeSession) -> None:
+    def __init__(self, session: OnnxRuntimeSession, batch_bytes: int = 1 << 20) -> None:
         self.inner = session
         self.spec = session.spec
+        self.batch_bytes = batch_bytes
         self.rows: list[int] = []
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -192,6 +193,15 @@ def test_a_model_exported_for_one_row_gets_one_row_at_a_time(stage: InferStage) 
     assert session.rows == [1, 1, 1]
 
 
+def test_a_batch_is_bounded_in_bytes_and_has_at_least_one_row(stage: InferStage) -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (7, 10, 10), dtype=np.uint8)
+    for batch_bytes, rows in ((50, [1] * 7), (250, [2, 2, 2, 1]), (10_000, [4, 3])):
+        session = Counting(wider(), batch_bytes)
+        y = good(infer_parts(stage, session, [part_of(0, x=planes)])[0]).arrays["y"]
+        np.testing.assert_array_equal(y, np.concatenate([planes, planes], 2))
+        assert session.rows == rows
+
+
 def two_inputs() -> OnnxRuntimeSession:
     graph = Graph()
     graph.op("Add", "a", "b", result="y")
@@ -227,6 +237,19 @@ def test_says_what_does_not_fit(
     (outcome,) = infer_parts(stage.model_copy(update=change), session(), [part_of(0, **arrays)])
     assert isinstance(outcome, ModelError)
     assert words in str(outcome)
+
+
+def test_an_output_whose_shape_depends_on_the_pixels_is_an_error_of_that_part(stage: InferStage) -> None:
+    graph = Graph()  # as many columns as the batch's largest number says
+    count = graph.op("ReduceMax", "x", keepdims=0)
+    columns = graph.op("Range", np.int64(0), count, np.int64(1))
+    graph.op("Add", graph.op("Unsqueeze", "x", np.array([1])), columns, result="y")
+    session = session_of(graph, [tensor("x", "int64", "N")], [tensor("y", "int64", "N", "K")])
+    parts = [part_of(0, x=np.full(4, 3)), part_of(1, x=np.array([1, 1, 1, 2, 5])), part_of(2, x=np.full(3, 5))]
+    outcomes = infer_parts(stage, session, parts)
+    assert good(outcomes[0]).arrays["y"].shape == (4, 3)
+    assert "output `y` changes its shape between batches: [2] and [5]" in str(outcomes[1])
+    assert good(outcomes[2]).arrays["y"].shape == (3, 5)
 
 
 def test_no_parts_no_answers(stage: InferStage) -> None:

@@ -11,7 +11,7 @@ import pytest
 from engines.media.split import Splitter
 from schemas.messages import MediaInfo
 from schemas.pipeline import PipelineSpec
-from tests.clips import Clip, generated, real_clip, still
+from tests.clips import Clip, generated, pictures, real_clip, still
 from tests.unit.media_passes import decoded, in_segments, joined, pieces_of, pipeline, sequential
 
 CUTTABLE = [
@@ -112,6 +112,22 @@ def test_what_an_edit_list_hides_at_the_start_stays_hidden(tmp_path: Path, shift
             windows, parts = in_segments(path, spec, segment_s)
             assert windows == expected
             assert sum(part.meta.frames for part in parts) == frames
+
+
+@pytest.mark.parametrize("container", ["mp4", "ts"])
+def test_no_cut_where_a_picture_only_begins_to_recover(tmp_path: Path, container: str) -> None:
+    """Periodic intra refresh: what is marked as a keyframe is none that a decoder could start at."""
+    path = tmp_path / f"refreshed.{container}"
+    clip = Clip(frames=40)
+    with av.open(path, "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"x264-params": "intra-refresh=1:keyint=12:bframes=0"})
+        video.height, video.width = clip.size
+        for picture in pictures(clip):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")))
+        out.mux(video.encode(None))
+    windows, parts = in_segments(path, pipeline(), 0.01)
+    assert windows == sequential(path, pipeline())[0]
+    assert {part.meta.key.segment for part in parts} == {0}
 
 
 def test_pieces_tile_the_media_and_say_which_is_final() -> None:

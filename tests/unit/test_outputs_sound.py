@@ -31,9 +31,12 @@ def source(codec: str, rate: int, container: str, seconds: int, tracks: int = 1)
         for number, stream in enumerate(streams):
             wave = np.sin(np.arange(rate * seconds) * (0.03 + number / 50)) * 8000
             samples = np.repeat(wave.astype(np.int16), 2)[None]
-            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
-            frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-            output.mux([*stream.encode(frame), *stream.encode(None)])
+            for start in range(0, rate * seconds, rate // 10):
+                piece = np.ascontiguousarray(samples[:, 2 * start : 2 * (start + rate // 10)])
+                frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="stereo")
+                frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
     return file.getvalue()
 
 
@@ -129,7 +132,7 @@ def test_all_tracks_come_along(tmp_path: Path) -> None:
     assert packets(path, 0) != packets(path, 1)
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("pcm_s16le", ".mov"), ("wavpack", ".mkv")])
+@pytest.mark.parametrize(("codec", "suffix"), [("pcm_s16le", ".mov"), ("pcm_u8", ".mov"), ("wavpack", ".mkv")])
 def test_sound_that_mp4_cannot_hold(tmp_path: Path, codec: str, suffix: str) -> None:
     data = source(codec, RATE, "matroska", 3)
     path, notes = run(tmp_path / "a", media_with(codec), data, "matroska")

@@ -1,19 +1,23 @@
 """`rigflow doctor`: what this machine can do, what is missing, and what to do about it."""
 
+import asyncio
+import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import ExitCode, RigflowError
-from schemas.settings import Settings
 from workers.cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from workers.cli.words import size
+from workers.cli.words import size, table
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "png", "webp")
 ENCODERS = ("libx264", "mjpeg", "png")
@@ -33,9 +37,9 @@ class Finding:
 
 @ends_well
 def doctor(store: Store = None, as_json: Json = False, settings_file: SettingsFile = None) -> ExitCode:
-    """Look at this machine: what it can do, what is missing, and what to do about it.
+    """Say what this machine can do, and what is missing.
 
-    Exit code 0 when rigflow can run here.
+    And what to do about it. Exit code 0 when rigflow can run here.
 
     Example: rigflow doctor
     """
@@ -51,7 +55,7 @@ def doctor(store: Store = None, as_json: Json = False, settings_file: SettingsFi
     return ExitCode.SOME_FAILED if any(finding.state == "bad" for finding in findings) else ExitCode.OK
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: "Settings") -> list[Finding]:
     """Look at everything; what cannot even be looked at is bad."""
     checks: dict[str, Callable[[], Finding]] = {
         "Python": _python,
@@ -77,10 +81,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _python() -> Finding:
-    found = ".".join(str(part) for part in sys.version_info[:3])
-    if sys.version_info < (3, 11):
-        return Finding("Python", "bad", found, "rigflow needs 3.11 or newer")
-    return Finding("Python", "good", found)
+    return Finding("Python", "good", ".".join(str(part) for part in sys.version_info[:3]))
 
 
 def _cores() -> Finding:
@@ -102,7 +103,7 @@ def _decoders() -> Finding:
     import av
 
     missing = [name for name in DECODERS if not _opens(name, "r")]
-    about = f"PyAV {version('av')}, FFmpeg {av.ffmpeg_version_info}"
+    about = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
     if missing:
         return Finding("decoders", "note", f"{about}; cannot read {', '.join(missing)}", AV_HINT)
     return Finding("decoders", "good", f"{about}: {', '.join(DECODERS)}")
@@ -117,8 +118,6 @@ def _encoders() -> Finding:
 
 def _opens(name: str, mode: Literal["r", "w"]) -> bool:
     """Whether a codec is there and can be opened, which a name in a list does not promise."""
-    from fractions import Fraction
-
     import av
 
     try:
@@ -144,16 +143,15 @@ def _onnxruntime() -> Finding:
 
 def _broker() -> Finding:
     """Start a broker and talk to it: this needs the binary, the loopback and a folder, so it shows all three."""
-    import asyncio
-
     from pipelines.broker import Broker
     from pipelines.server import EmbeddedServer
+    from schemas.settings import Settings
 
     async def talk(url: str) -> str:
         broker = await Broker.connect(Settings(nats=url), name="rigflow-doctor")
         try:
             await broker.api("INFO")
-            return str(broker.connection.nc.connected_server_version)
+            return str(broker.connection.nc.connected_server_version).strip("<>").removeprefix("nats server v")
         finally:
             await broker.close()
 
@@ -165,13 +163,13 @@ def _broker() -> Finding:
     finally:
         server.stop()
     took_ms = 1000 * (time.perf_counter() - began)
-    return Finding("broker", "good", f"nats-server {release} with JetStream starts, answers and stops in {took_ms:.0f} ms")
+    return Finding(
+        "broker", "good", f"nats-server {release} with JetStream starts, answers and stops in {took_ms:.0f} ms"
+    )
 
 
 def _disk(what: str, folder: Path) -> Finding:
     """Free space where a folder is or will be."""
-    import os
-
     there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
     if not os.access(there, os.W_OK):
         return Finding(what, "bad", f"{folder}: not writable", "choose another folder with --store, or TMPDIR")
@@ -189,18 +187,20 @@ def _cards() -> Finding:
     except DriverError as error:
         return Finding("cards", "note", f"the NVIDIA driver does not work ({error})", "see nvidia-smi and dmesg")
     if found:
-        told = ", ".join(f"{card.name} ({size(card.memory_bytes)}, {'.'.join(map(str, card.capability))})" for card in found)
+        told = ", ".join(
+            f"{card.name} ({size(card.memory_bytes)}, {'.'.join(map(str, card.capability))})" for card in found
+        )
         return Finding("cards", "note", told, "this version of rigflow computes on the CPU")
     if card_files():
         hint = "install the NVIDIA driver; in a container, start it with --gpus all"
-        return Finding("cards", "note", f"{len(card_files())} NVIDIA device files, but no driver that shows a card", hint)
+        return Finding(
+            "cards", "note", f"{len(card_files())} NVIDIA device files, but no driver that shows a card", hint
+        )
     return Finding("cards", "good", "no NVIDIA card; this version of rigflow computes on the CPU")
 
 
 def _show(findings: list[Finding]) -> None:
     from rich.console import Console
-
-    from workers.cli.words import table
 
     marks = {"good": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[bold red]missing[/]"}
     rows = table("", "", "", left=3)

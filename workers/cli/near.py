@@ -16,7 +16,7 @@ def near(
     b: Annotated[Path, typer.Argument(help="Another one.", metavar="B")],
     as_json: Json = False,
 ) -> ExitCode:
-    """Compare two fingerprints: how alike the media are, and how they are shifted in time.
+    """Compare two fingerprints: similarity and offset in time.
 
     The similarity is the mean cosine of their descriptors at the best shift: over 0.95 is the same film encoded
     anew, under 0.8 another one.
@@ -37,6 +37,6 @@ def near(
 def describe_offset(offset_s: float, a: str, b: str) -> str:
     """The shift in words: what B shows at t, A shows at t + offset."""
     if abs(offset_s) < 0.0005:
-        return f"none: both start with the same picture"
+        return "none, both begin with the same picture"
     first, second = (a, b) if offset_s > 0 else (b, a)
     return f"{offset_s:+.3f} s: {second} begins {abs(offset_s):.3f} s into {first}"

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
 
 import typer
 
 from schemas.errors import ExitCode, RigflowError
-from schemas.settings import Settings, load_settings
+
+if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
+    from schemas.settings import Settings
 
 P = ParamSpec("P")
 
@@ -33,12 +35,14 @@ SettingsFile: TypeAlias = Annotated[
 ]
 
 
-def settings_from(file: Path | None, **given: Any) -> Settings:
+def settings_from(file: Path | None, **given: Any) -> "Settings":
     """The settings of this command: what was given, over the environment, over the file, over the defaults."""
+    from schemas.settings import load_settings
+
     return load_settings(given, os.environ, file)
 
 
-def fleet_from(file: Path | None, **given: Any) -> Settings:
+def fleet_from(file: Path | None, **given: Any) -> "Settings":
     """`settings_from` for commands that speak to a fleet: without a URL, the one `rigflow up` started here."""
     settings = settings_from(file, **given)
     return settings if settings.nats else settings.model_copy(update={"nats": f"nats://127.0.0.1:{UP_PORT}"})

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import ExitCode, OutputError, UsageError
-from schemas.messages import Lane
-from schemas.pipeline import PipelineSpec
-from schemas.settings import Settings
 from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
 
-if TYPE_CHECKING:  # what does the work is imported when there is work: `rigflow --help` answers at once
+if TYPE_CHECKING:
+    from schemas.messages import Lane
+    from schemas.pipeline import PipelineSpec
+    from schemas.settings import Settings
     from workers.cli.screen import Progress
     from workers.local import Models, Outcome
 
@@ -30,7 +30,7 @@ def run(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Run PIPELINE over files, and write the results beside each other into one folder.
+    """Run PIPELINE over files; the results go into one folder.
 
     Without --nats a broker and workers are started here for the time of the run.
 
@@ -38,6 +38,7 @@ def run(
     """
     from rich.console import Console
 
+    from schemas.messages import Lane
     from workers.cli.screen import Progress, summary
     from workers.local import find_models, find_pipeline
 
@@ -59,13 +60,13 @@ def run(
 
 
 async def _run(
-    settings: Settings,
-    spec: PipelineSpec,
+    settings: "Settings",
+    spec: "PipelineSpec",
     models: "Models",
     inputs: list[Path],
     out: Path,
     workers: int,
-    lane: Lane,
+    lane: "Lane",
     screen: "Progress",
 ) -> "list[Outcome]":
     from workers.local import local_fleet, run_jobs

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from schemas.errors import ExitCode
-from schemas.messages import Lane
-from schemas.settings import Settings
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from workers.cli.words import age, size, table
 
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipelines.status import FleetStatus, QueueStatus
+    from schemas.settings import Settings
 
 SILENT_S = 6.0  # three reports missed: its process hangs, or its machine is gone
 
@@ -42,7 +41,7 @@ def status(
     return ExitCode.OK
 
 
-async def _ask(settings: Settings) -> "FleetStatus":
+async def _ask(settings: "Settings") -> "FleetStatus":
     from pipelines.broker import Broker
     from pipelines.status import fleet_status
 
@@ -77,6 +76,8 @@ def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
 
 def _queues(queues: "Sequence[QueueStatus]") -> "Table | str":
     """A row for each queue that holds something."""
+    from schemas.messages import Lane
+
     busy = [queue for queue in queues if queue.stream.messages]
     if not busy:
         return f"[bold]queue[/]  all {len(queues)} are empty" if queues else "[bold]queue[/]  none yet"
@@ -100,13 +101,17 @@ def _workers(fleet: "FleetStatus") -> "Table | str":
     """A row for each worker that spoke lately."""
     if not fleet.workers:
         return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow worker` or `rigflow up`"
+    from rich.markup import escape
+
+    from workers.process import ALL_STAGES
+
     rows = table("worker", "stages", "state", "in hand", "frames", "results", "failures", "memory", left=3)
     for worker in fleet.workers:
         silent_s = time.time() - worker["at_s"]
         state = f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else worker["state"]
         rows.add_row(
-            worker["worker"],
-            " ".join(worker["stages"]),
+            escape(worker["worker"]),
+            "all" if tuple(worker["stages"]) == ALL_STAGES else escape(" ".join(worker["stages"])),
             state,
             *(f"{worker[count]:,}" for count in ("in_hand", "frames", "results")),
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engines.devices import cores
 from schemas.errors import ExitCode
-from schemas.settings import Settings
 from workers.cli.options import (
     UP_PORT,
     Credentials,
@@ -22,6 +20,8 @@ from workers.cli.options import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from schemas.settings import Settings
 
 DRAIN_S = 25.0  # workers take 20 s at most to finish what they hold
 
@@ -37,13 +37,16 @@ def up(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Start a broker and workers on this machine, and keep them running until Ctrl-C or SIGTERM.
+    """Keep a broker and workers running on this machine.
 
-    The broker serves this machine only and keeps its work in --store, over restarts too. With --nats the workers
-    join that broker instead. At the end workers finish what they hold; a second Ctrl-C has them hand it back.
+    Until Ctrl-C or SIGTERM; what dies is started again. The broker serves this machine only and keeps its work in
+    --store, over restarts too. With --nats the workers join that broker instead. At the end workers finish what
+    they hold; a second Ctrl-C has them hand it back.
 
     Example: rigflow up --workers 4
     """
+    from engines.devices import cores
+
     settings = settings_from(settings_file, nats=nats, store=store, port=port, credentials=credentials)
     if not settings.store:
         settings = settings.model_copy(update={"store": str(default_store())})
@@ -52,7 +55,7 @@ def up(
     return asyncio.run(_up(settings, cores() if workers is None else workers))
 
 
-async def _up(settings: Settings, workers: int) -> ExitCode:
+async def _up(settings: "Settings", workers: int) -> ExitCode:
     from rich.console import Console
 
     from workers.cli.screen import Progress
@@ -88,18 +91,16 @@ class _Told:
         self.first.set()
 
 
-def _greet(console: "Console", fleet: Settings, settings: Settings, workers: int, pipelines: list[str]) -> None:
+def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers: int, pipelines: list[str]) -> None:
     """Where everything is, and what to do next."""
-    kept = "" if settings.nats else f", work kept in {settings.store}"
+    kept = "" if settings.nats else f", its work kept in {settings.store}"
     console.print(f"[bold green]rigflow is up[/] on [bold]{fleet.nats}[/]{kept}")
-    console.print(f"{workers} workers, pipelines {', '.join(pipelines)}\n")
+    console.print(f"{workers} workers, pipelines {', '.join(pipelines)}\n\nIn another terminal:")
     here = "" if fleet.nats.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {fleet.nats}"
-    url = fleet.nats
-    console.print("From another terminal:")
     for command, why in (
-        (f"rigflow run {pipelines[0]} clip.mp4 --nats {url}", "results beside you"),
+        (f"rigflow run {pipelines[0]} clip.mp4 --nats {fleet.nats}", "work done here, results where you are"),
         (f"rigflow publish {pipelines[0]} clip.mp4{here}", "leave work here and go"),
         (f"rigflow status{here}", "queues and workers"),
     ):
-        console.print(f"  {command}  [dim]{why}[/]")
+        console.print(f"  {command}  [dim]# {why}[/]")
     console.print("\nCtrl-C stops it.")

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from schemas.errors import ExitCode, UsageError
-from schemas.pipeline import TOKEN
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 
 
@@ -39,6 +38,8 @@ def worker(
 
 def parse_stages(text: str) -> tuple[str, ...]:
     """Stages from what was given with commas, each once. Raises UsageError for what cannot be a stage."""
+    from schemas.pipeline import TOKEN
+
     stages = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for stage in stages:
         if not re.match(TOKEN, stage):

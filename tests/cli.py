@@ -1,0 +1,86 @@
+"""The command line for tests: run to its end, or beside the test until it is stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+COMMAND = (sys.executable, "-m", "workers.cli")
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings that would change what a test sees, and as wide as a person's window."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RIGFLOW_")}
+    return kept | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def rigflow(*arguments: str | Path, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:
+    """`rigflow ARGUMENTS` run to its end; `extra` goes into its environment."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env=environment() | extra,
+        check=False,
+    )
+
+
+class Running:
+    """`rigflow ARGUMENTS` while it runs; killed at the end of the block if it still does."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._arguments = [str(argument) for argument in arguments]
+        self._said: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            [*COMMAND, *self._arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=environment(),
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self._said.extend(iter(self.process.stdout.readline, ""))
+
+    @property
+    def said(self) -> str:
+        """What it printed until now."""
+        return "".join(self._said)
+
+    def until(self, text: str, timeout_s: float = 20.0) -> str:
+        """Wait until it printed `text`; all that it printed."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.said:
+            assert self.process.poll() is None, f"ended with {self.process.returncode} and said: {self.said}"
+            assert time.monotonic() < deadline, f"not within {timeout_s} s: {text!r} in {self.said}"
+            time.sleep(0.02)
+        return self.said
+
+    def end(self, number: signal.Signals, timeout_s: float = 20.0) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout_s)

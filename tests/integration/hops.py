@@ -1,0 +1,79 @@
+"""A broker with one small pipeline's streams, and a pull that notes what it gets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from pipelines.broker import Broker
+from pipelines.pull import Delivery, Pull
+from pipelines.topology import apply_topology
+from schemas.messages import Lane
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+
+MIB = 1 << 20
+SPEC = PipelineSpec.model_validate(
+    {
+        "name": "p",
+        "stage": [{"kind": "decode"}, {"kind": "preprocess", "layout": "planes"}, {"kind": "encode", "format": "npz"}],
+    }
+)
+
+
+@asynccontextmanager
+async def a_broker(settings: Settings) -> AsyncIterator[Broker]:
+    """A connected broker that has the streams of `SPEC`."""
+    broker = await Broker.connect(settings)
+    try:
+        await apply_topology(broker, settings, [SPEC])
+        yield broker
+    finally:
+        await broker.close()
+
+
+@asynccontextmanager
+async def a_pull(broker: Broker, requests: int = 0, lane: Lane = Lane.BULK) -> AsyncIterator["Taken"]:
+    """A pull on the decode hop."""
+    taken = Taken()
+    pull = taken.pull = Pull(broker, broker.names.work_stream("p", "decode"), lane.value, taken.take)
+    await pull.open()
+    pull.request(requests)
+    try:
+        yield taken
+    finally:
+        await pull.close()
+
+
+class Taken:
+    """What a pull delivered."""
+
+    pull: Pull
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+
+    async def take(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [delivery._body or b"" for delivery in self.deliveries]
+
+    async def until(self, count: int, within_s: float = 10.0) -> None:
+        await eventually(lambda: len(self.deliveries) >= count, within_s)
+        assert len(self.deliveries) == count
+
+
+async def eventually(holds: Callable[[], bool | Awaitable[bool]], within_s: float = 10.0) -> None:
+    """Wait until `holds`, which may be async, is true."""
+    async with asyncio.timeout(within_s):
+        while not (await held if isinstance(held := holds(), Awaitable) else held):  # noqa: ASYNC110, no event of ours
+            await asyncio.sleep(0.002)
+
+
+def hop(broker: Broker, lane: Lane = Lane.BULK) -> str:
+    return broker.names.work("p", "decode", lane)
+
+
+async def waiting_in_hop(broker: Broker) -> int:
+    return int((await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'decode')}"))["state"]["messages"])

@@ -1,0 +1,99 @@
+"""Brokers that are away, that refuse us, and that forbid what we ask."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nkeys
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.server import EmbeddedServer
+from schemas.errors import BrokerError, ExitCode, UsageError
+from schemas.settings import Settings
+from tests.integration.hops import a_broker, hop
+
+
+@pytest.mark.parametrize("url", ["nats://127.0.0.1:1", "nats://user:secret@127.0.0.1:1,127.0.0.1:2"])
+async def test_a_broker_that_is_away_is_an_error_at_once(url: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(BrokerError, match=r"no broker at nats://127\.0\.0\.1:1") as caught:
+        await Broker.connect(Settings(nats=url))
+    assert time.monotonic() - started < 2.0
+    assert caught.value.exit_code is ExitCode.BROKER
+    assert "Connection refused" in caught.value.what
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[x", "nats://host:port"])
+async def test_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(UsageError, match="not a URL of a broker"):
+        await Broker.connect(Settings(nats=url))
+
+
+@asynccontextmanager
+async def a_guarded_server(folder: Path, users: str) -> AsyncIterator[str]:
+    """A nats-server with an authorization of its own."""
+    server = GuardedServer(folder, users)
+    await asyncio.to_thread(server.start)
+    try:
+        yield server.url
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+class GuardedServer(EmbeddedServer):
+    """An embedded server whose clients need credentials."""
+
+    def __init__(self, store: Path, users: str) -> None:
+        super().__init__(store)
+        self._users = users
+
+    def _config(self) -> str:
+        return f"{super()._config()}\nauthorization {{ users: [ {self._users} ] }}\n"
+
+
+async def test_wrong_credentials_are_an_error_at_once(tmp_path: Path) -> None:
+    async with a_guarded_server(tmp_path, "{ user: me, password: right }") as url:
+        for wrong in (url, url.replace("//", "//me:wrong@")):
+            started = time.monotonic()
+            with pytest.raises(BrokerError, match="refuses these credentials") as caught:
+                await Broker.connect(Settings(nats=wrong))
+            assert time.monotonic() - started < 2.0
+            assert "wrong" not in str(caught.value)
+        broker = await Broker.connect(Settings(nats=url.replace("//", "//me:right@")))
+        await broker.close()
+
+
+async def test_nkey_seeds(tmp_path: Path) -> None:
+    seeds = [nkeys.encode_seed(bytes([number]) * 32, nkeys.PREFIX_BYTE_USER) for number in range(2)]
+    public = nkeys.from_seed(bytearray(seeds[0])).public_key.decode()
+    for number, seed in enumerate(seeds):
+        (tmp_path / f"{number}.nk").write_bytes(seed + b"\n")
+    (tmp_path / "nonsense.nk").write_text("nonsense")
+    async with a_guarded_server(tmp_path / "store", f"{{ nkey: {public} }}") as url:
+        broker = await Broker.connect(Settings(nats=url, credentials=str(tmp_path / "0.nk")))
+        await broker.close()
+        with pytest.raises(BrokerError, match="refuses these credentials"):
+            await Broker.connect(Settings(nats=url, credentials=str(tmp_path / "1.nk")))
+        for name, reason in (("nonsense.nk", "not an nkey seed"), ("nowhere.nk", "No such file")):
+            with pytest.raises(UsageError, match=reason):
+                await Broker.connect(Settings(nats=url, credentials=str(tmp_path / name)))
+
+
+async def test_what_the_broker_forbids_is_an_error_at_once(tmp_path: Path) -> None:
+    users = '{ user: me, password: right, permissions: { publish: { deny: "rigflow.>" } } }'
+    async with a_guarded_server(tmp_path, users) as url, a_broker(Settings(nats=url.replace("//", "//me:right@"))) as b:
+        started = time.monotonic()
+        with pytest.raises(BrokerError, match="forbids"):
+            await b.publish(hop(b), b"", "id")
+        assert time.monotonic() - started < 2.0
+
+
+async def test_a_closed_connection_says_so(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        await broker.close()
+        with pytest.raises(BrokerError, match="is closed"):
+            await broker.publish(hop(broker), b"", "id")

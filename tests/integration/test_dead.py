@@ -1,0 +1,165 @@
+"""Dead letters: what failed comes back with its input and its reason, and a retry makes the job whole."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.models.catalogue import builtin_model
+from pipelines.blobs import delete_blob, put_blob
+from pipelines.broker import Broker
+from pipelines.dead import HEADER_BYTES, bury, drop, find_letter, input_of, letters, retry
+from pipelines.inventory import take_inventory
+from pipelines.publish import Publisher
+from pipelines.registry import CARD, builtin_pipeline
+from schemas.errors import UsageError
+from schemas.messages import Failure, JobRef, Key, Lane, Manifest, Segment, decode
+from schemas.settings import Settings
+from schemas.subjects import HEADER_FAILURE, HEADER_JOB
+from tests.clips import real_clip
+from tests.fleet import ONE_WORKER, Fleet
+from workers.cli import app
+from workers.local import find_models, register
+
+JOB = JobRef(id="j", pipeline="fingerprint", revision="r")
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Broker]:
+    broker = await Broker.connect(settings)
+    spec = builtin_pipeline("fingerprint")
+    await register(broker, settings, spec, find_models(spec, None))
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+def failure_of(segment: int, error: str = "bad", detail: str = "") -> Failure:
+    return Failure(key=Key(job=JOB, segment=segment), stage="decode", whole=True, error=error, detail=detail)
+
+
+def rigflow(*arguments: str | Path) -> int:
+    """Run a command of the command line in this process; its exit code."""
+    return int(app([str(argument) for argument in arguments], standalone_mode=False) or 0)
+
+
+async def test_a_letter_has_its_reason_its_input_and_what_its_publisher_said(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        failure = failure_of(3, "Schlüssel [bold] fehlt", "line 1\nline 2")
+        await bury(broker, failure, b"input", hop, 7, {HEADER_JOB: "j", "Nats-Msg-Id": "x"})
+        await bury(broker, failure, b"input", hop, 7, {HEADER_JOB: "j", "Nats-Msg-Id": "x"})  # delivered twice
+        [letter] = [letter async for letter in letters(broker)]
+        assert letter.failure.error == failure.error
+        assert letter.failure.detail == failure.detail
+        assert letter.failure.at_s > 0
+        assert (letter.hop, letter.nbytes) == (hop, 5)
+        assert await input_of(broker, letter) == b"input"
+        assert letter.stored.headers[HEADER_JOB] == "j"
+        assert [letter async for letter in letters(broker, "another")] == []
+
+
+async def test_a_letter_larger_than_a_message_comes_back_whole(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        body = np.random.default_rng(1).bytes(10 << 20)
+        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        await bury(broker, failure_of(0), body, hop, 1, {})
+        [letter] = [letter async for letter in letters(broker)]
+        assert letter.nbytes == len(body)
+        assert await input_of(broker, letter) == body
+        await drop(broker, letter)
+        assert [letter async for letter in letters(broker)] == []
+        assert await broker.last(f"OBJ_{broker.names.blobs}", ">") is None
+
+
+async def test_a_long_reason_does_not_break_the_connection(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        body = bytes(broker.body_bytes)
+        await bury(broker, failure_of(0, "ü" * 5000, "x" * 50_000), body, hop, 1, {})
+        [letter] = [letter async for letter in letters(broker)]
+        assert len(letter.stored.headers[HEADER_FAILURE]) <= HEADER_BYTES
+        assert letter.failure.error.startswith("üüü")
+
+
+async def test_retry_sends_the_input_again_and_takes_the_failure_back(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        stream = broker.names.work_stream("fingerprint", "decode")
+        await broker.publish(hop, b"first", "main/j/r/3/0/decode")
+        for segment in (3, 4):
+            await bury(broker, failure_of(segment), b"first", hop, segment, {})
+        three, four = [letter async for letter in letters(broker)]
+        await retry(broker, three)
+        assert [stored.body async for stored in broker.read(stream)] == [b"first", b"first"]
+        left = [decode(stored.body)[0] async for stored in broker.read(broker.names.results_stream)]
+        assert [failure.key.segment for failure in left if isinstance(failure, Failure)] == [4]
+        assert [letter.number async for letter in letters(broker)] == [four.number]
+        await bury(broker, failure_of(3), b"first", hop, 9, {})  # the second attempt fails too, and that counts
+        assert len([letter async for letter in letters(broker)]) == 2
+
+
+async def test_a_letter_that_is_not_there_is_a_usage_error(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        with pytest.raises(UsageError, match="there is no dead letter 12: see `rigflow dead list`"):
+            await find_letter(broker, 12)
+
+
+def test_after_a_retry_the_job_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The model is gone from the store: every segment fails. It comes back, all are retried: equal to a plain run."""
+    spec = builtin_pipeline("fingerprint")
+    clip = real_clip("bikes")
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+        asyncio.run(_fail_all(fleet.settings, clip))
+        where = ("--nats", fleet.settings.nats)
+        out = tmp_path / "out"
+        assert rigflow("results", "broken", "--follow", "--out", out, *where) == 1
+        assert not list(out.glob("*.npz"))
+        rigflow("dead", "list", *where)
+        listed = capsys.readouterr().out
+        assert "broken" in listed
+        number = next(line.split()[0] for line in listed.splitlines() if "broken" in line)
+        rigflow("dead", "show", number, "--save", tmp_path / "input", *where)
+        assert "stage     decode" in capsys.readouterr().out
+        message, _ = decode((tmp_path / "input").read_bytes())
+        assert isinstance(message, Segment)
+        asyncio.run(_bring_back(fleet.settings))
+        assert rigflow("dead", "retry", "--all", "--job", "broken", *where) == 0
+        assert rigflow("results", "broken", "--follow", "--out", out, *where) == 0
+        assert rigflow("dead", "list", *where) == 0
+        assert "no dead letters" in capsys.readouterr().out
+        fleet.run(spec, [clip], tmp_path / "plain")
+        ours, plain = np.load(out / "bikes.fingerprint.npz"), np.load(tmp_path / "plain" / "bikes.fingerprint.npz")
+        for name in plain.files:
+            np.testing.assert_array_equal(ours[name], plain[name])
+
+
+async def _fail_all(settings: Settings, clip: Path) -> None:
+    async with connected(settings) as broker:
+        card, _ = builtin_model("fingerprint")
+        await delete_blob(broker, broker.names.models, card.sha256)
+        spec = builtin_pipeline("fingerprint")
+        pinned = await register(broker, settings, spec, find_models(spec, None))
+        publisher = Publisher(broker, pinned, "main", Lane.INTERACTIVE)
+        job = publisher.ref("broken")
+        await publisher.publish_video(job, clip, clip.name)
+        manifest = Manifest(job=job, name=clip.name)
+        while not (inventory := await take_inventory(broker, manifest)).complete:
+            await asyncio.sleep(0.1)  # noqa: ASYNC110, the results come from other processes
+        assert inventory.failed
+        assert "model" in inventory.failures[0].error
+
+
+async def _bring_back(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        card, model = builtin_model("fingerprint")
+        await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
+
+
+def test_dead_letters_are_named_or_all() -> None:
+    assert rigflow("dead", "retry") == 2
+    assert rigflow("dead", "drop", "3", "--all") == 2

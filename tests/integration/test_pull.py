@@ -1,0 +1,250 @@
+"""Pulling by credit and settling, over a real nats-server and one that is killed in the middle."""
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.pull import Delivery, Pull
+from pipelines.server import EmbeddedServer
+from schemas.messages import Lane
+from schemas.settings import Settings
+from tests.integration.hops import a_broker, a_pull, eventually, hop, waiting_in_hop
+
+
+async def test_only_what_was_asked_for_arrives(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker) as taken:
+        for number in range(5):
+            await broker.publish(hop(broker), b"%d" % number, str(number), {"Of": "test"})
+        taken.pull.request(2)
+        await taken.until(2)
+        assert taken.pull.outstanding == 0
+        await asyncio.sleep(0.05)
+        taken.pull.request(10)
+        await taken.until(5)
+        assert taken.pull.outstanding == 7
+        assert taken.bodies == [b"0", b"1", b"2", b"3", b"4"]
+        assert [delivery.stream_seq for delivery in taken.deliveries] == [1, 2, 3, 4, 5]
+        assert [delivery.pending for delivery in taken.deliveries] == [4, 3, 2, 1, 0]
+        assert taken.deliveries[0].headers["Of"] == "test"
+        assert taken.deliveries[0].subject == hop(broker)
+        for delivery in taken.deliveries:
+            await delivery.ack()
+        await broker.connection.nc.flush()
+        assert await waiting_in_hop(broker) == 0
+
+
+async def test_lanes_do_not_wait_for_each_other(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker, 1, Lane.INTERACTIVE) as taken:
+        for number in range(100):
+            await broker.publish(hop(broker), b"bulk", f"bulk-{number}")
+        await broker.publish(hop(broker, Lane.INTERACTIVE), b"a person waits", "interactive")
+        await taken.until(1)
+        assert taken.bodies == [b"a person waits"]
+
+
+async def test_verdicts(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker, requests=20) as taken:
+        await broker.publish(hop(broker), b"x", "id")
+        await taken.until(1)
+        released = time.monotonic()
+        await taken.deliveries[0].release()
+        await taken.until(2)
+        assert time.monotonic() - released < 0.5
+        retried = time.monotonic()
+        await taken.deliveries[1].retry(0.3)
+        await taken.until(3)
+        assert 0.3 <= time.monotonic() - retried < 0.9
+        assert [delivery.deliveries for delivery in taken.deliveries] == [1, 2, 3]
+        await taken.deliveries[2].terminate("it\nwill never work")
+        await broker.connection.nc.flush()
+        assert await waiting_in_hop(broker) == 0
+        with pytest.raises(AssertionError, match="settled already"):
+            await taken.deliveries[2].ack()
+
+
+async def test_silence_is_work_redone_and_progress_prevents_it(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker, requests=20) as taken:
+        await broker.publish(hop(broker), b"busy", "busy")
+        await taken.until(1)
+        for _ in range(5):
+            await asyncio.sleep(settings.ack_wait_s / 3)
+            await taken.deliveries[0].progress()
+        assert len(taken.deliveries) == 1
+        silent = time.monotonic()
+        await taken.until(2)
+        assert time.monotonic() - silent >= 0.9 * settings.ack_wait_s
+        assert taken.deliveries[1].deliveries == 2
+        await taken.deliveries[1].ack()
+
+
+async def test_work_that_is_never_done_is_told_of(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker, requests=settings.max_deliver + 1) as taken:
+        await broker.publish(hop(broker), b"poison", "poison")
+        for attempt in range(settings.max_deliver):
+            await taken.until(attempt + 1)
+            await taken.deliveries[attempt].release()
+        await eventually(lambda: one_advisory(broker))
+        told = await broker.message(broker.names.advisory_stream, 1)
+        assert told is not None
+        advisory = json.loads(told.body)
+        assert (advisory["stream"], advisory["stream_seq"]) == (broker.names.work_stream("p", "decode"), 1)
+        poison = await broker.message(advisory["stream"], advisory["stream_seq"])
+        assert poison is not None
+        assert (poison.subject, poison.body) == (hop(broker), b"poison")
+        await broker.delete_message(advisory["stream"], 1)
+        await broker.delete_message(advisory["stream"], 1)
+        assert await broker.message(advisory["stream"], 1) is None
+
+
+async def one_advisory(broker: Broker) -> bool:
+    return await broker.message(broker.names.advisory_stream, 1) is not None
+
+
+async def test_closing_hands_back_what_nobody_took(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        started, go_on = asyncio.Event(), asyncio.Event()
+        handled: list[bytes] = []
+
+        async def slow(delivery: Delivery) -> None:
+            started.set()
+            await go_on.wait()
+            handled.append(await delivery.load())
+            await delivery.ack()
+
+        pull = Pull(broker, broker.names.work_stream("p", "decode"), "bulk", slow)
+        await pull.open()
+        pull.request(3)
+        for number in range(3):
+            await broker.publish(hop(broker), b"%d" % number, str(number))
+        await started.wait()
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        await pull.close()
+        assert handled == [b"0"]
+        async with a_pull(broker, requests=3) as taken:
+            closed = time.monotonic()
+            await taken.until(2)
+            assert time.monotonic() - closed < 0.5 * settings.ack_wait_s
+            assert sorted(taken.bodies) == [b"1", b"2"]
+
+
+async def test_a_failing_handler_is_reported_and_the_next_message_comes(settings: Settings) -> None:
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(str(context["exception"])))
+    async with a_broker(settings) as broker:
+        seen = []
+
+        async def fails_once(delivery: Delivery) -> None:
+            seen.append(delivery)
+            if len(seen) == 1:
+                raise ValueError("a bug")
+
+        pull = Pull(broker, broker.names.work_stream("p", "decode"), "bulk", fails_once)
+        await pull.open()
+        pull.request(2)
+        for number in range(2):
+            await broker.publish(hop(broker), b"%d" % number, str(number))
+        await eventually(lambda: len(seen) == 2)
+        await pull.close()
+    assert reports == ["a bug"]
+
+
+async def test_requests_that_expire_or_get_lost_are_made_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.pull.EXPIRES_S", 0.1)
+    monkeypatch.setattr("pipelines.pull.LATE_S", 0.1)
+    monkeypatch.setattr("pipelines.pull._NEXT", json.dumps({"batch": 1, "expires": 100_000_000}).encode())
+    async with a_broker(settings) as broker, a_pull(broker, requests=1) as taken:
+        await asyncio.sleep(0.35)  # three expiries
+        assert taken.pull.outstanding == 1
+        taken.pull._expiries.append(0.0)  # one that the server knows nothing of
+        taken.pull.request(1)
+        await broker.publish(hop(broker), b"1", "1")
+        await broker.publish(hop(broker), b"2", "2")
+        await taken.until(2)
+
+
+async def test_a_request_learns_of_a_dead_server_at_once(server: EmbeddedServer, settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        await broker.connection.nc.subscribe("silence")
+        asking = asyncio.create_task(broker.connection.request("silence"))
+        await asyncio.sleep(0.05)
+        server.kill()
+        killed = time.monotonic()
+        with pytest.raises(Exception, match="connection broke"):
+            await asking
+        assert time.monotonic() - killed < 1.0
+        assert broker.waiting == "the broker"
+        server.restart()
+        await broker.connection.wait_connected()
+
+
+async def test_a_killed_server_loses_nothing_and_nothing_comes_twice_out_of_a_reader(
+    server: EmbeddedServer, settings: Settings
+) -> None:
+    """Publish, pull and ack, and read results, while the server is killed and restarted three times."""
+    count = 600
+    async with a_broker(settings) as broker, a_broker(settings) as worker:
+        done: dict[bytes, int] = {}
+        names = broker.names
+
+        async def work(delivery: Delivery) -> None:
+            body = await delivery.load()
+            await worker.publish(f"{names.prefix}.results.main.p.job", body, f"result-{body.decode()}")
+            done[body] = done.get(body, 0) + 1
+            await delivery.ack()
+            pull.request(1)
+
+        pull = Pull(worker, names.work_stream("p", "decode"), "bulk", work)
+        await pull.open()
+        pull.request(16)
+        read: list[bytes] = []
+
+        async def on_result(delivery: Delivery) -> None:
+            read.append(await delivery.load())
+            reader.request(1)
+
+        await broker.create_reader(names.results_stream, "reader", [f"{names.prefix}.results.main.p.job"])
+        reader = Pull(broker, names.results_stream, "reader", on_result)
+        await reader.open()
+        reader.request(16)
+
+        async def publish() -> None:
+            for number in range(count):
+                await broker.publish(hop(broker), b"%d" % number, f"message-{number}")
+
+        publishing = asyncio.create_task(publish())
+        for thousandths in (250, 500, 750):
+            await eventually(lambda enough=count * thousandths // 1000: len(done) > enough, 30.0)
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(server.restart)
+        await publishing
+        await eventually(lambda: len(done) == count, 30.0)
+        await eventually(lambda: len(read) >= count, 30.0)
+        await asyncio.sleep(0.1)
+        assert sorted(read) == sorted(b"%d" % number for number in range(count))
+        print(f"{sum(done.values()) - count} of {count} messages were worked on more than once")
+        await pull.close()
+        await reader.close()
+        await broker.delete_consumer(names.results_stream, "reader")
+        await broker.delete_consumer(names.results_stream, "reader")
+
+
+async def test_verdicts_given_while_the_server_is_away_arrive_later(server: EmbeddedServer, settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker, requests=1) as taken:
+        await broker.publish(hop(broker), b"x", "id")
+        await taken.until(1)
+        server.kill()
+        await eventually(lambda: broker.waiting == "the broker")
+        await taken.deliveries[0].ack()
+        server.restart()
+        await eventually(lambda: hop_is_empty(broker))
+        assert len(taken.deliveries) == 1
+
+
+async def hop_is_empty(broker: Broker) -> bool:
+    return await waiting_in_hop(broker) == 0

@@ -1,0 +1,177 @@
+"""Streams and consumers: made, kept, widened, and never narrowed under work."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline, builtin_pipelines
+from pipelines.server import EmbeddedServer
+from pipelines.topology import ADVISORY_CONSUMER, apply, apply_topology, desired, plan
+from schemas.errors import BrokerError, StoreError
+from schemas.messages import Lane
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+
+MIB = 1 << 20
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Broker]:
+    broker = await Broker.connect(settings)
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+def specs() -> list[PipelineSpec]:
+    return [builtin_pipeline(name) for name in builtin_pipelines()]
+
+
+async def config_of(broker: Broker, stream: str) -> dict:
+    return (await broker.api(f"STREAM.INFO.{stream}"))["config"]
+
+
+async def consumers_of(broker: Broker, stream: str) -> dict[str, dict]:
+    listed = await broker.api(f"CONSUMER.LIST.{stream}")
+    return {info["name"]: info["config"] for info in listed["consumers"]}
+
+
+async def test_everything_is_there_and_a_second_time_changes_nothing(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        started = time.perf_counter()
+        await apply_topology(broker, settings, specs())
+        print(f"three pipelines in {(time.perf_counter() - started) * 1e3:.0f} ms")
+        assert await plan(broker, desired(broker.names, settings, specs())) == []
+        names = broker.names
+        hop = await config_of(broker, names.work_stream("fingerprint", "infer"))
+        assert (hop["retention"], hop["discard"], hop["max_bytes"]) == ("workqueue", "new", settings.hop_bytes)
+        assert hop["duplicate_window"] == 120 * 10**9
+        for lane in Lane:
+            lane_consumer = (await consumers_of(broker, hop["name"]))[lane.value]
+            assert lane_consumer["filter_subject"] == names.work("fingerprint", "infer", lane)
+            assert lane_consumer["ack_wait"] == int(settings.ack_wait_s * 1e9)
+            assert lane_consumer["max_deliver"] == settings.max_deliver
+        results = await config_of(broker, names.results_stream)
+        assert (results["retention"], results["discard"]) == ("limits", "new"), "full results wait, they do not vanish"
+        assert (await config_of(broker, names.dead_stream))["discard"] == "old"
+        media = await consumers_of(broker, names.media_stream)
+        assert {name: config["filter_subject"] for name, config in media.items()} == {
+            name: f"rigflow.media.*.{name}" for name in ("fingerprint", "scenes", "upscale2x")
+        }
+        assert ADVISORY_CONSUMER in await consumers_of(broker, names.advisory_stream)
+        for stage in ("decode", "preprocess", "infer", "encode", "collect"):
+            await config_of(broker, names.work_stream("scenes", stage))
+
+
+async def test_only_what_is_needed_is_made(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        await apply_topology(broker, settings, specs()[:1])
+        streams = await broker.api("STREAM.NAMES")
+        assert not any("scenes" in name for name in streams["streams"])
+
+
+async def test_many_apply_different_pipelines_at_once(settings: Settings) -> None:
+    async with connected(settings) as one, connected(settings) as two, connected(settings) as three:
+        await asyncio.gather(
+            *(
+                apply_topology(broker, settings, [spec])
+                for broker, spec in zip((one, two, three), specs(), strict=True)
+            ),
+            apply_topology(one, settings, specs()),
+        )
+        assert await plan(one, desired(one.names, settings, specs())) == []
+        assert len((await config_of(one, one.names.media_stream))["subjects"]) == 3
+
+
+async def test_limits_grow_under_work_and_shrink_only_without(settings: Settings) -> None:
+    larger = settings.model_copy(update={"hop_bytes": 2 * settings.hop_bytes, "ack_wait_s": 3.0})
+    smaller = settings.model_copy(update={"hop_bytes": settings.hop_bytes // 2})
+    async with connected(settings) as broker:
+        stream = broker.names.work_stream("scenes", "decode")
+        subject = broker.names.work("scenes", "decode", Lane.BULK)
+        await apply_topology(broker, settings, specs())
+        await broker.publish(subject, b"work", "id")
+        assert await apply_topology(broker, larger, specs()) == []
+        assert (await config_of(broker, stream))["max_bytes"] == larger.hop_bytes
+        assert (await consumers_of(broker, stream))["bulk"]["ack_wait"] == 3 * 10**9
+        refused = await apply_topology(broker, smaller, specs())
+        assert [(change.action, change.stream) for change in refused] == [("refuse", stream)]
+        assert "holds 1 messages" in refused[0].reason
+        assert (await config_of(broker, stream))["max_bytes"] == larger.hop_bytes
+        other = broker.names.work_stream("scenes", "encode")
+        assert (await config_of(broker, other))["max_bytes"] == smaller.hop_bytes, "an empty stream may shrink"
+        await broker.purge(stream, subject)
+        assert await apply_topology(broker, smaller, specs()) == []
+        assert (await config_of(broker, stream))["max_bytes"] == smaller.hop_bytes
+
+
+async def test_a_plan_says_what_it_would_do(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        wanted = desired(broker.names, settings, specs())
+        changes = await plan(broker, wanted)
+        assert {change.action for change in changes} == {"create"}
+        assert (await broker.api("STREAM.NAMES"))["total"] == 0
+        await apply(broker, changes)
+        await broker.delete_consumer(broker.names.work_stream("scenes", "decode"), "bulk")
+        [change] = await plan(broker, wanted)
+        assert (change.action, change.consumer) == ("create", "bulk")
+
+
+async def test_work_survives_a_pipeline_that_is_applied_again(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        subject = broker.names.work("scenes", "decode", Lane.INTERACTIVE)
+        await apply_topology(broker, settings, specs())
+        await broker.publish(subject, b"work", "id")
+        await apply_topology(broker, settings, specs())
+        stored = [stored.body async for stored in broker.read(broker.names.work_stream("scenes", "decode"))]
+        assert stored == [b"work"]
+
+
+async def test_two_prefixes_share_a_broker(settings: Settings) -> None:
+    other = settings.model_copy(update={"prefix": "elsewhere"})
+    async with connected(settings) as broker, connected(other) as elsewhere:
+        await apply_topology(broker, settings, specs())
+        await apply_topology(elsewhere, other, specs())
+        await elsewhere.publish(elsewhere.names.work("scenes", "decode", Lane.BULK), b"theirs", "id")
+        assert [found async for found in broker.read(broker.names.work_stream("scenes", "decode"))] == []
+
+
+async def test_media_for_an_unknown_pipeline_is_refused_at_once(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        await apply_topology(broker, settings, specs())
+        with pytest.raises(Exception, match="NoResponders"):
+            raise await failure_of(broker, "rigflow.media.main.unknown")
+
+
+async def failure_of(broker: Broker, subject: str) -> Exception:
+    """What a plain request to `subject` raises, named."""
+    try:
+        await broker.connection.request(subject, b"jpeg")
+    except Exception as error:
+        return RuntimeError(type(error).__name__)
+    raise AssertionError("it was taken")
+
+
+async def test_subjects_that_are_taken(settings: Settings) -> None:
+    async with connected(settings) as broker:
+        await broker.api("STREAM.CREATE.THEIRS", {"name": "THEIRS", "subjects": ["rigflow.results.>"]})
+        with pytest.raises(BrokerError, match="another stream takes the subjects of RIGFLOW_RESULTS"):
+            await apply_topology(broker, settings, specs())
+
+
+async def test_a_store_that_is_too_small() -> None:
+    server = EmbeddedServer(max_store_bytes=64 * MIB)
+    server.start()
+    try:
+        settings = Settings(nats=server.url)
+        async with connected(settings) as broker:
+            with pytest.raises(StoreError, match="has no room for") as caught:
+                await apply_topology(broker, settings, specs())
+            assert "store_bytes" in caught.value.hint
+    finally:
+        server.stop()

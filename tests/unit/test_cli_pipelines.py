@@ -1,0 +1,124 @@
+"""`rigflow pipelines`, and the pipeline file that it prints and checks."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.registry import builtin_pipeline, builtin_pipelines
+from schemas.pipeline import EncodeStage, InferStage, PipelineSpec, check_pipeline, parse_pipeline
+from tests.cli import rigflow
+from workers.cli.pipelines import to_toml
+
+DOCS = Path(__file__).parents[2] / "docs"
+DAMAGED = """\
+name = "damaged"
+media = "vidio"
+
+[[stage]]
+kind = "decode"
+fps = 0
+
+[[stage]]
+kind = "preprocess"
+size = [32, 32]
+widnow = { frames = 5 }
+
+[[stage]]
+kind = "infer"
+
+[[stage]]
+kind = "infer"
+name = "second"
+model = "fingerprint"
+
+[[stage]]
+kind = "encode"
+format = "gif"
+"""
+
+
+@pytest.mark.parametrize("name", builtin_pipelines())
+def test_what_show_prints_is_the_same_pipeline(name: str) -> None:
+    printed = rigflow("pipelines", "show", name).stdout
+    assert parse_pipeline(printed, name) == builtin_pipeline(name)
+
+
+def test_printing_keeps_every_kind_of_value() -> None:
+    spec = builtin_pipeline("fingerprint")
+    infer = InferStage(kind="infer", name="two", model="m@1", reads={"x.y": "pixels"}, keeps=("a", "b"), max_batch=3)
+    options: dict[str, bool | int | float | str] = {"a": True, "b": 2, "c": 0.5, "d": 'quo"ted \\ lines\n'}
+    encode = EncodeStage(kind="encode", format="jsonl", options=options)
+    changed = {"stage": (*spec.stage[:-1], infer, encode), "segment_s": 2.5, "description": "Größe"}
+    odd = PipelineSpec.model_validate(spec.model_copy(update=changed).model_dump())
+    assert parse_pipeline(to_toml(odd), "odd") == odd
+
+
+def test_list_names_all_that_come_with_rigflow() -> None:
+    lines = rigflow("pipelines", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == builtin_pipelines()
+
+
+def test_check_tells_everything_that_is_wrong_by_line_and_field(tmp_path: Path) -> None:
+    file = tmp_path / "damaged.toml"
+    file.write_text(DAMAGED)
+    ended = rigflow("pipelines", "check", file)
+    assert ended.returncode == 2
+    found = [line.removeprefix(f"{file}, ").partition(": ")[0] for line in ended.stdout.splitlines()]
+    assert found == [
+        "line 2, media.0",
+        "line 6, stage.0.fps",
+        "line 11, stage.1.widnow",
+        "line 13, stage.2.model",  # missing: the line of its stage, not that of the next stage's model
+        "line 23, stage.4.format",
+    ]
+
+
+def test_check_looks_at_models_and_options_too(tmp_path: Path) -> None:
+    text = to_toml(builtin_pipeline("fingerprint"))
+    for wrong, said in (
+        (text.replace("[32, 32]", "[48, 32]"), "model `fingerprint` wants `pixels`"),
+        (text.replace('"fingerprint"\nmax', '"nosuch"\nmax'), "model nosuch is missing"),
+        (text + "options = { nosuch = 1 }\n", "nosuch"),
+    ):
+        file = tmp_path / "mine.toml"
+        file.write_text(wrong)
+        ended = rigflow("pipelines", "check", file)
+        assert ended.returncode == 2, wrong
+        assert ended.stdout.startswith(f"{file}: ")
+        assert said in ended.stdout
+        assert ended.stdout.count("\n") == 1
+
+
+def test_check_is_content_with_a_good_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(to_toml(builtin_pipeline("scenes")))
+    ended = rigflow("pipelines", "check", file)
+    assert (ended.returncode, ended.stdout) == (0, f"{file}: fine\n")
+
+
+def test_check_of_what_is_no_file_or_no_toml(tmp_path: Path) -> None:
+    missing = rigflow("pipelines", "check", tmp_path / "no.toml")
+    assert missing.returncode == 2
+    assert "No such file" in missing.stderr
+    (tmp_path / "odd.toml").write_text("name = \n")
+    odd = rigflow("pipelines", "check", tmp_path / "odd.toml")
+    assert odd.returncode == 2
+    assert "not TOML" in odd.stdout
+    assert "line 1" in odd.stdout
+
+
+def test_the_example_in_the_docs_is_a_good_pipeline() -> None:
+    text = (DOCS / "pipelines.md").read_text()
+    examples = [block.partition("```")[0] for block in text.split("```toml\n")[1:]]
+    assert examples
+    for example in examples:
+        assert check_pipeline(example, "docs/pipelines.md") == []
+
+
+def test_the_docs_explain_every_field() -> None:
+    from schemas.pipeline import DecodeStage, PreprocessStage, Window
+
+    text = (DOCS / "pipelines.md").read_text()
+    for spec in (PipelineSpec, DecodeStage, PreprocessStage, Window, InferStage, EncodeStage):
+        for field in spec.model_fields:
+            assert f"`{field}`" in text, f"docs/pipelines.md says nothing of {spec.__name__}.{field}"

@@ -1,0 +1,99 @@
+"""The command line as a whole: help, wrong usage, exit codes, and how fast it answers."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from schemas.errors import ExitCode
+from tests.cli import environment, rigflow
+from workers.cli import app
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def commands() -> dict[str, object]:
+    """Every command, those of groups too: what a person types -> typer's own."""
+    found: dict[str, object] = {}
+    for name, command in typer.main.get_group(app).commands.items():
+        found[name] = command
+        found |= {f"{name} {inner}": of for inner, of in getattr(command, "commands", {}).items()}
+    return found
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for name, command in commands().items():
+        assert f"Example: rigflow {name}" in str(getattr(command, "help", "")), name
+
+
+def test_the_short_help_of_every_command_fits_its_line() -> None:
+    listed = rigflow("--help", COLUMNS="80").stdout
+    assert "..." not in listed.split("Commands:")[1]
+
+
+def test_every_command_is_in_the_docs_with_an_example() -> None:
+    text = (DOCS / "cli.md").read_text()
+    for name, command in commands().items():
+        if not hasattr(command, "commands"):
+            assert re.search(rf"^#+ rigflow {name}$", text, re.MULTILINE), f"docs/cli.md has no heading for {name}"
+            assert re.search(rf"^\$ rigflow {name}\b", text, re.MULTILINE), f"docs/cli.md has no example of {name}"
+
+
+def test_the_docs_list_every_exit_code() -> None:
+    text = (DOCS / "cli.md").read_text()
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    assert listed == {code.value for code in ExitCode}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["runn"], "no such command 'runn'. Did you mean 'run'?: see rigflow --help"),
+        (["run"], "missing argument 'pipeline': see rigflow run --help"),
+        (["status", "--jsn"], "no such option: --jsn"),
+        (["up", "--port", "no"], "invalid value for '--port'"),
+        (["up", "--workers", "-1"], "invalid value for '--workers'"),
+        (["pipelines"], "missing command: see rigflow pipelines --help"),
+        (["worker", "--stages", "de code"], "de code: not a stage"),
+        (["run", "fingerprint", "/no/such.mp4"], "/no/such.mp4: no such file: check the path"),
+        (["run", "nosuch", "/no/such.mp4"], "no pipeline is called nosuch: there are fingerprint"),
+    ],
+)
+def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+    ended = rigflow(*arguments)
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith(f"rigflow: {said}")
+
+
+def test_without_arguments_it_prints_its_help() -> None:
+    ended = rigflow()
+    assert ended.returncode == ExitCode.OK
+    assert ended.stdout.startswith("Usage: rigflow")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, workers.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True, timeout=30
+    )
+    heavy = {"av", "nats", "numpy", "onnx", "onnxruntime", "pydantic", "rich", "watchfiles"}
+    assert not heavy & set(ended.stdout.split())
+
+
+def test_a_wrong_setting_is_named() -> None:
+    ended = rigflow("status", RIGFLOW_PORT="many")
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stderr.startswith("rigflow: setting port: Input should be a valid integer")
+
+
+def test_a_broker_that_is_away_is_told_at_once_with_what_to_do() -> None:
+    ended = rigflow("status", "--nats", "nats://127.0.0.1:9")
+    assert ended.returncode == ExitCode.BROKER
+    assert ended.stderr.count("\n") == 1
+    assert "no broker at nats://127.0.0.1:9" in ended.stderr
+    assert "rigflow up" in ended.stderr

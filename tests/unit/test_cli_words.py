@@ -1,0 +1,26 @@
+"""Numbers for people."""
+
+import pytest
+
+from workers.cli.near import describe_offset
+from workers.cli.words import age, size
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "said"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.23 kB"), (999_600, "1 MB"), (25.3e9, "25.3 GB"), (4e13, "40 TB")],
+)
+def test_size(nbytes: float, said: str) -> None:
+    assert size(nbytes) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (180_000, "2 d 2 h")]
+)
+def test_age(seconds: float, said: str) -> None:
+    assert age(seconds) == said
+
+
+def test_an_offset_says_which_begins_in_which() -> None:
+    assert describe_offset(2.5, "a", "b") == "+2.500 s: b begins 2.500 s into a"
+    assert describe_offset(-2.5, "a", "b") == "-2.500 s: a begins 2.500 s into b"

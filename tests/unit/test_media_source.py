@@ -1,0 +1,140 @@
+"""Each error that a user can cause with media is one line that says what happened and what to do."""
+
+import os
+from pathlib import Path
+
+import av
+import pytest
+
+from engines.media import split
+from engines.media.source import media_kind
+from engines.media.split import Splitter
+from schemas.errors import ItemTooLarge, MediaError, RigflowError, UsageError
+from tests.clips import Clip, generated, real_clip, still
+from tests.unit.media_passes import pieces_of, pipeline
+
+
+def error_of(source: Path | bytes) -> RigflowError:
+    with pytest.raises(RigflowError) as caught:
+        pieces_of(source, pipeline(), 1)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    error = error_of(tmp_path / "none.mp4")
+    assert isinstance(error, UsageError)
+    assert str(error) == f"{tmp_path}/none.mp4: no such file: check the path"
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    error = error_of(tmp_path)
+    assert isinstance(error, UsageError)
+    assert str(error) == f"{tmp_path} is a directory: name the files in it"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    assert "permission denied" in str(error_of(path))
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "empty.mp4"
+    path.touch()
+    assert str(error_of(path)) == f"{path} is empty: copy it again"
+    assert str(error_of(b"")) == "the media is empty: send a whole file"
+    with pytest.raises(MediaError, match="is empty"):
+        media_kind(path)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.mp4"])
+def test_not_media(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("these are words, and FFmpeg would make a picture of them\n" * 50)
+    expected = f"{path} is not media that FFmpeg can read: check that it is a video or an image"
+    assert str(error_of(path)) == expected
+    assert isinstance(error_of(path.read_bytes()), MediaError)
+
+
+def test_a_play_list_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "list.m3u8"
+    path.write_text(f"#EXTM3U\n#EXTINF:1,\n{generated(Clip(container='ts'))}\n")
+    assert "not media" in str(error_of(path))
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.5, 0.99])
+def test_an_mp4_without_its_index(tmp_path: Path, kept: float) -> None:
+    data = real_clip("bikes").read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(data[: int(len(data) * kept)])
+    expected = f"{path} is a truncated mp4: its index is missing or cut short: copy or download it again"
+    assert str(error_of(path)) == expected
+
+
+def test_an_mp4_without_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp4"
+    with av.open(generated(Clip())) as source, av.open(path, "w", options={"movflags": "faststart"}) as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    error = error_of(path)
+    assert "is truncated" in error.what
+    assert "of 50 frames are missing" in error.what
+
+
+def test_no_video_stream(tmp_path: Path) -> None:
+    path = tmp_path / "song.m4a"
+    with av.open(generated(Clip(sound="aac"))) as source, av.open(path, "w", format="mp4") as out:
+        stream = source.streams.audio[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    assert str(error_of(path)) == f"{path} has no video stream: give a file with a picture"
+
+
+def test_a_video_without_a_frame_that_decodes() -> None:
+    data = bytearray(generated(Clip(codec="vp9", container="webm")).read_bytes())
+    with av.open(generated(Clip(codec="vp9", container="webm"))) as container:
+        for packet in [bytes(packet) for packet in container.demux(video=0) if packet.size]:
+            at = data.index(packet)
+            data[at : at + len(packet)] = bytes(len(packet))
+    assert "no frame of its vp9 video can be decoded" in str(error_of(bytes(data)))
+
+
+def test_what_can_not_be_cut_and_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "MAX_PIECE_BYTES", 1 << 10)
+    for clip in (Clip(), Clip(container="h264")):
+        error = error_of(generated(clip))
+        assert isinstance(error, ItemTooLarge)
+        assert "keyframe every few seconds" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(still("mjpeg"), "image"), (still("png"), "image"), (still("libwebp"), "image"), (b"RIFF....AVI LIST", "video")],
+)
+def test_the_kind_of_media_is_told_by_its_first_bytes(tmp_path: Path, data: bytes, kind: str) -> None:
+    path = tmp_path / "upload.bin"
+    path.write_bytes(data)
+    assert media_kind(data) == media_kind(path) == kind
+    assert media_kind(memoryview(data)) == kind
+
+
+def test_a_name_for_media_from_memory() -> None:
+    with pytest.raises(MediaError, match="upload 7 is not media"), Splitter(b"?", pipeline().grid, 1, name="upload 7"):
+        pass
+
+
+def test_a_path_is_never_taken_for_an_address() -> None:
+    assert isinstance(error_of(Path("http:/example.com/a.mp4")), UsageError)

@@ -1,0 +1,59 @@
+"""Settings: their order, their errors, and the table in docs/settings.md."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import UsageError
+from schemas.settings import MIB, Settings, load_settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def table() -> str:
+    """The table of all settings as docs/settings.md has it."""
+    rows = ["| setting | environment | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, int) and default >= MIB:
+            shown = f"{default} ({default // MIB} MiB)"
+        else:
+            shown = f"{default:g}" if isinstance(default, float) else str(default)
+        rows.append(f"| `{name}` | `RIGFLOW_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_the_table_in_the_docs_is_the_class() -> None:
+    text = (DOCS / "settings.md").read_text()
+    assert table() in text, f"put this table into docs/settings.md:\n{table()}"
+
+
+def test_given_goes_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('port = 1\nspace = "file"\nprefix = "file"\n')
+    settings = load_settings({"port": 3, "nats": None}, {"RIGFLOW_PORT": "2", "RIGFLOW_SPACE": "env", "HOME": "/"}, file)
+    assert (settings.port, settings.space, settings.prefix, settings.max_deliver) == (3, "env", "file", 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "said"),
+    [
+        ({}, {"RIGFLOW_PORT": "many"}, "setting port: Input should be a valid integer"),
+        ({}, {"RIGFLOW_PRTO": "1"}, "setting prto: Extra inputs are not permitted"),
+        ({"port": 70_000}, {}, "setting port: Input should be less than or equal to 65535"),
+        ({"prefix": "a.b"}, {}, "setting prefix: String should match pattern"),
+    ],
+)
+def test_a_wrong_setting_is_named(given: dict[str, object], environment: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        load_settings(given, environment)
+    assert str(raised.value).startswith(said)
+    assert str(raised.value).endswith("see docs/settings.md")
+
+
+def test_a_settings_file_that_cannot_be_read_or_is_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        load_settings({}, {}, tmp_path / "none.toml")
+    (tmp_path / "odd.toml").write_text("port =\n")
+    with pytest.raises(UsageError, match="not TOML"):
+        load_settings({}, {}, tmp_path / "odd.toml")

@@ -1,0 +1,184 @@
+"""`rigflow dead`: the work that failed, with its input: look at it, send it again, or forget it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from schemas.settings import Settings
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.results import write_whole
+from workers.cli.words import age, size, table
+
+if TYPE_CHECKING:
+    from pipelines.broker import Broker
+    from pipelines.dead import Letter
+
+app = typer.Typer(name="dead", help="Look at work that failed, send it again, or forget it.", no_args_is_help=True)
+
+Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters.", metavar="NUMBER...")]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="All there are, or all of --job.")]
+Job: TypeAlias = Annotated[str, typer.Option(help="Only those of this job.")]
+
+
+@app.command("list")
+@ends_well
+def list_(
+    job: Job = "", nats: FleetUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+) -> ExitCode:
+    """List dead letters, oldest first.
+
+    Example: rigflow dead list --job 5f0c6a4be1d2f7a09c3e
+    """
+    return asyncio.run(_list(fleet_from(settings_file, nats=nats, credentials=credentials), job))
+
+
+@app.command()
+@ends_well
+def show(
+    number: Annotated[int, typer.Argument(help="Number of a dead letter.")],
+    save: Annotated[Path | None, typer.Option(help="Write its input, as it was on the wire, to this file.")] = None,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Show all that is known of one dead letter.
+
+    Example: rigflow dead show 12 --save input.msgpack
+    """
+    return asyncio.run(_show(fleet_from(settings_file, nats=nats, credentials=credentials), number, save))
+
+
+@app.command()
+@ends_well
+def retry(
+    numbers: Numbers = None,
+    every: All = False,
+    job: Job = "",
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Send the inputs of dead letters again; `rigflow results JOB` then gives the job with what that made good.
+
+    Example: rigflow dead retry 12 13
+    """
+    from pipelines import dead
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    return asyncio.run(_each(settings, numbers or [], every, job, dead.retry, "sent again"))
+
+
+@app.command()
+@ends_well
+def drop(
+    numbers: Numbers = None,
+    every: All = False,
+    job: Job = "",
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Delete dead letters and their inputs for good.
+
+    Example: rigflow dead drop --all --job 5f0c6a4be1d2f7a09c3e
+    """
+    from pipelines import dead
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    return asyncio.run(_each(settings, numbers or [], every, job, dead.drop, "dropped"))
+
+
+async def _list(settings: Settings, job: str) -> ExitCode:
+    from rich.console import Console
+    from rich.text import Text
+
+    from pipelines.dead import letters
+
+    listed = table("number", "job", "stage", "segment", "part", "age", "input", "error", left=3)
+    listed.columns[-1].justify = "left"
+    async with _broker(settings) as broker:
+        async for letter in letters(broker, job):
+            failure = letter.failure
+            segment = "all" if failure.key.segment < 0 else str(failure.key.segment)
+            listed.add_row(
+                str(letter.number),
+                failure.key.job.id,
+                f"{failure.key.job.pipeline} {failure.stage}",
+                segment,
+                "all" if failure.whole else str(failure.key.part),
+                age(time.time() - failure.at_s),
+                size(letter.nbytes),
+                Text(failure.error),  # not markup: an error may have brackets
+            )
+    Console(highlight=False).print(listed if listed.rows else "no dead letters")
+    return ExitCode.OK
+
+
+async def _show(settings: Settings, number: int, save: Path | None) -> ExitCode:
+    from pipelines.dead import find_letter, input_of
+
+    async with _broker(settings) as broker:
+        letter = await find_letter(broker, number)
+        print(describe(letter))
+        if save is not None:
+            write_whole(save, await input_of(broker, letter))
+    return ExitCode.OK
+
+
+async def _each(
+    settings: Settings,
+    numbers: list[int],
+    every: bool,
+    job: str,
+    act: "Callable[[Broker, Letter], Awaitable[None]]",
+    done: str,
+) -> ExitCode:
+    """Do something with the chosen dead letters, one after the other."""
+    from pipelines.dead import find_letter, letters
+
+    if every == bool(numbers):
+        raise UsageError("which dead letters", "give their numbers, or --all; see `rigflow dead list`")
+    async with _broker(settings) as broker:
+        for number in numbers or [letter.number async for letter in letters(broker, job)]:
+            letter = await find_letter(broker, number)
+            await act(broker, letter)
+            print(f"{number}: job {letter.failure.key.job.id}, {letter.failure.stage}: {done}")
+    return ExitCode.OK
+
+
+@asynccontextmanager
+async def _broker(settings: Settings) -> "AsyncIterator[Broker]":
+    from pipelines.broker import Broker
+
+    broker = await Broker.connect(settings, name="rigflow-dead")
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+def describe(letter: "Letter") -> str:
+    """All that is known of a dead letter, a line each."""
+    failure = letter.failure
+    key = failure.key
+    piece = "the whole job" if key.segment < 0 else f"segment {key.segment}"
+    piece += "" if failure.whole else f", part {key.part}"
+    span = f", {failure.start_s:.2f} to {failure.end_s:.2f} s" if failure.end_s > failure.start_s else ""
+    lines = {
+        "job": f"{key.job.id} ({key.job.pipeline} {key.job.revision}, space {key.job.space}, {key.job.lane})",
+        "piece": piece + span,
+        "stage": failure.stage,
+        "error": failure.error,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.at_s)),
+        "worker": failure.worker or "-",
+        "attempts": str(failure.deliveries),
+        "input": f"{size(letter.nbytes)} from {letter.hop}",
+    }
+    described = "\n".join(f"{title:<9} {text}" for title, text in lines.items())
+    return f"{described}\n\n{failure.detail}" if failure.detail else described

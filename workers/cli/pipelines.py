@@ -1,0 +1,182 @@
+"""`rigflow pipelines`: what there is, what it says, and whether a file of one's own is fine."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from schemas.errors import ExitCode, PipelineError, UsageError
+from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
+from workers.cli.words import table
+
+if TYPE_CHECKING:
+    from pipelines.broker import Broker
+    from schemas.pipeline import PipelineSpec, Stage
+    from schemas.settings import Settings
+
+T = TypeVar("T")
+app = typer.Typer(
+    name="pipelines",
+    rich_markup_mode=None,
+    help="List, show and check pipelines.\n\nExample: rigflow pipelines list",
+)
+
+
+@app.command("list")
+@ends_well
+def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None) -> ExitCode:
+    """List the pipelines that there are.
+
+    Those that come with rigflow, or with --nats those that a fleet knows.
+
+    Example: rigflow pipelines list --nats nats://rig1:4222
+    """
+    from rich.console import Console
+
+    settings = settings_from(settings_file, nats=nats, credentials=credentials)
+    specs = _at_fleet(settings, _all) if settings.nats else _builtin()
+    rows = table("pipeline", "media", "stages", "", left=4)
+    for spec in specs:
+        rows.add_row(spec.name, " ".join(spec.media), " > ".join(map(_brief, spec.stage)), spec.description)
+    Console(highlight=False).print(rows if specs else f"{settings.nats} knows none yet")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def show(
+    name: Annotated[str, typer.Argument(help="Its name, or the path of its file; with --nats a revision too.")],
+    nats: NatsUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Print a pipeline as a pipeline file.
+
+    To read, or to start one's own from.
+
+    Example: rigflow pipelines show scenes > mine.toml
+    """
+    settings = settings_from(settings_file, nats=nats, credentials=credentials)
+    if settings.nats:
+        spec = _at_fleet(settings, lambda broker: _one(broker, name))
+        print(f"# revision {spec.revision} at {settings.nats}")
+        for model, sha256 in spec.models.items():
+            print(f"# model {model} {sha256[:16]}")
+    else:
+        from workers.local import find_pipeline
+
+        spec, _ = find_pipeline(name)
+    print(to_toml(spec), end="")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def check(
+    file: Annotated[Path, typer.Argument(help="A pipeline file.", metavar="FILE")],
+) -> ExitCode:
+    """Say what is wrong with a pipeline file, by line and field.
+
+    Its models and the options of its output are checked too.
+
+    Example: rigflow pipelines check mine.toml
+    """
+    from schemas.pipeline import check_pipeline
+
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
+    problems = [str(error) for error in check_pipeline(text, str(file))] or _unfit(file)
+    if problems:
+        print(*problems, sep="\n")
+        return ExitCode.USAGE
+    print(f"{file}: fine")
+    return ExitCode.OK
+
+
+def _unfit(file: Path) -> list[str]:
+    """Why a file that reads well cannot be run: its models, its format's options."""
+    from engines.outputs.format import load_format
+    from workers.local import find_models, find_pipeline
+
+    try:
+        spec, folder = find_pipeline(str(file))
+        find_models(spec, folder)
+        load_format(spec.encode)
+    except UsageError as error:
+        return [f"{file}: {error}"]
+    return []
+
+
+def _builtin() -> "list[PipelineSpec]":
+    from pipelines.registry import builtin_pipeline, builtin_pipelines
+
+    return [builtin_pipeline(name) for name in builtin_pipelines()]
+
+
+async def _all(broker: "Broker") -> "list[PipelineSpec]":
+    from pipelines.registry import load_pipeline, pipeline_names
+
+    return [await load_pipeline(broker, revision) for _, revision in sorted((await pipeline_names(broker)).items())]
+
+
+async def _one(broker: "Broker", name: str) -> "PipelineSpec":
+    from pipelines.registry import load_pipeline
+
+    return await load_pipeline(broker, name)
+
+
+def _at_fleet(settings: "Settings", ask: Callable[["Broker"], Awaitable[T]]) -> T:
+    from pipelines.broker import Broker
+
+    async def asking() -> T:
+        broker = await Broker.connect(settings, name="rigflow-pipelines")
+        try:
+            return await ask(broker)
+        finally:
+            await broker.close()
+
+    return asyncio.run(asking())
+
+
+def _brief(stage: "Stage") -> str:
+    """A stage in a word or two: what tells it from others of its kind."""
+    told = {"decode": "fps", "preprocess": "layout", "infer": "model", "encode": "format"}[stage.kind]
+    value = getattr(stage, told)
+    if stage.kind == "decode":
+        return stage.name if value is None else f"{stage.name} {value:g}/s"
+    return f"{stage.name} {value}"
+
+
+def to_toml(spec: "PipelineSpec") -> str:
+    """The pipeline file of a spec, without what is as by default; `parse_pipeline` gives the spec back."""
+    head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stage", "models"})
+    blocks = [_lines(head | {"name": spec.name, "media": spec.media})]
+    for stage in spec.stage:
+        blocks.append(
+            "[[stage]]\n" + _lines({"kind": stage.kind} | stage.model_dump(mode="json", exclude_defaults=True))
+        )
+    return "\n".join(blocks)
+
+
+def _lines(fields: dict[str, Any]) -> str:
+    return "".join(f"{_key(name)} = {_value(value)}\n" for name, value in fields.items())
+
+
+def _value(value: Any) -> str:
+    """A value in TOML; strings, numbers and booleans look as in json."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

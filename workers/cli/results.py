@@ -1,0 +1,135 @@
+"""`rigflow results`: a job's results as files, or what is missing of them."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import ExitCode, OutputError, UsageError
+from schemas.settings import Settings
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.run import prepare_folder
+
+if TYPE_CHECKING:
+    from pipelines.broker import Broker, Stored
+    from pipelines.inventory import Inventory
+    from schemas.messages import Manifest
+
+
+@ends_well
+def results(
+    job: Annotated[str, typer.Argument(help="The job's id, as `rigflow publish` printed it.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Wait until the job is complete.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Collect a job's results into files, once it is complete; until then say what is there and what is missing.
+
+    Results without failures leave the broker when they are collected. Those with failures stay for a day: after
+    `rigflow dead retry` they can be collected again.
+
+    Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
+    """
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    return asyncio.run(_results(settings, job, follow, out))
+
+
+async def _results(settings: Settings, job: str, follow: bool, out: Path) -> ExitCode:
+    from pipelines.broker import Broker
+    from pipelines.collect import CollectedElsewhere
+    from pipelines.dead import find_manifest
+    from pipelines.inventory import take_inventory
+
+    broker = await Broker.connect(settings, name="rigflow-results")
+    try:
+        manifest = await find_manifest(broker, job)
+        if manifest is None:
+            raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
+        inventory = await take_inventory(broker, manifest)
+        if inventory.done is not None and not inventory.done.failures:
+            if not inventory.files:
+                raise CollectedElsewhere(inventory.done)
+            return await _save(broker, inventory.files, out)
+        if follow or inventory.complete:
+            return await _collect(broker, manifest, out)
+        print(describe(inventory))
+        return ExitCode.SOME_FAILED
+    finally:
+        await broker.close()
+
+
+async def _collect(broker: "Broker", manifest: "Manifest", out: Path) -> ExitCode:
+    """Collect the job as `rigflow run` does, waiting for what is missing."""
+    import time
+
+    from rich.console import Console
+
+    from pipelines.collect import Collector
+    from pipelines.registry import load_pipeline
+    from workers.cli.screen import Progress, summary
+    from workers.local import Outcome
+
+    prepare_folder(out)
+    console = Console(stderr=True)
+    target = out / f"{Path(manifest.name).stem}.{manifest.job.pipeline}"
+    outcome = Outcome(manifest.name, manifest.job, target, [])
+    spec = await load_pipeline(broker, manifest.job.revision)
+    started = time.monotonic()
+    with Progress(console) as screen:
+        screen.planned([outcome])
+        screen.sent(manifest.job.id, 0.0, manifest.segments)
+        collector = Collector(broker, spec, screen.part)
+        await collector.open({manifest.job: target})
+        try:
+            outcome.done = await collector.wait(manifest.job.id)
+        finally:
+            await collector.close()
+    outcome.seconds = time.monotonic() - started
+    console.print(summary([outcome]))
+    return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
+
+
+async def _save(broker: "Broker", files: "list[Stored]", out: Path) -> ExitCode:
+    """Write the files that a worker made of a job whose publisher has only NATS."""
+    from pipelines.dead import load
+    from schemas.subjects import HEADER_NAME
+
+    prepare_folder(out)
+    newest = {Path(stored.headers[HEADER_NAME]).name: stored for stored in files}
+    for name, stored in newest.items():
+        write_whole(out / name, await load(broker, stored))
+        print(out / name)
+    return ExitCode.OK
+
+
+def write_whole(path: Path, body: bytes) -> None:
+    """Write a file whole or not at all. Raises OutputError."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        unfinished.write_bytes(body)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path}: {error.strerror}", "choose another --out") from error
+
+
+def describe(inventory: "Inventory") -> str:
+    """What is there of an unfinished job, in words."""
+    from pipelines.inventory import ranges
+
+    manifest = inventory.manifest
+    total = "an unknown number" if inventory.total is None else str(inventory.total)
+    lines = [f"{manifest.name} ({manifest.job.id}): {len(inventory.whole)} of {total} segments there"]
+    if manifest.state == "publishing":
+        lines.append("it is still being published, or its publisher stopped")
+    if inventory.missing:
+        lines.append(f"missing: {ranges(inventory.missing)}")
+    lines += [
+        f"failed: segment {failure.key.segment}, {failure.stage}: {failure.error}"
+        for failure in inventory.failures
+        if failure.key.segment in inventory.failed
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,109 @@
+"""`rigflow watch`: a folder whose files are run through a pipeline as they arrive, each once."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from schemas.messages import Lane
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from workers.cli.options import Credentials, NatsUrl, SettingsFile, Store, ends_well, settings_from
+from workers.cli.run import prepare_folder
+
+if TYPE_CHECKING:
+    from workers.local import Models
+
+
+@ends_well
+def watch(
+    pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to watch, with the folders in it.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
+    quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is whole.")] = 2.0,
+    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
+    nats: NatsUrl = None,
+    store: Store = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Run PIPELINE over every file that is in DIR or arrives there, until Ctrl-C or SIGTERM.
+
+    A file is taken once it stopped growing. Its content decides whether it was done before, also after a restart:
+    what was done is kept in a ledger beside the results. Files in DIR are only read. The results of DIR/a/clip.mp4
+    are OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part and *.tmp are left alone.
+
+    Example: rigflow watch fingerprint incoming --out results
+    """
+    from workers.local import find_models, find_pipeline
+
+    settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
+    spec, models_folder = find_pipeline(pipeline)
+    models = find_models(spec, models_folder)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder", "check the path")
+    prepare_folder(out)
+    if out.samefile(folder):
+        raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
+    if workers is None:
+        workers = 0 if settings.nats else (os.cpu_count() or 1)
+    if workers == 0 and not settings.nats:
+        raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
+    lane = Lane.INTERACTIVE if interactive else Lane.BULK
+    return asyncio.run(_watch(settings, spec, models, folder, out, quiet, workers, lane))
+
+
+async def _watch(
+    settings: Settings,
+    spec: PipelineSpec,
+    models: "Models",
+    folder: Path,
+    out: Path,
+    quiet_s: float,
+    workers: int,
+    lane: Lane,
+) -> ExitCode:
+    from rich.console import Console
+
+    from pipelines.broker import Broker
+    from pipelines.publish import Publisher
+    from pipelines.watch import Ledger
+    from workers.cli.screen import Progress
+    from workers.folder import FolderWatch
+    from workers.local import local_fleet, register
+
+    console = Console(highlight=False, soft_wrap=True)
+    ledger = Ledger(out / f".rigflow-watch-{spec.name}.json")
+    ledger.open()
+    try:
+        async with local_fleet(settings, workers, Progress(Console(stderr=True))) as fleet:
+            broker = await Broker.connect(fleet, name="rigflow-watch")
+            try:
+                spec = await register(broker, fleet, spec, models)
+                publisher = Publisher(broker, spec, fleet.space, lane)
+                watching = FolderWatch(broker, publisher, spec, folder, out, ledger, quiet_s, console.print)
+                await _until_told(watching.run())
+            finally:
+                await broker.close()
+    finally:
+        ledger.close()
+    return ExitCode.OK
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGINT or SIGTERM. What is in hand then is not in the ledger, and is done at the next start."""
+    running = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
