@@ -17,7 +17,6 @@ from typing import Any
 import av
 import numpy as np
 import onnxruntime
-from av.video.reformatter import VideoReformatter
 
 from benchmarks import measure, workloads
 from engines.inference.batch import infer_parts
@@ -168,7 +167,7 @@ def pooled(
 
 
 async def rigflow(paths: list[Path], rounds: int, report: dict[str, Any]) -> list[tuple[float, int]]:
-    """A broker and two workers that are up and warm; then the job, from publish to the finished file, `rounds` times."""
+    """A broker and two workers that are up and warm; then the job, from publish to its file, `rounds` times."""
 
     class Quiet:
         def planned(self, outcomes: list[Outcome]) -> None: ...

@@ -11,6 +11,7 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.filter import Graph
+from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
@@ -112,7 +113,7 @@ class _Siting:
     def _build(width: int, height: int, layout: str) -> Graph:
         graph = Graph()
         location = "center" if layout.startswith("yuvj") else "left"
-        source = graph.add_buffer(width=width, height=height, format=layout, time_base=Fraction(1))
+        source = graph.add_buffer(width=width, height=height, format=VideoFormat(layout), time_base=Fraction(1))
         graph.link_nodes(source, graph.add("setparams", f"chroma_location={location}"), graph.add("buffersink"))
         graph.configure()
         return graph

@@ -23,8 +23,8 @@ def draw_film(path: Path) -> None:
                 frame.pts, frame.time_base = shot * SHOT_FRAMES + number, Fraction(1, 25)
                 film.mux(picture.encode(frame))
         film.mux(picture.encode(None))
-        for frame in _tone(len(SHOTS) * SHOT_FRAMES // 25):
-            film.mux(sound.encode(frame))
+        for samples in _tone(len(SHOTS) * SHOT_FRAMES // 25):
+            film.mux(sound.encode(samples))
         film.mux(sound.encode(None))
 
 

@@ -7,18 +7,18 @@ fast one idles; one that is about to run dry asks in time, so that the broker's 
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
-
 from schemas.messages import Lane
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
 from workers.lease import Hop, Lease
 
-Accept = Callable[[Hop, Delivery], Awaitable[None]]
+Accept = Callable[[Hop, Delivery], Coroutine[Any, Any, None]]
 
 
 class Hand:

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engines.media.source import media_kind
 from engines.models.catalogue import builtin_model, builtin_models, load_model
 from engines.models.fit import check_fits
 from pipelines.broker import Broker
+from pipelines.collect import Collector
+from pipelines.publish import Publisher, job_id, unfinished
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
-
-from engines.media.source import media_kind
-from pipelines.collect import Collector
-from pipelines.publish import Publisher, job_id, unfinished
 from schemas.errors import ModelError, OutputError, PipelineError, RigflowError
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline

@@ -15,12 +15,12 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ConfigDict
 
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
-from pydantic import BaseModel, ConfigDict
-
 from schemas.errors import ExitCode, RigflowError
 from schemas.pipeline import Stage
 from schemas.settings import Settings
@@ -72,13 +72,14 @@ class Worker:
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait([serving, stopped, *helpers], return_when=asyncio.FIRST_COMPLETED)
-            for task in (serving, *helpers):
-                if task.done():
-                    task.result()
+            for ended in (serving, *helpers):
+                if ended.done():
+                    ended.result()
         finally:
-            for task in (serving, stopped, *helpers, *self._stopping):
+            tasks: list[asyncio.Task[Any]] = [serving, stopped, *helpers, *self._stopping]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(serving, stopped, *helpers, *self._stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             lines.close()
             await broker.close()
         return ExitCode.OK

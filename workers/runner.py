@@ -15,11 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from pipelines.broker import Broker
-from pipelines.pull import Delivery
-
 from engines.part import Part, decode_part, encode_part
+from pipelines.broker import Broker
 from pipelines.dead import bury
+from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
 from schemas.messages import Failure, Key, Lane, PartMessage, Segment, decode
 from schemas.pipeline import InferStage

@@ -1,6 +1,5 @@
 """A segment of images to parts: each image has its own outcome, and a bad one does not hurt its neighbours."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,6 @@ _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
 _JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 _NAMES = {"mjpeg": "jpeg", "png": "png", "webp": "webp"}
-_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +66,15 @@ def decode_images(segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpe
 def decode_image(data: Buffer) -> av.VideoFrame:
     """The picture of one jpeg, png or webp file. Raises MediaError or ItemTooLarge."""
     codec = _checked(data)[0]
+    # a decoder each: FFmpeg's png decoder mixes in the image before, its jpeg decoder keeps the tables of that one
+    decoder = av.CodecContext.create(codec, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_type, decoder.thread_count = "NONE", 1
     try:
-        decoder = _decoder(codec)
         frames = decoder.decode(av.Packet(bytes(data)))
     except av.error.FFmpegError as error:
-        _decoders().pop(codec, None)
         raise MediaError(f"the {_NAMES[codec]} image is damaged", "export it again") from error
     if not frames:
-        _decoders().pop(codec, None)
         raise MediaError(f"the {_NAMES[codec]} image has no picture that can be decoded", "export it as png")
     return frames[0]
 
@@ -191,21 +190,3 @@ def _plain(frame: av.VideoFrame, planes: bool) -> av.VideoFrame:
     return VideoReformatter().reformat(
         frame, format=layout, src_colorspace=matrix, interpolation=Interpolation.BICUBIC | EXACT, threads=1
     )
-
-
-def _decoders() -> dict[str, VideoCodecContext]:
-    if not hasattr(_thread, "decoders"):
-        _thread.decoders = {}
-    decoders: dict[str, VideoCodecContext] = _thread.decoders
-    return decoders
-
-
-def _decoder(codec: str) -> VideoCodecContext:
-    """This thread's decoder of a codec: a new one for each image costs more than a small image does."""
-    decoder = _decoders().get(codec)
-    if decoder is None:
-        created = av.CodecContext.create(codec, "r")
-        assert isinstance(created, VideoCodecContext)
-        created.thread_type, created.thread_count = "NONE", 1
-        decoder = _decoders()[codec] = created
-    return decoder

@@ -77,3 +77,8 @@ def hop(broker: Broker, lane: Lane = Lane.BULK) -> str:
 
 async def waiting_in_hop(broker: Broker) -> int:
     return int((await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'decode')}"))["state"]["messages"])
+
+
+async def hop_is_empty(broker: Broker) -> bool:
+    """Whether every message of the decode hop is settled; the server takes verdicts a little later than we give them."""
+    return await waiting_in_hop(broker) == 0

@@ -79,7 +79,7 @@ async def test_a_letter_larger_than_a_message_comes_back_whole(settings: Setting
 async def test_a_long_reason_does_not_break_the_connection(settings: Settings) -> None:
     async with connected(settings) as broker:
         hop = broker.names.work("fingerprint", "decode", Lane.BULK)
-        body = bytes(broker.body_bytes)
+        body = bytes(broker.max_body)
         await bury(broker, failure_of(0, "ü" * 5000, "x" * 50_000), body, hop, 1, {})
         [letter] = [letter async for letter in letters(broker)]
         assert len(letter.stored.headers[HEADER_FAILURE]) <= HEADER_BYTES

@@ -11,7 +11,7 @@ from pipelines.pull import Delivery, Pull
 from pipelines.server import EmbeddedServer
 from schemas.messages import Lane
 from schemas.settings import Settings
-from tests.integration.hops import a_broker, a_pull, eventually, hop, waiting_in_hop
+from tests.integration.hops import a_broker, a_pull, eventually, hop, hop_is_empty
 
 
 async def test_only_what_was_asked_for_arrives(settings: Settings) -> None:
@@ -32,8 +32,7 @@ async def test_only_what_was_asked_for_arrives(settings: Settings) -> None:
         assert taken.deliveries[0].subject == hop(broker)
         for delivery in taken.deliveries:
             await delivery.ack()
-        await broker.connection.nc.flush()
-        assert await waiting_in_hop(broker) == 0
+        await eventually(lambda: hop_is_empty(broker))
 
 
 async def test_lanes_do_not_wait_for_each_other(settings: Settings) -> None:
@@ -59,8 +58,7 @@ async def test_verdicts(settings: Settings) -> None:
         assert 0.3 <= time.monotonic() - retried < 0.9
         assert [delivery.deliveries for delivery in taken.deliveries] == [1, 2, 3]
         await taken.deliveries[2].terminate("it\nwill never work")
-        await broker.connection.nc.flush()
-        assert await waiting_in_hop(broker) == 0
+        await eventually(lambda: hop_is_empty(broker))
         with pytest.raises(AssertionError, match="settled already"):
             await taken.deliveries[2].ack()
 
@@ -244,7 +242,3 @@ async def test_verdicts_given_while_the_server_is_away_arrive_later(server: Embe
         server.restart()
         await eventually(lambda: hop_is_empty(broker))
         assert len(taken.deliveries) == 1
-
-
-async def hop_is_empty(broker: Broker) -> bool:
-    return await waiting_in_hop(broker) == 0

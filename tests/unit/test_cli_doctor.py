@@ -9,7 +9,18 @@ import pytest
 from engines.devices import cards, cores, memory_bytes
 from tests.cli import rigflow
 
-EVERYTHING = ["Python", "cores", "memory", "decoders", "encoders", "ONNX Runtime", "broker", "store", "temporary", "cards"]
+EVERYTHING = [
+    "Python",
+    "cores",
+    "memory",
+    "decoders",
+    "encoders",
+    "ONNX Runtime",
+    "broker",
+    "store",
+    "temporary",
+    "cards",
+]
 
 
 def test_this_machine_can_run_rigflow(tmp_path: Path) -> None:

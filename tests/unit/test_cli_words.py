@@ -8,7 +8,15 @@ from workers.cli.words import age, size
 
 @pytest.mark.parametrize(
     ("nbytes", "said"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.23 kB"), (999_600, "1 MB"), (25.3e9, "25.3 GB"), (4e13, "40 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (1234, "1.23 kB"),
+        (999_600, "1 MB"),
+        (25.3e9, "25.3 GB"),
+        (4e13, "40 TB"),
+    ],
 )
 def test_size(nbytes: float, said: str) -> None:
     assert size(nbytes) == said

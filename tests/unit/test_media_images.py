@@ -135,6 +135,14 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         decode_image(bomb())
 
 
+def test_an_image_does_not_show_in_the_next_one() -> None:
+    """FFmpeg's png decoder adds what it decoded before, if there was something."""
+    data = still("png", seed=3)
+    expected = next(pictures(Clip(size=(48, 64), seed=3, frames=1)))
+    for _ in range(3):
+        assert np.array_equal(decode_image(data).to_ndarray(format="rgb24"), expected)
+
+
 def test_a_decoder_is_well_again_after_a_bad_image() -> None:
     data = still("png")
     for _ in range(3):

@@ -31,7 +31,9 @@ def test_the_table_in_the_docs_is_the_class() -> None:
 def test_given_goes_over_environment_over_file_over_default(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('port = 1\nspace = "file"\nprefix = "file"\n')
-    settings = load_settings({"port": 3, "nats": None}, {"RIGFLOW_PORT": "2", "RIGFLOW_SPACE": "env", "HOME": "/"}, file)
+    settings = load_settings(
+        {"port": 3, "nats": None}, {"RIGFLOW_PORT": "2", "RIGFLOW_SPACE": "env", "HOME": "/"}, file
+    )
     assert (settings.port, settings.space, settings.prefix, settings.max_deliver) == (3, "env", "file", 4)
 
 

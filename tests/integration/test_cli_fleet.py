@@ -1,0 +1,200 @@
+"""`up`, `worker`, `status` and `pipelines` as a person meets them: real processes, a real broker."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.server import EmbeddedServer
+from schemas.errors import ExitCode
+from tests.cli import Running, rigflow
+from tests.clips import real_clip
+
+GREETED = "Ctrl-C stops it."
+PIPELINES = ["fingerprint", "scenes", "upscale2x"]
+
+
+def up(store: Path, *arguments: str) -> Running:
+    """`rigflow up` on any free port."""
+    return Running("up", "--store", store, "--port", "0", *arguments)
+
+
+def url_of(running: Running) -> str:
+    """Where the broker of a `rigflow up` is."""
+    found = re.search(r"nats://\S+?:\d+", running.until(GREETED))
+    assert found is not None
+    return found.group()
+
+
+def status(url: str) -> Any:
+    ended = rigflow("status", "--nats", url, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def eventually(what: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    """Wait until `what` holds."""
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.1)
+
+
+def children(pid: int, marker: str) -> list[int]:
+    """Processes started by `pid` whose command line has `marker`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            stat = (entry / "stat").read_text() if entry.name.isdigit() else ""
+            command = (entry / "cmdline").read_text() if stat else ""
+        except OSError:  # it has ended meanwhile
+            continue
+        if marker in command and int(stat.rpartition(")")[2].split()[1]) == pid:
+            found.append(int(entry.name))
+    return found
+
+
+def test_up_serves_runs_and_drains_on_sigterm(tmp_path: Path) -> None:
+    with up(tmp_path / "store", "--workers", "1") as fleet:
+        url = url_of(fleet)
+        said = fleet.said
+        assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in said
+        assert "1 workers" not in said
+        assert f"rigflow run fingerprint clip.mp4 --nats {url}" in said
+        ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", url, "--out", tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert (tmp_path / "bikes.fingerprint.npz").exists()
+        assert fleet.end(signal.SIGTERM) == ExitCode.OK
+    assert "stopping" in fleet.said
+    assert "Traceback" not in fleet.said
+
+
+def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> None:
+    with up(tmp_path / "store", "--workers", "1") as fleet:
+        url_of(fleet)
+        pid = fleet.process.pid
+        family = children(pid, "workers.process") + children(pid, "nats-server")
+        assert len(family) == 2
+        assert fleet.end(signal.SIGINT) == ExitCode.INTERRUPTED
+    assert not [member for member in family if Path(f"/proc/{member}").exists()]
+    assert "Traceback" not in fleet.said
+
+
+def test_up_starts_again_what_dies(tmp_path: Path) -> None:
+    with up(tmp_path / "store", "--workers", "1") as fleet:
+        url = url_of(fleet)
+        (worker,) = children(fleet.process.pid, "workers.process")
+        (server,) = children(fleet.process.pid, "nats-server")
+        os.kill(server, signal.SIGKILL)
+        fleet.until("the embedded broker died, starting it again on its store")
+        os.kill(worker, signal.SIGKILL)
+        fleet.until("worker local-1 ended (signal SIGKILL), starting it again")
+        ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", url, "--out", tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert fleet.end(signal.SIGTERM) == ExitCode.OK
+
+
+def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, server: EmbeddedServer) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    taken = rigflow("up", "--store", tmp_path / "store", "--port", port)
+    assert taken.returncode == ExitCode.BROKER
+    assert taken.stderr.startswith(f"rigflow: port {port} is taken: choose another port")
+    locked = rigflow("up", "--store", server.store, "--port", "0")
+    assert locked.returncode == ExitCode.STORE
+    assert f"is locked by another rigflow (pid {os.getpid()})" in locked.stderr
+
+
+def test_up_joins_a_broker_that_is_there(server: EmbeddedServer) -> None:
+    with Running("up", "--nats", server.url, "--workers", "1") as fleet:
+        assert url_of(fleet) == server.url
+        assert list(status(server.url)["pipelines"]) == PIPELINES
+        eventually(lambda: [worker["worker"] for worker in status(server.url)["workers"]] == ["local-1"])
+        assert fleet.end(signal.SIGTERM) == ExitCode.OK
+    assert server.alive
+
+
+def test_up_gives_up_when_every_worker_keeps_dying(tmp_path: Path) -> None:
+    """A cache that is no folder: workers cannot even start."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text('credentials = "/no/such/seed"\n')
+    ended = rigflow("up", "--store", tmp_path / "store", "--port", "0", "--settings", settings)
+    assert ended.returncode == ExitCode.USAGE
+    assert "credentials /no/such/seed: No such file or directory" in ended.stderr
+
+
+def test_workers_of_some_stages_each_do_the_whole_together(tmp_path: Path, server: EmbeddedServer) -> None:
+    first = Running("worker", "--stages", "decode,preprocess", "--nats", server.url, "--name", "front")
+    second = Running("worker", "--stages", "infer,encode", "--nats", server.url, "--name", "back")
+    with first, second:
+        ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", server.url, "--out", tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        eventually(lambda: sum(worker["frames"] for worker in status(server.url)["workers"]) == 250)
+        workers = {worker["worker"]: worker for worker in status(server.url)["workers"]}
+        assert workers["front"]["stages"] == ["decode", "preprocess"]
+        assert workers["back"]["frames"] == 0
+        assert workers["back"]["results"] > 0
+        assert first.end(signal.SIGTERM) == ExitCode.OK
+        assert second.end(signal.SIGINT) == ExitCode.OK
+
+
+def test_a_worker_without_a_broker_ends_at_once() -> None:
+    ended = rigflow("worker", "--nats", "nats://127.0.0.1:9")
+    assert ended.returncode == ExitCode.BROKER
+    assert "no broker at nats://127.0.0.1:9" in ended.stderr
+
+
+def test_status_shows_what_waits_by_lane(tmp_path: Path, server: EmbeddedServer) -> None:
+    bare = rigflow("status", "--nats", server.url).stdout
+    assert "none yet" in bare
+    for lane in ("bulk", "interactive"):
+        published = rigflow(
+            "publish", "fingerprint", real_clip("bikes"), "--lane", lane, "--job", lane, "--nats", server.url
+        )
+        assert published.returncode == 0, published.stderr
+    told = status(server.url)
+    (queue,) = [queue for queue in told["queues"] if queue["stream"]["messages"]]
+    assert (queue["pipeline"], queue["stage"]) == ("fingerprint", "decode")
+    waiting = {lane: told["waiting"] for lane, told in queue["lanes"].items()}
+    assert waiting["bulk"] == waiting["interactive"] > 0
+    assert queue["stream"]["messages"] == sum(waiting.values())
+    assert queue["stream"]["nbytes"] > real_clip("bikes").stat().st_size
+    assert 0 < queue["stream"]["oldest_s"] < 60
+    shown = rigflow("status", "--nats", server.url).stdout
+    assert re.search(rf"fingerprint decode +{waiting['interactive']} +{waiting['bulk']} +0 +0 +[\d.]+ [kM]B", shown)
+    assert re.search(r"worker +none", shown)
+
+
+def test_pipelines_of_a_fleet(server: EmbeddedServer) -> None:
+    assert "knows none yet" in rigflow("pipelines", "list", "--nats", server.url).stdout
+    unknown = rigflow("pipelines", "show", "scenes", "--nats", server.url)
+    assert unknown.returncode == ExitCode.USAGE
+    assert "the broker knows no pipeline scenes" in unknown.stderr
+    published = rigflow("publish", "scenes", real_clip("bikes"), "--nats", server.url)
+    assert published.returncode == 0, published.stderr
+    assert "scenes" in rigflow("pipelines", "list", "--nats", server.url).stdout
+    shown = rigflow("pipelines", "show", "scenes", "--nats", server.url).stdout
+    assert re.match(r"# revision [0-9a-f]{16} at ", shown)
+    assert 'name = "scenes"' in shown
+    assert "# model shotchange " in shown
+
+
+@pytest.mark.parametrize("signals", [2])
+def test_told_twice_it_stops_at_once(tmp_path: Path, signals: int) -> None:
+    """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
+    with up(tmp_path / "store", "--workers", "1") as fleet:
+        url_of(fleet)
+        (worker,) = children(fleet.process.pid, "workers.process")
+        os.kill(worker, signal.SIGSTOP)
+        began = time.monotonic()
+        fleet.process.send_signal(signal.SIGTERM)
+        fleet.until("once more")
+        assert fleet.end(signal.SIGTERM) == ExitCode.OK
+        assert time.monotonic() - began < 8
+    assert "stopped at once" in fleet.said
+    assert not Path(f"/proc/{worker}").exists()
