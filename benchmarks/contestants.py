@@ -27,7 +27,7 @@ from engines.media.split import Splitter
 from engines.models.catalogue import builtin_model
 from engines.outputs.format import load_format
 from engines.transforms import Preprocess
-from pipelines.publish import _albums
+from pipelines.publish import albums
 from pipelines.registry import builtin_pipeline
 from schemas.messages import JobRef, Key, Lane, MediaInfo, Segment
 from schemas.settings import Settings
@@ -93,7 +93,7 @@ def decode_one(work: Work) -> int:
     segment, buffers = work
     if segment.media.kind == "image":
         codec = av.CodecContext.create("mjpeg", "r")
-        return sum(len(codec.decode(av.Packet(data))) for data in buffers)
+        return sum(len(codec.decode(av.Packet(Path(item.path).read_bytes()))) for item in segment.items)
     import io
 
     with av.open(io.BytesIO(buffers[0])) as container:
@@ -135,7 +135,7 @@ def chain_one(work: Work) -> tuple[int, list[Any]]:
 def segments_of(paths: list[Path]) -> Iterator[Work]:
     """What `publish` would send."""
     if paths[0].suffix == ".jpg":
-        for number, (items, buffers) in enumerate(_albums(paths, [path.name for path in paths])):
+        for number, (items, buffers) in enumerate(albums(paths, [path.name for path in paths], shared=True)):
             media = MediaInfo(kind="image")
             yield Segment(key=Key(job=JOB, segment=number), media=media, items=tuple(items)), buffers
         return

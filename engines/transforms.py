@@ -1,6 +1,6 @@
 """Frames to arrays on the CPU, by swscale: the reference that every other device's transforms are held against.
 
-Resizing averages areas where the picture shrinks and is bicubic where it grows. Rounding is the accurate, bit-exact
+Resizing averages areas where a side shrinks and is bicubic where both grow. Rounding is the accurate, bit-exact
 kind, so that machines with different vector units give the same bytes. YCbCr is read by the matrix the frame names;
 where it names none, BT.601 below 720 lines and BT.709 from there on, as players do.
 """
@@ -16,12 +16,14 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
 from engines.part import Array, Part
+from schemas.errors import ItemTooLarge, MediaError
 from schemas.pipeline import PreprocessStage
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _BT709, _BT601 = 1, 5
 _MATRICES = (1, 4, 5, 6, 7, 9)  # those of AVColorSpace that swscale reads YCbCr by
 _HD_LINES = 720
+_MOST_PIXELS = 100_000_000
 _FORMATS = {"rgb": "rgb24", "gray": "gray"}
 _PLANAR = re.compile(r"yuvj?4\d\dp|gray")
 _DEEP = re.compile(r"(yuv4\d\dp|gray)(9|1\d)(le|be)")
@@ -39,7 +41,7 @@ class Preprocess:
         """Arrays of one frame, uint8 and contiguous, turned upright by `rotation` degrees counterclockwise.
 
         `rgb`: `pixels [H, W, 3]`; `gray`: `pixels [H, W]`, full range; `planes`: `plane0 [H, W]`, `plane1 [H', W']` ...
-        in 8 bits, see `plane_format`.
+        in 8 bits, see `plane_format`. Raises ItemTooLarge and MediaError for shapes that can not be scaled.
         """
         turns = round(rotation / 90) % 4
         if self.stage.size is None:
@@ -70,20 +72,26 @@ class Preprocess:
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int]) -> Array:
         height, width = size
-        shrinks = height * width < frame.height * frame.width
+        what = f"a picture of {frame.width}x{frame.height} can not be scaled to {width}x{height}"
+        if height * width > _MOST_PIXELS:
+            raise ItemTooLarge(what, 'use `fit = "pad"`')
+        shrinks = height < frame.height or width < frame.width
         matrix = colour_matrix(frame)
         if self.stage.layout == "rgb":
             frame = self._siting.settled(frame)
-        out = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format=_FORMATS[self.stage.layout],
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
-            threads=1,
-        )
+        try:
+            out = self._reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format=_FORMATS[self.stage.layout],
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+                interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
+                threads=1,
+            )
+        except (av.error.ArgumentError, av.error.PatchWelcomeError) as error:
+            raise MediaError(what, "its shape is out of proportion to the pipeline's size") from error
         rows = plane_rows(out, 0)
         return rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
 

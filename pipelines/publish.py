@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from engines.media.images import read_image
 from engines.media.split import Piece, Splitter
 from pipelines.broker import Broker
 from pipelines.collect import done_of
@@ -94,10 +95,10 @@ class Publisher:
         await self._note(job, name)
         sent = 0
         async with _Ahead(AHEAD) as ahead:
-            albums = _albums(paths, names)
-            album = await asyncio.to_thread(_next, albums)
+            groups = albums(paths, names, self._broker.settings.shared)
+            album = await asyncio.to_thread(_next, groups)
             while album is not None:
-                following = await asyncio.to_thread(_next, albums)
+                following = await asyncio.to_thread(_next, groups)
                 items, buffers = album
                 await ahead.submit(
                     self._send_images(Key(job=job, segment=sent, final=following is None), items, buffers)
@@ -178,22 +179,24 @@ def _next(iterator: Iterator[T]) -> T | None:
     return next(iterator, None)
 
 
-def _albums(paths: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[list[Item], list[bytes]]]:
-    """Images in groups of up to 64 or 4 MB; one that cannot be read travels as a failed item."""
+def albums(paths: Sequence[Path], names: Sequence[str], shared: bool) -> Iterator[tuple[list[Item], list[bytes]]]:
+    """Images in groups of up to 64 or 4 MB: items, and their bytes unless the workers see the files themselves.
+
+    One that cannot be read travels as a failed item.
+    """
     items: list[Item] = []
     buffers: list[bytes] = []
     size = 0
     for path, name in zip(paths, names, strict=True):
-        try:
-            data = path.read_bytes()
-            item = Item(name=name, error="" if data else "the file is empty")
-        except OSError as error:
-            data, item = b"", Item(name=name, error=f"cannot read it: {error.strerror}")
+        item, data = Item(name=name, path=str(path.resolve())), b""
+        if not shared:
+            item, data = read_image(item)
+            item = item.model_copy(update={"path": ""})
         if items and (len(items) == ALBUM_ITEMS or size + len(data) > ALBUM_BYTES):
             yield items, buffers
             items, buffers, size = [], [], 0
         items.append(item)
-        buffers.append(data)
+        buffers += [] if shared else [data]
         size += len(data)
     if items:
         yield items, buffers

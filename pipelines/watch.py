@@ -4,6 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 from typing import IO
@@ -103,6 +104,13 @@ class Ledger:
     def open(self) -> None:
         """Lock and read it. Raises StoreError when another process has it, OutputError when it is damaged."""
         try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        try:
             self._lock = self._path.with_suffix(".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self._path.exists():
@@ -151,7 +159,8 @@ class Ledger:
                 os.fsync(file.fileno())
             unfinished.replace(self._path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # what stands in the way is told above all
+                unfinished.unlink()
             raise OutputError(f"{self._path}: {error.strerror}", "free some space, or choose another --out") from error
 
 

@@ -77,10 +77,14 @@ class MediaInfo(BaseModel):
 
 
 class Item(BaseModel):
-    """One image of a segment of images: its name, and its own outcome once it has failed."""
+    """One image of a segment of images: its name, and its own outcome once it has failed.
+
+    `path` names a file that publisher and workers share; the segment then has no buffers.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
+    path: str = ""
     error: str = ""
 
 

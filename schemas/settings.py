@@ -19,6 +19,7 @@ class Settings(BaseModel):
 
     nats: str = Field(default="", description="URL of the broker; empty: start one here")
     credentials: str = Field(default="", description="path of an nkey seed or .creds file")
+    shared: bool = Field(default=False, description="publisher and workers see the same files: images travel as paths")
     prefix: str = Field(default="rigflow", pattern=r"^[a-z0-9]+$", description="first token of all subjects")
     space: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
     store: str = Field(default="", description="folder of the embedded broker's store; empty: a default by command")

@@ -76,7 +76,7 @@ async def local_fleet(
         store = Path(settings.store) if settings.store else None
         server = EmbeddedServer(store, settings.port, settings.store_bytes)
         await asyncio.to_thread(server.start)
-        settings = settings.model_copy(update={"nats": server.url})
+        settings = settings.model_copy(update={"nats": server.url, "shared": True})
     options = [WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}") for n in range(workers)]
     supervisor = Supervisor(options, screen.event)
     try:

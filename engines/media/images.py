@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import av
 import numpy as np
@@ -37,11 +38,13 @@ class _Image:
 def decode_images(segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpec, convert: Convert) -> Iterator[Part]:
     """The parts of a segment of images, in order: one at least, the last one marked so.
 
-    `buffers` are the images' files, one an item of the segment. An image that fails has its reason in
-    `meta.items[i].error`; those that do not have a row each, in order, and a window that sees it `T` times. With
-    `layout = "planes"` each image is a part of its own, else a part holds what comes to 64 MB of raw frames.
+    `buffers` are the images' files, one an item of the segment; none where the items name their files. An image that
+    fails has its reason in `meta.items[i].error`; those that do not have a row each, in order, and a window that sees
+    it `T` times. With `layout = "planes"` each image is a part of its own, else a part holds what comes to 64 MB of
+    raw frames.
     """
-    images = [_inspected(item, data) for item, data in zip(segment.items, buffers, strict=True)]
+    given = zip(segment.items, buffers, strict=True) if buffers else map(read_image, segment.items)
+    images = [_inspected(item, data) for item, data in given]
     planes = spec.preprocess.layout == "planes"
     groups = _groups(images, alone=planes)
     for number, group in enumerate(groups):
@@ -61,6 +64,15 @@ def decode_images(segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpe
             frames=len(rows),
         )
         yield Part(meta, {**arrays, "index": index})
+
+
+def read_image(item: Item) -> tuple[Item, bytes]:
+    """The file that an item names, and the item; where it cannot be read, the item says why."""
+    try:
+        data = Path(item.path).read_bytes()
+    except OSError as error:
+        return item.model_copy(update={"error": f"cannot read {item.path}: {error.strerror}"}), b""
+    return item if data else item.model_copy(update={"error": "the file is empty"}), data
 
 
 def decode_image(data: Buffer) -> av.VideoFrame:

@@ -80,5 +80,5 @@ async def waiting_in_hop(broker: Broker) -> int:
 
 
 async def hop_is_empty(broker: Broker) -> bool:
-    """Whether every message of the decode hop is settled; the server takes verdicts a little later than we give them."""
+    """Whether every message of the decode hop is settled; the server takes a verdict a moment after it was given."""
     return await waiting_in_hop(broker) == 0

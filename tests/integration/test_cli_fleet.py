@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipelines.server import EmbeddedServer
 from schemas.errors import ExitCode
 from tests.cli import Running, rigflow
@@ -65,7 +63,7 @@ def test_up_serves_runs_and_drains_on_sigterm(tmp_path: Path) -> None:
         url = url_of(fleet)
         said = fleet.said
         assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in said
-        assert "1 workers" not in said
+        assert "1 worker, pipelines fingerprint, scenes, upscale2x" in said
         assert f"rigflow run fingerprint clip.mp4 --nats {url}" in said
         ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", url, "--out", tmp_path)
         assert ran.returncode == 0, ran.stderr
@@ -119,8 +117,7 @@ def test_up_joins_a_broker_that_is_there(server: EmbeddedServer) -> None:
     assert server.alive
 
 
-def test_up_gives_up_when_every_worker_keeps_dying(tmp_path: Path) -> None:
-    """A cache that is no folder: workers cannot even start."""
+def test_up_ends_when_it_cannot_reach_its_own_broker(tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text('credentials = "/no/such/seed"\n')
     ended = rigflow("up", "--store", tmp_path / "store", "--port", "0", "--settings", settings)
@@ -184,8 +181,7 @@ def test_pipelines_of_a_fleet(server: EmbeddedServer) -> None:
     assert "# model shotchange " in shown
 
 
-@pytest.mark.parametrize("signals", [2])
-def test_told_twice_it_stops_at_once(tmp_path: Path, signals: int) -> None:
+def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
     """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url_of(fleet)
@@ -198,3 +194,15 @@ def test_told_twice_it_stops_at_once(tmp_path: Path, signals: int) -> None:
         assert time.monotonic() - began < 8
     assert "stopped at once" in fleet.said
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_ctrl_c_ends_a_run_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Running("run", "upscale2x", real_clip("bigbuckbunny"), "--workers", "1", "--out", out) as run:
+        eventually(lambda: bool(children(run.process.pid, "workers.process")))
+        family = children(run.process.pid, "workers.process") + children(run.process.pid, "nats-server")
+        time.sleep(0.5)  # into the job
+        assert run.end(signal.SIGINT) == ExitCode.INTERRUPTED
+    assert run.said == "rigflow: interrupted\n"
+    assert list(out.iterdir()) == []
+    assert not [member for member in family if Path(f"/proc/{member}").exists()]

@@ -15,7 +15,7 @@ from workers.cli.words import table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
-    from schemas.pipeline import PipelineSpec, Stage
+    from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
 
 T = TypeVar("T")
@@ -39,9 +39,11 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
 
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
-    rows = table("pipeline", "media", "stages", "", left=4)
+    rows = table("pipeline", "media", "models", "", left=4)
     for spec in specs:
-        rows.add_row(spec.name, " ".join(spec.media), " > ".join(map(_brief, spec.stage)), spec.description)
+        rows.add_row(
+            spec.name, ", ".join(spec.media), ", ".join(stage.model for stage in spec.infers), spec.description
+        )
     Console(highlight=False).print(rows if specs else f"{settings.nats} knows none yet")
     return ExitCode.OK
 
@@ -143,15 +145,6 @@ def _at_fleet(settings: "Settings", ask: Callable[["Broker"], Awaitable[T]]) -> 
             await broker.close()
 
     return asyncio.run(asking())
-
-
-def _brief(stage: "Stage") -> str:
-    """A stage in a word or two: what tells it from others of its kind."""
-    told = {"decode": "fps", "preprocess": "layout", "infer": "model", "encode": "format"}[stage.kind]
-    value = getattr(stage, told)
-    if stage.kind == "decode":
-        return stage.name if value is None else f"{stage.name} {value:g}/s"
-    return f"{stage.name} {value}"
 
 
 def to_toml(spec: "PipelineSpec") -> str:

@@ -1,6 +1,7 @@
 """`rigflow results`: a job's results as files, or what is missing of them."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,7 +113,8 @@ def write_whole(path: Path, body: bytes) -> None:
         unfinished.write_bytes(body)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # what stands in the way is told above all
+            unfinished.unlink()
         raise OutputError(f"{path}: {error.strerror}", "choose another --out") from error
 
 

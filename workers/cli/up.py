@@ -95,7 +95,9 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
     """Where everything is, and what to do next."""
     kept = "" if settings.nats else f", its work kept in {settings.store}"
     console.print(f"[bold green]rigflow is up[/] on [bold]{fleet.nats}[/]{kept}")
-    console.print(f"{workers} workers, pipelines {', '.join(pipelines)}\n\nIn another terminal:")
+    console.print(
+        f"{workers} {'worker' if workers == 1 else 'workers'}, pipelines {', '.join(pipelines)}\n\nIn another terminal:"
+    )
     here = "" if fleet.nats.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {fleet.nats}"
     for command, why in (
         (f"rigflow run {pipelines[0]} clip.mp4 --nats {fleet.nats}", "work done here, results where you are"),

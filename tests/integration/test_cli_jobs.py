@@ -1,0 +1,137 @@
+"""`rigflow publish` and `rigflow results` against a real fleet: publish here, collect there, later."""
+
+import asyncio
+from pathlib import Path
+
+import av
+import nats
+import numpy as np
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.collect import done_of
+from pipelines.dead import find_manifest
+from pipelines.registry import builtin_pipeline
+from schemas.settings import Settings
+from tests.clips import Clip, make_clip, real_clip, still
+from tests.fleet import ONE_WORKER, Fleet
+from workers.cli import app
+from workers.local import register_builtin
+
+
+def rigflow(*arguments: str | Path) -> int:
+    """Run a command of the command line in this process; its exit code."""
+    return int(app([str(argument) for argument in arguments], standalone_mode=False) or 0)
+
+
+def test_a_job_is_published_and_collected_later_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, out = real_clip("bikes"), tmp_path / "out"
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("publish", "fingerprint", clip, *where) == 0
+        job = capsys.readouterr().out.strip()
+        assert len(job) == 20
+        assert rigflow("results", job, "--follow", "--out", out, *where) == 0
+        [outcome] = fleet.run(builtin_pipeline("fingerprint"), [clip], tmp_path / "plain")
+        assert outcome.ok
+        name = "bikes.fingerprint.npz"
+        with np.load(out / name) as ours, np.load(tmp_path / "plain" / name) as plain:
+            np.testing.assert_array_equal(ours["descriptor"], plain["descriptor"])
+        capsys.readouterr()
+        assert rigflow("results", job, "--out", out, *where) == 1
+        assert f"rigflow: job {job} is done: its results were collected elsewhere" in capsys.readouterr().err
+        assert rigflow("publish", "fingerprint", clip, *where) == 0
+        done_before = capsys.readouterr()
+        assert done_before.out.strip() == job
+        assert "done before" in done_before.err
+
+
+def test_results_say_what_is_missing_and_write_nothing_before_the_job_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, out = make_clip(tmp_path, Clip(frames=250, sound="aac")), tmp_path / "out"
+    with Fleet((), tmp_path / "cache") as nobody:
+        where = ("--nats", nobody.settings.nats)
+        assert rigflow("publish", "upscale2x", clip, "--job", "mine", "--lane", "interactive", *where) == 0
+        assert capsys.readouterr().out == "mine\n"
+        assert rigflow("results", "mine", "--out", out, *where) == 1
+        assert capsys.readouterr().out == f"{clip.name} (mine): 0 of 3 segments there\nmissing: 0-2\n"
+        assert not out.exists()
+        assert rigflow("results", "other", *where) == 2
+        assert "rigflow: the broker knows no job other" in capsys.readouterr().err
+
+
+def test_pictures_given_together_are_one_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for number, picture in enumerate(pictures):
+        picture.write_bytes(still("mjpeg", seed=number))
+    pictures[1].write_bytes(b"\xff\xd8\xff broken")
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("publish", "fingerprint", *pictures, "--job", "album", *where) == 0
+        assert rigflow("results", "album", "--follow", "--out", tmp_path / "out", *where) == 1
+        with np.load(tmp_path / "out" / "images.fingerprint.npz") as arrays:
+            assert arrays["names"].tolist() == ["0.jpg", "2.jpg"]
+
+
+def test_what_cannot_be_published_is_told_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, clip = tmp_path / "text.mp4", make_clip(tmp_path, Clip(frames=20))
+    text.write_text("not media")
+    with Fleet((), tmp_path / "cache") as nobody:
+        where = ("--nats", nobody.settings.nats)
+        assert rigflow("publish", "fingerprint", text, clip, *where) == 1
+        told = capsys.readouterr()
+        assert len(told.out.split()) == 1
+        assert "is not media" in told.err
+        assert rigflow("publish", "fingerprint", clip, text, "--job", "one", *where) == 2
+        assert rigflow("publish", "fingerprint", clip, "--job", "a/b", *where) == 2
+        assert rigflow("publish", "fingerprint", tmp_path / "gone.mp4", *where) == 2
+        assert rigflow("publish", "nothing", clip, *where) == 2
+    assert rigflow("publish", "fingerprint", clip, *where) == 3
+    assert "no broker at" in capsys.readouterr().err
+
+
+def test_the_same_run_again_gives_the_same_results_again(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path, Clip(frames=60))
+    spec = builtin_pipeline("fingerprint")
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        [first] = fleet.run(spec, [clip], tmp_path / "first")
+        [second] = fleet.run(spec, [clip], tmp_path / "second")
+        assert first.done is not None
+        assert second.done is not None
+        assert (first.done.digest, first.done.files) == (second.done.digest, second.done.files)
+        assert second.job.id == f"{first.job.id}-2"
+        assert (tmp_path / "second" / second.done.files[0]).exists()
+
+
+def test_raw_media_comes_back_as_files_which_results_can_fetch_too(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path, Clip(frames=60, sound="aac"))
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        asyncio.run(_publish_raw(fleet.settings, clip.read_bytes(), "raw", "holiday ü.mp4"))
+        out = tmp_path / "out"
+        assert rigflow("results", "raw", "--out", out, *where) == 0
+        assert [path.name for path in out.iterdir()] == ["holiday _.upscale2x.mp4"]
+        with av.open(str(out / "holiday _.upscale2x.mp4")) as container:
+            assert [stream.type for stream in container.streams] == ["video", "audio"]
+            assert sum(1 for _ in container.decode(video=0)) == 60
+
+
+async def _publish_raw(settings: Settings, media: bytes, job: str, name: str) -> None:
+    """Publish as a client with plain nats-py would, twice; wait until the job is over."""
+    await register_builtin(settings)
+    client = await nats.connect(settings.nats)
+    headers = {"Rigflow-Job": job, "Rigflow-Name": name}
+    for _ in range(2):
+        await client.jetstream().publish("rigflow.media.main.upscale2x", media, headers=headers)
+    await client.close()
+    broker = await Broker.connect(settings)
+    done = None
+    while done is None:
+        await asyncio.sleep(0.05)
+        manifest = await find_manifest(broker, job)
+        done = None if manifest is None else await done_of(broker, manifest.job)
+    assert not done.failures
+    await broker.close()

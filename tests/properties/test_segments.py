@@ -1,0 +1,145 @@
+"""However a media is made and however it is cut, its windows are those of one pass."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engines.media.cuts import Packets, plan_cuts
+from engines.media.windows import Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
+from schemas.grid import Clock, Grid, frame_at
+from tests.clips import Clip, generated
+from tests.unit.media_passes import in_segments, pieces_of, pipeline, sequential
+
+CONTAINERS = {
+    "h264": ["mp4", "mkv", "ts", "mov"],
+    "hevc": ["mp4", "mkv", "ts"],
+    "mpeg4": ["mp4", "mkv", "avi", "ts"],
+    "vp9": ["mp4", "webm"],
+}
+CLIPS = st.sampled_from(sorted(CONTAINERS)).flatmap(
+    lambda codec: st.builds(
+        Clip,
+        codec=st.just(codec),
+        container=st.sampled_from(CONTAINERS[codec]),
+        frames=st.integers(1, 40),
+        size=st.tuples(st.integers(24, 40).map(lambda n: 2 * n), st.integers(24, 40).map(lambda n: 2 * n)),
+        rate=st.sampled_from([10, 25, 30, 50]),
+        gop=st.integers(4, 15),
+        b_frames=st.integers(0, 3),
+        open_gop=st.booleans(),
+        vfr=st.booleans() if codec != "mpeg4" else st.just(False),
+        seed=st.integers(0, 3),
+    )
+)
+GRIDS = st.one_of(
+    st.builds(Grid, st.none(), st.integers(1, 4), st.just(1)),
+    st.builds(
+        Grid,
+        st.sampled_from([Fraction(5), Fraction("12.5"), Fraction(3), Fraction(60), Fraction(1, 2)]),
+        st.integers(1, 6),
+        st.integers(1, 6),
+    ),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(clip=CLIPS, grid=GRIDS, segment_s=st.sampled_from([0.01, 0.15, 0.4, 1.0, 60.0]))
+def test_generated_media(clip: Clip, grid: Grid, segment_s: float) -> None:
+    path = generated(clip)
+    spec = pipeline(fps=None if grid.fps is None else float(grid.fps), frames=grid.frames, stride=grid.stride)
+    expected, frames = sequential(path, spec)
+    windows, parts = in_segments(path, spec, segment_s)
+    assert windows == expected
+    assert sum(part.meta.frames for part in parts) == frames
+    assert not any(part.meta.lost for part in parts)
+    assert len({part.meta.key.segment for part in parts}) == len(pieces_of(path, spec, segment_s)[1])
+
+
+TIMES = st.lists(st.integers(0, 400), min_size=1, max_size=40, unique=True).map(sorted)
+
+
+@given(times=TIMES, grid=GRIDS, borders=st.lists(st.integers(1, 400), max_size=5), limit=st.integers(1, 5))
+def test_windows_of_any_times_and_any_cuts(times: list[int], grid: Grid, borders: list[int], limit: int) -> None:
+    """Frames are their own pts; a segment begins at a frame, as keyframes do."""
+    clock = Clock(Fraction(1, 100), times[0])
+    starts = sorted({times[0], *(border for border in borders if border in times)})
+    spans = [Span(clock, a, b) for a, b in pairwise(starts)] + [Span(clock, starts[-1], None)]
+    found = [piece for span in spans for piece in _slices(times, grid, span, limit)]
+    seen = [[piece.rows[row] for row in look] for piece in found for look in piece.index.tolist()]
+    pts = [each for piece in found for each in piece.pts]
+    assert (pts, seen) == _expected(times, grid, clock)
+    assert all(len(piece.pts) <= limit for piece in found)
+
+
+@given(times=TIMES, grid=GRIDS.filter(lambda grid: grid.fps is not None))
+def test_frames_that_are_due_are_all_that_is_needed(times: list[int], grid: Grid) -> None:
+    """With everything left out that no tick is due to see, the windows are the same."""
+    clock = Clock(Fraction(1, 100), times[0])
+    ticks = needed_ticks(grid, grid.windows_until(clock, times[0], times[-1]))
+    due = {tick: times[frame_at(times, grid.tick_pts(clock, tick))] for tick in ticks}
+    frames = ((pts, pts) for pts in times if pts in due.values())
+    found = list(slices(exactly(frames, due, grid, clock), grid, 3, lambda pts: pts))
+    seen = [[piece.rows[row] for row in look] for piece in found for look in piece.index.tolist()]
+    assert ([pts for piece in found for pts in piece.pts], seen) == _expected(times, grid, clock)
+
+
+@given(
+    order=st.lists(st.integers(-3, 3), min_size=1, max_size=60),
+    keys=st.sets(st.integers(0, 59)),
+    grid=GRIDS,
+    segment_s=st.sampled_from([0.01, 0.1, 1.0]),
+)
+def test_cuts_hold_what_their_segments_look_at(order: list[int], keys: set[int], grid: Grid, segment_s: float) -> None:
+    """Packets a few places out of order, keyframes anywhere."""
+    ranks = np.argsort(np.argsort([10 * place + 12 * shift for place, shift in enumerate(order)], kind="stable"))
+    pts = ranks.astype(np.int64) * 4
+    is_key = np.array([place in keys for place in range(len(pts))])
+    packets = Packets(pts, is_key, np.ones(len(pts), bool), Fraction(1, 100))
+    clock = Clock(Fraction(1, 100), 0)
+    cuts = plan_cuts(packets, grid, clock, segment_s)
+    assert [cut.end for cut in cuts[:-1]] == [cut.start for cut in cuts[1:]]
+    assert (cuts[0].start, cuts[0].first, cuts[-1].end, cuts[-1].stop) == (0, 0, None, len(pts))
+    for cut in cuts:
+        carried = set(pts[cut.first : cut.stop].tolist())
+        owned = [at for at in pts.tolist() if at >= cut.start and (cut.end is None or at < cut.end)]
+        assert carried.issuperset(owned)
+        if cut.first:
+            assert is_key[cut.first]
+            assert pts[: cut.first].max() < cut.start == pts[cut.first]
+        if cut.end is not None:
+            assert cut.end - cut.start >= segment_s * 100
+            assert carried.issuperset(_looked_at(sorted(pts.tolist()), grid, clock, owned, cut.start, cut.end))
+
+
+def _slices(times: list[int], grid: Grid, span: Span, limit: int) -> Iterator[Slice[int]]:
+    frames = ((pts, pts) for pts in times if pts >= span.start)
+    ticks = (every_frame if grid.fps is None else last_before)(frames, grid, span)
+    return slices(ticks, grid, limit, lambda pts: pts)
+
+
+def _expected(times: list[int], grid: Grid, clock: Clock) -> tuple[list[int], list[list[int]]]:
+    """Pts and pictures of all windows, by the words of `schemas.grid`."""
+    if grid.fps is None:
+        last = len(times) - 1
+        return times, [[times[min(at + step, last)] for step in range(grid.frames)] for at in range(len(times))]
+    pts, seen = [], []
+    tick = 0
+    while (at := clock.origin + tick / grid.fps / clock.time_base) <= times[-1]:
+        due = [clock.origin + (tick + step) / grid.fps / clock.time_base for step in range(grid.frames)]
+        pts.append(int(at // 1))
+        seen.append([max(each for each in times if each <= time) for time in due])
+        tick += grid.stride
+    return pts, seen
+
+
+def _looked_at(times: list[int], grid: Grid, clock: Clock, owned: list[int], start: int, end: int) -> list[int]:
+    """Frames that the windows of `[start, end)` look at."""
+    if grid.fps is None:
+        beyond = [at for at in times if at >= end][: grid.frames - 1]
+        return owned + beyond
+    ticks = needed_ticks(grid, grid.windows_in(clock, start, end))
+    return [times[frame_at(times, grid.tick_pts(clock, tick))] for tick in ticks]

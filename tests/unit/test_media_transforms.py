@@ -1,0 +1,179 @@
+"""Frames to arrays, held against plain NumPy."""
+
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from engines.part import Array
+from engines.transforms import Preprocess, colour_matrix, plane_format
+from schemas.errors import RigflowError
+from schemas.pipeline import PreprocessStage
+from tests.clips import Clip, generated, pictures
+from tests.unit.media_passes import decoded, pieces_of, pipeline
+
+# Luma weights of red, green and blue: BT.601 and BT.709
+WEIGHTS = {5: (0.299, 0.587, 0.114), 1: (0.2126, 0.7152, 0.0722)}
+
+
+def converter(**stage: Any) -> Preprocess:
+    return Preprocess(PreprocessStage.model_validate({"kind": "preprocess", **stage}))
+
+
+def smooth(height: int, width: int) -> Array:
+    """A picture without edges, `[H, W, 3]` uint8, so that filters differ little."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [np.sin(x / 17) + np.cos(y / 23), np.sin(y / 19), np.cos((x + y) / 29)]
+    return (np.stack(channels, axis=-1) * 50 + 128).astype(np.uint8)
+
+
+def yuv(red_green_blue: Array, matrix: int, layout: str = "yuv444p") -> av.VideoFrame:
+    """A limited-range frame of `red_green_blue`, computed here: 16 + 219 Y', 128 + 224 C."""
+    red, green, blue = np.moveaxis(red_green_blue / 255.0, -1, 0)
+    kr, kg, kb = WEIGHTS[matrix]
+    luma = kr * red + kg * green + kb * blue
+    planes = [16 + 219 * luma, 128 + 112 * (blue - luma) / (1 - kb), 128 + 112 * (red - luma) / (1 - kr)]
+    array = np.stack([plane.round() for plane in planes]).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(array, "yuv444p")
+    frame.colorspace = matrix
+    return frame if layout == "yuv444p" else frame.reformat(format=layout)
+
+
+def test_shrinking_averages_areas() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
+    pixels = converter(size=[8, 12], layout="gray").convert(av.VideoFrame.from_ndarray(picture, "gray"))["pixels"]
+    expected = picture.reshape(8, 8, 12, 8).mean(axis=(1, 3))
+    assert np.abs(pixels - expected).max() <= 1
+
+
+@pytest.mark.parametrize("matrix", [1, 5])
+def test_colours_are_read_by_the_matrix_that_the_frame_names(matrix: int) -> None:
+    picture = smooth(120, 160)
+    frame = yuv(picture, matrix)
+    expected = picture.reshape(60, 2, 80, 2, 3).mean(axis=(1, 3))
+    pixels = converter(size=[60, 80]).convert(frame)["pixels"].astype(float)
+    assert np.abs(pixels - expected).mean() < 1.5
+    frame.colorspace = 6 - matrix
+    assert np.abs(converter(size=[60, 80]).convert(frame)["pixels"] - expected).mean() > 3
+
+
+@pytest.mark.parametrize(
+    ("height", "named", "matrix"), [(480, 2, 5), (720, 2, 1), (1080, 5, 5), (480, 1, 1), (720, 3, 1)]
+)
+def test_colours_without_a_matrix_go_by_size(height: int, named: int, matrix: int) -> None:
+    frame = av.VideoFrame(64, height, "yuv420p")
+    frame.colorspace = named
+    assert colour_matrix(frame) == matrix
+
+
+@pytest.mark.parametrize(("size", "target"), [((9000, 1), [2, 8192]), ((1, 9000), [300, 7])])
+def test_shapes_out_of_proportion_are_an_error(size: tuple[int, int], target: list[int]) -> None:
+    with pytest.raises(RigflowError, match="can not be scaled"):
+        converter(size=target, fit="crop").convert(av.VideoFrame(size[1], size[0], "yuv420p"))
+
+
+def test_gray_is_luma_in_full_range() -> None:
+    picture = smooth(64, 64)
+    pixels = converter(size=[32, 32], layout="gray").convert(yuv(picture, 5))["pixels"]
+    expected = (picture @ np.array(WEIGHTS[5])).reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    assert np.abs(pixels - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "box"),
+    [
+        ((60, 120), [40, 40], (0, 30, 60, 90)),  # wide into square: the sides go
+        ((120, 60), [40, 40], (30, 0, 90, 60)),  # tall into square: top and bottom go
+        ((60, 120), [30, 60], (0, 0, 60, 120)),  # the same shape: nothing goes
+    ],
+)
+def test_crop_keeps_the_middle(size: tuple[int, int], target: list[int], box: tuple[int, int, int, int]) -> None:
+    picture = smooth(*size)
+    found = converter(size=target, fit="crop").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
+    top, left, bottom, right = box
+    cut = np.ascontiguousarray(picture[top:bottom, left:right])
+    expected = converter(size=target).convert(av.VideoFrame.from_ndarray(cut, "rgb24"))["pixels"]
+    assert found.shape == (*target, 3)
+    assert np.abs(found.astype(int) - expected).mean() < 2
+
+
+def test_pad_keeps_the_whole_picture_on_black() -> None:
+    picture = np.full((50, 100, 3), 200, np.uint8)
+    pixels = converter(size=[40, 40], fit="pad").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
+    assert not pixels[:10].any()
+    assert not pixels[30:].any()
+    assert (pixels[10:30] == 200).all()
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (17, 31)])
+@pytest.mark.parametrize("target", [[1, 1], [7, 300], [33, 18]])
+def test_every_shape_comes_out_as_asked(fit: str, size: tuple[int, int], target: list[int]) -> None:
+    frame = av.VideoFrame.from_ndarray(smooth(*size), "rgb24").reformat(format="yuv420p")
+    for layout, shape in (("rgb", (*target, 3)), ("gray", tuple(target))):
+        pixels = converter(size=target, fit=fit, layout=layout).convert(frame)["pixels"]
+        assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == (shape, np.uint8, True)
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (270, 3), (-90, 3)])
+def test_pictures_come_out_upright(rotation: int, turns: int) -> None:
+    picture = smooth(40, 60)
+    upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, turns)), "rgb24")
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+    found = converter(size=[20, 24]).convert(frame, rotation)["pixels"].astype(int)
+    assert np.abs(found - converter(size=[20, 24]).convert(upright)["pixels"]).max() <= 2
+    planes = converter(layout="planes").convert(frame, rotation)
+    assert np.array_equal(planes["plane1"], np.rot90(picture[..., 1], turns))
+
+
+def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:
+    spec = pipeline()
+    plain, turned = Clip(size=(70, 130)), Clip(size=(70, 130), rotation=90)
+    planes = []
+    for clip in (plain, turned):
+        media, pieces = pieces_of(generated(clip), spec, 100)
+        planes.append(decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)[0].arrays["plane0"])
+    assert np.array_equal(planes[1], np.rot90(planes[0], axes=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "planes"),
+    [
+        ("yuv420p", "yuv420p"),
+        ("yuvj422p", "yuvj422p"),
+        ("gray", "gray"),
+        ("rgba", "rgba"),
+        ("yuv422p10le", "yuv422p"),
+        ("yuv444p12be", "yuv444p"),
+        ("gray10le", "gray"),
+        ("nv12", "yuv420p"),
+        ("p010le", "yuv420p"),
+        ("gbrp", "yuv420p"),
+    ],
+)
+def test_planes_have_eight_bits(name: str, planes: str) -> None:
+    assert plane_format(name) == planes
+    frame = av.VideoFrame.from_ndarray(next(pictures(Clip(size=(38, 54)))), "rgb24").reformat(format=name)
+    arrays = converter(layout="planes").convert(frame)
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)}
+    assert arrays["plane0"].shape == (38, 54)
+    assert all(array.flags.c_contiguous for array in arrays.values())
+
+
+def test_planes_are_those_of_the_decoder() -> None:
+    array = np.random.default_rng(1).integers(0, 256, (60, 50), np.uint8)
+    planes = converter(layout="planes").convert(av.VideoFrame.from_ndarray(array, "yuv420p"))
+    assert np.array_equal(planes["plane0"], array[:40])
+    assert np.array_equal(planes["plane1"].reshape(-1), array[40:50].reshape(-1))
+    assert np.array_equal(planes["plane2"].reshape(-1), array[50:].reshape(-1))
+
+
+def test_arrays_outlive_their_frame() -> None:
+    pre = converter(layout="planes")
+    kept = []
+    for value in range(50):
+        frame = av.VideoFrame.from_ndarray(np.full((48, 64), value, np.uint8), "gray")
+        kept.append(pre.convert(frame)["plane0"])
+        del frame
+    assert [int(plane.max()) for plane in kept] == list(range(50))
