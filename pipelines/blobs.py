@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.broker import Broker
+from pipelines.broker import Broker, Stored
+from pipelines.jetstream import pause
 from schemas.errors import StoreError
-from schemas.subjects import HEADER_ID
+from schemas.subjects import HEADER_BLOB, HEADER_ID
 
 CHUNK_BYTES = 1 << 20
+LOOKS = 8  # for chunks that are not all there, over 2 s
 ROLLUP = {"Nats-Rollup": "sub"}  # a newer description of an object replaces the older one
 
 
@@ -70,8 +72,12 @@ async def get_blob(broker: Broker, bucket: str, name: str) -> bytes:
     info = await blob_info(broker, bucket, name)
     if info is None:
         raise StoreError(f"object {name} is not in store {bucket}", "it grew too old, or was never published")
-    chunks = [chunk.body async for chunk in broker.read(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}")]
-    body = b"".join(chunks)
+    for attempt in range(1, LOOKS + 1):  # in a cluster the copy that is read may be a moment behind
+        chunks = [chunk.body async for chunk in broker.read(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}")]
+        body = b"".join(chunks)
+        if len(body) >= info.size:
+            break
+        await pause(attempt)
     if _digest(body) != info.digest:
         raise StoreError(f"object {name} of store {bucket} is damaged", "publish it again")
     return body
@@ -83,6 +89,12 @@ async def delete_blob(broker: Broker, bucket: str, name: str) -> None:
     if info is not None:
         await broker.purge(f"OBJ_{bucket}", _info_subject(bucket, name))
         await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}")
+
+
+async def load(broker: Broker, stored: Stored) -> bytes:
+    """The body of a stored message; a claim check is fetched. Raises StoreError when it is gone."""
+    blob = stored.headers.get(HEADER_BLOB, "")
+    return await get_blob(broker, broker.names.blobs, blob) if blob else stored.body
 
 
 def _info_subject(bucket: str, name: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from nats.aio.msg import Msg
 
@@ -12,12 +13,22 @@ from schemas.errors import BrokerError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, Names
 
-__all__ = ["ApiError", "Broker", "Stored"]
+__all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
 HEADERS_BYTES = 4096  # room for headers, which count towards the server's max_payload
 IN_FLIGHT_BYTES = 8 << 20  # more in flight gives no more throughput, and every queue on the way copies it
 READER_IDLE_S = 300.0  # a reader that nobody pulls from for so long goes away
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+WRONG_SEQUENCE = 10071  # JetStream's own error number
 DELETED = "KV-Operation"  # header of an entry that says its key is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """Where a message is stored, and whether it was not there before."""
+
+    sequence: int
+    new: bool
 
 
 class Broker(JetStream):
@@ -29,7 +40,7 @@ class Broker(JetStream):
         self.names = Names(connection.settings.prefix)
         self._flight = _Flight(IN_FLIGHT_BYTES)
         self._refused = 0
-        self._readers: dict[tuple[str, str], Sequence[str]] = {}
+        self._readers: dict[tuple[str, str], tuple[Sequence[str], bool]] = {}
 
     @classmethod
     async def connect(cls, settings: Settings, name: str = "rigflow") -> "Broker":
@@ -64,19 +75,19 @@ class Broker(JetStream):
         takes the subject or the broker forbids it.
         """
         if len(body) <= self.max_body:
-            new, _ = await self.store(subject, body, {HEADER_ID: message_id, **(headers or {})})
-            return new
+            acked, _ = await self.store(subject, body, {HEADER_ID: message_id, **(headers or {})})
+            return acked.new
         from pipelines.blobs import delete_blob, put_blob
 
         blob = await put_blob(self, self.names.blobs, body)
         all_headers = {HEADER_ID: message_id, HEADER_BLOB: blob, **(headers or {})}
-        new, attempts = await self.store(subject, str(len(body)).encode(), all_headers)
-        if not new and attempts == 1:  # the message that was there before has a blob of its own
+        acked, attempts = await self.store(subject, str(len(body)).encode(), all_headers)
+        if not acked.new and attempts == 1:  # the message that was there before has a blob of its own
             await delete_blob(self, self.names.blobs, blob)
-        return new
+        return acked.new
 
-    async def store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> tuple[bool, int]:
-        """Publish one message as it is until it is stored: whether it was new, and how many attempts that took.
+    async def store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> tuple["Acked", int]:
+        """Publish one message as it is until it is stored: the broker's word on it, and how many attempts that took.
 
         Its `Nats-Msg-Id` is what makes it safe to send again when the answer is lost.
         """
@@ -88,12 +99,12 @@ class Broker(JetStream):
                 try:
                     async with self._flight.hold(len(body)):  # not while we wait: a full queue must not block others
                         acked = parse(await self.connection.request(subject, body, headers))
-                    return not acked.get("duplicate", False), attempts
+                    return Acked(acked["seq"], not acked.get("duplicate", False)), attempts
                 except Away:
                     await self.connection.wait_connected()
                 except NoResponders:
                     missing += 1
-                    if missing == ATTEMPTS:
+                    if missing >= ATTEMPTS and not await self._takes(subject):
                         hint = "publish its pipeline first; if that is done, see the broker's log"
                         raise BrokerError(f"no stream takes {subject}", hint) from None
                 except ApiError as error:
@@ -105,12 +116,19 @@ class Broker(JetStream):
         finally:
             self._refused -= refused
 
+    async def _takes(self, subject: str) -> bool:
+        """Whether a stream takes a subject; in a cluster it may be between two leaders, and not answer."""
+        return bool((await self.api("STREAM.NAMES", {"subject": subject}))["total"])
+
     # readers: consumers of one pull, without acks
 
-    async def create_reader(self, stream: str, consumer: str, subjects: Sequence[str], first: int = 1) -> None:
+    async def create_reader(
+        self, stream: str, consumer: str, subjects: Sequence[str], first: int = 1, headers_only: bool = False
+    ) -> int:
         """A consumer for one `Pull` that reads `subjects` from sequence `first` on and settles nothing.
 
-        What was on its way when the connection broke is not lost: the pull then calls `resume_reader`.
+        Gives the number of messages that are there for it. What was on its way when the connection broke is not lost:
+        the pull then calls `resume_reader`.
         """
         config = {
             "name": consumer,
@@ -120,16 +138,22 @@ class Broker(JetStream):
             "filter_subjects": list(subjects),
             "inactive_threshold": int(READER_IDLE_S * 1e9),
             "mem_storage": True,
+            "headers_only": headers_only,
         }
-        self._readers[stream, consumer] = subjects
-        await self.api(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
+        self._readers[stream, consumer] = (subjects, headers_only)
+        made = await self.api(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
+        return int(made["num_pending"])
+
+    def is_reader(self, stream: str, consumer: str) -> bool:
+        """Whether a consumer is a reader of ours."""
+        return (stream, consumer) in self._readers
 
     async def resume_reader(self, stream: str, consumer: str, first: int) -> None:
         """Make a reader anew from sequence `first` on; nothing happens to a consumer that is no reader of ours."""
-        subjects = self._readers.get((stream, consumer))
-        if subjects is not None:
+        reader = self._readers.get((stream, consumer))
+        if reader is not None:
             await self.delete_consumer(stream, consumer)
-            await self.create_reader(stream, consumer, subjects, first)
+            await self.create_reader(stream, consumer, reader[0], first, reader[1])
 
     # key-value buckets, in the layout of every NATS client
 
@@ -137,6 +161,17 @@ class Broker(JetStream):
         """Set a key of a bucket."""
         message_id = self.connection.unique()  # so that an answer that is lost does not store it twice
         await self.store(f"$KV.{bucket}.{key}", value, {HEADER_ID: message_id})
+
+    async def replace(self, bucket: str, key: str, value: bytes, sequence: int) -> int | None:
+        """Set a key that was last set at `sequence` (0: never); where that is now, or None when another was faster."""
+        headers = {HEADER_ID: self.connection.unique(), EXPECTED: str(sequence)}
+        try:
+            acked, _ = await self.store(f"$KV.{bucket}.{key}", value, headers)
+        except ApiError as error:
+            if error.code != WRONG_SEQUENCE:
+                raise
+            return None
+        return acked.sequence
 
     async def get(self, bucket: str, key: str) -> bytes | None:
         """Value of a key; None when there is none."""

@@ -12,8 +12,11 @@ from typing import IO
 from engines.outputs.format import Assembler, Format, load_format
 from engines.part import unpack_arrays
 from pipelines.broker import Broker
+from pipelines.inventory import describe, joined
+from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
 from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
+from pipelines.room import Room, delete_blobs
 from schemas.errors import RigflowError
 from schemas.messages import Done, Failure, Fragment, JobRef, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
@@ -22,6 +25,7 @@ from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
+NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 REQUESTED = 16  # results asked for at a time
 PIECES = frozenset({"part", "fragment", "failure"})  # what results are made of; files and Done are made of them
 
@@ -31,7 +35,7 @@ class CollectedElsewhere(RigflowError):
 
     def __init__(self, done: Done) -> None:
         where = f"its results were collected elsewhere ({', '.join(done.files) or 'no files'})"
-        super().__init__(f"job {done.job.id} is done", f"{where}; for new ones publish it under another job id")
+        super().__init__(f"job {done.job.id} is done", f"{where}; publish it again to have it done again")
         self.done = done
 
 
@@ -58,8 +62,11 @@ class _Job:
     lost: int = 0
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    missing: list[tuple[float, float]] = field(default_factory=list)
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
+    record: JobRecord | None = None
+    noted: int = 0
 
 
 class Collector:
@@ -71,12 +78,18 @@ class Collector:
     """
 
     def __init__(
-        self, broker: Broker, spec: PipelineSpec, on_part: OnPart = lambda *_: None, deliver: Deliver | None = None
+        self,
+        broker: Broker,
+        spec: PipelineSpec,
+        on_part: OnPart = lambda *_: None,
+        deliver: Deliver | None = None,
+        room: Room | None = None,
     ) -> None:
         self._broker = broker
         self._format: Format = load_format(spec.encode)
         self._on_part = on_part
         self._deliver = deliver
+        self._room = room or Room(broker)
         self._jobs: dict[str, _Job] = {}
         self._pull: Pull | None = None
         self._consumer = ""
@@ -84,8 +97,9 @@ class Collector:
         self._spool_end = 0
         self._held_bytes = 0
         self._busy = asyncio.Lock()
+        self._noting: list[asyncio.Task[None]] = []
         self._backlog: int | None = None  # messages of before `open` still to come; None before the first
-        self._seen: list[int] = []
+        self._seen: list[tuple[int, str]] = []  # where results that we have stand, and their claim checks
         self._seen_bytes = 0
 
     async def open(self, targets: Mapping[JobRef, Path]) -> None:
@@ -98,10 +112,11 @@ class Collector:
         self._pull = Pull(self._broker, self._broker.names.results_stream, self._consumer, self._on_delivery)
         await self._pull.open()
         self._pull.request(REQUESTED)
+        self._noting = [asyncio.create_task(self._note())]
 
     async def wait(self, job: str) -> Done:
         """The job's Done, once its files are in place. Raises what made collecting impossible (OutputError, say)."""
-        return await self._jobs[job].finished
+        return await asyncio.shield(self._jobs[job].finished)  # a wait that is cancelled does not end the job
 
     def abandon(self, job: str) -> None:
         """Stop following a job; what was written of it goes away."""
@@ -112,10 +127,13 @@ class Collector:
 
     async def close(self) -> None:
         """Stop; jobs that are not finished leave nothing half-written."""
+        for task in self._noting:
+            task.cancel()
+        await asyncio.gather(*self._noting, return_exceptions=True)
         if self._pull is not None:
             await self._pull.close()
             await self._broker.delete_consumer(self._broker.names.results_stream, self._consumer)
-        for job in [job for job in self._jobs.values() if not job.finished.done()]:
+        for job in self._unfinished():
             self.abandon(job.ref.id)
         self._spool.close()
 
@@ -130,7 +148,7 @@ class Collector:
             if job is not None and not job.finished.done():
                 await self._guarded(job, self._take(job, delivery))
             if self._caught_up and not caught_up:
-                for waiting in [job for job in self._jobs.values() if not job.finished.done()]:
+                for waiting in self._unfinished():
                     await self._guarded(waiting, self._go_on(waiting))
         self._pull.request(REQUESTED - self._pull.outstanding)
 
@@ -150,19 +168,25 @@ class Collector:
 
     async def _take(self, job: _Job, delivery: Delivery) -> None:
         job.last_seq = delivery.stream_seq
-        if blob := delivery.headers.get(HEADER_BLOB, ""):
+        blob = delivery.headers.get(HEADER_BLOB, "")
+        if blob:
             job.blobs.append(blob)
         kind = delivery.headers.get(HEADER_TYPE, "")
         if kind == "done":
             done, _ = decode(await delivery.load())
-            if isinstance(done, Done) and not done.failures:
-                raise CollectedElsewhere(done)
+            if isinstance(done, Done) and done.job.round == job.ref.round:
+                if done.cancelled:
+                    raise JobCancelled(job.ref)
+                if not done.failures:
+                    raise CollectedElsewhere(done)
         if kind not in PIECES:
             return
         body = await delivery.load()
         message, _ = decode(body)
         held = _Held(body, -1, len(body))
-        if not isinstance(message, Result | Fragment | Failure) or not job.order.offer(message, held):
+        if not isinstance(message, Result | Fragment | Failure) or _round(message) != job.ref.round:
+            return
+        if not job.order.offer(message, held):
             return
         if isinstance(message, Result):
             self._on_part(job.ref.id, message.meta)
@@ -170,7 +194,7 @@ class Collector:
         await self._go_on(job)
         if held.body is not None and self._held_bytes > HELD_BYTES:
             await asyncio.to_thread(self._to_spool, held)
-        await self._relieve(delivery.stream_seq, held.nbytes)
+        await self._relieve(delivery.stream_seq, blob, held.nbytes)
 
     async def _go_on(self, job: _Job) -> None:
         await asyncio.to_thread(self._assemble, job)
@@ -187,6 +211,7 @@ class Collector:
             held.body = None
             if isinstance(message, Failure):
                 job.failures.append(describe(message))
+                job.missing.append((message.start_s, message.end_s))
                 continue
             assert isinstance(message, Result | Fragment)
             media = message.meta.media if isinstance(message, Result) else message.media
@@ -222,18 +247,58 @@ class Collector:
 
     # the stream
 
-    async def _relieve(self, sequence: int, nbytes: int) -> None:
+    async def _relieve(self, sequence: int, blob: str, nbytes: int) -> None:
         """Delete what we have from a stream that fills up: a job's results may be larger than the stream (law 4)."""
-        self._seen.append(sequence)
+        self._seen.append((sequence, blob))
         self._seen_bytes += nbytes
-        if self._seen_bytes < self._broker.settings.results_bytes // 8:
+        limit_bytes = self._broker.settings.results_bytes
+        if self._seen_bytes < limit_bytes // 8:
             return
-        stored_bytes = await self._broker.stream_bytes(self._broker.names.results_stream)
-        if stored_bytes > self._broker.settings.results_bytes // 2:
-            for seen in self._seen:
-                await self._broker.delete_message(self._broker.names.results_stream, seen)
-            self._seen = []
         self._seen_bytes = 0
+        stream, blobs = self._broker.names.results_stream, f"OBJ_{self._broker.names.blobs}"
+        if max([await self._broker.stream_bytes(stream), await self._broker.stream_bytes(blobs)]) > limit_bytes // 2:
+            await self._note_thinned()
+            for seen, _ in self._seen:
+                await self._broker.delete_message(stream, seen)
+            await delete_blobs(self._broker, [blob for _, blob in self._seen if blob])
+            self._seen = []
+
+    # the manifest
+
+    async def _note(self) -> None:
+        """Keep the manifests of jobs that take long up to date: progress survives this process."""
+        while True:
+            await asyncio.sleep(NOTE_S)
+            async with self._busy:
+                for job in self._unfinished():
+                    if job.order.segments > job.noted:
+                        await self._guarded(job, self._note_progress(job))
+
+    async def _note_progress(self, job: _Job) -> None:
+        job.record = job.record or await JobRecord.current(self._broker, job.ref)
+        if job.record is None:
+            return  # its publisher has not noted it yet
+        job.noted = job.order.segments
+        await job.record.change(
+            segments_done=max(job.noted, job.record.manifest.segments_done),
+            frames=max(job.frames, job.record.manifest.frames),
+            lost=max(job.lost, job.record.manifest.lost),
+            failures=len(job.failures),
+        )
+
+    async def _note_thinned(self) -> None:
+        """Before results are deleted: who begins to collect from now on cannot make the job whole."""
+        for job in self._unfinished():
+            if job.last_seq:
+                await self._guarded(job, self._note_thinned_job(job))
+
+    async def _note_thinned_job(self, job: _Job) -> None:
+        job.record = job.record or await JobRecord.current(self._broker, job.ref)
+        if job.record is not None:
+            await job.record.change(thinned=True)
+
+    def _unfinished(self) -> list[_Job]:
+        return [job for job in self._jobs.values() if not job.finished.done()]
 
     async def _finish(self, job: _Job) -> None:
         files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
@@ -245,50 +310,26 @@ class Collector:
             frames=job.frames,
             lost=job.lost,
             failures=tuple(job.failures),
+            missing=joined(job.missing),
             digest=job.digest.hexdigest(),
             files=tuple(file.name for file in files),
             notes=tuple(job.notes),
         )
         if self._deliver is not None:
             await self._deliver(job.ref, files)
-        await publish_done(self._broker, done)
+        await publish_done(self._broker, done, str(job.last_seq))
+        await end(self._broker, job.record, done)
         if not done.failures:
             await self._forget_results(job)
+        if done.failures or self._deliver is not None:
+            await self._room.make()
         job.finished.set_result(done)
 
     async def _forget_results(self, job: _Job) -> None:
         """Delete what we have seen of a job, and its claim checks; its Done and files came later, and stay."""
         await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
-        if job.blobs:
-            from pipelines.blobs import delete_blob
-
-            for blob in job.blobs:
-                await delete_blob(self._broker, self._broker.names.blobs, blob)
+        await delete_blobs(self._broker, job.blobs)
 
 
-async def publish_done(broker: Broker, done: Done) -> None:
-    """Tell that a job is over. Collectors that collected the same tell it once; after a retry it is told anew."""
-    identity = f"{done.job.space}/{done.job.id}/{done.job.revision}/done/{len(done.failures)}/{done.digest}"
-    await broker.publish(broker.names.results(done.job), done.encode(), identity, {HEADER_TYPE: "done"})
-
-
-async def done_of(broker: Broker, job: JobRef) -> Done | None:
-    """The last Done of a job; None while it is not over."""
-    stream, subject = broker.names.results_stream, broker.names.results(job)
-    last = await broker.last(stream, subject)
-    if last is None:
-        return None
-    found = last if last.headers.get(HEADER_TYPE) == "done" else None
-    if found is None:  # a repeat may have come after it
-        async for stored in broker.read(stream, subject):
-            found = stored if stored.headers.get(HEADER_TYPE) == "done" else found
-    if found is None:
-        return None
-    done, _ = decode(found.body)
-    return done if isinstance(done, Done) else None
-
-
-def describe(failure: Failure) -> str:
-    """One line for people: which seconds are missing, where it failed, and why."""
-    span = f"{failure.start_s:.2f} to {failure.end_s:.2f} s, " if failure.end_s > failure.start_s else ""
-    return f"{span}{failure.stage}: {failure.error}"
+def _round(message: Result | Fragment | Failure) -> int:
+    return (message.meta.key if isinstance(message, Result) else message.key).job.round

@@ -175,6 +175,13 @@ class Connection:
         except Away:
             self._unsettled.append((reply, verdict))
 
+    async def flush(self) -> None:
+        """Until what the server sent before now is here. Raises Away when the broker does not answer."""
+        try:
+            await self.nc.flush(int(REQUEST_S))
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Away(_reason(error)) from error
+
     async def unsubscribe(self, subscription: Subscription, drain_s: float = 0.0) -> None:
         """End a subscription; with `drain_s` what is on its way still arrives, if it does within so many seconds."""
         with contextlib.suppress(TimeoutError, nats.errors.Error):  # it breaks just now, which ends it as well

@@ -5,9 +5,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
+from pipelines.jobs import find_manifest, reopen
 from schemas.errors import UsageError
-from schemas.messages import CollectRequest, Failure, Manifest, decode
+from schemas.messages import CollectRequest, Failure, decode
 from schemas.subjects import (
     COLLECT,
     HEADER_BLOB,
@@ -18,6 +20,7 @@ from schemas.subjects import (
     HEADER_NAME,
     HEADER_SUBJECT,
     HEADER_TYPE,
+    SPLIT,
 )
 
 GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_LANE, HEADER_CONTENT_TYPE)  # what a publisher said of its media
@@ -90,8 +93,10 @@ async def retry(broker: Broker, letter: Letter) -> None:
     await broker.publish(letter.hop, await input_of(broker, letter), again, given)
     for sequence in taken_back:
         await broker.delete_message(broker.names.results_stream, sequence)
-    manifest = await find_manifest(broker, job.id)
-    if manifest is not None and manifest.hosted and manifest.job == job:
+    await reopen(broker, job)
+    manifest = await find_manifest(broker, job.id, job.space)
+    splits = letter.failure.stage == SPLIT  # asks for its own collector
+    if manifest is not None and manifest.hosted and manifest.job == job and not splits:
         subject = broker.names.work(job.pipeline, COLLECT, job.lane)
         await broker.publish(subject, CollectRequest(job=job, name=manifest.name).encode(), f"{again}/{COLLECT}")
     await drop(broker, letter)
@@ -104,22 +109,6 @@ async def drop(broker: Broker, letter: Letter) -> None:
         from pipelines.blobs import delete_blob
 
         await delete_blob(broker, broker.names.blobs, blob)
-
-
-async def find_manifest(broker: Broker, job: str) -> Manifest | None:
-    """What is known of a job; None when it never was, or is long over."""
-    found = await broker.get(broker.names.jobs, job)
-    return None if found is None else Manifest.model_validate_json(found)
-
-
-async def load(broker: Broker, stored: Stored) -> bytes:
-    """The body of a stored message; a claim check is fetched. Raises StoreError when it is gone."""
-    blob = stored.headers.get(HEADER_BLOB, "")
-    if not blob:
-        return stored.body
-    from pipelines.blobs import get_blob
-
-    return await get_blob(broker, broker.names.blobs, blob)
 
 
 async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:

@@ -1,34 +1,49 @@
 """What the broker has of a job's results now: which segments are there, which failed, which are missing."""
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
-from pipelines.dead import load
-from schemas.messages import Done, Failure, Manifest, Result, decode
-from schemas.subjects import HEADER_TYPE
+from pipelines.marks import follow_marks
+from schemas.messages import Done, Failure, JobState, Manifest, PartMark, Result, decode
+from schemas.subjects import HEADER_MARK, HEADER_TYPE
 
 
 @dataclass(slots=True)
 class _Seen:
-    """Parts of one segment that are there, failures not counted."""
+    """Parts of one segment that are there, and those that have a failure instead."""
 
     parts: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
     last: int | None = None
+    failed_whole: bool = False
 
     @property
     def whole(self) -> bool:
         return self.last is not None and len(self.parts) == self.last + 1
 
+    @property
+    def settled(self) -> bool:
+        return self.failed_whole or (self.last is not None and len(self.parts | self.failed) == self.last + 1)
+
 
 @dataclass(slots=True)
 class Inventory:
-    """A job's results as they are now. `total` segments are known once the last one was published or is there."""
+    """A job's results as they are now. `total` segments are known once the last one was published or is there.
+
+    `files` are without their bodies.
+    """
 
     manifest: Manifest
     done: Done | None = None
     files: list[Stored] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     total: int | None = None
+    given_up: bool = False
+    frames: int = 0
+    lost: int = 0
     _segments: dict[int, _Seen] = field(default_factory=dict)
 
     @property
@@ -38,55 +53,142 @@ class Inventory:
 
     @property
     def failed(self) -> list[int]:
-        """Segments that have a failure where a result is missing; -1 stands for the whole job."""
-        numbers = {failure.key.segment for failure in self.failures if not self._made_good(failure)}
-        return sorted(numbers - set(self.whole))
+        """Segments that have failures in place of results, and nothing more to come."""
+        return sorted(number for number, seen in self._segments.items() if seen.settled and not seen.whole)
 
     @property
     def missing(self) -> list[int]:
-        """Segments that are neither whole nor failed, as far as segments are known."""
+        """Segments of which more is to come, as far as segments are known."""
         known = range(self.total if self.total is not None else max(self._segments, default=-1) + 1)
         return sorted(set(known) - set(self.whole) - set(self.failed))
 
     @property
     def complete(self) -> bool:
         """Whether nothing more will come, unless somebody retries what failed."""
-        return -1 in self.failed or (self.total is not None and not self.missing)
+        return self.given_up or (self.total is not None and not self.missing)
 
     def add(self, message: Result | Failure) -> None:
         """Count a piece."""
-        key = message.meta.key if isinstance(message, Result) else message.key
-        if key.segment >= 0:
-            self.total = key.segment + 1 if key.final else self.total
-            seen = self._segments.setdefault(key.segment, _Seen())
-            seen.last = key.part if key.last and isinstance(message, Result) else seen.last
-        if isinstance(message, Failure):
-            self.failures.append(message)
-        else:
-            self._segments[key.segment].parts.add(key.part)
-
-    def _made_good(self, failure: Failure) -> bool:
-        key = failure.key
+        if isinstance(message, Result):
+            self.add_part(PartMark.of(message.meta))
+            return
+        key = message.key
+        self.failures.append(message)
         if key.segment < 0:
-            return self.total is not None and len(self.whole) == self.total
-        seen = self._segments[key.segment]
-        return seen.whole or (not failure.whole and key.part in seen.parts)
+            self.given_up = True
+            return
+        seen = self._segment(key.segment, key.final)
+        if message.whole:
+            seen.failed_whole = True
+            return
+        seen.failed.add(key.part)
+        if key.last:
+            seen.last = key.part
+
+    def add_part(self, mark: PartMark) -> None:
+        """Count a result by what its header says."""
+        seen = self._segment(mark.segment, mark.final)
+        if mark.part not in seen.parts:
+            self.frames += mark.frames
+            self.lost += mark.lost
+        seen.parts.add(mark.part)
+        if mark.last:
+            seen.last = mark.part
+
+    def _segment(self, segment: int, final: bool) -> _Seen:
+        if final:
+            self.total = segment + 1
+        return self._segments.setdefault(segment, _Seen())
+
+    @property
+    def progress(self) -> Manifest:
+        """The job's manifest with what is there, for a job that nobody collects yet."""
+        known = self.manifest
+        if known.state.ended:
+            return known
+        failures = [failure for failure in self.failures if failure.key.segment not in self.whole]
+        state = known.state
+        if self.done is not None and (self.done.cancelled or not self.done.failures):
+            state = JobState.CANCELLED if self.done.cancelled else JobState.DONE
+        elif self.complete:
+            state = JobState.FAILED if failures else JobState.DONE
+        return known.model_copy(
+            update={
+                "state": state,
+                "segments_done": max(known.segments_done, len(self.whole)),
+                "frames": max(known.frames, self.frames),
+                "lost": max(known.lost, self.lost),
+                "failures": len(failures),
+                "reasons": tuple(describe(failure) for failure in failures),
+                "missing": joined([(failure.start_s, failure.end_s) for failure in failures]),
+            }
+        )
 
 
 async def take_inventory(broker: Broker, manifest: Manifest) -> Inventory:
-    """Read through a job's results. Raises StoreError when one of them is gone."""
-    inventory = Inventory(manifest, total=manifest.segments if manifest.state == "published" else None)
-    async for stored in broker.read(broker.names.results_stream, broker.names.results(manifest.job)):
-        kind = stored.headers.get(HEADER_TYPE, "")
-        if kind == "file":
-            inventory.files.append(stored)
-        elif kind in ("part", "failure", "done"):
-            message, _ = decode(await load(broker, stored))
-            if isinstance(message, Done):
-                inventory.done = message
-            elif isinstance(message, Result | Failure):
-                inventory.add(message)
+    """What is there of a job. Raises StoreError when a part of that is gone while we look."""
+    [inventory] = await take_inventories(broker, [manifest])
     return inventory
+
+
+async def take_inventories(broker: Broker, manifests: Sequence[Manifest]) -> list[Inventory]:
+    """What is there of each of these jobs."""
+    async with aclosing(follow_inventories(broker, manifests)) as following:
+        return await anext(following)
+
+
+async def follow_inventories(broker: Broker, manifests: Sequence[Manifest]) -> AsyncGenerator[list[Inventory], None]:
+    """What is there of each of these jobs, now and whenever that changes; the same list each time."""
+    inventories = [Inventory(manifest, total=manifest.total) for manifest in manifests]
+    by_subject = {broker.names.results(taken.manifest.job): taken for taken in inventories}
+    if not by_subject:
+        yield inventories
+        return
+    caught_up = False
+    async with aclosing(follow_marks(broker, list(by_subject))) as following:
+        async for stored in following:
+            if stored is None:
+                caught_up = True
+            else:
+                await _count(broker, by_subject[stored.subject], stored)
+            if caught_up:  # before that a failure may be one that was made good
+                yield inventories
+
+
+async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
+    kind, job = stored.headers.get(HEADER_TYPE, ""), inventory.manifest.job
+    if kind == "file":
+        inventory.files.append(stored)
+    elif kind == "part":
+        mark = PartMark.parse(stored.headers[HEADER_MARK])
+        if mark.round == job.round:
+            inventory.add_part(mark)
+    elif kind in ("failure", "done"):
+        whole = await broker.message(broker.names.results_stream, stored.sequence)
+        if whole is None:  # taken back by a retry, or collected, while we look
+            return
+        message, _ = decode(await load(broker, whole))
+        if isinstance(message, Done) and message.job.round == job.round:
+            inventory.done = message
+        elif isinstance(message, Failure) and message.key.job.round == job.round:
+            inventory.add(message)
+
+
+def describe(failure: Failure) -> str:
+    """One line for people: which seconds are missing, where it failed, and why."""
+    span = f"{failure.start_s:.2f} to {failure.end_s:.2f} s, " if failure.end_s > failure.start_s else ""
+    return f"{span}{failure.stage}: {failure.error}"
+
+
+def joined(spans: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Spans of seconds in order, those that touch made one."""
+    found: list[tuple[float, float]] = []
+    for start_s, end_s in sorted(span for span in spans if span[1] > span[0]):
+        if found and start_s <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end_s))
+        else:
+            found.append((start_s, end_s))
+    return tuple(found)
 
 
 def ranges(numbers: list[int]) -> str:

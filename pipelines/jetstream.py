@@ -1,6 +1,7 @@
 """JetStream's API as we use it: calls that outlast a recovering broker, and reading streams without a consumer."""
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from pipelines.connection import STATUS, Away, Connection, NoResponders, headers_of
+from pipelines.connection import Away, Connection, NoResponders, headers_of
 from schemas.errors import BrokerError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
@@ -105,9 +106,12 @@ class JetStream:
         return await self._one(stream, {"last_by_subj": subject})
 
     async def read(self, stream: str, subject: str = ">", first: int = 1) -> AsyncIterator[Stored]:
-        """All messages of a stream on `subject` (wildcards allowed) from sequence `first` up to now, in order."""
+        """All messages of a stream on `subject` (wildcards allowed) from sequence `first` up to now, in order.
+
+        In a cluster the copy that answers may be a moment behind what was stored last.
+        """
         while True:
-            found = await self._direct(
+            found = await self._batch(
                 stream, {"seq": first, "next_by_subj": subject, "batch": READ_MESSAGES, "max_bytes": READ_BYTES}
             )
             for message in found:
@@ -117,18 +121,20 @@ class JetStream:
             first = _stored(found[-1]).sequence + 1
 
     async def _one(self, stream: str, arguments: Mapping[str, Any]) -> Stored | None:
-        found = await self._direct(stream, arguments)
-        return _stored(found[0]) if found else None
+        """One message as the stream's leader has it: any copy answers a direct get, and one may lag behind."""
+        found = await self.api_unless_gone(f"STREAM.MSG.GET.{stream}", arguments)
+        if found is None:
+            return None
+        message = found["message"]
+        headers = _parse_headers(base64.b64decode(message.get("hdrs", "")))
+        return Stored(message["subject"], message["seq"], headers, base64.b64decode(message.get("data", "")))
 
-    async def _direct(self, stream: str, arguments: Mapping[str, Any]) -> list[Msg]:
+    async def _batch(self, stream: str, arguments: Mapping[str, Any]) -> list[Msg]:
         """Messages by `$JS.API.DIRECT.GET`; none when there are none, or no such stream."""
         subject, body = f"$JS.API.DIRECT.GET.{stream}", json.dumps(arguments).encode()
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                if "batch" in arguments:
-                    return await self.connection.request_many(subject, body)
-                message = await self.connection.request(subject, body)
-                return [] if STATUS in headers_of(message) else [message]
+                return await self.connection.request_many(subject, body)
             except NoResponders:
                 if await self.api_unless_gone(f"STREAM.INFO.{stream}") is None:
                     return []
@@ -150,6 +156,12 @@ def parse(message: Msg) -> dict[str, Any]:
     if error := answer.get("error"):
         raise ApiError(error.get("description", "no reason"), error.get("code", 0), error.get("err_code", 0))
     return answer
+
+
+def _parse_headers(raw: bytes) -> dict[str, str]:
+    """Headers as they lie in a stream: a line for the version, then one a header."""
+    lines = raw.decode().split("\r\n")[1:]
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
 
 
 def _stored(message: Msg) -> Stored:

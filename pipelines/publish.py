@@ -1,18 +1,23 @@
-"""Media -> segments -> the first hop, with the pressure of a full hop reaching whoever publishes."""
+"""Media -> segments -> the first hop, with the pressure of a full hop reaching whoever publishes.
+
+What is with the broker is noted in the job's manifest, so that a publisher that was killed goes on where it stopped.
+"""
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 from engines.media.images import read_image
 from engines.media.split import Piece, Splitter
 from pipelines.broker import Broker
-from pipelines.collect import done_of
-from schemas.errors import RigflowError
-from schemas.messages import Failure, Fragment, Item, JobRef, Key, Lane, Manifest, MediaInfo, Segment
+from pipelines.jobs import JobCancelled, JobRecord, begin
+from schemas.errors import Disposition, RigflowError
+from schemas.messages import Failure, Fragment, Item, JobRef, JobState, Key, Lane, Manifest, MediaInfo, Segment
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_TYPE, SPLIT
 from schemas.wire import Buffer
@@ -22,6 +27,7 @@ OnSent = Callable[[str, float, int], None]  # job, seconds of media sent so far,
 ALBUM_ITEMS = 64  # small images travel together, for there the cost of a message decides
 ALBUM_BYTES = 4 << 20
 AHEAD = 2  # segments on their way to the broker while the next is cut
+NOTE_S = 0.5  # how often the manifest of a job says how far its publishing is, and we learn that it was cancelled
 
 
 def job_id(spec: PipelineSpec, paths: Sequence[Path]) -> str:
@@ -33,20 +39,22 @@ def job_id(spec: PipelineSpec, paths: Sequence[Path]) -> str:
     return digest.hexdigest()[:20]
 
 
-async def unfinished(broker: Broker, job: JobRef) -> JobRef:
-    """`job`, or the first of its successors `<id>-2`, `<id>-3` ... that is not over.
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One segment to be sent; with it `sent_s` of `duration_s` seconds are with the broker."""
 
-    A job that is over has given its results away, and the broker takes what is sent for it again as repeats.
-    """
-    number, candidate = 1, job
-    while await done_of(broker, candidate) is not None:
-        number += 1
-        candidate = job.model_copy(update={"id": f"{job.id}-{number}"})
-    return candidate
+    send: Callable[[Key], Coroutine[Any, Any, None]]
+    final: bool
+    sent_s: float
+    duration_s: float
 
 
 class Publisher:
-    """Publishes jobs of one pinned pipeline in one lane; `hosted`: a worker is asked to collect them."""
+    """Publishes jobs of one pinned pipeline in one lane; `hosted`: a worker is asked to collect them.
+
+    The methods that publish take the record that `begin` gave; without one they go on with the job's round as it is.
+    What is with the broker already is not sent again. They raise JobCancelled when somebody cancels the job.
+    """
 
     def __init__(
         self,
@@ -70,64 +78,108 @@ class Publisher:
             id=job, space=self._space, pipeline=self._spec.name, revision=self._spec.revision, lane=self._lane
         )
 
-    async def publish_video(self, job: JobRef, source: Path | Buffer, name: str) -> int:
+    async def begin(self, job: JobRef, name: str, source: str = "", again: bool = False) -> JobRecord:
+        """Where a job is to go on: see `pipelines.jobs.begin`. `source` tells its input from others."""
+        return await begin(self._broker, self._manifest(job, name, source), again)
+
+    async def publish_video(
+        self, job: JobRef, source: Path | Buffer, name: str, record: JobRecord | None = None
+    ) -> int:
         """Cut a video and send its segments, sound first; the number of segments. Raises MediaError, UsageError."""
-        splitter = Splitter(
-            source, self._spec.grid, self._spec.segment_s, name=name, sound=self._spec.encode.format == "video"
-        )
-        await asyncio.to_thread(splitter.__enter__)
-        media = splitter.media
-        await self._note(job, name)
-        sent = 0
-        async with _Ahead(AHEAD) as ahead:
-            pieces = splitter.pieces()
-            while (piece := await asyncio.to_thread(_next, pieces)) is not None:
-                await ahead.submit(self._send_piece(Key(job=job, segment=sent, final=piece.final), media, piece))
-                sent += 1
-                end_s = media.duration_s if piece.end is None else media.clock.seconds(piece.end)
-                self._on_sent(job.id, end_s, sent)
-        await self._note(job, name, "published", sent)
-        return sent
+        record = record or await self._open(job, name)
+        return await self._publish(record, self._video(source, name))
 
-    async def publish_images(self, job: JobRef, paths: Sequence[Path], names: Sequence[str]) -> int:
+    async def publish_images(
+        self, job: JobRef, paths: Sequence[Path], names: Sequence[str], record: JobRecord | None = None
+    ) -> int:
         """Send images, many to a segment, as one job; the number of segments."""
-        name = names[0] if len(names) == 1 else "images"
-        await self._note(job, name)
-        sent = 0
-        async with _Ahead(AHEAD) as ahead:
-            groups = albums(paths, names, self._broker.settings.shared)
-            album = await asyncio.to_thread(_next, groups)
-            while album is not None:
-                following = await asyncio.to_thread(_next, groups)
-                items, buffers = album
-                await ahead.submit(
-                    self._send_images(Key(job=job, segment=sent, final=following is None), items, buffers)
-                )
-                sent += 1
-                self._on_sent(job.id, float(len(items)), sent)
-                album = following
-        await self._note(job, name, "published", sent)
-        return sent
+        record = record or await self._open(job, names[0] if len(names) == 1 else "images")
+        return await self._publish(record, self._images(paths, names))
 
-    async def publish_image(self, job: JobRef, image: Buffer, name: str) -> None:
+    async def publish_image(self, job: JobRef, image: Buffer, name: str, record: JobRecord | None = None) -> None:
         """Send one image that is in memory, as a job of its own."""
-        await self._send_images(Key(job=job, segment=0, final=True), [Item(name=name)], [image])
-        await self._note(job, name, "published", 1)
-
-    async def give_up(self, job: JobRef, error: RigflowError) -> None:
-        """The rest of a job will never come: say so where its results appear, for whoever waits for them."""
-        key = Key(job=job, segment=-1, final=True)
-        failure = Failure(key=key, stage=SPLIT, whole=True, error=str(error), at_s=time.time())
-        identity = f"{key.message_id('failure')}/{failure.at_s}"
-        await self._broker.publish(
-            self._broker.names.results(job), failure.encode(), identity, {HEADER_TYPE: "failure"}
+        record = record or await self._open(job, name)
+        await self._publish(
+            record, iter([_Cut(partial(self._send_images, [Item(name=name)], [image]), True, 0.0, 0.0)])
         )
 
-    async def _send_images(self, key: Key, items: Sequence[Item], buffers: Sequence[Buffer]) -> None:
+    async def give_up(self, record: JobRecord, error: RigflowError) -> None:
+        """The rest of a job will never come: say so where its results appear, for whoever waits for them."""
+        known = record.manifest
+        failure = Failure(
+            key=Key(job=known.job, segment=-1, final=True),
+            stage=SPLIT,
+            whole=True,
+            error=str(error),
+            start_s=known.sent_s,
+            end_s=known.duration_s,
+            at_s=time.time(),
+        )
+        identity = f"{failure.key.message_id('failure')}/{failure.at_s}"
+        await self._broker.publish(
+            self._broker.names.results(known.job), failure.encode(), identity, {HEADER_TYPE: "failure"}
+        )
+
+    # the manifest
+
+    def _manifest(self, job: JobRef, name: str, source: str = "") -> Manifest:
+        return Manifest(job=job, name=name, source=source, hosted=self._hosted, created_s=time.time())
+
+    async def _open(self, job: JobRef, name: str) -> JobRecord:
+        return await JobRecord.current(self._broker, job) or JobRecord(self._broker, self._manifest(job, name))
+
+    async def _publish(self, record: JobRecord, cuts: Iterator[_Cut]) -> int:
+        """Send what is not with the broker yet, noting how far that is."""
+        if record.manifest.total is not None:
+            self._on_sent(record.manifest.job.id, record.manifest.sent_s, record.manifest.total)
+            return record.manifest.total
+        ahead = _Ahead(AHEAD, record.manifest)
+        tasks = [asyncio.create_task(self._send(record, cuts, ahead)), asyncio.create_task(_note(record, ahead))]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        except RigflowError as error:
+            if error.disposition is Disposition.REJECT and not isinstance(error, JobCancelled):
+                await _note_failure(record, ahead, error)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await record.change(**ahead.progress, state=JobState.PUBLISHED, total=ahead.segments)
+        return ahead.segments
+
+    async def _send(self, record: JobRecord, cuts: Iterator[_Cut], ahead: "_Ahead") -> None:
+        job, known, number = record.manifest.job, record.manifest.segments, 0
+        async with ahead:
+            while (cut := await asyncio.to_thread(_next, cuts)) is not None:
+                if number >= known:
+                    await ahead.submit(cut, Key(job=job, segment=number, final=cut.final))
+                number += 1
+                self._on_sent(job.id, cut.sent_s, number)
+
+    # segments
+
+    def _video(self, source: Path | Buffer, name: str) -> Iterator[_Cut]:
+        sound = self._spec.encode.format == "video"
+        with Splitter(source, self._spec.grid, self._spec.segment_s, name=name, sound=sound) as splitter:
+            media = splitter.media
+            for piece in splitter.pieces():
+                end_s = media.duration_s if piece.end is None else media.clock.seconds(piece.end)
+                yield _Cut(partial(self._send_piece, media, piece), piece.final, end_s, media.duration_s)
+
+    def _images(self, paths: Sequence[Path], names: Sequence[str]) -> Iterator[_Cut]:
+        left = len(paths)
+        for items, buffers in albums(paths, names, self._broker.settings.shared):
+            left -= len(items)
+            yield _Cut(partial(self._send_images, items, buffers), left == 0, 0.0, 0.0)
+
+    async def _send_images(self, items: Sequence[Item], buffers: Sequence[Buffer], key: Key) -> None:
         segment = Segment(key=key, media=MediaInfo(kind="image", name=items[0].name), items=tuple(items))
         await self._enter(key, segment.encode(buffers))
 
-    async def _send_piece(self, key: Key, media: MediaInfo, piece: Piece) -> None:
+    async def _send_piece(self, media: MediaInfo, piece: Piece, key: Key) -> None:
         if piece.sound is not None:
             fragment = Fragment(key=key, media=media, container=piece.sound_container)
             body = fragment.encode([piece.sound])
@@ -138,41 +190,72 @@ class Publisher:
 
     async def _enter(self, key: Key, body: bytes) -> None:
         first = self._spec.decode.name
-        subject = self._broker.names.work(self._spec.name, first, self._lane)
+        subject = self._broker.names.work(self._spec.name, first, key.job.lane)
         await self._broker.publish(subject, body, key.message_id(first))
 
-    async def _note(
-        self, job: JobRef, name: str, state: Literal["publishing", "published"] = "publishing", segments: int = 0
-    ) -> None:
-        manifest = Manifest(
-            job=job, name=name, state=state, segments=segments, created_s=time.time(), hosted=self._hosted
-        )
-        await self._broker.put(self._broker.names.jobs, job.id, manifest.model_dump_json().encode())
+
+async def _note(record: JobRecord, ahead: "_Ahead") -> None:
+    """Note progress until cancelled. Raises JobCancelled as soon as the job is, also while a full queue holds us."""
+    while True:
+        await asyncio.sleep(NOTE_S)
+        await record.change(**ahead.progress)
+
+
+async def _note_failure(record: JobRecord, ahead: "_Ahead", error: RigflowError) -> None:
+    missing = ((ahead.sent_s, ahead.duration_s),) if ahead.duration_s > ahead.sent_s else ()
+    await record.change(
+        **ahead.progress,
+        state=JobState.FAILED,
+        failures=1,
+        reasons=(str(error),),
+        missing=missing,
+        ended_s=time.time(),
+    )
 
 
 class _Ahead:
-    """A few publishes in flight, in order of submission; the first failure surfaces at the next call."""
+    """A few publishes in flight, in order of submission; the first failure surfaces at the next call.
 
-    def __init__(self, limit: int) -> None:
+    Counts what is with the broker: `segments`, the first `sent_s` of `duration_s` seconds.
+    """
+
+    def __init__(self, limit: int, known: Manifest) -> None:
         self._limit = limit
-        self._flying: list[asyncio.Task[None]] = []
+        self._flying: list[tuple[_Cut, asyncio.Task[None]]] = []
+        self.segments = known.segments
+        self.sent_s = known.sent_s
+        self.duration_s = known.duration_s
 
-    async def submit(self, sending: "asyncio._CoroutineLike[None]") -> None:
-        self._flying.append(asyncio.create_task(sending))
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The same as fields of the manifest."""
+        return {"segments": self.segments, "sent_s": self.sent_s, "duration_s": self.duration_s}
+
+    async def submit(self, cut: _Cut, key: Key) -> None:
+        self.duration_s = cut.duration_s
+        self._flying.append((cut, asyncio.create_task(cut.send(key))))
         while len(self._flying) >= self._limit:
-            await self._flying.pop(0)
+            await self._land()
+
+    async def _land(self) -> None:
+        cut, sending = self._flying[0]
+        await sending
+        del self._flying[0]
+        self.segments += 1
+        self.sent_s = cut.sent_s
 
     async def __aenter__(self) -> "_Ahead":
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
-        flying, self._flying = self._flying, []
-        if kind is not None:
-            for task in flying:
-                task.cancel()
-        for outcome in await asyncio.gather(*flying, return_exceptions=kind is not None):
-            if kind is None and isinstance(outcome, BaseException):
-                raise outcome
+        try:
+            while self._flying and kind is None:
+                await self._land()
+        finally:
+            left = [sending for _, sending in self._flying]
+            for sending in left:
+                sending.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 def _next(iterator: Iterator[T]) -> T | None:

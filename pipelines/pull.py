@@ -16,6 +16,8 @@ from schemas.subjects import HEADER_BLOB
 
 EXPIRES_S = 30.0  # a request stands for so long at the server
 LATE_S = 2.0  # a request whose end is not told so long after it expired was lost
+HEARTBEAT_S = 3.0  # the newest request has the server say so often that it stands
+SILENT_S = 2.5 * HEARTBEAT_S  # without a word for so long, whoever held our requests (a cluster's leader) is gone
 CLOSE_S = 2.0  # for what is on its way, and for an `on_delivery` that is at work
 REFUSED_S = 0.25  # pause after a request that the server turned down (it recovers, say)
 
@@ -115,9 +117,9 @@ OnDelivery = Callable[[Delivery], Awaitable[None]]
 class Pull:
     """Takes messages from one consumer: `open`, then `request` as many as there is room for, then `close`.
 
-    Every message asked for arrives at `on_delivery` sooner or later, one after the other: requests that expire, that
-    the server turns down, or that are lost with the connection are made anew. An exception of `on_delivery` goes to
-    the loop's exception handler, and its message is delivered again when its lease ends.
+    Every message asked for, and not withdrawn, arrives at `on_delivery` sooner or later, one after the other: requests
+    that expire, that the server turns down, or that are lost with the connection are made anew. An exception of
+    `on_delivery` goes to the loop's exception handler, and its message is delivered again when its lease ends.
     """
 
     def __init__(self, broker: Broker, stream: str, consumer: str, on_delivery: OnDelivery) -> None:
@@ -128,6 +130,7 @@ class Pull:
         self._wanted = 0
         self._expiries: deque[float] = deque()  # of the requests that stand at the server, oldest first
         self._last_seq = 0
+        self._heard_s = 0.0
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._losses = broker.connection.losses
@@ -137,6 +140,7 @@ class Pull:
         self._feeding: list[asyncio.Task[None]] = []
         self._inbox = ""
         self._subscription: Subscription | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._forget: Callable[[], None] = lambda: None
 
     @property
@@ -146,9 +150,7 @@ class Pull:
 
     async def open(self) -> None:
         """Listen; nothing comes before `request`."""
-        nc = self._broker.connection.nc
-        self._inbox = nc.new_inbox()
-        self._subscription = await nc.subscribe(self._inbox, cb=self._on_message, pending_bytes_limit=0)
+        await self._listen()
         self._forget = self._broker.connection.when_reconnected(self._changed.set)
         self._asking = [asyncio.create_task(self._ask())]
         self._feeding = [asyncio.create_task(self._feed())]
@@ -158,6 +160,12 @@ class Pull:
         self._wanted += max(0, count)
         self._changed.set()
 
+    def withdraw(self) -> None:
+        """Take back what was asked for, so that others get it; what is on its way to us still arrives."""
+        if self._wanted > 0:
+            self._leave_inbox()
+            self._wanted = 0
+
     async def close(self) -> None:
         """Ask for nothing more and hand back what arrives too late; what `on_delivery` has is its own."""
         self._closed = True
@@ -166,6 +174,7 @@ class Pull:
             task.cancel()
         if self._subscription is not None:
             await self._broker.connection.unsubscribe(self._subscription, drain_s=CLOSE_S)
+        await asyncio.gather(*self._leaving)
         while not self._arrived.empty():
             late = self._arrived.get_nowait()
             assert late is not None
@@ -177,17 +186,45 @@ class Pull:
                 task.cancel()
         await asyncio.gather(*self._asking, *self._feeding, return_exceptions=True)
 
-    async def _on_message(self, message: Msg) -> None:
-        if self._expiries:
+    def _leave_inbox(self) -> None:
+        """Have the server forget our requests, as it does when nobody listens to their inbox."""
+        self._expiries.clear()
+        if self._subscription is None:
+            return
+        leaving = asyncio.create_task(self._broker.connection.unsubscribe(self._subscription, drain_s=CLOSE_S))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        self._subscription = None
+
+    async def _listen(self) -> None:
+        nc = self._broker.connection.nc
+        inbox = self._inbox = nc.new_inbox()
+
+        async def on_message(message: Msg) -> None:
+            await self._on_message(message, inbox)
+
+        self._subscription = await nc.subscribe(inbox, cb=on_message, pending_bytes_limit=0)
+
+    async def _on_message(self, message: Msg, inbox: str) -> None:
+        asked = inbox == self._inbox and self._subscription is not None  # or else its request was withdrawn
+        status = "" if message.reply else headers_of(message).get(STATUS, "")
+        if asked:
+            self._heard_s = asyncio.get_running_loop().time()
+        if status == "100":
+            return  # a heartbeat
+        if asked and self._expiries:
             self._expiries.popleft()
         if not message.reply:
             # 408: it expired. Anything else: the server recovers, the consumer is gone, too many requests ...
-            self._refused = self._refused or headers_of(message).get(STATUS) != "408"
+            self._refused = self._refused or (asked and status != "408")
             self._changed.set()
             return
         delivery = Delivery(self._broker, message)
+        if delivery.stream_seq <= self._last_seq and self._broker.is_reader(self._stream, self._consumer):
+            self._changed.set()  # the reader was made anew, and the old one had sent it already
+            return
         self._last_seq = delivery.stream_seq
-        self._wanted -= 1
+        self._wanted -= asked
         if self._closed:
             await delivery.release()
         else:
@@ -206,8 +243,12 @@ class Pull:
         while True:
             self._changed.clear()
             try:
-                if self._losses != connection.losses:
+                if self._losses != connection.losses or await self._silent(connection):
                     await self._start_over(connection)
+                elif self._refused:
+                    await asyncio.sleep(REFUSED_S)
+                    self._refused = False
+                    await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
                 await self._ask_for_wanted(connection)
             except Away:
                 pass  # the reconnect wakes us
@@ -220,16 +261,20 @@ class Pull:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._until_late_s()):
                     await self._changed.wait()
-            if self._refused:
-                self._refused = False
-                await asyncio.sleep(REFUSED_S)
+
+    async def _silent(self, connection: Connection) -> bool:
+        """Whether requests stand and the server has not said so for too long."""
+        if not self._expiries or self._heard_s + SILENT_S > asyncio.get_running_loop().time():
+            return False
+        await connection.flush()  # it may have spoken while this process was busy
+        return self._heard_s + SILENT_S <= asyncio.get_running_loop().time()
 
     async def _start_over(self, connection: Connection) -> None:
-        """The connection broke: the server forgot our requests, and a reader lost what was on its way."""
+        """Our requests are lost: the connection broke, or the consumer's leader died. So is what was on its way."""
         await connection.wait_connected()
         losses = connection.losses
         await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
-        self._expiries.clear()
+        self._leave_inbox()
         self._losses = losses
 
     async def _ask_for_wanted(self, connection: Connection) -> None:
@@ -238,19 +283,26 @@ class Pull:
         while self._expiries and self._expiries[0] + LATE_S <= now_s:
             self._expiries.popleft()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        if not self._expiries:
+            self._heard_s = now_s
         while len(self._expiries) < self._wanted:
+            if self._subscription is None:
+                await self._listen()
             self._expiries.append(now_s + EXPIRES_S)
-            await connection.send(subject, _NEXT, self._inbox)
+            newest = len(self._expiries) >= self._wanted  # requests are served in order, so it stands the longest
+            await connection.send(subject, _NEWEST if newest else _NEXT, self._inbox)
 
     def _until_late_s(self) -> float | None:
-        """Seconds until the oldest standing request counts as lost."""
+        """Seconds until the oldest standing request counts as lost, or all of them do."""
         if not self._expiries:
             return None
-        return self._expiries[0] + LATE_S - asyncio.get_running_loop().time()
+        return min(self._expiries[0] + LATE_S, self._heard_s + SILENT_S) - asyncio.get_running_loop().time()
 
 
 def _tell(what: str, error: Exception) -> None:
     asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
 
 
-_NEXT = json.dumps({"batch": 1, "expires": int(EXPIRES_S * 1e9)}).encode()
+_REQUEST = {"batch": 1, "expires": int(EXPIRES_S * 1e9)}
+_NEXT = json.dumps(_REQUEST).encode()
+_NEWEST = json.dumps(_REQUEST | {"idle_heartbeat": int(HEARTBEAT_S * 1e9)}).encode()

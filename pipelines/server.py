@@ -15,7 +15,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
-from schemas.errors import BrokerError, StoreError
+from schemas.errors import BrokerError, StoreError, UsageError
+from schemas.settings import Durability, Settings
 
 MAX_PAYLOAD = 8 << 20  # the most that nats-server takes without a warning
 READY_S = 10.0  # a large store takes seconds to recover
@@ -134,15 +135,13 @@ class EmbeddedServer:
         logged = self.log.stat().st_size if self.log.exists() else 0
         self._ended.clear()
         spawned: Future[subprocess.Popen[bytes]] = Future()
-        command = [_binary(), "-c", str(config)]
+        command = tied_to_us([nats_server_binary(), "-c", str(config)])
         threading.Thread(target=self._run, args=(command, spawned), name="nats-server", daemon=True).start()
         self._process = spawned.result()
         self._await_ready(logged)
 
     def _run(self, command: list[str], spawned: "Future[subprocess.Popen[bytes]]") -> None:
         """Start the server and outlive it: its life is tied to this thread, and so to this process."""
-        if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
         assert self._lock is not None
         try:
             with self.log.open("ab") as log:
@@ -203,7 +202,26 @@ jetstream {{
 """
 
 
-def _binary() -> str:
+def embedded(settings: Settings) -> EmbeddedServer:
+    """The broker that settings ask for, on this machine. Raises UsageError when they ask for a cluster."""
+    if settings.durability is Durability.CLUSTER:
+        raise UsageError(
+            "durability cluster: three brokers on three machines, and none is named",
+            "start them as docs/operations.md shows, and name them with --nats",
+        )
+    sync = "always" if settings.durability is Durability.POWER else None
+    store = Path(settings.store) if settings.store else None
+    return EmbeddedServer(store, settings.port, settings.store_bytes, sync)
+
+
+def tied_to_us(command: list[str]) -> list[str]:
+    """`command` such that the kernel kills it when the thread that starts it ends, and so with this process (Linux)."""
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+
+
+def nats_server_binary() -> str:
     """Path of nats-server: the one that came with our environment, or one on the PATH. Raises BrokerError."""
     ours = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(ours) if ours.exists() else shutil.which("nats-server")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.broker import Broker
 from pipelines.registry import load_pipeline, pipeline_names
+from pipelines.topology import listed
 from schemas.messages import Lane
 from schemas.subjects import COLLECT, SPLIT
 
@@ -60,13 +61,13 @@ class FleetStatus:
 async def fleet_status(broker: Broker) -> FleetStatus:
     """Ask the broker for all of it. Raises BrokerError."""
     names = broker.names
-    account, pipelines, rigs, listed = await asyncio.gather(
+    account, pipelines, rigs, infos = await asyncio.gather(
         broker.api("INFO"),
         pipeline_names(broker),
         broker.items(names.rigs),
-        _listed(broker, "STREAM.LIST", "streams"),
+        listed(broker, "STREAM.LIST", "streams"),
     )
-    streams = {info["config"]["name"]: info for info in listed}
+    streams = {info["config"]["name"]: info for info in infos}
     queues = await asyncio.gather(
         *(
             _queue(broker, pipeline, stage, streams[name])
@@ -95,7 +96,7 @@ async def _hops(broker: Broker, pipelines: Mapping[str, str]) -> list[tuple[str,
 
 
 async def _queue(broker: Broker, pipeline: str, stage: str, info: Info) -> QueueStatus:
-    consumers = await _listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers")
+    consumers = await listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers")
     if stage == SPLIT:  # a consumer for each pipeline, no lanes
         lanes = {Lane.INTERACTIVE: _lane(consumers)}
     else:
@@ -119,13 +120,3 @@ def _stream(info: Info | None) -> StreamStatus:
     if state["messages"]:  # both times are the server's, so that no clock needs to agree with ours
         oldest_s = (datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(state["first_ts"])).total_seconds()
     return StreamStatus(state["messages"], state["bytes"], max(0, limit), max(0.0, oldest_s))
-
-
-async def _listed(broker: Broker, action: str, what: str) -> list[Info]:
-    """All pages of a list."""
-    found: list[Info] = []
-    while True:
-        page = await broker.api(action, {"offset": len(found)})
-        found += page.get(what) or []
-        if len(found) >= page["total"]:
-            return found

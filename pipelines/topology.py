@@ -2,14 +2,17 @@
 
 Applying is idempotent and safe beside others who apply: subjects are only ever added, limits are never lowered on a
 stream that holds work, and the difference is taken again until there is none.
+
+Who runs the fleet `apply`s settings; who merely publishes to it `ensure`s that nothing is missing, and changes nothing.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipelines.broker import ApiError, Broker
+from pipelines.jetstream import ATTEMPTS, pause
 from schemas.errors import BrokerError, StoreError
 from schemas.messages import Lane
 from schemas.pipeline import PipelineSpec
@@ -32,6 +35,7 @@ ROUNDS = 8
 
 # JetStream's own error numbers
 IN_USE, CONSUMER_EXISTS, NO_SUCH_SUBJECT, OVERLAP, NO_STORAGE = 10058, 10148, 10093, 10065, 10047
+NO_CLUSTER, NO_PEERS, NO_RESOURCES = 10074, 10005, 10023
 SOMEBODY_WAS_FASTER = frozenset({IN_USE, CONSUMER_EXISTS, NO_SUCH_SUBJECT})
 
 Config = dict[str, Any]
@@ -59,27 +63,50 @@ class Change:
     consumer: str = ""
     config: Config = field(default_factory=dict)
     reason: str = ""
+    before: Config = field(default_factory=dict)
+
+    @property
+    def differences(self) -> dict[str, tuple[Any, Any]]:
+        """Field of JetStream's configuration -> its value now and its value then."""
+        return {
+            key: (self.before.get(key), value)
+            for key, value in self.config.items()
+            if (self.before.get(key) or None) != (value or None)
+        }
+
+
+async def ensure_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> None:
+    """Make what these pipelines lack, as durable as what is there; what is there stays as it is.
+
+    Raises BrokerError, StoreError.
+    """
+    await _until_it_is_so(broker, desired(broker.names, settings, specs), keep=True)
 
 
 async def apply_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
     """Make everything that these pipelines need; the changes that were refused. Raises BrokerError, StoreError."""
-    wanted = desired(broker.names, settings, specs)
+    return await _until_it_is_so(broker, desired(broker.names, settings, specs), keep=False)
+
+
+async def _until_it_is_so(broker: Broker, wanted: Sequence[StreamPlan], keep: bool) -> list[Change]:
     for _ in range(ROUNDS):
-        changes = await plan(broker, wanted)
+        changes = await plan(broker, wanted, keep)
         if all(change.action == "refuse" for change in changes):
             return changes
         await apply(broker, changes)
     raise BrokerError("the broker's streams keep changing", "does a rigflow of another version use the same prefix?")
 
 
-async def plan(broker: Broker, wanted: Sequence[StreamPlan]) -> list[Change]:
-    """How the broker differs from `wanted`. Raises BrokerError."""
-    found = {info["config"]["name"]: info for info in await _listed(broker, "STREAM.LIST", "streams")}
-    changes = [change for stream in wanted for change in _stream_changes(stream.config, found.get(stream.name))]
+async def plan(broker: Broker, wanted: Sequence[StreamPlan], keep: bool = False) -> list[Change]:
+    """How the broker differs from `wanted`; with `keep`, only what it lacks. Raises BrokerError."""
+    found = {info["config"]["name"]: info for info in await listed(broker, "STREAM.LIST", "streams")}
+    if keep:
+        wanted = _as_durable_as(found, wanted)
+    changes = [change for stream in wanted for change in _stream_changes(stream.config, found.get(stream.name), keep)]
     for of_one in await asyncio.gather(
         *(_consumer_changes(broker, stream, stream.name in found) for stream in wanted if stream.consumers)
     ):
-        changes += of_one
+        changes += [change for change in of_one if not keep or change.action == "create"]
     return changes
 
 
@@ -109,7 +136,20 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
     ]
     if specs:
         plans += [_media(names, settings, specs), _advisories(names, settings, hops)]
-    return plans + [_hop(names, settings, pipeline, stage) for pipeline, stage in hops]
+    plans += [_hop(names, settings, pipeline, stage) for pipeline, stage in hops]
+    return [_replicated(plan, settings.durability.replicas) for plan in plans]
+
+
+def _replicated(stream: StreamPlan, replicas: int) -> StreamPlan:
+    return replace(stream, config=stream.config | {"num_replicas": replicas})
+
+
+def _as_durable_as(found: Mapping[str, Config], wanted: Sequence[StreamPlan]) -> list[StreamPlan]:
+    """`wanted` with as many copies as the fleet's streams have: that is for its operator to say, if there is one."""
+    replicas = max(
+        (found[stream.name]["config"]["num_replicas"] for stream in wanted if stream.name in found), default=0
+    )
+    return [_replicated(stream, replicas or stream.config["num_replicas"]) for stream in wanted]
 
 
 def _stream(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.0, **config: Any) -> Config:
@@ -181,12 +221,12 @@ def _ns(seconds: float) -> int:
 # what differs
 
 
-def _stream_changes(wanted: Config, info: Config | None) -> list[Change]:
+def _stream_changes(wanted: Config, info: Config | None, keep: bool) -> list[Change]:
     name = wanted["name"]
     if info is None:
         return [Change("create", name, config=wanted)]
     current = info["config"]
-    merged = wanted | {"subjects": sorted({*current["subjects"], *wanted["subjects"]})}
+    merged = (current if keep else wanted) | {"subjects": sorted({*current["subjects"], *wanted["subjects"]})}
     changes = []
     if info["state"]["messages"] > 0:
         for limit in ("max_bytes", "max_age"):
@@ -196,7 +236,7 @@ def _stream_changes(wanted: Config, info: Config | None) -> list[Change]:
                 merged[limit] = current.get(limit, 0)
     now = current | {"subjects": sorted(current["subjects"])}
     if _differs(merged, now):
-        changes.append(Change("update", name, config=current | merged))
+        changes.append(Change("update", name, config=current | merged, before=now))
     return changes
 
 
@@ -206,7 +246,7 @@ def _lower(limit: int, than: int) -> bool:
 
 
 async def _consumer_changes(broker: Broker, stream: StreamPlan, exists: bool) -> list[Change]:
-    infos = await _listed(broker, f"CONSUMER.LIST.{stream.name}", "consumers") if exists else []
+    infos = await listed(broker, f"CONSUMER.LIST.{stream.name}", "consumers") if exists else []
     found = {info["name"]: info["config"] for info in infos}
     changes = []
     for wanted in stream.consumers:
@@ -214,7 +254,7 @@ async def _consumer_changes(broker: Broker, stream: StreamPlan, exists: bool) ->
         if name not in found:
             changes.append(Change("create", stream.name, name, wanted))
         elif _differs(wanted, found[name]):
-            changes.append(Change("update", stream.name, name, found[name] | wanted))
+            changes.append(Change("update", stream.name, name, found[name] | wanted, before=found[name]))
     return changes
 
 
@@ -223,14 +263,21 @@ def _differs(wanted: Config, current: Config) -> bool:
     return any((current.get(key) or None) != (value or None) for key, value in wanted.items())
 
 
-async def _listed(broker: Broker, action: str, what: str) -> list[Config]:
-    """All pages of a list; none when the stream is gone."""
+async def listed(broker: Broker, action: str, what: str) -> list[Config]:
+    """All pages of a list, once every node has answered for what it leads."""
     found: list[Config] = []
-    while True:
-        page = await broker.api(action, {"offset": len(found)})
-        found += page.get(what) or []
-        if len(found) >= page["total"]:
+    for attempt in range(1, ATTEMPTS + 1):
+        while True:
+            page = await broker.api(action, {"offset": len(found)})
+            found += page.get(what) or []
+            if page.get("missing") or len(found) >= page["total"]:
+                break
+        if not page.get("missing"):
             return found
+        found = []
+        await pause(attempt)
+    leaderless = ", ".join(page["missing"])
+    raise BrokerError(f"the broker's cluster has no leader for {leaderless}", "are two of its three nodes up?")
 
 
 # making it so
@@ -250,6 +297,12 @@ async def _make(broker: Broker, change: Change) -> None:
             room = f"{change.config.get('max_bytes', 0) >> 20} MiB"
             hint = "raise store_bytes, or lower hop_bytes and results_bytes"
             raise StoreError(f"the broker's store has no room for {room} of {change.stream}", hint) from error
+        if error.code in (NO_CLUSTER, NO_PEERS, NO_RESOURCES):
+            copies = change.config.get("num_replicas", 1)
+            hint = "durability cluster needs three connected nodes with room; see docs/operations.md"
+            raise BrokerError(
+                f"the broker cannot keep {copies} copies of {change.stream} ({error.what})", hint
+            ) from error
         if error.code == OVERLAP:
             hint = "use another --prefix"
             raise BrokerError(f"another stream takes the subjects of {change.stream}", hint) from error

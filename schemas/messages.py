@@ -1,9 +1,10 @@
 """What travels: pydantic models over msgpack bodies (`schemas.wire`). Every id is derived, never random."""
 
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -32,7 +33,10 @@ class Message(BaseModel):
 
 
 class JobRef(BaseModel):
-    """Which job a message belongs to, and what the job is pinned to."""
+    """Which job a message belongs to, and what the job is pinned to.
+
+    `round` counts how often the job was begun anew under its id: what is left of an earlier round is none of this one.
+    """
 
     model_config = ConfigDict(frozen=True)
     id: str
@@ -40,6 +44,12 @@ class JobRef(BaseModel):
     pipeline: str
     revision: str
     lane: Lane = Lane.BULK
+    round: int = 0
+
+    @property
+    def identity(self) -> str:
+        """How the ids of the job's messages begin. The space is first: a duplicate window knows no tenants."""
+        return f"{self.space}/{self.id}/{self.revision}" + (f".{self.round}" if self.round else "")
 
 
 class MediaInfo(BaseModel):
@@ -99,11 +109,8 @@ class Key(BaseModel):
     last: bool = True
 
     def message_id(self, stage: str) -> str:
-        """The `Nats-Msg-Id` of the message in front of `stage`: `space/job/revision/segment/part/stage`.
-
-        The space comes first because JetStream's duplicate window knows no tenants.
-        """
-        return f"{self.job.space}/{self.job.id}/{self.job.revision}/{self.segment}/{self.part}/{stage}"
+        """The `Nats-Msg-Id` of the message in front of `stage`: `space/job/revision[.round]/segment/part/stage`."""
+        return f"{self.job.identity}/{self.segment}/{self.part}/{stage}"
 
 
 class Segment(Message):
@@ -120,6 +127,15 @@ class Segment(Message):
     start: int = 0
     end: int | None = None
     items: tuple[Item, ...] = ()
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """The seconds of the media that it answers for; (0, 0) for images."""
+        if self.media.kind == "image":
+            return 0.0, 0.0
+        clock = self.media.clock
+        end_s = self.media.duration_s if self.end is None else clock.seconds(self.end)
+        return clock.seconds(self.start), max(end_s, clock.seconds(self.start))
 
 
 class ArraySpec(BaseModel):
@@ -148,6 +164,17 @@ class PartMeta(BaseModel):
     lost: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """The seconds in which its windows begin, up to where the next would; (0, 0) for images."""
+        if self.media.kind == "image" or not self.pts:
+            return 0.0, 0.0
+        clock, steps = self.media.clock, len(self.pts) - 1
+        start_s, last_s = clock.seconds(self.pts[0]), clock.seconds(self.pts[-1])
+        frames, over_s = self.media.frame_rate[0], float(self.media.frame_rate[1])
+        step_s = (last_s - start_s) / steps if steps else (over_s / frames if frames else 0.0)
+        return start_s, last_s + step_s
+
 
 class PartMessage(Message):
     """A part between two stages in different processes: named arrays."""
@@ -155,6 +182,35 @@ class PartMessage(Message):
     type: Literal["part"] = "part"
     meta: PartMeta
     arrays: dict[str, ArraySpec]
+
+
+@dataclass(frozen=True, slots=True)
+class PartMark:
+    """What a result's header says of it, so that progress is counted without reading bodies."""
+
+    round: int
+    segment: int
+    part: int
+    last: bool
+    final: bool
+    frames: int
+    lost: int
+
+    @classmethod
+    def of(cls, meta: PartMeta) -> Self:
+        """The mark of a part."""
+        key = meta.key
+        return cls(key.job.round, key.segment, key.part, key.last, key.final, meta.frames, meta.lost)
+
+    def header(self) -> str:
+        """Seven numbers in the order of the fields."""
+        return " ".join(str(int(value)) for value in astuple(self))
+
+    @classmethod
+    def parse(cls, header: str) -> Self:
+        """The mark in a header. Raises ValueError."""
+        number, segment, part, last, final, frames, lost = map(int, header.split())
+        return cls(number, segment, part, bool(last), bool(final), frames, lost)
 
 
 class Result(Message):
@@ -200,7 +256,10 @@ class Failure(Message):
 
 
 class Done(Message):
-    """The job is over: what it counted, and a digest over its ordered results."""
+    """The job is over: what it counted, and a digest over its ordered results.
+
+    `missing` are the spans of the media, in seconds, that `failures` took. A job that was `cancelled` has no results.
+    """
 
     type: Literal["done"] = "done"
     job: JobRef
@@ -208,6 +267,8 @@ class Done(Message):
     frames: int
     lost: int
     failures: tuple[str, ...] = ()
+    missing: tuple[tuple[float, float], ...] = ()
+    cancelled: bool = False
     digest: str = ""
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -221,19 +282,51 @@ class CollectRequest(Message):
     name: str = ""
 
 
-class Manifest(BaseModel):
-    """A job in KV `rigflow_jobs`. `segments` is known once everything is `published`.
+class JobState(StrEnum):
+    """How far a job is; the last three are ends."""
 
-    `hosted`: a worker collects it, for a publisher that has only NATS.
+    PUBLISHING = "publishing"  # or its publisher stopped half-way: the same command goes on
+    PUBLISHED = "published"
+    DONE = "done"
+    FAILED = "failed"  # it ended, with failures
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+class Manifest(BaseModel):
+    """A job in KV `rigflow_jobs`: what it is, and how far it is.
+
+    `source` tells its input from others. `segments` are with the broker, the first `sent_s` of `duration_s` seconds;
+    `total` is how many there are, once all are. `segments_done`, `frames` and `lost` are what its collector has seen.
+    `failures` counts, `reasons` has the first few in words, `missing` the seconds they took. `hosted`: a worker
+    collects it, for a publisher that has only NATS. `thinned`: its collector took results off a full stream.
     """
 
     model_config = ConfigDict(frozen=True)
     job: JobRef
     name: str
-    state: Literal["publishing", "published", "done", "failed", "cancelled"] = "publishing"
-    segments: int = 0
-    created_s: float = 0.0
+    source: str = ""
     hosted: bool = False
+    state: JobState = JobState.PUBLISHING
+    segments: int = 0
+    total: int | None = None
+    sent_s: float = 0.0
+    duration_s: float = 0.0
+    segments_done: int = 0
+    frames: int = 0
+    lost: int = 0
+    failures: int = 0
+    reasons: tuple[str, ...] = ()
+    missing: tuple[tuple[float, float], ...] = ()
+    files: tuple[str, ...] = ()
+    thinned: bool = False
+    created_s: float = 0.0
+    updated_s: float = 0.0
+    ended_s: float = 0.0
 
 
 AnyMessage: TypeAlias = Annotated[

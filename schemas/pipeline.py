@@ -178,11 +178,15 @@ class TensorSpec(Spec):
 
 
 class ModelSpec(Spec):
-    """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file."""
+    """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
+
+    `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
+    """
 
     name: str
     version: str = "1"
     description: str = ""
+    engine: Literal["onnx", "paced"] = "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sha256: str

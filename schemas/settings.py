@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.errors import UsageError
 
 MIB = 1 << 20
+
+
+class Durability(StrEnum):
+    """What the broker's streams outlive; docs/operations.md says what each costs."""
+
+    PROCESS = "process"  # the death of any process: one broker, which syncs its files every two minutes
+    POWER = "power"  # a power failure too: one broker, which syncs before it acknowledges
+    CLUSTER = "cluster"  # the loss of a machine: three brokers, every stream on all of them
+
+    @property
+    def replicas(self) -> int:
+        """Copies of each stream."""
+        return 3 if self is Durability.CLUSTER else 1
 
 
 class Settings(BaseModel):
@@ -24,6 +38,9 @@ class Settings(BaseModel):
     space: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
     store: str = Field(default="", description="folder of the embedded broker's store; empty: a default by command")
     port: int = Field(default=0, ge=0, le=65535, description="port of the embedded broker; 0: any that is free")
+    durability: Durability = Field(
+        default=Durability.PROCESS, description="what streams outlive: process, power or cluster"
+    )
     store_bytes: int = Field(default=16384 * MIB, ge=64 * MIB, description="most bytes the embedded broker may store")
     hop_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
     results_bytes: int = Field(default=2048 * MIB, ge=MIB, description="most bytes of results kept")
@@ -35,6 +52,7 @@ class Settings(BaseModel):
     lead_s: float = Field(default=0.05, ge=0, description="seconds of work a worker takes in before it is idle")
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
     credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")
+    pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `paced` takes for a frame")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
 

@@ -6,6 +6,7 @@ from schemas.messages import JobRef, Lane
 
 HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file
+HEADER_MARK = "Rigflow-Mark"  # on parts: where in its job it belongs, as PartMark writes it
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
 HEADER_LANE = "Rigflow-Lane"  # optional on media: interactive (default) | bulk
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
@@ -70,7 +71,7 @@ class Names:
 
     @property
     def jobs(self) -> str:
-        """KV bucket of job manifests."""
+        """KV bucket of jobs: `<space>.<job>` -> Manifest, `cancelled.<space>.<job>` -> JobRef, the last such round."""
         return f"{self.prefix}_jobs"
 
     @property

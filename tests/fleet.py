@@ -40,10 +40,16 @@ class Silent:
 
 
 class Fleet:
-    """A broker and a worker process for each entry of `stages`; ends all it started."""
+    """A broker and a worker process for each entry of `stages`; ends all it started.
 
-    def __init__(self, stages: Sequence[tuple[str, ...]], cache: Path, **settings: float | str) -> None:
+    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker.
+    """
+
+    def __init__(
+        self, stages: Sequence[tuple[str, ...]], cache: Path, paces: Sequence[float] = (), **settings: float | str
+    ) -> None:
         self._stages = stages
+        self._paces = paces
         self._given = {"cache": str(cache), **settings}
         self.server = EmbeddedServer()
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -81,8 +87,16 @@ class Fleet:
         self.workers[number].wait()
         self.workers[number] = self._spawn(number)
 
+    def add(self, stages: tuple[str, ...]) -> None:
+        """Start one more worker."""
+        self._stages = (*self._stages, stages)
+        self.workers.append(self._spawn(len(self.workers)))
+
     def _spawn(self, number: int) -> "subprocess.Popen[bytes]":
+        settings = self.settings
+        if self._paces:
+            settings = settings.model_copy(update={"pace_ms": self._paces[number]})
         options = WorkerOptions(
-            settings=self.settings, stages=self._stages[number], name=f"test-{number}", parent=os.getpid()
+            settings=settings, stages=self._stages[number], name=f"test-{number}", parent=os.getpid()
         )
         return subprocess.Popen([sys.executable, "-m", "workers.process", options.model_dump_json()])

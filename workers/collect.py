@@ -1,6 +1,7 @@
 """The collect stage: finishes jobs for publishers that have only NATS, and publishes their files."""
 
 import asyncio
+import contextlib
 import hashlib
 import mimetypes
 import re
@@ -8,9 +9,12 @@ import tempfile
 from pathlib import Path
 
 from pipelines.broker import Broker
-from pipelines.collect import CollectedElsewhere, Collector, describe, publish_done
+from pipelines.collect import CollectedElsewhere, Collector
+from pipelines.inventory import describe
+from pipelines.jobs import JobCancelled, end, publish_done
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
+from pipelines.room import Room
 from schemas.errors import RigflowError
 from schemas.messages import CollectRequest, Done, JobRef, decode
 from schemas.settings import Settings
@@ -25,6 +29,7 @@ class CollectStage:
     def __init__(self, broker: Broker, settings: Settings) -> None:
         self._broker = broker
         self._settings = settings
+        self._room = Room(broker)
 
     async def handle(self, hop: Hop, delivery: Delivery) -> None:
         """Finish the job that one message asks for; settles it."""
@@ -35,7 +40,7 @@ class CollectStage:
                 request = await _request_of(delivery)
                 job = request.job
                 await self._collect(request)
-            except CollectedElsewhere:
+            except (CollectedElsewhere, JobCancelled):
                 pass  # another delivery of this message, or the publisher itself, was faster
             except Exception as error:
                 await self._failed(lease, error, job)
@@ -45,7 +50,7 @@ class CollectStage:
         spec = await load_pipeline(self._broker, request.job.revision)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
         with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:
-            collector = Collector(self._broker, spec, deliver=self._deliver)
+            collector = Collector(self._broker, spec, deliver=self._deliver, room=self._room)
             await collector.open({request.job: Path(folder) / f"{stem or request.job.id}.{spec.name}"})
             try:
                 await collector.wait(request.job.id)
@@ -69,7 +74,10 @@ class CollectStage:
         """Whoever waits for the job's Done gets one, also when nobody could collect it."""
         failure = await fail(self._broker, lease, error, COLLECT, job)
         if failure is not None and job is not None:
-            await publish_done(self._broker, Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),)))
+            done = Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),))
+            await publish_done(self._broker, done, f"{lease.delivery.subject}/{lease.delivery.stream_seq}")
+            with contextlib.suppress(JobCancelled):  # whoever did that has told
+                await end(self._broker, None, done)
 
 
 async def _request_of(delivery: Delivery) -> CollectRequest:

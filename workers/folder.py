@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from pipelines.publish import Publisher, unfinished
+from pipelines.publish import Publisher
 from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import Disposition
 from schemas.pipeline import PipelineSpec
-from workers.local import Outcome, kind_of, run_job
+from workers.local import Outcome, begin_job, kind_of, run_job
 
 Say = Callable[[str], None]
 AT_ONCE = 16  # files in hand: enough to keep a fleet busy with images, few enough to begin again after a crash
@@ -116,12 +116,13 @@ class FolderWatch:
     async def _run(self, name: str, path: Path, digest: str) -> Outcome:
         """Run one file as a job of its own; its id is made of its content."""
         content = hashlib.sha256(f"{self._spec.revision}/{digest}".encode()).hexdigest()[:20]
-        job = await unfinished(self._broker, self._publisher.ref(content))
+        job = self._publisher.ref(content)
         target = self._out / f"{name}.{self._spec.name}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        outcome = Outcome(path.name, job, target, [path], images=kind_of(path) == "image")
+        outcome = Outcome(path.name, job, target, [path], images=kind_of(path) == "image", source=content)
+        await begin_job(self._publisher, outcome, again=True)
         collector = Collector(self._broker, self._spec)
-        await collector.open({job: target})
+        await collector.open({outcome.job: target})
         try:
             await run_job(self._publisher, collector, outcome, self._publishing)
         finally:

@@ -4,8 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from pipelines.pull import Delivery
-
-from schemas.messages import Lane
+from schemas.messages import JobRef, Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,7 @@ class Lease:
     taken_s: float = field(default_factory=time.monotonic)
     spoiled_delay_s: float | None = None
     settled: bool = False
+    job: JobRef | None = None  # known once the input was read
     _holds: int = 1
 
     @property

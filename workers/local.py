@@ -13,10 +13,11 @@ from engines.models.catalogue import builtin_model, builtin_models, load_model
 from engines.models.fit import check_fits
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from pipelines.publish import Publisher, job_id, unfinished
+from pipelines.jobs import JobRecord
+from pipelines.publish import Publisher, job_id
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
-from pipelines.server import EmbeddedServer
-from pipelines.topology import apply_topology
+from pipelines.server import EmbeddedServer, embedded
+from pipelines.topology import ensure_topology
 from schemas.errors import ModelError, OutputError, PipelineError, RigflowError
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
@@ -46,13 +47,15 @@ class Screen(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one job: its Done, or the error that ended it."""
+    """What became of one job: its Done, or the error that ended it. `source` tells its input from others."""
 
     name: str
     job: JobRef
     target: Path
     inputs: list[Path]
     images: bool = False
+    source: str = ""
+    record: JobRecord | None = None
     done: Done | None = None
     error: RigflowError | None = None
     seconds: float = 0.0
@@ -73,8 +76,7 @@ async def local_fleet(
     """
     server: EmbeddedServer | None = None
     if not settings.nats:
-        store = Path(settings.store) if settings.store else None
-        server = EmbeddedServer(store, settings.port, settings.store_bytes)
+        server = embedded(settings)
         await asyncio.to_thread(server.start)
         settings = settings.model_copy(update={"nats": server.url, "shared": True})
     options = [WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}") for n in range(workers)]
@@ -144,7 +146,7 @@ def find_models(spec: PipelineSpec, folder: Path | None) -> dict[str, tuple[Mode
 
 async def register(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> PipelineSpec:
     """Make a pipeline known to the fleet with its streams and its models; the spec with its models pinned."""
-    await apply_topology(broker, settings, [spec])
+    await ensure_topology(broker, settings, [spec])
     return await publish_pipeline(broker, spec, models)
 
 
@@ -176,7 +178,7 @@ async def run_jobs(
         publisher = Publisher(broker, spec, settings.space, lane, screen.sent)
         outcomes = plan_jobs(publisher, spec, inputs, out)
         for outcome in outcomes:
-            outcome.job = await unfinished(broker, outcome.job)
+            await begin_job(publisher, outcome, again=True)
         screen.planned(outcomes)
         collector = Collector(broker, spec, screen.part)
         await collector.open({outcome.job: outcome.target for outcome in outcomes})
@@ -198,17 +200,16 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path], 
     """One job a video; all images together are one."""
     kinds = {path: kind_of(path) for path in inputs}
     names = _target_names(inputs, spec.name)
-    outcomes = [
-        Outcome(path.name, publisher.ref(job_id(spec, [path])), out / names[path], [path])
-        for path in inputs
-        if kinds[path] == "video"
-    ]
+    planned = [(path.name, [path], names[path], False) for path in inputs if kinds[path] == "video"]
     images = [path for path in inputs if kinds[path] == "image"]
     if images:
         single = len(images) == 1
         target = names[images[0]] if single else f"images.{spec.name}"
-        name = images[0].name if single else f"{len(images)} images"
-        outcomes.append(Outcome(name, publisher.ref(job_id(spec, images)), out / target, images, images=True))
+        planned.append((images[0].name if single else f"{len(images)} images", images, target, True))
+    outcomes = []
+    for name, paths, target, are_images in planned:
+        identity = job_id(spec, paths)
+        outcomes.append(Outcome(name, publisher.ref(identity), out / target, paths, images=are_images, source=identity))
     return outcomes
 
 
@@ -235,16 +236,29 @@ def _target_names(inputs: Sequence[Path], pipeline: str) -> Mapping[Path, str]:
     return result
 
 
+async def begin_job(publisher: Publisher, outcome: Outcome, again: bool) -> JobRecord:
+    """Begin a job, or go on where it was left; see `pipelines.jobs.begin`."""
+    name = outcome.name if len(outcome.inputs) == 1 else "images"
+    outcome.record = await publisher.begin(outcome.job, name, outcome.source, again)
+    outcome.job = outcome.record.manifest.job
+    return outcome.record
+
+
+async def send_job(publisher: Publisher, outcome: Outcome) -> None:
+    """Publish what is not with the broker yet."""
+    if outcome.images:
+        names = [path.name for path in outcome.inputs]
+        await publisher.publish_images(outcome.job, outcome.inputs, names, outcome.record)
+    else:
+        await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name, outcome.record)
+
+
 async def run_job(publisher: Publisher, collector: Collector, outcome: Outcome, turn: asyncio.Semaphore) -> None:
     """Publish and await one job; its error is its own (law 5), unless nothing could go on."""
     started = time.monotonic()
     try:
         async with turn:
-            if outcome.images:
-                names = [path.name for path in outcome.inputs]
-                await publisher.publish_images(outcome.job, outcome.inputs, names)
-            else:
-                await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name)
+            await send_job(publisher, outcome)
         outcome.done = await collector.wait(outcome.job.id)
     except OutputError:
         raise

@@ -29,6 +29,7 @@ from workers.collect import CollectStage
 from workers.lines import Lines
 from workers.runner import Runner
 from workers.split import SplitStage
+from workers.undeliverable import Undeliverable
 
 ALL_STAGES = ("split", "decode", "preprocess", "infer", "encode", "collect")
 GRACE_S = 20.0  # to finish what is in hand after the first SIGTERM
@@ -68,6 +69,7 @@ class Worker:
         runner = Runner(broker, self._settings, lines.get, self.name)
         self._stop_on_signals(runner)
         helpers = [asyncio.create_task(self._learn(broker, runner)), asyncio.create_task(self._report(broker, runner))]
+        helpers.append(asyncio.create_task(runner.follow_cancelled()))
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -87,12 +89,20 @@ class Worker:
     async def _learn(self, broker: Broker, runner: Runner) -> None:
         """Host each pipeline as soon as the broker tells of it."""
         split, collect = SplitStage(broker, self._settings), CollectStage(broker, self._settings)
-        async for spec in watch_pipelines(broker):
-            await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
-            if SPLIT in self._options.stages:
-                await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
-            if COLLECT in self._options.stages:
-                await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
+        undeliverable: Undeliverable | None = None
+        try:
+            async for spec in watch_pipelines(broker):
+                await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
+                if SPLIT in self._options.stages:
+                    await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
+                if COLLECT in self._options.stages:
+                    await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
+                    if undeliverable is None:
+                        undeliverable = Undeliverable(broker, self.name)
+                        await undeliverable.open()
+        finally:
+            if undeliverable is not None:
+                await undeliverable.close()
 
     async def _report(self, broker: Broker, runner: Runner) -> None:
         """Put this worker's status into KV; it fades there when the worker is gone."""

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -18,20 +18,22 @@ from typing import ParamSpec, TypeVar
 from engines.part import Part, decode_part, encode_part
 from pipelines.broker import Broker
 from pipelines.dead import bury
+from pipelines.jobs import Cancelled
 from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import Failure, Key, Lane, PartMessage, Segment, decode
+from schemas.messages import Failure, Key, Lane, PartMark, PartMessage, Segment, decode
 from schemas.pipeline import InferStage
 from schemas.settings import Settings
-from schemas.subjects import HEADER_TYPE
-from workers.intake import Hand, Intake
+from schemas.subjects import HEADER_MARK, HEADER_TYPE
+from workers.handoff import Handoff
+from workers.intake import BULK_TURN, Hand, Intake
 from workers.lease import Hop, Lease
 from workers.stages import Line
+from workers.telemetry import Meter
 
 P = ParamSpec("P")
 T = TypeVar("T")
 LineOf = Callable[[str], Awaitable[Line]]
-BULK_TURN = 8  # every eighth step belongs to the bulk lane while it waits, so that it never starves
 UNSENT_BYTES = 32 << 20  # results on their way to the broker before computing pauses: the pressure of law 4
 
 
@@ -50,6 +52,20 @@ class Task:
         """How far down its pipeline this is."""
         return self.line.depth[self.stage]
 
+    @property
+    def hop(self) -> Hop:
+        """The queue in front of its stage."""
+        return Hop(self.line.spec.name, self.stage, self.lease.hop.lane)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the computing thread does now, since `began_s` of the monotonic clock."""
+
+    pipeline: str
+    stage: str
+    began_s: float
+
 
 class Runner:
     """Runs every pipeline's hosted stages from their hops; `serve` until `stop`."""
@@ -67,10 +83,15 @@ class Runner:
         self._sent = asyncio.Event()
         self._drained = asyncio.Event()
         self._turn = 0
-        self._progress = 0
+        self._moved = asyncio.Event()
+        self._moved_s = time.monotonic()
         self._stopping = False
+        self.step: Step | None = None
+        self.meter = Meter()
+        self.cancelled = Cancelled(broker)
         self.hand = Hand()
         self.intake = Intake(broker, settings, self.hand, self.accept)
+        self.handoff = Handoff(broker, self.intake, settings.lead_s)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
     async def serve(self) -> None:
@@ -78,7 +99,7 @@ class Runner:
         beats = asyncio.create_task(self._heartbeats())
         try:
             while not (self._stopping and not self.hand.leases):
-                task = self._pick()
+                task = await self._pick()
                 if task is None:
                     self._wake.clear()
                     await self._wake.wait()
@@ -111,9 +132,16 @@ class Runner:
     async def accept(self, hop: Hop, delivery: Delivery) -> None:
         """Take a message of a hop in; its lease is ours from now on."""
         lease = Lease(delivery, hop, delivery.nbytes)
+        if not self.hand.leases:
+            self._moved_s = time.monotonic()
         self.hand.take(lease)
+        self.meter.received(hop.pipeline, hop.stage, lease.nbytes, delivery.deliveries)
         try:
             message, buffers = decode(await delivery.load())
+            lease.job = _key_of(message).job
+            if self.cancelled.has(lease.job):
+                await self._drop_cancelled(lease)
+                return
             if isinstance(message, Segment):
                 line = await self._line_of(message.key.job.revision)
                 task = Task(lease, line, hop.stage, parts=line.decode(message, buffers))
@@ -130,18 +158,45 @@ class Runner:
         self._wake.set()
         self.intake.refill()
 
+    async def follow_cancelled(self) -> None:
+        """Drop the work of jobs that are cancelled, what is in hand and what comes, for ever."""
+        async for _ in self.cancelled.follow():
+            for lease in list(self.hand.leases):
+                if lease.job is not None and self.cancelled.has(lease.job):
+                    await self._drop_cancelled(lease)
+
+    async def _drop_cancelled(self, lease: Lease) -> None:
+        await lease.terminate("its job was cancelled")
+        self.hand.leases.discard(lease)
+        self._settle_down()
+
     # choosing
 
-    def _pick(self) -> Task | None:
+    async def _pick(self) -> Task | None:
         """The next task: interactive first (but for bulk's own turn), then furthest down, then first come."""
         self._tasks = [task for task in self._tasks if not task.lease.spoiled]
         if not self._tasks:
             return None
         self._turn += 1
         first = Lane.BULK if self._turn % BULK_TURN == 0 else Lane.INTERACTIVE
-        chosen = max(self._tasks, key=lambda task: (task.lease.hop.lane == first, task.depth))
+        chosen = await self._feeding(max(self._tasks, key=lambda task: (task.lease.hop.lane == first, task.depth)))
         self._tasks.remove(chosen)
         return chosen
+
+    async def _feeding(self, chosen: Task) -> Task:
+        """`chosen`; or, while others wait idle for what queues in front of its stage, what makes more of that."""
+        before = [task for task in self._tasks if task.lease is chosen.lease and task.depth < chosen.depth]
+        if before and self._waiting(chosen) == 1 and await self.handoff.hungry(chosen.hop):
+            return max(before, key=lambda task: task.depth)
+        return chosen
+
+    def _spills(self, task: Task) -> bool:
+        """Whether a task of ours is for others to do: one like it waits here already, and somebody waits for it."""
+        return self._waiting(task) > 0 and self.handoff.spill(task.hop)
+
+    def _waiting(self, task: Task) -> int:
+        """How many tasks like this one wait here."""
+        return sum(other.stage == task.stage and other.line is task.line for other in self._tasks)
 
     def _companions(self, task: Task, stage: InferStage) -> list[Task]:
         """Take the other parts that wait for the same stage and fit into its batch, from any segment and job."""
@@ -170,7 +225,7 @@ class Runner:
                 together += self._companions(task, stage)
                 await self._infer(together, stage)
             elif stage.kind == "preprocess":
-                self._hand_over(task, await self._on_device(task.lease, task.line.preprocess, _part_of(task)))
+                self._hand_over(task, await self._on_device([task], task.line.preprocess, _part_of(task)))
             else:
                 await self._encode(task)
         except Exception as error:
@@ -178,7 +233,7 @@ class Runner:
                 await self._failed(failed, error)
 
     async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
-        part = await self._on_device(task.lease, next, parts, None)
+        part = await self._on_device([task], next, parts, None)
         if part is None:
             self.counts["segments"] += 1
             await self._drop(task.lease)
@@ -191,7 +246,7 @@ class Runner:
 
     async def _infer(self, together: list[Task], stage: InferStage) -> None:
         parts = [_part_of(task) for task in together]
-        outcomes = await self._on_device(together[0].lease, together[0].line.infer, stage, parts)
+        outcomes = await self._on_device(together, together[0].line.infer, stage, parts)
         for task, outcome in zip(together, outcomes, strict=True):
             if isinstance(outcome, RigflowError):
                 await self._failed(task, outcome)
@@ -200,44 +255,55 @@ class Runner:
 
     async def _encode(self, task: Task) -> None:
         part = _part_of(task)
-        body = await self._on_device(task.lease, task.line.encode, part)
+        body = await self._on_device([task], task.line.encode, part)
         self.counts["results"] += 1
         key = part.meta.key
-        self._send(task.lease, self._broker.names.results(key.job), body, key.message_id("result"), "part")
+        self.meter.part(key.job.pipeline, task.stage, part.meta.frames)
+        self.meter.sent(key.job.pipeline, task.stage, len(body))
+        headers = {HEADER_TYPE: "part", HEADER_MARK: PartMark.of(part.meta).header()}
+        self._send(task.lease, self._broker.names.results(key.job), body, key.message_id("result"), headers)
 
-    async def _on_device(self, lease: Lease, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _on_device(self, tasks: list[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread."""
-        self.hand.computing(lease)
+        self.hand.computing([task.lease for task in tasks])
         self.intake.refill()
+        self.step = now = Step(tasks[0].line.spec.name, tasks[0].stage, time.monotonic())
         try:
             call = functools.partial(step, *args, **kwargs)
             return await asyncio.get_running_loop().run_in_executor(self._compute, call)
         finally:
-            self.hand.computing(None)
-            self._progress += 1
+            self.hand.computing(())
+            self.step = None
+            self.meter.step(now.pipeline, now.stage, took_s := time.monotonic() - now.began_s)
+            self.handoff.took(now.pipeline, now.stage, took_s)
+            self._move()
 
     # handing over and settling
 
     def _hand_over(self, task: Task, part: Part) -> None:
-        """Local first: the next stage in this process, or else its hop."""
+        """Local first: the next stage in this process; its hop, when it is not here or others wait idle for it."""
         following = task.line.after(task.stage)
         assert following is not None
-        if following in task.line.hosted:
-            self._tasks.append(Task(task.lease, task.line, following, part=part))
+        self.meter.part(task.line.spec.name, task.stage, part.meta.frames)
+        handed = Task(task.lease, task.line, following, part=part)
+        if following in task.line.hosted and not self._spills(handed):
+            self._tasks.append(handed)
             self._wake.set()
             return
         key = part.meta.key
         subject = self._broker.names.work(key.job.pipeline, following, key.job.lane)
-        self._send(task.lease, subject, encode_part(part), key.message_id(following), "")
+        body = encode_part(part)
+        self.meter.sent(key.job.pipeline, task.stage, len(body))
+        self._send(task.lease, subject, body, key.message_id(following), {})
 
-    def _send(self, lease: Lease, subject: str, body: bytes, message_id: str, kind: str) -> None:
+    def _send(self, lease: Lease, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]) -> None:
         """Publish while computing goes on; the lease's hold is dropped when the PubAck is there (law 1)."""
         self._unsent_bytes += len(body)
 
         async def send() -> None:
             try:
-                await self._broker.publish(subject, body, message_id, {HEADER_TYPE: kind} if kind else None)
-                self._progress += 1
+                await self._broker.publish(subject, body, message_id, headers)
+                self._move()
                 await self._drop(lease)
             finally:
                 self._unsent_bytes -= len(body)
@@ -253,6 +319,10 @@ class Runner:
 
     def _forget(self, lease: Lease) -> None:
         self.hand.finish(lease)
+        self._settle_down()
+
+    def _settle_down(self) -> None:
+        """A lease is gone: there may be room for more, or nothing left to wait for."""
         if not self.hand.leases:
             self._drained.set()
         self._wake.set()
@@ -269,13 +339,14 @@ class Runner:
             task.lease.spoil(delay_s=0.5 * task.lease.delivery.deliveries)
         else:
             self.counts["failures"] += 1
+            self.meter.failed(task.line.spec.name, task.stage)
             message, _ = decode(await task.lease.delivery.load())
             await self._bury(task.lease, task.stage, message, task.part, error)
         await self._drop(task.lease)
 
     async def _bury(self, lease: Lease, stage: str, message: object, part: Part | None, error: Exception) -> None:
         """Publish the failure as the piece's result, and the input as a dead letter."""
-        start_s, end_s = _span_s(message)
+        start_s, end_s = _span_s(message, part)
         failure = Failure(
             key=_key_of(message) if part is None else part.meta.key,
             stage=stage,
@@ -298,6 +369,7 @@ class Runner:
             await self._drop(lease)
             return
         self.counts["failures"] += 1
+        self.meter.failed(lease.hop.pipeline, lease.hop.stage)
         try:
             message, _ = decode(await lease.delivery.load())
             await self._bury(lease, lease.hop.stage, message, None, error)
@@ -308,18 +380,48 @@ class Runner:
 
     # leases
 
+    @property
+    def still_s(self) -> float:
+        """Seconds since work in hand last moved; 0 when there is none, or when all it waits for is the broker."""
+        return 0.0 if self._rests else time.monotonic() - self._moved_s
+
+    @property
+    def _rests(self) -> bool:
+        return not self.hand.leases or (bool(self._sending) and self.step is None)
+
+    def _move(self) -> None:
+        self._moved_s = time.monotonic()
+        self._moved.set()
+
     async def _heartbeats(self) -> None:
-        """Renew the leases every third of ack_wait, but only while work moves: a stuck engine lets them lapse."""
-        seen = -1
+        """Renew the leases every third of ack_wait, and only when work moves: a stuck engine lets them lapse.
+
+        They are renewed right after a step, so that they end ack_wait after the last one. By then a stuck worker has
+        withdrawn what it asked for: what lapses must not come back to it.
+        """
+        third_s = self._settings.ack_wait_s / 3
         while True:
-            await asyncio.sleep(self._settings.ack_wait_s / 3)
-            moved, seen = self._progress != seen, self._progress
-            if not moved:
-                continue
+            await asyncio.sleep(third_s)
+            if not await self._moves(third_s):
+                self.intake.pause()
+                while not await self._moves(third_s):
+                    pass
+                self.intake.resume()
             now = time.monotonic()
             for lease in list(self.hand.leases):
-                if now - lease.taken_s < self._settings.work_deadline_s:
+                due = self._rests or now - lease.taken_s < self._settings.work_deadline_s
+                if due and not lease.settled:
                     await lease.delivery.progress()
+
+    async def _moves(self, within_s: float) -> bool:
+        """Wait for the end of a step or for a PubAck; true at once when there is nothing to compute."""
+        self._moved.clear()
+        if self._rests:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._moved.wait()
+        return self._moved.is_set()
 
 
 def _part_of(task: Task) -> Part:
@@ -339,10 +441,8 @@ def _key_of(message: object) -> Key:
     raise RigflowError("a message without a place in a job")
 
 
-def _span_s(message: object) -> tuple[float, float]:
-    """Seconds of the media that a message answers for; (0, 0) where that is not a span of time."""
-    if not isinstance(message, Segment) or message.media.kind == "image":
-        return 0.0, 0.0
-    clock = message.media.clock
-    end_s = message.media.duration_s if message.end is None else clock.seconds(message.end)
-    return clock.seconds(message.start), end_s
+def _span_s(message: object, part: Part | None) -> tuple[float, float]:
+    """Seconds of the media that a piece answers for; (0, 0) where that is not a span of time."""
+    if part is not None:
+        return part.meta.span_s
+    return message.span_s if isinstance(message, Segment) else (0.0, 0.0)

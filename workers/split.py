@@ -4,7 +4,7 @@ import re
 
 from engines.media.source import media_kind
 from pipelines.broker import Broker
-from pipelines.collect import done_of
+from pipelines.jobs import JobCancelled, JobRecord
 from pipelines.publish import Publisher
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
@@ -33,12 +33,16 @@ class SplitStage:
                 spec = await load_pipeline(self._broker, hop.pipeline)
                 publisher = Publisher(self._broker, spec, _space_of(delivery), _lane_of(delivery), hosted=True)
                 job = publisher.ref(_id_of(delivery))
-                if await done_of(self._broker, job) is not None:
+                name = _name_of(delivery) or job.id
+                record = await publisher.begin(job, name, again=delivery.deliveries == 1)
+                job = record.manifest.job
+                if record.manifest.state.ended:
                     await lease.drop()  # sent twice is done once
                     return
-                name = _name_of(delivery) or job.id
                 await self._ask_for_collect(CollectRequest(job=job, name=name), delivery)
-                await _publish(publisher, spec, job, await delivery.load(), name)
+                await _publish(publisher, spec, record, await delivery.load())
+            except JobCancelled:
+                pass  # whoever cancelled it has told
             except Exception as error:
                 await fail(self._broker, lease, error, SPLIT, job)
             await lease.drop()
@@ -50,14 +54,15 @@ class SplitStage:
         await self._broker.publish(subject, request.encode(), identity)
 
 
-async def _publish(publisher: Publisher, spec: PipelineSpec, job: JobRef, body: bytes, name: str) -> None:
+async def _publish(publisher: Publisher, spec: PipelineSpec, record: JobRecord, body: bytes) -> None:
+    job, name = record.manifest.job, record.manifest.name
     kind = media_kind(body)
     if kind not in spec.media:
         raise UsageError(f"pipeline {spec.name} takes {' and '.join(spec.media)}, this is {kind}")
     if kind == "image":
-        await publisher.publish_image(job, body, name)
+        await publisher.publish_image(job, body, name, record)
     else:
-        await publisher.publish_video(job, body, name)
+        await publisher.publish_video(job, body, name, record)
 
 
 def _space_of(delivery: Delivery) -> str:

@@ -58,7 +58,7 @@ class _Read:
 
 def time_base(stream: AnyStream) -> Fraction:
     """Seconds of one unit of a stream's times."""
-    return Fraction(stream.time_base or 1)
+    return stream.time_base or Fraction(1)
 
 
 def carry_picture(stream: VideoStream, packets: Sequence[Timed], since: int) -> tuple[str, bytes] | None:
@@ -111,7 +111,7 @@ def _mux(container: str, streams: Sequence[AnyStream], packets: Sequence[Timed])
 
 
 def _read_back(container: str, data: bytes) -> list[_Read]:
-    with open_media(data, container, "a carrier") as opened:
+    with open_media(data, container, "a carrier", decoders=False) as opened:
         packets = [packet for packet in opened.demux() if packet.size]
         return [_Read(Timed.of(packet).seconds, packet.is_discard) for packet in packets]
 

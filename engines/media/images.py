@@ -108,6 +108,8 @@ def image_size(data: Buffer) -> tuple[int, int] | None:
 
 
 def _inspected(item: Item, data: Buffer) -> _Image:
+    if item.error:
+        return _Image(item, data, 0)
     try:
         return _Image(item, data, _checked(data)[1])
     except RigflowError as error:

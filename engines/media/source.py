@@ -71,14 +71,19 @@ def media_errors(label: str) -> Iterator[None]:
 
 
 @contextmanager
-def open_media(source: Source, container: str | None = None, label: str = "") -> Iterator[InputContainer]:
+def open_media(
+    source: Source, container: str | None = None, label: str = "", decoders: bool = True
+) -> Iterator[InputContainer]:
     """An open container to read `source`; `container` names its format where it is known.
+
+    Without `decoders` FFmpeg decodes no frame to learn about the streams (0.5 ms instead of 16 for 720p): enough for
+    times, not for pixel formats.
 
     What PyAV raises inside the `with` block is mapped as well. Raises UsageError (no such file, a directory, not
     allowed) and MediaError (empty, not media, truncated).
     """
     name = label or (str(source) if isinstance(source, Path) else "the media")
-    with media_errors(name), _open(source, container, name) as opened:
+    with media_errors(name), _open(source, container, name, decoders) as opened:
         yield opened
 
 
@@ -101,7 +106,7 @@ def picture_stream(container: InputContainer, label: str) -> VideoStream:
     return stream
 
 
-def _open(source: Source, container: str | None, label: str) -> InputContainer:
+def _open(source: Source, container: str | None, label: str, decoders: bool) -> InputContainer:
     """Opens `source`; protocols are limited to files so that no media can make us fetch something."""
     if isinstance(source, Path):
         _check_file(source)
@@ -113,7 +118,9 @@ def _open(source: Source, container: str | None, label: str) -> InputContainer:
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
     head = _head(source)
     if head[4:8] == b"ftyp":
-        options["probesize"] = "32"  # an mp4's header says it all: no frames need decoding to learn more (2 ms, not 16)
+        options["probesize"] = "32"  # an mp4's header says it all
+    if not decoders:
+        options["codec_whitelist"] = "none"
     try:
         return av.open(file, "r", format=container, container_options=options, metadata_errors="replace")
     except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:

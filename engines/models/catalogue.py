@@ -15,7 +15,7 @@ from schemas.pipeline import ModelSpec
 
 __all__ = ["builtin_model", "builtin_models", "check_fits", "load_model"]
 
-_BUILTIN = ("fingerprint", "lanczos2x", "shotchange")
+_BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "paced")
 
 
 def builtin_models() -> tuple[str, ...]:

@@ -98,6 +98,19 @@ def test_up_starts_again_what_dies(tmp_path: Path) -> None:
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
 
 
+def test_work_that_nobody_took_is_still_there_after_a_restart(tmp_path: Path) -> None:
+    with up(tmp_path / "store", "--workers", "0") as fleet:
+        published = rigflow("publish", "fingerprint", real_clip("bikes"), "--nats", url_of(fleet))
+        assert published.returncode == 0, published.stderr
+        assert fleet.end(signal.SIGTERM) == ExitCode.OK
+    with up(tmp_path / "store", "--workers", "1") as fleet:
+        job = published.stdout.strip()
+        got = rigflow("results", job, "--follow", "--out", tmp_path, "--nats", url_of(fleet))
+        assert got.returncode == 0, got.stderr
+        assert (tmp_path / "bikes.fingerprint.npz").exists()
+        assert fleet.end(signal.SIGTERM) == ExitCode.OK
+
+
 def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, server: EmbeddedServer) -> None:
     port = server.url.rsplit(":", 1)[1]
     taken = rigflow("up", "--store", tmp_path / "store", "--port", port)
@@ -149,10 +162,8 @@ def test_a_worker_without_a_broker_ends_at_once() -> None:
 def test_status_shows_what_waits_by_lane(tmp_path: Path, server: EmbeddedServer) -> None:
     bare = rigflow("status", "--nats", server.url).stdout
     assert "none yet" in bare
-    for lane in ("bulk", "interactive"):
-        published = rigflow(
-            "publish", "fingerprint", real_clip("bikes"), "--lane", lane, "--job", lane, "--nats", server.url
-        )
+    for lane, flag in (("bulk", []), ("interactive", ["--interactive"])):
+        published = rigflow("publish", "fingerprint", real_clip("bikes"), *flag, "--job", lane, "--nats", server.url)
         assert published.returncode == 0, published.stderr
     told = status(server.url)
     (queue,) = [queue for queue in told["queues"] if queue["stream"]["messages"]]

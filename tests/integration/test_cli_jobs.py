@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.collect import done_of
-from pipelines.dead import find_manifest
+from pipelines.inventory import take_inventory
+from pipelines.jobs import find_manifest
 from pipelines.registry import builtin_pipeline
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.cli import app
+from workers.cli.app import app
 from workers.local import register_builtin
 
 
@@ -40,10 +40,10 @@ def test_a_job_is_published_and_collected_later_once(tmp_path: Path, capsys: pyt
         capsys.readouterr()
         assert rigflow("results", job, "--out", out, *where) == 1
         assert f"rigflow: job {job} is done: its results were collected elsewhere" in capsys.readouterr().err
-        assert rigflow("publish", "fingerprint", clip, *where) == 0
-        done_before = capsys.readouterr()
-        assert done_before.out.strip() == job
-        assert "done before" in done_before.err
+        assert rigflow("publish", "fingerprint", clip, *where) == 0  # its results are gone: it is done anew
+        assert capsys.readouterr().out.strip() == job
+        assert rigflow("results", job, "--follow", "--out", tmp_path / "again", *where) == 0
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_results_say_what_is_missing_and_write_nothing_before_the_job_is_complete(
@@ -52,7 +52,7 @@ def test_results_say_what_is_missing_and_write_nothing_before_the_job_is_complet
     clip, out = make_clip(tmp_path, Clip(frames=250, sound="aac")), tmp_path / "out"
     with Fleet((), tmp_path / "cache") as nobody:
         where = ("--nats", nobody.settings.nats)
-        assert rigflow("publish", "upscale2x", clip, "--job", "mine", "--lane", "interactive", *where) == 0
+        assert rigflow("publish", "upscale2x", clip, "--job", "mine", "--interactive", *where) == 0
         assert capsys.readouterr().out == "mine\n"
         assert rigflow("results", "mine", "--out", out, *where) == 1
         assert capsys.readouterr().out == f"{clip.name} (mine): 0 of 3 segments there\nmissing: 0-2\n"
@@ -85,6 +85,9 @@ def test_what_cannot_be_published_is_told_and_the_rest_goes_on(
         told = capsys.readouterr()
         assert len(told.out.split()) == 1
         assert "is not media" in told.err
+        assert rigflow("publish", "fingerprint", text, "--job", "text", *where) == 1
+        assert rigflow("results", "text", "--out", tmp_path / "out", *where) == 1
+        assert "is not media" in capsys.readouterr().err
         assert rigflow("publish", "fingerprint", clip, text, "--job", "one", *where) == 2
         assert rigflow("publish", "fingerprint", clip, "--job", "a/b", *where) == 2
         assert rigflow("publish", "fingerprint", tmp_path / "gone.mp4", *where) == 2
@@ -102,7 +105,7 @@ def test_the_same_run_again_gives_the_same_results_again(tmp_path: Path) -> None
         assert first.done is not None
         assert second.done is not None
         assert (first.done.digest, first.done.files) == (second.done.digest, second.done.files)
-        assert second.job.id == f"{first.job.id}-2"
+        assert (second.job.id, second.job.round) == (first.job.id, first.job.round + 1)
         assert (tmp_path / "second" / second.done.files[0]).exists()
 
 
@@ -119,6 +122,31 @@ def test_raw_media_comes_back_as_files_which_results_can_fetch_too(tmp_path: Pat
             assert sum(1 for _ in container.decode(video=0)) == 60
 
 
+def test_raw_media_survives_the_worker_that_splits_and_collects_it(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path, Clip(frames=250, sound="aac"))
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=1.0) as fleet:
+        asyncio.run(_publish_raw_and_kill(fleet, clip))
+        out = tmp_path / "out"
+        assert rigflow("results", "raw", "--out", out, "--nats", fleet.settings.nats) == 0
+        with av.open(str(out / "raw.upscale2x.mp4")) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 250
+
+
+async def _publish_raw_and_kill(fleet: Fleet, clip: Path) -> None:
+    """Kill -9 the only worker once some results are there, and start another."""
+    await register_builtin(fleet.settings)
+    client = await nats.connect(fleet.settings.nats)
+    results = await client.subscribe("rigflow.results.main.upscale2x.raw")
+    await client.jetstream().publish("rigflow.media.main.upscale2x", clip.read_bytes(), headers={"Rigflow-Job": "raw"})
+    kinds = []
+    while "done" not in kinds:
+        kinds.append((await results.next_msg(30)).headers["Rigflow-Type"])
+        if kinds.count("part") == 2 and kinds[-1] == "part":
+            await asyncio.to_thread(fleet.kill, 0)
+    assert kinds.count("file") == 1
+    await client.close()
+
+
 async def _publish_raw(settings: Settings, media: bytes, job: str, name: str) -> None:
     """Publish as a client with plain nats-py would, twice; wait until the job is over."""
     await register_builtin(settings)
@@ -132,6 +160,6 @@ async def _publish_raw(settings: Settings, media: bytes, job: str, name: str) ->
     while done is None:
         await asyncio.sleep(0.05)
         manifest = await find_manifest(broker, job)
-        done = None if manifest is None else await done_of(broker, manifest.job)
+        done = None if manifest is None else (await take_inventory(broker, manifest)).done
     assert not done.failures
     await broker.close()

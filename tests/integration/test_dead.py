@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import nats
 import numpy as np
 import pytest
+from nats.aio.subscription import Subscription
 
 from engines.models.catalogue import builtin_model
 from pipelines.blobs import delete_blob, put_blob
@@ -14,15 +16,16 @@ from pipelines.broker import Broker
 from pipelines.dead import HEADER_BYTES, bury, drop, find_letter, input_of, letters, retry
 from pipelines.inventory import take_inventory
 from pipelines.publish import Publisher
+from pipelines.pull import Delivery, Pull
 from pipelines.registry import CARD, builtin_pipeline
 from schemas.errors import UsageError
 from schemas.messages import Failure, JobRef, Key, Lane, Manifest, Segment, decode
 from schemas.settings import Settings
-from schemas.subjects import HEADER_FAILURE, HEADER_JOB
-from tests.clips import real_clip
+from schemas.subjects import HEADER_FAILURE, HEADER_JOB, HEADER_NAME, HEADER_TYPE
+from tests.clips import real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.cli import app
-from workers.local import find_models, register
+from workers.cli.app import app
+from workers.local import find_models, register, register_builtin
 
 JOB = JobRef(id="j", pipeline="fingerprint", revision="r")
 
@@ -147,9 +150,10 @@ async def _fail_all(settings: Settings, clip: Path) -> None:
         publisher = Publisher(broker, pinned, "main", Lane.INTERACTIVE)
         job = publisher.ref("broken")
         await publisher.publish_video(job, clip, clip.name)
-        manifest = Manifest(job=job, name=clip.name)
-        while not (inventory := await take_inventory(broker, manifest)).complete:
-            await asyncio.sleep(0.1)  # noqa: ASYNC110, the results come from other processes
+        inventory = None
+        while inventory is None or not inventory.complete:
+            await asyncio.sleep(0.1)
+            inventory = await take_inventory(broker, Manifest(job=job, name=clip.name))
         assert inventory.failed
         assert "model" in inventory.failures[0].error
 
@@ -158,6 +162,90 @@ async def _bring_back(settings: Settings) -> None:
     async with connected(settings) as broker:
         card, model = builtin_model("fingerprint")
         await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
+
+
+async def test_after_a_retry_a_client_with_only_nats_gets_its_file(tmp_path: Path) -> None:
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+        await register_builtin(fleet.settings)
+        async with connected(fleet.settings) as broker:
+            card, model = builtin_model("lanczos2x")
+            await delete_blob(broker, broker.names.models, card.sha256)
+            client = await nats.connect(fleet.settings.nats)
+            results = await client.subscribe("rigflow.results.main.upscale2x.raw")
+            headers = {HEADER_JOB: "raw", HEADER_NAME: "photo.png"}
+            await client.jetstream().publish("rigflow.media.main.upscale2x", still("png"), headers=headers)
+            assert await _kinds_until_done(results) == ["failure"]
+            await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
+            [letter] = [letter async for letter in letters(broker)]
+            await retry(broker, letter)
+            assert await _kinds_until_done(results) == ["part", "file"]
+            await client.close()
+            left = []
+            while len(left) != 2:  # the results go right after done is told
+                await asyncio.sleep(0.05)
+                left = [stored async for stored in broker.read(broker.names.results_stream)]
+            file, done = left
+            assert file.headers[HEADER_NAME] == "photo.upscale2x.png"
+            assert done.headers[HEADER_TYPE] == "done"
+
+
+async def _kinds_until_done(results: Subscription) -> list[str]:
+    kinds = []
+    while (kind := (await results.next_msg(20)).headers[HEADER_TYPE]) != "done":
+        kinds.append(kind)
+    return kinds
+
+
+async def test_what_is_not_media_is_a_dead_letter_of_its_publisher(tmp_path: Path) -> None:
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+        await register_builtin(fleet.settings)
+        async with connected(fleet.settings) as broker:
+            client = await nats.connect(fleet.settings.nats)
+            results = await client.subscribe("rigflow.results.main.upscale2x.text")
+            media = "rigflow.media.main.upscale2x"
+            await client.jetstream().publish(media, b"not media", headers={HEADER_JOB: "text"})
+            assert await _kinds_until_done(results) == ["failure"]
+            [letter] = [letter async for letter in letters(broker)]
+            await retry(broker, letter)
+            assert await _kinds_until_done(results) == ["failure"]  # told again, for somebody may wait for it
+            await client.close()
+            [letter] = [letter async for letter in letters(broker)]
+            assert (letter.failure.stage, letter.hop, letter.failure.key.segment) == ("split", media, -1)
+            assert "not media" in letter.failure.error
+            assert await input_of(broker, letter) == b"not media"
+
+
+async def test_a_segment_that_ends_its_workers_fails_and_the_rest_of_its_job_is_done(tmp_path: Path) -> None:
+    """The first segment is taken and never settled, as by workers that it kills; then a worker comes that is not."""
+    clip, spec = real_clip("bikes"), builtin_pipeline("fingerprint")
+    with Fleet((), tmp_path / "cache", ack_wait_s=0.5, max_deliver=2) as fleet:
+        async with connected(fleet.settings) as broker:
+            pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
+            publisher = Publisher(broker, pinned, "main", Lane.BULK)
+            job = publisher.ref("deadly")
+            sent = await publisher.publish_video(job, clip, clip.name)
+            assert sent > 1
+            taken: asyncio.Queue[Delivery] = asyncio.Queue()
+
+            async def never_settle(delivery: Delivery) -> None:
+                taken.put_nowait(delivery)
+
+            pull = Pull(broker, broker.names.work_stream("fingerprint", "decode"), "bulk", never_settle)
+            await pull.open()
+            for _ in range(2):
+                pull.request(1)
+                assert (await taken.get()).stream_seq == 1
+                await asyncio.sleep(0.6)
+            await pull.close()
+        fleet.add(ONE_WORKER[0])
+        out = tmp_path / "out"
+        where = ("--nats", fleet.settings.nats)
+        assert await asyncio.to_thread(rigflow, "results", "deadly", "--follow", "--out", out, *where) == 1
+        async with connected(fleet.settings) as broker:
+            [letter] = [letter async for letter in letters(broker)]
+            assert letter.failure.error.startswith("no worker finished it in 2 attempts")
+            await retry(broker, letter)
+        assert await asyncio.to_thread(rigflow, "results", "deadly", "--follow", "--out", out, *where) == 0
 
 
 def test_dead_letters_are_named_or_all() -> None:

@@ -242,3 +242,43 @@ async def test_verdicts_given_while_the_server_is_away_arrive_later(server: Embe
         server.restart()
         await eventually(lambda: hop_is_empty(broker))
         assert len(taken.deliveries) == 1
+
+
+async def test_what_is_withdrawn_goes_to_others_and_nothing_is_lost(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker, 3) as busy, a_pull(broker) as idle:
+        await eventually(lambda: waiting_pulls(broker, 3))
+        busy.pull.withdraw()
+        assert busy.pull.outstanding == 0
+        await eventually(lambda: waiting_pulls(broker, 0))
+        idle.pull.request(2)
+        for number in range(3):
+            await broker.publish(hop(broker), b"%d" % number, str(number))
+        await idle.until(2)
+        busy.pull.request(1)
+        await busy.until(1)
+        assert (idle.bodies, busy.bodies) == ([b"0", b"1"], [b"2"])
+
+
+async def test_withdrawing_while_messages_fly_loses_none(settings: Settings) -> None:
+    total = 300
+    async with a_broker(settings) as broker, a_pull(broker) as one, a_pull(broker) as other:
+        publishing = [broker.publish(hop(broker), b"%d" % number, str(number)) for number in range(total)]
+        sending = asyncio.gather(*publishing)
+        started = time.monotonic()
+        while len({*one.bodies, *other.bodies}) < total:
+            assert time.monotonic() - started < 30
+            for taken in (one, other):
+                taken.pull.request(4)
+                await asyncio.sleep(0.002)
+                taken.pull.withdraw()
+            for delivery in (*one.deliveries, *other.deliveries):
+                if not delivery.settled:
+                    await delivery.ack()
+        await sending
+        await eventually(lambda: hop_is_empty(broker))
+
+
+async def waiting_pulls(broker: Broker, count: int) -> bool:
+    """Whether so many requests stand at the bulk lane of the decode hop."""
+    info = await broker.api(f"CONSUMER.INFO.{broker.names.work_stream('p', 'decode')}.{Lane.BULK.value}")
+    return int(info["num_waiting"]) == count

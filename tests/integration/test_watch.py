@@ -17,7 +17,7 @@ import pytest
 from pipelines.registry import builtin_pipeline
 from tests.clips import Clip, make_clip, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.cli import app
+from workers.cli.app import app
 
 LEDGER = ".rigflow-watch-fingerprint.json"
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from engines.media.decode import decode_video, windows_per_part
 from engines.part import Array
 from engines.transforms import Preprocess
 from schemas.messages import Key, MediaInfo, Segment
+from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip
 from tests.unit.media_passes import JOB, decoded, in_segments, joined, pieces_of, pipeline, raw, sequential
 
@@ -41,7 +43,7 @@ def damaged(tmp_path: Path) -> Path:
     ],
 )
 def test_a_part_has_as_many_windows_as_its_raw_frames_allow(
-    layout: dict[str, object], size: tuple[int, int], windows: int
+    layout: dict[str, Any], size: tuple[int, int], windows: int
 ) -> None:
     media = MediaInfo(kind="video", height=size[0], width=size[1])
     assert windows_per_part(pipeline(**layout), media) == windows
@@ -99,9 +101,9 @@ def test_a_segment_without_windows_is_one_part_with_shapes() -> None:
 
 
 @pytest.mark.parametrize("spec", [pipeline(frames=2), pipeline(fps=5, frames=5, stride=5)], ids=["all", "sampled"])
-def test_damage_costs_only_what_it_hit(damaged: Path, spec: object) -> None:
-    windows, parts = in_segments(damaged, spec, 2)  # type: ignore[arg-type]
-    clean, _ = in_segments(real_clip("bikes"), spec, 2)  # type: ignore[arg-type]
+def test_damage_costs_only_what_it_hit(damaged: Path, spec: PipelineSpec) -> None:
+    windows, parts = in_segments(damaged, spec, 2)
+    clean, _ = in_segments(real_clip("bikes"), spec, 2)
     frames, lost = sum(part.meta.frames for part in parts), sum(part.meta.lost for part in parts)
     assert frames + lost == 250
     assert 1 <= lost <= 5
@@ -109,7 +111,7 @@ def test_damage_costs_only_what_it_hit(damaged: Path, spec: object) -> None:
     assert windows.pts == clean.pts
     equal = sum(map(np.array_equal, windows.seen, clean.seen))
     assert len(clean.seen) > equal > 0.5 * len(clean.seen)
-    assert in_segments(damaged, spec, 2)[0] == windows  # type: ignore[arg-type]
+    assert in_segments(damaged, spec, 2)[0] == windows
 
 
 def test_a_lost_frame_is_replaced_by_the_one_before_it() -> None:
@@ -133,11 +135,11 @@ def test_a_lost_frame_is_replaced_by_the_one_before_it() -> None:
 
 
 @pytest.mark.parametrize("spec", [pipeline(), pipeline(size=[24, 20], layout="rgb")], ids=["planes", "rgb"])
-def test_a_size_that_changes_in_mid_stream_is_brought_back(tmp_path: Path, spec: object) -> None:
+def test_a_size_that_changes_in_mid_stream_is_brought_back(tmp_path: Path, spec: PipelineSpec) -> None:
     path = tmp_path / "changing.h264"
     path.write_bytes(b"".join(_stream(size) for size in ((72, 128), (96, 160))))
-    media, pieces = pieces_of(path, spec, 1)  # type: ignore[arg-type]
-    parts = decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)  # type: ignore[attr-defined,arg-type]
+    media, pieces = pieces_of(path, spec, 1)
+    parts = decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)
     shapes = {array.shape[1:] for part in parts for name, array in part.arrays.items() if name in ("pixels", "plane0")}
     assert len(shapes) == 1
     assert "size or format changes" in parts[-1].meta.notes[0]
@@ -167,7 +169,7 @@ def test_a_clip_that_starts_in_the_middle_of_a_gop(tmp_path: Path) -> None:
         assert sum(part.meta.frames for part in parts) == frames == 40
 
 
-def _after(packets: Iterator[av.Packet], count: int) -> Iterator[av.Packet]:
+def _after(packets: Iterator["av.Packet[Any]"], count: int) -> Iterator["av.Packet[Any]"]:
     for number, packet in enumerate(packets):
         if number >= count and packet.size:
             yield packet
@@ -180,7 +182,7 @@ def _stream(size: tuple[int, int]) -> bytes:
     context.height, context.width = size
     context.pix_fmt, context.time_base, context.framerate = "yuv420p", Fraction(1, 25), Fraction(25)
     context.options = {"x264-params": "keyint=5:bframes=0:repeat-headers=1"}
-    packets: list[av.Packet] = []
+    packets: list[av.Packet[Any]] = []
     for number, picture in enumerate(pictures(Clip(size=size, frames=10))):
         frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
         frame.pts = number

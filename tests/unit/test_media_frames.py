@@ -1,5 +1,7 @@
 """Preprocessing in another process gives the same bytes as preprocessing while decoding."""
 
+from typing import Any
+
 import av
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def over_the_wire(part: Part) -> Part:
     ],
     ids=lambda clip: clip.name,
 )
-def test_two_processes_equal_one(clip: Clip, layout: dict[str, object]) -> None:
+def test_two_processes_equal_one(clip: Clip, layout: dict[str, Any]) -> None:
     spec = pipeline(frames=2, **layout)
     media, pieces = pieces_of(generated(clip), spec, 0.5)
     together = decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)
@@ -46,7 +48,7 @@ def test_two_processes_equal_one(clip: Clip, layout: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: str(layout["layout"]))
-def test_images_of_all_sizes_and_formats_equal_too(layout: dict[str, object]) -> None:
+def test_images_of_all_sizes_and_formats_equal_too(layout: dict[str, Any]) -> None:
     files = [
         still("mjpeg", (40, 60)),
         still("png", (33, 47), pixel_format="rgba"),

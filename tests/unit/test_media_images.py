@@ -14,6 +14,7 @@ from engines.part import Array, Part
 from engines.transforms import Preprocess
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.messages import Item, Key, MediaInfo, Segment
+from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, pictures, still
 from tests.unit.media_passes import JOB, pipeline
 
@@ -21,11 +22,11 @@ RESIZED = pipeline(frames=3, size=[16, 20], layout="rgb")
 PLANES = pipeline()
 
 
-def parts_of(files: Sequence[bytes], spec: object = RESIZED) -> list[Part]:
+def parts_of(files: Sequence[bytes], spec: PipelineSpec = RESIZED) -> list[Part]:
     items = tuple(Item(name=f"{number}.img") for number in range(len(files)))
     segment = Segment(key=Key(job=JOB, segment=0, final=True), media=MediaInfo(kind="image"), items=items)
-    convert = Preprocess(spec.preprocess).convert  # type: ignore[attr-defined]
-    return list(decode_images(segment, files, spec, convert))  # type: ignore[arg-type]
+    convert = Preprocess(spec.preprocess).convert
+    return list(decode_images(segment, files, spec, convert))
 
 
 def bomb() -> bytes:
@@ -93,7 +94,7 @@ def test_a_window_sees_the_one_picture_in_all_its_ticks() -> None:
     ids=["empty", "text", "jpeg", "png", "webp", "damaged", "bomb"],
 )
 @pytest.mark.parametrize("spec", [RESIZED, PLANES], ids=["resized", "planes"])
-def test_a_bad_image_has_a_reason_and_unhurt_neighbours(bad: bytes, error: str, spec: object) -> None:
+def test_a_bad_image_has_a_reason_and_unhurt_neighbours(bad: bytes, error: str, spec: PipelineSpec) -> None:
     good = [still("mjpeg", seed=1), still("png", seed=2), still("libwebp", seed=3)]
     alone = _rows([part for data in good for part in parts_of([data], spec)])
     parts = parts_of([good[0], bad, good[1], bad, good[2]], spec)

@@ -19,6 +19,7 @@ def table() -> str:
             shown = f"{default} ({default // MIB} MiB)"
         else:
             shown = f"{default:g}" if isinstance(default, float) else str(default)
+            shown = shown.lower() if isinstance(default, bool) else shown
         rows.append(f"| `{name}` | `RIGFLOW_{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(rows)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from schemas.errors import ExitCode, UsageError
-from schemas.settings import Settings
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from workers.cli.results import write_whole
 from workers.cli.words import age, size, table
@@ -18,8 +17,13 @@ from workers.cli.words import age, size, table
 if TYPE_CHECKING:
     from pipelines.broker import Broker
     from pipelines.dead import Letter
+    from schemas.settings import Settings
 
-app = typer.Typer(name="dead", help="Look at work that failed, send it again, or forget it.", no_args_is_help=True)
+app = typer.Typer(
+    name="dead",
+    help="Look at work that failed, send it again, or forget it.\n\nExample: rigflow dead list",
+    rich_markup_mode=None,
+)
 
 Numbers: TypeAlias = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters.", metavar="NUMBER...")]
 All: TypeAlias = Annotated[bool, typer.Option("--all", help="All there are, or all of --job.")]
@@ -64,7 +68,9 @@ def retry(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Send the inputs of dead letters again; `rigflow results JOB` then gives the job with what that made good.
+    """Send the inputs of dead letters again.
+
+    `rigflow results JOB` then gives the job with what that made good.
 
     Example: rigflow dead retry 12 13
     """
@@ -94,7 +100,7 @@ def drop(
     return asyncio.run(_each(settings, numbers or [], every, job, dead.drop, "dropped"))
 
 
-async def _list(settings: Settings, job: str) -> ExitCode:
+async def _list(settings: "Settings", job: str) -> ExitCode:
     from rich.console import Console
     from rich.text import Text
 
@@ -120,7 +126,7 @@ async def _list(settings: Settings, job: str) -> ExitCode:
     return ExitCode.OK
 
 
-async def _show(settings: Settings, number: int, save: Path | None) -> ExitCode:
+async def _show(settings: "Settings", number: int, save: Path | None) -> ExitCode:
     from pipelines.dead import find_letter, input_of
 
     async with _broker(settings) as broker:
@@ -132,7 +138,7 @@ async def _show(settings: Settings, number: int, save: Path | None) -> ExitCode:
 
 
 async def _each(
-    settings: Settings,
+    settings: "Settings",
     numbers: list[int],
     every: bool,
     job: str,
@@ -153,7 +159,7 @@ async def _each(
 
 
 @asynccontextmanager
-async def _broker(settings: Settings) -> "AsyncIterator[Broker]":
+async def _broker(settings: "Settings") -> "AsyncIterator[Broker]":
     from pipelines.broker import Broker
 
     broker = await Broker.connect(settings, name="rigflow-dead")

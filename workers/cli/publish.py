@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
-from schemas.messages import Lane
-from schemas.pipeline import TOKEN, PipelineSpec
-from schemas.settings import Settings
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.broker import Broker
     from pipelines.publish import Publisher
+    from schemas.messages import Lane, Manifest
+    from schemas.pipeline import PipelineSpec
+    from schemas.settings import Settings
     from workers.local import Models, Outcome
 
 
@@ -25,15 +24,15 @@ def publish(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     inputs: Annotated[list[Path], typer.Argument(help="Videos or images.", metavar="INPUT...")],
     job: Annotated[str, typer.Option(help="The job's id. Default: made of the file and the pipeline.")] = "",
-    lane: Annotated[Lane, typer.Option(help="Who waits: a person, or nobody.")] = Lane.BULK,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in the fleet.")] = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Publish files to a fleet, and print the ids of their jobs, one a line.
+    """Leave files with a fleet; prints the ids of their jobs.
 
-    A video is a job of its own; images given together are one. A job that was published before is not done twice.
-    When the fleet is full, this waits.
+    A video is a job of its own; images given together are one. A job that was published before is not done twice;
+    one whose publishing was cut short goes on where it stopped. When the fleet is full, this waits.
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
@@ -41,6 +40,8 @@ def publish(
 
     from rich.console import Console
 
+    from schemas.messages import Lane
+    from schemas.pipeline import TOKEN
     from workers.cli.run import check_inputs
     from workers.local import find_models, find_pipeline
 
@@ -51,16 +52,17 @@ def publish(
     models = find_models(spec, folder)
     check_inputs(inputs)
     console = Console(stderr=True, highlight=False)
+    lane = Lane.INTERACTIVE if interactive else Lane.BULK
     return asyncio.run(_publish(settings, spec, models, inputs, job, lane, console))
 
 
 async def _publish(
-    settings: Settings,
-    spec: PipelineSpec,
+    settings: "Settings",
+    spec: "PipelineSpec",
     models: "Models",
     inputs: list[Path],
     job: str,
-    lane: Lane,
+    lane: "Lane",
     console: "Console",
 ) -> ExitCode:
     from pipelines.broker import Broker
@@ -76,34 +78,38 @@ async def _publish(
             if len(planned) > 1:
                 raise UsageError(f"--job {job} cannot name {len(planned)} jobs", "publish one video, or only images")
             planned[0].job = publisher.ref(job)
-        sent = [await _send(broker, publisher, outcome, console) for outcome in planned]
+        sent = [await _send(publisher, outcome, console) for outcome in planned]
     finally:
         await broker.close()
     return ExitCode.OK if all(sent) else ExitCode.SOME_FAILED
 
 
-async def _send(broker: "Broker", publisher: "Publisher", outcome: "Outcome", console: "Console") -> bool:
+async def _send(publisher: "Publisher", outcome: "Outcome", console: "Console") -> bool:
     """Publish one job and print its id; False when its media cannot be sent."""
-    from pipelines.collect import done_of
+    from pipelines.jobs import JobCancelled
+    from workers.local import begin_job, send_job
 
-    if await done_of(broker, outcome.job) is not None:
-        console.print(f"{outcome.name}: done before; to do it again, give another --job", style="yellow")
-    else:
-        try:
-            with console.status(f"publishing {outcome.name}"):
-                await _send_media(publisher, outcome)
-        except BrokerError:
-            raise
-        except RigflowError as error:
-            console.print(f"rigflow: {error}", soft_wrap=True)
-            await publisher.give_up(outcome.job, error)
-            return False
+    record = await begin_job(publisher, outcome, again=False)
+    if before := _before(record.manifest):
+        console.print(f"{outcome.name}: {before}", style="yellow")
+    try:
+        with console.status(f"publishing {outcome.name}"):
+            await send_job(publisher, outcome)
+    except BrokerError:
+        raise
+    except RigflowError as error:
+        console.print(f"rigflow: {error}", soft_wrap=True)
+        if not isinstance(error, JobCancelled):
+            await publisher.give_up(record, error)
+        return False
     print(outcome.job.id, flush=True)
     return True
 
 
-async def _send_media(publisher: "Publisher", outcome: "Outcome") -> None:
-    if outcome.images:
-        await publisher.publish_images(outcome.job, outcome.inputs, [path.name for path in outcome.inputs])
-    else:
-        await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name)
+def _before(known: "Manifest") -> str:
+    """What a person should know of what was done before; nothing for a new job."""
+    if known.state.ended:
+        return f"done before; `rigflow results {known.job.id}` gives its results"
+    if known.total is not None:
+        return "published before; nothing is sent twice"
+    return f"going on after the first {known.segments} segments" if known.segments else ""

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.errors import ExitCode, OutputError, UsageError
-from schemas.settings import Settings
+from schemas.errors import ExitCode, OutputError, StoreError, UsageError
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from workers.cli.run import prepare_folder
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.broker import Broker, Stored
     from pipelines.inventory import Inventory
     from schemas.messages import Manifest
+    from schemas.settings import Settings
 
 
 @ends_well
@@ -27,10 +27,10 @@ def results(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Collect a job's results into files, once it is complete; until then say what is there and what is missing.
+    """Write a job's results into files, once it is complete.
 
-    Results without failures leave the broker when they are collected. Those with failures stay for a day: after
-    `rigflow dead retry` they can be collected again.
+    Until then this says what is there and what is missing. Results without failures leave the broker when they are
+    collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again.
 
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
@@ -38,17 +38,20 @@ def results(
     return asyncio.run(_results(settings, job, follow, out))
 
 
-async def _results(settings: Settings, job: str, follow: bool, out: Path) -> ExitCode:
+async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> ExitCode:
     from pipelines.broker import Broker
     from pipelines.collect import CollectedElsewhere
-    from pipelines.dead import find_manifest
     from pipelines.inventory import take_inventory
+    from pipelines.jobs import JobCancelled, find_manifest
+    from schemas.messages import JobState
 
     broker = await Broker.connect(settings, name="rigflow-results")
     try:
         manifest = await find_manifest(broker, job)
         if manifest is None:
             raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
+        if manifest.state is JobState.CANCELLED:
+            raise JobCancelled(manifest.job)
         inventory = await take_inventory(broker, manifest)
         if inventory.done is not None and not inventory.done.failures:
             if not inventory.files:
@@ -95,13 +98,16 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path) -> ExitCod
 
 async def _save(broker: "Broker", files: "list[Stored]", out: Path) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
-    from pipelines.dead import load
+    from pipelines.blobs import load
     from schemas.subjects import HEADER_NAME
 
     prepare_folder(out)
     newest = {Path(stored.headers[HEADER_NAME]).name: stored for stored in files}
     for name, stored in newest.items():
-        write_whole(out / name, await load(broker, stored))
+        file = await broker.message(broker.names.results_stream, stored.sequence)
+        if file is None:
+            raise StoreError(f"{name} is gone from the broker", "publish the job again")
+        write_whole(out / name, await load(broker, file))
         print(out / name)
     return ExitCode.OK
 
@@ -132,6 +138,6 @@ def describe(inventory: "Inventory") -> str:
     lines += [
         f"failed: segment {failure.key.segment}, {failure.stage}: {failure.error}"
         for failure in inventory.failures
-        if failure.key.segment in inventory.failed
+        if failure.key.segment not in inventory.whole
     ]
     return "\n".join(lines)

@@ -38,6 +38,7 @@ def run(
     """
     from rich.console import Console
 
+    from engines.devices import cores
     from schemas.messages import Lane
     from workers.cli.screen import Progress, summary
     from workers.local import find_models, find_pipeline
@@ -48,7 +49,7 @@ def run(
     check_inputs(inputs)
     prepare_folder(out)
     if workers is None:
-        workers = 0 if settings.nats else (os.cpu_count() or 1)
+        workers = 0 if settings.nats else cores()
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
     console = Console(stderr=True)

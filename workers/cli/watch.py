@@ -1,7 +1,6 @@
 """`rigflow watch`: a folder whose files are run through a pipeline as they arrive, each once."""
 
 import asyncio
-import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import ExitCode, UsageError
-from schemas.messages import Lane
-from schemas.pipeline import PipelineSpec
-from schemas.settings import Settings
 from workers.cli.options import Credentials, NatsUrl, SettingsFile, Store, ends_well, settings_from
 from workers.cli.run import prepare_folder
 
 if TYPE_CHECKING:
+    from schemas.messages import Lane
+    from schemas.pipeline import PipelineSpec
+    from schemas.settings import Settings
     from workers.local import Models
 
 
@@ -33,14 +32,17 @@ def watch(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Run PIPELINE over every file that is in DIR or arrives there, until Ctrl-C or SIGTERM.
+    """Run PIPELINE over every file that arrives in a folder.
 
-    A file is taken once it stopped growing. Its content decides whether it was done before, also after a restart:
-    what was done is kept in a ledger beside the results. Files in DIR are only read. The results of DIR/a/clip.mp4
-    are OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part and *.tmp are left alone.
+    And over those that are there, until Ctrl-C or SIGTERM. A file is taken once it stopped growing. Its content
+    decides whether it was done before, also after a restart: what was done is kept in a ledger beside the results.
+    Files in DIR are only read. The results of DIR/a/clip.mp4 are OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part
+    and *.tmp are left alone.
 
     Example: rigflow watch fingerprint incoming --out results
     """
+    from engines.devices import cores
+    from schemas.messages import Lane
     from workers.local import find_models, find_pipeline
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
@@ -52,7 +54,7 @@ def watch(
     if out.samefile(folder):
         raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
     if workers is None:
-        workers = 0 if settings.nats else (os.cpu_count() or 1)
+        workers = 0 if settings.nats else cores()
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
@@ -60,14 +62,14 @@ def watch(
 
 
 async def _watch(
-    settings: Settings,
-    spec: PipelineSpec,
+    settings: "Settings",
+    spec: "PipelineSpec",
     models: "Models",
     folder: Path,
     out: Path,
     quiet_s: float,
     workers: int,
-    lane: Lane,
+    lane: "Lane",
 ) -> ExitCode:
     from rich.console import Console
 

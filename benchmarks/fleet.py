@@ -1,0 +1,233 @@
+"""Fleets of paced workers: does the work balance itself, and does one job spread over all of them?
+
+`python -m benchmarks.fleet [mixed] [scale] [--seconds 10]`. Every worker is a real process with the model `paced`, which
+sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is left of real work is a
+segment of one tiny frame: its message, decoding, result and collecting.
+
+`mixed`: workers of 10, 20, 40 and 80 ms a segment, each measured alone first; then all together, flooded with the whole
+job at once, and fed at 97 % of what they do together. `scale`: one job over N workers of one pace, N = 1, 2, 4 ... 32.
+Every answer is checked.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+
+from benchmarks import measure
+from engines.media.split import Splitter
+from engines.transforms import Preprocess
+from pipelines.broker import Broker
+from pipelines.collect import Collector
+from schemas.messages import JobRef, Key, Lane, MediaInfo, Segment
+from schemas.pipeline import PipelineSpec, parse_pipeline
+from tests.clips import Clip, make_clip
+from tests.fleet import Fleet
+from workers.local import find_models, register
+from workers.process import ALL_STAGES
+
+PIPELINE = """
+name = "paced"
+segment_s = 0.001
+
+[[stage]]
+kind = "decode"
+
+[[stage]]
+kind = "preprocess"
+size = [16, 16]
+layout = "gray"
+
+[[stage]]
+kind = "infer"
+model = "paced"
+
+[[stage]]
+kind = "encode"
+format = "npz"
+"""
+MIXED_MS = (10.0, 20.0, 40.0, 80.0)
+SCALE = (1, 2, 4, 8, 16, 32)
+FRAMES = 500  # of the clip; a job of more segments takes it again and again
+START_S = 60.0
+
+
+@dataclass(slots=True)
+class Run:
+    """One job's course, in seconds of one clock: when each segment was published, and when its result came."""
+
+    published_s: list[float] = field(default_factory=list)
+    arrived_s: list[float] = field(default_factory=list)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """From the first segment published to the last result."""
+        return self.arrived_s[-1] - self.published_s[0]
+
+    @property
+    def rate(self) -> float:
+        """Segments a second, start and tail included."""
+        return len(self.arrived_s) / self.seconds
+
+    @property
+    def tail_s(self) -> float:
+        """From the last segment published to the last result."""
+        return self.arrived_s[-1] - self.published_s[-1]
+
+    @property
+    def cores(self) -> float:
+        """CPU cores that all processes kept busy."""
+        return sum(self.cpu_s.values()) / self.seconds
+
+
+class Trial:
+    """Jobs of one-frame segments on a fleet, published at a given rate, collected and checked."""
+
+    def __init__(self, fleet: Fleet, folder: Path) -> None:
+        self._fleet = fleet
+        self._folder = folder
+        self._jobs = 0
+        clip = make_clip(folder, Clip(frames=FRAMES, gop=1, b_frames=0, size=(32, 32)))
+        self._spec = paced()
+        self._answers = answers_of(clip, self._spec)
+        with Splitter(clip, self._spec.grid, self._spec.segment_s) as splitter:
+            self._media: MediaInfo = splitter.media
+            self._pieces = list(splitter.pieces())
+        assert len(self._pieces) == FRAMES
+
+    async def __aenter__(self) -> "Trial":
+        self._broker = await Broker.connect(self._fleet.settings, name="trial")
+        self._spec = await register(self._broker, self._fleet.settings, self._spec, find_models(self._spec, None))
+        await self._wait_for_workers()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._broker.close()
+
+    async def _wait_for_workers(self) -> None:
+        """Until every worker has told of itself, and has done its first work: a start is no part of a pace."""
+        async with asyncio.timeout(START_S):
+            while len(await self._broker.items(self._broker.names.rigs)) < len(self._fleet.workers):
+                await asyncio.sleep(0.1)
+        await self.run(8 * len(self._fleet.workers))
+
+    async def run(self, segments: int, rate: float = float("inf")) -> Run:
+        """A job of so many segments, published at `rate` a second; its answers are checked."""
+        self._jobs += 1
+        job = JobRef(id=f"job-{self._jobs}", pipeline=self._spec.name, revision=self._spec.revision, lane=Lane.BULK)
+        run = Run()
+        collector = Collector(self._broker, self._spec, lambda _job, _meta: run.arrived_s.append(time.monotonic()))
+        await collector.open({job: self._folder / job.id})
+        pids = measure.tree()
+        before = measure.cpu_s(pids)
+        await self._publish(job, segments, rate, run)
+        done = await collector.wait(job.id)
+        after = measure.cpu_s(pids)
+        for pid in pids:
+            role = measure.role_of(pid)
+            run.cpu_s[role] = run.cpu_s.get(role, 0.0) + after[pid] - before[pid]
+        await collector.close()
+        with np.load(self._folder / done.files[0]) as found:
+            expected = np.resize(self._answers, segments)
+            np.testing.assert_array_equal(found["crc32"], expected)
+        assert not done.failures
+        return run
+
+    async def _publish(self, job: JobRef, segments: int, rate: float, run: Run) -> None:
+        started = time.monotonic()
+        sending: set[asyncio.Task[bool]] = set()
+        for number in range(segments):
+            late = started + number / rate - time.monotonic()
+            if late > 0:
+                await asyncio.sleep(late)
+            piece = self._pieces[number % FRAMES]
+            key = Key(job=job, segment=number, final=number == segments - 1)
+            segment = Segment(key=key, media=self._media, container=piece.container, start=piece.start, end=piece.end)
+            subject = self._broker.names.work(self._spec.name, "decode", job.lane)
+            run.published_s.append(time.monotonic())
+            task = asyncio.create_task(
+                self._broker.publish(subject, segment.encode([piece.data]), key.message_id("decode"))
+            )
+            sending.add(task)
+            task.add_done_callback(sending.discard)
+            if len(sending) >= 64:
+                await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*sending)
+
+
+def paced() -> PipelineSpec:
+    """The pipeline of all trials: a checksum for each frame."""
+    return parse_pipeline(PIPELINE, "paced.toml")
+
+
+def answers_of(clip: Path, spec: PipelineSpec) -> np.ndarray:
+    """What `paced` must answer for each frame, by one sequential pass."""
+    preprocess = Preprocess(spec.preprocess)
+    with av.open(clip) as container:
+        frames = [preprocess.convert(frame)["pixels"] for frame in container.decode(video=0)]
+    return np.array([zlib.crc32(np.ascontiguousarray(frame).data) for frame in frames], np.uint32)
+
+
+async def measured(folder: Path, paces: Sequence[float], segments: int, rate: float = float("inf")) -> Run:
+    """One job over a fleet of these paces."""
+    with Fleet([ALL_STAGES] * len(paces), folder / "cache", paces) as fleet:
+        async with Trial(fleet, folder) as trial:
+            return await trial.run(segments, rate)
+
+
+async def mixed(folder: Path, seconds: float) -> None:
+    """Workers of different pace: each alone, all flooded, all fed at 97 %."""
+    print(f"{'workers':24} {'segments/s':>10} {'of 1/pace':>10} {'of alone':>9} {'tail ms':>8} {'cores':>6}")
+    alone = 0.0
+    for pace in MIXED_MS:
+        run = await measured(folder, [pace], int(seconds * 1000 / pace))
+        print(
+            f"{f'{pace:.0f} ms alone':24} {run.rate:10.1f} {run.rate * pace / 1000:10.3f} {'':9} {'':8} {run.cores:6.2f}"
+        )
+        alone += run.rate
+    nominal = sum(1000 / pace for pace in MIXED_MS)
+    with Fleet([ALL_STAGES] * len(MIXED_MS), folder / "cache", MIXED_MS) as fleet:
+        async with Trial(fleet, folder) as trial:
+            for name, rate in (("all, flooded", float("inf")), ("all, fed at 97 %", 0.97 * alone)):
+                run = await trial.run(int(seconds * alone), rate)
+                tail = "" if name.endswith("flooded") else f"{1000 * run.tail_s:.0f}"
+                print(
+                    f"{name:24} {run.rate:10.1f} {run.rate / nominal:10.3f} {run.rate / alone:9.3f} {tail:>8} {run.cores:6.2f}"
+                )
+
+
+async def scale(folder: Path, seconds: float, pace: float, counts: Sequence[int]) -> None:
+    """One job over N workers of one pace."""
+    print(f"{'workers of ' + str(pace) + ' ms':24} {'segments/s':>10} {'of N times one':>15} {'cores':>6}")
+    one = 0.0
+    for count in counts:
+        run = await measured(folder, [pace] * count, int(seconds * count * 1000 / pace))
+        one = one or run.rate / count
+        print(f"{count:24} {run.rate:10.1f} {run.rate / (count * one):15.3f} {run.cores:6.2f}  {run.cpu_s}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["mixed", "scale"])
+    parser.add_argument("--seconds", type=float, default=10.0, help="about how long each job shall take")
+    parser.add_argument("--pace-ms", type=float, default=200.0, help="of the workers of `scale`")
+    parser.add_argument("--counts", type=int, nargs="*", default=SCALE)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rigflow-fleet-") as name:
+        if "mixed" in options.what:
+            asyncio.run(mixed(Path(name), options.seconds))
+        if "scale" in options.what:
+            asyncio.run(scale(Path(name), options.seconds, options.pace_ms, options.counts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

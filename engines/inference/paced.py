@@ -1,0 +1,39 @@
+"""The engine of the model `paced`: checksums, and time that passes without work."""
+
+import time
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from engines.inference.session import check_inputs
+from engines.part import Array
+from schemas.pipeline import ModelSpec
+
+
+class PacedSession:
+    """Answers `crc32 [N] uint32` of the bytes of each row of `pixels [N, ...]`, and takes `pace_ms` for each row.
+
+    It sleeps: a hundred of them share one core. The answers do not depend on the pace.
+    """
+
+    batch_bytes = 64 << 20
+
+    def __init__(self, spec: ModelSpec, pace_ms: float) -> None:
+        self.spec = spec
+        self._pace_s = pace_ms / 1000
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Answers of one batch, `pace_ms` times its rows after it came. Raises ModelError: inputs do not fit."""
+        started_s = time.monotonic()
+        check_inputs(self.spec, inputs)
+        rows = np.ascontiguousarray(inputs["pixels"])
+        answers = np.array([zlib.crc32(row.data) for row in rows], np.uint32)
+        time.sleep(max(0.0, started_s + self._pace_s * len(rows) - time.monotonic()))
+        return {"crc32": answers}
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,274 @@
+"""Jobs: what the broker keeps of each in KV, how one begins or goes on, how it ends, and how it is cancelled."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+from pipelines.broker import DELETED, Broker, Stored
+from pipelines.inventory import take_inventory
+from pipelines.marks import marks
+from pipelines.room import delete_blobs
+from schemas.errors import RigflowError, UsageError
+from schemas.messages import Done, JobRef, JobState, Manifest
+from schemas.subjects import HEADER_BLOB, HEADER_TYPE
+
+CANCELLED = "cancelled"  # first token of keys that tell workers what to drop
+REASONS = 16  # failures that a manifest has in words
+SPANS = 64  # spans of missing seconds that a manifest has
+
+
+class JobCancelled(RigflowError):
+    """Somebody cancelled the job, or began it anew, while we were at it."""
+
+    def __init__(self, job: JobRef) -> None:
+        super().__init__(f"job {job.id} was cancelled", "publish it again to have it done")
+        self.job = job
+
+
+class JobRecord:
+    """One job's manifest, changed by compare-and-set: its publisher, its collector and whoever cancels it all write it.
+
+    What another wrote meanwhile is kept: a change sets its own fields only, and a job never goes back a state.
+    """
+
+    def __init__(self, broker: Broker, manifest: Manifest, sequence: int = 0) -> None:
+        self._broker = broker
+        self._sequence = sequence
+        self.manifest = manifest
+
+    @classmethod
+    async def read(cls, broker: Broker, job: JobRef) -> Self | None:
+        """What is known of a job; None when it never was, or is long over."""
+        stored = await _entry(broker, job.space, job.id)
+        manifest = _manifest_of(stored)
+        return None if manifest is None or stored is None else cls(broker, manifest, stored.sequence)
+
+    @classmethod
+    async def current(cls, broker: Broker, job: JobRef) -> Self | None:
+        """`read`, for who works on this round of a job. Raises JobCancelled when it was cancelled, or begun anew."""
+        record = await cls.read(broker, job)
+        if record is not None and not _is_current(record.manifest, job):
+            raise JobCancelled(job)
+        return record
+
+    async def change(self, **fields: Any) -> None:
+        """Set fields. Raises JobCancelled when the job was cancelled, or begun anew."""
+        while True:
+            changed = _merged(self.manifest, fields)
+            if self._sequence and changed == self.manifest:
+                await self.refresh()
+                return
+            if await self.write(changed):
+                return
+            await self.refresh()
+
+    async def write(self, manifest: Manifest) -> bool:
+        """Set all of it; False when somebody else wrote since we read."""
+        manifest = manifest.model_copy(update={"updated_s": time.time()})
+        bucket, key = self._broker.names.jobs, _key(manifest.job.space, manifest.job.id)
+        sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
+        if sequence is None:
+            return False
+        self.manifest, self._sequence = manifest, sequence
+        return True
+
+    async def refresh(self) -> None:
+        """Read it again. Raises JobCancelled when the job was cancelled, or begun anew."""
+        job = self.manifest.job
+        stored = await _entry(self._broker, job.space, job.id)
+        self._sequence = 0 if stored is None else stored.sequence
+        manifest = _manifest_of(stored)
+        if manifest is None:
+            return
+        if not _is_current(manifest, job):
+            raise JobCancelled(job)
+        if not manifest.name:  # a collector was faster than the publisher, who knows more
+            known = self.manifest.model_dump(include={"name", "source", "hosted", "created_s"})
+            manifest = manifest.model_copy(update=known)
+        self.manifest = manifest
+
+
+def _is_current(manifest: Manifest, job: JobRef) -> bool:
+    return manifest.state is not JobState.CANCELLED and manifest.job.round == job.round
+
+
+def _merged(manifest: Manifest, fields: dict[str, Any]) -> Manifest:
+    """`fields` set, but for a state that would be a step back."""
+    state = fields.get("state", manifest.state)
+    back = manifest.state.ended and (not state.ended or state is JobState.CANCELLED)
+    return manifest.model_copy(update=fields | ({"state": manifest.state} if back else {}))
+
+
+async def find_manifest(broker: Broker, job: str, space: str = "") -> Manifest | None:
+    """What is known of a job by its id; None when it never was, or is long over."""
+    return _manifest_of(await _entry(broker, space or broker.settings.space, job))
+
+
+async def all_manifests(broker: Broker) -> list[Manifest]:
+    """All jobs of our space that the broker knows, oldest first."""
+    found = await broker.items(broker.names.jobs, _key(broker.settings.space, "*"))
+    return sorted((Manifest.model_validate_json(body) for body in found.values()), key=lambda each: each.created_s)
+
+
+async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRecord:
+    """The job to publish and collect under the id of `wanted`, which may go on where it was left.
+
+    A job that is not over goes on. One that is over is given back as it is while its results are there; when they are
+    gone, or it was cancelled, or could not be published, it is begun anew, as the next round. So is one with failures
+    where `again` asks for it. Raises UsageError when the id stands for another input or another pipeline.
+    """
+    wanted = wanted.model_copy(update={"created_s": time.time()})
+    while True:
+        found = await JobRecord.read(broker, wanted.job)
+        if found is None:
+            return JobRecord(broker, wanted)  # the first change writes it
+        if found.manifest.state is JobState.CANCELLED and wanted.hosted:
+            raise JobCancelled(found.manifest.job)  # its media was queued when it was cancelled
+        if await _goes_on(broker, found.manifest, wanted, again):
+            return found
+        before = found.manifest
+        next_round = wanted.job.model_copy(update={"round": before.job.round + 1})
+        if await found.write(wanted.model_copy(update={"job": next_round})):
+            if before.state is not JobState.DONE:
+                await _drop_queued(broker, before.job)
+            await _forget_results(broker, before.job)
+            return found
+
+
+async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: bool) -> bool:
+    """Whether a job that is known goes on or still has its results; False: it is to be begun anew."""
+    if known.state is JobState.CANCELLED:
+        return False
+    stale = known.thinned or time.time() - known.created_s > broker.settings.results_age_s
+    if not known.state.ended:
+        if not stale:
+            _check_same(known, wanted)
+        return not stale
+    if known.state is JobState.FAILED and (again or known.total is None):
+        return False
+    inventory = await take_inventory(broker, known)
+    if not (inventory.files or inventory.complete):
+        return False
+    _check_same(known, wanted)
+    return True
+
+
+def _check_same(known: Manifest, wanted: Manifest) -> None:
+    hint = "choose another id, or cancel that job"
+    if (known.job.pipeline, known.job.revision) != (wanted.job.pipeline, wanted.job.revision):
+        pipeline = f"{known.job.pipeline} {known.job.revision}"
+        raise UsageError(f"job {known.job.id} goes through another pipeline ({pipeline})", hint)
+    if known.source and wanted.source and known.source != wanted.source:
+        raise UsageError(f"job {known.job.id} has another input ({known.name})", hint)
+
+
+async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
+    """End a job: what is queued of it is dropped, its results go, whoever waits for it is told.
+
+    Gives the job as it is then: one that was over stays as it is. Cut short, this can be done again.
+    """
+    record = await JobRecord.read(broker, manifest.job)
+    record = record or JobRecord(broker, manifest)
+    if not record.manifest.state.ended:
+        await _settle_as_cancelled(record)
+    if record.manifest.state is not JobState.CANCELLED:
+        return record.manifest
+    job = record.manifest.job
+    await _drop_queued(broker, job)
+    await _forget_results(broker, job)
+    done = Done(job=job, segments=0, frames=0, lost=0, failures=("cancelled",), cancelled=True)
+    await publish_done(broker, done, CANCELLED)
+    return record.manifest
+
+
+async def _settle_as_cancelled(record: JobRecord) -> None:
+    while not record.manifest.state.ended:
+        cancelled = record.manifest.model_copy(update={"state": JobState.CANCELLED, "ended_s": time.time()})
+        if await record.write(cancelled):
+            return
+        await record.refresh()
+
+
+async def _drop_queued(broker: Broker, job: JobRef) -> None:
+    """Tell all workers to drop what they meet of a job, up to this round: queues are shared, and cannot be purged."""
+    await broker.put(broker.names.jobs, f"{CANCELLED}.{_key(job.space, job.id)}", job.model_dump_json().encode())
+
+
+async def _forget_results(broker: Broker, job: JobRef) -> None:
+    """Delete all results of a job, with their claim checks."""
+    stream, subject = broker.names.results_stream, broker.names.results(job)
+    found = [stored async for stored in marks(broker, [subject])]
+    if found:
+        await broker.purge(stream, subject, found[-1].sequence)
+        await delete_blobs(broker, [blob for stored in found if (blob := stored.headers.get(HEADER_BLOB, ""))])
+
+
+class Cancelled:
+    """The rounds that workers drop: `follow` for ever, then ask `has`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._rounds: dict[tuple[str, str], int] = {}
+
+    async def follow(self) -> AsyncIterator[None]:
+        """Learn of every cancellation there was and will be, one at a time."""
+        async for _, value in self._broker.watch(self._broker.names.jobs, f"{CANCELLED}.*.*"):
+            job = JobRef.model_validate_json(value)
+            self._rounds[job.space, job.id] = job.round
+            yield
+
+    def has(self, job: JobRef) -> bool:
+        """Whether work of this job is in vain."""
+        return bool(self._rounds) and job.round <= self._rounds.get((job.space, job.id), -1)
+
+
+# how a job ends
+
+
+async def publish_done(broker: Broker, done: Done, reason: str) -> None:
+    """Tell that a job is over; once for each `reason`, which is what the last word on the job was."""
+    await broker.publish(
+        broker.names.results(done.job), done.encode(), f"{done.job.identity}/done/{reason}", {HEADER_TYPE: "done"}
+    )
+
+
+async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
+    """Note in the manifest how a job ended. Raises JobCancelled when it was cancelled meanwhile, or begun anew."""
+    record = record or await JobRecord.current(broker, done.job)
+    record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=time.time()))
+    known = {"segments": done.segments, "total": done.segments, "segments_done": done.segments}
+    await record.change(
+        state=JobState.FAILED if done.failures else JobState.DONE,
+        frames=done.frames,
+        lost=done.lost,
+        failures=len(done.failures),
+        reasons=done.failures[:REASONS],
+        missing=done.missing[:SPANS],
+        files=done.files,
+        ended_s=time.time(),
+        **(known if done.segments else {}),
+    )
+
+
+async def reopen(broker: Broker, job: JobRef) -> None:
+    """What failed of a job was sent again: it is not over any more."""
+    record = await JobRecord.read(broker, job)
+    while record is not None and record.manifest.job == job and record.manifest.state is JobState.FAILED:
+        state = JobState.PUBLISHING if record.manifest.total is None else JobState.PUBLISHED
+        if await record.write(record.manifest.model_copy(update={"state": state, "ended_s": 0.0})):
+            return
+        await record.refresh()
+
+
+async def _entry(broker: Broker, space: str, job: str) -> Stored | None:
+    return await broker.last(f"KV_{broker.names.jobs}", f"$KV.{broker.names.jobs}.{_key(space, job)}")
+
+
+def _manifest_of(stored: Stored | None) -> Manifest | None:
+    if stored is None or DELETED in stored.headers:
+        return None
+    return Manifest.model_validate_json(stored.body)
+
+
+def _key(space: str, job: str) -> str:
+    return f"{space}.{job}"

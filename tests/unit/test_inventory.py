@@ -1,0 +1,78 @@
+"""What is there of a job, what failed, what is missing."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.inventory import Inventory, ranges
+from pipelines.order import JobOrder
+from schemas.messages import Failure, JobRef, Key, Manifest, MediaInfo, PartMeta, Result
+
+JOB = JobRef(id="j", pipeline="p", revision="r")
+MEDIA = MediaInfo(kind="video")
+
+
+def result(segment: int, part: int = 0, last: bool = True, final: bool = False) -> Result:
+    key = Key(job=JOB, segment=segment, part=part, last=last, final=final)
+    return Result(meta=PartMeta(key=key, media=MEDIA), format="npz")
+
+
+def failure(segment: int, part: int = 0, last: bool = True, final: bool = False, whole: bool = False) -> Failure:
+    key = Key(job=JOB, segment=segment, part=part, last=last, final=final)
+    return Failure(key=key, stage="infer", error="bad", whole=whole)
+
+
+def inventory(*pieces: Result | Failure) -> Inventory:
+    taken = Inventory(Manifest(job=JOB, name="clip.mp4"))
+    for piece in pieces:
+        taken.add(piece)
+    return taken
+
+
+def test_a_segment_is_whole_when_all_its_parts_are_there() -> None:
+    taken = inventory(result(0, 1), result(2), result(1, 0, last=False))
+    assert (taken.whole, taken.missing, taken.total) == ([2], [0, 1], None)
+    taken.add(result(0, 0, last=False))
+    taken.add(result(3, final=True))
+    assert (taken.whole, taken.missing, taken.total) == ([0, 2, 3], [1], 4)
+    assert not taken.complete
+
+
+def test_a_failed_part_does_not_end_its_segment_but_a_failed_segment_is_over() -> None:
+    taken = inventory(failure(0, 0, last=False), result(1, final=True))
+    assert (taken.failed, taken.missing) == ([], [0])
+    taken.add(result(0, 1))
+    assert (taken.failed, taken.missing, taken.complete) == ([0], [], True)
+    assert inventory(failure(0, whole=True, final=True)).complete
+
+
+def test_a_result_makes_a_failure_good() -> None:
+    taken = inventory(failure(0, whole=True, final=True), result(0, final=True))
+    assert (taken.failed, taken.whole) == ([], [0])
+
+
+def test_a_job_that_was_given_up_is_complete() -> None:
+    assert inventory(result(0), failure(-1, whole=True, final=True)).complete
+
+
+@given(parts=st.lists(st.integers(1, 3), min_size=1, max_size=4), kept=st.floats(0, 1), seed=st.integers(0, 2**32))
+def test_it_is_complete_exactly_when_a_collector_would_finish(parts: list[int], kept: float, seed: int) -> None:
+    dice = random.Random(seed)
+    taken, order = inventory(), JobOrder[int]()
+    for segment, count in enumerate(parts):
+        for part in range(count):
+            make = result if dice.random() < 0.7 else failure
+            piece = make(segment, part, part == count - 1, segment == len(parts) - 1)
+            if dice.random() <= kept:
+                taken.add(piece)
+                order.offer(piece, 0)
+    while order.take() is not None:
+        pass
+    assert taken.complete == order.complete
+
+
+def test_ranges_are_for_people() -> None:
+    assert ranges([]) == ""
+    assert ranges([3]) == "3"
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"

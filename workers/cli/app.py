@@ -1,0 +1,58 @@
+"""All commands of `rigflow`, and what the parser says when it does not understand."""
+
+import sys
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from workers.cli.dead import app as dead
+from workers.cli.doctor import doctor
+from workers.cli.jobs import app as jobs
+from workers.cli.near import near
+from workers.cli.pipelines import app as pipelines
+from workers.cli.publish import publish
+from workers.cli.results import results
+from workers.cli.run import run
+from workers.cli.status import status
+from workers.cli.up import up
+from workers.cli.watch import watch
+from workers.cli.worker import worker
+
+app = typer.Typer(
+    name="rigflow",
+    help="One dependable media-inference service from many machines.\n\nExample: rigflow run scenes film.mp4",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(run)
+app.command()(publish)
+app.command()(results)
+app.add_typer(jobs)
+app.command()(watch)
+app.command()(up)
+app.command()(worker)
+app.command()(status)
+app.add_typer(dead)
+app.add_typer(pipelines)
+app.command()(near)
+app.command()(doctor)
+
+_BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser raises for any wrong usage
+
+
+def answer(arguments: list[str]) -> int:
+    """Run one command; its exit code. Wrong usage ends in one line, as every other error does."""
+    try:
+        return int(app(arguments or ["--help"], prog_name="rigflow", standalone_mode=False) or ExitCode.OK)
+    except _BadUsage as error:
+        print(f"rigflow: {_usage_error(error)}", file=sys.stderr)
+        return ExitCode.USAGE
+
+
+def _usage_error(error: Exception) -> UsageError:
+    """What the parser says, and the help that would have told."""
+    said = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "rigflow"
+    return UsageError(said[:1].lower() + said[1:], f"see {command} --help")

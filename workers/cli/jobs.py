@@ -1,0 +1,244 @@
+"""`rigflow jobs`: what became of the jobs that were published; waiting for them, and ending them."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from workers.cli.words import age, table
+
+if TYPE_CHECKING:
+    from pipelines.broker import Broker
+    from schemas.messages import Manifest
+    from schemas.settings import Settings
+
+app = typer.Typer(
+    name="jobs",
+    help="See how far jobs are, wait for them, or end them.\n\nExample: rigflow jobs list",
+    rich_markup_mode=None,
+)
+
+JobIds: TypeAlias = Annotated[list[str], typer.Argument(help="Ids of jobs.", metavar="JOB...")]
+
+
+@app.command("list")
+@ends_well
+def list_(
+    as_json: Json = False,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """List the jobs of the last seven days, oldest first.
+
+    Example: rigflow jobs list --nats nats://rig1:4222
+    """
+    return asyncio.run(_list(fleet_from(settings_file, nats=nats, credentials=credentials), as_json))
+
+
+@app.command()
+@ends_well
+def show(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    as_json: Json = False,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Show all that is known of a job, and which seconds of its media are missing.
+
+    Example: rigflow jobs show 5f0c6a4be1d2f7a09c3e
+    """
+    return asyncio.run(_show(fleet_from(settings_file, nats=nats, credentials=credentials), job, as_json))
+
+
+@app.command()
+@ends_well
+def cancel(
+    jobs: JobIds,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """End jobs that are not over; their results so far are deleted.
+
+    What is queued of them is dropped as workers meet it. Published again, a cancelled job is begun anew.
+
+    Example: rigflow jobs cancel 5f0c6a4be1d2f7a09c3e
+    """
+    return asyncio.run(_cancel(fleet_from(settings_file, nats=nats, credentials=credentials), jobs))
+
+
+@app.command()
+@ends_well
+def wait(
+    jobs: JobIds,
+    timeout: Annotated[float | None, typer.Option(min=0.0, help="Most seconds to wait. Default: for ever.")] = None,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Wait until jobs are over; 0 when all of them are done without a failure.
+
+    Example: rigflow jobs wait 5f0c6a4be1d2f7a09c3e --timeout 600
+    """
+    return asyncio.run(_wait(fleet_from(settings_file, nats=nats, credentials=credentials), jobs, timeout))
+
+
+async def _list(settings: "Settings", as_json: bool) -> ExitCode:
+    from rich.console import Console
+    from rich.text import Text
+
+    from pipelines.inventory import take_inventories
+    from pipelines.jobs import all_manifests
+
+    async with _broker(settings) as broker:
+        known = await all_manifests(broker)
+        unfinished = [manifest for manifest in known if not manifest.state.ended]
+        now = {taken.manifest.job: taken.progress for taken in await take_inventories(broker, unfinished)}
+    listed = [now.get(manifest.job, manifest) for manifest in known]
+    if as_json:
+        print(json.dumps([manifest.model_dump(mode="json") for manifest in listed], indent=2))
+        return ExitCode.OK
+    rows = table("job", "input", "pipeline", "state", "segments", "frames", "failures", "age", left=4)
+    for each in listed:
+        rows.add_row(
+            each.job.id,
+            Text(each.name),
+            each.job.pipeline,
+            _STYLES.get(each.state.value, "{}").format(each.state.value),
+            _segments(each),
+            f"{each.frames:,}",
+            f"[red]{each.failures:,}[/]" if each.failures else "0",
+            age(time.time() - each.created_s),
+        )
+    Console(highlight=False).print(rows if listed else "no jobs")
+    return ExitCode.OK
+
+
+async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
+    from pipelines.inventory import take_inventory
+
+    async with _broker(settings) as broker:
+        manifest = await _find(broker, job)
+        if not manifest.state.ended:
+            manifest = (await take_inventory(broker, manifest)).progress
+    print(manifest.model_dump_json(indent=2) if as_json else describe(manifest))
+    return ExitCode.OK
+
+
+async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
+    from pipelines.jobs import cancel
+    from schemas.messages import JobState
+
+    async with _broker(settings) as broker:
+        ended = [await cancel(broker, manifest) for manifest in [await _find(broker, job) for job in jobs]]
+    for manifest in ended:
+        over = "" if manifest.state is JobState.CANCELLED else ", it was over before"
+        print(f"{manifest.job.id}: {manifest.state.value}{over}")
+    return ExitCode.OK if all(each.state is JobState.CANCELLED for each in ended) else ExitCode.SOME_FAILED
+
+
+async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None) -> ExitCode:
+    async with _broker(settings) as broker:
+        manifests = [await _find(broker, job) for job in jobs]
+        try:
+            async with asyncio.timeout(timeout_s):
+                ended = await _until_ended(broker, manifests)
+        except TimeoutError:
+            print(f"not over within {timeout_s:g} s")
+            return ExitCode.SOME_FAILED
+    return ExitCode.OK if all(manifest.state.value == "done" for manifest in ended) else ExitCode.SOME_FAILED
+
+
+async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[Manifest]":
+    """Print each job as it ends; all of them as they were then."""
+    from pipelines.inventory import follow_inventories
+
+    ended: dict[str, Manifest] = {}
+
+    def note(manifest: "Manifest") -> None:
+        if manifest.state.ended and manifest.job.id not in ended:
+            ended[manifest.job.id] = manifest
+            print(_in_a_line(manifest), flush=True)
+
+    for manifest in manifests:
+        note(manifest)
+    left = [manifest for manifest in manifests if manifest.job.id not in ended]
+    async with aclosing(follow_inventories(broker, left)) as following:
+        while len(ended) < len({manifest.job.id for manifest in manifests}):
+            for taken in await anext(following):
+                note(taken.progress)
+    return list(ended.values())
+
+
+async def _find(broker: "Broker", job: str) -> "Manifest":
+    from pipelines.jobs import find_manifest
+
+    manifest = await find_manifest(broker, job)
+    if manifest is None:
+        raise UsageError(f"the broker knows no job {job}", "see `rigflow jobs list`")
+    return manifest
+
+
+@asynccontextmanager
+async def _broker(settings: "Settings") -> "AsyncIterator[Broker]":
+    from pipelines.broker import Broker
+
+    broker = await Broker.connect(settings, name="rigflow-jobs")
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+def describe(manifest: "Manifest") -> str:
+    """All that is known of a job, a line each."""
+    job = manifest.job
+    again = f", begun anew {job.round} times" if job.round > 1 else ", begun anew" if job.round else ""
+    lines = {
+        "job": f"{job.id} ({job.pipeline} {job.revision}, space {job.space}, {job.lane}{again})",
+        "input": manifest.name or "-",
+        "state": manifest.state.value,
+        "segments": _segments(manifest),
+        "frames": f"{manifest.frames:,}" + (f", {manifest.lost:,} lost" if manifest.lost else ""),
+        "begun": _clock(manifest.created_s),
+        "ended": _clock(manifest.ended_s),
+        "files": ", ".join(manifest.files) or "-",
+        "missing": seconds(manifest.missing) or "-",
+    }
+    text = [f"{title:<9} {value}" for title, value in lines.items()]
+    text += [f"failed    {reason}" for reason in manifest.reasons]
+    if (more := manifest.failures - len(manifest.reasons)) > 0 and manifest.reasons:
+        text.append(f"          and {more} more")
+    return "\n".join(text)
+
+
+def seconds(missing: tuple[tuple[float, float], ...]) -> str:
+    """Spans of media for people: `3.00-5.00 s, 8.00-9.00 s`."""
+    return ", ".join(f"{start_s:.2f}-{end_s:.2f} s" for start_s, end_s in missing)
+
+
+def _in_a_line(manifest: "Manifest") -> str:
+    failures = f", {manifest.failures} failures" if manifest.failures else ""
+    missing = f", missing {seconds(manifest.missing)}" if manifest.missing else ""
+    return f"{manifest.job.id}: {manifest.state.value}, {manifest.frames:,} frames{failures}{missing}"
+
+
+def _segments(manifest: "Manifest") -> str:
+    total = "?" if manifest.total is None else f"{manifest.total:,}"
+    published = f", {manifest.segments:,} published" if manifest.total is None else ""
+    return f"{manifest.segments_done:,} of {total}{published}"
+
+
+def _clock(at_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s)) if at_s else "-"
+
+
+_STYLES = {"done": "[green]{}[/]", "failed": "[red]{}[/]", "cancelled": "[yellow]{}[/]"}

@@ -1,0 +1,127 @@
+"""`rigflow topology`: the broker's streams and consumers as settings want them, and how they differ."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import ExitCode
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.words import age, size
+
+if TYPE_CHECKING:
+    from pipelines.topology import Change, StreamPlan
+    from schemas.pipeline import PipelineSpec
+    from schemas.settings import Settings
+
+app = typer.Typer(name="topology", help="Look at and change the broker's streams and consumers.", no_args_is_help=True)
+
+Pipelines = Annotated[
+    list[str] | None,
+    typer.Argument(help="Pipelines, by name or file. Default: those the broker knows.", metavar="PIPELINE..."),
+]
+NANOSECONDS = frozenset({"max_age", "duplicate_window", "ack_wait", "inactive_threshold"})
+WORDS = {"num_replicas": "copies"}  # for people, JetStream's name for it says less
+
+
+@app.command()
+@ends_well
+def plan(
+    pipelines: Pipelines = None,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Show what `apply` would change.
+
+    Settings say what should be: durability, hop_bytes, results_bytes, ack_wait_s and their like.
+
+    Example: rigflow topology plan --settings fleet.toml --nats nats://rig1:4222
+    """
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    changes = asyncio.run(_changes(settings, pipelines or [], applying=False))
+    _tell(changes, "as it should be: nothing to change")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def apply(
+    pipelines: Pipelines = None,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Make the broker's streams and consumers what settings say.
+
+    Limits grow at once; those of a stream that holds work are never lowered, and that is told. Copies are added and
+    removed while work goes on. Nothing is deleted. Exit code 1 when something was refused.
+
+    Example: RIGFLOW_DURABILITY=cluster rigflow topology apply --nats nats://rig1:4222,nats://rig2:4222
+    """
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    changes = asyncio.run(_changes(settings, pipelines or [], applying=True))
+    _tell(changes, "as it should be: nothing changed")
+    return ExitCode.SOME_FAILED if any(change.action == "refuse" for change in changes) else ExitCode.OK
+
+
+async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":
+    """The differences; made, when `applying`."""
+    from pipelines.broker import Broker
+    from pipelines.registry import load_pipeline, pipeline_names
+    from pipelines.topology import apply_topology, desired
+    from pipelines.topology import plan as differences
+    from workers.local import find_pipeline
+
+    broker = await Broker.connect(settings, name="rigflow-topology")
+    try:
+        known = await pipeline_names(broker)
+        specs: list[PipelineSpec] = [find_pipeline(name)[0] for name in pipelines]
+        specs = specs or [await load_pipeline(broker, revision) for _, revision in sorted(known.items())]
+        wanted: list[StreamPlan] = desired(broker.names, settings, specs)
+        changes = await differences(broker, wanted)
+        if applying:
+            await apply_topology(broker, settings, specs)
+        return changes
+    finally:
+        await broker.close()
+
+
+def _tell(changes: "Sequence[Change]", otherwise: str) -> None:
+    for change in changes:
+        print(line(change))
+    if not changes:
+        print(otherwise)
+
+
+def line(change: "Change") -> str:
+    """One change for people."""
+    name = f"{change.stream} {change.consumer}".strip()
+    if change.action == "refuse":
+        return f"! {name}: {change.reason}"
+    if change.action == "create":
+        return f"+ {name}{_limits(change.config)}"
+    moves = (
+        f"{WORDS.get(key, key)} {_value(key, before)} -> {_value(key, after)}"
+        for key, (before, after) in sorted(change.differences.items())
+    )
+    return f"~ {name}: {', '.join(moves)}"
+
+
+def _limits(config: Mapping[str, Any]) -> str:
+    """What a new stream may hold, in how many copies; nothing for a consumer."""
+    if "max_bytes" not in config:
+        return ""
+    copies = config["num_replicas"]
+    return f": {_value('max_bytes', config['max_bytes'])}, {copies} {'copy' if copies == 1 else 'copies'}"
+
+
+def _value(key: str, value: Any) -> str:
+    if key == "max_bytes":
+        return size(value) if value and value > 0 else "no limit"
+    if key in NANOSECONDS:
+        return age(value / 1e9) if value else "no limit"
+    if isinstance(value, list):
+        return f"{len(value)} of them"
+    return "none" if value is None else str(value)

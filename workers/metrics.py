@@ -1,0 +1,129 @@
+"""A rig's Prometheus metrics: what its workers count, summed by stage, and the queues as the broker tells them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pipelines.status import StreamStatus
+from workers.telemetry import BUCKETS_S, StageCounts
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STAGE = ("pipeline", "stage")
+WORKER = ("worker",)
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """What waits at the broker: the queue in front of each (pipeline, stage), and dead letters."""
+
+    queues: Mapping[tuple[str, str], StreamStatus]
+    dead: int
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A rig at one moment. `workers`: messages in hand and bytes of memory of each that runs; `deaths` of all.
+
+    `depths` is None while the broker is away: metrics that nobody knows are left out, not repeated.
+    """
+
+    stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
+    in_hand: Mapping[str, int] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    deaths: Mapping[str, int] = field(default_factory=dict)
+    depths: Depths | None = None
+
+
+def families(now: Snapshot) -> Iterator[Metric]:
+    """Every metric family, in the order of docs/metrics.md."""
+    stages = now.stages.items()
+
+    def count(name: str, text: str, of: Callable[[StageCounts], float]) -> CounterMetricFamily:
+        return _counter(name, text, STAGE, ((key, of(counts)) for key, counts in stages))
+
+    yield count("rigflow_parts", "Parts that a stage finished.", lambda counts: counts.parts)
+    yield count("rigflow_frames", "Frames in the parts that a stage finished.", lambda counts: counts.frames)
+    yield _steps(now.stages)
+    yield _hop_bytes(now.stages)
+    yield count(
+        "rigflow_redeliveries",
+        "Messages taken that had been delivered before.",
+        lambda counts: counts.redeliveries,
+    )
+    yield count("rigflow_failures", "Pieces of work that failed for good.", lambda counts: counts.failures)
+    yield _gauge("rigflow_worker_in_hand", "Messages that a worker holds.", WORKER, _alone(now.in_hand))
+    yield _gauge(
+        "rigflow_worker_resident_memory_bytes", "Resident memory of a worker.", WORKER, _alone(now.memory)
+    )
+    yield _counter("rigflow_worker_deaths", "Worker processes that ended untold.", WORKER, _alone(now.deaths))
+    queues = {} if now.depths is None else now.depths.queues
+    yield _gauge(
+        "rigflow_queue_bytes",
+        "Bytes in the queue in front of a stage, those in workers' hands included.",
+        STAGE,
+        ((key, queue.nbytes) for key, queue in queues.items()),
+    )
+    yield _gauge(
+        "rigflow_queue_oldest_seconds",
+        "Age of the oldest message in the queue in front of a stage.",
+        STAGE,
+        ((key, queue.oldest_s) for key, queue in queues.items()),
+    )
+    dead = [] if now.depths is None else [((), now.depths.dead)]
+    yield _gauge("rigflow_dead_letters", "Dead letters at the broker.", (), dead)
+
+
+def exposition(now: Snapshot) -> bytes:
+    """The text that Prometheus scrapes."""
+
+    class Once(Collector):
+        def collect(self) -> Iterable[Metric]:
+            return families(now)
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Once())
+    return generate_latest(registry)
+
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+def _alone(values: Mapping[str, float]) -> Samples:
+    return (((name,), value) for name, value in values.items())
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _steps(stages: Mapping[tuple[str, str], StageCounts]) -> HistogramMetricFamily:
+    family = HistogramMetricFamily("rigflow_step_seconds", "Time of one step of a stage's computing.", labels=STAGE)
+    for key, counts in stages.items():
+        buckets, total = [], 0
+        for limit_s, steps in zip((*BUCKETS_S, float("inf")), counts.steps, strict=True):
+            total += steps
+            buckets.append(("+Inf" if limit_s == float("inf") else str(limit_s), float(total)))
+        family.add_metric(key, buckets, counts.seconds)
+    return family
+
+
+def _hop_bytes(stages: Mapping[tuple[str, str], StageCounts]) -> CounterMetricFamily:
+    text = "Bytes that a stage took from its queue (in) and gave to the broker (out)."
+    family = CounterMetricFamily("rigflow_hop_bytes", text, labels=(*STAGE, "direction"))
+    for key, counts in stages.items():
+        family.add_metric((*key, "in"), counts.received_bytes)
+        family.add_metric((*key, "out"), counts.sent_bytes)
+    return family

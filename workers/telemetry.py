@@ -1,0 +1,157 @@
+"""What workers tell of themselves: counts per stage, a beat every second to their supervisor, log lines.
+
+Nothing here is heavy: a worker counts in plain integers, and its rig makes metrics of them (`workers/metrics.py`).
+"""
+
+import json
+import logging
+import sys
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Self
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+Fact = str | int | float | bool
+log = logging.getLogger("rigflow")
+
+
+@dataclass(slots=True)
+class StageCounts:
+    """What a stage did since its worker started; `steps[n]` of its steps took at most `BUCKETS_S[n]` seconds.
+
+    A step may give several parts (infer, a batch) or none (the end of a decode).
+    """
+
+    parts: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    steps: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    redeliveries: int = 0
+    failures: int = 0
+
+    def add(self, other: "StageCounts") -> None:
+        """Count what another worker, or an earlier process, did."""
+        for name in ("parts", "frames", "seconds", "received_bytes", "sent_bytes", "redeliveries", "failures"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.steps = [mine + theirs for mine, theirs in zip(self.steps, other.steps, strict=True)]
+
+
+class Meter:
+    """Counts by (pipeline, stage)."""
+
+    def __init__(self) -> None:
+        self.stages: defaultdict[tuple[str, str], StageCounts] = defaultdict(StageCounts)
+
+    def received(self, pipeline: str, stage: str, nbytes: int, deliveries: int) -> None:
+        """A message came from the hop in front of a stage."""
+        counts = self.stages[pipeline, stage]
+        counts.received_bytes += nbytes
+        counts.redeliveries += deliveries > 1
+
+    def step(self, pipeline: str, stage: str, seconds: float) -> None:
+        """A step of a stage is over."""
+        counts = self.stages[pipeline, stage]
+        counts.seconds += seconds
+        counts.steps[bisect_left(BUCKETS_S, seconds)] += 1
+
+    def part(self, pipeline: str, stage: str, frames: int) -> None:
+        """A stage is through with a part."""
+        counts = self.stages[pipeline, stage]
+        counts.parts += 1
+        counts.frames += frames
+
+    def sent(self, pipeline: str, stage: str, nbytes: int) -> None:
+        """What a stage gave goes to the broker."""
+        self.stages[pipeline, stage].sent_bytes += nbytes
+
+    def failed(self, pipeline: str, stage: str) -> None:
+        """A piece failed for good."""
+        self.stages[pipeline, stage].failures += 1
+
+
+@dataclass(slots=True)
+class Beat:
+    """What a worker tells its supervisor every second.
+
+    `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since the
+    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds.
+    """
+
+    state: str
+    ready: bool
+    why: str = ""
+    still_s: float = 0.0
+    step: str = ""
+    step_s: float = 0.0
+    in_hand: int = 0
+    rss_bytes: int = 0
+    stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """For the supervisor's socket."""
+        body = asdict(self) | {"stages": [[*key, asdict(counts)] for key, counts in self.stages.items()]}
+        return json.dumps(body).encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """What `encode` gave."""
+        given = json.loads(body)
+        stages = {(pipeline, stage): StageCounts(**counts) for pipeline, stage, counts in given.pop("stages")}
+        return cls(**given, stages=stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something a person or an alert should know: `text` for people, `what` and `facts` for programs."""
+
+    what: str
+    text: str
+    level: int = logging.WARNING
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def tell(event: Event) -> None:
+    """Write an event as one line of the log."""
+    log.log(event.level, event.text, extra={"facts": {"event": event.what, **event.facts}})
+
+
+def set_up_logging(**always: Fact) -> None:
+    """Have every record go to stderr as one line of `key=value`, `always` in each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Line(always))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _Line(logging.Formatter):
+    """`time=... level=... msg="..." key=value`: what people call logfmt."""
+
+    def __init__(self, always: Mapping[str, Fact]) -> None:
+        super().__init__()
+        self._always = always
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts: dict[str, Fact] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            **self._always,
+            **getattr(record, "facts", {}),
+            "msg": record.getMessage(),
+        }
+        if record.exc_info:
+            facts["trace"] = self.formatException(record.exc_info)
+        return " ".join(f"{key}={_value(fact)}" for key, fact in facts.items())
+
+
+def _value(fact: Fact) -> str:
+    text = f"{fact:.3f}".rstrip("0").rstrip(".") if isinstance(fact, float) else str(fact)
+    plain = text and not any(char.isspace() or char in '"=' for char in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
