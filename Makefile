@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test faults lint format bench clean
 
 demo: .venv/base
 	$(BIN)/python -m workers.demo
 
 test: .venv/test
 	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+# the long fault runs; `make test` has a short version of each
+faults: .venv/test
+	$(BIN)/python -m pytest tests/faults --timeout 1800 -s
 
 lint: .venv/lint
 	$(BIN)/ruff check .
@@ -23,6 +27,7 @@ format: .venv/lint
 bench: .venv/test
 	$(BIN)/python -m benchmarks.end_to_end
 	$(BIN)/python -m benchmarks.hop
+	$(BIN)/python -m benchmarks.fleet
 
 clean:
 	rm -rf .venv demo-out

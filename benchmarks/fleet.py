@@ -1,17 +1,16 @@
 """Fleets of paced workers: does the work balance itself, and does one job spread over all of them?
 
-`python -m benchmarks.fleet [mixed] [scale] [--seconds 10]`. Every worker is a real process with the model `paced`, which
-sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is left of real work is a
-segment of one tiny frame: its message, decoding, result and collecting.
+`python -m benchmarks.fleet [mixed] [scale] [--seconds 10]`. Every worker is a real process with the model `paced`,
+which sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is left of real
+work is that of a segment of one tiny frame: its message, decoding, result and collecting. Every answer is checked.
 
 `mixed`: workers of 10, 20, 40 and 80 ms a segment, each measured alone first; then all together, flooded with the whole
-job at once, and fed at 97 % of what they do together. `scale`: one job over N workers of one pace, N = 1, 2, 4 ... 32.
-Every answer is checked.
+job at once, and fed at 97 % of what they did then, where the time from the last segment published to the last result is
+the tail. `scale`: one job over N workers of one pace, N = 1, 2, 4 ... 32, and the CPU cores that it kept busy.
 """
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 import zlib
@@ -24,6 +23,7 @@ import numpy as np
 
 from benchmarks import measure
 from engines.media.split import Splitter
+from engines.part import Array
 from engines.transforms import Preprocess
 from pipelines.broker import Broker
 from pipelines.collect import Collector
@@ -114,10 +114,13 @@ class Trial:
         await self._broker.close()
 
     async def _wait_for_workers(self) -> None:
-        """Until every worker has told of itself, and has done its first work: a start is no part of a pace."""
+        """Until every worker waits for work, and has done its first: a start is no part of a pace."""
+        consumer = f"{self._broker.names.work_stream(self._spec.name, 'decode')}.{Lane.BULK.value}"
+        waiting = 0
         async with asyncio.timeout(START_S):
-            while len(await self._broker.items(self._broker.names.rigs)) < len(self._fleet.workers):
+            while waiting < len(self._fleet.workers):
                 await asyncio.sleep(0.1)
+                waiting = int((await self._broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"])
         await self.run(8 * len(self._fleet.workers))
 
     async def run(self, segments: int, rate: float = float("inf")) -> Run:
@@ -169,7 +172,7 @@ def paced() -> PipelineSpec:
     return parse_pipeline(PIPELINE, "paced.toml")
 
 
-def answers_of(clip: Path, spec: PipelineSpec) -> np.ndarray:
+def answers_of(clip: Path, spec: PipelineSpec) -> Array:
     """What `paced` must answer for each frame, by one sequential pass."""
     preprocess = Preprocess(spec.preprocess)
     with av.open(clip) as container:
@@ -177,57 +180,56 @@ def answers_of(clip: Path, spec: PipelineSpec) -> np.ndarray:
     return np.array([zlib.crc32(np.ascontiguousarray(frame).data) for frame in frames], np.uint32)
 
 
-async def measured(folder: Path, paces: Sequence[float], segments: int, rate: float = float("inf")) -> Run:
-    """One job over a fleet of these paces."""
+async def measured(folder: Path, paces: Sequence[float], segments: int) -> Run:
+    """One job, flooding a fleet of these paces."""
     with Fleet([ALL_STAGES] * len(paces), folder / "cache", paces) as fleet:
         async with Trial(fleet, folder) as trial:
-            return await trial.run(segments, rate)
+            return await trial.run(segments)
 
 
-async def mixed(folder: Path, seconds: float) -> None:
+async def mixed(folder: Path, seconds: float, paces: Sequence[float]) -> None:
     """Workers of different pace: each alone, all flooded, all fed at 97 %."""
     print(f"{'workers':24} {'segments/s':>10} {'of 1/pace':>10} {'of alone':>9} {'tail ms':>8} {'cores':>6}")
     alone = 0.0
-    for pace in MIXED_MS:
+    for pace in paces:
         run = await measured(folder, [pace], int(seconds * 1000 / pace))
-        print(
-            f"{f'{pace:.0f} ms alone':24} {run.rate:10.1f} {run.rate * pace / 1000:10.3f} {'':9} {'':8} {run.cores:6.2f}"
-        )
         alone += run.rate
-    nominal = sum(1000 / pace for pace in MIXED_MS)
-    with Fleet([ALL_STAGES] * len(MIXED_MS), folder / "cache", MIXED_MS) as fleet:
+        print(f"{f'{pace:.0f} ms alone':24} {run.rate:10.1f} {run.rate * pace / 1000:10.3f} {'':18} {run.cores:6.2f}")
+    nominal = sum(1000 / pace for pace in paces)
+    with Fleet([ALL_STAGES] * len(paces), folder / "cache", paces) as fleet:
         async with Trial(fleet, folder) as trial:
-            for name, rate in (("all, flooded", float("inf")), ("all, fed at 97 %", 0.97 * alone)):
-                run = await trial.run(int(seconds * alone), rate)
-                tail = "" if name.endswith("flooded") else f"{1000 * run.tail_s:.0f}"
-                print(
-                    f"{name:24} {run.rate:10.1f} {run.rate / nominal:10.3f} {run.rate / alone:9.3f} {tail:>8} {run.cores:6.2f}"
-                )
+            flooded = await trial.run(int(seconds * alone))
+            fed = await trial.run(int(seconds * alone), 0.97 * flooded.rate)
+    for name, run, tail in (("flooded", flooded, ""), ("fed at 97 %", fed, f"{1000 * fed.tail_s:.0f}")):
+        ratios = f"{run.rate / nominal:10.3f} {run.rate / alone:9.3f}"
+        print(f"{f'all, {name}':24} {run.rate:10.1f} {ratios} {tail:>8} {run.cores:6.2f}")
 
 
 async def scale(folder: Path, seconds: float, pace: float, counts: Sequence[int]) -> None:
     """One job over N workers of one pace."""
-    print(f"{'workers of ' + str(pace) + ' ms':24} {'segments/s':>10} {'of N times one':>15} {'cores':>6}")
+    print(f"{f'workers of {pace:.0f} ms':24} {'segments/s':>10} {'of N x one':>10} {'cores':>6}  CPU ms a segment")
     one = 0.0
     for count in counts:
         run = await measured(folder, [pace] * count, int(seconds * count * 1000 / pace))
         one = one or run.rate / count
-        print(f"{count:24} {run.rate:10.1f} {run.rate / (count * one):15.3f} {run.cores:6.2f}  {run.cpu_s}")
+        costs = ", ".join(f"{role} {1000 * used / len(run.arrived_s):.1f}" for role, used in sorted(run.cpu_s.items()))
+        print(f"{count:24} {run.rate:10.1f} {run.rate / (count * one):10.3f} {run.cores:6.2f}  {costs}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["mixed", "scale"])
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long each job shall take")
-    parser.add_argument("--pace-ms", type=float, default=200.0, help="of the workers of `scale`")
+    parser.add_argument("--mixed-ms", type=float, nargs="*", default=MIXED_MS, help="paces of the workers of `mixed`")
+    parser.add_argument("--scale-ms", type=float, default=200.0, help="pace of the workers of `scale`")
     parser.add_argument("--counts", type=int, nargs="*", default=SCALE)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rigflow-fleet-") as name:
         if "mixed" in options.what:
-            asyncio.run(mixed(Path(name), options.seconds))
+            asyncio.run(mixed(Path(name), options.seconds, options.mixed_ms))
         if "scale" in options.what:
-            asyncio.run(scale(Path(name), options.seconds, options.pace_ms, options.counts))
+            asyncio.run(scale(Path(name), options.seconds, options.scale_ms, options.counts))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -104,6 +104,7 @@ class Connection:
             "max_reconnect_attempts": -1,
             "ping_interval": PING_S,
             "max_outstanding_pings": PINGS_LOST,
+            "inbox_prefix": self.settings.inbox,
             "pending_size": 0,  # publishing while disconnected is an error, not a buffer
             **_credentials(self.settings.credentials),
         }

@@ -3,12 +3,16 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.marks import follow_marks
 from schemas.messages import Done, Failure, JobState, Manifest, PartMark, Result, decode
 from schemas.subjects import HEADER_MARK, HEADER_TYPE
+
+REASONS = 16  # failures that a manifest has in words
+SPANS = 64  # spans of missing seconds that a manifest has
 
 
 @dataclass(slots=True)
@@ -103,26 +107,39 @@ class Inventory:
     @property
     def progress(self) -> Manifest:
         """The job's manifest with what is there, for a job that nobody collects yet."""
-        known = self.manifest
+        known, whole = self.manifest, self.whole
         if known.state.ended:
             return known
-        failures = [failure for failure in self.failures if failure.key.segment not in self.whole]
-        state = known.state
-        if self.done is not None and (self.done.cancelled or not self.done.failures):
-            state = JobState.CANCELLED if self.done.cancelled else JobState.DONE
-        elif self.complete:
-            state = JobState.FAILED if failures else JobState.DONE
-        return known.model_copy(
-            update={
-                "state": state,
-                "segments_done": max(known.segments_done, len(self.whole)),
-                "frames": max(known.frames, self.frames),
-                "lost": max(known.lost, self.lost),
-                "failures": len(failures),
-                "reasons": tuple(describe(failure) for failure in failures),
-                "missing": joined([(failure.start_s, failure.end_s) for failure in failures]),
-            }
-        )
+        if self.done is not None:
+            return known.model_copy(update=ended(self.done))
+        failures = [failure for failure in self.failures if failure.key.segment not in whole]
+        seen = {
+            "segments_done": max(known.segments_done, len(whole)),
+            "frames": max(known.frames, self.frames),
+            "lost": max(known.lost, self.lost),
+            "failures": len(failures),
+            "reasons": tuple(describe(failure) for failure in failures[:REASONS]),
+            "missing": joined([(failure.start_s, failure.end_s) for failure in failures])[:SPANS],
+        }
+        if self.complete:
+            seen["state"] = JobState.FAILED if failures else JobState.DONE
+        return known.model_copy(update=seen)
+
+
+def ended(done: Done) -> dict[str, Any]:
+    """What a manifest says of a job that is over."""
+    state = JobState.FAILED if done.failures else JobState.DONE
+    fields = {
+        "state": JobState.CANCELLED if done.cancelled else state,
+        "frames": done.frames,
+        "lost": done.lost,
+        "failures": len(done.failures),
+        "reasons": done.failures[:REASONS],
+        "missing": done.missing[:SPANS],
+        "files": done.files,
+    }
+    known = {"segments": done.segments, "total": done.segments, "segments_done": done.segments}
+    return fields | (known if done.segments else {})
 
 
 async def take_inventory(broker: Broker, manifest: Manifest) -> Inventory:
@@ -138,21 +155,22 @@ async def take_inventories(broker: Broker, manifests: Sequence[Manifest]) -> lis
 
 
 async def follow_inventories(broker: Broker, manifests: Sequence[Manifest]) -> AsyncGenerator[list[Inventory], None]:
-    """What is there of each of these jobs, now and whenever that changes; the same list each time."""
+    """What is there of each of these jobs now, and then what is there of one whenever that changes, for ever."""
     inventories = [Inventory(manifest, total=manifest.total) for manifest in manifests]
     by_subject = {broker.names.results(taken.manifest.job): taken for taken in inventories}
     if not by_subject:
         yield inventories
         return
-    caught_up = False
+    caught_up = False  # before that a failure may be one that was made good
     async with aclosing(follow_marks(broker, list(by_subject))) as following:
         async for stored in following:
             if stored is None:
                 caught_up = True
+                yield inventories
             else:
                 await _count(broker, by_subject[stored.subject], stored)
-            if caught_up:  # before that a failure may be one that was made good
-                yield inventories
+                if caught_up:
+                    yield [by_subject[stored.subject]]
 
 
 async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Self
 
 from pipelines.broker import DELETED, Broker, Stored
-from pipelines.inventory import take_inventory
+from pipelines.inventory import ended, take_inventory
 from pipelines.marks import marks
 from pipelines.room import delete_blobs
 from schemas.errors import RigflowError, UsageError
@@ -13,8 +13,6 @@ from schemas.messages import Done, JobRef, JobState, Manifest
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
 CANCELLED = "cancelled"  # first token of keys that tell workers what to drop
-REASONS = 16  # failures that a manifest has in words
-SPANS = 64  # spans of missing seconds that a manifest has
 
 
 class JobCancelled(RigflowError):
@@ -236,22 +234,15 @@ async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
     """Note in the manifest how a job ended. Raises JobCancelled when it was cancelled meanwhile, or begun anew."""
     record = record or await JobRecord.current(broker, done.job)
     record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=time.time()))
-    known = {"segments": done.segments, "total": done.segments, "segments_done": done.segments}
-    await record.change(
-        state=JobState.FAILED if done.failures else JobState.DONE,
-        frames=done.frames,
-        lost=done.lost,
-        failures=len(done.failures),
-        reasons=done.failures[:REASONS],
-        missing=done.missing[:SPANS],
-        files=done.files,
-        ended_s=time.time(),
-        **(known if done.segments else {}),
-    )
+    await record.change(**ended(done), ended_s=time.time())
 
 
 async def reopen(broker: Broker, job: JobRef) -> None:
-    """What failed of a job was sent again: it is not over any more."""
+    """What failed of a job was sent again: it is not over any more, and its Done does not hold."""
+    stream = broker.names.results_stream
+    async for stored in marks(broker, [broker.names.results(job)]):
+        if stored.headers.get(HEADER_TYPE) == "done":
+            await broker.delete_message(stream, stored.sequence)
     record = await JobRecord.read(broker, job)
     while record is not None and record.manifest.job == job and record.manifest.state is JobState.FAILED:
         state = JobState.PUBLISHING if record.manifest.total is None else JobState.PUBLISHED

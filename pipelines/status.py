@@ -41,6 +41,7 @@ class QueueStatus:
 
     pipeline: str
     stage: str
+    kind: str
     stream: StreamStatus
     lanes: Mapping[Lane, LaneStatus]
     hungry: int
@@ -48,14 +49,43 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """All of it at one moment. `pipelines`: name -> revision; `workers`: what each last said of itself."""
+    """All of it at one moment. `pipelines`: name -> revision; `workers`, `rigs`: what each last said of itself."""
 
     store_bytes: int
     pipelines: Mapping[str, str]
     queues: Sequence[QueueStatus]
     workers: Sequence[Mapping[str, Any]]
+    rigs: Sequence[Mapping[str, Any]]
     results: StreamStatus
     dead: StreamStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """What waits at the broker: the queue in front of each (pipeline, stage), and the number of dead letters.
+
+    The queue of `split` serves all pipelines, so it has the empty name for one.
+    """
+
+    queues: Mapping[tuple[str, str], StreamStatus]
+    dead: int
+
+
+async def queue_depths(broker: Broker) -> Depths:
+    """Ask for the queues alone: one request. Raises BrokerError."""
+    names = broker.names
+    queues: dict[tuple[str, str], StreamStatus] = {}
+    dead = 0
+    for info in await listed(broker, "STREAM.LIST", "streams"):
+        subjects = info["config"].get("subjects") or [""]
+        kind = subjects[0].removeprefix(f"{names.prefix}.").split(".")
+        if kind[0] == "work":
+            queues[kind[1], kind[2]] = _stream(info)
+        elif info["config"]["name"] == names.media_stream:
+            queues["", SPLIT] = _stream(info)
+        elif info["config"]["name"] == names.dead_stream:
+            dead = info["state"]["messages"]
+    return Depths(queues, dead)
 
 
 async def fleet_status(broker: Broker) -> FleetStatus:
@@ -70,8 +100,8 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     streams = {info["config"]["name"]: info for info in infos}
     queues = await asyncio.gather(
         *(
-            _queue(broker, pipeline, stage, streams[name])
-            for pipeline, stage, name in await _hops(broker, pipelines)
+            _queue(broker, pipeline, stage, kind, streams[name])
+            for pipeline, stage, kind, name in await _hops(broker, pipelines)
             if name in streams
         )
     )
@@ -79,29 +109,30 @@ async def fleet_status(broker: Broker) -> FleetStatus:
         store_bytes=account["storage"],
         pipelines=pipelines,
         queues=queues,
-        workers=[json.loads(rigs[name]) for name in sorted(rigs)],
+        workers=[json.loads(rigs[key]) for key in sorted(rigs) if key.startswith("worker.")],
+        rigs=[json.loads(rigs[key]) for key in sorted(rigs) if key.startswith("rig.")],
         results=_stream(streams.get(names.results_stream)),
         dead=_stream(streams.get(names.dead_stream)),
     )
 
 
-async def _hops(broker: Broker, pipelines: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Pipeline, stage and stream of each queue, in the order in which work passes them."""
+async def _hops(broker: Broker, pipelines: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    """Pipeline, stage, its kind and the stream of each queue, in the order in which work passes them."""
     names = broker.names
-    hops = [("", SPLIT, names.media_stream)]
+    hops = [("", SPLIT, SPLIT, names.media_stream)]
     for spec in await asyncio.gather(*(load_pipeline(broker, pipelines[name]) for name in sorted(pipelines))):
-        stages = [*(stage.name for stage in spec.stage), COLLECT]
-        hops += [(spec.name, stage, names.work_stream(spec.name, stage)) for stage in stages]
+        stages = [*((stage.name, stage.kind) for stage in spec.stage), (COLLECT, COLLECT)]
+        hops += [(spec.name, stage, kind, names.work_stream(spec.name, stage)) for stage, kind in stages]
     return hops
 
 
-async def _queue(broker: Broker, pipeline: str, stage: str, info: Info) -> QueueStatus:
+async def _queue(broker: Broker, pipeline: str, stage: str, kind: str, info: Info) -> QueueStatus:
     consumers = await listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers")
     if stage == SPLIT:  # a consumer for each pipeline, no lanes
         lanes = {Lane.INTERACTIVE: _lane(consumers)}
     else:
         lanes = {lane: _lane([each for each in consumers if each["name"] == lane.value]) for lane in Lane}
-    return QueueStatus(pipeline, stage, _stream(info), lanes, sum(each["num_waiting"] for each in consumers))
+    return QueueStatus(pipeline, stage, kind, _stream(info), lanes, sum(each["num_waiting"] for each in consumers))
 
 
 def _lane(consumers: Sequence[Info]) -> LaneStatus:

@@ -26,6 +26,8 @@ class ExitCode(IntEnum):
     STORE = 4
     OUTPUT = 5
     DEVICE_LOST = 6
+    GIVEN_UP = 7
+    CUT_SHORT = 8
     INTERRUPTED = 130
 
 
@@ -84,6 +86,12 @@ class OutputError(RigflowError):
     """A result cannot be written where the user wants it."""
 
     exit_code = ExitCode.OUTPUT
+
+
+class GivenUp(RigflowError):
+    """Every worker died too often to go on."""
+
+    exit_code = ExitCode.GIVEN_UP
 
 
 class DeviceLost(RigflowError):

@@ -33,6 +33,9 @@ class Settings(BaseModel):
 
     nats: str = Field(default="", description="URL of the broker; empty: start one here")
     credentials: str = Field(default="", description="path of an nkey seed or .creds file")
+    inbox: str = Field(
+        default="_INBOX", pattern=r"^[A-Za-z0-9_-]+$", description="first token of the subjects that answers come on"
+    )
     shared: bool = Field(default=False, description="publisher and workers see the same files: images travel as paths")
     prefix: str = Field(default="rigflow", pattern=r"^[a-z0-9]+$", description="first token of all subjects")
     space: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
@@ -49,9 +52,12 @@ class Settings(BaseModel):
     ack_wait_s: float = Field(default=10.0, gt=0.2, description="fail-over time: silence after which work is redone")
     max_deliver: int = Field(default=4, ge=1, description="attempts before an item is a dead letter")
     work_deadline_s: float = Field(default=600.0, gt=0, description="most seconds one item may take in one attempt")
-    lead_s: float = Field(default=0.05, ge=0, description="seconds of work a worker takes in before it is idle")
+    lead_s: float = Field(default=0.03, ge=0, description="seconds of work a worker takes in before it is idle")
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
     credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")
+    stop_grace_s: float = Field(default=20.0, ge=0, description="seconds a worker that is told to stop may finish work")
+    stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
+    metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `paced` takes for a frame")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import time
@@ -74,7 +75,7 @@ class Cluster:
     def start(self, node: Node) -> None:
         """Start a node, for the first time or again."""
         node.folder.mkdir(parents=True, exist_ok=True)
-        routes = ",".join(f"nats://127.0.0.1:{other.route_port}" for other in self.nodes)
+        routes = ", ".join(f"nats://127.0.0.1:{other.route_port}" for other in self.nodes)
         flags = {
             "-c": CONFIG,
             "--name": node.name,
@@ -82,12 +83,16 @@ class Cluster:
             "--port": node.port,
             "--http_port": node.http_port,
             "--cluster": f"nats://127.0.0.1:{node.route_port}",
-            "--routes": routes,
             "--store_dir": node.folder / "store",
             "--log": node.folder / "log",
         }
         command = [nats_server_binary(), *(str(word) for flag in flags.items() for word in flag)]
-        node.process = subprocess.Popen(tied_to_us(command), stdin=subprocess.DEVNULL, start_new_session=True)
+        node.process = subprocess.Popen(
+            tied_to_us(command),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | {"NATS_ROUTES": f"[{routes}]"},
+        )
 
     def kill(self, node: Node) -> None:
         """Kill -9 a node."""

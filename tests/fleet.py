@@ -40,7 +40,7 @@ class Silent:
 
 
 class Fleet:
-    """A broker and a worker process for each entry of `stages`; ends all it started.
+    """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
     `paces` are milliseconds that the model `paced` takes for a frame, worker by worker.
     """
@@ -55,8 +55,10 @@ class Fleet:
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self.server.start()
-        self.settings = Settings.model_validate({**self._given, "nats": self.server.url})
+        if "nats" not in self._given:
+            self.server.start()
+            self._given["nats"] = self.server.url
+        self.settings = Settings.model_validate(self._given)
         for number in range(len(self._stages)):
             self.workers.append(self._spawn(number))
         return self
@@ -87,7 +89,7 @@ class Fleet:
         self.workers[number].wait()
         self.workers[number] = self._spawn(number)
 
-    def add(self, stages: tuple[str, ...]) -> None:
+    def add(self, stages: tuple[str, ...] = ALL_STAGES) -> None:
         """Start one more worker."""
         self._stages = (*self._stages, stages)
         self.workers.append(self._spawn(len(self.workers)))

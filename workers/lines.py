@@ -5,10 +5,12 @@ from pathlib import Path
 
 from engines.inference.session import Session
 from pipelines.broker import Broker
-from pipelines.registry import load_model, load_pipeline
+from pipelines.registry import load_model, load_pipeline, pipeline_names
+from schemas.errors import RigflowError
 from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
+from workers.telemetry import Event, tell
 
 
 class Lines:
@@ -22,6 +24,39 @@ class Lines:
         self._lines: dict[str, Line] = {}
         self._sessions: dict[str, Session] = {}
         self._loading = asyncio.Lock()
+        self._cold = {"": "the broker has not told yet which pipelines there are"}
+
+    @property
+    def starting(self) -> bool:
+        """Whether engines are still to be loaded for the first time."""
+        return "" in self._cold
+
+    @property
+    def cold(self) -> str:
+        """What is missing before every engine of the fleet's pipelines has answered its warm-up; empty: nothing."""
+        return "; ".join(self._cold.values())
+
+    async def warm_up(self) -> None:
+        """Load what jobs will need before they come, now and whenever a pipeline is published."""
+        for name, revision in (await pipeline_names(self._broker)).items():
+            await self._warm(name, revision)
+        del self._cold[""]
+        async for key, told in self._broker.watch(self._broker.names.pipelines, "name.*"):
+            await self._warm(key.removeprefix("name."), told.decode())
+
+    async def _warm(self, name: str, revision: str) -> None:
+        """Load one line; an engine that does not work is told, and its pipeline's jobs fail with the same words."""
+        if revision in self._lines:
+            self._cold.pop(name, None)
+            return
+        self._cold[name] = f"{name}: its engines are being loaded"
+        try:
+            await self.get(revision)
+        except RigflowError as error:
+            self._cold[name] = f"{name}: {error}"
+            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": str(error)}))
+        else:
+            del self._cold[name]
 
     async def get(self, revision: str) -> Line:
         """The line of a revision. Raises PipelineError, ModelError or BrokerError."""
@@ -44,13 +79,24 @@ class Lines:
     async def _session(self, sha256: str) -> Session:
         if sha256 not in self._sessions:
             card, model = await load_model(self._broker, sha256, self._cache)
-            self._sessions[sha256] = await asyncio.to_thread(_open, model, card, self._settings)
+            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings)
         return self._sessions[sha256]
 
     def close(self) -> None:
         """Close all sessions."""
         for session in self._sessions.values():
             session.close()
+
+
+def _warmed(model: bytes, card: ModelSpec, settings: Settings) -> Session:
+    """A session that has answered: one that cannot is not served. Raises ModelError, DeviceLost."""
+    session = _open(model, card, settings)
+    try:
+        session.warm_up()
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 def _open(model: bytes, card: ModelSpec, settings: Settings) -> Session:

@@ -1,6 +1,7 @@
 """`rigflow run` without its screen: a broker and workers on this machine, or a fleet elsewhere; publish, collect."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from pipelines.jobs import JobRecord
 from pipelines.publish import Publisher, job_id
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
 from pipelines.server import EmbeddedServer, embedded
-from pipelines.topology import ensure_topology
+from pipelines.topology import apply_topology, ensure_topology
 from schemas.errors import ModelError, OutputError, PipelineError, RigflowError
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
@@ -80,7 +81,7 @@ async def local_fleet(
         await asyncio.to_thread(server.start)
         settings = settings.model_copy(update={"nats": server.url, "shared": True})
     options = [WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}") for n in range(workers)]
-    supervisor = Supervisor(options, screen.event)
+    supervisor = Supervisor(options, lambda event: screen.event(str(event)) if event.level > logging.INFO else None)
     try:
         await supervisor.start()
         async with asyncio.TaskGroup() as group:
@@ -150,10 +151,15 @@ async def register(broker: Broker, settings: Settings, spec: PipelineSpec, model
     return await publish_pipeline(broker, spec, models)
 
 
-async def register_builtin(settings: Settings) -> list[str]:
-    """Make the pipelines that come with rigflow known to the fleet at `settings.nats`; their names."""
+async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
+    """Make the pipelines that come with rigflow known to the fleet at `settings.nats`; their names.
+
+    Where the broker is `ours`, our settings are what its streams should be.
+    """
     broker = await Broker.connect(settings, name="rigflow-up")
     try:
+        if ours:
+            await apply_topology(broker, settings, [builtin_pipeline(name) for name in builtin_pipelines()])
         for name in builtin_pipelines():
             spec = builtin_pipeline(name)
             await register(broker, settings, spec, find_models(spec, None))

@@ -7,20 +7,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipelines.status import StreamStatus
+from pipelines.status import Depths
 from workers.telemetry import BUCKETS_S, StageCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STAGE = ("pipeline", "stage")
 WORKER = ("worker",)
-
-
-@dataclass(frozen=True, slots=True)
-class Depths:
-    """What waits at the broker: the queue in front of each (pipeline, stage), and dead letters."""
-
-    queues: Mapping[tuple[str, str], StreamStatus]
-    dead: int
 
 
 @dataclass(slots=True)
@@ -55,9 +47,7 @@ def families(now: Snapshot) -> Iterator[Metric]:
     )
     yield count("rigflow_failures", "Pieces of work that failed for good.", lambda counts: counts.failures)
     yield _gauge("rigflow_worker_in_hand", "Messages that a worker holds.", WORKER, _alone(now.in_hand))
-    yield _gauge(
-        "rigflow_worker_resident_memory_bytes", "Resident memory of a worker.", WORKER, _alone(now.memory)
-    )
+    yield _gauge("rigflow_worker_resident_memory_bytes", "Resident memory of a worker.", WORKER, _alone(now.memory))
     yield _counter("rigflow_worker_deaths", "Worker processes that ended untold.", WORKER, _alone(now.deaths))
     queues = {} if now.depths is None else now.depths.queues
     yield _gauge(

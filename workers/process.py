@@ -5,15 +5,13 @@ imported, for a fleet's start-up is its loss on short jobs.
 """
 
 import asyncio
-import contextlib
 import ctypes
-import json
+import logging
 import os
-import resource
 import signal
 import socket
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,24 +25,32 @@ from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectStage
 from workers.lines import Lines
+from workers.reporter import Reporter
 from workers.runner import Runner
 from workers.split import SplitStage
+from workers.telemetry import Event, set_up_logging, tell
 from workers.undeliverable import Undeliverable
 
 ALL_STAGES = ("split", "decode", "preprocess", "infer", "encode", "collect")
-GRACE_S = 20.0  # to finish what is in hand after the first SIGTERM
-STATUS_EVERY_S = 2.0
 CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at once
 
 
 class WorkerOptions(BaseModel):
-    """What a worker process is told at its start."""
+    """What a worker process is told at its start.
+
+    `rig` and `device` are for its status. `parent` is the process it must not outlive, `beats` the file descriptor of
+    the socket on which that one listens, `scratch` its folder for temporary files.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     settings: Settings
     stages: tuple[str, ...] = ALL_STAGES
     name: str = ""
+    rig: str = ""
+    device: str = "cpu"
+    scratch: str = ""
     parent: int = 0
+    beats: int = -1
 
 
 class Worker:
@@ -54,7 +60,6 @@ class Worker:
         self._options = options
         self._settings = options.settings
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
-        self._state = "starting"
         self._stopping: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
 
@@ -65,11 +70,14 @@ class Worker:
     async def run(self) -> ExitCode:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
         broker = await Broker.connect(self._settings, name=self.name)
-        lines = Lines(broker, self.hosts, _cache_folder(self._settings))
+        lines = Lines(broker, self.hosts, cache_folder(self._settings))
         runner = Runner(broker, self._settings, lines.get, self.name)
-        self._stop_on_signals(runner)
-        helpers = [asyncio.create_task(self._learn(broker, runner)), asyncio.create_task(self._report(broker, runner))]
-        helpers.append(asyncio.create_task(runner.follow_cancelled()))
+        reporter = Reporter(self._options, self.name, broker, runner, lines)
+        self._stop_on_signals(runner, reporter)
+        beside = [self._learn(broker, runner), lines.warm_up(), runner.follow_cancelled(), reporter.to_fleet()]
+        if self._options.beats >= 0:
+            beside.append(reporter.to_supervisor())
+        helpers = [asyncio.create_task(each) for each in beside]
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -104,26 +112,7 @@ class Worker:
             if undeliverable is not None:
                 await undeliverable.close()
 
-    async def _report(self, broker: Broker, runner: Runner) -> None:
-        """Put this worker's status into KV; it fades there when the worker is gone."""
-        while True:
-            status = {
-                "worker": self.name,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "stages": list(self._options.stages),
-                "state": self._state,
-                "at_s": time.time(),
-                "rss_bytes": _rss_bytes(),
-                "in_hand": len(runner.hand.leases),
-                **runner.counts,
-            }
-            with contextlib.suppress(RigflowError):
-                await broker.put(broker.names.rigs, self.name, json.dumps(status).encode())
-            self._state = "working" if runner.hand.leases else "idle"
-            await asyncio.sleep(STATUS_EVERY_S)
-
-    def _stop_on_signals(self, runner: Runner) -> None:
+    def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
         """First signal: finish what is in hand. Second: hand it back at once."""
 
         async def stop(grace_s: float) -> None:
@@ -131,19 +120,16 @@ class Worker:
             self._stopped.set()
 
         def on_signal() -> None:
-            self._state = "draining"
-            self._stopping.append(asyncio.create_task(stop(0.0 if self._stopping else GRACE_S)))
+            reporter.draining = True
+            grace_s = 0.0 if self._stopping else self._settings.stop_grace_s
+            self._stopping.append(asyncio.create_task(stop(grace_s)))
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
 
-def _rss_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
-
-
-def _cache_folder(settings: Settings) -> Path:
+def cache_folder(settings: Settings) -> Path:
+    """Where models, engines and rigs keep their files on this machine."""
     if settings.cache:
         return Path(settings.cache)
     return Path.home() / ".cache" / "rigflow"
@@ -152,7 +138,7 @@ def _cache_folder(settings: Settings) -> Path:
 def _die_with(parent: int) -> None:
     """Have the kernel end this process when its parent dies, even by kill -9 (Linux)."""
     if parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; nothing milder ends a worker that is stuck
         if os.getppid() != parent:  # it died before we asked
             os._exit(ExitCode.OK)
 
@@ -164,7 +150,10 @@ def work(options: WorkerOptions) -> NoReturn:
     try:
         code = uvloop.run(Worker(options).run())
     except RigflowError as error:
-        print(f"rigflow worker: {error}", file=sys.stderr)
+        if options.rig:
+            tell(Event("ended", str(error), logging.ERROR))
+        else:
+            print(f"rigflow worker: {error}", file=sys.stderr)
         code = error.exit_code
     sys.stdout.flush()
     os._exit(code)  # a computing thread stuck in native code must not keep the process
@@ -174,6 +163,10 @@ def main() -> None:
     """Entry point of a worker process."""
     options = WorkerOptions.model_validate_json(sys.argv[1])
     _die_with(options.parent)
+    if options.scratch:
+        tempfile.tempdir = options.scratch
+    if options.rig:
+        set_up_logging(rig=options.rig, worker=options.name)
     work(options)
 
 

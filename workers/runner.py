@@ -29,7 +29,7 @@ from workers.handoff import Handoff
 from workers.intake import BULK_TURN, Hand, Intake
 from workers.lease import Hop, Lease
 from workers.stages import Line
-from workers.telemetry import Meter
+from workers.telemetry import Event, Fact, Meter, tell
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -360,6 +360,8 @@ class Runner:
         )
         source = lease.delivery
         await bury(self._broker, failure, await source.load(), source.subject, source.stream_seq, source.headers)
+        facts: dict[str, Fact] = {"job": failure.key.job.id, "segment": failure.key.segment, "stage": stage}
+        tell(Event("failed", failure.error, facts=facts))
 
     async def _reject_unread(self, lease: Lease, error: Exception) -> None:
         """A message that cannot become a task: its pipeline or model is not to be had, or it is no message of ours."""

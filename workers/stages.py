@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from engines.media.images import decode_images
-from engines.outputs.format import load_format
-
 from engines.inference.batch import infer_parts
 from engines.inference.session import Session
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
+from engines.media.images import decode_images
+from engines.outputs.format import load_format
 from engines.part import Part, pack_arrays
 from engines.transforms import Preprocess, preprocess_part
 from schemas.errors import RigflowError

@@ -1,117 +1,277 @@
-"""A rig's processes: starts its workers, restarts what dies with growing pauses, gives up on what dies too often."""
+"""A rig's processes: starts its workers, restarts what dies with growing pauses, gives up on what dies too often.
+
+Each worker beats on a socket of its own. One whose work has not moved for `work_deadline_s` is stuck, one that does
+not beat is stopped or starved; both are killed, for what they hold is done by others by then.
+"""
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from schemas.errors import RigflowError
+from schemas.errors import ExitCode, GivenUp
 from workers.process import WorkerOptions
+from workers.telemetry import Beat, Event, Fact, StageCounts
 
 DEATHS, DEATHS_WITHIN_S = 5, 60.0  # so many in so long, and the worker is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 HURRY_S = 3.0  # to hand work back
+GUARD_S = 0.25
+LEAST_SILENCE_S = 2.0  # a busy machine may keep a process waiting for so long
+BEAT_BYTES = 1 << 17
 
-OnEvent = Callable[[str], None]
-
-
-class WorkersGivenUp(RigflowError):
-    """Every worker died too often to go on."""
+OnEvent = Callable[[Event], None]
+Stages = Mapping[tuple[str, str], StageCounts]
 
 
 @dataclass(slots=True)
-class _Slot:
-    """One worker's place: the process in it changes, the place stays."""
+class Slot:
+    """One worker's place: the process in it changes, the place stays.
+
+    `silent_s` counts the supervisor's own time, so that a machine that slept does not kill its workers. `retired` is
+    what the processes that ended here have counted.
+    """
 
     options: WorkerOptions
     process: asyncio.subprocess.Process | None = None
+    channel: socket.socket | None = None
+    beat: Beat | None = None
+    silent_s: float = 0.0
+    doomed: bool = False
     deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS))
+    died: int = 0
+    failed_starts: int = 0
+    last_exit: str = ""
     given_up: bool = False
+    retired: dict[tuple[str, str], StageCounts] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process."""
+        return self.process is not None and self.process.returncode is None
+
+    @property
+    def state(self) -> str:
+        """What `status` shows: the worker's own word, or what became of it."""
+        if self.given_up:
+            return "given up"
+        if not self.running:
+            return "down"
+        return self.beat.state if self.beat else "starting"
+
+    @property
+    def unready(self) -> str:
+        """Why this worker is not ready; empty when it is."""
+        if self.given_up or not self.running:
+            return f"{self.state}, last exit: {self.last_exit}"
+        return self.beat.why if self.beat else "starting"
+
+    def retire(self) -> None:
+        """Keep what the process that ended has counted."""
+        if self.beat is not None:
+            _add(self.retired, self.beat.stages)
+        self.beat = None
 
 
 class Supervisor:
     """Keeps worker processes alive: `start`, then `watch` until cancelled, then `stop`."""
 
-    def __init__(self, workers: list[WorkerOptions], on_event: OnEvent = lambda _: None) -> None:
-        self._slots = [_Slot(options) for options in workers]
+    def __init__(self, workers: Sequence[WorkerOptions], on_event: OnEvent = lambda _: None) -> None:
+        self.slots = [Slot(options) for options in workers]
         self._on_event = on_event
         self._stopping = False
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers that run."""
-        return [slot.process.pid for slot in self._slots if slot.process and slot.process.returncode is None]
+        return [slot.process.pid for slot in self.slots if slot.process and slot.running]
+
+    def counts(self) -> dict[tuple[str, str], StageCounts]:
+        """What all workers have done by (pipeline, stage), those included that are no more."""
+        total: dict[tuple[str, str], StageCounts] = {}
+        for slot in self.slots:
+            _add(total, slot.retired)
+            _add(total, slot.beat.stages if slot.beat else {})
+        return total
 
     async def start(self) -> None:
         """Start all workers."""
-        for slot in self._slots:
+        for slot in self.slots:
             await self._spawn(slot)
 
     async def watch(self) -> None:
-        """Restart what dies. Raises WorkersGivenUp when no worker is left to restart."""
-        await asyncio.gather(*(self._watch(slot) for slot in self._slots))
-        if self._slots and not self._stopping:
-            raise WorkersGivenUp(
+        """Restart what dies, kill what is stuck. Raises GivenUp when no worker is left to restart."""
+        guard = asyncio.create_task(self._guard())
+        try:
+            await asyncio.gather(*(self._watch(slot) for slot in self.slots))
+        finally:
+            guard.cancel()
+        if self.slots and not self._stopping:
+            raise GivenUp(
                 f"every worker died {DEATHS} times within {DEATHS_WITHIN_S:.0f} s", "its messages above say why"
             )
 
-    async def stop(self, grace_s: float) -> None:
-        """Let workers finish within `grace_s`, then end them; nothing in their hands is lost.
+    async def stop(self, grace_s: float, hard_s: float = HURRY_S) -> bool:
+        """Let workers finish within `grace_s`, have them hand back the rest within `hard_s`, then kill them.
 
-        Cancelled, they hand back at once what they hold.
+        Cancelled, they hand back at once. Nothing in their hands is lost in any case; false when one was killed.
         """
         self._stopping = True
-        running = [slot.process for slot in self._slots if slot.process and slot.process.returncode is None]
+        told = [slot for slot in self.slots if slot.running]
         try:
-            await _terminate(running, grace_s)
+            await _terminate(told, grace_s)
+            for slot in told:
+                if slot.running:
+                    self._tell(slot, "unfinished", f"has not finished within {grace_s:.0f} s, {_holds(slot.beat)}")
+            await _terminate(told, hard_s)
         except asyncio.CancelledError:
-            await _terminate(running, HURRY_S)
+            await _terminate(told, hard_s)
             raise
         finally:
-            for process in running:
-                if process.returncode is None:
-                    process.kill()
-            await asyncio.gather(*(process.wait() for process in running))
+            late = [slot for slot in told if slot.running]
+            for slot in late:
+                self._tell(slot, "killed", f"does not end and is killed, {_holds(slot.beat)}; others redo its work")
+                _kill(slot)
+            await asyncio.gather(*(slot.process.wait() for slot in told if slot.process))
+            for slot in told:
+                self._hang_up(slot)
+        return not late
 
-    async def _spawn(self, slot: _Slot) -> None:
-        options = slot.options.model_copy(update={"parent": os.getpid()})
-        slot.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "workers.process", options.model_dump_json(), start_new_session=True
-        )
+    async def _spawn(self, slot: Slot) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with theirs:
+            options = slot.options.model_copy(update={"parent": os.getpid(), "beats": theirs.fileno()})
+            ours.setblocking(False)
+            slot.channel, slot.silent_s, slot.doomed = ours, 0.0, False
+            asyncio.get_running_loop().add_reader(ours, self._hear, slot)
+            slot.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "workers.process", options.model_dump_json()),
+                start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+            )
+        facts: dict[str, Fact] = {"pid": slot.process.pid, "device": options.device, "stages": ",".join(options.stages)}
+        self._tell(slot, "started", f"runs {', '.join(options.stages)}", facts, logging.INFO)
 
-    async def _watch(self, slot: _Slot) -> None:
+    def _hear(self, slot: Slot) -> None:
+        """Take in a worker's beats."""
+        assert slot.channel is not None
+        before = slot.beat
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while body := slot.channel.recv(BEAT_BYTES):
+                slot.beat, slot.silent_s, slot.failed_starts = Beat.decode(body), 0.0, 0
+        if slot.beat and slot.beat.ready and not (before and before.ready):
+            self._tell(slot, "ready", "is ready: its engines answered their warm-up", level=logging.INFO)
+
+    def _hang_up(self, slot: Slot) -> None:
+        if slot.channel is not None:
+            self._hear(slot)
+            asyncio.get_running_loop().remove_reader(slot.channel)
+            slot.channel.close()
+            slot.channel = None
+        slot.retire()
+
+    async def _guard(self) -> None:
+        """Kill what is stuck."""
+        while not self._stopping:
+            await asyncio.sleep(GUARD_S)
+            for slot in self.slots:
+                slot.silent_s += GUARD_S
+                if not slot.running or slot.doomed:
+                    continue
+                settings = slot.options.settings
+                patience_s = max(LEAST_SILENCE_S, 0.7 * settings.ack_wait_s) if slot.beat else settings.work_deadline_s
+                if slot.silent_s > patience_s:  # its leases end now, and what the broker still gives it would wait
+                    self._tell(slot, "silent", f"has not answered for {slot.silent_s:.1f} s and is killed")
+                    _kill(slot)
+                elif slot.beat and slot.beat.still_s > settings.work_deadline_s:
+                    still = f"work has not moved for {slot.beat.still_s:.1f} s"
+                    self._tell(slot, "stuck", f"is killed, its {still}: it {_holds(slot.beat)}")
+                    _kill(slot)
+
+    async def _watch(self, slot: Slot) -> None:
         while not self._stopping:
             assert slot.process is not None
             code = await slot.process.wait()
             if self._stopping:
                 return
-            now = time.monotonic()
-            slot.deaths.append(now)
-            if len(slot.deaths) == DEATHS and now - slot.deaths[0] < DEATHS_WITHIN_S:
-                slot.given_up = True
-                self._on_event(f"worker {slot.options.name} died {DEATHS} times, given up (last exit: {_exit(code)})")
+            self._hang_up(slot)
+            slot.last_exit = _exit(code)
+            pause_s = self._waits(slot) if code == ExitCode.BROKER else self._mourn(slot)
+            if slot.given_up:
                 return
-            recent = sum(now - death < DEATHS_WITHIN_S for death in slot.deaths)
-            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (recent - 1))
-            self._on_event(f"worker {slot.options.name} ended ({_exit(code)}), starting it again in {pause_s:.1f} s")
             await asyncio.sleep(pause_s)
-            await self._spawn(slot)
+            if not self._stopping:
+                await self._spawn(slot)
+
+    def _waits(self, slot: Slot) -> float:
+        """A worker found no broker, which says nothing about its device: seconds until it is tried again."""
+        pause_s = _pause_s(slot.failed_starts)
+        slot.failed_starts += 1
+        self._tell(slot, "waits", f"found no broker, starting it again in {pause_s:.1f} s", {"pause_s": pause_s})
+        return pause_s
+
+    def _mourn(self, slot: Slot) -> float:
+        """A worker died: seconds until it is started again, unless it is given up."""
+        now = time.monotonic()
+        slot.died += 1
+        slot.deaths.append(now)
+        facts: dict[str, Fact] = {"exit": slot.last_exit, "deaths": slot.died}
+        if len(slot.deaths) == DEATHS and now - slot.deaths[0] < DEATHS_WITHIN_S:
+            slot.given_up = True
+            what = f"died {DEATHS} times, given up (last exit: {slot.last_exit})"
+            self._tell(slot, "given-up", what, facts, logging.ERROR)
+            return 0.0
+        pause_s = _pause_s(sum(now - death < DEATHS_WITHIN_S for death in slot.deaths) - 1)
+        what = f"ended ({slot.last_exit}), starting it again in {pause_s:.1f} s"
+        self._tell(slot, "died", what, facts | {"pause_s": pause_s})
+        return pause_s
+
+    def _tell(
+        self, slot: Slot, event: str, what: str, facts: Mapping[str, Fact] | None = None, level: int = logging.WARNING
+    ) -> None:
+        name = slot.options.name
+        self._on_event(Event(event, f"worker {name} {what}", level, {"worker": name, **(facts or {})}))
 
 
-async def _terminate(processes: list[asyncio.subprocess.Process], within_s: float) -> None:
-    """SIGTERM, and up to `within_s` for all to end."""
+async def _terminate(slots: Sequence[Slot], within_s: float) -> None:
+    """SIGTERM to those that run, and up to `within_s` for all to end."""
+    processes = [slot.process for slot in slots if slot.process and slot.running]
     for process in processes:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
             await asyncio.gather(*(process.wait() for process in processes))
 
 
+def _kill(slot: Slot) -> None:
+    assert slot.process is not None
+    slot.doomed = True
+    slot.process.kill()
+
+
+def _pause_s(failures: int) -> float:
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**failures)
+
+
+def _holds(beat: Beat | None) -> str:
+    """What a worker is about, as it last said."""
+    if beat is None:
+        return "it has not said anything yet"
+    items = f"holds {beat.in_hand} {'item' if beat.in_hand == 1 else 'items'}"
+    return f"{items}, computes {beat.step} since {beat.step_s:.1f} s" if beat.step else items
+
+
 def _exit(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _add(total: dict[tuple[str, str], StageCounts], stages: Stages) -> None:
+    for key, counts in stages.items():
+        total.setdefault(key, StageCounts()).add(counts)

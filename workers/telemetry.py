@@ -9,7 +9,7 @@ import sys
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Self
 
@@ -17,6 +17,7 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 
 Fact = str | int | float | bool
 log = logging.getLogger("rigflow")
+log.addHandler(logging.NullHandler())  # quiet until `set_up_logging`: a person at a terminal has a screen
 
 
 @dataclass(slots=True)
@@ -95,7 +96,8 @@ class Beat:
 
     def encode(self) -> bytes:
         """For the supervisor's socket."""
-        body = asdict(self) | {"stages": [[*key, asdict(counts)] for key, counts in self.stages.items()]}
+        body = {each.name: getattr(self, each.name) for each in fields(self)}
+        body["stages"] = [[*key, asdict(counts)] for key, counts in self.stages.items()]
         return json.dumps(body).encode()
 
     @classmethod

@@ -67,7 +67,7 @@ class Taken:
 async def eventually(holds: Callable[[], bool | Awaitable[bool]], within_s: float = 10.0) -> None:
     """Wait until `holds`, which may be async, is true."""
     async with asyncio.timeout(within_s):
-        while not (await held if isinstance(held := holds(), Awaitable) else held):  # noqa: ASYNC110, no event of ours
+        while not (await held if isinstance(held := holds(), Awaitable) else held):
             await asyncio.sleep(0.002)
 
 

@@ -11,7 +11,7 @@ from pipelines.pull import Delivery, Pull
 from pipelines.server import EmbeddedServer
 from schemas.messages import Lane
 from schemas.settings import Settings
-from tests.integration.hops import a_broker, a_pull, eventually, hop, hop_is_empty
+from tests.integration.hops import Taken, a_broker, a_pull, eventually, hop, hop_is_empty
 
 
 async def test_only_what_was_asked_for_arrives(settings: Settings) -> None:
@@ -282,3 +282,39 @@ async def waiting_pulls(broker: Broker, count: int) -> bool:
     """Whether so many requests stand at the bulk lane of the decode hop."""
     info = await broker.api(f"CONSUMER.INFO.{broker.names.work_stream('p', 'decode')}.{Lane.BULK.value}")
     return int(info["num_waiting"]) == count
+
+
+async def test_a_reader_that_is_gone_is_made_anew_and_repeats_nothing(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        stream, subject = broker.names.results_stream, f"{broker.names.prefix}.results.main.p.job"
+        await broker.create_reader(stream, "reader", [subject])
+        taken = Taken()
+        reader = Pull(broker, stream, "reader", taken.take)
+        await reader.open()
+        reader.request(4)
+        for number in range(6):
+            await broker.publish(subject, b"%d" % number, str(number))
+            if number == 2:
+                await taken.until(3)
+                await broker.delete_consumer(stream, "reader")  # as when the node that had it died
+                reader.request(2)
+        await taken.until(6)
+        assert taken.bodies == [b"%d" % number for number in range(6)]
+        await reader.close()
+
+
+async def test_a_server_that_holds_no_request_of_ours_is_noticed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.pull.SILENT_S", 0.3)
+    async with a_broker(settings) as broker, a_pull(broker) as taken:
+        sent = broker.connection.send
+
+        async def lost(*_: object) -> None:
+            monkeypatch.setattr(broker.connection, "send", sent)
+
+        monkeypatch.setattr(broker.connection, "send", lost)  # the request gets nowhere, as at a node that dies
+        taken.pull.request(1)
+        await asyncio.sleep(0.05)
+        await broker.publish(hop(broker), b"work", "id")
+        await taken.until(1, within_s=5.0)

@@ -12,8 +12,10 @@ from workers.cli.near import near
 from workers.cli.pipelines import app as pipelines
 from workers.cli.publish import publish
 from workers.cli.results import results
+from workers.cli.rig import rig
 from workers.cli.run import run
 from workers.cli.status import status
+from workers.cli.topology import app as topology
 from workers.cli.up import up
 from workers.cli.watch import watch
 from workers.cli.worker import worker
@@ -31,10 +33,12 @@ app.command()(results)
 app.add_typer(jobs)
 app.command()(watch)
 app.command()(up)
+app.command()(rig)
 app.command()(worker)
 app.command()(status)
 app.add_typer(dead)
 app.add_typer(pipelines)
+app.add_typer(topology)
 app.command()(near)
 app.command()(doctor)
 

@@ -109,7 +109,7 @@ async def _send(publisher: "Publisher", outcome: "Outcome", console: "Console") 
 def _before(known: "Manifest") -> str:
     """What a person should know of what was done before; nothing for a new job."""
     if known.state.ended:
-        return f"done before; `rigflow results {known.job.id}` gives its results"
+        return f"{known.state.value} before; `rigflow results {known.job.id}` gives its results"
     if known.total is not None:
         return "published before; nothing is sent twice"
     return f"going on after the first {known.segments} segments" if known.segments else ""

@@ -3,60 +3,111 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from schemas.errors import ExitCode
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from workers.cli.words import age, size, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, Group, RenderableType
 
     from pipelines.status import FleetStatus, QueueStatus
     from schemas.settings import Settings
 
 SILENT_S = 6.0  # three reports missed: its process hangs, or its machine is gone
+EVERY_S = 2.0  # workers report no more often
 
 
 @ends_well
 def status(
     nats: FleetUrl = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every 2 s, until Ctrl-C.")] = False,
     as_json: Json = False,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Show a fleet's queues, workers, results and dead letters.
+    """Show a fleet's queues and workers.
 
-    Example: rigflow status --nats nats://rig1:4222
+    And its results, its dead letters, and the stage that holds it up, with the evidence.
+
+    Example: rigflow status --nats nats://rig1:4222 --watch
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    fleet = asyncio.run(_ask(settings))
-    if as_json:
-        from dataclasses import asdict
-
-        print(json.dumps(asdict(fleet), indent=2))
-    else:
-        show(fleet, settings.nats)
+    asyncio.run(_status(settings, watch, as_json))
     return ExitCode.OK
 
 
-async def _ask(settings: "Settings") -> "FleetStatus":
+async def _status(settings: "Settings", watch: bool, as_json: bool) -> None:
     from pipelines.broker import Broker
     from pipelines.status import fleet_status
 
     broker = await Broker.connect(settings, name="rigflow-status")
     try:
-        return await fleet_status(broker)
+        if watch and not as_json:
+            await _watch(broker, settings.nats)
+            return
+        while True:
+            fleet = await fleet_status(broker)
+            if as_json:
+                _print_json(fleet, lines=watch)
+            else:
+                _print(_console(), fleet, settings.nats)
+            if not watch:
+                return
+            await asyncio.sleep(EVERY_S)
     finally:
         await broker.close()
 
 
-def show(fleet: "FleetStatus", url: str) -> None:
-    """Print a fleet's status for people."""
+def _print_json(fleet: "FleetStatus", lines: bool) -> None:
+    """One object; in a line of its own for those who read them as they come."""
+    from dataclasses import asdict
+
+    from pipelines.bottleneck import bottleneck
+
+    told = asdict(fleet) | {"bottleneck": bottleneck(fleet)}
+    print(json.dumps(told, indent=None if lines else 2), flush=True)
+
+
+async def _watch(broker: Any, url: str) -> None:
+    """The same, live; one after the other where there is no terminal."""
+    from rich.console import Group
+    from rich.live import Live
+
+    from pipelines.status import fleet_status
+
+    console = _console()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            fleet = await fleet_status(broker)
+            if console.is_terminal:
+                live.update(Group(render(fleet, url), "", verdict(fleet)), refresh=True)
+            else:
+                console.print(time.strftime("%H:%M:%S"))
+                _print(console, fleet, url)
+                console.print()
+            await asyncio.sleep(EVERY_S)
+
+
+def _print(console: "Console", fleet: "FleetStatus", url: str) -> None:
+    console.print(render(fleet, url), "", sep="\n")
+    console.print(verdict(fleet), soft_wrap=True)  # a program may look for the sentence
+
+
+def _console() -> "Console":
     from rich.console import Console
 
-    console = Console(highlight=False)
+    return Console(highlight=False)
+
+
+def render(fleet: "FleetStatus", url: str) -> "Group":
+    """A fleet's status for people."""
+    from rich.console import Group
+
     known = ", ".join(fleet.pipelines) or "none yet; `rigflow up` and `rigflow publish` bring them"
     pairs = table("", "")
     pairs.show_header = False
@@ -67,21 +118,32 @@ def show(fleet: "FleetStatus", url: str) -> None:
         ("dead letters", f"[red]{fleet.dead.messages}[/], see `rigflow dead list`" if fleet.dead.messages else "none"),
     ):
         pairs.add_row(f"[bold]{name}[/]", value)
-    console.print(pairs, "", _queues(fleet.queues), "", _workers(fleet), sep="\n")
+    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet)]
+    if fleet.rigs:
+        parts += ["", _rigs(fleet.rigs)]
+    return Group(*parts)
+
+
+def verdict(fleet: "FleetStatus") -> str:
+    """The sentence below it all."""
+    from pipelines.bottleneck import bottleneck
+
+    return f"[bold]{bottleneck(fleet)}[/]"
 
 
 def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
     return f"{size(nbytes)} of {size(limit_bytes)}, {messages:,} messages" if messages else "none kept"
 
 
-def _queues(queues: "Sequence[QueueStatus]") -> "Table | str":
-    """A row for each queue that holds something."""
+def _queues(fleet: "FleetStatus") -> "RenderableType":
+    """A row for each queue that holds something, and what the stage behind it does."""
     from schemas.messages import Lane
 
-    busy = [queue for queue in queues if queue.stream.messages]
+    busy = [queue for queue in fleet.queues if queue.stream.messages]
     if not busy:
-        return f"[bold]queue[/]  all {len(queues)} are empty" if queues else "[bold]queue[/]  none yet"
-    rows = table("queue", "interactive", "bulk", "in flight", "again", "size", "oldest", left=1)
+        count = len(fleet.queues)
+        return f"[bold]queue[/]  all {count} are empty" if count else "[bold]queue[/]  none yet"
+    rows = table("queue", "interactive", "bulk", "in flight", "again", "size", "oldest", "frames/s", left=1)
     for queue in busy:
         lanes = queue.lanes.values()
         waiting = [queue.lanes[lane].waiting if lane in queue.lanes else 0 for lane in (Lane.INTERACTIVE, Lane.BULK)]
@@ -93,28 +155,75 @@ def _queues(queues: "Sequence[QueueStatus]") -> "Table | str":
             f"[yellow]{again:,}[/]" if again else "0",
             size(queue.stream.nbytes),
             age(queue.stream.oldest_s),
+            f"{_rate(fleet.workers, queue):,.0f}",
         )
     return rows
 
 
-def _workers(fleet: "FleetStatus") -> "Table | str":
-    """A row for each worker that spoke lately."""
-    if not fleet.workers:
-        return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow worker` or `rigflow up`"
+def _rate(workers: Sequence[Mapping[str, Any]], queue: "QueueStatus") -> float:
+    done = (of for worker in workers for of in worker["done"])
+    of_queue = (queue.pipeline, queue.stage)
+    return sum(float(of["frames_per_s"]) for of in done if (of["pipeline"], of["stage"]) == of_queue)
+
+
+def _workers(fleet: "FleetStatus") -> "RenderableType":
+    """A row for each worker that spoke lately, and for those that their rig has given up or starts anew."""
+    gone = _gone(fleet)
+    if not fleet.workers and not gone:
+        return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
     from rich.markup import escape
 
-    from workers.process import ALL_STAGES
-
-    rows = table("worker", "stages", "state", "in hand", "frames", "results", "failures", "memory", left=3)
+    rows = table("worker", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", left=3)
     for worker in fleet.workers:
-        silent_s = time.time() - worker["at_s"]
-        state = f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else worker["state"]
+        if worker["worker"] in gone:
+            continue
         rows.add_row(
             escape(worker["worker"]),
-            "all" if tuple(worker["stages"]) == ALL_STAGES else escape(" ".join(worker["stages"])),
-            state,
-            *(f"{worker[count]:,}" for count in ("in_hand", "frames", "results")),
+            escape(_stages(worker["stages"])),
+            _state(worker),
+            f"{worker['in_hand']:,}",
+            f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
+            f"{max((of['frames_per_s'] for of in worker['done']), default=0.0):,.0f}",
+            f"{worker['frames']:,}",
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
+        )
+    for name, worker in gone.items():
+        state = f"[red]{worker['state']}[/] ({worker['last_exit']})"
+        rows.add_row(escape(name), escape(_stages(worker["stages"])), state)
+    return rows
+
+
+def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
+    """Workers that their rig says have no process; what they said of themselves is yet to fade."""
+    workers = (worker for rig in fleet.rigs for worker in rig["workers"])
+    return {worker["worker"]: worker for worker in workers if worker["state"] in ("given up", "down")}
+
+
+def _stages(stages: Sequence[str]) -> str:
+    from workers.process import ALL_STAGES
+
+    return "all" if tuple(stages) == ALL_STAGES else " ".join(stages)
+
+
+def _state(told: Mapping[str, Any]) -> str:
+    """What a worker or a rig said its state is, unless it fell silent."""
+    silent_s = time.time() - told["at_s"]
+    return f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else str(told["state"])
+
+
+def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
+    from rich.markup import escape
+
+    rows = table("rig", "host", "state", "metrics", "workers", "ready", "deaths", left=4)
+    for rig in rigs:
+        workers = rig["workers"]
+        ready = sum(not worker["why"] for worker in workers)
+        deaths = sum(worker["deaths"] for worker in workers)
+        rows.add_row(
+            *(escape(rig["rig"]), escape(rig["host"]), _state(rig), escape(rig["metrics"]) or "none"),
+            f"{len(workers)}",
+            f"{ready}" if ready == len(workers) else f"[yellow]{ready}[/]",
+            f"[yellow]{deaths}[/]" if deaths else "0",
         )
     return rows

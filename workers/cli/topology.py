@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
 
-app = typer.Typer(name="topology", help="Look at and change the broker's streams and consumers.", no_args_is_help=True)
+app = typer.Typer(
+    name="topology",
+    help="The broker's streams and consumers, as settings want them.\n\nExample: rigflow topology plan",
+    no_args_is_help=True,
+)
 
 Pipelines = Annotated[
     list[str] | None,
@@ -58,7 +62,7 @@ def apply(
     Limits grow at once; those of a stream that holds work are never lowered, and that is told. Copies are added and
     removed while work goes on. Nothing is deleted. Exit code 1 when something was refused.
 
-    Example: RIGFLOW_DURABILITY=cluster rigflow topology apply --nats nats://rig1:4222,nats://rig2:4222
+    Example: rigflow topology apply --settings fleet.toml --nats nats://rig1:4222,nats://rig2:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     changes = asyncio.run(_changes(settings, pipelines or [], applying=True))

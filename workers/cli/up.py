@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from schemas.settings import Settings
 
-DRAIN_S = 25.0  # workers take 20 s at most to finish what they hold
-
 
 @ends_well
 def up(
@@ -64,8 +62,8 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
     told = _Told()
     console = Console(highlight=False, soft_wrap=True)
     try:
-        async with local_fleet(settings, workers, Progress(Console(stderr=True)), DRAIN_S) as fleet:
-            names = await register_builtin(fleet)
+        async with local_fleet(settings, workers, Progress(Console(stderr=True)), settings.stop_grace_s) as fleet:
+            names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
             await told.first.wait()
             console.print("stopping: workers finish what they hold; once more to have them hand it back")

@@ -1,0 +1,102 @@
+"""Which stage holds a fleet up, in one sentence with its evidence."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.status import FleetStatus, QueueStatus
+from schemas.subjects import COLLECT, SPLIT
+
+Worker = Mapping[str, Any]  # what a worker last said of itself
+FULL = 0.95  # of a stream's limit: publishers wait
+STANDING_S = 1.0  # what is older did not just pass by
+IDLE = 0.05  # of a worker's time: nothing to speak of
+
+
+def bottleneck(fleet: FleetStatus) -> str:
+    """One sentence: the stage that the fleet waits for and how one can tell, or that there is none."""
+    if fleet.results.limit_bytes and fleet.results.nbytes > FULL * fleet.results.limit_bytes:
+        return (
+            f"The bottleneck are the results: {_size(fleet.results.nbytes)} of {_size(fleet.results.limit_bytes)} are "
+            "kept, so encoders wait until results are collected or too old."
+        )
+    standing = [queue for queue in fleet.queues if _waiting(queue) and not queue.hungry]
+    if not standing:
+        return _nothing_stands(fleet)
+    queue = _furthest(standing)
+    workers = hosts(fleet.workers, queue)
+    if not workers:
+        return f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and no worker hosts it."
+    busiest, share = _busiest(workers)
+    if queue.stage in (SPLIT, COLLECT) or share < IDLE:
+        return (
+            f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and its {_count(workers)} "
+            f"{'spends' if len(workers) == 1 else 'spend'} {share:.0%} of the time computing."
+        )
+    rate = sum(of["frames_per_s"] for worker in workers for of in worker["done"] if _key(of) == busiest)
+    where = "in front of it" if busiest == (queue.pipeline, queue.stage) else f"in front of {_name(queue)}"
+    return (
+        f"The bottleneck is {' '.join(busiest)}: it takes {share:.0%} of the time of {_count(workers)} "
+        f"({rate:,.0f} frames/s), while {_backlog(queue)} {where}."
+    )
+
+
+def hosts(workers: Sequence[Worker], queue: QueueStatus) -> list[Worker]:
+    """Those workers that take from a queue."""
+    return [worker for worker in workers if {queue.stage, queue.kind} & set(worker["stages"])]
+
+
+def _nothing_stands(fleet: FleetStatus) -> str:
+    if not any(queue.stream.messages for queue in fleet.queues):
+        return "No bottleneck: all queues are empty."
+    busy = [min(1.0, sum(of["busy"] for of in worker["done"])) for worker in fleet.workers]
+    share = sum(busy) / len(busy) if busy else 0.0
+    are = "is" if len(busy) == 1 else "are"
+    return f"No bottleneck: nothing waits, and {_count(fleet.workers)} {are} {share:.0%} busy."
+
+
+def _furthest(standing: Sequence[QueueStatus]) -> QueueStatus:
+    """Of the pipeline that has waited longest, the queue furthest down that stands: it holds up those before it."""
+    oldest = max(standing, key=lambda queue: queue.stream.oldest_s)
+    alike = [queue for queue in standing if queue.pipeline == oldest.pipeline and queue.stream.oldest_s >= STANDING_S]
+    return alike[-1] if alike else oldest
+
+
+def _busiest(workers: Sequence[Worker]) -> tuple[tuple[str, str], float]:
+    """The (pipeline, stage) that these workers compute most, and its share of their time."""
+    shares: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for worker in workers:
+        for of in worker["done"]:
+            shares[_key(of)] += of["busy"] / len(workers)
+    if not shares:
+        return ("", ""), 0.0
+    busiest = max(shares, key=lambda key: shares[key])
+    return busiest, min(1.0, shares[busiest])
+
+
+def _key(of: Mapping[str, Any]) -> tuple[str, str]:
+    return of["pipeline"], of["stage"]
+
+
+def _waiting(queue: QueueStatus) -> int:
+    return sum(lane.waiting for lane in queue.lanes.values())
+
+
+def _name(queue: QueueStatus) -> str:
+    return f"{queue.pipeline} {queue.stage}".strip()
+
+
+def _backlog(queue: QueueStatus) -> str:
+    waiting = _waiting(queue)
+    return (
+        f"{waiting:,} {'message waits' if waiting == 1 else 'messages wait'} "
+        f"({_size(queue.stream.nbytes)}, the oldest for {queue.stream.oldest_s:.0f} s)"
+    )
+
+
+def _count(workers: Sequence[Worker]) -> str:
+    return f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}"
+
+
+def _size(nbytes: float) -> str:
+    return f"{nbytes / 1e6:,.1f} MB"

@@ -1,0 +1,45 @@
+"""What a rig's file may say: which workers run on a machine, and which stages each hosts."""
+
+import re
+import tomllib
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, ValidationError
+
+from schemas.errors import UsageError
+from schemas.pipeline import TOKEN, Name, Spec
+
+Stage: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
+SEE = "see docs/cli.md, rigflow rig"
+
+
+class WorkerGroup(Spec):
+    """`count` equal workers: what each computes on, and the kinds or names of its stages; none given means all."""
+
+    device: Literal["cpu"] = "cpu"
+    count: int = Field(default=1, ge=1, le=256)
+    stages: tuple[Stage, ...] = ()
+
+
+class RigSpec(Spec):
+    """A rig's workers; `name` is what `status` calls it, empty: the machine's own name."""
+
+    name: Name | Literal[""] = ""
+    worker: tuple[WorkerGroup, ...] = Field(min_length=1)
+
+
+def parse_rig(text: str, source: str) -> RigSpec:
+    """A rig from the text of its file; `source` names it in errors. Raises UsageError, by field."""
+    try:
+        return RigSpec.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source}: not TOML, {error}", SEE) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{source}, {field}: {first['msg']}", SEE) from error
+
+
+def rig_name(host: str) -> str:
+    """A machine's name as a rig's: what cannot be in a subject becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", host).strip("-_")[:64] or "rig"

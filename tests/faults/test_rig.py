@@ -1,0 +1,298 @@
+"""A rig under faults: engines that never answer, processes that are stopped or die, and a supervisor that is killed."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.fleet import answers_of, paced
+from pipelines.broker import Broker
+from pipelines.publish import Publisher, job_id
+from pipelines.status import FleetStatus, fleet_status
+from schemas.errors import ExitCode
+from schemas.messages import Lane
+from schemas.settings import Settings
+from tests.cli import Running, rigflow
+from tests.clips import Clip, make_clip
+from tests.fleet import ONE_WORKER, Fleet, Silent
+from workers.local import Outcome, find_models, register
+from workers.process import ALL_STAGES, WorkerOptions
+
+FOR_EVER_MS = 1e9
+FRAMES, GOP = 128, 8  # a segment for each group of pictures
+SPEC = paced().model_copy(update={"segment_s": 0.1})
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return make_clip(tmp_path, Clip(frames=FRAMES, gop=GOP, b_frames=0, size=(32, 32)))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """A broker, and nobody who works."""
+    with Fleet((), tmp_path / "cache", ack_wait_s=3.0) as fleet:
+        yield fleet
+
+
+class Rig(Running):
+    """`rigflow rig` with two workers."""
+
+    def __init__(self, fleet: Fleet, folder: Path, name: str = "r", **settings: float) -> None:
+        given = {"cache": str(folder / "cache"), "ack_wait_s": 3.0, "pace_ms": 20.0, **settings}
+        file, config = folder / "settings.toml", folder / "rig.toml"
+        file.write_text("".join(f"{key} = {value!r}\n" for key, value in given.items()))
+        config.write_text("[[worker]]\ncount = 2\n")
+        where = ("--nats", fleet.settings.nats, "--settings", str(file), "--metrics", "127.0.0.1:0")
+        super().__init__("rig", "--name", name, "--config", str(config), *where)
+        self.name = name
+
+    @property
+    def pids(self) -> list[int]:
+        """Processes of its workers now, in their order."""
+        started = re.findall(r"event=started worker=\S+cpu(\d) pid=(\d+)", self.said)
+        return [int(pid) for _, pid in sorted(dict(started).items())]
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of one of its pages."""
+        found = re.search(r"metrics=(http://\S+)", self.until("event=serving"))
+        assert found is not None
+        try:
+            with urllib.request.urlopen(found.group(1) + path, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.get("/metrics")[1], re.MULTILINE)
+        assert values, f"no metric {name}"
+        return sum(map(float, values))
+
+    def until_ready(self) -> None:
+        eventually(lambda: self.get("/readyz")[0] == 200)
+
+
+def eventually(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.05)
+
+
+def status_of(settings: Settings) -> FleetStatus:
+    async def ask() -> FleetStatus:
+        broker = await Broker.connect(settings)
+        try:
+            return await fleet_status(broker)
+        finally:
+            await broker.close()
+
+    return asyncio.run(ask())
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def with_fault(fleet: Fleet, clip: Path, out: Path, fault: Callable[[], None]) -> tuple[Outcome, float]:
+    """Run a job with a fault as soon as its first part is there; the outcome, and seconds from the fault to its end."""
+    screen = Silent()
+    running = asyncio.create_task(fleet.run_async(SPEC, [clip], out, screen))
+    while not screen.parts and not running.done():
+        await asyncio.sleep(0.005)
+    await asyncio.to_thread(fault)
+    since = time.monotonic()
+    (outcome,) = await running
+    return outcome, time.monotonic() - since
+
+
+def assert_whole(outcome: Outcome, clip: Path) -> None:
+    assert outcome.done is not None, outcome.error
+    assert not outcome.done.failures
+    with np.load(outcome.target.parent / outcome.done.files[0]) as found:
+        np.testing.assert_array_equal(found["crc32"], answers_of(clip, SPEC))
+
+
+def test_work_of_a_stuck_engine_is_done_by_others_within_its_lease(clip: Path, tmp_path: Path) -> None:
+    with Fleet(ONE_WORKER * 2, tmp_path / "cache", (FOR_EVER_MS, 5.0), ack_wait_s=3.0) as fleet:
+        asyncio.run(publish(fleet, None))
+        eventually(lambda: [worker["ready"] for worker in status_of(fleet.settings).workers] == [True, True])
+        began = time.monotonic()
+        (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
+        took_s = time.monotonic() - began
+    assert_whole(outcome, clip)
+    assert took_s < fleet.settings.ack_wait_s + 2
+    print(f"a stuck engine: the whole job took {took_s:.2f} s with leases of {fleet.settings.ack_wait_s:.0f} s")
+
+
+def test_a_slow_engine_goes_on_with_its_work(tmp_path: Path) -> None:
+    """Its steps are long enough to be taken for stuck, and short enough to keep the lease."""
+    clip = make_clip(tmp_path, Clip(frames=3 * GOP, gop=GOP, b_frames=0, size=(32, 32)))
+    with Fleet(ONE_WORKER, tmp_path / "cache", (2400.0 / GOP,), ack_wait_s=3.0, max_deliver=1) as fleet:
+        (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
+    assert_whole(outcome, clip)
+
+
+def test_a_stuck_worker_is_killed_after_its_deadline_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+    with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, work_deadline_s=2.0) as rig:
+        rig.until_ready()
+        asyncio.run(publish(fleet, clip))
+        said = rig.until("event=stuck")
+        rig.until('exit="signal SIGKILL"')
+    assert re.search(r"event=stuck .*computes paced infer since \d", said)
+
+
+async def publish(fleet: Fleet, clip: Path | None) -> None:
+    """Make the pipeline known, and leave a job with the fleet."""
+    broker = await Broker.connect(fleet.settings)
+    try:
+        spec = await register(broker, fleet.settings, SPEC, find_models(SPEC, None))
+        if clip is not None:
+            publisher = Publisher(broker, spec, "main", Lane.BULK)
+            await publisher.publish_video(publisher.ref(job_id(spec, [clip])), clip, clip.name)
+    finally:
+        await broker.close()
+
+
+def test_work_of_a_stopped_worker_is_done_by_others_within_its_lease(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+    with Rig(fleet, tmp_path) as rig:
+        rig.until_ready()
+        fault = lambda: os.kill(rig.pids[0], signal.SIGSTOP)  # noqa: E731
+        outcome, took_s = asyncio.run(with_fault(fleet, clip, tmp_path / "out", fault))
+        rig.until("event=silent")
+        rig.until_ready()
+        eventually(lambda: rig.metric("rigflow_redeliveries_total") > 0)  # the worker held something
+        assert rig.metric("rigflow_worker_deaths_total") == 1
+    assert_whole(outcome, clip)
+    assert took_s < fleet.settings.ack_wait_s + 2
+    print(f"SIGSTOP: the job was whole {took_s:.2f} s later with leases of {fleet.settings.ack_wait_s:.0f} s")
+
+
+def test_a_worker_that_dies_too_often_is_given_up_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+    with Rig(fleet, tmp_path) as rig:
+        rig.until_ready()
+        for death in range(5):
+            eventually(lambda: alive(rig.pids[0]))
+            os.kill(rig.pids[0], signal.SIGKILL)
+            rig.until(f"deaths={death + 1}")
+        rig.until("worker r-cpu0 died 5 times, given up (last exit: signal SIGKILL)")
+        (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
+        assert_whole(outcome, clip)
+        code, why = rig.get("/readyz")
+        assert (code, why) == (503, "r-cpu0: given up, last exit: signal SIGKILL\n")
+        eventually(lambda: rig_status(fleet)["workers"][0]["state"] == "given up")
+        shown = rigflow("status", "--nats", fleet.settings.nats).stdout
+        assert re.search(r"r-cpu0 .*given up", shown)
+        for death in range(5):
+            eventually(lambda: alive(rig.pids[1]))
+            os.kill(rig.pids[1], signal.SIGKILL)
+            rig.until(f'worker=r-cpu1 exit="signal SIGKILL" deaths={death + 1}')
+        assert rig.process.wait(10) == ExitCode.GIVEN_UP
+
+
+def rig_status(fleet: Fleet) -> Any:
+    (told,) = status_of(fleet.settings).rigs
+    return told
+
+
+def test_told_to_stop_it_finishes_what_it_holds(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+    """And another rig goes on with the rest at once: nothing waits for a lease to end."""
+    with Rig(fleet, tmp_path, "first") as first, Rig(fleet, tmp_path, "second") as second:
+        first.until_ready()
+        second.until_ready()
+        ended: list[int] = []
+        fault = lambda: ended.append(first.end(signal.SIGTERM))  # noqa: E731
+        outcome, _ = asyncio.run(with_fault(fleet, clip, tmp_path / "out", fault))
+        assert second.metric("rigflow_redeliveries_total") == 0
+    assert ended == [ExitCode.OK]
+    assert_whole(outcome, clip)
+
+
+def test_what_cannot_finish_is_handed_back_and_what_does_not_answer_is_killed(
+    fleet: Fleet, clip: Path, tmp_path: Path
+) -> None:
+    with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, stop_grace_s=1.0, stop_hard_s=1.0) as rig:
+        rig.until_ready()
+        asyncio.run(publish(fleet, clip))
+        eventually(lambda: rig.metric("rigflow_worker_in_hand") > 1)
+        os.kill(rig.pids[0], signal.SIGSTOP)
+        began = time.monotonic()
+        assert rig.end(signal.SIGTERM) == ExitCode.CUT_SHORT
+        assert time.monotonic() - began < 6
+    assert re.search(r"event=unfinished worker=r-cpu0 .*has not finished within 1 s, holds \d+ item", rig.said)
+    assert re.search(r"event=killed worker=r-cpu0 .*others redo its work", rig.said)
+    assert "event=killed worker=r-cpu1" not in rig.said, "its loop lives, so it hands back"
+
+
+def test_told_twice_it_hands_back_at_once(clip: Path, tmp_path: Path) -> None:
+    """And a worker that comes then need not wait for leases to end."""
+    with Fleet((), tmp_path / "cache", (1.0,), ack_wait_s=60.0) as fleet:
+        with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, ack_wait_s=60.0) as rig:
+            rig.until_ready()
+            asyncio.run(publish(fleet, clip))
+            eventually(lambda: rig.metric("rigflow_worker_in_hand") > 1)
+            rig.process.send_signal(signal.SIGTERM)
+            rig.until("event=stopping")
+            began = time.monotonic()
+            assert rig.end(signal.SIGTERM) == ExitCode.OK
+            assert time.monotonic() - began < 5
+        fleet.add()
+        began = time.monotonic()
+        (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
+        assert time.monotonic() - began < 20
+    assert_whole(outcome, clip)
+
+
+def test_a_killed_supervisor_takes_its_workers_along_and_the_next_goes_on(
+    fleet: Fleet, clip: Path, tmp_path: Path
+) -> None:
+    with Rig(fleet, tmp_path) as first:
+        first.until_ready()
+        workers = first.pids
+
+        def fault() -> None:
+            first.process.kill()
+            eventually(lambda: not any(map(alive, workers)), timeout_s=2.0)
+            second.__enter__()
+
+        second = Rig(fleet, tmp_path)
+        try:
+            outcome, _ = asyncio.run(with_fault(fleet, clip, tmp_path / "out", fault))
+            second.until_ready()
+        finally:
+            second.__exit__(None, None, None)
+    assert_whole(outcome, clip)
+
+
+def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -> None:
+    scratch = tmp_path / "cache" / "rigs" / "r" / "scratch"
+    scratch.mkdir(parents=True)
+    (scratch / "half-a-film.mp4").touch()
+    options = WorkerOptions(settings=fleet.settings, stages=ALL_STAGES, name="r-cpu0", rig="r")
+    command = [sys.executable, "-m", "workers.process", options.model_dump_json()]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as left, Rig(fleet, tmp_path) as rig:
+        rig.until("event=leftover")
+        rig.until_ready()
+        assert left.wait(10) is not None
+        assert not list(scratch.iterdir())
+        twin = rigflow("rig", "--name", "r", "--nats", fleet.settings.nats, RIGFLOW_CACHE=str(tmp_path / "cache"))
+        assert twin.returncode == ExitCode.USAGE
+        assert f"rig r runs here already (pid {rig.process.pid})" in twin.stderr
+        assert rig.end(signal.SIGTERM) == ExitCode.OK
+    assert not scratch.exists()

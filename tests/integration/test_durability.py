@@ -1,0 +1,121 @@
+"""One setting says what streams outlive: on one broker, on a cluster of three, and on the way from one to the other."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline
+from pipelines.server import embedded
+from pipelines.topology import apply_topology, desired, ensure_topology, plan
+from schemas.errors import BrokerError, UsageError
+from schemas.messages import Lane
+from schemas.settings import Durability, Settings
+from tests.cli import rigflow
+from tests.cluster import Cluster
+from tests.integration.hops import SPEC, a_broker, a_pull, hop
+from workers.cli.pipelines import to_toml
+
+MIB = 1 << 20
+
+
+async def copies(broker: Broker) -> dict[str, int]:
+    listed = await broker.api("STREAM.LIST")
+    return {info["config"]["name"]: info["config"]["num_replicas"] for info in listed["streams"]}
+
+
+@pytest.mark.parametrize(("durability", "synced"), [("process", False), ("power", True)])
+def test_the_embedded_broker_syncs_as_told(durability: str, synced: bool, tmp_path: Path) -> None:
+    server = embedded(Settings(durability=Durability(durability), store=str(tmp_path)))
+    server.start()
+    try:
+        assert ("sync_interval: always" in (tmp_path / "nats-server.conf").read_text()) is synced
+    finally:
+        server.stop()
+
+
+def test_one_machine_is_no_cluster() -> None:
+    with pytest.raises(UsageError, match="three brokers") as caught:
+        embedded(Settings(durability=Durability.CLUSTER))
+    assert "docs/operations.md" in caught.value.hint
+    told = rigflow("run", "scenes", __file__, RIGFLOW_DURABILITY="cluster")
+    assert told.returncode == 2
+    assert "three brokers" in told.stderr
+
+
+async def test_one_broker_cannot_keep_three_copies(settings: Settings) -> None:
+    wanted = settings.model_copy(update={"durability": Durability.CLUSTER})
+    broker = await Broker.connect(settings)
+    try:
+        with pytest.raises(BrokerError, match="cannot keep 3 copies of") as caught:
+            await apply_topology(broker, wanted, [SPEC])
+        assert "three connected nodes" in caught.value.hint
+    finally:
+        await broker.close()
+
+
+async def test_who_only_publishes_changes_nothing(settings: Settings) -> None:
+    other = settings.model_copy(update={"hop_bytes": 2 * settings.hop_bytes, "results_bytes": MIB, "ack_wait_s": 7.0})
+    async with a_broker(settings) as broker:
+        before = await plan(broker, desired(broker.names, other, [SPEC]))
+        assert {change.action for change in before} == {"update"}
+        await ensure_topology(broker, other, [SPEC, builtin_pipeline("scenes")])
+        assert await plan(broker, desired(broker.names, settings, [SPEC])) == [], "what was there stayed"
+        made = await broker.api(f"STREAM.INFO.{broker.names.work_stream('scenes', 'decode')}")
+        assert made["config"]["max_bytes"] == other.hop_bytes, "what was missing was made"
+        media = await broker.api(f"STREAM.INFO.{broker.names.media_stream}")
+        assert len(media["config"]["subjects"]) == 2
+
+
+async def test_copies_come_and_go_under_work(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        single = Settings(nats=cluster.url, hop_bytes=4 * MIB, results_bytes=16 * MIB)
+        triple = single.model_copy(update={"durability": Durability.CLUSTER})
+        async with a_broker(single) as broker:
+            await broker.publish(hop(broker, Lane.BULK), b"work", "id")
+            assert set((await copies(broker)).values()) == {1}
+            assert await apply_topology(broker, triple, [SPEC]) == []
+            assert set((await copies(broker)).values()) == {3}
+            await ensure_topology(broker, single, [SPEC, builtin_pipeline("scenes")])
+            assert set((await copies(broker)).values()) == {3}, "new streams are as durable as the fleet's"
+            assert await apply_topology(broker, single, [SPEC]) == []
+            assert (await copies(broker))[broker.names.work_stream("p", "decode")] == 1
+            async with a_pull(broker, requests=1) as taken:
+                await taken.until(1)
+                assert taken.bodies == [b"work"]
+        cluster.kill(cluster.nodes[0])
+        late = await Broker.connect(triple)  # a list of nodes of which one is down
+        await late.close()
+
+
+def test_the_command_shows_the_difference_and_makes_it(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(f'nats = "{settings.nats}"\nhop_bytes = {4 * MIB}\nresults_bytes = {64 * MIB}\n')
+    asked = rigflow("topology", "plan", "scenes", "--settings", file)
+    assert asked.returncode == 0, asked.stderr
+    assert "+ RIGFLOW_WORK_scenes_decode: 4.19 MB, 1 copy" in asked.stdout
+    assert "+ RIGFLOW_WORK_scenes_decode bulk" in asked.stdout
+    assert rigflow("topology", "apply", "scenes", "--settings", file).returncode == 0
+    asked = rigflow("topology", "plan", "scenes", "--settings", file)
+    assert asked.stdout == "as it should be: nothing to change\n"
+    file.write_text(file.read_text().replace(f"hop_bytes = {4 * MIB}", f"hop_bytes = {8 * MIB}\nack_wait_s = 30.0"))
+    asked = rigflow("topology", "apply", "scenes", "--settings", file)
+    assert "~ RIGFLOW_WORK_scenes_decode: max_bytes 4.19 MB -> 8.39 MB\n" in asked.stdout
+    assert "~ RIGFLOW_WORK_scenes_decode bulk: ack_wait 10 s -> 30 s\n" in asked.stdout
+
+
+async def test_the_command_refuses_to_shrink_what_holds_work(settings: Settings, tmp_path: Path) -> None:
+    pipeline = tmp_path / "p.toml"
+    pipeline.write_text(to_toml(SPEC))
+    async with a_broker(settings) as broker:
+        await broker.publish(hop(broker), b"work", "id")
+        asked = rigflow(
+            "topology", "apply", pipeline, "--nats", settings.nats, RIGFLOW_HOP_BYTES=str(MIB), RIGFLOW_ACK_WAIT_S="1.0"
+        )
+        stream = broker.names.work_stream("p", "decode")
+        assert asked.returncode == 1, asked.stderr
+        assert f"! {stream}: max_bytes stays at {settings.hop_bytes}, for it holds 1 messages" in asked.stdout
+        kept = await broker.api(f"STREAM.INFO.{stream}")
+        assert kept["config"]["max_bytes"] == settings.hop_bytes
+        emptier = await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'encode')}")
+        assert emptier["config"]["max_bytes"] == MIB

@@ -1,0 +1,114 @@
+"""What a worker takes in: as much as its paces say, and never one of each queue when it has time for one."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.pull import Delivery
+from pipelines.topology import apply_topology
+from schemas.messages import Lane
+from schemas.settings import Settings
+from tests.integration.hops import SPEC, eventually
+from workers.intake import Hand, Intake
+from workers.lease import Hop, Lease
+
+SPECS = [SPEC.model_copy(update={"name": name}) for name in ("p", "q", "r")]
+
+
+class Slow:
+    """A worker that holds what it takes until it is told how long that took."""
+
+    def __init__(self, broker: Broker, settings: Settings) -> None:
+        self.hand = Hand()
+        self.intake = Intake(broker, settings, self.hand, self.accept)
+        self.taken: list[Lease] = []
+
+    async def accept(self, hop: Hop, delivery: Delivery) -> None:
+        lease = Lease(delivery, hop, delivery.nbytes)
+        self.hand.take(lease)
+        self.taken.append(lease)
+        self.intake.refill()
+
+    async def finish_all(self, spent_s: float) -> None:
+        for lease in list(self.hand.leases):
+            lease.spent_s = spent_s
+            await lease.drop()
+            self.hand.finish(lease)
+        self.intake.refill()
+
+
+@asynccontextmanager
+async def a_slow_worker(settings: Settings, backlog: int) -> AsyncIterator[Slow]:
+    """One that hosts three pipelines, `backlog` messages waiting at each."""
+    broker = await Broker.connect(settings)
+    try:
+        await apply_topology(broker, settings, SPECS)
+        for spec in SPECS:
+            for number in range(backlog):
+                await broker.publish(broker.names.work(spec.name, "decode", Lane.BULK), b"x", f"{spec.name}-{number}")
+        worker = Slow(broker, settings)
+        for spec in SPECS:
+            await worker.intake.host(spec, [stage.name for stage in spec.stage])
+        yield worker
+        await worker.intake.close()
+    finally:
+        await broker.close()
+
+
+async def test_a_slow_worker_takes_from_one_full_queue_at_a_time_each_in_turn(settings: Settings) -> None:
+    async with a_slow_worker(settings.model_copy(update={"ack_wait_s": 30.0}), backlog=20) as worker:
+        known = set()
+        while len(known) < len(SPECS):  # how long an item takes, it has to see first
+            await eventually(lambda: bool(worker.hand.leases))
+            known |= {lease.hop.pipeline for lease in worker.hand.leases}
+            await worker.finish_all(spent_s=10.0)
+        await asyncio.sleep(0.1)
+        await worker.finish_all(spent_s=10.0)
+        order = []
+        for _ in range(6):
+            await eventually(lambda: bool(worker.hand.leases))
+            await asyncio.sleep(0.05)
+            (lease,) = worker.hand.leases
+            order.append(lease.hop.pipeline)
+            await worker.finish_all(spent_s=10.0)
+        assert sorted(order[:3]) == sorted(order[3:]) == ["p", "q", "r"]
+
+
+async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> None:
+    async with a_slow_worker(settings, backlog=40) as worker:
+        most = 0
+        for _ in range(8):
+            await eventually(lambda: bool(worker.hand.leases))
+            await asyncio.sleep(0.02)
+            most = max(most, len(worker.hand.leases))
+            await worker.finish_all(spent_s=settings.lead_s / 5)
+        assert 3 <= most <= settings.credit_items + len(SPECS)
+
+
+async def test_an_item_that_overruns_keeps_others_away(settings: Settings) -> None:
+    async with a_slow_worker(settings, backlog=1) as worker:
+        await eventually(lambda: len(worker.taken) == len(SPECS))
+        for lease in worker.taken:
+            lease.expected_s = 0.0
+        first = worker.taken[0]
+        worker.hand.computing([first])
+        await asyncio.sleep(0.05)
+        assert worker.hand.remaining_s() >= 0.05
+        worker.hand.computing(())
+        assert first.spent_s == pytest.approx(0.05, abs=0.05)
+
+
+async def test_time_of_a_step_is_shared_among_its_leases(settings: Settings) -> None:
+    async with a_slow_worker(settings, backlog=1) as worker:
+        await eventually(lambda: len(worker.taken) == len(SPECS))
+        started = time.monotonic()
+        worker.hand.computing(worker.taken)
+        await asyncio.sleep(0.03)
+        worker.hand.computing(())
+        shares = [lease.spent_s for lease in worker.taken]
+        assert min(shares) == max(shares) > 0.0
+        assert sum(shares) <= time.monotonic() - started

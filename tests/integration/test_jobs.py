@@ -1,0 +1,285 @@
+"""Jobs: their progress outlives everything, they are done once, and cancelling reaches what is queued."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import numpy as np
+import pytest
+
+from benchmarks.workloads import looped
+from pipelines.broker import Broker
+from pipelines.collect import Collector
+from pipelines.inventory import take_inventory
+from pipelines.jobs import JobCancelled, JobRecord, all_manifests, begin, cancel, end, find_manifest
+from pipelines.marks import marks
+from pipelines.publish import Publisher
+from pipelines.registry import builtin_pipeline
+from schemas.errors import UsageError
+from schemas.messages import Done, JobState, Lane, Manifest, Segment, decode
+from schemas.settings import MIB, Settings
+from tests.clips import real_clip
+from tests.fleet import ONE_WORKER, Fleet
+from workers.cli.app import answer
+from workers.local import find_models, register
+
+CLIP_S = 30
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a minute in 14 segments or so."""
+    return looped(tmp_path_factory.mktemp("clip") / "clip.mp4", CLIP_S)
+
+
+@asynccontextmanager
+async def publishing(settings: Settings) -> AsyncIterator[tuple[Broker, Publisher]]:
+    """A broker that knows `fingerprint`, and a publisher of it."""
+    broker = await Broker.connect(settings)
+    try:
+        spec = builtin_pipeline("fingerprint")
+        spec = await register(broker, settings, spec, find_models(spec, None))
+        yield broker, Publisher(broker, spec, "main", Lane.BULK)
+    finally:
+        await broker.close()
+
+
+async def queued(broker: Broker) -> int:
+    """Messages in front of decode."""
+    info = await broker.api(f"STREAM.INFO.{broker.names.work_stream('fingerprint', 'decode')}")
+    return int(info["state"]["messages"])
+
+
+def rigflow(*arguments: str | Path) -> int:
+    """Run a command of the command line in this process; its exit code."""
+    return answer([str(argument) for argument in arguments])
+
+
+def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Fleet((), tmp_path / "cache", ack_wait_s=1.0) as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("jobs", "list", *where) == 0
+        assert capsys.readouterr().out == "no jobs\n"
+        assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
+        capsys.readouterr()
+        assert rigflow("jobs", "wait", "mine", "--timeout", "0.2", *where) == 1
+        assert capsys.readouterr().out == "not over within 0.2 s\n"
+        fleet.server.kill()
+        fleet.server.restart()
+        [told] = listed(where, capsys)
+        assert (told["state"], told["segments_done"], told["name"]) == ("published", 0, "clip.mp4")
+        assert told["segments"] == told["total"] > 5
+        assert told["sent_s"] == pytest.approx(CLIP_S, abs=6)
+        fleet.add()
+        assert rigflow("jobs", "wait", "mine", *where) == 0
+        assert capsys.readouterr().out.startswith("mine: done, ")
+        [told] = listed(where, capsys)
+        assert (told["state"], told["segments_done"]) == ("done", told["total"])
+        assert rigflow("results", "mine", "--out", tmp_path, *where) == 0
+        assert rigflow("jobs", "show", "mine", *where) == 0
+        shown = capsys.readouterr().out
+        assert "state     done" in shown
+        assert f"frames    {told['frames']:,}" in shown
+        assert "files     clip.fingerprint.npz" in shown
+        assert rigflow("jobs", "wait", "mine", *where) == 0
+        assert rigflow("jobs", "show", "other", *where) == 2
+
+
+def listed(where: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    capsys.readouterr()
+    assert rigflow("jobs", "list", "--json", *where) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_cancelling_drops_what_is_queued_and_the_job_can_be_begun_anew(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Fleet((), tmp_path / "cache", ack_wait_s=1.0) as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
+        assert rigflow("publish", "fingerprint", real_clip("bikes"), "--job", "other", *where) == 0
+        capsys.readouterr()
+        assert rigflow("jobs", "cancel", "mine", *where) == 0
+        assert capsys.readouterr().out == "mine: cancelled\n"
+        assert rigflow("results", "mine", "--follow", *where) == 1
+        assert "job mine was cancelled" in capsys.readouterr().err
+        fleet.add()
+        assert rigflow("jobs", "wait", "mine", "other", *where) == 1
+        assert rigflow("jobs", "wait", "other", *where) == 0
+        assert asyncio.run(_is_dropped(fleet.settings))
+        assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
+        assert rigflow("results", "mine", "--follow", "--out", tmp_path / "again", *where) == 0
+        fleet.run(builtin_pipeline("fingerprint"), [clip], tmp_path / "plain")
+        assert rigflow("jobs", "cancel", "mine", *where) == 1
+    name = "clip.fingerprint.npz"
+    with np.load(tmp_path / "again" / name) as ours, np.load(tmp_path / "plain" / name) as plain:
+        np.testing.assert_array_equal(ours["descriptor"], plain["descriptor"])
+        np.testing.assert_array_equal(ours["times"], plain["times"])
+
+
+async def _is_dropped(settings: Settings) -> bool:
+    """Whether the queue empties, and nothing was made of the cancelled job but its Done."""
+    async with publishing(settings) as (broker, publisher):
+        async with asyncio.timeout(10):
+            while await queued(broker):
+                await asyncio.sleep(0.05)
+        subject = broker.names.results(publisher.ref("mine"))
+        return [stored.headers["Rigflow-Type"] async for stored in marks(broker, [subject])] == ["done"]
+
+
+async def test_cancelling_ends_a_publisher_that_waits_and_a_collector(clip: Path, settings: Settings) -> None:
+    async with publishing(settings.model_copy(update={"hop_bytes": MIB})) as (broker, publisher):
+        job = publisher.ref("j")
+        collector = Collector(broker, builtin_pipeline("fingerprint"))
+        await collector.open({job: clip.with_suffix("")})
+        sending = asyncio.create_task(publisher.publish_video(job, clip, clip.name))
+        async with asyncio.timeout(20):
+            while (manifest := await find_manifest(broker, "j")) is None or broker.waiting != "the fleet":
+                await asyncio.sleep(0.05)
+        assert manifest.state is JobState.PUBLISHING
+        await cancel(broker, manifest)
+        for ended in (sending, asyncio.ensure_future(collector.wait("j"))):
+            with pytest.raises(JobCancelled):
+                await asyncio.wait_for(ended, 3)
+        await collector.close()
+        again = await cancel(broker, manifest)
+        assert again.state is JobState.CANCELLED
+
+
+async def test_a_worker_drops_what_it_has_in_hand_of_a_cancelled_job(clip: Path, tmp_path: Path) -> None:
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        async with publishing(fleet.settings) as (broker, publisher):
+            await publisher.publish_video(publisher.ref("j"), clip, clip.name)
+            manifest = await find_manifest(broker, "j")
+            assert manifest is not None
+            async with asyncio.timeout(20):
+                while not (await take_inventory(broker, manifest)).frames:
+                    await asyncio.sleep(0.02)
+            await cancel(broker, manifest)
+            began = time.monotonic()
+            while await queued(broker):
+                await asyncio.sleep(0.02)
+            assert time.monotonic() - began < 2
+            await publisher.publish_video(publisher.ref("next"), real_clip("bikes"), "bikes.mp4")
+            manifest = await find_manifest(broker, "next")
+            assert manifest is not None
+            async with asyncio.timeout(20):
+                while not (await take_inventory(broker, manifest)).complete:
+                    await asyncio.sleep(0.05)
+
+
+async def test_the_same_id_twice_is_done_once(settings: Settings) -> None:
+    clip = real_clip("bikes")
+    async with publishing(settings) as (broker, publisher):
+        job = publisher.ref("j")
+        first = await publisher.begin(job, clip.name, "a")
+        assert await publisher.publish_video(job, clip, clip.name, first) == await queued(broker)
+        before = (await broker.api(f"STREAM.INFO.{broker.names.work_stream('fingerprint', 'decode')}"))["state"]
+        second = await publisher.begin(job, clip.name, "a")
+        assert second.manifest.total == await publisher.publish_video(job, clip, clip.name, second)
+        after = (await broker.api(f"STREAM.INFO.{broker.names.work_stream('fingerprint', 'decode')}"))["state"]
+        assert before["last_seq"] == after["last_seq"]
+        with pytest.raises(UsageError, match=r"job j has another input \(bikes.mp4\)"):
+            await publisher.begin(job, "b.mp4", "b")
+        other = job.model_copy(update={"revision": "other"})
+        with pytest.raises(UsageError, match="job j goes through another pipeline"):
+            await begin(broker, Manifest(job=other, name=clip.name, source="a"))
+
+
+async def test_a_job_whose_results_are_gone_is_begun_anew(settings: Settings) -> None:
+    async with publishing(settings) as (broker, publisher):
+        wanted = Manifest(job=publisher.ref("j"), name="a.mp4", source="a")
+        first = await begin(broker, wanted)
+        await first.change(state=JobState.PUBLISHED, segments=1, total=1)
+        await end(broker, None, Done(job=first.manifest.job, segments=1, frames=9, lost=0))
+        again = await begin(broker, wanted)
+        assert (again.manifest.job.round, again.manifest.state, again.manifest.segments) == (1, JobState.PUBLISHING, 0)
+        with pytest.raises(JobCancelled):  # who works on the first round is told
+            await first.change(segments=5)
+        assert again.manifest.job.identity != first.manifest.job.identity
+        assert [manifest.job.round for manifest in await all_manifests(broker)] == [1]
+
+
+async def test_changes_from_two_sides_are_both_kept_and_a_job_never_goes_back(settings: Settings) -> None:
+    async with publishing(settings) as (broker, publisher):
+        job = publisher.ref("j")
+        publishers = await publisher.begin(job, "a.mp4", "a")
+        await end(broker, None, Done(job=job, segments=3, frames=9, lost=0, failures=("x",), missing=((1.0, 2.0),)))
+        await publishers.change(state=JobState.PUBLISHED, segments=3, total=3, sent_s=7.0)
+        manifest = await find_manifest(broker, "j")
+        assert manifest is not None
+        assert (manifest.name, manifest.source, manifest.sent_s) == ("a.mp4", "a", 7.0)
+        assert (manifest.state, manifest.frames, manifest.missing) == (JobState.FAILED, 9, ((1.0, 2.0),))
+        both = [await JobRecord.read(broker, job) for _ in range(2)]
+        await asyncio.gather(*(record.change(segments_done=3, files=("f",)) for record in both if record))
+
+
+def test_a_job_with_failures_says_which_seconds_are_missing(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Fleet((), tmp_path / "cache", ack_wait_s=1.0) as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("publish", "fingerprint", clip, "--job", "hurt", *where) == 0
+        spans = asyncio.run(_damage(fleet.settings, [2, 3, 5]))
+        fleet.add()
+        assert rigflow("jobs", "wait", "hurt", *where) == 1
+        missing = f"missing {spans[2][0]:.2f}-{spans[3][1]:.2f} s, {spans[5][0]:.2f}-{spans[5][1]:.2f} s"
+        assert missing in capsys.readouterr().out
+        assert rigflow("results", "hurt", "--out", tmp_path, *where) == 1
+        capsys.readouterr()
+        assert rigflow("jobs", "show", "hurt", *where) == 0
+        shown = capsys.readouterr().out
+        assert "state     failed" in shown
+        assert missing.replace("missing ", "missing   ") in shown
+        assert shown.count("failed    ") == 3
+        # published again it is not done again: what is there is only collected again
+        assert rigflow("publish", "fingerprint", clip, "--job", "hurt", *where) == 0
+        assert "failed before" in capsys.readouterr().err
+        assert rigflow("results", "hurt", "--out", tmp_path / "again", *where) == 1
+
+
+async def _damage(settings: Settings, numbers: list[int]) -> dict[int, tuple[float, float]]:
+    """Put noise in place of the media of some queued segments; the seconds of all of them."""
+    spans = {}
+    async with publishing(settings) as (broker, _):
+        stream = broker.names.work_stream("fingerprint", "decode")
+        async for stored in broker.read(stream):
+            message, _ = decode(stored.body)
+            assert isinstance(message, Segment)
+            spans[message.key.segment] = message.span_s
+            if message.key.segment in numbers:
+                await broker.delete_message(stream, stored.sequence)
+                await broker.publish(stored.subject, message.encode([b"noise" * 99]), f"noise-{message.key.segment}")
+    return spans
+
+
+async def test_cancelling_tells_a_client_with_only_nats_and_frees_its_collector(tmp_path: Path) -> None:
+    with Fleet((("split", "collect"),), tmp_path / "cache") as fleet:
+        async with publishing(fleet.settings) as (broker, _):
+            client = await nats.connect(fleet.settings.nats)
+            results = await client.subscribe("rigflow.results.main.fingerprint.raw")
+            media, headers = real_clip("bikes").read_bytes(), {"Rigflow-Job": "raw"}
+            await client.jetstream().publish("rigflow.media.main.fingerprint", media, headers=headers)
+            manifest = None
+            async with asyncio.timeout(20):
+                while manifest is None or manifest.state is not JobState.PUBLISHED:
+                    await asyncio.sleep(0.05)
+                    manifest = await find_manifest(broker, "raw")
+            assert manifest.hosted
+            await cancel(broker, manifest)
+            done, _ = decode((await results.next_msg(5)).data)
+            assert isinstance(done, Done)
+            assert done.cancelled
+            await client.jetstream().publish("rigflow.media.main.fingerprint", media, headers=headers)  # dropped
+            async with asyncio.timeout(10):
+                for stream in (broker.names.work_stream("fingerprint", "collect"), broker.names.media_stream):
+                    while (await broker.api(f"STREAM.INFO.{stream}"))["state"]["messages"]:
+                        await asyncio.sleep(0.05)
+            await client.close()

@@ -1,0 +1,45 @@
+"""`status --watch` and a rig's pages while real work goes on."""
+
+import asyncio
+import json
+import re
+import signal
+from pathlib import Path
+
+from benchmarks.fleet import paced
+from pipelines.broker import Broker
+from pipelines.publish import Publisher
+from schemas.errors import ExitCode
+from schemas.messages import Lane
+from tests.cli import Running, rigflow
+from tests.clips import Clip, make_clip
+from tests.fleet import ONE_WORKER, Fleet
+from workers.local import find_models, register
+
+
+async def publish(fleet: Fleet, clip: Path) -> None:
+    broker = await Broker.connect(fleet.settings)
+    try:
+        spec = await register(broker, fleet.settings, paced(), find_models(paced(), None))
+        publisher = Publisher(broker, spec, "main", Lane.BULK)
+        await publisher.publish_video(publisher.ref("job"), clip, clip.name)
+    finally:
+        await broker.close()
+
+
+def test_watch_names_the_bottleneck_of_a_fleet_at_work(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path, Clip(frames=400, gop=1, b_frames=0, size=(32, 32)))
+    with Fleet(ONE_WORKER, tmp_path / "cache", [50.0]) as fleet:
+        asyncio.run(publish(fleet, clip))
+        with Running("status", "--watch", "--nats", fleet.settings.nats) as watch:
+            said = watch.until("The bottleneck is paced infer: it takes 9")
+            assert watch.end(signal.SIGINT) == ExitCode.INTERRUPTED
+        told = json.loads(rigflow("status", "--json", "--nats", fleet.settings.nats).stdout)
+    assert len(re.findall(r"^\d\d:\d\d:\d\d$", said, re.MULTILINE)) > 1, "it is shown again and again"
+    assert re.search(r"test-0 +all +working +\d+ +\d+% +\d+", said)
+    assert re.search(r"messages wait \([\d.]+ MB, the oldest for \d+ s\) in front of paced decode\.", said)
+    assert told["bottleneck"].startswith("The bottleneck is paced infer")
+    (worker,) = told["workers"]
+    (infer,) = [of for of in worker["done"] if of["stage"] == "infer"]
+    assert 0.8 < infer["busy"] <= 1.0
+    assert 10 < infer["frames_per_s"] < 21

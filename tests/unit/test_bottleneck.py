@@ -1,0 +1,84 @@
+"""The one sentence of `rigflow status`: fleets as they may be, and what it says of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from pipelines.bottleneck import bottleneck
+from pipelines.status import FleetStatus, LaneStatus, QueueStatus, StreamStatus
+from schemas.messages import Lane
+
+STAGES = ("decode", "preprocess", "infer", "encode")
+GB = 10**9
+
+
+def queue(stage: str, waiting: int, oldest_s: float = 10.0, hungry: int = 0, pipeline: str = "up") -> QueueStatus:
+    lanes = {Lane.BULK: LaneStatus(waiting=waiting)}
+    return QueueStatus(pipeline, stage, stage, StreamStatus(waiting, 10**6 * waiting, GB, oldest_s), lanes, hungry)
+
+
+def worker(busy: Mapping[str, float], stages: tuple[str, ...] = STAGES, pipeline: str = "up") -> dict[str, Any]:
+    done = [
+        {"pipeline": pipeline, "stage": stage, "busy": share, "frames_per_s": 50.0} for stage, share in busy.items()
+    ]
+    return {"stages": stages, "done": done}
+
+
+def fleet(queues: list[QueueStatus], workers: list[dict[str, Any]], results: int = 0) -> FleetStatus:
+    return FleetStatus(0, {"up": "1"}, queues, workers, [], StreamStatus(1, results, GB, 1.0), StreamStatus())
+
+
+TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (fleet([queue("decode", 0)], TWO), "No bottleneck: all queues are empty."),
+        (
+            fleet([queue("decode", 3, hungry=2)], TWO),
+            "No bottleneck: nothing waits, and 2 workers are 100% busy.",
+        ),
+        (
+            fleet([queue("decode", 37, oldest_s=14.0), queue("infer", 0)], TWO),
+            "The bottleneck is up infer: it takes 70% of the time of 2 workers (100 frames/s), while 37 messages wait "
+            "(37.0 MB, the oldest for 14 s) in front of up decode.",
+        ),
+        (
+            fleet(
+                [queue("decode", 90, oldest_s=60.0), queue("infer", 5, oldest_s=4.0)],
+                [worker({"decode": 0.9}, ("decode", "preprocess")), worker({"infer": 0.99}, ("infer",))],
+            ),
+            "The bottleneck is up infer: it takes 99% of the time of 1 worker (50 frames/s), while 5 messages wait "
+            "(5.0 MB, the oldest for 4 s) in front of it.",
+        ),
+        (
+            fleet([queue("decode", 90, oldest_s=60.0), queue("infer", 1, oldest_s=0.1)], TWO),
+            "The bottleneck is up infer: it takes 70% of the time of 2 workers (100 frames/s), while 90 messages wait "
+            "(90.0 MB, the oldest for 60 s) in front of up decode.",
+        ),
+        (
+            fleet([queue("infer", 1)], [worker({"decode": 0.9}, ("decode",))]),
+            "The bottleneck is up infer: 1 message waits (1.0 MB, the oldest for 10 s), and no worker hosts it.",
+        ),
+        (
+            fleet([queue("decode", 2)], [worker({"infer": 0.9}, pipeline="scenes")]),
+            "The bottleneck is scenes infer: it takes 90% of the time of 1 worker (50 frames/s), while 2 messages wait "
+            "(2.0 MB, the oldest for 10 s) in front of up decode.",
+        ),
+        (
+            fleet([queue("decode", 2)], [worker({})]),
+            "The bottleneck is up decode: 2 messages wait (2.0 MB, the oldest for 10 s), and its 1 worker spends 0% of "
+            "the time computing.",
+        ),
+        (
+            fleet([queue("decode", 2)], TWO, results=GB),
+            "The bottleneck are the results: 1,000.0 MB of 1,000.0 MB are kept, so encoders wait until results are "
+            "collected or too old.",
+        ),
+    ],
+    ids=["idle", "passing", "local", "apart", "young", "nobody", "another", "stuck", "results"],
+)
+def test_it_names_the_stage_and_the_evidence(now: FleetStatus, said: str) -> None:
+    assert bottleneck(now) == said

@@ -1,0 +1,165 @@
+"""A rig's metrics: docs/metrics.md against the code, the text against Prometheus's own parser, logs and pages."""
+
+import asyncio
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipelines.status import Depths, StreamStatus
+from schemas.errors import UsageError
+from schemas.rig import parse_rig, rig_name
+from workers.endpoints import Endpoints, Page
+from workers.metrics import Snapshot, exposition, families
+from workers.telemetry import BUCKETS_S, Beat, Event, Meter, StageCounts, set_up_logging, tell
+
+DOC = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+KEY = ("up", "infer")
+
+
+def snapshot() -> Snapshot:
+    """A rig with one worker and a sample of everything."""
+    meter = Meter()
+    meter.received(*KEY, nbytes=1000, deliveries=2)
+    for seconds in (0.0005, 0.3, 99.0):
+        meter.step(*KEY, seconds)
+    meter.part(*KEY, frames=12)
+    meter.sent(*KEY, 300)
+    meter.failed(*KEY)
+    queue = StreamStatus(3, 5000, 10_000, 7.5)
+    return Snapshot(meter.stages, {"w": 2}, {"w": 10**8}, {"w": 4}, Depths({KEY: queue}, dead=6))
+
+
+def values() -> dict[str, float]:
+    """Every sample of `snapshot` as Prometheus reads it."""
+    read = text_string_to_metric_families(exposition(snapshot()).decode())
+    samples = [sample for family in read for sample in family.samples]
+    return {
+        sample.name + sample.labels.get("direction", "") + sample.labels.get("le", ""): sample.value
+        for sample in samples
+    }
+
+
+def test_the_table_in_the_docs_is_what_is_told() -> None:
+    rows = []
+    for family in families(snapshot()):
+        suffix = "_total" if family.type == "counter" else ""
+        labels = ", ".join(name for name in family.samples[0].labels if name != "le")
+        rows.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |")
+    table = "\n".join(rows)
+    assert table in DOC, f"put this table into docs/metrics.md:\n{table}"
+
+
+def test_every_event_in_the_code_is_in_the_docs_and_no_other() -> None:
+    workers = Path(__file__).parents[2] / "workers"
+    code = "".join(path.read_text() for path in workers.glob("*.py"))
+    told = set(re.findall(r"(?:Event\(|_tell\(slot, )\"([a-z-]+)\"", code))
+    assert told == set(re.findall(r"^\| `([a-z-]+)` \|", DOC, re.MULTILINE))
+
+
+def test_what_prometheus_reads() -> None:
+    found = values()
+    assert found["rigflow_parts_total"] == 1
+    assert found["rigflow_frames_total"] == 12
+    assert (found["rigflow_step_seconds_count"], found["rigflow_step_seconds_sum"]) == (3, pytest.approx(99.3005))
+    assert [found[f"rigflow_step_seconds_bucket{le}"] for le in ("0.001", "0.25", "0.5", "30.0", "+Inf")] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
+    assert (found["rigflow_hop_bytes_totalin"], found["rigflow_hop_bytes_totalout"]) == (1000, 300)
+    assert (found["rigflow_redeliveries_total"], found["rigflow_failures_total"]) == (1, 1)
+    assert (found["rigflow_worker_in_hand"], found["rigflow_worker_resident_memory_bytes"]) == (2, 10**8)
+    assert (found["rigflow_worker_deaths_total"], found["rigflow_dead_letters"]) == (4, 6)
+    assert (found["rigflow_queue_bytes"], found["rigflow_queue_oldest_seconds"]) == (5000, 7.5)
+
+
+def test_what_nobody_knows_is_left_out() -> None:
+    text = exposition(Snapshot()).decode()
+    assert re.search(r"^rigflow", text, re.MULTILINE) is None
+
+
+def test_a_beat_travels_and_counts_add_up() -> None:
+    beat = Beat("working", ready=False, why="why", still_s=1.5, step="up infer", in_hand=3, stages=snapshot().stages)
+    assert Beat.decode(beat.encode()) == beat
+    twice = StageCounts()
+    twice.add(beat.stages[KEY])
+    twice.add(beat.stages[KEY])
+    assert (twice.frames, twice.received_bytes, sum(twice.steps), len(twice.steps)) == (24, 2000, 6, len(BUCKETS_S) + 1)
+
+
+def test_a_log_line_is_one_line_of_keys_and_values(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    try:
+        set_up_logging(rig="r")
+        tell(Event("died", 'it "fell"\nover', facts={"pause_s": 0.2, "exit": "signal SIGKILL"}))
+    finally:
+        root.handlers, root.level = before
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    expected = r' level=warning rig=r event=died pause_s=0.2 exit="signal SIGKILL" msg="it \"fell\"\nover"'
+    assert re.match(r"time=\d{4}-\d\d-\d\dT[\d:.]+\+00:00", line)
+    assert line.rstrip().endswith(expected)
+
+
+async def test_pages_and_what_is_no_page() -> None:
+    async def hello() -> Page:
+        return Page(b"hello\n")
+
+    endpoints = Endpoints("127.0.0.1:0", {"/hello": hello})
+    url = await endpoints.open()
+    port = int(url.rpartition(":")[2])
+
+    async def ask(request: bytes) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        writer.write_eof()
+        answer = (await reader.read()).decode()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    assert (await ask(b"GET /hello?x HTTP/1.1\r\n\r\n")).endswith("\r\n\r\nhello\n")
+    assert (await ask(b"HEAD /hello HTTP/1.1\r\n\r\n")).endswith("Content-Length: 6\r\nConnection: close\r\n\r\n")
+    assert (await ask(b"GET /other HTTP/1.1\r\n\r\n")).startswith("HTTP/1.1 404 Not Found")
+    assert (await ask(b"POST /hello HTTP/1.1\r\n\r\n")).startswith("HTTP/1.1 405 ")
+    assert await ask(b"\r\n") == ""
+    assert await ask(b"GET /" + b"x" * 20_000) == ""
+    with pytest.raises(UsageError, match=f"metrics address 127.0.0.1:{port}: .*--metrics"):
+        await Endpoints(f"127.0.0.1:{port}", {}).open()
+    await endpoints.close()
+
+
+@pytest.mark.parametrize("address", ["9464", "127.0.0.1:http", ":1", "127.0.0.1:99999"])
+async def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UsageError, match="metrics address"):
+        await Endpoints(address, {}).open()
+
+
+def test_a_rigs_file() -> None:
+    spec = parse_rig('name = "rig-7"\n[[worker]]\ncount = 7\nstages = ["decode"]\n[[worker]]\n', "rig.toml")
+    assert [(group.count, group.stages) for group in spec.worker] == [(7, ("decode",)), (1, ())]
+    assert rig_name("rig.7.example") == "rig-7-example"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[worker]\n", "rig.toml: not TOML"),
+        ("", "rig.toml, worker: Field required"),
+        ('[[worker]]\ndevice = "cuda:0"\n', "rig.toml, worker.0.device: Input should be 'cpu'"),
+        ("[[worker]]\ncount = 0\n", "rig.toml, worker.0.count: Input should be greater than or equal to 1"),
+        ('[[worker]]\nstages = ["de code"]\n', "rig.toml, worker.0.stages.0: String should match pattern"),
+        ('name = "a.b"\n[[worker]]\n', "rig.toml, name"),
+    ],
+)
+def test_what_is_wrong_with_a_rigs_file(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_rig(text, "rig.toml")
+    assert str(raised.value).startswith(said)
+    assert str(raised.value).endswith("see docs/cli.md, rigflow rig")

@@ -1,0 +1,73 @@
+"""`rigflow rig`: this machine's workers, for a broker elsewhere."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+
+if TYPE_CHECKING:
+    from schemas.rig import RigSpec
+
+
+@ends_well
+def rig(
+    nats: FleetUrl = None,
+    name: Annotated[str, typer.Option(help="What `status` calls it. Default: the machine's name.")] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of its workers; see docs/cli.md.", metavar="FILE")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Address of its metrics and health. Default: 127.0.0.1:9464.", metavar="HOST:PORT"),
+    ] = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Run all workers of this machine.
+
+    Until Ctrl-C or SIGTERM. What dies is started again, what dies too often is given up, what is stuck is killed.
+    Stopped, workers finish what they hold; stopped twice, they hand it back. --config says which stages each hosts;
+    without it there is a worker for each core, with all of them.
+
+    Example: rigflow rig --nats nats://rig1:4222 --config rig.toml
+    """
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials, metrics=metrics)
+    spec = _spec(config, name)
+    import uvloop
+
+    from workers.rig import Rig
+    from workers.telemetry import set_up_logging
+
+    machine = Rig(settings, spec)
+    set_up_logging(rig=machine.name)
+    return uvloop.run(machine.run())
+
+
+def _spec(config: Path | None, name: str) -> "RigSpec":
+    """The rig's file, or a worker for each core. Raises UsageError."""
+    from schemas.rig import RigSpec, WorkerGroup, parse_rig
+
+    if config is None:
+        from engines.devices import cores
+
+        spec = RigSpec(worker=(WorkerGroup(count=cores()),))
+    else:
+        try:
+            spec = parse_rig(config.read_text(), str(config))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise UsageError(f"{config}: {reason}", "check the path") from error
+    return _named(spec, name) if name else spec
+
+
+def _named(spec: "RigSpec", name: str) -> "RigSpec":
+    import re
+
+    from schemas.pipeline import TOKEN
+
+    if not re.match(TOKEN, name):
+        raise UsageError(f"{name}: not a name for a rig", "use letters, digits, - and _")
+    return spec.model_copy(update={"name": name})

@@ -1,0 +1,84 @@
+"""Three pages over HTTP, for Prometheus and for whoever asks whether a rig is well."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from schemas.errors import UsageError
+
+REQUEST_S = 5.0
+REQUEST_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer."""
+
+    body: bytes
+    status: HTTPStatus = HTTPStatus.OK
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Pages = Mapping[str, Callable[[], Awaitable[Page]]]  # by path
+
+
+class Endpoints:
+    """Serves `pages` at `address`, HOST:PORT: `open`, then `close`. Port 0 is any that is free."""
+
+    def __init__(self, address: str, pages: Pages) -> None:
+        self._address = address
+        self._pages = pages
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> str:
+        """Listen; the URL. Raises UsageError when that cannot be."""
+        host, _, port = self._address.rpartition(":")
+        host = host.strip("[]")
+        if not port.isdigit() or not host:
+            raise UsageError(f"metrics address {self._address}: not HOST:PORT", "give 127.0.0.1:9464, say")
+        try:
+            self._server = await asyncio.start_server(self._answer, host, int(port), limit=REQUEST_BYTES)
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            hint = "choose another with --metrics, or port 0 for any that is free"
+            raise UsageError(f"metrics address {self._address}: {reason}", hint) from error
+        name = f"[{host}]" if ":" in host else host
+        return f"http://{name}:{self._server.sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request a connection: nobody asks so often that more would matter."""
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                page = await self._page(head.split(b"\r\n", 1)[0].decode("latin-1").split(" "))
+                fields = (
+                    f"HTTP/1.1 {page.status} {page.status.phrase}",
+                    f"Content-Type: {page.content_type}",
+                    f"Content-Length: {len(page.body)}",
+                    "Connection: close",
+                )
+                writer.write(
+                    "\r\n".join(fields).encode() + b"\r\n\r\n" + (b"" if head.startswith(b"HEAD") else page.body)
+                )
+                await writer.drain()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            pass  # who does not ask to the end gets no answer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _page(self, request: list[str]) -> Page:
+        if len(request) != 3 or request[0] not in ("GET", "HEAD"):
+            return Page(b"only GET\n", HTTPStatus.METHOD_NOT_ALLOWED)
+        page = self._pages.get(request[1].partition("?")[0])
+        if page is None:
+            return Page(f"there are {', '.join(self._pages)}\n".encode(), HTTPStatus.NOT_FOUND)
+        return await page()

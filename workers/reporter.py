@@ -1,0 +1,159 @@
+"""What a worker says of itself: to the fleet through the broker, and to its supervisor through a socket."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipelines.broker import Broker
+from schemas.errors import RigflowError
+from workers.lines import Lines
+from workers.runner import Runner
+from workers.telemetry import Beat
+
+if TYPE_CHECKING:
+    from workers.process import WorkerOptions
+
+STATUS_EVERY_S = 2.0
+RATES_OVER = 4  # reports, so that a rate is that of the last six seconds
+BEAT_S = 1.0
+BEATS_PER_ACK_WAIT = 5
+
+
+def beat_s(ack_wait_s: float) -> float:
+    """Seconds between two beats: several fit into a lease, so that silence is noticed before the lease ends."""
+    return min(BEAT_S, ack_wait_s / BEATS_PER_ACK_WAIT)
+
+
+Key = tuple[str, str]  # pipeline, stage
+
+
+class Done(NamedTuple):
+    """What a stage has done since its worker started."""
+
+    parts: int
+    frames: int
+    seconds: float
+
+
+NOTHING = Done(0, 0, 0.0)
+
+
+class SupervisorGone(RigflowError):
+    """Nobody would notice if this worker hung."""
+
+
+class Reporter:
+    """Knows how a worker is, and tells: `to_fleet` and `to_supervisor` run until they are cancelled."""
+
+    def __init__(self, options: "WorkerOptions", name: str, broker: Broker, runner: Runner, lines: Lines) -> None:
+        self._options = options
+        self._name = name
+        self._broker = broker
+        self._runner = runner
+        self._lines = lines
+        self._past: deque[tuple[float, dict[Key, Done]]] = deque(maxlen=RATES_OVER)
+        self.draining = False
+
+    @property
+    def state(self) -> str:
+        """`draining`, `starting` (engines are loaded), `working` or `idle`."""
+        if self.draining:
+            return "draining"
+        if self._runner.hand.leases:
+            return "working"
+        return "starting" if self._lines.starting else "idle"
+
+    async def to_fleet(self) -> None:
+        """Put this worker's status into KV; it fades there when the worker is gone."""
+        while True:
+            with contextlib.suppress(RigflowError):  # the broker is away: nobody could read it either
+                await self._broker.put(
+                    self._broker.names.rigs, f"worker.{self._name}", json.dumps(self._status()).encode()
+                )
+            await asyncio.sleep(STATUS_EVERY_S)
+
+    def _status(self) -> dict[str, object]:
+        why = self._lines.cold
+        return {
+            "worker": self._name,
+            "rig": self._options.rig,
+            "device": self._options.device,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "stages": list(self._options.stages),
+            "state": self.state,
+            "ready": not why,
+            "why": why,
+            "at_s": time.time(),
+            "rss_bytes": rss_bytes(),
+            "in_hand": len(self._runner.hand.leases),
+            "done": self._done(),
+            **self._runner.counts,
+        }
+
+    def _done(self) -> list[dict[str, object]]:
+        """What each stage did since the start; and of late: frames a second, and its share of the time."""
+        runner, now_s = self._runner, time.monotonic()
+        done = {key: Done(of.parts, of.frames, of.seconds) for key, of in runner.meter.stages.items()}
+        if step := runner.step:  # a long one counts while it lasts
+            key = (step.pipeline, step.stage)
+            known = done.get(key, NOTHING)
+            done[key] = known._replace(seconds=known.seconds + now_s - step.began_s)
+        self._past.append((now_s, done))
+        since_s, before = self._past[0]
+        span_s = max(now_s - since_s, 1e-3)
+        rows: list[dict[str, object]] = []
+        for key, of in done.items():
+            earlier = before.get(key, NOTHING)
+            rows.append(
+                {
+                    "pipeline": key[0],
+                    "stage": key[1],
+                    "parts": of.parts,
+                    "frames": of.frames,
+                    "frames_per_s": (of.frames - earlier.frames) / span_s,
+                    "busy": min(1.0, (of.seconds - earlier.seconds) / span_s),
+                }
+            )
+        return rows
+
+    async def to_supervisor(self) -> None:
+        """Beat for the supervisor. Raises SupervisorGone when it is."""
+        every_s = beat_s(self._options.settings.ack_wait_s)
+        with socket.socket(fileno=self._options.beats) as channel:
+            channel.setblocking(False)
+            while True:
+                try:
+                    channel.send(self._beat().encode())
+                except BlockingIOError:
+                    pass  # it has not read our last ones yet, and the next says all that this one does
+                except OSError as error:
+                    raise SupervisorGone("the supervisor is gone") from error
+                await asyncio.sleep(every_s)
+
+    def _beat(self) -> Beat:
+        runner, step = self._runner, self._runner.step
+        why = self._lines.cold
+        return Beat(
+            state=self.state,
+            ready=not why,
+            why=why,
+            still_s=runner.still_s,
+            step=f"{step.pipeline} {step.stage}" if step else "",
+            step_s=time.monotonic() - step.began_s if step else 0.0,
+            in_hand=len(runner.hand.leases),
+            rss_bytes=rss_bytes(),
+            stages=runner.meter.stages,
+        )
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
