@@ -15,6 +15,8 @@ from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
 from workers.process import ALL_STAGES
 
+pytestmark = pytest.mark.slow  # `make faults`
+
 FRAMES = 1536  # twelve parts of one segment
 LATER = ("infer", "encode")
 

@@ -22,6 +22,8 @@ from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.hops import SPEC, Taken, a_broker, a_pull, hop
 from tests.reference import answers_of
 
+pytestmark = pytest.mark.slow  # `make faults`
+
 PUBLISHERS = 4
 BODY = bytes(16_384)
 

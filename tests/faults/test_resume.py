@@ -23,6 +23,8 @@ from tests.cli import COMMAND, environment, rigflow
 from tests.fleet import Fleet
 from workers.cli.app import answer
 
+pytestmark = pytest.mark.slow  # `make faults`
+
 HOP = {"RIGFLOW_HOP_BYTES": str(3 * MIB)}  # the queue is full long before the clip ends
 JOB = ("--job", "film")
 

@@ -29,6 +29,8 @@ from tests.fleet import ONE_WORKER, Fleet, Silent
 from workers.local import Outcome, find_models, register
 from workers.process import ALL_STAGES, WorkerOptions
 
+pytestmark = pytest.mark.slow  # `make faults`
+
 FOR_EVER_MS = 1e9
 FRAMES, GOP = 128, 8  # a segment for each group of pictures
 SPEC = paced().model_copy(update={"segment_s": 0.1})
