@@ -25,6 +25,7 @@ from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import Settings
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
+from workers.telemetry import Event
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
@@ -81,7 +82,13 @@ async def local_fleet(
         await asyncio.to_thread(server.start)
         settings = settings.model_copy(update={"nats": server.url, "shared": True})
     options = [WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}") for n in range(workers)]
-    supervisor = Supervisor(options, lambda event: screen.event(str(event)) if event.level > logging.INFO else None)
+    finished = interrupted = False
+
+    def show(event: Event) -> None:
+        if event.level > logging.INFO and not interrupted:  # who interrupts does not ask what was left undone
+            screen.event(str(event))
+
+    supervisor = Supervisor(options, show)
     try:
         await supervisor.start()
         async with asyncio.TaskGroup() as group:
@@ -89,11 +96,13 @@ async def local_fleet(
             if server is not None:
                 watches.append(group.create_task(_watch_server(server, screen)))
             yield settings
+            finished = True
             for watch in watches:
                 watch.cancel()
     except* RigflowError as errors:
         raise errors.exceptions[0] from None
     finally:
+        interrupted = not finished
         try:
             await supervisor.stop(grace_s)
         finally:
