@@ -5,6 +5,7 @@ imported, for a fleet's start-up is its loss on short jobs.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -74,7 +75,7 @@ class Worker:
         runner = Runner(broker, self._settings, lines.get, self.name)
         reporter = Reporter(self._options, self.name, broker, runner, lines)
         self._stop_on_signals(runner, reporter)
-        beside = [self._learn(broker, runner), lines.warm_up(), runner.follow_cancelled(), reporter.to_fleet()]
+        beside = [self._learn(broker, runner, lines), lines.warm_up(), runner.follow_cancelled(), reporter.to_fleet()]
         if self._options.beats >= 0:
             beside.append(reporter.to_supervisor())
         helpers = [asyncio.create_task(each) for each in beside]
@@ -94,13 +95,16 @@ class Worker:
             await broker.close()
         return ExitCode.OK
 
-    async def _learn(self, broker: Broker, runner: Runner) -> None:
-        """Host each pipeline as soon as the broker tells of it."""
+    async def _learn(self, broker: Broker, runner: Runner, lines: Lines) -> None:
+        """Host each pipeline the broker tells of, its computing stages as soon as their engines answer.
+
+        Work taken before would wait here while others could do it. Engines that do not work are hosted too: somebody
+        has to tell the jobs.
+        """
         split, collect = SplitStage(broker, self._settings), CollectStage(broker, self._settings)
         undeliverable: Undeliverable | None = None
         try:
             async for spec in watch_pipelines(broker):
-                await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
                 if SPLIT in self._options.stages:
                     await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
                 if COLLECT in self._options.stages:
@@ -108,6 +112,9 @@ class Worker:
                     if undeliverable is None:
                         undeliverable = Undeliverable(broker, self.name)
                         await undeliverable.open()
+                with contextlib.suppress(RigflowError):
+                    await lines.get(spec.revision)
+                await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
         finally:
             if undeliverable is not None:
                 await undeliverable.close()
