@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from pipelines.broker import Broker
 from pipelines.connection import headers_of
 from pipelines.dead import letters
+from schemas.errors import BrokerError
 from schemas.messages import PartMeta
 from schemas.subjects import HEADER_ID, HEADER_TYPE
 from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
@@ -130,8 +131,12 @@ async def one_job(fleet: Fleet, kind: Kind, number: int, folder: Path, screen: S
     own = folder / f"job{number}"
     own.mkdir()
     inputs = [Path(shutil.copy(path, own)) for path in kind.inputs]
-    (outcome,) = await fleet.run_async(kind.spec, inputs, own / "out", screen)
-    return outcome
+    while True:
+        try:
+            (outcome,) = await fleet.run_async(kind.spec, inputs, own / "out", screen)
+            return outcome
+        except BrokerError:  # it was away when the job was to begin
+            await asyncio.sleep(0.2)
 
 
 async def redeliveries(broker: Broker, pipelines: set[str]) -> int:
