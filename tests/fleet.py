@@ -1,11 +1,8 @@
 """A fleet for tests: a real broker on a temporary store and real worker processes, each with the stages it is given."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +11,7 @@ from pipelines.server import EmbeddedServer
 from schemas.messages import Lane, PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
+from workers.forkserver import ForkedProcess, ForkServer
 from workers.local import Outcome, find_models, run_jobs
 from workers.process import ALL_STAGES, WorkerOptions
 
@@ -52,7 +50,7 @@ class Fleet:
         self._paces = paces
         self._given = {"cache": str(cache), **settings}
         self.server = EmbeddedServer()
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[ForkedProcess] = []
 
     def __enter__(self) -> Self:
         if "nats" not in self._given:
@@ -85,7 +83,7 @@ class Fleet:
 
     def kill(self, number: int) -> None:
         """Kill -9 a worker, and start another in its place."""
-        os.kill(self.workers[number].pid, signal.SIGKILL)
+        self.workers[number].kill()
         self.workers[number].wait()
         self.workers[number] = self._spawn(number)
 
@@ -94,11 +92,14 @@ class Fleet:
         self._stages = (*self._stages, stages)
         self.workers.append(self._spawn(len(self.workers)))
 
-    def _spawn(self, number: int) -> "subprocess.Popen[bytes]":
+    def _spawn(self, number: int) -> ForkedProcess:
         settings = self.settings
         if self._paces:
             settings = settings.model_copy(update={"pace_ms": self._paces[number]})
-        options = WorkerOptions(
-            settings=settings, stages=self._stages[number], name=f"test-{number}", parent=os.getpid()
-        )
-        return subprocess.Popen([sys.executable, "-m", "workers.process", options.model_dump_json()])
+        return fork_server().fork(WorkerOptions(settings=settings, stages=self._stages[number], name=f"test-{number}"))
+
+
+@cache
+def fork_server() -> ForkServer:
+    """One for all tests; it ends with them."""
+    return ForkServer()

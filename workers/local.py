@@ -23,6 +23,7 @@ from schemas.errors import ModelError, OutputError, PipelineError, RigflowError
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import Settings
+from workers.forkserver import ForkServer
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
@@ -70,11 +71,12 @@ class Outcome:
 
 @asynccontextmanager
 async def local_fleet(
-    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0
+    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0, forks: ForkServer | None = None
 ) -> AsyncIterator[Settings]:
     """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
 
-    Ends the block with an error when the broker cannot be started again, or no worker is left.
+    `forks` is a fork server that was started before. Ends the block with an error when the broker cannot be started
+    again, or no worker is left.
     """
     server: EmbeddedServer | None = None
     if not settings.nats:
@@ -90,7 +92,7 @@ async def local_fleet(
 
     supervisor = Supervisor(options, show)
     try:
-        await supervisor.start()
+        await supervisor.start(forks or ForkServer())
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(supervisor.watch())]
             if server is not None:
@@ -134,8 +136,12 @@ def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
         raise PipelineError(f"{path}: {reason}", "give a pipeline file, or see `rigflow pipelines list`") from error
 
 
-def find_models(spec: PipelineSpec, folder: Path | None) -> dict[str, tuple[ModelSpec, bytes]]:
+def find_models(
+    spec: PipelineSpec, folder: Path | None, cache: Path | None = None
+) -> dict[str, tuple[ModelSpec, bytes]]:
     """The models of a pipeline: NAME.onnx beside the pipeline's file (with NAME.toml as its card), or built in.
+
+    Those built in are kept in the folder `cache`.
 
     Raises ModelError when one is missing or does not fit its stage.
     """
@@ -146,7 +152,7 @@ def find_models(spec: PipelineSpec, folder: Path | None) -> dict[str, tuple[Mode
             card = own.with_suffix(".toml")
             models[stage.model] = load_model(own, card if card.exists() else None)
         elif stage.model in builtin_models():
-            models[stage.model] = builtin_model(stage.model)
+            models[stage.model] = builtin_model(stage.model, cache and cache / "builtin")
         else:
             where = f"put its ONNX file at {own}" if own else "there is none of that name"
             raise ModelError(f"stage {stage.name}: model {stage.model} is missing", where)
@@ -171,7 +177,7 @@ async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
             await apply_topology(broker, settings, [builtin_pipeline(name) for name in builtin_pipelines()])
         for name in builtin_pipelines():
             spec = builtin_pipeline(name)
-            await register(broker, settings, spec, find_models(spec, None))
+            await register(broker, settings, spec, find_models(spec, None, settings.cache_folder))
     finally:
         await broker.close()
     return builtin_pipelines()

@@ -1,18 +1,12 @@
-"""One worker process: connects, learns the pipelines from the broker, works until told to stop.
-
-Started as `python -m workers.process OPTIONS`, where OPTIONS is the json of `WorkerOptions`: no command line parser is
-imported, for a fleet's start-up is its loss on short jobs.
-"""
+"""One worker process: connects, learns the pipelines from the broker, works until told to stop."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
@@ -38,8 +32,8 @@ CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at
 class WorkerOptions(BaseModel):
     """What a worker process is told at its start.
 
-    `rig` and `device` are for its status. `parent` is the process it must not outlive, `beats` the file descriptor of
-    the socket on which that one listens, `scratch` its folder for temporary files.
+    `rig` and `device` are for its status. `beats` is the file descriptor of the socket on which its supervisor
+    listens, `scratch` its folder for temporary files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +43,6 @@ class WorkerOptions(BaseModel):
     rig: str = ""
     device: str = "cpu"
     scratch: str = ""
-    parent: int = 0
     beats: int = -1
 
 
@@ -70,7 +63,7 @@ class Worker:
     async def run(self) -> ExitCode:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
         broker = await Broker.connect(self._settings, name=self.name)
-        lines = Lines(broker, self.hosts, cache_folder(self._settings))
+        lines = Lines(broker, self.hosts, self._settings.cache_folder)
         runner = Runner(broker, self._settings, lines.get, self.name)
         reporter = Reporter(self._options, self.name, broker, runner, lines)
         self._stop_on_signals(runner, reporter)
@@ -128,21 +121,6 @@ class Worker:
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
 
-def cache_folder(settings: Settings) -> Path:
-    """Where models, engines and rigs keep their files on this machine."""
-    if settings.cache:
-        return Path(settings.cache)
-    return Path.home() / ".cache" / "rigflow"
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, even by kill -9 (Linux)."""
-    if parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; nothing milder ends a worker that is stuck
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(ExitCode.OK)
-
-
 def work(options: WorkerOptions) -> NoReturn:
     """Be a worker until told to stop; ends the process with the worker's exit code."""
     import uvloop
@@ -159,16 +137,10 @@ def work(options: WorkerOptions) -> NoReturn:
     os._exit(code)  # a computing thread stuck in native code must not keep the process
 
 
-def main() -> None:
-    """Entry point of a worker process."""
-    options = WorkerOptions.model_validate_json(sys.argv[1])
-    _die_with(options.parent)
+def start(options: WorkerOptions) -> NoReturn:
+    """Be a worker of a supervisor, in a process of its own."""
     if options.scratch:
         tempfile.tempdir = options.scratch
     if options.rig:
         set_up_logging(rig=options.rig, worker=options.name)
     work(options)
-
-
-if __name__ == "__main__":
-    main()
