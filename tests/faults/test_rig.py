@@ -87,7 +87,7 @@ class Rig(Running):
         eventually(lambda: self.get("/readyz")[0] == 200)
 
 
-def eventually(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def eventually(what: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not what():
         assert time.monotonic() < deadline, "it never came to be"
@@ -271,7 +271,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_the_next_goes_on(
 
         def fault() -> None:
             first.process.kill()
-            eventually(lambda: not any(map(alive, workers)), timeout_s=2.0)
+            eventually(lambda: not any(map(alive, workers)), timeout_s=10.0)
             second.__enter__()
 
         second = Rig(fleet, tmp_path)

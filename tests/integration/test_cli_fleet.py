@@ -36,7 +36,7 @@ def status(url: str) -> Any:
     return json.loads(ended.stdout)
 
 
-def eventually(what: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def eventually(what: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until `what` holds."""
     deadline = time.monotonic() + timeout_s
     while not what():
