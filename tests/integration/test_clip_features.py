@@ -63,12 +63,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_features_equal_one_sequential_pass(workers: int, home: Path, tmp_path: Path) -> None:
     model = small_x3d()
     save_model(home / MODELS, *model)
-    clips = [real_clip("bikes"), make_clip(tmp_path, Clip(frames=80, size=(130, 98), rotation=90, vfr=True))]
+    clips = [real_clip("carphone_pristine"), make_clip(tmp_path, Clip(frames=80, size=(130, 98), rotation=90, vfr=True))]
     expected = [answers_of(clip, SPEC, model) for clip in clips]
-    assert [len(times) for times, _ in expected] == [9, 5]
+    assert [len(times) for times, _ in expected] == [4, 5]
     digests = set()
     with Fleet(ONE_WORKER * workers, tmp_path / "cache") as fleet:
-        for segment_s in (0.1, 1.5, 1000.0):
+        for segment_s in (0.5, 1000.0):
             spec = SPEC.model_copy(update={"segment_s": segment_s})
             outcomes = fleet.run(spec, clips, tmp_path / f"out{segment_s}")
             for outcome, (times, features) in zip(outcomes, expected, strict=True):
@@ -77,7 +77,7 @@ def test_features_equal_one_sequential_pass(workers: int, home: Path, tmp_path: 
                     np.testing.assert_array_equal(found["times"], times)
                     np.testing.assert_array_equal(found["features"], features)
             digests.add(tuple(outcome.done.digest for outcome in outcomes if outcome.done))
-    assert len(np.unique(np.concatenate([features for _, features in expected]).round(4), axis=0)) == 14
+    assert len(np.unique(np.concatenate([features for _, features in expected]).round(4), axis=0)) == 9
 
 
 def test_without_its_model_it_says_how_to_make_it(home: Path, tmp_path: Path) -> None:

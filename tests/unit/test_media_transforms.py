@@ -130,7 +130,7 @@ def test_bilinear_looks_at_two_neighbours_a_side(size: tuple[int, int], target: 
         top, left = int(y), int(x)
         box = picture[top : top + 2, left : left + 2].astype(float)
         box = np.pad(box, ((0, 2 - box.shape[0]), (0, 2 - box.shape[1]), (0, 0)), "edge")
-        expected[i, j] = np.array([1 - y + top, y - top]) @ np.einsum("ijc,j", box, [1 - x + left, x - left])
+        expected[i, j] = np.einsum("ijc,i,j", box, [1 - y + top, y - top], [1 - x + left, x - left])
     assert np.abs(found - expected).max() < 0.6
 
 
