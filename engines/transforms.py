@@ -67,7 +67,7 @@ class Preprocess:
     def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], turns: int) -> Array:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
         target = size[::-1] if turns % 2 else size
-        scaled = _scaled_size((frame.height, frame.width), target, self.stage.fit)
+        scaled = scaled_size((frame.height, frame.width), target, self.stage.fit)
         pixels = self._resized(frame, scaled)
         if scaled != target:
             pixels = _cropped(pixels, target) if self.stage.fit == "crop" else _padded(pixels, target)
@@ -189,7 +189,7 @@ def bilinear_taps(length: int, to: int) -> tuple[Array, Array, Array]:
     return first, np.minimum(first + 1, length - 1), weight.astype(np.int32)
 
 
-def _scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
+def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
     """Size to scale `source` to before cropping or padding to `target`, in integer arithmetic.
 
     The side that `target` does not fix is rounded to nearest for `pad`; for `crop` it is rounded down, as in the
@@ -205,9 +205,13 @@ def _scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> 
     return to_height, max(1, (2 * width * to_height + half * height) // (2 * height))
 
 
+def cropped_from(side: int, kept: int) -> int:
+    """Where the middle `kept` of `side` pixels begin; halves go to the even number, as in those transforms too."""
+    return round((side - kept) / 2)
+
+
 def _cropped(pixels: Array, size: tuple[int, int]) -> Array:
-    # halves go to the even number, as in those transforms too
-    top, left = (round((side - kept) / 2) for side, kept in zip(pixels.shape, size, strict=False))
+    top, left = cropped_from(pixels.shape[0], size[0]), cropped_from(pixels.shape[1], size[1])
     return pixels[top : top + size[0], left : left + size[1]]
 
 
