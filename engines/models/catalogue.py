@@ -1,8 +1,13 @@
-"""Where models come from: those that rigflow builds from formulas, and those that users bring as ONNX files."""
+"""Where models come from: those that rigflow builds from formulas, and those that users bring as ONNX files.
+
+A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.toml` as its card.
+"""
 
 import hashlib
+import json
 import os
 import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -11,12 +16,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engines.models.fit import check_fits
-from schemas.errors import ModelError
+from engines.outputs.files import PartFile
+from schemas.errors import ModelError, ModelMissing
 from schemas.pipeline import ModelSpec
 
-__all__ = ["builtin_model", "builtin_models", "check_fits", "load_model"]
+__all__ = ["builtin_model", "builtin_models", "check_fits", "load_model", "models_folder", "own_model", "save_model"]
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "paced")
+EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models that `rigflow engine export` makes, and the file that has their weights
 
 
 def builtin_models() -> tuple[str, ...]:
@@ -61,6 +68,56 @@ def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
         unfinished.write_bytes(spec.model_dump_json().encode() + b"\n" + body)
         unfinished.replace(path)
     return spec, body
+
+
+def models_folder() -> Path:
+    """Where a user's models are looked for, whichever pipeline names them."""
+    return Path.home() / ".local" / "share" / "rigflow" / "models"
+
+
+def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
+    """Card and content of the user's model `name`, in `folder` (that of the pipeline's file) or in `models_folder`.
+
+    Raises ModelError when it is in neither (ModelMissing), or as `load_model` does.
+    """
+    places = [place / f"{name}.onnx" for place in (folder, models_folder()) if place is not None]
+    found = next((path for path in places if path.exists()), None)
+    if found is not None:
+        card = found.with_suffix(".toml")
+        return load_model(found, card if card.exists() else None)
+    hint = f"put its ONNX file at {places[0]}"
+    if name in EXPORTS:
+        hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
+    raise ModelMissing(f"model {name} is missing", hint)
+
+
+def save_model(folder: Path, spec: ModelSpec, body: bytes) -> Path:
+    """Write `NAME.onnx` and its card into `folder`, made if missing; the path of the former. Raises OutputError."""
+    path = folder / f"{spec.name}.onnx"
+    files = [PartFile.create(path), PartFile.create(path.with_suffix(".toml"))]
+    try:
+        for file, content in zip(files, (body, card_toml(spec).encode()), strict=True):
+            file.write(content)
+        for file in files:
+            file.commit()
+    finally:
+        for file in files:
+            file.discard()
+    return path
+
+
+def card_toml(spec: ModelSpec) -> str:
+    """A model card as TOML; `load_model` reads the same back."""
+    head = {"name": spec.name, "version": spec.version, "description": spec.description, "sha256": spec.sha256}
+    lines = [_toml(head)]
+    for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+        lines += [f"[[{side}]]\n{_toml(tensor.model_dump(mode='json'))}" for tensor in tensors]
+    return "\n".join(lines)
+
+
+def _toml(fields: Mapping[str, object]) -> str:
+    """Strings, numbers and lists of them look in TOML as in json."""
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
 
 
 def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, bytes]:
