@@ -42,12 +42,18 @@ class Silent:
 class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
-    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker.
+    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `module` is what they run.
     """
 
     def __init__(
-        self, stages: Sequence[tuple[str, ...]], cache: Path, paces: Sequence[float] = (), **settings: float | str
+        self,
+        stages: Sequence[tuple[str, ...]],
+        cache: Path,
+        paces: Sequence[float] = (),
+        module: str = "workers.process",
+        **settings: float | str,
     ) -> None:
+        self.module = module
         self._stages = stages
         self._paces = paces
         self._given = {"cache": str(cache), **settings}
@@ -89,6 +95,13 @@ class Fleet:
         self.workers[number].wait()
         self.workers[number] = self._spawn(number)
 
+    def revive(self) -> int:
+        """Start another worker in place of each that died; how many had."""
+        died = [number for number, worker in enumerate(self.workers) if worker.poll() is not None]
+        for number in died:
+            self.workers[number] = self._spawn(number)
+        return len(died)
+
     def add(self, stages: tuple[str, ...] = ALL_STAGES) -> None:
         """Start one more worker."""
         self._stages = (*self._stages, stages)
@@ -101,4 +114,4 @@ class Fleet:
         options = WorkerOptions(
             settings=settings, stages=self._stages[number], name=f"test-{number}", parent=os.getpid()
         )
-        return subprocess.Popen([sys.executable, "-m", "workers.process", options.model_dump_json()])
+        return subprocess.Popen([sys.executable, "-m", self.module, options.model_dump_json()])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import ExitCode, OutputError, StoreError, UsageError
+from schemas.wire import Buffer
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from workers.cli.run import prepare_folder
 
@@ -112,7 +113,7 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path) -> ExitCode:
     return ExitCode.OK
 
 
-def write_whole(path: Path, body: bytes) -> None:
+def write_whole(path: Path, body: Buffer) -> None:
     """Write a file whole or not at all. Raises OutputError."""
     unfinished = path.with_name(path.name + ".part")
     try:
