@@ -108,7 +108,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
     """
     job = letter.failure.key.job
     taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
-    again = f"{letter.hop}/dead-{letter.number}"  # an id of its own, for the first one counts as a repeat
+    again = f"{job.identity}/{letter.hop}/dead-{letter.number}"  # its own, for the first one's counts as a repeat
     given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
     await broker.publish(letter.hop, await input_of(broker, letter), again, given)
     for sequence in taken_back:

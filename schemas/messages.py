@@ -47,9 +47,14 @@ class JobRef(BaseModel):
     round: int = 0
 
     @property
+    def whole(self) -> str:
+        """How the ids of the job's messages begin, in any round. The space is first: a duplicate window knows none."""
+        return f"{self.space}/{self.id}/"
+
+    @property
     def identity(self) -> str:
-        """How the ids of the job's messages begin. The space is first: a duplicate window knows no tenants."""
-        return f"{self.space}/{self.id}/{self.revision}" + (f".{self.round}" if self.round else "")
+        """How the ids of the messages of this round begin."""
+        return f"{self.whole}{self.revision}" + (f".{self.round}" if self.round else "")
 
 
 class MediaInfo(BaseModel):

@@ -29,16 +29,18 @@ class Poisoned(PacedSession):
         return super().run(inputs)
 
 
-def poisoned_clip(path: Path, groups: int, gop: int, poison: tuple[int, ...], seed: int = 0) -> Path:
-    """A clip of 25 frames a second with a keyframe each `gop` frames, and white all through the groups in `poison`."""
+def poisoned_clip(path: Path, groups: int, gop: int, poison: tuple[int, ...], seed: int = 0, size: int = 32) -> Path:
+    """Noise, 25 frames a second, a keyframe each `gop` frames; white all through the groups in `poison`."""
     dice = np.random.default_rng(seed)
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25, options={"x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0"})
-        video.width = video.height = 32
+        video.width = video.height = size
         video.pix_fmt = "yuv420p"
         for number in range(groups * gop):
             white = number // gop in poison
-            picture = np.full((32, 32, 3), 255, np.uint8) if white else dice.integers(0, 160, (32, 32, 3), np.uint8)
+            picture = (
+                np.full((size, size, 3), 255, np.uint8) if white else dice.integers(0, 160, (size, size, 3), np.uint8)
+            )
             out.mux(video.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         out.mux(video.encode(None))
     return path

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from pipelines.broker import Broker
-from pipelines.collect import CollectedElsewhere, Collector
+from pipelines.collect import CollectedElsewhere, Collector, Thinned
 from pipelines.inventory import describe
-from pipelines.jobs import JobCancelled, end, publish_done
+from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
 from pipelines.room import Room
@@ -53,6 +53,9 @@ class CollectStage:
 
     async def _collect(self, request: CollectRequest) -> None:
         spec = await load_pipeline(self._broker, request.job.revision)
+        record = await JobRecord.current(self._broker, request.job)
+        if record is not None and record.manifest.thinned and not record.manifest.state.ended:
+            raise Thinned(request.job)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
         with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:
             collector = Collector(self._broker, spec, deliver=self._deliver, room=self._room)
@@ -83,6 +86,7 @@ class CollectStage:
             await publish_done(self._broker, done, f"{lease.delivery.subject}/{lease.delivery.stream_seq}")
             with contextlib.suppress(JobCancelled):  # whoever did that has told
                 await end(self._broker, None, done)
+            await self._room.make()
 
 
 async def _request_of(delivery: Delivery) -> CollectRequest:

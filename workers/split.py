@@ -58,7 +58,7 @@ class SplitStage:
     async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
         """One request for each message of media: sent again (by a retry, say), it is collected again."""
         subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.lane)
-        identity = f"{delivery.subject}/{delivery.stream_seq}/{COLLECT}"
+        identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
         await self._broker.publish(subject, request.encode(), identity)
 
 

@@ -41,7 +41,7 @@ def results(
 
 async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> ExitCode:
     from pipelines.broker import Broker
-    from pipelines.collect import CollectedElsewhere
+    from pipelines.collect import CollectedElsewhere, Thinned
     from pipelines.inventory import take_inventory
     from pipelines.jobs import JobCancelled, find_manifest
     from schemas.messages import JobState
@@ -53,6 +53,8 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> E
             raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
         if manifest.state is JobState.CANCELLED:
             raise JobCancelled(manifest.job)
+        if manifest.thinned and not manifest.state.ended:
+            raise Thinned(manifest.job)
         inventory = await take_inventory(broker, manifest)
         if inventory.done is not None and not inventory.done.failures:
             if not inventory.files:
