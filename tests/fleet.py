@@ -40,12 +40,18 @@ class Silent:
 class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
-    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker.
+    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `module` is their fork server.
     """
 
     def __init__(
-        self, stages: Sequence[tuple[str, ...]], cache: Path, paces: Sequence[float] = (), **settings: float | str
+        self,
+        stages: Sequence[tuple[str, ...]],
+        cache: Path,
+        paces: Sequence[float] = (),
+        module: str = "workers.forkserver",
+        **settings: float | str,
     ) -> None:
+        self.module = module
         self._stages = stages
         self._paces = paces
         self._given = {"cache": str(cache), **settings}
@@ -87,6 +93,13 @@ class Fleet:
         self.workers[number].wait()
         self.workers[number] = self._spawn(number)
 
+    def revive(self) -> int:
+        """Start another worker in place of each that died; how many had."""
+        died = [number for number, worker in enumerate(self.workers) if worker.poll() is not None]
+        for number in died:
+            self.workers[number] = self._spawn(number)
+        return len(died)
+
     def add(self, stages: tuple[str, ...] = ALL_STAGES) -> None:
         """Start one more worker."""
         self._stages = (*self._stages, stages)
@@ -96,10 +109,11 @@ class Fleet:
         settings = self.settings
         if self._paces:
             settings = settings.model_copy(update={"pace_ms": self._paces[number]})
-        return fork_server().fork(WorkerOptions(settings=settings, stages=self._stages[number], name=f"test-{number}"))
+        options = WorkerOptions(settings=settings, stages=self._stages[number], name=f"test-{number}")
+        return fork_server(self.module).fork(options)
 
 
 @cache
-def fork_server() -> ForkServer:
+def fork_server(module: str) -> ForkServer:
     """One for all tests; it ends with them."""
-    return ForkServer()
+    return ForkServer(module=module)

@@ -107,17 +107,19 @@ class ForkedProcess:
 class ForkServer:
     """A fork server for this process: starts with its imports at once, so make it before your own.
 
-    `home` is the folder of the rig whose workers these are, by which what a killed rig left is found.
+    `home` is the folder of the rig whose workers these are, by which what a killed rig left is found. `module` is
+    what it runs.
     """
 
-    def __init__(self, home: str = "") -> None:
+    def __init__(self, home: str = "", module: str = "workers.forkserver") -> None:
         self._home = home
+        self._module = module
         self._start()
 
     def _start(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-m", "workers.forkserver", str(theirs.fileno()), str(os.getpid()), self._home]
+            command = [sys.executable, "-m", self._module, str(theirs.fileno()), str(os.getpid()), self._home]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), start_new_session=True)
 
     def fork(self, options: "WorkerOptions", beats: socket.socket | None = None) -> ForkedProcess:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
 from schemas.errors import ExitCode, RigflowError
@@ -18,12 +19,12 @@ from schemas.pipeline import Stage
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectStage
+from workers.failures import Failures
 from workers.lines import Lines
 from workers.reporter import Reporter
 from workers.runner import Runner
 from workers.split import SplitStage
 from workers.telemetry import Event, set_up_logging, tell
-from workers.undeliverable import Undeliverable
 
 ALL_STAGES = ("split", "decode", "preprocess", "infer", "encode", "collect")
 CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at once
@@ -64,10 +65,17 @@ class Worker:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
         broker = await Broker.connect(self._settings, name=self.name)
         lines = Lines(broker, self.hosts, self._settings.cache_folder)
-        runner = Runner(broker, self._settings, lines.get, self.name)
+        attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
+        failures = Failures(broker, attempts, self.name)
+        runner = Runner(broker, self._settings, lines.get, attempts, failures)
         reporter = Reporter(self._options, self.name, broker, runner, lines)
         self._stop_on_signals(runner, reporter)
-        beside = [self._learn(broker, runner), lines.warm_up(), runner.follow_cancelled(), reporter.to_fleet()]
+        beside = [
+            self._learn(broker, runner, attempts, failures),
+            lines.warm_up(),
+            runner.follow_cancelled(),
+            reporter.to_fleet(),
+        ]
         if self._options.beats >= 0:
             beside.append(reporter.to_supervisor())
         helpers = [asyncio.create_task(each) for each in beside]
@@ -84,26 +92,20 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             lines.close()
+            await attempts.close()
             await broker.close()
         return ExitCode.OK
 
-    async def _learn(self, broker: Broker, runner: Runner) -> None:
+    async def _learn(self, broker: Broker, runner: Runner, attempts: Attempts, failures: Failures) -> None:
         """Host each pipeline as soon as the broker tells of it."""
-        split, collect = SplitStage(broker, self._settings), CollectStage(broker, self._settings)
-        undeliverable: Undeliverable | None = None
-        try:
-            async for spec in watch_pipelines(broker):
-                await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
-                if SPLIT in self._options.stages:
-                    await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
-                if COLLECT in self._options.stages:
-                    await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
-                    if undeliverable is None:
-                        undeliverable = Undeliverable(broker, self.name)
-                        await undeliverable.open()
-        finally:
-            if undeliverable is not None:
-                await undeliverable.close()
+        split = SplitStage(broker, self._settings, attempts, failures)
+        collect = CollectStage(broker, self._settings, failures)
+        async for spec in watch_pipelines(broker):
+            await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
+            if SPLIT in self._options.stages:
+                await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
+            if COLLECT in self._options.stages:
+                await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
 
     def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
         """First signal: finish what is in hand. Second: hand it back at once."""
