@@ -141,7 +141,7 @@ class Collector:
         await asyncio.gather(*self._noting, return_exceptions=True)
         if self._pull is not None:
             await self._pull.close()
-            await self._broker.delete_consumer(self._broker.names.results_stream, self._consumer)
+            await self._broker.drop_reader(self._broker.names.results_stream, self._consumer)
         for job in self._unfinished():
             self.abandon(job.ref.id)
         self._spool.close()

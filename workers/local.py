@@ -29,6 +29,7 @@ from workers.supervisor import Supervisor
 from workers.telemetry import Event
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
+LOOK_S = 2.0  # how often the embedded broker is asked for its health
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
 
 
@@ -113,12 +114,26 @@ async def local_fleet(
 
 
 async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
-    """Start the broker again when it dies; its store has all that was acked."""
+    """Start the broker again when it dies, or could not write to its disk; its store has all that was acked."""
+    looked_s = time.monotonic()
     while True:
         await asyncio.sleep(0.2)
         if not server.alive:
             screen.event("the embedded broker died, starting it again on its store")
             await asyncio.to_thread(server.restart)
+        elif time.monotonic() - looked_s > LOOK_S:
+            if await asyncio.to_thread(lambda: server.unwritable):
+                await _wait_for_room(server, screen)
+                await asyncio.to_thread(server.restart)
+                screen.event("the embedded broker could not write to its disk, and was started again now there is room")
+            looked_s = time.monotonic()
+
+
+async def _wait_for_room(server: EmbeddedServer, screen: Screen) -> None:
+    if not server.has_room:
+        screen.event(f"no room on the disk of {server.store}: everyone waits, make some")
+    while not server.has_room:  # noqa: ASYNC110, it is a question to the file system
+        await asyncio.sleep(1.0)
 
 
 def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:

@@ -1,6 +1,7 @@
 """One worker process: connects, learns the pipelines from the broker, works until told to stop."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -71,7 +72,7 @@ class Worker:
         reporter = Reporter(self._options, self.name, broker, runner, lines)
         self._stop_on_signals(runner, reporter)
         beside = [
-            self._learn(broker, runner, attempts, failures),
+            self._learn(broker, runner, lines, attempts, failures),
             lines.warm_up(),
             runner.follow_cancelled(),
             reporter.to_fleet(),
@@ -96,16 +97,24 @@ class Worker:
             await broker.close()
         return ExitCode.OK
 
-    async def _learn(self, broker: Broker, runner: Runner, attempts: Attempts, failures: Failures) -> None:
-        """Host each pipeline as soon as the broker tells of it."""
+    async def _learn(
+        self, broker: Broker, runner: Runner, lines: Lines, attempts: Attempts, failures: Failures
+    ) -> None:
+        """Host each pipeline the broker tells of, its computing stages as soon as their engines answer.
+
+        Work taken before would wait here while others could do it. Engines that do not work are hosted too: somebody
+        has to tell the jobs.
+        """
         split = SplitStage(broker, self._settings, attempts, failures)
         collect = CollectStage(broker, self._settings, failures)
         async for spec in watch_pipelines(broker):
-            await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
             if SPLIT in self._options.stages:
                 await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
             if COLLECT in self._options.stages:
                 await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
+            with contextlib.suppress(RigflowError):
+                await lines.get(spec.revision)
+            await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
 
     def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
         """First signal: finish what is in hand. Second: hand it back at once."""
