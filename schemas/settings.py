@@ -61,6 +61,11 @@ class Settings(BaseModel):
     pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `paced` takes for a frame")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where models, engines and rigs keep their files on this machine."""
+        return Path(self.cache) if self.cache else Path.home() / ".cache" / "rigflow"
+
 
 def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
     """Settings from what the command line gave, the environment and a TOML file. Raises UsageError, by field."""

@@ -50,7 +50,7 @@ class Rig(Running):
         eventually(lambda: self.get("/readyz")[0] == 200)
 
 
-def eventually(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def eventually(what: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not what():
         assert time.monotonic() < deadline, "it never came to be"

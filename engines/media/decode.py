@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 from typing import TypeAlias
 
 import av
@@ -72,9 +73,13 @@ def decode_video(segment: Segment, data: Buffer, spec: PipelineSpec, convert: Co
 
 
 def windows_per_part(spec: PipelineSpec, media: MediaInfo) -> int:
-    """How many windows a part holds: as many as keep its raw frames within bounds, by pipeline and media alone."""
-    grid, layout = spec.grid, spec.preprocess.layout
-    window_bytes = max(1, media.width * media.height * 3 // 2) * min(grid.stride, grid.frames)
+    """How many windows a part holds: as many as keep its frames within bounds, by pipeline and media alone.
+
+    The frames count as they are or as preprocess makes them, whichever is larger: a part may travel as either.
+    """
+    grid, layout, size = spec.grid, spec.preprocess.layout, spec.preprocess.size
+    pixel_bytes = prod(size) * (3 if layout == "rgb" else 1) if size else 0
+    window_bytes = max(1, media.width * media.height * 3 // 2, pixel_bytes) * min(grid.stride, grid.frames)
     least, most = _PART_WINDOWS[layout]
     return min(most, max(least, _PART_BYTES[layout] // window_bytes))
 

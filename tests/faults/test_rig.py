@@ -4,10 +4,9 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
+from workers.forkserver import ForkServer
 from workers.local import Outcome, find_models, register
 from workers.process import ALL_STAGES, WorkerOptions
 
@@ -217,7 +217,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_the_next_goes_on(
 
         def fault() -> None:
             first.process.kill()
-            eventually(lambda: not any(map(alive, workers)), timeout_s=2.0)
+            eventually(lambda: not any(map(alive, workers)), timeout_s=10.0)
             second.__enter__()
 
         second = Rig(fleet, tmp_path)
@@ -233,12 +233,12 @@ def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -
     scratch = tmp_path / "cache" / "rigs" / "r" / "scratch"
     scratch.mkdir(parents=True)
     (scratch / "half-a-film.mp4").touch()
-    options = WorkerOptions(settings=fleet.settings, stages=ALL_STAGES, name="r-cpu0", rig="r")
-    command = [sys.executable, "-m", "workers.process", options.model_dump_json()]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as left, Rig(fleet, tmp_path) as rig:
+    options = WorkerOptions(settings=fleet.settings, stages=ALL_STAGES, name="r-cpu0")
+    with closing(ForkServer(home=str(scratch.parent))) as earlier, Rig(fleet, tmp_path) as rig:
+        left = earlier.fork(options)
         rig.until("event=leftover")
         rig.until_ready()
-        assert left.wait(10) is not None
+        assert left.wait() is not None
         assert not list(scratch.iterdir())
         twin = rigflow("rig", "--name", "r", "--nats", fleet.settings.nats, RIGFLOW_CACHE=str(tmp_path / "cache"))
         assert twin.returncode == ExitCode.USAGE
