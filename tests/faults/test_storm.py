@@ -184,7 +184,7 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
 @pytest.mark.parametrize(
     ("kills", "jobs", "rigs"),
     [
-        (4, 4, 1),
+        (3, 3, 1),
         pytest.param(200, 30, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1500)]),
     ],
 )
