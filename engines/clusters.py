@@ -108,7 +108,8 @@ def _cluster(group: Array, pairs: Pairs, originals: dict[int, int]) -> Cluster:
     typical = np.array([media not in originals or originals[media] not in group for media in group.tolist()])
     first = group[np.where(typical, inside.sum(axis=1).round(6), -np.inf).argmax()]
     members = []
-    for media in sorted(group.tolist(), key=lambda media: (media != first, -pairs.similarity[first, media])):
+    nearness = pairs.similarity[first].round(6)
+    for media in sorted(group.tolist(), key=lambda media: (media != first, -nearness[media], media)):
         original = originals.get(media)
         offset_s = 0.0 if original is None else float(pairs.offset_s[original, media])
         members.append(Member(media, float(pairs.similarity[first, media]), original, offset_s))

@@ -6,7 +6,7 @@ A line is `{"cluster": 1, "similarity": mean over its pairs, "media": [{"name", 
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from math import ceil
 from pathlib import Path
@@ -22,9 +22,8 @@ from engines.part import Array
 
 PICTURE = (90, 160)  # height and width that a picture fits into
 _MARGIN, _GAP, _HEAD, _LABELS = 24, 14, 48, 40  # pixels
-_COLUMNS = 8
-_MOST_TILES = 400  # of the png, in all; the html has every media
-_MOST_OF_ONE = 40  # of one cluster
+_COLUMNS, _LEAST_COLUMNS = 8, 3
+_MOST_ROWS, _MOST_ROWS_OF_ONE = 60, 5  # of the png, in all and of one cluster; the html has every media
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,23 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _about(cluster: Cluster) -> str:
-    count = len(cluster.members)
-    return f"{count} media, {cluster.similarity:.2f} alike" if count > 1 else "alone"
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """What stands together on a sheet: a cluster under its number, or all media that are like no other."""
+
+    number: str
+    about: str
+    members: tuple[Member, ...]
+
+
+def _sections(clusters: Sequence[Cluster]) -> list[_Section]:
+    many = [
+        _Section(str(number), f"{len(each.members)} media, similarity {each.similarity:.2f}", each.members)
+        for number, each in enumerate(clusters, start=1)
+        if len(each.members) > 1
+    ]
+    alone = tuple(each.members[0] for each in clusters if len(each.members) == 1)
+    return [*many, _Section(str(len(alone)), "alone", alone)] if alone else many
 
 
 def _copy_text(member: Member, media: Sequence[Shown]) -> str:
@@ -98,43 +111,42 @@ def _copy_text(member: Member, media: Sequence[Shown]) -> str:
     return f"= {media[member.duplicate_of].name}{offset}"
 
 
+def _similarity_text(member: Member) -> str:
+    return f"{member.similarity:.3f}" if member.similarity < 1 else ""
+
+
 def draw_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Array:
-    """The sheet, `[H, W, 3] uint8` RGB: a heading and a grid of pictures for each cluster."""
+    """The sheet, `[H, W, 3] uint8` RGB: a heading and a grid of pictures for each cluster, at most 60 rows of them."""
     height, width = PICTURE[0] + _LABELS + _GAP, PICTURE[1] + _GAP
-    widest = max(len(cluster.members) for cluster in clusters)
-    columns = min(_COLUMNS, max(3, widest))
-    shown, left_out = _shown(clusters)
-    lines = [ceil(len(members) / columns) for members in shown]
-    canvas = np.empty(
-        (_HEAD + 2 * _MARGIN + sum(_HEAD // 2 + count * height for count in lines), columns * width + 2 * _MARGIN, 3),
-        np.uint8,
-    )
+    sections = _sections(clusters)
+    columns = min(_COLUMNS, max(_LEAST_COLUMNS, *(len(section.members) for section in sections)))
+    shown = _shown(sections, columns)
+    left_out = sum(len(each.members) for each in clusters) - sum(len(section.members) for section in shown)
+    tops = np.cumsum([_MARGIN + _HEAD, *(_HEAD // 2 + ceil(len(each.members) / columns) * height for each in shown)])
+    canvas = np.empty((int(tops[-1]) + _MARGIN, columns * width - _GAP + 2 * _MARGIN, 3), np.uint8)
     canvas[:] = PAPER
     write_text(canvas, _MARGIN, _MARGIN, clipped(summary(clusters), 2, columns * width), BRIGHT, 2)
     if left_out:
-        write_text(canvas, _MARGIN, _MARGIN + 22, f"{left_out} of them are in the html only", DIM, 1)
-    top = _MARGIN + _HEAD
-    for number, (cluster, members, count) in enumerate(zip(clusters, shown, lines, strict=False), start=1):
-        write_text(canvas, _MARGIN, top, str(number), BRIGHT, 2)
-        write_text(canvas, _MARGIN + 12 * len(str(number)) + 12, top, _about(cluster), DIM, 2)
-        for place, member in enumerate(members):
+        write_text(canvas, _MARGIN, _MARGIN + 22, f"{left_out} of them are on the html page only", DIM, 1)
+    for section, top in zip(shown, tops.tolist(), strict=False):
+        write_text(canvas, _MARGIN, top, section.number, BRIGHT, 2)
+        write_text(canvas, _MARGIN + 12 * len(section.number) + 12, top, section.about, DIM, 2)
+        for place, member in enumerate(section.members):
             row, column = divmod(place, columns)
             cell_top, cell_left = top + _HEAD // 2 + row * height, _MARGIN + column * width
             _draw_tile(canvas[cell_top : cell_top + height, cell_left : cell_left + width - _GAP], member, media)
-        top += _HEAD // 2 + count * height
     return canvas
 
 
-def _shown(clusters: Sequence[Cluster]) -> tuple[list[tuple[Member, ...]], int]:
-    """The members that the png has room for, cluster by cluster, and how many are left out."""
-    shown: list[tuple[Member, ...]] = []
-    room = _MOST_TILES
-    for cluster in clusters:
-        if room == 0:
-            break
-        shown.append(cluster.members[: min(room, _MOST_OF_ONE)])
-        room -= len(shown[-1])
-    return shown, sum(len(cluster.members) for cluster in clusters) - _MOST_TILES + room
+def _shown(sections: Sequence[_Section], columns: int) -> list[_Section]:
+    """The sections, and of each the members, that the png has room for."""
+    shown: list[_Section] = []
+    room = _MOST_ROWS
+    for section in sections:
+        members = section.members[: columns * min(room, _MOST_ROWS_OF_ONE)]
+        room -= ceil(len(members) / columns)
+        shown += [replace(section, members=members)] if members else []
+    return shown
 
 
 def _draw_tile(cell: Array, member: Member, media: Sequence[Shown]) -> None:
@@ -148,17 +160,17 @@ def _draw_tile(cell: Array, member: Member, media: Sequence[Shown]) -> None:
         box[top : top + height, left : left + width] = of.picture
     write_text(cell, 0, PICTURE[0] + 7, clipped(of.name, 1, cell.shape[1]), BRIGHT, 1)
     copy = _copy_text(member, media)
-    said, colour = (copy, MARK) if copy else (f"{member.similarity:.2f}", DIM)
+    said, colour = (copy, MARK) if copy else (_similarity_text(member), DIM)
     write_text(cell, 0, PICTURE[0] + 20, clipped(said, 1, cell.shape[1]), colour, 1)
 
 
 def html_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> str:
     """The sheet as one page that needs nothing else."""
     sections = "\n".join(
-        f"<section><h2><b>{number}</b> {_about(cluster)}</h2>\n<div>\n"
-        + "\n".join(_figure(member, media) for member in cluster.members)
+        f"<section><h2><b>{section.number}</b> {section.about}</h2>\n<div>\n"
+        + "\n".join(_figure(member, media) for member in section.members)
         + "\n</div></section>"
-        for number, cluster in enumerate(clusters, start=1)
+        for section in _sections(clusters)
     )
     return _PAGE.format(title=escape(summary(clusters)), sections=sections)
 
@@ -169,7 +181,7 @@ def _figure(member: Member, media: Sequence[Shown]) -> str:
     if of.picture is not None:
         picture = f'<img alt="" src="data:image/jpeg;base64,{b64encode(encode_jpeg(_even(of.picture))).decode()}">'
     copy = _copy_text(member, media)
-    note = f"<mark>{escape(copy)}</mark>" if copy else f"<small>{member.similarity:.3f}</small>"
+    note = f"<mark>{escape(copy)}</mark>" if copy else f"<small>{_similarity_text(member)}</small>"
     name = escape(of.name)
     return f'<figure title="{escape(of.result)}">{picture}<figcaption>{name}{note}</figcaption></figure>'
 

@@ -48,6 +48,9 @@ def cluster(
     shown = _pictures(described, media)
     paths = write_clusters(out, clusters, shown)
     print(summary(clusters))
+    if len(clusters) == 1 and len(shown) > 2:
+        alike = f"{clusters[0].similarity:.4f} on average"
+        print(f"rigflow: all are alike, {alike}; a --similarity above that parts them", file=sys.stderr)
     print(*paths, sep="\n")
     return ExitCode.OK
 
