@@ -100,7 +100,7 @@ def _sections(clusters: Sequence[Cluster]) -> list[_Section]:
         if len(each.members) > 1
     ]
     alone = tuple(each.members[0] for each in clusters if len(each.members) == 1)
-    return [*many, _Section(str(len(alone)), "alone", alone)] if alone else many
+    return [*many, _Section("", f"{len(alone)} alone", alone)] if alone else many
 
 
 def _copy_text(member: Member, media: Sequence[Shown]) -> str:
@@ -129,8 +129,9 @@ def draw_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Array:
     if left_out:
         write_text(canvas, _MARGIN, _MARGIN + 22, f"{left_out} of them are on the html page only", DIM, 1)
     for section, top in zip(shown, tops.tolist(), strict=False):
-        write_text(canvas, _MARGIN, top, section.number, BRIGHT, 2)
-        write_text(canvas, _MARGIN + 12 * len(section.number) + 12, top, section.about, DIM, 2)
+        number = f"{section.number} " if section.number else ""
+        write_text(canvas, _MARGIN, top, number, BRIGHT, 2)
+        write_text(canvas, _MARGIN + 12 * len(number), top, section.about, DIM, 2)
         for place, member in enumerate(section.members):
             row, column = divmod(place, columns)
             cell_top, cell_left = top + _HEAD // 2 + row * height, _MARGIN + column * width
@@ -201,7 +202,7 @@ _PAGE = """<!doctype html>
 body {{ margin: 2rem; background: #141518; color: #e8e8ec; font: 15px/1.4 system-ui, sans-serif }}
 h1 {{ font-size: 1.3rem; font-weight: 600 }}
 h2 {{ font-size: 1rem; font-weight: 400; color: #94969e; margin: 2rem 0 .6rem }}
-h2 b {{ color: #e8e8ec; margin-right: .4rem }}
+h2 b:not(:empty) {{ color: #e8e8ec; margin-right: .4rem }}
 div {{ display: grid; grid-template-columns: repeat(auto-fill, 160px); gap: 14px }}
 figure {{ margin: 0 }}
 img, .none {{ display: block; width: 160px; height: 90px; object-fit: contain; background: #2c2e34 }}
