@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.building.agreement import compare, demand, probe_rows
 from engines.building.builder import version
-from engines.building.cards import advised, check_precision, target_of
+from engines.building.cards import advised, check_precision, plans_for, target_of
 from engines.building.engine import PROBE_ROWS, Recipe, obtain
 from engines.building.store import EngineStore
 from engines.devices import Card, cards
@@ -77,6 +77,8 @@ async def engine_for(
     StoreError.
     """
     backend, target = _backend(settings), target_of(capability)
+    if backend == "tensorrt_rtx":
+        plans_for((target,))  # refuses what it cannot run on
     precision: Precision = advised(target) if settings.precision == "auto" else settings.precision
     warning = check_precision(target, precision, backend, anyway=settings.precision != "auto")
     if warning:

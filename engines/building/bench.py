@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from engines.building.agreement import probe_rows
 from engines.inference.session import Session
 from schemas.engine import Profile
+from schemas.errors import OutputError, UsageError
 
 LEAST_RUNS = 5
 
@@ -89,14 +91,17 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def check_plot() -> None:
+    """Raise UsageError without matplotlib."""
+    if find_spec("matplotlib") is None:
+        raise UsageError("a plot needs matplotlib", "pip install rigflow[plot], or leave --plot out")
+
+
 def plot(points: Sequence[Point], title: str, path: Path) -> None:
     """Throughput and latency over the batch size, as a picture. Raises UsageError without matplotlib."""
-    from schemas.errors import OutputError, UsageError
+    check_plot()
+    import matplotlib
 
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UsageError("a plot needs matplotlib", "pip install rigflow[plot], or leave --plot out") from error
     matplotlib.use("agg")
     from matplotlib import pyplot
 

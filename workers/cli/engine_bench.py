@@ -48,6 +48,8 @@ def bench(
     from workers.process import cache_folder
 
     sizes = _sizes(batches)
+    if plot is not None:
+        measure.check_plot()
     cache = cache_folder(settings_from(settings_file))
     spec, body = find_model(model, cache)
     if spec.engine != "onnx":
