@@ -5,7 +5,7 @@ import json
 
 from pydantic import ValidationError
 
-from pipelines.blobs import blob_info, delete_blob, get_blob, put_blob
+from pipelines.blobs import blob_info, delete_blob, digest_of, get_blob, put_blob
 from pipelines.broker import Broker
 from schemas.engine import EngineSpec
 from schemas.errors import ModelError, UsageError
@@ -23,7 +23,7 @@ async def push_engine(broker: Broker, spec: EngineSpec, plan: bytes, graph: byte
         await put_blob(broker, bucket, graph, _graph(spec))
     info = await blob_info(broker, bucket, spec.key)
     if info is not None:
-        if _sidecar(info.metadata, spec.key) == spec:
+        if _sidecar(info.metadata, spec.key) == spec and info.digest == digest_of(plan):
             return False
         await delete_blob(broker, bucket, spec.key)
     await put_blob(broker, bucket, plan, spec.key, {SIDECAR: spec.model_dump_json()})

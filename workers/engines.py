@@ -20,7 +20,7 @@ from pipelines.broker import Broker
 from pipelines.engines import fleet_engines, pull_engine, push_engine
 from pipelines.registry import kept_models
 from schemas.engine import Agreement, EngineSpec, Precision
-from schemas.errors import ModelError, StoreError, UsageError
+from schemas.errors import BrokerError, ModelError, StoreError, UsageError
 from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
 from workers.telemetry import Event, tell
@@ -104,7 +104,10 @@ async def engine_for(
     tell(Event("engine_build", f"no engine of {card.name} for {target} in {precision}: it is built now"))
     spec = await asyncio.to_thread(_build, store, model, card, precision, backend, target, timed_on)
     built = await asyncio.to_thread(ready, store, spec, model)
-    await push_engine(broker, built.spec, built.plan, store.graph(spec))
+    try:
+        await push_engine(broker, built.spec, built.plan, store.graph(spec))
+    except (BrokerError, StoreError) as error:
+        tell(Event("engine_not_shared", f"engine {spec.key} serves here, and is not shared: {error}"))
     return built
 
 
