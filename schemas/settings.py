@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -59,6 +59,12 @@ class Settings(BaseModel):
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `paced` takes for a frame")
+    backend: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = Field(
+        default="onnxruntime", description="what runs models on cards: onnxruntime, tensorrt or tensorrt_rtx"
+    )
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        default="auto", description="of the engines that workers use; auto: what suits the card"
+    )
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
     @property
