@@ -7,6 +7,7 @@ where it names none, BT.601 below 720 lines and BT.709 from there on, as players
 
 import re
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -18,6 +19,9 @@ from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frame
 from engines.part import Array, Part
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.pipeline import PreprocessStage
+
+if TYPE_CHECKING:
+    from engines.device import Preprocessing
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _BT709, _BT601 = 1, 5
@@ -49,6 +53,9 @@ class Preprocess:
             return {f"plane{i}": _turned(plane, turns) for i, plane in enumerate(planes)}
         return {"pixels": self._pixels(frame, self.stage.size, turns)}
 
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
     def _planes(self, frame: av.VideoFrame) -> list[Array]:
         layout = plane_format(frame.format.name)
         if frame.format.name != layout:
@@ -64,36 +71,47 @@ class Preprocess:
     def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], turns: int) -> Array:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
         target = size[::-1] if turns % 2 else size
-        scaled = _scaled_size((frame.height, frame.width), target, self.stage.fit)
+        scaled = scaled_size((frame.height, frame.width), target, self.stage.fit)
         pixels = self._resized(frame, scaled)
         if scaled != target:
             pixels = _cropped(pixels, target) if self.stage.fit == "crop" else _padded(pixels, target)
         return _turned(pixels, turns)
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int]) -> Array:
+        out = self.reduced(frame, size, _FORMATS[self.stage.layout])
         height, width = size
-        what = f"a picture of {frame.width}x{frame.height} can not be scaled to {width}x{height}"
-        if height * width > _MOST_PIXELS:
-            raise ItemTooLarge(what, 'use `fit = "pad"`')
+        rows = plane_rows(out, 0)
+        return rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
+
+    def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
+        """A frame at `size` (height, width) in pixel format `layout`. Raises ItemTooLarge and MediaError."""
+        height, width = size
+        check_scalable((frame.height, frame.width), size)
         shrinks = height < frame.height or width < frame.width
         matrix = colour_matrix(frame)
-        if self.stage.layout == "rgb":
+        if layout != _FORMATS["gray"]:
             frame = self._siting.settled(frame)
         try:
-            out = self._reformatter.reformat(
+            return self._reformatter.reformat(
                 frame,
                 width=width,
                 height=height,
-                format=_FORMATS[self.stage.layout],
+                format=layout,
                 src_colorspace=matrix,
                 dst_colorspace=matrix,
                 interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
                 threads=1,
             )
         except (av.error.ArgumentError, av.error.PatchWelcomeError) as error:
-            raise MediaError(what, "its shape is out of proportion to the pipeline's size") from error
-        rows = plane_rows(out, 0)
-        return rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
+            raise MediaError(
+                _not_scalable((frame.height, frame.width), size),
+                "its shape is out of proportion to the pipeline's size",
+            ) from error
+
+    @staticmethod
+    def is_planar(frame: av.VideoFrame) -> bool:
+        """Whether a frame is YCbCr with halved chroma, 8 bits deep."""
+        return frame.format.name in ("yuv420p", "yuvj420p")
 
 
 class _Siting:
@@ -127,10 +145,11 @@ class _Siting:
         return graph
 
 
-def preprocess_part(part: Part, pre: Preprocess) -> Part:
+def preprocess_part(part: Part, pre: "Preprocessing") -> Part:
     """A part of raw frames as the part of arrays that converting while decoding would have made."""
     rows = [pre.convert(frame, rotation) for frame, rotation in unpack_frames(part)]
     arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
+    pre.settle()
     return part.with_arrays({**arrays, "index": part.arrays["index"]})
 
 
@@ -154,7 +173,7 @@ def colour_matrix(frame: av.VideoFrame) -> int:
     return _BT709 if frame.height >= _HD_LINES else _BT601
 
 
-def _scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
+def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
     """Size to scale `source` to before cropping or padding to `target`; integer arithmetic, rounded to nearest."""
     if fit == "stretch":
         return target
@@ -163,6 +182,16 @@ def _scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> 
     if by_width:
         return max(1, (2 * height * to_width + width) // (2 * width)), to_width
     return to_height, max(1, (2 * width * to_height + height) // (2 * height))
+
+
+def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise ItemTooLarge when a picture of `source` (height, width) would become too large at `size`."""
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ItemTooLarge(_not_scalable(source, size), 'use `fit = "pad"`')
+
+
+def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
+    return f"a picture of {source[1]}x{source[0]} can not be scaled to {size[1]}x{size[0]}"
 
 
 def _cropped(pixels: Array, size: tuple[int, int]) -> Array:

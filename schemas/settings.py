@@ -4,13 +4,14 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import UsageError
 
 MIB = 1 << 20
+DEVICE = r"^(cpu|cuda:([0-9]+|GPU-[0-9a-f-]{36}))$"
 
 
 class Durability(StrEnum):
@@ -59,6 +60,14 @@ class Settings(BaseModel):
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `paced` takes for a frame")
+    device: str = Field(
+        default="cpu", pattern=DEVICE, description="what workers compute on: cpu, cuda:INDEX or cuda:UUID"
+    )
+    decoders: int = Field(default=8, ge=1, le=64, description="segments that a card's worker decodes at a time")
+    decoder: Literal["any", "card", "host"] = Field(
+        default="any", description="who decodes for a card: itself, the host, or any: the host what the card cannot"
+    )
+    tf32: bool = Field(default=False, description="whether cards may round float32 products to 10 bits, for speed")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
 

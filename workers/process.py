@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from engines.device import open_device
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
 from schemas.errors import ExitCode, RigflowError
@@ -70,9 +71,11 @@ class Worker:
     async def run(self) -> ExitCode:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
         broker = await Broker.connect(self._settings, name=self.name)
-        lines = Lines(broker, self.hosts, cache_folder(self._settings))
-        runner = Runner(broker, self._settings, lines.get, self.name)
-        reporter = Reporter(self._options, self.name, broker, runner, lines)
+        cache = cache_folder(self._settings)
+        device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
+        lines = Lines(broker, self.hosts, cache, device)
+        runner = Runner(broker, self._settings, lines.get, self.name, device.abreast)
+        reporter = Reporter(self._options, self.name, broker, runner, lines, device)
         self._stop_on_signals(runner, reporter)
         beside = [self._learn(broker, runner), lines.warm_up(), runner.follow_cancelled(), reporter.to_fleet()]
         if self._options.beats >= 0:

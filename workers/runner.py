@@ -53,6 +53,11 @@ class Task:
         return self.line.depth[self.stage]
 
     @property
+    def has_part(self) -> bool:
+        """Whether a device that decodes ahead has the segment's next part already."""
+        return bool(getattr(self.parts, "ready", False))
+
+    @property
     def hop(self) -> Hop:
         """The queue in front of its stage."""
         return Hop(self.line.spec.name, self.stage, self.lease.hop.lane)
@@ -70,7 +75,8 @@ class Step:
 class Runner:
     """Runs every pipeline's hosted stages from their hops; `serve` until `stop`."""
 
-    def __init__(self, broker: Broker, settings: Settings, line_of: LineOf, name: str) -> None:
+    def __init__(self, broker: Broker, settings: Settings, line_of: LineOf, name: str, abreast: int = 1) -> None:
+        """`abreast`: segments that the device works on at a time."""
         self._broker = broker
         self._settings = settings
         self._line_of = line_of
@@ -90,7 +96,7 @@ class Runner:
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
         self.hand = Hand()
-        self.intake = Intake(broker, settings, self.hand, self.accept)
+        self.intake = Intake(broker, settings, self.hand, self.accept, abreast)
         self.handoff = Handoff(broker, self.intake, settings.lead_s)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
@@ -179,9 +185,20 @@ class Runner:
             return None
         self._turn += 1
         first = Lane.BULK if self._turn % BULK_TURN == 0 else Lane.INTERACTIVE
-        chosen = await self._feeding(max(self._tasks, key=lambda task: (task.lease.hop.lane == first, task.depth)))
+        chosen = max(self._tasks, key=lambda task: (task.lease.hop.lane == first, task.depth))
+        chosen = self._filling(chosen) or await self._feeding(chosen)
         self._tasks.remove(chosen)
         return chosen
+
+    def _filling(self, chosen: Task) -> Task | None:
+        """A segment that has a part ready for the batch that would run now and has room for it; None: there is none."""
+        stage = chosen.line.stage(chosen.stage)
+        if not isinstance(stage, InferStage):
+            return None
+        alike = [task for task in self._tasks if task.line is chosen.line and task.stage == chosen.stage]
+        if sum(_rows(task.part) for task in alike if task.part is not None) >= chosen.line.most_rows(stage):
+            return None
+        return next((task for task in self._tasks if task.line is chosen.line and task.has_part), None)
 
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`; or, while others wait idle for what queues in front of its stage, what makes more of that."""
@@ -205,7 +222,7 @@ class Runner:
         for other in self._tasks:
             if other.part is None or other.line is not task.line or other.stage != task.stage:
                 continue
-            if rows + _rows(other.part) <= stage.max_batch:
+            if rows + _rows(other.part) <= task.line.most_rows(stage):
                 rows += _rows(other.part)
                 found.append(other)
         self._tasks = [other for other in self._tasks if other not in found]
