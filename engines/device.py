@@ -12,6 +12,7 @@ from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.part import Array, Part
 from engines.transforms import Preprocess
+from schemas.errors import UsageError
 from schemas.messages import Segment
 from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
 from schemas.settings import Settings
@@ -97,4 +98,7 @@ def open_device(name: str, settings: Settings, cache: Path) -> Device:
         return Host()
     from engines.cuda.device import CudaDevice
 
-    return CudaDevice(name, settings, cache)
+    try:
+        return CudaDevice(name, settings, cache)
+    except ImportError as error:
+        raise UsageError(f"device {name}: {error}", "pip install rigflow[gpu], built for this driver") from error

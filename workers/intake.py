@@ -154,7 +154,7 @@ class Intake:
             self._later = None
         if self._closed or self._paused:
             return
-        room = max(self._settings.credit_items, 2 * self._abreast) - len(self._hand.leases)
+        room = max(self._settings.credit_items, 2 * self._abreast - 2) - len(self._hand.leases)
         lead_s = self._settings.lead_s - self._hand.remaining_s()
         if self._abreast > len(self._hand.leases):
             lead_s = max(lead_s, self._settings.lead_s)

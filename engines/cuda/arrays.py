@@ -64,7 +64,8 @@ class CardRow(OnCard):
 
     def on_host(self) -> Array:
         """A copy on the host."""
-        return download_rows([self])[0]
+        row: Array = download_rows([self])[0]
+        return row
 
 
 class CardRows(OnCard):

@@ -173,12 +173,15 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
         return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
     from rich.markup import escape
 
-    rows = table("worker", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", left=3)
+    rows = table(
+        "worker", "device", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", left=4
+    )
     for worker in fleet.workers:
         if worker["worker"] in gone:
             continue
         rows.add_row(
             escape(worker["worker"]),
+            escape(worker.get("card", {}).get("name") or worker["device"]),
             escape(_stages(worker["stages"])),
             _state(worker),
             f"{worker['in_hand']:,}",
@@ -190,7 +193,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
         )
     for name, worker in gone.items():
         state = f"[red]{worker['state']}[/] ({worker['last_exit']})"
-        rows.add_row(escape(name), escape(_stages(worker["stages"])), state)
+        rows.add_row(escape(name), escape(worker["device"]), escape(_stages(worker["stages"])), state)
     return rows
 
 
