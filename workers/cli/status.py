@@ -181,7 +181,6 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
             continue
         rows.add_row(
             escape(worker["worker"]),
-            escape(worker.get("card", {}).get("name") or worker["device"]),
             escape(_stages(worker["stages"])),
             _state(worker),
             f"{worker['in_hand']:,}",
@@ -190,10 +189,11 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
             f"{worker['frames']:,}",
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
+            escape(worker.get("card", {}).get("name") or worker["device"]),
         )
     for name, worker in gone.items():
         state = f"[red]{worker['state']}[/] ({worker['last_exit']})"
-        rows.add_row(escape(name), escape(worker["device"]), escape(_stages(worker["stages"])), state)
+        rows.add_row(escape(name), escape(_stages(worker["stages"])), state)
     return rows
 
 
