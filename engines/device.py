@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import av
 
@@ -27,6 +27,20 @@ class Preprocessing(Protocol):
 
     def settle(self) -> None:
         """Wait until all that was converted on this thread is there."""
+        ...
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """Parts of a segment that are decoded before they are asked for."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `next` has an answer at once."""
+        ...
+
+    def begin(self) -> None:
+        """Begin to decode; otherwise the first `next` does."""
         ...
 
 

@@ -1,12 +1,14 @@
 """Frames to arrays on the CPU, by swscale: the reference that every other device's transforms are held against.
 
-Resizing averages areas where a side shrinks and is bicubic where both grow. Rounding is the accurate, bit-exact
-kind, so that machines with different vector units give the same bytes. YCbCr is read by the matrix the frame names;
-where it names none, BT.601 below 720 lines and BT.709 from there on, as players do.
+Resizing averages areas where a side shrinks and is bicubic where both grow; `resize = "bilinear"` looks at two pixels
+a side instead, as PyTorch does. Rounding is the accurate, bit-exact kind, so that machines with different vector units
+give the same bytes. YCbCr is read by the matrix the frame names; where it names none, BT.601 below 720 lines and BT.709
+from there on, as players do.
 """
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import av
@@ -28,6 +30,7 @@ _BT709, _BT601 = 1, 5
 _MATRICES = (1, 4, 5, 6, 7, 9)  # those of AVColorSpace that swscale reads YCbCr by
 _HD_LINES = 720
 _MOST_PIXELS = 100_000_000
+_ONE = 1 << 11  # a bilinear weight of 1; two of them and a pixel fit into 31 bits
 _FORMATS = {"rgb": "rgb24", "gray": "gray"}
 _PLANAR = re.compile(r"yuvj?4\d\dp|gray")
 _DEEP = re.compile(r"(yuv4\d\dp|gray)(9|1\d)(le|be)")
@@ -78,15 +81,17 @@ class Preprocess:
         return _turned(pixels, turns)
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int]) -> Array:
-        out = self.reduced(frame, size, _FORMATS[self.stage.layout])
-        height, width = size
+        check_scalable((frame.height, frame.width), size)
+        bilinear = self.stage.resize == "bilinear"
+        height, width = (frame.height, frame.width) if bilinear else size
+        out = self.reduced(frame, (height, width), _FORMATS[self.stage.layout])
         rows = plane_rows(out, 0)
-        return rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
+        pixels = rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
+        return bilinear_resize(pixels, size) if bilinear else pixels
 
     def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
-        """A frame at `size` (height, width) in pixel format `layout`. Raises ItemTooLarge and MediaError."""
+        """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
         height, width = size
-        check_scalable((frame.height, frame.width), size)
         shrinks = height < frame.height or width < frame.width
         matrix = colour_matrix(frame)
         if layout != _FORMATS["gray"]:
@@ -103,10 +108,8 @@ class Preprocess:
                 threads=1,
             )
         except (av.error.ArgumentError, av.error.PatchWelcomeError) as error:
-            raise MediaError(
-                _not_scalable((frame.height, frame.width), size),
-                "its shape is out of proportion to the pipeline's size",
-            ) from error
+            what = _not_scalable((frame.height, frame.width), size)
+            raise MediaError(what, "its shape is out of proportion to the pipeline's size") from error
 
     @staticmethod
     def is_planar(frame: av.VideoFrame) -> bool:
@@ -173,15 +176,53 @@ def colour_matrix(frame: av.VideoFrame) -> int:
     return _BT709 if frame.height >= _HD_LINES else _BT601
 
 
+def bilinear_resize(pixels: Array, size: tuple[int, int]) -> Array:
+    """`[H, W(, C)] uint8` at `size` (height, width), each pixel from the two nearest a side however much it shrinks.
+
+    This is what PyTorch's `interpolate(mode="bilinear", align_corners=False)` computes, in fixed point: weights have
+    11 bits, the result is rounded to nearest. Every device that keeps to that gives the same bytes.
+    """
+    (top, bottom, down), (left, right, across) = (
+        bilinear_taps(length, to) for length, to in zip(pixels.shape, size, strict=False)
+    )
+    colours = (1,) * (pixels.ndim - 2)
+    down, across = down.reshape(-1, 1, *colours), across.reshape(-1, *colours)
+    rows = [pixels[top], pixels[bottom]]
+    upper, lower = (row[:, left] * (_ONE - across) + row[:, right] * across for row in rows)
+    return np.asarray((upper * (_ONE - down) + lower * down + _ONE * _ONE // 2) >> 22, np.uint8)
+
+
+@lru_cache(maxsize=64)
+def bilinear_taps(length: int, to: int) -> tuple[Array, Array, Array]:
+    """For each of `to` pixels along a side of `length`: its two neighbours, and the weight of the second of 2048.
+
+    Pixel `i` lies at `(i + 1/2) length / to - 1/2`, and not before 0.
+    """
+    place = np.maximum((2 * np.arange(to) + 1) * length - to, 0)  # in units of 1 / (2 to)
+    first, rest = np.divmod(place, 2 * to)
+    weight = (rest * _ONE + to) // (2 * to)
+    return first, np.minimum(first + 1, length - 1), weight.astype(np.int32)
+
+
 def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
-    """Size to scale `source` to before cropping or padding to `target`; integer arithmetic, rounded to nearest."""
+    """Size to scale `source` to before cropping or padding to `target`, in integer arithmetic.
+
+    The side that `target` does not fix is rounded to nearest for `pad`; for `crop` it is rounded down, as in the
+    evaluation transforms that video models were trained with.
+    """
     if fit == "stretch":
         return target
     (height, width), (to_height, to_width) = source, target
     by_width = to_width * height >= to_height * width if fit == "crop" else to_width * height <= to_height * width
+    half = 1 if fit == "pad" else 0
     if by_width:
-        return max(1, (2 * height * to_width + width) // (2 * width)), to_width
-    return to_height, max(1, (2 * width * to_height + height) // (2 * height))
+        return max(1, (2 * height * to_width + half * width) // (2 * width)), to_width
+    return to_height, max(1, (2 * width * to_height + half * height) // (2 * height))
+
+
+def cropped_from(side: int, kept: int) -> int:
+    """Where the middle `kept` of `side` pixels begin; halves go to the even number, as in those transforms too."""
+    return round((side - kept) / 2)
 
 
 def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
@@ -195,7 +236,7 @@ def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
 
 
 def _cropped(pixels: Array, size: tuple[int, int]) -> Array:
-    top, left = (pixels.shape[0] - size[0]) // 2, (pixels.shape[1] - size[1]) // 2
+    top, left = cropped_from(pixels.shape[0], size[0]), cropped_from(pixels.shape[1], size[1])
     return pixels[top : top + size[0], left : left + size[1]]
 
 

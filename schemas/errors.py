@@ -60,6 +60,10 @@ class ModelError(UsageError):
     """A model is missing, unreadable, or does not fit the stage that uses it."""
 
 
+class ModelMissing(ModelError):
+    """A model that the user has to bring is not there."""
+
+
 class MediaError(RigflowError):
     """The input is not media, is empty, has no picture, or is damaged beyond use."""
 

@@ -46,13 +46,15 @@ class PreprocessStage(Spec):
 
     `layout` `rgb`: `pixels [F, H, W, 3]`; `gray`: `pixels [F, H, W]`; `planes`: each plane of the frame as it is,
     `plane0 [F, H, W]`, `plane1 [F, H', W']` ..., without resizing. Always with `index [W, T]` int32, the rows of
-    each window, and upright (rotation metadata applied).
+    each window, and upright (rotation metadata applied). `resize` `area` averages what a pixel covers; `bilinear` looks
+    at its two nearest neighbours a side, as PyTorch does: for models that were trained so.
     """
 
     kind: Literal["preprocess"]
     name: Name = "preprocess"
     size: tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]] | None = None
     fit: Literal["stretch", "crop", "pad"] = "stretch"
+    resize: Literal["area", "bilinear"] = "area"
     layout: Literal["rgb", "gray", "planes"] = "rgb"
     window: Window = Window(frames=1)
 

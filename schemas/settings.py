@@ -70,6 +70,11 @@ class Settings(BaseModel):
     tf32: bool = Field(default=False, description="whether cards may round float32 products to 10 bits, for speed")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where models, engines and rigs keep their files on this machine."""
+        return Path(self.cache) if self.cache else Path.home() / ".cache" / "rigflow"
+
 
 def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
     """Settings from what the command line gave, the environment and a TOML file. Raises UsageError, by field."""

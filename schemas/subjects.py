@@ -60,11 +60,6 @@ class Names:
         """All dead letters."""
         return f"{self._upper}_DEAD"
 
-    @property
-    def advisory_stream(self) -> str:
-        """The server's MAX_DELIVERIES advisories: work that kills its worker."""
-        return f"{self._upper}_ADVISORIES"
-
     def work_stream(self, pipeline: str, stage: str) -> str:
         """Work queue of one hop."""
         return f"{self._upper}_WORK_{pipeline}_{stage}"
@@ -78,6 +73,12 @@ class Names:
     def rigs(self) -> str:
         """KV bucket of worker status."""
         return f"{self.prefix}_rigs"
+
+    @property
+    def attempts(self) -> str:
+        """KV bucket of attempts that may fail: `begun.<life>` -> what a worker process is at, so that its last words
+        stay when it is killed; `failed.<stream>.<sequence>.<delivery>` -> Attempt that ended with an error."""
+        return f"{self.prefix}_attempts"
 
     @property
     def pipelines(self) -> str:

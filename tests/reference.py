@@ -10,7 +10,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
 from engines.part import Array
 from engines.transforms import Preprocess
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import ModelSpec, PipelineSpec
 
 
 def frames_of(path: Path) -> tuple[list[tuple[int, av.VideoFrame]], Fraction, int]:
@@ -30,24 +30,27 @@ def windows_of(path: Path, spec: PipelineSpec) -> tuple[list[float], list[Array]
     frames, time_base, rotation = frames_of(path)
     preprocess = Preprocess(spec.preprocess)
     pixels = [preprocess.convert(frame, rotation)["pixels"] for _, frame in frames]
-    pts = [pts for pts, _ in frames]
+    times, looks = looks_of([pts for pts, _ in frames], time_base, spec)
+    return times, [np.stack([pixels[row] for row in rows]) for rows in looks]
+
+
+def looks_of(pts: list[int], time_base: Fraction, spec: PipelineSpec) -> tuple[list[float], list[list[int]]]:
+    """Seconds from the first frame of every window, and which of the frames at `pts` it looks at."""
     length, stride = spec.preprocess.window.frames, spec.preprocess.window.stride
     times: list[float] = []
-    windows: list[Array] = []
+    looks: list[list[int]] = []
     if spec.decode.fps is None:
-        for first in range(len(frames)):
-            rows = [min(first + step, len(frames) - 1) for step in range(length)]
+        for first in range(len(pts)):
             times.append(float((pts[first] - pts[0]) * time_base))
-            windows.append(np.stack([pixels[row] for row in rows]))
-        return times, windows
+            looks.append([min(first + step, len(pts) - 1) for step in range(length)])
+        return times, looks
     tick_s = 1 / Fraction(str(spec.decode.fps))
     first = 0
     while first * tick_s <= (pts[-1] - pts[0]) * time_base:
-        rows = [_seen_at((first + step) * tick_s, pts, time_base) for step in range(length)]
         times.append(float(first * tick_s))
-        windows.append(np.stack([pixels[row] for row in rows]))
+        looks.append([_seen_at((first + step) * tick_s, pts, time_base) for step in range(length)])
         first += stride
-    return times, windows
+    return times, looks
 
 
 def _seen_at(seconds: Fraction, pts: list[int], time_base: Fraction) -> int:
@@ -55,9 +58,9 @@ def _seen_at(seconds: Fraction, pts: list[int], time_base: Fraction) -> int:
     return max(index for index, each in enumerate(pts) if (each - pts[0]) * time_base <= seconds)
 
 
-def answers_of(path: Path, spec: PipelineSpec) -> tuple[Array, Array]:
-    """Times `[W]` and the model's answers `[W, ...]`, window by window, batch size one."""
-    card, model = builtin_model(spec.infers[0].model)
+def answers_of(path: Path, spec: PipelineSpec, brought: tuple[ModelSpec, bytes] | None = None) -> tuple[Array, Array]:
+    """Times `[W]` and the model's answers `[W, ...]`, window by window, batch size one; of the first output."""
+    card, model = brought or builtin_model(spec.infers[0].model)
     session = OnnxRuntimeSession(model, card)
     times, windows = windows_of(path, spec)
     name = card.outputs[0].name

@@ -3,6 +3,7 @@
 import re
 
 from engines.media.source import media_kind
+from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord
 from pipelines.publish import Publisher
@@ -13,6 +14,7 @@ from schemas.messages import CollectRequest, JobRef, Lane
 from schemas.pipeline import TOKEN, PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, HEADER_JOB, HEADER_LANE, HEADER_NAME, SPLIT
+from workers.failures import Failures
 from workers.keepalive import fail, kept_alive
 from workers.lease import Hop, Lease
 
@@ -20,9 +22,11 @@ from workers.lease import Hop, Lease
 class SplitStage:
     """Takes raw media, asks a collector to finish the job for the publisher, and cuts the media."""
 
-    def __init__(self, broker: Broker, settings: Settings) -> None:
+    def __init__(self, broker: Broker, settings: Settings, attempts: Attempts, failures: Failures) -> None:
         self._broker = broker
         self._settings = settings
+        self._attempts = attempts
+        self._failures = failures
 
     async def handle(self, hop: Hop, delivery: Delivery) -> None:
         """Split one message; settles it."""
@@ -33,6 +37,8 @@ class SplitStage:
                 spec = await load_pipeline(self._broker, hop.pipeline)
                 publisher = Publisher(self._broker, spec, _space_of(delivery), _lane_of(delivery), hosted=True)
                 job = publisher.ref(_id_of(delivery))
+                await self._failures.look_up(lease)
+                await self._attempts.begin(delivery)
                 name = _name_of(delivery) or job.id
                 record = await publisher.begin(job, name, again=delivery.deliveries == 1)
                 job = record.manifest.job
@@ -44,13 +50,15 @@ class SplitStage:
             except JobCancelled:
                 pass  # whoever cancelled it has told
             except Exception as error:
-                await fail(self._broker, lease, error, SPLIT, job)
+                await fail(self._failures, lease, error, SPLIT, job)
+            finally:
+                self._attempts.end(delivery)
             await lease.drop()
 
     async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
         """One request for each message of media: sent again (by a retry, say), it is collected again."""
         subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.lane)
-        identity = f"{delivery.subject}/{delivery.stream_seq}/{COLLECT}"
+        identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
         await self._broker.publish(subject, request.encode(), identity)
 
 

@@ -13,13 +13,13 @@ AHEAD_PARTS = 2  # of one segment
 
 
 class _Run:
-    """One segment: its parts that are ready, and how it ended. All fields belong to the lock of its `Ahead`."""
+    """One segment: its parts that are ready, and how it ended. All fields belong to the lock of its `Prefetcher`."""
 
     def __init__(self, parts: Iterator[Part], rank: int) -> None:
         self.parts = parts
         self.rank = rank
         self.ready: deque[Part] = deque()
-        self.working = True  # queued or running
+        self.working = False  # queued or running
         self.over = False
         self.error: BaseException | None = None
 
@@ -27,7 +27,7 @@ class _Run:
 class _Reader:
     """The parts of a segment, in order; who stops reading simply lets go of it."""
 
-    def __init__(self, ahead: "Ahead", run: _Run) -> None:
+    def __init__(self, ahead: "Prefetcher", run: _Run) -> None:
         self._ahead = ahead
         self._run = run
 
@@ -36,6 +36,10 @@ class _Reader:
         """Whether `next` has an answer at once."""
         return bool(self._run.ready) or self._run.over
 
+    def begin(self) -> None:
+        """Begin to decode; otherwise the first `next` does."""
+        self._ahead.begin(self._run)
+
     def __iter__(self) -> Iterator[Part]:
         return self
 
@@ -43,7 +47,7 @@ class _Reader:
         return self._ahead.take(self._run)
 
 
-class Ahead:
+class Prefetcher:
     """`threads` that decode. `enter` and `leave` begin and end each; `settle` ends each part before it is handed over.
 
     No thread waits for a reader: a segment that is far enough ahead gives its thread to another.
@@ -61,17 +65,22 @@ class Ahead:
         for thread in self._threads:
             thread.start()
 
-    def start(self, parts: Iterator[Part], rank: int) -> Iterator[Part]:
-        """Begin to decode; segments of a lower `rank` first."""
+    def reader(self, parts: Iterator[Part], rank: int) -> Iterator[Part]:
+        """What decodes `parts` ahead; segments of a lower `rank` first."""
         run = _Run(parts, rank)
-        with self._changed:
-            self._schedule(run)
         reader = _Reader(self, run)
         weakref.finalize(reader, self._drop, run)
         return reader
 
+    def begin(self, run: _Run) -> None:
+        """Decode until a run is far enough ahead."""
+        with self._changed:
+            if not run.working and not run.over and len(run.ready) < AHEAD_PARTS:
+                self._schedule(run)
+
     def take(self, run: _Run) -> Part:
         """The next part of a run, as soon as it is there. Raises StopIteration at its end, and what decoding raised."""
+        self.begin(run)
         with self._changed:
             while not run.ready and not run.over:
                 self._changed.wait()

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.cuda.ahead import Ahead
+from engines.cuda.ahead import Prefetcher
 from engines.cuda.card import CudaCard
 from engines.cuda.nvdec import CardDecoders
 from engines.cuda.transforms import CudaPreprocess
@@ -34,8 +34,8 @@ class CudaDevice:
         self.decoders = CardDecoders(self.card, settings.decoders, settings.decoder)
 
     @cached_property
-    def _ahead(self) -> Ahead:
-        return Ahead(self.abreast, self.card.enter, self._settle, self.card.leave)
+    def _ahead(self) -> Prefetcher:
+        return Prefetcher(self.abreast, self.card.enter, self._settle, self.card.leave)
 
     def _settle(self) -> None:
         with self.card.guarded():
@@ -48,7 +48,7 @@ class CudaDevice:
     def decode(
         self, segment: Segment, buffers: Sequence[memoryview], spec: PipelineSpec, preprocess: "Preprocessing | None"
     ) -> Iterator[Part]:
-        """Parts of a segment, begun at once; without `preprocess` raw frames for a hop, which the host decodes."""
+        """Parts of a segment, decoded ahead; without `preprocess` raw frames for a hop, which the host decodes."""
         parts: Iterator[Part]
         convert = preprocess.convert if preprocess else pack_frame
         if segment.media.kind == "image":
@@ -57,7 +57,7 @@ class CudaDevice:
             parts = decode_video(segment, buffers[0], spec, convert)
         else:
             parts = decode_video(segment, buffers[0], spec, convert, self.decoders)
-        return self._ahead.start(parts, int(segment.key.job.lane is not Lane.INTERACTIVE))
+        return self._ahead.reader(parts, int(segment.key.job.lane is not Lane.INTERACTIVE))
 
     def session(self, model: bytes, spec: ModelSpec) -> "Session":
         """A model on the card. Raises ModelError."""

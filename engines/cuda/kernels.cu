@@ -114,6 +114,31 @@ extern "C" __global__ void scale(const Scale s) {
     }
 }
 
+// A picture `[H, W, channels]` uint8 scaled by its two nearest pixels a side, as engines.transforms.bilinear_resize does.
+struct Bilinear {
+    address in, out;
+    address above, below, down, before, after, over;  // int32: the two neighbours, and the second's weight of 2048
+    int pitch, channels;
+    int left, top, width, height;   // what to compute of the scaled picture
+    int stride_x, stride_y;         // bytes, in `out`
+};
+
+extern "C" __global__ void bilinear(const Bilinear b) {
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
+    if (column >= b.width) return;
+    const int x = b.left + column, y = b.top + row;
+    const int down = ((const int *)b.down)[y], over = ((const int *)b.over)[x];
+    const u8 *upper = (const u8 *)b.in + (size_t)((const int *)b.above)[y] * b.pitch;
+    const u8 *lower = (const u8 *)b.in + (size_t)((const int *)b.below)[y] * b.pitch;
+    const int before = ((const int *)b.before)[x] * b.channels, after = ((const int *)b.after)[x] * b.channels;
+    u8 *out = (u8 *)b.out + (long long)column * b.stride_x + (long long)row * b.stride_y;
+    for (int c = 0; c < b.channels; c++) {
+        const int first = upper[before + c] * (2048 - over) + upper[after + c] * over;
+        const int second = lower[before + c] * (2048 - over) + lower[after + c] * over;
+        out[c] = (u8)((first * (2048 - down) + second * down + (1 << 21)) >> 22);
+    }
+}
+
 // One plane as it is, in 8 bits: every `step`-th sample of each line.
 struct Plane {
     address in, out;

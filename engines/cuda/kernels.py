@@ -21,7 +21,6 @@ import numpy as np
 from schemas.errors import RigflowError
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-_NAMES = ("scale", "plane", "gather", "pack")
 _ARCHITECTURES = (60, 61, 70, 75, 80, 86, 89, 90, 100, 120)
 ADDRESS, INT, LONG, FLOAT = np.uint64, np.int32, np.int64, np.float32
 
@@ -43,6 +42,10 @@ SCALE = _struct(
     (INT, "deep low_bits across left top width height stride_x stride_y each gray stretch colours[6]"),
 )
 PLANE = _struct((ADDRESS, "source out"), (INT, "pitch step deep drop width height stride_x stride_y"))
+BILINEAR = _struct(
+    (ADDRESS, "source out above below down before after over"),
+    (INT, "pitch channels left top width height stride_x stride_y"),
+)
 GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
 PACK = _struct(
     (ADDRESS, "rows out"),
@@ -50,7 +53,7 @@ PACK = _struct(
     (LONG, "stride_window stride_frame stride_y stride_x stride_channel"),
     (FLOAT, "scale[4] shift[4]"),
 )
-STRUCTS = {"scale": SCALE, "plane": PLANE, "gather": GATHER, "pack": PACK}
+STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "gather": GATHER, "pack": PACK}
 
 
 class CompilerMissing(RigflowError):
@@ -62,7 +65,7 @@ class Kernels:
 
     def __init__(self, image: bytes, driver: Any) -> None:
         self._module = driver.module_from_buffer(image)
-        self._functions = {name: self._module.get_function(name) for name in _NAMES}
+        self._functions = {name: self._module.get_function(name) for name in STRUCTS}
 
     def launch(self, name: str, grid: tuple[int, ...], block: tuple[int, int, int], stream: Any, given: Any) -> None:
         """Queue one kernel on a stream; `given` is its struct."""

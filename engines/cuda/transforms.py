@@ -3,48 +3,32 @@
 Frames of the card's decoder are read where they lie. Those that the host decoded come over as small as they can be:
 scaled there, and as YCbCr of two bytes a pixel where colours are wanted. Against swscale, scaled pictures differ by two
 levels at most where both sides shrink or both grow, by four where one shrinks and one grows; colours of the host's
-frames by twelve at sharp edges, a tenth of a level on average (tests/unit/test_cuda.py).
+frames by twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
 """
 
 import threading
-from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import av
 import numpy as np
 
 from engines.cuda.arrays import CardRow
-from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, Taps, colour_table, taps
-from engines.cuda.kernels import PLANE, SCALE
+from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
+from engines.cuda.kernels import BILINEAR, PLANE, SCALE
+from engines.cuda.pictures import FULL, SURFACES, Picture, Place, name_on_card, surface, turned_strides, whole
 from engines.media.frames import plane_rows
 from engines.part import Array
-from engines.transforms import Preprocess, check_scalable, colour_matrix, scaled_size
+from engines.transforms import Preprocess, bilinear_taps, check_scalable, colour_matrix, cropped_from, scaled_size
 from schemas.pipeline import PreprocessStage
 
 if TYPE_CHECKING:
     from engines.cuda.card import CudaCard
 
-SURFACES = {"nv12": (8, 0), "p010le": (10, 6), "p016le": (12, 4)}  # of NVDEC: bits a sample, unused low bits
 HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
 _BT601 = (5, 6)
-_FULL = 2  # AVColorRange
 _BLOCK = (32, 8, 1)
 _SMALL = "yuv422p"  # what swscale would make RGB of, when it has halved the picture's chroma across
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A frame's planes in the card's memory: Y, Cb and Cr, `step` samples apart, of `bits`, above `low_bits` unused."""
-
-    height: int
-    width: int
-    pointers: tuple[int, int, int]
-    pitches: tuple[int, int]
-    chroma: tuple[int, int]  # height, width
-    step: int
-    bits: int
-    low_bits: int
-    left: bool  # chroma samples lie with the left one of two pixels
 
 
 class CudaPreprocess:
@@ -53,7 +37,7 @@ class CudaPreprocess:
     def __init__(self, stage: PreprocessStage, card: "CudaCard") -> None:
         self.stage = stage
         self._card = card
-        self._kept: dict[Any, tuple[Any, list[Any]]] = {}
+        self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
         self._lock = threading.Lock()
         self._here = threading.local()
 
@@ -62,10 +46,10 @@ class CudaPreprocess:
         turns = round(rotation / 90) % 4
         with self._card.guarded():
             self._card.enter()
-            if frame.format.name == "cuda" and _name_on_card(frame) not in SURFACES:
-                frame = frame.reformat(format=_name_on_card(frame))  # 4:4:4, say, which only few cards decode
+            if frame.format.name == "cuda" and name_on_card(frame) not in SURFACES:
+                frame = frame.reformat(format=name_on_card(frame))  # 4:4:4, say, which only few cards decode
             if frame.format.name == "cuda":
-                picture = _surface(frame, self.stage.layout == "gray")
+                picture = surface(frame, self.stage.layout == "gray")
                 self._after_decoder()
                 rows = self._planes(picture, turns) if self.stage.size is None else self._scaled(frame, picture, turns)
                 self._hold(frame)
@@ -83,7 +67,7 @@ class CudaPreprocess:
 
     def _from_host(self, frame: av.VideoFrame, rotation: int, turns: int) -> dict[str, CardRow]:
         host, size = self._host(), self.stage.size
-        if size is not None and self.stage.layout == "rgb" and host.is_planar(frame):
+        if size is not None and (self.stage.layout, self.stage.resize) == ("rgb", "area") and host.is_planar(frame):
             target = size[::-1] if turns % 2 else size
             height, width = scaled_size((frame.height, frame.width), target, self.stage.fit)
             if width % 2 == 0 and (height < frame.height or width < frame.width):
@@ -142,39 +126,59 @@ class CudaPreprocess:
     # kernels
 
     def _scaled(self, frame: av.VideoFrame, picture: Picture, turns: int) -> dict[str, CardRow]:
+        """A frame at the stage's size; `bilinear` from all of its pixels, which nobody else sees."""
         assert self.stage.size is not None
-        card, (height, width) = self._card, self.stage.size
         channels = (3,) if self.stage.layout == "rgb" else ()
-        row = CardRow(
-            card, card.memory.take(height * width * 3 if channels else height * width), (height, width, *channels)
-        )
-        template, grid, padded = self._template(frame, picture, turns)
+        row = self._row((*self.stage.size, *channels))
+        place = self._place((frame.height, frame.width), turns)
+        if place.padded:
+            self._card.driver.memset_d8_async(row.block.pointer, 0, row.nbytes, self._card.stream())
+        if self.stage.resize == "bilinear":
+            native = self._row((frame.height, frame.width, *channels))
+            self._scale(frame, picture, native, whole((frame.height, frame.width), 3 if channels else 1))
+            self._bilinear(native, row, place)
+            self._hold(native)
+        else:
+            self._scale(frame, picture, row, place)
+        return {"pixels": row}
+
+    def _row(self, shape: tuple[int, ...]) -> CardRow:
+        return CardRow(self._card, self._card.memory.take(prod(shape)), shape)
+
+    def _place(self, source: tuple[int, int], turns: int) -> "Place":
+        """Where a picture goes, and which part of it: the middle of what is too large, into that of what it leaves."""
+        assert self.stage.size is not None
+        target = self.stage.size[::-1] if turns % 2 else self.stage.size
+        scaled = scaled_size(source, target, self.stage.fit)
+        check_scalable(source, scaled)
+        size = min(scaled[0], target[0]), min(scaled[1], target[1])
+        begin, stride_y, stride_x = turned_strides(target, turns, 3 if self.stage.layout == "rgb" else 1)
+        begin += (target[0] - size[0]) // 2 * stride_y + (target[1] - size[1]) // 2 * stride_x
+        first = cropped_from(scaled[0], size[0]), cropped_from(scaled[1], size[1])
+        return Place(scaled, first, size, begin, (stride_y, stride_x), size != target)
+
+    def _scale(self, frame: av.VideoFrame, picture: Picture, row: CardRow, place: "Place") -> None:
+        """Queue the kernel that makes a row of a picture."""
+        template = self._template(frame, picture, place)
         given = template.copy()
-        given["luma"], given["out"] = picture.pointers[0], row.block.pointer + int(template["out"])
+        given["luma"], given["out"] = picture.pointers[0], row.block.pointer + place.begin
         if template["cb"]:
             given["cb"], given["cr"] = picture.pointers[1:]
         given["luma_pitch"], given["chroma_pitch"] = picture.pitches
-        stream = card.stream()
-        if padded:
-            card.driver.memset_d8_async(row.block.pointer, 0, row.nbytes, stream)
-        card.kernels.launch("scale", grid, _BLOCK, stream, given[()])
-        return {"pixels": row}
+        grid = -(-place.size[1] // _BLOCK[0]), place.size[0]
+        self._card.kernels.launch("scale", grid, _BLOCK, self._card.stream(), given[()])
 
-    def _template(self, frame: av.VideoFrame, picture: Picture, turns: int) -> tuple[Any, tuple[int, int], bool]:
-        """A frame's struct but for its pointers, made once for all frames like it, with the grid to launch."""
-        matrix, full = colour_matrix(frame), int(frame.color_range) == _FULL
-        source = (frame.height, frame.width)
-        key = (source, picture.height, picture.width, picture.chroma, picture.step, picture.bits, matrix, full, turns)
+    def _template(self, frame: av.VideoFrame, picture: Picture, place: "Place") -> Any:
+        """A frame's struct but for its pointers, made once for all frames like it."""
+        matrix, full = colour_matrix(frame), int(frame.color_range) == FULL
+        key = (picture.kind, (frame.height, frame.width), matrix, full, place)
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self._made(source, picture, matrix, full, turns)
-            return cast(tuple[Any, tuple[int, int], bool], self._kept[key][:3])
+                self._kept[key] = self._made((frame.height, frame.width), picture, matrix, full, place)
+            return self._kept[key][0]
 
-    def _made(self, source: tuple[int, int], picture: Picture, matrix: int, full: bool, turns: int) -> Any:
-        assert self.stage.size is not None
-        target = self.stage.size[::-1] if turns % 2 else self.stage.size
-        height, width = scaled_size(source, target, self.stage.fit)
-        check_scalable(source, (height, width))
+    def _made(self, source: tuple[int, int], picture: Picture, matrix: int, full: bool, place: "Place") -> Any:
+        height, width = place.scaled
         cubic = height >= source[0] and width >= source[1]
         gray = self.stage.layout == "gray"
         luma_only, each = gray and matrix in _BT601, bool(width % 2)
@@ -187,30 +191,44 @@ class CudaPreprocess:
             ("chroma_y", picture.chroma[0], height, DOWN_ONE, False),
         ):
             if not (luma_only and name.startswith("chroma")):
-                self._put(given, name, taps(have, want, cubic, one, left), tables)
+                filtered = taps(have, want, cubic, one, left)
+                given[f"{name}_first"] = self._table(filtered.first, tables)
+                given[name] = self._table(filtered.weights, tables)
+                given[f"{name}_taps"] = filtered.count
         given["chroma_step"], given["low_bits"] = picture.step, picture.low_bits
         given["deep"], given["across"] = picture.bits > 8, 7 if picture.bits == 8 else picture.bits - 1
         given["each"], given["gray"], given["stretch"] = each, gray, luma_only and not full
         given["cb"] = not luma_only  # replaced by a pointer
         given["colours"] = colour_table(matrix, full, each)
-        # what is computed: the middle of what is too large; it goes to the middle of what it does not fill
-        rows, columns = min(height, target[0]), min(width, target[1])
-        given["top"], given["left"] = (height - rows) // 2, (width - columns) // 2
-        given["height"], given["width"] = rows, columns
-        begin, stride_y, stride_x = turned_strides(target, turns, 1 if gray else 3)
-        top, left_edge = (target[0] - rows) // 2, (target[1] - columns) // 2
-        given["out"] = begin + top * stride_y + left_edge * stride_x
-        given["stride_y"], given["stride_x"] = stride_y, stride_x
-        return given, (-(-columns // _BLOCK[0]), rows), (rows, columns) != target, tables
+        place.into(given)
+        return given, tables
 
-    def _put(self, given: Any, name: str, filtered: Taps, tables: list[Any]) -> None:
-        for field, array in ((f"{name}_first", filtered.first), (name, filtered.weights)):
-            block = self._card.memory.take(array.nbytes)
-            self._card.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
-            self._card.counters.to_card_bytes += array.nbytes
-            given[field] = block.pointer
-            tables.append(block)
-        given[f"{name}_taps"] = filtered.count
+    def _bilinear(self, native: CardRow, row: CardRow, place: "Place") -> None:
+        """Queue the kernel that makes a row of a picture's pixels."""
+        key = ("bilinear", native.shape, place)
+        with self._lock:
+            if key not in self._kept:
+                given = np.zeros((), BILINEAR)
+                tables: list[Any] = []
+                for names, side in ((("above", "below", "down"), 0), (("before", "after", "over"), 1)):
+                    for name, table in zip(names, bilinear_taps(native.shape[side], place.scaled[side]), strict=True):
+                        given[name] = self._table(table.astype(np.int32), tables)
+                given["channels"] = prod(native.shape[2:])
+                given["pitch"] = prod(native.shape[1:])
+                place.into(given)
+                self._kept[key] = given, tables
+        given = self._kept[key][0].copy()
+        given["source"], given["out"] = native.block.pointer, row.block.pointer + place.begin
+        grid = -(-place.size[1] // 128), place.size[0]
+        self._card.kernels.launch("bilinear", grid, (128, 1, 1), self._card.stream(), given[()])
+
+    def _table(self, array: Array, tables: list[Any]) -> int:
+        """Where an array is on the card, for good."""
+        block = self._card.memory.take(array.nbytes)
+        self._card.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
+        self._card.counters.to_card_bytes += array.nbytes
+        tables.append(block)
+        return block.pointer
 
     def _planes(self, picture: Picture, turns: int) -> dict[str, CardRow]:
         """Each plane in 8 bits, at its own size."""
@@ -229,33 +247,3 @@ class CudaPreprocess:
             card.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), card.stream(), given[()])
             rows[f"plane{number}"] = row
         return rows
-
-
-def turned_strides(size: tuple[int, int], turns: int, pixel_bytes: int) -> tuple[int, int, int]:
-    """Where a picture's first pixel goes when it is turned counterclockwise by quarters, and steps down and right."""
-    height, width = size
-    line = (height if turns % 2 else width) * pixel_bytes
-    return (
-        (0, line, pixel_bytes),
-        ((width - 1) * line, pixel_bytes, -line),
-        ((height - 1) * line + (width - 1) * pixel_bytes, -line, -pixel_bytes),
-        ((height - 1) * pixel_bytes, -pixel_bytes, line),
-    )[turns]
-
-
-def _name_on_card(frame: av.VideoFrame) -> str:
-    assert frame.sw_format is not None
-    return frame.sw_format.name
-
-
-def _surface(frame: av.VideoFrame, gray: bool) -> Picture:
-    """A decoder's frame, read in place."""
-    bits, low_bits = SURFACES[_name_on_card(frame)]
-    luma, chroma = frame.planes[:2]
-    sample = 1 if bits == 8 else 2
-    pointers = (luma.buffer_ptr, chroma.buffer_ptr, chroma.buffer_ptr + sample)
-    half = -(-frame.height // 2), -(-frame.width // 2)
-    pitches = luma.line_size, chroma.line_size
-    # 8-bit full range is what FFmpeg calls yuvj420p, for which `engines.transforms` assumes the siting of JPEG
-    left = gray or bits > 8 or int(frame.color_range) != _FULL
-    return Picture(frame.height, frame.width, pointers, pitches, half, 2, bits, low_bits, left)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 from typing import Protocol, TypeAlias
 
 import av
@@ -19,7 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from engines.media.frames import blank_frame, no_frames, stack_frames
-from engines.media.source import open_media, picture_stream
+from engines.media.source import open_media, packets_of, picture_stream
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
 from engines.part import Array, Part
 from engines.transforms import EXACT, plane_format
@@ -85,9 +86,13 @@ def decode_video(
 
 
 def windows_per_part(spec: PipelineSpec, media: MediaInfo) -> int:
-    """How many windows a part holds: as many as keep its raw frames within bounds, by pipeline and media alone."""
-    grid, layout = spec.grid, spec.preprocess.layout
-    window_bytes = max(1, media.width * media.height * 3 // 2) * min(grid.stride, grid.frames)
+    """How many windows a part holds: as many as keep its frames within bounds, by pipeline and media alone.
+
+    The frames count as they are or as preprocess makes them, whichever is larger: a part may travel as either.
+    """
+    grid, layout, size = spec.grid, spec.preprocess.layout, spec.preprocess.size
+    pixel_bytes = prod(size) * (3 if layout == "rgb" else 1) if size else 0
+    window_bytes = max(1, media.width * media.height * 3 // 2, pixel_bytes) * min(grid.stride, grid.frames)
     least, most = _PART_WINDOWS[layout]
     return min(most, max(least, _PART_BYTES[layout] // window_bytes))
 
@@ -156,7 +161,7 @@ class _Reel:
         self._span = span
         self._media = media
         self._scale = Fraction(stream.time_base or 1) / span.clock.time_base
-        self._packets = [packet for packet in container.demux(stream) if packet.size]
+        self._packets = [packet for packet in packets_of(container, stream) if packet.size]
         self.times = [self._time(packet.pts) for packet in self._packets]
         shown = [time for packet, time in zip(self._packets, self.times, strict=True) if not packet.is_discard]
         self._shown = sorted(time for time in shown if time is not None and self._presents(time))

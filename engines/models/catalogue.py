@@ -1,21 +1,29 @@
-"""Where models come from: those that rigflow builds from formulas, and those that users bring as ONNX files."""
+"""Where models come from: those that rigflow builds from formulas, and those that users bring as ONNX files.
+
+A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.toml` as its card.
+"""
 
 import hashlib
+import json
+import os
 import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.inference.onnxruntime import check_card, read_tensors
 from engines.models.fit import check_fits
-from schemas.errors import ModelError
+from engines.outputs.files import PartFile
+from schemas.errors import ModelError, ModelMissing
 from schemas.pipeline import ModelSpec
 
-__all__ = ["builtin_model", "builtin_models", "check_fits", "load_model"]
+__all__ = ["builtin_model", "builtin_models", "check_fits", "load_model", "models_folder", "own_model", "save_model"]
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "paced")
+EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models that `rigflow engine export` makes, and the file that has their weights
 
 
 def builtin_models() -> tuple[str, ...]:
@@ -24,17 +32,92 @@ def builtin_models() -> tuple[str, ...]:
 
 
 @cache
-def builtin_model(name: str) -> tuple[ModelSpec, bytes]:
-    """Card and ONNX file of a model of rigflow, as `name` or `name@version`. Raises ModelError when there is none."""
+def builtin_model(name: str, keep: Path | None = None) -> tuple[ModelSpec, bytes]:
+    """Card and ONNX file of a model of rigflow, as `name` or `name@version`. Raises ModelError when there is none.
+
+    What was built stays in the folder `keep`, for building imports onnx, which takes a third of a second.
+    """
     bare, _, version = name.partition("@")
     if bare in _BUILTIN:
-        # the builders import onnx, which takes a third of a second that only whoever publishes has to pay
-        spec, body = import_module(f"engines.models.{bare}").build()
+        spec, body = _kept(bare, keep) if keep else _build(bare)
         if version in ("", spec.version):
             return spec, body
     raise ModelError(
         f"no model `{name}`", f"rigflow has {', '.join(_BUILTIN)}; bring others as ONNX, see docs/models.md"
     )
+
+
+def _build(name: str) -> tuple[ModelSpec, bytes]:
+    spec, body = import_module(f"engines.models.{name}").build()
+    return spec, body
+
+
+def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
+    """A model as an earlier run built it from the same source, or built now and kept: its card, then its file."""
+    sources = b"".join(Path(__file__).with_name(f"{each}.py").read_bytes() for each in (name, "graph"))
+    path = keep / f"{name}-{hashlib.sha256(sources).hexdigest()[:16]}.model"
+    with suppress(OSError, ValueError):
+        card, _, body = path.read_bytes().partition(b"\n")
+        spec = ModelSpec.model_validate_json(card)
+        if hashlib.sha256(body).hexdigest() == spec.sha256:
+            return spec, body
+    spec, body = _build(name)
+    with suppress(OSError):  # it only saves time
+        keep.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(spec.model_dump_json().encode() + b"\n" + body)
+        unfinished.replace(path)
+    return spec, body
+
+
+def models_folder() -> Path:
+    """Where a user's models are looked for, whichever pipeline names them."""
+    return Path.home() / ".local" / "share" / "rigflow" / "models"
+
+
+def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
+    """Card and content of the user's model `name`, in `folder` (that of the pipeline's file) or in `models_folder`.
+
+    Raises ModelError when it is in neither (ModelMissing), or as `load_model` does.
+    """
+    places = [place / f"{name}.onnx" for place in (folder, models_folder()) if place is not None]
+    found = next((path for path in places if path.exists()), None)
+    if found is not None:
+        card = found.with_suffix(".toml")
+        return load_model(found, card if card.exists() else None)
+    hint = f"put its ONNX file at {places[0]}"
+    if name in EXPORTS:
+        hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
+    raise ModelMissing(f"model {name} is missing", hint)
+
+
+def save_model(folder: Path, spec: ModelSpec, body: bytes) -> Path:
+    """Write `NAME.onnx` and its card into `folder`, made if missing; the path of the former. Raises OutputError."""
+    path = folder / f"{spec.name}.onnx"
+    files = [PartFile.create(path), PartFile.create(path.with_suffix(".toml"))]
+    try:
+        for file, content in zip(files, (body, card_toml(spec).encode()), strict=True):
+            file.write(content)
+        for file in files:
+            file.commit()
+    finally:
+        for file in files:
+            file.discard()
+    return path
+
+
+def card_toml(spec: ModelSpec) -> str:
+    """A model card as TOML; `load_model` reads the same back."""
+    head = {"name": spec.name, "version": spec.version, "description": spec.description, "sha256": spec.sha256}
+    lines = [_toml(head)]
+    for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+        lines += [f"[[{side}]]\n{_toml(tensor.model_dump(mode='json'))}" for tensor in tensors]
+    return "\n".join(lines)
+
+
+def _toml(fields: Mapping[str, object]) -> str:
+    """Strings, numbers and lists of them look in TOML as in json."""
+    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
 
 
 def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, bytes]:
@@ -43,6 +126,8 @@ def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, by
     The card is a TOML file; what it leaves out (all of it, without a card) follows from the file's name and its
     graph. Raises ModelError when either cannot be read, the model cannot be loaded, or the two disagree.
     """
+    from engines.inference.onnxruntime import check_card, read_tensors  # a sixth of a second that few need
+
     body = _read(path)
     card = {} if card_path is None else _read_card(card_path)
     inputs, outputs = read_tensors(body, str(path))

@@ -102,7 +102,7 @@ async def results_of_a_client(guarded: Guarded, media: bytes) -> list[str]:
     assert json.loads(acked.data)["stream"] == "RIGFLOW_MEDIA"
     kinds: list[str] = []
     while "done" not in kinds:
-        kinds.append((await results.next_msg(timeout=30)).headers["Rigflow-Type"])
+        kinds.append((await results.next_msg(timeout=60)).headers["Rigflow-Type"])
     await client.close()
     return kinds
 

@@ -1,5 +1,6 @@
 """Frames to arrays, held against plain NumPy."""
 
+from itertools import product
 from typing import Any
 
 import av
@@ -111,9 +112,26 @@ def test_pad_keeps_the_whole_picture_on_black() -> None:
 @pytest.mark.parametrize("target", [[1, 1], [7, 300], [33, 18]])
 def test_every_shape_comes_out_as_asked(fit: str, size: tuple[int, int], target: list[int]) -> None:
     frame = av.VideoFrame.from_ndarray(smooth(*size), "rgb24").reformat(format="yuv420p")
-    for layout, shape in (("rgb", (*target, 3)), ("gray", tuple(target))):
-        pixels = converter(size=target, fit=fit, layout=layout).convert(frame)["pixels"]
+    for resize, (layout, shape) in product(("area", "bilinear"), (("rgb", (*target, 3)), ("gray", tuple(target)))):
+        pixels = converter(size=target, fit=fit, layout=layout, resize=resize).convert(frame)["pixels"]
         assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == (shape, np.uint8, True)
+
+
+@pytest.mark.parametrize(("size", "target"), [((50, 90), [24, 24]), ((31, 33), [70, 57]), ((64, 64), [64, 12])])
+def test_bilinear_looks_at_two_neighbours_a_side(size: tuple[int, int], target: list[int]) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (*size, 3), np.uint8)
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+    found = converter(size=target, resize="bilinear").convert(frame)["pixels"]
+    rows, columns = (
+        np.maximum((np.arange(to) + 0.5) * length / to - 0.5, 0) for length, to in zip(size, target, strict=True)
+    )
+    expected = np.empty((*target, 3))
+    for (i, y), (j, x) in product(enumerate(rows), enumerate(columns)):
+        top, left = int(y), int(x)
+        box = picture[top : top + 2, left : left + 2].astype(float)
+        box = np.pad(box, ((0, 2 - box.shape[0]), (0, 2 - box.shape[1]), (0, 0)), "edge")
+        expected[i, j] = np.einsum("ijc,i,j", box, [1 - y + top, y - top], [1 - x + left, x - left])
+    assert np.abs(found - expected).max() < 0.6
 
 
 @pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (270, 3), (-90, 3)])

@@ -7,6 +7,7 @@ import typer
 from schemas.errors import ExitCode, UsageError
 from workers.cli.dead import app as dead
 from workers.cli.doctor import doctor
+from workers.cli.engine import app as engine
 from workers.cli.jobs import app as jobs
 from workers.cli.near import near
 from workers.cli.pipelines import app as pipelines
@@ -39,6 +40,7 @@ app.command()(status)
 app.add_typer(dead)
 app.add_typer(pipelines)
 app.add_typer(topology)
+app.add_typer(engine)
 app.command()(near)
 app.command()(doctor)
 

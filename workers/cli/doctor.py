@@ -204,9 +204,8 @@ def _card(card: "Card", settings: "Settings") -> Finding:
     told += [card.link] if card.link else []
     try:
         from engines.cuda.probe import card_codecs
-        from workers.process import cache_folder
 
-        decoders, encoders = card_codecs(f"cuda:{card.uuid}", cache_folder(settings))
+        decoders, encoders = card_codecs(f"cuda:{card.uuid}", settings.cache_folder)
         import onnxruntime
     except ImportError as error:
         return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(told)}; {error}", "pip install rigflow[gpu]")

@@ -96,10 +96,11 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
     console.print(
         f"{workers} {'worker' if workers == 1 else 'workers'}, pipelines {', '.join(pipelines)}\n\nIn another terminal:"
     )
+    first = "fingerprint" if "fingerprint" in pipelines else pipelines[0]
     here = "" if fleet.nats.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {fleet.nats}"
     for command, why in (
-        (f"rigflow run {pipelines[0]} clip.mp4 --nats {fleet.nats}", "work done here, results where you are"),
-        (f"rigflow publish {pipelines[0]} clip.mp4{here}", "leave work here and go"),
+        (f"rigflow run {first} clip.mp4 --nats {fleet.nats}", "work done here, results where you are"),
+        (f"rigflow publish {first} clip.mp4{here}", "leave work here and go"),
         (f"rigflow status{here}", "queues and workers"),
     ):
         console.print(f"  {command}  [dim]# {why}[/]")

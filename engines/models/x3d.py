@@ -1,0 +1,168 @@
+"""`x3d_s`: X3D-S as PyTorchVideo builds it, from its official checkpoint to ONNX.
+
+The network is PyTorchVideo's own (Feichtenhofer, "X3D: Expanding Architectures for Efficient Video Recognition", 2020),
+so what it computes is not written here a second time. torch and pytorchvideo are imported where they are used: they
+come with the extra `export`, and nobody who runs a model needs them.
+"""
+
+import hashlib
+import io
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from engines.models.graph import OPSET
+from schemas.errors import ModelError
+from schemas.pipeline import ModelSpec, TensorSpec
+
+FRAMES, SIDE = 13, 182
+MEAN, STD = 0.45, 0.225  # of each colour, for pixels of 0 ... 1
+_SEED = 0
+_BUILT_FOR_SIDE = (
+    160  # the head's pooling is built for training's crops; larger pictures give several answers, averaged
+)
+
+
+def export_x3d_s(weights: Path | None = None) -> tuple[ModelSpec, bytes]:
+    """Card and ONNX file of X3D-S, `pixels [N, 13, 182, 182, 3] uint8` -> `features [N, 2048]`, `scores [N, classes]`.
+
+    `weights` is a checkpoint of PyTorchVideo's model zoo, a file of torch with `model_state`; without one the weights
+    are random, the same each time. `features` is what the last layer classifies, averaged over the picture, and
+    `scores` are its probabilities, as the official network gives them. Raises ModelError: the extra is not installed,
+    or the file is not a checkpoint of X3D-S.
+    """
+    torch, create_x3d = _official()
+    state = None if weights is None else _read(torch, weights)
+    network = _network(torch, create_x3d, state, weights)
+    body = _onnx(torch, _wrapped(torch, network))
+    classes = network.blocks[-1].proj.out_features
+    spec = ModelSpec(
+        name="x3d_s",
+        version="random" if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()[:12],
+        description="X3D-S with random weights, for trials only" if weights is None else f"X3D-S, {weights.name}",
+        inputs=(TensorSpec(name="pixels", dtype="uint8", shape=("N", FRAMES, SIDE, SIDE, 3)),),
+        outputs=(
+            TensorSpec(name="features", dtype="float32", shape=("N", 2048)),
+            TensorSpec(name="scores", dtype="float32", shape=("N", classes)),
+        ),
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+    return spec, body
+
+
+def build_network(weights: Path | None = None) -> Any:
+    """The official network in evaluation mode, a torch module of `[N, 3, 13, H, W]` float32; what is exported."""
+    torch, create_x3d = _official()
+    return _network(torch, create_x3d, None if weights is None else _read(torch, weights), weights)
+
+
+def _official() -> tuple[Any, Any]:
+    try:
+        import torch
+
+        with _without_torchvision(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it was written for is old
+            from pytorchvideo.models.x3d import create_x3d
+    except ImportError as error:
+        raise ModelError(
+            f"exporting needs torch and pytorchvideo ({error})", "install the extra: pip install 'rigflow[export]'"
+        ) from error
+    return torch, create_x3d
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Import pytorchvideo's networks where torchvision is missing, or does not fit torch (a build for CUDA, say).
+
+    Its package imports every network at once, and detection heads want torchvision's RoIAlign. X3D has none.
+    """
+    if "torchvision" in sys.modules:
+        yield
+        return
+    package, operations = ModuleType("torchvision"), ModuleType("torchvision.ops")
+    operations.RoIAlign = None  # type: ignore[attr-defined]
+    package.ops = operations  # type: ignore[attr-defined]
+    stand_ins = {"torchvision": package, "torchvision.ops": operations}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+
+
+def _read(torch: Any, weights: Path) -> Mapping[str, Any]:
+    """The tensors of a checkpoint, by name; nothing in the file is run."""
+    hint = "give the official X3D_S.pyth of PyTorchVideo's model zoo, or a file that torch.save made of {'model_state'}"
+    try:
+        checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"cannot read {weights}: {error.strerror or error}", "check the path") from error
+    except Exception as error:  # torch raises what its readers, pickle and zip, happen to raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{weights} is not a checkpoint: {reason}", hint) from error
+    state = checkpoint.get("model_state") if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise ModelError(f"{weights} has no `model_state`", hint)
+    return state
+
+
+def _network(torch: Any, create_x3d: Any, state: Mapping[str, Any] | None, weights: Path | None) -> Any:
+    """The network with the tensors of `state`, or with random ones."""
+    head = None if state is None else state.get("blocks.5.proj.weight")
+    classes = 400 if head is None else len(head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = create_x3d(input_clip_length=FRAMES, input_crop_size=_BUILT_FOR_SIDE, model_num_class=classes)
+    if state is not None:
+        expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        found = {name: tuple(getattr(tensor, "shape", ())) for name, tensor in state.items()}
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        if wrong:
+            first = f"the first is `{wrong[0]}`, {found.get(wrong[0], 'missing')} for {expected.get(wrong[0], 'none')}"
+            raise ModelError(f"{weights} is not of X3D-S: {len(wrong)} tensors differ, {first}", "give X3D_S.pyth")
+        network.load_state_dict(state)
+    return network.eval()
+
+
+def _wrapped(torch: Any, network: Any) -> Any:
+    """The network between bytes as preprocess makes them, and both of its answers."""
+
+    class Wrapped(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network.blocks[:-1]
+            self.head = network.blocks[-1]
+
+        def forward(self, pixels: Any) -> tuple[Any, Any]:
+            clip = pixels.permute(0, 4, 1, 2, 3).to(torch.float32) * (1 / (255 * STD)) - MEAN / STD
+            for block in self.body:
+                clip = block(clip)
+            pooled = self.head.pool(clip)
+            places = self.head.proj(pooled.permute(0, 2, 3, 4, 1))
+            return pooled.mean((2, 3, 4)), self.head.activation(places.permute(0, 4, 1, 2, 3)).mean((2, 3, 4))
+
+    return Wrapped().eval()
+
+
+def _onnx(torch: Any, module: Any) -> bytes:
+    file = io.BytesIO()
+    example = torch.zeros(1, FRAMES, SIDE, SIDE, 3, dtype=torch.uint8)
+    names = ["features", "scores"]
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")  # of the tracing exporter, the only one that writes an opset this old
+        torch.onnx.export(
+            module,
+            (example,),
+            file,
+            input_names=["pixels"],
+            output_names=names,
+            dynamic_axes={name: {0: "N"} for name in ("pixels", *names)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return file.getvalue()

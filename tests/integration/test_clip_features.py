@@ -1,0 +1,120 @@
+"""clip-features through a real broker: a small network of X3D's kind, from the user's folder of models."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.media.decode import windows_per_part
+from engines.models.catalogue import load_model, save_model
+from engines.models.graph import FLOAT, Graph
+from engines.models.x3d import FRAMES, MEAN, SIDE, STD
+from pipelines.registry import builtin_pipeline
+from schemas.messages import MediaInfo
+from schemas.pipeline import ModelSpec, TensorSpec
+from tests.cli import rigflow
+from tests.clips import Clip, make_clip, real_clip
+from tests.fleet import ONE_WORKER, Fleet
+from tests.reference import answers_of
+
+SPEC = builtin_pipeline("clip-features")
+MODELS = Path(".local/share/rigflow/models")  # in a user's home
+
+
+def small_x3d() -> tuple[ModelSpec, bytes]:
+    """A stem, depthwise 3-D convolutions with a gate, and pooling, as in X3D; 1/1000 of its work, random weights."""
+    dice = np.random.default_rng(3)
+    graph = Graph()
+
+    def convolve(
+        clip: str, outputs: int, inputs: int, kernel: tuple[int, int, int], stride: int, group: int = 1
+    ) -> str:
+        weights = dice.normal(size=(outputs, inputs // group, *kernel)) / np.sqrt(inputs // group * np.prod(kernel))
+        pads = [side // 2 for side in kernel] * 2
+        strides = [1, stride, stride]
+        return graph.op("Conv", clip, weights.astype(np.float32), pads=pads, strides=strides, group=group)
+
+    floats = graph.op("Mul", graph.op("Cast", "pixels", to=FLOAT), np.float32(1 / (255 * STD)))
+    clip = graph.op("Transpose", graph.op("Sub", floats, np.float32(MEAN / STD)), perm=[0, 4, 1, 2, 3])
+    clip = convolve(convolve(clip, 8, 3, (1, 3, 3), 8), 8, 8, (5, 1, 1), 1, group=8)
+    clip = convolve(graph.op("Relu", clip), 16, 8, (1, 1, 1), 1)
+    clip = convolve(clip, 16, 16, (3, 3, 3), 2, group=16)
+    clip = graph.op("Mul", clip, graph.op("Sigmoid", graph.op("GlobalAveragePool", clip)))
+    clip = graph.op("Relu", convolve(clip, 64, 16, (1, 1, 1), 1))
+    graph.op("Flatten", graph.op("GlobalAveragePool", clip), result="features")
+    return graph.finish(
+        ModelSpec(
+            name="x3d_s",
+            version="small",
+            inputs=(TensorSpec(name="pixels", dtype="uint8", shape=("N", FRAMES, SIDE, SIDE, 3)),),
+            outputs=(TensorSpec(name="features", dtype="float32", shape=("N", 64)),),
+            sha256="",
+        )
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_features_equal_one_sequential_pass(workers: int, home: Path, tmp_path: Path) -> None:
+    model = small_x3d()
+    save_model(home / MODELS, *model)
+    odd = make_clip(tmp_path, Clip(frames=80, size=(130, 98), rotation=90, vfr=True))
+    clips = [real_clip("carphone_pristine"), odd]
+    expected = [answers_of(clip, SPEC, model) for clip in clips]
+    assert [len(times) for times, _ in expected] == [4, 5]
+    digests = set()
+    with Fleet(ONE_WORKER * workers, tmp_path / "cache") as fleet:
+        for segment_s in (0.5, 1000.0):
+            spec = SPEC.model_copy(update={"segment_s": segment_s})
+            outcomes = fleet.run(spec, clips, tmp_path / f"out{segment_s}")
+            for outcome, (times, features) in zip(outcomes, expected, strict=True):
+                assert outcome.ok, outcome.error
+                with np.load(f"{outcome.target}.npz") as found:
+                    np.testing.assert_array_equal(found["times"], times)
+                    np.testing.assert_array_equal(found["features"], features)
+            digests.add(tuple(outcome.done.digest for outcome in outcomes if outcome.done))
+    assert len(np.unique(np.concatenate([features for _, features in expected]).round(4), axis=0)) == 9
+
+
+def test_without_its_model_it_says_how_to_make_it(home: Path, tmp_path: Path) -> None:
+    ended = rigflow("run", "clip-features", real_clip("bikes"), "--out", tmp_path, HOME=str(home))
+    assert ended.returncode == 2
+    hint = "make it by `rigflow engine export x3d_s --weights X3D_S.pyth`"
+    assert ended.stderr == f"rigflow: model x3d_s is missing: {hint}\n"
+
+
+def test_a_saved_model_is_loaded_as_it_was(tmp_path: Path) -> None:
+    card, body = small_x3d()
+    path = save_model(tmp_path / "made" / "on demand", card, body)
+    assert load_model(path, path.with_suffix(".toml")) == (card, body)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["x3d_s.onnx", "x3d_s.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resnet",), "no network is called resnet: there is x3d_s"),
+        (("x3d_s",), "exporting needs torch and pytorchvideo (import of torch halted; None in sys.modules)"),
+    ],
+)
+def test_what_cannot_be_exported_is_a_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    path = f"{tmp_path}:{Path(__file__).parents[2]}"
+    ended = rigflow("engine", "export", *arguments, PYTHONPATH=path, HOME=str(tmp_path))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"rigflow: {words}")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / ".local").exists()
+
+
+@pytest.mark.parametrize("size", [(144, 176), (720, 1280), (2160, 3840)])
+def test_parts_hold_at_most_64_mib_of_frames(size: tuple[int, int]) -> None:
+    media = MediaInfo(kind="video", height=size[0], width=size[1])
+    frames = windows_per_part(SPEC, media) * 6
+    assert frames * SIDE * SIDE * 3 <= 64 << 20
+    assert frames * size[0] * size[1] * 3 // 2 <= 72 << 20  # one window at least

@@ -1,0 +1,57 @@
+"""`rigflow engine export`: a network with its weights, as an ONNX file and its card."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from workers.cli.options import ends_well
+
+
+@ends_well
+def export(
+    model: Annotated[str, typer.Argument(help="Which network; x3d_s is the one there is.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Its official checkpoint, X3D_S.pyth. Default: random weights.", metavar="FILE"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the model. Default: where pipelines look for it.", metavar="DIR"),
+    ] = None,
+) -> ExitCode:
+    """Make an ONNX file and its card from a network's official weights.
+
+    Needs torch and pytorchvideo, which come with the extra `export`. Running the model does not.
+
+    Example: rigflow engine export x3d_s --weights X3D_S.pyth
+    """
+    from engines.models.catalogue import EXPORTS, models_folder, save_model
+
+    if model not in EXPORTS:
+        raise UsageError(f"no network is called {model}", f"there is {', '.join(EXPORTS)}")
+    from engines.models.x3d import export_x3d_s
+
+    folder = out or models_folder()
+    spec, body = export_x3d_s(weights)
+    if weights is None:
+        print(
+            f"rigflow: RANDOM WEIGHTS: {model} will see nothing in a video; for trials only. For real answers give"
+            f" --weights {EXPORTS[model]}",
+            file=sys.stderr,
+        )
+    path = save_model(folder, spec, body)
+    print(path)
+    print(path.with_suffix(".toml"))
+    if out is None:
+        print("next: rigflow run clip-features VIDEO", file=sys.stderr)
+    else:
+        pipeline = out / "clip-features.toml"
+        print(
+            "pipelines find a model beside their file: "
+            f"rigflow pipelines show clip-features > {pipeline}; rigflow run {pipeline} VIDEO",
+            file=sys.stderr,
+        )
+    return ExitCode.OK
