@@ -9,6 +9,7 @@ from there on, as players do.
 import re
 from fractions import Fraction
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -20,6 +21,9 @@ from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frame
 from engines.part import Array, Part
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.pipeline import PreprocessStage
+
+if TYPE_CHECKING:
+    from engines.device import Preprocessing
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _BT709, _BT601 = 1, 5
@@ -52,6 +56,9 @@ class Preprocess:
             return {f"plane{i}": _turned(plane, turns) for i, plane in enumerate(planes)}
         return {"pixels": self._pixels(frame, self.stage.size, turns)}
 
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
     def _planes(self, frame: av.VideoFrame) -> list[Array]:
         layout = plane_format(frame.format.name)
         if frame.format.name != layout:
@@ -68,39 +75,47 @@ class Preprocess:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
         target = size[::-1] if turns % 2 else size
         scaled = scaled_size((frame.height, frame.width), target, self.stage.fit)
-        pixels = self._resized(frame, scaled)
-        if scaled != target:
+        pixels = self._resized(frame, scaled, target)
+        if pixels.shape[:2] != target:
             pixels = _cropped(pixels, target) if self.stage.fit == "crop" else _padded(pixels, target)
         return _turned(pixels, turns)
 
-    def _resized(self, frame: av.VideoFrame, size: tuple[int, int]) -> Array:
-        height, width = size
-        what = f"a picture of {frame.width}x{frame.height} can not be scaled to {width}x{height}"
-        if height * width > _MOST_PIXELS:
-            raise ItemTooLarge(what, 'use `fit = "pad"`')
+    def _resized(self, frame: av.VideoFrame, size: tuple[int, int], most: tuple[int, int]) -> Array:
+        """The frame at `size`, or already the middle of it where only `most` (height, width) is wanted."""
+        check_scalable((frame.height, frame.width), size)
         bilinear = self.stage.resize == "bilinear"
-        if bilinear:
-            height, width = frame.height, frame.width
+        height, width = (frame.height, frame.width) if bilinear else size
+        out = self.reduced(frame, (height, width), _FORMATS[self.stage.layout])
+        rows = plane_rows(out, 0)
+        pixels = rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
+        return bilinear_resize(pixels, size, most) if bilinear else pixels
+
+    def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
+        """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
+        height, width = size
         shrinks = height < frame.height or width < frame.width
         matrix = colour_matrix(frame)
-        if self.stage.layout == "rgb":
+        if layout != _FORMATS["gray"]:
             frame = self._siting.settled(frame)
         try:
-            out = self._reformatter.reformat(
+            return self._reformatter.reformat(
                 frame,
                 width=width,
                 height=height,
-                format=_FORMATS[self.stage.layout],
+                format=layout,
                 src_colorspace=matrix,
                 dst_colorspace=matrix,
                 interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
                 threads=1,
             )
         except (av.error.ArgumentError, av.error.PatchWelcomeError) as error:
+            what = _not_scalable((frame.height, frame.width), size)
             raise MediaError(what, "its shape is out of proportion to the pipeline's size") from error
-        rows = plane_rows(out, 0)
-        pixels = rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
-        return bilinear_resize(pixels, size) if bilinear else pixels
+
+    @staticmethod
+    def is_planar(frame: av.VideoFrame) -> bool:
+        """Whether a frame is YCbCr with halved chroma, 8 bits deep."""
+        return frame.format.name in ("yuv420p", "yuvj420p")
 
 
 class _Siting:
@@ -134,10 +149,11 @@ class _Siting:
         return graph
 
 
-def preprocess_part(part: Part, pre: Preprocess) -> Part:
+def preprocess_part(part: Part, pre: "Preprocessing") -> Part:
     """A part of raw frames as the part of arrays that converting while decoding would have made."""
     rows = [pre.convert(frame, rotation) for frame, rotation in unpack_frames(part)]
     arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
+    pre.settle()
     return part.with_arrays({**arrays, "index": part.arrays["index"]})
 
 
@@ -161,14 +177,16 @@ def colour_matrix(frame: av.VideoFrame) -> int:
     return _BT709 if frame.height >= _HD_LINES else _BT601
 
 
-def bilinear_resize(pixels: Array, size: tuple[int, int]) -> Array:
+def bilinear_resize(pixels: Array, size: tuple[int, int], most: tuple[int, int]) -> Array:
     """`[H, W(, C)] uint8` at `size` (height, width), each pixel from the two nearest a side however much it shrinks.
+
+    Of what is larger than `most` only the middle is computed.
 
     This is what PyTorch's `interpolate(mode="bilinear", align_corners=False)` computes, in fixed point: weights have
     11 bits, the result is rounded to nearest. Every device that keeps to that gives the same bytes.
     """
     (top, bottom, down), (left, right, across) = (
-        bilinear_taps(length, to) for length, to in zip(pixels.shape, size, strict=False)
+        bilinear_taps(length, to, min(to, kept)) for length, to, kept in zip(pixels.shape, size, most, strict=False)
     )
     colours = (1,) * (pixels.ndim - 2)
     down, across = down.reshape(-1, 1, *colours), across.reshape(-1, *colours)
@@ -178,12 +196,14 @@ def bilinear_resize(pixels: Array, size: tuple[int, int]) -> Array:
 
 
 @lru_cache(maxsize=64)
-def bilinear_taps(length: int, to: int) -> tuple[Array, Array, Array]:
-    """For each of `to` pixels along a side of `length`: its two neighbours, and the weight of the second of 2048.
+def bilinear_taps(length: int, to: int, kept: int) -> tuple[Array, Array, Array]:
+    """For each of the middle `kept` of `to` pixels along a side of `length`: its two neighbours, and the weight of the
+    second, of 2048.
 
-    Pixel `i` lies at `(i + 1/2) length / to - 1/2`, and not before 0.
+    Pixel `i` of `to` lies at `(i + 1/2) length / to - 1/2`, and not before 0.
     """
-    place = np.maximum((2 * np.arange(to) + 1) * length - to, 0)  # in units of 1 / (2 to)
+    pixel = cropped_from(to, kept) + np.arange(kept)
+    place = np.maximum((2 * pixel + 1) * length - to, 0)  # in units of 1 / (2 to)
     first, rest = np.divmod(place, 2 * to)
     weight = (rest * _ONE + to) // (2 * to)
     return first, np.minimum(first + 1, length - 1), weight.astype(np.int32)
@@ -208,6 +228,16 @@ def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> t
 def cropped_from(side: int, kept: int) -> int:
     """Where the middle `kept` of `side` pixels begin; halves go to the even number, as in those transforms too."""
     return round((side - kept) / 2)
+
+
+def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise ItemTooLarge when a picture of `source` (height, width) would become too large at `size`."""
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ItemTooLarge(_not_scalable(source, size), 'use `fit = "pad"`')
+
+
+def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
+    return f"a picture of {source[1]}x{source[0]} can not be scaled to {size[1]}x{size[0]}"
 
 
 def _cropped(pixels: Array, size: tuple[int, int]) -> Array:

@@ -40,14 +40,6 @@ class CollectedElsewhere(RigflowError):
         self.done = done
 
 
-class Thinned(RigflowError):
-    """Results of a job were taken off a full stream by a collector that did not finish it: nobody can make it whole."""
-
-    def __init__(self, job: JobRef) -> None:
-        gone = "a collector that took some of its results off a full stream ended before it was done"
-        super().__init__(f"job {job.id} cannot be made whole: {gone}", "publish it again; it is begun anew then")
-
-
 @dataclass(slots=True)
 class _Held:
     """A body that waits for its turn, in memory or in the spool."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from engines.device import Ahead
 from engines.part import Part, decode_part, encode_part
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
@@ -42,8 +43,15 @@ class Runner:
     """Runs every pipeline's hosted stages from their hops; `serve` until `stop`."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, line_of: LineOf, attempts: Attempts, failures: Failures
+        self,
+        broker: Broker,
+        settings: Settings,
+        line_of: LineOf,
+        attempts: Attempts,
+        failures: Failures,
+        abreast: int = 1,
     ) -> None:
+        """`abreast`: segments that the device works on at a time."""
         self._broker = broker
         self._line_of = line_of
         self._attempts = attempts
@@ -53,11 +61,12 @@ class Runner:
         self._outbox = Outbox(broker, self._stored)
         self._drained = asyncio.Event()
         self._stopping = False
+        self._fatal: Exception | None = None  # raised when all that it hit is noted
         self.step: Step | None = None
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
         self.hand = Hand()
-        self.intake = Intake(broker, settings, self.hand, self.accept)
+        self.intake = Intake(broker, settings, self.hand, self.accept, abreast)
         self.handoff = Handoff(broker, self.intake, settings.lead_s)
         self.heartbeats = Heartbeats(settings, self.hand, self.intake, self._rests)
         self._tasks = Tasks(self.hand, self.handoff)
@@ -74,6 +83,8 @@ class Runner:
                     await self._wake.wait()
                 else:
                     await self._advance(task)
+                if self._fatal is not None:
+                    raise self._fatal
                 await self._outbox.room()
         finally:
             beats.cancel()
@@ -121,6 +132,9 @@ class Runner:
         except (RigflowError, ValueError, KeyError) as error:
             await self._reject_unread(lease, error)
             return
+        if isinstance(task.parts, Ahead) and not any(lease.suspect for lease in self.hand.leases):
+            await self._begin([lease])
+            task.parts.begin()
         self._tasks.add(task)
         self._wake.set()
         self.intake.refill()
@@ -158,8 +172,6 @@ class Runner:
         except Exception as error:
             for failed in together:
                 await self._failed(failed, error)
-            if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
-                raise
 
     async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
         part = await self._on_device([task], next, parts, None)
@@ -264,19 +276,24 @@ class Runner:
 
     async def _failed(self, task: Task, error: Exception) -> None:
         """One piece failed: retry its input, or publish the failure and go on without it (law 5)."""
-        lease = task.lease
+        lease, part = task.lease, task.part
+        fatal = isinstance(error, RigflowError) and error.disposition is Disposition.FATAL
         if await self._failures.again(lease, error, RETRY_S):
             self.counts["retries"] += 1
-        else:
+        elif not lease.settled:
             self.counts["failures"] += 1
             self.meter.failed(task.line.spec.name, task.stage)
-            if task.part is not None:
-                meta = task.part.meta
-                await self._failures.bury(lease, error, task.stage, meta.key, False, meta.span_s)
+            if part is not None and not fatal:
+                await self._failures.bury(lease, error, task.stage, part.meta.key, False, part.meta.span_s)
             else:
                 message, _ = decode(await lease.delivery.load())
                 await self._failures.bury(lease, error, task.stage, *place_of(message))
-        await self._drop(lease)
+        if fatal:  # there is no going on with the rest of it here
+            self._fatal = error
+            await (lease.release() if lease.spoiled else lease.terminate(str(error)))
+            self._forget(lease)
+        else:
+            await self._drop(lease)
 
     async def _reject_unread(self, lease: Lease, error: Exception) -> None:
         """A message that cannot become a task: its pipeline or model is not to be had, or it is no message of ours."""

@@ -22,11 +22,12 @@ class OnnxRuntimeSession:
     # lanczos2x needs some 55 times its input: a batch of eight frames of 1080p takes 900 MB, and is no faster than one
     batch_bytes = 2 << 20
 
-    def __init__(self, model: bytes, spec: ModelSpec) -> None:
+    def __init__(self, model: bytes, spec: ModelSpec, simulate: bool = False) -> None:
+        """`simulate`: compute int8 graphs in float, for the CPU's own int8 products saturate at 16 bits on some."""
         self.spec = spec
-        self._session: Any = _load(model, spec.name)
+        self._session: Any = _load(model, spec.name, simulate)
         self._outputs = [tensor.name for tensor in spec.outputs]
-        check_card(spec, *_tensors(self._session))
+        check_card(spec, *tensors_of(self._session))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of one batch by name. Raises ModelError: inputs do not fit the card, or the model fails on them."""
@@ -35,7 +36,7 @@ class OnnxRuntimeSession:
         try:
             outputs = self._session.run(self._outputs, feed)
         except Exception as error:  # the runtime's own classes share no base below Exception
-            raise ModelError(f"model `{self.spec.name}` failed: {_one_line(error)}") from error
+            raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def warm_up(self) -> None:
@@ -55,7 +56,7 @@ class OnnxRuntimeSession:
 
 def read_tensors(model: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """`(inputs, outputs)` as the graph of an ONNX file declares them; `name` is for the ModelError it may raise."""
-    return _tensors(_load(model, name))
+    return tensors_of(_load(model, name))
 
 
 def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
@@ -67,7 +68,7 @@ def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[T
         raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)
 
 
-def _load(model: bytes, name: str) -> Any:
+def _load(model: bytes, name: str, simulate: bool = False) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -75,14 +76,17 @@ def _load(model: bytes, name: str) -> Any:
     options.enable_mem_pattern = False  # a third less memory for planes, and no slower
     options.log_severity_level = 4  # what matters comes as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if simulate:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes share no base below Exception
         hint = "it must be one whole ONNX file, weights included; see docs/models.md"
-        raise ModelError(f"model `{name}` cannot be loaded: {_one_line(error)}", hint) from error
+        raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", hint) from error
 
 
-def _tensors(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def tensors_of(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """`(inputs, outputs)` of a session of ONNX Runtime."""
     inputs, outputs = (
         tuple(_tensor(node, number) for number, node in enumerate(nodes))
         for nodes in (session.get_inputs(), session.get_outputs())
@@ -112,7 +116,7 @@ def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph:
             )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The runtime's message without its prefix of status codes, its source lines and its line breaks."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
