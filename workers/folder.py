@@ -132,9 +132,16 @@ class FolderWatch:
         return outcome
 
     def _conclude(self, name: str, stamp: Stamp, digest: str, outcome: Outcome) -> None:
-        """Write the ledger, unless the file changed under our hands or the fault is not its own."""
+        """Write the ledger, unless the file changed under our hands or the fault is not its own.
+
+        One that was moved away meanwhile was read whole all the same, if nothing failed: where it is now, its content
+        is known.
+        """
         error, done = outcome.error, outcome.done
-        if stamp_of(self._folder / name) != stamp:
+        now = stamp_of(self._folder / name)
+        if now is None and not outcome.ok:
+            self._say(f"{name}: it went away while it was read")
+        elif now not in (None, stamp):
             self._say(f"{name}: it changed while it was read; taken again when it is quiet")
         elif error is not None:
             self._say(f"{name}: {error}")

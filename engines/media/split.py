@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.keyframes import starts_afresh
-from engines.media.source import Source, media_errors, open_media, packets_of, picture_stream
+from engines.media.source import Source, open_media, packets_of, picture_stream
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.grid import Grid
 from schemas.messages import MediaInfo
@@ -91,7 +91,7 @@ class Splitter:
                 end = None if carried is None else cut.end
                 picture = carried or (self._format, self._everything())
                 sound_container, sound = reader.sound(end)
-                if _stamp(self._source) != self._stamp:  # no piece is of another file than the survey
+                if _stamp(self._source) not in (None, self._stamp):  # no piece is of another file than the survey
                     raise MediaError(f"{self._label} changed while it was read", "wait until nobody writes to it")
                 yield Piece(cut.start, end, *picture, end is None, sound, sound_container)
                 if end is None:
@@ -103,12 +103,17 @@ class Splitter:
         return self._source.read_bytes() if isinstance(self._source, Path) else bytes(self._source)
 
 
-def _stamp(source: Source) -> tuple[int, ...]:
-    """What tells whether a file is still the same; nothing of bytes, which do not change."""
+def _stamp(source: Source) -> tuple[int, ...] | None:
+    """What tells whether a file is still the same; nothing of bytes, which do not change.
+
+    None when it is not there any more: who has it open still has all of it.
+    """
     if not isinstance(source, Path):
         return ()
-    with media_errors(str(source)):
+    try:
         stat = source.stat()
+    except OSError:
+        return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 

@@ -1,6 +1,7 @@
 """Splitting and decoding piece by piece gives what one plain pass over one decoder gives, bit for bit."""
 
 import io
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ import av
 import pytest
 
 from engines.media.split import Splitter
+from schemas.errors import MediaError
 from schemas.messages import MediaInfo
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip, still
@@ -238,3 +240,25 @@ def test_any_piece_can_be_decoded_alone() -> None:
 def _packets(data: bytes, container: str, kind: str) -> int:
     with av.open(io.BytesIO(data), format=container) as opened:
         return sum(1 for packet in opened.demux(**{kind: 0}) if packet.size)
+
+
+def test_no_piece_is_of_a_file_that_was_written_again(tmp_path: Path) -> None:
+    clip = Path(shutil.copy(generated(Clip()), tmp_path))
+    with Splitter(clip, pipeline().grid, 0.3) as splitter:
+        pieces = splitter.pieces()
+        next(pieces)
+        with clip.open("r+b") as file:
+            file.write(clip.read_bytes())
+        with pytest.raises(MediaError, match="changed while it was read"):
+            next(pieces)
+
+
+def test_a_file_that_is_moved_meanwhile_is_read_to_its_end(tmp_path: Path) -> None:
+    clip = Path(shutil.copy(generated(Clip()), tmp_path))
+    with Splitter(clip, pipeline().grid, 0.3) as splitter:
+        pieces = splitter.pieces()
+        found = [next(pieces)]
+        clip.rename(tmp_path / "elsewhere.mp4")
+        found += pieces
+    _, whole = pieces_of(generated(Clip()), pipeline(), 0.3)
+    assert [piece.data for piece in found] == [piece.data for piece in whole]
