@@ -15,10 +15,9 @@ from engines.devices import Card, cards
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.session import Session
-from engines.models.catalogue import builtin_model, builtin_models, load_model
+from engines.models.catalogue import builtin_model, builtin_models, load_model, own_model
 from pipelines.broker import Broker
 from pipelines.engines import fleet_engines, pull_engine, push_engine
-from pipelines.registry import kept_models
 from schemas.engine import Agreement, EngineSpec, Precision
 from schemas.errors import BrokerError, ModelError, StoreError, UsageError
 from schemas.pipeline import ModelSpec
@@ -40,26 +39,22 @@ def engine_store(cache: Path) -> EngineStore:
     return EngineStore(cache / "engines")
 
 
-def find_model(name: str, cache: Path) -> tuple[ModelSpec, bytes]:
-    """A model by the path of its ONNX file (its card beside it), or by the name of one imported or built in.
+def find_model(name: str) -> tuple[ModelSpec, bytes]:
+    """A model by the path of its ONNX file (its card beside it), or by name: built in, or the user's own.
 
-    Of several imported versions `name@version` names one. Raises ModelError, UsageError.
+    `name@version` must be that version. Raises ModelError.
     """
     path = Path(name)
     if path.suffix == ".onnx":
         card = path.with_suffix(".toml")
         return load_model(path, card if card.exists() else None)
-    bare, _, wanted = name.partition("@")
-    kept = [card for card in kept_models(cache) if card.name == bare and wanted in ("", card.version)]
-    if len(kept) > 1:
-        versions = ", ".join(f"{card.name}@{card.version} ({card.sha256[:8]})" for card in kept)
-        raise UsageError(f"several models are called {name}: {versions}", "name one version, or give its file")
-    if kept:
-        return kept[0], (cache / f"{kept[0].sha256}.onnx").read_bytes()
+    bare, _, version = name.partition("@")
     if bare in builtin_models():
         return builtin_model(name)
-    known = ", ".join(sorted({card.name for card in kept_models(cache)} | set(builtin_models())))
-    raise ModelError(f"no model {name}", f"there are {known}; `rigflow engine import MODEL.onnx` adds one")
+    spec, body = own_model(bare)
+    if version not in ("", spec.version):
+        raise ModelError(f"model {bare} is here in version {spec.version}, not {version}", "import that version")
+    return spec, body
 
 
 async def engine_for(

@@ -45,19 +45,17 @@ def bench(
     from engines.inference.onnxruntime import OnnxRuntimeSession
     from workers.building import parse_ranges
     from workers.engines import card_here, card_memory, engine_store, find_model, opened_on_card, primary_context, ready
-    from workers.process import cache_folder
 
     sizes = _sizes(batches)
     if plot is not None:
         measure.check_plot()
-    cache = cache_folder(settings_from(settings_file))
-    spec, body = find_model(model, cache)
+    spec, body = find_model(model)
     if spec.engine != "onnx":
         raise UsageError(f"model `{spec.name}` is no ONNX model", "there is nothing to measure")
     fixed = [tensor.name for tensor in spec.inputs if tensor.shape and tensor.shape[0] == 1]
     if fixed and sizes != [1]:
         raise UsageError(f"model `{spec.name}` takes one row at a time", "say --batches 1")
-    store = engine_store(cache)
+    store = engine_store(settings_from(settings_file).cache_folder)
     chosen = store.find(engine) if engine else None
     if chosen:
         profiles, sizes = chosen.basis.profiles, [each for each in sizes if each <= chosen.rows] or [chosen.rows]
