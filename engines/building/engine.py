@@ -8,7 +8,7 @@ from functools import cached_property
 
 from engines.building.agreement import compare, demand, probe_rows
 from engines.building.builder import build_plan, version
-from engines.building.convert import Rows, to_fp16, to_int8
+from engines.building.convert import Rows, bytes_at_ends, to_fp16, to_int8
 from engines.building.store import EngineStore
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
@@ -79,11 +79,11 @@ class Recipe:
         profiles = profiles_of(spec, ranges)
         if precision == "int8" and not calibration:
             raise UsageError("int8 needs media to see the model's ranges on", "add --calibrate MEDIA")
-        graph = model
+        graph = bytes_at_ends(model)
         if precision == "fp16":
-            graph = to_fp16(spec.name, model)
+            graph = to_fp16(spec.name, graph)
         elif precision == "int8":
-            graph = to_int8(spec.name, model, calibration)
+            graph = to_int8(spec.name, graph, calibration)
         return cls(spec, model, precision, profiles, graph, calibration[-1] if precision == "int8" else None)
 
     @cached_property
