@@ -147,8 +147,9 @@ def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[T
 
 def obtain(store: EngineStore, recipe: Recipe, basis: EngineBasis, again: bool = False) -> tuple[EngineSpec, bool]:
     """The sidecar of a whole engine in `store`, and whether it had to be built: absent, damaged or `again`."""
-    if not again and store.whole(basis.key):
-        return store.load(basis.key)[0], False
-    spec, plan = recipe.build(basis)
-    store.keep(spec, plan, recipe.graph)
-    return spec, True
+    with store.building(basis.key):
+        if not again and store.whole(basis.key):
+            return store.load(basis.key)[0], False
+        spec, plan = recipe.build(basis)
+        store.keep(spec, plan, recipe.graph)
+        return spec, True

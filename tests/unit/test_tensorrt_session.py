@@ -1,0 +1,147 @@
+"""The TensorRT session's own doing, over a stand-in for library and card: host memory, and ONNX Runtime behind it.
+
+It shows the order of calls, shapes, dtypes and errors. That a plan runs on a card it can not show.
+"""
+
+import ctypes
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.inference import tensorrt as module
+from engines.inference.bindings import DTYPES
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.tensorrt import TensorRtSession
+from engines.part import Array
+from schemas.errors import DeviceLost, ModelError
+from tests.nets import kept_engine, resnet
+from workers.engines import opened_on_card, ready
+
+NAMES = {numpy: name for name, numpy in DTYPES.items()}
+
+
+class Memory:
+    """What `mem_alloc` gives: an address."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.buffer = np.zeros(nbytes, np.uint8)
+
+    def __int__(self) -> int:
+        return self.buffer.ctypes.data
+
+
+class Context:
+    """An execution context whose network is the resnet of the tests, its answers times `factor`."""
+
+    def __init__(self, factor: float, works: bool, most: int) -> None:
+        self.session = OnnxRuntimeSession(*reversed(resnet()))
+        self.factor, self.works, self.most = factor, works, most
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.pointers: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = shape
+        return shape[0] <= self.most
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shapes["pixels"] if name == "pixels" else (self.shapes["pixels"][0], 10)
+
+    def set_tensor_address(self, name: str, pointer: int) -> None:
+        self.pointers[name] = pointer
+
+    def execute_async_v3(self, handle: int) -> bool:
+        if self.works:
+            pixels = _at(self.pointers["pixels"], self.shapes["pixels"], np.uint8)
+            scores = _at(self.pointers["scores"], self.get_tensor_shape("scores"), np.float32)
+            scores[...] = self.session.run({"pixels": pixels})["scores"] * np.float32(self.factor)
+        return self.works
+
+
+def _at(pointer: int, shape: tuple[int, ...], dtype: Any) -> Array:
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_uint8 * nbytes).from_address(pointer), dtype).reshape(shape)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put the stand-in in the library's place."""
+
+    def install(factor: float = 1.0, works: bool = True, loads: bool = True) -> None:
+        dtypes = {"pixels": "uint8", "scores": "float32"}
+        engine = SimpleNamespace(
+            create_execution_context=lambda: Context(factor, works, most=32),
+            get_tensor_dtype=lambda name: SimpleNamespace(name=NAMES[dtypes[name]]),
+        )
+        runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if loads else None)
+        library = SimpleNamespace(Runtime=lambda logger: runtime)
+        monkeypatch.setattr(module, "load", lambda backend: library)
+        monkeypatch.setattr(module, "collecting_logger", lambda trt, said: said.append("version mismatch"))
+        driver = ModuleType("pycuda.driver")
+        stream = SimpleNamespace(handle=7, synchronize=lambda: None)
+        vars(driver).update(
+            Stream=lambda flags: stream,
+            mem_alloc=Memory,
+            memcpy_htod_async=lambda block, array, on: ctypes.memmove(int(block), array.ctypes.data, array.nbytes),
+            memcpy_dtoh_async=lambda array, block, on: ctypes.memmove(array.ctypes.data, int(block), array.nbytes),
+            Error=RuntimeError,
+        )
+        pycuda = ModuleType("pycuda")
+        vars(pycuda)["driver"] = driver
+        monkeypatch.setitem(sys.modules, "pycuda", pycuda)
+        monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+
+    return install
+
+
+def opened(folder: Path) -> TensorRtSession:
+    store, engine = kept_engine(folder)
+    return TensorRtSession(store.load(engine.key)[1], resnet()[0], engine, lambda: None)
+
+
+def test_it_answers_batches_of_any_size_in_its_profile(machine: Callable[..., None], tmp_path: Path) -> None:
+    machine()
+    session = opened(tmp_path)
+    assert session.batch_bytes == 32 * 64 * 64 * 3
+    session.warm_up()
+    pixels = np.random.default_rng(1).integers(0, 255, (32, 64, 64, 3), np.uint8)
+    expected = OnnxRuntimeSession(*reversed(resnet())).run({"pixels": pixels})["scores"]
+    for rows in (1, 5, 32):
+        np.testing.assert_allclose(session.run({"pixels": pixels[:rows]})["scores"], expected[:rows], rtol=1e-4)
+    with pytest.raises(ModelError, match="outside of its engine's profile: build it with a wider --dim"):
+        session.run({"pixels": np.concatenate([pixels, pixels])})
+    with pytest.raises(ModelError, match=r"expected uint8 \[N, 64, 64, 3\], found float32"):
+        session.run({"pixels": pixels.astype(np.float32)})
+    session.close()
+    session.close()
+
+
+def test_a_plan_that_cannot_be_loaded_is_told(machine: Callable[..., None], tmp_path: Path) -> None:
+    machine(loads=False)
+    with pytest.raises(ModelError, match="cannot be loaded: version mismatch: build it for this card"):
+        opened(tmp_path)
+
+
+def test_a_run_that_fails_is_the_cards_loss(machine: Callable[..., None], tmp_path: Path) -> None:
+    machine(works=False)
+    with pytest.raises(DeviceLost, match="failed on the card"):
+        opened(tmp_path).warm_up()
+
+
+@pytest.mark.parametrize(("factor", "served"), [(1.001, True), (1.05, False), (float("nan"), False)])
+def test_only_an_engine_that_answers_as_the_cpu_does_is_served(
+    machine: Callable[..., None], tmp_path: Path, factor: float, served: bool
+) -> None:
+    machine(factor)
+    spec, model = resnet()
+    store, engine = kept_engine(tmp_path)
+    found = ready(store, engine, model)
+    if served:
+        assert opened_on_card(spec, found, lambda: None).spec == spec
+    else:
+        with pytest.raises(ModelError, match="does not answer as ONNX Runtime does on the CPU"):
+            opened_on_card(spec, found, lambda: None)
