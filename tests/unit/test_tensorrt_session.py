@@ -6,6 +6,7 @@ It shows the order of calls, shapes, dtypes and errors. That a plan runs on a ca
 import ctypes
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines.cuda.memory import Counters, Pool
 from engines.inference import tensorrt as module
 from engines.inference.bindings import DTYPES
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.plan import PlanSession
+from engines.inference.session import Overlapping
 from engines.inference.tensorrt import TensorRtSession
 from engines.part import Array
 from schemas.errors import DeviceLost, ModelError
@@ -98,6 +102,68 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
+class Card:
+    """A card whose memory is the host's, and whose streams run everything at once."""
+
+    number = 0
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.memory, self.pinned = Pool(_host_memory, self.counters), Pool(_host_memory, self.counters)
+        self.kernels = self
+
+    def enter(self) -> None: ...
+
+    def guarded(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def new_stream(self) -> SimpleNamespace:
+        return SimpleNamespace(handle=7, wait_for_event=lambda event: None, synchronize=lambda: None)
+
+    def event(self) -> SimpleNamespace:
+        return SimpleNamespace(record=lambda stream: None, synchronize=lambda: None)
+
+    def upload(self, pointer: int, host: Array, stream: Any) -> None:
+        ctypes.memmove(pointer, host.ctypes.data, host.nbytes)
+
+    def download(self, host: Array, pointer: int, stream: Any) -> None:
+        ctypes.memmove(host.ctypes.data, pointer, host.nbytes)
+
+    def launch(self, name: str, grid: Any, block: Any, stream: Any, given: Any) -> None:
+        assert name == "gather"
+        for row, source in enumerate(_at(int(given["rows"]), (int(given["count"]),), np.uint64)):
+            nbytes = int(given["row_bytes"])
+            ctypes.memmove(int(given["out"]) + row * nbytes, int(source), nbytes)
+
+
+def _host_memory(nbytes: int) -> tuple[int, Array]:
+    block = np.zeros(nbytes, np.uint8)
+    return block.ctypes.data, block
+
+
+def test_on_a_card_two_batches_are_in_flight_and_nothing_is_allocated_twice(
+    machine: Callable[..., None], tmp_path: Path
+) -> None:
+    machine()
+    store, engine = kept_engine(tmp_path)
+    card = Card()
+    session = PlanSession(store.load(engine.key)[1], resnet()[0], engine, card)  # type: ignore[arg-type]
+    assert isinstance(session, Overlapping)
+    session.warm_up()
+    pixels = np.random.default_rng(1).integers(0, 255, (32, 64, 64, 3), np.uint8)
+    expected = OnnxRuntimeSession(*reversed(resnet())).run({"pixels": pixels})["scores"]
+    allocations = []
+    for _ in range(3):
+        started = [session.start({"pixels": pixels[rows]}) for rows in (slice(0, 20), slice(20, 32))]
+        answers = np.concatenate([finish()["scores"] for finish in started])
+        np.testing.assert_allclose(answers, expected, rtol=1e-4)
+        allocations.append(card.counters.allocations)
+    assert allocations[1] == allocations[2]
+    with pytest.raises(ModelError, match="outside of its engine's profile"):
+        session.run({"pixels": np.concatenate([pixels, pixels])})
+    session.close()
+
+
 def opened(folder: Path) -> TensorRtSession:
     store, engine = kept_engine(folder)
     return TensorRtSession(store.load(engine.key)[1], resnet()[0], engine, lambda: None)
@@ -141,7 +207,7 @@ def test_only_an_engine_that_answers_as_the_cpu_does_is_served(
     store, engine = kept_engine(tmp_path)
     found = ready(store, engine, model)
     if served:
-        assert opened_on_card(spec, found, lambda: None).spec == spec
+        assert opened_on_card(spec, found, Card()).spec == spec  # type: ignore[arg-type]
     else:
         with pytest.raises(ModelError, match="does not answer as ONNX Runtime does on the CPU"):
-            opened_on_card(spec, found, lambda: None)
+            opened_on_card(spec, found, Card())  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ def bench(
     from engines.building.engine import profiles_of
     from engines.inference.onnxruntime import OnnxRuntimeSession
     from workers.building import parse_ranges
-    from workers.engines import card_here, card_memory, engine_store, find_model, opened_on_card, primary_context, ready
+    from workers.engines import engine_store, find_model, opened_on_card, ready
 
     sizes = _sizes(batches)
     if plot is not None:
@@ -55,23 +55,23 @@ def bench(
     fixed = [tensor.name for tensor in spec.inputs if tensor.shape and tensor.shape[0] == 1]
     if fixed and sizes != [1]:
         raise UsageError(f"model `{spec.name}` takes one row at a time", "say --batches 1")
-    store = engine_store(settings_from(settings_file).cache_folder)
+    settings = settings_from(settings_file)
+    store = engine_store(settings.cache_folder)
     chosen = store.find(engine) if engine else None
     if chosen:
         profiles, sizes = chosen.basis.profiles, [each for each in sizes if each <= chosen.rows] or [chosen.rows]
-        device, backend = card_here().name, f"{chosen.basis.backend} {chosen.basis.version}"
-        used = card_memory()
+        from engines.cuda.card import CudaCard
+
+        card = CudaCard("cuda:0", settings.cache_folder)
+        device, backend = card.facts.name, f"{chosen.basis.backend} {chosen.basis.version}"
+        used = card.used_bytes
     else:
         profiles = profiles_of(spec, parse_ranges(dim or []))
         device, backend = "cpu", "onnxruntime, one thread"
         used = measure.resident_bytes
     measure.forget_peak()
     before = used()
-    session = (
-        opened_on_card(spec, ready(store, chosen, body), primary_context())
-        if chosen
-        else OnnxRuntimeSession(body, spec)
-    )
+    session = opened_on_card(spec, ready(store, chosen, body), card) if chosen else OnnxRuntimeSession(body, spec)
     try:
         points = measure.sweep(session, profiles, sizes, seconds, lambda: max(0, used() - before))
     finally:
