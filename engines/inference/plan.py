@@ -1,4 +1,4 @@
-"""A TensorRT plan fed as ONNX Runtime is on a card: rows gathered there, two batches in flight, no wait between them."""
+"""A TensorRT plan fed as ONNX Runtime is on a card: rows gathered there, two batches in flight."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.inference.cuda import CudaSession
-from engines.inference.tensorrt import TensorRtSession
+from engines.inference.tensorrt import TensorRtPlan
 from engines.part import Array
 from schemas.engine import EngineSpec
 from schemas.errors import ModelError
@@ -21,7 +21,7 @@ class PlanSession(CudaSession):
     """A plan on a card, over device pointers. Raises ModelError: it is not for this card, or not what `spec` says."""
 
     def __init__(self, plan: bytes, spec: ModelSpec, engine: EngineSpec, card: "CudaCard") -> None:
-        self._plan = TensorRtSession(plan, spec, engine, card.enter)
+        self._plan = TensorRtPlan(plan, engine, card.enter)
         self._engine = engine
         super().__init__(b"", spec, card)
         self.batch_bytes = self._plan.batch_bytes

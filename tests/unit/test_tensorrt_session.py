@@ -4,11 +4,10 @@ It shows the order of calls, shapes, dtypes and errors. That a plan runs on a ca
 """
 
 import ctypes
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,23 +19,12 @@ from engines.inference.bindings import DTYPES
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.plan import PlanSession
 from engines.inference.session import Overlapping
-from engines.inference.tensorrt import TensorRtSession
 from engines.part import Array
 from schemas.errors import DeviceLost, ModelError
 from tests.nets import kept_engine, resnet
 from workers.engines import opened_on_card, ready
 
 NAMES = {numpy: name for name, numpy in DTYPES.items()}
-
-
-class Memory:
-    """What `mem_alloc` gives: an address."""
-
-    def __init__(self, nbytes: int) -> None:
-        self.buffer = np.zeros(nbytes, np.uint8)
-
-    def __int__(self) -> int:
-        return self.buffer.ctypes.data
 
 
 class Context:
@@ -85,19 +73,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         library = SimpleNamespace(Runtime=lambda logger: runtime)
         monkeypatch.setattr(module, "load", lambda backend: library)
         monkeypatch.setattr(module, "collecting_logger", lambda trt, said: said.append("version mismatch"))
-        driver = ModuleType("pycuda.driver")
-        stream = SimpleNamespace(handle=7, synchronize=lambda: None)
-        vars(driver).update(
-            Stream=lambda flags: stream,
-            mem_alloc=Memory,
-            memcpy_htod_async=lambda block, array, on: ctypes.memmove(int(block), array.ctypes.data, array.nbytes),
-            memcpy_dtoh_async=lambda array, block, on: ctypes.memmove(array.ctypes.data, int(block), array.nbytes),
-            Error=RuntimeError,
-        )
-        pycuda = ModuleType("pycuda")
-        vars(pycuda)["driver"] = driver
-        monkeypatch.setitem(sys.modules, "pycuda", pycuda)
-        monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
 
     return install
 
@@ -164,9 +139,9 @@ def test_on_a_card_two_batches_are_in_flight_and_nothing_is_allocated_twice(
     session.close()
 
 
-def opened(folder: Path) -> TensorRtSession:
+def opened(folder: Path) -> PlanSession:
     store, engine = kept_engine(folder)
-    return TensorRtSession(store.load(engine.key)[1], resnet()[0], engine, lambda: None)
+    return PlanSession(store.load(engine.key)[1], resnet()[0], engine, Card())  # type: ignore[arg-type]
 
 
 def test_it_answers_batches_of_any_size_in_its_profile(machine: Callable[..., None], tmp_path: Path) -> None:
