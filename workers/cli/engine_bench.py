@@ -59,6 +59,8 @@ def bench(
     settings = settings_from(settings_file, device=device)
     store = engine_store(settings.cache_folder)
     chosen = store.find(engine) if engine else None
+    if chosen and chosen.basis.model_sha256 != spec.sha256:
+        raise UsageError(f"engine {engine} is of {chosen.model}, not of this {spec.name}", "see `rigflow engine list`")
     if chosen:
         profiles, sizes = chosen.basis.profiles, [each for each in sizes if each <= chosen.rows] or [chosen.rows]
     else:
