@@ -1,6 +1,7 @@
 """The broker as the rest of rigflow sees it: publish with back-pressure, key-value buckets, readers."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 HEADERS_BYTES = 4096  # room for headers, which count towards the server's max_payload
 IN_FLIGHT_BYTES = 8 << 20  # more in flight gives no more throughput, and every queue on the way copies it
 READER_IDLE_S = 300.0  # a reader that nobody pulls from for so long goes away
+DROP_S = 2.0  # for the broker to take note that a reader is not needed any more
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE = 10071  # JetStream's own error number
 DELETED = "KV-Operation"  # header of an entry that says its key is gone
@@ -154,6 +156,13 @@ class Broker(JetStream):
         if reader is not None:
             await self.delete_consumer(stream, consumer)
             await self.create_reader(stream, consumer, reader[0], first, reader[1])
+
+    async def drop_reader(self, stream: str, consumer: str) -> None:
+        """Delete a reader. A broker that does not answer now drops it by itself later: nobody waits for that."""
+        self._readers.pop((stream, consumer), None)
+        with contextlib.suppress(TimeoutError, BrokerError):
+            async with asyncio.timeout(DROP_S if self.connection.connected else 0.0):
+                await self.delete_consumer(stream, consumer)
 
     # key-value buckets, in the layout of every NATS client
 

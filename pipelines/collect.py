@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import tempfile
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
 from pipelines.room import Room, delete_blobs
 from schemas.errors import RigflowError
-from schemas.messages import Done, Failure, Fragment, JobRef, PartMeta, Result, decode
+from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
@@ -132,7 +133,7 @@ class Collector:
         await asyncio.gather(*self._noting, return_exceptions=True)
         if self._pull is not None:
             await self._pull.close()
-            await self._broker.delete_consumer(self._broker.names.results_stream, self._consumer)
+            await self._broker.drop_reader(self._broker.names.results_stream, self._consumer)
         for job in self._unfinished():
             self.abandon(job.ref.id)
         self._spool.close()
@@ -294,8 +295,8 @@ class Collector:
 
     async def _note_thinned_job(self, job: _Job) -> None:
         job.record = job.record or await JobRecord.current(self._broker, job.ref)
-        if job.record is not None:
-            await job.record.change(thinned=True)
+        job.record = job.record or JobRecord(self._broker, Manifest(job=job.ref, name="", created_s=time.time()))
+        await job.record.change(thinned=True)
 
     def _unfinished(self) -> list[_Job]:
         return [job for job in self._jobs.values() if not job.finished.done()]

@@ -23,6 +23,7 @@ from schemas.settings import Settings
 CONNECT_S = 2.0
 HANDSHAKES = 8  # a server that refuses us hangs up at once, and its reason may not reach us each time
 REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
+HANDED_OVER_S = 1.0  # for what we send to reach the kernel
 PING_S, PINGS_LOST = 5, 2  # a peer that is silent for 15 s is gone
 RECONNECT_S = 0.1
 STATUS = "Status"  # header of the server's own answers
@@ -168,6 +169,13 @@ class Connection:
             await self.nc.publish(subject, body, reply, dict(headers) if headers else None)
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError) as error:
             raise Away(_reason(error)) from error
+
+    async def send_now(self, subject: str, body: bytes) -> None:
+        """`send`, and wait until the kernel has it: it arrives then even if this process is killed. Raises Away."""
+        await self.send(subject, body)
+        with contextlib.suppress(TimeoutError):  # it breaks just now
+            async with asyncio.timeout(HANDED_OVER_S):
+                await self.nc._flush_pending(force_flush=True)  # `flush` would wait for the server's answer too
 
     async def settle(self, reply: str, verdict: bytes) -> None:
         """Send the verdict on a delivery; while the broker is away it is kept, and sent when it is back."""

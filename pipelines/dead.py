@@ -4,12 +4,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.jobs import find_manifest, reopen
 from schemas.errors import UsageError
-from schemas.messages import CollectRequest, Failure, decode
+from schemas.messages import CollectRequest, Failure, PartMessage, Segment, decode
 from schemas.subjects import (
     COLLECT,
     HEADER_BLOB,
@@ -22,10 +23,12 @@ from schemas.subjects import (
     HEADER_TYPE,
     SPLIT,
 )
+from schemas.wire import Buffer
 
 GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_LANE, HEADER_CONTENT_TYPE)  # what a publisher said of its media
 
 HEADER_BYTES = 3000
+ATTEMPTS, ENDED_CHARACTERS = 6, 60  # that a header has room for beside a long error
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,23 @@ async def input_of(broker: Broker, letter: Letter) -> bytes:
     return await load(broker, letter.stored)
 
 
+async def media_of(broker: Broker, letter: Letter) -> dict[str, Buffer]:
+    """What failed, as files: name -> content. Raises StoreError when it is too old, UsageError when it is no media."""
+    from engines.media.extract import files_of
+
+    body = await input_of(broker, letter)
+    if letter.failure.stage == SPLIT:  # as its publisher sent it
+        return {Path(letter.stored.headers.get(HEADER_NAME, letter.failure.key.job.id)).name: body}
+    message, buffers = decode(body)
+    if not isinstance(message, Segment | PartMessage):
+        raise UsageError(f"dead letter {letter.number} is a request to {message.type}: it carries no media")
+    files = files_of(message, buffers)
+    if not files:
+        paths = ", ".join(item.path for item in message.items) if isinstance(message, Segment) else ""
+        raise UsageError(f"dead letter {letter.number} carries no media, only paths", paths)
+    return files
+
+
 async def retry(broker: Broker, letter: Letter) -> None:
     """Send the input again to the hop it came from, and take the failure back from the job's results.
 
@@ -88,7 +108,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
     """
     job = letter.failure.key.job
     taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
-    again = f"{letter.hop}/dead-{letter.number}"  # an id of its own, for the first one counts as a repeat
+    again = f"{job.identity}/{letter.hop}/dead-{letter.number}"  # its own, for the first one's counts as a repeat
     given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
     await broker.publish(letter.hop, await input_of(broker, letter), again, given)
     for sequence in taken_back:
@@ -124,11 +144,13 @@ async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
 def _header(failure: Failure) -> str:
     """A failure as a header: ASCII, and short enough for the room that headers have beside a body."""
     no_detail = failure.model_copy(update={"detail": ""})
-    for described in (failure, no_detail):
+    short = [attempt.model_copy(update={"ended": attempt.ended[:ENDED_CHARACTERS]}) for attempt in failure.attempts]
+    no_detail_short = no_detail.model_copy(update={"attempts": tuple(short[-ATTEMPTS:])})
+    for described in (failure, no_detail, no_detail_short):
         text = json.dumps(described.model_dump(mode="json"))
         if len(text) <= HEADER_BYTES:
             return text
-    return json.dumps(no_detail.model_copy(update={"error": failure.error[:200]}).model_dump(mode="json"))
+    return json.dumps(no_detail_short.model_copy(update={"error": failure.error[:200]}).model_dump(mode="json"))
 
 
 def _letter(stored: Stored) -> Letter:

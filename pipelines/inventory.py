@@ -12,6 +12,7 @@ from schemas.messages import Done, Failure, JobState, Manifest, PartMark, Result
 from schemas.subjects import HEADER_MARK, HEADER_TYPE
 
 REASONS = 16  # failures that a manifest has in words
+TOUCH_S = 1e-3  # seconds are rounded; no frame is so short
 SPANS = 64  # spans of missing seconds that a manifest has
 
 
@@ -202,7 +203,7 @@ def joined(spans: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], .
     """Spans of seconds in order, those that touch made one."""
     found: list[tuple[float, float]] = []
     for start_s, end_s in sorted(span for span in spans if span[1] > span[0]):
-        if found and start_s <= found[-1][1]:
+        if found and start_s <= found[-1][1] + TOUCH_S:
             found[-1] = (found[-1][0], max(found[-1][1], end_s))
         else:
             found.append((start_s, end_s))

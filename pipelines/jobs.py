@@ -7,6 +7,7 @@ from typing import Any, Self
 from pipelines.broker import DELETED, Broker, Stored
 from pipelines.inventory import ended, take_inventory
 from pipelines.marks import marks
+from pipelines.queued import delete_queued
 from pipelines.room import delete_blobs
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Done, JobRef, JobState, Manifest
@@ -21,6 +22,14 @@ class JobCancelled(RigflowError):
     def __init__(self, job: JobRef) -> None:
         super().__init__(f"job {job.id} was cancelled", "publish it again to have it done")
         self.job = job
+
+
+class Thinned(RigflowError):
+    """Results of a job were taken off a full stream by a collector that did not finish it: nobody can make it whole."""
+
+    def __init__(self, job: JobRef) -> None:
+        gone = "a collector that took some of its results off a full stream ended before it was done"
+        super().__init__(f"job {job.id} cannot be made whole: {gone}", "publish it again; it is begun anew then")
 
 
 class JobRecord:
@@ -161,7 +170,7 @@ def _check_same(known: Manifest, wanted: Manifest) -> None:
 
 
 async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
-    """End a job: what is queued of it is dropped, its results go, whoever waits for it is told.
+    """End a job: what is queued of it goes, workers drop what they have, its results go, whoever waits for it is told.
 
     Gives the job as it is then: one that was over stays as it is. Cut short, this can be done again.
     """
@@ -173,6 +182,7 @@ async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
         return record.manifest
     job = record.manifest.job
     await _drop_queued(broker, job)
+    await delete_queued(broker, job)
     await _forget_results(broker, job)
     done = Done(job=job, segments=0, frames=0, lost=0, failures=("cancelled",), cancelled=True)
     await publish_done(broker, done, CANCELLED)
@@ -188,7 +198,7 @@ async def _settle_as_cancelled(record: JobRecord) -> None:
 
 
 async def _drop_queued(broker: Broker, job: JobRef) -> None:
-    """Tell all workers to drop what they meet of a job, up to this round: queues are shared, and cannot be purged."""
+    """Tell all workers to drop what they have or meet of a job, up to this round."""
     await broker.put(broker.names.jobs, f"{CANCELLED}.{_key(job.space, job.id)}", job.model_dump_json().encode())
 
 

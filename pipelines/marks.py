@@ -45,7 +45,7 @@ async def follow_marks(broker: Broker, subjects: Sequence[str]) -> AsyncGenerato
             yield _stored(await arrived.get())
     finally:
         await pull.close()
-        await broker.delete_consumer(stream, consumer)
+        await broker.drop_reader(stream, consumer)
 
 
 async def _pending(broker: Broker, stream: str, consumer: str) -> int:

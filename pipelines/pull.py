@@ -25,7 +25,7 @@ REFUSED_S = 0.25  # pause after a request that the server turned down (it recove
 class Delivery:
     """One message, leased to us until it is settled or silent for `ack_wait_s`.
 
-    `deliveries` counts attempts, this one included; `pending` is how many messages wait behind it in its consumer.
+    `deliveries` counts them, this one included; `pending` is how many messages wait behind it in its consumer.
     Exactly one of `ack`, `retry`, `release` and `terminate` ends it. A reader's deliveries need no settling.
     """
 
@@ -39,6 +39,7 @@ class Delivery:
         "nbytes",
         "pending",
         "settled",
+        "stream",
         "stream_seq",
         "subject",
     )
@@ -49,6 +50,7 @@ class Delivery:
         # $JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time.pending[.random]
         tokens = message.reply.split(".")
         counts = tokens[4:] if len(tokens) == 9 else tokens[6:]
+        self.stream = tokens[2] if len(tokens) == 9 else tokens[4]
         self.deliveries = int(counts[0])
         self.stream_seq = int(counts[1])
         self.pending = int(counts[4])

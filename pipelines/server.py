@@ -21,6 +21,8 @@ from schemas.settings import Durability, Settings
 MAX_PAYLOAD = 8 << 20  # the most that nats-server takes without a warning
 READY_S = 10.0  # a large store takes seconds to recover
 STOP_S = 5.0
+HEALTH_S = 5.0  # for the server's word on its health
+ROOM_BYTES = 2 * MAX_PAYLOAD  # free on the disk before a server that ran out of it is worth starting again
 
 # The child asks the kernel to kill it when the thread that started it ends, then becomes nats-server. A `preexec_fn`
 # would do the same, but forks a process that has threads.
@@ -56,6 +58,7 @@ class EmbeddedServer:
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
+        self._health = ""
 
     @property
     def url(self) -> str:
@@ -96,9 +99,38 @@ class EmbeddedServer:
             raise
 
     def restart(self) -> None:
-        """Start again after a death, on the same port and store, so that clients reconnect. Raises BrokerError."""
+        """End it if it lives, and start again on the same port and store, so that clients reconnect.
+
+        Raises BrokerError.
+        """
         assert self._lock is not None, "start first"
+        if self.alive:
+            self._end(signal.SIGTERM)
         self._launch()
+
+    @property
+    def unwritable(self) -> str:
+        """What the server says of a stream that it cannot write to; empty when all is well, or nothing is known.
+
+        It never tries again by itself, not even when a full disk has room again: it takes a `restart`.
+        """
+        import urllib.error
+        import urllib.request
+
+        try:
+            urllib.request.urlopen(self._health, timeout=HEALTH_S).close()
+        except urllib.error.HTTPError as error:
+            with error:
+                said = str(json.load(error).get("error", ""))
+            return said if "write error" in said else ""
+        except (OSError, ValueError):
+            pass
+        return ""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the store's disk takes more."""
+        return shutil.disk_usage(self.store).free >= ROOM_BYTES
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the server has ended; False when it still runs after `timeout_s`."""
@@ -167,7 +199,9 @@ class EmbeddedServer:
             if self._ended.wait(0.002):
                 raise self._why_it_ended(logged)
             if ports.exists() and (text := ports.read_text()):
-                self._port = int(json.loads(text)["nats"][0].rsplit(":", 1)[1])
+                told = json.loads(text)
+                self._port = int(told["nats"][0].rsplit(":", 1)[1])
+                self._health = f"{told['monitoring'][0]}/healthz"
                 return
         self.kill()
         raise BrokerError(f"nats-server was not ready within {READY_S:.0f} s", f"see {self.log}")
@@ -188,6 +222,7 @@ class EmbeddedServer:
 server_name: rigflow
 host: {self._host}
 port: {self._port or -1}
+http: "127.0.0.1:-1"
 ports_file_dir: {store}
 log_file: {json.dumps(str(self.log))}
 logfile_size_limit: 4MB

@@ -19,15 +19,15 @@ from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, Names
 
-ADVISORY_CONSUMER = "dead"  # takes the advisories of work that killed its workers
 DEDUPLICATION_S = 120.0
 DAY_S = 86400.0
 MEDIA_AGE_S = 7 * DAY_S  # raw media that no worker takes
 BLOB_AGE_S = 7 * DAY_S  # a claim check that nobody settles
 JOB_AGE_S = 7 * DAY_S  # what is known of a job
 DEAD_AGE_S = 30 * DAY_S
+ATTEMPT_AGE_S = DAY_S  # what is known of attempts at an item that nobody finished
 RIG_AGE_S = 10.0  # a worker's status is news for so long
-SMALL_BYTES = 64 << 20  # of many small things: manifests, status, advisories
+SMALL_BYTES = 64 << 20  # of many small things: manifests, status, attempts
 UNBOUNDED = -1  # but for the broker's store as a whole
 IN_HAND = 50_000  # messages that a whole fleet may have in hand at one hop
 REQUESTS = 10_000  # requests of a whole fleet that may stand at one hop
@@ -129,13 +129,15 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
         StreamPlan(_bucket(names.pipelines, UNBOUNDED)),
         StreamPlan(_bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
         StreamPlan(_bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),
+        StreamPlan(_bucket(names.attempts, SMALL_BYTES, ATTEMPT_AGE_S, discard="old")),
         StreamPlan(_objects(names.models, UNBOUNDED)),
+        StreamPlan(_objects(names.engines, UNBOUNDED)),
         StreamPlan(_objects(names.blobs, settings.results_bytes, BLOB_AGE_S)),
         StreamPlan(_stream(names.results_stream, [f"{prefix}.results.>"], settings.results_bytes, results_age_s)),
         StreamPlan(_stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),
     ]
     if specs:
-        plans += [_media(names, settings, specs), _advisories(names, settings, hops)]
+        plans += [_media(names, settings, specs)]
     plans += [_hop(names, settings, pipeline, stage) for pipeline, stage in hops]
     return [_replicated(plan, settings.durability.replicas) for plan in plans]
 
@@ -194,24 +196,16 @@ def _hop(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamP
     return StreamPlan(_queue(names.work_stream(pipeline, stage), list(lanes.values()), settings.hop_bytes), consumers)
 
 
-def _advisories(names: Names, settings: Settings, hops: Sequence[tuple[str, str]]) -> StreamPlan:
-    """The server's word on work that was delivered too often; stream by stream, for it tells of all prefixes alike."""
-    streams = [names.work_stream(pipeline, stage) for pipeline, stage in hops]
-    subjects = [f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.*" for stream in streams]
-    consumer = _consumer(settings, ADVISORY_CONSUMER, "") | {"max_deliver": -1}
-    return StreamPlan(_queue(names.advisory_stream, subjects, SMALL_BYTES, DEAD_AGE_S), (consumer,))
-
-
 def _consumer(settings: Settings, name: str, subject: str) -> Config:
-    config: Config = {
+    return {
         "durable_name": name,
+        "filter_subject": subject,
         "ack_policy": "explicit",
         "ack_wait": _ns(settings.ack_wait_s),
-        "max_deliver": settings.max_deliver,
+        "max_deliver": -1,  # the server counts what was handed back too; workers count what failed (pipelines.attempts)
         "max_ack_pending": IN_HAND,
         "max_waiting": REQUESTS,
     }
-    return config | {"filter_subject": subject} if subject else config
 
 
 def _ns(seconds: float) -> int:

@@ -47,9 +47,14 @@ class JobRef(BaseModel):
     round: int = 0
 
     @property
+    def whole(self) -> str:
+        """How the ids of the job's messages begin, in any round. The space is first: a duplicate window knows none."""
+        return f"{self.space}/{self.id}/"
+
+    @property
     def identity(self) -> str:
-        """How the ids of the job's messages begin. The space is first: a duplicate window knows no tenants."""
-        return f"{self.space}/{self.id}/{self.revision}" + (f".{self.round}" if self.round else "")
+        """How the ids of the messages of this round begin."""
+        return f"{self.whole}{self.revision}" + (f".{self.round}" if self.round else "")
 
 
 class MediaInfo(BaseModel):
@@ -183,6 +188,16 @@ class PartMessage(Message):
     meta: PartMeta
     arrays: dict[str, ArraySpec]
 
+    @property
+    def key(self) -> Key:
+        """Where in its job it belongs."""
+        return self.meta.key
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """The seconds of the media that it answers for; (0, 0) for images."""
+        return self.meta.span_s
+
 
 @dataclass(frozen=True, slots=True)
 class PartMark:
@@ -235,11 +250,28 @@ class Fragment(Message):
     container: str
 
 
+class Attempt(BaseModel):
+    """A time that a worker began with a message and did not finish it: which one, where, and since when.
+
+    `number` is the delivery's, counted by the broker. `ended` is what the worker said of the end; nothing, when it was
+    killed or got stuck. `at_s` is in seconds since 1970.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    number: int
+    worker: str
+    host: str
+    device: str
+    at_s: float
+    ended: str = ""
+
+
 class Failure(Message):
     """A piece of a job that will have no result. `stage` says where, `error` what and why, in a line.
 
     `start_s` and `end_s` say which seconds of the media are missing. `whole`: the segment will have no further part;
-    a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970.
+    a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970. `worker` told
+    of it, after these `attempts`; `deliveries` counts what was handed back untouched too.
     """
 
     type: Literal["failure"] = "failure"
@@ -252,6 +284,7 @@ class Failure(Message):
     end_s: float = 0.0
     worker: str = ""
     deliveries: int = 1
+    attempts: tuple[Attempt, ...] = ()
     at_s: float = 0.0
 
 

@@ -60,11 +60,6 @@ class Names:
         """All dead letters."""
         return f"{self._upper}_DEAD"
 
-    @property
-    def advisory_stream(self) -> str:
-        """The server's MAX_DELIVERIES advisories: work that kills its worker."""
-        return f"{self._upper}_ADVISORIES"
-
     def work_stream(self, pipeline: str, stage: str) -> str:
         """Work queue of one hop."""
         return f"{self._upper}_WORK_{pipeline}_{stage}"
@@ -80,6 +75,12 @@ class Names:
         return f"{self.prefix}_rigs"
 
     @property
+    def attempts(self) -> str:
+        """KV bucket of attempts that may fail: `begun.<life>` -> what a worker process is at, so that its last words
+        stay when it is killed; `failed.<stream>.<sequence>.<delivery>` -> Attempt that ended with an error."""
+        return f"{self.prefix}_attempts"
+
+    @property
     def pipelines(self) -> str:
         """KV bucket of pipelines: `name.<name>` -> revision, `revision.<revision>` -> PipelineSpec as json."""
         return f"{self.prefix}_pipelines"
@@ -93,3 +94,8 @@ class Names:
     def models(self) -> str:
         """Object store of models: `<sha256>` -> the ONNX file, its card in the metadata."""
         return f"{self.prefix}_models"
+
+    @property
+    def engines(self) -> str:
+        """Object store of engines: `<key>` -> the plan, its sidecar in the metadata."""
+        return f"{self.prefix}_engines"

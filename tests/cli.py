@@ -25,7 +25,7 @@ def rigflow(*arguments: str | Path, cwd: Path | None = None, **extra: str) -> su
         [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         cwd=cwd,
         env=environment() | extra,
         check=False,
@@ -71,7 +71,7 @@ class Running:
         """What it printed until now."""
         return "".join(self._said)
 
-    def until(self, text: str, timeout_s: float = 20.0) -> str:
+    def until(self, text: str, timeout_s: float = 60.0) -> str:
         """Wait until it printed `text`; all that it printed."""
         deadline = time.monotonic() + timeout_s
         while text not in self.said:
@@ -80,7 +80,7 @@ class Running:
             time.sleep(0.02)
         return self.said
 
-    def end(self, number: signal.Signals, timeout_s: float = 20.0) -> int:
+    def end(self, number: signal.Signals, timeout_s: float = 60.0) -> int:
         """Send a signal; the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout_s)

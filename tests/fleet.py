@@ -1,11 +1,8 @@
 """A fleet for tests: a real broker on a temporary store and real worker processes, each with the stages it is given."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +11,7 @@ from pipelines.server import EmbeddedServer
 from schemas.messages import Lane, PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
+from workers.forkserver import ForkedProcess, ForkServer
 from workers.local import Outcome, find_models, run_jobs
 from workers.process import ALL_STAGES, WorkerOptions
 
@@ -42,17 +40,23 @@ class Silent:
 class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
-    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker.
+    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `module` is their fork server.
     """
 
     def __init__(
-        self, stages: Sequence[tuple[str, ...]], cache: Path, paces: Sequence[float] = (), **settings: float | str
+        self,
+        stages: Sequence[tuple[str, ...]],
+        cache: Path,
+        paces: Sequence[float] = (),
+        module: str = "workers.forkserver",
+        **settings: float | str,
     ) -> None:
+        self.module = module
         self._stages = stages
         self._paces = paces
         self._given = {"cache": str(cache), **settings}
         self.server = EmbeddedServer()
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[ForkedProcess] = []
 
     def __enter__(self) -> Self:
         if "nats" not in self._given:
@@ -85,20 +89,31 @@ class Fleet:
 
     def kill(self, number: int) -> None:
         """Kill -9 a worker, and start another in its place."""
-        os.kill(self.workers[number].pid, signal.SIGKILL)
+        self.workers[number].kill()
         self.workers[number].wait()
         self.workers[number] = self._spawn(number)
+
+    def revive(self) -> int:
+        """Start another worker in place of each that died; how many had."""
+        died = [number for number, worker in enumerate(self.workers) if worker.poll() is not None]
+        for number in died:
+            self.workers[number] = self._spawn(number)
+        return len(died)
 
     def add(self, stages: tuple[str, ...] = ALL_STAGES) -> None:
         """Start one more worker."""
         self._stages = (*self._stages, stages)
         self.workers.append(self._spawn(len(self.workers)))
 
-    def _spawn(self, number: int) -> "subprocess.Popen[bytes]":
+    def _spawn(self, number: int) -> ForkedProcess:
         settings = self.settings
         if self._paces:
             settings = settings.model_copy(update={"pace_ms": self._paces[number]})
-        options = WorkerOptions(
-            settings=settings, stages=self._stages[number], name=f"test-{number}", parent=os.getpid()
-        )
-        return subprocess.Popen([sys.executable, "-m", "workers.process", options.model_dump_json()])
+        options = WorkerOptions(settings=settings, stages=self._stages[number], name=f"test-{number}")
+        return fork_server(self.module).fork(options)
+
+
+@cache
+def fork_server(module: str) -> ForkServer:
+    """One for all tests; it ends with them."""
+    return ForkServer(module=module)

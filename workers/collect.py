@@ -11,7 +11,7 @@ from pathlib import Path
 from pipelines.broker import Broker
 from pipelines.collect import CollectedElsewhere, Collector
 from pipelines.inventory import describe
-from pipelines.jobs import JobCancelled, end, publish_done
+from pipelines.jobs import JobCancelled, JobRecord, Thinned, end, publish_done
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
 from pipelines.room import Room
@@ -19,6 +19,7 @@ from schemas.errors import RigflowError
 from schemas.messages import CollectRequest, Done, JobRef, decode
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
+from workers.failures import Failures
 from workers.keepalive import fail, kept_alive
 from workers.lease import Hop, Lease
 
@@ -26,9 +27,10 @@ from workers.lease import Hop, Lease
 class CollectStage:
     """Collects one job into a temporary folder; its files become messages, then its Done."""
 
-    def __init__(self, broker: Broker, settings: Settings) -> None:
+    def __init__(self, broker: Broker, settings: Settings, failures: Failures) -> None:
         self._broker = broker
         self._settings = settings
+        self._failures = failures
         self._room = Room(broker)
 
     async def handle(self, hop: Hop, delivery: Delivery) -> None:
@@ -39,6 +41,9 @@ class CollectStage:
             try:
                 request = await _request_of(delivery)
                 job = request.job
+                await self._failures.look_up(
+                    lease
+                )  # errors alone: it says nowhere that it begins, so its end is nobody's
                 await self._collect(request)
             except (CollectedElsewhere, JobCancelled):
                 pass  # another delivery of this message, or the publisher itself, was faster
@@ -48,6 +53,9 @@ class CollectStage:
 
     async def _collect(self, request: CollectRequest) -> None:
         spec = await load_pipeline(self._broker, request.job.revision)
+        record = await JobRecord.current(self._broker, request.job)
+        if record is not None and record.manifest.thinned and not record.manifest.state.ended:
+            raise Thinned(request.job)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
         with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:
             collector = Collector(self._broker, spec, deliver=self._deliver, room=self._room)
@@ -72,12 +80,13 @@ class CollectStage:
 
     async def _failed(self, lease: Lease, error: Exception, job: JobRef | None) -> None:
         """Whoever waits for the job's Done gets one, also when nobody could collect it."""
-        failure = await fail(self._broker, lease, error, COLLECT, job)
+        failure = await fail(self._failures, lease, error, COLLECT, job)
         if failure is not None and job is not None:
             done = Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),))
             await publish_done(self._broker, done, f"{lease.delivery.subject}/{lease.delivery.stream_seq}")
             with contextlib.suppress(JobCancelled):  # whoever did that has told
                 await end(self._broker, None, done)
+            await self._room.make()
 
 
 async def _request_of(delivery: Delivery) -> CollectRequest:

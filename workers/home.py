@@ -1,7 +1,6 @@
 """A rig's own folder: one rig of a name on a machine at a time, and nothing stays behind from one that was killed."""
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -45,37 +44,35 @@ def rig_home(folder: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def end_leftovers(rig: str) -> list[int]:
-    """End worker processes of `rig` whose supervisor is no more, in a second of their own to hand work back; their ids.
+def end_leftovers(home: Path) -> list[int]:
+    """End worker processes of an earlier rig in this folder, in a second of their own to hand work back; their ids.
 
-    The kernel ends them with their supervisor; this is for those that could not die then (in a driver, say).
+    The kernel ends them with their supervisor; this is for those that could not die then (in a driver, say). Call it
+    with the folder locked and no worker started, for then all that there are were left.
     """
-    found = leftovers(rig)
+    found = leftovers(home)
     for pid in found:
         _signal(pid, signal.SIGTERM)
     deadline_s = time.monotonic() + HAND_BACK_S
-    while leftovers(rig) and time.monotonic() < deadline_s:
+    while leftovers(home) and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    for pid in leftovers(rig):
+    for pid in leftovers(home):
         _signal(pid, signal.SIGKILL)
     return found
 
 
-def leftovers(rig: str) -> list[int]:
-    """Worker processes of `rig` that some supervisor started that is not their parent any more (Linux)."""
-    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _is_leftover(entry, rig)]
+def leftovers(home: Path) -> list[int]:
+    """Processes of the fork server of the rig in this folder, by their command line (Linux)."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _is_leftover(entry, home)]
 
 
-def _is_leftover(entry: Path, rig: str) -> bool:
+def _is_leftover(entry: Path, home: Path) -> bool:
     try:
         command = (entry / "cmdline").read_bytes().split(b"\0")
-        if command[1:3] != [b"-m", b"workers.process"]:
-            return False
-        options = json.loads(command[3])
-        state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-    except (OSError, ValueError, IndexError):  # it has ended meanwhile, or is not ours
+        state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended meanwhile
         return False
-    return options.get("rig") == rig and state != "Z" and int(parent) != options.get("parent")
+    return command[1:3] == [b"-m", b"workers.forkserver"] and command[5] == os.fsencode(home) and state != "Z"
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -1,15 +1,12 @@
 """Messages of `split` and `collect`: their work mostly waits, and when it fails, a whole job fails."""
 
 import asyncio
-import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pipelines.broker import Broker
-from pipelines.dead import bury
-from schemas.errors import Disposition, RigflowError
-from schemas.messages import Failure, JobRef, Key
+from schemas.messages import Failure, JobRef
 from schemas.settings import Settings
+from workers.failures import Failures
 from workers.lease import Lease
 
 RETRY_S = 1.0
@@ -37,26 +34,14 @@ async def kept_alive(lease: Lease, settings: Settings) -> AsyncIterator[None]:
         renewing.cancel()
 
 
-async def fail(broker: Broker, lease: Lease, error: Exception, stage: str, job: JobRef | None) -> Failure | None:
+async def fail(failures: Failures, lease: Lease, error: Exception, stage: str, job: JobRef | None) -> Failure | None:
     """Mark a message for another attempt; None then. On its last one, or when it can never work, bury its job.
 
     Gives the failure it buried. A message whose job cannot be told is terminated.
     """
-    delivery = lease.delivery
-    disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY
-    if disposition is not Disposition.REJECT and delivery.deliveries < broker.settings.max_deliver:
-        lease.spoil(RETRY_S * delivery.deliveries)
+    if await failures.again(lease, error, RETRY_S):
         return None
     if job is None:
         await lease.terminate(str(error))
         return None
-    failure = Failure(
-        key=Key(job=job, segment=-1, final=True),
-        stage=stage,
-        whole=True,
-        error=str(error) or type(error).__name__,
-        detail="" if isinstance(error, RigflowError) else "".join(traceback.format_exception(error))[-1500:],
-        deliveries=delivery.deliveries,
-    )
-    await bury(broker, failure, await delivery.load(), delivery.subject, delivery.stream_seq, delivery.headers)
-    return failure
+    return await failures.bury_job(lease, error, stage, job)

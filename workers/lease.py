@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from pipelines.pull import Delivery
-from schemas.messages import JobRef, Lane
+from schemas.messages import Attempt, JobRef, Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Lease:
 
     A lease starts with one hold, that of the input itself. Whoever hands a piece on takes a `hold` for it first and
     drops it when the piece is durable. `spoil` marks the input for another attempt: pieces still queued are skipped.
-    `expected_s` and `spent_s` are seconds of computing, for the credit of the intake.
+    `expected_s` and `spent_s` are seconds of computing, for the credit of the intake. `attempts` are earlier ones that
+    did not finish it; `begun`: ours has begun.
     """
 
     delivery: Delivery
@@ -34,12 +35,19 @@ class Lease:
     spoiled_delay_s: float | None = None
     settled: bool = False
     job: JobRef | None = None  # known once the input was read
+    attempts: tuple[Attempt, ...] = ()
+    begun: bool = False
     _holds: int = 1
 
     @property
     def spoiled(self) -> bool:
         """Whether more work on this input is in vain."""
         return self.settled or self.spoiled_delay_s is not None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether an earlier attempt did not finish it: it may be what ended that one's worker."""
+        return bool(self.attempts)
 
     def hold(self) -> None:
         """One more piece is on its way."""
@@ -68,7 +76,10 @@ class Lease:
             await self.delivery.terminate(reason)
 
     async def release(self) -> None:
-        """Hand the input back at once, for others to do."""
+        """Hand the input back now, for others to do; one that was spoiled after its pause."""
         if not self.settled:
             self.settled = True
-            await self.delivery.release()
+            if self.spoiled_delay_s is None:
+                await self.delivery.release()
+            else:
+                await self.delivery.retry(self.spoiled_delay_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.inference.session import Session
 from pipelines.broker import Broker
@@ -11,6 +12,9 @@ from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
 from workers.telemetry import Event, tell
+
+if TYPE_CHECKING:
+    from workers.engines import Ready
 
 
 class Lines:
@@ -79,7 +83,15 @@ class Lines:
     async def _session(self, sha256: str) -> Session:
         if sha256 not in self._sessions:
             card, model = await load_model(self._broker, sha256, self._cache)
-            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings)
+            engine = None
+            if self._settings.backend != "onnxruntime" and card.engine == "onnx":
+                from workers.engines import card_here, engine_for
+
+                here = card_here()
+                engine = await engine_for(
+                    self._broker, self._settings, self._cache, model, card, here.capability, here.name
+                )
+            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings, engine)
         return self._sessions[sha256]
 
     def close(self) -> None:
@@ -88,9 +100,9 @@ class Lines:
             session.close()
 
 
-def _warmed(model: bytes, card: ModelSpec, settings: Settings) -> Session:
+def _warmed(model: bytes, card: ModelSpec, settings: Settings, engine: "Ready | None") -> Session:
     """A session that has answered: one that cannot is not served. Raises ModelError, DeviceLost."""
-    session = _open(model, card, settings)
+    session = _open(model, card, settings, engine)
     try:
         session.warm_up()
     except BaseException:
@@ -99,12 +111,16 @@ def _warmed(model: bytes, card: ModelSpec, settings: Settings) -> Session:
     return session
 
 
-def _open(model: bytes, card: ModelSpec, settings: Settings) -> Session:
+def _open(model: bytes, card: ModelSpec, settings: Settings, engine: "Ready | None") -> Session:
     """A session of the card's engine; an engine is imported when it is needed, for its import costs half a second."""
     if card.engine == "paced":
         from engines.inference.paced import PacedSession
 
         return PacedSession(card, settings.pace_ms)
+    if engine is not None:
+        from workers.engines import opened_on_card, primary_context
+
+        return opened_on_card(card, engine, primary_context())
     from engines.inference.onnxruntime import OnnxRuntimeSession
 
     return OnnxRuntimeSession(model, card)

@@ -23,11 +23,13 @@ from schemas.errors import ModelMissing, OutputError, PipelineError, RigflowErro
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import Settings
+from workers.forkserver import ForkServer
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
+LOOK_S = 2.0  # how often the embedded broker is asked for its health
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
 
 
@@ -70,11 +72,12 @@ class Outcome:
 
 @asynccontextmanager
 async def local_fleet(
-    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0
+    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0, forks: ForkServer | None = None
 ) -> AsyncIterator[Settings]:
     """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
 
-    Ends the block with an error when the broker cannot be started again, or no worker is left.
+    `forks` is a fork server that was started before. Ends the block with an error when the broker cannot be started
+    again, or no worker is left.
     """
     server: EmbeddedServer | None = None
     if not settings.nats:
@@ -90,7 +93,7 @@ async def local_fleet(
 
     supervisor = Supervisor(options, show)
     try:
-        await supervisor.start()
+        await supervisor.start(forks or ForkServer())
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(supervisor.watch())]
             if server is not None:
@@ -111,12 +114,26 @@ async def local_fleet(
 
 
 async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
-    """Start the broker again when it dies; its store has all that was acked."""
+    """Start the broker again when it dies, or could not write to its disk; its store has all that was acked."""
+    looked_s = time.monotonic()
     while True:
         await asyncio.sleep(0.2)
         if not server.alive:
             screen.event("the embedded broker died, starting it again on its store")
             await asyncio.to_thread(server.restart)
+        elif time.monotonic() - looked_s > LOOK_S:
+            if await asyncio.to_thread(lambda: server.unwritable):
+                await _wait_for_room(server, screen)
+                await asyncio.to_thread(server.restart)
+                screen.event("the embedded broker could not write to its disk, and was started again now there is room")
+            looked_s = time.monotonic()
+
+
+async def _wait_for_room(server: EmbeddedServer, screen: Screen) -> None:
+    if not server.has_room:
+        screen.event(f"no room on the disk of {server.store}: everyone waits, make some")
+    while not server.has_room:  # noqa: ASYNC110, it is a question to the file system
+        await asyncio.sleep(1.0)
 
 
 def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
@@ -134,9 +151,11 @@ def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
         raise PipelineError(f"{path}: {reason}", "give a pipeline file, or see `rigflow pipelines list`") from error
 
 
-def find_models(spec: PipelineSpec, folder: Path | None) -> dict[str, tuple[ModelSpec, bytes]]:
+def find_models(
+    spec: PipelineSpec, folder: Path | None, cache: Path | None = None
+) -> dict[str, tuple[ModelSpec, bytes]]:
     """The models of a pipeline: NAME.onnx beside the pipeline's file (with NAME.toml as its card), built in, or one of
-    the user's own in the folder of models.
+    the user's own in the folder of models. What is built stays in the folder `cache`.
 
     Raises ModelError when one is missing or does not fit its stage.
     """
@@ -144,7 +163,7 @@ def find_models(spec: PipelineSpec, folder: Path | None) -> dict[str, tuple[Mode
     for stage in spec.infers:
         beside = folder is not None and (folder / f"{stage.model}.onnx").exists()
         if stage.model in builtin_models() and not beside:
-            models[stage.model] = builtin_model(stage.model)
+            models[stage.model] = builtin_model(stage.model, cache and cache / "builtin")
         else:
             models[stage.model] = own_model(stage.model, folder)
     check_fits(spec, {name: card for name, (card, _) in models.items()})
@@ -166,7 +185,7 @@ async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
     ready: list[tuple[PipelineSpec, Models]] = []
     for spec in map(builtin_pipeline, builtin_pipelines()):
         with suppress(ModelMissing):
-            ready.append((spec, find_models(spec, None)))
+            ready.append((spec, find_models(spec, None, settings.cache_folder)))
     broker = await Broker.connect(settings, name="rigflow-up")
     try:
         if ours:

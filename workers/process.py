@@ -1,22 +1,18 @@
-"""One worker process: connects, learns the pipelines from the broker, works until told to stop.
-
-Started as `python -m workers.process OPTIONS`, where OPTIONS is the json of `WorkerOptions`: no command line parser is
-imported, for a fleet's start-up is its loss on short jobs.
-"""
+"""One worker process: connects, learns the pipelines from the broker, works until told to stop."""
 
 import asyncio
-import ctypes
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
 from schemas.errors import ExitCode, RigflowError
@@ -24,12 +20,12 @@ from schemas.pipeline import Stage
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectStage
+from workers.failures import Failures
 from workers.lines import Lines
 from workers.reporter import Reporter
 from workers.runner import Runner
 from workers.split import SplitStage
 from workers.telemetry import Event, set_up_logging, tell
-from workers.undeliverable import Undeliverable
 
 ALL_STAGES = ("split", "decode", "preprocess", "infer", "encode", "collect")
 CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at once
@@ -38,8 +34,8 @@ CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at
 class WorkerOptions(BaseModel):
     """What a worker process is told at its start.
 
-    `rig` and `device` are for its status. `parent` is the process it must not outlive, `beats` the file descriptor of
-    the socket on which that one listens, `scratch` its folder for temporary files.
+    `rig` and `device` are for its status. `beats` is the file descriptor of the socket on which its supervisor
+    listens, `scratch` its folder for temporary files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +45,6 @@ class WorkerOptions(BaseModel):
     rig: str = ""
     device: str = "cpu"
     scratch: str = ""
-    parent: int = 0
     beats: int = -1
 
 
@@ -70,11 +65,18 @@ class Worker:
     async def run(self) -> ExitCode:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
         broker = await Broker.connect(self._settings, name=self.name)
-        lines = Lines(broker, self.hosts, cache_folder(self._settings))
-        runner = Runner(broker, self._settings, lines.get, self.name)
+        lines = Lines(broker, self.hosts, self._settings.cache_folder)
+        attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
+        failures = Failures(broker, attempts, self.name)
+        runner = Runner(broker, self._settings, lines.get, attempts, failures)
         reporter = Reporter(self._options, self.name, broker, runner, lines)
         self._stop_on_signals(runner, reporter)
-        beside = [self._learn(broker, runner), lines.warm_up(), runner.follow_cancelled(), reporter.to_fleet()]
+        beside = [
+            self._learn(broker, runner, lines, attempts, failures),
+            lines.warm_up(),
+            runner.follow_cancelled(),
+            reporter.to_fleet(),
+        ]
         if self._options.beats >= 0:
             beside.append(reporter.to_supervisor())
         helpers = [asyncio.create_task(each) for each in beside]
@@ -91,26 +93,28 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             lines.close()
+            await attempts.close()
             await broker.close()
         return ExitCode.OK
 
-    async def _learn(self, broker: Broker, runner: Runner) -> None:
-        """Host each pipeline as soon as the broker tells of it."""
-        split, collect = SplitStage(broker, self._settings), CollectStage(broker, self._settings)
-        undeliverable: Undeliverable | None = None
-        try:
-            async for spec in watch_pipelines(broker):
-                await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
-                if SPLIT in self._options.stages:
-                    await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
-                if COLLECT in self._options.stages:
-                    await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
-                    if undeliverable is None:
-                        undeliverable = Undeliverable(broker, self.name)
-                        await undeliverable.open()
-        finally:
-            if undeliverable is not None:
-                await undeliverable.close()
+    async def _learn(
+        self, broker: Broker, runner: Runner, lines: Lines, attempts: Attempts, failures: Failures
+    ) -> None:
+        """Host each pipeline the broker tells of, its computing stages as soon as their engines answer.
+
+        Work taken before would wait here while others could do it. Engines that do not work are hosted too: somebody
+        has to tell the jobs.
+        """
+        split = SplitStage(broker, self._settings, attempts, failures)
+        collect = CollectStage(broker, self._settings, failures)
+        async for spec in watch_pipelines(broker):
+            if SPLIT in self._options.stages:
+                await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
+            if COLLECT in self._options.stages:
+                await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
+            with contextlib.suppress(RigflowError):
+                await lines.get(spec.revision)
+            await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
 
     def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
         """First signal: finish what is in hand. Second: hand it back at once."""
@@ -126,21 +130,6 @@ class Worker:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
-
-
-def cache_folder(settings: Settings) -> Path:
-    """Where models, engines and rigs keep their files on this machine."""
-    if settings.cache:
-        return Path(settings.cache)
-    return Path.home() / ".cache" / "rigflow"
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, even by kill -9 (Linux)."""
-    if parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; nothing milder ends a worker that is stuck
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(ExitCode.OK)
 
 
 def work(options: WorkerOptions) -> NoReturn:
@@ -159,16 +148,10 @@ def work(options: WorkerOptions) -> NoReturn:
     os._exit(code)  # a computing thread stuck in native code must not keep the process
 
 
-def main() -> None:
-    """Entry point of a worker process."""
-    options = WorkerOptions.model_validate_json(sys.argv[1])
-    _die_with(options.parent)
+def start(options: WorkerOptions) -> NoReturn:
+    """Be a worker of a supervisor, in a process of its own."""
     if options.scratch:
         tempfile.tempdir = options.scratch
     if options.rig:
         set_up_logging(rig=options.rig, worker=options.name)
     work(options)
-
-
-if __name__ == "__main__":
-    main()

@@ -144,7 +144,7 @@ class Reporter:
             state=self.state,
             ready=not why,
             why=why,
-            still_s=runner.still_s,
+            still_s=runner.heartbeats.still_s,
             step=f"{step.pipeline} {step.stage}" if step else "",
             step_s=time.monotonic() - step.began_s if step else 0.0,
             in_hand=len(runner.hand.leases),

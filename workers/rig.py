@@ -16,9 +16,10 @@ from schemas.errors import BrokerError, ExitCode, RigflowError
 from schemas.rig import RigSpec, rig_name
 from schemas.settings import Settings
 from workers.endpoints import Endpoints, Page
+from workers.forkserver import ForkServer
 from workers.home import end_leftovers, rig_home
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
-from workers.process import ALL_STAGES, WorkerOptions, cache_folder
+from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Slot, Supervisor
 from workers.telemetry import Event, Fact, tell
 
@@ -32,7 +33,7 @@ class Rig:
     def __init__(self, settings: Settings, spec: RigSpec) -> None:
         self.name = spec.name or rig_name(socket.gethostname())
         self._settings = settings
-        self._home = cache_folder(settings) / "rigs" / self.name
+        self._home = settings.cache_folder / "rigs" / self.name
         self._supervisor = Supervisor(self._workers(spec), tell)
         self._state = "working"
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
@@ -55,7 +56,7 @@ class Rig:
     async def run(self) -> ExitCode:
         """Work until told to stop. Raises BrokerError (at the start), UsageError (port taken), GivenUp, StoreError."""
         with rig_home(self._home, self.name):
-            for pid in await asyncio.to_thread(end_leftovers, self.name):
+            for pid in await asyncio.to_thread(end_leftovers, self._home):
                 tell(Event("leftover", f"worker process {pid} of an earlier life was still there", facts={"pid": pid}))
             broker = await Broker.connect(self._settings, name=f"rigflow-rig-{self.name}")
             try:
@@ -117,7 +118,7 @@ class Rig:
         return ExitCode.OK if in_time else ExitCode.CUT_SHORT
 
     async def _watch(self) -> None:
-        await self._supervisor.start()
+        await self._supervisor.start(ForkServer(str(self._home)))
         await self._supervisor.watch()
 
     # health and metrics

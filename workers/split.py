@@ -3,6 +3,7 @@
 import re
 
 from engines.media.source import media_kind
+from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord
 from pipelines.publish import Publisher
@@ -13,6 +14,7 @@ from schemas.messages import CollectRequest, JobRef, Lane
 from schemas.pipeline import TOKEN, PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, HEADER_JOB, HEADER_LANE, HEADER_NAME, SPLIT
+from workers.failures import Failures
 from workers.keepalive import fail, kept_alive
 from workers.lease import Hop, Lease
 
@@ -20,9 +22,11 @@ from workers.lease import Hop, Lease
 class SplitStage:
     """Takes raw media, asks a collector to finish the job for the publisher, and cuts the media."""
 
-    def __init__(self, broker: Broker, settings: Settings) -> None:
+    def __init__(self, broker: Broker, settings: Settings, attempts: Attempts, failures: Failures) -> None:
         self._broker = broker
         self._settings = settings
+        self._attempts = attempts
+        self._failures = failures
 
     async def handle(self, hop: Hop, delivery: Delivery) -> None:
         """Split one message; settles it."""
@@ -39,18 +43,22 @@ class SplitStage:
                 if record.manifest.state.ended:
                     await lease.drop()  # sent twice is done once
                     return
+                await self._failures.look_up(lease)
+                await self._attempts.begin(delivery)
                 await self._ask_for_collect(CollectRequest(job=job, name=name), delivery)
                 await _publish(publisher, spec, record, await delivery.load())
             except JobCancelled:
                 pass  # whoever cancelled it has told
             except Exception as error:
-                await fail(self._broker, lease, error, SPLIT, job)
+                await fail(self._failures, lease, error, SPLIT, job)
+            finally:
+                self._attempts.end(delivery)
             await lease.drop()
 
     async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
         """One request for each message of media: sent again (by a retry, say), it is collected again."""
         subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.lane)
-        identity = f"{delivery.subject}/{delivery.stream_seq}/{COLLECT}"
+        identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
         await self._broker.publish(subject, request.encode(), identity)
 
 

@@ -7,16 +7,15 @@ not beat is stopped or starved; both are killed, for what they hold is done by o
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.errors import ExitCode, GivenUp
+from workers.forkserver import ForkedProcess, ForkServer
 from workers.process import WorkerOptions
 from workers.telemetry import Beat, Event, Fact, StageCounts
 
@@ -40,7 +39,7 @@ class Slot:
     """
 
     options: WorkerOptions
-    process: asyncio.subprocess.Process | None = None
+    process: ForkedProcess | None = None
     channel: socket.socket | None = None
     beat: Beat | None = None
     silent_s: float = 0.0
@@ -85,6 +84,7 @@ class Supervisor:
 
     def __init__(self, workers: Sequence[WorkerOptions], on_event: OnEvent = lambda _: None) -> None:
         self.slots = [Slot(options) for options in workers]
+        self._forks: ForkServer | None = None
         self._on_event = on_event
         self._stopping = False
 
@@ -101,8 +101,9 @@ class Supervisor:
             _add(total, slot.beat.stages if slot.beat else {})
         return total
 
-    async def start(self) -> None:
-        """Start all workers."""
+    async def start(self, forks: ForkServer) -> None:
+        """Start all workers from a fork server, which `stop` ends too."""
+        self._forks = forks
         for slot in self.slots:
             await self._spawn(slot)
 
@@ -139,24 +140,23 @@ class Supervisor:
             for slot in late:
                 self._tell(slot, "killed", f"does not end and is killed, {_holds(slot.beat)}; others redo its work")
                 _kill(slot)
-            await asyncio.gather(*(slot.process.wait() for slot in told if slot.process))
+            await asyncio.gather(*(slot.process.ended() for slot in told if slot.process))
             for slot in told:
                 self._hang_up(slot)
+            if self._forks is not None:
+                self._forks.close()
         return not late
 
     async def _spawn(self, slot: Slot) -> None:
+        assert self._forks is not None, "start first"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with theirs:
-            options = slot.options.model_copy(update={"parent": os.getpid(), "beats": theirs.fileno()})
             ours.setblocking(False)
             slot.channel, slot.silent_s, slot.doomed = ours, 0.0, False
             asyncio.get_running_loop().add_reader(ours, self._hear, slot)
-            slot.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "workers.process", options.model_dump_json()),
-                start_new_session=True,
-                pass_fds=(theirs.fileno(),),
-            )
-        facts: dict[str, Fact] = {"pid": slot.process.pid, "device": options.device, "stages": ",".join(options.stages)}
+            slot.process = self._forks.fork(slot.options, theirs)
+        pid, options = await slot.process.forked(), slot.options
+        facts: dict[str, Fact] = {"pid": pid, "device": options.device, "stages": ",".join(options.stages)}
         self._tell(slot, "started", f"runs {', '.join(options.stages)}", facts, logging.INFO)
 
     def _hear(self, slot: Slot) -> None:
@@ -198,7 +198,7 @@ class Supervisor:
     async def _watch(self, slot: Slot) -> None:
         while not self._stopping:
             assert slot.process is not None
-            code = await slot.process.wait()
+            code = await slot.process.ended()
             if self._stopping:
                 return
             self._hang_up(slot)
@@ -247,7 +247,7 @@ async def _terminate(slots: Sequence[Slot], within_s: float) -> None:
         process.send_signal(signal.SIGTERM)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
-            await asyncio.gather(*(process.wait() for process in processes))
+            await asyncio.gather(*(process.ended() for process in processes))
 
 
 def _kill(slot: Slot) -> None:

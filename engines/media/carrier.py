@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from engines.media.source import open_media
+from engines.media.source import AnyStream, open_media
 from schemas.errors import MediaError
-
-AnyStream: TypeAlias = VideoStream | AudioStream
 
 # mp4 keeps every time base and needs no probing; the others hold what mp4 can not
 _CARRIERS = ("mp4", "matroska", "nut")

@@ -19,7 +19,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from engines.media.frames import blank_frame, no_frames, stack_frames
-from engines.media.source import open_media, picture_stream
+from engines.media.source import open_media, packets_of, picture_stream
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
 from engines.part import Array, Part
 from engines.transforms import EXACT, plane_format
@@ -132,7 +132,7 @@ class _Reel:
         self._span = span
         self._media = media
         self._scale = Fraction(stream.time_base or 1) / span.clock.time_base
-        self._packets = [packet for packet in container.demux(stream) if packet.size]
+        self._packets = [packet for packet in packets_of(container, stream) if packet.size]
         self.times = [self._time(packet.pts) for packet in self._packets]
         shown = [time for packet, time in zip(self._packets, self.times, strict=True) if not packet.is_discard]
         self._shown = sorted(time for time in shown if time is not None and self._presents(time))

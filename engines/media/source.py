@@ -5,10 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -16,6 +18,7 @@ from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
 
 Source: TypeAlias = Path | Buffer
+AnyStream: TypeAlias = VideoStream | AudioStream
 
 # Demuxers that may open what strangers send. Play lists (hls, concat, dash) are left out because they name other
 # files, tty and its like because they make a picture of any text.
@@ -104,6 +107,20 @@ def picture_stream(container: InputContainer, label: str) -> VideoStream:
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return stream
+
+
+def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Packet[Any]]":
+    """All packets of `streams`, and an empty one at the end of each, as PyAV gives them.
+
+    Damage may make a container tell of a new stream half-way. PyAV raises IndexError at its first packet; it is passed
+    over.
+    """
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue
 
 
 def _open(source: Source, container: str | None, label: str, decoders: bool) -> InputContainer:

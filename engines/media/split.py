@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.keyframes import starts_afresh
-from engines.media.source import Source, open_media, picture_stream
+from engines.media.source import Source, open_media, packets_of, picture_stream
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.grid import Grid
 from schemas.messages import MediaInfo
@@ -107,7 +107,7 @@ class _Reader:
         self._label = label
         self._stream = stream
         self._sounds = _sound_streams(container) if sound else []
-        self._packets = container.demux(stream, *self._sounds)
+        self._packets = packets_of(container, stream, *self._sounds)
         self._picture: deque[Timed] = deque()
         self._sound: deque[Timed] = deque()
         self._gone = 0  # how many packets of the picture were let go
@@ -162,7 +162,7 @@ def _survey(container: InputContainer, stream: VideoStream, label: str) -> tuple
     shown: list[bool] = []
     first: av.VideoFrame | None = None
     decoder = stream.codec_context
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         first = first or _first_frame(stream, packet)
         if packet.size:
             times.append(packet.pts)

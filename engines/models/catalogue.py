@@ -5,15 +5,16 @@ A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.to
 
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.inference.onnxruntime import check_card, read_tensors
 from engines.models.fit import check_fits
 from engines.outputs.files import PartFile
 from schemas.errors import ModelError, ModelMissing
@@ -31,17 +32,42 @@ def builtin_models() -> tuple[str, ...]:
 
 
 @cache
-def builtin_model(name: str) -> tuple[ModelSpec, bytes]:
-    """Card and ONNX file of a model of rigflow, as `name` or `name@version`. Raises ModelError when there is none."""
+def builtin_model(name: str, keep: Path | None = None) -> tuple[ModelSpec, bytes]:
+    """Card and ONNX file of a model of rigflow, as `name` or `name@version`. Raises ModelError when there is none.
+
+    What was built stays in the folder `keep`, for building imports onnx, which takes a third of a second.
+    """
     bare, _, version = name.partition("@")
     if bare in _BUILTIN:
-        # the builders import onnx, which takes a third of a second that only whoever publishes has to pay
-        spec, body = import_module(f"engines.models.{bare}").build()
+        spec, body = _kept(bare, keep) if keep else _build(bare)
         if version in ("", spec.version):
             return spec, body
     raise ModelError(
         f"no model `{name}`", f"rigflow has {', '.join(_BUILTIN)}; bring others as ONNX, see docs/models.md"
     )
+
+
+def _build(name: str) -> tuple[ModelSpec, bytes]:
+    spec, body = import_module(f"engines.models.{name}").build()
+    return spec, body
+
+
+def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
+    """A model as an earlier run built it from the same source, or built now and kept: its card, then its file."""
+    sources = b"".join(Path(__file__).with_name(f"{each}.py").read_bytes() for each in (name, "graph"))
+    path = keep / f"{name}-{hashlib.sha256(sources).hexdigest()[:16]}.model"
+    with suppress(OSError, ValueError):
+        card, _, body = path.read_bytes().partition(b"\n")
+        spec = ModelSpec.model_validate_json(card)
+        if hashlib.sha256(body).hexdigest() == spec.sha256:
+            return spec, body
+    spec, body = _build(name)
+    with suppress(OSError):  # it only saves time
+        keep.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(spec.model_dump_json().encode() + b"\n" + body)
+        unfinished.replace(path)
+    return spec, body
 
 
 def models_folder() -> Path:
@@ -100,6 +126,8 @@ def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, by
     The card is a TOML file; what it leaves out (all of it, without a card) follows from the file's name and its
     graph. Raises ModelError when either cannot be read, the model cannot be loaded, or the two disagree.
     """
+    from engines.inference.onnxruntime import check_card, read_tensors  # a sixth of a second that few need
+
     body = _read(path)
     card = {} if card_path is None else _read_card(card_path)
     inputs, outputs = read_tensors(body, str(path))

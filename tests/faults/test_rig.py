@@ -4,12 +4,9 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +20,11 @@ from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import ExitCode
 from schemas.messages import Lane
 from schemas.settings import Settings
-from tests.cli import Running, rigflow
+from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.rig import Rig, alive, eventually
+from workers.forkserver import ForkServer
 from workers.local import Outcome, find_models, register
 from workers.process import ALL_STAGES, WorkerOptions
 
@@ -48,52 +47,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-class Rig(Running):
-    """`rigflow rig` with two workers."""
-
-    def __init__(self, fleet: Fleet, folder: Path, name: str = "r", **settings: float) -> None:
-        given = {"cache": str(folder / "cache"), "ack_wait_s": 3.0, "pace_ms": 20.0, **settings}
-        file, config = folder / "settings.toml", folder / "rig.toml"
-        file.write_text("".join(f"{key} = {value!r}\n" for key, value in given.items()))
-        config.write_text("[[worker]]\ncount = 2\n")
-        where = ("--nats", fleet.settings.nats, "--settings", str(file), "--metrics", "127.0.0.1:0")
-        super().__init__("rig", "--name", name, "--config", str(config), *where)
-        self.name = name
-
-    @property
-    def pids(self) -> list[int]:
-        """Processes of its workers now, in their order."""
-        started = re.findall(r"event=started worker=\S+cpu(\d) pid=(\d+)", self.said)
-        return [int(pid) for _, pid in sorted(dict(started).items())]
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body of one of its pages."""
-        found = re.search(r"metrics=(http://\S+)", self.until("event=serving"))
-        assert found is not None
-        try:
-            with urllib.request.urlopen(found.group(1) + path, timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
-        values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.get("/metrics")[1], re.MULTILINE)
-        assert values, f"no metric {name}"
-        return sum(map(float, values))
-
-    def until_ready(self) -> None:
-        eventually(lambda: self.get("/readyz")[0] == 200)
-
-
-def eventually(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.05)
-
-
 def status_of(settings: Settings) -> FleetStatus:
     async def ask() -> FleetStatus:
         broker = await Broker.connect(settings)
@@ -103,13 +56,6 @@ def status_of(settings: Settings) -> FleetStatus:
             await broker.close()
 
     return asyncio.run(ask())
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 async def with_fault(fleet: Fleet, clip: Path, out: Path, fault: Callable[[], None]) -> tuple[Outcome, float]:
@@ -271,7 +217,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_the_next_goes_on(
 
         def fault() -> None:
             first.process.kill()
-            eventually(lambda: not any(map(alive, workers)), timeout_s=2.0)
+            eventually(lambda: not any(map(alive, workers)), timeout_s=10.0)
             second.__enter__()
 
         second = Rig(fleet, tmp_path)
@@ -287,12 +233,12 @@ def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -
     scratch = tmp_path / "cache" / "rigs" / "r" / "scratch"
     scratch.mkdir(parents=True)
     (scratch / "half-a-film.mp4").touch()
-    options = WorkerOptions(settings=fleet.settings, stages=ALL_STAGES, name="r-cpu0", rig="r")
-    command = [sys.executable, "-m", "workers.process", options.model_dump_json()]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as left, Rig(fleet, tmp_path) as rig:
+    options = WorkerOptions(settings=fleet.settings, stages=ALL_STAGES, name="r-cpu0")
+    with closing(ForkServer(home=str(scratch.parent))) as earlier, Rig(fleet, tmp_path) as rig:
+        left = earlier.fork(options)
         rig.until("event=leftover")
         rig.until_ready()
-        assert left.wait(10) is not None
+        assert left.wait() is not None
         assert not list(scratch.iterdir())
         twin = rigflow("rig", "--name", "r", "--nats", fleet.settings.nats, RIGFLOW_CACHE=str(tmp_path / "cache"))
         assert twin.returncode == ExitCode.USAGE

@@ -59,12 +59,12 @@ class Taken:
     def bodies(self) -> list[bytes]:
         return [delivery._body or b"" for delivery in self.deliveries]
 
-    async def until(self, count: int, within_s: float = 10.0) -> None:
+    async def until(self, count: int, within_s: float = 60.0) -> None:
         await eventually(lambda: len(self.deliveries) >= count, within_s)
         assert len(self.deliveries) == count
 
 
-async def eventually(holds: Callable[[], bool | Awaitable[bool]], within_s: float = 10.0) -> None:
+async def eventually(holds: Callable[[], bool | Awaitable[bool]], within_s: float = 60.0) -> None:
     """Wait until `holds`, which may be async, is true."""
     async with asyncio.timeout(within_s):
         while not (await held if isinstance(held := holds(), Awaitable) else held):

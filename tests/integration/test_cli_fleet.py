@@ -36,7 +36,7 @@ def status(url: str) -> Any:
     return json.loads(ended.stdout)
 
 
-def eventually(what: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def eventually(what: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until `what` holds."""
     deadline = time.monotonic() + timeout_s
     while not what():
@@ -58,6 +58,11 @@ def children(pid: int, marker: str) -> list[int]:
     return found
 
 
+def workers_of(pid: int) -> list[int]:
+    """Workers of a command; the fork server they come from is its child."""
+    return [worker for server in children(pid, "workers.forkserver") for worker in children(server, "workers")]
+
+
 def test_up_serves_runs_and_drains_on_sigterm(tmp_path: Path) -> None:
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url = url_of(fleet)
@@ -77,7 +82,7 @@ def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> Non
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url_of(fleet)
         pid = fleet.process.pid
-        family = children(pid, "workers.process") + children(pid, "nats-server")
+        family = workers_of(pid) + children(pid, "nats-server")
         assert len(family) == 2
         assert fleet.end(signal.SIGINT) == ExitCode.INTERRUPTED
     assert not [member for member in family if Path(f"/proc/{member}").exists()]
@@ -87,7 +92,7 @@ def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> Non
 def test_up_starts_again_what_dies(tmp_path: Path) -> None:
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url = url_of(fleet)
-        (worker,) = children(fleet.process.pid, "workers.process")
+        (worker,) = workers_of(fleet.process.pid)
         (server,) = children(fleet.process.pid, "nats-server")
         os.kill(server, signal.SIGKILL)
         fleet.until("the embedded broker died, starting it again on its store")
@@ -196,13 +201,13 @@ def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
     """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url_of(fleet)
-        (worker,) = children(fleet.process.pid, "workers.process")
+        (worker,) = workers_of(fleet.process.pid)
         os.kill(worker, signal.SIGSTOP)
         began = time.monotonic()
         fleet.process.send_signal(signal.SIGTERM)
         fleet.until("once more")
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 15
     assert "stopped at once" in fleet.said
     assert not Path(f"/proc/{worker}").exists()
 
@@ -210,8 +215,8 @@ def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_run_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with Running("run", "upscale2x", real_clip("bigbuckbunny"), "--workers", "1", "--out", out) as run:
-        eventually(lambda: bool(children(run.process.pid, "workers.process")))
-        family = children(run.process.pid, "workers.process") + children(run.process.pid, "nats-server")
+        eventually(lambda: bool(workers_of(run.process.pid)))
+        family = workers_of(run.process.pid) + children(run.process.pid, "nats-server")
         time.sleep(0.5)  # into the job
         assert run.end(signal.SIGINT) == ExitCode.INTERRUPTED
     assert run.said == "rigflow: interrupted\n"

@@ -37,7 +37,7 @@ def test_the_blocks_in_order_give_what_the_text_says(tmp_path: Path) -> None:
             env=os.environ | {"NATS_URL": fleet.settings.nats},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
         assert (ran.returncode, ran.stderr) == (0, "")
         [ours] = fleet.run(builtin_pipeline("fingerprint"), [tmp_path / "clip.mp4"], tmp_path / "ours")
@@ -71,7 +71,7 @@ def test_a_result_larger_than_a_message_comes_by_the_object_store(tmp_path: Path
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
         asyncio.run(register_builtin(fleet.settings))
         environment = os.environ | {"NATS_URL": fleet.settings.nats}
-        subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env=environment, check=True, timeout=60)
+        subprocess.run([sys.executable, "example.py"], cwd=tmp_path, env=environment, check=True, timeout=100)
     assert (tmp_path / "photo.upscale2x.png").stat().st_size > 8 << 20
     with av.open(str(tmp_path / "photo.upscale2x.png")) as container:
         assert next(container.decode(video=0)).width == 2048

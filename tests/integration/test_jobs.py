@@ -11,6 +11,7 @@ import nats
 import numpy as np
 import pytest
 
+from benchmarks.fleet import paced
 from benchmarks.workloads import looped
 from pipelines.broker import Broker
 from pipelines.collect import Collector
@@ -19,11 +20,13 @@ from pipelines.jobs import JobCancelled, JobRecord, all_manifests, begin, cancel
 from pipelines.marks import marks
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
+from pipelines.status import fleet_status
 from schemas.errors import UsageError
 from schemas.messages import Done, JobState, Lane, Manifest, Segment, decode
 from schemas.settings import MIB, Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
+from tests.poison import poisoned_clip
 from workers.cli.app import answer
 from workers.local import find_models, register
 
@@ -70,16 +73,21 @@ def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
         capsys.readouterr()
         assert rigflow("jobs", "wait", "mine", "--timeout", "0.2", *where) == 1
         assert capsys.readouterr().out == "not over within 0.2 s\n"
+        assert rigflow("publish", "fingerprint", real_clip("bikes"), "--job", "unwanted", *where) == 0
         fleet.server.kill()
         fleet.server.restart()
-        [told] = listed(where, capsys)
+        assert rigflow("jobs", "cancel", "unwanted", *where) == 0
+        fleet.server.kill()
+        fleet.server.restart()
+        told, other = listed(where, capsys)
+        assert (other["name"], other["state"]) == (real_clip("bikes").name, "cancelled")
         assert (told["state"], told["segments_done"], told["name"]) == ("published", 0, "clip.mp4")
         assert told["segments"] == told["total"] > 5
         assert told["sent_s"] == pytest.approx(CLIP_S, abs=6)
         fleet.add()
         assert rigflow("jobs", "wait", "mine", *where) == 0
         assert capsys.readouterr().out.startswith("mine: done, ")
-        [told] = listed(where, capsys)
+        told, _ = listed(where, capsys)
         assert (told["state"], told["segments_done"]) == ("done", told["total"])
         assert rigflow("results", "mine", "--out", tmp_path, *where) == 0
         assert rigflow("jobs", "show", "mine", *where) == 0
@@ -89,6 +97,8 @@ def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
         assert "files     clip.fingerprint.npz" in shown
         assert rigflow("jobs", "wait", "mine", *where) == 0
         assert rigflow("jobs", "show", "other", *where) == 2
+        assert rigflow("jobs", "wait", "unwanted", *where) == 1
+        assert capsys.readouterr().out.endswith("unwanted: cancelled, 0 frames\n")
 
 
 def listed(where: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -283,3 +293,46 @@ async def test_cancelling_tells_a_client_with_only_nats_and_frees_its_collector(
                     while (await broker.api(f"STREAM.INFO.{stream}"))["state"]["messages"]:
                         await asyncio.sleep(0.05)
             await client.close()
+
+
+def test_a_cancelled_job_leaves_the_queues_without_a_worker(clip: Path, tmp_path: Path) -> None:
+    with Fleet((), tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
+        before = asyncio.run(_queued_now(fleet.settings))
+        assert rigflow("publish", "fingerprint", real_clip("bikes"), "--job", "other", *where) == 0
+        others = asyncio.run(_queued_now(fleet.settings)) - before
+        assert min(before, others) > 0
+        assert rigflow("jobs", "cancel", "mine", *where) == 0
+        assert asyncio.run(_queued_now(fleet.settings)) == others
+        assert rigflow("jobs", "cancel", "mine", *where) == 0
+        assert asyncio.run(_queued_now(fleet.settings)) == others
+
+
+async def _queued_now(settings: Settings) -> int:
+    async with publishing(settings) as (broker, _):
+        return await queued(broker)
+
+
+async def test_what_is_computed_when_its_job_is_cancelled_is_not_handed_on(tmp_path: Path) -> None:
+    """A step of a second is at work: it ends, and nothing comes of it."""
+    clip = poisoned_clip(tmp_path / "clip.mp4", groups=4, gop=10, poison=())
+    with Fleet(ONE_WORKER, tmp_path / "cache", (100.0,)) as fleet:
+        broker = await Broker.connect(fleet.settings)
+        spec = await register(broker, fleet.settings, paced(), find_models(paced(), None))
+        publisher = Publisher(broker, spec, "main", Lane.BULK)
+        job = publisher.ref("j")
+        await publisher.publish_video(job, clip, clip.name)
+        manifest = await find_manifest(broker, "j")
+        assert manifest is not None
+        async with asyncio.timeout(30):
+            while not [each for each in (await fleet_status(broker)).workers if each["in_hand"]]:
+                await asyncio.sleep(0.05)
+        await cancel(broker, manifest)
+        async with asyncio.timeout(30):
+            while [each for each in (await fleet_status(broker)).workers if each["in_hand"]]:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.2)  # longer than any step
+        left = [stored.headers["Rigflow-Type"] async for stored in marks(broker, [broker.names.results(job)])]
+        assert left == ["done"]
+        await broker.close()

@@ -10,7 +10,7 @@ import pytest
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from pipelines.server import EmbeddedServer
-from pipelines.topology import ADVISORY_CONSUMER, apply, apply_topology, desired, plan
+from pipelines.topology import apply, apply_topology, desired, plan
 from schemas.errors import BrokerError, StoreError
 from schemas.messages import Lane
 from schemas.pipeline import PipelineSpec
@@ -55,7 +55,7 @@ async def test_everything_is_there_and_a_second_time_changes_nothing(settings: S
             lane_consumer = (await consumers_of(broker, hop["name"]))[lane.value]
             assert lane_consumer["filter_subject"] == names.work("fingerprint", "infer", lane)
             assert lane_consumer["ack_wait"] == int(settings.ack_wait_s * 1e9)
-            assert lane_consumer["max_deliver"] == settings.max_deliver
+            assert lane_consumer["max_deliver"] == -1, "a hand-back is no failure"
         results = await config_of(broker, names.results_stream)
         assert (results["retention"], results["discard"]) == ("limits", "new"), "full results wait, they do not vanish"
         assert (await config_of(broker, names.dead_stream))["discard"] == "old"
@@ -63,7 +63,6 @@ async def test_everything_is_there_and_a_second_time_changes_nothing(settings: S
         assert {name: config["filter_subject"] for name, config in media.items()} == {
             name: f"rigflow.media.*.{name}" for name in builtin_pipelines()
         }
-        assert ADVISORY_CONSUMER in await consumers_of(broker, names.advisory_stream)
         for stage in ("decode", "preprocess", "infer", "encode", "collect"):
             await config_of(broker, names.work_stream("scenes", stage))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -12,12 +12,15 @@ import typer
 from schemas.errors import ExitCode, UsageError
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from workers.cli.results import write_whole
+from workers.cli.run import prepare_folder
 from workers.cli.words import age, size, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
     from pipelines.dead import Letter
+    from schemas.messages import Attempt
     from schemas.settings import Settings
+    from schemas.wire import Buffer
 
 app = typer.Typer(
     name="dead",
@@ -46,14 +49,18 @@ def list_(
 @ends_well
 def show(
     number: Annotated[int, typer.Argument(help="Number of a dead letter.")],
-    save: Annotated[Path | None, typer.Option(help="Write its input, as it was on the wire, to this file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the media that failed to this file, or into this folder.")
+    ] = None,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Show all that is known of one dead letter.
+    """Show all that is known of one dead letter: the reason, the seconds that are missing, every attempt.
 
-    Example: rigflow dead show 12 --save input.msgpack
+    `--save` extracts the segment that failed as a file that players open (images as they came, frames as .npz).
+
+    Example: rigflow dead show 12 --save segment.mp4
     """
     return asyncio.run(_show(fleet_from(settings_file, nats=nats, credentials=credentials), number, save))
 
@@ -127,14 +134,25 @@ async def _list(settings: "Settings", job: str) -> ExitCode:
 
 
 async def _show(settings: "Settings", number: int, save: Path | None) -> ExitCode:
-    from pipelines.dead import find_letter, input_of
+    from pipelines.dead import find_letter, media_of
 
     async with _broker(settings) as broker:
         letter = await find_letter(broker, number)
         print(describe(letter))
         if save is not None:
-            write_whole(save, await input_of(broker, letter))
+            _save(await media_of(broker, letter), save)
     return ExitCode.OK
+
+
+def _save(files: "Mapping[str, Buffer]", where: Path) -> None:
+    """Write one file as `where`, or those of several images into it."""
+    print()
+    if len(files) > 1:
+        prepare_folder(where)
+    for name, body in files.items():
+        path = where / name if where.is_dir() else where
+        write_whole(path, body)
+        print(f"saved     {path}")
 
 
 async def _each(
@@ -183,8 +201,16 @@ def describe(letter: "Letter") -> str:
         "error": failure.error,
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.at_s)),
         "worker": failure.worker or "-",
-        "attempts": str(failure.deliveries),
+        "delivered": f"{failure.deliveries} times" if failure.deliveries > 1 else "once",
         "input": f"{size(letter.nbytes)} from {letter.hop}",
     }
+    lines |= {f"attempt {number}": _attempt(each) for number, each in enumerate(failure.attempts, 1)}
     described = "\n".join(f"{title:<9} {text}" for title, text in lines.items())
     return f"{described}\n\n{failure.detail}" if failure.detail else described
+
+
+def _attempt(attempt: "Attempt") -> str:
+    """Who tried, where and when, and what came of it."""
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.at_s))
+    came = attempt.ended or "it said no more: killed, or stuck"
+    return f"{attempt.worker} on {attempt.host} ({attempt.device}), {began}: {came}"

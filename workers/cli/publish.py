@@ -49,7 +49,7 @@ def publish(
     if job and not re.match(TOKEN, job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
     spec, folder = find_pipeline(pipeline)
-    models = find_models(spec, folder)
+    models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
     console = Console(stderr=True, highlight=False)
     lane = Lane.INTERACTIVE if interactive else Lane.BULK

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import ExitCode, OutputError, StoreError, UsageError
+from schemas.wire import Buffer
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from workers.cli.run import prepare_folder
 
@@ -42,7 +43,7 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> E
     from pipelines.broker import Broker
     from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
-    from pipelines.jobs import JobCancelled, find_manifest
+    from pipelines.jobs import JobCancelled, Thinned, find_manifest
     from schemas.messages import JobState
 
     broker = await Broker.connect(settings, name="rigflow-results")
@@ -52,6 +53,8 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> E
             raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
         if manifest.state is JobState.CANCELLED:
             raise JobCancelled(manifest.job)
+        if manifest.thinned and not manifest.state.ended:
+            raise Thinned(manifest.job)
         inventory = await take_inventory(broker, manifest)
         if inventory.done is not None and not inventory.done.failures:
             if not inventory.files:
@@ -112,7 +115,7 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path) -> ExitCode:
     return ExitCode.OK
 
 
-def write_whole(path: Path, body: bytes) -> None:
+def write_whole(path: Path, body: Buffer) -> None:
     """Write a file whole or not at all. Raises OutputError."""
     unfinished = path.with_name(path.name + ".part")
     try:

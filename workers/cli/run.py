@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.cli.screen import Progress
+    from workers.forkserver import ForkServer
     from workers.local import Models, Outcome
 
 
@@ -39,29 +40,34 @@ def run(
     from rich.console import Console
 
     from engines.devices import cores
-    from schemas.messages import Lane
-    from workers.cli.screen import Progress, summary
-    from workers.local import find_models, find_pipeline
+    from workers.forkserver import ForkServer
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
-    spec, folder = find_pipeline(pipeline)
-    models = find_models(spec, folder)
-    check_inputs(inputs)
-    prepare_folder(out)
     if workers is None:
         workers = 0 if settings.nats else cores()
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
+    forks = ForkServer() if workers else None  # it imports what workers need while we import what we need
+
+    from schemas.messages import Lane
+    from workers.cli.screen import Progress, summary
+    from workers.local import find_models, find_pipeline
+
+    spec, folder = find_pipeline(pipeline)
+    models = find_models(spec, folder, settings.cache_folder)
+    check_inputs(inputs)
+    prepare_folder(out)
     console = Console(stderr=True)
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
     with Progress(console) as screen:
-        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, lane, screen))
+        outcomes = asyncio.run(_run(settings, forks, spec, models, inputs, out, workers, lane, screen))
     console.print(summary(outcomes))
     return ExitCode.OK if all(outcome.ok for outcome in outcomes) else ExitCode.SOME_FAILED
 
 
 async def _run(
     settings: "Settings",
+    forks: "ForkServer | None",
     spec: "PipelineSpec",
     models: "Models",
     inputs: list[Path],
@@ -72,7 +78,7 @@ async def _run(
 ) -> "list[Outcome]":
     from workers.local import local_fleet, run_jobs
 
-    async with local_fleet(settings, workers, screen) as fleet:
+    async with local_fleet(settings, workers, screen, forks=forks) as fleet:
         return await run_jobs(fleet, spec, models, inputs, out, lane, screen)
 
 

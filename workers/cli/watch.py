@@ -47,7 +47,7 @@ def watch(
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, models_folder = find_pipeline(pipeline)
-    models = find_models(spec, models_folder)
+    models = find_models(spec, models_folder, settings.cache_folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path")
     prepare_folder(out)

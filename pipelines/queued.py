@@ -1,0 +1,42 @@
+"""What is queued of one job, taken out of queues that it shares with others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pipelines.broker import Broker, Stored
+from pipelines.room import delete_blobs
+from schemas.messages import JobRef
+from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB
+
+AT_ONCE = 32
+
+
+async def delete_queued(broker: Broker, job: JobRef) -> int:
+    """Delete all messages of a job, of any round, in front of its pipeline's stages; how many there were.
+
+    It reads the queues of the job's lane from end to end. What workers have in hand goes too: it does not come back.
+    """
+    found = [(stream, stored) async for stream, stored in _queued(broker, job)]
+    for first in range(0, len(found), AT_ONCE):
+        some = found[first : first + AT_ONCE]
+        await asyncio.gather(*(broker.delete_message(stream, stored.sequence) for stream, stored in some))
+    await delete_blobs(broker, [blob for _, stored in found if (blob := stored.headers.get(HEADER_BLOB, ""))])
+    return len(found)
+
+
+async def _queued(broker: Broker, job: JobRef) -> AsyncIterator[tuple[str, Stored]]:
+    """Its messages, and the stream of each, without their bodies."""
+    names = broker.names
+    work = names.work(job.pipeline, "*", job.lane)
+    streams = (await broker.api("STREAM.NAMES", {"subject": work}))["streams"] or []
+    for stream in streams:
+        async for stored in broker.read(stream, work):
+            if stored.headers.get(HEADER_ID, "").startswith(job.whole):
+                yield stream, _bodiless(stored)
+    async for stored in broker.read(names.media_stream, names.media(job.space, job.pipeline)):
+        if job.id in (stored.headers.get(HEADER_JOB), f"media-{stored.sequence}"):
+            yield names.media_stream, _bodiless(stored)
+
+
+def _bodiless(stored: Stored) -> Stored:
+    return Stored(stored.subject, stored.sequence, stored.headers, b"")

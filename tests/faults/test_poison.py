@@ -1,0 +1,178 @@
+"""A segment that kills its worker every time: it fails alone, is told of, can be looked at, and done when mended."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import nats
+import numpy as np
+import pytest
+
+from benchmarks.fleet import answers_of, paced
+from engines.part import Array
+from pipelines.broker import Broker
+from pipelines.dead import Letter, letters
+from pipelines.jobs import find_manifest
+from pipelines.publish import Publisher
+from schemas.messages import Done, Lane, Manifest, decode
+from schemas.settings import Settings
+from schemas.subjects import HEADER_JOB, HEADER_TYPE
+from tests.fleet import ONE_WORKER, Fleet
+from tests.poison import DEADLY, poisoned_clip
+from workers.cli.app import answer
+from workers.local import find_models, register
+
+GOP = 8
+SEGMENT_S = GOP / 25
+SPEC = paced().model_copy(update={"segment_s": 0.1})
+
+
+@contextmanager
+def revived(fleet: Fleet) -> Iterator[list[int]]:
+    """Start dead workers anew meanwhile, as a supervisor does; the list has an entry for each death."""
+    deaths: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            deaths.extend(range(fleet.revive()))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield deaths
+    finally:
+        over.set()
+        watching.join()
+
+
+async def publish(settings: Settings, clips: dict[str, Path]) -> None:
+    broker = await Broker.connect(settings)
+    spec = await register(broker, settings, SPEC, find_models(SPEC, None))
+    publisher = Publisher(broker, spec, "main", Lane.BULK)
+    await asyncio.gather(*(publisher.publish_video(publisher.ref(job), clip, clip.name) for job, clip in clips.items()))
+    await broker.close()
+
+
+async def left(settings: Settings) -> tuple[list[Letter], dict[str, int], Manifest | None]:
+    """The dead letters, how many messages each queue holds, and what is known of the poisoned job."""
+    broker = await Broker.connect(settings)
+    streams = (await broker.api("STREAM.LIST"))["streams"]
+    held = {each["config"]["name"]: each["state"]["messages"] for each in streams if "_WORK_" in each["config"]["name"]}
+    found = [letter async for letter in letters(broker)], held, await find_manifest(broker, "poisoned")
+    await broker.close()
+    return found
+
+
+def crc32(path: Path) -> Array:
+    with np.load(path) as result:
+        return result["crc32"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "others", "poison"),
+    [(1, 1, (3,)), pytest.param(3, 6, (2, 5, 6), marks=pytest.mark.slow)],
+    ids=["one worker", "three workers"],
+)
+def test_a_segment_that_kills_its_workers_fails_alone(
+    workers: int, others: int, poison: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = {"poisoned": poisoned_clip(tmp_path / "poisoned.mp4", 8, GOP, poison)}
+    clips |= {f"sound{n}": poisoned_clip(tmp_path / f"sound{n}.mp4", 8, GOP, (), seed=n + 1) for n in range(others)}
+    attempts = 3
+    given = {"ack_wait_s": 1.5, "max_deliver": attempts, "pace_ms": 2.0}
+    with Fleet(ONE_WORKER * workers, tmp_path / "cache", module="tests.poison", **given) as fleet:
+        where = ("--nats", fleet.settings.nats)
+        asyncio.run(publish(fleet.settings, clips))
+        with revived(fleet) as deaths:
+            for name in clips:
+                assert answer(["results", name, "--follow", "--out", str(tmp_path), *where]) == (name == "poisoned")
+        dead, queued, manifest = asyncio.run(left(fleet.settings))
+        for name in clips.keys() - {"poisoned"}:
+            np.testing.assert_array_equal(crc32(tmp_path / f"{name}.paced.npz"), answers_of(clips[name], SPEC))
+        expected = answers_of(clips["poisoned"], SPEC)
+        healthy = [number for number in range(len(expected)) if number // GOP not in poison]
+        np.testing.assert_array_equal(crc32(tmp_path / "poisoned.paced.npz"), expected[healthy])
+
+        assert sorted(letter.failure.key.segment for letter in dead) == list(poison)
+        assert not any(queued.values()), "a corpse stays in the queue"
+        assert attempts <= len(deaths) <= attempts * len(poison)
+        for letter in dead:
+            failure = letter.failure
+            assert failure.error.startswith(f"no worker finished it in {attempts} attempts")
+            assert len(failure.attempts) == attempts
+            assert {attempt.host for attempt in failure.attempts} == {socket.gethostname()}
+            assert all(attempt.worker.startswith("test-") and not attempt.ended for attempt in failure.attempts)
+            assert failure.start_s == pytest.approx(failure.key.segment * SEGMENT_S)
+        assert manifest is not None
+        seconds = sum(end_s - start_s for start_s, end_s in manifest.missing)
+        assert seconds == pytest.approx(SEGMENT_S * len(poison))
+
+        capsys.readouterr()
+        saved = tmp_path / "segment.mp4"
+        assert answer(["dead", "show", str(dead[0].number), "--save", str(saved), *where]) == 0
+        shown = capsys.readouterr().out
+        assert shown.count(f"({dead[0].failure.attempts[0].device})") == attempts
+        with av.open(str(saved)) as video:
+            assert sum(1 for _ in video.decode(video=0)) >= GOP
+        assert answer(["jobs", "show", "poisoned", *where]) == 0
+        start_s = poison[0] * SEGMENT_S
+        assert f"missing   {start_s:.2f}-{start_s + SEGMENT_S:.2f} s" in capsys.readouterr().out
+
+        for number in range(workers):  # the engine is mended
+            fleet.workers[number].kill()
+        fleet.module = "workers.forkserver"
+        for worker in fleet.workers:
+            worker.wait()
+        fleet.revive()
+        assert answer(["dead", "retry", "--all", *where]) == 0
+        assert answer(["results", "poisoned", "--follow", "--out", str(tmp_path), *where]) == 0
+        np.testing.assert_array_equal(crc32(tmp_path / "poisoned.paced.npz"), expected)
+        assert asyncio.run(left(fleet.settings))[0] == []
+    print(f"{len(poison)} of {8 * len(clips)} segments kill their worker: {len(deaths)} deaths, nothing else was lost")
+
+
+@pytest.mark.slow
+def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tmp_path: Path) -> None:
+    clip = poisoned_clip(tmp_path / "poisoned.mp4", 6, GOP, (2,), level=0)
+    given = {"ack_wait_s": 1.5, "max_deliver": 3, "pace_ms": 2.0}
+    with Fleet(ONE_WORKER * 2, tmp_path / "cache", module="tests.poison", **given) as fleet:
+        asyncio.run(publish(fleet.settings, {"poisoned": clip}))
+        with revived(fleet) as deaths:
+            where = ("--nats", fleet.settings.nats)
+            assert answer(["results", "poisoned", "--follow", "--out", str(tmp_path), *where]) == 1
+        (letter,), queued, _ = asyncio.run(left(fleet.settings))
+    assert letter.failure.key.segment == 2
+    assert [attempt.ended[:20] for attempt in letter.failure.attempts] == ["the device's context"] * 3
+    assert 2 <= len(deaths) <= 3, "the last one may be on its way"
+    assert not any(queued.values())
+
+
+@pytest.mark.slow
+def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_path: Path) -> None:
+    given = {"ack_wait_s": 1.5, "max_deliver": 2, "pace_ms": 2.0}
+    with Fleet(ONE_WORKER, tmp_path / "cache", module="tests.poison", **given) as fleet:
+        asyncio.run(publish(fleet.settings, {}))
+        with revived(fleet) as deaths:
+            done = asyncio.run(published_raw(fleet.settings, DEADLY))
+        (letter,), _, _ = asyncio.run(left(fleet.settings))
+    assert len(done.failures) == 1
+    assert "no worker finished it in 2 attempts" in done.failures[0]
+    assert (letter.failure.stage, len(letter.failure.attempts), len(deaths)) == ("split", 2, 2)
+
+
+async def published_raw(settings: Settings, media: bytes) -> Done:
+    """What a publisher that has only NATS is told in the end."""
+    client = await nats.connect(settings.nats)
+    results = await client.subscribe("rigflow.results.main.paced.raw")
+    await client.jetstream().publish("rigflow.media.main.paced", media, headers={HEADER_JOB: "raw"})
+    while (told := await results.next_msg(60)).headers[HEADER_TYPE] != "done":
+        pass
+    await client.close()
+    done, _ = decode(told.data)
+    assert isinstance(done, Done)
+    return done

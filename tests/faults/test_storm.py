@@ -1,0 +1,216 @@
+"""Laws 1 to 3 in a storm: kill -9 of workers, supervisors and the broker, again and again, during jobs of all kinds."""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+from pipelines.broker import Broker
+from pipelines.connection import headers_of
+from pipelines.dead import letters
+from schemas.errors import BrokerError
+from schemas.messages import PartMeta
+from schemas.subjects import HEADER_ID, HEADER_TYPE
+from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
+from tests.fleet import Fleet, Silent
+from tests.rig import Rig, alive
+from workers.local import Outcome
+
+AT_ONCE = 6  # jobs
+PATIENCE_S = 8.0  # without a part for so long, the storm goes on all the same
+VICTIMS = {"worker": 14, "server": 2, "supervisor": 4}  # and how likely each is
+SETTINGS = {"ack_wait_s": 2.0, "pace_ms": 3.0}
+
+
+class Screen(Silent):
+    """Counts how often a collector saw each part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[str, int, int]] = Counter()
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        super().part(job, meta)
+        self.seen[job, meta.key.segment, meta.key.part] += 1
+
+
+class Observer:
+    """Hears every result at the moment it is published, repeats too."""
+
+    def __init__(self) -> None:
+        self.published: Counter[str] = Counter()
+
+    async def open(self, broker: Broker) -> None:
+        await broker.connection.nc.subscribe(f"{broker.names.prefix}.results.>", cb=self._hear)
+
+    async def _hear(self, message: Msg) -> None:
+        headers = headers_of(message)
+        if headers.get(HEADER_TYPE) == "part":
+            self.published[headers[HEADER_ID]] += 1
+
+    @property
+    def repeats(self) -> int:
+        return sum(count - 1 for count in self.published.values())
+
+
+class Storm:
+    """Rigs on a broker, and the one who kills them; what dies as a whole is started again, as a system's init would."""
+
+    def __init__(self, fleet: Fleet, folder: Path, rigs: int, workers: int, chance: random.Random) -> None:
+        self.fleet = fleet
+        self.kills: Counter[str] = Counter()
+        self._folder = folder
+        self._workers = workers
+        self._chance = chance
+        self._rigs = [self._rig(number) for number in range(rigs)]
+
+    def _rig(self, number: int) -> Rig:
+        return Rig(self.fleet, self._folder, f"r{number}", self._workers, **SETTINGS)
+
+    def start(self) -> None:
+        for rig in self._rigs:
+            rig.__enter__()
+        for rig in self._rigs:
+            rig.until_ready()
+
+    def stop(self) -> None:
+        for rig in self._rigs:
+            rig.__exit__(None, None, None)
+
+    def revive(self) -> None:
+        for number, rig in enumerate(self._rigs):
+            if rig.process.poll() is not None:
+                rig.__exit__(None, None, None)
+                self._rigs[number] = self._rig(number)
+                self._rigs[number].__enter__()
+
+    def strike(self) -> None:
+        """Kill one of each, then at random; start again what nobody else would."""
+        self.revive()
+        unhurt = [victim for victim in VICTIMS if victim not in self.kills]
+        victim = unhurt[0] if unhurt else self._chance.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+        if victim == "server":
+            self.fleet.server.kill()
+            time.sleep(self._chance.choice((0.0, 0.5)))
+            self.fleet.server.restart()
+        elif victim == "supervisor":
+            self._chance.choice(self._rigs).process.kill()
+        else:
+            pids = [pid for rig in self._rigs for pid in rig.pids if alive(pid)]
+            if not pids:
+                return
+            os.kill(self._chance.choice(pids), signal.SIGKILL)
+        self.kills[victim] += 1
+        self.revive()
+
+
+async def rage(storm: Storm, screen: Screen, kills: int, chance: random.Random, until: asyncio.Event) -> None:
+    """Strike again and again, each time after work has moved, until there were enough kills and jobs."""
+    while storm.kills.total() < kills or not until.is_set():
+        before, since = screen.parts, time.monotonic()
+        while screen.parts == before and time.monotonic() - since < PATIENCE_S:
+            await asyncio.sleep(chance.uniform(0.01, 0.1))
+            if storm.kills.total() >= kills and until.is_set():
+                return
+        await asyncio.sleep(chance.uniform(0.0, 0.5))
+        if storm.kills.total() < kills:
+            await asyncio.to_thread(storm.strike)
+        else:
+            await asyncio.to_thread(storm.revive)
+
+
+async def one_job(fleet: Fleet, kind: Kind, number: int, folder: Path, screen: Screen) -> Outcome:
+    """Run a job of a kind on copies of its inputs, so that it has an id of its own."""
+    own = folder / f"job{number}"
+    own.mkdir()
+    inputs = [Path(shutil.copy(path, own)) for path in kind.inputs]
+    while True:
+        try:
+            (outcome,) = await fleet.run_async(kind.spec, inputs, own / "out", screen)
+            return outcome
+        except BrokerError:  # it was away when the job was to begin
+            await asyncio.sleep(0.2)
+
+
+async def redeliveries(broker: Broker, pipelines: set[str]) -> int:
+    """How often the hops gave out work that they had given out before, as their consumers counted."""
+    total = 0
+    for info in (await broker.api("STREAM.LIST"))["streams"]:
+        name = info["config"]["name"]
+        if any(name.startswith(f"RIGFLOW_WORK_{pipeline}_") for pipeline in pipelines):
+            consumer = await broker.api(f"CONSUMER.INFO.{name}.bulk")
+            total += max(0, consumer["delivered"]["consumer_seq"] - info["state"]["last_seq"])
+    return total
+
+
+async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills: int, chance: random.Random) -> str:
+    """All of it; what is to be printed."""
+    screen, observer = Screen(), Observer()
+    broker = await Broker.connect(storm.fleet.settings)
+    await observer.open(broker)
+    enough = asyncio.Event()
+    storming = asyncio.create_task(rage(storm, screen, kills, chance, enough))
+    running: dict[asyncio.Task[Outcome], Kind] = {}
+    ended: list[tuple[Kind, Outcome]] = []
+    started = 0
+    while running or started < jobs or storm.kills.total() < kills:
+        assert not storming.done() or storming.exception() is None, storming.exception()
+        while len(running) < AT_ONCE and (started < jobs or storm.kills.total() < kills):
+            kind = mix[started % len(mix)]
+            running[asyncio.create_task(one_job(storm.fleet, kind, started, folder, screen))] = kind
+            started += 1
+        done, _ = await asyncio.wait(running, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        ended += [(running.pop(task), task.result()) for task in done]
+    enough.set()
+    await storming
+    failed = []
+    for kind, outcome in ended:
+        assert outcome.done is not None or outcome.error is not None, f"{kind.name}: neither result nor failure"
+        if outcome.ok:
+            assert results_of(outcome) == kind.files, f"{kind.name}: another result than in a calm"
+        else:
+            why = outcome.error or "; ".join(outcome.done.failures if outcome.done else ())
+            failed.append(f"  {kind.name}: {why}")
+    assert max(screen.seen.values()) == 1, "a collector saw a part twice"
+    buried = [letter async for letter in letters(broker)]
+    again = await redeliveries(broker, {kind.spec.name for kind in mix})
+    await broker.close()
+    lines = [
+        f"{storm.kills.total()} kills ({', '.join(f'{count} {what}' for what, count in storm.kills.most_common())})",
+        f"{len(ended)} jobs: {len(ended) - len(failed)} complete and equal to the reference, {len(failed)} failed",
+        f"{len(screen.seen)} parts, each seen once; {again} redeliveries, {observer.repeats} duplicates suppressed",
+        f"{len(buried)} dead letters",
+        *failed,
+    ]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("kills", "jobs", "rigs"),
+    [
+        (4, 4, 1),
+        pytest.param(200, 30, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1500)]),
+    ],
+)
+def test_every_job_of_a_mix_outlives_a_storm_of_kills(kills: int, jobs: int, rigs: int, tmp_path: Path) -> None:
+    seed = int(os.environ.get("RIGFLOW_TEST_SEED", "1"))
+    mix = (all_kinds if kills > 10 else few_kinds)(tmp_path / "kinds")
+    chance = random.Random(seed)
+    chance.shuffle(mix)
+    (tmp_path / "jobs").mkdir()
+    began = time.monotonic()
+    with Fleet((), tmp_path / "cache", **SETTINGS) as fleet:
+        storm = Storm(fleet, tmp_path, rigs, 2, chance)
+        try:
+            storm.start()
+            said = asyncio.run(weather(storm, mix, tmp_path / "jobs", jobs, kills, chance))
+        finally:
+            storm.stop()
+    print(f"\nstorm, seed {seed}, {time.monotonic() - began:.0f} s: {said}")

@@ -1,0 +1,77 @@
+"""A collector that makes room in a full stream of results, and dies: its job ends, and says why."""
+
+import asyncio
+from pathlib import Path
+
+import nats
+
+from pipelines.broker import Broker
+from pipelines.collect import Collector
+from pipelines.jobs import find_manifest
+from pipelines.publish import Publisher
+from schemas.messages import Done, JobState, Lane, decode
+from schemas.pipeline import parse_pipeline
+from schemas.settings import MIB
+from schemas.subjects import HEADER_JOB, HEADER_TYPE
+from tests.fleet import Fleet
+from tests.integration.hops import eventually
+from tests.poison import poisoned_clip
+from workers.cli.app import answer
+from workers.local import register
+
+SPEC = parse_pipeline(
+    """
+name = "p"
+segment_s = 0.3
+
+[[stage]]
+kind = "decode"
+
+[[stage]]
+kind = "preprocess"
+layout = "planes"
+
+[[stage]]
+kind = "encode"
+format = "video"
+""",
+    "p.toml",
+)
+ALL_BUT_COLLECT = ("split", "decode", "preprocess", "encode")
+
+
+async def test_a_job_whose_collector_died_after_it_made_room_fails_with_a_reason(tmp_path: Path) -> None:
+    clip = poisoned_clip(tmp_path / "noise.mp4", groups=16, gop=8, poison=(), size=160)
+    with Fleet((ALL_BUT_COLLECT,), tmp_path / "cache", results_bytes=MIB, ack_wait_s=2.0) as fleet:
+        broker = await Broker.connect(fleet.settings)
+        spec = await register(broker, fleet.settings, SPEC, {})
+        job = Publisher(broker, spec, "main", Lane.INTERACTIVE).ref("film")
+        collector = Collector(broker, spec)  # as the worker would have that died
+        await collector.open({job: tmp_path / "film"})
+        client = await nats.connect(fleet.settings.nats)
+        results = await client.subscribe(broker.names.results(job))
+        await client.jetstream().publish("rigflow.media.main.p", clip.read_bytes(), headers={HEADER_JOB: "film"})
+
+        async def thinned() -> bool:
+            manifest = await find_manifest(broker, "film")
+            return manifest is not None and manifest.thinned
+
+        async def failed() -> bool:
+            manifest = await find_manifest(broker, "film")
+            return manifest is not None and manifest.state is JobState.FAILED
+
+        await eventually(thinned, 30)
+        await collector.close()
+        where = ("--nats", fleet.settings.nats)
+        following = ["results", "film", "--follow", "--out", str(tmp_path), *where]
+        assert await asyncio.to_thread(answer, following) == 1, "it would wait for ever"
+        fleet.add(("collect",))
+        message = None
+        while not isinstance(message, Done):
+            told = await results.next_msg(30)
+            message = decode(told.data)[0] if told.headers[HEADER_TYPE] == "done" else None
+        assert "cannot be made whole" in message.failures[0]
+        assert "publish it again" in message.failures[0]
+        await eventually(failed, 30)
+        await client.close()
+        await broker.close()
