@@ -4,18 +4,26 @@ import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 _CGROUP = Path("/sys/fs/cgroup")  # version 2; where a container's limits are
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, cuda.h
+_PCI = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An NVIDIA card as its driver describes it; `capability` is CUDA's (major, minor)."""
+    """An NVIDIA card as its driver describes it.
+
+    `capability` is CUDA's (major, minor); `uuid` its name wherever it is plugged in, as nvidia-smi has it; `link` the
+    PCI Express link as it is now and as it could be, empty where the kernel does not tell.
+    """
 
     name: str
     memory_bytes: int
     capability: tuple[int, int]
+    uuid: str = ""
+    link: str = ""
 
 
 class DriverError(Exception):
@@ -63,14 +71,33 @@ def _card(cuda: ctypes.CDLL, number: int) -> Card:
     name = ctypes.create_string_buffer(128)
     memory = ctypes.c_size_t()
     major, minor = ctypes.c_int(), ctypes.c_int()
+    uuid, bus = (ctypes.c_ubyte * 16)(), ctypes.create_string_buffer(32)
     for result in (
         cuda.cuDeviceGetName(name, len(name), number),
         cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), number),
         cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, number),
         cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, number),
+        cuda.cuDeviceGetUuid(uuid, number),
+        cuda.cuDeviceGetPCIBusId(bus, len(bus), number),
     ):
         _works(cuda, result)
-    return Card(name.value.decode(), memory.value, (major.value, minor.value))
+    return Card(
+        name=name.value.decode(),
+        memory_bytes=memory.value,
+        capability=(major.value, minor.value),
+        uuid=f"GPU-{UUID(bytes=bytes(uuid))}",
+        link=_link(_PCI / bus.value.decode().lower()),
+    )
+
+
+def _link(device: Path) -> str:
+    """As in `PCIe 8.0 GT/s x1 of 16.0 GT/s x16`; a card that rests shows less than it can."""
+    speed, width = _read(device / "current_link_speed"), _read(device / "current_link_width")
+    most, widest = _read(device / "max_link_speed"), _read(device / "max_link_width")
+    if not speed or not width:
+        return ""
+    now, best = (f"{rate.removesuffix(' PCIe')} x{lanes}" for rate, lanes in ((speed, width), (most, widest)))
+    return f"PCIe {now}" if now == best else f"PCIe {now} of {best}"
 
 
 def _works(cuda: ctypes.CDLL, result: int) -> bool:

@@ -28,6 +28,10 @@ class Part:
         """Bytes of all arrays."""
         return sum(array.nbytes for array in self.arrays.values())
 
+    def on_host(self) -> "Part":
+        """The same part, with copies of what lies on a card."""
+        return self.with_arrays({name: np.asarray(array) for name, array in self.arrays.items()})
+
     def with_arrays(self, arrays: dict[str, Array], **meta: Any) -> "Part":
         """The same part holding other arrays, and with changed fields of its meta."""
         return replace(self, arrays=arrays, meta=self.meta.model_copy(update=meta) if meta else self.meta)

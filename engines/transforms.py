@@ -9,6 +9,7 @@ from there on, as players do.
 import re
 from fractions import Fraction
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -20,6 +21,9 @@ from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frame
 from engines.part import Array, Part
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.pipeline import PreprocessStage
+
+if TYPE_CHECKING:
+    from engines.device import Preprocessing
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _BT709, _BT601 = 1, 5
@@ -52,6 +56,9 @@ class Preprocess:
             return {f"plane{i}": _turned(plane, turns) for i, plane in enumerate(planes)}
         return {"pixels": self._pixels(frame, self.stage.size, turns)}
 
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
     def _planes(self, frame: av.VideoFrame) -> list[Array]:
         layout = plane_format(frame.format.name)
         if frame.format.name != layout:
@@ -75,33 +82,40 @@ class Preprocess:
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int], most: tuple[int, int]) -> Array:
         """The frame at `size`, or already the middle of it where only `most` (height, width) is wanted."""
-        height, width = size
-        what = f"a picture of {frame.width}x{frame.height} can not be scaled to {width}x{height}"
-        if height * width > _MOST_PIXELS:
-            raise ItemTooLarge(what, 'use `fit = "pad"`')
+        check_scalable((frame.height, frame.width), size)
         bilinear = self.stage.resize == "bilinear"
-        if bilinear:
-            height, width = frame.height, frame.width
+        height, width = (frame.height, frame.width) if bilinear else size
+        out = self.reduced(frame, (height, width), _FORMATS[self.stage.layout])
+        rows = plane_rows(out, 0)
+        pixels = rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
+        return bilinear_resize(pixels, size, most) if bilinear else pixels
+
+    def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
+        """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
+        height, width = size
         shrinks = height < frame.height or width < frame.width
         matrix = colour_matrix(frame)
-        if self.stage.layout == "rgb":
+        if layout != _FORMATS["gray"]:
             frame = self._siting.settled(frame)
         try:
-            out = self._reformatter.reformat(
+            return self._reformatter.reformat(
                 frame,
                 width=width,
                 height=height,
-                format=_FORMATS[self.stage.layout],
+                format=layout,
                 src_colorspace=matrix,
                 dst_colorspace=matrix,
                 interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
                 threads=1,
             )
         except (av.error.ArgumentError, av.error.PatchWelcomeError) as error:
+            what = _not_scalable((frame.height, frame.width), size)
             raise MediaError(what, "its shape is out of proportion to the pipeline's size") from error
-        rows = plane_rows(out, 0)
-        pixels = rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
-        return bilinear_resize(pixels, size, most) if bilinear else pixels
+
+    @staticmethod
+    def is_planar(frame: av.VideoFrame) -> bool:
+        """Whether a frame is YCbCr with halved chroma, 8 bits deep."""
+        return frame.format.name in ("yuv420p", "yuvj420p")
 
 
 class _Siting:
@@ -135,10 +149,11 @@ class _Siting:
         return graph
 
 
-def preprocess_part(part: Part, pre: Preprocess) -> Part:
+def preprocess_part(part: Part, pre: "Preprocessing") -> Part:
     """A part of raw frames as the part of arrays that converting while decoding would have made."""
     rows = [pre.convert(frame, rotation) for frame, rotation in unpack_frames(part)]
     arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
+    pre.settle()
     return part.with_arrays({**arrays, "index": part.arrays["index"]})
 
 
@@ -213,6 +228,16 @@ def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> t
 def cropped_from(side: int, kept: int) -> int:
     """Where the middle `kept` of `side` pixels begin; halves go to the even number, as in those transforms too."""
     return round((side - kept) / 2)
+
+
+def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise ItemTooLarge when a picture of `source` (height, width) would become too large at `size`."""
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ItemTooLarge(_not_scalable(source, size), 'use `fit = "pad"`')
+
+
+def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
+    return f"a picture of {source[1]}x{source[0]} can not be scaled to {size[1]}x{size[0]}"
 
 
 def _cropped(pixels: Array, size: tuple[int, int]) -> Array:

@@ -305,6 +305,7 @@ class Collector:
         files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
         if job.assembler is not None:
             job.notes += job.assembler.notes
+            job.assembler = None  # it may hold all results, and the job is known until all are done
         done = Done(
             job=job.ref,
             segments=job.order.segments,

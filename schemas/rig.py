@@ -8,15 +8,19 @@ from pydantic import Field, ValidationError
 
 from schemas.errors import UsageError
 from schemas.pipeline import TOKEN, Name, Spec
+from schemas.settings import DEVICE
 
 Stage: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
 SEE = "see docs/cli.md, rigflow rig"
 
 
 class WorkerGroup(Spec):
-    """`count` equal workers: what each computes on, and the kinds or names of its stages; none given means all."""
+    """`count` equal workers: what each computes on, and the kinds or names of its stages; none given means all.
 
-    device: Literal["cpu"] = "cpu"
+    `device`: `cpu`, `cuda:INDEX` or `cuda:UUID`; several workers may share a card.
+    """
+
+    device: str = Field(default="cpu", pattern=DEVICE)
     count: int = Field(default=1, ge=1, le=256)
     stages: tuple[Stage, ...] = ()
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.errors import UsageError
 
 MIB = 1 << 20
+DEVICE = r"^(cpu|cuda:([0-9]+|GPU-[0-9a-f-]{36}))$"
 
 
 class Durability(StrEnum):
@@ -65,6 +66,14 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         default="auto", description="of the engines that workers use; auto: what suits the card"
     )
+    device: str = Field(
+        default="cpu", pattern=DEVICE, description="what workers compute on: cpu, cuda:INDEX or cuda:UUID"
+    )
+    decoders: int = Field(default=8, ge=1, le=64, description="segments that a card's worker decodes at a time")
+    decoder: Literal["any", "card", "host"] = Field(
+        default="any", description="who decodes for a card: itself, the host, or any: the host what the card cannot"
+    )
+    tf32: bool = Field(default=False, description="whether cards may round float32 products to 10 bits, for speed")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
 from schemas.messages import Lane, PartMeta
 from schemas.pipeline import PipelineSpec
@@ -117,3 +118,14 @@ class Fleet:
 def fork_server(module: str) -> ForkServer:
     """One for all tests; it ends with them."""
     return ForkServer(module=module)
+
+
+async def redeliveries(broker: Broker, pipelines: set[str]) -> int:
+    """How often the hops gave out work that they had given out before, as their consumers counted."""
+    total = 0
+    for info in (await broker.api("STREAM.LIST"))["streams"]:
+        name = info["config"]["name"]
+        if any(name.startswith(f"RIGFLOW_WORK_{pipeline}_") for pipeline in pipelines):
+            consumer = await broker.api(f"CONSUMER.INFO.{name}.bulk")
+            total += max(0, consumer["delivered"]["consumer_seq"] - info["state"]["last_seq"])
+    return total

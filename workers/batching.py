@@ -7,9 +7,10 @@ one step at most, not for a queue.
 A suspect, an input that an earlier attempt did not finish, runs alone: if it ends the process, only itself is to blame.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from engines.device import Ahead
 from engines.part import Part
 from schemas.messages import Lane
 from schemas.pipeline import InferStage
@@ -74,7 +75,8 @@ class Tasks:
             return None
         self._turn += 1
         first = Lane.BULK if self._turn % BULK_TURN == 0 else Lane.INTERACTIVE
-        chosen = await self._feeding(max(ready, key=lambda task: (task.lease.hop.lane == first, task.depth)))
+        chosen = max(ready, key=lambda task: (task.lease.hop.lane == first, task.depth))
+        chosen = self._filling(chosen, ready) or await self._feeding(chosen)
         if chosen.lease.spoiled:  # while we asked: somebody cancelled its job
             return await self.pick()
         self._waiting.remove(chosen)
@@ -92,7 +94,7 @@ class Tasks:
             apart = other.lease is not task.lease and (other.lease.suspect or task.lease.suspect)
             if other.part is None or apart or not other.alike(task):
                 continue
-            if rows + _rows(other.part) <= stage.max_batch:
+            if rows + _rows(other.part) <= task.line.most_rows(stage):
                 rows += _rows(other.part)
                 found.append(other)
         self._waiting = [other for other in self._waiting if other not in found]
@@ -107,6 +109,17 @@ class Tasks:
             return [task for task in self._waiting if task.lease in begun]
         suspects = [task for task in self._waiting if task.lease.suspect]
         return suspects or self._waiting
+
+    def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
+        """A segment with a part that is decoded already and fits into the batch that would run now; None: no such."""
+        stage = chosen.line.stage(chosen.stage)
+        if not isinstance(stage, InferStage):
+            return None
+        rows = sum(_rows(part_of(task)) for task in self._waiting if task.alike(chosen))
+        if rows >= chosen.line.most_rows(stage):
+            return None
+        ahead = (task for task in ready if task.line is chosen.line and isinstance(task.parts, Ahead))
+        return next((task for task in ahead if isinstance(task.parts, Ahead) and task.parts.ready), None)
 
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`; or, while others wait idle for what queues in front of its stage, what makes more of that."""

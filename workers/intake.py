@@ -82,8 +82,10 @@ class Hand:
 class Intake:
     """Keeps the right number of requests open on every hop that this worker hosts."""
 
-    def __init__(self, broker: Broker, settings: Settings, hand: Hand, accept: Accept) -> None:
+    def __init__(self, broker: Broker, settings: Settings, hand: Hand, accept: Accept, abreast: int = 1) -> None:
+        """`abreast`: items that the device works on at a time, so that fewer in hand leave it idle."""
         self._broker = broker
+        self._abreast = abreast
         self._settings = settings
         self._hand = hand
         self._accept = accept
@@ -152,8 +154,10 @@ class Intake:
             self._later = None
         if self._closed or self._paused:
             return
-        room = self._settings.credit_items - len(self._hand.leases)
+        room = max(self._settings.credit_items, 2 * self._abreast - 2) - len(self._hand.leases)
         lead_s = self._settings.lead_s - self._hand.remaining_s()
+        if self._abreast > len(self._hand.leases):
+            lead_s = max(lead_s, self._settings.lead_s)
         if self._hand.leases and (lead_s <= 0.0 or room <= 0 or self._hand.nbytes >= self._settings.credit_bytes):
             if lead_s < -self._settings.lead_s or lead_s > 0.0:  # what ends soon is not worth taking requests back
                 self._withdraw()
@@ -180,7 +184,11 @@ class Intake:
         self._asked = min(self._full, key=self._turn, default=None)
         if self._asked is not None:
             pull, ahead_s = self._pulls[self._asked], max(0.0, lead_s)
-            wanted = min(room, 1 + int(ahead_s / max(PATIENCE_S / room, self._hand.pace_s(self._asked))))
+            wanted = min(
+                room,
+                max(self._abreast - len(self._hand.leases), 1)
+                + int(ahead_s / max(PATIENCE_S / room, self._hand.pace_s(self._asked))),
+            )
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
 

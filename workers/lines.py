@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.device import Device
 from engines.inference.session import Session
 from pipelines.broker import Broker
 from pipelines.registry import load_model, load_pipeline, pipeline_names
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 class Lines:
     """Loads and keeps lines by revision, and sessions by the hash of their model."""
 
-    def __init__(self, broker: Broker, hosts: Hosts, cache: Path) -> None:
+    def __init__(self, broker: Broker, hosts: Hosts, cache: Path, device: Device) -> None:
         self._broker = broker
+        self._device = device
         self._settings = broker.settings
         self._hosts = hosts
         self._cache = cache
@@ -78,20 +80,20 @@ class Lines:
         for stage in spec.infers:
             if self._hosts(stage):
                 sessions[stage.model] = await self._session(spec.models[stage.model])
-        return Line(spec, self._hosts, sessions)
+        return Line(spec, self._hosts, sessions, self._device)
 
     async def _session(self, sha256: str) -> Session:
         if sha256 not in self._sessions:
             card, model = await load_model(self._broker, sha256, self._cache)
             engine = None
-            if self._settings.backend != "onnxruntime" and card.engine == "onnx":
-                from workers.engines import card_here, engine_for
+            if self._settings.backend != "onnxruntime" and card.engine == "onnx" and self._device.card is not None:
+                from workers.engines import engine_for
 
-                here = card_here()
+                here = self._device.card.facts
                 engine = await engine_for(
                     self._broker, self._settings, self._cache, model, card, here.capability, here.name
                 )
-            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings, engine)
+            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
         return self._sessions[sha256]
 
     def close(self) -> None:
@@ -100,9 +102,9 @@ class Lines:
             session.close()
 
 
-def _warmed(model: bytes, card: ModelSpec, settings: Settings, engine: "Ready | None") -> Session:
+def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
     """A session that has answered: one that cannot is not served. Raises ModelError, DeviceLost."""
-    session = _open(model, card, settings, engine)
+    session = _open(model, card, settings, device, engine)
     try:
         session.warm_up()
     except BaseException:
@@ -111,16 +113,14 @@ def _warmed(model: bytes, card: ModelSpec, settings: Settings, engine: "Ready | 
     return session
 
 
-def _open(model: bytes, card: ModelSpec, settings: Settings, engine: "Ready | None") -> Session:
+def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
     """A session of the card's engine; an engine is imported when it is needed, for its import costs half a second."""
     if card.engine == "paced":
         from engines.inference.paced import PacedSession
 
         return PacedSession(card, settings.pace_ms)
-    if engine is not None:
-        from workers.engines import opened_on_card, primary_context
+    if engine is not None and device.card is not None:
+        from workers.engines import opened_on_card
 
-        return opened_on_card(card, engine, primary_context())
-    from engines.inference.onnxruntime import OnnxRuntimeSession
-
-    return OnnxRuntimeSession(model, card)
+        return opened_on_card(card, engine, device.card.enter)
+    return device.session(model, card)

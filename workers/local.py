@@ -84,7 +84,10 @@ async def local_fleet(
         server = embedded(settings)
         await asyncio.to_thread(server.start)
         settings = settings.model_copy(update={"nats": server.url, "shared": True})
-    options = [WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}") for n in range(workers)]
+    options = [
+        WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=settings.device)
+        for n in range(workers)
+    ]
     finished = interrupted = False
 
     def show(event: Event) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
+from engines.device import open_device
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
@@ -65,11 +66,13 @@ class Worker:
     async def run(self) -> ExitCode:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
         broker = await Broker.connect(self._settings, name=self.name)
-        lines = Lines(broker, self.hosts, self._settings.cache_folder)
+        cache = self._settings.cache_folder
+        device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
+        lines = Lines(broker, self.hosts, cache, device)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
-        runner = Runner(broker, self._settings, lines.get, attempts, failures)
-        reporter = Reporter(self._options, self.name, broker, runner, lines)
+        runner = Runner(broker, self._settings, lines.get, attempts, failures, device.abreast)
+        reporter = Reporter(self._options, self.name, broker, runner, lines, device)
         self._stop_on_signals(runner, reporter)
         beside = [
             self._learn(broker, runner, lines, attempts, failures),

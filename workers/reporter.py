@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from engines.device import Device
 from pipelines.broker import Broker
 from schemas.errors import RigflowError
 from workers.lines import Lines
@@ -51,8 +52,11 @@ class SupervisorGone(RigflowError):
 class Reporter:
     """Knows how a worker is, and tells: `to_fleet` and `to_supervisor` run until they are cancelled."""
 
-    def __init__(self, options: "WorkerOptions", name: str, broker: Broker, runner: Runner, lines: Lines) -> None:
+    def __init__(
+        self, options: "WorkerOptions", name: str, broker: Broker, runner: Runner, lines: Lines, device: Device
+    ) -> None:
         self._options = options
+        self._device = device
         self._name = name
         self._broker = broker
         self._runner = runner
@@ -84,6 +88,7 @@ class Reporter:
             "worker": self._name,
             "rig": self._options.rig,
             "device": self._options.device,
+            "card": self._device.facts(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "stages": list(self._options.stages),

@@ -45,7 +45,7 @@ class Rig:
             WorkerOptions(
                 settings=self._settings,
                 stages=group.stages or ALL_STAGES,
-                name=f"{self.name}-{group.device}{number}",
+                name=f"{self.name}-{group.device.partition(':')[0]}{number}",
                 rig=self.name,
                 device=group.device,
                 scratch=str(self._home / "scratch"),

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from engines.device import Ahead
 from engines.part import Part, decode_part, encode_part
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
@@ -42,8 +43,15 @@ class Runner:
     """Runs every pipeline's hosted stages from their hops; `serve` until `stop`."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, line_of: LineOf, attempts: Attempts, failures: Failures
+        self,
+        broker: Broker,
+        settings: Settings,
+        line_of: LineOf,
+        attempts: Attempts,
+        failures: Failures,
+        abreast: int = 1,
     ) -> None:
+        """`abreast`: segments that the device works on at a time."""
         self._broker = broker
         self._line_of = line_of
         self._attempts = attempts
@@ -58,7 +66,7 @@ class Runner:
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
         self.hand = Hand()
-        self.intake = Intake(broker, settings, self.hand, self.accept)
+        self.intake = Intake(broker, settings, self.hand, self.accept, abreast)
         self.handoff = Handoff(broker, self.intake, settings.lead_s)
         self.heartbeats = Heartbeats(settings, self.hand, self.intake, self._rests)
         self._tasks = Tasks(self.hand, self.handoff)
@@ -124,6 +132,9 @@ class Runner:
         except (RigflowError, ValueError, KeyError) as error:
             await self._reject_unread(lease, error)
             return
+        if isinstance(task.parts, Ahead) and not any(lease.suspect for lease in self.hand.leases):
+            await self._begin([lease])
+            task.parts.begin()
         self._tasks.add(task)
         self._wake.set()
         self.intake.refill()

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from engines.device import Device
 from engines.inference.batch import infer_parts
-from engines.inference.session import Session
-from engines.media.decode import decode_video
-from engines.media.frames import pack_frame
-from engines.media.images import decode_images
+from engines.inference.session import Overlapping, Session
 from engines.outputs.format import load_format
 from engines.part import Part, pack_arrays
-from engines.transforms import Preprocess, preprocess_part
+from engines.transforms import preprocess_part
 from schemas.errors import RigflowError
 from schemas.messages import Result, Segment
 from schemas.pipeline import InferStage, PipelineSpec, Stage
@@ -24,14 +22,15 @@ class Line:
     pictures never pile up (law 6).
     """
 
-    def __init__(self, spec: PipelineSpec, hosts: Hosts, sessions: Mapping[str, Session]) -> None:
+    def __init__(self, spec: PipelineSpec, hosts: Hosts, sessions: Mapping[str, Session], device: Device) -> None:
         self.spec = spec
+        self._device = device
         self.hosted = frozenset(stage.name for stage in spec.stage if hosts(stage))
         self.depth = {stage.name: depth for depth, stage in enumerate(spec.stage)}
         self._stages = {stage.name: stage for stage in spec.stage}
         self._sessions = sessions
         self._fused = {spec.decode.name, spec.preprocess.name} <= self.hosted
-        self._preprocess = Preprocess(spec.preprocess)
+        self._preprocess = device.preprocess(spec.preprocess)
         self._format = load_format(spec.encode)
 
     def stage(self, name: str) -> Stage:
@@ -49,12 +48,14 @@ class Line:
         """The session of a stage's model."""
         return self._sessions[stage.model]
 
+    def most_rows(self, stage: InferStage) -> int:
+        """Rows that are worth giving to `infer` at once: a batch for each that can be in flight."""
+        session = self.session_of(stage)
+        return stage.max_batch * (session.in_flight if isinstance(session, Overlapping) else 1)
+
     def decode(self, segment: Segment, buffers: Sequence[memoryview]) -> Iterator[Part]:
         """Parts of a segment, one at a time as asked for."""
-        convert = self._preprocess.convert if self._fused else pack_frame
-        if segment.media.kind == "image":
-            return decode_images(segment, buffers, self.spec, convert)
-        return decode_video(segment, buffers[0], self.spec, convert)
+        return self._device.decode(segment, buffers, self.spec, self._preprocess if self._fused else None)
 
     def preprocess(self, part: Part) -> Part:
         """A part that came with raw frames, as uint8 arrays."""
@@ -62,7 +63,7 @@ class Line:
 
     def encode(self, part: Part) -> bytes:
         """The body of the part's Result."""
-        encoded = self._format.encode(part)
+        encoded = self._format.encode(part.on_host())
         specs, buffers = pack_arrays(encoded.arrays)
         result = Result(meta=part.meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)

@@ -4,19 +4,23 @@ A *row* is what a model answers for: a window, a frame, or a plane of a frame. R
 job they come from, but only with rows of equal shape; a part's failure is its own.
 """
 
+import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 
-from engines.inference.session import Session
+from engines.inference.session import Chosen, Overlapping, Rows, Session
 from engines.part import Array, Part
 from schemas.errors import ModelError, RigflowError
 from schemas.pipeline import InferStage
 
+_Answer: TypeAlias = Callable[[], dict[str, Array]]
 _FRAMES = re.compile(r"pixels|plane\d")  # arrays with a row a frame, which `index` makes windows of
 
 
@@ -50,8 +54,11 @@ class _Source:
     array: Array
     index: Array | None = None  # which rows of `array` make row i; None: row i itself
 
-    def take(self, start: int, stop: int) -> Array:
-        return self.array[start:stop] if self.index is None else self.array[self.index[start:stop]]
+    def chosen(self, start: int, stop: int) -> Chosen:
+        if self.index is None:
+            return Chosen(self.array, None, start, stop)
+        rows = self.index[start:stop]
+        return Chosen(self.array, rows, int(rows.min(initial=0)), int(rows.max(initial=-1)) + 1)
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -122,8 +129,7 @@ def infer_parts(stage: InferStage, session: Session, parts: Sequence[Part]) -> l
             works += _bind(stage, session, number, part)
         except ModelError as error:
             failed[number] = error
-    for batch in _batches(works, stage, session):
-        _run(session, batch, failed)
+    _run_all(session, _batches(works, stage, session), failed)
     arrays: list[dict[str, Array]] = [
         {name: part.arrays[name] for name in stage.keeps if name in part.arrays} for part in parts
     ]
@@ -213,19 +219,31 @@ def _most_rows(work: _Work, stage: InferStage, session: Session) -> int:
     return max(1, min(stage.max_batch, session.batch_bytes // max(1, row_bytes)))
 
 
-def _run(session: Session, batch: Sequence[_Span], failed: dict[int, RigflowError]) -> None:
-    """Answer the spans of one batch; when it fails, each span alone, so that only the guilty part does."""
-    batch = [span for span in batch if span.work.part not in failed]
-    if not batch:
-        return
+def _run_all(session: Session, batches: Iterator[list[_Span]], failed: dict[int, RigflowError]) -> None:
+    """Answer all batches, as many at a time as the session can have in flight."""
+    most = session.in_flight if isinstance(session, Overlapping) else 1
+    under_way: deque[tuple[list[_Span], _Answer]] = deque()
+    for batch in batches:
+        batch = [span for span in batch if span.work.part not in failed]
+        if batch:
+            under_way.append((batch, _begin(session, batch)))
+        while len(under_way) >= most:
+            _finish(session, *under_way.popleft(), failed)
+    while under_way:
+        _finish(session, *under_way.popleft(), failed)
+
+
+def _finish(session: Session, batch: Sequence[_Span], answer: _Answer, failed: dict[int, RigflowError]) -> None:
+    """Take the answer of one batch; when it fails, ask for each span alone, so that only the guilty part does."""
     try:
-        outputs = _answer(session, batch)
+        outputs = answer()
     except ModelError as error:
         if len(batch) == 1:
             failed[batch[0].work.part] = error
             return
         for span in batch:
-            _run(session, [span], failed)
+            if span.work.part not in failed:
+                _finish(session, [span], _begin(session, [span]), failed)
         return
     row = 0
     for span in batch:
@@ -237,13 +255,33 @@ def _run(session: Session, batch: Sequence[_Span], failed: dict[int, RigflowErro
         row += rows
 
 
-def _answer(session: Session, batch: Sequence[_Span]) -> dict[str, Array]:
+def _begin(session: Session, batch: Sequence[_Span]) -> _Answer:
+    """Queue a batch, or run it where the session knows no queue; what is returned gives its answer or its error."""
+    inputs = {
+        name: Rows([span.work.inputs[name].chosen(span.start, span.stop) for span in batch])
+        for name in batch[0].work.inputs
+    }
+    try:
+        if isinstance(session, Overlapping):
+            started = session.start(inputs)
+        else:
+            outputs = session.run({name: np.asarray(rows) for name, rows in inputs.items()})
+
+            def started() -> dict[str, Array]:
+                return outputs
+
+    except ModelError as error:
+        return functools.partial(_raise, error)
+    return lambda: _checked(session, batch, started())
+
+
+def _raise(error: ModelError) -> dict[str, Array]:
+    raise error
+
+
+def _checked(session: Session, batch: Sequence[_Span], outputs: dict[str, Array]) -> dict[str, Array]:
+    """The outputs, if there is a row for each row in. Raises ModelError."""
     rows = sum(span.stop - span.start for span in batch)
-    inputs = {}
-    for name in batch[0].work.inputs:
-        taken = [span.work.inputs[name].take(span.start, span.stop) for span in batch]
-        inputs[name] = taken[0] if len(taken) == 1 else np.concatenate(taken)
-    outputs = session.run(inputs)
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != rows:
             found = f"shape {list(array.shape)} for a batch of {rows}"

@@ -27,7 +27,7 @@ class OnnxRuntimeSession:
         self.spec = spec
         self._session: Any = _load(model, spec.name, simulate)
         self._outputs = [tensor.name for tensor in spec.outputs]
-        check_card(spec, *_tensors(self._session))
+        check_card(spec, *tensors_of(self._session))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of one batch by name. Raises ModelError: inputs do not fit the card, or the model fails on them."""
@@ -36,7 +36,7 @@ class OnnxRuntimeSession:
         try:
             outputs = self._session.run(self._outputs, feed)
         except Exception as error:  # the runtime's own classes share no base below Exception
-            raise ModelError(f"model `{self.spec.name}` failed: {_one_line(error)}") from error
+            raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def warm_up(self) -> None:
@@ -56,7 +56,7 @@ class OnnxRuntimeSession:
 
 def read_tensors(model: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """`(inputs, outputs)` as the graph of an ONNX file declares them; `name` is for the ModelError it may raise."""
-    return _tensors(_load(model, name))
+    return tensors_of(_load(model, name))
 
 
 def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
@@ -82,10 +82,11 @@ def _load(model: bytes, name: str, simulate: bool = False) -> Any:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes share no base below Exception
         hint = "it must be one whole ONNX file, weights included; see docs/models.md"
-        raise ModelError(f"model `{name}` cannot be loaded: {_one_line(error)}", hint) from error
+        raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", hint) from error
 
 
-def _tensors(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def tensors_of(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """`(inputs, outputs)` of a session of ONNX Runtime."""
     inputs, outputs = (
         tuple(_tensor(node, number) for number, node in enumerate(nodes))
         for nodes in (session.get_inputs(), session.get_outputs())
@@ -115,7 +116,7 @@ def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph:
             )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The runtime's message without its prefix of status codes, its source lines and its line breaks."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)

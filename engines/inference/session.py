@@ -1,7 +1,12 @@
 """What every inference backend is to the rest of rigflow: arrays in, arrays out, by the names of a model card."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
 
 from engines.part import Array
 from schemas.errors import ModelError
@@ -38,7 +43,64 @@ class Session(Protocol):
         ...
 
 
-def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> None:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Rows of `array`: those that `rows` names, in its order and shape, or `[first, last)` where that is None."""
+
+    array: Array
+    rows: Array | None
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of many arrays as one, not gathered yet: a card gathers them where it needs them, NumPy on the host."""
+
+    spans: Sequence[Chosen]
+
+    @classmethod
+    def all_of(cls, array: Array) -> Self:
+        """Each row of an array."""
+        return cls([Chosen(array, None, 0, len(array))])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of all the arrays."""
+        return self.spans[0].array.dtype
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """`[rows, ...]`, as NumPy would index them."""
+        first = self.spans[0]
+        inner = (*(() if first.rows is None else first.rows.shape[1:]), *first.array.shape[1:])
+        count = sum(span.last - span.first if span.rows is None else len(span.rows) for span in self.spans)
+        return (count, *inner)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows together."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        taken = [
+            span.array[span.first : span.last] if span.rows is None else span.array[span.rows] for span in self.spans
+        ]
+        return np.asarray(taken[0] if len(taken) == 1 else np.concatenate(taken), dtype)
+
+
+@runtime_checkable
+class Overlapping(Protocol):
+    """A session that can have `in_flight` batches queued before it is asked for the first one's outputs."""
+
+    in_flight: int
+
+    def start(self, inputs: Mapping[str, "Array | Rows"]) -> Callable[[], dict[str, Array]]:
+        """Queue a batch; what is returned waits for its outputs. Raises as `run` does, now or then."""
+        ...
+
+
+def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | Rows"]) -> None:
     """Raise ModelError unless `inputs` are what the card asks for: the names, dtypes, ranks and fixed dimensions."""
     for tensor in spec.inputs:
         if tensor.name not in inputs:

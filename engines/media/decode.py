@@ -5,16 +5,17 @@ sees; a part is a run of windows together with the frames they need, small enoug
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
@@ -30,6 +31,15 @@ from schemas.wire import Buffer
 
 Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
 """Arrays of one frame, given its rotation: `Preprocess.convert`, or `pack_frame` where preprocess runs elsewhere."""
+
+
+class Decoders(Protocol):
+    """Where decoders come from, if not from the host."""
+
+    def lease(self, stream: VideoStream, label: str) -> AbstractContextManager[VideoCodecContext]:
+        """A decoder for the packets of `stream`. Raises MediaError when there can be none."""
+        ...
+
 
 _SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that no other frame refers to
 _UNSPECIFIED_COLOUR, _UNSPECIFIED_RANGE = 2, 0
@@ -49,18 +59,21 @@ class _Tally:
     notes: dict[str, None] = field(default_factory=dict)
 
 
-def decode_video(segment: Segment, data: Buffer, spec: PipelineSpec, convert: Convert) -> Iterator[Part]:
+def decode_video(
+    segment: Segment, data: Buffer, spec: PipelineSpec, convert: Convert, decoders: Decoders | None = None
+) -> Iterator[Part]:
     """The parts of a segment, in order: one at least, the last one marked so.
 
     `data` is the segment's buffer. Arrays are those of `convert`, stacked over the part's frames, and `index [W, T]`
     int32. A frame that damage took is counted in `meta.lost`: the decoder's patched picture is used, and where there is
-    none, the last one before it. Raises MediaError when the segment can not be opened at all.
+    none, the last one before it. What other `decoders` stumble over is left to the host's, whose patches are the
+    reference. Raises MediaError when the segment can not be opened at all.
     """
     sent_parts = sent_frames = 0
     for whole in (False, True):
         tally = _Tally()
         try:
-            pieces = _slices(segment, data, spec, convert, tally, whole)
+            pieces = _slices(segment, data, spec, convert, tally, whole, None if whole else decoders)
             for number, (piece, last) in enumerate(_mark_last(pieces, spec.grid)):
                 if number < sent_parts:
                     continue  # sent before damage made us start over; it was exact, for it missed no frame it was due
@@ -91,7 +104,13 @@ def frame_step(media: MediaInfo) -> Fraction:
 
 
 def _slices(
-    segment: Segment, data: Buffer, spec: PipelineSpec, convert: Convert, tally: _Tally, whole: bool
+    segment: Segment,
+    data: Buffer,
+    spec: PipelineSpec,
+    convert: Convert,
+    tally: _Tally,
+    whole: bool,
+    decoders: Decoders | None,
 ) -> Iterator[Slice[dict[str, Array]]]:
     """The segment's windows, those of one part at a time.
 
@@ -101,8 +120,10 @@ def _slices(
     span = Span(media.clock, segment.start, segment.end)
     label = f"segment {segment.key.segment} of {media.name or 'the media'}"
     uniform = _Uniform(media, spec.preprocess.layout == "planes", tally)
-    with open_media(data, segment.container, label) as container:
-        reel = _Reel(container, picture_stream(container, label), span, media)
+    with open_media(data, segment.container, label) as container, ExitStack() as stack:
+        stream = picture_stream(container, label)
+        decoder = stack.enter_context(decoders.lease(stream, label) if decoders else nullcontext(stream.codec_context))
+        reel = _Reel(container, stream, decoder, span, media)
         due = None if whole else reel.due(grid)
         with closing(reel.frames(tally, None if due is None else set(due.values()))) as frames:
             if due is not None:
@@ -127,8 +148,16 @@ def _slices(
 class _Reel:
     """A segment's packets with their times in the media's clock, and the frames they decode to."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, span: Span, media: MediaInfo) -> None:
-        self._decoder = stream.codec_context
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        decoder: VideoCodecContext,
+        span: Span,
+        media: MediaInfo,
+    ) -> None:
+        self._decoder = decoder
+        self._borrowed = decoder is not stream.codec_context
         self._span = span
         self._media = media
         self._scale = Fraction(stream.time_base or 1) / span.clock.time_base
@@ -166,7 +195,11 @@ class _Reel:
                 yield pts, frame
 
     def _decoded(self, needed: set[int] | None) -> Iterator[av.VideoFrame]:
-        """What the decoder gives, packet by packet. Raises MissingFrame on damage when some may be left out."""
+        """What the decoder gives, packet by packet.
+
+        Raises MissingFrame on damage when some may be left out, or when it is not the host's decoder.
+        """
+        strict = needed is not None or self._borrowed
         flush: tuple[Packet[VideoStream] | None, int | None] = (None, None)
         for packet, time in [*zip(self._packets, self.times, strict=True), flush]:
             if needed is not None:
@@ -176,11 +209,11 @@ class _Reel:
             except MemoryError:
                 raise
             except av.error.FFmpegError as error:
-                if needed is not None:
+                if strict:
                     raise MissingFrame(time) from error
                 self.damaged = True
                 continue
-            if needed is not None and any(frame.is_corrupt for frame in frames):
+            if strict and any(frame.is_corrupt for frame in frames):
                 raise MissingFrame(time)
             yield from frames
 
@@ -210,9 +243,11 @@ class _Uniform:
             frame.colorspace = media.color_space
         if int(frame.color_range) == _UNSPECIFIED_RANGE:
             frame.color_range = media.color_range
-        layout = media.pixel_format if self._planes and media.pixel_format else frame.format.name
+        on_host = frame.format.name != "cuda"
+        layout = media.pixel_format if self._planes and on_host and media.pixel_format else frame.format.name
         if (frame.width, frame.height, frame.format.name) == (media.width, media.height, layout):
             return frame
+        layout = layout if on_host else media.pixel_format or "yuv420p"
         self._tally.notes["the picture's size or format changes in mid-stream; it was brought back to the first"] = None
         return self._reformatter.reformat(
             frame, media.width, media.height, layout, interpolation=Interpolation.BICUBIC | EXACT, threads=1

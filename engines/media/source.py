@@ -26,6 +26,8 @@ _DEMUXERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,live_flv,asf,nut,ogg,gif,apng,mxf,dv,vc1,rm,"
     "yuv4mpegpipe,mjpeg,jpeg_pipe,png_pipe,webp_pipe,mp3,wav,w64,flac,aac,ac3,amr,caf,aiff,aa,au"
 )
+# from release 19 on PyAV takes metadata that is not UTF-8 without being asked
+_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -139,7 +141,8 @@ def _open(source: Source, container: str | None, label: str, decoders: bool) -> 
     if not decoders:
         options["codec_whitelist"] = "none"
     try:
-        return av.open(file, "r", format=container, container_options=options, metadata_errors="replace")
+        opened: InputContainer = av.open(file, "r", format=container, container_options=options, **_METADATA)
+        return opened
     except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
         raise _unreadable(head, label) from error
 

@@ -17,6 +17,7 @@ from workers.cli.options import Json, SettingsFile, Store, default_store, ends_w
 from workers.cli.words import size, table
 
 if TYPE_CHECKING:
+    from engines.devices import Card
     from schemas.settings import Settings
 
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "png", "webp")
@@ -57,7 +58,7 @@ def doctor(store: Store = None, as_json: Json = False, settings_file: SettingsFi
 
 def examine(settings: "Settings") -> list[Finding]:
     """Look at everything; what cannot even be looked at is bad."""
-    checks: dict[str, Callable[[], Finding]] = {
+    checks: dict[str, Callable[[], Finding | list[Finding]]] = {
         "Python": _python,
         "cores": _cores,
         "memory": _memory,
@@ -67,12 +68,13 @@ def examine(settings: "Settings") -> list[Finding]:
         "broker": _broker,
         "store": lambda: _disk("store", Path(settings.store or default_store())),
         "temporary": lambda: _disk("temporary", Path(tempfile.gettempdir())),
-        "cards": _cards,
+        "cards": lambda: _cards(settings),
     }
-    findings = []
+    findings: list[Finding] = []
     for what, check in checks.items():
         try:
-            findings.append(check())
+            found = check()
+            findings += found if isinstance(found, list) else [found]
         except RigflowError as error:
             findings.append(Finding(what, "bad", error.what, error.hint))
         except ImportError as error:
@@ -180,24 +182,40 @@ def _disk(what: str, folder: Path) -> Finding:
     return Finding(what, "good", f"{folder}: {size(free)} free")
 
 
-def _cards() -> Finding:
+def _cards(settings: "Settings") -> list[Finding]:
+    """A finding for each card, with what its decoder and encoder really opened."""
     from engines.devices import DriverError, card_files, cards
 
     try:
         found = cards()
     except DriverError as error:
-        return Finding("cards", "note", f"the NVIDIA driver does not work ({error})", "see nvidia-smi and dmesg")
+        return [Finding("cards", "note", f"the NVIDIA driver does not work ({error})", "see nvidia-smi and dmesg")]
     if found:
-        told = ", ".join(
-            f"{card.name} ({size(card.memory_bytes)}, {'.'.join(map(str, card.capability))})" for card in found
-        )
-        return Finding("cards", "note", told, "this version of rigflow computes on the CPU")
+        return [_card(card, settings) for card in found]
     if card_files():
         hint = "install the NVIDIA driver; in a container, start it with --gpus all"
-        return Finding(
-            "cards", "note", f"{len(card_files())} NVIDIA device files, but no driver that shows a card", hint
-        )
-    return Finding("cards", "good", "no NVIDIA card; this version of rigflow computes on the CPU")
+        what = f"{len(card_files())} NVIDIA device files, but no driver that shows a card"
+        return [Finding("cards", "note", what, hint)]
+    return [Finding("cards", "good", "no NVIDIA card; rigflow computes on the CPU here")]
+
+
+def _card(card: "Card", settings: "Settings") -> Finding:
+    told = [card.name, size(card.memory_bytes), f"compute capability {'.'.join(map(str, card.capability))}"]
+    told += [card.link] if card.link else []
+    try:
+        from engines.cuda.probe import card_codecs
+
+        decoders, encoders = card_codecs(f"cuda:{card.uuid}", settings.cache_folder)
+        import onnxruntime
+    except ImportError as error:
+        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(told)}; {error}", "pip install rigflow[gpu]")
+    except RigflowError as error:
+        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(told)}; {error.what}", error.hint)
+    told += [f"decodes {', '.join(decoders) or 'nothing'}", f"encodes {', '.join(encoders) or 'nothing'}"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        hint = "pip uninstall onnxruntime, then pip install --force-reinstall onnxruntime-gpu"
+        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(told)}; ONNX Runtime has no CUDA", hint)
+    return Finding(f"cuda:{card.uuid}", "good", ", ".join(told))
 
 
 def _show(findings: list[Finding]) -> None:

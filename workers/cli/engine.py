@@ -47,10 +47,9 @@ def import_(
     from engines.inference.session import describe
     from engines.models.catalogue import load_model
     from pipelines.registry import keep_model
-    from workers.process import cache_folder
 
     spec, body = load_model(model, card)
-    keep_model(cache_folder(settings_from(settings_file)), spec, body)
+    keep_model(settings_from(settings_file).cache_folder, spec, body)
     print(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
         for tensor in tensors:
@@ -85,9 +84,8 @@ def build(
     """
     from workers.building import Order, build_all, chosen_targets, parse_backend, parse_precision, parse_ranges
     from workers.engines import engine_store, find_model
-    from workers.process import cache_folder
 
-    cache = cache_folder(settings_from(settings_file))
+    cache = settings_from(settings_file).cache_folder
     spec, body = find_model(model, cache)
     chosen = parse_backend(backend)
     order = Order(
@@ -194,10 +192,9 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
     """
     from schemas.errors import RigflowError
     from workers.engines import check_engine
-    from workers.process import cache_folder
 
     settings = settings_from(settings_file)
-    store, cache = store_of(settings), cache_folder(settings)
+    store, cache = store_of(settings), settings.cache_folder
     specs, damaged = store.listed()
     wrong = 0
     for each in damaged if not keys else ():

@@ -45,12 +45,11 @@ def bench(
     from engines.inference.onnxruntime import OnnxRuntimeSession
     from workers.building import parse_ranges
     from workers.engines import card_here, card_memory, engine_store, find_model, opened_on_card, primary_context, ready
-    from workers.process import cache_folder
 
     sizes = _sizes(batches)
     if plot is not None:
         measure.check_plot()
-    cache = cache_folder(settings_from(settings_file))
+    cache = settings_from(settings_file).cache_folder
     spec, body = find_model(model, cache)
     if spec.engine != "onnx":
         raise UsageError(f"model `{spec.name}` is no ONNX model", "there is nothing to measure")

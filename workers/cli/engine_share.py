@@ -92,9 +92,8 @@ def cards_of(spec: "EngineSpec") -> str:
 def store_of(settings: "Settings") -> "EngineStore":
     """The engines of this machine."""
     from workers.engines import engine_store
-    from workers.process import cache_folder
 
-    return engine_store(cache_folder(settings))
+    return engine_store(settings.cache_folder)
 
 
 def at_fleet(settings: "Settings", ask: "Callable[[Broker], Awaitable[T]]") -> T:

@@ -9,7 +9,7 @@ from schemas.errors import ExitCode, UsageError
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 
 if TYPE_CHECKING:
-    from schemas.rig import RigSpec
+    from schemas.rig import RigSpec, WorkerGroup
 
 
 @ends_well
@@ -30,7 +30,7 @@ def rig(
 
     Until Ctrl-C or SIGTERM. What dies is started again, what dies too often is given up, what is stuck is killed.
     Stopped, workers finish what they hold; stopped twice, they hand it back. --config says which stages each hosts;
-    without it there is a worker for each core, with all of them.
+    without it there is a worker for each card, or for each core where there is no card, with all of them.
 
     Example: rigflow rig --nats nats://rig1:4222 --config rig.toml
     """
@@ -47,13 +47,11 @@ def rig(
 
 
 def _spec(config: Path | None, name: str) -> "RigSpec":
-    """The rig's file, or a worker for each core. Raises UsageError."""
-    from schemas.rig import RigSpec, WorkerGroup, parse_rig
+    """The rig's file, or a worker for each card or core. Raises UsageError."""
+    from schemas.rig import RigSpec, parse_rig
 
     if config is None:
-        from engines.devices import cores
-
-        spec = RigSpec(worker=(WorkerGroup(count=cores()),))
+        spec = RigSpec(worker=_each_device())
     else:
         try:
             spec = parse_rig(config.read_text(), str(config))
@@ -61,6 +59,18 @@ def _spec(config: Path | None, name: str) -> "RigSpec":
             reason = error.strerror if isinstance(error, OSError) else "not text"
             raise UsageError(f"{config}: {reason}", "check the path") from error
     return _named(spec, name) if name else spec
+
+
+def _each_device() -> "tuple[WorkerGroup, ...]":
+    """A worker for each card that CUDA_VISIBLE_DEVICES lets us use, by its UUID; without cards one for each core."""
+    from engines.devices import DriverError, cards, cores
+    from schemas.rig import WorkerGroup
+
+    try:
+        found = cards()
+    except DriverError as error:
+        raise UsageError(f"the NVIDIA driver does not work ({error})", "see nvidia-smi, or give --config") from error
+    return tuple(WorkerGroup(device=f"cuda:{card.uuid}") for card in found) or (WorkerGroup(count=cores()),)
 
 
 def _named(spec: "RigSpec", name: str) -> "RigSpec":

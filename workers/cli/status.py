@@ -173,7 +173,9 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
         return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
     from rich.markup import escape
 
-    rows = table("worker", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", left=3)
+    rows = table(
+        "worker", "device", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", left=4
+    )
     for worker in fleet.workers:
         if worker["worker"] in gone:
             continue
@@ -187,6 +189,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
             f"{max((of['frames'] for of in worker['done']), default=0):,}",
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
+            escape(worker.get("card", {}).get("name") or worker["device"]),
         )
     for name, worker in gone.items():
         state = f"[red]{worker['state']}[/] ({worker['last_exit']})"

@@ -17,6 +17,9 @@ def worker(
     ] = "",
     nats: FleetUrl = None,
     name: Annotated[str, typer.Option(help="What `status` calls it. Default: host and process id.")] = "",
+    device: Annotated[
+        str | None, typer.Option(help="What it computes on: cpu, cuda:INDEX or cuda:UUID. Default: cpu.")
+    ] = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
@@ -28,12 +31,12 @@ def worker(
 
     Example: rigflow worker --stages decode,preprocess --nats nats://rig1:4222
     """
-    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials, device=device)
     wanted = parse_stages(stages)
     from workers.process import ALL_STAGES, WorkerOptions, work
 
     print(f"rigflow worker on {settings.nats}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr)
-    work(WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name))
+    work(WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device))
 
 
 def parse_stages(text: str) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""One NVIDIA card: decoding, transforms and memory. Nothing here touches CUDA when it is imported."""

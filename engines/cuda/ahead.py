@@ -1,0 +1,155 @@
+"""Decoding ahead: several segments at a time on threads of their own, a few parts each, while the worker infers."""
+
+import heapq
+import itertools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from engines.part import Part
+
+AHEAD_PARTS = 2  # of one segment
+
+
+class _Run:
+    """One segment: its parts that are ready, and how it ended. All fields belong to the lock of its `Prefetcher`."""
+
+    def __init__(self, parts: Iterator[Part], rank: int) -> None:
+        self.parts = parts
+        self.rank = rank
+        self.ready: deque[Part] = deque()
+        self.working = False  # queued or running
+        self.over = False
+        self.error: BaseException | None = None
+
+
+class _Reader:
+    """The parts of a segment, in order; who stops reading simply lets go of it."""
+
+    def __init__(self, ahead: "Prefetcher", run: _Run) -> None:
+        self._ahead = ahead
+        self._run = run
+
+    @property
+    def ready(self) -> bool:
+        """Whether `next` has an answer at once."""
+        return bool(self._run.ready) or self._run.over
+
+    def begin(self) -> None:
+        """Begin to decode; otherwise the first `next` does."""
+        self._ahead.begin(self._run)
+
+    def __iter__(self) -> Iterator[Part]:
+        return self
+
+    def __next__(self) -> Part:
+        return self._ahead.take(self._run)
+
+
+class Prefetcher:
+    """`threads` that decode. `enter` and `leave` begin and end each; `settle` ends each part before it is handed over.
+
+    No thread waits for a reader: a segment that is far enough ahead gives its thread to another.
+    """
+
+    def __init__(
+        self, threads: int, enter: Callable[[], None], settle: Callable[[], None], leave: Callable[[], None]
+    ) -> None:
+        self._enter, self._settle, self._leave = enter, settle, leave
+        self._changed = threading.Condition()
+        self._queue: list[tuple[int, int, _Run]] = []
+        self._numbers = itertools.count()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, name=f"decode-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def reader(self, parts: Iterator[Part], rank: int) -> Iterator[Part]:
+        """What decodes `parts` ahead; segments of a lower `rank` first."""
+        run = _Run(parts, rank)
+        reader = _Reader(self, run)
+        weakref.finalize(reader, self._drop, run)
+        return reader
+
+    def begin(self, run: _Run) -> None:
+        """Decode until a run is far enough ahead."""
+        with self._changed:
+            if not run.working and not run.over and len(run.ready) < AHEAD_PARTS:
+                self._schedule(run)
+
+    def take(self, run: _Run) -> Part:
+        """The next part of a run, as soon as it is there. Raises StopIteration at its end, and what decoding raised."""
+        self.begin(run)
+        with self._changed:
+            while not run.ready and not run.over:
+                self._changed.wait()
+            if not run.ready:
+                if run.error is not None:
+                    raise run.error
+                raise StopIteration
+            part = run.ready.popleft()
+            if not run.working and not run.over:
+                self._schedule(run)
+            return part
+
+    def close(self) -> None:
+        """End the threads; what they are at is finished first."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _schedule(self, run: _Run) -> None:
+        run.working = True
+        heapq.heappush(self._queue, (run.rank, next(self._numbers), run))
+        self._changed.notify_all()
+
+    def _drop(self, run: _Run) -> None:
+        with self._changed:
+            run.over = True
+            run.ready.clear()
+
+    def _work(self) -> None:
+        self._enter()
+        try:
+            while True:
+                with self._changed:
+                    while not self._queue and not self._closed:
+                        self._changed.wait()
+                    if self._closed:
+                        return
+                    run = heapq.heappop(self._queue)[-1]
+                while self._step(run):
+                    pass
+                del run
+        finally:
+            self._leave()
+
+    def _step(self, run: _Run) -> bool:
+        """Decode one part; true when the same segment goes on at once."""
+        part, error = None, None
+        if not run.over:
+            try:
+                part = next(run.parts, None)
+                self._settle()
+            except BaseException as raised:
+                error = raised
+        with self._changed:
+            if part is None or run.over:
+                run.over, run.error = True, error
+                run.parts = iter(())  # frees what it holds, on a thread of the card
+            else:
+                run.ready.append(part)
+            run.working = not run.over and len(run.ready) < AHEAD_PARTS and not self._better(run)
+            if not run.working and not run.over and len(run.ready) < AHEAD_PARTS:
+                self._schedule(run)
+                self._changed.notify_all()
+                return False
+            self._changed.notify_all()
+            return run.working
+
+    def _better(self, run: _Run) -> bool:
+        """Whether one of a lower rank waits."""
+        return bool(self._queue) and self._queue[0][0] < run.rank

@@ -1,0 +1,107 @@
+"""Arrays on a card that NumPy can take for its own: `np.stack` joins them there, all else brings them to the host."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines.cuda.memory import Block
+from engines.part import Array
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
+
+
+class OnCard:
+    """What both kinds share: shape, dtype, and the way to the host."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions."""
+        return len(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return int(self.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return prod(self.shape) * self.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def on_host(self) -> Array:
+        """A copy on the host."""
+        raise NotImplementedError
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.on_host(), dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.on_host()[key]
+
+    def __array_function__(self, function: Any, types: Any, given: Any, named: Any) -> Any:
+        if function is np.stack and all(isinstance(array, CardRow) for array in given[0]):
+            return CardRows(given[0])
+        return function(*_hosted(given), **{name: _hosted(value) for name, value in named.items()})
+
+
+class CardRow(OnCard):
+    """One frame, contiguous at `block.pointer`; written by then, whoever holds it."""
+
+    def __init__(self, card: "CudaCard", block: Block, shape: tuple[int, ...], dtype: Any = np.uint8) -> None:
+        self.card = card
+        self.block = block
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+
+    def on_host(self) -> Array:
+        """A copy on the host."""
+        row: Array = download_rows([self])[0]
+        return row
+
+
+class CardRows(OnCard):
+    """Frames `[F, ...]`, each where it was made: those that two parts share exist once."""
+
+    def __init__(self, rows: Sequence[CardRow]) -> None:
+        self.rows = tuple(rows)
+        self.shape = (len(self.rows), *self.rows[0].shape)
+        self.dtype = self.rows[0].dtype
+
+    @property
+    def pointers(self) -> Array:
+        """`[F]` uint64: where each frame begins."""
+        return np.array([row.block.pointer for row in self.rows], np.uint64)
+
+    def on_host(self) -> Array:
+        """A copy on the host."""
+        return download_rows(self.rows)
+
+
+def download_rows(rows: Sequence[CardRow]) -> Array:
+    """Frames `[F, ...]` on the host. Raises DeviceLost."""
+    card, shape = rows[0].card, rows[0].shape
+    with card.guarded():
+        stream = card.stream()
+        block = card.pinned.take(rows[0].nbytes * len(rows))
+        staged = block.host(rows[0].dtype, (len(rows), *shape))
+        for number, row in enumerate(rows):
+            card.download(staged[number], row.block.pointer, stream)
+        stream.synchronize()
+    return staged.copy()
+
+
+def _hosted(value: Any) -> Any:
+    if isinstance(value, OnCard):
+        return value.on_host()
+    if isinstance(value, list | tuple):
+        return type(value)(_hosted(each) for each in value)
+    return value

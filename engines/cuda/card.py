@@ -1,0 +1,155 @@
+"""One card in one process: its primary context, its kernels, its memory, and what was copied to and from it.
+
+ONNX Runtime, TensorRT and FFmpeg share the primary context. It is set to sleep while it waits for the card, instead of
+spinning, before anything else can make it otherwise. Opened by a worker after it was started, never at import.
+"""
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engines.cuda.kernels import Kernels, image_for
+from engines.cuda.memory import Counters, Pool
+from engines.devices import Card, DriverError, cards
+from schemas.errors import DeviceLost, UsageError
+
+T = TypeVar("T")
+_SLEEP = 4  # CU_CTX_SCHED_BLOCKING_SYNC, cuda.h
+_APART = 1  # CU_STREAM_NON_BLOCKING: a stream that does not wait for the null stream, on which FFmpeg copies
+
+
+def find_card(name: str) -> tuple[int, Card]:
+    """`cuda:<index>` or `cuda:<UUID>`: the card's number among those we may use, and what it is. Raises UsageError."""
+    wanted = name.removeprefix("cuda:")
+    try:
+        found = cards()
+    except DriverError as error:
+        raise UsageError(f"device {name}: the NVIDIA driver does not work ({error})", "see nvidia-smi") from error
+    for number, card in enumerate(found):
+        if wanted in (str(number), card.uuid):
+            return number, card
+    there = ", ".join(f"cuda:{card.uuid}" for card in found) or "no card"
+    raise UsageError(f"device {name}: not here, there is {there}", "see `rigflow doctor` and CUDA_VISIBLE_DEVICES")
+
+
+class CudaCard:
+    """An open card. Threads call `enter` before they use it; `close` is for those who opened it."""
+
+    def __init__(self, name: str, cache: Path) -> None:
+        self.number, self.facts = find_card(name)
+        self.name = name
+        self._here = threading.local()
+        _set_flags(self.number)
+        import pycuda.driver as driver
+
+        self.driver: Any = driver
+        self._entered: list[Any] = []
+        try:
+            driver.init()
+            self._context = driver.Device(self.number).retain_primary_context()
+            self.enter()
+            self.kernels = Kernels(image_for(self.facts.capability, cache), driver)
+        except driver.Error as error:
+            raise DeviceLost(f"device {name} cannot be opened: {error}", "see nvidia-smi") from error
+        self.counters = Counters()
+        self.memory = Pool(self._allocate, self.counters)
+        self.pinned = Pool(self._allocate_pinned, self.counters)
+
+    def enter(self) -> None:
+        """Make the card's context this thread's own; does nothing the second time."""
+        if not getattr(self._here, "inside", False):
+            self._context.push()
+            self._here.inside = True
+
+    def leave(self) -> None:
+        """Undo `enter`, before a thread ends."""
+        if getattr(self._here, "inside", False):
+            self._context.pop()
+            self._here.inside = False
+
+    def stream(self) -> Any:
+        """A stream of this thread's own, made once."""
+        self.enter()
+        if not hasattr(self._here, "stream"):
+            self._here.stream = self.new_stream()
+        return self._here.stream
+
+    def new_stream(self) -> Any:
+        """A stream that waits for no other."""
+        return self.driver.Stream(_APART)
+
+    def event(self) -> Any:
+        """An event to wait for without spinning; it takes no time stamps."""
+        flags = self.driver.event_flags
+        return self.driver.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turns a failure of the card into DeviceLost: nothing in this process can use the card afterwards."""
+        try:
+            yield
+        except self.driver.Error as error:
+            raise self.lost(error) from error
+
+    def lost(self, error: object) -> DeviceLost:
+        """The error for a card that failed."""
+        return DeviceLost(
+            f"device {self.name} failed: {' '.join(str(error).split())[:200]}", "see dmesg for Xid errors"
+        )
+
+    def works(self) -> bool:
+        """Whether the context still answers: after an error it tells a bad input from a poisoned context."""
+        try:
+            self.enter()
+            self.driver.Context.synchronize()
+        except self.driver.Error:
+            return False
+        return True
+
+    def upload(self, pointer: int, host: Any, stream: Any) -> None:
+        """Queue a copy of a pinned array to the card, counted."""
+        self.counters.to_card_bytes += host.nbytes
+        self.driver.memcpy_htod_async(pointer, host, stream)
+
+    def download(self, host: Any, pointer: int, stream: Any) -> None:
+        """Queue a copy from the card to a pinned array, counted."""
+        self.counters.from_card_bytes += host.nbytes
+        self.driver.memcpy_dtoh_async(host, pointer, stream)
+
+    def close(self) -> None:
+        """Give back all memory; what others still hold of it is of no use afterwards."""
+        self.enter()
+        self.driver.Context.synchronize()
+        self.memory.close()
+        self.pinned.close()
+        if hasattr(self._here, "stream"):
+            del self._here.stream
+        del self.kernels
+        self.leave()
+
+    def _allocate(self, nbytes: int) -> tuple[int, Any]:
+        block = self.driver.mem_alloc(nbytes)
+        return int(block), block
+
+    def _allocate_pinned(self, nbytes: int) -> tuple[int, Any]:
+        import numpy as np
+
+        block = self.driver.pagelocked_empty(nbytes, np.uint8)
+        return block.ctypes.data, block
+
+
+def _set_flags(number: int) -> None:
+    """Have the primary context wait asleep. FFmpeg and we use it as it is when somebody was here before."""
+    cuda = ctypes.CDLL("libcuda.so.1")
+    device = ctypes.c_int()
+    calls: tuple[Callable[[], int], ...] = (
+        lambda: int(cuda.cuInit(0)),
+        lambda: int(cuda.cuDeviceGet(ctypes.byref(device), number)),
+        lambda: int(cuda.cuDevicePrimaryCtxSetFlags_v2(device, _SLEEP)),
+    )
+    for call in calls:
+        if call() != 0:
+            return

@@ -1,0 +1,79 @@
+"""A card as a worker sees it: decodes several segments at a time, converts and infers on the card."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.cuda.ahead import Prefetcher
+from engines.cuda.card import CudaCard
+from engines.cuda.nvdec import CardDecoders
+from engines.cuda.transforms import CudaPreprocess
+from engines.media.decode import decode_video
+from engines.media.frames import pack_frame
+from engines.media.images import decode_images
+from engines.part import Part
+from schemas.messages import Lane, Segment
+from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from engines.device import Preprocessing
+    from engines.inference.session import Session
+
+
+class CudaDevice:
+    """One card; everything of it is made when it is first used. Raises UsageError, DeviceLost and CompilerMissing."""
+
+    def __init__(self, name: str, settings: Settings, cache: Path) -> None:
+        self.name = name
+        self.abreast = settings.decoders
+        self._settings = settings
+        self.card = CudaCard(name, cache)
+        self.decoders = CardDecoders(self.card, settings.decoders, settings.decoder)
+
+    @cached_property
+    def _ahead(self) -> Prefetcher:
+        return Prefetcher(self.abreast, self.card.enter, self._settle, self.card.leave)
+
+    def _settle(self) -> None:
+        with self.card.guarded():
+            self.card.stream().synchronize()
+
+    def preprocess(self, stage: PreprocessStage) -> CudaPreprocess:
+        """Conversion of frames on the card."""
+        return CudaPreprocess(stage, self.card)
+
+    def decode(
+        self, segment: Segment, buffers: Sequence[memoryview], spec: PipelineSpec, preprocess: "Preprocessing | None"
+    ) -> Iterator[Part]:
+        """Parts of a segment, decoded ahead; without `preprocess` raw frames for a hop, which the host decodes."""
+        parts: Iterator[Part]
+        convert = preprocess.convert if preprocess else pack_frame
+        if segment.media.kind == "image":
+            parts = decode_images(segment, buffers, spec, convert)
+        elif preprocess is None:
+            parts = decode_video(segment, buffers[0], spec, convert)
+        else:
+            parts = decode_video(segment, buffers[0], spec, convert, self.decoders)
+        return self._ahead.reader(parts, int(segment.key.job.lane is not Lane.INTERACTIVE))
+
+    def session(self, model: bytes, spec: ModelSpec) -> "Session":
+        """A model on the card. Raises ModelError."""
+        from engines.inference.cuda import CudaSession
+
+        return CudaSession(model, spec, self.card, tf32=self._settings.tf32)
+
+    def facts(self) -> dict[str, object]:
+        """What the card is and did, for `rigflow status`."""
+        card = self.card.facts
+        told = {"name": card.name, "uuid": card.uuid, "memory_bytes": card.memory_bytes, "link": card.link}
+        return told | {"capability": ".".join(map(str, card.capability)), **asdict(self.card.counters)}
+
+    def close(self) -> None:
+        """End the threads and give back the memory."""
+        if "_ahead" in self.__dict__:
+            self._ahead.close()
+        self.decoders.close()
+        self.card.close()

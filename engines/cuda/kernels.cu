@@ -1,0 +1,198 @@
+// Frames to arrays, and arrays to batches. Each kernel takes one struct, which engines/cuda/kernels.py declares too.
+#ifdef RIGFLOW_ON_HOST  // tests compile this file with a C++ compiler, to hold it against the CPU's transforms
+#include RIGFLOW_ON_HOST
+#else
+__device__ static inline unsigned short half_bits(float value) {  // cuda_fp16.h is not wherever NVRTC is
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#endif
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned long long address;
+
+// One picture: taps across to 15 bits, taps down to 8 bits, then the matrix; see engines/cuda/filters.py.
+struct Scale {
+    address luma, cb, cr, out;
+    address luma_x_first, luma_x, luma_y_first, luma_y;      // int32 [W], int16 [W, K], ...
+    address chroma_x_first, chroma_x, chroma_y_first, chroma_y;
+    int luma_x_taps, luma_y_taps, chroma_x_taps, chroma_y_taps;
+    int luma_pitch, chroma_pitch;   // bytes from line to line
+    int chroma_step;                // samples from one to the next: 2 where Cb and Cr alternate
+    int deep, low_bits, across;     // two bytes a sample; its unused low bits; bits to drop after the taps across
+    int left, top, width, height;   // what to compute of the scaled picture
+    int stride_x, stride_y;         // bytes, in `out`
+    int each, gray, stretch;        // chroma for each pixel; only luma goes out; luma is limited and shall not be
+    int colours[6];
+};
+
+__device__ static inline int sample(address line, int at, int deep, int low_bits) {
+    return deep ? ((const u16 *)line)[at] >> low_bits : ((const u8 *)line)[at];
+}
+
+__device__ static inline int across(address line, const int *first, const short *weights, int taps, int x, int step,
+                                    const Scale &s) {
+    const int at = first[x];
+    const short *w = weights + (size_t)x * taps;
+    int sum = 0;
+    for (int j = 0; j < taps; j++) sum += w[j] * sample(line, (at + j) * step, s.deep, s.low_bits);
+    sum >>= s.across;
+    return sum > 32767 ? 32767 : sum;
+}
+
+__device__ static inline int clip8(int value) { return value < 0 ? 0 : value > 255 ? 255 : value; }
+
+__device__ static inline int clip30(long long value) {
+    return (int)((value < 0 ? 0 : value > 0x3fffffff ? 0x3fffffff : value) >> 22);
+}
+
+// A block is 32 outputs of a line; its rows share the lines that each looks at.
+extern "C" __global__ void scale(const Scale s) {
+    __shared__ int sums[3][8][32];
+    const int column = blockIdx.x * 32 + threadIdx.x, row = blockIdx.y;
+    const int lane = threadIdx.x, part = threadIdx.y, parts = blockDim.y;
+    const int x = s.left + (column < s.width ? column : s.width - 1), y = s.top + row;
+    int sum = 0;
+    const int *first = (const int *)s.luma_y_first;
+    const short *weights = (const short *)s.luma_y + (size_t)y * s.luma_y_taps;
+    for (int j = part; j < s.luma_y_taps; j += parts) {
+        int value = across(s.luma + (size_t)(first[y] + j) * s.luma_pitch, (const int *)s.luma_x_first,
+                           (const short *)s.luma_x, s.luma_x_taps, x, 1, s);
+        if (s.stretch) value = ((value > 30189 ? 30189 : value) * 19077 - 39057361) >> 14;
+        sum += weights[j] * value;
+    }
+    sums[0][part][lane] = sum;
+    if (s.cb) {
+        const int at = s.each ? x : x >> 1;
+        int blue = 0, red = 0;
+        first = (const int *)s.chroma_y_first;
+        weights = (const short *)s.chroma_y + (size_t)y * s.chroma_y_taps;
+        for (int j = part; j < s.chroma_y_taps; j += parts) {
+            const size_t line = (size_t)(first[y] + j) * s.chroma_pitch;
+            blue += weights[j] * across(s.cb + line, (const int *)s.chroma_x_first, (const short *)s.chroma_x,
+                                        s.chroma_x_taps, at, s.chroma_step, s);
+            red += weights[j] * across(s.cr + line, (const int *)s.chroma_x_first, (const short *)s.chroma_x,
+                                       s.chroma_x_taps, at, s.chroma_step, s);
+        }
+        sums[1][part][lane] = blue;
+        sums[2][part][lane] = red;
+    }
+    __syncthreads();
+    if (part || column >= s.width) return;
+    int total[3] = {0, 0, 0};
+    for (int plane = 0; plane < (s.cb ? 3 : 1); plane++)
+        for (int i = 0; i < parts; i++) total[plane] += sums[plane][i][lane];
+    u8 *out = (u8 *)s.out + (long long)column * s.stride_x + (long long)row * s.stride_y;
+    if (!s.cb) {
+        *out = clip8((total[0] + (1 << 18)) >> 19);
+        return;
+    }
+    int rgb[3];
+    if (s.each) {
+        const long long luma = (long long)(((total[0] + 512) >> 10) - s.colours[1]) * s.colours[0] + (1 << 21);
+        const long long blue = (total[1] + 512 - (128 << 19)) >> 10, red = (total[2] + 512 - (128 << 19)) >> 10;
+        rgb[0] = clip30(luma + red * s.colours[2]);
+        rgb[1] = clip30(luma + blue * s.colours[4] + red * s.colours[5]);
+        rgb[2] = clip30(luma + blue * s.colours[3]);
+    } else {
+        const int luma = clip8((total[0] + (1 << 18)) >> 19);
+        const int blue = clip8((total[1] + (1 << 18)) >> 19), red = clip8((total[2] + (1 << 18)) >> 19);
+        const int moves[3] = {
+            ((red * s.colours[2]) >> 16) - (s.colours[2] >> 9),
+            ((blue * s.colours[4]) >> 16) - (s.colours[4] >> 9) + ((red * s.colours[5]) >> 16) - (s.colours[5] >> 9),
+            ((blue * s.colours[3]) >> 16) - (s.colours[3] >> 9),
+        };
+        for (int c = 0; c < 3; c++)
+            rgb[c] = clip8((s.colours[0] * (luma + moves[c]) - s.colours[1] + 0x8000) >> 16);
+    }
+    if (s.gray) {
+        *out = (rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 32768) >> 16;
+    } else {
+        for (int c = 0; c < 3; c++) out[c] = rgb[c];
+    }
+}
+
+// A picture `[H, W, channels]` uint8 scaled by its two nearest pixels a side, as engines.transforms.bilinear_resize does.
+struct Bilinear {
+    address in, out;
+    address above, below, down, before, after, over;  // int32: the two neighbours, and the second's weight of 2048
+    int pitch, channels;
+    int left, top, width, height;   // what to compute of the scaled picture
+    int stride_x, stride_y;         // bytes, in `out`
+};
+
+extern "C" __global__ void bilinear(const Bilinear b) {
+    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
+    if (column >= b.width) return;
+    const int x = b.left + column, y = b.top + row;
+    const int down = ((const int *)b.down)[y], over = ((const int *)b.over)[x];
+    const u8 *upper = (const u8 *)b.in + (size_t)((const int *)b.above)[y] * b.pitch;
+    const u8 *lower = (const u8 *)b.in + (size_t)((const int *)b.below)[y] * b.pitch;
+    const int before = ((const int *)b.before)[x] * b.channels, after = ((const int *)b.after)[x] * b.channels;
+    u8 *out = (u8 *)b.out + (long long)column * b.stride_x + (long long)row * b.stride_y;
+    for (int c = 0; c < b.channels; c++) {
+        const int first = upper[before + c] * (2048 - over) + upper[after + c] * over;
+        const int second = lower[before + c] * (2048 - over) + lower[after + c] * over;
+        out[c] = (u8)((first * (2048 - down) + second * down + (1 << 21)) >> 22);
+    }
+}
+
+// One plane as it is, in 8 bits: every `step`-th sample of each line.
+struct Plane {
+    address in, out;
+    int pitch, step, deep, drop;  // bits to drop from a sample of two bytes
+    int width, height, stride_x, stride_y;
+};
+
+extern "C" __global__ void plane(const Plane p) {
+    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y;
+    if (x >= p.width) return;
+    const address line = p.in + (size_t)y * p.pitch;
+    int value = sample(line, x * p.step, p.deep, 0);
+    if (p.drop) value = clip8((value + (1 << (p.drop - 1))) >> p.drop);
+    ((u8 *)p.out)[(long long)x * p.stride_x + (long long)y * p.stride_y] = value;
+}
+
+// Rows from anywhere, one after the other: row i lies at rows[i].
+struct Gather {
+    address rows, out;
+    int row_bytes, count;
+};
+
+extern "C" __global__ void gather(const Gather g) {
+    const address in = ((const address *)g.rows)[blockIdx.y];
+    const address out = g.out + (size_t)blockIdx.y * g.row_bytes;
+    const int at = blockIdx.x * blockDim.x + threadIdx.x, all = gridDim.x * blockDim.x;
+    if (((in | out | g.row_bytes) & 15) == 0) {
+        for (int i = at; i < g.row_bytes / 16; i += all) ((uint4 *)out)[i] = ((const uint4 *)in)[i];
+    } else if (((in | out | g.row_bytes) & 3) == 0) {
+        for (int i = at; i < g.row_bytes / 4; i += all) ((unsigned *)out)[i] = ((const unsigned *)in)[i];
+    } else {
+        for (int i = at; i < g.row_bytes; i += all) ((u8 *)out)[i] = ((const u8 *)in)[i];
+    }
+}
+
+// Pictures `[H, W, C]` uint8 from anywhere to one tensor of any order and type: picture i lies at rows[i], is picture
+// i % frames of window i / frames, and its value v becomes v * scale[c] + shift[c].
+struct Pack {
+    address rows, out;
+    int frames, height, width, channels;
+    int type;  // 0 uint8, 1 float16, 2 float32
+    long long stride_window, stride_frame, stride_y, stride_x, stride_channel;  // values
+    float scale[4], shift[4];
+};
+
+extern "C" __global__ void pack(const Pack p) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= p.height * p.width * p.channels) return;
+    const int channel = at % p.channels, x = at / p.channels % p.width, y = at / p.channels / p.width;
+    const u8 *in = (const u8 *)((const address *)p.rows)[blockIdx.y];
+    const long long to = blockIdx.y / p.frames * p.stride_window + blockIdx.y % p.frames * p.stride_frame +
+                         y * p.stride_y + x * p.stride_x + channel * p.stride_channel;
+    const float value = __fadd_rn(__fmul_rn((float)in[at], p.scale[channel]), p.shift[channel]);
+    if (p.type == 2) ((float *)p.out)[to] = value;
+    else if (p.type == 1) ((u16 *)p.out)[to] = half_bits(value);
+    else ((u8 *)p.out)[to] = clip8((int)rintf(value));
+}

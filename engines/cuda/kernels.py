@@ -1,0 +1,167 @@
+"""The kernels: compiled ahead of time to a fat binary, or on first use into a cache, and launched with one struct.
+
+`python -m engines.cuda.kernels` compiles them ahead of time, beside their source, for every architecture that the
+toolkit knows and as PTX for those it does not. Where that was not done, the first worker compiles them for its own
+card, by nvcc or else by NVRTC, and keeps them in the cache folder.
+"""
+
+import ctypes
+import glob
+import hashlib
+import os
+import shutil
+import site
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import RigflowError
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+_ARCHITECTURES = (60, 61, 70, 75, 80, 86, 89, 90, 100, 120)
+ADDRESS, INT, LONG, FLOAT = np.uint64, np.int32, np.int64, np.float32
+
+
+def _struct(*groups: tuple[Any, str]) -> np.dtype[Any]:
+    """A C struct: `(type, "name name[length]")` in order, padded as a C compiler does."""
+    fields: list[Any] = []
+    for kind, names in groups:
+        for name in names.split():
+            bare, _, length = name.partition("[")
+            fields.append((bare, kind, int(length.rstrip("]"))) if length else (bare, kind))
+    return np.dtype(fields, align=True)
+
+
+_TAPS = "luma_x_first luma_x luma_y_first luma_y chroma_x_first chroma_x chroma_y_first chroma_y"
+SCALE = _struct(
+    (ADDRESS, f"luma cb cr out {_TAPS}"),
+    (INT, "luma_x_taps luma_y_taps chroma_x_taps chroma_y_taps luma_pitch chroma_pitch chroma_step"),
+    (INT, "deep low_bits across left top width height stride_x stride_y each gray stretch colours[6]"),
+)
+PLANE = _struct((ADDRESS, "source out"), (INT, "pitch step deep drop width height stride_x stride_y"))
+BILINEAR = _struct(
+    (ADDRESS, "source out above below down before after over"),
+    (INT, "pitch channels left top width height stride_x stride_y"),
+)
+GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
+PACK = _struct(
+    (ADDRESS, "rows out"),
+    (INT, "frames height width channels type"),
+    (LONG, "stride_window stride_frame stride_y stride_x stride_channel"),
+    (FLOAT, "scale[4] shift[4]"),
+)
+STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "gather": GATHER, "pack": PACK}
+
+
+class CompilerMissing(RigflowError):
+    """The kernels are not compiled for this card, and nothing here can compile them."""
+
+
+class Kernels:
+    """The kernels of one card, loaded into its current context."""
+
+    def __init__(self, image: bytes, driver: Any) -> None:
+        self._module = driver.module_from_buffer(image)
+        self._functions = {name: self._module.get_function(name) for name in STRUCTS}
+
+    def launch(self, name: str, grid: tuple[int, ...], block: tuple[int, int, int], stream: Any, given: Any) -> None:
+        """Queue one kernel on a stream; `given` is its struct."""
+        self._functions[name](given, grid=grid, block=block, stream=stream)
+
+
+def image_for(capability: tuple[int, int], cache: Path) -> bytes:
+    """The kernels for a card of that compute capability: what was compiled before, else compiled now.
+
+    Raises CompilerMissing.
+    """
+    ahead = _ahead()
+    if ahead.exists():
+        return ahead.read_bytes()
+    kept = cache / "kernels" / f"{_digest()}-sm{capability[0]}{capability[1]}"
+    if not kept.exists():
+        image = _by_nvcc([capability[0] * 10 + capability[1]]) or _by_nvrtc(capability)
+        if image is None:
+            raise CompilerMissing(
+                f"the kernels are not compiled for compute capability {capability[0]}.{capability[1]}",
+                "install the CUDA toolkit or nvidia-cuda-nvrtc; for Pascal cards a 12.x one",
+            )
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
+            file.write(image)
+        os.replace(file.name, kept)  # whoever reads it meanwhile reads all of it
+    return kept.read_bytes()
+
+
+def compile_ahead() -> Path | None:
+    """Compile for every architecture the toolkit knows, beside the source; None without a toolkit."""
+    nvcc = _nvcc()
+    if nvcc is None:
+        return None
+    told = subprocess.run([nvcc, "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout
+    image = _by_nvcc([number for number in _ARCHITECTURES if f"compute_{number}" in told.split()])
+    if image is None:
+        return None
+    _ahead().write_bytes(image)
+    return _ahead()
+
+
+def _ahead() -> Path:
+    return SOURCE.with_name(f"kernels-{_digest()}.fatbin")
+
+
+def _digest() -> str:
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+
+
+def _nvcc() -> str | None:
+    homes = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", *_wheels("*/bin/nvcc/../..")]
+    return next((found for home in homes if home and (found := shutil.which(f"{home}/bin/nvcc"))), shutil.which("nvcc"))
+
+
+def _wheels(pattern: str) -> list[str]:
+    folders = {*site.getsitepackages(), str(Path(np.__file__).parents[1])}
+    return sorted(found for folder in folders for found in glob.glob(f"{folder}/nvidia/{pattern}"))
+
+
+def _by_nvcc(numbers: list[int]) -> bytes | None:
+    """A fat binary for those architectures, and PTX of the oldest of them; None where nvcc cannot do it."""
+    nvcc = _nvcc()
+    if nvcc is None or not numbers:
+        return None
+    words = [word for n in numbers for word in ("-gencode", f"arch=compute_{n},code=sm_{n}")]
+    words += ["-gencode", f"arch=compute_{min(numbers)},code=compute_{min(numbers)}"]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "kernels.fatbin"
+        done = subprocess.run([nvcc, "-O3", "-fatbin", *words, "-o", str(out), str(SOURCE)], capture_output=True)
+        return out.read_bytes() if done.returncode == 0 else None
+
+
+def _by_nvrtc(capability: tuple[int, int]) -> bytes | None:
+    """PTX by the NVRTC library; None where there is none, or it is too new for the card."""
+    for name in ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", *_wheels("*/lib/libnvrtc.so.1[0-9]")):
+        try:
+            nvrtc = ctypes.CDLL(name)
+        except OSError:
+            continue
+        program, size = ctypes.c_void_p(), ctypes.c_size_t()
+        option = f"--gpu-architecture=compute_{capability[0]}{capability[1]}".encode()
+        source = ctypes.c_char_p(SOURCE.read_bytes())
+        if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None) != 0:
+            continue
+        try:
+            if nvrtc.nvrtcCompileProgram(program, 1, (ctypes.c_char_p * 1)(option)) != 0:
+                continue
+            nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
+            image = ctypes.create_string_buffer(size.value)
+            nvrtc.nvrtcGetPTX(program, image)
+            return image.raw
+        finally:
+            nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return None
+
+
+if __name__ == "__main__":
+    print(compile_ahead() or "no CUDA toolkit: a card's first worker will compile the kernels")

@@ -1,0 +1,90 @@
+"""Memory of a card, and pinned memory of the host: blocks that go back to their pool when nobody holds them.
+
+After the first batches nothing is allocated any more; `Counters.allocations` tells.
+"""
+
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engines.part import Array
+
+_LEAST_BYTES = 512
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went on between the host and the card; never reset."""
+
+    allocations: int = 0
+    allocated_bytes: int = 0
+    to_card_bytes: int = 0
+    from_card_bytes: int = 0
+    on_card_segments: int = 0  # decoded by the card
+    on_host_segments: int = 0  # decoded by the host, for the card cannot
+
+
+class Block:
+    """Some memory at `pointer`, at least `nbytes`; back in its pool when the last reference to it is gone."""
+
+    __slots__ = ("__weakref__", "nbytes", "pointer", "whole")
+
+    def __init__(self, pointer: int, nbytes: int, whole: Any) -> None:
+        self.pointer = pointer
+        self.nbytes = nbytes
+        self.whole = whole
+
+    def host(self, dtype: Any, shape: Sequence[int]) -> Array:
+        """Pinned memory as an array, valid while the block is held."""
+        count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        array: Array = self.whole[:count].view(dtype).reshape(shape)
+        return array
+
+
+class Pool:
+    """Blocks by size class, eight to a power of two. Blocks are taken and come back on any thread."""
+
+    def __init__(self, allocate: Callable[[int], tuple[int, Any]], counters: Counters) -> None:
+        self._allocate = allocate
+        self._counters = counters
+        self._free: defaultdict[int, list[tuple[int, Any]]] = defaultdict(list)
+        self._lock = threading.RLock()  # a block may come back while this very thread takes one
+        self._closed = False
+
+    def take(self, nbytes: int) -> Block:
+        """A block of at least `nbytes`; its content is whatever was there."""
+        size = _size_class(nbytes)
+        with self._lock:
+            waiting = self._free[size]
+            pointer, whole = waiting.pop() if waiting else self._fresh(size)
+        block = Block(pointer, size, whole)
+        weakref.finalize(block, self._back, size, pointer, whole)
+        return block
+
+    def close(self) -> None:
+        """Free what is not held, now, and the rest as it comes back."""
+        with self._lock:
+            self._closed = True
+            self._free.clear()
+
+    def _fresh(self, size: int) -> tuple[int, Any]:
+        self._counters.allocations += 1
+        self._counters.allocated_bytes += size
+        return self._allocate(size)
+
+    def _back(self, size: int, pointer: int, whole: Any) -> None:
+        with self._lock:
+            if not self._closed:
+                self._free[size].append((pointer, whole))
+
+
+def _size_class(nbytes: int) -> int:
+    if nbytes <= _LEAST_BYTES:
+        return _LEAST_BYTES
+    step = max(_LEAST_BYTES, 1 << (nbytes.bit_length() - 4))
+    return -(-nbytes // step) * step

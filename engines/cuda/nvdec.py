@@ -1,0 +1,112 @@
+"""The card's video decoder, NVDEC, through FFmpeg: frames stay on the card.
+
+Opening a decoder costs as much as decoding dozens of frames, so it is kept, flushed, for the next segment like it.
+"""
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import av
+from av.codec.hwaccel import HWAccel
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from schemas.errors import MediaError
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
+
+_TRIES = 2  # segments of a kind that gave no frame at all, before the host decodes their like
+_NATIVE = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}  # those that NVDEC hooks into
+Decoding = Literal["any", "card", "host"]
+
+
+class CardDecoders:
+    """Decoder sessions of one card; at most `most` wait idle for their next segment."""
+
+    def __init__(self, card: "CudaCard", most: int, decoding: Decoding) -> None:
+        self._card = card
+        self._most = most
+        self._decoding = decoding
+        self._idle: OrderedDict[int, tuple[tuple[Any, ...], VideoCodecContext]] = OrderedDict()
+        self._failures: Counter[tuple[Any, ...]] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lease(self, stream: VideoStream, label: str) -> Iterator[VideoCodecContext]:
+        """A decoder for the packets of `stream`: the card's, or the host's where settings allow it.
+
+        A decoder that met an error is not used again. Raises MediaError when the card must decode it, and cannot.
+        """
+        key = _key(stream)
+        if self._decoding == "host" or self._failures[key] >= _TRIES:
+            if self._decoding == "card":
+                raise MediaError(
+                    f"{label}: the card can not decode it", "allow `decoder = any`, or convert it to H.264"
+                )
+            self._card.counters.on_host_segments += 1
+            yield stream.codec_context
+            return
+        self._card.enter()
+        decoder = self._taken(key) or open_decoder(self._card.number, stream.codec_context)
+        if decoder is None:
+            self._failures[key] = _TRIES
+            with self.lease(stream, label) as other:
+                yield other
+            return
+        try:
+            yield decoder
+        except Exception:
+            self._failures[key] += 1
+            self._card.counters.on_host_segments += 1
+            raise
+        self._failures[key] = -1_000_000  # it works; what fails from now on is damaged
+        decoder.flush_buffers()
+        self._card.counters.on_card_segments += 1
+        with self._lock:
+            self._idle[id(decoder)] = (key, decoder)
+            while len(self._idle) > self._most:
+                self._idle.popitem(last=False)
+
+    def close(self) -> None:
+        """Close the sessions that are idle."""
+        self._card.enter()
+        self._idle.clear()
+
+    def _taken(self, key: tuple[Any, ...]) -> VideoCodecContext | None:
+        with self._lock:
+            for number, (kind, decoder) in self._idle.items():
+                if kind == key:
+                    del self._idle[number]
+                    return decoder
+        return None
+
+
+def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | None:
+    """A decoder on card `number`, whose context must be current, for what `like` decodes; None: NVDEC has none."""
+    # the context that is current, for FFmpeg takes a primary context only with exactly the flags that it would set
+    options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
+    accel = HWAccel("cuda", str(number), allow_software_fallback=False, options=options, is_hw_owned=True)
+    try:
+        decoder = av.CodecContext.create(_NATIVE.get(like.codec.name, like.codec.name), "r", accel)
+    except (av.error.FFmpegError, ValueError):
+        return None
+    assert isinstance(decoder, VideoCodecContext)
+    if not decoder.is_hwaccel:
+        return None
+    decoder.extradata = like.extradata
+    decoder.width, decoder.height = like.width, like.height
+    decoder.colorspace, decoder.color_range = like.colorspace, like.color_range
+    if hasattr(decoder, "reorder_depth"):
+        decoder.reorder_depth = like.reorder_depth
+    decoder.thread_type, decoder.thread_count = "NONE", 1
+    return decoder
+
+
+def _key(stream: VideoStream) -> tuple[Any, ...]:
+    """All that a decoder learns before its first packet."""
+    context = stream.codec_context
+    return (context.codec.name, context.extradata, context.width, context.height, getattr(context, "reorder_depth", 0))

@@ -1,0 +1,86 @@
+"""Pictures in a card's memory, and where a scaled one goes in its row."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import av
+
+SURFACES = {"nv12": (8, 0), "p010le": (10, 6), "p016le": (12, 4)}  # of NVDEC: bits a sample, unused low bits
+FULL = 2  # AVColorRange
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A frame's planes in the card's memory: Y, Cb and Cr, `step` samples apart, of `bits`, above `low_bits` unused."""
+
+    height: int
+    width: int
+    pointers: tuple[int, int, int]
+    pitches: tuple[int, int]
+    chroma: tuple[int, int]  # height, width
+    step: int
+    bits: int
+    low_bits: int
+    left: bool  # chroma samples lie with the left one of two pixels
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What pictures have in common that the same filters fit."""
+        return self.height, self.width, self.chroma, self.step, self.bits, self.low_bits, self.left
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which `size` of a picture that is `scaled` is computed, from `first` on, and where it goes: `begin`, `strides`.
+
+    All as (height, width), strides in bytes; `padded`: it does not fill its row.
+    """
+
+    scaled: tuple[int, int]
+    first: tuple[int, int]
+    size: tuple[int, int]
+    begin: int
+    strides: tuple[int, int]
+    padded: bool
+
+    def into(self, given: Any) -> None:
+        """Fill the fields of a kernel's struct."""
+        given["top"], given["left"] = self.first
+        given["height"], given["width"] = self.size
+        given["stride_y"], given["stride_x"] = self.strides
+
+
+def whole(size: tuple[int, int], pixel_bytes: int) -> Place:
+    """A picture at its own size, all of it, as it is."""
+    return Place(size, (0, 0), size, 0, (size[1] * pixel_bytes, pixel_bytes), False)
+
+
+def turned_strides(size: tuple[int, int], turns: int, pixel_bytes: int) -> tuple[int, int, int]:
+    """Where a picture's first pixel goes when it is turned counterclockwise by quarters, and steps down and right."""
+    height, width = size
+    line = (height if turns % 2 else width) * pixel_bytes
+    return (
+        (0, line, pixel_bytes),
+        ((width - 1) * line, pixel_bytes, -line),
+        ((height - 1) * line + (width - 1) * pixel_bytes, -line, -pixel_bytes),
+        ((height - 1) * pixel_bytes, -pixel_bytes, line),
+    )[turns]
+
+
+def name_on_card(frame: av.VideoFrame) -> str:
+    """The layout of a frame of the card's decoder."""
+    assert frame.sw_format is not None
+    return frame.sw_format.name
+
+
+def surface(frame: av.VideoFrame, gray: bool) -> Picture:
+    """A decoder's frame, read in place."""
+    bits, low_bits = SURFACES[name_on_card(frame)]
+    luma, chroma = frame.planes[:2]
+    sample = 1 if bits == 8 else 2
+    pointers = (luma.buffer_ptr, chroma.buffer_ptr, chroma.buffer_ptr + sample)
+    half = -(-frame.height // 2), -(-frame.width // 2)
+    pitches = luma.line_size, chroma.line_size
+    # 8-bit full range is what FFmpeg calls yuvj420p, for which `engines.transforms` assumes the siting of JPEG
+    left = gray or bits > 8 or int(frame.color_range) != FULL
+    return Picture(frame.height, frame.width, pointers, pitches, half, 2, bits, low_bits, left)

@@ -1,0 +1,250 @@
+"""Frames to arrays on a card: what `engines.transforms.Preprocess` does, by one kernel a frame.
+
+Frames of the card's decoder are read where they lie. Those that the host decoded come over as small as they can be:
+scaled there, and as YCbCr of two bytes a pixel where colours are wanted. Against swscale, scaled pictures differ by two
+levels at most where both sides shrink or both grow, by four where one shrinks and one grows; colours of the host's
+frames by twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
+"""
+
+import threading
+from math import prod
+from typing import TYPE_CHECKING, Any, cast
+
+import av
+import numpy as np
+
+from engines.cuda.arrays import CardRow
+from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
+from engines.cuda.kernels import BILINEAR, PLANE, SCALE
+from engines.cuda.pictures import FULL, SURFACES, Picture, Place, name_on_card, surface, turned_strides, whole
+from engines.media.frames import plane_rows
+from engines.part import Array
+from engines.transforms import Preprocess, bilinear_taps, check_scalable, colour_matrix, cropped_from, scaled_size
+from schemas.pipeline import PreprocessStage
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
+
+HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
+_BT601 = (5, 6)
+_BLOCK = (32, 8, 1)
+_SMALL = "yuv422p"  # what swscale would make RGB of, when it has halved the picture's chroma across
+
+
+class CudaPreprocess:
+    """A preprocess stage's conversion of single frames on a card. Threads share it, each with its own stream."""
+
+    def __init__(self, stage: PreprocessStage, card: "CudaCard") -> None:
+        self.stage = stage
+        self._card = card
+        self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
+        self._lock = threading.Lock()
+        self._here = threading.local()
+
+    def convert(self, frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
+        """As `Preprocess.convert`, with `CardRow`s for arrays. Raises what it raises, and DeviceLost."""
+        turns = round(rotation / 90) % 4
+        with self._card.guarded():
+            self._card.enter()
+            if frame.format.name == "cuda" and name_on_card(frame) not in SURFACES:
+                frame = frame.reformat(format=name_on_card(frame))  # 4:4:4, say, which only few cards decode
+            if frame.format.name == "cuda":
+                picture = surface(frame, self.stage.layout == "gray")
+                self._after_decoder()
+                rows = self._planes(picture, turns) if self.stage.size is None else self._scaled(frame, picture, turns)
+                self._hold(frame)
+            else:
+                rows = self._from_host(frame, rotation, turns)
+        return cast("dict[str, Array]", rows)
+
+    def settle(self) -> None:
+        """Wait until all that this thread has converted is there; nothing is held any more. Raises DeviceLost."""
+        with self._card.guarded():
+            self._card.stream().synchronize()
+        self._held.clear()
+
+    # frames of the host
+
+    def _from_host(self, frame: av.VideoFrame, rotation: int, turns: int) -> dict[str, CardRow]:
+        host, size = self._host(), self.stage.size
+        if size is not None and (self.stage.layout, self.stage.resize) == ("rgb", "area") and host.is_planar(frame):
+            target = size[::-1] if turns % 2 else size
+            height, width = scaled_size((frame.height, frame.width), target, self.stage.fit)
+            if width % 2 == 0 and (height < frame.height or width < frame.width):
+                small = host.reduced(frame, (height, width), _SMALL)
+                return self._scaled(frame, self._uploaded(small), turns)
+        return {name: self._upload(array) for name, array in host.convert(frame, rotation).items()}
+
+    def _host(self) -> Preprocess:
+        if not hasattr(self._here, "host"):
+            self._here.host = Preprocess(self.stage)
+        return cast(Preprocess, self._here.host)
+
+    def _uploaded(self, frame: av.VideoFrame) -> Picture:
+        rows = [self._upload(plane_rows(frame, number)) for number in range(3)]
+        for row in rows:
+            self._hold(row)
+        luma, cb, cr = (row.block.pointer for row in rows)
+        (height, width), (chroma_height, chroma_width) = rows[0].shape, rows[1].shape
+        chroma = chroma_height, chroma_width
+        return Picture(height, width, (luma, cb, cr), (width, chroma_width), chroma, 1, 8, 0, left=False)
+
+    def _upload(self, array: Array) -> CardRow:
+        card = self._card
+        row = CardRow(card, card.memory.take(array.nbytes), array.shape)
+        if array.nbytes:
+            pinned = card.pinned.take(array.nbytes)
+            staged = pinned.host(np.uint8, array.shape)
+            staged[...] = array
+            card.upload(row.block.pointer, staged, card.stream())
+            self._hold(pinned)
+        return row
+
+    # order and lifetime
+
+    def _after_decoder(self) -> None:
+        """Have this thread's stream wait for what the decoder queued; FFmpeg copies its surfaces on the null stream."""
+        event = self._card.event()
+        event.record()
+        self._card.stream().wait_for_event(event)
+
+    @property
+    def _held(self) -> list[tuple[Any, Any]]:
+        if not hasattr(self._here, "held"):
+            self._here.held = []
+        return cast(list[tuple[Any, Any]], self._here.held)
+
+    def _hold(self, thing: Any) -> None:
+        """Keep a frame or a block until the kernels queued so far have read it; few at a time."""
+        event = self._card.event()
+        event.record(self._card.stream())
+        held = self._held
+        held.append((event, thing))
+        while len(held) > HELD_FRAMES:
+            held.pop(0)[0].synchronize()
+
+    # kernels
+
+    def _scaled(self, frame: av.VideoFrame, picture: Picture, turns: int) -> dict[str, CardRow]:
+        """A frame at the stage's size; `bilinear` from all of its pixels, which nobody else sees."""
+        assert self.stage.size is not None
+        channels = (3,) if self.stage.layout == "rgb" else ()
+        row = self._row((*self.stage.size, *channels))
+        place = self._place((frame.height, frame.width), turns)
+        if place.padded:
+            self._card.driver.memset_d8_async(row.block.pointer, 0, row.nbytes, self._card.stream())
+        if self.stage.resize == "bilinear":
+            native = self._row((frame.height, frame.width, *channels))
+            self._scale(frame, picture, native, whole((frame.height, frame.width), 3 if channels else 1))
+            self._bilinear(native, row, place)
+            self._hold(native)
+        else:
+            self._scale(frame, picture, row, place)
+        return {"pixels": row}
+
+    def _row(self, shape: tuple[int, ...]) -> CardRow:
+        return CardRow(self._card, self._card.memory.take(prod(shape)), shape)
+
+    def _place(self, source: tuple[int, int], turns: int) -> "Place":
+        """Where a picture goes, and which part of it: the middle of what is too large, into that of what it leaves."""
+        assert self.stage.size is not None
+        target = self.stage.size[::-1] if turns % 2 else self.stage.size
+        scaled = scaled_size(source, target, self.stage.fit)
+        check_scalable(source, scaled)
+        size = min(scaled[0], target[0]), min(scaled[1], target[1])
+        begin, stride_y, stride_x = turned_strides(target, turns, 3 if self.stage.layout == "rgb" else 1)
+        begin += (target[0] - size[0]) // 2 * stride_y + (target[1] - size[1]) // 2 * stride_x
+        first = cropped_from(scaled[0], size[0]), cropped_from(scaled[1], size[1])
+        return Place(scaled, first, size, begin, (stride_y, stride_x), size != target)
+
+    def _scale(self, frame: av.VideoFrame, picture: Picture, row: CardRow, place: "Place") -> None:
+        """Queue the kernel that makes a row of a picture."""
+        template = self._template(frame, picture, place)
+        given = template.copy()
+        given["luma"], given["out"] = picture.pointers[0], row.block.pointer + place.begin
+        if template["cb"]:
+            given["cb"], given["cr"] = picture.pointers[1:]
+        given["luma_pitch"], given["chroma_pitch"] = picture.pitches
+        grid = -(-place.size[1] // _BLOCK[0]), place.size[0]
+        self._card.kernels.launch("scale", grid, _BLOCK, self._card.stream(), given[()])
+
+    def _template(self, frame: av.VideoFrame, picture: Picture, place: "Place") -> Any:
+        """A frame's struct but for its pointers, made once for all frames like it."""
+        matrix, full = colour_matrix(frame), int(frame.color_range) == FULL
+        key = (picture.kind, (frame.height, frame.width), matrix, full, place)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._made((frame.height, frame.width), picture, matrix, full, place)
+            return self._kept[key][0]
+
+    def _made(self, source: tuple[int, int], picture: Picture, matrix: int, full: bool, place: "Place") -> Any:
+        height, width = place.scaled
+        cubic = height >= source[0] and width >= source[1]
+        gray = self.stage.layout == "gray"
+        luma_only, each = gray and matrix in _BT601, bool(width % 2)
+        given = np.zeros((), SCALE)
+        tables: list[Any] = []
+        for name, have, want, one, left in (
+            ("luma_x", picture.width, width, ACROSS_ONE, False),
+            ("luma_y", picture.height, height, DOWN_ONE, False),
+            ("chroma_x", picture.chroma[1], width if each else width // 2, ACROSS_ONE, picture.left),
+            ("chroma_y", picture.chroma[0], height, DOWN_ONE, False),
+        ):
+            if not (luma_only and name.startswith("chroma")):
+                filtered = taps(have, want, cubic, one, left)
+                given[f"{name}_first"] = self._table(filtered.first, tables)
+                given[name] = self._table(filtered.weights, tables)
+                given[f"{name}_taps"] = filtered.count
+        given["chroma_step"], given["low_bits"] = picture.step, picture.low_bits
+        given["deep"], given["across"] = picture.bits > 8, 7 if picture.bits == 8 else picture.bits - 1
+        given["each"], given["gray"], given["stretch"] = each, gray, luma_only and not full
+        given["cb"] = not luma_only  # replaced by a pointer
+        given["colours"] = colour_table(matrix, full, each)
+        place.into(given)
+        return given, tables
+
+    def _bilinear(self, native: CardRow, row: CardRow, place: "Place") -> None:
+        """Queue the kernel that makes a row of a picture's pixels."""
+        key = ("bilinear", native.shape, place)
+        with self._lock:
+            if key not in self._kept:
+                given = np.zeros((), BILINEAR)
+                tables: list[Any] = []
+                for names, side in ((("above", "below", "down"), 0), (("before", "after", "over"), 1)):
+                    to = place.scaled[side]
+                    for name, table in zip(names, bilinear_taps(native.shape[side], to, to), strict=True):
+                        given[name] = self._table(table.astype(np.int32), tables)
+                given["channels"] = prod(native.shape[2:])
+                given["pitch"] = prod(native.shape[1:])
+                place.into(given)
+                self._kept[key] = given, tables
+        given = self._kept[key][0].copy()
+        given["source"], given["out"] = native.block.pointer, row.block.pointer + place.begin
+        grid = -(-place.size[1] // 128), place.size[0]
+        self._card.kernels.launch("bilinear", grid, (128, 1, 1), self._card.stream(), given[()])
+
+    def _table(self, array: Array, tables: list[Any]) -> int:
+        """Where an array is on the card, for good."""
+        block = self._card.memory.take(array.nbytes)
+        self._card.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
+        self._card.counters.to_card_bytes += array.nbytes
+        tables.append(block)
+        return block.pointer
+
+    def _planes(self, picture: Picture, turns: int) -> dict[str, CardRow]:
+        """Each plane in 8 bits, at its own size."""
+        card, rows = self._card, {}
+        sizes = ((picture.height, picture.width), picture.chroma, picture.chroma)
+        for number, (height, width) in enumerate(sizes):
+            shape = (width, height) if turns % 2 else (height, width)
+            row = CardRow(card, card.memory.take(height * width), shape)
+            begin, stride_y, stride_x = turned_strides((height, width), turns, 1)
+            given = np.zeros((), PLANE)
+            given["source"], given["out"] = picture.pointers[number], row.block.pointer + begin
+            given["pitch"], given["step"] = picture.pitches[number > 0], picture.step if number else 1
+            given["deep"], given["drop"] = picture.bits > 8, picture.bits + picture.low_bits - 8
+            given["width"], given["height"] = width, height
+            given["stride_x"], given["stride_y"] = stride_x, stride_y
+            card.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), card.stream(), given[()])
+            rows[f"plane{number}"] = row
+        return rows

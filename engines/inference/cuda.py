@@ -1,0 +1,217 @@
+"""ONNX Runtime on a card: inputs gathered there, two batches in flight, no wait between them.
+
+A batch is filled on one stream while the one before runs on another. Nothing is allocated for it once its kind was
+seen: there are two slots for each input, and outputs go to blocks of a pool.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from engines.cuda.arrays import CardRows
+from engines.cuda.kernels import GATHER
+from engines.inference.onnxruntime import check_card, one_line, tensors_of
+from engines.inference.session import Rows, check_inputs
+from engines.part import Array
+from schemas.errors import ModelError
+from schemas.pipeline import ModelSpec
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
+    from engines.cuda.memory import Block
+
+_PROVIDER = "CUDAExecutionProvider"
+_THREADS, _MOST_BLOCKS = 256, 64
+
+
+class CudaSession:
+    """A model on a card. Raises ModelError: not an ONNX file, not what `spec` says, or no CUDA in ONNX Runtime."""
+
+    batch_bytes = 256 << 20
+    in_flight = 2
+
+    def __init__(self, model: bytes, spec: ModelSpec, card: "CudaCard", tf32: bool = False, search: str = "") -> None:
+        self.spec = spec
+        self._card = card
+        card.enter()
+        with card.guarded():
+            self._fills, self._runs = card.new_stream(), card.new_stream()
+        self._session: Any = self._load(model, tf32, search or "HEURISTIC")
+        check_card(spec, *tensors_of(self._session))
+        self._outputs = [tensor.name for tensor in spec.outputs]
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._slots: list[dict[str, Block]] = [{} for _ in range(self.in_flight)]
+        self._turn = 0
+        self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]]] = {}
+
+    def run(self, inputs: Mapping[str, "Array | Rows"]) -> dict[str, Array]:
+        """Outputs of one batch by name. Raises ModelError and DeviceLost."""
+        return self.start(inputs)()
+
+    def start(self, inputs: Mapping[str, "Array | Rows"]) -> Callable[[], dict[str, Array]]:
+        """Queue one batch; what is returned waits for its outputs. Two may be queued before one is waited for.
+
+        Raises ModelError and DeviceLost, now or then.
+        """
+        check_inputs(self.spec, inputs)
+        card = self._card
+        card.enter()
+        with card.guarded():
+            slot = self._slots[self._turn]
+            self._turn = (self._turn + 1) % self.in_flight
+            binding, held = self._session.io_binding(), []
+            for tensor in self.spec.inputs:
+                array = inputs[tensor.name]
+                rows = array if isinstance(array, Rows) else Rows.all_of(array)
+                slot[tensor.name] = block = self._room(slot.get(tensor.name), rows.nbytes)
+                held += self._fill(block.pointer, rows)
+                binding.bind_input(tensor.name, "cuda", card.number, rows.dtype, rows.shape, block.pointer)
+            filled = card.event()
+            filled.record(self._fills)
+            self._runs.wait_for_event(filled)
+            finish = self._queue(binding, inputs)
+        return lambda: finish(held)
+
+    def warm_up(self) -> None:
+        """Run one row of zeros; a model with free inner dimensions is left alone, for nobody knows what it can take."""
+        zeros = {}
+        for tensor in self.spec.inputs:
+            inner = [size for size in tensor.shape[1:] if isinstance(size, int)]
+            if len(inner) + 1 != len(tensor.shape):
+                return
+            zeros[tensor.name] = np.zeros((1, *inner), tensor.dtype)
+        self.run(zeros)
+
+    def close(self) -> None:
+        """Free the model and its memory."""
+        self._session = None
+        for slot in self._slots:
+            slot.clear()
+
+    # filling
+
+    def _room(self, block: "Block | None", nbytes: int) -> "Block":
+        return block if block is not None and block.nbytes >= nbytes else self._card.memory.take(max(1, nbytes))
+
+    def _fill(self, pointer: int, rows: Rows) -> list[Any]:
+        """Queue what puts rows one after the other at `pointer`; what must be held until it is done."""
+        card = self._card
+        held: list[Any] = []
+        froms = []
+        for span in rows.spans:
+            if isinstance(span.array, CardRows):
+                chosen = span.array.pointers[span.first : span.last]
+            else:
+                chosen = self._uploaded(span.array[span.first : span.last], held)
+            froms.append(chosen if span.rows is None else chosen[span.rows.reshape(-1) - span.first])
+            held.append(span.array)
+        pointers = np.concatenate(froms)
+        if not len(pointers):
+            return held
+        table = card.memory.take(pointers.nbytes)
+        staging = card.pinned.take(pointers.nbytes)
+        staged = staging.host(np.uint64, pointers.shape)
+        staged[:] = pointers
+        card.upload(table.pointer, staged, self._fills)
+        given = np.zeros((), GATHER)
+        row_bytes = rows.nbytes // len(pointers)
+        given["rows"], given["out"] = table.pointer, pointer
+        given["row_bytes"], given["count"] = row_bytes, len(pointers)
+        blocks = min(_MOST_BLOCKS, max(1, -(-row_bytes // (_THREADS * 16))))
+        for begin in range(0, len(pointers), 65535):  # the most that a grid has down
+            count = min(65535, len(pointers) - begin)
+            given["rows"], given["out"] = table.pointer + 8 * begin, pointer + begin * row_bytes
+            card.kernels.launch("gather", (blocks, count), (_THREADS, 1, 1), self._fills, given[()])
+        return [*held, table, staging]
+
+    def _uploaded(self, array: Array, held: list[Any]) -> Array:
+        """Queue a copy of rows of the host, in one piece: `[N]` uint64, where each of them will begin."""
+        card = self._card
+        array = np.ascontiguousarray(array)
+        block, staging = card.memory.take(max(1, array.nbytes)), card.pinned.take(max(1, array.nbytes))
+        staged = staging.host(array.dtype, array.shape)
+        staged[...] = array
+        if array.nbytes:
+            card.upload(block.pointer, staged, self._fills)
+        held += [block, staging]
+        step = array.nbytes // max(1, len(array))
+        return np.uint64(block.pointer) + np.arange(len(array), dtype=np.uint64) * np.uint64(step)
+
+    # running
+
+    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Array]]:
+        """Queue the model and the copies of its outputs; what is returned waits for them."""
+        card = self._card
+        kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
+        count = next(iter(inputs.values())).shape[0]
+        shapes = self._made.get(kind)
+        if shapes is None:  # the first of its kind: where do the outputs go?
+            for name in self._outputs:
+                binding.bind_output(name, "cuda", card.number)
+            self._go(binding)
+            self._runs.synchronize()
+            arrays = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+            if all(array.ndim and len(array) == count for array in arrays.values()):
+                self._made[kind] = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+            card.counters.from_card_bytes += sum(array.nbytes for array in arrays.values())
+            return lambda _: arrays
+        outputs = []
+        for name in self._outputs:
+            dtype, row = shapes[name]
+            nbytes = max(1, count * int(np.prod(row, dtype=np.int64)) * dtype.itemsize)
+            outputs.append((name, dtype, (count, *row), card.memory.take(nbytes), card.pinned.take(nbytes)))
+        for name, dtype, shape, block, _ in outputs:
+            binding.bind_output(name, "cuda", card.number, dtype, shape, block.pointer)
+        self._go(binding)
+        for _, dtype, shape, block, staging in outputs:
+            card.download(staging.host(dtype, shape), block.pointer, self._runs)
+        done = card.event()
+        done.record(self._runs)
+
+        def finish(held: Sequence[Any]) -> dict[str, Array]:
+            """Wait; `held` and `outputs` are needed until then."""
+            with card.guarded():
+                done.synchronize()
+            return {name: staging.host(dtype, shape).copy() for name, dtype, shape, _, staging in outputs}
+
+        return finish
+
+    def _go(self, binding: Any) -> None:
+        try:
+            self._session.run_with_iobinding(binding, self._options)
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            if not self._card.works():
+                raise self._card.lost(error) from error
+            raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
+
+    def _load(self, model: bytes, tf32: bool, search: str) -> Any:
+        if _PROVIDER not in ort.get_available_providers():
+            raise ModelError(
+                f"model `{self.spec.name}`: this ONNX Runtime has no CUDA",
+                "pip install rigflow[gpu], without onnxruntime",
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what matters comes as an exception
+        provider = {
+            "device_id": str(self._card.number),
+            "user_compute_stream": str(self._runs.handle),
+            "cudnn_conv_algo_search": search,
+            "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": str(int(tf32)),
+        }
+        try:
+            session = ort.InferenceSession(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
+        except Exception as error:  # the runtime's own classes share no base below Exception
+            if not self._card.works():
+                raise self._card.lost(error) from error
+            hint = "it must be one whole ONNX file, weights included; see docs/models.md"
+            raise ModelError(f"model `{self.spec.name}` cannot be loaded: {one_line(error)}", hint) from error
+        if session.get_providers()[0] != _PROVIDER:  # it says nothing when it finds no cuDNN, and takes the CPU
+            raise ModelError(
+                f"model `{self.spec.name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS"
+            )
+        return session

@@ -1,0 +1,117 @@
+"""A card whose memory is the host's: the kernels' own source, built by a C++ compiler, run in its place.
+
+What it shows of the arithmetic and of the code around it holds for a card; order and speed it cannot show.
+"""
+
+import contextlib
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.cuda.kernels import SOURCE, STRUCTS
+from engines.cuda.memory import Counters, Pool
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+_LAUNCH = """
+extern "C" void launch_{name}(const {struct} *given, unsigned across, unsigned down, unsigned threads) {{
+    gridDim = {{across, down, 1}};
+    blockDim = {{threads, 1, 1}};
+    for (blockIdx.y = 0; blockIdx.y < down; blockIdx.y++)
+        for (blockIdx.x = 0; blockIdx.x < across; blockIdx.x++)
+            for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++) {name}(*given);
+}}
+"""
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The kernels as functions of the host."""
+    assert COMPILER is not None
+    folder = Path(tempfile.mkdtemp(prefix="rigflow-kernels-"))
+    shim = Path(__file__).parent / "gpu" / "host.h"
+    source = f'#define RIGFLOW_ON_HOST "{shim}"\n#include "{SOURCE}"\n'
+    source += "".join(_LAUNCH.format(name=name, struct=name.capitalize()) for name in STRUCTS)
+    (folder / "kernels.cpp").write_text(source)
+    out = folder / "kernels.so"
+    subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", str(out), str(folder / "kernels.cpp")], check=True)
+    loaded = ctypes.CDLL(str(out))
+    shutil.rmtree(folder)
+    return loaded
+
+
+class _Kernels:
+    def launch(self, name: str, grid: tuple[int, ...], block: tuple[int, int, int], stream: Any, given: Any) -> None:
+        array = np.array(given)
+        getattr(library(), f"launch_{name}")(ctypes.c_void_p(array.ctypes.data), *grid, block[0])
+
+
+class _Done:
+    """A stream on which everything is over, or an event that has come."""
+
+    handle = 0
+
+    def record(self, stream: Any = None) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def wait_for_event(self, event: Any) -> None: ...
+
+
+class _Driver:
+    class Error(Exception):
+        """Never raised."""
+
+    @staticmethod
+    def memcpy_htod(pointer: int, host: np.ndarray[Any, Any]) -> None:
+        ctypes.memmove(pointer, host.ctypes.data, host.nbytes)
+
+    @staticmethod
+    def memset_d8_async(pointer: int, value: int, nbytes: int, stream: Any) -> None:
+        ctypes.memset(pointer, value, nbytes)
+
+
+class HostCard:
+    """What `engines.cuda` wants of a `CudaCard`."""
+
+    number = 0
+    name = "host"
+    driver: Any = _Driver
+
+    def __init__(self) -> None:
+        self.kernels = _Kernels()
+        self.counters = Counters()
+        self.memory = Pool(self._allocate, self.counters)
+        self.pinned = Pool(self._allocate, self.counters)
+
+    def _allocate(self, nbytes: int) -> tuple[int, Any]:
+        block = np.full(nbytes, 0xA5, np.uint8)  # what was not written shows
+        return block.ctypes.data, block
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        yield
+
+    def enter(self) -> None: ...
+
+    def stream(self) -> Any:
+        return _Done()
+
+    new_stream = event = stream
+
+    def works(self) -> bool:
+        return True
+
+    def upload(self, pointer: int, host: np.ndarray[Any, Any], stream: Any) -> None:
+        self.counters.to_card_bytes += host.nbytes
+        ctypes.memmove(pointer, host.ctypes.data, host.nbytes)
+
+    def download(self, host: np.ndarray[Any, Any], pointer: int, stream: Any) -> None:
+        self.counters.from_card_bytes += host.nbytes
+        ctypes.memmove(host.ctypes.data, pointer, host.nbytes)

@@ -1,0 +1,178 @@
+"""The card's arithmetic and memory, on the host: the kernels' source itself runs, see tests/host_card.py."""
+
+import gc
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.video.format import VideoFormat
+
+from engines.cuda.arrays import CardRow, CardRows
+from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, taps
+from engines.cuda.memory import Counters, Pool
+from engines.cuda.transforms import CudaPreprocess
+from engines.part import Array
+from engines.transforms import Preprocess
+from schemas.pipeline import PreprocessStage
+from tests.clips import real_clip
+from tests.host_card import COMPILER, HostCard
+
+compiled = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
+BT709, BT601, BT2020 = 1, 5, 9
+LIMITED, FULL = 1, 2
+
+
+class Surface:
+    """A frame of the host that says it is one of the card's decoder."""
+
+    format = VideoFormat("cuda", 16, 16)
+
+    def __init__(self, frame: av.VideoFrame) -> None:
+        self._frame = frame
+        self.sw_format = frame.format
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frame, name)
+
+
+def picture(layout: str, matrix: int = BT709, colour_range: int = LIMITED, clip: str = "bikes") -> av.VideoFrame:
+    with av.open(real_clip(clip)) as container:
+        frame = next(container.decode(video=0)).reformat(format=layout)
+    frame.colorspace, frame.color_range = matrix, colour_range
+    return frame
+
+
+def surface(frame: av.VideoFrame) -> Any:
+    return Surface(frame.reformat(format="p010le" if "10" in frame.format.name else "nv12"))
+
+
+def both(stage: PreprocessStage, frame: av.VideoFrame, shown: Any, rotation: int = 0) -> list[tuple[Array, Array]]:
+    """Each array of a frame as the host makes it and as the card does."""
+    card = CudaPreprocess(stage, HostCard())  # type: ignore[arg-type]
+    wanted, made = Preprocess(stage).convert(frame, rotation), card.convert(shown, rotation)
+    card.settle()
+    assert wanted.keys() == made.keys()
+    pairs = [(wanted[name], np.asarray(made[name])) for name in wanted]
+    assert all(one.shape == other.shape for one, other in pairs)
+    return pairs
+
+
+def apart(pairs: list[tuple[Array, Array]]) -> tuple[int, float]:
+    """Largest and mean difference."""
+    gaps = [np.abs(one.astype(np.int32) - other) for one, other in pairs]
+    return max(int(gap.max()) for gap in gaps), max(float(gap.mean()) for gap in gaps)
+
+
+def stage(size: tuple[int, int] | None, layout: str = "rgb", fit: str = "stretch") -> PreprocessStage:
+    return PreprocessStage.model_validate({"kind": "preprocess", "size": size, "layout": layout, "fit": fit})
+
+
+@compiled
+@pytest.mark.parametrize("colour_range", [LIMITED, FULL])
+@pytest.mark.parametrize("matrix", [BT709, BT601, BT2020])
+@pytest.mark.parametrize("layout", ["yuv420p", "yuv420p10le"])
+def test_a_decoders_frame_becomes_what_swscale_makes_of_it(layout: str, matrix: int, colour_range: int) -> None:
+    frame = picture(layout, matrix, colour_range)
+    if colour_range == FULL and layout == "yuv420p":
+        frame = picture("yuvj420p", matrix, colour_range)
+    for size, most in (((32, 32), 2), ((91, 161), 2), ((182, 182), 2)):
+        worst, mean = apart(both(stage(size), frame, surface(frame)))
+        assert worst <= most
+        assert mean < 0.02
+        worst, mean = apart(both(stage(size, "gray"), frame, surface(frame)))
+        assert worst <= most
+        assert mean < 0.3
+
+
+@compiled
+def test_pictures_that_grow_differ_little_more() -> None:
+    frame = picture("yuv420p", clip="carphone_pristine")
+    assert apart(both(stage((300, 400)), frame, surface(frame)))[0] <= 2
+    assert apart(both(stage((300, 100)), frame, surface(frame)))[0] <= 4
+
+
+@compiled
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_cropped_padded_and_turned_like_on_the_host(fit: str, rotation: int) -> None:
+    frame = picture("yuv420p")
+    assert apart(both(stage((120, 90), "rgb", fit), frame, surface(frame), rotation))[0] <= 2
+    assert apart(both(stage((120, 90), "gray", fit), frame, surface(frame), rotation))[0] <= 2
+
+
+@compiled
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_bilinear_like_on_the_host(fit: str, rotation: int) -> None:
+    frame = picture("yuv420p", BT601)
+    given = {"kind": "preprocess", "size": (182, 182), "fit": fit, "resize": "bilinear"}
+    assert apart(both(PreprocessStage.model_validate(given), frame, surface(frame), rotation))[0] <= 2
+    assert apart(both(PreprocessStage.model_validate(given | {"layout": "gray"}), frame, surface(frame)))[0] <= 2
+
+
+@compiled
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_planes_come_as_they_are(rotation: int) -> None:
+    frame = picture("yuv420p")
+    assert apart(both(stage(None, "planes"), frame, surface(frame), rotation))[0] == 0
+    deep = picture("yuv420p10le")
+    assert apart(both(stage(None, "planes"), deep, surface(deep), rotation))[0] <= 1
+
+
+@compiled
+@pytest.mark.parametrize("layout", ["yuv420p", "yuvj420p", "yuv420p10le", "yuv444p", "rgb24"])
+def test_frames_that_the_host_decoded_become_the_same_but_for_sharp_edges_of_colour(layout: str) -> None:
+    most = 12 if layout == "yuv420p" else 0  # swscale scales chroma to the left of a pair here, and to its middle there
+    for matrix in (BT601, BT709):
+        frame = picture(layout, matrix, FULL if layout == "yuvj420p" else LIMITED)
+        worst, mean = apart(both(stage((90, 160)), frame, frame))
+        assert worst <= most
+        assert mean < 0.2
+        assert apart(both(stage((90, 160), "gray"), frame, frame))[0] == 0
+
+
+@compiled
+def test_a_colour_frame_of_the_host_costs_two_bytes_a_pixel() -> None:
+    card = HostCard()
+    convert = CudaPreprocess(stage((90, 160)), card).convert  # type: ignore[arg-type]
+    convert(picture("yuv420p"))
+    before = card.counters.to_card_bytes
+    convert(picture("yuv420p"))
+    assert card.counters.to_card_bytes - before == 2 * 90 * 160
+
+
+@pytest.mark.parametrize(("source", "target"), [(1920, 182), (720, 182), (64, 640), (7, 3), (3, 7), (1, 5), (100, 100)])
+@pytest.mark.parametrize("cubic", [False, True])
+def test_taps_stay_inside_and_keep_the_mean(source: int, target: int, cubic: bool) -> None:
+    for one in (ACROSS_ONE, DOWN_ONE):
+        made = taps(source, target, cubic and target >= source, one)
+        assert made.first.min() >= 0
+        assert (made.first + made.count).max() <= source
+        assert np.abs(made.weights.astype(np.int64).sum(axis=1) - one).max() <= 1
+
+
+def test_rows_on_a_card_are_numpys_to_join_and_to_bring_back() -> None:
+    card = HostCard()
+    rows = []
+    for value in range(3):
+        block = card.memory.take(6)
+        block.host(np.uint8, (2, 3))[...] = value
+        rows.append(CardRow(card, block, (2, 3)))  # type: ignore[arg-type]
+    joined = np.stack(rows)  # type: ignore[call-overload]
+    assert isinstance(joined, CardRows)
+    assert (joined.shape, joined.ndim, joined.nbytes, joined.itemsize, len(joined)) == ((3, 2, 3), 3, 18, 1, 3)
+    assert np.ascontiguousarray(joined).tolist() == [[[value] * 3] * 2 for value in range(3)]
+    assert joined[1].tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_a_block_comes_back_when_nobody_holds_it_and_nothing_is_allocated_twice() -> None:
+    counters = Counters()
+    pool = Pool(lambda nbytes: (1, bytearray(nbytes)), counters)
+    held = [pool.take(1000), pool.take(1001)]
+    assert counters.allocations == 2
+    del held
+    gc.collect()
+    again = [pool.take(1000), pool.take(990)]
+    assert counters.allocations == 2
+    assert all(block.nbytes >= 1000 for block in again)
