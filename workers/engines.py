@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from engines.devices import Card, cards
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.session import Session
-from engines.models.catalogue import builtin_model, builtin_models, load_model
+from engines.models.catalogue import builtin_model, builtin_models, load_model, own_model
 from pipelines.broker import Broker
 from pipelines.engines import fleet_engines, pull_engine, push_engine
 from pipelines.registry import kept_models
 from schemas.engine import Agreement, EngineSpec, Precision
-from schemas.errors import BrokerError, ModelError, StoreError, UsageError
+from schemas.errors import BrokerError, ModelError, ModelMissing, StoreError, UsageError
 from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
 from workers.telemetry import Event, tell
@@ -41,7 +42,7 @@ def engine_store(cache: Path) -> EngineStore:
 
 
 def find_model(name: str, cache: Path) -> tuple[ModelSpec, bytes]:
-    """A model by the path of its ONNX file (its card beside it), or by the name of one imported or built in.
+    """A model by the path of its ONNX file (its card beside it), or by name: the user's own, imported, built in.
 
     Of several imported versions `name@version` names one. Raises ModelError, UsageError.
     """
@@ -50,6 +51,9 @@ def find_model(name: str, cache: Path) -> tuple[ModelSpec, bytes]:
         card = path.with_suffix(".toml")
         return load_model(path, card if card.exists() else None)
     bare, _, wanted = name.partition("@")
+    if not wanted:
+        with suppress(ModelMissing):  # the one that pipelines run; workers may have kept older ones
+            return own_model(bare)
     kept = [card for card in kept_models(cache) if card.name == bare and wanted in ("", card.version)]
     if len(kept) > 1:
         versions = ", ".join(f"{card.name}@{card.version} ({card.sha256[:8]})" for card in kept)
