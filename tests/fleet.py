@@ -99,7 +99,7 @@ class Fleet:
 
     def revive(self) -> int:
         """Start another worker in place of each that died; how many had."""
-        died = [number for number, worker in enumerate(self.workers) if worker.poll() is not None]
+        died = [number for number, worker in enumerate(self.workers) if worker.returncode is not None]
         for number in died:
             self.workers[number] = self._spawn(number)
         return len(died)

@@ -16,7 +16,7 @@ from pipelines.broker import Broker
 from pipelines.connection import headers_of
 from pipelines.dead import letters
 from schemas.errors import BrokerError
-from schemas.messages import PartMeta
+from schemas.messages import Failure, PartMeta
 from schemas.subjects import HEADER_ID, HEADER_TYPE
 from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
 from tests.fleet import Fleet, Silent, redeliveries
@@ -66,6 +66,7 @@ class Storm:
     def __init__(self, fleet: Fleet, folder: Path, rigs: int, workers: int, chance: random.Random) -> None:
         self.fleet = fleet
         self.kills: Counter[str] = Counter()
+        self.struck: list[tuple[float, str]] = []  # when, and whom
         self._folder = folder
         self._workers = workers
         self._chance = chance
@@ -108,7 +109,16 @@ class Storm:
                 return
             os.kill(self._chance.choice(pids), signal.SIGKILL)
         self.kills[victim] += 1
+        self.struck.append((time.time(), victim))
         self.revive()
+
+    def story(self, failure: Failure) -> str:
+        """What befell each attempt at a dead letter: seconds until the next blow after it began."""
+        told = []
+        for attempt in failure.attempts:
+            blow_s, victim = next(((at_s, whom) for at_s, whom in self.struck if at_s > attempt.at_s), (0.0, "nobody"))
+            told.append(f"{attempt.worker} {attempt.ended} then after {blow_s - attempt.at_s:.2f} s {victim}")
+        return f"\n  {failure.key.job.pipeline} segment {failure.key.segment}: {'; '.join(told)}"
 
 
 async def rage(storm: Storm, screen: Screen, kills: int, chance: random.Random, until: asyncio.Event) -> None:
@@ -168,14 +178,14 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
             why = outcome.error or "; ".join(outcome.done.failures if outcome.done else ())
             failed.append(f"  {kind.name}: {why}")
     assert max(screen.seen.values()) == 1, "a collector saw a part twice"
-    buried = [letter async for letter in letters(broker)]
+    buried = [letter.failure async for letter in letters(broker)]
     again = await redeliveries(broker, {kind.spec.name for kind in mix})
     await broker.close()
     lines = [
         f"{storm.kills.total()} kills ({', '.join(f'{count} {what}' for what, count in storm.kills.most_common())})",
         f"{len(ended)} jobs: {len(ended) - len(failed)} complete and equal to the reference, {len(failed)} failed",
         f"{len(screen.seen)} parts, each seen once; {again} redeliveries, {observer.repeats} duplicates suppressed",
-        f"{len(buried)} dead letters",
+        f"{len(buried)} dead letters{''.join(storm.story(failure) for failure in buried)}",
         *failed,
     ]
     return "\n".join(lines)
