@@ -41,6 +41,7 @@ class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
     `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `module` is their fork server.
+    They compute on `devices` by turns.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Fleet:
         cache: Path,
         paces: Sequence[float] = (),
         module: str = "workers.forkserver",
+        devices: Sequence[str] = ("cpu",),
         **settings: float | str,
     ) -> None:
         self.module = module
         self._stages = stages
         self._paces = paces
+        self._devices = devices
         self._given = {"cache": str(cache), **settings}
         self.server = EmbeddedServer()
         self.workers: list[ForkedProcess] = []
@@ -109,7 +112,12 @@ class Fleet:
         settings = self.settings
         if self._paces:
             settings = settings.model_copy(update={"pace_ms": self._paces[number]})
-        options = WorkerOptions(settings=settings, stages=self._stages[number], name=f"test-{number}")
+        options = WorkerOptions(
+            settings=settings,
+            stages=self._stages[number],
+            name=f"test-{number}",
+            device=self._devices[number % len(self._devices)],
+        )
         return fork_server(self.module).fork(options)
 
 
