@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gpu_parts import _samples, decoded
+from benchmarks.gpu_parts import decoded, samples
 from engines.cuda.card import CudaCard
 from engines.cuda.transforms import CudaPreprocess
 from engines.devices import cards
@@ -47,7 +47,7 @@ def test_planes_of_its_decoder_are_those_of_the_host(card: CudaCard, name: str) 
     for host, mine in decoded(card, real_clip(name)):
         assert mine.sw_format is not None
         there = mine.reformat(format=mine.sw_format.name)
-        for one, other in zip(_samples(host), _samples(there), strict=True):
+        for one, other in zip(samples(host), samples(there), strict=True):
             assert (one == other).all()
 
 
