@@ -70,7 +70,7 @@ def planes(options: argparse.Namespace) -> dict[str, Any]:
         for host, mine in pairs:
             assert mine.sw_format is not None
             there = mine.reformat(format=mine.sw_format.name)
-            for one, other in zip(_samples(host), _samples(there), strict=True):
+            for one, other in zip(samples(host), samples(there), strict=True):
                 worst = max(worst, int(np.abs(one.astype(np.int32) - other).max()))
         layout = pairs[0][1].sw_format
         found[name] = {"frames": len(pairs), "layout": layout.name if layout else "", "largest difference": worst}
@@ -78,7 +78,7 @@ def planes(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _samples(frame: av.VideoFrame) -> list[Array]:
+def samples(frame: av.VideoFrame) -> list[Array]:
     """Y, Cb and Cr as numbers, whichever way they are laid out."""
     deep = "10" in frame.format.name
     dtype, bytes_each = (np.uint16, 2) if deep else (np.uint8, 1)
