@@ -52,7 +52,6 @@ class Fleet:
         paces: Sequence[float] = (),
         devices: Sequence[str] = ("cpu",),
         module: str = "workers.forkserver",
-        devices: Sequence[str] = ("cpu",),
         **settings: float | str,
     ) -> None:
         self.module = module
