@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test faults lint format bench clean
+.PHONY: kernels demo test faults lint format bench clean
 
 demo: .venv/base
 	$(BIN)/python -m workers.demo
@@ -23,6 +23,10 @@ lint: .venv/lint
 format: .venv/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# the kernels for every architecture the CUDA toolkit here knows; without it a card's first worker compiles its own
+kernels: .venv/base
+	$(BIN)/python -m engines.cuda.kernels
 
 bench: .venv/test
 	$(BIN)/python -m benchmarks.end_to_end

@@ -97,26 +97,10 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
     model = await get_blob(broker, broker.names.models, sha256)
     if hashlib.sha256(model).hexdigest() != sha256:
         raise StoreError(f"model {sha256[:12]} is damaged in the broker's store", "publish its pipeline again")
-    card = _parse_card(info.metadata[CARD].encode(), sha256)
-    keep_model(folder, card, model)
-    return card, model
-
-
-def keep_model(folder: Path, card: ModelSpec, model: bytes) -> None:
-    """Keep a model in `folder`, where `load_model` finds it. Raises StoreError when it is not writable."""
-    _keep(folder / f"{card.sha256}.onnx", model)
-    _keep(folder / f"{card.sha256}.json", card.model_dump_json().encode())
-
-
-def kept_models(folder: Path) -> list[ModelSpec]:
-    """Cards of the models that `folder` keeps, by name; what cannot be read is left out."""
-    found = []
-    for path in folder.glob("*.json"):
-        try:
-            found.append(_parse_card(path.read_bytes(), path.stem))
-        except (ModelError, OSError):
-            continue
-    return sorted(found, key=lambda card: (card.name, card.version))
+    card = info.metadata[CARD].encode()
+    _keep(kept_model, model)
+    _keep(kept_card, card)
+    return _parse_card(card, sha256), model
 
 
 async def _publish_model(broker: Broker, card: ModelSpec, model: bytes) -> None:

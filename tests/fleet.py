@@ -42,6 +42,7 @@ class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
     `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `module` is their fork server.
+    They compute on `devices` by turns.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Fleet:
         stages: Sequence[tuple[str, ...]],
         cache: Path,
         paces: Sequence[float] = (),
+        devices: Sequence[str] = ("cpu",),
         module: str = "workers.forkserver",
         **settings: float | str,
     ) -> None:
         self.module = module
         self._stages = stages
         self._paces = paces
+        self._devices = devices
         self._given = {"cache": str(cache), **settings}
         self.server = EmbeddedServer()
         self.workers: list[ForkedProcess] = []
@@ -110,7 +113,12 @@ class Fleet:
         settings = self.settings
         if self._paces:
             settings = settings.model_copy(update={"pace_ms": self._paces[number]})
-        options = WorkerOptions(settings=settings, stages=self._stages[number], name=f"test-{number}")
+        options = WorkerOptions(
+            settings=settings,
+            stages=self._stages[number],
+            name=f"test-{number}",
+            device=self._devices[number % len(self._devices)],
+        )
         return fork_server(self.module).fork(options)
 
 

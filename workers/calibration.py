@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from engines.inference.batch import infer_parts
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.decode import decode_video
@@ -23,7 +25,7 @@ from schemas.pipeline import (
     Window,
 )
 
-ROWS = 256
+ROWS = 128
 BATCH = 8
 
 
@@ -89,7 +91,7 @@ def calibration_rows(
 
 
 class _Listener(OnnxRuntimeSession):
-    """A session that keeps what it is asked."""
+    """A session that keeps what it is asked, and computes nothing."""
 
     def __init__(self, model: bytes, spec: ModelSpec) -> None:
         super().__init__(model, spec)
@@ -98,8 +100,9 @@ class _Listener(OnnxRuntimeSession):
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.heard.append({name: array.copy() for name, array in inputs.items()})
-        self.rows += min(len(array) for array in inputs.values())
-        return super().run(inputs)
+        rows = min(len(array) for array in inputs.values())
+        self.rows += rows
+        return {tensor.name: np.zeros((rows, 1), np.float32) for tensor in self.spec.outputs}
 
 
 def _parts(spec: PipelineSpec, path: Path) -> Iterator[Part]:

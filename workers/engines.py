@@ -1,29 +1,29 @@
 """What `rigflow engine` does and workers need: find a model, build, fetch and test its engines."""
 
 import asyncio
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.building.agreement import compare, demand, probe_rows
 from engines.building.builder import version
 from engines.building.cards import advised, check_precision, plans_for, target_of
 from engines.building.engine import PROBE_ROWS, Recipe, obtain
 from engines.building.store import EngineStore
-from engines.devices import Card, cards
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.session import Session
-from engines.models.catalogue import builtin_model, builtin_models, load_model
+from engines.models.catalogue import builtin_model, builtin_models, load_model, own_model
 from pipelines.broker import Broker
 from pipelines.engines import fleet_engines, pull_engine, push_engine
-from pipelines.registry import kept_models
 from schemas.engine import Agreement, EngineSpec, Precision
 from schemas.errors import BrokerError, ModelError, StoreError, UsageError
 from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
 from workers.telemetry import Event, tell
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +40,22 @@ def engine_store(cache: Path) -> EngineStore:
     return EngineStore(cache / "engines")
 
 
-def find_model(name: str, cache: Path) -> tuple[ModelSpec, bytes]:
-    """A model by the path of its ONNX file (its card beside it), or by the name of one imported or built in.
+def find_model(name: str) -> tuple[ModelSpec, bytes]:
+    """A model by the path of its ONNX file (its card beside it), or by name: built in, or the user's own.
 
-    Of several imported versions `name@version` names one. Raises ModelError, UsageError.
+    `name@version` must be that version. Raises ModelError.
     """
     path = Path(name)
     if path.suffix == ".onnx":
         card = path.with_suffix(".toml")
         return load_model(path, card if card.exists() else None)
-    bare, _, wanted = name.partition("@")
-    kept = [card for card in kept_models(cache) if card.name == bare and wanted in ("", card.version)]
-    if len(kept) > 1:
-        versions = ", ".join(f"{card.name}@{card.version} ({card.sha256[:8]})" for card in kept)
-        raise UsageError(f"several models are called {name}: {versions}", "name one version, or give its file")
-    if kept:
-        return kept[0], (cache / f"{kept[0].sha256}.onnx").read_bytes()
+    bare, _, version = name.partition("@")
     if bare in builtin_models():
         return builtin_model(name)
-    known = ", ".join(sorted({card.name for card in kept_models(cache)} | set(builtin_models())))
-    raise ModelError(f"no model {name}", f"there are {known}; `rigflow engine import MODEL.onnx` adds one")
+    spec, body = own_model(bare)
+    if version not in ("", spec.version):
+        raise ModelError(f"model {bare} is here in version {spec.version}, not {version}", "import that version")
+    return spec, body
 
 
 async def engine_for(
@@ -144,57 +140,14 @@ def _backend(settings: Settings) -> Backend:
     return settings.backend
 
 
-def card_here() -> Card:
-    """The first card that this process may use. Raises UsageError when there is none."""
-    found = cards()
-    if not found:
-        raise UsageError("no card is here to run engines on", "ONNX Runtime on the CPU needs none")
-    return found[0]
-
-
-def primary_context() -> Callable[[], None]:
-    """Opens the first card; what is returned makes its primary context the calling thread's, once a thread.
-
-    Raises UsageError without pycuda or a driver.
-    """
-    try:
-        from pycuda import driver
-    except ImportError as error:
-        raise UsageError(f"pycuda cannot be imported: {error}", "pip install rigflow[gpu]") from error
-    driver.init()
-    context = driver.Device(0).retain_primary_context()
-    here = threading.local()
-
-    def enter() -> None:
-        if not getattr(here, "inside", False):
-            context.push()
-            here.inside = True
-
-    return enter
-
-
-def card_memory() -> Callable[[], int]:
-    """Bytes of the first card that are in use, by whomever."""
-    enter = primary_context()
-
-    def used() -> int:
-        from pycuda import driver
-
-        enter()
-        free, total = driver.mem_get_info()
-        return int(total - free)
-
-    return used
-
-
-def opened_on_card(spec: ModelSpec, ready: Ready, enter: Callable[[], None]) -> Session:
+def opened_on_card(spec: ModelSpec, ready: Ready, card: "CudaCard") -> Session:
     """An engine on a card, after it answered as its reference in ONNX Runtime on the CPU does.
 
     Raises ModelError when it does not: nothing serves it then.
     """
-    from engines.inference.tensorrt import TensorRtSession
+    from engines.inference.plan import PlanSession
 
-    session = TensorRtSession(ready.plan, spec, ready.spec, enter)
+    session = PlanSession(ready.plan, spec, ready.spec, card)
     try:
         demand(agreement_on(session, ready.reference, ready.spec, ready.spec.basis.backend), spec.name)
     except BaseException:

@@ -122,5 +122,5 @@ def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device, eng
     if engine is not None and device.card is not None:
         from workers.engines import opened_on_card
 
-        return opened_on_card(card, engine, device.card.enter)
+        return opened_on_card(card, engine, device.card)
     return device.session(model, card)

@@ -83,3 +83,51 @@ class _Reader:
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:300]
+
+
+def bytes_at_ends(model: bytes) -> bytes:
+    """The same model with bytes at its inputs and outputs only, for TensorRT computes nothing with them.
+
+    Many exports move pixels about (reshape, pad, transpose) before they cast them to float, or after they cast them
+    back. All 256 values are exact in float and in half, so the answers stay as they are, bit for bit. A model that
+    needs its bytes stays as it is.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    changed = onnx.load_from_string(model)
+    graph, makers = changed.graph, {name: node for node in changed.graph.node for name in node.output}
+    first, nodes, last = [], [], []
+    for name in [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8]:
+        readers = [node for node in graph.node if name in node.input]
+        if any(node.op_type != "Cast" for node in readers):
+            first.append(helper.make_node("Cast", [name], [f"{name}_in"], to=TensorProto.FLOAT))
+            _rename(readers, name, f"{name}_in")
+    ends = {value.name for value in graph.output}
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8 and node.output[0] not in ends:
+            node.attribute[0].i = TensorProto.INT32  # cuts off what is behind the point, as a cast to bytes does
+            whole, node.output[0] = node.output[0], f"{node.output[0]}_whole"
+            nodes.append(helper.make_node("Cast", [node.output[0]], [whole], to=TensorProto.FLOAT))
+    for name in [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.UINT8]:
+        maker = makers.get(name)
+        if maker is not None and maker.op_type != "Cast":
+            maker.output[:] = [f"{name}_out" if each == name else each for each in maker.output]
+            _rename([node for node in graph.node if name in node.input], name, f"{name}_out")
+            last.append(helper.make_node("Cast", [f"{name}_out"], [name], to=TensorProto.UINT8))
+    nodes = [*first, *nodes, *last]
+    if len(nodes) == len(graph.node):
+        return model
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    try:
+        onnx.checker.check_model(changed, full_check=True)
+    except Exception:  # some node wants bytes; the builder says which, in its own words
+        return model
+    return bytes(changed.SerializeToString(deterministic=True))
+
+
+def _rename(nodes: Iterable[Any], old: str, new: str) -> None:
+    for node in nodes:
+        node.input[:] = [new if each == old else each for each in node.input]

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from engines.building.agreement import compare, demand, probe_rows
 from engines.building.builder import build_plan, version
-from engines.building.convert import Rows, to_fp16, to_int8
+from engines.building.convert import Rows, bytes_at_ends, to_fp16, to_int8
 from engines.building.store import EngineStore
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
@@ -79,11 +79,11 @@ class Recipe:
         profiles = profiles_of(spec, ranges)
         if precision == "int8" and not calibration:
             raise UsageError("int8 needs media to see the model's ranges on", "add --calibrate MEDIA")
-        graph = model
+        graph = bytes_at_ends(model)
         if precision == "fp16":
-            graph = to_fp16(spec.name, model)
+            graph = to_fp16(spec.name, graph)
         elif precision == "int8":
-            graph = to_int8(spec.name, model, calibration)
+            graph = to_int8(spec.name, graph, calibration)
         return cls(spec, model, precision, profiles, graph, calibration[-1] if precision == "int8" else None)
 
     @cached_property
@@ -147,8 +147,9 @@ def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[T
 
 def obtain(store: EngineStore, recipe: Recipe, basis: EngineBasis, again: bool = False) -> tuple[EngineSpec, bool]:
     """The sidecar of a whole engine in `store`, and whether it had to be built: absent, damaged or `again`."""
-    if not again and store.whole(basis.key):
-        return store.load(basis.key)[0], False
-    spec, plan = recipe.build(basis)
-    store.keep(spec, plan, recipe.graph)
-    return spec, True
+    with store.building(basis.key):
+        if not again and store.whole(basis.key):
+            return store.load(basis.key)[0], False
+        spec, plan = recipe.build(basis)
+        store.keep(spec, plan, recipe.graph)
+        return spec, True

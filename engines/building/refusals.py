@@ -50,9 +50,9 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (r"Failed to convert ONNX date type", "an input is text", "feed numbers, and tokenise outside of the model"),
     (
-        r"(?:unsupported input type of UINT8|has type UInt8 but must have type)",
-        "bytes are computed with before they are cast",
-        "make Cast to float the first node after a uint8 input",
+        r"(?:unsupported input type of UINT8|has type UInt8 but must have type|legalUINT8)",
+        "it computes with bytes",
+        "cast uint8 inputs to float first, and outputs to uint8 last",
     ),
     (
         r"Requested size was (\d+) bytes|OutOfMemory",

@@ -3,9 +3,12 @@
 What is damaged, or not what its name says, is never given out: it counts as absent, so that it is built anew.
 """
 
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +95,21 @@ class EngineStore:
             self._write(self.folder / f"{spec.basis.graph_sha256}.onnx", graph)
         self._write(self.folder / f"{spec.key}.plan", plan)
         self._write(self.folder / f"{spec.key}.json", spec.model_dump_json(indent=1).encode())
+
+    @contextmanager
+    def building(self, key: str) -> Iterator[None]:
+        """While one process of this machine builds an engine, the others wait here and find it done."""
+        path = self.folder / f".{key}.lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w")
+        except OSError as error:
+            raise StoreError(
+                f"cannot keep engines in {self.folder}: {error.strerror}", "set `cache` to another folder"
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _sidecar(self, key: str) -> EngineSpec:
         try:

@@ -81,6 +81,7 @@ class CardDecoders:
             for number, (kind, decoder) in self._idle.items():
                 if kind == key:
                     del self._idle[number]
+                    decoder.skip_frame = "DEFAULT"  # the last user may have left frames out
                     return decoder
         return None
 

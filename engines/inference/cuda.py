@@ -4,6 +4,8 @@ A batch is filled on one stream while the one before runs on another. Nothing is
 seen: there are two slots for each input, and outputs go to blocks of a pool.
 """
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +190,11 @@ class CudaSession:
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
 
     def _load(self, model: bytes, tf32: bool, search: str) -> Any:
+        if hasattr(
+            ort, "preload_dlls"
+        ):  # cuDNN and cuBLAS where pip put them; what is in the system's path needs no help
+            with contextlib.redirect_stdout(io.StringIO()):
+                ort.preload_dlls(directory="")
         if _PROVIDER not in ort.get_available_providers():
             raise ModelError(
                 f"model `{self.spec.name}`: this ONNX Runtime has no CUDA",

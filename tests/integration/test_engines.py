@@ -105,6 +105,7 @@ def test_the_whole_way_on_the_command_line(
     server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "120")
     (tmp_path / "net.onnx").write_bytes(resnet()[1])
     (tmp_path / "net.toml").write_text('name = "sorter"\nversion = "3"\n')
@@ -125,7 +126,7 @@ def test_the_whole_way_on_the_command_line(
     assert [point["batch"] for point in bench["points"]] == [1, 4]
     assert all(0 < point["p50_ms"] <= point["p99_ms"] and point["runs"] >= 5 for point in bench["points"])
     assert bench["best_batch"] in (1, 4)
-    assert "no model nothing" in said("bench", "nothing", code=ExitCode.USAGE, **here)
+    assert "model nothing is missing" in said("bench", "nothing", code=ExitCode.USAGE, **here)
     if not installed("tensorrt_rtx"):
         assert "install tensorrt-rtx" in said("build", "sorter", "--for", "sm86", code=ExitCode.USAGE, **here)
         return

@@ -12,6 +12,7 @@ from onnx import TensorProto
 from engines.building.agreement import compare, demand, probe_rows
 from engines.building.builder import build_plan
 from engines.building.cards import advised, check_precision, parse_targets, plans_for
+from engines.building.convert import bytes_at_ends
 from engines.building.engine import Recipe, profiles_of
 from engines.building.refusals import refused
 from engines.building.store import EngineStore
@@ -96,6 +97,19 @@ def test_a_converted_model_answers_as_the_model_and_takes_the_same(name: str, pr
     weights = {tensor.data_type for tensor in after.initializer if len(tensor.dims) == 4}
     assert ("DequantizeLinear" in kinds) == (precision == "int8")
     assert weights == {TensorProto.INT8 if precision == "int8" else TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("name", ["shotchange", "lanczos2x", "fingerprint"])
+def test_bytes_that_are_moved_about_are_cast_at_the_ends_and_answers_stay_the_same_bit_for_bit(name: str) -> None:
+    spec, model = builtin_model(name)
+    changed = bytes_at_ends(model)
+    assert (changed == model) == (name == "fingerprint")
+    ranges = {"H": (20, 20, 20), "W": (36, 36, 36)} if name == "lanczos2x" else {}
+    ranges |= {"T": (4, 4, 4)} if name == "fingerprint" else {}
+    rows = probe_rows(spec, profiles_of(spec, ranges), 3)
+    answers = [OnnxRuntimeSession(body, spec).run(rows) for body in (model, changed)]
+    for output in spec.outputs:
+        np.testing.assert_array_equal(answers[0][output.name], answers[1][output.name])
 
 
 def test_conversion_gives_equal_bytes_for_equal_models() -> None:
@@ -191,7 +205,7 @@ def test_fp32_and_int8_are_built_for_newer_cards() -> None:
         (lambda: b"", "it is an empty file"),
         (lambda: b"no onnx at all", "it is not a whole ONNX file"),
         (lambda: resnet()[1], "sm75 has no FP32 GEMM in TensorRT-RTX"),
-        (lambda: builtin_model("shotchange")[1], "bytes are computed with before they are cast: make Cast to float"),
+        (lambda: builtin_model("shotchange")[1], "it computes with bytes: cast uint8 inputs to float first"),
     ],
 )
 def test_what_the_builder_refuses_is_told_in_one_line(graph: Callable[[], bytes], said: str) -> None:

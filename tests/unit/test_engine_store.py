@@ -1,5 +1,6 @@
 """Engines kept on this machine: found, held against their sidecars, built again when they are damaged."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,14 @@ def test_engines_are_found_by_the_beginning_of_their_key(tmp_path: Path) -> None
     for wrong in ("", "zzz"):
         with pytest.raises(UsageError, match="see `rigflow engine list`"):
             store.find(wrong)
+
+
+def test_one_of_many_builds_and_the_others_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.make(*resnet(), "fp16", {})
+    _, spec = kept(tmp_path / "made")
+    monkeypatch.setattr(Recipe, "build", lambda self, basis: (spec, b"vtrt" + bytes(100)))
+    store = EngineStore(tmp_path / "shared")
+    with ThreadPoolExecutor(4) as workers:
+        outcomes = [outcome.result() for outcome in [workers.submit(obtain, store, recipe, spec.basis) for _ in "1234"]]
+    assert [each for each, _ in outcomes] == [spec] * 4
+    assert sum(new for _, new in outcomes) == 1

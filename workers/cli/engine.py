@@ -36,20 +36,18 @@ Key: TypeAlias = Annotated[str, typer.Argument(help="The beginning of an engine'
 def import_(
     model: Annotated[Path, typer.Argument(help="An ONNX file, weights inside.", metavar="MODEL.onnx")],
     card: Annotated[Path | None, typer.Option(help="Its model card; see docs/models.md.", metavar="FILE")] = None,
-    settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Keep a model under its name.
+    """Keep a model where pipelines and engines look for it.
 
-    Its graph is held against its card; `engine build` and `engine bench` then know it.
+    Its graph is held against its card first.
 
     Example: rigflow engine import faces.onnx --card faces.toml
     """
     from engines.inference.session import describe
-    from engines.models.catalogue import load_model
-    from pipelines.registry import keep_model
+    from engines.models.catalogue import load_model, models_folder, save_model
 
     spec, body = load_model(model, card)
-    keep_model(settings_from(settings_file).cache_folder, spec, body)
+    save_model(models_folder(), spec, body)
     print(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
         for tensor in tensors:
@@ -85,8 +83,7 @@ def build(
     from workers.building import Order, build_all, chosen_targets, parse_backend, parse_precision, parse_ranges
     from workers.engines import engine_store, find_model
 
-    cache = settings_from(settings_file).cache_folder
-    spec, body = find_model(model, cache)
+    spec, body = find_model(model)
     chosen = parse_backend(backend)
     order = Order(
         spec=spec,
@@ -100,7 +97,7 @@ def build(
         anyway=anyway,
         again=again,
     )
-    for engine, new in build_all(order, engine_store(cache), warn):
+    for engine, new in build_all(order, engine_store(settings_from(settings_file).cache_folder), warn):
         done = f"built in {engine.build_s:.1f} s" if new else "is here already"
         print(f"{engine.key[:12]}  {cards_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
     return ExitCode.OK
@@ -194,7 +191,7 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
     from workers.engines import check_engine
 
     settings = settings_from(settings_file)
-    store, cache = store_of(settings), settings.cache_folder
+    store = store_of(settings)
     specs, damaged = store.listed()
     wrong = 0
     for each in damaged if not keys else ():
@@ -202,7 +199,7 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
         print(f"{each.key[:12]}  {each.reason}")
     for spec in [store.find(key) for key in keys] if keys else specs:
         try:
-            card, body = _model_of(spec, cache)
+            card, body = _model_of(spec)
             for what, said in check_engine(store, spec.key, card, body):
                 print(f"{spec.key[:12]}  {what}: {said}")
         except RigflowError as error:
@@ -218,13 +215,13 @@ def warn(text: str) -> None:
     print(f"rigflow: {text}", file=sys.stderr)
 
 
-def _model_of(spec: "EngineSpec", cache: Path) -> "tuple[ModelSpec | None, bytes]":
+def _model_of(spec: "EngineSpec") -> "tuple[ModelSpec | None, bytes]":
     """The model of an engine, if it is here."""
     from schemas.errors import ModelError
     from workers.engines import find_model
 
     try:
-        card, body = find_model(spec.model, cache)
+        card, body = find_model(spec.model)
     except (ModelError, UsageError):
         return None, b""
     return (card, body) if card.sha256 == spec.basis.model_sha256 else (None, b"")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @ends_well
 def bench(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a model imported or built in.")],
-    engine: Annotated[str, typer.Option(help="Measure this engine, on the card here.", metavar="KEY")] = "",
+    engine: Annotated[str, typer.Option(help="Measure this engine, on the card of --device.", metavar="KEY")] = "",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:INDEX or cuda:UUID.", metavar="DEVICE")] = None,
     batches: Annotated[str, typer.Option(help="Batch sizes in rows.", metavar="N,N...")] = "1,2,4,8,16,32",
     seconds: Annotated[float, typer.Option(help="How long each batch size is run.", min=0.01)] = 2.0,
     latency_ms: Annotated[
@@ -33,8 +34,8 @@ def bench(
 ) -> ExitCode:
     """Measure how fast a model answers.
 
-    On one core of the CPU by ONNX Runtime, or as an engine on a card. Latency is from the call to the answer on the
-    host.
+    By ONNX Runtime on one core of the CPU or on a card, or as an engine on a card. Latency is from the call to the
+    answer on the host.
 
     Example: rigflow engine bench fingerprint --dim T=16 --latency-ms 5 --plot fingerprint.png
     """
@@ -42,46 +43,50 @@ def bench(
 
     from engines.building import bench as measure
     from engines.building.engine import profiles_of
-    from engines.inference.onnxruntime import OnnxRuntimeSession
+    from engines.device import open_device
     from workers.building import parse_ranges
-    from workers.engines import card_here, card_memory, engine_store, find_model, opened_on_card, primary_context, ready
+    from workers.engines import engine_store, find_model, opened_on_card, ready
 
     sizes = _sizes(batches)
     if plot is not None:
         measure.check_plot()
-    cache = settings_from(settings_file).cache_folder
-    spec, body = find_model(model, cache)
+    spec, body = find_model(model)
     if spec.engine != "onnx":
         raise UsageError(f"model `{spec.name}` is no ONNX model", "there is nothing to measure")
     fixed = [tensor.name for tensor in spec.inputs if tensor.shape and tensor.shape[0] == 1]
     if fixed and sizes != [1]:
         raise UsageError(f"model `{spec.name}` takes one row at a time", "say --batches 1")
-    store = engine_store(cache)
+    settings = settings_from(settings_file, device=device)
+    store = engine_store(settings.cache_folder)
     chosen = store.find(engine) if engine else None
+    if chosen and chosen.basis.model_sha256 != spec.sha256:
+        raise UsageError(f"engine {engine} is of {chosen.model}, not of this {spec.name}", "see `rigflow engine list`")
     if chosen:
         profiles, sizes = chosen.basis.profiles, [each for each in sizes if each <= chosen.rows] or [chosen.rows]
-        device, backend = card_here().name, f"{chosen.basis.backend} {chosen.basis.version}"
-        used = card_memory()
     else:
         profiles = profiles_of(spec, parse_ranges(dim or []))
-        device, backend = "cpu", "onnxruntime, one thread"
-        used = measure.resident_bytes
+    place = open_device(settings.device, settings, settings.cache_folder)
+    used = place.card.used_bytes if place.card is not None else measure.resident_bytes
     measure.forget_peak()
     before = used()
-    session = (
-        opened_on_card(spec, ready(store, chosen, body), primary_context())
-        if chosen
-        else OnnxRuntimeSession(body, spec)
-    )
+    if chosen is None:
+        backend = "onnxruntime" if place.card is not None else "onnxruntime, one thread"
+        session = place.session(body, spec)
+    elif place.card is None:
+        raise UsageError(f"engine {chosen.key} runs on a card", "say --device cuda:0")
+    else:
+        backend = f"{chosen.basis.backend} {chosen.basis.version}"
+        session = opened_on_card(spec, ready(store, chosen, body), place.card)
     try:
         points = measure.sweep(session, profiles, sizes, seconds, lambda: max(0, used() - before))
     finally:
         session.close()
+        place.close()
     best = measure.best(points, latency_ms)
     figures = {
         "model": f"{spec.name}@{spec.version}",
         "sha256": spec.sha256,
-        "device": device,
+        "device": settings.device,
         "backend": backend,
         "engine": chosen.key if chosen else None,
         "latency_ms": latency_ms or None,
@@ -89,7 +94,7 @@ def bench(
         "points": [point.as_json() for point in points],
     }
     if plot is not None:
-        measure.plot(points, f"{spec.name}, {backend}, {device}", plot)
+        measure.plot(points, f"{spec.name}, {backend}, {settings.device}", plot)
     if out is not None:
         try:
             out.write_text(json.dumps(figures, indent=1) + "\n")

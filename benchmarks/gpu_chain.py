@@ -1,0 +1,266 @@
+"""The whole chain through JetStream on a card, beside the card's bare decoder; and what it makes against the host."""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from benchmarks import measure
+from benchmarks.gpu_clips import count, full_hd, hd
+from engines.cuda.card import CudaCard
+from engines.cuda.nvdec import open_decoder
+from engines.part import Array
+from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline
+from schemas.messages import Lane
+from schemas.pipeline import PipelineSpec
+from tests.clips import real_clip
+from tests.fleet import Fleet, Silent
+from workers.local import Outcome, find_models, run_jobs
+from workers.process import ALL_STAGES
+
+BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
+BARE_S, START_S = 3.0, 8.0
+CHAIN = ((1, 8), (2, 8), (4, 4))  # workers, decoders in each
+FRAMES = {"1080p": 9000, "720p": 24000}
+
+
+def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> dict[str, float]:
+    """Frames that `threads` decoders give in `BARE_S` seconds from `begin_s` on, and the CPU seconds they take."""
+    card = CudaCard(device, cache)
+    counts = [0] * threads
+
+    def decode(number: int) -> None:
+        card.enter()
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            decoder = open_decoder(card.number, stream.codec_context)
+            assert decoder is not None
+            packets = [packet for packet in container.demux(stream) if packet.size][:600]
+            decoder.decode(packets[0])
+            time.sleep(max(0.0, begin_s - time.time()))
+            while True:
+                for packet in packets:
+                    counts[number] += len(decoder.decode(packet))
+                    if time.time() > begin_s + BARE_S:
+                        card.leave()
+                        return
+                decoder.decode(None)
+                decoder.flush_buffers()
+
+    workers = [threading.Thread(target=decode, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    time.sleep(max(0.0, begin_s - time.time()))
+    used_s = time.process_time()
+    for worker in workers:
+        worker.join()
+    used_s = time.process_time() - used_s
+    card.close()
+    return {"frames": sum(counts), "cpu_s": used_s, "rss": measure.rss_bytes([os.getpid()])}
+
+
+def nvdec(options: argparse.Namespace) -> dict[str, Any]:
+    """The bare decoder at several arrangements: frames a second, and CPU seconds a thousand frames."""
+    found: dict[str, Any] = {}
+    for name, path in clips(options.folder).items():
+        for processes, threads in BARE:
+            code = (
+                "import sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare; a = sys.argv; "
+            )
+            code += "print(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))))"
+            given = [path, threads, time.time() + START_S, options.device, options.folder / "cache"]
+            running = [
+                subprocess.Popen([sys.executable, "-c", code, *map(str, given)], stdout=subprocess.PIPE, text=True)
+                for _ in range(processes)
+            ]
+            told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+            frames = sum(each["frames"] for each in told)
+            found[f"{name} {processes} x {threads}"] = {
+                "frames/s": frames / BARE_S,
+                "CPU s a 1,000 frames": 1000 * sum(each["cpu_s"] for each in told) / max(1, frames),
+                "resident MB a process": max(each["rss"] for each in told) / 1e6,
+            }
+    return found
+
+
+def clips(folder: Path) -> dict[str, Path]:
+    return {"1080p": full_hd(folder, FRAMES["1080p"]), "720p": hd(folder, FRAMES["720p"])}
+
+
+def every_frame(spec: PipelineSpec) -> PipelineSpec:
+    """The pipeline without sampling: no frame may be left out."""
+    decode = spec.decode.model_copy(update={"fps": None})
+    window = spec.preprocess.window.model_copy(update={"stride": 1, "frames": 1})
+    preprocess = spec.preprocess.model_copy(update={"window": window})
+    return spec.model_copy(update={"name": "every-frame", "stage": (decode, preprocess, *spec.stage[2:])})
+
+
+def chain(options: argparse.Namespace) -> dict[str, Any]:
+    """`fingerprint` with everything on the card, sampled and with every frame, at several arrangements."""
+    found: dict[str, Any] = {}
+    spec = builtin_pipeline("fingerprint")
+    for name, path in clips(options.folder).items():
+        frames = count(path)
+        for workers, decoders in CHAIN:
+            for label, each in {"sampled": spec, "every frame": every_frame(spec)}.items():
+                if label == "every frame" and (workers, decoders) not in ((1, 8), (4, 4)):
+                    continue
+                fleet = on_card(options, workers, decoders=decoders)
+                found[f"{name} {label} {workers} x {decoders}"] = timed(fleet, each, path, frames, options)
+    return found
+
+
+def on_card(options: argparse.Namespace, workers: int, ack_wait_s: float = 20.0, **settings: Any) -> Fleet:
+    """A fleet of workers on one card."""
+    cache = options.folder / "cache"
+    return Fleet((ALL_STAGES,) * workers, cache, devices=[options.device], ack_wait_s=ack_wait_s, **settings)
+
+
+def timed(fleet: Fleet, spec: PipelineSpec, path: Path, frames: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One job after one that warms up: frames a second from the first byte read to Done, and what it cost."""
+    with fleet:
+        asyncio.run(warmed(fleet, spec, options))
+        pids = [worker.pid for worker in fleet.workers]
+        before, used = asyncio.run(counters(fleet)), measure.cpu_s(pids)
+        began_s = time.perf_counter()
+        (outcome,) = run(fleet, spec, [path], options)
+        took_s = time.perf_counter() - began_s
+        after_s = measure.cpu_s(pids)
+        assert outcome.ok, f"{outcome.error} {outcome.done}"
+        after = asyncio.run(counters(fleet))
+        cpu_s = sum(after_s[pid] - used[pid] for pid in pids)
+        return {
+            "frames/s": frames / outcome.seconds,
+            "wall s": took_s,
+            "CPU s a 1,000 frames": 1000 * cpu_s / frames,
+            "resident MB a worker": max(measure.rss_bytes([pid]) for pid in pids) / 1e6,
+            **{f"{key}, of the job": after[key] - before[key] for key in after},
+        }
+
+
+def run(fleet: Fleet, spec: PipelineSpec, paths: Sequence[Path], options: argparse.Namespace) -> list[Outcome]:
+    """Run a pipeline over files into a new folder."""
+    out = options.folder / f"out-{time.time_ns()}"
+    out.mkdir()
+    models = find_models(spec, options.model.parent if options.model else None)
+    return asyncio.run(run_jobs(fleet.settings, spec, models, paths, out, Lane.BULK, Silent()))
+
+
+async def warmed(fleet: Fleet, spec: PipelineSpec, options: argparse.Namespace) -> None:
+    """Until every worker has done a job of the same kind."""
+    out = options.folder / f"warm-{time.time_ns()}"
+    out.mkdir()
+    models = find_models(spec, options.model.parent if options.model else None)
+    small = hd(options.folder, 1500)
+    await run_jobs(fleet.settings, spec, models, [small, full_hd(options.folder, 1200)], out, Lane.BULK, Silent())
+
+
+async def counters(fleet: Fleet) -> dict[str, int]:
+    """What the workers' cards did, summed; waits until each has reported it."""
+    names = ("allocations", "to_card_bytes", "from_card_bytes", "on_card_segments", "on_host_segments")
+    await asyncio.sleep(2.5)
+    broker = await Broker.connect(fleet.settings, name="counters")
+    try:
+        told = [json.loads(body) for body in (await broker.items(broker.names.rigs)).values()]
+    finally:
+        await broker.close()
+    return {name: sum(int(each["card"][name]) for each in told if each.get("card")) for name in names}
+
+
+def results(options: argparse.Namespace) -> dict[str, Any]:
+    """Whole pipelines on real clips: the card's answers against the host's."""
+    paths = [real_clip(name) for name in ("bigbuckbunny", "bikes", "carphone_pristine")]
+    found: dict[str, Any] = {}
+    specs = [builtin_pipeline("fingerprint"), builtin_pipeline("upscale2x")]
+    specs += [builtin_pipeline("clip-features")] if options.model else []
+    host = Fleet((ALL_STAGES,) * 4, options.folder / "cache", ack_wait_s=20.0)
+    card, hosted = on_card(options, 1), on_card(options, 1, decoder="host")
+    answers: dict[str, dict[str, list[Path]]] = {}
+    for label, fleet in {"host": host, "card": card, "card, decoded by the host": hosted}.items():
+        with fleet:
+            for spec in specs:
+                outcomes = run(fleet, spec, paths, options)
+                assert all(outcome.ok for outcome in outcomes), [str(outcome.error) for outcome in outcomes]
+                answers.setdefault(spec.name, {})[label] = [written(outcome) for outcome in outcomes]
+    for name, by in answers.items():
+        for label in list(by)[1:]:
+            for one, other in zip(by["host"], by[label], strict=True):
+                found[f"{name} {one.name.partition('.')[0]}, {label}"] = compared(one, other)
+    return found
+
+
+def written(outcome: Outcome) -> Path:
+    (path,) = outcome.target.parent.glob(f"{outcome.target.name}.*")
+    return path
+
+
+def compared(one: Path, other: Path) -> str:
+    """Least cosine of descriptors, or least PSNR of pictures."""
+    if one.suffix == ".npz":
+        first, second = np.load(one), np.load(other)
+        name = "features" if "features" in first else "descriptor"
+        mine, theirs = first[name].astype(np.float64), second[name].astype(np.float64)
+        assert mine.shape == theirs.shape
+        norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
+        least = ((mine * theirs).sum(1) / norms).min()
+        return f"least cosine {least:.6f}, equal times {bool((first['times'] == second['times']).all())}"
+    worst = min(_psnr(a, b) for a, b in zip(_frames(one), _frames(other), strict=True))
+    return f"least PSNR {worst:.1f} dB"
+
+
+def _frames(path: Path) -> list[Array]:
+    with av.open(path) as container:
+        return [frame.to_ndarray(format="gray") for _, frame in zip(range(40), container.decode(video=0), strict=False)]
+
+
+def _psnr(one: Array, other: Array) -> float:
+    error = float(((one.astype(np.float64) - other) ** 2).mean())
+    return 99.0 if error == 0 else 10 * np.log10(255**2 / error)
+
+
+def kill(options: argparse.Namespace) -> dict[str, Any]:
+    """kill -9 of the card's worker in the middle of a job: the job is complete, and equal to one in peace."""
+    spec, path = builtin_pipeline("fingerprint"), hd(options.folder, 24000)
+    with on_card(options, 1, ack_wait_s=3.0) as fleet:
+        (peace,) = run(fleet, spec, [path], options)
+        calm = np.load(written(peace))
+    with on_card(options, 1, ack_wait_s=3.0) as fleet:
+        out = options.folder / "killed"
+        out.mkdir()
+
+        async def killed() -> list[Outcome]:
+            screen = Silent()
+            job = asyncio.create_task(fleet.run_async(spec, [path], out, screen))
+            while screen.parts < 40 and not job.done():
+                await asyncio.sleep(0.005)
+            parts = screen.parts
+            await asyncio.to_thread(fleet.kill, 0)
+            found["parts that were there when it was killed"] = parts
+            return await job
+
+        found: dict[str, Any] = {}
+        (outcome,) = asyncio.run(killed())
+        stormy = np.load(written(outcome))
+    found |= {
+        "complete": outcome.ok,
+        "digest equal": bool(peace.done and outcome.done and peace.done.digest == outcome.done.digest),
+    }
+    equal = all(calm[name].shape == stormy[name].shape and bool((calm[name] == stormy[name]).all()) for name in calm)
+    gaps = [float(np.abs(calm[n] - stormy[n]).max()) for n in calm if calm[n].shape == stormy[n].shape]
+    return found | {
+        "equal": equal,
+        "largest difference": max(gaps),
+        "seconds in peace": peace.seconds,
+        "seconds with the kill": outcome.seconds,
+    }

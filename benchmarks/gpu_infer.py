@@ -1,0 +1,222 @@
+"""X3D-S on a card: the infer stage beside a bare loop over its session, latency, bytes over the bus, several cards."""
+
+import argparse
+import os
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+from benchmarks.gpu_chain import run, timed
+from benchmarks.gpu_clips import hd
+from engines.cuda.arrays import CardRow, CardRows
+from engines.cuda.card import CudaCard
+from engines.devices import cards as all_cards
+from engines.inference.batch import infer_parts
+from engines.inference.cuda import CudaSession
+from engines.inference.session import Chosen, Rows
+from engines.models.catalogue import load_model
+from engines.part import Part
+from pipelines.registry import builtin_pipeline
+from schemas.messages import JobRef, Key, Lane, MediaInfo, PartMeta
+from schemas.pipeline import InferStage
+from tests.fleet import Fleet
+from workers.process import ALL_STAGES
+
+SIDE, FRAMES, STRIDE, BATCH, SECONDS = 182, 13, 6, 32, 4.0
+
+
+class Timeline(CudaSession):
+    """A session that notes when the card began and ended each batch."""
+
+    spans: list[tuple[Any, Any]]
+
+    def _go(self, binding: Any) -> None:
+        began, ended = (self._card.driver.Event() for _ in range(2))
+        began.record(self._runs)
+        super()._go(binding)
+        ended.record(self._runs)
+        self.__dict__.setdefault("spans", []).append((began, ended))
+
+    def busy(self) -> tuple[float, float]:
+        """Milliseconds that the card was at it, and from the first beginning to the last end."""
+        spans = self.spans
+        spans[-1][1].synchronize()
+        return sum(began.time_till(ended) for began, ended in spans), spans[0][0].time_till(spans[-1][1])
+
+
+def infer(options: argparse.Namespace) -> dict[str, Any]:
+    """Windows a second and latency of X3D-S."""
+    if options.model is None:
+        return {"left out": "no --model"}
+    card = CudaCard(options.device, options.folder / "cache")
+    before_mb = measure.rss_bytes([os.getpid()]) / 1e6
+    spec, model = load_model(options.model, card_of(options.model))
+    found: dict[str, Any] = {}
+    choices: dict[str, dict[str, Any]] = {
+        "float32, heuristic": {},
+        "float32, exhaustive": {"search": "EXHAUSTIVE"},
+        "TF32, heuristic": {"tf32": True},
+        "TF32, exhaustive": {"tf32": True, "search": "EXHAUSTIVE"},
+    }
+    for label, given in choices.items():
+        session = Timeline(model, spec, card, **given)
+        began_s = time.perf_counter()
+        rows = windows_on(card, BATCH)
+        session.run({"pixels": rows})
+        found[f"{label}: first batch, s"] = time.perf_counter() - began_s
+        found[f"{label}: bare loop, windows/s"] = bare = loop(session, rows)
+        if label == "TF32, exhaustive":
+            found |= stage(session, card, bare)
+            found |= latency(session, card, bare)
+            found["resident MB beyond the context"] = measure.rss_bytes([os.getpid()]) / 1e6 - before_mb
+        session.close()
+    card.close()
+    return found
+
+
+def card_of(model: Path) -> Path | None:
+    """A model's card beside it, if there is one."""
+    card = model.with_suffix(".toml")
+    return card if card.exists() else None
+
+
+def frames_on(card: CudaCard, count: int) -> CardRows:
+    """Noise in the card's memory, a block each frame."""
+    generator = np.random.default_rng(0)
+    shape = (SIDE, SIDE, 3)
+    rows = []
+    for _ in range(count):
+        block = card.memory.take(SIDE * SIDE * 3)
+        card.driver.memcpy_htod(block.pointer, generator.integers(0, 256, shape, np.uint8))
+        rows.append(CardRow(card, block, shape))
+    return CardRows(rows)
+
+
+def index_of(windows: int) -> Any:
+    return (np.arange(windows)[:, None] * STRIDE + np.arange(FRAMES)).astype(np.int32)
+
+
+def windows_on(card: CudaCard, count: int) -> Rows:
+    """Windows that share frames, in the card's memory."""
+    frames: Any = frames_on(card, FRAMES + STRIDE * (count - 1))
+    return Rows([Chosen(frames, index_of(count), 0, len(frames))])
+
+
+def loop(session: CudaSession, rows: Rows) -> float:
+    """Windows a second of the session alone, two batches in flight."""
+    waiting: deque[Any] = deque()
+    for _ in range(3):
+        session.run({"pixels": rows})
+    began_s, done = time.perf_counter(), 0
+    while time.perf_counter() - began_s < SECONDS:
+        waiting.append(session.start({"pixels": rows}))
+        if len(waiting) == 2:
+            waiting.popleft()()
+            done += rows.shape[0]
+    took_s = time.perf_counter() - began_s
+    for finish in waiting:
+        finish()
+    return done / took_s
+
+
+def stage(session: Timeline, card: CudaCard, bare: float) -> dict[str, Any]:
+    """The infer stage over parts of eight windows in the card's memory."""
+    spec = InferStage(kind="infer", model="x3d_s", max_batch=BATCH)
+    parts = [part_of(card, number) for number in range(16)]
+    infer_parts(spec, session, parts)
+    session.spans = []
+    used_s, done, began_s = time.process_time(), 0, time.perf_counter()
+    before = (card.counters.allocations, card.counters.to_card_bytes, card.counters.from_card_bytes)
+    while time.perf_counter() - began_s < SECONDS:
+        made = infer_parts(spec, session, parts[:8])
+        assert all(isinstance(part, Part) for part in made), made
+        parts = parts[8:] + parts[:8]
+        done += 8 * 8
+    took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - used_s
+    after = (card.counters.allocations, card.counters.to_card_bytes, card.counters.from_card_bytes)
+    busy_ms, span_ms = session.busy()
+    return {
+        "infer stage, windows/s": done / took_s,
+        "infer stage beside the bare loop": done / took_s / bare,
+        "card busy over the run": busy_ms / span_ms,
+        "CPU s a 1,000 windows": 1000 * cpu_s / done,
+        "allocations in steady state": after[0] - before[0],
+        "bytes to the card a window": (after[1] - before[1]) / done,
+        "bytes from the card a window": (after[2] - before[2]) / done,
+    }
+
+
+def part_of(card: CudaCard, number: int) -> Part:
+    frames: Any = frames_on(card, FRAMES + STRIDE * 7)
+    media = MediaInfo(kind="video", width=SIDE, height=SIDE)
+    key = Key(
+        job=JobRef(id="bench", space="main", pipeline="clip-features", revision="0" * 16, lane=Lane.BULK),
+        segment=number,
+        part=0,
+        last=True,
+    )
+    return Part(PartMeta(key=key, media=media, pts=tuple(range(8)), frames=8), {"pixels": frames, "index": index_of(8)})
+
+
+def latency(session: CudaSession, card: CudaCard, bare: float) -> dict[str, float]:
+    """Milliseconds from a batch of eight windows to its answer, at half of what the card can do."""
+    rows = windows_on(card, 8)
+    for _ in range(3):
+        session.run({"pixels": rows})
+    every_s, took = 8 / (bare / 2), []
+    begin_s = time.perf_counter()
+    for number in range(int(SECONDS / every_s)):
+        due_s = begin_s + number * every_s
+        time.sleep(max(0.0, due_s - time.perf_counter()))
+        session.run({"pixels": rows})
+        took.append(1000 * (time.perf_counter() - due_s))
+    return {"latency of 8 at half load, mean ms": float(np.mean(took)), "p99 ms": float(np.percentile(took, 99))}
+
+
+def windows(options: argparse.Namespace) -> dict[str, Any]:
+    """Bytes over the bus a window of `clip-features`, decoded by the card and by the host; and its rate."""
+    if options.model is None:
+        return {"left out": "no --model"}
+    spec, found = builtin_pipeline("clip-features"), {}
+    for decoder in ("card", "host"):
+        path, frames = hd(options.folder, 6000), 6000
+        fleet = Fleet(
+            (ALL_STAGES,),
+            options.folder / "cache",
+            devices=[options.device],
+            ack_wait_s=20.0,
+            decoder=decoder,
+            tf32=True,
+        )
+        told = timed(fleet, spec, path, frames, options)
+        count = frames / 25 * 5 / STRIDE
+        for side in ("to", "from"):
+            told[f"MB {side} the card a window"] = told.pop(f"{side}_card_bytes, of the job") / count / 1e6
+        found[f"decoded by the {decoder}"] = told | {"windows/s": told["frames/s"] / 25 * 5 / STRIDE}
+    return found
+
+
+def cards(options: argparse.Namespace) -> dict[str, Any]:
+    """`clip-features` over one card, two, and all: windows a second, and each card's share of one card's alone."""
+    if options.model is None:
+        return {"left out": "no --model"}
+    names = [f"cuda:{card.uuid}" for card in all_cards()]
+    spec, found, alone = builtin_pipeline("clip-features"), {}, 0.0
+    for count in sorted({1, 2, len(names)}):
+        if count > len(names):
+            continue
+        frames = 12000 * count
+        fleet = Fleet(
+            (ALL_STAGES,) * count, options.folder / "cache", devices=names[:count], ack_wait_s=20.0, tf32=True
+        )
+        with fleet:
+            run(fleet, spec, [hd(options.folder, 1500 * count)], options)
+            (outcome,) = run(fleet, spec, [hd(options.folder, frames)], options)
+        rate = frames / outcome.seconds / 25 * 5 / STRIDE
+        alone = alone or rate
+        found[f"{count} cards"] = {"windows/s": rate, "of one card's, each": rate / count / alone}
+    return found
