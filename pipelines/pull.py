@@ -163,10 +163,12 @@ class Pull:
         self._changed.set()
 
     def withdraw(self) -> None:
-        """Take back what was asked for, so that others get it; what is on its way to us still arrives."""
-        if self._wanted > 0:
-            self._leave_inbox()
-            self._wanted = 0
+        """Take back what was asked for: what comes of it is handed on to others at once.
+
+        The requests stand, and serve what is asked for next. To stop listening instead would lose what the server
+        sends at that moment until its lease ends.
+        """
+        self._wanted = 0
 
     async def close(self) -> None:
         """Ask for nothing more and hand back what arrives too late; what `on_delivery` has is its own."""
@@ -208,7 +210,7 @@ class Pull:
         self._subscription = await nc.subscribe(inbox, cb=on_message, pending_bytes_limit=0)
 
     async def _on_message(self, message: Msg, inbox: str) -> None:
-        asked = inbox == self._inbox and self._subscription is not None  # or else its request was withdrawn
+        asked = inbox == self._inbox and self._subscription is not None  # or else we have started over meanwhile
         status = "" if message.reply else headers_of(message).get(STATUS, "")
         if asked:
             self._heard_s = asyncio.get_running_loop().time()
@@ -226,10 +228,10 @@ class Pull:
             self._changed.set()  # the reader was made anew, and the old one had sent it already
             return
         self._last_seq = delivery.stream_seq
-        self._wanted -= asked
-        if self._closed:
+        if self._closed or (asked and self._wanted == 0):
             await delivery.release()
         else:
+            self._wanted -= asked
             self._arrived.put_nowait(delivery)
 
     async def _feed(self) -> None:

@@ -97,11 +97,11 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["x3d_s.onnx", "x3d_s.toml"]
 
 
-def test_engines_are_built_of_it_by_its_name(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no model x3d_s"):
-        find_model("x3d_s", tmp_path)
+def test_engines_are_built_of_it_by_its_name(home: Path) -> None:
+    with pytest.raises(ModelError, match="model x3d_s is missing"):
+        find_model("x3d_s")
     save_model(home / MODELS, *small_x3d())
-    assert find_model("x3d_s", tmp_path) == small_x3d()
+    assert find_model("x3d_s") == small_x3d()
 
 
 @pytest.mark.parametrize(
