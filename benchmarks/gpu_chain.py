@@ -30,7 +30,7 @@ from workers.local import Outcome, find_models, run_jobs
 from workers.process import ALL_STAGES
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
-BARE_S, START_S = 3.0, 4.0
+BARE_S, START_S = 3.0, 6.0
 CHAIN = ((1, 8), (2, 8), (4, 4))  # workers, decoders in each
 FRAMES = {"1080p": 9000, "720p": 24000}
 
@@ -75,10 +75,8 @@ def nvdec(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, path in clips(options.folder).items():
         for processes, threads in BARE:
-            code = (
-                "import sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare; a = sys.argv; "
-            )
-            code += "print(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))))"
+            code = "import os, sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare; a = sys.argv;"
+            code += "print(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))), flush=True); os._exit(0)"
             given = [path, threads, time.time() + START_S, options.device, options.folder / "cache"]
             running = [
                 subprocess.Popen([sys.executable, "-c", code, *map(str, given)], stdout=subprocess.PIPE, text=True)
