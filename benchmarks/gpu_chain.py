@@ -75,8 +75,11 @@ def nvdec(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, path in clips(options.folder).items():
         for processes, threads in BARE:
-            code = "import os, sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare; a = sys.argv;"
-            code += "print(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))), flush=True); os._exit(0)"
+            code = "import os, sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare\n"
+            code += (
+                "a = sys.argv\nprint(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))), flush=True)\n"
+            )
+            code += "os._exit(0)"
             given = [path, threads, time.time() + START_S, options.device, options.folder / "cache"]
             running = [
                 subprocess.Popen([sys.executable, "-c", code, *map(str, given)], stdout=subprocess.PIPE, text=True)
