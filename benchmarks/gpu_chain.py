@@ -30,7 +30,7 @@ from workers.local import Outcome, find_models, run_jobs
 from workers.process import ALL_STAGES
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
-BARE_S, START_S = 3.0, 6.0
+BARE_S, START_S = 3.0, 8.0
 CHAIN = ((1, 8), (2, 8), (4, 4))  # workers, decoders in each
 FRAMES = {"1080p": 9000, "720p": 24000}
 

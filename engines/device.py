@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import av
 
@@ -16,6 +16,9 @@ from schemas.errors import UsageError
 from schemas.messages import Segment
 from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
 from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
 
 
 class Preprocessing(Protocol):
@@ -50,6 +53,11 @@ class Device(Protocol):
     name: str
     abreast: int
 
+    @property
+    def card(self) -> "CudaCard | None":
+        """The card, where it is one."""
+        ...
+
     def preprocess(self, stage: PreprocessStage) -> Preprocessing:
         """Conversion of frames for a preprocess stage."""
         ...
@@ -78,6 +86,7 @@ class Host:
 
     name = "cpu"
     abreast = 1
+    card = None
 
     def preprocess(self, stage: PreprocessStage) -> Preprocess:
         """Conversion of frames by swscale."""

@@ -1,4 +1,4 @@
-"""How alike two media are, and how they are shifted in time: what `rigflow near A B` prints."""
+"""How alike two media are, and how they are shifted in time: what `rigflow near` and `rigflow cluster` go by."""
 
 import zipfile
 from dataclasses import dataclass
@@ -9,12 +9,14 @@ import numpy as np
 from engines.part import Array
 from schemas.errors import UsageError
 
-_HINT = "make it by `rigflow run fingerprint`"
+_HINT = "make it by `rigflow run fingerprint` or `rigflow run clip-features`"
+_VECTORS = ("descriptor", "features")  # what the models of those two pipelines call them
+_FEW = 1 << 18  # pairs of windows that are faster compared one by one than by a transform
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What `fingerprint` says of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds."""
+    """What a model says of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds."""
 
     vectors: Array
     times: Array
@@ -34,27 +36,43 @@ class Match:
 
 
 def load_descriptors(path: Path) -> Descriptors:
-    """The descriptors of a result file of `fingerprint`. Raises UsageError when it is none, or has many images."""
+    """The descriptors of one media's result file. Raises UsageError when it is none, or has many images."""
+    found = load_media(path)
+    if len(found) > 1:
+        raise UsageError(f"{path} describes {len(found)} images", "compare media one with one")
+    return next(iter(found.values()))
+
+
+def load_media(path: Path) -> dict[str, Descriptors]:
+    """What a result of `fingerprint` or `clip-features` describes: a video, under the name "", or images by theirs.
+
+    Vectors are brought to unit length. Raises UsageError when the file has no descriptors.
+    """
     try:
         # opened here, for np.load leaves open what it cannot read
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("descriptor", "times", "names") if name in file}
+            arrays = {name: file[name] for name in (*_VECTORS, "times", "names") if name in file}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
     # np.load gives an array for .npy, and ValueError, EOFError or BadZipFile for what is not its own
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is not an npz file of descriptors", _HINT) from error
-    vectors, names = arrays.get("descriptor"), arrays.get("names")
+    vectors, names = next((arrays[name] for name in _VECTORS if name in arrays), None), arrays.get("names")
     times = arrays.get("times", names)
     if vectors is None or times is None or vectors.ndim != 2 or len(times) != len(vectors):
         raise UsageError(f"{path} has no descriptors", _HINT)
     if len(vectors) == 0:
         raise UsageError(f"{path} has no windows", "its media was too damaged to be described")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    if not np.isfinite(lengths).all():
+        raise UsageError(f"{path} has descriptors that are not finite", "see whether its model fits its pipeline")
+    vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     if names is None:
-        return Descriptors(vectors, times, str(path))
-    if len(names) > 1:
-        raise UsageError(f"{path} describes {len(names)} images", "compare media one with one")
-    return Descriptors(vectors, np.zeros(1), str(path))
+        return {"": Descriptors(vectors, times, str(path))}
+    return {
+        str(name): Descriptors(vectors[row : row + 1], np.zeros(1), str(path if len(names) == 1 else f"{path}:{name}"))
+        for row, name in enumerate(names)
+    }
 
 
 def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match:
@@ -110,7 +128,10 @@ def _on_grid(descriptors: Descriptors, step: float) -> tuple[Array, Array]:
 
 
 def _correlate(a: Array, b: Array) -> Array:
-    """`sum_i a[i + k] . b[i]` for all shifts `k = 1 - len(b) ... len(a) - 1`, by FFT: hours take milliseconds."""
+    """`sum_i a[i + k] . b[i]` for all shifts `k = 1 - len(b) ... len(a) - 1`; by FFT hours take milliseconds."""
+    if len(a) * len(b) <= _FEW:
+        shifts = np.subtract.outer(np.arange(len(a)), np.arange(len(b))) + len(b) - 1
+        return np.bincount(shifts.ravel(), (a @ b.T).ravel())
     size = len(a) + len(b) - 1
     spectrum = np.fft.rfft(a, size, axis=0) * np.fft.rfft(b, size, axis=0).conj()
     return np.roll(np.fft.irfft(spectrum.sum(axis=1), size), len(b) - 1)

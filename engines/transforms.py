@@ -75,19 +75,20 @@ class Preprocess:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
         target = size[::-1] if turns % 2 else size
         scaled = scaled_size((frame.height, frame.width), target, self.stage.fit)
-        pixels = self._resized(frame, scaled)
-        if scaled != target:
+        pixels = self._resized(frame, scaled, target)
+        if pixels.shape[:2] != target:
             pixels = _cropped(pixels, target) if self.stage.fit == "crop" else _padded(pixels, target)
         return _turned(pixels, turns)
 
-    def _resized(self, frame: av.VideoFrame, size: tuple[int, int]) -> Array:
+    def _resized(self, frame: av.VideoFrame, size: tuple[int, int], most: tuple[int, int]) -> Array:
+        """The frame at `size`, or already the middle of it where only `most` (height, width) is wanted."""
         check_scalable((frame.height, frame.width), size)
         bilinear = self.stage.resize == "bilinear"
         height, width = (frame.height, frame.width) if bilinear else size
         out = self.reduced(frame, (height, width), _FORMATS[self.stage.layout])
         rows = plane_rows(out, 0)
         pixels = rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
-        return bilinear_resize(pixels, size) if bilinear else pixels
+        return bilinear_resize(pixels, size, most) if bilinear else pixels
 
     def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
         """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
@@ -176,14 +177,16 @@ def colour_matrix(frame: av.VideoFrame) -> int:
     return _BT709 if frame.height >= _HD_LINES else _BT601
 
 
-def bilinear_resize(pixels: Array, size: tuple[int, int]) -> Array:
+def bilinear_resize(pixels: Array, size: tuple[int, int], most: tuple[int, int]) -> Array:
     """`[H, W(, C)] uint8` at `size` (height, width), each pixel from the two nearest a side however much it shrinks.
+
+    Of what is larger than `most` only the middle is computed.
 
     This is what PyTorch's `interpolate(mode="bilinear", align_corners=False)` computes, in fixed point: weights have
     11 bits, the result is rounded to nearest. Every device that keeps to that gives the same bytes.
     """
     (top, bottom, down), (left, right, across) = (
-        bilinear_taps(length, to) for length, to in zip(pixels.shape, size, strict=False)
+        bilinear_taps(length, to, min(to, kept)) for length, to, kept in zip(pixels.shape, size, most, strict=False)
     )
     colours = (1,) * (pixels.ndim - 2)
     down, across = down.reshape(-1, 1, *colours), across.reshape(-1, *colours)
@@ -193,12 +196,14 @@ def bilinear_resize(pixels: Array, size: tuple[int, int]) -> Array:
 
 
 @lru_cache(maxsize=64)
-def bilinear_taps(length: int, to: int) -> tuple[Array, Array, Array]:
-    """For each of `to` pixels along a side of `length`: its two neighbours, and the weight of the second of 2048.
+def bilinear_taps(length: int, to: int, kept: int) -> tuple[Array, Array, Array]:
+    """For each of the middle `kept` of `to` pixels along a side of `length`: its two neighbours, and the weight of the
+    second, of 2048.
 
-    Pixel `i` lies at `(i + 1/2) length / to - 1/2`, and not before 0.
+    Pixel `i` of `to` lies at `(i + 1/2) length / to - 1/2`, and not before 0.
     """
-    place = np.maximum((2 * np.arange(to) + 1) * length - to, 0)  # in units of 1 / (2 to)
+    pixel = cropped_from(to, kept) + np.arange(kept)
+    place = np.maximum((2 * pixel + 1) * length - to, 0)  # in units of 1 / (2 to)
     first, rest = np.divmod(place, 2 * to)
     weight = (rest * _ONE + to) // (2 * to)
     return first, np.minimum(first + 1, length - 1), weight.astype(np.int32)

@@ -49,7 +49,7 @@ class Attempts:
         self._begun[_place(delivery)] = self._attempt(delivery)
         if suspect:
             self._suspect = _place(delivery)
-        await self._say()
+        await self._say(surely=delivery.deliveries > 1)
 
     def end(self, delivery: Delivery) -> None:
         """A message is settled; what we said of it is replaced when the next begins."""
@@ -73,18 +73,22 @@ class Attempts:
     async def close(self) -> None:
         """All is settled or handed back: nothing that we were at is to blame for our end."""
         self._begun.clear()
-        await self._say()
+        await self._say(surely=True)
 
     def _attempt(self, delivery: Delivery) -> Attempt:
         return Attempt(number=delivery.deliveries, at_s=time.time(), **self._who)
 
-    async def _say(self) -> None:
-        """Not awaited to be stored, for that would cost each item a round trip: a word that is lost blames nobody."""
+    async def _say(self, surely: bool) -> None:
+        """Not awaited to be stored, for that would cost each item a round trip: a word that is lost blames nobody.
+
+        A first attempt does not even wait until the kernel has it, which takes microseconds that no engine dies in; the
+        next ones do, so that what ends a process sooner still comes to its end.
+        """
         blamed = {place: self._begun[place] for place in self._begun if self._suspect in (None, place)}
         words = [[*place, attempt.model_dump()] for place, attempt in blamed.items()]
+        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._life}", json.dumps(words).encode()
         with suppress(Away):
-            subject = f"$KV.{self._broker.names.attempts}.begun.{self._life}"
-            await self._broker.connection.send_now(subject, json.dumps(words).encode())
+            await (self._broker.connection.send_now if surely else self._broker.connection.send)(subject, body)
 
 
 def _place(delivery: Delivery) -> Place:

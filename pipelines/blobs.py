@@ -47,7 +47,7 @@ async def put_blob(
         "nuid": chunks_id,
         "size": len(body),
         "chunks": len(starts),
-        "digest": _digest(body),
+        "digest": digest_of(body),
         "metadata": dict(metadata or {}),
         "options": {"max_chunk_size": CHUNK_BYTES},
     }
@@ -78,7 +78,7 @@ async def get_blob(broker: Broker, bucket: str, name: str) -> bytes:
         if len(body) >= info.size:
             break
         await pause(attempt)
-    if _digest(body) != info.digest:
+    if digest_of(body) != info.digest:
         raise StoreError(f"object {name} of store {bucket} is damaged", "publish it again")
     return body
 
@@ -101,5 +101,6 @@ def _info_subject(bucket: str, name: str) -> str:
     return f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
 
-def _digest(body: bytes) -> str:
+def digest_of(body: bytes) -> str:
+    """A body's digest, as the description of an object has it."""
     return "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()

@@ -40,14 +40,6 @@ class CollectedElsewhere(RigflowError):
         self.done = done
 
 
-class Thinned(RigflowError):
-    """Results of a job were taken off a full stream by a collector that did not finish it: nobody can make it whole."""
-
-    def __init__(self, job: JobRef) -> None:
-        gone = "a collector that took some of its results off a full stream ended before it was done"
-        super().__init__(f"job {job.id} cannot be made whole: {gone}", "publish it again; it is begun anew then")
-
-
 @dataclass(slots=True)
 class _Held:
     """A body that waits for its turn, in memory or in the spool."""
@@ -313,6 +305,7 @@ class Collector:
         files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
         if job.assembler is not None:
             job.notes += job.assembler.notes
+            job.assembler = None  # it may hold all results, and the job is known until all are done
         done = Done(
             job=job.ref,
             segments=job.order.segments,

@@ -24,6 +24,14 @@ class JobCancelled(RigflowError):
         self.job = job
 
 
+class Thinned(RigflowError):
+    """Results of a job were taken off a full stream by a collector that did not finish it: nobody can make it whole."""
+
+    def __init__(self, job: JobRef) -> None:
+        gone = "a collector that took some of its results off a full stream ended before it was done"
+        super().__init__(f"job {job.id} cannot be made whole: {gone}", "publish it again; it is begun anew then")
+
+
 class JobRecord:
     """One job's manifest, changed by compare-and-set: its publisher, its collector and whoever cancels it all write it.
 

@@ -131,6 +131,7 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
         StreamPlan(_bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),
         StreamPlan(_bucket(names.attempts, SMALL_BYTES, ATTEMPT_AGE_S, discard="old")),
         StreamPlan(_objects(names.models, UNBOUNDED)),
+        StreamPlan(_objects(names.engines, UNBOUNDED)),
         StreamPlan(_objects(names.blobs, settings.results_bytes, BLOB_AGE_S)),
         StreamPlan(_stream(names.results_stream, [f"{prefix}.results.>"], settings.results_bytes, results_age_s)),
         StreamPlan(_stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),

@@ -146,7 +146,15 @@ class Ledger:
     def record(
         self, name: str, stamp: Stamp, digest: str, files: tuple[str, ...] = (), failures: tuple[str, ...] = ()
     ) -> None:
-        """Note what became of a file, on disk when this returns. Raises OutputError."""
+        """Note what became of a file, on disk when this returns. Raises OutputError.
+
+        Contents whose results were in these files before are forgotten: whatever still has one is new again.
+        """
+        contents = self._pages.contents
+        gone = {other for other, was in contents.items() if other != digest and not set(files).isdisjoint(was.files)}
+        for other in gone:
+            del contents[other]
+        self._pages.files = {path: known for path, known in self._pages.files.items() if known[1] not in gone}
         self._pages.contents[digest] = Outcome(name=name, files=files, failures=failures, at_s=time.time())
         self.same(name, stamp, digest)
 

@@ -13,7 +13,7 @@ class Disposition(StrEnum):
 
     RETRY = "retry"  # nak with a delay: the same work may well succeed later or elsewhere
     REJECT = "reject"  # failure result, dead letter, term: this input will never work
-    FATAL = "fatal"  # hand the message back and end the process: this worker is unfit, the message is not to blame
+    FATAL = "fatal"  # as retry, and end the process: this worker is unfit, whoever is to blame
 
 
 class ExitCode(IntEnum):

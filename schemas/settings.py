@@ -51,7 +51,7 @@ class Settings(BaseModel):
     results_age_s: float = Field(default=86400.0, gt=0, description="seconds that results are kept")
     dead_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes of dead letters kept")
     ack_wait_s: float = Field(default=10.0, gt=0.2, description="fail-over time: silence after which work is redone")
-    max_deliver: int = Field(default=4, ge=1, description="attempts before an item is a dead letter")
+    max_deliver: int = Field(default=4, ge=1, description="attempts that may fail before an item is a dead letter")
     work_deadline_s: float = Field(default=600.0, gt=0, description="most seconds one item may take in one attempt")
     lead_s: float = Field(default=0.03, ge=0, description="seconds of work a worker takes in before it is idle")
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
@@ -60,6 +60,12 @@ class Settings(BaseModel):
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `paced` takes for a frame")
+    backend: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = Field(
+        default="onnxruntime", description="what runs models on cards: onnxruntime, tensorrt or tensorrt_rtx"
+    )
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        default="auto", description="of the engines that workers use; auto: what suits the card"
+    )
     device: str = Field(
         default="cpu", pattern=DEVICE, description="what workers compute on: cpu, cuda:INDEX or cuda:UUID"
     )

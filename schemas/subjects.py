@@ -94,3 +94,8 @@ class Names:
     def models(self) -> str:
         """Object store of models: `<sha256>` -> the ONNX file, its card in the metadata."""
         return f"{self.prefix}_models"
+
+    @property
+    def engines(self) -> str:
+        """Object store of engines: `<key>` -> the plan, its sidecar in the metadata."""
+        return f"{self.prefix}_engines"

@@ -182,3 +182,22 @@ def _turn(path: Path, rotation: int) -> None:
     matrix = np.array([cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 14], np.int64) * (1 << 16)
     data[at : at + 36] = matrix.astype(">i4").tobytes()
     path.write_bytes(data)
+
+
+def copy_of(path: Path, copy: Path, start_s: float = 0.0, end_s: float = 1e9, scale: float = 1.0) -> Path:
+    """Encodes what `path` shows from `start_s` to `end_s` anew, at a low bitrate, at `scale` of its size."""
+    with av.open(path) as given, av.open(copy, "w") as out:
+        stream = given.streams.video[0]
+        assert stream.time_base is not None
+        video = out.add_stream("libx264", rate=stream.average_rate, options={"preset": "veryfast", "crf": "33"})
+        video.height, video.width = (round(side * scale / 2) * 2 for side in (stream.height, stream.width))
+        video.pix_fmt = "yuv420p"
+        for frame in given.decode(stream):
+            if frame.time is None or not start_s <= frame.time < end_s:
+                continue
+            frame = frame.reformat(width=video.width, height=video.height, format="yuv420p")
+            frame.pts = round((frame.time - start_s) / stream.time_base)
+            frame.time_base = stream.time_base
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return copy

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
 from schemas.messages import Lane, PartMeta
 from schemas.pipeline import PipelineSpec
@@ -49,8 +50,8 @@ class Fleet:
         stages: Sequence[tuple[str, ...]],
         cache: Path,
         paces: Sequence[float] = (),
-        module: str = "workers.forkserver",
         devices: Sequence[str] = ("cpu",),
+        module: str = "workers.forkserver",
         **settings: float | str,
     ) -> None:
         self.module = module
@@ -98,7 +99,7 @@ class Fleet:
 
     def revive(self) -> int:
         """Start another worker in place of each that died; how many had."""
-        died = [number for number, worker in enumerate(self.workers) if worker.poll() is not None]
+        died = [number for number, worker in enumerate(self.workers) if worker.returncode is not None]
         for number in died:
             self.workers[number] = self._spawn(number)
         return len(died)
@@ -125,3 +126,14 @@ class Fleet:
 def fork_server(module: str) -> ForkServer:
     """One for all tests; it ends with them."""
     return ForkServer(module=module)
+
+
+async def redeliveries(broker: Broker, pipelines: set[str]) -> int:
+    """How often the hops gave out work that they had given out before, as their consumers counted."""
+    total = 0
+    for info in (await broker.api("STREAM.LIST"))["streams"]:
+        name = info["config"]["name"]
+        if any(name.startswith(f"RIGFLOW_WORK_{pipeline}_") for pipeline in pipelines):
+            consumer = await broker.api(f"CONSUMER.INFO.{name}.bulk")
+            total += max(0, consumer["delivered"]["consumer_seq"] - info["state"]["last_seq"])
+    return total

@@ -1,22 +1,42 @@
 """A worker whose engine dies of one input: a fork server's module, `tests.poison`, with real workers otherwise.
 
-A white frame ends its process at once, as a driver's fault on damaged data would.
+A white frame ends its process at once, as a driver's fault on damaged data would; a black one loses it the device. Raw
+media that begins with `DEADLY` ends it while it is split.
 """
 
 import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 
 import engines.inference.paced
+import engines.media.source
+import workers.split
 from engines.inference.paced import PacedSession
 from engines.part import Array
+from schemas.errors import DeviceLost
+from schemas.wire import Buffer
 from workers.forkserver import main
 
+DEADLY = b"deadly"
+BLACK = 30
 WHITE = 225  # of 255, and nothing else in a clip of ours is that bright all over
+
+
+def die() -> None:
+    """End this process as a segmentation fault would: without a word."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def media_kind(source: Path | Buffer) -> Literal["video", "image"]:
+    """As ever, or never again."""
+    if isinstance(source, bytes) and source.startswith(DEADLY):
+        die()
+    return engines.media.source.media_kind(source)
 
 
 class Poisoned(PacedSession):
@@ -25,21 +45,25 @@ class Poisoned(PacedSession):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Answers of one batch, or nothing ever again."""
         if any(np.all(row >= WHITE) for row in inputs["pixels"]):
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
+        if any(np.all(row <= BLACK) for row in inputs["pixels"]):
+            raise DeviceLost("the device's context is lost", "the worker starts anew")
         return super().run(inputs)
 
 
-def poisoned_clip(path: Path, groups: int, gop: int, poison: tuple[int, ...], seed: int = 0, size: int = 32) -> Path:
-    """Noise, 25 frames a second, a keyframe each `gop` frames; white all through the groups in `poison`."""
+def poisoned_clip(
+    path: Path, groups: int, gop: int, poison: tuple[int, ...], seed: int = 0, size: int = 32, level: int = 255
+) -> Path:
+    """Noise, 25 frames a second, a keyframe each `gop` frames; of one `level` all through the groups in `poison`."""
     dice = np.random.default_rng(seed)
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25, options={"x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0"})
         video.width = video.height = size
         video.pix_fmt = "yuv420p"
         for number in range(groups * gop):
-            white = number // gop in poison
+            flat = number // gop in poison
             picture = (
-                np.full((size, size, 3), 255, np.uint8) if white else dice.integers(0, 160, (size, size, 3), np.uint8)
+                np.full((size, size, 3), level, np.uint8) if flat else dice.integers(0, 160, (size, size, 3), np.uint8)
             )
             out.mux(video.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
         out.mux(video.encode(None))
@@ -47,5 +71,6 @@ def poisoned_clip(path: Path, groups: int, gop: int, poison: tuple[int, ...], se
 
 
 if __name__ == "__main__":
+    workers.split.media_kind = media_kind
     engines.inference.paced.PacedSession = Poisoned  # type: ignore[misc]
     main()

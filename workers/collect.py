@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from pipelines.broker import Broker
-from pipelines.collect import CollectedElsewhere, Collector, Thinned
+from pipelines.collect import CollectedElsewhere, Collector
 from pipelines.inventory import describe
-from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
+from pipelines.jobs import JobCancelled, JobRecord, Thinned, end, publish_done
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
 from pipelines.room import Room

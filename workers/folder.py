@@ -99,6 +99,8 @@ class FolderWatch:
             self._say(f"{name}: cannot read it: {error.strerror}")
             self._ledger.record(name, stamp, "", failures=(str(error),))
             return
+        if stamp_of(path) != stamp:
+            return  # what has this digest is gone; looked at again when it is quiet
         if digest in self._in_hand:
             return  # its twin is being worked on; looked at again after that
         if (before := self._ledger.outcome(digest)) is not None:

@@ -76,7 +76,10 @@ class Lease:
             await self.delivery.terminate(reason)
 
     async def release(self) -> None:
-        """Hand the input back at once, for others to do."""
+        """Hand the input back now, for others to do; one that was spoiled after its pause."""
         if not self.settled:
             self.settled = True
-            await self.delivery.release()
+            if self.spoiled_delay_s is None:
+                await self.delivery.release()
+            else:
+                await self.delivery.retry(self.spoiled_delay_s)

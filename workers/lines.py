@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.device import Device
 from engines.inference.session import Session
@@ -12,6 +13,9 @@ from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
 from workers.telemetry import Event, tell
+
+if TYPE_CHECKING:
+    from workers.engines import Ready
 
 
 class Lines:
@@ -81,7 +85,15 @@ class Lines:
     async def _session(self, sha256: str) -> Session:
         if sha256 not in self._sessions:
             card, model = await load_model(self._broker, sha256, self._cache)
-            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings, self._device)
+            engine = None
+            if self._settings.backend != "onnxruntime" and card.engine == "onnx" and self._device.card is not None:
+                from workers.engines import engine_for
+
+                here = self._device.card.facts
+                engine = await engine_for(
+                    self._broker, self._settings, self._cache, model, card, here.capability, here.name
+                )
+            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
         return self._sessions[sha256]
 
     def close(self) -> None:
@@ -90,9 +102,9 @@ class Lines:
             session.close()
 
 
-def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device) -> Session:
+def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
     """A session that has answered: one that cannot is not served. Raises ModelError, DeviceLost."""
-    session = _open(model, card, settings, device)
+    session = _open(model, card, settings, device, engine)
     try:
         session.warm_up()
     except BaseException:
@@ -101,10 +113,14 @@ def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device) -
     return session
 
 
-def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device) -> Session:
+def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
     """A session of the card's engine; an engine is imported when it is needed, for its import costs half a second."""
     if card.engine == "paced":
         from engines.inference.paced import PacedSession
 
         return PacedSession(card, settings.pace_ms)
+    if engine is not None and device.card is not None:
+        from workers.engines import opened_on_card
+
+        return opened_on_card(card, engine, device.card)
     return device.session(model, card)

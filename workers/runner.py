@@ -61,6 +61,7 @@ class Runner:
         self._outbox = Outbox(broker, self._stored)
         self._drained = asyncio.Event()
         self._stopping = False
+        self._fatal: Exception | None = None  # raised when all that it hit is noted
         self.step: Step | None = None
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
@@ -82,6 +83,8 @@ class Runner:
                     await self._wake.wait()
                 else:
                     await self._advance(task)
+                if self._fatal is not None:
+                    raise self._fatal
                 await self._outbox.room()
         finally:
             beats.cancel()
@@ -169,8 +172,6 @@ class Runner:
         except Exception as error:
             for failed in together:
                 await self._failed(failed, error)
-            if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
-                raise
 
     async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
         part = await self._on_device([task], next, parts, None)
@@ -275,19 +276,24 @@ class Runner:
 
     async def _failed(self, task: Task, error: Exception) -> None:
         """One piece failed: retry its input, or publish the failure and go on without it (law 5)."""
-        lease = task.lease
+        lease, part = task.lease, task.part
+        fatal = isinstance(error, RigflowError) and error.disposition is Disposition.FATAL
         if await self._failures.again(lease, error, RETRY_S):
             self.counts["retries"] += 1
-        else:
+        elif not lease.settled:
             self.counts["failures"] += 1
             self.meter.failed(task.line.spec.name, task.stage)
-            if task.part is not None:
-                meta = task.part.meta
-                await self._failures.bury(lease, error, task.stage, meta.key, False, meta.span_s)
+            if part is not None and not fatal:
+                await self._failures.bury(lease, error, task.stage, part.meta.key, False, part.meta.span_s)
             else:
                 message, _ = decode(await lease.delivery.load())
                 await self._failures.bury(lease, error, task.stage, *place_of(message))
-        await self._drop(lease)
+        if fatal:  # there is no going on with the rest of it here
+            self._fatal = error
+            await (lease.release() if lease.spoiled else lease.terminate(str(error)))
+            self._forget(lease)
+        else:
+            await self._drop(lease)
 
     async def _reject_unread(self, lease: Lease, error: Exception) -> None:
         """A message that cannot become a task: its pipeline or model is not to be had, or it is no message of ours."""

@@ -37,14 +37,14 @@ class SplitStage:
                 spec = await load_pipeline(self._broker, hop.pipeline)
                 publisher = Publisher(self._broker, spec, _space_of(delivery), _lane_of(delivery), hosted=True)
                 job = publisher.ref(_id_of(delivery))
-                await self._failures.look_up(lease)
-                await self._attempts.begin(delivery)
                 name = _name_of(delivery) or job.id
                 record = await publisher.begin(job, name, again=delivery.deliveries == 1)
                 job = record.manifest.job
                 if record.manifest.state.ended:
                     await lease.drop()  # sent twice is done once
                     return
+                await self._failures.look_up(lease)
+                await self._attempts.begin(delivery)
                 await self._ask_for_collect(CollectRequest(job=job, name=name), delivery)
                 await _publish(publisher, spec, record, await delivery.load())
             except JobCancelled:

@@ -119,6 +119,12 @@ class CudaCard:
         self.counters.from_card_bytes += host.nbytes
         self.driver.memcpy_dtoh_async(host, pointer, stream)
 
+    def used_bytes(self) -> int:
+        """Memory of the card that is in use, by whomever."""
+        self.enter()
+        free, total = self.driver.mem_get_info()
+        return int(total - free)
+
     def close(self) -> None:
         """Give back all memory; what others still hold of it is of no use afterwards."""
         self.enter()

@@ -211,7 +211,8 @@ class CudaPreprocess:
                 given = np.zeros((), BILINEAR)
                 tables: list[Any] = []
                 for names, side in ((("above", "below", "down"), 0), (("before", "after", "over"), 1)):
-                    for name, table in zip(names, bilinear_taps(native.shape[side], place.scaled[side]), strict=True):
+                    to = place.scaled[side]
+                    for name, table in zip(names, bilinear_taps(native.shape[side], to, to), strict=True):
                         given[name] = self._table(table.astype(np.int32), tables)
                 given["channels"] = prod(native.shape[2:])
                 given["pitch"] = prod(native.shape[1:])

@@ -22,9 +22,10 @@ class OnnxRuntimeSession:
     # lanczos2x needs some 55 times its input: a batch of eight frames of 1080p takes 900 MB, and is no faster than one
     batch_bytes = 2 << 20
 
-    def __init__(self, model: bytes, spec: ModelSpec) -> None:
+    def __init__(self, model: bytes, spec: ModelSpec, simulate: bool = False) -> None:
+        """`simulate`: compute int8 graphs in float, for the CPU's own int8 products saturate at 16 bits on some."""
         self.spec = spec
-        self._session: Any = _load(model, spec.name)
+        self._session: Any = _load(model, spec.name, simulate)
         self._outputs = [tensor.name for tensor in spec.outputs]
         check_card(spec, *tensors_of(self._session))
 
@@ -67,7 +68,7 @@ def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[T
         raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)
 
 
-def _load(model: bytes, name: str) -> Any:
+def _load(model: bytes, name: str, simulate: bool = False) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -75,6 +76,8 @@ def _load(model: bytes, name: str) -> Any:
     options.enable_mem_pattern = False  # a third less memory for planes, and no slower
     options.log_severity_level = 4  # what matters comes as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if simulate:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes share no base below Exception

@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.keyframes import starts_afresh
-from engines.media.source import Source, open_media, packets_of, picture_stream
+from engines.media.source import Source, media_errors, open_media, packets_of, picture_stream
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.grid import Grid
 from schemas.messages import MediaInfo
@@ -65,6 +65,7 @@ class Splitter:
         self._sound = sound
 
     def __enter__(self) -> Self:
+        self._stamp = _stamp(self._source)
         with open_media(self._source, label=self._label) as container:
             stream = picture_stream(container, self._label)
             packets, first = _survey(container, stream, self._label)
@@ -90,6 +91,8 @@ class Splitter:
                 end = None if carried is None else cut.end
                 picture = carried or (self._format, self._everything())
                 sound_container, sound = reader.sound(end)
+                if _stamp(self._source) != self._stamp:  # no piece is of another file than the survey
+                    raise MediaError(f"{self._label} changed while it was read", "wait until nobody writes to it")
                 yield Piece(cut.start, end, *picture, end is None, sound, sound_container)
                 if end is None:
                     return
@@ -98,6 +101,15 @@ class Splitter:
         size = self._source.stat().st_size if isinstance(self._source, Path) else len(self._source)
         _check_size(size, self._label)
         return self._source.read_bytes() if isinstance(self._source, Path) else bytes(self._source)
+
+
+def _stamp(source: Source) -> tuple[int, ...]:
+    """What tells whether a file is still the same; nothing of bytes, which do not change."""
+    if not isinstance(source, Path):
+        return ()
+    with media_errors(str(source)):
+        stat = source.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class _Reader:

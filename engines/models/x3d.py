@@ -103,8 +103,7 @@ def _read(torch: Any, weights: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ModelError(f"cannot read {weights}: {error.strerror or error}", "check the path") from error
     except Exception as error:  # torch raises what its readers, pickle and zip, happen to raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{weights} is not a checkpoint: {reason}", hint) from error
+        raise ModelError(f"{weights} is not a checkpoint, or is damaged, or holds more than tensors", hint) from error
     state = checkpoint.get("model_state") if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping):
         raise ModelError(f"{weights} has no `model_state`", hint)

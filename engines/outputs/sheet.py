@@ -2,25 +2,19 @@
 
 from fractions import Fraction
 from math import ceil, sqrt
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import av
 import numpy as np
 
-from engines.outputs.font import text_mask
+from engines.outputs.canvas import BLANK, BRIGHT, DIM, PAPER, clipped, write_text
 from engines.outputs.pictures import decode_jpeg
 from engines.part import Array
 from schemas.messages import MediaInfo
 
-_Rgb: TypeAlias = tuple[int, int, int]
-
 _MOST_TILES = 400  # a film has thousands of shots: from here on every other picture is left out, again and again
 _MARGIN, _GAP, _HEAD, _LABEL = 24, 14, 48, 24  # pixels
 _LEAST_CELL = 168  # so that a label fits below an upright picture
-_PAPER: _Rgb = (20, 21, 24)
-_BLANK: _Rgb = (44, 46, 52)
-_BRIGHT: _Rgb = (232, 232, 236)
-_DIM: _Rgb = (148, 150, 158)
 
 
 class _Tile(NamedTuple):
@@ -65,7 +59,7 @@ class Sheet:
         sheet = np.empty(
             (_HEAD + rows * cell_height - _GAP + 2 * _MARGIN, columns * cell_width - _GAP + 2 * _MARGIN, 3), np.uint8
         )
-        sheet[:] = _PAPER
+        sheet[:] = PAPER
         self._draw_head(sheet)
         for place, (tile, picture) in enumerate(zip(self._tiles, pictures, strict=True)):
             row, column = divmod(place, columns)
@@ -77,14 +71,14 @@ class Sheet:
     def _draw_head(self, sheet: Array) -> None:
         summary = f"{self._shots} {'shot' if self._shots == 1 else 'shots'}, {_clock_text(self._end)}"
         room = sheet.shape[1] - 2 * _MARGIN
-        _write(sheet, _MARGIN, _MARGIN, _clipped(self._media.name, 2, room), _BRIGHT, 2)
-        _write(sheet, _MARGIN, _MARGIN + 22, summary, _DIM, 1)
+        write_text(sheet, _MARGIN, _MARGIN, clipped(self._media.name, 2, room), BRIGHT, 2)
+        write_text(sheet, _MARGIN, _MARGIN + 22, summary, DIM, 1)
 
     def _picture(self, jpeg: bytes) -> Array:
         """The thumbnail in the shape that the video is shown in: preprocess stretched it to its own."""
         if not jpeg:
             pixels = np.empty((90, 160, 3), dtype=np.uint8)
-            pixels[:] = _BLANK
+            pixels[:] = BLANK
         else:
             pixels = decode_jpeg(jpeg)
         height, width = pixels.shape[:2]
@@ -107,20 +101,8 @@ def _draw_tile(cell: Array, tile: _Tile, picture: Array) -> None:
     height, width = picture.shape[:2]
     cell[:height, :width] = picture
     number, time = str(tile.shot), _clock_text(tile.start)
-    _write(cell, 0, height + 7, number, _BRIGHT, 2)
-    _write(cell, len(number) * 12 + 12, height + 7, time, _DIM, 2)
-
-
-def _write(image: Array, left: int, top: int, text: str, colour: _Rgb, scale: int) -> None:
-    """Draws `text`, cut where the image ends."""
-    place = image[top : top + 8 * scale, left:]
-    mask = text_mask(text, scale)[: place.shape[0], : place.shape[1]]
-    place[: mask.shape[0], : mask.shape[1]][mask] = colour
-
-
-def _clipped(text: str, scale: int, width: int) -> str:
-    fits = width // (6 * scale)
-    return text if len(text) <= fits else f"{text[: fits - 2]}.."
+    write_text(cell, 0, height + 7, number, BRIGHT, 2)
+    write_text(cell, len(number) * 12 + 12, height + 7, time, DIM, 2)
 
 
 def _clock_text(seconds: float) -> str:

@@ -69,7 +69,7 @@ def all_kinds(folder: Path) -> list[Kind]:
     """Jobs of four pipelines over clips and images."""
     folder.mkdir()
     clips = [
-        looped(folder / "bunny.mp4", 20.0),
+        looped(folder / "carphone.mp4", 20.0, "carphone_pristine"),
         make_clip(folder, Clip(frames=200, open_gop=True, b_frames=3)),
         make_clip(folder, Clip(codec="vp9", container="webm", frames=100, seed=1)),
         make_clip(folder, Clip(frames=60, sound="aac", container="mkv", seed=2)),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import av
+import nats
 import numpy as np
 import pytest
 
@@ -17,10 +18,11 @@ from pipelines.broker import Broker
 from pipelines.dead import Letter, letters
 from pipelines.jobs import find_manifest
 from pipelines.publish import Publisher
-from schemas.messages import Lane, Manifest
+from schemas.messages import Done, Lane, Manifest, decode
 from schemas.settings import Settings
+from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
-from tests.poison import poisoned_clip
+from tests.poison import DEADLY, poisoned_clip
 from workers.cli.app import answer
 from workers.local import find_models, register
 
@@ -132,3 +134,45 @@ def test_a_segment_that_kills_its_workers_fails_alone(
         np.testing.assert_array_equal(crc32(tmp_path / "poisoned.paced.npz"), expected)
         assert asyncio.run(left(fleet.settings))[0] == []
     print(f"{len(poison)} of {8 * len(clips)} segments kill their worker: {len(deaths)} deaths, nothing else was lost")
+
+
+@pytest.mark.slow
+def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tmp_path: Path) -> None:
+    clip = poisoned_clip(tmp_path / "poisoned.mp4", 6, GOP, (2,), level=0)
+    given = {"ack_wait_s": 1.5, "max_deliver": 3, "pace_ms": 2.0}
+    with Fleet(ONE_WORKER * 2, tmp_path / "cache", module="tests.poison", **given) as fleet:
+        asyncio.run(publish(fleet.settings, {"poisoned": clip}))
+        with revived(fleet) as deaths:
+            where = ("--nats", fleet.settings.nats)
+            assert answer(["results", "poisoned", "--follow", "--out", str(tmp_path), *where]) == 1
+        (letter,), queued, _ = asyncio.run(left(fleet.settings))
+    assert letter.failure.key.segment == 2
+    assert [attempt.ended[:20] for attempt in letter.failure.attempts] == ["the device's context"] * 3
+    assert 2 <= len(deaths) <= 3, "the last one may be on its way"
+    assert not any(queued.values())
+
+
+@pytest.mark.slow
+def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_path: Path) -> None:
+    given = {"ack_wait_s": 1.5, "max_deliver": 2, "pace_ms": 2.0}
+    with Fleet(ONE_WORKER, tmp_path / "cache", module="tests.poison", **given) as fleet:
+        asyncio.run(publish(fleet.settings, {}))
+        with revived(fleet) as deaths:
+            done = asyncio.run(published_raw(fleet.settings, DEADLY))
+        (letter,), _, _ = asyncio.run(left(fleet.settings))
+    assert len(done.failures) == 1
+    assert "no worker finished it in 2 attempts" in done.failures[0]
+    assert (letter.failure.stage, len(letter.failure.attempts), len(deaths)) == ("split", 2, 2)
+
+
+async def published_raw(settings: Settings, media: bytes) -> Done:
+    """What a publisher that has only NATS is told in the end."""
+    client = await nats.connect(settings.nats)
+    results = await client.subscribe("rigflow.results.main.paced.raw")
+    await client.jetstream().publish("rigflow.media.main.paced", media, headers={HEADER_JOB: "raw"})
+    while (told := await results.next_msg(60)).headers[HEADER_TYPE] != "done":
+        pass
+    await client.close()
+    done, _ = decode(told.data)
+    assert isinstance(done, Done)
+    return done

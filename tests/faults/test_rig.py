@@ -77,19 +77,6 @@ def assert_whole(outcome: Outcome, clip: Path) -> None:
         np.testing.assert_array_equal(found["crc32"], answers_of(clip, SPEC))
 
 
-def test_work_of_a_stuck_engine_is_done_by_others_within_its_lease(clip: Path, tmp_path: Path) -> None:
-    with Fleet(ONE_WORKER * 2, tmp_path / "cache", (FOR_EVER_MS, 5.0), ack_wait_s=3.0) as fleet:
-        asyncio.run(publish(fleet, None))
-        eventually(lambda: [worker["ready"] for worker in status_of(fleet.settings).workers] == [True, True])
-        began = time.monotonic()
-        (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
-        took_s = time.monotonic() - began
-    assert_whole(outcome, clip)
-    lease_s = fleet.settings.ack_wait_s
-    assert lease_s / 2 < took_s < lease_s + 2, "sooner: the stuck one held nothing"
-    print(f"a stuck engine: the whole job took {took_s:.2f} s with leases of {fleet.settings.ack_wait_s:.0f} s")
-
-
 def test_a_slow_engine_goes_on_with_its_work(tmp_path: Path) -> None:
     """Its steps are long enough to be taken for stuck, and short enough to keep the lease."""
     clip = make_clip(tmp_path, Clip(frames=3 * GOP, gop=GOP, b_frames=0, size=(32, 32)))
@@ -119,18 +106,16 @@ async def publish(fleet: Fleet, clip: Path | None) -> None:
         await broker.close()
 
 
-def test_work_of_a_stopped_worker_is_done_by_others_within_its_lease(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
+def test_a_stopped_worker_is_killed_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
     with Rig(fleet, tmp_path) as rig:
         rig.until_ready()
         fault = lambda: os.kill(rig.pids[0], signal.SIGSTOP)  # noqa: E731
-        outcome, took_s = asyncio.run(with_fault(fleet, clip, tmp_path / "out", fault))
+        outcome, _ = asyncio.run(with_fault(fleet, clip, tmp_path / "out", fault))
         rig.until("event=silent")
         rig.until_ready()
         eventually(lambda: rig.metric("rigflow_redeliveries_total") > 0)  # the worker held something
         assert rig.metric("rigflow_worker_deaths_total") == 1
     assert_whole(outcome, clip)
-    assert took_s < fleet.settings.ack_wait_s + 2
-    print(f"SIGSTOP: the job was whole {took_s:.2f} s later with leases of {fleet.settings.ack_wait_s:.0f} s")
 
 
 def test_a_worker_that_dies_too_often_is_given_up_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:

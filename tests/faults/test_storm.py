@@ -16,10 +16,10 @@ from pipelines.broker import Broker
 from pipelines.connection import headers_of
 from pipelines.dead import letters
 from schemas.errors import BrokerError
-from schemas.messages import PartMeta
+from schemas.messages import Failure, PartMeta
 from schemas.subjects import HEADER_ID, HEADER_TYPE
 from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
-from tests.fleet import Fleet, Silent
+from tests.fleet import Fleet, Silent, redeliveries
 from tests.rig import Rig, alive
 from workers.local import Outcome
 
@@ -66,6 +66,7 @@ class Storm:
     def __init__(self, fleet: Fleet, folder: Path, rigs: int, workers: int, chance: random.Random) -> None:
         self.fleet = fleet
         self.kills: Counter[str] = Counter()
+        self.struck: list[tuple[float, str]] = []  # when, and whom
         self._folder = folder
         self._workers = workers
         self._chance = chance
@@ -108,7 +109,16 @@ class Storm:
                 return
             os.kill(self._chance.choice(pids), signal.SIGKILL)
         self.kills[victim] += 1
+        self.struck.append((time.time(), victim))
         self.revive()
+
+    def story(self, failure: Failure) -> str:
+        """What befell each attempt at a dead letter: seconds until the next blow after it began."""
+        told = []
+        for attempt in failure.attempts:
+            blow_s, victim = next(((at_s, whom) for at_s, whom in self.struck if at_s > attempt.at_s), (0.0, "nobody"))
+            told.append(f"{attempt.worker} {attempt.ended} then after {blow_s - attempt.at_s:.2f} s {victim}")
+        return f"\n  {failure.key.job.pipeline} segment {failure.key.segment}: {'; '.join(told)}"
 
 
 async def rage(storm: Storm, screen: Screen, kills: int, chance: random.Random, until: asyncio.Event) -> None:
@@ -137,17 +147,6 @@ async def one_job(fleet: Fleet, kind: Kind, number: int, folder: Path, screen: S
             return outcome
         except BrokerError:  # it was away when the job was to begin
             await asyncio.sleep(0.2)
-
-
-async def redeliveries(broker: Broker, pipelines: set[str]) -> int:
-    """How often the hops gave out work that they had given out before, as their consumers counted."""
-    total = 0
-    for info in (await broker.api("STREAM.LIST"))["streams"]:
-        name = info["config"]["name"]
-        if any(name.startswith(f"RIGFLOW_WORK_{pipeline}_") for pipeline in pipelines):
-            consumer = await broker.api(f"CONSUMER.INFO.{name}.bulk")
-            total += max(0, consumer["delivered"]["consumer_seq"] - info["state"]["last_seq"])
-    return total
 
 
 async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills: int, chance: random.Random) -> str:
@@ -179,14 +178,14 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
             why = outcome.error or "; ".join(outcome.done.failures if outcome.done else ())
             failed.append(f"  {kind.name}: {why}")
     assert max(screen.seen.values()) == 1, "a collector saw a part twice"
-    buried = [letter async for letter in letters(broker)]
+    buried = [letter.failure async for letter in letters(broker)]
     again = await redeliveries(broker, {kind.spec.name for kind in mix})
     await broker.close()
     lines = [
         f"{storm.kills.total()} kills ({', '.join(f'{count} {what}' for what, count in storm.kills.most_common())})",
         f"{len(ended)} jobs: {len(ended) - len(failed)} complete and equal to the reference, {len(failed)} failed",
         f"{len(screen.seen)} parts, each seen once; {again} redeliveries, {observer.repeats} duplicates suppressed",
-        f"{len(buried)} dead letters",
+        f"{len(buried)} dead letters{''.join(storm.story(failure) for failure in buried)}",
         *failed,
     ]
     return "\n".join(lines)
@@ -195,7 +194,7 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
 @pytest.mark.parametrize(
     ("kills", "jobs", "rigs"),
     [
-        (4, 4, 1),
+        (3, 3, 1),
         pytest.param(200, 30, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1500)]),
     ],
 )

@@ -65,6 +65,7 @@ class Told(Silent):
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_full_stream(clip: Path, tmp_path: Path) -> None:
     async def trial(fleet: Fleet) -> Outcome:
         screen = Told()
@@ -112,7 +113,8 @@ def test_a_full_disk(clip: Path, small_disk: Path, tmp_path: Path) -> None:
     check(asyncio.run(trial()), SPEC)
 
 
-@pytest.mark.parametrize("away_s", [2.0, pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("away_s", [2.0, 60.0])
 def test_a_server_that_is_away(away_s: float, clip: Path, tmp_path: Path) -> None:
     async def trial(fleet: Fleet) -> Outcome:
         screen = Told()

@@ -10,12 +10,14 @@ from engines.models.catalogue import load_model, save_model
 from engines.models.graph import FLOAT, Graph
 from engines.models.x3d import FRAMES, MEAN, SIDE, STD
 from pipelines.registry import builtin_pipeline
+from schemas.errors import ModelError
 from schemas.messages import MediaInfo
 from schemas.pipeline import ModelSpec, TensorSpec
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.reference import answers_of
+from workers.engines import find_model
 
 SPEC = builtin_pipeline("clip-features")
 MODELS = Path(".local/share/rigflow/models")  # in a user's home
@@ -93,6 +95,13 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path: Path) -> None:
     path = save_model(tmp_path / "made" / "on demand", card, body)
     assert load_model(path, path.with_suffix(".toml")) == (card, body)
     assert sorted(file.name for file in path.parent.iterdir()) == ["x3d_s.onnx", "x3d_s.toml"]
+
+
+def test_engines_are_built_of_it_by_its_name(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model x3d_s"):
+        find_model("x3d_s", tmp_path)
+    save_model(home / MODELS, *small_x3d())
+    assert find_model("x3d_s", tmp_path) == small_x3d()
 
 
 @pytest.mark.parametrize(

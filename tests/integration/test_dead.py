@@ -18,6 +18,7 @@ from pipelines.broker import Broker
 from pipelines.dead import HEADER_BYTES, bury, drop, find_letter, input_of, letters, retry
 from pipelines.inventory import take_inventory
 from pipelines.publish import Publisher
+from pipelines.pull import Delivery, Pull
 from pipelines.registry import CARD, builtin_pipeline
 from schemas.errors import UsageError
 from schemas.messages import Failure, JobRef, Key, Lane, Manifest, decode
@@ -216,6 +217,32 @@ async def test_what_is_not_media_is_a_dead_letter_of_its_publisher(tmp_path: Pat
             assert (letter.failure.stage, letter.hop, letter.failure.key.segment) == ("split", media, -1)
             assert "not media" in letter.failure.error
             assert await input_of(broker, letter) == b"not media"
+
+
+async def test_what_is_handed_back_however_often_is_no_failure(tmp_path: Path) -> None:
+    """Taken and released, as by workers that are told to stop; then a worker comes that may stay."""
+    clip, spec = real_clip("bikes"), builtin_pipeline("fingerprint")
+    with Fleet((), tmp_path / "cache", max_deliver=2) as fleet:
+        async with connected(fleet.settings) as broker:
+            pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
+            publisher = Publisher(broker, pinned, "main", Lane.BULK)
+            await publisher.publish_video(publisher.ref("often"), clip, clip.name)
+            back: list[int] = []
+
+            async def hand_back(delivery: Delivery) -> None:
+                back.append(delivery.deliveries)
+                await delivery.release()
+
+            pull = Pull(broker, broker.names.work_stream("fingerprint", "decode"), "bulk", hand_back)
+            await pull.open()
+            async with asyncio.timeout(30):
+                while max(back, default=0) < 10 * fleet.settings.max_deliver:
+                    pull.request(1 - pull.outstanding)
+                    await asyncio.sleep(0.005)
+            await pull.close()
+        fleet.add(ONE_WORKER[0])
+        where = ("--nats", fleet.settings.nats)
+        assert await asyncio.to_thread(rigflow, "results", "often", "--follow", "--out", tmp_path, *where) == 0
 
 
 def test_dead_letters_are_named_or_all() -> None:

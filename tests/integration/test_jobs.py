@@ -98,7 +98,7 @@ def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
         assert rigflow("jobs", "wait", "mine", *where) == 0
         assert rigflow("jobs", "show", "other", *where) == 2
         assert rigflow("jobs", "wait", "unwanted", *where) == 1
-        assert capsys.readouterr().out.endswith("unwanted: cancelled\n")
+        assert capsys.readouterr().out.endswith("unwanted: cancelled, 0 frames\n")
 
 
 def listed(where: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

@@ -14,13 +14,15 @@ import pytest
 from nats.aio.client import Client
 
 from pipelines.broker import Broker
+from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
 from pipelines.server import nats_server_binary, tied_to_us
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, ModelError
 from schemas.messages import Lane
 from schemas.settings import Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.nets import kept_engine
 from workers.local import find_models, register, run_jobs
 
 ROLES = Path(__file__).parents[2] / "deploy" / "nats" / "roles.conf"
@@ -146,3 +148,22 @@ async def refusals_of_a_client(guarded: Guarded, subject: str) -> list[str]:
     await asyncio.sleep(0.1)
     await client.close()
     return said
+
+
+async def test_workers_share_engines_and_publishers_do_not(guarded: Guarded, tmp_path: Path) -> None:
+    await made_by_the_operator(guarded)
+    store, spec = kept_engine(tmp_path / "engines")
+    plan = store.load(spec.key)[1]
+    worker = await Broker.connect(Settings.model_validate(guarded.settings("worker")))
+    publisher = await Broker.connect(Settings.model_validate(guarded.settings("publisher")))
+    try:
+        with pytest.raises(BrokerError):
+            await push_engine(publisher, spec, plan)
+        assert await push_engine(worker, spec, b"damaged")
+        with pytest.raises(ModelError, match="is damaged at the broker"):
+            await pull_engine(worker, spec.key)
+        assert await push_engine(worker, spec, plan)
+        assert (await pull_engine(worker, spec.key))[:2] == (spec, plan)
+    finally:
+        await worker.close()
+        await publisher.close()

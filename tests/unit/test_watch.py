@@ -101,6 +101,17 @@ def test_the_ledger_remembers_over_a_restart(ledger: Ledger, tmp_path: Path) -> 
     again.close()
 
 
+def test_a_content_whose_results_were_written_over_is_new_again(ledger: Ledger) -> None:
+    ledger.record("a", stamp(1), "first", ("a.npz",))
+    ledger.same("copy of a", stamp(1), "first")
+    ledger.record("b", stamp(2), "other", ("b.npz",))
+    ledger.record("a", stamp(3), "second", ("a.npz",))
+    assert ledger.outcome("first") is None
+    assert not ledger.knows("copy of a", stamp(1))
+    assert ledger.knows("a", stamp(3))
+    assert ledger.knows("b", stamp(2))
+
+
 def test_a_ledger_has_one_writer(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another rigflow watch writes here"):
         Ledger(tmp_path / ".rigflow-watch-p.json").open()

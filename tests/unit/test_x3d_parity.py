@@ -156,7 +156,7 @@ def test_what_is_no_checkpoint_is_refused_in_a_line(tmp_path: Path, checkpoint: 
             export_x3d_s(path)
         assert "\n" not in str(caught.value)
     path.write_text("not a checkpoint")
-    with pytest.raises(ModelError, match="is not a checkpoint"):
+    with pytest.raises(ModelError, match="is not a checkpoint, or is damaged"):
         export_x3d_s(path)
     with pytest.raises(ModelError, match="No such file"):
         export_x3d_s(tmp_path / "none.pyth")

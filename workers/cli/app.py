@@ -5,6 +5,7 @@ import sys
 import typer
 
 from schemas.errors import ExitCode, UsageError
+from workers.cli.cluster import cluster
 from workers.cli.dead import app as dead
 from workers.cli.doctor import doctor
 from workers.cli.engine import app as engine
@@ -39,9 +40,11 @@ app.command()(worker)
 app.command()(status)
 app.add_typer(dead)
 app.add_typer(pipelines)
+app.add_typer(engine)
 app.add_typer(topology)
 app.add_typer(engine)
 app.command()(near)
+app.command()(cluster)
 app.command()(doctor)
 
 _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser raises for any wrong usage

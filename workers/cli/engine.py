@@ -1,19 +1,231 @@
-"""`rigflow engine`: models, and what they are compiled to."""
+"""`rigflow engine`: models compiled for kinds of cards: build, test, measure and share them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from schemas.errors import ExitCode, UsageError
+from workers.cli.engine_bench import bench
+from workers.cli.engine_share import Keys, at_fleet, cards_of, pull, push, store_of
 from workers.cli.export import export
+from workers.cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
+from workers.cli.words import size, table
+
+if TYPE_CHECKING:
+    from schemas.engine import EngineSpec
+    from schemas.pipeline import ModelSpec
 
 app = typer.Typer(
     name="engine",
     rich_markup_mode=None,
-    help="Models and engines.\n\nExample: rigflow engine export x3d_s --weights X3D_S.pyth",
+    help="Build, test, measure and share engines for cards.\n\nExample: rigflow engine build faces --for sm86",
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `engine` a group of commands while it has one only."""
-
-
+app.command()(bench)
+app.command()(push)
+app.command()(pull)
 app.command()(export)
+
+Model: TypeAlias = Annotated[str, typer.Argument(help="An ONNX file, or the name of a model imported or built in.")]
+Key: TypeAlias = Annotated[str, typer.Argument(help="The beginning of an engine's key.")]
+
+
+@app.command("import")
+@ends_well
+def import_(
+    model: Annotated[Path, typer.Argument(help="An ONNX file, weights inside.", metavar="MODEL.onnx")],
+    card: Annotated[Path | None, typer.Option(help="Its model card; see docs/models.md.", metavar="FILE")] = None,
+) -> ExitCode:
+    """Keep a model where pipelines and engines look for it.
+
+    Its graph is held against its card first.
+
+    Example: rigflow engine import faces.onnx --card faces.toml
+    """
+    from engines.inference.session import describe
+    from engines.models.catalogue import load_model, models_folder, save_model
+
+    spec, body = load_model(model, card)
+    save_model(models_folder(), spec, body)
+    print(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
+    for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
+        for tensor in tensors:
+            print(f"{side}  {tensor.name}  {describe(tensor.dtype, tensor.shape)}")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def build(
+    model: Model,
+    cards: Annotated[str, typer.Option("--for", help="Kinds of cards: sm75,sm86,sm89,sm120, or all.")] = "",
+    precision: Annotated[str, typer.Option(help="auto (what suits each card), fp32, fp16 or int8.")] = "auto",
+    dim: Annotated[
+        list[str] | None,
+        typer.Option(help="Range of a free dimension; the batch has 1:8:32.", metavar="NAME=SMALLEST:BEST:LARGEST"),
+    ] = None,
+    calibrate: Annotated[
+        list[Path] | None, typer.Option(help="A video or image of yours to take int8 ranges from; repeat it.")
+    ] = None,
+    pipeline: Annotated[str, typer.Option(help="The pipeline that feeds the model, for --calibrate.")] = "",
+    backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the card.")] = "",
+    anyway: Annotated[bool, typer.Option("--anyway", help="Build a precision that the card is slow at.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Build what is there already.")] = False,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Compile a model for kinds of cards.
+
+    With TensorRT-RTX no card is needed here. sm75 has a plan of its own, newer cards share one.
+
+    Example: rigflow engine build faces --for sm75,sm86 --precision fp16
+    """
+    from workers.building import Order, build_all, chosen_targets, parse_backend, parse_precision, parse_ranges
+    from workers.engines import engine_store, find_model
+
+    spec, body = find_model(model)
+    chosen = parse_backend(backend)
+    order = Order(
+        spec=spec,
+        model=body,
+        backend=chosen,
+        targets=chosen_targets(cards, chosen),
+        precision=parse_precision(precision),
+        ranges=parse_ranges(dim or []),
+        calibrate=tuple(calibrate or ()),
+        pipeline=pipeline,
+        anyway=anyway,
+        again=again,
+    )
+    for engine, new in build_all(order, engine_store(settings_from(settings_file).cache_folder), warn):
+        done = f"built in {engine.build_s:.1f} s" if new else "is here already"
+        print(f"{engine.key[:12]}  {cards_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
+    return ExitCode.OK
+
+
+@app.command("list")
+@ends_well
+def list_(
+    nats: NatsUrl = None, as_json: Json = False, credentials: Credentials = None, settings_file: SettingsFile = None
+) -> ExitCode:
+    """List the engines of this machine.
+
+    With --nats those that a fleet shares.
+
+    Example: rigflow engine list --nats nats://rig1:4222
+    """
+    from rich.console import Console
+
+    from pipelines.engines import fleet_engines
+
+    settings = settings_from(settings_file, nats=nats, credentials=credentials)
+    if settings.nats:
+        specs = at_fleet(settings, fleet_engines)
+    else:
+        specs, damaged = store_of(settings).listed()
+        for each in damaged:
+            warn(each.reason)
+    if as_json:
+        print(json.dumps([_as_json(spec) for spec in specs], indent=1))
+        return ExitCode.OK
+    rows = table("engine", "model", "cards", "precision", "backend", "batch", "size", left=5)
+    for spec in specs:
+        backend = f"{spec.basis.backend} {spec.basis.version}"
+        batch = f"1 to {spec.rows}"
+        rows.add_row(
+            spec.key[:12], spec.model, cards_of(spec), spec.basis.precision, backend, batch, size(spec.size_bytes)
+        )
+    Console(highlight=False).print(rows if specs else "no engines yet; see `rigflow engine build --help`")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) -> ExitCode:
+    """Tell all that is known of an engine.
+
+    What it takes and gives, for which shapes, and what it was built from.
+
+    Example: rigflow engine show 6c5cb62260de
+    """
+    from engines.inference.session import describe
+
+    spec = store_of(settings_from(settings_file)).find(key)
+    if as_json:
+        print(json.dumps(_as_json(spec), indent=1))
+        return ExitCode.OK
+    basis = spec.basis
+    lines = [
+        ("engine", spec.key),
+        ("model", f"{spec.model} {basis.model_sha256[:16]}"),
+        ("cards", cards_of(spec) + (f", timed on {basis.device}" if basis.device else "")),
+        ("precision", basis.precision),
+        ("backend", f"{basis.backend} {basis.version}"),
+        ("plan", f"{size(spec.size_bytes)}, sha256 {spec.sha256[:16]}, built in {spec.build_s:.1f} s"),
+        (
+            "graph",
+            f"{basis.graph_sha256[:16]}, error {spec.agreement.error:.2g} of {spec.agreement.tolerance:g} allowed",
+        ),
+        *(("takes", f"{tensor.name} {describe(tensor.dtype, tensor.shape)}") for tensor in spec.inputs),
+        *(("gives", f"{tensor.name} {describe(tensor.dtype, tensor.shape)}") for tensor in spec.outputs),
+        *(
+            ("profile", f"{shapes.input} {list(shapes.smallest)} best {list(shapes.best)} to {list(shapes.largest)}")
+            for shapes in basis.profiles
+        ),
+    ]
+    for title, text in lines:
+        print(f"{title:<10} {text}")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
+    """Test engines: whole, what they say, and right.
+
+    The graph that was compiled is run against the model on the CPU; a card is tested when it loads the engine.
+
+    Example: rigflow engine check 6c5cb62260de
+    """
+    from schemas.errors import RigflowError
+    from workers.engines import check_engine
+
+    settings = settings_from(settings_file)
+    store = store_of(settings)
+    specs, damaged = store.listed()
+    wrong = 0
+    for each in damaged if not keys else ():
+        wrong += 1
+        print(f"{each.key[:12]}  {each.reason}")
+    for spec in [store.find(key) for key in keys] if keys else specs:
+        try:
+            card, body = _model_of(spec)
+            for what, said in check_engine(store, spec.key, card, body):
+                print(f"{spec.key[:12]}  {what}: {said}")
+        except RigflowError as error:
+            wrong += 1
+            print(f"{spec.key[:12]}  {error}")
+    return ExitCode.SOME_FAILED if wrong else ExitCode.OK
+
+
+def warn(text: str) -> None:
+    """A line that is no answer."""
+    import sys
+
+    print(f"rigflow: {text}", file=sys.stderr)
+
+
+def _model_of(spec: "EngineSpec") -> "tuple[ModelSpec | None, bytes]":
+    """The model of an engine, if it is here."""
+    from schemas.errors import ModelError
+    from workers.engines import find_model
+
+    try:
+        card, body = find_model(spec.model)
+    except (ModelError, UsageError):
+        return None, b""
+    return (card, body) if card.sha256 == spec.basis.model_sha256 else (None, b"")
+
+
+def _as_json(spec: "EngineSpec") -> dict[str, object]:
+    return {"key": spec.key, **spec.model_dump(mode="json")}

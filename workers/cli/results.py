@@ -41,9 +41,9 @@ def results(
 
 async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> ExitCode:
     from pipelines.broker import Broker
-    from pipelines.collect import CollectedElsewhere, Thinned
+    from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
-    from pipelines.jobs import JobCancelled, find_manifest
+    from pipelines.jobs import JobCancelled, Thinned, find_manifest
     from schemas.messages import JobState
 
     broker = await Broker.connect(settings, name="rigflow-results")

@@ -81,11 +81,11 @@ async def _watch(broker: Any, url: str) -> None:
     from pipelines.status import fleet_status
 
     console = _console()
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
             fleet = await fleet_status(broker)
             if console.is_terminal:
-                live.update(Group(render(fleet, url), "", verdict(fleet)), refresh=True)
+                live.update(Group(verdict(fleet), "", render(fleet, url)), refresh=True)  # a low window has the end cut
             else:
                 console.print(time.strftime("%H:%M:%S"))
                 _print(console, fleet, url)
@@ -125,7 +125,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
 
 
 def verdict(fleet: "FleetStatus") -> str:
-    """The sentence below it all."""
+    """The sentence that says what is slow."""
     from pipelines.bottleneck import bottleneck
 
     return f"[bold]{bottleneck(fleet)}[/]"
@@ -186,7 +186,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
             f"{worker['in_hand']:,}",
             f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
             f"{max((of['frames_per_s'] for of in worker['done']), default=0.0):,.0f}",
-            f"{worker['frames']:,}",
+            f"{max((of['frames'] for of in worker['done']), default=0):,}",
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
             escape(worker.get("card", {}).get("name") or worker["device"]),

@@ -1,0 +1,133 @@
+"""A model in another precision: an ONNX graph again, so that any backend can run it and it can be tested anywhere."""
+
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.part import Array
+from schemas.errors import ModelError
+
+Rows = Mapping[str, Array]  # a batch by input name
+
+QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where int8 pays; the rest stays as it is
+
+
+def to_fp16(name: str, model: bytes) -> bytes:
+    """The same model computing in fp16; its inputs and outputs keep their dtypes. Raises ModelError."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # values below fp16's smallest are told one by one
+            converted = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
+        return bytes(converted.SerializeToString(deterministic=True))
+    except Exception as error:  # whatever the converter meets in a strange graph
+        raise ModelError(f"model `{name}` cannot be converted to fp16: {_line(error)}", "build it in fp32") from error
+
+
+def to_int8(name: str, model: bytes, batches: Iterable[Rows]) -> bytes:
+    """The same model with its products in int8, by Q/DQ nodes: ranges as `batches` of real media show them.
+
+    Symmetric, weights per channel, biases unquantised: what TensorRT takes. Raises ModelError.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    reader = _Reader(batches)
+    with tempfile.TemporaryDirectory(prefix="rigflow-int8-") as folder:
+        source, ready, target = (Path(folder) / f"{step}.onnx" for step in ("source", "ready", "target"))
+        source.write_bytes(model)
+        try:
+            quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+            quantize_static(
+                str(ready),
+                str(target),
+                reader,
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTISED),
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            )
+        except Exception as error:  # whatever the quantiser meets in a strange graph
+            hint = "build it in fp16 or fp32" if reader.given else "calibrate with media that has pictures in it"
+            raise ModelError(f"model `{name}` cannot be quantised: {_line(error)}", hint) from error
+        return target.read_bytes()
+
+
+class _Reader:
+    """Calibration rows in the way that the quantiser asks for them."""
+
+    def __init__(self, batches: Iterable[Rows]) -> None:
+        self._batches = iter(batches)
+        self.given = 0
+
+    def get_next(self) -> dict[str, Any] | None:
+        rows = next(self._batches, None)
+        if rows is None:
+            return None
+        self.given += 1
+        return {name: np.ascontiguousarray(array) for name, array in rows.items()}
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        raise NotImplementedError("calibration media is read once, from its beginning")
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:300]
+
+
+def bytes_at_ends(model: bytes) -> bytes:
+    """The same model with bytes at its inputs and outputs only, for TensorRT computes nothing with them.
+
+    Many exports move pixels about (reshape, pad, transpose) before they cast them to float, or after they cast them
+    back. All 256 values are exact in float and in half, so the answers stay as they are, bit for bit. A model that
+    needs its bytes stays as it is.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    changed = onnx.load_from_string(model)
+    graph, makers = changed.graph, {name: node for node in changed.graph.node for name in node.output}
+    first, nodes, last = [], [], []
+    for name in [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8]:
+        readers = [node for node in graph.node if name in node.input]
+        if any(node.op_type != "Cast" for node in readers):
+            first.append(helper.make_node("Cast", [name], [f"{name}_in"], to=TensorProto.FLOAT))
+            _rename(readers, name, f"{name}_in")
+    ends = {value.name for value in graph.output}
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8 and node.output[0] not in ends:
+            node.attribute[0].i = TensorProto.INT32  # cuts off what is behind the point, as a cast to bytes does
+            whole, node.output[0] = node.output[0], f"{node.output[0]}_whole"
+            nodes.append(helper.make_node("Cast", [node.output[0]], [whole], to=TensorProto.FLOAT))
+    for name in [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.UINT8]:
+        maker = makers.get(name)
+        if maker is not None and maker.op_type != "Cast":
+            maker.output[:] = [f"{name}_out" if each == name else each for each in maker.output]
+            _rename([node for node in graph.node if name in node.input], name, f"{name}_out")
+            last.append(helper.make_node("Cast", [f"{name}_out"], [name], to=TensorProto.UINT8))
+    nodes = [*first, *nodes, *last]
+    if len(nodes) == len(graph.node):
+        return model
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    try:
+        onnx.checker.check_model(changed, full_check=True)
+    except Exception:  # some node wants bytes; the builder says which, in its own words
+        return model
+    return bytes(changed.SerializeToString(deterministic=True))
+
+
+def _rename(nodes: Iterable[Any], old: str, new: str) -> None:
+    for node in nodes:
+        node.input[:] = [new if each == old else each for each in node.input]

@@ -1,0 +1,155 @@
+"""A model to engines: converted, tested as a graph, compiled for each kind of card, kept with its sidecar."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from engines.building.agreement import compare, demand, probe_rows
+from engines.building.builder import build_plan, version
+from engines.building.convert import Rows, bytes_at_ends, to_fp16, to_int8
+from engines.building.store import EngineStore
+from engines.inference.bindings import Backend
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.session import fits
+from schemas.engine import Agreement, EngineBasis, EngineSpec, Precision, Profile
+from schemas.errors import UsageError
+from schemas.pipeline import ModelSpec, TensorSpec
+
+RECIPE = 1  # counts changes of what is built from the same basis
+BATCH = (1, 8, 32)
+PROBE_ROWS = 2
+
+Range = tuple[int, int, int]  # smallest, best, largest
+
+
+def profiles_of(spec: ModelSpec, ranges: Mapping[str, Range]) -> tuple[Profile, ...]:
+    """The shapes of every input with a free dimension; the batch has a default range. Raises UsageError."""
+    batches = {tensor.shape[0] for tensor in spec.inputs if tensor.shape and isinstance(tensor.shape[0], str)}
+    free = {size for tensor in spec.inputs for size in tensor.shape if isinstance(size, str)}
+    known = {str(name): BATCH for name in batches} | dict(ranges)
+    for name in sorted(set(known) - {str(size) for size in free}):
+        there = ", ".join(sorted(map(str, free))) or "none"
+        raise UsageError(f"model `{spec.name}` has no free dimension {name}", f"it has {there}")
+    for name in sorted(free):
+        if name not in known:
+            raise UsageError(
+                f"model `{spec.name}`: dimension {name} is free, and an engine needs its range",
+                f"add --dim {name}=SMALLEST:BEST:LARGEST",
+            )
+    for name, (low, best, high) in known.items():
+        if not 1 <= low <= best <= high:
+            raise UsageError(f"--dim {name}={low}:{best}:{high} is no range", "say SMALLEST:BEST:LARGEST")
+    return tuple(
+        Profile(input=tensor.name, smallest=sizes[0], best=sizes[1], largest=sizes[2])
+        for tensor in spec.inputs
+        for sizes in [_sizes(tensor.shape, known)]
+    )
+
+
+def _sizes(shape: Sequence[int | str], known: Mapping[str, Range]) -> list[tuple[int, ...]]:
+    return [tuple(known[size][which] if isinstance(size, str) else size for size in shape) for which in range(3)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model in one precision with the shapes it is built for: what all its engines share.
+
+    `graph` is the ONNX graph that is compiled.
+    """
+
+    spec: ModelSpec
+    model: bytes
+    precision: Precision
+    profiles: tuple[Profile, ...]
+    graph: bytes
+    probe: Rows | None = None  # what it is tested on; None: seeded noise, which lies outside of calibrated ranges
+
+    @classmethod
+    def make(
+        cls,
+        spec: ModelSpec,
+        model: bytes,
+        precision: Precision,
+        ranges: Mapping[str, Range],
+        calibration: Sequence[Rows] = (),
+    ) -> "Recipe":
+        """Convert a model. Raises ModelError when it cannot be, UsageError when a range or calibration is missing."""
+        profiles = profiles_of(spec, ranges)
+        if precision == "int8" and not calibration:
+            raise UsageError("int8 needs media to see the model's ranges on", "add --calibrate MEDIA")
+        graph = bytes_at_ends(model)
+        if precision == "fp16":
+            graph = to_fp16(spec.name, graph)
+        elif precision == "int8":
+            graph = to_int8(spec.name, graph, calibration)
+        return cls(spec, model, precision, profiles, graph, calibration[-1] if precision == "int8" else None)
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """The graph against the model, both on the CPU. Raises ModelError when they do not agree.
+
+        ONNX Runtime computes most of fp16 in fp32 there: this finds broken conversions and ranges, not rounding.
+        """
+        graph = OnnxRuntimeSession(self.graph, self.spec, simulate=True)
+        model = OnnxRuntimeSession(self.model, self.spec)
+        try:
+            rows = min(PROBE_ROWS, *(profile.largest[0] for profile in self.profiles))
+            inputs = self.probe or probe_rows(self.spec, self.profiles, rows)
+            return demand(compare(graph, model, inputs, self.precision, "graph"), self.spec.name)
+        finally:
+            graph.close()
+            model.close()
+
+    def basis(self, backend: Backend, targets: Sequence[str], device: str = "") -> EngineBasis:
+        """What an engine for these cards depends on."""
+        return EngineBasis(
+            model_sha256=self.spec.sha256,
+            graph_sha256=hashlib.sha256(self.graph).hexdigest(),
+            backend=backend,
+            version=version(backend),
+            targets=tuple(targets),
+            device=device,
+            precision=self.precision,
+            profiles=self.profiles,
+            recipe=RECIPE,
+        )
+
+    def build(self, basis: EngineBasis) -> tuple[EngineSpec, bytes]:
+        """Compile it; sidecar and plan. Raises ModelError when the graph disagrees or the builder refuses."""
+        agreement = self.agreement
+        started_s = time.monotonic()
+        built = build_plan(self.spec.name, self.graph, basis.backend, basis.targets, self.precision, self.profiles)
+        spec = EngineSpec(
+            model=f"{self.spec.name}@{self.spec.version}",
+            basis=basis,
+            inputs=_named(built.inputs, self.spec.inputs),
+            outputs=_named(built.outputs, self.spec.outputs),
+            sha256=hashlib.sha256(built.plan).hexdigest(),
+            size_bytes=len(built.plan),
+            build_s=round(time.monotonic() - started_s, 3),
+            agreement=agreement,
+        )
+        return spec, built.plan
+
+
+def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The network's own tensors, their free dimensions called as the card calls them."""
+    called = {tensor.name: tensor for tensor in card}
+    return tuple(
+        called[tensor.name]
+        if tensor.name in called and fits(called[tensor.name], tensor.dtype, tensor.shape)
+        else tensor
+        for tensor in network
+    )
+
+
+def obtain(store: EngineStore, recipe: Recipe, basis: EngineBasis, again: bool = False) -> tuple[EngineSpec, bool]:
+    """The sidecar of a whole engine in `store`, and whether it had to be built: absent, damaged or `again`."""
+    with store.building(basis.key):
+        if not again and store.whole(basis.key):
+            return store.load(basis.key)[0], False
+        spec, plan = recipe.build(basis)
+        store.keep(spec, plan, recipe.graph)
+        return spec, True

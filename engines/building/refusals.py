@@ -1,0 +1,79 @@
+"""What builders say when they refuse a model, in words that say what to do."""
+
+import re
+
+from schemas.errors import ModelError
+
+# what the library says -> (what happened, what to do); {0} and {1} are the expression's groups
+_KNOWN: tuple[tuple[str, str, str], ...] = (
+    (
+        r"Cannot compile operation '?([^']*?)'? for Turing \(SM75\): (FP32 [^.]*?) is not supported",
+        "sm75 has no {1} in TensorRT-RTX (operation {0})",
+        "build that card's engine with --precision fp16",
+    ),
+    (
+        r"(FP32 [\w ]+) is not supported",
+        "TensorRT-RTX has no {0} for one of these cards",
+        "build with --precision fp16",
+    ),
+    (r"MODEL_DESERIALIZE_FAILED", "it is not a whole ONNX file", "export it again, weights inside"),
+    (
+        r"operator: (\S+) \(checkFallbackPluginImporter\)",
+        "TensorRT knows no operation {0}",
+        "replace it in the export, or serve the model with ONNX Runtime",
+    ),
+    (
+        r"Node input was not registered",
+        "a node reads a tensor that nothing makes",
+        "the export is broken; make it anew",
+    ),
+    (
+        r"Kernel weight dimension failed to broadcast",
+        "a convolution's weights do not fit its input's channels",
+        "the export is broken; make it anew",
+    ),
+    (
+        r"`?input`? and `?kernel`? must be of same type",
+        "a convolution mixes two precisions",
+        "export in fp32 and let --precision convert it",
+    ),
+    (r"antialias == 0", "TensorRT has no antialiased Resize", "export it with antialias 0"),
+    (
+        r"no optimization profile has been defined|missing dimensions in profile",
+        "a free dimension has no range",
+        "name it: --dim NAME=SMALLEST:BEST:LARGEST",
+    ),
+    (
+        r"Dimension mismatch for tensor (\S+)|optimization profiles satisfy MIN<=OPT<=MAX",
+        "a range does not fit the model's shapes",
+        "correct --dim; `rigflow engine show` tells the model's",
+    ),
+    (r"Failed to convert ONNX date type", "an input is text", "feed numbers, and tokenise outside of the model"),
+    (
+        r"(?:unsupported input type of UINT8|has type UInt8 but must have type|legalUINT8)",
+        "it computes with bytes",
+        "cast uint8 inputs to float first, and outputs to uint8 last",
+    ),
+    (
+        r"Requested size was (\d+) bytes|OutOfMemory",
+        "the builder ran out of memory",
+        "close other programs, or make the largest shapes smaller",
+    ),
+    (
+        r"MyelinCheckException|CUDA_SUCCESS|cudaError 35",
+        "this needs a card and its driver",
+        "build it on a machine that has the card",
+    ),
+)
+
+
+def refused(name: str, said: list[str]) -> ModelError:
+    """The error of a model that a builder refused, from what the builder said."""
+    words = " ".join(" ".join(said).split())
+    for pattern, what, hint in _KNOWN:
+        found = re.search(pattern, words)
+        if found:
+            return ModelError(f"model `{name}`: {what.format(*found.groups())}", hint)
+    told = [line for line in said if "cudaError 35" not in line]
+    text = " ".join((told or said or ["it gave no reason"])[0].split())
+    return ModelError(f"model `{name}` was refused by TensorRT: {text[:300]}", "see docs/engines.md")

@@ -1,0 +1,140 @@
+"""Engines kept on this machine: `KEY.plan`, its sidecar `KEY.json`, and the graph it was compiled from.
+
+What is damaged, or not what its name says, is never given out: it counts as absent, so that it is built anew.
+"""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from schemas.engine import EngineSpec, Precision
+from schemas.errors import ModelError, StoreError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """An engine that is not served, and why."""
+
+    key: str
+    reason: str
+
+
+class EngineStore:
+    """A folder of engines; several processes may use the same one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def listed(self) -> tuple[list[EngineSpec], list[Damage]]:
+        """Every sidecar that can be read, and what is wrong with the rest; plans are not read."""
+        found, damaged = [], []
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                found.append(self._sidecar(path.stem))
+            except ModelError as error:
+                damaged.append(Damage(path.stem, error.what))
+        return found, damaged
+
+    def find(self, prefix: str) -> EngineSpec:
+        """The engine whose key begins so. Raises UsageError: none, or several; ModelError: damaged."""
+        keys = [path.stem for path in self.folder.glob("*.json") if prefix and path.stem.startswith(prefix)]
+        if len(keys) != 1:
+            what = f"{len(keys)} engines begin with {prefix}" if keys else f"no engine {prefix}"
+            raise UsageError(what, "see `rigflow engine list`")
+        return self._sidecar(keys[0])
+
+    def suitable(
+        self, model_sha256: str, backend: str, version: str, target: str, precision: Precision, device: str = ""
+    ) -> list[EngineSpec]:
+        """Engines of a model that this backend, in this version, can run on a card; most rows first.
+
+        What another version built is stale, and not among them.
+        """
+        specs = [
+            spec
+            for spec in self.listed()[0]
+            if spec.basis.model_sha256 == model_sha256
+            and (spec.basis.backend, spec.basis.version, spec.basis.precision) == (backend, version, precision)
+            and target in spec.basis.targets
+            and spec.basis.device in ("", device)
+        ]
+        return sorted(specs, key=lambda spec: -spec.rows)
+
+    def load(self, key: str) -> tuple[EngineSpec, bytes]:
+        """An engine, held against its sidecar. Raises ModelError when it is absent, damaged or not what it says."""
+        spec = self._sidecar(key)
+        plan = self._read(key, ".plan")
+        if len(plan) != spec.size_bytes or hashlib.sha256(plan).hexdigest() != spec.sha256:
+            raise ModelError(f"engine {key} is damaged: its plan is not the one that was built", "build it again")
+        return spec, plan
+
+    def whole(self, key: str) -> bool:
+        """Whether an engine is here and undamaged."""
+        try:
+            self.load(key)
+        except ModelError:
+            return False
+        return True
+
+    def graph(self, spec: EngineSpec) -> bytes | None:
+        """The ONNX graph that an engine was compiled from; None when it is not kept here."""
+        path = self.folder / f"{spec.basis.graph_sha256}.onnx"
+        body = path.read_bytes() if path.exists() else b""
+        return body if hashlib.sha256(body).hexdigest() == spec.basis.graph_sha256 else None
+
+    def keep(self, spec: EngineSpec, plan: bytes, graph: bytes = b"") -> None:
+        """Keep an engine; its sidecar last, so that an engine that is listed is whole. Raises StoreError."""
+        if graph:
+            self._write(self.folder / f"{spec.basis.graph_sha256}.onnx", graph)
+        self._write(self.folder / f"{spec.key}.plan", plan)
+        self._write(self.folder / f"{spec.key}.json", spec.model_dump_json(indent=1).encode())
+
+    @contextmanager
+    def building(self, key: str) -> Iterator[None]:
+        """While one process of this machine builds an engine, the others wait here and find it done."""
+        path = self.folder / f".{key}.lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w")
+        except OSError as error:
+            raise StoreError(
+                f"cannot keep engines in {self.folder}: {error.strerror}", "set `cache` to another folder"
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _sidecar(self, key: str) -> EngineSpec:
+        try:
+            spec = EngineSpec.model_validate_json(self._read(key, ".json"))
+        except ValidationError as error:
+            raise ModelError(f"engine {key}: its sidecar is damaged or of another rigflow", "build it again") from error
+        if spec.key != key:
+            raise ModelError(f"engine {key}: its sidecar was changed, for it belongs to {spec.key}", "build it again")
+        return spec
+
+    def _read(self, key: str, suffix: str) -> bytes:
+        try:
+            return (self.folder / f"{key}{suffix}").read_bytes()
+        except OSError as error:
+            raise ModelError(f"engine {key}: {error.strerror}: {key}{suffix}", "build it again") from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Whole or not at all: others read while we write."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise StoreError(
+                f"cannot keep engines in {path.parent}: {error.strerror}", "set `cache` to another folder"
+            ) from error

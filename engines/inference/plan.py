@@ -1,0 +1,83 @@
+"""A TensorRT plan fed as ONNX Runtime is on a card: rows gathered there, two batches in flight."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines.inference.cuda import CudaSession
+from engines.inference.tensorrt import TensorRtPlan
+from engines.part import Array
+from schemas.engine import EngineSpec
+from schemas.errors import ModelError
+from schemas.pipeline import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
+
+
+class PlanSession(CudaSession):
+    """A plan on a card, over device pointers. Raises ModelError: it is not for this card, or not what `spec` says."""
+
+    def __init__(self, plan: bytes, spec: ModelSpec, engine: EngineSpec, card: "CudaCard") -> None:
+        self._plan = TensorRtPlan(plan, engine, card.enter)
+        self._engine = engine
+        super().__init__(b"", spec, card)
+        self.batch_bytes = self._plan.batch_bytes
+
+    def warm_up(self) -> None:
+        """Run the profile's best shapes: TensorRT-RTX compiles what it left for then."""
+        dtypes = {tensor.name: tensor.dtype for tensor in self.spec.inputs}
+        self.run({each.input: np.zeros(each.best, dtypes[each.input]) for each in self._engine.basis.profiles})
+
+    def close(self) -> None:
+        """Free the plan and its memory."""
+        self._plan.close()
+        super().close()
+
+    def _load(self, model: bytes, tf32: bool, search: str) -> Any:
+        """What the base class wants of ONNX Runtime: a way to say what is bound, and what the network declares."""
+        return SimpleNamespace(
+            io_binding=_Binding,
+            get_inputs=lambda: [_node(tensor) for tensor in self._engine.inputs],
+            get_outputs=lambda: [_node(tensor) for tensor in self._engine.outputs],
+        )
+
+    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Array]]:
+        """Queue the plan; its outputs' shapes are known before it runs, and those nobody wants go to a spare block."""
+        given = {name: tuple(array.shape) for name, array in inputs.items()}
+        shapes = self._plan.output_shapes(given)
+        count = next(iter(given.values()))[0]
+        for name in self._outputs:
+            if shapes[name][:1] != (count,):
+                found = f"shape {list(shapes[name])} for a batch of {count}"
+                raise ModelError(f"model `{self.spec.name}`, output `{name}`: {found}", "give it a row for each row in")
+        dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in self._engine.outputs}
+        kind = tuple((name, shape[1:]) for name, shape in sorted(given.items()))
+        self._made[kind] = {name: (dtypes[name], shapes[name][1:]) for name in self._outputs}
+        spare = [name for name in shapes if name not in self._outputs]
+        sizes = {name: int(np.prod(shapes[name])) * dtypes[name].itemsize for name in spare}
+        blocks = {name: self._card.memory.take(max(1, nbytes)) for name, nbytes in sizes.items()}
+        binding.pointers |= {name: block.pointer for name, block in blocks.items()}
+        finish = super()._queue(binding, inputs)
+        return lambda held: finish([held, blocks])  # blocks go back to the pool after the plan is done with them
+
+    def _go(self, binding: Any) -> None:
+        self._plan.launch(binding.pointers, self._runs)
+
+
+class _Binding:
+    """Where the tensors of one batch are."""
+
+    def __init__(self) -> None:
+        self.pointers: dict[str, int] = {}
+
+    def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Any, pointer: int) -> None:
+        self.pointers[name] = pointer
+
+    bind_output = bind_input
+
+
+def _node(tensor: TensorSpec) -> SimpleNamespace:
+    return SimpleNamespace(name=tensor.name, type=f"tensor({tensor.dtype})", shape=list(tensor.shape))

@@ -1,0 +1,62 @@
+"""A TensorRT plan on a card: tensorrt 8.6, 10, 11 and tensorrt_rtx, by names that all of them have."""
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from engines.inference.bindings import DTYPES, collecting_logger, load
+from schemas.engine import EngineSpec
+from schemas.errors import DeviceLost, ModelError
+
+
+class TensorRtPlan:
+    """A plan, loaded; `enter` makes its card's context the calling thread's. Raises ModelError: it does not fit here.
+
+    Used by `engines.inference.plan.PlanSession`, which feeds it.
+    """
+
+    def __init__(self, plan: bytes, engine: EngineSpec, enter: Callable[[], None]) -> None:
+        enter()
+        self._spec, self._said = engine, list[str]()
+        trt = load(engine.basis.backend)
+        self._runtime = trt.Runtime(collecting_logger(trt, self._said))
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        self._context: Any = self._engine.create_execution_context() if self._engine else None
+        if self._context is None:
+            raise ModelError(f"engine {engine.key} cannot be loaded: {self._why()}", "build it for this card")
+        for tensor in (*engine.inputs, *engine.outputs):
+            dtype = DTYPES.get(self._engine.get_tensor_dtype(tensor.name).name)
+            if dtype != tensor.dtype:
+                raise ModelError(
+                    f"engine {engine.key}: `{tensor.name}` is {dtype}, not {tensor.dtype}", "build it again"
+                )
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of the largest batch that its profile takes."""
+        dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in self._spec.inputs}
+        return sum(prod(each.largest) * dtypes[each.input].itemsize for each in self._spec.basis.profiles)
+
+    def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Shapes of all outputs for a batch of these input shapes. Raises ModelError outside of the profile."""
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                where = f"model `{self._spec.model}`, input `{name}`: {list(shape)} is outside of its engine's profile"
+                raise ModelError(where, "build it with a wider --dim")
+        return {tensor.name: tuple(self._context.get_tensor_shape(tensor.name)) for tensor in self._spec.outputs}
+
+    def launch(self, pointers: Mapping[str, int], stream: Any) -> None:
+        """Queue the batch that `output_shapes` was told of, from and to device pointers. Raises DeviceLost."""
+        for name, pointer in pointers.items():
+            self._context.set_tensor_address(name, int(pointer))
+        if not self._context.execute_async_v3(stream.handle):
+            raise DeviceLost(f"model `{self._spec.model}` failed on the card: {self._why()}")
+
+    def close(self) -> None:
+        """Give back the card's memory."""
+        self._context = self._engine = self._runtime = None
+
+    def _why(self) -> str:
+        return " ".join(" ".join(self._said[-1:]).split())[:300] or "it gave no reason"

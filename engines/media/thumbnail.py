@@ -1,0 +1,51 @@
+"""One small picture of a media file, for people to know it by."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from engines.media.images import decode_image
+from engines.media.source import media_errors, media_kind, open_media, picture_stream
+from engines.part import Array
+from engines.transforms import Preprocess
+from schemas.errors import MediaError
+from schemas.pipeline import PreprocessStage
+
+_MOST_FRAMES = 250  # decoded behind a keyframe: the picture may be an earlier one where keyframes are rare
+
+
+def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:
+    """The picture at `at_s` seconds from the first frame, upright, `[H, W, 3] uint8`, as large as fits into `box`.
+
+    Raises UsageError and MediaError for what cannot be opened or shown.
+    """
+    if media_kind(path) == "image":
+        with media_errors(str(path)):
+            frame, aspect = decode_image(path.read_bytes()), Fraction(1)
+    else:
+        frame, aspect = _frame_at(path, at_s)
+    turned = frame.rotation % 180 != 0
+    shape = aspect * frame.width / frame.height
+    shape = min(max(1 / shape if turned else shape, Fraction(1, 4)), Fraction(4))
+    height, width = (box[0], round(box[0] * shape)) if box[0] * shape <= box[1] else (round(box[1] / shape), box[1])
+    stage = PreprocessStage(kind="preprocess", size=(max(1, height), max(1, width)))
+    return Preprocess(stage).convert(frame, frame.rotation)["pixels"]
+
+
+def _frame_at(path: Path, at_s: float) -> tuple[av.VideoFrame, Fraction]:
+    """The last frame that is not after `at_s`, and the shape of its pixels."""
+    with open_media(path) as container:
+        stream = picture_stream(container, str(path))
+        base = stream.time_base or Fraction(1)
+        target = (stream.start_time or 0) + round(at_s / base)
+        if at_s > 0:
+            container.seek(target, stream=stream)
+        found: av.VideoFrame | None = None
+        for number, frame in enumerate(container.decode(stream)):
+            if found is not None and (number > _MOST_FRAMES or (frame.pts is not None and frame.pts > target)):
+                break
+            found = frame
+        if found is None:
+            raise MediaError(f"{path} has no picture that can be decoded", "see whether `ffprobe` can read it")
+        return found, Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)

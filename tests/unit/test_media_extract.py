@@ -1,0 +1,51 @@
+"""What failed comes out as files that other programs open."""
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+
+from engines.media.extract import files_of
+from engines.media.split import Splitter
+from engines.part import Part, encode_part
+from schemas.grid import Grid
+from schemas.messages import Item, JobRef, Key, MediaInfo, PartMeta, Segment, decode
+from schemas.wire import Buffer
+from tests.clips import Clip, make_clip, still
+
+KEY = Key(job=JobRef(id="j", pipeline="p", revision="r"), segment=3)
+
+
+def files(body: bytes) -> dict[str, Buffer]:
+    message, buffers = decode(body)
+    return files_of(message, buffers)
+
+
+def test_a_segment_of_video_is_a_video(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path, Clip(frames=50, gop=10))
+    with Splitter(clip, Grid(None), 0.3) as splitter:
+        piece = next(splitter.pieces())
+        media = splitter.media
+    segment = Segment(key=KEY, media=media, container=piece.container, start=piece.start, end=piece.end)
+    [(name, body)] = files(segment.encode([piece.data])).items()
+    assert name == "j-3.mp4"
+    with av.open(io.BytesIO(body)) as video:
+        assert sum(1 for _ in video.decode(video=0)) >= 10
+
+
+def test_images_come_out_as_they_were_sent_each_under_its_own_name() -> None:
+    sent = [still("png"), still("mjpeg")]
+    segment = Segment(key=KEY, media=MediaInfo(kind="image"), items=(Item(name="a/x.png"), Item(name="b/x.png")))
+    found = files(segment.encode(sent))
+    assert list(found) == ["0-x.png", "1-x.png"]
+    assert [bytes(body) for body in found.values()] == sent
+
+
+def test_a_part_is_its_arrays() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    part = Part(PartMeta(key=KEY.model_copy(update={"part": 7}), media=MediaInfo(kind="video")), {"pixels": pixels})
+    [(name, body)] = files(encode_part(part)).items()
+    assert name == "j-3-7.npz"
+    with np.load(io.BytesIO(body)) as archive:
+        np.testing.assert_array_equal(archive["pixels"], pixels)

@@ -1,0 +1,141 @@
+"""An order for engines as a person gives it, and carrying it out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.building.cards import COMMON, RTX, advised, check_precision, number_of, parse_targets, plans_for, target_of
+from engines.building.convert import Rows
+from engines.building.engine import Range, Recipe, obtain
+from engines.building.store import EngineStore
+from engines.devices import cards
+from engines.inference.bindings import BACKENDS, Backend, installed
+from schemas.engine import EngineSpec, Precision
+from schemas.errors import UsageError
+from schemas.pipeline import ModelSpec
+
+PRECISIONS: Mapping[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `rigflow engine build` was asked for; `precision` None is `auto`, by card."""
+
+    spec: ModelSpec
+    model: bytes
+    backend: Backend
+    targets: tuple[str, ...]
+    precision: Precision | None
+    ranges: Mapping[str, Range]
+    calibrate: tuple[Path, ...] = ()
+    pipeline: str = ""
+    anyway: bool = False
+    again: bool = False
+
+
+def build_all(order: Order, store: EngineStore, warn: Callable[[str], None]) -> Iterator[tuple[EngineSpec, bool]]:
+    """Each engine of an order as it is there, and whether it was built for it.
+
+    Every precision is converted once, and everything that can be refused at once is, before the first is built.
+    Raises UsageError, ModelError, MediaError, StoreError.
+    """
+    if order.spec.engine != "onnx":
+        raise UsageError(f"model `{order.spec.name}` is no ONNX model", "there is nothing to compile")
+    groups = _groups(order)
+    for targets, precision in groups:
+        for target in targets:
+            warning = check_precision(target, precision, order.backend, order.anyway)
+            if warning:
+                warn(warning)
+    recipes: dict[Precision, Recipe] = {}
+    for _, precision in groups:
+        if precision not in recipes:
+            rows = _calibration(order) if precision == "int8" else ()
+            recipes[precision] = Recipe.make(order.spec, order.model, precision, order.ranges, rows)
+    device = _device() if order.backend == "tensorrt" else ""
+    for targets, precision in groups:
+        recipe = recipes[precision]
+        yield obtain(store, recipe, recipe.basis(order.backend, targets, device), order.again)
+
+
+def _groups(order: Order) -> list[tuple[tuple[str, ...], Precision]]:
+    """The cards of each plan and its precision."""
+    found: list[tuple[tuple[str, ...], Precision]] = []
+    for targets in plans_for(order.targets) if order.backend == "tensorrt_rtx" else [order.targets]:
+        by_precision: dict[Precision, list[str]] = {}
+        for target in targets:
+            by_precision.setdefault(order.precision or advised(target), []).append(target)
+        found += [(tuple(same), precision) for precision, same in by_precision.items()]
+    return found
+
+
+def _calibration(order: Order) -> Sequence[Rows]:
+    if not order.calibrate:
+        raise UsageError("int8 needs media of yours to see the model's ranges on", "add --calibrate FILE")
+    from workers.calibration import calibration_rows, pipeline_of
+    from workers.local import find_models, find_pipeline
+
+    name = order.spec.name
+    if not order.pipeline:
+        return calibration_rows(pipeline_of(order.spec), {name: (order.spec, order.model)}, name, order.calibrate)
+    spec, folder = find_pipeline(order.pipeline)
+    used = [stage.model for stage in spec.infers if stage.model.partition("@")[0] == name]
+    if not used:
+        raise UsageError(f"pipeline {spec.name} does not use model {name}", "name the pipeline that does")
+    models = {**find_models(spec, folder), used[0]: (order.spec, order.model)}
+    return calibration_rows(spec, models, used[0], order.calibrate)
+
+
+def parse_backend(text: str) -> Backend:
+    """A backend by name; without one, the one that is installed. Raises UsageError."""
+    for backend in BACKENDS:
+        if text == backend:
+            return backend
+    if text:
+        raise UsageError(f"no backend {text}", f"there are {', '.join(BACKENDS)}")
+    return "tensorrt" if installed("tensorrt") and not installed("tensorrt_rtx") else "tensorrt_rtx"
+
+
+def parse_precision(text: str) -> Precision | None:
+    """A precision; None for `auto`. Raises UsageError."""
+    if text != "auto" and text not in PRECISIONS:
+        raise UsageError(f"no precision {text}", f"there are auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS.get(text)
+
+
+def parse_ranges(given: Sequence[str]) -> dict[str, Range]:
+    """`N=1:8:32` -> `{"N": (1, 8, 32)}`; `N=8` means 8 and nothing else. Raises UsageError."""
+    ranges: dict[str, Range] = {}
+    for text in given:
+        name, _, sizes = text.partition("=")
+        numbers = sizes.split(":")
+        if not name or len(numbers) not in (1, 3) or not all(number.isdigit() for number in numbers):
+            raise UsageError(f"--dim {text} is no range", "say NAME=SMALLEST:BEST:LARGEST, as in N=1:8:32")
+        low, *rest = map(int, numbers)
+        ranges[name] = (low, rest[0], rest[1]) if rest else (low, low, low)
+    return ranges
+
+
+def chosen_targets(text: str, backend: Backend) -> tuple[str, ...]:
+    """The cards to build for: those named, or those of this machine. Raises UsageError."""
+    here = tuple(sorted({target_of(card.capability) for card in cards()}, key=number_of))
+    if backend == "tensorrt":
+        named = parse_targets(text) if text else here[:1]
+        if not here or any(target not in here for target in named):
+            raise UsageError(
+                f"tensorrt builds only for the card it runs on, and here is {', '.join(here) or 'none'}",
+                "run it where that card is, or build with --backend tensorrt_rtx",
+            )
+        return named
+    if text:
+        return parse_targets(text)
+    if not here:
+        raise UsageError("no card is here to build for", f"say --for {','.join(COMMON)}, or all")
+    unfit = [target for target in here if target not in RTX]
+    if unfit:
+        raise UsageError(f"TensorRT-RTX does not run on the {unfit[0]} that is here", "say for which cards: --for")
+    return here
+
+
+def _device() -> str:
+    return cards()[0].name

@@ -1,0 +1,108 @@
+"""`rigflow cluster`: which media are alike, by their results."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import ExitCode, RigflowError, UsageError
+from workers.cli.options import ends_well
+
+if TYPE_CHECKING:
+    from engines.outputs.clusters import Shown
+    from engines.similarity import Descriptors
+
+
+@ends_well
+def cluster(
+    results: Annotated[
+        list[Path], typer.Argument(help="Results of fingerprint, or of clip-features.", metavar="RESULT...")
+    ],
+    media: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of the videos, for pictures. Default: the results' and this one.", metavar="DIR"),
+    ] = None,
+    similarity: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Mean similarity that keeps two groups together.")
+    ] = 0.8,
+    duplicate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Similarity from which on two are near-duplicates.")
+    ] = 0.95,
+    out: Annotated[Path, typer.Option(help="Folder for the clusters; made if missing.")] = Path("."),
+) -> ExitCode:
+    """Group media that are alike.
+
+    Writes clusters.jsonl, and contact sheets clusters.html and clusters.png, in which near-duplicates are marked.
+
+    Example: rigflow cluster results/*.fingerprint.npz --media videos
+    """
+    from engines.clusters import find_clusters
+    from engines.outputs.clusters import summary, write_clusters
+    from workers.cli.run import prepare_folder
+
+    described = _read(results)
+    prepare_folder(out)
+    clusters = find_clusters([each for _, _, each in described], similarity, duplicate)
+    shown = _pictures(described, media)
+    paths = write_clusters(out, clusters, shown)
+    print(summary(clusters))
+    if len(clusters) == 1 and len(shown) > 2:
+        alike = f"{clusters[0].similarity:.4f} on average"
+        print(f"rigflow: all are alike, {alike}; a --similarity above that parts them", file=sys.stderr)
+    print(*paths, sep="\n")
+    return ExitCode.OK
+
+
+def _read(results: list[Path]) -> "list[tuple[str, Path, Descriptors]]":
+    """Name, result file and descriptors of every media; names tell them apart. Raises UsageError."""
+    from engines.similarity import load_media
+
+    found = []
+    for path in dict.fromkeys(results):
+        found += [(name or _base(path), path, described) for name, described in load_media(path).items()]
+    names = Counter(name for name, _, _ in found)
+    return [(name if names[name] == 1 else f"{path.parent}/{name}", path, described) for name, path, described in found]
+
+
+def _base(result: Path) -> str:
+    """`clip` of clip.fingerprint.npz, as `rigflow run` names results."""
+    return Path(result.stem).stem
+
+
+def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Path] | None) -> "list[Shown]":
+    """Each media with a picture of it, from the file that its result was made of, where that is found."""
+    from engines.media.thumbnail import thumbnail
+    from engines.outputs.clusters import PICTURE, Shown
+
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: not a folder", "give --media the folder of the videos")
+    shown, without = [], 0
+    for name, result, descriptors in described:
+        picture = None
+        for file in _files_of(name.rpartition("/")[2], folders or [result.parent, Path()]):
+            try:
+                picture = thumbnail(file, _typical_s(descriptors), PICTURE)
+                break
+            except RigflowError:
+                continue  # it is not what it is called; the tile stays blank
+        without += picture is None
+        shown.append(Shown(name, str(result), picture))
+    if without:
+        print(f"rigflow: no picture for {without} of {len(shown)}: give their folder by --media", file=sys.stderr)
+    return shown
+
+
+def _files_of(name: str, folders: list[Path]) -> list[Path]:
+    """Files that may be the media `name`: so called, or so called before their suffix."""
+    ours = (".npz", ".jsonl", ".html", ".part")
+    entries = [entry for folder in folders for entry in sorted(folder.iterdir()) if entry.suffix not in ours]
+    return [entry for entry in entries if name in (entry.name, entry.stem) and entry.is_file()]
+
+
+def _typical_s(descriptors: "Descriptors") -> float:
+    """When the window begins that is most like all others."""
+    mean = descriptors.vectors.mean(axis=0)
+    return float(descriptors.times[(descriptors.vectors @ mean).argmax()] - descriptors.times[0])

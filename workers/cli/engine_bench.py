@@ -1,0 +1,125 @@
+"""`rigflow engine bench`: how fast a model answers, batch by batch."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.errors import ExitCode, OutputError, UsageError
+from workers.cli.options import Json, SettingsFile, ends_well, settings_from
+from workers.cli.words import size, table
+
+if TYPE_CHECKING:
+    from engines.building.bench import Point
+
+
+@ends_well
+def bench(
+    model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a model imported or built in.")],
+    engine: Annotated[str, typer.Option(help="Measure this engine, on the card of --device.", metavar="KEY")] = "",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:INDEX or cuda:UUID.", metavar="DEVICE")] = None,
+    batches: Annotated[str, typer.Option(help="Batch sizes in rows.", metavar="N,N...")] = "1,2,4,8,16,32",
+    seconds: Annotated[float, typer.Option(help="How long each batch size is run.", min=0.01)] = 2.0,
+    latency_ms: Annotated[
+        float, typer.Option(help="Most that the 99th percentile may take, for the best batch.", min=0)
+    ] = 0.0,
+    dim: Annotated[
+        list[str] | None, typer.Option(help="Size of a free dimension but the batch.", metavar="NAME=SIZE")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures as json, too.", metavar="FILE")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw them, as .png or .svg.", metavar="FILE")] = None,
+    as_json: Json = False,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Measure how fast a model answers.
+
+    By ONNX Runtime on one core of the CPU or on a card, or as an engine on a card. Latency is from the call to the
+    answer on the host.
+
+    Example: rigflow engine bench fingerprint --dim T=16 --latency-ms 5 --plot fingerprint.png
+    """
+    from rich.console import Console
+
+    from engines.building import bench as measure
+    from engines.building.engine import profiles_of
+    from engines.device import open_device
+    from workers.building import parse_ranges
+    from workers.engines import engine_store, find_model, opened_on_card, ready
+
+    sizes = _sizes(batches)
+    if plot is not None:
+        measure.check_plot()
+    spec, body = find_model(model)
+    if spec.engine != "onnx":
+        raise UsageError(f"model `{spec.name}` is no ONNX model", "there is nothing to measure")
+    fixed = [tensor.name for tensor in spec.inputs if tensor.shape and tensor.shape[0] == 1]
+    if fixed and sizes != [1]:
+        raise UsageError(f"model `{spec.name}` takes one row at a time", "say --batches 1")
+    settings = settings_from(settings_file, device=device)
+    store = engine_store(settings.cache_folder)
+    chosen = store.find(engine) if engine else None
+    if chosen and chosen.basis.model_sha256 != spec.sha256:
+        raise UsageError(f"engine {engine} is of {chosen.model}, not of this {spec.name}", "see `rigflow engine list`")
+    if chosen:
+        profiles, sizes = chosen.basis.profiles, [each for each in sizes if each <= chosen.rows] or [chosen.rows]
+    else:
+        profiles = profiles_of(spec, parse_ranges(dim or []))
+    place = open_device(settings.device, settings, settings.cache_folder)
+    used = place.card.used_bytes if place.card is not None else measure.resident_bytes
+    measure.forget_peak()
+    before = used()
+    if chosen is None:
+        backend = "onnxruntime" if place.card is not None else "onnxruntime, one thread"
+        session = place.session(body, spec)
+    elif place.card is None:
+        raise UsageError(f"engine {chosen.key} runs on a card", "say --device cuda:0")
+    else:
+        backend = f"{chosen.basis.backend} {chosen.basis.version}"
+        session = opened_on_card(spec, ready(store, chosen, body), place.card)
+    try:
+        points = measure.sweep(session, profiles, sizes, seconds, lambda: max(0, used() - before))
+    finally:
+        session.close()
+        place.close()
+    best = measure.best(points, latency_ms)
+    figures = {
+        "model": f"{spec.name}@{spec.version}",
+        "sha256": spec.sha256,
+        "device": settings.device,
+        "backend": backend,
+        "engine": chosen.key if chosen else None,
+        "latency_ms": latency_ms or None,
+        "best_batch": best.batch if best else None,
+        "points": [point.as_json() for point in points],
+    }
+    if plot is not None:
+        measure.plot(points, f"{spec.name}, {backend}, {settings.device}", plot)
+    if out is not None:
+        try:
+            out.write_text(json.dumps(figures, indent=1) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {out}: {error.strerror}", "check the path") from error
+    if as_json:
+        print(json.dumps(figures, indent=1))
+        return ExitCode.OK
+    Console(highlight=False).print(_rows(points))
+    bound = f" within {latency_ms:g} ms" if latency_ms else ""
+    print(f"best batch{bound}: {best.batch}" if best else f"no batch answers{bound}")
+    return ExitCode.OK
+
+
+def _rows(points: "list[Point]") -> object:
+    rows = table("batch", "rows/s", "mean ms", "p50 ms", "p90 ms", "p99 ms", "memory", left=0)
+    for point in points:
+        times = (point.mean_ms, point.p50_ms, point.p90_ms, point.p99_ms)
+        memory = size(point.memory_bytes) if point.memory_bytes else "-"
+        rows.add_row(str(point.batch), f"{point.rows_per_s:.0f}", *(f"{each:.2f}" for each in times), memory)
+    return rows
+
+
+def _sizes(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isdigit() and int(word) > 0 for word in words):
+        raise UsageError(f"--batches {text} is no list of sizes", "say 1,2,4,8")
+    return sorted({int(word) for word in words})

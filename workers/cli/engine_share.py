@@ -1,0 +1,110 @@
+"""`rigflow engine push` and `pull`: engines built once, for every machine of a fleet."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
+
+import typer
+
+from schemas.errors import ExitCode, UsageError
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.words import size
+
+if TYPE_CHECKING:
+    from engines.building.store import EngineStore
+    from pipelines.broker import Broker
+    from schemas.engine import EngineSpec
+    from schemas.settings import Settings
+
+T = TypeVar("T")
+Keys: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(help="Beginnings of engines' keys. Default: all.", metavar="KEY...")
+]
+
+
+@ends_well
+def push(
+    keys: Keys = None, nats: FleetUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+) -> ExitCode:
+    """Share engines of this machine with a fleet.
+
+    Every machine with such a card then takes them from there.
+
+    Example: rigflow engine push 6c5cb62260de --nats nats://rig1:4222
+    """
+    from pipelines.engines import push_engine
+    from pipelines.topology import ensure_topology
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    store = store_of(settings)
+    specs = [store.find(key) for key in keys] if keys else store.listed()[0]
+
+    async def pushing(broker: "Broker") -> None:
+        await ensure_topology(broker, settings, [])
+        for spec in specs:
+            new = await push_engine(broker, *store.load(spec.key), store.graph(spec))
+            print(f"{spec.key[:12]}  {spec.model}  {'shared' if new else 'the fleet has it already'}")
+
+    at_fleet(settings, pushing)
+    return ExitCode.OK
+
+
+@ends_well
+def pull(
+    keys: Keys = None, nats: FleetUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None
+) -> ExitCode:
+    """Fetch engines that a fleet shares.
+
+    Workers do so by themselves.
+
+    Example: rigflow engine pull 6c5cb62260de --nats nats://rig1:4222
+    """
+    from pipelines.engines import fleet_engines, pull_engine
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    store = store_of(settings)
+
+    async def pulling(broker: "Broker") -> None:
+        specs = await fleet_engines(broker)
+        for key in keys or [spec.key for spec in specs]:
+            found = [spec.key for spec in specs if spec.key.startswith(key)]
+            if len(found) != 1:
+                raise UsageError(
+                    f"the fleet has {len(found) or 'no'} engine{'s'[: len(found)]} {key}",
+                    "see `rigflow engine list --nats URL`",
+                )
+            if store.whole(found[0]):
+                print(f"{found[0][:12]}  is here already")
+                continue
+            spec, plan, graph = await pull_engine(broker, found[0])
+            store.keep(spec, plan, graph)
+            print(f"{spec.key[:12]}  {spec.model}  {cards_of(spec)}  {size(spec.size_bytes)}")
+
+    at_fleet(settings, pulling)
+    return ExitCode.OK
+
+
+def cards_of(spec: "EngineSpec") -> str:
+    """The kinds of cards of an engine, in words."""
+    return " ".join(spec.basis.targets)
+
+
+def store_of(settings: "Settings") -> "EngineStore":
+    """The engines of this machine."""
+    from workers.engines import engine_store
+
+    return engine_store(settings.cache_folder)
+
+
+def at_fleet(settings: "Settings", ask: "Callable[[Broker], Awaitable[T]]") -> T:
+    """What a fleet's broker answers."""
+    from pipelines.broker import Broker
+
+    async def asking() -> T:
+        broker = await Broker.connect(settings, name="rigflow-engine")
+        try:
+            return await ask(broker)
+        finally:
+            await broker.close()
+
+    return asyncio.run(asking())

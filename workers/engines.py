@@ -1,0 +1,189 @@
+"""What `rigflow engine` does and workers need: find a model, build, fetch and test its engines."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.building.agreement import compare, demand, probe_rows
+from engines.building.builder import version
+from engines.building.cards import advised, check_precision, plans_for, target_of
+from engines.building.engine import PROBE_ROWS, Recipe, obtain
+from engines.building.store import EngineStore
+from engines.inference.bindings import Backend
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.session import Session
+from engines.models.catalogue import builtin_model, builtin_models, load_model, own_model
+from pipelines.broker import Broker
+from pipelines.engines import fleet_engines, pull_engine, push_engine
+from schemas.engine import Agreement, EngineSpec, Precision
+from schemas.errors import BrokerError, ModelError, StoreError, UsageError
+from schemas.pipeline import ModelSpec
+from schemas.settings import Settings
+from workers.telemetry import Event, tell
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An engine to be opened, and the ONNX file that it has to answer like."""
+
+    spec: EngineSpec
+    plan: bytes
+    reference: bytes
+
+
+def engine_store(cache: Path) -> EngineStore:
+    """Where this machine keeps engines."""
+    return EngineStore(cache / "engines")
+
+
+def find_model(name: str) -> tuple[ModelSpec, bytes]:
+    """A model by the path of its ONNX file (its card beside it), or by name: built in, or the user's own.
+
+    `name@version` must be that version. Raises ModelError.
+    """
+    path = Path(name)
+    if path.suffix == ".onnx":
+        card = path.with_suffix(".toml")
+        return load_model(path, card if card.exists() else None)
+    bare, _, version = name.partition("@")
+    if bare in builtin_models():
+        return builtin_model(name)
+    spec, body = own_model(bare)
+    if version not in ("", spec.version):
+        raise ModelError(f"model {bare} is here in version {spec.version}, not {version}", "import that version")
+    return spec, body
+
+
+async def engine_for(
+    broker: Broker,
+    settings: Settings,
+    cache: Path,
+    model: bytes,
+    card: ModelSpec,
+    capability: tuple[int, int],
+    device: str,
+) -> Ready:
+    """The engine that a worker's card runs: kept here, or the fleet's, or built now and shared.
+
+    What is damaged, or built by another version than the one here, is passed over. Raises ModelError, UsageError,
+    StoreError.
+    """
+    backend, target = _backend(settings), target_of(capability)
+    if backend == "tensorrt_rtx":
+        plans_for((target,))  # refuses what it cannot run on
+    precision: Precision = advised(target) if settings.precision == "auto" else settings.precision
+    warning = check_precision(target, precision, backend, anyway=settings.precision != "auto")
+    if warning:
+        tell(Event("slow_precision", f"model {card.name}: {warning}"))
+    store = engine_store(cache)
+    here = version(backend)
+    timed_on = device if backend == "tensorrt" else ""
+    for spec in store.suitable(card.sha256, backend, here, target, precision, timed_on):
+        try:
+            return await asyncio.to_thread(ready, store, spec, model)
+        except ModelError as error:
+            tell(Event("engine_damaged", str(error)))
+    for spec in await fleet_engines(broker):
+        if not _runs(spec, card, backend, here, target, precision, timed_on):
+            continue
+        try:
+            spec, plan, graph = await pull_engine(broker, spec.key)
+        except (ModelError, UsageError, StoreError) as error:
+            tell(Event("engine_damaged", str(error)))
+            continue
+        await asyncio.to_thread(store.keep, spec, plan, graph)
+        return await asyncio.to_thread(ready, store, spec, model)
+    tell(Event("engine_build", f"no engine of {card.name} for {target} in {precision}: it is built now"))
+    spec = await asyncio.to_thread(_build, store, model, card, precision, backend, target, timed_on)
+    built = await asyncio.to_thread(ready, store, spec, model)
+    try:
+        await push_engine(broker, built.spec, built.plan, store.graph(spec))
+    except (BrokerError, StoreError) as error:
+        tell(Event("engine_not_shared", f"engine {spec.key} serves here, and is not shared: {error}"))
+    return built
+
+
+def ready(store: EngineStore, found: EngineSpec, model: bytes) -> Ready:
+    """An engine of this machine, whole, with what it is tested against. Raises ModelError when either is damaged."""
+    spec, plan = store.load(found.key)
+    if spec.basis.precision != "int8":
+        return Ready(spec, plan, model)
+    graph = store.graph(spec)
+    if graph is None:
+        raise ModelError(f"engine {spec.key}: the graph it was compiled from is not here to test it", "build it again")
+    return Ready(spec, plan, graph)
+
+
+def _build(
+    store: EngineStore, model: bytes, card: ModelSpec, precision: Precision, backend: Backend, target: str, device: str
+) -> EngineSpec:
+    recipe = Recipe.make(card, model, precision, {})
+    return obtain(store, recipe, recipe.basis(backend, (target,), device))[0]
+
+
+def _runs(spec: EngineSpec, card: ModelSpec, backend: str, here: str, target: str, precision: str, device: str) -> bool:
+    basis = spec.basis
+    return (
+        (basis.model_sha256, basis.backend, basis.version, basis.precision) == (card.sha256, backend, here, precision)
+        and target in basis.targets
+        and basis.device in ("", device)
+    )
+
+
+def _backend(settings: Settings) -> Backend:
+    if settings.backend == "onnxruntime":
+        raise UsageError("ONNX Runtime needs no engine", "set `backend` to tensorrt or tensorrt_rtx")
+    return settings.backend
+
+
+def opened_on_card(spec: ModelSpec, ready: Ready, card: "CudaCard") -> Session:
+    """An engine on a card, after it answered as its reference in ONNX Runtime on the CPU does.
+
+    Raises ModelError when it does not: nothing serves it then.
+    """
+    from engines.inference.plan import PlanSession
+
+    session = PlanSession(ready.plan, spec, ready.spec, card)
+    try:
+        demand(agreement_on(session, ready.reference, ready.spec, ready.spec.basis.backend), spec.name)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def agreement_on(session: Session, model: bytes, engine: EngineSpec, where: str) -> Agreement:
+    """How far a session is from `model` in ONNX Runtime on the CPU, over seeded rows of the engine's shapes."""
+    reference = OnnxRuntimeSession(model, session.spec, simulate=True)
+    try:
+        inputs = probe_rows(session.spec, engine.basis.profiles, min(PROBE_ROWS, engine.rows))
+        return compare(session, reference, inputs, engine.basis.precision, where)
+    finally:
+        reference.close()
+
+
+def check_engine(store: EngineStore, key: str, spec: ModelSpec | None, model: bytes) -> list[tuple[str, str]]:
+    """What was checked of an engine here, and the outcome in words; `spec` None: its model is not here.
+
+    Raises ModelError when anything is wrong.
+    """
+    engine, plan = store.load(key)
+    said = [("plan", f"{len(plan)} bytes, as built"), ("sidecar", f"key {engine.key} is that of what it depends on")]
+    graph = store.graph(engine)
+    if spec is None or graph is None:
+        missing = "its model" if spec is None else "the graph it was compiled from"
+        said.append(("graph", f"not tested, for {missing} is not here"))
+        return said
+    agreement, when = engine.agreement, ", at its build, on the calibration's media"
+    if engine.basis.precision != "int8":  # noise lies outside of what int8 was calibrated for
+        session = OnnxRuntimeSession(graph, spec)
+        try:
+            agreement, when = demand(agreement_on(session, model, engine, "graph"), spec.name), ""
+        finally:
+            session.close()
+    bound = f"error {agreement.error:.2g} against ONNX Runtime on the CPU, allowed {agreement.tolerance:g}"
+    return [*said, ("graph", bound + when)]
