@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -46,7 +47,7 @@ def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> 
             stream = container.streams.video[0]
             decoder = open_decoder(card.number, stream.codec_context)
             assert decoder is not None
-            packets = [packet for packet in container.demux(stream) if packet.size][:600]
+            packets = list(itertools.islice((packet for packet in container.demux(stream) if packet.size), 600))
             decoder.decode(packets[0])
             time.sleep(max(0.0, begin_s - time.time()))
             while True:
