@@ -8,6 +8,7 @@ of its own, so that none disturbs or breaks another; a table at the end. Section
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,8 +45,8 @@ def main() -> None:
     if options.here:
         (name,) = options.sections
         found = getattr(importlib.import_module(SECTIONS[name]), name)(options)
-        print("\n" + json.dumps(found))
-        return
+        print("\n" + json.dumps(found), flush=True)
+        os._exit(0)  # contexts of threads that wait for work need not be taken down one by one
     with tempfile.TemporaryDirectory(prefix="rigflow-gpu-") as folder:
         options.folder = options.folder or Path(folder)
         options.folder.mkdir(parents=True, exist_ok=True)

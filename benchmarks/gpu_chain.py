@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import subprocess
@@ -46,7 +47,7 @@ def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> 
             stream = container.streams.video[0]
             decoder = open_decoder(card.number, stream.codec_context)
             assert decoder is not None
-            packets = [packet for packet in container.demux(stream) if packet.size][:600]
+            packets = list(itertools.islice((packet for packet in container.demux(stream) if packet.size), 600))
             decoder.decode(packets[0])
             time.sleep(max(0.0, begin_s - time.time()))
             while True:
@@ -75,10 +76,11 @@ def nvdec(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, path in clips(options.folder).items():
         for processes, threads in BARE:
-            code = (
-                "import sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare; a = sys.argv; "
+            code = "import os, sys, json; from pathlib import Path as P; from benchmarks.gpu_chain import bare\n"
+            code += (
+                "a = sys.argv\nprint(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))), flush=True)\n"
             )
-            code += "print(json.dumps(bare(P(a[1]), int(a[2]), float(a[3]), a[4], P(a[5]))))"
+            code += "os._exit(0)"
             given = [path, threads, time.time() + START_S, options.device, options.folder / "cache"]
             running = [
                 subprocess.Popen([sys.executable, "-c", code, *map(str, given)], stdout=subprocess.PIPE, text=True)

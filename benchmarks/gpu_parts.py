@@ -1,6 +1,7 @@
 """The pieces of a card's path, each held against the host's: what opens, decoded planes, transforms."""
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
+from benchmarks import measure
 from benchmarks.gpu_clips import KINDS, pattern
 from engines.cuda.card import CudaCard
 from engines.cuda.nvdec import CardDecoders
@@ -23,10 +25,12 @@ REAL = ("bigbuckbunny", "bikes", "carphone_pristine")
 
 def card(options: argparse.Namespace) -> dict[str, Any]:
     """What it is, what it opens, how long it takes to come up."""
+    without_mb = measure.rss_bytes([os.getpid()]) / 1e6
     began_s = time.perf_counter()
     opened = CudaCard(options.device, options.folder / "cache")
     first_s = time.perf_counter() - began_s
     facts = opened.facts
+    with_context_mb = measure.rss_bytes([os.getpid()]) / 1e6
     opened.close()
     began_s = time.perf_counter()
     CudaCard(options.device, options.folder / "cache").close()
@@ -34,6 +38,7 @@ def card(options: argparse.Namespace) -> dict[str, Any]:
     decoders, encoders = card_codecs(options.device, options.folder / "cache")
     told = {"name": facts.name, "uuid": facts.uuid, "memory_bytes": facts.memory_bytes, "link": facts.link}
     told |= {"capability": f"{facts.capability}", "decodes": ", ".join(decoders), "encodes": ", ".join(encoders)}
+    told |= {"resident MB of a context alone": with_context_mb - without_mb}
     return told | {"open, kernels compiled, s": first_s, "open, kernels cached, s": again_s}
 
 

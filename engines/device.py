@@ -72,6 +72,10 @@ class Device(Protocol):
         """A model, loaded. Raises ModelError."""
         ...
 
+    def leave(self) -> None:
+        """This thread is about to end, or needs the device no more."""
+        ...
+
     def facts(self) -> dict[str, object]:
         """What it is and did, for `rigflow status`; empty: nothing worth telling."""
         ...
@@ -106,6 +110,9 @@ class Host:
         from engines.inference.onnxruntime import OnnxRuntimeSession
 
         return OnnxRuntimeSession(model, spec)
+
+    def leave(self) -> None:
+        """Nothing to leave."""
 
     def facts(self) -> dict[str, object]:
         """Nothing."""

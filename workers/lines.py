@@ -104,13 +104,16 @@ class Lines:
 
 def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
     """A session that has answered: one that cannot is not served. Raises ModelError, DeviceLost."""
-    session = _open(model, card, settings, device, engine)
     try:
-        session.warm_up()
-    except BaseException:
-        session.close()
-        raise
-    return session
+        session = _open(model, card, settings, device, engine)
+        try:
+            session.warm_up()
+        except BaseException:
+            session.close()
+            raise
+        return session
+    finally:
+        device.leave()  # the thread that loads is not the one that computes
 
 
 def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:

@@ -71,7 +71,7 @@ class Worker:
         lines = Lines(broker, self.hosts, cache, device)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
-        runner = Runner(broker, self._settings, lines.get, attempts, failures, device.abreast)
+        runner = Runner(broker, self._settings, lines.get, attempts, failures, device)
         reporter = Reporter(self._options, self.name, broker, runner, lines, device)
         self._stop_on_signals(runner, reporter)
         beside = [

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from engines.device import Ahead
+from engines.device import Ahead, Device
 from engines.part import Part, decode_part, encode_part
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
@@ -49,9 +49,9 @@ class Runner:
         line_of: LineOf,
         attempts: Attempts,
         failures: Failures,
-        abreast: int = 1,
+        device: Device,
     ) -> None:
-        """`abreast`: segments that the device works on at a time."""
+        self._device = device
         self._broker = broker
         self._line_of = line_of
         self._attempts = attempts
@@ -66,7 +66,7 @@ class Runner:
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
         self.hand = Hand()
-        self.intake = Intake(broker, settings, self.hand, self.accept, abreast)
+        self.intake = Intake(broker, settings, self.hand, self.accept, device.abreast)
         self.handoff = Handoff(broker, self.intake, settings.lead_s)
         self.heartbeats = Heartbeats(settings, self.hand, self.intake, self._rests)
         self._tasks = Tasks(self.hand, self.handoff)
@@ -91,6 +91,7 @@ class Runner:
             await self._outbox.empty()
             for lease in list(self.hand.leases):
                 await lease.release()
+            self._compute.submit(self._device.leave)
             self._compute.shutdown(wait=False)
 
     async def stop(self, grace_s: float) -> None:

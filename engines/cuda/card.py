@@ -65,8 +65,9 @@ class CudaCard:
             self._here.inside = True
 
     def leave(self) -> None:
-        """Undo `enter`, before a thread ends."""
+        """Undo `enter`, before a thread ends: pycuda ends the process for a thread that leaves its context behind."""
         if getattr(self._here, "inside", False):
+            self._here.__dict__.pop("stream", None)
             self._context.pop()
             self._here.inside = False
 

@@ -32,6 +32,7 @@ class CudaDevice:
         self._settings = settings
         self.card = CudaCard(name, cache)
         self.decoders = CardDecoders(self.card, settings.decoders, settings.decoder)
+        self.leave()
 
     @cached_property
     def _ahead(self) -> Prefetcher:
@@ -64,6 +65,10 @@ class CudaDevice:
         from engines.inference.cuda import CudaSession
 
         return CudaSession(model, spec, self.card, tf32=self._settings.tf32)
+
+    def leave(self) -> None:
+        """This thread is about to end, or needs the card no more."""
+        self.card.leave()
 
     def facts(self) -> dict[str, object]:
         """What the card is and did, for `rigflow status`."""

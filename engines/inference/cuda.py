@@ -40,7 +40,7 @@ class CudaSession:
         card.enter()
         with card.guarded():
             self._fills, self._runs = card.new_stream(), card.new_stream()
-        self._session: Any = self._load(model, tf32, search or "HEURISTIC")
+        self._session: Any = self._load(model, tf32, search or "EXHAUSTIVE")
         check_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
@@ -68,9 +68,12 @@ class CudaSession:
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
                 rows = array if isinstance(array, Rows) else Rows.all_of(array)
-                slot[tensor.name] = block = self._room(slot.get(tensor.name), rows.nbytes)
+                count = self._bucket(rows.shape[0])
+                nbytes = rows.nbytes // max(1, rows.shape[0]) * count
+                slot[tensor.name] = block = self._room(slot.get(tensor.name), nbytes)
                 held += self._fill(block.pointer, rows)
-                binding.bind_input(tensor.name, "cuda", card.number, rows.dtype, rows.shape, block.pointer)
+                shape = (count, *rows.shape[1:])
+                binding.bind_input(tensor.name, "cuda", card.number, rows.dtype, shape, block.pointer)
             filled = card.event()
             filled.record(self._fills)
             self._runs.wait_for_event(filled)
@@ -89,9 +92,21 @@ class CudaSession:
 
     def close(self) -> None:
         """Free the model and its memory."""
-        self._session = None
+        self._card.enter()  # whoever ends a worker is not the one who computed
+        if self._card.works():  # and the runtime must not meet an error while it takes itself down
+            self._session = None
         for slot in self._slots:
             slot.clear()
+
+    def _bucket(self, rows: int) -> int:
+        """Rows to compute for so many: the next of 1, 2, 3, 4, 6, 8, 12, 16 ...; the last hold whatever was there.
+
+        cuDNN searches its fastest algorithms anew for each batch size, which takes as long as hundreds of rows.
+        """
+        if rows < 1 or any(isinstance(tensor.shape[0], int) for tensor in self.spec.inputs):
+            return rows
+        power = 1 << (rows - 1).bit_length()
+        return power // 4 * 3 if power >= 4 and rows <= power // 4 * 3 else power
 
     # filling
 
@@ -149,6 +164,7 @@ class CudaSession:
         card = self._card
         kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
         count = next(iter(inputs.values())).shape[0]
+        computed = self._bucket(count)
         shapes = self._made.get(kind)
         if shapes is None:  # the first of its kind: where do the outputs go?
             for name in self._outputs:
@@ -156,17 +172,17 @@ class CudaSession:
             self._go(binding)
             self._runs.synchronize()
             arrays = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
-            if all(array.ndim and len(array) == count for array in arrays.values()):
+            if all(array.ndim and len(array) == computed for array in arrays.values()):
                 self._made[kind] = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
             card.counters.from_card_bytes += sum(array.nbytes for array in arrays.values())
-            return lambda _: arrays
+            return lambda _: {name: array[:count] for name, array in arrays.items()}
         outputs = []
         for name in self._outputs:
             dtype, row = shapes[name]
-            nbytes = max(1, count * int(np.prod(row, dtype=np.int64)) * dtype.itemsize)
+            nbytes = max(1, computed * int(np.prod(row, dtype=np.int64)) * dtype.itemsize)
             outputs.append((name, dtype, (count, *row), card.memory.take(nbytes), card.pinned.take(nbytes)))
         for name, dtype, shape, block, _ in outputs:
-            binding.bind_output(name, "cuda", card.number, dtype, shape, block.pointer)
+            binding.bind_output(name, "cuda", card.number, dtype, (computed, *shape[1:]), block.pointer)
         self._go(binding)
         for _, dtype, shape, block, staging in outputs:
             card.download(staging.host(dtype, shape), block.pointer, self._runs)
@@ -200,6 +216,7 @@ class CudaSession:
                 f"model `{self.spec.name}`: this ONNX Runtime has no CUDA",
                 "pip install rigflow[gpu], without onnxruntime",
             )
+        ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what matters comes as an exception

@@ -1,6 +1,7 @@
 """What only a card can show: its decoder, its kernels, its runtime, and what becomes of a worker that loses it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu_parts import decoded, samples
-from engines.cuda.card import CudaCard
+from engines.cuda.card import CudaCard, find_card
 from engines.cuda.transforms import CudaPreprocess
 from engines.devices import cards
 from engines.inference.cuda import CudaSession
@@ -28,18 +29,18 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")
 
 
-@pytest.fixture
-def card(tmp_path: Path) -> Iterator[CudaCard]:
-    opened = CudaCard("cuda:0", tmp_path)
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaCard]:
+    opened = CudaCard("cuda:0", tmp_path_factory.mktemp("kernels"))
     yield opened
     opened.close()
 
 
-def test_cards_are_found_by_their_uuid(tmp_path: Path) -> None:
+def test_cards_are_found_by_their_uuid() -> None:
     found = cards()
     assert found
-    assert found[0].uuid.startswith("GPU-")
-    CudaCard(f"cuda:{found[-1].uuid}", tmp_path).close()
+    number, card = find_card(f"cuda:{found[-1].uuid}")
+    assert (number, card) == (len(found) - 1, found[-1])
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -116,9 +117,17 @@ def test_what_its_decoder_refuses_the_host_decodes(tmp_path: Path, clip: Clip) -
     assert outcome.ok, outcome.error
 
 
+def test_a_worker_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
+    with Fleet((ALL_STAGES,), tmp_path / "cache", devices=["cuda:0"]) as fleet:
+        (outcome,) = fleet.run(builtin_pipeline("fingerprint"), [real_clip("bikes")], tmp_path / "out")
+        fleet.workers[0].send_signal(signal.SIGTERM)
+        assert fleet.workers[0].wait() == ExitCode.OK
+    assert outcome.ok, outcome.error
+
+
 TRAP = """
 import sys; from pathlib import Path
-from engines.cuda.card import CudaCard
+from engines.cuda.card import CudaCard, find_card
 from engines.inference.cuda import CudaSession
 from engines.models.catalogue import builtin_model
 from schemas.errors import DeviceLost
