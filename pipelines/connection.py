@@ -191,10 +191,17 @@ class Connection:
         except (nats.errors.Error, TimeoutError) as error:
             raise Away(_reason(error)) from error
 
-    async def unsubscribe(self, subscription: Subscription, drain_s: float = 0.0) -> None:
-        """End a subscription; with `drain_s` what is on its way still arrives, if it does within so many seconds."""
+    async def unsubscribe(self, subscription: Subscription, drain_s: float = 0.0, linger_s: float = 0.0) -> None:
+        """End a subscription; with `drain_s` what is on its way still arrives, if it does within so many seconds.
+
+        The server confirms the end before the last messages of a consumer leave it: for those the subscription stays
+        for `linger_s`, or they would be lost until their leases end.
+        """
         with contextlib.suppress(TimeoutError, nats.errors.Error):  # it breaks just now, which ends it as well
             if drain_s and self.connected:
+                if linger_s:
+                    await self.nc._send_unsubscribe(subscription._id)
+                    await asyncio.sleep(linger_s)
                 async with asyncio.timeout(drain_s):
                     await subscription.drain()  # type: ignore[no-untyped-call]
             elif not self.closed:

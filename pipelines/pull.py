@@ -19,6 +19,8 @@ LATE_S = 2.0  # a request whose end is not told so long after it expired was los
 HEARTBEAT_S = 3.0  # the newest request has the server say so often that it stands
 SILENT_S = 2.5 * HEARTBEAT_S  # without a word for so long, whoever held our requests (a cluster's leader) is gone
 CLOSE_S = 2.0  # for what is on its way, and for an `on_delivery` that is at work
+LINGER_S = 1.0  # after withdrawing, for what the server sends at that very moment
+CLOSING_LINGER_S = 0.05
 REFUSED_S = 0.25  # pause after a request that the server turned down (it recovers, say)
 
 
@@ -163,12 +165,10 @@ class Pull:
         self._changed.set()
 
     def withdraw(self) -> None:
-        """Take back what was asked for: what comes of it is handed on to others at once.
-
-        The requests stand, and serve what is asked for next. To stop listening instead would lose what the server
-        sends at that moment until its lease ends.
-        """
-        self._wanted = 0
+        """Take back what was asked for, so that others get it; what is on its way to us still arrives."""
+        if self._wanted > 0:
+            self._leave_inbox()
+            self._wanted = 0
 
     async def close(self) -> None:
         """Ask for nothing more and hand back what arrives too late; what `on_delivery` has is its own."""
@@ -177,8 +177,10 @@ class Pull:
         for task in self._asking:
             task.cancel()
         if self._subscription is not None:
-            await self._broker.connection.unsubscribe(self._subscription, drain_s=CLOSE_S)
-        await asyncio.gather(*self._leaving)
+            await self._broker.connection.unsubscribe(self._subscription, CLOSE_S, CLOSING_LINGER_S)
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         while not self._arrived.empty():
             late = self._arrived.get_nowait()
             assert late is not None
@@ -195,7 +197,7 @@ class Pull:
         self._expiries.clear()
         if self._subscription is None:
             return
-        leaving = asyncio.create_task(self._broker.connection.unsubscribe(self._subscription, drain_s=CLOSE_S))
+        leaving = asyncio.create_task(self._broker.connection.unsubscribe(self._subscription, CLOSE_S, LINGER_S))
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
         self._subscription = None
@@ -210,7 +212,7 @@ class Pull:
         self._subscription = await nc.subscribe(inbox, cb=on_message, pending_bytes_limit=0)
 
     async def _on_message(self, message: Msg, inbox: str) -> None:
-        asked = inbox == self._inbox and self._subscription is not None  # or else we have started over meanwhile
+        asked = inbox == self._inbox and self._subscription is not None  # or else its request was withdrawn
         status = "" if message.reply else headers_of(message).get(STATUS, "")
         if asked:
             self._heard_s = asyncio.get_running_loop().time()
@@ -228,16 +230,16 @@ class Pull:
             self._changed.set()  # the reader was made anew, and the old one had sent it already
             return
         self._last_seq = delivery.stream_seq
-        if self._closed or (asked and self._wanted == 0):
+        self._wanted -= asked
+        if self._closed:
             await delivery.release()
         else:
-            self._wanted -= asked
             self._arrived.put_nowait(delivery)
 
     async def _feed(self) -> None:
         while (delivery := await self._arrived.get()) is not None:
             try:
-                await self._on_delivery(delivery)
+                await (delivery.release() if self._closed else self._on_delivery(delivery))
             except Exception as error:
                 _tell(f"taking a message from {self._stream} failed", error)
 

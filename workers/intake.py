@@ -159,9 +159,7 @@ class Intake:
         if self._abreast > len(self._hand.leases):
             lead_s = max(lead_s, self._settings.lead_s)
         if self._hand.leases and (lead_s <= 0.0 or room <= 0 or self._hand.nbytes >= self._settings.credit_bytes):
-            # What ends soon is not worth taking requests back; nor is it where many items are in hand anyway, for what
-            # the server sends at that very moment is lost until its lease ends.
-            if self._abreast == 1 and (lead_s < -self._settings.lead_s or lead_s > 0.0):
+            if lead_s < -self._settings.lead_s or lead_s > 0.0:  # what ends soon is not worth taking requests back
                 self._withdraw()
             again_s = max(0.001, -lead_s)
         else:

@@ -41,6 +41,12 @@ class Slow:
         self.intake.refill()
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items are known to be quick, so that several are taken."""
+    monkeypatch.setattr(Hand, "pace_s", lambda *_: 0.001)
+
+
 @asynccontextmanager
 async def a_slow_worker(settings: Settings, backlog: int) -> AsyncIterator[Slow]:
     """One that hosts three pipelines, `backlog` messages waiting at each."""
@@ -93,7 +99,7 @@ async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> No
         assert 3 <= most <= settings.credit_items + len(SPECS)
 
 
-async def test_an_item_that_overruns_keeps_others_away(settings: Settings) -> None:
+async def test_an_item_that_overruns_keeps_others_away(settings: Settings, quick: None) -> None:
     async with a_slow_worker(settings, backlog=1) as worker:
         await eventually(lambda: len(worker.taken) == len(SPECS))
         for lease in worker.taken:
@@ -106,7 +112,7 @@ async def test_an_item_that_overruns_keeps_others_away(settings: Settings) -> No
         assert first.spent_s == pytest.approx(0.05, abs=0.05)
 
 
-async def test_time_of_a_step_is_shared_among_its_leases(settings: Settings) -> None:
+async def test_time_of_a_step_is_shared_among_its_leases(settings: Settings, quick: None) -> None:
     async with a_slow_worker(settings, backlog=1) as worker:
         await eventually(lambda: len(worker.taken) == len(SPECS))
         started = time.monotonic()

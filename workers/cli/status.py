@@ -174,7 +174,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
     from rich.markup import escape
 
     rows = table(
-        "worker", "device", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", left=4
+        "worker", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", "device", left=3
     )
     for worker in fleet.workers:
         if worker["worker"] in gone:
