@@ -12,7 +12,7 @@ test: .venv/test
 
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test
-	$(BIN)/python -m pytest tests/faults --timeout 1800 -s
+	$(BIN)/python -m pytest -m slow --timeout 1800 -s
 
 lint: .venv/lint
 	$(BIN)/ruff check .

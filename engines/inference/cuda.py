@@ -5,6 +5,7 @@ seen: there are two slots for each input, and outputs go to blocks of a pool.
 """
 
 import contextlib
+import ctypes
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _PROVIDER = "CUDAExecutionProvider"
 _THREADS, _MOST_BLOCKS = 256, 64
+_WARM_ROWS = 32
 
 
 class CudaSession:
@@ -81,20 +83,28 @@ class CudaSession:
         return lambda: finish(held)
 
     def warm_up(self) -> None:
-        """Run one row of zeros; a model with free inner dimensions is left alone, for nobody knows what it can take."""
-        zeros = {}
-        for tensor in self.spec.inputs:
-            inner = [size for size in tensor.shape[1:] if isinstance(size, int)]
-            if len(inner) + 1 != len(tensor.shape):
+        """Run zeros at every batch size up to `_WARM_ROWS`, for cuDNN searches anew for each.
+
+        A model with free inner dimensions is left alone, for nobody knows what it can take.
+        """
+        shapes: dict[str, Any] = {tensor.name: tensor.shape[1:] for tensor in self.spec.inputs}
+        if not all(isinstance(size, int) for shape in shapes.values() for size in shape):
+            return
+        for rows in sorted({self._bucket(rows) for rows in range(1, _WARM_ROWS + 1)}):
+            zeros = {tensor.name: np.zeros((rows, *shapes[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
+            if rows > 1 and sum(array.nbytes for array in zeros.values()) > self.batch_bytes:
                 return
-            zeros[tensor.name] = np.zeros((1, *inner), tensor.dtype)
-        self.run(zeros)
+            self.run(zeros)
 
     def close(self) -> None:
-        """Free the model and its memory."""
-        self._card.enter()  # whoever ends a worker is not the one who computed
-        if self._card.works():  # and the runtime must not meet an error while it takes itself down
-            self._session = None
+        """Give back the card's memory.
+
+        The runtime's own goes with the process: ONNX Runtime 1.31 ends that when it cannot free pinned memory
+        (cudaFreeHost: operation not permitted), which happens on threads that are not its own.
+        """
+        self._card.enter()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+        self._session = None
         for slot in self._slots:
             slot.clear()
 

@@ -36,6 +36,9 @@ class PlanSession(CudaSession):
         self._plan.close()
         super().close()
 
+    def _bucket(self, rows: int) -> int:
+        return rows  # a plan is made for any of its profile
+
     def _load(self, model: bytes, tf32: bool, search: str) -> Any:
         """What the base class wants of ONNX Runtime: a way to say what is bound, and what the network declares."""
         return SimpleNamespace(

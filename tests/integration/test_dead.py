@@ -118,8 +118,8 @@ def test_after_a_retry_the_job_is_whole(tmp_path: Path, capsys: pytest.CaptureFi
     """The model is gone from the store: every segment fails. It comes back, all are retried: equal to a plain run."""
     spec = builtin_pipeline("fingerprint")
     clip = real_clip("bikes")
-    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
-        asyncio.run(_fail_all(fleet.settings, clip))
+    with Fleet((), tmp_path / "cache", ack_wait_s=2.0) as fleet:
+        asyncio.run(_fail_all(fleet, clip))
         where = ("--nats", fleet.settings.nats)
         out = tmp_path / "out"
         assert rigflow("results", "broken", "--follow", "--out", out, *where) == 1
@@ -145,12 +145,13 @@ def test_after_a_retry_the_job_is_whole(tmp_path: Path, capsys: pytest.CaptureFi
             np.testing.assert_array_equal(ours[name], plain[name])
 
 
-async def _fail_all(settings: Settings, clip: Path) -> None:
-    async with connected(settings) as broker:
+async def _fail_all(fleet: Fleet, clip: Path) -> None:
+    async with connected(fleet.settings) as broker:
         card, _ = builtin_model("fingerprint")
-        await delete_blob(broker, broker.names.models, card.sha256)
         spec = builtin_pipeline("fingerprint")
-        pinned = await register(broker, settings, spec, find_models(spec, None))
+        pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
+        await delete_blob(broker, broker.names.models, card.sha256)
+        fleet.add()  # not before, for workers load what they will need
         publisher = Publisher(broker, pinned, "main", Lane.INTERACTIVE)
         job = publisher.ref("broken")
         await publisher.publish_video(job, clip, clip.name)
@@ -169,11 +170,12 @@ async def _bring_back(settings: Settings) -> None:
 
 
 async def test_after_a_retry_a_client_with_only_nats_gets_its_file(tmp_path: Path) -> None:
-    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+    with Fleet((), tmp_path / "cache", ack_wait_s=2.0) as fleet:
         await register_builtin(fleet.settings)
         async with connected(fleet.settings) as broker:
             card, model = builtin_model("lanczos2x")
             await delete_blob(broker, broker.names.models, card.sha256)
+            fleet.add()
             client = await nats.connect(fleet.settings.nats)
             results = await client.subscribe("rigflow.results.main.upscale2x.raw")
             headers = {HEADER_JOB: "raw", HEADER_NAME: "photo.png"}

@@ -67,6 +67,7 @@ async def test_who_only_publishes_changes_nothing(settings: Settings) -> None:
         assert len(media["config"]["subjects"]) == 2
 
 
+@pytest.mark.slow
 async def test_copies_come_and_go_under_work(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
         single = Settings(nats=cluster.url, hop_bytes=4 * MIB, results_bytes=16 * MIB)
