@@ -26,7 +26,7 @@ from schemas.pipeline import InferStage
 from tests.fleet import Fleet
 from workers.process import ALL_STAGES
 
-SIDE, FRAMES, STRIDE, BATCH, SECONDS = 182, 13, 6, 32, 4.0
+SIDE, FRAMES, STRIDE, BATCH, SECONDS = 182, 13, 6, 16, 4.0
 
 
 class Timeline(CudaSession):
@@ -56,9 +56,9 @@ def infer(options: argparse.Namespace) -> dict[str, Any]:
     spec, model = load_model(options.model, card_of(options.model))
     found: dict[str, Any] = {}
     choices: dict[str, dict[str, Any]] = {
-        "float32, heuristic": {},
+        "float32, heuristic": {"search": "HEURISTIC"},
         "float32, exhaustive": {"search": "EXHAUSTIVE"},
-        "TF32, heuristic": {"tf32": True},
+        "TF32, heuristic": {"tf32": True, "search": "HEURISTIC"},
         "TF32, exhaustive": {"tf32": True, "search": "EXHAUSTIVE"},
     }
     for label, given in choices.items():

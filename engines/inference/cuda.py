@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PROVIDER = "CUDAExecutionProvider"
 _THREADS, _MOST_BLOCKS = 256, 64
-_WARM_ROWS = 32
+_CONVOLVED_ROWS = 16
 
 
 class CudaSession:
@@ -42,7 +42,11 @@ class CudaSession:
         card.enter()
         with card.guarded():
             self._fills, self._runs = card.new_stream(), card.new_stream()
-        self._session: Any = self._load(model, tf32, search or "EXHAUSTIVE")
+        shapes = {tensor.name: tensor.shape[1:] for tensor in spec.inputs}
+        fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
+        self._one_row: dict[str, Any] = shapes if fixed else {}
+        self._padded_rows = _CONVOLVED_ROWS if fixed and b"Conv" in model else 0
+        self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if self._padded_rows else "HEURISTIC"))
         check_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
@@ -50,6 +54,8 @@ class CudaSession:
         self._slots: list[dict[str, Block]] = [{} for _ in range(self.in_flight)]
         self._turn = 0
         self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]]] = {}
+        if self._padded_rows:
+            self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros(self._padded_rows).values())
 
     def run(self, inputs: Mapping[str, "Array | Rows"]) -> dict[str, Array]:
         """Outputs of one batch by name. Raises ModelError and DeviceLost."""
@@ -70,7 +76,7 @@ class CudaSession:
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
                 rows = array if isinstance(array, Rows) else Rows.all_of(array)
-                count = self._bucket(rows.shape[0])
+                count = self._computed(rows.shape[0])
                 nbytes = rows.nbytes // max(1, rows.shape[0]) * count
                 slot[tensor.name] = block = self._room(slot.get(tensor.name), nbytes)
                 held += self._fill(block.pointer, rows)
@@ -83,18 +89,12 @@ class CudaSession:
         return lambda: finish(held)
 
     def warm_up(self) -> None:
-        """Run zeros at every batch size up to `_WARM_ROWS`, for cuDNN searches anew for each.
+        """Run zeros; a model with free inner dimensions is left alone, for nobody knows what it can take."""
+        if self._one_row:
+            self.run(self._zeros(max(1, self._padded_rows)))
 
-        A model with free inner dimensions is left alone, for nobody knows what it can take.
-        """
-        shapes: dict[str, Any] = {tensor.name: tensor.shape[1:] for tensor in self.spec.inputs}
-        if not all(isinstance(size, int) for shape in shapes.values() for size in shape):
-            return
-        for rows in sorted({self._bucket(rows) for rows in range(1, _WARM_ROWS + 1)}):
-            zeros = {tensor.name: np.zeros((rows, *shapes[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
-            if rows > 1 and sum(array.nbytes for array in zeros.values()) > self.batch_bytes:
-                return
-            self.run(zeros)
+    def _zeros(self, rows: int) -> dict[str, Array]:
+        return {tensor.name: np.zeros((rows, *self._one_row[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
 
     def close(self) -> None:
         """Give back the card's memory.
@@ -108,15 +108,12 @@ class CudaSession:
         for slot in self._slots:
             slot.clear()
 
-    def _bucket(self, rows: int) -> int:
-        """Rows to compute for so many: the next of 1, 2, 3, 4, 6, 8, 12, 16 ...; the last hold whatever was there.
+    def _computed(self, rows: int) -> int:
+        """Rows to compute for so many, of which the last hold whatever was there.
 
-        cuDNN searches its fastest algorithms anew for each batch size, which takes as long as hundreds of rows.
+        Convolutions run at one batch size: at each change cuDNN plans anew, which takes as long as dozens of rows.
         """
-        if rows < 1 or any(isinstance(tensor.shape[0], int) for tensor in self.spec.inputs):
-            return rows
-        power = 1 << (rows - 1).bit_length()
-        return power // 4 * 3 if power >= 4 and rows <= power // 4 * 3 else power
+        return max(rows, self._padded_rows)
 
     # filling
 
@@ -174,7 +171,7 @@ class CudaSession:
         card = self._card
         kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
         count = next(iter(inputs.values())).shape[0]
-        computed = self._bucket(count)
+        computed = self._computed(count)
         shapes = self._made.get(kind)
         if shapes is None:  # the first of its kind: where do the outputs go?
             for name in self._outputs:

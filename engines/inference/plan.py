@@ -36,7 +36,7 @@ class PlanSession(CudaSession):
         self._plan.close()
         super().close()
 
-    def _bucket(self, rows: int) -> int:
+    def _computed(self, rows: int) -> int:
         return rows  # a plan is made for any of its profile
 
     def _load(self, model: bytes, tf32: bool, search: str) -> Any:
