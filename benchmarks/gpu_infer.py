@@ -165,18 +165,18 @@ def part_of(card: CudaCard, number: int) -> Part:
 
 
 def latency(session: CudaSession, card: CudaCard, bare: float) -> dict[str, float]:
-    """Milliseconds from a batch of eight windows to its answer, at half of what the card can do."""
-    rows = windows_on(card, 8)
+    """Milliseconds from a batch of windows to its answer, at half of what the card can do."""
+    rows = windows_on(card, BATCH)
     for _ in range(3):
         session.run({"pixels": rows})
-    every_s, took = 8 / (bare / 2), []
+    every_s, took = BATCH / (bare / 2), []
     begin_s = time.perf_counter()
     for number in range(max(2, int(SECONDS / every_s))):
         due_s = begin_s + number * every_s
         time.sleep(max(0.0, due_s - time.perf_counter()))
         session.run({"pixels": rows})
         took.append(1000 * (time.perf_counter() - due_s))
-    return {"latency of 8 at half load, mean ms": float(np.mean(took)), "p99 ms": float(np.percentile(took, 99))}
+    return {f"latency of {BATCH} at half load, mean ms": float(np.mean(took)), "p99 ms": float(np.percentile(took, 99))}
 
 
 def windows(options: argparse.Namespace) -> dict[str, Any]:
