@@ -86,10 +86,13 @@ class Lines:
         if sha256 not in self._sessions:
             card, model = await load_model(self._broker, sha256, self._cache)
             engine = None
-            if self._settings.backend != "onnxruntime" and card.engine == "onnx" and self._device.card is not None:
+            backend, on = self._settings.backend, self._device.card
+            if backend != "onnxruntime" and on is None:
+                tell(Event("no_card", f"model {card.name}: {backend} needs a card, the CPU serves it by ONNX Runtime"))
+            elif backend != "onnxruntime" and on is not None and card.engine == "onnx":
                 from workers.engines import engine_for
 
-                here = self._device.card.facts
+                here = on.facts
                 engine = await engine_for(
                     self._broker, self._settings, self._cache, model, card, here.capability, here.name
                 )

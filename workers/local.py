@@ -96,7 +96,8 @@ async def local_fleet(
 
     supervisor = Supervisor(options, show)
     try:
-        await supervisor.start(forks or ForkServer())
+        if options:
+            await supervisor.start(forks or ForkServer())
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(supervisor.watch())]
             if server is not None:

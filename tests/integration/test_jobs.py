@@ -314,6 +314,7 @@ async def _queued_now(settings: Settings) -> int:
         return await queued(broker)
 
 
+@pytest.mark.slow
 async def test_what_is_computed_when_its_job_is_cancelled_is_not_handed_on(tmp_path: Path) -> None:
     """A step of a second is at work: it ends, and nothing comes of it."""
     clip = poisoned_clip(tmp_path / "clip.mp4", groups=4, gop=10, poison=())

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import nats
+import pytest
 
 from pipelines.broker import Broker
 from pipelines.collect import Collector
@@ -40,6 +41,7 @@ format = "video"
 ALL_BUT_COLLECT = ("split", "decode", "preprocess", "encode")
 
 
+@pytest.mark.slow
 async def test_a_job_whose_collector_died_after_it_made_room_fails_with_a_reason(tmp_path: Path) -> None:
     clip = poisoned_clip(tmp_path / "noise.mp4", groups=16, gop=8, poison=(), size=160)
     with Fleet((ALL_BUT_COLLECT,), tmp_path / "cache", results_bytes=MIB, ack_wait_s=2.0) as fleet:
