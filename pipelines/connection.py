@@ -214,7 +214,11 @@ class Connection:
     async def close(self) -> None:
         """Flush and disconnect."""
         self._handshaking = False
-        await self.nc.close()
+        try:
+            await self.nc.close()
+        except (OSError, EOFError):  # it broke while the last words were flushed: what closing does then is still to do
+            self.nc._status = Client.DISCONNECTED
+            await self.nc.close()
 
     async def _on_answer(self, message: Msg) -> None:
         asked = self._asked.get(message.subject.rpartition(".")[2])

@@ -97,3 +97,18 @@ async def test_a_closed_connection_says_so(settings: Settings) -> None:
         await broker.close()
         with pytest.raises(BrokerError, match="is closed"):
             await broker.publish(hop(broker), b"", "id")
+
+
+async def test_a_connection_that_breaks_while_it_closes_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise ConnectionResetError
+
+    broker = await Broker.connect(settings)
+    client = broker.connection.nc
+    client._pending, client._pending_data_size = [b"PING\r\n"], 6
+    monkeypatch.setattr(client._transport, "drain", broken)
+    monkeypatch.setattr(client, "_flush_pending", lambda *_: asyncio.sleep(0))
+    await broker.close()
+    assert broker.connection.closed
