@@ -74,6 +74,7 @@ async def test_only_what_is_needed_is_made(settings: Settings) -> None:
         assert not any("scenes" in name for name in streams["streams"])
 
 
+@pytest.mark.slow
 async def test_many_apply_different_pipelines_at_once(settings: Settings) -> None:
     async with connected(settings) as one, connected(settings) as two, connected(settings) as three:
         await asyncio.gather(
