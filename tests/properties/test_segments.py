@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.media.cuts import Packets, plan_cuts
@@ -47,7 +47,7 @@ GRIDS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(clip=CLIPS, grid=GRIDS, segment_s=st.sampled_from([0.01, 0.15, 0.4, 1.0, 60.0]))
 def test_generated_media(clip: Clip, grid: Grid, segment_s: float) -> None:
     path = generated(clip)

@@ -93,7 +93,7 @@ def windows(rng: np.random.Generator, number: int, count: int, frames: int = 6, 
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(0, 9), min_size=1, max_size=6), max_batch=st.integers(1, 12), seed=st.integers(0, 99)
 )

@@ -86,7 +86,7 @@ def fingerprint_by_hand(pixels: Array) -> Array:
     return answers / np.linalg.norm(answers, axis=1, keepdims=True)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 3), length=st.integers(1, 6), spread=st.integers(0, 127), seed=st.integers(0, 99))
 @example(count=1, length=1, spread=0, seed=0)
 def test_fingerprint_is_its_formula(count: int, length: int, spread: int, seed: int) -> None:
@@ -188,7 +188,7 @@ def lanczos_by_hand(plane: Array) -> Array:
     return doubled(doubled(plane.astype(float)).T).T
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     count=st.integers(1, 3),
     height=st.integers(1, 50),

@@ -85,7 +85,7 @@ def test_times_are_the_sources_own(tmp_path: Path, base: tuple[int, int], origin
     assert times(decoded(path)) == [int(time) * Fraction(*base) for time in pts]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
     base=st.sampled_from([(1, 1000), (1, 12800), (1001, 24000), (1, 90000)]),

@@ -26,10 +26,10 @@ def test_it_answers_each_row_with_its_checksum_whatever_the_pace() -> None:
 
 def test_it_takes_its_time_for_each_row_and_no_cpu() -> None:
     session = PacedSession(CARD, 20.0)
-    started, used = time.monotonic(), time.process_time()
+    started, used = time.monotonic(), time.thread_time()
     session.run({"pixels": np.zeros((5, 4, 4), np.uint8)})
     assert time.monotonic() - started >= 0.1
-    assert time.process_time() - used < 0.05
+    assert time.thread_time() - used < 0.05
 
 
 def test_what_does_not_fit_is_an_error() -> None:

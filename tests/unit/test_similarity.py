@@ -39,7 +39,7 @@ def best_by_hand(a: Array, b: Array, least: float) -> tuple[float, int, int]:
     return mean, shift, common_count
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(1, 25), m=st.integers(1, 25), least=st.floats(0.1, 1), seed=st.integers(0, 999))
 def test_the_best_of_all_shifts(n: int, m: int, least: float, seed: int) -> None:
     a, b = random_media(seed, n), random_media(seed + 1000, m)
