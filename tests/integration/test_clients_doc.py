@@ -94,7 +94,7 @@ async def test_publishing_waits_while_the_fleet_is_full(settings: Settings) -> N
     names = Names(settings.prefix)
     assert len([stored async for stored in ours.read(names.media_stream)]) == 1
     await ours.purge(names.media_stream, ">")
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     assert [stored.headers["Rigflow-Job"] async for stored in ours.read(names.media_stream)] == ["b"]
     await ours.close()
     await client.close()

@@ -93,7 +93,7 @@ async def test_a_worker_learns_of_pipelines_old_and_new(settings: Settings) -> N
         assert await anext(watching) == known
         coming = asyncio.ensure_future(anext(watching))
         new = await publish_pipeline(broker, fingerprint, models_of(fingerprint))
-        assert await asyncio.wait_for(coming, 5.0) == new
+        assert await asyncio.wait_for(coming, 60.0) == new
         await watching.aclose()
 
 
