@@ -19,7 +19,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.messages import Done, JobState, Manifest, PartMark
 from schemas.settings import MIB, Settings
 from schemas.subjects import HEADER_MARK
-from tests.cli import COMMAND, environment, rigflow
+from tests.cli import COMMAND, environment, rigflow_process
 from tests.fleet import Fleet
 from workers.cli.app import answer
 
@@ -97,7 +97,7 @@ def test_a_killed_publisher_goes_on_where_it_stopped(also: str, tmp_path: Path) 
         else:
             asyncio.run(after_two_minutes(fleet.settings))
         fleet.add()
-        ended = rigflow(*command, **HOP)
+        ended = rigflow_process(*command, **HOP)
         assert ended.returncode == 0, ended.stderr
         assert f"going on after the first {halted.segments - (also != 'server')} segments" in ended.stderr
         assert answer(["jobs", "wait", "film", *where]) == 0

@@ -20,7 +20,7 @@ from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import ExitCode
 from schemas.messages import Lane
 from schemas.settings import Settings
-from tests.cli import rigflow
+from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
@@ -131,7 +131,7 @@ def test_a_worker_that_dies_too_often_is_given_up_and_told(fleet: Fleet, clip: P
         code, why = rig.get("/readyz")
         assert (code, why) == (503, "r-cpu0: given up, last exit: signal SIGKILL\n")
         eventually(lambda: rig_status(fleet)["workers"][0]["state"] == "given up")
-        shown = rigflow("status", "--nats", fleet.settings.nats).stdout
+        shown = rigflow_process("status", "--nats", fleet.settings.nats).stdout
         assert re.search(r"r-cpu0 .*given up", shown)
         for death in range(5):
             eventually(lambda: alive(rig.pids[1]))
@@ -225,7 +225,9 @@ def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -
         rig.until_ready()
         assert left.wait() is not None
         assert not list(scratch.iterdir())
-        twin = rigflow("rig", "--name", "r", "--nats", fleet.settings.nats, RIGFLOW_CACHE=str(tmp_path / "cache"))
+        twin = rigflow_process(
+            "rig", "--name", "r", "--nats", fleet.settings.nats, RIGFLOW_CACHE=str(tmp_path / "cache")
+        )
         assert twin.returncode == ExitCode.USAGE
         assert f"rig r runs here already (pid {rig.process.pid})" in twin.stderr
         assert rig.end(signal.SIGTERM) == ExitCode.OK

@@ -13,7 +13,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
 from schemas.messages import MediaInfo
 from schemas.pipeline import ModelSpec, TensorSpec
-from tests.cli import rigflow
+from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.reference import answers_of
@@ -84,7 +84,7 @@ def test_features_equal_one_sequential_pass(workers: int, home: Path, tmp_path: 
 
 
 def test_without_its_model_it_says_how_to_make_it(home: Path, tmp_path: Path) -> None:
-    ended = rigflow("run", "clip-features", real_clip("bikes"), "--out", tmp_path, HOME=str(home))
+    ended = rigflow_process("run", "clip-features", real_clip("bikes"), "--out", tmp_path, HOME=str(home))
     assert ended.returncode == 2
     hint = "make it by `rigflow engine export x3d_s --weights X3D_S.pyth`"
     assert ended.stderr == f"rigflow: model x3d_s is missing: {hint}\n"
@@ -114,7 +114,7 @@ def test_engines_are_built_of_it_by_its_name(home: Path) -> None:
 def test_what_cannot_be_exported_is_a_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     path = f"{tmp_path}:{Path(__file__).parents[2]}"
-    ended = rigflow("engine", "export", *arguments, PYTHONPATH=path, HOME=str(tmp_path))
+    ended = rigflow_process("engine", "export", *arguments, PYTHONPATH=path, HOME=str(tmp_path))
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"rigflow: {words}")
     assert ended.stderr.count("\n") == 1

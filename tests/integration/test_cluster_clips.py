@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.cli import rigflow
+from tests.cli import rigflow_process
 from tests.clips import Clip, copy_of, make_clip, real_clip
 
 
@@ -15,10 +15,10 @@ def test_copies_are_found_among_real_clips(tmp_path: Path) -> None:
     copy_of(videos / "carphone.mp4", videos / "half.mkv", scale=0.5)
     copy_of(videos / "carphone.mp4", videos / "from_1s.mp4", start_s=1.0, end_s=3.5)
     make_clip(videos, Clip(size=(144, 176))).rename(videos / "other.mp4")
-    ran = rigflow("run", "fingerprint", *sorted(videos.iterdir()), "--out", tmp_path / "results")
+    ran = rigflow_process("run", "fingerprint", *sorted(videos.iterdir()), "--out", tmp_path / "results")
     assert ran.returncode == 0, ran.stderr
     results = sorted((tmp_path / "results").iterdir())
-    ended = rigflow("cluster", *results, "--media", videos, "--out", tmp_path)
+    ended = rigflow_process("cluster", *results, "--media", videos, "--out", tmp_path)
     assert ended.stdout.splitlines()[0] == "2 clusters of 4 media, 2 near-duplicates"
     assert not ended.stderr
     first, second = (json.loads(line) for line in (tmp_path / "clusters.jsonl").read_text().splitlines())

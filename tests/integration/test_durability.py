@@ -11,7 +11,7 @@ from pipelines.topology import apply_topology, desired, ensure_topology, plan
 from schemas.errors import BrokerError, UsageError
 from schemas.messages import Lane
 from schemas.settings import Durability, Settings
-from tests.cli import rigflow
+from tests.cli import rigflow, rigflow_process
 from tests.cluster import Cluster
 from tests.integration.hops import SPEC, a_broker, a_pull, hop
 from workers.cli.pipelines import to_toml
@@ -38,7 +38,7 @@ def test_one_machine_is_no_cluster() -> None:
     with pytest.raises(UsageError, match="three brokers") as caught:
         embedded(Settings(durability=Durability.CLUSTER))
     assert "docs/operations.md" in caught.value.hint
-    told = rigflow("run", "scenes", __file__, RIGFLOW_DURABILITY="cluster")
+    told = rigflow_process("run", "scenes", __file__, RIGFLOW_DURABILITY="cluster")
     assert told.returncode == 2
     assert "three brokers" in told.stderr
 
@@ -110,7 +110,7 @@ async def test_the_command_refuses_to_shrink_what_holds_work(settings: Settings,
     pipeline.write_text(to_toml(SPEC))
     async with a_broker(settings) as broker:
         await broker.publish(hop(broker), b"work", "id")
-        asked = rigflow(
+        asked = rigflow_process(
             "topology", "apply", pipeline, "--nats", settings.nats, RIGFLOW_HOP_BYTES=str(MIB), RIGFLOW_ACK_WAIT_S="1.0"
         )
         stream = broker.names.work_stream("p", "decode")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engines.devices import cards, cores, memory_bytes
-from tests.cli import rigflow
+from tests.cli import rigflow, rigflow_process
 
 EVERYTHING = [
     "Python",
@@ -41,7 +41,7 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path) -> None:
     """A folder in which an import of onnxruntime fails, as it does where its library is missing."""
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libonnxruntime.so.1: cannot open shared object file')")
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
-    ended = rigflow("doctor", "--store", tmp_path, PYTHONPATH=path)
+    ended = rigflow_process("doctor", "--store", tmp_path, PYTHONPATH=path)
     assert ended.returncode == 1
     assert "libonnxruntime.so.1: cannot open shared object file" in ended.stdout
     assert "install rigflow anew" in ended.stdout

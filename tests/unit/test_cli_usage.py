@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from schemas.errors import ExitCode
-from tests.cli import environment, rigflow
+from tests.cli import environment, rigflow, rigflow_process
 from workers.cli.app import app
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -64,7 +64,7 @@ def test_the_docs_list_every_exit_code() -> None:
     ],
 )
 def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
-    ended = rigflow(*arguments)
+    ended = (rigflow_process if arguments[0] == "run" else rigflow)(*arguments)
     assert ended.returncode == ExitCode.USAGE
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
@@ -72,7 +72,7 @@ def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], said
 
 
 def test_without_arguments_it_prints_its_help() -> None:
-    ended = rigflow()
+    ended = rigflow_process()
     assert ended.returncode == ExitCode.OK
     assert ended.stdout.startswith("Usage: rigflow")
 
@@ -89,7 +89,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_ctrl_c_while_it_imports_is_no_traceback(tmp_path: Path) -> None:
     """An import in whose middle Ctrl-C comes, without a race for the moment."""
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
-    ended = rigflow("status", PYTHONPATH=os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])]))
+    ended = rigflow_process("status", PYTHONPATH=os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])]))
     assert (ended.returncode, ended.stdout, ended.stderr) == (ExitCode.INTERRUPTED, "", "")
 
 
