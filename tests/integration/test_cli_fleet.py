@@ -5,14 +5,14 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipelines.server import EmbeddedServer
 from schemas.errors import ExitCode
-from tests.cli import Running, rigflow
+from tests.cli import Running, rigflow, rigflow_process
 from tests.clips import real_clip
+from tests.rig import alive, eventually
 
 GREETED = "Ctrl-C stops it."
 PIPELINES = ["fingerprint", "scenes", "upscale2x"]
@@ -36,14 +36,6 @@ def status(url: str) -> Any:
     return json.loads(ended.stdout)
 
 
-def eventually(what: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    """Wait until `what` holds."""
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.1)
-
-
 def children(pid: int, marker: str) -> list[int]:
     """Processes started by `pid` whose command line has `marker`."""
     found = []
@@ -63,21 +55,6 @@ def workers_of(pid: int) -> list[int]:
     return [worker for server in children(pid, "workers.forkserver") for worker in children(server, "workers")]
 
 
-def test_up_serves_runs_and_drains_on_sigterm(tmp_path: Path) -> None:
-    with up(tmp_path / "store", "--workers", "1") as fleet:
-        url = url_of(fleet)
-        said = fleet.said
-        assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in said
-        assert "fingerprint, scenes, upscale2x" in said
-        assert f"rigflow run fingerprint clip.mp4 --nats {url}" in said
-        ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", url, "--out", tmp_path)
-        assert ran.returncode == 0, ran.stderr
-        assert (tmp_path / "bikes.fingerprint.npz").exists()
-        assert fleet.end(signal.SIGTERM) == ExitCode.OK
-    assert "stopping" in fleet.said
-    assert "Traceback" not in fleet.said
-
-
 def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> None:
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url_of(fleet)
@@ -85,60 +62,69 @@ def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> Non
         family = workers_of(pid) + children(pid, "nats-server")
         assert len(family) == 2
         assert fleet.end(signal.SIGINT) == ExitCode.INTERRUPTED
-    assert not [member for member in family if Path(f"/proc/{member}").exists()]
+    eventually(lambda: not any(map(alive, family)))
     assert "Traceback" not in fleet.said
 
 
-def test_up_starts_again_what_dies(tmp_path: Path) -> None:
+def test_up_keeps_its_work_starts_again_what_dies_and_drains_on_sigterm(tmp_path: Path) -> None:
+    """Work that nobody took is still there after a restart; then broker and worker are killed, and work goes on."""
+    with up(tmp_path / "store", "--workers", "0") as fleet:
+        published = rigflow("publish", "fingerprint", real_clip("bikes"), "--nats", url_of(fleet))
+        assert published.returncode == 0, published.stderr
+        assert fleet.end(signal.SIGTERM) == ExitCode.OK
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url = url_of(fleet)
+        said = fleet.said
+        assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in said
+        assert "fingerprint, scenes, upscale2x" in said
+        assert f"rigflow run fingerprint clip.mp4 --nats {url}" in said
+        got = rigflow("results", published.stdout.strip(), "--follow", "--out", tmp_path / "first", "--nats", url)
+        assert got.returncode == 0, got.stderr
+        assert (tmp_path / "first" / "bikes.fingerprint.npz").exists()
         (worker,) = workers_of(fleet.process.pid)
         (server,) = children(fleet.process.pid, "nats-server")
         os.kill(server, signal.SIGKILL)
         fleet.until("the embedded broker died, starting it again on its store")
         os.kill(worker, signal.SIGKILL)
         fleet.until("worker local-1 ended (signal SIGKILL), starting it again")
-        ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", url, "--out", tmp_path)
+        ran = rigflow_process("run", "scenes", real_clip("bikes"), "--nats", url, "--out", tmp_path / "second")
         assert ran.returncode == 0, ran.stderr
+        assert (tmp_path / "second" / "bikes.scenes.jsonl").exists()
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
-
-
-def test_work_that_nobody_took_is_still_there_after_a_restart(tmp_path: Path) -> None:
-    with up(tmp_path / "store", "--workers", "0") as fleet:
-        published = rigflow("publish", "fingerprint", real_clip("bikes"), "--nats", url_of(fleet))
-        assert published.returncode == 0, published.stderr
-        assert fleet.end(signal.SIGTERM) == ExitCode.OK
-    with up(tmp_path / "store", "--workers", "1") as fleet:
-        job = published.stdout.strip()
-        got = rigflow("results", job, "--follow", "--out", tmp_path, "--nats", url_of(fleet))
-        assert got.returncode == 0, got.stderr
-        assert (tmp_path / "bikes.fingerprint.npz").exists()
-        assert fleet.end(signal.SIGTERM) == ExitCode.OK
+    assert "stopping" in fleet.said
+    assert "Traceback" not in fleet.said
 
 
 def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, server: EmbeddedServer) -> None:
     port = server.url.rsplit(":", 1)[1]
-    taken = rigflow("up", "--store", tmp_path / "store", "--port", port)
+    taken = rigflow_process("up", "--store", tmp_path / "store", "--port", port)
     assert taken.returncode == ExitCode.BROKER
     assert taken.stderr.startswith(f"rigflow: port {port} is taken: choose another port")
-    locked = rigflow("up", "--store", server.store, "--port", "0")
+    locked = rigflow_process("up", "--store", server.store, "--port", "0")
     assert locked.returncode == ExitCode.STORE
     assert f"is locked by another rigflow (pid {os.getpid()})" in locked.stderr
 
 
-def test_up_joins_a_broker_that_is_there(server: EmbeddedServer) -> None:
+def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server: EmbeddedServer) -> None:
+    """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
     with Running("up", "--nats", server.url, "--workers", "1") as fleet:
         assert url_of(fleet) == server.url
         assert list(status(server.url)["pipelines"]) == PIPELINES
         eventually(lambda: [worker["worker"] for worker in status(server.url)["workers"]] == ["local-1"])
+        (worker,) = workers_of(fleet.process.pid)
+        os.kill(worker, signal.SIGSTOP)
+        fleet.process.send_signal(signal.SIGTERM)
+        fleet.until("once more")
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
+    assert "stopped at once" in fleet.said
+    assert not alive(worker)
     assert server.alive
 
 
 def test_up_ends_when_it_cannot_reach_its_own_broker(tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text('credentials = "/no/such/seed"\n')
-    ended = rigflow("up", "--store", tmp_path / "store", "--port", "0", "--settings", settings)
+    ended = rigflow_process("up", "--store", tmp_path / "store", "--port", "0", "--settings", settings)
     assert ended.returncode == ExitCode.USAGE
     assert "credentials /no/such/seed: No such file or directory" in ended.stderr
 
@@ -159,7 +145,7 @@ def test_workers_of_some_stages_each_do_the_whole_together(tmp_path: Path, serve
 
 
 def test_a_worker_without_a_broker_ends_at_once() -> None:
-    ended = rigflow("worker", "--nats", "nats://127.0.0.1:9")
+    ended = rigflow_process("worker", "--nats", "nats://127.0.0.1:9")
     assert ended.returncode == ExitCode.BROKER
     assert "no broker at nats://127.0.0.1:9" in ended.stderr
 
@@ -197,28 +183,14 @@ def test_pipelines_of_a_fleet(server: EmbeddedServer) -> None:
     assert "# model shotchange " in shown
 
 
-def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
-    """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
-    with up(tmp_path / "store", "--workers", "1") as fleet:
-        url_of(fleet)
-        (worker,) = workers_of(fleet.process.pid)
-        os.kill(worker, signal.SIGSTOP)
-        began = time.monotonic()
-        fleet.process.send_signal(signal.SIGTERM)
-        fleet.until("once more")
-        assert fleet.end(signal.SIGTERM) == ExitCode.OK
-        assert time.monotonic() - began < 15
-    assert "stopped at once" in fleet.said
-    assert not Path(f"/proc/{worker}").exists()
-
-
 def test_ctrl_c_ends_a_run_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with Running("run", "upscale2x", real_clip("bigbuckbunny"), "--workers", "1", "--out", out) as run:
         eventually(lambda: bool(workers_of(run.process.pid)))
         family = workers_of(run.process.pid) + children(run.process.pid, "nats-server")
-        time.sleep(0.5)  # into the job
+        time.sleep(0.5)  # into the job, where the machine is quick enough
         assert run.end(signal.SIGINT) == ExitCode.INTERRUPTED
-    assert run.said == "rigflow: interrupted\n"
+    assert run.said.endswith("rigflow: interrupted\n")
+    assert "Traceback" not in run.said
     assert list(out.iterdir()) == []
-    assert not [member for member in family if Path(f"/proc/{member}").exists()]
+    eventually(lambda: not any(map(alive, family)))
