@@ -104,17 +104,22 @@ def frame_times(clip: Clip) -> list[int]:
 def pictures(clip: Clip) -> Iterator[NDArray[np.uint8]]:
     """The clip's pictures, `[H, W, 3]` uint8: waves that drift, a square that jumps, another scene half-way."""
     height, width = clip.size
-    y, x = np.mgrid[0:height, 0:width] / max(clip.size)
+    y, x = np.arange(height)[:, None] / max(clip.size), np.arange(width)[None, :] / max(clip.size)
     dice = np.random.default_rng(clip.seed)
     scenes = dice.uniform(4, 20, (2, 3, 3))
     for number in range(clip.frames):
         waves = scenes[2 * number // clip.frames]
         turn = number / 6
-        channels = [np.sin(a * x + turn) + np.sin(b * y - turn) + np.sin(c * (x + y)) for a, b, c in waves]
+        channels = [np.sin(a * x + turn) + np.sin(b * y - turn) + _diagonal(c, x, y) for a, b, c in waves]
         picture = np.stack(channels, axis=-1) * 36 + 128
         top, left = dice.integers(0, height - height // 6), dice.integers(0, width - width // 6)
         picture[top : top + height // 6, left : left + width // 6] = dice.integers(0, 256, 3)
         yield picture.clip(0, 255).astype(np.uint8)
+
+
+def _diagonal(c: float, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sin(c (x + y)), from sines of the sides alone."""
+    return np.sin(c * x) * np.cos(c * y) + np.cos(c * x) * np.sin(c * y)
 
 
 def still(codec: str, size: tuple[int, int] = (48, 64), *, seed: int = 0, pixel_format: str = "") -> bytes:

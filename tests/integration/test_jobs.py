@@ -34,8 +34,8 @@ CLIP_S = 30
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half a minute in 14 segments or so."""
-    return looped(tmp_path_factory.mktemp("clip") / "clip.mp4", CLIP_S)
+    """Half a minute in 8 segments."""
+    return looped(tmp_path_factory.mktemp("clip") / "clip.mp4", CLIP_S, "carphone_pristine")
 
 
 @asynccontextmanager

