@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 
-CONNECT_S = 2.0
+CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
 HANDSHAKES = 8  # a server that refuses us hangs up at once, and its reason may not reach us each time
 REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
 HANDED_OVER_S = 1.0  # for what we send to reach the kernel

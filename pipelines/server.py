@@ -19,7 +19,7 @@ from schemas.errors import BrokerError, StoreError, UsageError
 from schemas.settings import Durability, Settings
 
 MAX_PAYLOAD = 8 << 20  # the most that nats-server takes without a warning
-READY_S = 10.0  # a large store takes seconds to recover
+READY_S = 60.0  # a large store takes long to recover, and so does a busy machine
 STOP_S = 5.0
 HEALTH_S = 5.0  # for the server's word on its health
 ROOM_BYTES = 2 * MAX_PAYLOAD  # free on the disk before a server that ran out of it is worth starting again
