@@ -43,7 +43,9 @@ class People:
 
     def _copy(self) -> str:
         name, content = self._new()
+        began_s = time.monotonic()
         (self.folder / name).write_bytes(content)
+        self._paused(began_s)
         return self.left(name)
 
     def _move_in(self) -> str:
@@ -76,7 +78,9 @@ class People:
     def _copy_again(self) -> str:
         before = self._any()
         after = f"copy {len(self.did)}{Path(before).suffix}"
+        began_s = time.monotonic()
         shutil.copy2(self.folder / before, self.folder / after)
+        self._paused(began_s)
         return f"{before} -> {self.left(after)}"
 
     def _write_again(self) -> str:
@@ -98,8 +102,12 @@ class People:
                 file.write(content[part * len(content) // 4 : (part + 1) * len(content) // 4])
                 file.flush()
                 time.sleep(PAUSE_S)
-                self.longest_pause_s = max(self.longest_pause_s, time.monotonic() - began_s)
+                self._paused(began_s)
         return self.left(name)
+
+    def _paused(self, began_s: float) -> None:
+        """A file was incomplete since then."""
+        self.longest_pause_s = max(self.longest_pause_s, time.monotonic() - began_s)
 
     def left(self, name: str) -> str:
         """Remember a file as it is now."""

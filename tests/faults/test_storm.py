@@ -102,7 +102,9 @@ class Storm:
             time.sleep(self._chance.choice((0.0, 0.5)))
             self.fleet.server.restart()
         elif victim == "supervisor":
-            self._chance.choice(self._rigs).process.kill()
+            supervisor = self._chance.choice(self._rigs).process
+            supervisor.kill()
+            supervisor.wait()  # so that it is started again now, and not after the next blow
         else:
             pids = [pid for rig in self._rigs for pid in rig.pids if alive(pid)]
             if not pids:
