@@ -71,7 +71,8 @@ async def test_any_nats_client_can_read_a_claim_check_and_we_read_it_faster(sett
     print("put {}, get {}, the same by nats-py {}".format(*rates))
 
 
-async def test_a_claim_check_that_is_gone(settings: Settings) -> None:
+async def test_a_claim_check_that_is_gone(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.blobs.LOOKS", 2)
     async with a_broker(settings) as broker:
         with pytest.raises(StoreError, match="nowhere is not in store"):
             await get_blob(broker, broker.names.blobs, "nowhere")
