@@ -84,7 +84,8 @@ async def test_silence_is_work_redone_and_progress_prevents_it(settings: Setting
         await taken.deliveries[-1].ack()
 
 
-async def test_closing_hands_back_what_nobody_took(settings: Settings) -> None:
+async def test_closing_hands_back_what_nobody_took(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.pull.CLOSE_S", 60.0)
     async with a_broker(settings) as broker:
         started, go_on = asyncio.Event(), asyncio.Event()
         handled: list[bytes] = []
