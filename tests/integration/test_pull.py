@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -165,6 +167,7 @@ async def test_a_killed_server_loses_nothing_and_nothing_comes_twice_out_of_a_re
 ) -> None:
     """Publish, pull and ack, and read results, while the server is killed and restarted three times."""
     count = 600
+    settings = settings.model_copy(update={"ack_wait_s": 1.0})  # what was on its way from a killed server comes again
     async with a_broker(settings) as broker, a_broker(settings) as worker:
         done: dict[bytes, int] = {}
         names = broker.names
@@ -213,12 +216,14 @@ async def test_a_killed_server_loses_nothing_and_nothing_comes_twice_out_of_a_re
 
 
 async def test_verdicts_given_while_the_server_is_away_arrive_later(server: EmbeddedServer, settings: Settings) -> None:
+    """It is told to stop: killed, it may forget what it gave out a moment ago, and gives it out again."""
     async with a_broker(settings) as broker, a_pull(broker, requests=1) as taken:
         await broker.publish(hop(broker), b"x", "id")
         await taken.until(1)
-        server.kill()
+        os.kill(server.pid, signal.SIGTERM)
         await eventually(lambda: broker.waiting == "the broker")
         await taken.deliveries[0].ack()
+        assert await asyncio.to_thread(server.wait, 60.0)
         server.restart()
         await eventually(lambda: hop_is_empty(broker))
         assert len(taken.deliveries) == 1
