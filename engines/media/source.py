@@ -50,10 +50,10 @@ def media_kind(source: Source) -> Literal["image", "video"]:
     Raises UsageError or MediaError when it can not be read or is empty.
     """
     if isinstance(source, Path):
-        with media_errors(str(source)):
-            _check_file(source)
-            with source.open("rb") as file:
-                head: Buffer = file.read(12)
+        with media_errors(str(source)), open(source, "rb", buffering=0) as file:
+            head: Buffer = file.read(12)
+            if not head:
+                raise _empty(source)
     else:
         head = source
     return "video" if image_codec(head) is None else "image"
@@ -172,9 +172,13 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(path)
     if not path.stat().st_size and path.is_file():
-        raise MediaError(f"{path} is empty", "copy it again")
+        raise _empty(path)
     if not os.access(path, os.R_OK):
         raise PermissionError(path)
+
+
+def _empty(path: Path) -> MediaError:
+    return MediaError(f"{path} is empty", "copy it again")
 
 
 def _head(source: Source) -> bytes:
