@@ -92,7 +92,14 @@ def nvenc_options(options: VideoOptions) -> dict[str, str]:
     Pictures refer only to earlier ones, so a GOP is closed as it is; every keyframe is one where decoding can start.
     """
     quality = {"rc": "constqp", "qp": str(round(options.crf)), "preset": _PRESETS[options.preset]}
-    return quality | {"bf": "0", "profile": "high", "forced-idr": "1", "strict_gop": "1", "no-scenecut": "1"}
+    return quality | {
+        "bf": "0",
+        "g": "250",
+        "profile": "high",
+        "forced-idr": "1",
+        "strict_gop": "1",
+        "no-scenecut": "1",
+    }
 
 
 def _new_encoder(geometry: Geometry, pictures: Pictures, options: VideoOptions) -> VideoCodecContext:
