@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import CudaContext
 
@@ -30,7 +31,7 @@ NAME = "h264_nvenc"
 _PITCH = 256  # bytes that lines of a picture begin at multiples of, as in FFmpeg's own
 _TRIED = (256, 256)  # a picture that every NVENC takes
 _UNSPECIFIED = 2
-_REFUSED = (av.error.FFmpegError, ValueError)
+_REFUSED = (av.error.FFmpegError, UnknownCodecError)
 _PRESETS = {
     "ultrafast": "p1",
     "superfast": "p2",
@@ -79,7 +80,7 @@ class CardEncoder:
             except _REFUSED as error:
                 if not card.works():
                     raise card.lost(error) from error
-                why = " ".join(str(error).split())[:200]
+                why = getattr(error, "strerror", None) or str(error)
         if self._host is None:
             what = f"{pictures.media.name}: the card can not encode {geometry.width}x{geometry.height} ({why})"
             raise MediaError(what, "allow `encoder = any`")

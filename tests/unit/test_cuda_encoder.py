@@ -1,5 +1,6 @@
 """The card's encoder but for the call of NVENC itself: x264 takes its place, the host's memory the card's."""
 
+import errno
 import gc
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,14 +127,24 @@ def test_a_file_of_parts_on_a_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert card.counters.from_card_bytes == 0
 
 
-def test_nvenc_knows_the_options() -> None:
+@pytest.mark.parametrize("preset", VideoOptions.model_json_schema()["properties"]["preset"]["enum"])
+def test_ffmpeg_takes_all_options_for_nvenc(preset: str) -> None:
+    """It reads them before it looks for a driver: without one it fails later, and with another error."""
     known = av.CodecContext.create(nvenc.NAME, "w").supported_options
-    by_name = {option.name: option for option in (*known.generic, *known.private)}
-    for preset in VideoOptions.model_json_schema()["properties"]["preset"]["enum"]:
-        for name, value in nvenc_options(VideoOptions(preset=preset)).items():
-            assert name in by_name, name
-            choices = {choice.name for choice in by_name[name].choices}
-            assert value.isdigit() or value in choices, (name, value)
+    options = nvenc_options(VideoOptions.model_validate({"preset": preset}))
+    assert options.keys() <= {option.name for option in (*known.generic, *known.private)}
+    for wrong in ({}, {"preset": "p8"}, {"rc": "crf"}):
+        encoder = new_encoder(nvenc.NAME, Geometry("nv12", 256, 256), Pictures([], COLOUR, VIDEO))
+        encoder.options = options | wrong
+        refused = 0
+        try:
+            encoder.open()
+        except av.error.FFmpegError as error:
+            refused = error.errno
+        assert (refused == errno.EINVAL) == bool(wrong)
+
+
+def test_crf_becomes_the_nearest_quantiser() -> None:
     asked = [nvenc_options(VideoOptions(crf=crf))["qp"] for crf in (0, 18, 23.4, 51)]
     assert asked == ["0", "18", "23", "51"]
 
