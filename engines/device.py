@@ -10,6 +10,7 @@ from engines.inference.session import Session
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
+from engines.outputs.h264 import X264, PictureEncoder
 from engines.part import Array, Part
 from engines.transforms import Preprocess
 from schemas.errors import UsageError
@@ -48,7 +49,7 @@ class Ahead(Protocol):
 
 
 class Device(Protocol):
-    """Where a worker decodes, preprocesses and infers. `abreast`: segments it works on at a time."""
+    """Where a worker decodes, preprocesses, infers and encodes. `abreast`: segments it works on at a time."""
 
     name: str
     abreast: int
@@ -72,6 +73,11 @@ class Device(Protocol):
         """A model, loaded. Raises ModelError."""
         ...
 
+    @property
+    def encoder(self) -> PictureEncoder:
+        """What makes H.264 of pictures."""
+        ...
+
     def leave(self) -> None:
         """This thread is about to end, or needs the device no more."""
         ...
@@ -91,6 +97,7 @@ class Host:
     name = "cpu"
     abreast = 1
     card = None
+    encoder = X264()
 
     def preprocess(self, stage: PreprocessStage) -> Preprocess:
         """Conversion of frames by swscale."""

@@ -5,6 +5,7 @@ What is with the broker is noted in the job's manifest, so that a publisher that
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def job_id(spec: PipelineSpec, paths: Sequence[Path]) -> str:
     digest = hashlib.sha256(spec.revision.encode())
     for path in paths:
         stat = path.stat()
-        digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
 
 
@@ -271,7 +272,7 @@ def albums(paths: Sequence[Path], names: Sequence[str], shared: bool) -> Iterato
     buffers: list[bytes] = []
     size = 0
     for path, name in zip(paths, names, strict=True):
-        item, data = Item(name=name, path=str(path.resolve())), b""
+        item, data = Item(name=name, path=os.path.abspath(path)), b""
         if not shared:
             item, data = read_image(item)
             item = item.model_copy(update={"path": ""})

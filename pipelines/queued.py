@@ -33,9 +33,10 @@ async def _queued(broker: Broker, job: JobRef) -> AsyncIterator[tuple[str, Store
         async for stored in broker.read(stream, work):
             if stored.headers.get(HEADER_ID, "").startswith(job.whole):
                 yield stream, _bodiless(stored)
-    async for stored in broker.read(names.media_stream, names.media(job.space, job.pipeline)):
+    stream = names.media_stream(job.pipeline)
+    async for stored in broker.read(stream, names.media(job.space, job.pipeline)):
         if job.id in (stored.headers.get(HEADER_JOB), f"media-{stored.sequence}"):
-            yield names.media_stream, _bodiless(stored)
+            yield stream, _bodiless(stored)
 
 
 def _bodiless(stored: Stored) -> Stored:

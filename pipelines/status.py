@@ -81,8 +81,8 @@ async def queue_depths(broker: Broker) -> Depths:
         kind = subjects[0].removeprefix(f"{names.prefix}.").split(".")
         if kind[0] == "work":
             queues[kind[1], kind[2]] = _stream(info)
-        elif info["config"]["name"] == names.media_stream:
-            queues["", SPLIT] = _stream(info)
+        elif kind[0] == "media":
+            queues[kind[2], SPLIT] = _stream(info)
         elif info["config"]["name"] == names.dead_stream:
             dead = info["state"]["messages"]
     return Depths(queues, dead)
@@ -119,16 +119,17 @@ async def fleet_status(broker: Broker) -> FleetStatus:
 async def _hops(broker: Broker, pipelines: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
     """Pipeline, stage, its kind and the stream of each queue, in the order in which work passes them."""
     names = broker.names
-    hops = [("", SPLIT, SPLIT, names.media_stream)]
+    hops = []
     for spec in await asyncio.gather(*(load_pipeline(broker, pipelines[name]) for name in sorted(pipelines))):
         stages = [*((stage.name, stage.kind) for stage in spec.stage), (COLLECT, COLLECT)]
+        hops.append((spec.name, SPLIT, SPLIT, names.media_stream(spec.name)))
         hops += [(spec.name, stage, kind, names.work_stream(spec.name, stage)) for stage, kind in stages]
     return hops
 
 
 async def _queue(broker: Broker, pipeline: str, stage: str, kind: str, info: Info) -> QueueStatus:
     consumers = await listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers")
-    if stage == SPLIT:  # a consumer for each pipeline, no lanes
+    if stage == SPLIT:  # no lanes
         lanes = {Lane.INTERACTIVE: _lane(consumers)}
     else:
         lanes = {lane: _lane([each for each in consumers if each["name"] == lane.value]) for lane in Lane}

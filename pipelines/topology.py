@@ -1,7 +1,7 @@
 """Streams and consumers: what there should be, how that differs from what there is, and making it so.
 
-Applying is idempotent and safe beside others who apply: subjects are only ever added, limits are never lowered on a
-stream that holds work, and the difference is taken again until there is none.
+Applying is idempotent and safe beside others who apply: no stream is shared between pipelines that may come one by one,
+limits are never lowered on a stream that holds work, and the difference is taken again until there is none.
 
 Who runs the fleet `apply`s settings; who merely publishes to it `ensure`s that nothing is missing, and changes nothing.
 """
@@ -17,7 +17,7 @@ from schemas.errors import BrokerError, StoreError
 from schemas.messages import Lane
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
-from schemas.subjects import COLLECT, Names
+from schemas.subjects import COLLECT, SPLIT, Names
 
 DEDUPLICATION_S = 120.0
 DAY_S = 86400.0
@@ -102,7 +102,8 @@ async def plan(broker: Broker, wanted: Sequence[StreamPlan], keep: bool = False)
     found = {info["config"]["name"]: info for info in await listed(broker, "STREAM.LIST", "streams")}
     if keep:
         wanted = _as_durable_as(found, wanted)
-    changes = [change for stream in wanted for change in _stream_changes(stream.config, found.get(stream.name), keep)]
+    differing = (stream for stream in wanted if not keep or stream.name not in found)
+    changes = [change for stream in differing for change in _stream_changes(stream.config, found.get(stream.name))]
     for of_one in await asyncio.gather(
         *(_consumer_changes(broker, stream, stream.name in found) for stream in wanted if stream.consumers)
     ):
@@ -136,8 +137,7 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
         StreamPlan(_stream(names.results_stream, [f"{prefix}.results.>"], settings.results_bytes, results_age_s)),
         StreamPlan(_stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),
     ]
-    if specs:
-        plans += [_media(names, settings, specs)]
+    plans += [_media(names, settings, spec.name) for spec in specs]
     plans += [_hop(names, settings, pipeline, stage) for pipeline, stage in hops]
     return [_replicated(plan, settings.durability.replicas) for plan in plans]
 
@@ -183,11 +183,14 @@ def _queue(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.
     return _stream(name, subjects, max_bytes, max_age_s, retention="workqueue")
 
 
-def _media(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> StreamPlan:
-    """Raw media: only for pipelines that there are, so that whoever names another is told at once."""
-    subjects = {spec.name: names.media("*", spec.name) for spec in specs}
-    consumers = tuple(_consumer(settings, name, subject) for name, subject in subjects.items())
-    return StreamPlan(_queue(names.media_stream, list(subjects.values()), settings.hop_bytes, MEDIA_AGE_S), consumers)
+def _media(names: Names, settings: Settings, pipeline: str) -> StreamPlan:
+    """Raw media: only of pipelines that there are, so that whoever names another is told at once.
+
+    A stream each, for several who add their own subjects to one at once overwrite each other's.
+    """
+    subject = names.media("*", pipeline)
+    config = _queue(names.media_stream(pipeline), [subject], settings.hop_bytes, MEDIA_AGE_S)
+    return StreamPlan(config, (_consumer(settings, SPLIT, subject),))
 
 
 def _hop(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamPlan:
@@ -215,12 +218,11 @@ def _ns(seconds: float) -> int:
 # what differs
 
 
-def _stream_changes(wanted: Config, info: Config | None, keep: bool) -> list[Change]:
+def _stream_changes(wanted: Config, info: Config | None) -> list[Change]:
     name = wanted["name"]
     if info is None:
         return [Change("create", name, config=wanted)]
-    current = info["config"]
-    merged = (current if keep else wanted) | {"subjects": sorted({*current["subjects"], *wanted["subjects"]})}
+    current, merged = info["config"], dict(wanted)
     changes = []
     if info["state"]["messages"] > 0:
         for limit in ("max_bytes", "max_age"):
@@ -228,9 +230,8 @@ def _stream_changes(wanted: Config, info: Config | None, keep: bool) -> list[Cha
                 reason = f"{limit} stays at {current.get(limit, 0)}, for it holds {info['state']['messages']} messages"
                 changes.append(Change("refuse", name, reason=reason))
                 merged[limit] = current.get(limit, 0)
-    now = current | {"subjects": sorted(current["subjects"])}
-    if _differs(merged, now):
-        changes.append(Change("update", name, config=current | merged, before=now))
+    if _differs(merged, current):
+        changes.append(Change("update", name, config=current | merged, before=current))
     return changes
 
 

@@ -73,6 +73,10 @@ class Settings(BaseModel):
     decoder: Literal["any", "card", "host"] = Field(
         default="any", description="who decodes for a card: itself, the host, or any: the host what the card cannot"
     )
+    encoder: Literal["host", "any", "card"] = Field(
+        default="host",
+        description="who encodes video for a card: the host, itself, or any: the host what the card cannot",
+    )
     tf32: bool = Field(default=False, description="whether cards may round float32 products to 10 bits, for speed")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 

@@ -46,11 +46,6 @@ class Names:
         return f"{self.prefix}.dead.{pipeline}.{stage}"
 
     @property
-    def media_stream(self) -> str:
-        """Work queue of raw media."""
-        return f"{self._upper}_MEDIA"
-
-    @property
     def results_stream(self) -> str:
         """All results."""
         return f"{self._upper}_RESULTS"
@@ -59,6 +54,10 @@ class Names:
     def dead_stream(self) -> str:
         """All dead letters."""
         return f"{self._upper}_DEAD"
+
+    def media_stream(self, pipeline: str) -> str:
+        """Work queue of raw media."""
+        return f"{self._upper}_MEDIA_{pipeline}"
 
     def work_stream(self, pipeline: str, stage: str) -> str:
         """Work queue of one hop."""

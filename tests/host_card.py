@@ -17,6 +17,7 @@ import numpy as np
 
 from engines.cuda.kernels import SOURCE, STRUCTS
 from engines.cuda.memory import Counters, Pool
+from engines.devices import Card
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 _LAUNCH = """
@@ -82,7 +83,9 @@ class HostCard:
 
     number = 0
     name = "host"
+    dlpack_device = (1, 0)  # kDLCPU
     driver: Any = _Driver
+    facts = Card("A card of the host", 0, (0, 0))
 
     def __init__(self) -> None:
         self.kernels = _Kernels()
@@ -99,6 +102,10 @@ class HostCard:
         yield
 
     def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    def close(self) -> None: ...
 
     def stream(self) -> Any:
         return _Done()

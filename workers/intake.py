@@ -117,7 +117,7 @@ class Intake:
         """Take work of `split` or `collect`: it mostly waits, so up to `limit` run beside the computing."""
         names = self._broker.names
         queues = (
-            [(names.media_stream, spec.name, Lane.INTERACTIVE)]
+            [(names.media_stream(spec.name), SPLIT, Lane.INTERACTIVE)]
             if stage == SPLIT
             else [(names.work_stream(spec.name, stage), lane.value, lane) for lane in Lane]
         )

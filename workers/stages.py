@@ -31,7 +31,7 @@ class Line:
         self._sessions = sessions
         self._fused = {spec.decode.name, spec.preprocess.name} <= self.hosted
         self._preprocess = device.preprocess(spec.preprocess)
-        self._format = load_format(spec.encode)
+        self._format = load_format(spec.encode, device.encoder)
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`; KeyError when this revision has none."""
@@ -63,7 +63,7 @@ class Line:
 
     def encode(self, part: Part) -> bytes:
         """The body of the part's Result."""
-        encoded = self._format.encode(part.on_host())
+        encoded = self._format.encode(part if self.spec.encode.format == "video" else part.on_host())
         specs, buffers = pack_arrays(encoded.arrays)
         result = Result(meta=part.meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)

@@ -1,4 +1,7 @@
-"""Arrays on a card that NumPy can take for its own: `np.stack` joins them there, all else brings them to the host."""
+"""Arrays on a card that NumPy can take for its own.
+
+`np.stack` and `np.concatenate` join them there, slices and row numbers choose there, all else brings them to the host.
+"""
 
 from collections.abc import Sequence
 from math import prod
@@ -50,6 +53,8 @@ class OnCard:
     def __array_function__(self, function: Any, types: Any, given: Any, named: Any) -> Any:
         if function is np.stack and all(isinstance(array, CardRow) for array in given[0]):
             return CardRows(given[0])
+        if function is np.concatenate and not named and _are_alike(given):
+            return CardRows([row for array in given[0] for row in array.rows])
         return function(*_hosted(given), **{name: _hosted(value) for name, value in named.items()})
 
 
@@ -81,9 +86,24 @@ class CardRows(OnCard):
         """`[F]` uint64: where each frame begins."""
         return np.array([row.block.pointer for row in self.rows], np.uint64)
 
+    def __getitem__(self, key: Any) -> Any:
+        """Rows that a slice or an array of numbers chooses stay where they are; all else comes to the host."""
+        if isinstance(key, slice) and self.rows[key]:
+            return CardRows(self.rows[key])
+        if isinstance(key, np.ndarray) and key.ndim == 1 and key.size and key.dtype.kind in "iu":
+            return CardRows([self.rows[number] for number in key])
+        return super().__getitem__(key)
+
     def on_host(self) -> Array:
         """A copy on the host."""
         return download_rows(self.rows)
+
+
+def rows_of(card: "CudaCard", block: Block, shape: Sequence[int], dtype: Any) -> CardRows:
+    """The rows of an array `shape` that lies at `block.pointer`; the block is held as long as any of them."""
+    step = prod(shape[1:]) * np.dtype(dtype).itemsize
+    begins = (block.pointer + number * step for number in range(shape[0]))
+    return CardRows([CardRow(card, Block(begin, step, block), tuple(shape[1:]), dtype) for begin in begins])
 
 
 def download_rows(rows: Sequence[CardRow]) -> Array:
@@ -97,6 +117,14 @@ def download_rows(rows: Sequence[CardRow]) -> Array:
             card.download(staged[number], row.block.pointer, stream)
         stream.synchronize()
     return staged.copy()
+
+
+def _are_alike(given: Any) -> bool:
+    """Whether `np.concatenate` is given rows on a card, all of one shape."""
+    return len(given) == 1 and all(
+        isinstance(array, CardRows) and (array.shape[1:], array.dtype) == (given[0][0].shape[1:], given[0][0].dtype)
+        for array in given[0]
+    )
 
 
 def _hosted(value: Any) -> Any:

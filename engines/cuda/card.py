@@ -18,6 +18,7 @@ from schemas.errors import DeviceLost, UsageError
 
 T = TypeVar("T")
 _SLEEP = 4  # CU_CTX_SCHED_BLOCKING_SYNC, cuda.h
+_CUDA = 2  # kDLCUDA, dlpack.h
 _APART = 1  # CU_STREAM_NON_BLOCKING: a stream that does not wait for the null stream, on which FFmpeg copies
 
 
@@ -41,6 +42,7 @@ class CudaCard:
     def __init__(self, name: str, cache: Path) -> None:
         self.number, self.facts = find_card(name)
         self.name = name
+        self.dlpack_device = (_CUDA, self.number)
         self._here = threading.local()
         _set_flags(self.number)
         import pycuda.driver as driver

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from engines.cuda.ahead import Prefetcher
 from engines.cuda.card import CudaCard
 from engines.cuda.nvdec import CardDecoders
+from engines.cuda.nvenc import NAME, CardEncoder
 from engines.cuda.transforms import CudaPreprocess
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
+from engines.outputs.h264 import X264, PictureEncoder
 from engines.part import Part
+from schemas.errors import RigflowError, UsageError
 from schemas.messages import Lane, Segment
 from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
 from schemas.settings import Settings
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class CudaDevice:
-    """One card; everything of it is made when it is first used. Raises UsageError, DeviceLost and CompilerMissing."""
+    """One card; everything of it is made when it is first used. Raises UsageError, DeviceLost and CompilerMissing.
+
+    UsageError also when the settings want it to encode, and it opens no encoder.
+    """
 
     def __init__(self, name: str, settings: Settings, cache: Path) -> None:
         self.name = name
@@ -32,7 +38,25 @@ class CudaDevice:
         self._settings = settings
         self.card = CudaCard(name, cache)
         self.decoders = CardDecoders(self.card, settings.decoders, settings.decoder)
+        try:
+            self.encoder = self._encoder()
+        except RigflowError:
+            self.close()
+            raise
         self.leave()
+
+    def _encoder(self) -> PictureEncoder:
+        """What encodes for this card: itself, where settings allow it and it really can."""
+        host, wanted = X264(), self._settings.encoder
+        if wanted == "host":
+            return host
+        mine = CardEncoder(self.card, host if wanted == "any" else None)
+        if mine.opens():
+            return mine
+        if wanted == "any":
+            return host
+        what = f"device {self.name}: {self.card.facts.name} opens no encoder of H.264 ({NAME})"
+        raise UsageError(what, "set `encoder` to any or host, see docs/cards.md")
 
     @cached_property
     def _ahead(self) -> Prefetcher:
@@ -64,7 +88,7 @@ class CudaDevice:
         """A model on the card. Raises ModelError."""
         from engines.inference.cuda import CudaSession
 
-        return CudaSession(model, spec, self.card, tf32=self._settings.tf32)
+        return CudaSession(model, spec, self.card, tf32=self._settings.tf32, pictures_stay=self.encoder.on_card)
 
     def leave(self) -> None:
         """This thread is about to end, or needs the card no more."""
@@ -74,7 +98,8 @@ class CudaDevice:
         """What the card is and did, for `rigflow status`."""
         card = self.card.facts
         told = {"name": card.name, "uuid": card.uuid, "memory_bytes": card.memory_bytes, "link": card.link}
-        return told | {"capability": ".".join(map(str, card.capability)), **asdict(self.card.counters)}
+        told |= {"capability": ".".join(map(str, card.capability)), "encodes": self.encoder.on_card}
+        return told | asdict(self.card.counters)
 
     def close(self) -> None:
         """End the threads and give back the memory."""

@@ -155,6 +155,29 @@ extern "C" __global__ void plane(const Plane p) {
     ((u8 *)p.out)[(long long)x * p.stride_x + (long long)y * p.stride_y] = value;
 }
 
+// Three planes of a picture, or one of a grey picture, as NV12 of even sides: cut to them, or the last line and column
+// repeated as far as they go.
+struct Nv12 {
+    address luma, cb, cr, out;
+    int height, width, chroma_height, chroma_width;  // of the planes, which have no gaps between lines
+    int rows, columns, pitch;                        // of the luma to make, and bytes from line to line
+};
+
+extern "C" __global__ void nv12(const Nv12 n) {
+    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y;
+    if (x >= n.columns) return;
+    int value = 128;
+    if (y < n.rows) {
+        const int row = y < n.height ? y : n.height - 1, column = x < n.width ? x : n.width - 1;
+        value = ((const u8 *)n.luma)[(size_t)row * n.width + column];
+    } else if (n.cb) {
+        const int row = y - n.rows < n.chroma_height ? y - n.rows : n.chroma_height - 1;
+        const int column = x / 2 < n.chroma_width ? x / 2 : n.chroma_width - 1;
+        value = ((const u8 *)(x % 2 ? n.cr : n.cb))[(size_t)row * n.chroma_width + column];
+    }
+    ((u8 *)n.out)[(size_t)y * n.pitch + x] = value;
+}
+
 // Rows from anywhere, one after the other: row i lies at rows[i].
 struct Gather {
     address rows, out;

@@ -46,6 +46,7 @@ BILINEAR = _struct(
     (ADDRESS, "source out above below down before after over"),
     (INT, "pitch channels left top width height stride_x stride_y"),
 )
+NV12 = _struct((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))
 GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
 PACK = _struct(
     (ADDRESS, "rows out"),
@@ -53,7 +54,7 @@ PACK = _struct(
     (LONG, "stride_window stride_frame stride_y stride_x stride_channel"),
     (FLOAT, "scale[4] shift[4]"),
 )
-STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "gather": GATHER, "pack": PACK}
+STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "gather": GATHER, "pack": PACK}
 
 
 class CompilerMissing(RigflowError):

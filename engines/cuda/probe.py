@@ -27,15 +27,17 @@ def card_codecs(name: str, cache: Path) -> tuple[list[str], list[str]]:
     card = CudaCard(name, cache)
     try:
         decoders = [codec for codec, maker in _MAKERS.items() if _decodes(card.number, maker)]
-        return decoders, [encoder for encoder in ENCODERS if opens_encoder(encoder)]
+        return decoders, [encoder for encoder in ENCODERS if opens_encoder(encoder, card.number)]
     finally:
         card.close()
 
 
-def opens_encoder(name: str) -> bool:
-    """Whether an encoder of FFmpeg opens here; H200 has no NVENC, and mining cards have it switched off."""
+def opens_encoder(name: str, number: int) -> bool:
+    """Whether an encoder of FFmpeg opens on card `number`; H200 has no NVENC, and mining cards have it switched off."""
     try:
-        _encoder(name).open()
+        encoder = _encoder(name)
+        encoder.options = {"gpu": str(number)}
+        encoder.open()
     except (av.error.FFmpegError, ValueError):
         return False
     return True

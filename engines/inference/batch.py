@@ -93,15 +93,19 @@ class _Work:
         """Take the answers of the rows from `start` on."""
         for output, array in outputs.items():
             name = self.replaces or output
-            if name not in self.made:
-                whole = len(array) == self.rows
-                self.made[name] = array if whole else np.empty((self.rows, *array.shape[1:]), array.dtype)
-                if whole:
-                    continue
-            if self.made[name].shape[1:] != array.shape[1:]:
-                shapes = f"{list(self.made[name].shape[1:])} and {list(array.shape[1:])}"
+            known = self.made.get(name)
+            if known is None and (len(array) == self.rows or not isinstance(array, np.ndarray)):
+                self.made[name] = array
+                continue
+            if known is None:
+                self.made[name] = known = np.empty((self.rows, *array.shape[1:]), array.dtype)
+            if known.shape[1:] != array.shape[1:]:
+                shapes = f"{list(known.shape[1:])} and {list(array.shape[1:])}"
                 raise ModelError(f"output `{output}` changes its shape between batches: {shapes}", "give it one shape")
-            self.made[name][start : start + len(array)] = array
+            if len(known) == self.rows:
+                known[start : start + len(array)] = array
+            else:  # on a card, where rows are joined without a copy
+                self.made[name] = np.concatenate([known, array])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from engines.cuda.arrays import CardRows
+from engines.cuda.arrays import CardRows, rows_of
 from engines.cuda.kernels import GATHER
 from engines.inference.onnxruntime import check_card, one_line, tensors_of
 from engines.inference.session import Rows, check_inputs
@@ -31,13 +31,25 @@ _CONVOLVED_ROWS = 16
 
 
 class CudaSession:
-    """A model on a card. Raises ModelError: not an ONNX file, not what `spec` says, or no CUDA in ONNX Runtime."""
+    """A model on a card. Raises ModelError: not an ONNX file, not what `spec` says, or no CUDA in ONNX Runtime.
+
+    With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the card, as `CardRows`, for its encoder.
+    """
 
     batch_bytes = 256 << 20
     in_flight = 2
 
-    def __init__(self, model: bytes, spec: ModelSpec, card: "CudaCard", tf32: bool = False, search: str = "") -> None:
+    def __init__(
+        self,
+        model: bytes,
+        spec: ModelSpec,
+        card: "CudaCard",
+        tf32: bool = False,
+        search: str = "",
+        pictures_stay: bool = False,
+    ) -> None:
         self.spec = spec
+        self._pictures_stay = pictures_stay
         self._card = card
         card.enter()
         with card.guarded():
@@ -187,12 +199,15 @@ class CudaSession:
         for name in self._outputs:
             dtype, row = shapes[name]
             nbytes = max(1, computed * int(np.prod(row, dtype=np.int64)) * dtype.itemsize)
-            outputs.append((name, dtype, (count, *row), card.memory.take(nbytes), card.pinned.take(nbytes)))
+            stays = self._pictures_stay and dtype == np.uint8 and len(row) == 2
+            staging = None if stays else card.pinned.take(nbytes)
+            outputs.append((name, dtype, (count, *row), card.memory.take(nbytes), staging))
         for name, dtype, shape, block, _ in outputs:
             binding.bind_output(name, "cuda", card.number, dtype, (computed, *shape[1:]), block.pointer)
         self._go(binding)
         for _, dtype, shape, block, staging in outputs:
-            card.download(staging.host(dtype, shape), block.pointer, self._runs)
+            if staging is not None:
+                card.download(staging.host(dtype, shape), block.pointer, self._runs)
         done = card.event()
         done.record(self._runs)
 
@@ -200,7 +215,10 @@ class CudaSession:
             """Wait; `held` and `outputs` are needed until then."""
             with card.guarded():
                 done.synchronize()
-            return {name: staging.host(dtype, shape).copy() for name, dtype, shape, _, staging in outputs}
+            made: dict[str, Any] = {}
+            for name, dtype, shape, block, staging in outputs:
+                made[name] = staging.host(dtype, shape).copy() if staging else rows_of(card, block, shape, dtype)
+            return made
 
         return finish
 

@@ -20,7 +20,7 @@ from engines.media.source import AnyStream, open_media
 from schemas.errors import MediaError
 
 # mp4 keeps every time base and needs no probing; the others hold what mp4 can not
-_CARRIERS = ("mp4", "matroska", "nut")
+CARRIERS = ("mp4", "matroska", "nut")
 _LARGEST_TIMESCALE = 2**31 - 1
 _SOUND_TOLERANCE_S = Fraction(1, 1000)
 
@@ -63,7 +63,7 @@ def carry_picture(stream: VideoStream, packets: Sequence[Timed], since: int) -> 
     """`(container, file)` with `packets`, those from pts `since` on shown; None where no container can hold them."""
     packets = _with_decoding_times(packets)
     start = since * time_base(stream)
-    for container in _CARRIERS:
+    for container in CARRIERS:
         data, read = _try(container, [stream], packets)
         exact = [packet.seconds for packet in read] == [timed.seconds for timed in packets]
         if data and exact and not any(r.hidden and r.seconds is not None and r.seconds >= start for r in read):
@@ -74,7 +74,7 @@ def carry_picture(stream: VideoStream, packets: Sequence[Timed], since: int) -> 
 def carry_sound(streams: Sequence[AudioStream], packets: Sequence[Timed]) -> tuple[str, bytes] | None:
     """`(container, file)` with `packets` of `streams`, right to a millisecond; None where none can."""
     packets = [replace(timed, dts=timed.pts) for timed in packets]
-    for container in _CARRIERS:
+    for container in CARRIERS:
         data, read = _try(container, streams, packets)
         if data and len(read) == len(packets) and _near(read, packets):
             return container, data
@@ -122,14 +122,19 @@ def _near(read: Sequence[_Read], packets: Sequence[Timed]) -> bool:
     )
 
 
+def reorder_depth(pts: Sequence[int]) -> int:
+    """How many packets at most are decoded before one that is shown before them; `pts` in order of decoding."""
+    rank = {time: place for place, time in enumerate(sorted(pts))}
+    return max((place - rank[time] for place, time in enumerate(pts)), default=0)
+
+
 def _with_decoding_times(packets: Sequence[Timed]) -> list[Timed]:
     """The packets with new dts: their pts in order, moved back until none is shown before it is decoded.
 
     Sources leave dts out, repeat them or let them run backward, and decoders need no more than their order.
     """
-    ordered = sorted(timed.pts for timed in packets if timed.pts is not None)
-    rank = {pts: place for place, pts in enumerate(ordered)}
-    delay = max(place - rank[timed.pts] for place, timed in enumerate(packets) if timed.pts is not None)
+    times = [timed.pts for timed in packets if timed.pts is not None]
+    ordered, delay = sorted(times), reorder_depth(times)
     step = max(1, (ordered[-1] - ordered[0]) // max(1, len(ordered) - 1))
     ahead = [ordered[0] - step * (delay - place) for place in range(delay)]
     return [replace(timed, dts=dts) for timed, dts in zip(packets, [*ahead, *ordered], strict=False)]

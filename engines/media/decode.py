@@ -4,7 +4,7 @@ What a segment's parts hold depends on the pipeline and the segment alone. `sche
 sees; a part is a run of windows together with the frames they need, small enough to travel.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,14 +13,14 @@ from typing import Protocol, TypeAlias
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from engines.media.carrier import reorder_depth
 from engines.media.frames import blank_frame, no_frames, stack_frames
-from engines.media.source import open_media, packets_of, picture_stream
+from engines.media.source import open_picture, packets_of, picture_stream
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
 from engines.part import Array, Part
 from engines.transforms import EXACT, plane_format
@@ -42,6 +42,8 @@ class Decoders(Protocol):
 
 
 _SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that no other frame refers to
+_GUESSED = "h264"  # a stream that does not say how far frames are reordered has the decoder guess, and lose some
+_MOST_REORDERED = 16
 _UNSPECIFIED_COLOUR, _UNSPECIFIED_RANGE = 2, 0
 _PART_BYTES = {"planes": 16 << 20, "rgb": 64 << 20, "gray": 64 << 20}
 _PART_WINDOWS = {"planes": (4, 24), "rgb": (1, 128), "gray": (1, 128)}
@@ -120,10 +122,14 @@ def _slices(
     span = Span(media.clock, segment.start, segment.end)
     label = f"segment {segment.key.segment} of {media.name or 'the media'}"
     uniform = _Uniform(media, spec.preprocess.layout == "planes", tally)
-    with open_media(data, segment.container, label) as container, ExitStack() as stack:
+    with open_picture(data, segment.container, label) as container, ExitStack() as stack:
         stream = picture_stream(container, label)
+        packets = [packet for packet in packets_of(container, stream) if packet.size]
+        if media.codec == _GUESSED:
+            depth = reorder_depth([packet.pts for packet in packets if packet.pts is not None])
+            stream.codec_context.reorder_depth = min(_MOST_REORDERED, max(stream.codec_context.reorder_depth, depth))
         decoder = stack.enter_context(decoders.lease(stream, label) if decoders else nullcontext(stream.codec_context))
-        reel = _Reel(container, stream, decoder, span, media)
+        reel = _Reel(packets, stream, decoder, span, media)
         due = None if whole else reel.due(grid)
         with closing(reel.frames(tally, None if due is None else set(due.values()))) as frames:
             if due is not None:
@@ -150,7 +156,7 @@ class _Reel:
 
     def __init__(
         self,
-        container: InputContainer,
+        packets: "Sequence[Packet[VideoStream]]",
         stream: VideoStream,
         decoder: VideoCodecContext,
         span: Span,
@@ -161,7 +167,7 @@ class _Reel:
         self._span = span
         self._media = media
         self._scale = Fraction(stream.time_base or 1) / span.clock.time_base
-        self._packets = [packet for packet in packets_of(container, stream) if packet.size]
+        self._packets = packets
         self.times = [self._time(packet.pts) for packet in self._packets]
         shown = [time for packet, time in zip(self._packets, self.times, strict=True) if not packet.is_discard]
         self._shown = sorted(time for time in shown if time is not None and self._presents(time))

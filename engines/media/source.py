@@ -30,6 +30,8 @@ _DEMUXERS = (
 _METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_MP4 = b"ftyp"  # from the fifth byte on
+_TOLD = ("h264", "hevc")  # whose parameter sets an mp4 has in its header
 
 
 def image_codec(head: Buffer) -> str | None:
@@ -48,10 +50,10 @@ def media_kind(source: Source) -> Literal["image", "video"]:
     Raises UsageError or MediaError when it can not be read or is empty.
     """
     if isinstance(source, Path):
-        with media_errors(str(source)):
-            _check_file(source)
-            with source.open("rb") as file:
-                head: Buffer = file.read(12)
+        with media_errors(str(source)), open(source, "rb", buffering=0) as file:
+            head: Buffer = file.read(12)
+            if not head:
+                raise _empty(source)
     else:
         head = source
     return "video" if image_codec(head) is None else "image"
@@ -89,6 +91,25 @@ def open_media(
     """
     name = label or (str(source) if isinstance(source, Path) else "the media")
     with media_errors(name), _open(source, container, name, decoders) as opened:
+        yield opened
+
+
+@contextmanager
+def open_picture(source: Source, container: str | None = None, label: str = "") -> Iterator[InputContainer]:
+    """As `open_media`, for who wants the picture alone: nothing is decoded to learn what the header tells.
+
+    What only decoding tells is not known before the first frame: pixel format, pixel aspect, colours.
+    """
+    name = label or (str(source) if isinstance(source, Path) else "the media")
+    with media_errors(name):
+        told = _head(source)[4:8] == _MP4
+    if told:
+        with open_media(source, container, label, decoders=False) as opened:
+            pictures = [stream.codec_context for stream in opened.streams.video]
+            if all(picture and picture.name in _TOLD and picture.extradata for picture in pictures):
+                yield opened
+                return
+    with open_media(source, container, label) as opened:
         yield opened
 
 
@@ -136,7 +157,7 @@ def _open(source: Source, container: str | None, label: str, decoders: bool) -> 
         file = io.BytesIO(source)
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
     head = _head(source)
-    if head[4:8] == b"ftyp":
+    if head[4:8] == _MP4:
         options["probesize"] = "32"  # an mp4's header says it all
     if not decoders:
         options["codec_whitelist"] = "none"
@@ -151,9 +172,13 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(path)
     if not path.stat().st_size and path.is_file():
-        raise MediaError(f"{path} is empty", "copy it again")
+        raise _empty(path)
     if not os.access(path, os.R_OK):
         raise PermissionError(path)
+
+
+def _empty(path: Path) -> MediaError:
+    return MediaError(f"{path} is empty", "copy it again")
 
 
 def _head(source: Source) -> bytes:

@@ -7,6 +7,7 @@ inside. Damage shows up where frames are decoded.
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -24,7 +25,7 @@ from av.video.stream import VideoStream
 from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.keyframes import starts_afresh
-from engines.media.source import Source, open_media, packets_of, picture_stream
+from engines.media.source import Source, open_media, open_picture, packets_of, picture_stream
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.grid import Grid
 from schemas.messages import MediaInfo
@@ -66,7 +67,7 @@ class Splitter:
 
     def __enter__(self) -> Self:
         self._stamp = _stamp(self._source)
-        with open_media(self._source, label=self._label) as container:
+        with self._opened() as container:
             stream = picture_stream(container, self._label)
             packets, first = _survey(container, stream, self._label)
             self.media = _media_info(container, stream, packets, first, self._name)
@@ -81,7 +82,7 @@ class Splitter:
 
     def pieces(self) -> Iterator[Piece]:
         """The pieces in order, one at least, the last one `final`. Holds no more packets than the largest piece has."""
-        with open_media(self._source, label=self._label) as container:
+        with self._opened() as container:
             stream = picture_stream(container, self._label)
             reader = _Reader(container, stream, self._sound, self._label)
             for cut in self._cuts:
@@ -96,6 +97,9 @@ class Splitter:
                 yield Piece(cut.start, end, *picture, end is None, sound, sound_container)
                 if end is None:
                     return
+
+    def _opened(self) -> AbstractContextManager[InputContainer]:
+        return (open_media if self._sound else open_picture)(self._source, label=self._label)
 
     def _everything(self) -> bytes:
         size = self._source.stat().st_size if isinstance(self._source, Path) else len(self._source)
@@ -215,7 +219,7 @@ def _media_info(
 ) -> MediaInfo:
     unit = time_base(stream)
     rate = stream.average_rate or stream.guessed_rate or Fraction(0)
-    aspect = stream.sample_aspect_ratio or Fraction(1)
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     last = packets.last
     origin = 0 if last is None or first.pts is None else first.pts
     length = (last - origin) * unit + (1 / rate if rate else 0) if last is not None else Fraction(0)

@@ -33,13 +33,13 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
     `index` maps to windows where the two differ. Raises PipelineError when the part holds neither.
     """
     media = part.meta.media
-    if "plane0" in part.arrays:
+    if "plane0" in part.arrays:  # which may be on a card, and stay there
         planes = [_rows(part, name) for name in ("plane0", "plane1", "plane2") if name in part.arrays]
         return planes if len(planes) == 3 else planes[:1], _source_colour(media)
     if "pixels" not in part.arrays:
         held = ", ".join(f"`{name}`" for name in part.arrays) or "nothing"
         raise PipelineError(f"format video needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer")
-    pixels = _rows(part, "pixels")
+    pixels = np.asarray(_rows(part, "pixels"))
     if pixels.ndim == 3:
         return [pixels], _source_colour(media)._replace(range=_FULL)
     if pixels.ndim != 4 or pixels.shape[3] != 3:
@@ -57,7 +57,8 @@ def _rows(part: Part, name: str) -> Array:
         raise PipelineError(
             f"`{name}` has {len(array)} frames for {windows} windows", 'add keeps = ["index"] to the infer stages'
         )
-    return np.asarray(array[part.arrays["index"][:, 0]])
+    rows: Array = array[np.asarray(part.arrays["index"])[:, 0]]
+    return rows
 
 
 def _source_colour(media: MediaInfo) -> Colour:

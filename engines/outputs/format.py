@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from engines.outputs.base import Assembler, Encoded, Format
+from engines.outputs.h264 import PictureEncoder
 from engines.outputs.jsonl import JsonlFormat
 from engines.outputs.npz import NpzFormat
 from engines.outputs.shots import ShotsFormat
@@ -15,10 +16,14 @@ _FORMATS: dict[str, Callable[[EncodeStage], Format]] = {
     "npz": NpzFormat,
     "jsonl": JsonlFormat,
     "shots": ShotsFormat,
-    "video": VideoFormat,
 }
 
 
-def load_format(stage: EncodeStage) -> Format:
-    """The format of an encode stage. Raises PipelineError for options that it does not have."""
+def load_format(stage: EncodeStage, encoder: PictureEncoder | None = None) -> Format:
+    """The format of an encode stage; video by `encoder`, or else by x264. It takes parts whose arrays are on the host.
+
+    Video takes them wherever they are. Raises PipelineError for options that the format does not have.
+    """
+    if stage.format == "video":
+        return VideoFormat(stage, encoder)
     return _FORMATS[stage.format](stage)

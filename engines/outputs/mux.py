@@ -26,6 +26,7 @@ from schemas.messages import MediaInfo, PartMeta
 from schemas.wire import Buffer
 
 _CONTAINERS = {"mp4": "mp4", "mov": "mov", "mkv": "matroska"}  # suffix -> format, the best first
+_CHANGES = {"size": "the picture changes size", "encoder": "not all of it is from one encoder"}
 _HELD_IN_MEMORY = 8 << 20
 _MOST_TIMESCALE = (1 << 31) - 1
 
@@ -58,7 +59,7 @@ class VideoFile:
         self._packets: list[_Packet] = []
         self._sound: list[tuple[str, Buffer]] = []
         self._template = b""
-        self._header = b""
+        self._facts: Mapping[str, Any] = {}  # of the first part
         self._output: OutputContainer | None = None
         self._tracks: list[SoundTrack] = []
         if self._shift:
@@ -77,18 +78,20 @@ class VideoFile:
         return cls(PartFile.create(target.with_name(f"{target.name}.{suffix}")), media, notes)
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Writes the part's packets; `arrays` as in engines.outputs.video. Raises OutputError."""
+        """Writes the part's packets; `arrays` and `facts` as in engines.outputs.video. Raises OutputError."""
         if not meta.pts:
             return
-        header, data = arrays["header"].tobytes(), arrays["data"].tobytes()
+        # every part brings its own parameter sets, in front of its first packet: whoever begins there, or comes from a
+        # part of another size or of another encoder, has none or wrong ones
+        header = arrays["header"].tobytes()
+        data = header + arrays["data"].tobytes()
         packets = self._timed(meta, arrays)
+        packets[0] = packets[0]._replace(size=packets[0].size + len(header))
         if not self._template:
-            self._template, self._header = header + data, header
-        if header != self._header:
-            # each change of the picture's size brings its own parameter sets, in front of its first packet
-            self._note_once("the picture changes size", meta)
-            self._header, data = header, header + data
-            packets[0] = packets[0]._replace(size=packets[0].size + len(header))
+            self._template, self._facts = data, facts
+        for fact, what in _CHANGES.items():
+            if facts.get(fact) != self._facts.get(fact):
+                self._note_once(what, meta)
         with writing(self._file.path):
             if self._output is None and (self._sound or not self._media.sound):
                 self._start()

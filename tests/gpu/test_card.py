@@ -7,22 +7,29 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.video.frame import CudaContext
 
 from benchmarks.gpu_parts import decoded, samples
+from engines.cuda.arrays import CardRow, CardRows
 from engines.cuda.card import CudaCard, find_card
+from engines.cuda.nvenc import CardEncoder, card_frames
 from engines.cuda.transforms import CudaPreprocess
 from engines.devices import cards
 from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
+from engines.outputs.h264 import frames_of, geometry_of
 from engines.transforms import Preprocess
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
 from schemas.pipeline import PreprocessStage
+from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
+from tests.unit.test_outputs_video import plane_of, planes_of, psnr
 from workers.process import ALL_STAGES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
@@ -123,6 +130,91 @@ def test_a_worker_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
         fleet.workers[0].send_signal(signal.SIGTERM)
         assert fleet.workers[0].wait() == ExitCode.OK
     assert outcome.ok, outcome.error
+
+
+def on_card(card: CudaCard, plane: np.ndarray) -> CardRows:  # type: ignore[type-arg]
+    """Pictures of the host, as a stage before would leave them there."""
+    rows = [CardRow(card, card.memory.take(picture.nbytes), picture.shape) for picture in plane]
+    for row, picture in zip(rows, plane, strict=True):
+        card.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(picture))
+    return CardRows(rows)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (241, 319), (1080, 1918)])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_pictures_become_frames_of_its_encoder_without_the_host(
+    card: CudaCard, height: int, width: int, colours: int
+) -> None:
+    card.enter()
+    planes = list(planes_of(5, height, width).values())[:colours]
+    there, geometry = [on_card(card, plane) for plane in planes], geometry_of(planes)
+    context = CudaContext(card.number, primary_ctx=False, current_ctx=True)
+    before = card.counters.to_card_bytes, card.counters.from_card_bytes
+    made = list(card_frames(card, there, geometry, context))
+    assert (card.counters.to_card_bytes, card.counters.from_card_bytes) == before
+    made += card_frames(card, planes, geometry, context)  # type: ignore[arg-type]
+    for frame, wanted in zip(made, [*frames_of(planes, geometry)] * 2, strict=True):
+        assert (frame.format.name, frame.height, frame.width) == ("cuda", geometry.height, geometry.width)
+        back = frame.reformat(format="nv12")
+        assert (plane_of(back, 0) == plane_of(wanted, 0)).all()
+        pairs = np.frombuffer(back.planes[1], np.uint8).reshape(-1, back.planes[1].line_size)[:, : geometry.width]
+        assert (pairs[:, ::2] == plane_of(wanted, 1)).all()
+        assert (pairs[:, 1::2] == plane_of(wanted, 2)).all()
+
+
+def test_frames_for_its_encoder_allocate_nothing_in_the_long_run(card: CudaCard) -> None:
+    card.enter()
+    planes = [on_card(card, plane) for plane in planes_of(8, 720, 1280).values()]
+    geometry, context = geometry_of(planes), CudaContext(card.number, primary_ctx=False, current_ctx=True)  # type: ignore[arg-type]
+    list(card_frames(card, planes, geometry, context))  # type: ignore[arg-type]
+    before = card.counters.allocations
+    for _ in range(20):
+        list(card_frames(card, planes, geometry, context))  # type: ignore[arg-type]
+    assert card.counters.allocations == before
+
+
+def test_pictures_of_a_session_stay_for_its_encoder(card: CudaCard) -> None:
+    spec, model = builtin_model("lanczos2x")
+    session, host = CudaSession(model, spec, card, pictures_stay=True), OnnxRuntimeSession(model, spec)
+    plane = planes_of(8, 90, 120)["plane0"]
+    wanted = host.run({"plane": plane})["doubled"].astype(np.int32)
+    for turn in range(3):
+        before = card.counters.from_card_bytes
+        made = session.run({"plane": plane})["doubled"]
+        if turn:  # after the first of its kind
+            assert isinstance(made, CardRows)
+            assert card.counters.from_card_bytes == before
+        assert np.abs(np.asarray(made) - wanted).max() <= 1
+    session.close()
+
+
+def test_a_card_that_shall_encode_and_cannot_says_so_in_one_line(card: CudaCard, tmp_path: Path) -> None:
+    if CardEncoder(card, None).opens():
+        pytest.skip("this card opens NVENC")
+    with Fleet((), tmp_path) as fleet:
+        given = {"RIGFLOW_ENCODER": "card", "RIGFLOW_CACHE": str(tmp_path)}
+        done = rigflow_process("worker", "--device", "cuda:0", "--nats", fleet.server.url, **given)
+    assert done.returncode == ExitCode.USAGE, done.stderr[-2000:]
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("rigflow worker: device cuda:0: ")
+    assert said.endswith("opens no encoder of H.264 (h264_nvenc): set `encoder` to any or host, see docs/cards.md")
+
+
+@pytest.mark.parametrize("encoder", ["any", "card"])
+def test_an_upscaled_video_of_a_card_shows_every_picture(card: CudaCard, tmp_path: Path, encoder: str) -> None:
+    opens = CardEncoder(card, None).opens()
+    if encoder == "card" and not opens:
+        pytest.skip("this card opens no NVENC")
+    shown = []
+    for device, given in (("cpu", "host"), ("cuda:0", encoder)):
+        with Fleet((ALL_STAGES,), tmp_path / "cache", devices=[device], encoder=given) as fleet:
+            (outcome,) = fleet.run(builtin_pipeline("upscale2x"), [real_clip("bikes")], tmp_path / device[:3])
+        assert outcome.ok, outcome.error
+        with av.open(f"{outcome.target}.mp4") as container:
+            shown.append(list(container.decode(video=0)))
+    assert [frame.time for frame in shown[0]] == [frame.time for frame in shown[1]]
+    for host, mine in zip(*shown, strict=True):
+        assert psnr(plane_of(host, 0), plane_of(mine, 0)) > 35
 
 
 TRAP = """

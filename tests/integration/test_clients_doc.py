@@ -91,10 +91,10 @@ async def test_publishing_waits_while_the_fleet_is_full(settings: Settings) -> N
     await asyncio.sleep(0.3)
     assert not waiting.done()
     ours = await Broker.connect(settings)
-    names = Names(settings.prefix)
-    assert len([stored async for stored in ours.read(names.media_stream)]) == 1
-    await ours.purge(names.media_stream, ">")
+    media = Names(settings.prefix).media_stream("upscale2x")
+    assert len([stored async for stored in ours.read(media)]) == 1
+    await ours.purge(media, ">")
     await asyncio.wait_for(waiting, 60)
-    assert [stored.headers["Rigflow-Job"] async for stored in ours.read(names.media_stream)] == ["b"]
+    assert [stored.headers["Rigflow-Job"] async for stored in ours.read(media)] == ["b"]
     await ours.close()
     await client.close()

@@ -96,7 +96,8 @@ async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> No
             await asyncio.sleep(0.02)
             most = max(most, len(worker.hand.leases))
             await worker.finish_all(spent_s=settings.lead_s / 5)
-        assert 3 <= most <= settings.credit_items + len(SPECS)
+        asked = settings.credit_items + len(SPECS)
+        assert 3 <= most <= 2 * asked, "what was withdrawn may come beside what is asked for anew"
 
 
 async def test_an_item_that_overruns_keeps_others_away(settings: Settings, quick: None) -> None:

@@ -287,7 +287,10 @@ async def test_cancelling_tells_a_client_with_only_nats_and_frees_its_collector(
             assert done.cancelled
             await client.jetstream().publish("rigflow.media.main.fingerprint", media, headers=headers)  # dropped
             async with asyncio.timeout(60):
-                for stream in (broker.names.work_stream("fingerprint", "collect"), broker.names.media_stream):
+                for stream in (
+                    broker.names.work_stream("fingerprint", "collect"),
+                    broker.names.media_stream("fingerprint"),
+                ):
                     while (await broker.api(f"STREAM.INFO.{stream}"))["state"]["messages"]:
                         await asyncio.sleep(0.05)
             await client.close()

@@ -102,7 +102,7 @@ async def results_of_a_client(guarded: Guarded, media: bytes) -> list[str]:
     await client.connect(guarded.url, nkeys_seed_str=seed, inbox_prefix="_INBOX_client", allow_reconnect=False)
     results = await client.subscribe("rigflow.results.main.fingerprint.*")
     acked = await client.request("rigflow.media.main.fingerprint", media, headers={"Rigflow-Name": "bikes.mp4"})
-    assert json.loads(acked.data)["stream"] == "RIGFLOW_MEDIA"
+    assert json.loads(acked.data)["stream"] == "RIGFLOW_MEDIA_fingerprint"
     kinds: list[str] = []
     while "done" not in kinds:
         kinds.append((await results.next_msg(timeout=60)).headers["Rigflow-Type"])

@@ -59,10 +59,9 @@ async def test_everything_is_there_and_a_second_time_changes_nothing(settings: S
         results = await config_of(broker, names.results_stream)
         assert (results["retention"], results["discard"]) == ("limits", "new"), "full results wait, they do not vanish"
         assert (await config_of(broker, names.dead_stream))["discard"] == "old"
-        media = await consumers_of(broker, names.media_stream)
-        assert {name: config["filter_subject"] for name, config in media.items()} == {
-            name: f"rigflow.media.*.{name}" for name in builtin_pipelines()
-        }
+        for pipeline in builtin_pipelines():
+            (media,) = (await consumers_of(broker, names.media_stream(pipeline))).values()
+            assert media["filter_subject"] == f"rigflow.media.*.{pipeline}"
         for stage in ("decode", "preprocess", "infer", "encode", "collect"):
             await config_of(broker, names.work_stream("scenes", stage))
 
@@ -74,7 +73,6 @@ async def test_only_what_is_needed_is_made(settings: Settings) -> None:
         assert not any("scenes" in name for name in streams["streams"])
 
 
-@pytest.mark.slow
 async def test_many_apply_different_pipelines_at_once(settings: Settings) -> None:
     async with connected(settings) as one, connected(settings) as two, connected(settings) as three:
         await asyncio.gather(
@@ -85,7 +83,6 @@ async def test_many_apply_different_pipelines_at_once(settings: Settings) -> Non
             apply_topology(one, settings, specs()),
         )
         assert await plan(one, desired(one.names, settings, specs())) == []
-        assert len((await config_of(one, one.names.media_stream))["subjects"]) == len(specs())
 
 
 async def test_limits_grow_under_work_and_shrink_only_without(settings: Settings) -> None:

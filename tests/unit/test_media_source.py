@@ -7,7 +7,8 @@ import av
 import pytest
 
 from engines.media import split
-from engines.media.source import media_kind
+from engines.media.carrier import reorder_depth
+from engines.media.source import media_kind, open_picture, picture_stream
 from engines.media.split import Splitter
 from schemas.errors import ItemTooLarge, MediaError, RigflowError, UsageError
 from tests.clips import Clip, generated, real_clip, still
@@ -138,3 +139,25 @@ def test_a_name_for_media_from_memory() -> None:
 
 def test_a_path_is_never_taken_for_an_address() -> None:
     assert isinstance(error_of(Path("http:/example.com/a.mp4")), UsageError)
+
+
+def test_the_picture_alone_is_opened_without_decoding_where_the_header_tells_all(tmp_path: Path) -> None:
+    mp4, mkv = real_clip("bikes"), tmp_path / "bikes.mkv"
+    with av.open(mp4) as given, av.open(mkv, "w") as out:
+        copy = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    for path, decoded in ((mp4, False), (mkv, True)):
+        with open_picture(path) as opened:
+            stream = picture_stream(opened, "it")
+            assert (stream.codec_context.pix_fmt is not None) is decoded
+            assert sum(1 for _ in opened.decode(stream)) == 250
+    with pytest.raises(UsageError, match="no such file"), open_picture(tmp_path / "none.mp4"):
+        pass
+
+
+@pytest.mark.parametrize(("pts", "depth"), [([], 0), ([0, 1, 2], 0), ([0, 3, 1, 2], 1), ([0, 8, 4, 2, 6], 2)])
+def test_how_far_frames_are_reordered_is_told_by_their_times(pts: list[int], depth: int) -> None:
+    assert reorder_depth(pts) == depth

@@ -1,0 +1,150 @@
+"""The card's video encoder, NVENC, through FFmpeg: pictures that are on the card go there without the host.
+
+All but `_new_encoder`, the call that needs the hardware, is tested without it: frames are made by the same code on any
+card, and on the host in place of one.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import CudaContext
+
+from engines.cuda.arrays import CardRows
+from engines.cuda.dlpack import Lent
+from engines.cuda.kernels import NV12
+from engines.cuda.memory import Block
+from engines.outputs.base import Encoded
+from engines.outputs.colour import Colour
+from engines.outputs.h264 import Geometry, PictureEncoder, Pictures, VideoOptions, encode_gop, geometry_of, new_encoder
+from engines.part import Array
+from schemas.errors import MediaError
+from schemas.messages import MediaInfo
+
+if TYPE_CHECKING:
+    from engines.cuda.card import CudaCard
+
+NAME = "h264_nvenc"
+_PITCH = 256  # bytes that lines of a picture begin at multiples of, as in FFmpeg's own
+_TRIED = (256, 256)  # a picture that every NVENC takes
+_UNSPECIFIED = 2
+_REFUSED = (av.error.FFmpegError, UnknownCodecError)
+_PRESETS = {
+    "ultrafast": "p1",
+    "superfast": "p2",
+    "veryfast": "p3",
+    "faster": "p4",
+    "fast": "p4",
+    "medium": "p5",
+    "slow": "p6",
+    "slower": "p7",
+    "veryslow": "p7",
+}
+
+
+class CardEncoder:
+    """NVENC of one card, a session for each part; what it does not take goes to `host`, where there is one."""
+
+    on_card = True
+
+    def __init__(self, card: "CudaCard", host: PictureEncoder | None) -> None:
+        self._card = card
+        self._host = host
+        # the context that is current, for FFmpeg takes a primary context only with exactly the flags that it would set
+        self._context = CudaContext(card.number, primary_ctx=False, current_ctx=True)
+
+    def opens(self) -> bool:
+        """Whether it really encodes a picture here. Raises DeviceLost."""
+        grey = Pictures(
+            [np.zeros((1, *_TRIED), np.uint8)], Colour(0, *(_UNSPECIFIED,) * 3), MediaInfo(kind="video", name="a trial")
+        )
+        try:
+            CardEncoder(self._card, None).encode(grey, VideoOptions())
+        except MediaError:
+            return False
+        return True
+
+    def encode(self, pictures: Pictures, options: VideoOptions) -> Encoded:
+        """One closed GOP. Raises PipelineError, DeviceLost, and MediaError for what NVENC refuses and no other may."""
+        card, geometry = self._card, geometry_of(pictures.planes)
+        why = "it is not 4:2:0"
+        if geometry.pix_fmt == "yuv420p":
+            card.enter()
+            try:
+                with card.guarded():
+                    frames = card_frames(card, pictures.planes, geometry, self._context)
+                    return encode_gop(_new_encoder(geometry, pictures, options), frames)
+            except _REFUSED as error:
+                if not card.works():
+                    raise card.lost(error) from error
+                why = getattr(error, "strerror", None) or str(error)
+        if self._host is None:
+            what = f"{pictures.media.name}: the card can not encode {geometry.width}x{geometry.height} ({why})"
+            raise MediaError(what, "allow `encoder = any`")
+        return self._host.encode(pictures, options)
+
+
+def nvenc_options(options: VideoOptions) -> dict[str, str]:
+    """NVENC's options: `crf` becomes the nearest whole quantiser, the same in all pictures; `preset` one of p1 to p7.
+
+    Pictures refer only to earlier ones, so a GOP is closed as it is; every keyframe is one where decoding can start.
+    """
+    quality = {"rc": "constqp", "qp": str(round(options.crf)), "preset": _PRESETS[options.preset]}
+    return quality | {
+        "bf": "0",
+        "g": "250",
+        "profile": "high",
+        "forced-idr": "1",
+        "strict_gop": "1",
+        "no-scenecut": "1",
+    }
+
+
+def _new_encoder(geometry: Geometry, pictures: Pictures, options: VideoOptions) -> VideoCodecContext:
+    """NVENC, which opens with the first frame and on that frame's card."""
+    encoder = new_encoder(NAME, geometry._replace(pix_fmt="cuda"), pictures)
+    encoder.options = nvenc_options(options)
+    return encoder
+
+
+def card_frames(
+    card: "CudaCard", planes: Sequence[Array], geometry: Geometry, context: CudaContext
+) -> Iterator[av.VideoFrame]:
+    """A frame in NV12 on the card of each row of planes `[N, H, W]` uint8, which may be on the host. Raises DeviceLost.
+
+    A frame's memory goes back to the card's pool when nobody holds the frame.
+    """
+    stream = card.stream()
+    pitch = -(-geometry.width // _PITCH) * _PITCH
+    for number in range(len(planes[0])):
+        block = card.memory.take(geometry.height * 3 // 2 * pitch)
+        given = np.zeros((), NV12)
+        held: list[Block] = []
+        for name, plane in zip(("luma", "cb", "cr"), planes, strict=False):
+            source = plane.rows[number].block if isinstance(plane, CardRows) else _uploaded(card, plane[number], held)
+            given[name] = source.pointer
+            held.append(source)
+        given["out"], given["pitch"] = block.pointer, pitch
+        given["height"], given["width"] = planes[0].shape[1:]
+        given["chroma_height"], given["chroma_width"] = planes[-1].shape[1:]
+        given["rows"], given["columns"] = geometry.height, geometry.width
+        grid = -(-geometry.width // 128), geometry.height * 3 // 2
+        card.kernels.launch("nv12", grid, (128, 1, 1), stream, given[()])
+        stream.synchronize()
+        luma = Lent(card, block, (geometry.height, geometry.width), pitch)
+        # NVENC is told where the luma begins, and looks for the chroma right behind it
+        chroma = Lent(card, block, (geometry.height // 2, geometry.width), pitch, geometry.height * pitch)
+        yield av.VideoFrame.from_dlpack((luma, chroma), format="nv12", cuda_context=context)
+
+
+def _uploaded(card: "CudaCard", plane: Array, held: list[Block]) -> Block:
+    """Queue a copy of a plane of the host; what is `held` is needed until it is there."""
+    block, pinned = card.memory.take(plane.nbytes), card.pinned.take(plane.nbytes)
+    staged = pinned.host(np.uint8, plane.shape)
+    staged[...] = plane
+    card.upload(block.pointer, staged, card.stream())
+    held.append(pinned)
+    return block
