@@ -64,7 +64,7 @@ def rigflow(*arguments: str | Path) -> int:
 def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Fleet((), tmp_path / "cache", ack_wait_s=1.0) as fleet:
+    with Fleet((), tmp_path / "cache") as fleet:
         where = ("--nats", fleet.settings.nats)
         assert rigflow("jobs", "list", *where) == 0
         assert capsys.readouterr().out == "no jobs\n"
@@ -110,7 +110,7 @@ def listed(where: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> list[d
 def test_cancelling_drops_what_is_queued_and_the_job_can_be_begun_anew(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Fleet((), tmp_path / "cache", ack_wait_s=1.0) as fleet:
+    with Fleet((), tmp_path / "cache") as fleet:
         where = ("--nats", fleet.settings.nats)
         assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
         assert rigflow("publish", "fingerprint", real_clip("bikes"), "--job", "other", *where) == 0
@@ -232,7 +232,7 @@ async def test_changes_from_two_sides_are_both_kept_and_a_job_never_goes_back(se
 def test_a_job_with_failures_says_which_seconds_are_missing(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Fleet((), tmp_path / "cache", ack_wait_s=1.0) as fleet:
+    with Fleet((), tmp_path / "cache") as fleet:
         where = ("--nats", fleet.settings.nats)
         assert rigflow("publish", "fingerprint", clip, "--job", "hurt", *where) == 0
         spans = asyncio.run(_damage(fleet.settings, [2, 3, 5]))
