@@ -90,7 +90,7 @@ async def rounds(fleet: Fleet) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("acts", "kills"), [(12, 1), pytest.param(150, 20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    ("acts", "kills"), [(8, 1), pytest.param(150, 20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )
 def test_each_content_once_and_no_source_touched(acts: int, kills: int, tmp_path: Path) -> None:
     seed = int(os.environ.get("RIGFLOW_TEST_SEED", "1"))
