@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from schemas.messages import Fragment, JobRef, Key, MediaInfo, decode
 from schemas.wire import pack, unpack
 
-
 BYTES = st.integers(0, 70_000).map(lambda nbytes: (b"odd" * nbytes)[:nbytes])  # msgpack has three sizes of them
 
 
