@@ -77,9 +77,9 @@ async def fuzz(fleet: Fleet, rig: Rig, folder: Path, count: int, seed: int) -> t
             hanging = {job: sent[job] for job in sent.keys() - ends.done.keys()}
             raise AssertionError(f"nothing ended for {HANGS_S:.0f} s; these hang: {hanging}") from None
     for job, done in ends.done.items():
-        manifest = await find_manifest(broker, job)
-        assert manifest is not None
-        assert manifest.state.ended, manifest
+        async with asyncio.timeout(HANGS_S):  # it is told first, and noted then
+            while (manifest := await find_manifest(broker, job)) is None or not manifest.state.ended:
+                await asyncio.sleep(0.05)
         assert done.files or done.failures, f"{sent[job]}: neither a result nor a reason"
         assert all(failure.strip() for failure in done.failures)
     buried = [letter.failure async for letter in letters(broker)]
