@@ -80,12 +80,15 @@ def assert_results(fleet: Fleet, people: People, out: Path, again: Path) -> None
         np.testing.assert_array_equal(descriptors(out / outcome["files"][0]), expected, err_msg=name)
 
 
-async def rounds(fleet: Fleet) -> tuple[int, int]:
-    """How many jobs there were, and how many were begun anew."""
+async def rounds(fleet: Fleet, kills: int) -> tuple[int, int]:
+    """How many jobs there were, and how many were begun anew.
+
+    All are done, but for those of contents that somebody wrote over while their watcher was dead.
+    """
     broker = await Broker.connect(fleet.settings)
     manifests = await all_manifests(broker)
     await broker.close()
-    assert all(manifest.state is JobState.DONE for manifest in manifests)
+    assert sum(manifest.state is not JobState.DONE for manifest in manifests) <= kills
     return len(manifests), sum(manifest.job.round > 0 for manifest in manifests)
 
 
@@ -110,7 +113,7 @@ def test_each_content_once_and_no_source_touched(acts: int, kills: int, tmp_path
         eventually(lambda: known(out) == wanted, GENEROUS_S)
         assert watcher.end(signal.SIGTERM) == 0
         assert people.files() == people.stamps, "a source is not as it was left"
-        jobs, anew = asyncio.run(rounds(fleet))
+        jobs, anew = asyncio.run(rounds(fleet, kills))
         assert_results(fleet, people, out, tmp_path / "again")
     pages = ledger(out)
     named = [file for outcome in pages["contents"].values() for file in outcome["files"]]
