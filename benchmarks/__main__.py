@@ -9,8 +9,9 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Bench:
         """The other pipelines, on a small clip."""
         for turn in range(1 if self.few else 3):
             for pipeline in PIPELINES:
-                for name in ("pool", "rigflow") if self.few else ("script-tuned", "pool", "rigflow"):
+                for name in ("rigflow",) if self.few else ("script-tuned", "pool", "rigflow"):
                     self.runner.contest(self.order(name, pipeline, ("small", 1)), "timed", round=turn)
 
     def scale(self) -> None:
@@ -118,7 +119,8 @@ class Bench:
         parts = ["--parts", "2000" if self.few else "100000", "--json", str(line)]
         fleet = ["scale", "--json", str(line), "--seconds", "1" if self.few else "4"]
         fleet += ["--counts", *(["1", "2"] if self.few else ["1", "2", "4", "8", "16", "32"])]
-        for module, arguments in (("depth", parts), ("hop", ["--json", str(line)]), ("fleet", fleet)):
+        hop = ["--json", str(line), "--rounds", "1" if self.few else "5"]
+        for module, arguments in (("depth", parts), ("hop", hop), ("fleet", fleet)):
             if why := self.runner.process(f"benchmarks.{module}", arguments):
                 self.wrong.append(f"benchmarks.{module}: {why}")
         if line.exists():
@@ -144,12 +146,8 @@ class Bench:
         for name, contestant in CONTESTANTS.items():
             if contestant.takes == "files":
                 continue
-            slow = contestant.rounds == 1
-            workloads = [
-                (workload, 1)
-                for workload, names in TABLES.items()
-                if name in names and not (slow and workload != "long")
-            ]
+            tables = ["long"] if contestant.rounds == 1 else TABLES
+            workloads = [(workload, 1) for workload in tables if name in TABLES[workload]]
             self._timed(name, [*workloads, *([("clip", 2)] if name in LATENCY else [])], 0, found)
         for workload, answers in found.items():
             self._compare(workload, answers)
@@ -215,19 +213,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(Runner(Path(name), results, LIMIT_S), sizes, options.short)
         model = bring_model(Path(name) / "models")
         bench.runner.keep({"kind": "run", **machine.described(), "sizes": sizes.said(), "clip-features": model})
-        bench.reference()
+
+        def step(said: str, do: Callable[[], None]) -> float:
+            print(f"{said}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+            at = time.monotonic()
+            do()
+            return time.monotonic() - at
+
+        step("the script's answers", bench.reference)
         if not options.short:
-            bench.sweep()
-        bench.cold()
-        bench.pipelines()
-        bench.scale()
+            step("settings of the peers", bench.sweep)
+        step("cold commands", bench.cold)
+        step("other pipelines", bench.pipelines)
+        step("scale", bench.scale)
         if options.short:
-            bench.few_of_all()
+            step("all contestants", bench.few_of_all)
         for turn in range(0 if options.short else options.rounds):
-            print(f"round {turn + 1}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-            round_began = time.monotonic()
-            bench.round(turn)
-            took = time.monotonic() - round_began
+            took = step(f"round {turn + 1}", partial(bench.round, turn))
             if turn and time.monotonic() - began + SHARE_OF_LAST * took > 60 * options.minutes:
                 break
         bench.runner.keep({"kind": "end", "minutes": (time.monotonic() - began) / 60, "wrong": bench.wrong})

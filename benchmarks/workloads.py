@@ -168,7 +168,7 @@ def _pictures(folder: Path) -> list[Path]:
             encoder = av.CodecContext.create("mjpeg", "w")
             assert isinstance(encoder, av.VideoCodecContext)
             encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
-            encoder.time_base = given.streams.video[0].time_base
+            encoder.time_base = Fraction(1, 25)
             encoder.options = {"qscale": "4"}
             packets = [*encoder.encode(frame.reformat(format="yuvj420p")), *encoder.encode()]
             paths.append(folder / f"{number:03d}.jpg")

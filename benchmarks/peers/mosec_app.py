@@ -14,7 +14,7 @@ pipeline, models_folder, workers, batch = json.loads(os.environ[ENVIRONMENT])
 TASK = Task(pipeline, models_folder)
 
 
-class Decode(Worker):  # type: ignore[misc]
+class Decode(Worker):
     """A request's unit to its parts."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Decode(Worker):  # type: ignore[misc]
         return data.file, data.number, self._chain.decode(data)
 
 
-class Infer(Worker):  # type: ignore[misc]
+class Infer(Worker):
     """The parts of many requests to answers, in one batch."""
 
     def __init__(self) -> None:
