@@ -22,7 +22,7 @@ from benchmarks.runner import Runner
 from benchmarks.workloads import Sizes
 from engines.models.catalogue import own_model, save_model
 from schemas.errors import ModelError
-from tests.networks import small_x3d
+from tests.nets import small_x3d
 
 RESULTS = Path(__file__).parent / "results" / "bench.jsonl"
 ROUNDS = 5

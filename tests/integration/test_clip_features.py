@@ -14,7 +14,7 @@ from schemas.messages import MediaInfo
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_WORKER, Fleet
-from tests.networks import small_x3d
+from tests.nets import small_x3d
 from tests.reference import answers_of
 from workers.engines import find_model
 
