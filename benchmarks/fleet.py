@@ -1,8 +1,9 @@
 """Fleets of paced workers: does the work balance itself, and does one job spread over all of them?
 
-`python -m benchmarks.fleet [mixed] [scale] [--seconds 10]`. Every worker is a real process with the model `paced`,
-which sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is left of real
-work is that of a segment of one tiny frame: its message, decoding, result and collecting. Every answer is checked.
+`python -m benchmarks.fleet [mixed] [scale] [--seconds 10] [--json FILE]`. Every worker is a real process with the model
+`paced`, which sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is left
+of real work is that of a segment of one tiny frame: its message, decoding, result and collecting. Every answer is
+checked.
 
 `mixed`: workers of 10, 20, 40 and 80 ms a segment, each measured alone first; then all together, flooded with the whole
 job at once, and fed at 97 % of what they did then, where the time from the last segment published to the last result is
@@ -11,6 +12,7 @@ the tail. `scale`: one job over N workers of one pace, N = 1, 2, 4 ... 32, and t
 
 import argparse
 import asyncio
+import json
 import tempfile
 import time
 import zlib
@@ -205,7 +207,7 @@ async def mixed(folder: Path, seconds: float, paces: Sequence[float]) -> None:
         print(f"{f'all, {name}':24} {run.rate:10.1f} {ratios} {tail:>8} {run.cores:6.2f}")
 
 
-async def scale(folder: Path, seconds: float, pace: float, counts: Sequence[int]) -> None:
+async def scale(folder: Path, seconds: float, pace: float, counts: Sequence[int], keep: Path | None) -> None:
     """One job over N workers of one pace."""
     print(f"{f'workers of {pace:.0f} ms':24} {'segments/s':>10} {'of N x one':>10} {'cores':>6}  CPU ms a segment")
     one = 0.0
@@ -214,6 +216,10 @@ async def scale(folder: Path, seconds: float, pace: float, counts: Sequence[int]
         one = one or run.rate / count
         costs = ", ".join(f"{role} {1000 * used / len(run.arrived_s):.1f}" for role, used in sorted(run.cpu_s.items()))
         print(f"{count:24} {run.rate:10.1f} {run.rate / (count * one):10.3f} {run.cores:6.2f}  {costs}")
+        if keep:
+            record = {"kind": "workers", "workers": count, "pace_ms": pace, "rate": run.rate, "cores": run.cores}
+            with keep.open("a") as lines:
+                lines.write(json.dumps(record) + "\n")
 
 
 def main() -> None:
@@ -223,12 +229,13 @@ def main() -> None:
     parser.add_argument("--mixed-ms", type=float, nargs="*", default=MIXED_MS, help="paces of the workers of `mixed`")
     parser.add_argument("--scale-ms", type=float, default=200.0, help="pace of the workers of `scale`")
     parser.add_argument("--counts", type=int, nargs="*", default=SCALE)
+    parser.add_argument("--json", type=Path, help="append a line of json for each row of `scale` to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rigflow-fleet-") as name:
         if "mixed" in options.what:
             asyncio.run(mixed(Path(name), options.seconds, options.mixed_ms))
         if "scale" in options.what:
-            asyncio.run(scale(Path(name), options.seconds, options.scale_ms, options.counts))
+            asyncio.run(scale(Path(name), options.seconds, options.scale_ms, options.counts, options.json))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """What one hop costs: CPU milliseconds to move one part between two stages, in one process and between two.
 
-`python -m benchmarks.hop`. In one process a part is handed over as it is; between two it is packed, published with
-its PubAck awaited, stored, delivered, unpacked and acked. CPU of publisher, broker and receiver are summed.
+`python -m benchmarks.hop [--rounds 5] [--json FILE]`. In one process a part is handed over as it is; between two it is
+packed, published with its PubAck awaited, stored, delivered, unpacked and acked. CPU of publisher, broker and receiver
+are summed.
 """
 
+import argparse
 import asyncio
+import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -84,7 +86,7 @@ async def between_processes(settings: Settings, server_pid: int, nbytes: int, co
     return used
 
 
-async def run() -> None:
+async def run(rounds: int, keep: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedServer(Path(folder) / "store")
         server.start()
@@ -93,17 +95,25 @@ async def run() -> None:
             broker = await Broker.connect(settings, name="setup")
             await apply_topology(broker, settings, [builtin_pipeline("fingerprint")])
             await broker.close()
-            print(f"{'part':8} {'one process':>14} {'two processes':>16}   CPU ms a part, median of {ROUNDS}")
+            print(f"{'part':8} {'one process':>14} {'two processes':>16}   CPU ms a part, median of {rounds}")
             for label, nbytes in SIZES.items():
                 count = max(8, min(400, (64 << 20) // nbytes))
                 local, hop = [], []
-                for turn in range(ROUNDS):
+                for turn in range(rounds):
                     local.append(1000 * await in_process(nbytes, 400))
                     hop.append(1000 * await between_processes(settings, server.pid, nbytes, count, turn))
                 print(f"{label:8} {median(local):14.3f} {median(hop):16.3f}")
+                if keep:
+                    record = {"kind": "hop", "bytes": nbytes, "in_process_ms": median(local), "between_ms": median(hop)}
+                    with keep.open("a") as lines:
+                        lines.write(json.dumps(record) + "\n")
         finally:
             server.stop()
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(run()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", type=Path, help="append a line of json for each size to this file")
+    options = parser.parse_args()
+    asyncio.run(run(options.rounds, options.json))

@@ -2,6 +2,7 @@
 
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -25,14 +26,39 @@ def tree(root: int | None = None) -> list[int]:
 
 def cpu_s(pids: list[int]) -> dict[int, float]:
     """CPU seconds each process has used, its reaped children included."""
+    return _times(pids, 4)
+
+
+def own_cpu_s(pids: list[int]) -> dict[int, float]:
+    """CPU seconds each process has used by itself."""
+    return _times(pids, 2)
+
+
+def _times(pids: list[int], fields: int) -> dict[int, float]:
     used = {}
     for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        used[pid] = sum(map(int, fields[11:15])) / TICKS
+        with suppress(OSError):
+            line = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            used[pid] = sum(map(int, line[11 : 11 + fields])) / TICKS
     return used
+
+
+def forget_peaks(pids: list[int]) -> None:
+    """Let each process's peak of resident memory begin anew from what it holds now."""
+    for pid in pids:
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(pids: list[int]) -> int:
+    """Sum of these processes' peaks of resident memory; shared pages count once a process."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM"):
+                    total += int(line.split()[1]) * 1024
+    return total
 
 
 def role_of(pid: int) -> str:

@@ -1,14 +1,13 @@
 """Pipelines and models by content hash, at the broker: any worker can serve any of them with no file of its own."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from engines.whole import write_whole
 from pipelines.broker import Broker
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
@@ -113,13 +112,8 @@ async def _publish_model(broker: Broker, card: ModelSpec, model: bytes) -> None:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: other processes may keep or read the same one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
+        write_whole(path, content)
     except OSError as error:
         raise StoreError(
             f"cannot keep models in {path.parent}: {error.strerror}", "set `cache` to another folder"

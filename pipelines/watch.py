@@ -4,13 +4,13 @@ import fcntl
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from engines.whole import write_whole
 from schemas.errors import OutputError, StoreError
 
 UNFINISHED = frozenset({".part", ".partial", ".tmp", ".crdownload", ".download", ".filepart"})
@@ -159,16 +159,9 @@ class Ledger:
         self.same(name, stamp, digest)
 
     def _save(self) -> None:
-        unfinished = self._path.with_suffix(".part")
         try:
-            with unfinished.open("wb") as file:
-                file.write(self._pages.model_dump_json(indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._path)
+            write_whole(self._path, self._pages.model_dump_json(indent=1).encode(), sync=True)
         except OSError as error:
-            with suppress(OSError):  # what stands in the way is told above all
-                unfinished.unlink()
             raise OutputError(f"{self._path}: {error.strerror}", "free some space, or choose another --out") from error
 
 

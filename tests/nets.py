@@ -1,6 +1,7 @@
 """Small networks with seeded random weights, shaped like those that people bring."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from engines.building.engine import Recipe
 from engines.building.store import EngineStore
 from engines.models.graph import FLOAT, Graph
+from engines.models.x3d import FRAMES, MEAN, SIDE, STD
 from engines.part import Array
 from schemas.engine import EngineBasis, EngineSpec
 from schemas.pipeline import ModelSpec, TensorSpec
@@ -52,7 +54,7 @@ def resnet(size: int = 64, width: int = 16, classes: int = 10) -> tuple[ModelSpe
         value = block(value, into, out, stride)
     flat = graph.op("Flatten", graph.op("GlobalAveragePool", value))
     graph.op("Gemm", flat, weights(4 * width, classes), np.zeros(classes, np.float32), result="scores")
-    return _finish(graph, "resnet", ("N", size, size, 3), "scores", ("N", classes))
+    return _finish(graph, "resnet", ("N", size, size, 3), {"scores": ("N", classes)})
 
 
 def upscaler(width: int = 16) -> tuple[ModelSpec, bytes]:
@@ -66,15 +68,74 @@ def upscaler(width: int = 16) -> tuple[ModelSpec, bytes]:
     for into in (3, width, width):
         value = graph.op("Relu", conv(value, into, width))
     graph.op("DepthToSpace", conv(value, width, 12), blocksize=2, mode="CRD", result="doubled")
-    return _finish(graph, "upscaler", ("N", "H", "W", 3), "doubled", ("N", 3, "H2", "W2"))
+    return _finish(graph, "upscaler", ("N", "H", "W", 3), {"doubled": ("N", 3, "H2", "W2")})
 
 
-def _finish(graph: Graph, name: str, pixels: Any, output: str, shape: Any) -> tuple[ModelSpec, bytes]:
+X3D_S = ((24, 3), (48, 5), (96, 11), (192, 7))  # channels and blocks of its stages
+
+
+def x3d(
+    stages: Sequence[tuple[int, int]] = X3D_S, features: int = 2048, classes: int = 400, first_stride: int = 2
+) -> tuple[ModelSpec, bytes]:
+    """X3D (Feichtenhofer, 2020) with its normalisations folded in, by default X3D-S.
+
+    `pixels [N, 13, 182, 182, 3] uint8` -> `features [N, features]`, `scores [N, classes]`, both float32. Weights are
+    random; `first_stride` is the stem's.
+    """
+    graph, weights = Graph(), _Weights(3)
+
+    def conv(
+        clip: str, into: int, out: int, kernel: tuple[int, int, int] = (1, 1, 1), stride: int = 1, group: int = 1
+    ) -> str:
+        pads = [side // 2 for side in kernel] * 2
+        given = weights(out, into // group, *kernel), np.zeros(out, np.float32)
+        return graph.op("Conv", clip, *given, pads=pads, strides=[1, stride, stride], group=group)
+
+    def gate(clip: str, channels: int) -> str:
+        narrow = max(8, round(channels / 128) * 8)
+        squeezed = graph.op("Relu", conv(graph.op("GlobalAveragePool", clip), channels, narrow))
+        return graph.op("Mul", clip, graph.op("Sigmoid", conv(squeezed, narrow, channels)))
+
+    def block(clip: str, into: int, out: int, stride: int, gated: bool) -> str:
+        wide = out * 9 // 4
+        inner = graph.op("Relu", conv(clip, into, wide))
+        inner = conv(inner, wide, wide, (3, 3, 3), stride, group=wide)
+        inner = gate(inner, wide) if gated else inner
+        inner = conv(graph.op("Mul", inner, graph.op("Sigmoid", inner)), wide, out)
+        inner = graph.op("Mul", inner, np.float32(0.1))  # what training sees to: sums of many blocks stay small
+        around = clip if into == out and stride == 1 else conv(clip, into, out, stride=stride)
+        return graph.op("Relu", graph.op("Add", inner, around))
+
+    floats = graph.op("Mul", graph.op("Cast", "pixels", to=FLOAT), np.float32(1 / (255 * STD)))
+    clip = graph.op("Transpose", graph.op("Sub", floats, np.float32(MEAN / STD)), perm=[0, 4, 1, 2, 3])
+    into = stages[0][0]
+    clip = conv(conv(clip, 3, into, (1, 3, 3), first_stride), into, into, (5, 1, 1), group=into)
+    clip = graph.op("Relu", clip)
+    for out, depth in stages:
+        for number in range(depth):
+            clip = block(clip, into, out, 1 if number else 2, number % 2 == 0)
+            into = out
+    wide = into * 9 // 4
+    pooled = graph.op("GlobalAveragePool", graph.op("Relu", conv(clip, into, wide)))
+    pooled = graph.op("Relu", conv(pooled, wide, features))
+    seen = graph.op("Flatten", pooled, result="features")
+    last = graph.op("Gemm", seen, weights(features, classes), np.zeros(classes, np.float32))
+    graph.op("Softmax", last, axis=1, result="scores")
+    outputs = {"features": ("N", features), "scores": ("N", classes)}
+    return _finish(graph, "x3d_s", ("N", FRAMES, SIDE, SIDE, 3), outputs)
+
+
+def small_x3d() -> tuple[ModelSpec, bytes]:
+    """A network of X3D's kind for 1/1000 of its work."""
+    return x3d(((8, 1), (16, 1)), features=64, classes=10, first_stride=8)
+
+
+def _finish(graph: Graph, name: str, pixels: Any, outputs: Mapping[str, Any]) -> tuple[ModelSpec, bytes]:
     return graph.finish(
         ModelSpec(
             name=name,
             inputs=(TensorSpec(name="pixels", dtype="uint8", shape=pixels),),
-            outputs=(TensorSpec(name=output, dtype="float32", shape=shape),),
+            outputs=tuple(TensorSpec(name=each, dtype="float32", shape=shape) for each, shape in outputs.items()),
             sha256="",
         )
     )

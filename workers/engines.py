@@ -66,11 +66,12 @@ async def engine_for(
     card: ModelSpec,
     capability: tuple[int, int],
     device: str,
+    building: asyncio.Lock,
 ) -> Ready:
     """The engine that a worker's card runs: kept here, or the fleet's, or built now and shared.
 
-    What is damaged, or built by another version than the one here, is passed over. Raises ModelError, UsageError,
-    StoreError.
+    It is built while `building` is held, for a builder takes gigabytes. What is damaged, or built by another version
+    than the one here, is passed over. Raises ModelError, UsageError, StoreError.
     """
     backend, target = _backend(settings), target_of(capability)
     if backend == "tensorrt_rtx":
@@ -98,7 +99,8 @@ async def engine_for(
         await asyncio.to_thread(store.keep, spec, plan, graph)
         return await asyncio.to_thread(ready, store, spec, model)
     tell(Event("engine_build", f"no engine of {card.name} for {target} in {precision}: it is built now"))
-    spec = await asyncio.to_thread(_build, store, model, card, precision, backend, target, timed_on)
+    async with building:
+        spec = await asyncio.to_thread(_build, store, model, card, precision, backend, target, timed_on)
     built = await asyncio.to_thread(ready, store, spec, model)
     try:
         await push_engine(broker, built.spec, built.plan, store.graph(spec))

@@ -1,8 +1,8 @@
 """What a worker takes in, and when: credit in items, bytes and seconds.
 
-A worker that is busy for longer than `lead_s` asks for nothing, and takes back what it had asked for, so that work
-never waits with a slow worker while a fast one idles; one that is about to run dry asks in time, so that the broker's
-round trip costs it nothing.
+A worker that is busy for longer than its lead (`lead_s`, less where items are long) asks for nothing, and takes back
+what it had asked for, so that work never waits with a slow worker while a fast one idles; one that is about to run dry
+asks in time, so that the broker's round trip costs it nothing.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ Accept = Callable[[Hop, Delivery], Coroutine[Any, Any, None]]
 
 
 PATIENCE_S = 0.005  # a hop that held work a moment ago answers within this, or others have emptied it
+TAIL = 1 / 8  # of its own time: what a long item may wait with a worker before it begins
 BULK_TURN = 8  # every eighth time bulk is asked first, so that it never starves
 
 
@@ -44,6 +45,15 @@ class Hand:
     def pace_s(self, hop: Hop) -> float:
         """Seconds that one item of a hop takes, as a moving average; infinite before the first: nobody knows."""
         return self._pace_s.get((hop.pipeline, hop.stage), math.inf)
+
+    def lead_s(self, most_s: float) -> float:
+        """Seconds before the work in hand ends that more is asked for: `most_s`, less while a long item is in hand.
+
+        The last item of a job ends that much later than it must. Of short items several fit into the lead, and it
+        hides what the broker's answers vary; a long one needs only the round trip hidden.
+        """
+        longest_s = max((lease.expected_s for lease in self.leases), default=0.0)
+        return min(most_s, max(most_s * most_s / longest_s, TAIL * longest_s)) if longest_s else most_s
 
     def take(self, lease: Lease) -> None:
         """A lease came in."""
@@ -155,7 +165,7 @@ class Intake:
         if self._closed or self._paused:
             return
         room = max(self._settings.credit_items, 2 * self._abreast - 2) - len(self._hand.leases)
-        lead_s = self._settings.lead_s - self._hand.remaining_s()
+        lead_s = self._hand.lead_s(self._settings.lead_s) - self._hand.remaining_s()
         if self._abreast > len(self._hand.leases):
             lead_s = max(lead_s, self._settings.lead_s)
         if self._hand.leases and (lead_s <= 0.0 or room <= 0 or self._hand.nbytes >= self._settings.credit_bytes):

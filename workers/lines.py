@@ -1,8 +1,10 @@
 """The pipeline revisions a worker knows, each loaded once: spec, models and sessions, all through the broker."""
 
 import asyncio
+import functools
+from collections.abc import AsyncIterable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engines.device import Device
 from engines.inference.session import Session
@@ -17,9 +19,15 @@ from workers.telemetry import Event, tell
 if TYPE_CHECKING:
     from workers.engines import Ready
 
+T = TypeVar("T")
+
 
 class Lines:
-    """Loads and keeps lines by revision, and sessions by the hash of their model."""
+    """Loads and keeps lines by revision, and sessions by the hash of their model.
+
+    Different ones load at the same time, so that one that takes minutes keeps no other waiting; all who want the same
+    wait for one attempt, and share its failure.
+    """
 
     def __init__(self, broker: Broker, hosts: Hosts, cache: Path, device: Device) -> None:
         self._broker = broker
@@ -29,7 +37,8 @@ class Lines:
         self._cache = cache
         self._lines: dict[str, Line] = {}
         self._sessions: dict[str, Session] = {}
-        self._loading = asyncio.Lock()
+        self._loading: dict[str, asyncio.Task[Any]] = {}
+        self._building = asyncio.Lock()
         self._cold = {"": "the broker has not told yet which pipelines there are"}
 
     @property
@@ -44,11 +53,11 @@ class Lines:
 
     async def warm_up(self) -> None:
         """Load what jobs will need before they come, now and whenever a pipeline is published."""
-        for name, revision in (await pipeline_names(self._broker)).items():
-            await self._warm(name, revision)
+        names = await pipeline_names(self._broker)
+        await asyncio.gather(*(self._warm(name, revision) for name, revision in names.items()))
         del self._cold[""]
-        async for key, told in self._broker.watch(self._broker.names.pipelines, "name.*"):
-            await self._warm(key.removeprefix("name."), told.decode())
+        told = self._broker.watch(self._broker.names.pipelines, "name.*")
+        await for_each(told, lambda news: self._warm(news[0].removeprefix("name."), news[1].decode()))
 
     async def _warm(self, name: str, revision: str) -> None:
         """Load one line; an engine that does not work is told, and its pipeline's jobs fail with the same words."""
@@ -66,43 +75,60 @@ class Lines:
 
     async def get(self, revision: str) -> Line:
         """The line of a revision. Raises PipelineError, ModelError or BrokerError."""
-        line = self._lines.get(revision)
-        if line is not None:
-            return line
-        async with self._loading:
-            if revision not in self._lines:
-                self._lines[revision] = await self._load(revision)
-            return self._lines[revision]
+        if revision not in self._lines:
+            self._lines[revision] = await self._once(revision, lambda: self._load(revision))
+        return self._lines[revision]
+
+    async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `load` gives, or what one that goes on already gives: the answer is the same for the same key."""
+        if key not in self._loading:
+            loading = self._loading[key] = asyncio.create_task(load())
+            loading.add_done_callback(lambda _: self._loading.pop(key))
+        loaded: T = await asyncio.shield(self._loading[key])
+        return loaded
 
     async def _load(self, revision: str) -> Line:
         spec = await load_pipeline(self._broker, revision)
         sessions = {}
         for stage in spec.infers:
             if self._hosts(stage):
-                sessions[stage.model] = await self._session(spec.models[stage.model])
+                sha256 = spec.models[stage.model]
+                if sha256 not in self._sessions:
+                    self._sessions[sha256] = await self._once(sha256, functools.partial(self._session, sha256))
+                sessions[stage.model] = self._sessions[sha256]
         return Line(spec, self._hosts, sessions, self._device)
 
     async def _session(self, sha256: str) -> Session:
-        if sha256 not in self._sessions:
-            card, model = await load_model(self._broker, sha256, self._cache)
-            engine = None
-            backend, on = self._settings.backend, self._device.card
-            if backend != "onnxruntime" and on is None:
-                tell(Event("no_card", f"model {card.name}: {backend} needs a card, the CPU serves it by ONNX Runtime"))
-            elif backend != "onnxruntime" and on is not None and card.engine == "onnx":
-                from workers.engines import engine_for
+        card, model = await load_model(self._broker, sha256, self._cache)
+        engine = None
+        backend, on = self._settings.backend, self._device.card
+        if backend != "onnxruntime" and on is None:
+            tell(Event("no_card", f"model {card.name}: {backend} needs a card, the CPU serves it by ONNX Runtime"))
+        elif backend != "onnxruntime" and on is not None and card.engine == "onnx":
+            from workers.engines import engine_for
 
-                here = on.facts
-                engine = await engine_for(
-                    self._broker, self._settings, self._cache, model, card, here.capability, here.name
-                )
-            self._sessions[sha256] = await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
-        return self._sessions[sha256]
+            here, building = on.facts, self._building
+            engine = await engine_for(
+                self._broker, self._settings, self._cache, model, card, here.capability, here.name, building
+            )
+        return await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
 
     def close(self) -> None:
-        """Close all sessions."""
+        """Close all sessions; what is being loaded is left alone, for the process ends."""
+        for loading in self._loading.values():
+            loading.cancel()
         for session in self._sessions.values():
             session.close()
+
+
+async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+    """Do something for each thing as it comes, all at the same time; the first failure ends that and is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            async for thing in things:
+                tasks.create_task(do(thing))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:

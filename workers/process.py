@@ -17,12 +17,12 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
 from schemas.errors import ExitCode, RigflowError
-from schemas.pipeline import Stage
+from schemas.pipeline import PipelineSpec, Stage
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectStage
 from workers.failures import Failures
-from workers.lines import Lines
+from workers.lines import Lines, for_each
 from workers.reporter import Reporter
 from workers.runner import Runner
 from workers.split import SplitStage
@@ -103,21 +103,27 @@ class Worker:
     async def _learn(
         self, broker: Broker, runner: Runner, lines: Lines, attempts: Attempts, failures: Failures
     ) -> None:
-        """Host each pipeline the broker tells of, its computing stages as soon as their engines answer.
+        """Host each pipeline the broker tells of, its computing stages as soon as its own engines answer.
 
         Work taken before would wait here while others could do it. Engines that do not work are hosted too: somebody
         has to tell the jobs.
         """
         split = SplitStage(broker, self._settings, attempts, failures)
         collect = CollectStage(broker, self._settings, failures)
-        async for spec in watch_pipelines(broker):
-            if SPLIT in self._options.stages:
-                await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
-            if COLLECT in self._options.stages:
-                await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
+        hosting = asyncio.Lock()  # revisions of a pipeline share its hops
+
+        async def host(spec: PipelineSpec) -> None:
+            async with hosting:
+                if SPLIT in self._options.stages:
+                    await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
+                if COLLECT in self._options.stages:
+                    await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
             with contextlib.suppress(RigflowError):
                 await lines.get(spec.revision)
-            await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
+            async with hosting:
+                await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
+
+        await for_each(watch_pipelines(broker), host)
 
     def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
         """First signal: finish what is in hand. Second: hand it back at once."""

@@ -5,8 +5,6 @@ What is damaged, or not what its name says, is never given out: it counts as abs
 
 import fcntl
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from engines.whole import write_whole
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import ModelError, StoreError, UsageError
 
@@ -127,13 +126,8 @@ class EngineStore:
             raise ModelError(f"engine {key}: {error.strerror}: {key}{suffix}", "build it again") from error
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Whole or not at all: others read while we write."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(temporary, path)
+            write_whole(path, content)
         except OSError as error:
             raise StoreError(
                 f"cannot keep engines in {path.parent}: {error.strerror}", "set `cache` to another folder"

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.whole import write_whole
 from schemas.errors import RigflowError
 
 SOURCE = Path(__file__).with_name("kernels.cu")
@@ -89,10 +90,7 @@ def image_for(capability: tuple[int, int], cache: Path) -> bytes:
                 f"the kernels are not compiled for compute capability {capability[0]}.{capability[1]}",
                 "install the CUDA toolkit or nvidia-cuda-nvrtc; for Pascal cards a 12.x one",
             )
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            file.write(image)
-        os.replace(file.name, kept)  # whoever reads it meanwhile reads all of it
+        write_whole(kept, image)
     return kept.read_bytes()
 
 

@@ -5,7 +5,6 @@ A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.to
 
 import hashlib
 import json
-import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from engines.models.fit import check_fits
 from engines.outputs.files import PartFile
+from engines.whole import write_whole
 from schemas.errors import ModelError, ModelMissing
 from schemas.pipeline import ModelSpec
 
@@ -63,10 +63,7 @@ def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
             return spec, body
     spec, body = _build(name)
     with suppress(OSError):  # it only saves time
-        keep.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(spec.model_dump_json().encode() + b"\n" + body)
-        unfinished.replace(path)
+        write_whole(path, spec.model_dump_json().encode() + b"\n" + body)
     return spec, body
 
 

@@ -1,6 +1,7 @@
 """Engines shared through a real broker, and `rigflow engine` as a person uses it."""
 
 import json
+from asyncio import Lock
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ async def test_a_card_takes_its_engine_from_here_then_from_the_fleet_and_builds_
     broker = await shared(settings)
 
     async def ready(machine: str, capability: tuple[int, int] = (8, 6)) -> tuple[str, bytes]:
-        found = await engine_for(broker, settings, tmp_path / machine, model, card, capability, "a card")
+        found = await engine_for(broker, settings, tmp_path / machine, model, card, capability, "a card", Lock())
         assert found.reference == model
         return found.spec.key, found.plan
 
@@ -94,7 +95,7 @@ async def test_a_damaged_engine_of_the_fleet_is_passed_over_and_replaced(setting
         recipe = Recipe.make(card, model, "fp16", {})
         spec, _ = obtain(EngineStore(tmp_path / "a"), recipe, recipe.basis("tensorrt_rtx", ("sm86",)))
         await push_engine(broker, spec, b"not the plan")
-        found = await engine_for(broker, settings, tmp_path / "b", model, card, (8, 6), "a card")
+        found = await engine_for(broker, settings, tmp_path / "b", model, card, (8, 6), "a card", Lock())
         assert found.spec.key == spec.key
         assert (await pull_engine(broker, spec.key))[1] == found.plan
     finally:

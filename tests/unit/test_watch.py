@@ -1,6 +1,7 @@
 """Which files of a watched folder are new and quiet, and what the ledger remembers."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,7 +129,8 @@ def test_a_damaged_ledger_is_told_and_left_as_it_is(tmp_path: Path) -> None:
 def test_a_ledger_that_cannot_be_written_keeps_the_old_one(ledger: Ledger, tmp_path: Path) -> None:
     ledger.record("a", stamp(1), "digest")
     before = (tmp_path / ".rigflow-watch-p.json").read_bytes()
-    (tmp_path / ".rigflow-watch-p.part").mkdir()  # in the way of the new one
+    in_the_way = f"..rigflow-watch-p.json.{os.getpid()}-{threading.get_native_id()}"
+    (tmp_path / in_the_way).mkdir()
     with pytest.raises(OutputError, match="choose another --out"):
         ledger.record("b", stamp(1), "digest2")
     assert (tmp_path / ".rigflow-watch-p.json").read_bytes() == before

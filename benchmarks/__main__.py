@@ -1,0 +1,242 @@
+"""Everything, in one command: `python -m benchmarks [--short] [--minutes 18] [--results FILE]`.
+
+First what is beside the main tables (settings of the peers, cold commands, other pipelines, scale), then rounds of all
+contestants in turn for as long as there is time for another, so that medians and ratios come from as many rounds as
+the machine affords. Each measurement is a line of json; `python -m benchmarks.report` makes the page of them.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.contest import Order
+from benchmarks.peers import CONTESTANTS, SAME_SETTINGS
+from benchmarks.runner import Runner
+from benchmarks.workloads import Sizes
+from engines.models.catalogue import own_model, save_model
+from schemas.errors import ModelError
+from tests.nets import small_x3d
+
+RESULTS = Path(__file__).parent / "results" / "bench.jsonl"
+ROUNDS = 5
+CLIPS_A_ROUND = 15
+SHARE_OF_LAST = 1.15  # another round is begun if there is time for one this much longer than the last
+LIMIT_S = 180.0
+LATENCY = ("script", "script-tuned", "pool", "mosec", "queue", "rigflow")
+PIPELINES = ("scenes", "upscale2x", "clip-features")
+TABLES: dict[str, tuple[str, ...]] = {  # who runs what, in this order
+    "long": tuple(CONTESTANTS),
+    "clips": ("script-tuned", "pool", "ray", "mosec", "queue", "rigflow", "decode-2"),
+    "images": ("script-tuned", "pool", "ray", "mosec", "queue", "rigflow", "decode-2"),
+    "mix": (
+        "script-tuned",
+        "pool-files",
+        "pool",
+        "mosec-files",
+        "mosec",
+        "queue-files",
+        "queue",
+        "rigflow",
+        "decode-2",
+    ),
+}
+
+
+@dataclass(slots=True)
+class Bench:
+    """One run of the benchmarks; `few` for a check that all still runs."""
+
+    runner: Runner
+    sizes: Sizes
+    few: bool
+    chosen: dict[str, dict[str, object]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def order(self, contestant: str, pipeline: str, *workloads: tuple[str, int], **more: Any) -> Order:
+        """An order with the settings that were found best."""
+        options = self.chosen.get(SAME_SETTINGS.get(contestant, contestant), {})
+        folder = str(self.runner.folder)
+        return Order(contestant, pipeline, workloads, folder, "", **{"options": options, "sizes": self.sizes, **more})
+
+    def reference(self) -> None:
+        """The script's answers, which all others are held against."""
+        for pipeline in ("fingerprint", *PIPELINES):
+            small = pipeline != "fingerprint"
+            workloads = [("small", 1)] if small else [("clip", 1), ("images", 1)]
+            if not self.runner.contest(self.order("script", pipeline, *workloads, reference=True), "reference"):
+                sys.exit(f"the script has no answers for {pipeline}: there is nothing to hold the others against")
+
+    def sweep(self) -> None:
+        """Each peer's settings, one after the other on the long video; the best are kept."""
+        print(f"{'sweep':14} {'frames/s':>9}  settings")
+        for name, contestant in CONTESTANTS.items():
+            best = 0.0
+            for options in contestant.sweep:
+                order = self.order(name, "fingerprint", ("long", 3), options=dict(options))
+                for record in self.runner.contest(order, "sweep"):
+                    print(f"{name:14} {record['rate']:9.0f}  {dict(options)}", flush=True)
+                    if record["rate"] > best:
+                        best, self.chosen[name] = record["rate"], dict(options)
+
+    def cold(self) -> None:
+        """Whole commands, from nothing to their files."""
+        video = self.order("pool", "fingerprint", ("long", 1), cold=True)
+        for turn in range(1 if self.few else 3):
+            for name in ("pool", "rigflow"):
+                began = time.perf_counter()
+                if name == "rigflow":
+                    out = self.runner.folder / f"cold-{turn}"
+                    arguments = ["run", "fingerprint", str(self.runner.folder / long_name(self.sizes))]
+                    why = self.runner.process("workers.cli", [*arguments, "--workers", "2", "--out", str(out)])
+                else:
+                    order = self.order(name, "fingerprint", *video.workloads, cold=True)
+                    why = self.runner.process("benchmarks.contest", [order.json()])
+                taken = time.perf_counter() - began
+                self.runner.keep({"kind": "cold", "round": turn, "contestant": name, "seconds": taken, "why": why})
+                self.wrong += [f"cold command of {name}: {why}"] if why else []
+
+    def pipelines(self) -> None:
+        """The other pipelines, on a small clip."""
+        for turn in range(1 if self.few else 3):
+            for pipeline in PIPELINES:
+                for name in ("rigflow",) if self.few else ("script-tuned", "pool", "rigflow"):
+                    self.runner.contest(self.order(name, pipeline, ("small", 1)), "timed", round=turn)
+
+    def scale(self) -> None:
+        """Clips queued, workers, and parts queued."""
+        counts = ((1, 3), (10, 2), (30, 1)) if self.few else ((1, 20), (10, 5), (100, 2), (1000, 1))
+        workloads = [(f"queued-{count}", repeats) for count, repeats in counts]
+        for name in ("rigflow",) if self.few else ("pool", "rigflow"):
+            self.runner.contest(self.order(name, "fingerprint", *workloads), "queued")
+        line = self.runner.folder / "scale.jsonl"
+        parts = ["--parts", "2000" if self.few else "100000", "--json", str(line)]
+        fleet = ["scale", "--json", str(line), "--seconds", "1" if self.few else "4"]
+        fleet += ["--counts", *(["1", "2"] if self.few else ["1", "2", "4", "8", "16", "32"])]
+        hop = ["--json", str(line), "--rounds", "1" if self.few else "5"]
+        for module, arguments in (("depth", parts), ("hop", hop), ("fleet", fleet)):
+            if why := self.runner.process(f"benchmarks.{module}", arguments):
+                self.wrong.append(f"benchmarks.{module}: {why}")
+        if line.exists():
+            self.runner.append(line)
+
+    def round(self, turn: int) -> None:
+        """All contestants in turn, workload by workload."""
+        for workload, names in TABLES.items():
+            found: dict[str, dict[str, float]] = {}
+            for name in names:
+                contestant = CONTESTANTS[name]
+                if turn >= contestant.rounds:
+                    continue
+                workloads = [(workload, 2 if workload == "long" and contestant.rounds > 1 else 1)]
+                if workload == "long" and name in LATENCY:
+                    workloads.append(("clip", CLIPS_A_ROUND))
+                self._timed(name, workloads, turn, {workload: found})
+            self._compare(workload, found)
+
+    def few_of_all(self) -> None:
+        """Every peer once over all workloads that it takes part in, in one process; not again with whole files."""
+        found: dict[str, dict[str, dict[str, float]]] = {workload: {} for workload in TABLES}
+        for name, contestant in CONTESTANTS.items():
+            if contestant.takes == "files":
+                continue
+            tables = ["long"] if contestant.rounds == 1 else TABLES
+            workloads = [(workload, 1) for workload in tables if name in TABLES[workload]]
+            self._timed(name, [*workloads, *([("clip", 2)] if name in LATENCY else [])], 0, found)
+        for workload, answers in found.items():
+            self._compare(workload, answers)
+
+    def _timed(
+        self, name: str, workloads: list[tuple[str, int]], turn: int, found: dict[str, dict[str, dict[str, float]]]
+    ) -> None:
+        """One process; the answers it summed up go to `found`, by workload and contestant."""
+        for record in self.runner.contest(self.order(name, "fingerprint", *workloads), "timed", round=turn):
+            print(f"  {record['workload']:7} {name:13} {record['rate']:9,.0f}/s", flush=True)
+            if record["workload"] in found and "answers" in record:
+                found[record["workload"]][name] = record["answers"]
+
+    def _compare(self, workload: str, found: dict[str, dict[str, float]]) -> None:
+        self.wrong += disagreements(workload, found)
+
+
+def disagreements(workload: str, found: dict[str, dict[str, float]]) -> list[str]:
+    """Whose answers to a whole workload are not like the others', in words."""
+    names = list(found)
+    return [
+        f"{name} answers {workload} otherwise than {names[0]}"
+        for name in names[1:]
+        if found[name]["rows"] != found[names[0]]["rows"]
+        or abs(found[name]["mean"] - found[names[0]]["mean"]) > 1e-4 * (1 + abs(found[names[0]]["mean"]))
+    ]
+
+
+def long_name(sizes: Sizes) -> str:
+    """The long video's file."""
+    return f"long-{sizes.long_s:g}.mp4"
+
+
+def bring_model(folder: Path) -> str:
+    """Put the model of clip-features there: the user's own, or a small one with random weights; which it is."""
+    try:
+        model, said = own_model("x3d_s"), "the user's own x3d_s"
+    except ModelError:
+        model, said = small_x3d(), "a small network of X3D's kind with random weights"
+    save_model(folder, *model)
+    return said
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 1 where answers differ or a part of it did not run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="the least of everything, once: does all still run?")
+    parser.add_argument("--minutes", type=float, default=18.0, help="no other round is begun that would end later")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="the most rounds")
+    parser.add_argument("--results", type=Path, help="file of the records, written anew (default: with --short, none)")
+    usual = Sizes()
+    parser.add_argument("--long-s", type=float, default=usual.long_s, help="seconds of the long video")
+    parser.add_argument("--images", type=int, default=usual.images)
+    parser.add_argument("--clips", type=int, default=usual.clips)
+    parser.add_argument("--small", type=int, default=usual.small, help="clips beside the long video in `mix`")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    sizes = Sizes.few() if options.short else Sizes(options.long_s, options.images, options.clips, options.small)
+    with tempfile.TemporaryDirectory(prefix="rigflow-bench-") as name:
+        results = options.results or (Path(name) / "results.jsonl" if options.short else RESULTS)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        results.write_text("")
+        bench = Bench(Runner(Path(name), results, LIMIT_S), sizes, options.short)
+        model = bring_model(Path(name) / "models")
+        bench.runner.keep({"kind": "run", **machine.described(), "sizes": sizes.said(), "clip-features": model})
+
+        def step(said: str, do: Callable[[], None]) -> float:
+            print(f"{said}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+            at = time.monotonic()
+            do()
+            return time.monotonic() - at
+
+        step("the script's answers", bench.reference)
+        if not options.short:
+            step("settings of the peers", bench.sweep)
+        step("cold commands", bench.cold)
+        step("other pipelines", bench.pipelines)
+        step("scale", bench.scale)
+        if options.short:
+            step("all contestants", bench.few_of_all)
+        for turn in range(0 if options.short else options.rounds):
+            took = step(f"round {turn + 1}", partial(bench.round, turn))
+            if turn and time.monotonic() - began + SHARE_OF_LAST * took > 60 * options.minutes:
+                break
+        bench.runner.keep({"kind": "end", "minutes": (time.monotonic() - began) / 60, "wrong": bench.wrong})
+    for each in bench.wrong:
+        print(f"WRONG: {each}", file=sys.stderr)
+    return 1 if bench.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""The work that all contestants do, cut into units that any pool, service or queue can hand to its processes.
+
+A contestant that handles files is given one unit a file, and reads the file where it works; one that is handed segments
+is given what rigflow itself would publish. Either way a process decodes, preprocesses, infers and encodes by the same
+functions as rigflow's workers, and whoever gathers writes the same files that rigflow writes. So contestants differ in
+how they move work and answers, and in nothing else. The plain script alone decodes and samples by itself.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from engines.inference.batch import infer_parts
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.media.decode import Convert, decode_video
+from engines.media.images import decode_images
+from engines.media.split import Splitter
+from engines.outputs.format import load_format
+from engines.part import Array, Part
+from engines.transforms import Preprocess
+from pipelines.publish import albums
+from pipelines.registry import builtin_pipeline
+from schemas.errors import RigflowError
+from schemas.messages import JobRef, Key, MediaInfo, PartMeta, Segment
+from schemas.pipeline import ModelSpec, PipelineSpec
+from workers.local import find_models
+
+WHOLE_S = 1e9  # a segment that no media outlasts
+JOB = JobRef(id="bench", pipeline="bench", revision="bench")
+Answer: TypeAlias = tuple[PartMeta, dict[str, Array], dict[str, Any]]
+Arrived: TypeAlias = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Which pipeline is run, and the folder of models that are not built in."""
+
+    pipeline: str
+    models_folder: str
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """The pipeline as rigflow has it."""
+        return builtin_pipeline(self.pipeline)
+
+    @property
+    def models(self) -> dict[str, tuple[ModelSpec, bytes]]:
+        """Cards and ONNX files."""
+        return find_models(self.spec, Path(self.models_folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A piece of work: segment `number` of input `file`, or the whole video at `path`. All images are of input 0."""
+
+    file: int
+    number: int
+    path: str = ""
+    segment: Segment | None = None
+    buffers: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A unit's answers, in order; this is what travels back."""
+
+    file: int
+    number: int
+    answers: list[Answer]
+
+
+class Peer(Protocol):
+    """A contestant. `start` readies processes and models, `run` may be called many times, `stop` leaves nothing.
+
+    `run` writes into `out` what `rigflow run` would write there, and calls `arrived` at each result it is given.
+    `broker_bytes` counts what went into and out of its broker, and is 0 where there is none.
+    """
+
+    async def start(self) -> None: ...
+
+    async def run(self, paths: Sequence[Path], out: Path, arrived: Arrived) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def broker_bytes(self) -> int: ...
+
+
+def units_of(task: Task, paths: Sequence[Path], split: bool) -> Iterator[Unit]:
+    """The units of these inputs: images 64 paths at a time, videos `split` at keyframes or whole."""
+    spec = task.spec
+    if paths[0].suffix == ".jpg":
+        for number, (items, _) in enumerate(albums(paths, [path.name for path in paths], shared=True)):
+            key = Key(job=JOB, segment=number)
+            yield Unit(0, number, segment=Segment(key=key, media=MediaInfo(kind="image"), items=tuple(items)))
+        return
+    for file, path in enumerate(paths):
+        if not split:
+            yield Unit(file, 0, str(path))
+            continue
+        for segment, buffers in segments_of(path, spec, spec.segment_s):
+            yield Unit(file, segment.key.segment, segment=segment, buffers=buffers)
+
+
+def segments_of(path: Path, spec: PipelineSpec, segment_s: float) -> Iterator[tuple[Segment, tuple[bytes, ...]]]:
+    """What rigflow would publish of a video."""
+    with Splitter(path, spec.grid, segment_s) as splitter:
+        for number, piece in enumerate(splitter.pieces()):
+            key = Key(job=JOB, segment=number, final=piece.final)
+            segment = Segment(
+                key=key, media=splitter.media, container=piece.container, start=piece.start, end=piece.end
+            )
+            yield segment, (piece.data,)
+
+
+class Chain:
+    """Decode to encode, in one thread of one process; `decode` and `finish` are its halves, for stages apart."""
+
+    def __init__(self, task: Task) -> None:
+        self._spec = task.spec
+        self._preprocess = Preprocess(self._spec.preprocess)
+        self._sessions = [
+            (stage, OnnxRuntimeSession(body, card))
+            for stage in self._spec.infers
+            for card, body in [task.models[stage.model]]
+        ]
+        self._format = load_format(self._spec.encode)
+
+    def __call__(self, unit: Unit) -> Finished:
+        """All of it."""
+        return Finished(unit.file, unit.number, self.finish(self.decode(unit)))
+
+    def decode(self, unit: Unit) -> list[Part]:
+        """The unit's parts, decoded and preprocessed."""
+        return decoded(unit, self._spec, self._preprocess.convert)
+
+    def finish(self, parts: Sequence[Part]) -> list[Answer]:
+        """What the parts become. Raises what their inference raised."""
+        encoded = [(part.meta, self._format.encode(part)) for part in self.infer(parts)]
+        return [(meta, each.arrays, each.facts) for meta, each in encoded]
+
+    def infer(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts after the model."""
+        for stage, session in self._sessions:
+            outcomes = infer_parts(stage, session, parts)
+            for outcome in outcomes:
+                if isinstance(outcome, RigflowError):
+                    raise outcome
+            parts = [outcome for outcome in outcomes if isinstance(outcome, Part)]
+        return list(parts)
+
+
+@cache
+def chain_of(task: Task) -> Chain:
+    """This process's chain: for workers that are handed functions."""
+    return Chain(task)
+
+
+def decoded(unit: Unit, spec: PipelineSpec, convert: Convert) -> list[Part]:
+    """A unit's parts as `convert` makes them."""
+    given = [(unit.segment, unit.buffers)] if unit.segment else segments_of(Path(unit.path), spec, WHOLE_S)
+    parts: list[Part] = []
+    for segment, buffers in given:
+        if segment.media.kind == "image":
+            parts += decode_images(segment, buffers, spec, convert)
+        else:
+            parts += decode_video(segment, buffers[0], spec, convert)
+    return parts
+
+
+def write(task: Task, paths: Sequence[Path], finished: Sequence[Finished], out: Path) -> None:
+    """Put answers in order and write each input's files; every part must be there."""
+    output = load_format(task.spec.encode)
+    by_file: dict[int, list[Finished]] = {}
+    for each in sorted(finished, key=lambda each: (each.file, each.number)):
+        by_file.setdefault(each.file, []).append(each)
+    for file, pieces in by_file.items():
+        assert [piece.number for piece in pieces] == list(range(len(pieces))), "a unit is missing"
+        answers = [answer for piece in pieces for answer in piece.answers]
+        assembler = output.assemble(target_of(task, paths, file, out), answers[0][0].media)
+        for meta, arrays, facts in answers:
+            assembler.add(meta, arrays, facts)
+        assembler.close()
+
+
+def target_of(task: Task, paths: Sequence[Path], file: int, out: Path) -> Path:
+    """Where an input's files go, without a suffix: as `rigflow run` names them."""
+    stem = "images" if paths[file].suffix == ".jpg" and len(paths) > 1 else paths[file].stem
+    return out / f"{stem}.{task.pipeline}"

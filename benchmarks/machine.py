@@ -1,0 +1,34 @@
+"""What a result was measured on, and with."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipelines.server import nats_server_binary
+
+_PACKAGES = ["av", "numpy", "onnxruntime", "nats-py", "uvloop", "ray", "mosec", "aiohttp", "faststream"]
+
+
+def described() -> dict[str, Any]:
+    """Processor, memory, system, versions, and how busy the machine is before anything has begun."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    memory_kb = int(Path("/proc/meminfo").read_text().split()[1])
+    said = subprocess.run([nats_server_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    versions = {"Python": platform.python_version(), "nats-server": said.strip().rsplit("v", 1)[-1]}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory_kb / 1e6, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "load": os.getloadavg()[0],
+        "versions": versions,
+    }

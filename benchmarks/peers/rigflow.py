@@ -1,0 +1,72 @@
+"""rigflow as `rigflow run` has it: a broker and workers on this machine, publish, collect into files."""
+
+import json
+import sys
+import urllib.request
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from benchmarks.chain import Arrived, Task
+from pipelines.server import EmbeddedServer
+from schemas.messages import Lane, PartMeta
+from schemas.settings import Settings
+from workers.local import Outcome, local_fleet, run_jobs
+
+
+class Rigflow:
+    """`workers` workers and a broker that are up and warm; each run publishes its jobs in a space of its own."""
+
+    def __init__(self, task: Task, workers: int) -> None:
+        self._task = task
+        self._workers = workers
+        self._server = EmbeddedServer()
+        self._runs = 0
+
+    async def start(self) -> None:
+        self._server.start()
+        self._open = AsyncExitStack()
+        settings = Settings(nats=self._server.url, shared=True)
+        self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, Screen()))
+        self._spec, self._models = self._task.spec, self._task.models
+
+    async def run(self, paths: Sequence[Path], out: Path, arrived: Arrived) -> None:
+        self._runs += 1  # the same file again is the same job, but not in another space
+        settings = self._settings.model_copy(update={"space": f"run{self._runs}"})
+        outcomes = await run_jobs(settings, self._spec, self._models, paths, out, Lane.BULK, Screen(arrived))
+        assert all(outcome.ok for outcome in outcomes), outcomes
+
+    async def stop(self) -> None:
+        await self._open.aclose()
+        self._server.stop()
+
+    def broker_bytes(self) -> int:
+        return broker_bytes(self._server)
+
+
+class Screen:
+    """Counts what comes, and shows what a person should know."""
+
+    def __init__(self, arrived: Arrived = lambda: None) -> None:
+        self._arrived = arrived
+
+    def planned(self, outcomes: list[Outcome]) -> None: ...
+
+    def sent(self, job: str, seconds: float, segments: int) -> None: ...
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        self._arrived()
+
+    def event(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+
+def broker_bytes(server: EmbeddedServer) -> int:
+    """Bytes of messages that went into and out of a server since it started, by its own count."""
+    ports = json.loads((server.store / f"nats-server_{server.pid}.ports").read_text())
+    with urllib.request.urlopen(f"{ports['monitoring'][0]}/varz", timeout=10) as answer:
+        counted = json.load(answer)
+    return int(counted["in_bytes"]) + int(counted["out_bytes"])
+
+
+make = Rigflow

@@ -1,0 +1,259 @@
+"""Makes docs/benchmarks.md and its plots of a run's records: `python -m benchmarks.report [RECORDS] [--docs DIR]`.
+
+Every number on the page is computed here. Rates are medians over the rounds with the least and the most; ratios are
+taken within each round, where both sides had the same machine, and then their median.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import goals, plots
+from benchmarks.peers import CONTESTANTS
+from benchmarks.records import Records
+
+HERE = Path(__file__).parent
+TITLES = {
+    "long": "One long video",
+    "clips": "Many short clips",
+    "images": "Many images",
+    "mix": "One long video among short clips",
+}
+INTRODUCTION = """\
+# Benchmarks
+
+Is rigflow faster than what you would use otherwise, how far is it from what the hardware can do, what does it cost, and
+does the cost grow straight with the work? `make bench` answers on your own machine, in one run of less than 20 minutes;
+this page and its plots are made from the records of such a run (`benchmarks/results/bench.jsonl`) by
+`python -m benchmarks.report`, and no number in it is typed by hand.
+"""
+METHOD = """\
+## How it is measured
+
+- Each contestant is one small file in `benchmarks/peers/`, written as its project's documentation recommends. Each runs
+  in a process of its own, in turn with the others; there are several rounds, and figures are medians (least to most).
+  *rigflow against it* is the median of the ratios within the rounds.
+- All get the same files and write the same files, as `rigflow run` does. Before anything is timed, each answers the
+  same media twice, and its answers are held against those of the plain script, which decodes, samples and batches by
+  code of its own; whoever answers otherwise is left out. Answers to whole workloads are held against each other
+  afterwards.
+- Apart from the script, everybody decodes, resizes, infers and encodes by rigflow's own functions, so that what differs
+  is how work and answers travel. Peers are handed whole files or, further than their documentation goes, segments that
+  rigflow's splitter cut (reading and cutting is inside their time).
+- The clock runs from the first file read to the last file written, on processes that are up and warm. Ray Data starts
+  its actors for each data set anew, so that this is inside its figure; it takes part in one round only.
+- CPU seconds are those of all processes, broker and client included. Memory is the sum of each process's own peak since
+  the clock started, so that pages they share count more than once, for everybody. Bytes through a broker are the
+  server's own count, in and out.
+- Limits are measured in the same rounds: decoding alone in one process with frame threads, and in two without, which
+  leave out frames that no window looks at, as rigflow does; the model alone on pixels that are in memory; one copy of
+  the raw frames.
+- All is on one machine, loopback and warm page cache; failures, real networks and cards are not measured here
+  ([cards.md](cards.md) has the last).
+"""
+
+
+def page(records: Records) -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, machine(records), goals.section(records), "![rates](benchmarks-rates.svg)\n"]
+    parts += [workload(records, name) for name in TITLES]
+    parts += [latency(records), cold(records), pipelines(records), scale(records), sweep(records), changes(records)]
+    parts += [skipped(records), METHOD]
+    return "\n".join(part for part in parts if part)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown: the first column to the left, the others to the right."""
+    lines = [f"| {' | '.join(head)} |", f"|{'|'.join([' --- ', *[' ---: '] * (len(head) - 1)])}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """Median (least to most)."""
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:,.{digits}f}"
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def machine(records: Records) -> str:
+    """What it was measured on."""
+    run, end = records.one("run"), records.one("end")
+    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    sizes = run["sizes"]
+    rounds = 1 + max(record["round"] for record in records.of("timed") if record["pipeline"] == "fingerprint")
+    return (
+        f"Measured on {run['cores']} cores of {run['processor']}, {run['memory_gb']} GB, {run['system']}, without a "
+        f"card, at a load of {run['load']:.1f} before it began; {rounds} rounds, {end['minutes']:.0f} minutes. "
+        f"{versions}.\n\n"
+        "Work: the pipeline `fingerprint` (five pictures a second, 32x32 gray, a tiny model), unless said otherwise. "
+        f"*Long* is {sizes['long_s']:g} s of 1280x720 with a keyframe every 5 s, *clips* are {sizes['clips']} clips of "
+        f"two seconds, half 1280x720 and half 640x272, *images* are {sizes['images']:,} jpegs of 1280x720, *mix* is "
+        f"the long video amid {sizes['small']} clips.\n"
+    )
+
+
+def workload(records: Records, name: str) -> str:
+    """The main table of a workload."""
+    unit = "images/s" if name == "images" else "frames/s"
+    rows = []
+    for contestant, about in CONTESTANTS.items():
+        found = records.timed(contestant, name)
+        if not found:
+            continue
+        ratios = records.ratios("rigflow", contestant, name, "rate")
+        against = "" if contestant == "rigflow" else spread(ratios, 2)
+        title = f"*limit: {about.title}*" if about.limit else about.title
+        title = f"**{title}**" if contestant == "rigflow" else title
+        rows.append(
+            [
+                title,
+                spread([record["rate"] for record in found]),
+                against,
+                _median(found, "cpu_s_per_1000", 2),
+                _median(found, "peak_bytes", 0, 1e6),
+                "" if about.limit else _median(found, "first_s", 2),
+                _median(found, "broker_bytes", 1, 1e6) if any(record["broker_bytes"] for record in found) else "",
+            ]
+        )
+    head = [name, unit, "rigflow against it", "CPU s per 1,000", "peak MB", "first result s", "MB through a broker"]
+    return f"## {TITLES[name]}\n\n{table(head, rows)}" if rows else ""
+
+
+def _median(found: Sequence[dict[str, Any]], figure: str, digits: int, unit: float = 1.0) -> str:
+    values = [record[figure] / unit for record in found if figure in record]
+    return f"{median(values):,.{digits}f}" if values else ""
+
+
+def latency(records: Records) -> str:
+    """One short clip on an idle, warm system."""
+    rows = []
+    for contestant, about in CONTESTANTS.items():
+        if found := records.timed(contestant, "clip"):
+            ratios = records.ratios("rigflow", contestant, "clip", "p50_ms")
+            p50, p99 = ([record[which] for record in found] for which in ("p50_ms", "p99_ms"))
+            against = "" if contestant == "rigflow" else spread(ratios, 2)
+            rows.append([about.title, spread(p50), spread(p99), against, _median(found, "cpu_s_per_1000", 2)])
+    if not rows:
+        return ""
+    runs = len(records.timed("rigflow", "clip")[0]["seconds"])
+    head = ["one clip of 5 s", "p50 ms", "p99 ms", "rigflow's p50 against it", "CPU s per 1,000 frames"]
+    about = f"Each round has {runs} runs, one after the other; with so few, p99 is nearly the slowest.\n"
+    return f"## Latency of a single clip on the idle, warm system\n\n{table(head, rows)}\n{about}"
+
+
+def cold(records: Records) -> str:
+    """Whole commands."""
+    found = [record for record in records.of("cold") if not record["why"]]
+    names = list(dict.fromkeys(record["contestant"] for record in found))
+    rows = [
+        [CONTESTANTS[name].title, spread([r["seconds"] for r in found if r["contestant"] == name], 2)] for name in names
+    ]
+    return f"## The whole command, from nothing\n\n{table(['the long video', 'seconds'], rows)}" if rows else ""
+
+
+def pipelines(records: Records) -> str:
+    """The other pipelines."""
+    rows = []
+    for record in records.of("timed"):
+        key = record["pipeline"], record["contestant"]
+        if key[0] == "fingerprint" or key in [row[0] for row in rows]:
+            continue
+        found = records.timed(key[1], "small", key[0])
+        ratios = records.ratios("rigflow", key[1], "small", "rate", key[0])
+        cells = [spread([each["rate"] for each in found]), "" if key[1] == "rigflow" else spread(ratios, 2)]
+        rows.append((key, [*cells, _median(found, "cpu_s_per_1000", 2), _median(found, "peak_bytes", 0, 1e6)]))
+    lines = [[f"{pipeline}: {CONTESTANTS[name].title}", *cells] for (pipeline, name), cells in sorted(rows)]
+    head = ["120 frames of 176x144", "frames/s", "rigflow against it", "CPU s per 1,000", "peak MB"]
+    about = f"The model of `clip-features` was {records.one('run')['clip-features']}.\n"
+    return f"## Other pipelines\n\n{table(head, lines)}\n{about}" if lines else ""
+
+
+def scale(records: Records) -> str:
+    """Whether cost grows straight with the work."""
+    parts = ["## Does the cost grow straight with the work?\n\n![scale](benchmarks-scale.svg)\n"]
+    queued = sorted({record["workload"] for record in records.of("queued")}, key=lambda name: int(name.split("-")[1]))
+    rows = []
+    for name in queued:
+        by = {record["contestant"]: record for record in records.of("queued") if record["workload"] == name}
+        cells = [f"{by[who]['cpu_s_per_1000']:.2f}" if who in by else "-" for who in ("rigflow", "pool")]
+        rates = [f"{by[who]['rate']:,.0f}" if who in by else "-" for who in ("rigflow", "pool")]
+        rows.append([f"{int(name.split('-')[1]):,}", *cells, *rates])
+    head = ["clips queued (176x144, 30 frames)", "CPU s per 1,000 frames", "the pool's", "frames/s", "the pool's"]
+    parts.append(table(head, rows))
+    if workers := records.of("workers"):
+        one = workers[0]["rate"] / workers[0]["workers"]
+        rows = [
+            [f"{r['workers']}", f"{r['rate']:.1f}", f"{r['rate'] / r['workers'] / one:.3f}", f"{r['cores']:.2f}"]
+            for r in workers
+        ]
+        head = [f"workers of {workers[0]['pace_ms']:.0f} ms a segment", "segments/s", "of N times one", "cores busy"]
+        parts.append(table(head, rows))
+    if depth := records.of("depth"):
+        rows = [
+            [f"{r['queued']:,}", *(f"{r[name]:,.0f}" for name in ("publish_rate", "fetch_rate"))]
+            + [f"{r[name] / 1e6:.0f}" for name in ("server_bytes", "server_bytes_fetching")]
+            for r in depth
+        ]
+        head = ["parts queued", "published/s", "fetched/s", "server MB", "while fetching"]
+        parts.append(table(head, rows) + f"\nThe idle server holds {depth[0]['idle_bytes'] / 1e6:.0f} MB.\n")
+    if hops := records.of("hop"):
+        rows = [[f"{r['bytes'] / 1024:,.0f} KB", f"{r['in_process_ms']:.3f}", f"{r['between_ms']:.3f}"] for r in hops]
+        head = ["CPU ms to move a part of", "within a process", "through the broker"]
+        parts.append(table(head, rows))
+    return "\n".join(parts)
+
+
+def sweep(records: Records) -> str:
+    """What was tried of the peers' settings."""
+    found = records.of("sweep")
+    best = {name: max(r["rate"] for r in found if r["contestant"] == name) for name in {r["contestant"] for r in found}}
+    rows = []
+    for record in found:
+        settings = ", ".join(f"{name} {value}" for name, value in record["options"].items())
+        kept = "kept" if record["rate"] == best[record["contestant"]] else ""
+        rows.append([CONTESTANTS[record["contestant"]].title, settings, f"{record['rate']:,.0f}", kept])
+    head = ["settings that were tried on the long video", "", "frames/s", ""]
+    return f"## Settings of the peers\n\n{table(head, rows)}" if rows else ""
+
+
+def changes(records: Records) -> str:
+    """What was mended because of these figures, and what that changed."""
+    rows = [
+        [r["what"], r["figure"], spread(r["before"], r["digits"]), spread(r["after"], r["digits"])]
+        for r in records.of("change")
+    ]
+    head = ["what was mended", "figure", "before", "after"]
+    about = "Both sides in turn on the same machine, not the one run of the tables above.\n"
+    return f"## What these figures led to\n\n{table(head, rows)}\n{about}" if rows else ""
+
+
+def skipped(records: Records) -> str:
+    """Who was left out, and why."""
+    lines = list(
+        dict.fromkeys(
+            f"- {r['contestant']}, {r['pipeline']} of {r['workload']}: {r['why']}" for r in records.of("skipped")
+        )
+    )
+    return "## Left out\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", type=Path, nargs="?", default=HERE / "results" / "bench.jsonl")
+    parser.add_argument("--docs", type=Path, default=HERE.parent / "docs")
+    options = parser.parse_args()
+    given = [*options.records.parent.glob("change*.jsonl"), options.records]
+    lines = [json.loads(line) for path in given for line in path.read_text().splitlines()]
+    records = Records(lines)
+    (options.docs / "benchmarks.md").write_text(page(records))
+    plots.rates(records, options.docs / "benchmarks-rates.svg")
+    plots.scale(records, options.docs / "benchmarks-scale.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""That the benchmarks run and hold answers against each other; nothing here is about time."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.answers import difference
+from benchmarks.contest import Order
+from benchmarks.peers import CONTESTANTS, make_peer
+from benchmarks.runner import Runner
+from benchmarks.workloads import Sizes
+
+FEW = Sizes(long_s=4.0, images=2, clips=2, small=1)
+
+
+def test_contestants_answer_like_the_script_or_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.jsonl"
+    runner = Runner(tmp_path, results, limit_s=120.0)
+    order = Order("script", "scenes", (("small", 1),), str(tmp_path), "", sizes=FEW, reference=True)
+    (reference,) = runner.contest(order, "reference")
+    (pool,) = runner.contest(replace(order, contestant="pool", reference=False), "timed", round=0)
+    assert pool["items"] == reference["items"] == 120
+    assert pool["answers"] == reference["answers"]
+    assert pool["rate"] > 0
+    assert pool["peak_bytes"] > 0
+
+    (table,) = (tmp_path / "reference" / "scenes" / "small").glob("*.jsonl")
+    row = json.loads(table.read_text())
+    table.write_text(json.dumps({**row, "end": row["end"] + 1}) + "\n")
+    assert not runner.contest(replace(order, contestant="pool", reference=False), "timed", round=0)
+    monkeypatch.setattr("benchmarks.runner.find_spec", lambda name: None)
+    assert not runner.contest(replace(order, contestant="mosec", reference=False), "timed", round=0)
+    skipped = [json.loads(line) for line in results.read_text().splitlines()][-2:]
+    assert "answers scenes of small otherwise than the script" in skipped[0]["why"]
+    assert skipped[1]["why"] == "mosec is not installed"
+    assert "mosec is left out of scenes of small: mosec is not installed" in capfd.readouterr().out
+
+
+def test_answers_differ_by_shape_name_or_number() -> None:
+    given = {"a.npz/descriptor": np.zeros((3, 4))}
+    assert not difference(given, {"a.npz/descriptor": np.full((3, 4), 1e-5)})
+    assert "off by up to 0.1" in difference(given, {"a.npz/descriptor": np.full((3, 4), 0.1)})
+    assert "has shape [3, 4], not [2, 4]" in difference(given, {"a.npz/descriptor": np.zeros((2, 4))})
+    assert "on one side only" in difference(given, {"b.npz/descriptor": np.zeros((3, 4))})
+
+
+def test_every_contestant_that_needs_nothing_can_be_made() -> None:
+    from benchmarks.chain import Task
+
+    for name, contestant in CONTESTANTS.items():
+        if not contestant.needs:
+            make_peer(name, Task("fingerprint", ""), {})

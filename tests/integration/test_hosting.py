@@ -1,0 +1,70 @@
+"""A worker hosts each pipeline when its own engines answer: what loads slowly, or never, keeps no other waiting."""
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fleet import paced
+from engines.inference.session import Session
+from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline
+from schemas.errors import ModelError
+from schemas.messages import Lane
+from schemas.settings import Settings
+from tests.integration.hops import eventually
+from workers import lines
+from workers.local import find_models, register
+from workers.process import Worker, WorkerOptions
+
+QUICK, SLOW, BROKEN = paced(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
+
+
+async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.model_copy(update={"cache": str(tmp_path)})
+    loaded, attempts = threading.Event(), list[str]()
+    load = lines._warmed
+
+    def warmed(model: bytes, card: lines.ModelSpec, *rest: object) -> Session:
+        attempts.append(card.name)
+        if card.name == SLOW.infers[0].model:
+            assert loaded.wait(120)
+        elif card.name == BROKEN.infers[0].model:
+            raise ModelError("it does not load", "mend it")
+        return load(model, card, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lines, "_warmed", warmed)
+    broker = await Broker.connect(settings)
+    for spec in (SLOW, BROKEN, QUICK):
+        await register(broker, settings, spec, find_models(spec, None))
+
+    async def hosted(pipeline: str) -> bool:
+        consumer = f"{broker.names.work_stream(pipeline, 'decode')}.{Lane.BULK.value}"
+        return bool((await broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"])
+
+    async def unready() -> str:
+        told = await broker.get(broker.names.rigs, "worker.w")
+        return str(json.loads(told)["why"]) if told else ""
+
+    worker = Worker(WorkerOptions(settings=settings, name="w"))
+    working = asyncio.create_task(worker.run())
+    try:
+        await eventually(lambda: hosted(QUICK.name))
+        await eventually(lambda: hosted(BROKEN.name))  # somebody has to tell its jobs
+        assert not await hosted(SLOW.name)
+        async with asyncio.timeout(60):
+            while "it does not load" not in (why := await unready()):
+                await asyncio.sleep(0.1)
+        assert f"{SLOW.name}: its engines are being loaded" in why
+        loaded.set()
+        await eventually(lambda: hosted(SLOW.name))
+        assert attempts.count(SLOW.infers[0].model) == 1, "all who want an engine wait for one attempt"
+    finally:
+        loaded.set()
+        worker._stopped.set()
+        await working
+        await broker.close()
