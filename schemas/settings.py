@@ -53,7 +53,7 @@ class Settings(BaseModel):
     ack_wait_s: float = Field(default=10.0, gt=0.2, description="fail-over time: silence after which work is redone")
     max_deliver: int = Field(default=4, ge=1, description="attempts that may fail before an item is a dead letter")
     work_deadline_s: float = Field(default=600.0, gt=0, description="most seconds one item may take in one attempt")
-    lead_s: float = Field(default=0.03, ge=0, description="seconds of work a worker takes in before it is idle")
+    lead_s: float = Field(default=0.03, ge=0, description="most seconds that a worker asks for work before it is idle")
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
     credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds a worker that is told to stop may finish work")

@@ -73,6 +73,7 @@ class Worker:
         failures = Failures(broker, attempts, self.name)
         runner = Runner(broker, self._settings, lines.get, attempts, failures, device)
         reporter = Reporter(self._options, self.name, broker, runner, lines, device)
+        runner.on_suspect = reporter.warn
         self._stop_on_signals(runner, reporter)
         beside = [
             self._learn(broker, runner, lines, attempts, failures),

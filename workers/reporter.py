@@ -62,6 +62,7 @@ class Reporter:
         self._runner = runner
         self._lines = lines
         self._past: deque[tuple[float, dict[Key, Done]]] = deque(maxlen=RATES_OVER)
+        self._channel: socket.socket | None = None
         self.draining = False
 
     @property
@@ -131,16 +132,22 @@ class Reporter:
     async def to_supervisor(self) -> None:
         """Beat for the supervisor. Raises SupervisorGone when it is."""
         every_s = beat_s(self._options.settings.ack_wait_s)
-        with socket.socket(fileno=self._options.beats) as channel:
-            channel.setblocking(False)
+        with socket.socket(fileno=self._options.beats) as self._channel:
+            self._channel.setblocking(False)
             while True:
                 try:
-                    channel.send(self._beat().encode())
+                    self._channel.send(self._beat().encode())
                 except BlockingIOError:
                     pass  # it has not read our last ones yet, and the next says all that this one does
                 except OSError as error:
                     raise SupervisorGone("the supervisor is gone") from error
                 await asyncio.sleep(every_s)
+
+    def warn(self) -> None:
+        """Beat now: what begins may end this process at once."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send(self._beat().encode())
 
     def _beat(self) -> Beat:
         runner, step = self._runner, self._runner.step
@@ -154,6 +161,7 @@ class Reporter:
             step_s=time.monotonic() - step.began_s if step else 0.0,
             in_hand=len(runner.hand.leases),
             rss_bytes=rss_bytes(),
+            suspect=any(lease.begun and lease.suspect for lease in runner.hand.leases),
             stages=runner.meter.stages,
         )
 

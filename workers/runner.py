@@ -62,6 +62,7 @@ class Runner:
         self._drained = asyncio.Event()
         self._stopping = False
         self._fatal: Exception | None = None  # raised when all that it hit is noted
+        self.on_suspect: Callable[[], None] = lambda: None  # called before work on one begins
         self.step: Step | None = None
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
@@ -231,6 +232,8 @@ class Runner:
             if not lease.begun:
                 lease.begun = True
                 await self._attempts.begin(lease.delivery, lease.suspect)
+                if lease.suspect:
+                    self.on_suspect()
 
     # handing over and settling
 

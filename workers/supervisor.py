@@ -35,7 +35,8 @@ class Slot:
     """One worker's place: the process in it changes, the place stays.
 
     `silent_s` counts the supervisor's own time, so that a machine that slept does not kill its workers. `retired` is
-    what the processes that ended here have counted.
+    what the processes that ended here have counted. `suspected`: the last one was at an input that may have ended one
+    before. `deaths` are the last that count against the device: when, and the parts that were done before that life.
     """
 
     options: WorkerOptions
@@ -44,7 +45,9 @@ class Slot:
     beat: Beat | None = None
     silent_s: float = 0.0
     doomed: bool = False
-    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS))
+    suspected: bool = False
+    deaths: deque[tuple[float, int]] = field(default_factory=deque)
+    parts_before: int = 0
     died: int = 0
     failed_starts: int = 0
     last_exit: str = ""
@@ -74,9 +77,24 @@ class Slot:
 
     def retire(self) -> None:
         """Keep what the process that ended has counted."""
+        self.suspected = self.beat is not None and self.beat.suspect
         if self.beat is not None:
             _add(self.retired, self.beat.stages)
         self.beat = None
+
+    def blame(self, now_s: float) -> None:
+        """Count a death against the device, unless it is the input's: a suspect's, where the device did other work.
+
+        It did when parts were finished since the life began that ended with the first of the deaths of late. So two
+        inputs that kill whoever begins them do not cost a rig its only device, and a device that finishes nothing is
+        not excused by what it is given.
+        """
+        while self.deaths and now_s - self.deaths[0][0] >= DEATHS_WITHIN_S:
+            self.deaths.popleft()
+        parts = sum(counts.parts for counts in self.retired.values())
+        if not (self.suspected and self.deaths and parts > self.deaths[0][1]):
+            self.deaths.append((now_s, self.parts_before))
+        self.parts_before = parts
 
 
 class Supervisor:
@@ -219,17 +237,17 @@ class Supervisor:
 
     def _mourn(self, slot: Slot) -> float:
         """A worker died: seconds until it is started again, unless it is given up."""
-        now = time.monotonic()
         slot.died += 1
-        slot.deaths.append(now)
+        slot.blame(time.monotonic())
         facts: dict[str, Fact] = {"exit": slot.last_exit, "deaths": slot.died}
-        if len(slot.deaths) == DEATHS and now - slot.deaths[0] < DEATHS_WITHIN_S:
+        if len(slot.deaths) >= DEATHS:
             slot.given_up = True
             what = f"died {DEATHS} times, given up (last exit: {slot.last_exit})"
             self._tell(slot, "given-up", what, facts, logging.ERROR)
             return 0.0
-        pause_s = _pause_s(sum(now - death < DEATHS_WITHIN_S for death in slot.deaths) - 1)
-        what = f"ended ({slot.last_exit}), starting it again in {pause_s:.1f} s"
+        pause_s = _pause_s(max(0, len(slot.deaths) - 1))
+        at = " at an input that may have ended it before" if slot.suspected else ""
+        what = f"ended ({slot.last_exit}){at}, starting it again in {pause_s:.1f} s"
         self._tell(slot, "died", what, facts | {"pause_s": pause_s})
         return pause_s
 

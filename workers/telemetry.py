@@ -81,7 +81,8 @@ class Beat:
     """What a worker tells its supervisor every second.
 
     `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since the
-    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds.
+    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds. `suspect`: it is
+    at an input that may have ended a worker before.
     """
 
     state: str
@@ -90,6 +91,7 @@ class Beat:
     still_s: float = 0.0
     step: str = ""
     step_s: float = 0.0
+    suspect: bool = False
     in_hand: int = 0
     rss_bytes: int = 0
     stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)

@@ -1,6 +1,9 @@
 """ONNX Runtime on the CPU, one thread a session: parallelism is by segment, and more threads cost CPU for nothing."""
 
+import ctypes
 import re
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +17,46 @@ from schemas.pipeline import ModelSpec, TensorSpec
 
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
 _CORRECT = "correct its card, or leave the tensors out of it"
+GIVE_BACK_S = 5.0  # after each run it would cost thrice the CPU, for pages that come back are zeroed again
+
+
+class _Arena:
+    """The memory that the sessions of this process compute in: one arena for all, so that theirs does not add up.
+
+    It grows to what the largest batch took; every `GIVE_BACK_S` a run gives back what that run did not need.
+    """
+
+    def __init__(self) -> None:
+        self._making = threading.Lock()
+        self._made = False
+        self._due_s = 0.0
+        self._giving_back: Any = None
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed, for another time
+
+    def join(self, options: Any) -> None:
+        """Have a session made with these options compute there."""
+        with self._making:
+            if not self._made:
+                here = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+                ort.create_and_register_allocator(here, None)
+                self._giving_back = ort.RunOptions()
+                self._giving_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+                self._made = True
+        options.add_session_config_entry("session.use_env_allocators", "1")
+
+    def run(self, session: Any, outputs: list[str], feed: Mapping[str, Array]) -> list[Array]:
+        """The session's outputs; now and then what it does not need is given back afterwards."""
+        now_s = time.monotonic()
+        if now_s < self._due_s:
+            return list(session.run(outputs, feed))
+        self._due_s = now_s + GIVE_BACK_S
+        made = list(session.run(outputs, feed, self._giving_back))
+        if self._trim is not None:
+            self._trim(0)
+        return made
+
+
+_ARENA = _Arena()
 
 
 class OnnxRuntimeSession:
@@ -34,7 +77,7 @@ class OnnxRuntimeSession:
         check_inputs(self.spec, inputs)
         feed = {tensor.name: np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs}
         try:
-            outputs = self._session.run(self._outputs, feed)
+            outputs = _ARENA.run(self._session, self._outputs, feed)
         except Exception as error:  # the runtime's own classes share no base below Exception
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
         return dict(zip(self._outputs, outputs, strict=True))
@@ -76,6 +119,7 @@ def _load(model: bytes, name: str, simulate: bool = False) -> Any:
     options.enable_mem_pattern = False  # a third less memory for planes, and no slower
     options.log_severity_level = 4  # what matters comes as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    _ARENA.join(options)
     if simulate:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:

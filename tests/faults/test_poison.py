@@ -24,7 +24,10 @@ from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import DEADLY, poisoned_clip
 from workers.cli.app import answer
+from workers.forkserver import ForkServer
 from workers.local import find_models, register
+from workers.process import WorkerOptions
+from workers.supervisor import DEATHS, Supervisor
 
 GOP = 8
 SEGMENT_S = GOP / 25
@@ -176,3 +179,29 @@ async def published_raw(settings: Settings, media: bytes) -> Done:
     done, _ = decode(told.data)
     assert isinstance(done, Done)
     return done
+
+
+@pytest.mark.slow
+def test_inputs_that_kill_their_worker_do_not_cost_a_rig_its_only_device(tmp_path: Path) -> None:
+    clip = poisoned_clip(tmp_path / "poisoned.mp4", 8, GOP, (2, 6))
+    events: list[str] = []
+    with Fleet((), tmp_path / "cache", ack_wait_s=1.5, max_deliver=4, pace_ms=2.0) as fleet:
+        asyncio.run(publish(fleet.settings, {"poisoned": clip}))
+
+        async def supervised() -> int:
+            options = WorkerOptions(settings=fleet.settings, name="only")
+            supervisor = Supervisor([options], lambda event: events.append(event.text))
+            await supervisor.start(ForkServer(module="tests.poison"))
+            watching = asyncio.create_task(supervisor.watch())
+            wanted = ["results", "poisoned", "--follow", "--out", str(tmp_path), "--nats", fleet.settings.nats]
+            following = asyncio.create_task(asyncio.to_thread(answer, wanted))
+            await asyncio.wait([watching, following], return_when=asyncio.FIRST_COMPLETED)
+            assert not watching.done(), events
+            watching.cancel()
+            await supervisor.stop(0.0)
+            return following.result()
+
+        assert asyncio.run(supervised()) == 1
+        dead, _, _ = asyncio.run(left(fleet.settings))
+    assert sorted(letter.failure.key.segment for letter in dead) == [2, 6]
+    assert sum("ended (signal SIGKILL)" in event for event in events) > DEATHS

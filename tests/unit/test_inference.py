@@ -1,5 +1,6 @@
 """Sessions and batching, on real ONNX Runtime and small real graphs."""
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.measure import rss_bytes
+from engines.inference import onnxruntime
 from engines.inference.batch import infer_parts
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.models.catalogue import builtin_model
 from engines.models.graph import FLOAT, Graph
 from engines.part import Array, Part
 from schemas.errors import ModelError, RigflowError
@@ -311,3 +315,18 @@ def test_card_and_graph_must_agree(
 ) -> None:
     with pytest.raises(ModelError, match=words):
         OnnxRuntimeSession(named[1], card(inputs, outputs))
+
+
+def test_memory_that_a_large_frame_took_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "GIVE_BACK_S", 0.0)  # at every run
+    monkeypatch.setattr(onnxruntime._ARENA, "_due_s", 0.0)
+    upscale, other = (
+        OnnxRuntimeSession(model, spec) for spec, model in map(builtin_model, ("lanczos2x", "shotchange"))
+    )
+    other.warm_up()
+    before = rss_bytes([os.getpid()])
+    upscale.run({"plane": np.zeros((1, 2160, 3840), np.uint8)})  # takes 400 MiB
+    other.warm_up()  # by whatever runs next, of any model
+    assert rss_bytes([os.getpid()]) - before < 100 << 20
+    upscale.close()
+    other.close()
