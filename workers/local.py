@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -262,13 +263,13 @@ def kind_of(path: Path) -> str:
 
 def _target_names(inputs: Sequence[Path], pipeline: str) -> Mapping[Path, str]:
     """`clip.pipeline` for clip.mp4; `clip.mp4.pipeline`, or the folder's name in front, where that would clash."""
-    stems = [path.stem for path in inputs]
-    names = [path.name for path in inputs]
+    stems = Counter(path.stem for path in inputs)
+    names = Counter(path.name for path in inputs)
     result = {}
     for path in inputs:
-        if stems.count(path.stem) == 1:
+        if stems[path.stem] == 1:
             result[path] = f"{path.stem}.{pipeline}"
-        elif names.count(path.name) == 1:
+        elif names[path.name] == 1:
             result[path] = f"{path.name}.{pipeline}"
         else:
             result[path] = f"{path.resolve().parent.name}-{path.name}.{pipeline}"
