@@ -42,12 +42,12 @@ class Runner:
         for line in lines.read_text().splitlines():
             self.keep(json.loads(line))
 
-    def contest(self, order: Order, kind: str, **said: Any) -> list[dict[str, Any]]:
+    def contest(self, order: Order, kind: str, checkout: Path | None = None, **said: Any) -> list[dict[str, Any]]:
         """What a contestant measured, kept as records of `kind`; none, and a line that says why, where it could not."""
         self._line.unlink(missing_ok=True)
         missing = CONTESTANTS[order.contestant].needs
         why = f"{missing} is not installed" if missing and find_spec(missing) is None else ""
-        why = why or self.process("benchmarks.contest", [replace(order, result=str(self._line)).json()])
+        why = why or self.process("benchmarks.contest", [replace(order, result=str(self._line)).json()], checkout)
         lines = self._line.read_text().splitlines() if self._line.exists() else []
         records = [{"kind": kind, **said, **json.loads(line)} for line in lines]
         for record in records:
@@ -59,13 +59,13 @@ class Runner:
             print(f"  {order.contestant} is left out of {order.pipeline} of {left_out}: {why}", flush=True)
         return records
 
-    def process(self, module: str, arguments: list[str]) -> str:
-        """Run a module to its end, and end all it started; why it failed, or nothing."""
+    def process(self, module: str, arguments: list[str], checkout: Path | None = None) -> str:
+        """Run a module (of another checkout) to its end, and end all it started; why it failed, or nothing."""
         others = set(measure.tree())
         _adopt_orphans(True)  # what it leaves behind becomes ours, so that it can be found
         command = [sys.executable, "-m", module, *arguments]
         with self._log.open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=checkout, start_new_session=True)
             try:
                 code = process.wait(self._limit_s)
                 return "" if code == 0 else f"{self._last_words()} (exit code {code})"

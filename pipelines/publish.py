@@ -34,9 +34,9 @@ NOTE_S = 0.5  # how often the manifest of a job says how far its publishing is, 
 def job_id(spec: PipelineSpec, paths: Sequence[Path]) -> str:
     """The same job id for the same files and pipeline: 20 hex digits over paths, sizes and times of change."""
     digest = hashlib.sha256(spec.revision.encode())
-    for path in paths:
+    for path, resolved in zip(paths, _resolved(paths), strict=True):
         stat = path.stat()
-        digest.update(f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{resolved}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
 
 
@@ -263,6 +263,17 @@ def _next(iterator: Iterator[T]) -> T | None:
     return next(iterator, None)
 
 
+def _resolved(paths: Sequence[Path]) -> Iterator[str]:
+    """Each path as it is without links. Looking that up costs more than reading a small file: a folder's is kept."""
+    folders: dict[Path, str] = {}
+    for path in paths:
+        if path.is_symlink():
+            yield str(path.resolve())
+        else:
+            folder = folders.get(path.parent) or folders.setdefault(path.parent, str(path.parent.resolve()))
+            yield os.path.join(folder, path.name)
+
+
 def albums(paths: Sequence[Path], names: Sequence[str], shared: bool) -> Iterator[tuple[list[Item], list[bytes]]]:
     """Images in groups of up to 64 or 4 MB: items, and their bytes unless the workers see the files themselves.
 
@@ -271,8 +282,8 @@ def albums(paths: Sequence[Path], names: Sequence[str], shared: bool) -> Iterato
     items: list[Item] = []
     buffers: list[bytes] = []
     size = 0
-    for path, name in zip(paths, names, strict=True):
-        item, data = Item(name=name, path=os.path.abspath(path)), b""
+    for resolved, name in zip(_resolved(paths), names, strict=True):
+        item, data = Item(name=name, path=resolved), b""
         if not shared:
             item, data = read_image(item)
             item = item.model_copy(update={"path": ""})

@@ -177,7 +177,9 @@ class Pull:
         for task in self._asking:
             task.cancel()
         if self._subscription is not None:
-            await self._broker.connection.unsubscribe(self._subscription, CLOSE_S, CLOSING_LINGER_S)
+            # what a reader misses has no lease to be lost
+            linger_s = 0.0 if self._broker.is_reader(self._stream, self._consumer) else CLOSING_LINGER_S
+            await self._broker.connection.unsubscribe(self._subscription, CLOSE_S, linger_s)
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)

@@ -14,8 +14,7 @@ import av
 import numpy as np
 import onnxruntime
 
-from benchmarks.chain import JOB, WHOLE_S, Answer, Arrived, Finished, Task, write
-from engines.media.split import Splitter
+from benchmarks.chain import JOB, Answer, Arrived, Finished, Task, write
 from engines.outputs.format import load_format
 from engines.part import Array, Part
 from engines.transforms import Preprocess
@@ -78,11 +77,9 @@ class Script:
             yield self._answer(meta, [[row] * self._window.frames for row in rows])
 
     def _video(self, path: Path) -> Iterator[Answer]:
-        with Splitter(path, self._task.spec.grid, WHOLE_S) as known:  # for what the written file says of its source
-            media = known.media
-        windows = self._windows(self._ticks(path, media))
+        windows = self._windows(self._ticks(path))
         while batch := list(islice(windows, self._stage.max_batch)):
-            meta = PartMeta(key=KEY, media=media, pts=tuple(pts for pts, _ in batch), frames=len(batch))
+            meta = PartMeta(key=KEY, media=self._media, pts=tuple(pts for pts, _ in batch), frames=len(batch))
             yield self._answer(meta, [rows for _, rows in batch])
 
     def _windows(self, ticks: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, list[Row]]]:
@@ -103,7 +100,7 @@ class Script:
             yield held[0][0], rows + [self._last] * (length - len(rows))
             held = held[stride:]
 
-    def _ticks(self, path: Path, media: MediaInfo) -> Iterator[tuple[int, Row]]:
+    def _ticks(self, path: Path) -> Iterator[tuple[int, Row]]:
         """The picture that each tick of the sampling rate sees: the last one that is not after it."""
         before: av.VideoFrame | None = None
         number = 0
@@ -112,25 +109,27 @@ class Script:
             stream.thread_type = self._threads
             for frame in container.decode(stream):
                 assert frame.pts is not None
+                if before is None:
+                    self._media = media_of(stream, frame)
                 if self._fps is None:
                     self._last = self._preprocess.convert(frame)
                     yield frame.pts, self._last
-                    continue
-                if before is not None and self._due(number, media) < frame.pts:
+                elif before is not None and self._due(number) < frame.pts:
                     row = self._preprocess.convert(before)
-                    while (due := self._due(number, media)) < frame.pts:
+                    while (due := self._due(number)) < frame.pts:
                         yield due, row
                         number += 1
                 before = frame
         if self._fps is not None and before is not None and before.pts is not None:
             self._last = self._preprocess.convert(before)
-            while (due := self._due(number, media)) <= before.pts:
+            while (due := self._due(number)) <= before.pts:
                 yield due, self._last
                 number += 1
 
-    def _due(self, number: int, media: MediaInfo) -> int:
+    def _due(self, number: int) -> int:
         assert self._fps is not None
-        return media.clock.origin + int(number / (self._fps * media.clock.time_base))
+        clock = self._media.clock
+        return clock.origin + int(number / (self._fps * clock.time_base))
 
     def _answer(self, meta: PartMeta, windows: list[list[Row]]) -> Answer:
         """The model over one batch of windows, and what the files hold of it."""
@@ -147,6 +146,25 @@ class Script:
                 arrays["index"] = np.arange(len(arrays["pixels"]), dtype=np.int32).reshape(len(windows), -1)
         encoded = self._format.encode(Part(meta, arrays))
         return meta, encoded.arrays, encoded.facts
+
+
+def media_of(stream: av.VideoStream, first: av.VideoFrame) -> MediaInfo:
+    """What the written files say of their source."""
+    assert stream.time_base is not None
+    assert first.pts is not None
+    rate, aspect = stream.average_rate or Fraction(25), stream.sample_aspect_ratio or Fraction(1)
+    return MediaInfo(
+        kind="video",
+        width=first.width,
+        height=first.height,
+        time_base=stream.time_base.as_integer_ratio(),
+        origin=first.pts,
+        pixel_format=first.format.name,
+        frame_rate=rate.as_integer_ratio(),
+        sample_aspect=aspect.as_integer_ratio(),
+        color_range=int(first.color_range),
+        color_space=int(first.colorspace),
+    )
 
 
 make = Script
