@@ -1,6 +1,7 @@
 """The pipeline revisions a worker knows, each loaded once: spec, models and sessions, all through the broker."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterable, Callable, Coroutine
 from pathlib import Path
@@ -39,6 +40,7 @@ class Lines:
         self._sessions: dict[str, Session] = {}
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._building = asyncio.Lock()
+        self._warming = asyncio.Lock()
         self._cold = {"": "the broker has not told yet which pipelines there are"}
 
     @property
@@ -111,7 +113,9 @@ class Lines:
             engine = await engine_for(
                 self._broker, self._settings, self._cache, model, card, here.capability, here.name, building
             )
-        return await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
+        # on a card one at a time: what is fastest there is found out by trying
+        async with contextlib.nullcontext() if on is None else self._warming:
+            return await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
 
     def close(self) -> None:
         """Close all sessions; what is being loaded is left alone, for the process ends."""
