@@ -13,8 +13,12 @@ from schemas.settings import Settings
 
 MIB = 1 << 20
 
-# A machine that is busy with something else is no reason to fail.
-hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A machine that is busy with something else is no reason to fail, and nobody's change meets what chance found: the
+# examples are the same each time. `pytest --hypothesis-profile exploring` looks for new ones.
+hypothesis_settings.register_profile("exploring", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 hypothesis_settings.load_profile("patient")
 
 
