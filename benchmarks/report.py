@@ -184,7 +184,7 @@ def scale(records: Records) -> str:
         rates = [f"{by[who]['rate']:,.0f}" if who in by else "-" for who in ("rigflow", "pool")]
         rows.append([f"{int(name.split('-')[1]):,}", *cells, *rates])
     head = ["clips queued (176x144, 30 frames)", "CPU s per 1,000 frames", "the pool's", "frames/s", "the pool's"]
-    parts.append(table(head, rows))
+    parts.append(table(head, rows) + "\n" + growth(records, queued))
     if workers := records.of("workers"):
         one = workers[0]["rate"] / workers[0]["workers"]
         rows = [
@@ -206,6 +206,19 @@ def scale(records: Records) -> str:
         head = ["CPU ms to move a part of", "within a process", "through the broker"]
         parts.append(table(head, rows))
     return "\n".join(parts)
+
+
+def growth(records: Records, queued: Sequence[str]) -> str:
+    """How far from straight the cost of queued clips is, in words."""
+    costs = {r["workload"]: r["cpu_s_per_1000"] for r in records.of("queued") if r["contestant"] == "rigflow"}
+    if len(costs) < 2 or not costs[queued[0]]:
+        return ""
+    least, before, most = queued[0], queued[-2], queued[-1]
+    return (
+        f"A frame of {most.split('-')[1]} queued clips costs {costs[most] / costs[before]:.2f} times that of "
+        f"{before.split('-')[1]}, and {costs[most] / costs[least]:.2f} times that of {least.split('-')[1]}. A run "
+        "has costs of its own (connecting, streams, the pipeline and its model), which few clips share.\n"
+    )
 
 
 def sweep(records: Records) -> str:
