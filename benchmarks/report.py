@@ -142,32 +142,30 @@ def latency(records: Records) -> str:
         return ""
     runs = len(records.timed("rigflow", "clip")[0]["seconds"])
     head = ["one clip of 5 s", "p50 ms", "p99 ms", "rigflow's p50 against it", "CPU s per 1,000 frames"]
-    about = f"Each round has {runs} runs, one after the other; with so few, p99 is nearly the slowest.\n"
-    return f"## Latency of a single clip on the idle, warm system\n\n{table(head, rows)}\n{about}"
+    note = f"Each round has {runs} runs, one after the other; with so few, p99 is nearly the slowest.\n"
+    return f"## Latency of a single clip on the idle, warm system\n\n{table(head, rows)}\n{note}"
 
 
 def cold(records: Records) -> str:
     """Whole commands."""
     found = [record for record in records.of("cold") if not record["why"]]
-    names = list(dict.fromkeys(record["contestant"] for record in found))
-    rows = [
-        [CONTESTANTS[name].title, spread([r["seconds"] for r in found if r["contestant"] == name], 2)] for name in names
-    ]
+    taken: dict[str, list[float]] = {}
+    for record in found:
+        taken.setdefault(record["contestant"], []).append(record["seconds"])
+    rows = [[CONTESTANTS[name].title, spread(seconds, 2)] for name, seconds in taken.items()]
     return f"## The whole command, from nothing\n\n{table(['the long video', 'seconds'], rows)}" if rows else ""
 
 
 def pipelines(records: Records) -> str:
     """The other pipelines."""
-    rows = []
-    for record in records.of("timed"):
-        key = record["pipeline"], record["contestant"]
-        if key[0] == "fingerprint" or key in [row[0] for row in rows]:
-            continue
-        found = records.timed(key[1], "small", key[0])
-        ratios = records.ratios("rigflow", key[1], "small", "rate", key[0])
-        cells = [spread([each["rate"] for each in found]), "" if key[1] == "rigflow" else spread(ratios, 2)]
-        rows.append((key, [*cells, _median(found, "cpu_s_per_1000", 2), _median(found, "peak_bytes", 0, 1e6)]))
-    lines = [[f"{pipeline}: {CONTESTANTS[name].title}", *cells] for (pipeline, name), cells in sorted(rows)]
+    keys = {(r["pipeline"], r["contestant"]) for r in records.of("timed") if r["pipeline"] != "fingerprint"}
+    lines = []
+    for pipeline, name in sorted(keys):
+        found = records.timed(name, "small", pipeline)
+        ratios = records.ratios("rigflow", name, "small", "rate", pipeline)
+        cells = [spread([each["rate"] for each in found]), "" if name == "rigflow" else spread(ratios, 2)]
+        cells += [_median(found, "cpu_s_per_1000", 2), _median(found, "peak_bytes", 0, 1e6)]
+        lines.append([f"{pipeline}: {CONTESTANTS[name].title}", *cells])
     head = ["120 frames of 176x144", "frames/s", "rigflow against it", "CPU s per 1,000", "peak MB"]
     about = f"The model of `clip-features` was {records.one('run')['clip-features']}.\n"
     return f"## Other pipelines\n\n{table(head, lines)}\n{about}" if lines else ""
