@@ -142,32 +142,30 @@ def latency(records: Records) -> str:
         return ""
     runs = len(records.timed("rigflow", "clip")[0]["seconds"])
     head = ["one clip of 5 s", "p50 ms", "p99 ms", "rigflow's p50 against it", "CPU s per 1,000 frames"]
-    about = f"Each round has {runs} runs, one after the other; with so few, p99 is nearly the slowest.\n"
-    return f"## Latency of a single clip on the idle, warm system\n\n{table(head, rows)}\n{about}"
+    note = f"Each round has {runs} runs, one after the other; with so few, p99 is nearly the slowest.\n"
+    return f"## Latency of a single clip on the idle, warm system\n\n{table(head, rows)}\n{note}"
 
 
 def cold(records: Records) -> str:
     """Whole commands."""
     found = [record for record in records.of("cold") if not record["why"]]
-    names = list(dict.fromkeys(record["contestant"] for record in found))
-    rows = [
-        [CONTESTANTS[name].title, spread([r["seconds"] for r in found if r["contestant"] == name], 2)] for name in names
-    ]
+    taken: dict[str, list[float]] = {}
+    for record in found:
+        taken.setdefault(record["contestant"], []).append(record["seconds"])
+    rows = [[CONTESTANTS[name].title, spread(seconds, 2)] for name, seconds in taken.items()]
     return f"## The whole command, from nothing\n\n{table(['the long video', 'seconds'], rows)}" if rows else ""
 
 
 def pipelines(records: Records) -> str:
     """The other pipelines."""
-    rows = []
-    for record in records.of("timed"):
-        key = record["pipeline"], record["contestant"]
-        if key[0] == "fingerprint" or key in [row[0] for row in rows]:
-            continue
-        found = records.timed(key[1], "small", key[0])
-        ratios = records.ratios("rigflow", key[1], "small", "rate", key[0])
-        cells = [spread([each["rate"] for each in found]), "" if key[1] == "rigflow" else spread(ratios, 2)]
-        rows.append((key, [*cells, _median(found, "cpu_s_per_1000", 2), _median(found, "peak_bytes", 0, 1e6)]))
-    lines = [[f"{pipeline}: {CONTESTANTS[name].title}", *cells] for (pipeline, name), cells in sorted(rows)]
+    keys = {(r["pipeline"], r["contestant"]) for r in records.of("timed") if r["pipeline"] != "fingerprint"}
+    lines = []
+    for pipeline, name in sorted(keys):
+        found = records.timed(name, "small", pipeline)
+        ratios = records.ratios("rigflow", name, "small", "rate", pipeline)
+        cells = [spread([each["rate"] for each in found]), "" if name == "rigflow" else spread(ratios, 2)]
+        cells += [_median(found, "cpu_s_per_1000", 2), _median(found, "peak_bytes", 0, 1e6)]
+        lines.append([f"{pipeline}: {CONTESTANTS[name].title}", *cells])
     head = ["120 frames of 176x144", "frames/s", "rigflow against it", "CPU s per 1,000", "peak MB"]
     about = f"The model of `clip-features` was {records.one('run')['clip-features']}.\n"
     return f"## Other pipelines\n\n{table(head, lines)}\n{about}" if lines else ""
@@ -184,7 +182,7 @@ def scale(records: Records) -> str:
         rates = [f"{by[who]['rate']:,.0f}" if who in by else "-" for who in ("rigflow", "pool")]
         rows.append([f"{int(name.split('-')[1]):,}", *cells, *rates])
     head = ["clips queued (176x144, 30 frames)", "CPU s per 1,000 frames", "the pool's", "frames/s", "the pool's"]
-    parts.append(table(head, rows))
+    parts.append(table(head, rows) + "\n" + growth(records, queued))
     if workers := records.of("workers"):
         one = workers[0]["rate"] / workers[0]["workers"]
         rows = [
@@ -206,6 +204,19 @@ def scale(records: Records) -> str:
         head = ["CPU ms to move a part of", "within a process", "through the broker"]
         parts.append(table(head, rows))
     return "\n".join(parts)
+
+
+def growth(records: Records, queued: Sequence[str]) -> str:
+    """How far from straight the cost of queued clips is, in words."""
+    costs = {r["workload"]: r["cpu_s_per_1000"] for r in records.of("queued") if r["contestant"] == "rigflow"}
+    if len(costs) < 2 or not costs[queued[0]]:
+        return ""
+    least, before, most = queued[0], queued[-2], queued[-1]
+    return (
+        f"A frame of {most.split('-')[1]} queued clips costs {costs[most] / costs[before]:.2f} times that of "
+        f"{before.split('-')[1]}, and {costs[most] / costs[least]:.2f} times that of {least.split('-')[1]}. A run "
+        "has costs of its own (connecting, streams, the pipeline and its model), which few clips share.\n"
+    )
 
 
 def sweep(records: Records) -> str:

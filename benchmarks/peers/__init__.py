@@ -41,7 +41,7 @@ CONTESTANTS: dict[str, Contestant] = {
         "script",
         "script, tuned",
         "itself",
-        sweep=({"model_threads": 1}, {"model_threads": 1, "decode_threads": "NONE"}, {"model_threads": 2}),
+        sweep=({"model_threads": 1}, {"model_threads": 1, "decode_threads": "NONE"}),
     ),
     "pool-files": Contestant("pool", "process pool, a file a task", "files", _FILES),
     "pool": Contestant("pool", "process pool, segments: rigflow without a broker", "segments", _SEGMENTS, _WORKERS),
