@@ -28,7 +28,7 @@ def described() -> dict[str, Any]:
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory_kb / 1e6, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "load": os.getloadavg()[0],
         "versions": versions,
     }

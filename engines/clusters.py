@@ -82,7 +82,7 @@ def _groups(similarity: Array, least: float) -> Array:
         from scipy.spatial.distance import squareform
     except ImportError as error:
         raise UsageError(
-            f"clustering needs scipy ({error})", "install the extra: pip install 'rigflow[cluster]'"
+            f"clustering needs scipy ({error})", "install the extra, in a checkout by pip install '.[cluster]'"
         ) from error
     distances = squareform(np.clip(1 - similarity, 0, 2), checks=False)
     # what is rounded away must not part equals where `least` is 1

@@ -67,7 +67,7 @@ class Publisher:
         hosted: bool = False,
     ) -> None:
         self._broker = broker
-        self._spec = spec
+        self.spec = spec
         self._space = space
         self._lane = lane
         self._on_sent = on_sent
@@ -75,9 +75,7 @@ class Publisher:
 
     def ref(self, job: str) -> JobRef:
         """What a job with this id is pinned to."""
-        return JobRef(
-            id=job, space=self._space, pipeline=self._spec.name, revision=self._spec.revision, lane=self._lane
-        )
+        return JobRef(id=job, space=self._space, pipeline=self.spec.name, revision=self.spec.revision, lane=self._lane)
 
     async def begin(self, job: JobRef, name: str, source: str = "", again: bool = False) -> JobRecord:
         """Where a job is to go on: see `pipelines.jobs.begin`. `source` tells its input from others."""
@@ -163,8 +161,8 @@ class Publisher:
     # segments
 
     def _video(self, source: Path | Buffer, name: str) -> Iterator[_Cut]:
-        sound = self._spec.encode.format == "video"
-        with Splitter(source, self._spec.grid, self._spec.segment_s, name=name, sound=sound) as splitter:
+        sound = self.spec.encode.format == "video"
+        with Splitter(source, self.spec.grid, self.spec.segment_s, name=name, sound=sound) as splitter:
             media = splitter.media
             for piece in splitter.pieces():
                 end_s = media.duration_s if piece.end is None else media.clock.seconds(piece.end)
@@ -190,8 +188,8 @@ class Publisher:
         await self._enter(key, segment.encode([piece.data]))
 
     async def _enter(self, key: Key, body: bytes) -> None:
-        first = self._spec.decode.name
-        subject = self._broker.names.work(self._spec.name, first, key.job.lane)
+        first = self.spec.decode.name
+        subject = self._broker.names.work(self.spec.name, first, key.job.lane)
         await self._broker.publish(subject, body, key.message_id(first))
 
 

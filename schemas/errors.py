@@ -4,8 +4,9 @@ A class says two things about itself: its *disposition*, which is how a worker s
 its exit code, which is how the command line ends when it meets it. This module imports nothing of rigflow.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Disposition(StrEnum):
@@ -29,6 +30,16 @@ class ExitCode(IntEnum):
     GIVEN_UP = 7
     CUT_SHORT = 8
     INTERRUPTED = 130
+
+
+def reason_of(detail: Mapping[str, Any]) -> str:
+    """What is wrong with one field, from an entry of pydantic's `ValidationError.errors()`."""
+    if detail["type"] == "extra_forbidden":
+        return "unknown field"
+    if detail["type"] == "missing":
+        return "missing"
+    reason = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return reason[:1].lower() + reason[1:]
 
 
 class RigflowError(Exception):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from schemas.errors import PipelineError
+from schemas.errors import PipelineError, UsageError, reason_of
 from schemas.grid import Grid
 
 TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
@@ -152,6 +152,12 @@ class PipelineSpec(Spec):
         """The infer stages, in order."""
         return tuple(stage for stage in self.stage if isinstance(stage, InferStage))
 
+    def check_takes(self, kind: str) -> None:
+        """Raises UsageError when media of this kind, `video` or `image`, are not for this pipeline."""
+        if kind not in self.media:
+            hint = "see `rigflow pipelines list`"
+            raise UsageError(f"pipeline {self.name} takes {' and '.join(self.media)}, this is {kind}", hint)
+
     @property
     def grid(self) -> Grid:
         """The time grid that decode and preprocess declare together."""
@@ -220,8 +226,7 @@ def _pipeline_errors(error: ValidationError, text: str, source: str) -> list[Pip
     for detail in error.errors():
         path = [part for part in detail["loc"] if part not in _ORDER]
         field = ".".join(str(part) for part in path) or "the file"
-        reason = detail["msg"].removeprefix("Value error, ")
-        found.append(PipelineError(f"{source}, line {_line_of(text, path)}, {field}", reason))
+        found.append(PipelineError(f"{source}, line {_line_of(text, path)}, {field}", reason_of(detail)))
     return found
 
 

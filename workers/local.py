@@ -89,10 +89,10 @@ async def local_fleet(
         WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=settings.device)
         for n in range(workers)
     ]
-    finished = interrupted = False
+    over = False
 
     def show(event: Event) -> None:
-        if event.level > logging.INFO and not interrupted:  # who interrupts does not ask what was left undone
+        if event.level > logging.INFO and not over:  # what workers still hold then, nobody waits for
             screen.event(str(event))
 
     supervisor = Supervisor(options, show)
@@ -104,13 +104,12 @@ async def local_fleet(
             if server is not None:
                 watches.append(group.create_task(_watch_server(server, screen)))
             yield settings
-            finished = True
             for watch in watches:
                 watch.cancel()
     except* RigflowError as errors:
         raise errors.exceptions[0] from None
     finally:
-        interrupted = not finished
+        over = True
         try:
             await supervisor.stop(grace_s)
         finally:
@@ -285,7 +284,8 @@ async def begin_job(publisher: Publisher, outcome: Outcome, again: bool) -> JobR
 
 
 async def send_job(publisher: Publisher, outcome: Outcome) -> None:
-    """Publish what is not with the broker yet."""
+    """Publish what is not with the broker yet. Raises UsageError when the pipeline does not take its kind of media."""
+    publisher.spec.check_takes("image" if outcome.images else "video")
     if outcome.images:
         names = [path.name for path in outcome.inputs]
         await publisher.publish_images(outcome.job, outcome.inputs, names, outcome.record)

@@ -9,7 +9,6 @@ from pipelines.jobs import JobCancelled, JobRecord
 from pipelines.publish import Publisher
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
-from schemas.errors import UsageError
 from schemas.messages import CollectRequest, JobRef, Lane
 from schemas.pipeline import TOKEN, PipelineSpec
 from schemas.settings import Settings
@@ -65,8 +64,7 @@ class SplitStage:
 async def _publish(publisher: Publisher, spec: PipelineSpec, record: JobRecord, body: bytes) -> None:
     job, name = record.manifest.job, record.manifest.name
     kind = media_kind(body)
-    if kind not in spec.media:
-        raise UsageError(f"pipeline {spec.name} takes {' and '.join(spec.media)}, this is {kind}")
+    spec.check_takes(kind)
     if kind == "image":
         await publisher.publish_image(job, body, name, record)
     else:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.part import Array, Part
-from schemas.errors import PipelineError
+from schemas.errors import PipelineError, reason_of
 from schemas.messages import MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
 from schemas.wire import Buffer
@@ -85,7 +85,7 @@ def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:
         if first["type"] == "extra_forbidden":
             what = f"stage {stage.name}: format {stage.format} has no option `{option}`"
         else:
-            what = f"stage {stage.name}, option {option}: {first['msg']}, found {first['input']!r}"
+            what = f"stage {stage.name}, option {option}: {reason_of(first)}, found {first['input']!r}"
         raise PipelineError(what, f"the options of {stage.format} are: {known}") from error
 
 

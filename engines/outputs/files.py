@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import atexit
 import errno
 import fcntl
 import os
@@ -36,6 +37,16 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {error.strerror}", "choose another format or --out") from error
 
 
+_PENDING: "set[PartFile]" = set()
+
+
+@atexit.register
+def _discard_all() -> None:
+    """Who is interrupted twice leaves without tidying up."""
+    for file in tuple(_PENDING):
+        file.discard()
+
+
 class PartFile:
     """`<path>.part`, until `commit` gives it its name in one step or `discard` removes it.
 
@@ -45,7 +56,7 @@ class PartFile:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self.file = file
-        self._pending = True
+        _PENDING.add(self)
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -82,15 +93,15 @@ class PartFile:
             if not self.file.closed:
                 self.file.flush()
             os.replace(_part_name(self.path), self.path)
-            self._pending = False
+            _PENDING.discard(self)
             self.file.close()
         return self.path
 
     def discard(self) -> None:
         """Removes the file; nothing happens when it is committed or discarded already."""
-        if not self._pending:
+        if self not in _PENDING:
             return
-        self._pending = False
+        _PENDING.discard(self)
         _part_name(self.path).unlink(missing_ok=True)
         with suppress(OSError):  # what is thrown away need not fit on the disk
             self.file.close()

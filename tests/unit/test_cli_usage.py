@@ -96,7 +96,7 @@ def test_ctrl_c_while_it_imports_is_no_traceback(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named() -> None:
     ended = rigflow("status", RIGFLOW_PORT="many")
     assert ended.returncode == ExitCode.USAGE
-    assert ended.stderr.startswith("rigflow: setting port: Input should be a valid integer")
+    assert ended.stderr.startswith("rigflow: setting port: should be a valid integer")
 
 
 def test_a_broker_that_is_away_is_told_at_once_with_what_to_do() -> None:

@@ -1,7 +1,10 @@
 """Sessions and batching, on real ONNX Runtime and small real graphs."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -330,3 +333,11 @@ def test_memory_that_a_large_frame_took_is_given_back(monkeypatch: pytest.Monkey
     assert rss_bytes([os.getpid()]) - before < 100 << 20
     upscale.close()
     other.close()
+
+
+def test_nobody_is_told_of_the_models_that_run_here(tmp_path: Path) -> None:
+    """ONNX Runtime keeps a device's id and its reports in the home folder, where it makes any."""
+    code = "from engines.inference import onnxruntime; import onnxruntime as runtime; runtime.SessionOptions()"
+    inherited = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run([sys.executable, "-c", code], env=inherited | {"HOME": str(tmp_path)}, timeout=60, check=True)
+    assert not list(tmp_path.iterdir())

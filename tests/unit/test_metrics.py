@@ -151,10 +151,10 @@ def test_a_rigs_file() -> None:
     ("text", "said"),
     [
         ("[[worker]\n", "rig.toml: not TOML"),
-        ("", "rig.toml, worker: Field required"),
+        ("", "rig.toml, worker: missing"),
         ('[[worker]]\ndevice = "gpu"\n', "rig.toml, worker.0.device: "),
-        ("[[worker]]\ncount = 0\n", "rig.toml, worker.0.count: Input should be greater than or equal to 1"),
-        ('[[worker]]\nstages = ["de code"]\n', "rig.toml, worker.0.stages.0: String should match pattern"),
+        ("[[worker]]\ncount = 0\n", "rig.toml, worker.0.count: should be greater than or equal to 1"),
+        ('[[worker]]\nstages = ["de code"]\n', "rig.toml, worker.0.stages.0: string should match pattern"),
         ('name = "a.b"\n[[worker]]\n', "rig.toml, name"),
     ],
 )

@@ -373,8 +373,8 @@ def test_a_card_adds_what_the_graph_does_not_know(frames_model: Path, tmp_path: 
     ("text", "words"),
     [
         ("name =", "not TOML"),
-        ("colour = 1", "colour: Extra inputs"),
-        ("name = 3", "name: Input should be a valid string"),
+        ("colour = 1", "colour: unknown field"),
+        ("name = 3", "name: should be a valid string"),
         ('sha256 = "00"', "is not the file its card"),
         ('inputs = [{ name = "image", dtype = "uint8", shape = ["N", 3, 8, 12] }]', "its card says uint8"),
         ('outputs = [{ name = "z", dtype = "float32", shape = ["N"] }]', "has no output `z`, only `features`"),

@@ -1,6 +1,8 @@
 """A file appears whole or not at all, whatever the format and the failure."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +121,9 @@ def test_the_folder_may_vanish_under_a_run(tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("video", {"crv": 20}, "stage encode: format video has no option `crv`: the options of video are: crf, preset"),
-        ("video", {"crf": 99}, "stage encode, option crf: Input should be less than or equal to 51, found 99"),
+        ("video", {"crf": 99}, "stage encode, option crf: should be less than or equal to 51, found 99"),
         ("video", {"preset": "fastest"}, "stage encode, option preset: .* found 'fastest'"),
-        ("shots", {"threshold": "0.3"}, "stage encode, option threshold: Input should be a valid number, found '0.3'"),
+        ("shots", {"threshold": "0.3"}, "stage encode, option threshold: should be a valid number, found '0.3'"),
         ("npz", {"zip": True}, "format npz has no option `zip`: the options of npz are: none"),
         ("jsonl", {"digits": 3}, "format jsonl has no option `digits`"),
     ],
@@ -129,3 +131,13 @@ def test_the_folder_may_vanish_under_a_run(tmp_path: Path) -> None:
 def test_options_that_a_format_has_not(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         format_of(name, **options)
+
+
+def test_what_is_half_written_goes_with_its_process(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from engines.outputs.files import PartFile\n"
+    code += "PartFile.create(Path(sys.argv[1])).write(b'half')"
+    for end in ("", "; raise KeyboardInterrupt"):
+        subprocess.run(
+            [sys.executable, "-c", code + end, str(tmp_path / "a")], stderr=subprocess.DEVNULL, timeout=60, check=False
+        )
+        assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 """All commands of `rigflow`, and what the parser says when it does not understand."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -28,7 +30,25 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rigflow {version('rigflow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _rigflow(
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(run)
 app.command()(publish)
 app.command()(results)
@@ -42,7 +62,6 @@ app.add_typer(dead)
 app.add_typer(pipelines)
 app.add_typer(engine)
 app.add_typer(topology)
-app.add_typer(engine)
 app.command()(near)
 app.command()(cluster)
 app.command()(doctor)

@@ -9,6 +9,8 @@ import typer
 from schemas.errors import ExitCode
 from workers.cli.options import Json, ends_well
 
+ANOTHER = 0.8  # similarity of different films is below
+
 
 @ends_well
 def near(
@@ -30,7 +32,10 @@ def near(
         print(json.dumps({"similarity": match.similarity, "offset_s": match.offset_s, "windows": match.windows}))
         return ExitCode.OK
     print(f"similarity  {match.similarity:.4f} over {match.windows} windows")
-    print(f"offset      {describe_offset(match.offset_s, a.name, b.name)}")
+    if match.similarity < ANOTHER:
+        print("offset      none: these are different films")
+    else:
+        print(f"offset      {describe_offset(match.offset_s, a.name, b.name)}")
     return ExitCode.OK
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="topology",
     help="The broker's streams and consumers, as settings want them.\n\nExample: rigflow topology plan",
-    no_args_is_help=True,
 )
 
 Pipelines = Annotated[

@@ -36,6 +36,9 @@ def worker(
     from workers.process import ALL_STAGES, WorkerOptions, work
 
     print(f"rigflow worker on {settings.nats}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr)
+    if names := [stage for stage in wanted if stage not in ALL_STAGES]:
+        are = "is no kind of stage" if len(names) == 1 else "are no kinds of stages"
+        print(f"rigflow: {', '.join(names)} {are}: it serves pipelines that name a stage so", file=sys.stderr)
     work(WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device))
 
 
