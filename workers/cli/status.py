@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SILENT_S = 6.0  # three reports missed: its process hangs, or its machine is gone
 EVERY_S = 2.0  # workers report no more often
+OLD_S = 4.0  # without an answer for so long, what is shown is old
 
 
 @ends_well
@@ -82,8 +83,21 @@ async def _watch(broker: Any, url: str) -> None:
 
     console = _console()
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        fleet: FleetStatus | None = None
         while True:
-            fleet = await fleet_status(broker)
+            asking, asked_s = asyncio.create_task(fleet_status(broker)), time.monotonic()
+            try:
+                while not (await asyncio.wait([asking], timeout=OLD_S))[0]:
+                    silent = f"The broker has not answered for {time.monotonic() - asked_s:.0f} s."
+                    if not console.is_terminal:
+                        console.print(silent)
+                    elif fleet is not None:
+                        live.update(Group(f"{silent} Before that:", "", render(fleet, url)), refresh=True)
+                    else:
+                        live.update(silent, refresh=True)
+            finally:
+                asking.cancel()
+            fleet = asking.result()
             if console.is_terminal:
                 live.update(Group(verdict(fleet), "", render(fleet, url)), refresh=True)  # a low window has the end cut
             else:
