@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/base
 	$(BIN)/python -m workers.demo
 
+# real processes on a machine that others use: what fails once runs once more, and the summary tells (RERUN)
 test: .venv/test
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	$(BIN)/python -m pytest -m "not gpu and not slow" --reruns 1 -r fER
 
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test

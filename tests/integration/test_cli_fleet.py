@@ -135,11 +135,13 @@ def test_workers_of_some_stages_each_do_the_whole_together(tmp_path: Path, serve
     with first, second:
         ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", server.url, "--out", tmp_path)
         assert ran.returncode == 0, ran.stderr
-        eventually(lambda: sum(worker["frames"] for worker in status(server.url)["workers"]) == 250)
-        workers = {worker["worker"]: worker for worker in status(server.url)["workers"]}
-        assert workers["front"]["stages"] == ["decode", "preprocess"]
-        assert workers["back"]["frames"] == 0
-        assert workers["back"]["results"] > 0
+        wanted = {"front": (["decode", "preprocess"], 250, False), "back": (["infer", "encode"], 0, True)}
+
+        def told() -> dict[str, tuple[list[str], int, bool]]:
+            workers = status(server.url)["workers"]  # each reports for itself, now and then
+            return {each["worker"]: (each["stages"], each["frames"], each["results"] > 0) for each in workers}
+
+        eventually(lambda: told() == wanted)
         assert first.end(signal.SIGTERM) == ExitCode.OK
         assert second.end(signal.SIGINT) == ExitCode.OK
 
