@@ -1,7 +1,7 @@
 """What the benchmarks work on, made from real clips: long videos, many short clips, many images."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -103,13 +103,7 @@ def looped(path: Path, seconds: float, source: str = "bigbuckbunny") -> Path:
 
 def short_clips(folder: Path, count: int) -> list[Path]:
     """`count` clips of 50 frames, half of 1280x720 and half of 640x272: eight different ones under many names."""
-    different = list(_short_clips(folder))
-    paths = []
-    for number in range(count):
-        paths.append(folder / f"short-{number:04d}.mp4")
-        if not paths[-1].exists():
-            os.link(different[number % len(different)], paths[-1])
-    return paths
+    return _named(folder / "short.mp4", list(_short_clips(folder)), count)
 
 
 def tiny_clips(folder: Path, count: int) -> list[Path]:
@@ -117,10 +111,15 @@ def tiny_clips(folder: Path, count: int) -> list[Path]:
     given = folder / "tiny.mp4"
     if not given.exists():
         _cut(given, "carphone_pristine", 0, 30)
-    paths = [folder / f"tiny-{number:04d}.mp4" for number in range(count)]
-    for path in paths:
+    return _named(given, [given], count)
+
+
+def _named(like: Path, given: Sequence[Path], count: int) -> list[Path]:
+    """`count` numbered names, in the manner of `like`, of the files `given` in turn."""
+    paths = [like.with_stem(f"{like.stem}-{number:05d}") for number in range(count)]
+    for number, path in enumerate(paths):
         if not path.exists():
-            os.link(given, path)
+            os.link(given[number % len(given)], path)
     return paths
 
 
@@ -152,12 +151,7 @@ def images(folder: Path, count: int) -> list[Path]:
     """`count` jpegs of 1280x720: the frames of a real clip under many names."""
     given = folder / "jpegs"
     pictures = sorted(given.glob("*.jpg")) if given.exists() else _pictures(given)
-    paths = []
-    for number in range(count):
-        paths.append(folder / f"image-{number:05d}.jpg")
-        if not paths[-1].exists():
-            os.link(pictures[number % len(pictures)], paths[-1])
-    return paths
+    return _named(folder / "image.jpg", pictures, count)
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.part import Array
-from engines.similarity import Descriptors, compare
+from engines.similarity import ALIKE, Descriptors, compare
 from schemas.errors import UsageError
 
 
@@ -48,7 +48,7 @@ class Pairs:
     offset_s: Array
 
 
-def find_clusters(media: Sequence[Descriptors], least: float = 0.8, duplicate: float = 0.95) -> list[Cluster]:
+def find_clusters(media: Sequence[Descriptors], least: float = ALIKE, duplicate: float = 0.95) -> list[Cluster]:
     """The clusters of a collection, largest first, then in the order of their first media.
 
     Two media are near-duplicates when their similarity is at least `duplicate`; the one with the most windows (of

@@ -9,6 +9,7 @@ import numpy as np
 from engines.part import Array
 from schemas.errors import UsageError
 
+ALIKE = 0.8  # similarity of different films is below
 _HINT = "make it by `rigflow run fingerprint` or `rigflow run clip-features`"
 _VECTORS = ("descriptor", "features")  # what the models of those two pipelines call them
 _FEW = 1 << 18  # pairs of windows that are faster compared one by one than by a transform

@@ -20,7 +20,7 @@ from engines.media.source import AnyStream, open_media
 from schemas.errors import MediaError
 
 # mp4 keeps every time base and needs no probing; the others hold what mp4 can not
-CARRIERS = ("mp4", "matroska", "nut")
+_CARRIERS = ("mp4", "matroska", "nut")
 _LARGEST_TIMESCALE = 2**31 - 1
 _SOUND_TOLERANCE_S = Fraction(1, 1000)
 
@@ -63,7 +63,7 @@ def carry_picture(stream: VideoStream, packets: Sequence[Timed], since: int) -> 
     """`(container, file)` with `packets`, those from pts `since` on shown; None where no container can hold them."""
     packets = _with_decoding_times(packets)
     start = since * time_base(stream)
-    for container in CARRIERS:
+    for container in _CARRIERS:
         data, read = _try(container, [stream], packets)
         exact = [packet.seconds for packet in read] == [timed.seconds for timed in packets]
         if data and exact and not any(r.hidden and r.seconds is not None and r.seconds >= start for r in read):
@@ -74,7 +74,7 @@ def carry_picture(stream: VideoStream, packets: Sequence[Timed], since: int) -> 
 def carry_sound(streams: Sequence[AudioStream], packets: Sequence[Timed]) -> tuple[str, bytes] | None:
     """`(container, file)` with `packets` of `streams`, right to a millisecond; None where none can."""
     packets = [replace(timed, dts=timed.pts) for timed in packets]
-    for container in CARRIERS:
+    for container in _CARRIERS:
         data, read = _try(container, streams, packets)
         if data and len(read) == len(packets) and _near(read, packets):
             return container, data

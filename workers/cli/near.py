@@ -9,8 +9,6 @@ import typer
 from schemas.errors import ExitCode
 from workers.cli.options import Json, ends_well
 
-ANOTHER = 0.8  # similarity of different films is below
-
 
 @ends_well
 def near(
@@ -25,14 +23,14 @@ def near(
 
     Example: rigflow near holiday.fingerprint.npz upload.fingerprint.npz
     """
-    from engines.similarity import compare, load_descriptors
+    from engines.similarity import ALIKE, compare, load_descriptors
 
     match = compare(load_descriptors(a), load_descriptors(b))
     if as_json:
         print(json.dumps({"similarity": match.similarity, "offset_s": match.offset_s, "windows": match.windows}))
         return ExitCode.OK
     print(f"similarity  {match.similarity:.4f} over {match.windows} windows")
-    if match.similarity < ANOTHER:
+    if match.similarity < ALIKE:
         print("offset      none: these are different films")
     else:
         print(f"offset      {describe_offset(match.offset_s, a.name, b.name)}")

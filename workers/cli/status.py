@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,6 +74,16 @@ def _print_json(fleet: "FleetStatus", lines: bool) -> None:
     print(json.dumps(told, indent=None if lines else 2), flush=True)
 
 
+async def _silences(asking: "asyncio.Task[FleetStatus]") -> AsyncIterator[str]:
+    """A sentence every `OLD_S` for as long as the broker does not answer."""
+    asked_s = time.monotonic()
+    try:
+        while not (await asyncio.wait([asking], timeout=OLD_S))[0]:
+            yield f"The broker has not answered for {time.monotonic() - asked_s:.0f} s."
+    finally:
+        asking.cancel()
+
+
 async def _watch(broker: Any, url: str) -> None:
     """The same, live; one after the other where there is no terminal."""
     from rich.console import Group
@@ -85,18 +95,13 @@ async def _watch(broker: Any, url: str) -> None:
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         fleet: FleetStatus | None = None
         while True:
-            asking, asked_s = asyncio.create_task(fleet_status(broker)), time.monotonic()
-            try:
-                while not (await asyncio.wait([asking], timeout=OLD_S))[0]:
-                    silent = f"The broker has not answered for {time.monotonic() - asked_s:.0f} s."
-                    if not console.is_terminal:
-                        console.print(silent)
-                    elif fleet is not None:
-                        live.update(Group(f"{silent} Before that:", "", render(fleet, url)), refresh=True)
-                    else:
-                        live.update(silent, refresh=True)
-            finally:
-                asking.cancel()
+            async for silent in _silences(asking := asyncio.create_task(fleet_status(broker))):
+                if not console.is_terminal:
+                    console.print(silent)
+                elif fleet is not None:
+                    live.update(Group(f"{silent} Before that:", "", render(fleet, url)), refresh=True)
+                else:
+                    live.update(silent, refresh=True)
             fleet = asking.result()
             if console.is_terminal:
                 live.update(Group(verdict(fleet), "", render(fleet, url)), refresh=True)  # a low window has the end cut
