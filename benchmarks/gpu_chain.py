@@ -32,8 +32,8 @@ from workers.process import ALL_STAGES
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
 BARE_S, START_S = 3.0, 8.0
-CHAIN = ((1, 8), (2, 8), (4, 4))  # workers, decoders in each
-FRAMES = {"1080p": 9000, "720p": 24000}
+CHAIN = ((1, 8), (2, 8), (4, 4), (4, 8))  # workers, decoders in each
+FRAMES = {"1080p": 24000, "720p": 96000}
 
 
 def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> dict[str, float]:

@@ -21,7 +21,8 @@ COMMAND = (sys.executable, "-m", "workers.cli")
 def environment() -> dict[str, str]:
     """Ours, without settings that would change what a test sees, and as wide as a person's window."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RIGFLOW_")}
-    return kept | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), kept.get("PYTHONPATH")]))
+    return kept | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
 
 
 def rigflow(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:

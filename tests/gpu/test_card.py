@@ -1,5 +1,6 @@
 """What only a card can show: its decoder, its kernels, its runtime, and what becomes of a worker that loses it."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
+from workers.local import Outcome
 from workers.process import ALL_STAGES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
@@ -110,10 +112,25 @@ def test_a_fleet_on_it_answers_like_one_on_the_host(tmp_path: Path) -> None:
         with Fleet((ALL_STAGES,), tmp_path / "cache", devices=[device]) as fleet:
             outcomes = fleet.run(spec, [real_clip(name) for name in CLIPS], tmp_path / device.replace(":", ""))
             assert all(outcome.ok for outcome in outcomes), [outcome.error for outcome in outcomes]
-            made[device] = [np.load(f"{outcome.target}.npz") for outcome in outcomes]
+            made[device] = []
+            for outcome in outcomes:
+                with np.load(f"{outcome.target}.npz") as written:
+                    made[device].append(dict(written))
     for host, mine in zip(made["cpu"], made["cuda:0"], strict=True):
         assert (host["times"] == mine["times"]).all()
         assert (host["descriptor"] * mine["descriptor"]).sum(1).min() > 0.999
+
+
+def test_pipelines_that_come_at_once_share_it(tmp_path: Path) -> None:
+    specs = [builtin_pipeline(name) for name in ("fingerprint", "scenes", "upscale2x")]
+
+    async def at_once(fleet: Fleet) -> list[list[Outcome]]:
+        runs = (fleet.run_async(spec, [real_clip("bikes")], tmp_path / spec.name) for spec in specs)
+        return await asyncio.gather(*runs)
+
+    with Fleet((ALL_STAGES,), tmp_path / "cache", devices=["cuda:0"]) as fleet:
+        made = asyncio.run(at_once(fleet))
+    assert all(outcome.ok for (outcome,) in made), [outcome.error for (outcome,) in made]
 
 
 @pytest.mark.parametrize("clip", [Clip(codec="mpeg4", container="avi"), Clip(pixel_format="yuv444p")])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def bench(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a model imported or built in.")],
     engine: Annotated[str, typer.Option(help="Measure this engine, on the card of --device.", metavar="KEY")] = "",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:INDEX or cuda:UUID.", metavar="DEVICE")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:INDEX or cuda:UUID.")] = None,
     batches: Annotated[str, typer.Option(help="Batch sizes in rows.", metavar="N,N...")] = "1,2,4,8,16,32",
     seconds: Annotated[float, typer.Option(help="How long each batch size is run.", min=0.01)] = 2.0,
     latency_ms: Annotated[
