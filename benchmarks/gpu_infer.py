@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.gpu_chain import run, timed
+from benchmarks.gpu_chain import films, run, timed
 from benchmarks.gpu_clips import hd
 from engines.cuda.arrays import CardRow, CardRows
 from engines.cuda.card import CudaCard
@@ -195,22 +195,12 @@ def windows(options: argparse.Namespace) -> dict[str, Any]:
             decoder=decoder,
             tf32=True,
         )
-        told = timed(fleet, spec, path, frames, options)
+        told = timed(fleet, spec, [path], frames, options)
         count = frames / 25 * 5 / STRIDE
         for side in ("to", "from"):
             told[f"MB {side} the card a window"] = told.pop(f"{side}_card_bytes, of the job") / count / 1e6
         found[f"decoded by the {decoder}"] = told | {"windows/s": told["frames/s"] / 25 * 5 / STRIDE}
     return found
-
-
-def films(folder: Path, count: int, frames: int) -> list[Path]:
-    """A clip under `count` names, each a job of its own."""
-    clip = hd(folder, frames)
-    named = [clip.with_name(f"film-{frames}-{number}.mp4") for number in range(count)]
-    for path in named:
-        if not path.exists():
-            path.hardlink_to(clip)
-    return named
 
 
 def cards(options: argparse.Namespace) -> dict[str, Any]:
@@ -226,9 +216,9 @@ def cards(options: argparse.Namespace) -> dict[str, Any]:
             (ALL_STAGES,) * count, options.folder / "cache", devices=names[:count], ack_wait_s=20.0, tf32=True
         )
         with fleet:
-            run(fleet, spec, films(options.folder, count, 1500), options)
+            run(fleet, spec, films(hd(options.folder, 1500), count), options)
             began_s = time.perf_counter()
-            outcomes = run(fleet, spec, films(options.folder, FILMS * count, 6000), options)
+            outcomes = run(fleet, spec, films(hd(options.folder, 6000), FILMS * count), options)
             took_s = time.perf_counter() - began_s
         assert all(outcome.ok for outcome in outcomes), [str(outcome.error) for outcome in outcomes]
         rate = len(outcomes) * 6000 / took_s / 25 * 5 / STRIDE

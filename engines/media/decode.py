@@ -166,7 +166,8 @@ class _Reel:
         self._borrowed = decoder is not stream.codec_context
         self._span = span
         self._media = media
-        self._scale = Fraction(stream.time_base or 1) / span.clock.time_base
+        scale = Fraction(stream.time_base or 1) / span.clock.time_base
+        self._scale = None if scale == 1 else scale  # the carrier's clock is the media's where it is an mp4
         self._packets = packets
         self.times = [self._time(packet.pts) for packet in self._packets]
         shown = [time for packet, time in zip(self._packets, self.times, strict=True) if not packet.is_discard]
@@ -207,9 +208,11 @@ class _Reel:
         """
         strict = needed is not None or self._borrowed
         flush: tuple[Packet[VideoStream] | None, int | None] = (None, None)
+        looked_at: bool | None = None
         for packet, time in [*zip(self._packets, self.times, strict=True), flush]:
-            if needed is not None:
-                self._decoder.skip_frame = "DEFAULT" if time in needed else "NONREF"
+            if needed is not None and looked_at != (time in needed):
+                looked_at = time in needed
+                self._decoder.skip_frame = "DEFAULT" if looked_at else "NONREF"
             try:
                 frames = self._decoder.decode(packet)
             except MemoryError:
@@ -228,7 +231,7 @@ class _Reel:
         return self._span.start <= pts and (self._media.last is None or pts <= self._media.last)
 
     def _time(self, pts: int | None) -> int | None:
-        return None if pts is None else round(pts * self._scale)
+        return pts if pts is None or self._scale is None else round(pts * self._scale)
 
 
 class _Uniform:
