@@ -1,7 +1,7 @@
 """What one card does, beside what it could do: decoding, transforms, inference, and the whole chain through a broker.
 
 `python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section in a process
-of its own, so that none disturbs or breaks another; a table at the end. Sections are the functions of
+of its own, so that none disturbs or breaks another; its table as it ends. Sections are the functions of
 `benchmarks.gpu_parts`, `gpu_chain` and `gpu_infer`.
 """
 
@@ -50,13 +50,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rigflow-gpu-") as folder:
         options.folder = options.folder or Path(folder)
         options.folder.mkdir(parents=True, exist_ok=True)
-        report = {name: section(name, options) for name in options.sections or DEFAULT}
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
-    for name, found in report.items():
-        print(f"\n{name}")
-        for line in table(found):
-            print(f"  {line}")
+        report: dict[str, Any] = {}
+        for name in options.sections or DEFAULT:
+            report[name] = section(name, options)
+            print("\n".join(["", name, *(f"  {line}" for line in table(report[name]))]), flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(report, indent=1))
 
 
 def section(name: str, options: argparse.Namespace) -> Any:
