@@ -122,8 +122,11 @@ def chain(options: argparse.Namespace) -> dict[str, Any]:
                 fleet = on_card(options, workers, decoders=decoders)
                 found[f"{name} {label} {workers} x {decoders}"] = timed(fleet, each, [path], frames, options)
         several = films({"1080p": full_hd, "720p": hd}[name](options.folder, FRAMES[name] // FILMS), FILMS)
-        fleet, frames = on_card(options, 4, decoders=4), FILMS * count(several[0])
-        found[f"{name} sampled, {FILMS} films, 4 x 4"] = timed(fleet, spec, several, frames, options)
+        frames = FILMS * count(several[0])
+        for workers, decoders in CHAIN[-2:]:
+            fleet = on_card(options, workers, decoders=decoders)
+            label = f"{name} sampled, {FILMS} films, {workers} x {decoders}"
+            found[label] = timed(fleet, spec, several, frames, options)
     return found
 
 
