@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.gpu_clips import count, full_hd, hd
+from benchmarks.workloads import named
 from engines.cuda.card import CudaCard
 from engines.cuda.nvdec import open_decoder
 from engines.part import Array
@@ -35,6 +36,7 @@ BARE_S, START_S = 3.0, 8.0
 FILMS = 8
 CHAIN = ((1, 8), (2, 8), (4, 4), (4, 8))  # workers, decoders in each
 FRAMES = {"1080p": 24000, "720p": 96000}
+MAKES = {"1080p": full_hd, "720p": hd}
 
 
 def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> dict[str, float]:
@@ -98,7 +100,7 @@ def nvdec(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def clips(folder: Path) -> dict[str, Path]:
-    return {"1080p": full_hd(folder, FRAMES["1080p"]), "720p": hd(folder, FRAMES["720p"])}
+    return {name: make(folder, FRAMES[name]) for name, make in MAKES.items()}
 
 
 def every_frame(spec: PipelineSpec) -> PipelineSpec:
@@ -121,22 +123,14 @@ def chain(options: argparse.Namespace) -> dict[str, Any]:
                     continue
                 fleet = on_card(options, workers, decoders=decoders)
                 found[f"{name} {label} {workers} x {decoders}"] = timed(fleet, each, [path], frames, options)
-        several = films({"1080p": full_hd, "720p": hd}[name](options.folder, FRAMES[name] // FILMS), FILMS)
+        short = MAKES[name](options.folder, FRAMES[name] // FILMS)
+        several = named(short, [short], FILMS)
         frames = FILMS * count(several[0])
         for workers, decoders in CHAIN[-2:]:
             fleet = on_card(options, workers, decoders=decoders)
             label = f"{name} sampled, {FILMS} films, {workers} x {decoders}"
             found[label] = timed(fleet, spec, several, frames, options)
     return found
-
-
-def films(clip: Path, count: int) -> list[Path]:
-    """A clip under `count` names, each a job of its own."""
-    named = [clip.with_name(f"{clip.stem}-{number}.mp4") for number in range(count)]
-    for path in named:
-        if not path.exists():
-            path.hardlink_to(clip)
-    return named
 
 
 def on_card(options: argparse.Namespace, workers: int, ack_wait_s: float = 20.0, **settings: Any) -> Fleet:

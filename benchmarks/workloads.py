@@ -103,7 +103,7 @@ def looped(path: Path, seconds: float, source: str = "bigbuckbunny") -> Path:
 
 def short_clips(folder: Path, count: int) -> list[Path]:
     """`count` clips of 50 frames, half of 1280x720 and half of 640x272: eight different ones under many names."""
-    return _named(folder / "short.mp4", list(_short_clips(folder)), count)
+    return named(folder / "short.mp4", list(_short_clips(folder)), count)
 
 
 def tiny_clips(folder: Path, count: int) -> list[Path]:
@@ -111,10 +111,10 @@ def tiny_clips(folder: Path, count: int) -> list[Path]:
     given = folder / "tiny.mp4"
     if not given.exists():
         _cut(given, "carphone_pristine", 0, 30)
-    return _named(given, [given], count)
+    return named(given, [given], count)
 
 
-def _named(like: Path, given: Sequence[Path], count: int) -> list[Path]:
+def named(like: Path, given: Sequence[Path], count: int) -> list[Path]:
     """`count` numbered names, in the manner of `like`, of the files `given` in turn."""
     paths = [like.with_stem(f"{like.stem}-{number:05d}") for number in range(count)]
     for number, path in enumerate(paths):
@@ -151,7 +151,7 @@ def images(folder: Path, count: int) -> list[Path]:
     """`count` jpegs of 1280x720: the frames of a real clip under many names."""
     given = folder / "jpegs"
     pictures = sorted(given.glob("*.jpg")) if given.exists() else _pictures(given)
-    return _named(folder / "image.jpg", pictures, count)
+    return named(folder / "image.jpg", pictures, count)
 
 
 def _pictures(folder: Path) -> list[Path]:
