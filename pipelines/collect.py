@@ -19,7 +19,7 @@ from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
 from pipelines.room import Room, delete_blobs
 from schemas.errors import RigflowError
-from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, PartMeta, Result, decode
+from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
@@ -27,7 +27,7 @@ OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
-REQUESTED = 16  # results asked for at a time
+REQUESTED = 16  # results asked for at a time, at most
 PIECES = frozenset({"part", "fragment", "failure"})  # what results are made of; files and Done are made of them
 
 
@@ -42,11 +42,11 @@ class CollectedElsewhere(RigflowError):
 
 @dataclass(slots=True)
 class _Held:
-    """A body that waits for its turn, in memory or in the spool."""
+    """A piece that waits for its turn: decoded, or its body in the spool."""
 
-    body: bytes | memoryview | None
-    offset: int
+    decoded: tuple[Message, list[memoryview]] | None
     nbytes: int
+    offset: int = -1
 
 
 @dataclass(slots=True)
@@ -151,7 +151,8 @@ class Collector:
             if self._caught_up and not caught_up:
                 for waiting in self._unfinished():
                     await self._guarded(waiting, self._go_on(waiting))
-        self._pull.request(REQUESTED - self._pull.outstanding)
+        if self._pull.outstanding <= REQUESTED // 2:  # several requests travel together
+            self._pull.request(REQUESTED - self._pull.outstanding)
 
     @property
     def _caught_up(self) -> bool:
@@ -183,8 +184,8 @@ class Collector:
         if kind not in PIECES:
             return
         body = await delivery.load()
-        message, _ = decode(body)
-        held = _Held(body, -1, len(body))
+        message, buffers = decode(body)
+        held = _Held((message, buffers), len(body))
         if not isinstance(message, Result | Fragment | Failure) or _round(message) != job.ref.round:
             return
         if not job.order.offer(message, held):
@@ -193,8 +194,8 @@ class Collector:
             self._on_part(job.ref.id, message.meta)
         self._held_bytes += held.nbytes
         await self._go_on(job)
-        if held.body is not None and self._held_bytes > HELD_BYTES:
-            await asyncio.to_thread(self._to_spool, held)
+        if held.decoded is not None and self._held_bytes > HELD_BYTES:
+            await asyncio.to_thread(self._to_spool, held, body)
         await self._relieve(delivery.stream_seq, blob, held.nbytes)
 
     async def _go_on(self, job: _Job) -> None:
@@ -207,9 +208,9 @@ class Collector:
     def _assemble(self, job: _Job) -> None:
         """Hand over all that is in order by now."""
         while (held := job.order.take(failures=self._caught_up)) is not None:
-            message, buffers = decode(self._body_of(held))
+            message, buffers = held.decoded or decode(self._from_spool(held))
             self._held_bytes -= held.nbytes if held.offset < 0 else 0
-            held.body = None
+            held.decoded = None
             if isinstance(message, Failure):
                 job.failures.append(describe(message))
                 job.missing.append((message.start_s, message.end_s))
@@ -232,17 +233,14 @@ class Collector:
         job.failures += [f"{item.name}: {item.error}" for item in result.meta.items if item.error]
         job.notes += [note for note in result.meta.notes if note not in job.notes]
 
-    def _body_of(self, held: _Held) -> bytes | memoryview:
-        if held.body is not None:
-            return held.body
+    def _from_spool(self, held: _Held) -> bytes:
         self._spool.seek(held.offset)
         return self._spool.read(held.nbytes)
 
-    def _to_spool(self, held: _Held) -> None:
-        assert held.body is not None
+    def _to_spool(self, held: _Held, body: bytes) -> None:
         self._spool.seek(self._spool_end)
-        self._spool.write(held.body)
-        held.offset, held.body = self._spool_end, None
+        self._spool.write(body)
+        held.offset, held.decoded = self._spool_end, None
         self._spool_end += held.nbytes
         self._held_bytes -= held.nbytes
 

@@ -263,13 +263,13 @@ def _next(iterator: Iterator[T]) -> T | None:
 
 def _resolved(paths: Sequence[Path]) -> Iterator[str]:
     """Each path as it is without links. Looking that up costs more than reading a small file: a folder's is kept."""
-    folders: dict[Path, str] = {}
+    folders: dict[str, str] = {}
     for path in paths:
-        if path.is_symlink():
-            yield str(path.resolve())
+        folder, name = os.path.split(path)
+        if os.path.islink(path):
+            yield os.path.realpath(path)
         else:
-            folder = folders.get(path.parent) or folders.setdefault(path.parent, str(path.parent.resolve()))
-            yield os.path.join(folder, path.name)
+            yield os.path.join(folders.get(folder) or folders.setdefault(folder, os.path.realpath(folder)), name)
 
 
 def albums(paths: Sequence[Path], names: Sequence[str], shared: bool) -> Iterator[tuple[list[Item], list[bytes]]]:
