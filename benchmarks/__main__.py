@@ -26,7 +26,7 @@ from tests.nets import small_x3d
 
 RESULTS = Path(__file__).parent / "results" / "bench.jsonl"
 ROUNDS = 5
-CLIPS_A_ROUND = 15
+LONG_A_ROUND, CLIPS_A_ROUND = 3, 15
 SHARE_OF_LAST = 1.05  # another round is begun if there is time for one so much longer than the last
 LIMIT_S = 180.0
 LATENCY = ("script", "script-tuned", "pool", "mosec", "queue", "rigflow")
@@ -124,7 +124,7 @@ class Bench:
                 contestant = CONTESTANTS[name]
                 if turn >= contestant.rounds:
                     continue
-                workloads = [(workload, 2 if workload == "long" and contestant.rounds > 1 else 1)]
+                workloads = [(workload, LONG_A_ROUND if workload == "long" else 1)]
                 if workload == "long" and name in LATENCY:
                     workloads.append(("clip", CLIPS_A_ROUND))
                 self._timed(name, workloads, turn, {workload: found})

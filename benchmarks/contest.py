@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -89,6 +89,14 @@ class Meter:
         told = sum(after.values()) - sum(self._before.values())
         seen = sum(used - self._own_before.get(pid, 0.0) for pid, used in self._own.items())
         return max(told, seen), self._peak
+
+    def by_role(self, role_of: Callable[[int], str]) -> dict[str, float]:
+        """CPU seconds by what each process that is still there is, once stopped."""
+        used: dict[str, float] = {}
+        for pid in measure.tree():
+            role = role_of(pid)
+            used[role] = used.get(role, 0.0) + self._own.get(pid, 0.0) - self._own_before.get(pid, 0.0)
+        return used
 
 
 async def contest(order: Order) -> None:
@@ -171,6 +179,9 @@ async def timed(peer: Peer, workload: str, repeats: int, order: Order, out: Path
         "peak_bytes": peak,
         "broker_bytes": (peer.broker_bytes() - sent) // repeats,
     }
+    if role_of := getattr(peer, "role_of", None):
+        roles = meter.by_role(role_of).items()
+        record["cpu_s_per_1000_by_role"] = {role: 1000 * seconds / repeats / items for role, seconds in roles}
     if firsts:
         record["first_s"] = median(firsts)
     if workload == "clip":

@@ -11,6 +11,10 @@ FILE_PEERS = tuple(name for name, one in CONTESTANTS.items() if one.takes == "fi
 SEGMENT_PEERS = tuple(name for name, one in CONTESTANTS.items() if one.queue and one.takes == "segments")
 QUEUE_PEERS = tuple(name for name, one in CONTESTANTS.items() if one.queue and name != "rigflow")
 POOL = ("pool",)
+_ONE_CORE = (
+    "a clip of one keyframe is decoded on one core, where the script's frame threads use both; rigflow leaves those "
+    "alone, for they give other pictures on damaged streams, and no answer may depend on the machine"
+)
 _SHORT = "a job's first and last steps (its manifest, its subscription, its Done) weigh more the shorter the work is"
 _COPIES = "a segment crosses the loopback twice and is written to the stream once, which the pool's pipe does once"
 _DECODING = "decoding is nearly all of the work, and frame threads spread it over the cores as well"
@@ -60,7 +64,7 @@ GOALS = (
     Goal("short clips: rate, against the pool", "clips", "rate", POOL, _SHORT, least=0.95),
     Goal("images: rate, against every peer with a queue", "images", "rate", QUEUE_PEERS, _THIRD, least=1.0),
     Goal("images: rate, against the pool", "images", "rate", POOL, _THIRD, least=0.95),
-    Goal("one clip on an idle system: p50, against the script", "clip", "p50_ms", ("script",), _SHORT, most=1.15),
+    Goal("one clip on an idle system: p50, against the script", "clip", "p50_ms", ("script",), _ONE_CORE, most=1.15),
     Goal(
         "whole cold command: seconds, against the pool's", "cold", "seconds", POOL, "a broker is started too", most=1.5
     ),
@@ -75,9 +79,10 @@ GOALS = (
 
 
 def _room(records: Records, goal: Goal, peer: str) -> str:
-    """How much there is to be had at all: what decoding alone reaches against the same peer."""
-    limits = records.ratios("decode-2", peer, goal.workload, "rate") if goal.figure == "rate" else []
-    return f" (decoding alone reaches {median(limits):.2f})" if limits and peer != "decode-2" else ""
+    """How much there is to be had at all: what decoding alone, or the pool, reaches against the same peer."""
+    other, who = ("pool", "the pool") if goal.figure == "p50_ms" else ("decode-2", "decoding alone")
+    limits = records.ratios(other, peer, goal.workload, goal.figure) if goal.figure in ("rate", "p50_ms") else []
+    return f" ({who} reaches {median(limits):.2f})" if limits and peer != other else ""
 
 
 def section(records: Records) -> str:

@@ -44,7 +44,8 @@ METHOD = """\
   is how work and answers travel. Peers are handed whole files or, further than their documentation goes, segments that
   rigflow's splitter cut (reading and cutting is inside their time).
 - The clock runs from the first file read to the last file written, on processes that are up and warm. Ray Data starts
-  its actors for each data set anew, so that this is inside its figure; it takes part in one round only.
+  its actors for each data set anew, so that this is inside its figure. Who is far from rigflow, or slow, takes part in
+  the first round only, and stands here without a least and a most.
 - CPU seconds are those of all processes, broker and client included. Memory is the sum of each process's own peak since
   the clock started, so that pages they share count more than once, for everybody. Bytes through a broker are the
   server's own count, in and out.
@@ -60,8 +61,8 @@ def page(records: Records) -> str:
     """The whole page."""
     parts = [INTRODUCTION, machine(records), goals.section(records), "![rates](benchmarks-rates.svg)\n"]
     parts += [workload(records, name) for name in TITLES]
-    parts += [latency(records), cold(records), pipelines(records), scale(records), sweep(records), changes(records)]
-    parts += [skipped(records), METHOD]
+    parts += [roles(records), latency(records), cold(records), pipelines(records), scale(records)]
+    parts += [sweep(records), changes(records), skipped(records), METHOD]
     return "\n".join(part for part in parts if part)
 
 
@@ -129,6 +130,19 @@ def _median(found: Sequence[dict[str, Any]], figure: str, digits: int, unit: flo
     return f"{median(values):,.{digits}f}" if values else ""
 
 
+def roles(records: Records) -> str:
+    """What rigflow's own processes cost, beside what the whole pool costs."""
+    named = {"workers": "workers", "publisher": "the client, which publishes and collects", "broker": "broker"}
+    rows = []
+    for name in (*TITLES, "clip"):
+        told = records.timed("rigflow", name)
+        if found := [record["cpu_s_per_1000_by_role"] for record in told if "cpu_s_per_1000_by_role" in record]:
+            cells = [f"{median(each.get(role, 0.0) for each in found):.2f}" for role in named]
+            rows.append([name, *cells, _median(records.timed("pool", name), "cpu_s_per_1000", 2)])
+    head = ["CPU s per 1,000", *named.values(), "the whole pool"]
+    return f"## Where rigflow's CPU goes\n\n{table(head, rows)}" if rows else ""
+
+
 def latency(records: Records) -> str:
     """One short clip on an idle, warm system."""
     rows = []
@@ -166,9 +180,12 @@ def pipelines(records: Records) -> str:
         cells = [spread([each["rate"] for each in found]), "" if name == "rigflow" else spread(ratios, 2)]
         cells += [_median(found, "cpu_s_per_1000", 2), _median(found, "peak_bytes", 0, 1e6)]
         lines.append([f"{pipeline}: {CONTESTANTS[name].title}", *cells])
-    head = ["120 frames of 176x144", "frames/s", "rigflow against it", "CPU s per 1,000", "peak MB"]
+    if not lines:
+        return ""
+    items = records.timed("rigflow", "small", pipeline)[0]["items"]
+    head = [f"{items} frames of 176x144", "frames/s", "rigflow against it", "CPU s per 1,000", "peak MB"]
     about = f"The model of `clip-features` was {records.one('run')['clip-features']}.\n"
-    return f"## Other pipelines\n\n{table(head, lines)}\n{about}" if lines else ""
+    return f"## Other pipelines\n\n{table(head, lines)}\n{about}"
 
 
 def scale(records: Records) -> str:

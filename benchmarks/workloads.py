@@ -13,7 +13,7 @@ from tests.clips import real_clip
 
 SHORT_FRAMES = 50
 _SHORT_SOURCES = (("bigbuckbunny", (0, 27, 54, 81)), ("bikes", (0, 66, 133, 199)))
-LONG_S, CLIP_S, IMAGES, CLIPS, SMALL = 60.0, 5.0, 5000, 200, 40
+LONG_S, CLIP_S, SMALL_S, IMAGES, CLIPS, SMALL = 60.0, 5.0, 16.0, 5000, 200, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def inputs_of(workload: str, folder: Path, sizes: Sizes) -> list[Path]:
     if workload == "clip":
         return [looped(folder / "clip.mp4", CLIP_S)]
     if workload == "small":
-        return [looped(folder / "small.mp4", 4, "carphone_pristine")]
+        return [looped(folder / "small.mp4", SMALL_S, "carphone_pristine")]
     if workload in ("images", "check-images"):
         return images(folder, sizes.images if workload == "images" else 200)
     if workload == "mix":

@@ -31,8 +31,9 @@ class Contestant:
 
 
 _WORKERS = ({"workers": 2}, {"workers": 3})
+_ONCE: dict[str, Any] = {"rounds": 1}  # so far from rigflow, or so slow, that the time goes to the others
 # it starts its actors for every data set anew, which takes longer than all else here
-_RAY: dict[str, Any] = {"queue": True, "warm_ups": 1, "rounds": 1}
+_RAY: dict[str, Any] = {"needs": "ray", "queue": True, "warm_ups": 1, **_ONCE}
 _FILES, _SEGMENTS = {"split": False}, {"split": True}
 
 CONTESTANTS: dict[str, Contestant] = {
@@ -42,12 +43,15 @@ CONTESTANTS: dict[str, Contestant] = {
         "script, tuned",
         "itself",
         sweep=({"model_threads": 1}, {"model_threads": 1, "decode_threads": "NONE"}),
+        **_ONCE,
     ),
-    "pool-files": Contestant("pool", "process pool, a file a task", "files", _FILES),
+    "pool-files": Contestant("pool", "process pool, a file a task", "files", _FILES, **_ONCE),
     "pool": Contestant("pool", "process pool, segments: rigflow without a broker", "segments", _SEGMENTS, _WORKERS),
-    "ray-files": Contestant("ray_data", "Ray Data, a file a row", "files", _FILES, needs="ray", **_RAY),
-    "ray": Contestant("ray_data", "Ray Data, segments", "segments", _SEGMENTS, needs="ray", **_RAY),
-    "mosec-files": Contestant("mosec_service", "mosec, a file a request", "files", _FILES, needs="mosec", queue=True),
+    "ray-files": Contestant("ray_data", "Ray Data, a file a row", "files", _FILES, **_RAY),
+    "ray": Contestant("ray_data", "Ray Data, segments", "segments", _SEGMENTS, **_RAY),
+    "mosec-files": Contestant(
+        "mosec_service", "mosec, a file a request", "files", _FILES, needs="mosec", queue=True, **_ONCE
+    ),
     "mosec": Contestant(
         "mosec_service",
         "mosec, a segment a request",
@@ -58,7 +62,7 @@ CONTESTANTS: dict[str, Contestant] = {
         queue=True,
     ),
     "queue-files": Contestant(
-        "queue_worker", "FastStream on NATS, a file a task", "files", _FILES, needs="faststream", queue=True
+        "queue_worker", "FastStream on NATS, a file a task", "files", _FILES, needs="faststream", queue=True, **_ONCE
     ),
     "queue": Contestant(
         "queue_worker",
@@ -70,10 +74,12 @@ CONTESTANTS: dict[str, Contestant] = {
         queue=True,
     ),
     "rigflow": Contestant("rigflow", "rigflow", "itself", queue=True),
-    "decode": Contestant("limits", "decode alone, one process, AUTO threads", "itself", {"what": "decode"}, limit=True),
+    "decode": Contestant(
+        "limits", "decode alone, one process, AUTO threads", "itself", {"what": "decode"}, limit=True, **_ONCE
+    ),
     "decode-2": Contestant("limits", "decode alone, two processes", "segments", {"what": "decode-2"}, limit=True),
-    "engine": Contestant("limits", "the model alone, one thread", "segments", {"what": "engine"}, limit=True),
-    "copy": Contestant("limits", "one copy of the raw frames", "segments", {"what": "copy"}, limit=True),
+    "engine": Contestant("limits", "the model alone, one thread", "segments", {"what": "engine"}, limit=True, **_ONCE),
+    "copy": Contestant("limits", "one copy of the raw frames", "segments", {"what": "copy"}, limit=True, **_ONCE),
 }
 SAME_SETTINGS = {"pool-files": "pool", "mosec-files": "mosec", "queue-files": "queue"}  # swept once for both
 

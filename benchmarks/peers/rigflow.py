@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from benchmarks.chain import Arrived, Task
+from benchmarks.measure import role_of
 from pipelines.server import EmbeddedServer
 from schemas.messages import Lane, PartMeta
 from schemas.settings import Settings
@@ -16,6 +17,8 @@ from workers.local import Outcome, local_fleet, run_jobs
 
 class Rigflow:
     """`workers` workers and a broker that are up and warm; each run publishes its jobs in a space of its own."""
+
+    role_of = staticmethod(role_of)
 
     def __init__(self, task: Task, workers: int) -> None:
         self._task = task
