@@ -36,7 +36,7 @@ bench: .venv/bench
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.report
 
-# the least of everything: does all of `make bench` still run, and do all contestants answer alike?
+# the least of everything, in CI too: does all of `make bench` still run, and do all contestants answer alike?
 bench-short: .venv/bench
 	$(BIN)/python -m benchmarks --short
 

@@ -55,6 +55,13 @@ class Bench:
         folder = str(self.runner.folder)
         return Order(contestant, pipeline, workloads, folder, "", **{"options": options, "sizes": self.sizes, **more})
 
+    def contest(self, order: Order, kind: str, **said: Any) -> list[dict[str, Any]]:
+        """What a contestant measured; that it could not is wrong unless it is a package's, which may fail here."""
+        records = self.runner.contest(order, kind, **said)
+        if len(records) < len(order.workloads) and not CONTESTANTS[order.contestant].needs:
+            self.wrong.append(f"{order.contestant} is left out of {order.pipeline}")
+        return records
+
     def reference(self) -> None:
         """The script's answers, which all others are held against."""
         for pipeline in ("fingerprint", *PIPELINES):
@@ -97,14 +104,14 @@ class Bench:
         for turn in range(1 if self.few else 2):
             for pipeline in PIPELINES:
                 for name in ("rigflow",) if self.few else ("script-tuned", "pool", "rigflow"):
-                    self.runner.contest(self.order(name, pipeline, ("small", 1)), "timed", round=turn)
+                    self.contest(self.order(name, pipeline, ("small", 1)), "timed", round=turn)
 
     def scale(self) -> None:
         """Clips queued, workers, and parts queued."""
         counts = ((1, 3), (10, 2), (30, 1)) if self.few else ((1, 20), (10, 5), (100, 2), (1000, 1))
         workloads = [(f"queued-{count}", repeats) for count, repeats in counts]
         for name in ("rigflow",) if self.few else ("pool", "rigflow"):
-            self.runner.contest(self.order(name, "fingerprint", *workloads), "queued")
+            self.contest(self.order(name, "fingerprint", *workloads), "queued")
         line = self.runner.folder / "scale.jsonl"
         parts = ["--parts", "2000" if self.few else "100000", "--json", str(line)]
         fleet = ["scale", "--json", str(line), "--seconds", "1" if self.few else "3"]
@@ -146,7 +153,7 @@ class Bench:
         self, name: str, workloads: list[tuple[str, int]], turn: int, found: dict[str, dict[str, dict[str, float]]]
     ) -> None:
         """One process; the answers it summed up go to `found`, by workload and contestant."""
-        for record in self.runner.contest(self.order(name, "fingerprint", *workloads), "timed", round=turn):
+        for record in self.contest(self.order(name, "fingerprint", *workloads), "timed", round=turn):
             print(f"  {record['workload']:7} {name:13} {record['rate']:9,.0f}/s", flush=True)
             if record["workload"] in found and "answers" in record:
                 found[record["workload"]][name] = record["answers"]

@@ -24,6 +24,7 @@ class Sizes:
     images: int = IMAGES
     clips: int = CLIPS
     small: int = SMALL
+    small_s: float = SMALL_S
 
     def said(self) -> dict[str, float]:
         """As numbers by name."""
@@ -32,7 +33,7 @@ class Sizes:
     @classmethod
     def few(cls) -> "Sizes":
         """The least that still has several segments, several groups of images, and more clips than workers."""
-        return cls(long_s=15.0, images=130, clips=6, small=3)
+        return cls(long_s=15.0, images=130, clips=6, small=3, small_s=4.0)
 
 
 def inputs_of(workload: str, folder: Path, sizes: Sizes) -> list[Path]:
@@ -53,7 +54,7 @@ def inputs_of(workload: str, folder: Path, sizes: Sizes) -> list[Path]:
     if workload == "clip":
         return [looped(folder / "clip.mp4", CLIP_S)]
     if workload == "small":
-        return [looped(folder / "small.mp4", SMALL_S, "carphone_pristine")]
+        return [looped(folder / "small.mp4", sizes.small_s, "carphone_pristine")]
     if workload in ("images", "check-images"):
         return images(folder, sizes.images if workload == "images" else 200)
     if workload == "mix":
