@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,14 +237,15 @@ async def run_jobs(
 
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path], out: Path) -> list[Outcome]:
     """One job a video; all images together are one."""
-    kinds = {path: kind_of(path) for path in inputs}
-    names = _target_names(inputs, spec.name)
-    planned = [(path.name, [path], names[path], False) for path in inputs if kinds[path] == "video"]
-    images = [path for path in inputs if kinds[path] == "image"]
-    if images:
-        single = len(images) == 1
-        target = names[images[0]] if single else f"images.{spec.name}"
-        planned.append((images[0].name if single else f"{len(images)} images", images, target, True))
+    kinds = [kind_of(path) for path in inputs]
+    videos = [path for path, kind in zip(inputs, kinds, strict=True) if kind == "video"]
+    images = [path for path, kind in zip(inputs, kinds, strict=True) if kind == "image"]
+    name_of = _target_names(inputs, spec.name)
+    planned = [(path.name, [path], name_of(path), False) for path in videos]
+    if len(images) == 1:
+        planned.append((images[0].name, images, name_of(images[0]), True))
+    elif images:
+        planned.append((f"{len(images)} images", images, f"images.{spec.name}", True))
     outcomes = []
     for name, paths, target, are_images in planned:
         identity = job_id(spec, paths)
@@ -260,19 +261,19 @@ def kind_of(path: Path) -> str:
         return "video"
 
 
-def _target_names(inputs: Sequence[Path], pipeline: str) -> Mapping[Path, str]:
+def _target_names(inputs: Sequence[Path], pipeline: str) -> Callable[[Path], str]:
     """`clip.pipeline` for clip.mp4; `clip.mp4.pipeline`, or the folder's name in front, where that would clash."""
     stems = Counter(path.stem for path in inputs)
     names = Counter(path.name for path in inputs)
-    result = {}
-    for path in inputs:
+
+    def name_of(path: Path) -> str:
         if stems[path.stem] == 1:
-            result[path] = f"{path.stem}.{pipeline}"
-        elif names[path.name] == 1:
-            result[path] = f"{path.name}.{pipeline}"
-        else:
-            result[path] = f"{path.resolve().parent.name}-{path.name}.{pipeline}"
-    return result
+            return f"{path.stem}.{pipeline}"
+        if names[path.name] == 1:
+            return f"{path.name}.{pipeline}"
+        return f"{path.resolve().parent.name}-{path.name}.{pipeline}"
+
+    return name_of
 
 
 async def begin_job(publisher: Publisher, outcome: Outcome, again: bool) -> JobRecord:

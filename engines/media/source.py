@@ -50,10 +50,14 @@ def media_kind(source: Source) -> Literal["image", "video"]:
     Raises UsageError or MediaError when it can not be read or is empty.
     """
     if isinstance(source, Path):
-        with media_errors(str(source)), open(source, "rb", buffering=0) as file:
-            head: Buffer = file.read(12)
-            if not head:
-                raise _empty(source)
+        with media_errors(str(source)):
+            file = os.open(source, os.O_RDONLY)  # of thousands of images, a file object would double what this costs
+            try:
+                head: Buffer = os.read(file, 12)
+            finally:
+                os.close(file)
+        if not head:
+            raise _empty(source)
     else:
         head = source
     return "video" if image_codec(head) is None else "image"
