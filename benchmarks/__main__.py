@@ -1,8 +1,8 @@
-"""Everything, in one command: `python -m benchmarks [--short] [--minutes 19] [--results FILE]`.
+"""Everything, in one command: `python -m benchmarks [--short | --add] [--minutes 19] [--results FILE]`.
 
 First what is beside the main tables (settings of the peers, cold commands, other pipelines, scale), then rounds of all
 contestants in turn for as long as there is time for another, so that medians and ratios come from as many rounds as
-the machine affords. Each measurement is a line of json; `python -m benchmarks.report` makes the page of them.
+the machine affords; `--add` goes on with rounds alone, and adds them to the records. Each measurement is a line of json; `python -m benchmarks.report` makes the page of them.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from benchmarks import machine
 from benchmarks.contest import Order
 from benchmarks.peers import CONTESTANTS, SAME_SETTINGS
+from benchmarks.records import Records
 from benchmarks.runner import Runner
 from benchmarks.workloads import Sizes
 from engines.models.catalogue import own_model, save_model
@@ -82,6 +83,12 @@ class Bench:
                     print(f"{name:14} {record['rate']:9.0f}  {dict(options)}", flush=True)
                     if record["rate"] > best:
                         best, self.chosen[name] = record["rate"], dict(options)
+
+    def go_on(self, found: Records) -> int:
+        """Have the settings that an earlier run kept; the round that comes next."""
+        for name, options in found.kept().items():
+            self.chosen[name] = options
+        return found.rounds
 
     def cold(self) -> None:
         """Whole commands, from nothing to their files."""
@@ -196,9 +203,11 @@ def bring_model(folder: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where answers differ or a part of it did not run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="the least of everything, once: does all still run?")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--short", action="store_true", help="the least of everything, once: does all still run?")
+    which.add_argument("--add", action="store_true", help="add rounds to the records of an earlier run")
     parser.add_argument("--minutes", type=float, default=19.0, help="no other round is begun that would end later")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="the most rounds")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="the most rounds of this run")
     parser.add_argument("--results", type=Path, help="file of the records, written anew (default: with --short, none)")
     usual = Sizes()
     parser.add_argument("--long-s", type=float, default=usual.long_s, help="seconds of the long video")
@@ -211,24 +220,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="rigflow-bench-") as name:
         results = options.results or (Path(name) / "results.jsonl" if options.short else RESULTS)
         results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text("")
         bench = Bench(Runner(Path(name), results, LIMIT_S), sizes, options.short)
         model = bring_model(Path(name) / "models")
-        bench.runner.keep({"kind": "run", **machine.described(), "sizes": sizes.said(), "clip-features": model})
+        first = bench.go_on(Records.read(results)) if options.add else 0
+        if not options.add:
+            results.write_text("")
+            bench.runner.keep({"kind": "run", **machine.described(), "sizes": sizes.said(), "clip-features": model})
 
         def step(said: str, do: Callable[[], T]) -> T:
             print(f"{said}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
             return do()
 
         step("the script's answers", bench.reference)
-        if not options.short:
+        if not options.short and not options.add:
             step("settings of the peers", bench.sweep)
-        step("cold commands", bench.cold)
-        step("other pipelines", bench.pipelines)
-        step("scale", bench.scale)
+        if not options.add:
+            step("cold commands", bench.cold)
+            step("other pipelines", bench.pipelines)
+            step("scale", bench.scale)
         if options.short:
             step("all contestants", bench.few_of_all)
-        for turn in range(0 if options.short else options.rounds):
+        for turn in range(first, first + (0 if options.short else options.rounds)):
             again_s = step(f"round {turn + 1}", partial(bench.round, turn))
             if time.monotonic() - began + SHARE_OF_LAST * again_s > 60 * options.minutes:
                 break

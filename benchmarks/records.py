@@ -1,6 +1,8 @@
 """The records of a run, and the ratios between contestants in them."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -9,6 +11,24 @@ class Records:
     """Lines of json as `python -m benchmarks` keeps them."""
 
     lines: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, *files: Path) -> "Records":
+        """The lines of these files."""
+        return cls([json.loads(line) for file in files for line in file.read_text().splitlines()])
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were made."""
+        timed = [record["round"] for record in self.of("timed") if record["pipeline"] == "fingerprint"]
+        return 1 + max(timed, default=-1)
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """The settings of each peer that were the fastest of those tried."""
+        best: dict[str, dict[str, Any]] = {}
+        for record in sorted(self.of("sweep"), key=lambda record: float(record["rate"])):
+            best[record["contestant"]] = record["options"]
+        return best
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """All of a kind."""

@@ -5,7 +5,6 @@ taken within each round, where both sides had the same machine, and then their m
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -27,8 +26,9 @@ INTRODUCTION = """\
 
 Is rigflow faster than what you would use otherwise, how far is it from what the hardware can do, what does it cost, and
 does the cost grow straight with the work? `make bench` answers on your own machine, in one run of less than 20 minutes;
-this page and its plots are made from the records of such a run (`benchmarks/results/bench.jsonl`) by
-`python -m benchmarks.report`, and no number in it is typed by hand.
+`python -m benchmarks --add` adds rounds to it, for a ratio of few rounds on a busy machine is good to some 10 %. This
+page and its plots are made from the records (`benchmarks/results/bench.jsonl`) by `python -m benchmarks.report`, and no
+number in it is typed by hand.
 """
 METHOD = """\
 ## How it is measured
@@ -83,13 +83,13 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 def machine(records: Records) -> str:
     """What it was measured on."""
-    run, end = records.one("run"), records.one("end")
+    run, ends = records.one("run"), records.of("end")
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     sizes = run["sizes"]
-    rounds = 1 + max(record["round"] for record in records.of("timed") if record["pipeline"] == "fingerprint")
+    minutes = " and ".join(f"{end['minutes']:.0f}" for end in ends)
     return (
         f"Measured on {run['cores']} cores of {run['processor']}, {run['memory_gb']} GB, {run['system']}, without a "
-        f"card, at a load of {run['load']:.1f} before it began; {rounds} rounds, {end['minutes']:.0f} minutes. "
+        f"card, at a load of {run['load']:.1f} before it began; {records.rounds} rounds in {minutes} minutes. "
         f"{versions}.\n\n"
         "Work: the pipeline `fingerprint` (five pictures a second, 32x32 gray, a tiny model), unless said otherwise. "
         f"*Long* is {sizes['long_s']:g} s of 1280x720 with a keyframe every 5 s, *clips* are {sizes['clips']} clips of "
@@ -239,11 +239,11 @@ def growth(records: Records, queued: Sequence[str]) -> str:
 def sweep(records: Records) -> str:
     """What was tried of the peers' settings."""
     found = records.of("sweep")
-    best = {name: max(r["rate"] for r in found if r["contestant"] == name) for name in {r["contestant"] for r in found}}
+    best = records.kept()
     rows = []
     for record in found:
         settings = ", ".join(f"{name} {value}" for name, value in record["options"].items())
-        kept = "kept" if record["rate"] == best[record["contestant"]] else ""
+        kept = "kept" if record["options"] == best[record["contestant"]] else ""
         rows.append([CONTESTANTS[record["contestant"]].title, settings, f"{record['rate']:,.0f}", kept])
     head = ["settings that were tried on the long video", "", "frames/s", ""]
     return f"## Settings of the peers\n\n{table(head, rows)}" if rows else ""
@@ -276,8 +276,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs")
     options = parser.parse_args()
     given = [*options.records.parent.glob("change*.jsonl"), options.records]
-    lines = [json.loads(line) for path in given for line in path.read_text().splitlines()]
-    records = Records(lines)
+    records = Records.read(*given)
     (options.docs / "benchmarks.md").write_text(page(records))
     plots.rates(records, options.docs / "benchmarks-rates.svg")
     plots.scale(records, options.docs / "benchmarks-scale.svg")
