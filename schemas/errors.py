@@ -42,6 +42,11 @@ def reason_of(detail: Mapping[str, Any]) -> str:
     return reason[:1].lower() + reason[1:]
 
 
+def fault_of(detail: Mapping[str, Any]) -> str:
+    """The same with the field in front, its path dotted."""
+    return f"{'.'.join(map(str, detail['loc']))}: {reason_of(detail)}"
+
+
 class RigflowError(Exception):
     """Base of all errors of rigflow: one line that says what happened, and one that says what to do."""
 

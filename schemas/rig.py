@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, ValidationError
 
-from schemas.errors import UsageError, reason_of
+from schemas.errors import UsageError, fault_of
 from schemas.pipeline import TOKEN, Name, Spec
 from schemas.settings import DEVICE
 
@@ -39,9 +39,7 @@ def parse_rig(text: str, source: str) -> RigSpec:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{source}: not TOML, {error}", SEE) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{source}, {field}: {reason_of(first)}", SEE) from error
+        raise UsageError(f"{source}, {fault_of(error.errors()[0])}", SEE) from error
 
 
 def rig_name(host: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.errors import UsageError, reason_of
+from schemas.errors import UsageError, fault_of
 
 MIB = 1 << 20
 DEVICE = r"^(cpu|cuda:([0-9]+|GPU-[0-9a-f-]{36}))$"
@@ -103,6 +103,4 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"setting {field}: {reason_of(first)}", "see docs/settings.md") from error
+        raise UsageError(f"setting {fault_of(error.errors()[0])}", "see docs/settings.md") from error

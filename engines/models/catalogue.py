@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from engines.models.fit import check_fits
 from engines.outputs.files import PartFile
 from engines.whole import write_whole
-from schemas.errors import ModelError, ModelMissing, reason_of
+from schemas.errors import ModelError, ModelMissing, fault_of
 from schemas.pipeline import ModelSpec
 
 __all__ = ["builtin_model", "builtin_models", "check_fits", "load_model", "models_folder", "own_model", "save_model"]
@@ -135,9 +135,7 @@ def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, by
     try:
         spec = ModelSpec.model_validate({**derived, **card, "sha256": digest})
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"model card {card_path}, {field}: {reason_of(first)}", "see docs/models.md") from error
+        raise ModelError(f"model card {card_path}, {fault_of(error.errors()[0])}", "see docs/models.md") from error
     check_card(spec, inputs, outputs)
     return spec, body
 
