@@ -2,7 +2,8 @@
 
 First what is beside the main tables (settings of the peers, cold commands, other pipelines, scale), then rounds of all
 contestants in turn for as long as there is time for another, so that medians and ratios come from as many rounds as
-the machine affords; `--add` goes on with rounds alone, and adds them to the records. Each measurement is a line of json; `python -m benchmarks.report` makes the page of them.
+the machine affords; `--add` goes on with rounds alone, and adds them to the records. Each measurement is a line of
+json; `python -m benchmarks.report` makes the page of them.
 """
 
 import argparse
