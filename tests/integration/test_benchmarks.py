@@ -10,6 +10,7 @@ import pytest
 from benchmarks.answers import difference
 from benchmarks.contest import Order
 from benchmarks.peers import CONTESTANTS, make_peer
+from benchmarks.records import Records
 from benchmarks.runner import Runner
 from benchmarks.workloads import Sizes
 
@@ -47,6 +48,17 @@ def test_answers_differ_by_shape_name_or_number() -> None:
     assert "off by up to 0.1" in difference(given, {"a.npz/descriptor": np.full((3, 4), 0.1)})
     assert "has shape [3, 4], not [2, 4]" in difference(given, {"a.npz/descriptor": np.zeros((2, 4))})
     assert "on one side only" in difference(given, {"b.npz/descriptor": np.zeros((3, 4))})
+
+
+def test_more_rounds_go_on_with_the_settings_that_were_kept(tmp_path: Path) -> None:
+    tried = [{"kind": "sweep", "contestant": "pool", "options": {"workers": n}, "rate": 10.0 - n} for n in (3, 2, 4)]
+    timed = [{"kind": "timed", "contestant": "pool", "pipeline": "fingerprint", "round": n} for n in (0, 1)]
+    other = {"kind": "timed", "contestant": "pool", "pipeline": "scenes", "round": 7}
+    (tmp_path / "records.jsonl").write_text("\n".join(json.dumps(line) for line in [*tried, *timed, other]))
+    found = Records.read(tmp_path / "records.jsonl")
+    assert found.kept() == {"pool": {"workers": 2}}
+    assert found.rounds == 2
+    assert Records([]).rounds == 0
 
 
 def test_every_contestant_that_needs_nothing_can_be_made() -> None:
