@@ -207,7 +207,7 @@ def scale(records: Records) -> str:
             for r in workers
         ]
         head = [f"workers of {workers[0]['pace_ms']:.0f} ms a segment", "segments/s", "of N times one", "cores busy"]
-        parts.append(table(head, rows))
+        parts.append(table(head, rows) + "\n" + crowding(records))
     if depth := records.of("depth"):
         rows = [
             [f"{r['queued']:,}", *(f"{r[name]:,.0f}" for name in ("publish_rate", "fetch_rate"))]
@@ -221,6 +221,16 @@ def scale(records: Records) -> str:
         head = ["CPU ms to move a part of", "within a process", "through the broker"]
         parts.append(table(head, rows))
     return "\n".join(parts)
+
+
+def crowding(records: Records) -> str:
+    """What keeps many workers on one machine from N times one, in words."""
+    most, cores = records.of("workers")[-1], records.one("run")["cores"]
+    return (
+        f"These workers only wait, so that any number fits on {cores} cores until moving segments fills those: "
+        f"{most['workers']} workers keep {most['cores']:.2f} cores busy. Workers on machines of their own do not share "
+        "them.\n"
+    )
 
 
 def growth(records: Records, queued: Sequence[str]) -> str:
