@@ -76,20 +76,14 @@ class Bench:
     def sweep(self) -> None:
         """Each peer's settings, one after the other on the long video; the best are kept."""
         print(f"{'sweep':14} {'frames/s':>9}  settings")
+        found: list[dict[str, Any]] = []
         for name, contestant in CONTESTANTS.items():
-            best = 0.0
             for options in contestant.sweep:
                 order = self.order(name, "fingerprint", ("long", 2), options=dict(options))
                 for record in self.runner.contest(order, "sweep"):
                     print(f"{name:14} {record['rate']:9.0f}  {dict(options)}", flush=True)
-                    if record["rate"] > best:
-                        best, self.chosen[name] = record["rate"], dict(options)
-
-    def go_on(self, found: Records) -> int:
-        """Have the settings that an earlier run kept; the round that comes next."""
-        for name, options in found.kept().items():
-            self.chosen[name] = options
-        return found.rounds
+                    found.append(record)
+        self.chosen = Records(found).kept()
 
     def cold(self) -> None:
         """Whole commands, from nothing to their files."""
@@ -209,13 +203,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which.add_argument("--add", action="store_true", help="add rounds to the records of an earlier run")
     parser.add_argument("--minutes", type=float, default=19.0, help="no other round is begun that would end later")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="the most rounds of this run")
-    parser.add_argument("--results", type=Path, help="file of the records, written anew (default: with --short, none)")
+    parser.add_argument(
+        "--results", type=Path, help="file of the records, written anew without --add (default: with --short, none)"
+    )
     usual = Sizes()
     parser.add_argument("--long-s", type=float, default=usual.long_s, help="seconds of the long video")
     parser.add_argument("--images", type=int, default=usual.images)
     parser.add_argument("--clips", type=int, default=usual.clips)
     parser.add_argument("--small", type=int, default=usual.small, help="clips beside the long video in `mix`")
     options = parser.parse_args(arguments)
+    if options.add and not (options.results or RESULTS).exists():
+        parser.error(f"{options.results or RESULTS} is not there: make records without --add first")
     began = time.monotonic()
     sizes = Sizes.few() if options.short else Sizes(options.long_s, options.images, options.clips, options.small)
     with tempfile.TemporaryDirectory(prefix="rigflow-bench-") as name:
@@ -223,8 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.parent.mkdir(parents=True, exist_ok=True)
         bench = Bench(Runner(Path(name), results, LIMIT_S), sizes, options.short)
         model = bring_model(Path(name) / "models")
-        first = bench.go_on(Records.read(results)) if options.add else 0
-        if not options.add:
+        first = 0
+        if options.add:
+            earlier = Records.read(results)
+            bench.chosen, first = earlier.kept(), earlier.rounds
+        else:
             results.write_text("")
             bench.runner.keep({"kind": "run", **machine.described(), "sizes": sizes.said(), "clip-features": model})
 

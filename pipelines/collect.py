@@ -42,8 +42,9 @@ class CollectedElsewhere(RigflowError):
 
 @dataclass(slots=True)
 class _Held:
-    """A piece that waits for its turn: decoded, or its body in the spool."""
+    """A piece and its body, in memory or in the spool; decoded for as long as it need not wait for its turn."""
 
+    body: bytes | None
     decoded: tuple[Message, list[memoryview]] | None
     nbytes: int
     offset: int = -1
@@ -185,7 +186,7 @@ class Collector:
             return
         body = await delivery.load()
         message, buffers = decode(body)
-        held = _Held((message, buffers), len(body))
+        held = _Held(body, (message, buffers), len(body))
         if not isinstance(message, Result | Fragment | Failure) or _round(message) != job.ref.round:
             return
         if not job.order.offer(message, held):
@@ -194,8 +195,9 @@ class Collector:
             self._on_part(job.ref.id, message.meta)
         self._held_bytes += held.nbytes
         await self._go_on(job)
-        if held.decoded is not None and self._held_bytes > HELD_BYTES:
-            await asyncio.to_thread(self._to_spool, held, body)
+        held.decoded = None
+        if held.body is not None and self._held_bytes > HELD_BYTES:
+            await asyncio.to_thread(self._to_spool, held)
         await self._relieve(delivery.stream_seq, blob, held.nbytes)
 
     async def _go_on(self, job: _Job) -> None:
@@ -208,9 +210,9 @@ class Collector:
     def _assemble(self, job: _Job) -> None:
         """Hand over all that is in order by now."""
         while (held := job.order.take(failures=self._caught_up)) is not None:
-            message, buffers = held.decoded or decode(self._from_spool(held))
+            message, buffers = held.decoded or decode(self._body_of(held))
             self._held_bytes -= held.nbytes if held.offset < 0 else 0
-            held.decoded = None
+            held.body = None
             if isinstance(message, Failure):
                 job.failures.append(describe(message))
                 job.missing.append((message.start_s, message.end_s))
@@ -233,14 +235,17 @@ class Collector:
         job.failures += [f"{item.name}: {item.error}" for item in result.meta.items if item.error]
         job.notes += [note for note in result.meta.notes if note not in job.notes]
 
-    def _from_spool(self, held: _Held) -> bytes:
+    def _body_of(self, held: _Held) -> bytes:
+        if held.body is not None:
+            return held.body
         self._spool.seek(held.offset)
         return self._spool.read(held.nbytes)
 
-    def _to_spool(self, held: _Held, body: bytes) -> None:
+    def _to_spool(self, held: _Held) -> None:
+        assert held.body is not None
         self._spool.seek(self._spool_end)
-        self._spool.write(body)
-        held.offset, held.decoded = self._spool_end, None
+        self._spool.write(held.body)
+        held.offset, held.body = self._spool_end, None
         self._spool_end += held.nbytes
         self._held_bytes -= held.nbytes
 

@@ -81,6 +81,8 @@ def answer(arguments: list[str]) -> int:
 def _usage_error(error: Exception) -> UsageError:
     """What the parser says, and the help that would have told."""
     said = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
+    if name := getattr(getattr(error, "param", None), "name", None):
+        said = said.replace(f"'{name.upper()}'", f"'{name}'")  # some releases of typer write it in capitals
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "rigflow"
     return UsageError(said[:1].lower() + said[1:], f"see {command} --help")
