@@ -11,7 +11,7 @@ from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.outputs.h264 import X264, PictureEncoder
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import Preprocess
 from schemas.errors import UsageError
 from schemas.messages import Segment
@@ -64,9 +64,14 @@ class Device(Protocol):
         ...
 
     def decode(
-        self, segment: Segment, buffers: Sequence[memoryview], spec: PipelineSpec, preprocess: Preprocessing | None
+        self,
+        segment: Segment,
+        buffers: Sequence[memoryview],
+        spec: PipelineSpec,
+        preprocess: Preprocessing | None,
+        tick: Tick = no_tick,
     ) -> Iterator[Part]:
-        """Parts of a segment, one at a time as asked for; raw frames for a hop where there is no `preprocess`."""
+        """Parts of a segment, one at a time as asked for; raw frames for a queue where there is no `preprocess`."""
         ...
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:
@@ -104,13 +109,18 @@ class Host:
         return Preprocess(stage)
 
     def decode(
-        self, segment: Segment, buffers: Sequence[memoryview], spec: PipelineSpec, preprocess: Preprocessing | None
+        self,
+        segment: Segment,
+        buffers: Sequence[memoryview],
+        spec: PipelineSpec,
+        preprocess: Preprocessing | None,
+        tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Parts of a segment, decoded as they are asked for."""
         convert = preprocess.convert if preprocess else pack_frame
         if segment.media.kind == "image":
-            return decode_images(segment, buffers, spec, convert)
-        return decode_video(segment, buffers[0], spec, convert)
+            return decode_images(segment, buffers, spec, convert, tick)
+        return decode_video(segment, buffers[0], spec, convert, tick=tick)
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:
         """A model in ONNX Runtime on one core."""

@@ -1,5 +1,6 @@
 """A part in memory: named arrays and where they belong."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,12 @@ from schemas.messages import ArraySpec, PartMessage, PartMeta
 from schemas.wire import Buffer
 
 Array = npt.NDArray[Any]
+Tick = Callable[[], None]
+"""Called from inside a step whenever it has moved (a frame, a batch): a step that is slow is not stuck. Any thread."""
+
+
+def no_tick() -> None:
+    """The tick of a step that nothing watches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.pipeline import PreprocessStage
 
@@ -149,9 +149,12 @@ class _Siting:
         return graph
 
 
-def preprocess_part(part: Part, pre: "Preprocessing") -> Part:
+def preprocess_part(part: Part, pre: "Preprocessing", tick: Tick = no_tick) -> Part:
     """A part of raw frames as the part of arrays that converting while decoding would have made."""
-    rows = [pre.convert(frame, rotation) for frame, rotation in unpack_frames(part)]
+    rows = []
+    for frame, rotation in unpack_frames(part):
+        rows.append(pre.convert(frame, rotation))
+        tick()
     arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
     pre.settle()
     return part.with_arrays({**arrays, "index": part.arrays["index"]})

@@ -1,13 +1,14 @@
-"""Attempts that did not end well: who began what, and never finished it. They make a dead letter of what kills workers.
+"""Attempts that did not finish a message. They make a dead letter of a message that crashes every worker that has it.
 
-The server counts deliveries, and those include what was handed back untouched and what only waited in a worker that
-another item killed. So workers say what they begin with: one message each, which the next one of the same process
-replaces. A process that is killed leaves its last words behind, and whoever is given its work next reads them.
+The server counts deliveries, and those include messages that were handed back untouched and messages that only waited
+in a worker that another message crashed. So each worker process stores what it has begun under one key, which the next
+write of the same process replaces. What a crashed process stored stays, and the next worker with the message reads it.
 """
 
 import asyncio
 import json
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -20,14 +21,12 @@ Place = tuple[str, int]  # stream, sequence: which message
 
 
 class Attempts:
-    """What one worker process is at, and what became of earlier attempts at what it is given."""
+    """What one worker process has begun, and what became of earlier attempts at what it is given."""
 
     def __init__(self, broker: Broker, worker: str, host: str, device: str) -> None:
         self._broker = broker
         self._life = broker.connection.unique()
-        self._who = {"worker": worker, "host": host, "device": device}
-        self._begun: dict[Place, Attempt] = {}
-        self._suspect: Place | None = None
+        self._origin = {"worker": worker, "host": host, "device": device}
 
     async def of(self, delivery: Delivery) -> tuple[Attempt, ...]:
         """Earlier attempts at a message, in order. An asker pays for it only when it was delivered before."""
@@ -44,51 +43,27 @@ class Attempts:
         known.pop(delivery.deliveries, None)  # this one
         return tuple(known[number] for number in sorted(known))
 
-    async def begin(self, delivery: Delivery, suspect: bool = False) -> None:
-        """Say that work on a message begins. A `suspect` is computed alone, so it alone is to blame meanwhile."""
-        self._begun[_place(delivery)] = self._attempt(delivery)
-        if suspect:
-            self._suspect = _place(delivery)
-        await self._say(surely=delivery.deliveries > 1)
+    def new(self, delivery: Delivery) -> Attempt:
+        """This worker's attempt at a message, from now on."""
+        return Attempt(number=delivery.deliveries, at_s=time.time(), **self._origin)
 
-    def end(self, delivery: Delivery) -> None:
-        """A message is settled; what we said of it is replaced when the next begins."""
-        self._begun.pop(_place(delivery), None)
-        if self._suspect == _place(delivery):
-            self._suspect = None
+    async def store_begun(self, begun: Iterable[tuple[Delivery, Attempt]], surely: bool) -> None:
+        """Store which messages this process has begun and not finished; replaces what it stored before.
 
-    async def failed(self, delivery: Delivery, error: str) -> Attempt:
-        """Note that our attempt ended with an error, before the message is handed on."""
-        attempt = self.ended(delivery, error)
+        It is not awaited to be stored, for that would cost each message a round trip: if this write is lost, the
+        attempt is not counted as a crash. It does not even wait until the kernel has it, which takes microseconds in
+        which no engine crashes, unless `surely`: a message that crashed a worker before must be counted this time.
+        """
+        rows = [[*_place(delivery), attempt.model_dump()] for delivery, attempt in begun]
+        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._life}", json.dumps(rows).encode()
+        with suppress(Away):
+            await (self._broker.connection.send_now if surely else self._broker.connection.send)(subject, body)
+
+    async def store_failed(self, delivery: Delivery, attempt: Attempt) -> None:
+        """Store an attempt that ended with an error, before the message is delivered again."""
         stream, sequence = _place(delivery)
         key = f"failed.{stream}.{sequence}.{attempt.number}"
         await self._broker.put(self._broker.names.attempts, key, attempt.model_dump_json().encode())
-        return attempt
-
-    def ended(self, delivery: Delivery, error: str) -> Attempt:
-        """Our attempt at a message, which ended with an error."""
-        began = self._begun.get(_place(delivery)) or self._attempt(delivery)
-        return began.model_copy(update={"ended": error})
-
-    async def close(self) -> None:
-        """All is settled or handed back: nothing that we were at is to blame for our end."""
-        self._begun.clear()
-        await self._say(surely=True)
-
-    def _attempt(self, delivery: Delivery) -> Attempt:
-        return Attempt(number=delivery.deliveries, at_s=time.time(), **self._who)
-
-    async def _say(self, surely: bool) -> None:
-        """Not awaited to be stored, for that would cost each item a round trip: a word that is lost blames nobody.
-
-        A first attempt does not even wait until the kernel has it, which takes microseconds that no engine dies in; the
-        next ones do, so that what ends a process sooner still comes to its end.
-        """
-        blamed = {place: self._begun[place] for place in self._begun if self._suspect in (None, place)}
-        words = [[*place, attempt.model_dump()] for place, attempt in blamed.items()]
-        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._life}", json.dumps(words).encode()
-        with suppress(Away):
-            await (self._broker.connection.send_now if surely else self._broker.connection.send)(subject, body)
 
 
 def _place(delivery: Delivery) -> Place:

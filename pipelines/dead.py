@@ -54,13 +54,25 @@ async def bury(
     `subject`, `sequence` and `headers` are those of the input. They make the id, so that the failure counts once
     however often the input is delivered, and again when the input is sent again.
     """
-    key = failure.key
-    identity = f"{subject}/{sequence}/{key.segment}/{key.part}/failure-{failure.stage}"
     dated = failure.model_copy(update={"at_s": time.time()})
-    await broker.publish(broker.names.results(key.job), dated.encode(), identity, {HEADER_TYPE: "failure"})
-    described = {HEADER_FAILURE: _header(dated), HEADER_SUBJECT: subject}
+    result, identity = broker.names.results(failure.key.job), _identity(failure, subject, sequence)
+    await broker.publish(result, dated.encode(), identity, {HEADER_TYPE: "failure"})
+    await bury_unread(broker, dated, body, subject, sequence, headers)
+
+
+async def bury_unread(
+    broker: Broker, failure: Failure, body: bytes, subject: str, sequence: int, headers: Mapping[str, str]
+) -> None:
+    """Publish a dead letter alone, as `bury` does: no job waits for the result of an input that cannot be read."""
+    described = {HEADER_FAILURE: _header(failure), HEADER_SUBJECT: subject}
     given = {name: headers[name] for name in GIVEN if name in headers}
-    await broker.publish(broker.names.dead(key.job.pipeline, failure.stage), body, identity, described | given)
+    dead = broker.names.dead(failure.key.job.pipeline, failure.stage)
+    await broker.publish(dead, body, _identity(failure, subject, sequence), described | given)
+
+
+def _identity(failure: Failure, subject: str, sequence: int) -> str:
+    key = failure.key
+    return f"{subject}/{sequence}/{key.segment}/{key.part}/failure-{failure.stage}"
 
 
 async def letters(broker: Broker, job: str = "") -> AsyncIterator[Letter]:

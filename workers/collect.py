@@ -12,44 +12,38 @@ from pipelines.broker import Broker
 from pipelines.collect import CollectedElsewhere, Collector
 from pipelines.inventory import describe
 from pipelines.jobs import JobCancelled, JobRecord, Thinned, end, publish_done
-from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
 from pipelines.room import Room
 from schemas.errors import RigflowError
-from schemas.messages import CollectRequest, Done, JobRef, decode
-from schemas.settings import Settings
+from schemas.messages import CollectRequest, Done, Failure, JobRef, decode
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
 from workers.failures import Failures
-from workers.keepalive import fail, kept_alive
-from workers.lease import Hop, Lease
+from workers.in_flight import InFlight
 
 
 class CollectStage:
     """Collects one job into a temporary folder; its files become messages, then its Done."""
 
-    def __init__(self, broker: Broker, settings: Settings, failures: Failures) -> None:
+    def __init__(self, broker: Broker, failures: Failures) -> None:
         self._broker = broker
-        self._settings = settings
         self._failures = failures
         self._room = Room(broker)
 
-    async def handle(self, hop: Hop, delivery: Delivery) -> None:
-        """Finish the job that one message asks for; settles it."""
-        lease = Lease(delivery, hop, delivery.nbytes)
-        job: JobRef | None = None
-        async with kept_alive(lease, self._settings):
-            try:
-                request = await _request_of(delivery)
-                job = request.job
-                await self._failures.look_up(
-                    lease
-                )  # errors alone: it says nowhere that it begins, so its end is nobody's
-                await self._collect(request)
-            except (CollectedElsewhere, JobCancelled):
-                pass  # another delivery of this message, or the publisher itself, was faster
-            except Exception as error:
-                await self._failed(lease, error, job)
-            await lease.drop()
+    async def run(self, message: InFlight) -> None:
+        """Finish the job that one message asks for."""
+        request = await _request_of(message)
+        message.job = request.job
+        await self._failures.look_up(message)  # its own errors: collecting is not stored as begun, it computes nothing
+        with contextlib.suppress(CollectedElsewhere, JobCancelled):  # another delivery, or the publisher, was faster
+            await self._collect(request)
+
+    async def on_failure(self, message: InFlight, failure: Failure) -> None:
+        """Publish the Done of a job that cannot be collected: its subscribers wait for it."""
+        done = Done(job=failure.key.job, segments=0, frames=0, lost=0, failures=(describe(failure),))
+        await publish_done(self._broker, done, f"{message.delivery.subject}/{message.delivery.stream_seq}")
+        with contextlib.suppress(JobCancelled):  # its subscribers have its Done already
+            await end(self._broker, None, done)
+        await self._room.make()
 
     async def _collect(self, request: CollectRequest) -> None:
         spec = await load_pipeline(self._broker, request.job.revision)
@@ -78,22 +72,11 @@ class CollectStage:
             identity = f"{job.space}/{job.id}/{job.revision}/file/{path.name}/{digest}"
             await self._broker.publish(self._broker.names.results(job), body, identity, headers)
 
-    async def _failed(self, lease: Lease, error: Exception, job: JobRef | None) -> None:
-        """Whoever waits for the job's Done gets one, also when nobody could collect it."""
-        failure = await fail(self._failures, lease, error, COLLECT, job)
-        if failure is not None and job is not None:
-            done = Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),))
-            await publish_done(self._broker, done, f"{lease.delivery.subject}/{lease.delivery.stream_seq}")
-            with contextlib.suppress(JobCancelled):  # whoever did that has told
-                await end(self._broker, None, done)
-            await self._room.make()
 
-
-async def _request_of(delivery: Delivery) -> CollectRequest:
-    try:
-        message, _ = decode(await delivery.load())
-    except ValueError as error:
-        raise RigflowError(str(error)) from error
-    if not isinstance(message, CollectRequest):
-        raise RigflowError(f"a {message.type} has no business in front of {COLLECT}")
-    return message
+async def _request_of(message: InFlight) -> CollectRequest:
+    request, _ = decode(await message.delivery.load())
+    if not isinstance(request, CollectRequest):
+        raise RigflowError(f"a message of type {request.type} does not belong into the queue of stage {COLLECT}")
+    if request.job.pipeline != message.queue.pipeline:
+        raise RigflowError(f"a message of pipeline {request.job.pipeline} is in the queue of another pipeline")
+    return request

@@ -1,21 +1,24 @@
-"""What becomes of an input whose work failed: another attempt, or a failure in its place and a dead letter (law 5)."""
+"""What becomes of a message whose work failed: another attempt, or a failure in its place and a dead letter (law 5)."""
 
+import logging
 import traceback
 
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
-from pipelines.dead import bury
+from pipelines.dead import bury, bury_unread
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import Failure, JobRef, Key, PartMessage, Segment
-from workers.lease import Lease
+from schemas.messages import Attempt, Failure, JobRef, Key, PartMessage, Segment
+from workers.in_flight import InFlight
+from workers.in_hand import InHand
 from workers.telemetry import Event, Fact, tell
 
 DETAIL_CHARACTERS = 1500
-SAID_CHARACTERS = 300  # of an attempt's error
+ERROR_CHARACTERS = 2000
+UNPUBLISHED_S = 5.0  # pause before a message whose failure could not be published is delivered again
 
 
 class Failures:
-    """Decides, notes and tells; the lease itself is settled by whoever holds it."""
+    """Counts attempts, publishes failures and dead letters; the transitions are those of `InFlight`."""
 
     def __init__(self, broker: Broker, attempts: Attempts, worker: str) -> None:
         self._broker = broker
@@ -23,69 +26,115 @@ class Failures:
         self._worker = worker
         self._most = broker.settings.max_deliver
 
-    async def look_up(self, lease: Lease) -> None:
-        """Learn of earlier attempts at an input, before work on it begins. Raises GaveUp when there were enough."""
-        lease.attempts = await self._attempts.of(lease.delivery)
-        if len(lease.attempts) >= self._most:
-            raise GaveUp(lease)
+    async def look_up(self, message: InFlight) -> None:
+        """Learn of earlier attempts at a message, before work on it begins. Raises GaveUp when there were enough."""
+        message.attempts = await self._attempts.of(message.delivery)
+        if len(message.attempts) >= self._most:
+            raise GaveUp(message)
 
-    async def again(self, lease: Lease, error: Exception, pause_s: float) -> bool:
-        """Mark an input for another attempt after growing pauses; False when it is over: rejected, or tried enough."""
-        if lease.spoiled:
+    def begin(self, message: InFlight) -> None:
+        """Our attempt begins."""
+        message.begin(self._attempts.new(message.delivery))
+
+    async def store_begun(self, in_hand: InHand, surely: bool) -> None:
+        """Store which messages have begun: if this process crashes, one of them may be the reason.
+
+        While a suspect is computed, it is computed alone, and it alone is stored.
+        """
+        begun = [message for message in (*in_hand.messages, *in_hand.beside) if message.begun]
+        stored = [message for message in in_hand.suspects if message.begun] or begun
+        pairs = [(message.delivery, message.attempt) for message in stored if message.attempt is not None]
+        await self._attempts.store_begun(pairs, surely)
+
+    async def retry(self, message: InFlight, error: Exception, pause_s: float) -> bool:
+        """Mark a message for another attempt after growing pauses; False when it was rejected, or tried enough."""
+        if message.useless:
             return True
         disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY
-        if disposition is Disposition.REJECT or len(lease.attempts) + 1 >= self._most:
+        if disposition is Disposition.REJECT or len(message.attempts) + 1 >= self._most:
             return False
-        lease.spoil(delay_s=pause_s * (len(lease.attempts) + 1))
-        await self._attempts.failed(lease.delivery, _said(error))
+        await self._attempts.store_failed(message.delivery, self._ended(message, error))
+        await message.mark_for_retry(pause_s * (len(message.attempts) + 1))
         return True
 
-    async def bury(
+    async def publish(
         self,
-        lease: Lease,
+        message: InFlight,
         error: Exception,
         stage: str,
         key: Key,
         whole: bool,
         span_s: tuple[float, float] = (0.0, 0.0),
     ) -> Failure:
-        """Publish the failure of a piece as its result, and the input as a dead letter; the failure.
+        """Publish the failure of a piece as its result, and the message as a dead letter; the failure.
 
         `whole`: the segment will have no further part. `span_s` are the seconds of the media that are missing then.
         """
-        source = lease.delivery
-        attempts = lease.attempts
-        if not isinstance(error, GaveUp):
-            attempts = (*attempts, self._attempts.ended(source, _said(error)))
-        failure = Failure(
-            key=key,
-            stage=stage,
-            whole=whole,
-            error=_said(error),
-            detail="" if isinstance(error, RigflowError) else _traceback(error),
-            start_s=span_s[0],
-            end_s=span_s[1],
-            worker=self._worker,
-            deliveries=source.deliveries,
-            attempts=attempts,
-        )
-        await bury(self._broker, failure, await source.load(), source.subject, source.stream_seq, source.headers)
+        failure = self._failure(message, error, stage, key, whole, span_s)
+        source = message.delivery
+        body = await _body_of(message)
+        await bury(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
         facts: dict[str, Fact] = {"job": key.job.id, "segment": key.segment, "stage": stage}
         tell(Event("failed", failure.error, facts=facts))
         return failure
 
-    async def bury_job(self, lease: Lease, error: Exception, stage: str, job: JobRef) -> Failure:
-        """`bury`, for an input that stands for its whole job."""
-        return await self.bury(lease, error, stage, Key(job=job, segment=-1, final=True), whole=True)
+    async def publish_for_job(self, message: InFlight, error: Exception, stage: str, job: JobRef) -> Failure:
+        """`publish`, for a message that stands for its whole job."""
+        return await self.publish(message, error, stage, Key(job=job, segment=-1, final=True), whole=True)
+
+    async def reject(self, message: InFlight, error: Exception) -> None:
+        """End a message that belongs to no job that could be read: it becomes a dead letter with its reason."""
+        queue = message.queue
+        job = JobRef(id=f"unreadable-{message.delivery.stream_seq}", pipeline=queue.pipeline, revision="unknown")
+        failure = self._failure(message, error, queue.stage, Key(job=job, segment=-1, final=True), whole=True)
+        source = message.delivery
+        body = await _body_of(message)
+        await bury_unread(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
+        tell(Event("rejected", failure.error, facts={"pipeline": queue.pipeline, "stage": queue.stage}))
+        await message.dead_letter(failure.error)
+
+    async def give_back(self, message: InFlight, error: Exception) -> None:
+        """A failure could not be published: have the message delivered again later, so that it is not lost."""
+        what = f"a failure of {message.delivery.subject} could not be published: {_text(error)}"
+        tell(Event("unpublished", what, logging.ERROR, {"detail": _traceback(error)}))
+        await message.mark_for_retry(UNPUBLISHED_S)
+
+    def _failure(
+        self,
+        message: InFlight,
+        error: Exception,
+        stage: str,
+        key: Key,
+        whole: bool,
+        span_s: tuple[float, float] = (0.0, 0.0),
+    ) -> Failure:
+        attempts = message.attempts if isinstance(error, GaveUp) else (*message.attempts, self._ended(message, error))
+        return Failure(
+            key=key,
+            stage=stage,
+            whole=whole,
+            error=_text(error),
+            detail="" if isinstance(error, RigflowError) else _traceback(error),
+            start_s=span_s[0],
+            end_s=span_s[1],
+            worker=self._worker,
+            deliveries=message.delivery.deliveries,
+            attempts=attempts,
+        )
+
+    def _ended(self, message: InFlight, error: Exception) -> Attempt:
+        """Our attempt, which ended with an error."""
+        attempt = message.attempt or self._attempts.new(message.delivery)
+        return attempt.model_copy(update={"ended": _text(error)})
 
 
 class GaveUp(RigflowError):
-    """An input was begun too often, and never finished."""
+    """A message was begun too often, and never finished."""
 
-    def __init__(self, lease: Lease) -> None:
-        silent = sum(not attempt.ended for attempt in lease.attempts)
+    def __init__(self, message: InFlight) -> None:
+        silent = sum(not attempt.ended for attempt in message.attempts)
         killed = ": it may have ended them; see their logs" if silent else ""
-        super().__init__(f"no worker finished it in {len(lease.attempts)} attempts{killed}")
+        super().__init__(f"no worker finished it in {len(message.attempts)} attempts{killed}")
 
 
 def place_of(message: object) -> tuple[Key, bool, tuple[float, float]]:
@@ -95,8 +144,18 @@ def place_of(message: object) -> tuple[Key, bool, tuple[float, float]]:
     raise RigflowError("a message without a place in a job")
 
 
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
+async def _body_of(message: InFlight) -> bytes:
+    """The body for a dead letter; empty where it is a claim check that cannot be fetched, which the failure says."""
+    try:
+        return await message.delivery.load()
+    except RigflowError:
+        return b""
+
+
+def _text(error: Exception) -> str:
+    """The error in one line; one that rigflow does not know is named by its class, too."""
+    text = " ".join(str(error).split())[:ERROR_CHARACTERS]
+    return text if isinstance(error, RigflowError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _traceback(error: Exception) -> str:

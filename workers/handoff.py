@@ -1,7 +1,7 @@
-"""Local first: who else waits for the work that queues here, so that a part may spill to its hop.
+"""Local first: who else waits for the work that queues here, so that a part may spill to its queue.
 
 A part goes to the next stage in the same process. Only when one waits there already, and others wait at that stage's
-hop with nothing to do, it goes to them: so a long segment that one worker decodes is inferred by the whole fleet.
+queue with nothing to do, it goes to them: so a long segment that one worker decodes is inferred by the whole fleet.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import time
 
 from pipelines.broker import Broker
 from schemas.errors import RigflowError
+from workers.in_flight import Queue
 from workers.intake import Intake
-from workers.lease import Hop
 
 ANSWER_S = 0.1  # a broker that does not answer so soon is busy enough
 NEWS_S = 0.1  # what a look showed is news for so long; a part that was made because of it may take longer
@@ -18,7 +18,7 @@ OLD_S = 10 * NEWS_S
 
 
 class Handoff:
-    """Knows who waits at the hops in front of this worker's own stages; asks the broker when a long step is ahead."""
+    """Knows who waits at the queues in front of this worker's own stages; asks the broker when a long step is ahead."""
 
     def __init__(self, broker: Broker, intake: Intake, worth_s: float) -> None:
         """A step shorter than `worth_s` is not worth a trip to another worker."""
@@ -26,36 +26,36 @@ class Handoff:
         self._intake = intake
         self._worth_s = worth_s
         self._step_s: dict[tuple[str, str], float] = {}
-        self._hungry: dict[Hop, tuple[int, float]] = {}  # how many wait, and when that was seen
+        self._hungry: dict[Queue, tuple[int, float]] = {}  # how many wait, and when that was seen
 
     def took(self, pipeline: str, stage: str, seconds: float) -> None:
         """A step of a stage took so long; the next one will too."""
         self._step_s[pipeline, stage] = seconds
 
-    async def hungry(self, hop: Hop) -> bool:
-        """Whether others wait idle at a hop of ours, and its next step is long enough to matter."""
-        if self._step_s.get((hop.pipeline, hop.stage), 0.0) < self._worth_s:
+    async def hungry(self, queue: Queue) -> bool:
+        """Whether others wait idle at a queue of ours, and its next step is long enough to matter."""
+        if self._step_s.get((queue.pipeline, queue.stage), 0.0) < self._worth_s:
             return False
-        count, seen_s = self._hungry.get(hop, (0, 0.0))
+        count, seen_s = self._hungry.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > NEWS_S:
-            count = await self._waiting(hop)
-            self._hungry[hop] = count, time.monotonic()
+            count = await self._waiting(queue)
+            self._hungry[queue] = count, time.monotonic()
         return count > 0
 
-    def spill(self, hop: Hop) -> bool:
-        """Whether a part shall go to the hop: true once for each who waited there."""
-        count, seen_s = self._hungry.get(hop, (0, 0.0))
+    def spill(self, queue: Queue) -> bool:
+        """Whether a part shall go to the queue: true once for each who waited there."""
+        count, seen_s = self._hungry.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > OLD_S:
             return False
-        self._hungry[hop] = count - 1, seen_s
+        self._hungry[queue] = count - 1, seen_s
         return True
 
-    async def _waiting(self, hop: Hop) -> int:
-        """How many requests stand at a hop that are not ours, and that nothing there will answer."""
-        stream = self._broker.names.work_stream(hop.pipeline, hop.stage)
+    async def _waiting(self, queue: Queue) -> int:
+        """How many requests stand at a queue that are not ours, and that nothing there will answer."""
+        stream = self._broker.names.work_stream(queue.pipeline, queue.stage)
         try:
             async with asyncio.timeout(ANSWER_S):
-                info = await self._broker.api(f"CONSUMER.INFO.{stream}.{hop.lane.value}")
+                info = await self._broker.api(f"CONSUMER.INFO.{stream}.{queue.lane.value}")
         except (RigflowError, TimeoutError):
             return 0  # whoever publishes tells of a broker that is away
-        return max(0, int(info["num_waiting"]) - int(info["num_pending"]) - self._intake.outstanding(hop))
+        return max(0, int(info["num_waiting"]) - int(info["num_pending"]) - self._intake.outstanding(queue))

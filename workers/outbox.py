@@ -1,44 +1,45 @@
-"""What a worker publishes while it computes on: bounded in bytes, and each lease kept until its piece is stored."""
+"""What a worker publishes while it computes on: bounded in bytes, and each message kept until its piece is stored."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from pipelines.broker import Broker
-from workers.lease import Lease
+from workers.in_flight import Task
 
 UNSENT_BYTES = 32 << 20  # on their way to the broker before computing pauses: the pressure of law 4
+CLOSE_S = 1.0  # for what is on its way; the broker may be away
 
 
 class Outbox:
-    """Sends beside the computing; `on_stored` is called with the lease when a piece of it is durable (law 1)."""
+    """Sends beside the computing; a task stays active until what it gave is stored (law 1).
 
-    def __init__(self, broker: Broker, on_stored: Callable[[Lease], Awaitable[None]]) -> None:
+    `on_error` is called when something cannot be published, before its task is finished.
+    """
+
+    def __init__(self, broker: Broker, on_error: Callable[[Task, Exception], Awaitable[None]]) -> None:
         self._broker = broker
-        self._on_stored = on_stored
+        self._on_error = on_error
         self._sending: set[asyncio.Task[None]] = set()
         self._unsent_bytes = 0
         self._sent = asyncio.Event()
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything is on its way."""
-        return bool(self._sending)
-
-    def send(self, lease: Lease, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]) -> None:
-        """Publish a piece of a lease's input."""
+    def send(self, task: Task, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]) -> None:
+        """Publish what a task gave."""
         self._unsent_bytes += len(body)
-
-        async def send() -> None:
-            try:
-                await self._broker.publish(subject, body, message_id, headers)
-                await self._on_stored(lease)
-            finally:
-                self._unsent_bytes -= len(body)
-                self._sent.set()
-
-        sending = asyncio.create_task(send())
+        task.message.hold(task)
+        sending = asyncio.create_task(self._send(task, subject, body, message_id, headers))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
+
+    async def _send(self, task: Task, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]) -> None:
+        try:
+            await self._broker.publish(subject, body, message_id, headers)
+        except Exception as error:
+            await self._on_error(task, error)
+        finally:
+            self._unsent_bytes -= len(body)
+            self._sent.set()
+        await task.message.finish(task)
 
     async def room(self) -> None:
         """Wait until there is room for more."""
@@ -46,6 +47,10 @@ class Outbox:
             self._sent.clear()
             await self._sent.wait()
 
-    async def empty(self) -> None:
-        """Wait until all is sent."""
+    async def close(self) -> None:
+        """Give up what is not sent soon; the messages that it belongs to are handed back."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=CLOSE_S)
+        for sending in self._sending:
+            sending.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)

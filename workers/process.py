@@ -71,12 +71,12 @@ class Worker:
         lines = Lines(broker, self.hosts, cache, device)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
-        runner = Runner(broker, self._settings, lines.get, attempts, failures, device)
+        runner = Runner(broker, self._settings, lines.get, failures, device)
         reporter = Reporter(self._options, self.name, broker, runner, lines, device)
         runner.on_suspect = reporter.warn
         self._stop_on_signals(runner, reporter)
         beside = [
-            self._learn(broker, runner, lines, attempts, failures),
+            self._learn(broker, runner, lines, failures),
             lines.warm_up(),
             runner.follow_cancelled(),
             reporter.to_fleet(),
@@ -97,28 +97,26 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             lines.close()
-            await attempts.close()
+            await attempts.store_begun((), surely=True)
             await broker.close()
         return ExitCode.OK
 
-    async def _learn(
-        self, broker: Broker, runner: Runner, lines: Lines, attempts: Attempts, failures: Failures
-    ) -> None:
+    async def _learn(self, broker: Broker, runner: Runner, lines: Lines, failures: Failures) -> None:
         """Host each pipeline the broker tells of, its computing stages as soon as its own engines answer.
 
         Work taken before would wait here while others could do it. Engines that do not work are hosted too: somebody
         has to tell the jobs.
         """
-        split = SplitStage(broker, self._settings, attempts, failures)
-        collect = CollectStage(broker, self._settings, failures)
+        split = SplitStage(broker, failures, runner.begin)
+        collect = CollectStage(broker, failures)
         hosting = asyncio.Lock()  # revisions of a pipeline share its hops
 
         async def host(spec: PipelineSpec) -> None:
             async with hosting:
                 if SPLIT in self._options.stages:
-                    await runner.intake.host_beside(spec, SPLIT, split.handle, CONCURRENT[SPLIT])
+                    await runner.host_beside(spec, SPLIT, split, CONCURRENT[SPLIT])
                 if COLLECT in self._options.stages:
-                    await runner.intake.host_beside(spec, COLLECT, collect.handle, CONCURRENT[COLLECT])
+                    await runner.host_beside(spec, COLLECT, collect, CONCURRENT[COLLECT])
             with contextlib.suppress(RigflowError):
                 await lines.get(spec.revision)
             async with hosting:

@@ -70,7 +70,7 @@ class Reporter:
         """`draining`, `starting` (engines are loaded), `working` or `idle`."""
         if self.draining:
             return "draining"
-        if self._runner.hand.leases:
+        if self._runner.in_hand.messages:
             return "working"
         return "starting" if self._lines.starting else "idle"
 
@@ -98,7 +98,7 @@ class Reporter:
             "why": why,
             "at_s": time.time(),
             "rss_bytes": rss_bytes(),
-            "in_hand": len(self._runner.hand.leases),
+            "in_hand": len(self._runner.in_hand.messages),
             "done": self._done(),
             **self._runner.counts,
         }
@@ -159,9 +159,9 @@ class Reporter:
             still_s=runner.heartbeats.still_s,
             step=f"{step.pipeline} {step.stage}" if step else "",
             step_s=time.monotonic() - step.began_s if step else 0.0,
-            in_hand=len(runner.hand.leases),
+            in_hand=len(runner.in_hand.messages),
             rss_bytes=rss_bytes(),
-            suspect=any(lease.begun and lease.suspect for lease in runner.hand.leases),
+            suspect=any(message.begun for message in runner.in_hand.suspects),
             stages=runner.meter.stages,
         )
 

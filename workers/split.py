@@ -1,58 +1,53 @@
 """The split stage: raw media from publishers that have only NATS -> segments, as `publish` would have sent them."""
 
 import re
+from collections.abc import Awaitable, Callable, Sequence
 
 from engines.media.source import media_kind
-from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord
 from pipelines.publish import Publisher
 from pipelines.pull import Delivery
 from pipelines.registry import load_pipeline
-from schemas.messages import CollectRequest, JobRef, Lane
+from schemas.messages import CollectRequest, Failure, Lane
 from schemas.pipeline import TOKEN, PipelineSpec
-from schemas.settings import Settings
-from schemas.subjects import COLLECT, HEADER_JOB, HEADER_LANE, HEADER_NAME, SPLIT
+from schemas.subjects import COLLECT, HEADER_JOB, HEADER_LANE, HEADER_NAME
 from workers.failures import Failures
-from workers.keepalive import fail, kept_alive
-from workers.lease import Hop, Lease
+from workers.in_flight import InFlight
+
+Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
 
 
 class SplitStage:
     """Takes raw media, asks a collector to finish the job for the publisher, and cuts the media."""
 
-    def __init__(self, broker: Broker, settings: Settings, attempts: Attempts, failures: Failures) -> None:
+    def __init__(self, broker: Broker, failures: Failures, begin: Begin) -> None:
+        """`begin` stores that work on a message begins: media may crash the process that reads it."""
         self._broker = broker
-        self._settings = settings
-        self._attempts = attempts
         self._failures = failures
+        self._begin = begin
 
-    async def handle(self, hop: Hop, delivery: Delivery) -> None:
-        """Split one message; settles it."""
-        lease = Lease(delivery, hop, delivery.nbytes)
-        job: JobRef | None = None
-        async with kept_alive(lease, self._settings):
-            try:
-                spec = await load_pipeline(self._broker, hop.pipeline)
-                publisher = Publisher(self._broker, spec, _space_of(delivery), _lane_of(delivery), hosted=True)
-                job = publisher.ref(_id_of(delivery))
-                name = _name_of(delivery) or job.id
-                record = await publisher.begin(job, name, again=delivery.deliveries == 1)
-                job = record.manifest.job
-                if record.manifest.state.ended:
-                    await lease.drop()  # sent twice is done once
-                    return
-                await self._failures.look_up(lease)
-                await self._attempts.begin(delivery)
-                await self._ask_for_collect(CollectRequest(job=job, name=name), delivery)
-                await _publish(publisher, spec, record, await delivery.load())
-            except JobCancelled:
-                pass  # whoever cancelled it has told
-            except Exception as error:
-                await fail(self._failures, lease, error, SPLIT, job)
-            finally:
-                self._attempts.end(delivery)
-            await lease.drop()
+    async def run(self, message: InFlight) -> None:
+        """Split one message."""
+        delivery, pipeline = message.delivery, message.queue.pipeline
+        spec = await load_pipeline(self._broker, pipeline)
+        publisher = Publisher(self._broker, spec, _space_of(delivery), _lane_of(delivery), hosted=True)
+        message.job = publisher.ref(_id_of(delivery))
+        name = _name_of(delivery) or message.job.id
+        try:
+            record = await publisher.begin(message.job, name, again=delivery.deliveries == 1)
+            message.job = record.manifest.job
+            if record.manifest.state.ended:
+                return  # sent twice is done once
+            await self._failures.look_up(message)
+            await self._begin([message])
+            await self._ask_for_collect(CollectRequest(job=message.job, name=name), delivery)
+            await _publish(publisher, spec, record, await delivery.load())
+        except JobCancelled:
+            pass  # its subscribers have its Done already
+
+    async def on_failure(self, message: InFlight, failure: Failure) -> None:
+        """The collector of the job ends it."""
 
     async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
         """One request for each message of media: sent again (by a retry, say), it is collected again."""

@@ -6,7 +6,7 @@ from engines.device import Device
 from engines.inference.batch import infer_parts
 from engines.inference.session import Overlapping, Session
 from engines.outputs.format import load_format
-from engines.part import Part, pack_arrays
+from engines.part import Part, Tick, pack_arrays
 from engines.transforms import preprocess_part
 from schemas.errors import RigflowError
 from schemas.messages import Result, Segment
@@ -53,21 +53,21 @@ class Line:
         session = self.session_of(stage)
         return stage.max_batch * (session.in_flight if isinstance(session, Overlapping) else 1)
 
-    def decode(self, segment: Segment, buffers: Sequence[memoryview]) -> Iterator[Part]:
+    def decode(self, segment: Segment, buffers: Sequence[memoryview], tick: Tick) -> Iterator[Part]:
         """Parts of a segment, one at a time as asked for."""
-        return self._device.decode(segment, buffers, self.spec, self._preprocess if self._fused else None)
+        return self._device.decode(segment, buffers, self.spec, self._preprocess if self._fused else None, tick)
 
-    def preprocess(self, part: Part) -> Part:
+    def preprocess(self, part: Part, tick: Tick) -> Part:
         """A part that came with raw frames, as uint8 arrays."""
-        return preprocess_part(part, self._preprocess)
+        return preprocess_part(part, self._preprocess, tick)
 
-    def encode(self, part: Part) -> bytes:
+    def encode(self, part: Part, tick: Tick) -> bytes:
         """The body of the part's Result."""
         encoded = self._format.encode(part if self.spec.encode.format == "video" else part.on_host())
         specs, buffers = pack_arrays(encoded.arrays)
         result = Result(meta=part.meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)
 
-    def infer(self, stage: InferStage, parts: Sequence[Part]) -> list[Part | RigflowError]:
+    def infer(self, stage: InferStage, parts: Sequence[Part], tick: Tick) -> list[Part | RigflowError]:
         """Parts after a model, in the order they came; each part's outcome is its own."""
-        return infer_parts(stage, self.session_of(stage), parts)
+        return infer_parts(stage, self.session_of(stage), parts, tick)

@@ -15,7 +15,7 @@ from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.outputs.h264 import X264, PictureEncoder
-from engines.part import Part
+from engines.part import Part, Tick, no_tick
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Lane, Segment
 from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
@@ -71,17 +71,22 @@ class CudaDevice:
         return CudaPreprocess(stage, self.card)
 
     def decode(
-        self, segment: Segment, buffers: Sequence[memoryview], spec: PipelineSpec, preprocess: "Preprocessing | None"
+        self,
+        segment: Segment,
+        buffers: Sequence[memoryview],
+        spec: PipelineSpec,
+        preprocess: "Preprocessing | None",
+        tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Parts of a segment, decoded ahead; without `preprocess` raw frames for a hop, which the host decodes."""
         parts: Iterator[Part]
         convert = preprocess.convert if preprocess else pack_frame
         if segment.media.kind == "image":
-            parts = decode_images(segment, buffers, spec, convert)
+            parts = decode_images(segment, buffers, spec, convert, tick)
         elif preprocess is None:
-            parts = decode_video(segment, buffers[0], spec, convert)
+            parts = decode_video(segment, buffers[0], spec, convert, tick=tick)
         else:
-            parts = decode_video(segment, buffers[0], spec, convert, self.decoders)
+            parts = decode_video(segment, buffers[0], spec, convert, self.decoders, tick)
         return self._ahead.reader(parts, int(segment.key.job.lane is not Lane.INTERACTIVE))
 
     def session(self, model: bytes, spec: ModelSpec) -> "Session":

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from engines.inference.session import Chosen, Overlapping, Rows, Session
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import ModelError, RigflowError
 from schemas.pipeline import InferStage
 
@@ -117,14 +117,16 @@ class _Span:
     stop: int
 
 
-def infer_parts(stage: InferStage, session: Session, parts: Sequence[Part]) -> list[Part | RigflowError]:
+def infer_parts(
+    stage: InferStage, session: Session, parts: Sequence[Part], tick: Tick = no_tick
+) -> list[Part | RigflowError]:
     """Each part after `stage`, or the ModelError of that part alone; same length and order as `parts`.
 
     An input `x` reads the array `stage.reads.get(x, x)`. Of arrays with a row a frame (`pixels`, `plane0` ...) it gets
     `array[index]`, a row a window `[W, T, ...]`, when the model has one dimension more; the windows' single frames
     `[W, ...]` when they have one (T = 1); and the frames as they are otherwise. Batches hold at most
     `stage.max_batch` rows and `session.batch_bytes` of input. A part keeps `stage.keeps`, the outputs, and nothing
-    else. Raises DeviceLost.
+    else. `tick` is called after each batch. Raises DeviceLost.
     """
     failed: dict[int, RigflowError] = {}
     works: list[_Work] = []
@@ -133,7 +135,7 @@ def infer_parts(stage: InferStage, session: Session, parts: Sequence[Part]) -> l
             works += _bind(stage, session, number, part)
         except ModelError as error:
             failed[number] = error
-    _run_all(session, _batches(works, stage, session), failed)
+    _run_all(session, _batches(works, stage, session), failed, tick)
     arrays: list[dict[str, Array]] = [
         {name: part.arrays[name] for name in stage.keeps if name in part.arrays} for part in parts
     ]
@@ -223,7 +225,7 @@ def _most_rows(work: _Work, stage: InferStage, session: Session) -> int:
     return max(1, min(stage.max_batch, session.batch_bytes // max(1, row_bytes)))
 
 
-def _run_all(session: Session, batches: Iterator[list[_Span]], failed: dict[int, RigflowError]) -> None:
+def _run_all(session: Session, batches: Iterator[list[_Span]], failed: dict[int, RigflowError], tick: Tick) -> None:
     """Answer all batches, as many at a time as the session can have in flight."""
     most = session.in_flight if isinstance(session, Overlapping) else 1
     under_way: deque[tuple[list[_Span], _Answer]] = deque()
@@ -233,8 +235,10 @@ def _run_all(session: Session, batches: Iterator[list[_Span]], failed: dict[int,
             under_way.append((batch, _begin(session, batch)))
         while len(under_way) >= most:
             _finish(session, *under_way.popleft(), failed)
+            tick()
     while under_way:
         _finish(session, *under_way.popleft(), failed)
+        tick()
 
 
 def _finish(session: Session, batch: Sequence[_Span], answer: _Answer, failed: dict[int, RigflowError]) -> None:

@@ -22,7 +22,7 @@ from engines.media.carrier import reorder_depth
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.source import open_picture, packets_of, picture_stream
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import EXACT, plane_format
 from schemas.grid import Grid, frame_at
 from schemas.messages import MediaInfo, PartMeta, Segment
@@ -62,20 +62,25 @@ class _Tally:
 
 
 def decode_video(
-    segment: Segment, data: Buffer, spec: PipelineSpec, convert: Convert, decoders: Decoders | None = None
+    segment: Segment,
+    data: Buffer,
+    spec: PipelineSpec,
+    convert: Convert,
+    decoders: Decoders | None = None,
+    tick: Tick = no_tick,
 ) -> Iterator[Part]:
     """The parts of a segment, in order: one at least, the last one marked so.
 
     `data` is the segment's buffer. Arrays are those of `convert`, stacked over the part's frames, and `index [W, T]`
     int32. A frame that damage took is counted in `meta.lost`: the decoder's patched picture is used, and where there is
     none, the last one before it. What other `decoders` stumble over is left to the host's, whose patches are the
-    reference. Raises MediaError when the segment can not be opened at all.
+    reference. `tick` is called after each packet. Raises MediaError when the segment can not be opened at all.
     """
     sent_parts = sent_frames = 0
     for whole in (False, True):
         tally = _Tally()
         try:
-            pieces = _slices(segment, data, spec, convert, tally, whole, None if whole else decoders)
+            pieces = _slices(segment, data, spec, convert, tally, whole, None if whole else decoders, tick)
             for number, (piece, last) in enumerate(_mark_last(pieces, spec.grid)):
                 if number < sent_parts:
                     continue  # sent before damage made us start over; it was exact, for it missed no frame it was due
@@ -113,6 +118,7 @@ def _slices(
     tally: _Tally,
     whole: bool,
     decoders: Decoders | None,
+    tick: Tick,
 ) -> Iterator[Slice[dict[str, Array]]]:
     """The segment's windows, those of one part at a time.
 
@@ -129,7 +135,7 @@ def _slices(
             depth = reorder_depth([packet.pts for packet in packets if packet.pts is not None])
             stream.codec_context.reorder_depth = min(_MOST_REORDERED, max(stream.codec_context.reorder_depth, depth))
         decoder = stack.enter_context(decoders.lease(stream, label) if decoders else nullcontext(stream.codec_context))
-        reel = _Reel(packets, stream, decoder, span, media)
+        reel = _Reel(packets, stream, decoder, span, media, tick)
         due = None if whole else reel.due(grid)
         with closing(reel.frames(tally, None if due is None else set(due.values()))) as frames:
             if due is not None:
@@ -161,8 +167,10 @@ class _Reel:
         decoder: VideoCodecContext,
         span: Span,
         media: MediaInfo,
+        tick: Tick,
     ) -> None:
         self._decoder = decoder
+        self._tick = tick
         self._borrowed = decoder is not stream.codec_context
         self._span = span
         self._media = media
@@ -222,6 +230,7 @@ class _Reel:
                     raise MissingFrame(time) from error
                 self.damaged = True
                 continue
+            self._tick()
             if strict and any(frame.is_corrupt for frame in frames):
                 raise MissingFrame(time)
             yield from frames

@@ -12,7 +12,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.source import image_codec
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import EXACT
 from schemas.errors import ItemTooLarge, MediaError, RigflowError
 from schemas.messages import Item, PartMeta, Segment
@@ -35,7 +35,9 @@ class _Image:
     pixels: int
 
 
-def decode_images(segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpec, convert: Convert) -> Iterator[Part]:
+def decode_images(
+    segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpec, convert: Convert, tick: Tick = no_tick
+) -> Iterator[Part]:
     """The parts of a segment of images, in order: one at least, the last one marked so.
 
     `buffers` are the images' files, one an item of the segment; none where the items name their files. An image that
@@ -52,6 +54,7 @@ def decode_images(segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpe
         items: list[Item] = []
         for image in group:
             item, row = _outcome(image, planes, convert)
+            tick()
             items.append(item)
             rows += [row] if row is not None else []
         arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame("image"), 0))

@@ -13,8 +13,9 @@ from pipelines.topology import apply_topology
 from schemas.messages import Lane
 from schemas.settings import Settings
 from tests.integration.hops import SPEC, eventually
-from workers.intake import Hand, Intake
-from workers.lease import Hop, Lease
+from workers.in_flight import InFlight, Queue
+from workers.in_hand import InHand
+from workers.intake import Intake
 
 SPECS = [SPEC.model_copy(update={"name": name}) for name in ("p", "q", "r")]
 
@@ -23,28 +24,27 @@ class Slow:
     """A worker that holds what it takes until it is told how long that took."""
 
     def __init__(self, broker: Broker, settings: Settings) -> None:
-        self.hand = Hand()
-        self.intake = Intake(broker, settings, self.hand, self.accept)
-        self.taken: list[Lease] = []
+        self.in_hand = InHand()
+        self.intake = Intake(broker, settings, self.in_hand, self.accept)
+        self.taken: list[InFlight] = []
 
-    async def accept(self, hop: Hop, delivery: Delivery) -> None:
-        lease = Lease(delivery, hop, delivery.nbytes)
-        self.hand.take(lease)
-        self.taken.append(lease)
+    async def accept(self, queue: Queue, delivery: Delivery) -> None:
+        message = InFlight(delivery, queue, self.in_hand.drop)
+        self.in_hand.take(message)
+        self.taken.append(message)
         self.intake.refill()
 
     async def finish_all(self, spent_s: float) -> None:
-        for lease in list(self.hand.leases):
-            lease.spent_s = spent_s
-            await lease.drop()
-            self.hand.finish(lease)
+        for message in list(self.in_hand.messages):
+            message.spent_s = spent_s
+            await message.ack()
         self.intake.refill()
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items are known to be quick, so that several are taken."""
-    monkeypatch.setattr(Hand, "pace_s", lambda *_: 0.001)
+    monkeypatch.setattr(InHand, "pace_s", lambda *_: 0.001)
 
 
 @asynccontextmanager
@@ -73,17 +73,17 @@ async def test_a_slow_worker_takes_from_one_full_queue_at_a_time_each_in_turn(
     async with a_slow_worker(settings, backlog=20) as worker:
         known = set()
         while len(known) < len(SPECS):  # how long an item takes, it has to see first
-            await eventually(lambda: bool(worker.hand.leases))
-            known |= {lease.hop.pipeline for lease in worker.hand.leases}
+            await eventually(lambda: bool(worker.in_hand.messages))
+            known |= {message.queue.pipeline for message in worker.in_hand.messages}
             await worker.finish_all(spent_s=10.0)
         await asyncio.sleep(0.1)
         await worker.finish_all(spent_s=10.0)
         order = []
         for _ in range(6):
-            await eventually(lambda: bool(worker.hand.leases))
+            await eventually(lambda: bool(worker.in_hand.messages))
             await asyncio.sleep(0.05)
-            (lease,) = worker.hand.leases
-            order.append(lease.hop.pipeline)
+            (message,) = worker.in_hand.messages
+            order.append(message.queue.pipeline)
             await worker.finish_all(spent_s=10.0)
         assert sorted(order[:3]) == sorted(order[3:]) == ["p", "q", "r"]
 
@@ -92,9 +92,9 @@ async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> No
     async with a_slow_worker(settings, backlog=40) as worker:
         most = 0
         for _ in range(8):
-            await eventually(lambda: bool(worker.hand.leases))
+            await eventually(lambda: bool(worker.in_hand.messages))
             await asyncio.sleep(0.02)
-            most = max(most, len(worker.hand.leases))
+            most = max(most, len(worker.in_hand.messages))
             await worker.finish_all(spent_s=settings.lead_s / 5)
         asked = settings.credit_items + len(SPECS)
         assert 3 <= most <= 2 * asked, "what was withdrawn may come beside what is asked for anew"
@@ -103,13 +103,13 @@ async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> No
 async def test_an_item_that_overruns_keeps_others_away(settings: Settings, quick: None) -> None:
     async with a_slow_worker(settings, backlog=1) as worker:
         await eventually(lambda: len(worker.taken) == len(SPECS))
-        for lease in worker.taken:
-            lease.expected_s = 0.0
+        for message in worker.taken:
+            message.expected_s = 0.0
         first = worker.taken[0]
-        worker.hand.computing([first])
+        worker.in_hand.computing([first])
         await asyncio.sleep(0.05)
-        assert worker.hand.remaining_s() >= 0.05
-        worker.hand.computing(())
+        assert worker.in_hand.remaining_s() >= 0.05
+        worker.in_hand.computing(())
         assert first.spent_s == pytest.approx(0.05, abs=0.05)
 
 
@@ -117,9 +117,9 @@ async def test_time_of_a_step_is_shared_among_its_leases(settings: Settings, qui
     async with a_slow_worker(settings, backlog=1) as worker:
         await eventually(lambda: len(worker.taken) == len(SPECS))
         started = time.monotonic()
-        worker.hand.computing(worker.taken)
+        worker.in_hand.computing(worker.taken)
         await asyncio.sleep(0.03)
-        worker.hand.computing(())
-        shares = [lease.spent_s for lease in worker.taken]
+        worker.in_hand.computing(())
+        shares = [message.spent_s for message in worker.taken]
         assert min(shares) == max(shares) > 0.0
         assert sum(shares) <= time.monotonic() - started

@@ -1,0 +1,204 @@
+"""One message in hand: the queue it came from, what derives from it, and how it ends.
+
+Nothing else settles a delivery. A message ends once, in one of the states `ENDS`:
+
+    taken -> begun -> acked          all that it led to is durable
+                   -> retried        an attempt failed, another one follows after a pause
+          -> dead-lettered           it will never work; its failure and its dead letter are durable
+          -> cancelled               its job was cancelled
+          -> handed back             this worker stops, or cannot go on
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from engines.part import Part
+from pipelines.pull import Delivery
+from schemas.messages import Attempt, JobRef, Lane
+from workers.stages import Line
+from workers.telemetry import Event, tell
+
+
+class State(Enum):
+    """How far a message is."""
+
+    TAKEN = "taken"
+    BEGUN = "begun"
+    ACKED = "acked"
+    RETRIED = "retried"
+    DEAD_LETTERED = "dead-lettered"
+    CANCELLED = "cancelled"
+    HANDED_BACK = "handed back"
+
+
+ENDS = frozenset(State) - {State.TAKEN, State.BEGUN}
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue that a worker takes from: the stage behind it, and the lane."""
+
+    pipeline: str
+    stage: str
+    lane: Lane
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """Something the computing thread can do next: go on with a segment's decoding, or take a part one stage further."""
+
+    message: "InFlight"
+    line: Line
+    stage: str
+    part: Part | None = None
+    parts: Iterator[Part] | None = None
+    since_s: float = 0.0  # of the monotonic clock: when it began to wait
+
+    @property
+    def depth(self) -> int:
+        """How far down its pipeline this is."""
+        return self.line.depth[self.stage]
+
+    @property
+    def queue(self) -> Queue:
+        """The queue in front of its stage."""
+        return Queue(self.line.spec.name, self.stage, self.message.queue.lane)
+
+    def alike(self, other: "Task") -> bool:
+        """Whether another task is for the same stage of the same line."""
+        return self.stage == other.stage and self.line is other.line
+
+
+class InFlight:
+    """A message from the moment it is delivered until it is settled, with the tasks that derive from it.
+
+    A task waits, then is active (computed, or published), then it is finished; the message is acked after its last
+    one (law 1). `mark_for_retry` and every end drop the tasks that wait, so that no path can leave one behind.
+    `attempts` are earlier ones that did not finish it, `attempt` is ours once it has begun. `expected_s` and `spent_s`
+    are seconds of computing, for the credit of the intake. `on_end` is called once, when it has ended.
+    """
+
+    def __init__(self, delivery: Delivery, queue: Queue, on_end: Callable[["InFlight"], None]) -> None:
+        self.delivery = delivery
+        self.queue = queue
+        self.state = State.TAKEN
+        self.nbytes = delivery.nbytes
+        self.job: JobRef | None = None  # known once the body was read
+        self.attempts: tuple[Attempt, ...] = ()
+        self.attempt: Attempt | None = None
+        self.expected_s = 0.0
+        self.spent_s = 0.0
+        self.taken_s = time.monotonic()
+        self.waiting: list[Task] = []
+        self._active: set[Task] = set()
+        self._retry_delay_s: float | None = None
+        self._on_end = on_end
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is settled."""
+        return self.state in ENDS
+
+    @property
+    def useless(self) -> bool:
+        """Whether more work on it is in vain: it is settled, or will be delivered again."""
+        return self.ended or self._retry_delay_s is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether work on it has begun, and goes on."""
+        return self.state is State.BEGUN
+
+    @property
+    def suspect(self) -> bool:
+        """Whether an earlier attempt did not finish it: it may be what ended that attempt's worker."""
+        return bool(self.attempts)
+
+    # tasks
+
+    def add(self, task: Task) -> None:
+        """A task can run; one that was active waits again. Ignored when more work is in vain."""
+        self._active.discard(task)
+        if not self.useless:
+            task.since_s = time.monotonic()
+            self.waiting.append(task)
+
+    def start(self, task: Task) -> None:
+        """A task that waits is computed now."""
+        self.waiting.remove(task)
+        self._active.add(task)
+
+    def hold(self, task: Task) -> None:
+        """A task is active: what it gave is being published."""
+        self._active.add(task)
+
+    async def finish(self, task: Task) -> None:
+        """A task needs nothing more: what it led to is durable, or its failure is. The last one settles the message."""
+        if task not in self._active:
+            return
+        self._active.discard(task)
+        await self._settle_if_over()
+
+    async def _settle_if_over(self) -> None:
+        if self._active or self.waiting or self.ended:
+            return
+        if self._retry_delay_s is None:
+            await self._end(State.ACKED, self.delivery.ack())
+        else:
+            await self._end(State.RETRIED, self.delivery.retry(self._retry_delay_s))
+
+    # transitions
+
+    def begin(self, attempt: Attempt) -> None:
+        """Work on it begins."""
+        if self.state is State.TAKEN:
+            self.state, self.attempt = State.BEGUN, attempt
+
+    async def ack(self) -> None:
+        """All that it led to is durable."""
+        self.waiting.clear()
+        await self._settle_if_over()
+
+    async def mark_for_retry(self, delay_s: float) -> None:
+        """Have it delivered again, `delay_s` after the tasks that are active now are through."""
+        if self.useless:
+            return
+        self._retry_delay_s = delay_s
+        self.waiting.clear()
+        await self._settle_if_over()
+
+    async def dead_letter(self, reason: str) -> None:
+        """It will never work; its failure and its dead letter are durable."""
+        if not self.ended:
+            await self._end(State.DEAD_LETTERED, self.delivery.terminate(reason))
+
+    async def cancel(self) -> None:
+        """Its job was cancelled: it is not delivered again."""
+        if not self.ended:
+            await self._end(State.CANCELLED, self.delivery.terminate("its job was cancelled"))
+
+    async def hand_back(self) -> None:
+        """Have it delivered to another worker now; one that is marked for a retry, after its pause."""
+        if self.ended:
+            return
+        if self._retry_delay_s is None:
+            await self._end(State.HANDED_BACK, self.delivery.release())
+        else:
+            await self._end(State.RETRIED, self.delivery.retry(self._retry_delay_s))
+
+    async def _end(self, state: State, settling: Coroutine[Any, Any, None]) -> None:
+        """The one way out. A verdict that cannot be given lets the lease end, and the message is delivered again."""
+        self.state = state
+        self.waiting.clear()
+        self._active.clear()
+        self._on_end(self)
+        try:
+            await asyncio.shield(settling)
+        except Exception as error:
+            where = f"{self.delivery.subject} {self.delivery.stream_seq}"
+            tell(Event("unsettled", f"{where} could not be {state.value}: {error}", logging.WARNING))

@@ -1,0 +1,84 @@
+"""The messages that one worker holds, and how long the work on them will take."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+from workers.in_flight import InFlight, Queue, Task
+
+TAIL = 1 / 8  # of its own time: what a long item may wait with a worker before it begins
+
+
+class InHand:
+    """Messages for the computing thread in `messages`; those of `split` and `collect`, which mostly wait, `beside`."""
+
+    def __init__(self) -> None:
+        self.messages: set[InFlight] = set()
+        self.beside: set[InFlight] = set()
+        self._pace_s: dict[tuple[str, str], float] = {}
+        self._computing: Sequence[InFlight] = ()
+        self._since_s = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all messages for the computing thread."""
+        return sum(message.nbytes for message in self.messages)
+
+    @property
+    def suspects(self) -> list[InFlight]:
+        """Messages that an earlier attempt did not finish."""
+        return [message for message in self.messages if message.suspect]
+
+    def waiting(self) -> Iterator[Task]:
+        """All tasks that wait for the computing thread."""
+        for message in self.messages:
+            yield from message.waiting
+
+    def take(self, message: InFlight) -> None:
+        """A message came in."""
+        message.expected_s = self.pace_s(message.queue)
+        self.messages.add(message)
+
+    def drop(self, message: InFlight) -> None:
+        """A message is settled; the time that it took is expected of the next one of its queue."""
+        self.beside.discard(message)
+        if message not in self.messages:
+            return
+        self.messages.discard(message)
+        known = self.pace_s(message.queue)
+        pace = message.spent_s if known == math.inf else 0.7 * known + 0.3 * message.spent_s
+        self._pace_s[message.queue.pipeline, message.queue.stage] = pace
+
+    def pace_s(self, queue: Queue) -> float:
+        """Seconds that one message of a queue takes, as a moving average; infinite before the first is measured."""
+        return self._pace_s.get((queue.pipeline, queue.stage), math.inf)
+
+    def prefetch_s(self, most_s: float) -> float:
+        """Seconds before the work in hand ends that more is asked for: `most_s`, less while a long message is in hand.
+
+        The last message of a job ends that much later than it must. Of short ones several fit into that time, and it
+        hides how much the broker's answers vary; a long one needs only the round trip hidden.
+        """
+        longest_s = max((message.expected_s for message in self.messages), default=0.0)
+        return min(most_s, max(most_s * most_s / longest_s, TAIL * longest_s)) if longest_s else most_s
+
+    def computing(self, messages: Sequence[InFlight]) -> None:
+        """A step on `messages` together begins; none: the step ends. Its time is shared among them."""
+        now = time.monotonic()
+        for message in self._computing:
+            message.spent_s += (now - self._since_s) / len(self._computing)
+        self._computing, self._since_s = messages, now
+
+    def remaining_s(self) -> float:
+        """Seconds until all messages in hand are through, as far as the measured paces say.
+
+        One that takes longer than expected is expected to exceed its time by as much again.
+        """
+        running_s = (time.monotonic() - self._since_s) / max(1, len(self._computing))
+        remaining_s = 0.0
+        for message in self.messages:
+            if message in self._computing:
+                remaining_s += abs(message.expected_s - message.spent_s - running_s)
+            else:
+                remaining_s += max(0.0, message.expected_s - message.spent_s)
+        return remaining_s
