@@ -21,7 +21,8 @@ SILENT_S = 2.5 * HEARTBEAT_S  # without a word for so long, whoever held our req
 CLOSE_S = 2.0  # for what is on its way, and for an `on_delivery` that is at work
 LINGER_S = 1.0  # after withdrawing, for what the server sends at that very moment
 CLOSING_LINGER_S = 0.05
-REFUSED_S = 0.25  # pause after a request that the server turned down (it recovers, say)
+REFUSED_S = 0.25  # pause after a request that the server turned down (it recovers, say), doubled for each one more
+LONGEST_REFUSED_S = 4.0  # a stream that was deleted may come back: whoever publishes makes it anew
 
 
 class Delivery:
@@ -36,6 +37,7 @@ class Delivery:
         "_body",
         "_broker",
         "_reply",
+        "consumer",
         "deliveries",
         "headers",
         "nbytes",
@@ -47,12 +49,14 @@ class Delivery:
     )
 
     def __init__(self, broker: Broker, message: Msg) -> None:
+        """Raises ValueError when a message did not come from a consumer: verdicts go to its reply subject."""
         self._broker = broker
         self._reply = message.reply
         # $JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time.pending[.random]
         tokens = message.reply.split(".")
-        counts = tokens[4:] if len(tokens) == 9 else tokens[6:]
-        self.stream = tokens[2] if len(tokens) == 9 else tokens[4]
+        if tokens[:2] != ["$JS", "ACK"] or len(tokens) < 9:
+            raise ValueError(f"{message.reply} acknowledges no delivery")
+        self.stream, self.consumer, *counts = tokens[2:] if len(tokens) == 9 else tokens[4:]
         self.deliveries = int(counts[0])
         self.stream_seq = int(counts[1])
         self.pending = int(counts[4])
@@ -139,6 +143,7 @@ class Pull:
         self._changed = asyncio.Event()
         self._losses = broker.connection.losses
         self._refused = False
+        self._refusals = 0  # one after the other
         self._closed = False
         self._asking: list[asyncio.Task[None]] = []
         self._feeding: list[asyncio.Task[None]] = []
@@ -220,19 +225,27 @@ class Pull:
             self._heard_s = asyncio.get_running_loop().time()
         if status == "100":
             return  # a heartbeat
-        if asked and self._expiries:
-            self._expiries.popleft()
         if not message.reply:
+            if asked and self._expiries:
+                self._expiries.popleft()
             # 408: it expired. Anything else: the server recovers, the consumer is gone, too many requests ...
             self._refused = self._refused or (asked and status != "408")
             self._changed.set()
             return
-        delivery = Delivery(self._broker, message)
+        try:
+            delivery = Delivery(self._broker, message)
+        except (ValueError, IndexError):
+            return  # anyone may publish to an inbox
+        if (delivery.stream, delivery.consumer) != (self._stream, self._consumer):
+            return
+        if asked and self._expiries:
+            self._expiries.popleft()
         if delivery.stream_seq <= self._last_seq and self._broker.is_reader(self._stream, self._consumer):
             self._changed.set()  # the reader was made anew, and the old one had sent it already
             return
         self._last_seq = delivery.stream_seq
         self._wanted -= asked
+        self._refusals = 0
         if self._closed:
             await delivery.release()
         else:
@@ -254,8 +267,9 @@ class Pull:
                 if self._losses != connection.losses or await self._silent(connection):
                     await self._start_over(connection)
                 elif self._refused:
-                    await asyncio.sleep(REFUSED_S)
+                    await asyncio.sleep(min(LONGEST_REFUSED_S, REFUSED_S * 2 ** min(self._refusals, 10)))
                     self._refused = False
+                    self._refusals += 1
                     await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
                 await self._ask_for_wanted(connection)
             except Away:
@@ -263,7 +277,8 @@ class Pull:
             except BrokerError as error:
                 if connection.closed:
                     return  # whoever publishes, reads or reports learns of it
-                _tell(f"asking {self._stream} for messages failed", error)
+                if self._refusals.bit_count() <= 1:  # the first, second, fourth, eighth ...
+                    _tell(f"asking {self._stream} for messages failed", error)
                 self._refused = True
                 self._changed.set()
             with contextlib.suppress(TimeoutError):

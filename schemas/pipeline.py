@@ -77,7 +77,7 @@ class InferStage(Spec):
     name: Name = "infer"
     model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")
     max_batch: int = Field(default=32, ge=1, le=4096)
-    max_delay_ms: float = Field(default=20.0, ge=0, le=10_000)
+    max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
     reads: dict[str, str] = {}
     each: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()

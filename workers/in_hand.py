@@ -15,6 +15,7 @@ class InHand:
     def __init__(self) -> None:
         self.messages: set[InFlight] = set()
         self.beside: set[InFlight] = set()
+        self.idle = False  # all that is in hand waits for a batch to be filled
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
         self._since_s = 0.0
@@ -74,6 +75,8 @@ class InHand:
 
         One that takes longer than expected is expected to exceed its time by as much again.
         """
+        if self.idle:
+            return 0.0
         running_s = (time.monotonic() - self._since_s) / max(1, len(self._computing))
         remaining_s = 0.0
         for message in self.messages:

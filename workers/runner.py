@@ -117,9 +117,14 @@ class Runner:
 
     async def _wait(self) -> None:
         """Until a task comes, or until a batch has waited for others for long enough."""
+        due_in_s = self._batching.due_in_s()
+        if due_in_s is not None:  # the others may still be at the broker
+            self.in_hand.idle = True
+            self.intake.refill()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._batching.due_in_s()):
+            async with asyncio.timeout(due_in_s):
                 await self._wake.wait()
+        self.in_hand.idle = False
 
     # taking in
 

@@ -104,3 +104,19 @@ def test_a_stopped_process(lease_s: float, clip: Path, tmp_path: Path) -> None:
         until_ready(fleet)
         outcome, took_s = asyncio.run(trial(fleet))
         assert_done_by_others(fleet, clip, outcome, "SIGSTOP", took_s)
+
+
+@pytest.mark.parametrize(
+    ("pace_ms", "settings"), [(400.0, {"ack_wait_s": 1.0}), pytest.param(10_000.0, {}, marks=pytest.mark.slow)]
+)
+def test_a_long_step_is_not_stuck(pace_ms: float, settings: dict[str, float], tmp_path: Path) -> None:
+    """12 frames, each a batch of its own, are one step of several times ack_wait; six others wait idle for it."""
+    clip = make_clip(tmp_path, Clip(frames=12, gop=12, b_frames=0, size=(32, 32)))
+    (infer,) = SPEC.infers
+    stages = (*SPEC.stage[:2], infer.model_copy(update={"max_batch": 1}), *SPEC.stage[3:])
+    spec = SPEC.model_copy(update={"stage": stages})
+    with Fleet(ONE_WORKER * 7, tmp_path / "cache", (pace_ms,) * 7, **settings) as fleet:
+        (outcome,) = fleet.run(spec, [clip], tmp_path / "out")
+        assert outcome.done is not None, outcome.error
+        assert not outcome.done.failures
+        assert asyncio.run(done_again(fleet)) == 0, "a step that moves kept its lease"

@@ -1,0 +1,184 @@
+"""A message in a worker has one way out, whatever happens to the work on it."""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from engines.part import Part
+from pipelines.dead import letters
+from pipelines.pull import Delivery
+from schemas.errors import MediaError
+from schemas.messages import Attempt, Failure
+from schemas.settings import Settings
+from tests.clips import Clip, make_clip, still
+from tests.integration.a_runner import Trial, a_trial, spec_of
+from tests.integration.hops import a_broker, a_pull, eventually, hop, hop_is_empty
+from workers.in_flight import ENDS, InFlight, Queue, State, Task
+from workers.in_hand import InHand
+
+ATTEMPT = Attempt(number=1, worker="w", host="h", device="cpu", at_s=0.0)
+
+
+def in_hand_of(delivery: Delivery, in_hand: InHand) -> InFlight:
+    message = InFlight(delivery, Queue("p", "decode", "bulk"), in_hand.drop)  # type: ignore[arg-type]
+    in_hand.take(message)
+    return message
+
+
+async def test_any_order_of_transitions_settles_a_message_once_and_leaves_no_task(settings: Settings) -> None:
+    dice = random.Random(5)
+    count = 60
+    async with a_broker(settings) as broker:
+        for number in range(count):
+            await broker.publish(hop(broker), b"x", str(number))
+        async with a_pull(broker, requests=count) as taken:
+            await taken.until(count)
+            in_hand = InHand()
+            for delivery in list(taken.deliveries):
+                message = in_hand_of(delivery, in_hand)
+                tasks = [Task(message, None, "decode") for _ in range(3)]  # type: ignore[arg-type]
+                for task in tasks:
+                    message.add(task)
+                steps = [
+                    lambda message=message: message.begin(ATTEMPT),
+                    lambda message=message: message.mark_for_retry(60.0),
+                    lambda message=message: message.cancel(),
+                    lambda message=message: message.hand_back(),
+                    lambda message=message: message.dead_letter("it is bad"),
+                    *[lambda message=message, task=task: message.finish(task) for task in tasks],
+                    *[lambda message=message, task=task: _started(message, task) for task in tasks],
+                ]
+                for step in dice.sample(steps, dice.randint(1, len(steps))):
+                    done = step()
+                    if asyncio.iscoroutine(done):
+                        await done
+                    assert message.ended == (message not in in_hand.messages)
+                    assert message.ended == delivery.settled
+                    assert not (message.useless and message.waiting), "more work on it is in vain"
+                await message.hand_back()
+                assert message.state in ENDS
+            assert not in_hand.messages
+
+
+def _started(message: InFlight, task: Task) -> None:
+    if task in message.waiting:
+        message.start(task)
+
+
+async def test_a_message_is_acked_after_its_last_task(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        await broker.publish(hop(broker), b"x", "1")
+        async with a_pull(broker, requests=1) as taken:
+            await taken.until(1)
+            message = in_hand_of(taken.deliveries[0], InHand())
+            first = Task(message, None, "decode")  # type: ignore[arg-type]
+            message.add(first)
+            message.start(first)
+            second = Task(message, None, "encode")  # type: ignore[arg-type]
+            message.hold(second)
+            await message.finish(first)
+            await message.finish(first)
+            assert not message.ended
+            await message.finish(second)
+            assert message.state is State.ACKED
+            await eventually(lambda: hop_is_empty(broker))
+
+
+async def ended_with_failures(trial: Trial, job: str) -> list[Failure]:
+    """The failures of a job of one segment, once there are some and nothing is left in a queue or in hand."""
+
+    async def over() -> bool:
+        return bool(await trial.results(job, "failure")) and not await trial.queued()
+
+    await eventually(over)
+    await eventually(lambda: not trial.runner.in_hand.messages)
+    return await trial.results(job, "failure")  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "infer", "encode", "publish"])
+async def test_an_unexpected_error_in_any_stage_is_a_failure_and_the_next_job_is_done(
+    stage: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.model_copy(update={"max_deliver": 2})
+    clip = make_clip(tmp_path, Clip(frames=8, size=(32, 32)))
+    async with a_trial(settings, spec_of()) as trial:
+
+        def fail(*_: object) -> Part:
+            raise KeyError("pixels")
+
+        with monkeypatch.context() as patched:
+            if stage == "preprocess":
+                patched.setattr(trial.line._preprocess, "convert", fail)
+            elif stage == "publish":
+                patched.setattr(trial.line, "encode", lambda part, tick: "no bytes")
+            else:
+                patched.setattr(trial.line, stage, fail)
+            await trial.publisher.publish_video(trial.ref("bad"), clip, clip.name)
+            failures = await ended_with_failures(trial, "bad")
+        assert len(failures) == 1
+        assert "Error" in failures[0].error
+        assert len(failures[0].attempts) == 2
+        assert [letter.failure.key.job.id async for letter in letters(trial.broker)] == ["bad"]
+        await trial.publisher.publish_video(trial.ref("good"), clip, clip.name)
+        await eventually(lambda: _has_results(trial, "good"))
+
+
+async def _has_results(trial: Trial, job: str) -> bool:
+    return bool(await trial.results(job))
+
+
+async def test_a_rejected_part_fails_at_once_and_alone(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path, Clip(frames=8, size=(32, 32)))
+    async with a_trial(settings, spec_of()) as trial:
+
+        def reject(*_: object) -> bytes:
+            raise MediaError("these pixels cannot be encoded")
+
+        monkeypatch.setattr(trial.line, "encode", reject)
+        await trial.publisher.publish_video(trial.ref("bad"), clip, clip.name)
+        (failure,) = await ended_with_failures(trial, "bad")
+        assert failure.error == "these pixels cannot be encoded"
+        assert len(failure.attempts) == 1
+
+
+async def test_a_step_that_ticks_keeps_its_lease_and_is_done_once(settings: Settings, tmp_path: Path) -> None:
+    """One step of many batches takes several times ack_wait; each batch takes less."""
+    settings = settings.model_copy(update={"ack_wait_s": 1.0})
+    clip = make_clip(tmp_path, Clip(frames=12, size=(32, 32)))
+    async with a_trial(settings, spec_of(max_batch=1)) as trial:
+        trial.session.before = lambda number: time.sleep(0.3)
+        await trial.publisher.publish_video(trial.ref("slow"), clip, clip.name)
+        await eventually(lambda: _has_results(trial, "slow"))
+        await eventually(lambda: not trial.runner.in_hand.messages)
+        assert len(trial.session.batches) == 12
+        info = await trial.broker.api(f"CONSUMER.INFO.{trial.broker.names.work_stream('p', 'decode')}.bulk")
+        assert info["num_redelivered"] == 0
+        assert len(await trial.results("slow")) == 1
+
+
+@pytest.mark.parametrize(("max_delay_ms", "batches"), [(10_000.0, [2]), (0.0, [1, 1])])
+async def test_a_batch_waits_for_others_as_long_as_max_delay_ms_says(
+    max_delay_ms: float, batches: list[int], settings: Settings
+) -> None:
+    async with a_trial(settings, spec_of(max_batch=2, max_delay_ms=max_delay_ms)) as trial:
+        await trial.publisher.publish_image(trial.ref("first"), still("png"), "first.png")
+        await eventually(
+            lambda: any(message.waiting for message in trial.runner.in_hand.messages) or trial.session.batches
+        )
+        if not max_delay_ms:
+            await eventually(lambda: _has_results(trial, "first"))
+        await trial.publisher.publish_image(trial.ref("second"), still("png", seed=1), "second.png")
+        await eventually(lambda: _has_results(trial, "second"))
+        assert trial.session.batches == batches
+
+
+async def test_a_batch_that_no_other_joins_runs_when_its_delay_is_over(settings: Settings) -> None:
+    async with a_trial(settings, spec_of(max_batch=2, max_delay_ms=50.0)) as trial:
+        await trial.publisher.publish_image(trial.ref("only"), still("png"), "only.png")
+        await eventually(lambda: _has_results(trial, "only"))
+        assert trial.session.batches == [1]
