@@ -1,22 +1,42 @@
-"""Claim checks: what is too large for a message, in an object store that every NATS client can read.
+"""Objects that are too large for a message, in object stores that every NATS client can read.
 
-nats-py's own reader takes 0.8 s for 16 MB; this one reads chunks in batches by direct get, without a consumer.
+nats-py's own reader takes 0.8 s for 16 MB; this one reads chunks in batches by direct get, without a consumer. Objects
+that come from a file, or go to one, are in memory one batch of chunks at a time.
 """
 
+import asyncio
 import base64
+import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+import random
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
-from pipelines.broker import Broker, Stored
-from pipelines.jetstream import pause
-from schemas.errors import StoreError
-from schemas.subjects import HEADER_BLOB, HEADER_ID
+from pipelines.claims import claim_of
+from pipelines.jetstream import ApiError, Stored, pause
+from schemas.errors import BrokerError, Disposition, RigflowError, StoreError
+from schemas.subjects import HEADER_ID
 
-CHUNK_BYTES = 1 << 20
+if TYPE_CHECKING:
+    from pipelines.broker import Broker
+
+CHUNK_BYTES = 1 << 20  # or what the server takes in one message, if that is less
+RECORD_BYTES = 512  # most that the store needs for a chunk beside its bytes: subject, headers, framing
 LOOKS = 8  # for chunks that are not all there, over 2 s
-ROLLUP = {"Nats-Rollup": "sub"}  # a newer description of an object replaces the older one
+REMOVE_S = 2.0  # for the broker to remove a partial upload
+GIVE_WAY_S = 0.5  # in a full store an upload gives way to others after a random time up to this
+LONGEST_WAY_S = 10.0
+
+
+class NeverFits(StoreError):
+    """An object is larger than its whole store."""
+
+    disposition = Disposition.REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,71 +50,208 @@ class BlobInfo:
     metadata: Mapping[str, str]
 
 
+class Uploads:
+    """Room in the broker's object stores for the uploads of one process: first come, first served."""
+
+    def __init__(self, broker: "Broker") -> None:
+        self._broker = broker
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reserved: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def room(self, stream: str, nbytes: int) -> AsyncIterator[None]:
+        """Wait until a stream has room for `nbytes`, and hold them. Raises NeverFits, BrokerError."""
+        async with self._turns[stream]:
+            attempt = 0
+            with self._broker.waiting_for_fleet() as wait:
+                while not await self._fits(stream, nbytes):
+                    attempt += 1
+                    wait()
+                    await pause(attempt)
+            self._reserved[stream] += nbytes
+        try:
+            yield
+        finally:
+            self._reserved[stream] -= nbytes
+
+    async def _fits(self, stream: str, nbytes: int) -> bool:
+        info = await self._broker.api_unless_gone(f"STREAM.INFO.{stream}")
+        if info is None:
+            raise BrokerError(f"the broker has no store {stream}", "register the pipeline first")
+        limit = int(info["config"]["max_bytes"])
+        if 0 < limit < nbytes:
+            what = f"{nbytes / 1e6:,.1f} MB never fit into {stream}, which takes {limit / 1e6:,.1f} MB"
+            raise NeverFits(what, "raise results_bytes, and run `rigflow topology apply`")
+        return limit <= 0 or info["state"]["bytes"] + self._reserved[stream] + nbytes <= limit
+
+
 async def put_blob(
-    broker: Broker, bucket: str, body: bytes, name: str = "", metadata: Mapping[str, str] | None = None
+    broker: "Broker", bucket: str, body: bytes | Path, name: str = "", metadata: Mapping[str, str] | None = None
 ) -> str:
-    """Store an object, under a unique name unless one is given; its name. Waits while the store is full."""
-    chunks_id = broker.connection.unique()
-    name = name or chunks_id
-    view = memoryview(body)
-    starts = range(0, len(body), CHUNK_BYTES)
-    for number, start in enumerate(starts):
-        chunk = bytes(view[start : start + CHUNK_BYTES])
-        await broker.store(f"$O.{bucket}.C.{chunks_id}", chunk, {HEADER_ID: f"{chunks_id}/{number}"})
-    info = {
-        "name": name,
-        "bucket": bucket,
-        "nuid": chunks_id,
-        "size": len(body),
-        "chunks": len(starts),
-        "digest": digest_of(body),
-        "metadata": dict(metadata or {}),
-        "options": {"max_chunk_size": CHUNK_BYTES},
-    }
-    headers = {HEADER_ID: f"{chunks_id}/info", **ROLLUP}
-    await broker.store(_info_subject(bucket, name), json.dumps(info).encode(), headers)
-    return name
+    """Store an object, the content of a file if `body` is a path, under a unique name unless one is given; its name.
+
+    Waits before the first chunk until the store has room for all of it. Where other processes fill that room meanwhile,
+    one upload gives way and starts again later, so that two halves never wait for each other. Nothing stays of
+    an upload that fails or is cancelled. Raises NeverFits, BrokerError, OSError when the file cannot be read.
+    """
+    size = body.stat().st_size if isinstance(body, Path) else len(body)
+    chunk_bytes = min(CHUNK_BYTES, broker.max_body)
+    needed = size + RECORD_BYTES * (2 + size // chunk_bytes)
+    with broker.waiting_for_fleet() as wait:
+        for attempt in itertools.count(1):
+            async with broker.uploads.room(f"OBJ_{bucket}", needed):
+                chunks_id = broker.connection.unique()
+                try:
+                    sent, digest = await _send_chunks(broker, bucket, chunks_id, body, chunk_bytes)
+                    description = {
+                        "name": name or chunks_id,
+                        "bucket": bucket,
+                        "nuid": chunks_id,
+                        "size": sent,
+                        "chunks": -(-sent // chunk_bytes),
+                        "digest": digest,
+                        "metadata": dict(metadata or {}),
+                        "options": {"max_chunk_size": chunk_bytes},
+                    }
+                    subject, described = _info_subject(bucket, name or chunks_id), json.dumps(description).encode()
+                    await broker.store(subject, described, {HEADER_ID: f"{chunks_id}/info"}, until_full=True)
+                    break
+                except BaseException as error:
+                    await _remove_chunks(broker, bucket, chunks_id)
+                    if not (isinstance(error, ApiError) and error.full):
+                        raise
+            wait()
+            await asyncio.sleep(random.uniform(0.0, min(GIVE_WAY_S * 2**attempt, LONGEST_WAY_S)))
+    return name or chunks_id
 
 
-async def blob_info(broker: Broker, bucket: str, name: str) -> BlobInfo | None:
-    """What the store knows of an object; None when it is not there."""
+async def _send_chunks(
+    broker: "Broker", bucket: str, chunks_id: str, body: bytes | Path, chunk_bytes: int
+) -> tuple[int, str]:
+    """Size and digest of what was sent. Raises ApiError when the store stays full."""
+    hashed, size, number = hashlib.sha256(), 0, 0
+    async with contextlib.aclosing(_cut(body, chunk_bytes)) as chunks:
+        async for chunk in chunks:
+            headers = {HEADER_ID: f"{chunks_id}/{number}"}
+            try:
+                await broker.store(f"$O.{bucket}.C.{chunks_id}", chunk, headers, until_full=True)
+            except ApiError as error:
+                if not error.full:
+                    raise
+                await asyncio.sleep(random.uniform(0.0, GIVE_WAY_S))  # another upload may give way first
+                await broker.store(f"$O.{bucket}.C.{chunks_id}", chunk, headers, until_full=True)
+            hashed.update(chunk)
+            size += len(chunk)
+            number += 1
+    return size, _digest(hashed)
+
+
+async def _cut(body: bytes | Path, chunk_bytes: int) -> AsyncGenerator[bytes, None]:
+    """A body in chunks; a file is read beside the event loop."""
+    if not isinstance(body, Path):
+        view = memoryview(body)
+        for start in range(0, len(body), chunk_bytes):
+            yield bytes(view[start : start + chunk_bytes])
+        return
+    with await asyncio.to_thread(body.open, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, chunk_bytes):
+            yield chunk
+
+
+async def _remove_chunks(broker: "Broker", bucket: str, chunks_id: str) -> None:
+    """Remove a partial upload. A broker that is away keeps it until the next sweep (`pipelines.sweep`)."""
+    with contextlib.suppress(TimeoutError, BrokerError):
+        async with asyncio.timeout(REMOVE_S if broker.connection.connected else 0.0):
+            await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{chunks_id}")
+
+
+async def blob_info(broker: "Broker", bucket: str, name: str) -> BlobInfo | None:
+    """What the store knows of an object; None when it is not there, or not described as an object."""
     stored = await broker.last(f"OBJ_{bucket}", _info_subject(bucket, name))
-    if stored is None:
-        return None
-    info = json.loads(stored.body)
-    if info.get("deleted"):
-        return None
-    return BlobInfo(name, info["nuid"], info["size"], info["digest"], info.get("metadata") or {})
+    return None if stored is None else parse_info(stored.body)
 
 
-async def get_blob(broker: Broker, bucket: str, name: str) -> bytes:
+def parse_info(body: bytes) -> BlobInfo | None:
+    """A stored description of an object; None when the object is deleted, or the description no such thing."""
+    try:
+        info = json.loads(body)
+        if info.get("deleted"):
+            return None
+        metadata = {str(key): str(value) for key, value in (info.get("metadata") or {}).items()}
+        found = BlobInfo(str(info["name"]), str(info["nuid"]), int(info["size"]), str(info["digest"]), metadata)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return found if found.chunks_id.isalnum() and found.size >= 0 else None
+
+
+async def get_blob(broker: "Broker", bucket: str, name: str) -> bytes:
     """An object's bytes, held against their digest. Raises StoreError when it is gone or damaged."""
+    async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def get_blob_to(broker: "Broker", bucket: str, name: str, file: IO[bytes]) -> None:
+    """Write an object's bytes to a file. Raises StoreError when it is gone or damaged, OSError of the file."""
+    async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
+        async for chunk in chunks:
+            await asyncio.to_thread(file.write, chunk)
+
+
+async def read_blob(broker: "Broker", bucket: str, name: str) -> AsyncGenerator[bytes, None]:
+    """An object's chunks in order; what was given out is good only once all of it was.
+
+    Raises StoreError at the end when they are not what the digest says, or when the object is gone.
+    """
     info = await blob_info(broker, bucket, name)
     if info is None:
         raise StoreError(f"object {name} is not in store {bucket}", "it grew too old, or was never published")
+    hashed, size, first = hashlib.sha256(), 0, 1
     for attempt in range(1, LOOKS + 1):  # in a cluster the copy that is read may be a moment behind
-        chunks = [chunk.body async for chunk in broker.read(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}")]
-        body = b"".join(chunks)
-        if len(body) >= info.size:
+        async for chunk in broker.read(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}", first):
+            first = chunk.sequence + 1
+            size += len(chunk.body)
+            hashed.update(chunk.body)
+            if size > info.size:
+                break
+            yield chunk.body
+        if size >= info.size:
             break
         await pause(attempt)
-    if digest_of(body) != info.digest:
+    if _digest(hashed) != info.digest:
         raise StoreError(f"object {name} of store {bucket} is damaged", "publish it again")
-    return body
 
 
-async def delete_blob(broker: Broker, bucket: str, name: str) -> None:
-    """Delete an object; nothing happens when it is gone."""
+async def delete_blob(broker: "Broker", bucket: str, name: str) -> None:
+    """Delete an object; nothing happens when it is gone. Raises BrokerError."""
     info = await blob_info(broker, bucket, name)
+    await broker.purge(f"OBJ_{bucket}", _info_subject(bucket, name))
     if info is not None:
-        await broker.purge(f"OBJ_{bucket}", _info_subject(bucket, name))
         await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}")
 
 
-async def load(broker: Broker, stored: Stored) -> bytes:
+async def discard_claims(broker: "Broker", names: Iterable[str]) -> None:
+    """Delete claim checks whose messages are gone; empty names are none.
+
+    Never raises: what a broker that fails now keeps is removed by the next sweep (`pipelines.sweep`).
+    """
+    for name in names:
+        if name:
+            with contextlib.suppress(RigflowError):
+                await delete_blob(broker, broker.names.blobs, name)
+
+
+async def load(broker: "Broker", stored: Stored) -> bytes:
     """The body of a stored message; a claim check is fetched. Raises StoreError when it is gone."""
-    blob = stored.headers.get(HEADER_BLOB, "")
+    blob = claim_of(stored.subject, stored.headers)
     return await get_blob(broker, broker.names.blobs, blob) if blob else stored.body
+
+
+async def load_to(broker: "Broker", stored: Stored, file: IO[bytes]) -> None:
+    """Write the body of a stored message to a file. Raises StoreError when it is gone, OSError of the file."""
+    if blob := claim_of(stored.subject, stored.headers):
+        await get_blob_to(broker, broker.names.blobs, blob, file)
+    else:
+        await asyncio.to_thread(file.write, stored.body)
 
 
 def _info_subject(bucket: str, name: str) -> str:
@@ -103,4 +260,8 @@ def _info_subject(bucket: str, name: str) -> str:
 
 def digest_of(body: bytes) -> str:
     """A body's digest, as the description of an object has it."""
-    return "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()
+    return _digest(hashlib.sha256(body))
+
+
+def _digest(hashed: "hashlib._Hash") -> str:
+    return "SHA-256=" + base64.urlsafe_b64encode(hashed.digest()).decode()

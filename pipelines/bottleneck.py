@@ -20,6 +20,11 @@ def bottleneck(fleet: FleetStatus) -> str:
             f"The bottleneck are the results: {_size(fleet.results.nbytes)} of {_size(fleet.results.limit_bytes)} are "
             "kept, so encoders wait until results are collected or too old."
         )
+    if fleet.claims.limit_bytes and fleet.claims.nbytes > FULL * fleet.claims.limit_bytes:
+        return (
+            f"The bottleneck is the store of large bodies: {_size(fleet.claims.nbytes)} of "
+            f"{_size(fleet.claims.limit_bytes)} are kept, so whoever sends a body larger than a message waits."
+        )
     standing = [queue for queue in fleet.queues if _waiting(queue) and not queue.hungry]
     if not standing:
         return _nothing_stands(fleet)

@@ -2,21 +2,25 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from nats.aio.msg import Msg
 
+from pipelines.blobs import Uploads, discard_claims, put_blob
+from pipelines.claims import claim_name
 from pipelines.connection import Away, Connection, NoResponders, headers_of
 from pipelines.jetstream import ATTEMPTS, ApiError, JetStream, Stored, parse, pause
-from schemas.errors import BrokerError
+from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, Names
 
 __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
 HEADERS_BYTES = 4096  # room for headers, which count towards the server's max_payload
+LEAST_PAYLOAD = 8192  # what must go into one message (headers of dead letters, manifests, status) needs so much
 IN_FLIGHT_BYTES = 8 << 20  # more in flight gives no more throughput, and every queue on the way copies it
 READER_IDLE_S = 300.0  # a reader that nobody pulls from for so long goes away
 DROP_S = 2.0  # for the broker to take note that a reader is not needed any more
@@ -40,6 +44,7 @@ class Broker(JetStream):
         super().__init__(connection)
         self.settings = connection.settings
         self.names = Names(connection.settings.prefix)
+        self.uploads = Uploads(self)
         self._flight = _Flight(IN_FLIGHT_BYTES)
         self._refused = 0
         self._readers: dict[tuple[str, str], tuple[Sequence[str], bool]] = {}
@@ -47,7 +52,12 @@ class Broker(JetStream):
     @classmethod
     async def connect(cls, settings: Settings, name: str = "rigflow") -> "Broker":
         """Connect to `settings.nats`. Raises BrokerError at once when it is away or refuses us, UsageError."""
-        return cls(await Connection.open(settings, name))
+        connection = await Connection.open(settings, name)
+        if connection.max_payload < LEAST_PAYLOAD:
+            await connection.close()
+            what = f"the broker takes messages of {connection.max_payload} bytes at most"
+            raise UsageError(what, f"set its max_payload to {LEAST_PAYLOAD} or more; 8MB is best")
+        return cls(connection)
 
     async def close(self) -> None:
         """Flush and disconnect."""
@@ -56,7 +66,7 @@ class Broker(JetStream):
     @property
     def max_body(self) -> int:
         """Most bytes of a body in one message; larger ones travel as claim checks."""
-        return self.connection.max_payload - HEADERS_BYTES
+        return self.connection.max_payload - min(HEADERS_BYTES, self.connection.max_payload // 2)
 
     @property
     def waiting(self) -> str:
@@ -65,37 +75,60 @@ class Broker(JetStream):
             return "the broker"
         return "the fleet" if self._refused else ""
 
+    @contextmanager
+    def waiting_for_fleet(self) -> Iterator[Callable[[], None]]:
+        """Within it, `waiting` says that we wait for the fleet once the function that it gives was called."""
+        refused = False
+
+        def wait() -> None:
+            nonlocal refused
+            self._refused += not refused
+            refused = True
+
+        try:
+            yield wait
+        finally:
+            self._refused -= refused
+
     # publishing
 
     async def publish(
-        self, subject: str, body: bytes, message_id: str, headers: Mapping[str, str] | None = None
+        self, subject: str, body: bytes | Path, message_id: str, headers: Mapping[str, str] | None = None
     ) -> bool:
         """Store a message once; waits while its stream is full or the broker away, for ever.
 
-        A body over `max_body` goes to the blob store, and the message carries its name in the header `Rigflow-Blob`
-        and its size in decimal. False when a message with this id was there before. Raises BrokerError when no stream
-        takes the subject or the broker forbids it.
+        A body over `max_body` goes to the blob store, a file's (`body` is a path then) chunk by chunk, and the message
+        carries its name in the header `Rigflow-Blob` and its size in decimal. False when a message with this id was
+        there before. Raises BrokerError when no stream takes the subject or the broker forbids it, StoreError when the
+        body is larger than the blob store, OSError when the file cannot be read.
         """
-        if len(body) <= self.max_body:
-            acked, _ = await self.store(subject, body, {HEADER_ID: message_id, **(headers or {})})
+        all_headers = {HEADER_ID: message_id, **(headers or {})}
+        size = body.stat().st_size if isinstance(body, Path) else len(body)
+        if size <= self.max_body:
+            content = await asyncio.to_thread(body.read_bytes) if isinstance(body, Path) else body
+            acked, _ = await self.store(subject, content, all_headers)
             return acked.new
-        from pipelines.blobs import delete_blob, put_blob
-
-        blob = await put_blob(self, self.names.blobs, body)
-        all_headers = {HEADER_ID: message_id, HEADER_BLOB: blob, **(headers or {})}
-        acked, attempts = await self.store(subject, str(len(body)).encode(), all_headers)
+        blob = claim_name(subject, message_id, self.connection.unique())
+        await put_blob(self, self.names.blobs, body, blob)
+        try:
+            acked, attempts = await self.store(subject, str(size).encode(), all_headers | {HEADER_BLOB: blob})
+        except BrokerError:  # it was refused: no message will ever name the blob
+            await discard_claims(self, [blob])
+            raise
         if not acked.new and attempts == 1:  # the message that was there before has a blob of its own
-            await delete_blob(self, self.names.blobs, blob)
+            await discard_claims(self, [blob])
         return acked.new
 
-    async def store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> tuple["Acked", int]:
+    async def store(
+        self, subject: str, body: bytes, headers: Mapping[str, str], until_full: bool = False
+    ) -> tuple["Acked", int]:
         """Publish one message as it is until it is stored: the broker's word on it, and how many attempts that took.
 
-        Its `Nats-Msg-Id` is what makes it safe to send again when the answer is lost.
+        Its `Nats-Msg-Id` is what makes it safe to send again when the answer is lost. With `until_full` a full stream
+        is an ApiError instead of a reason to wait.
         """
         attempts = missing = 0
-        refused = False
-        try:
+        with self.waiting_for_fleet() as wait:
             while True:
                 attempts += 1
                 try:
@@ -110,13 +143,10 @@ class Broker(JetStream):
                         hint = "publish its pipeline first; if that is done, see the broker's log"
                         raise BrokerError(f"no stream takes {subject}", hint) from None
                 except ApiError as error:
-                    if not error.passing:
+                    if not error.passing or (until_full and error.full):
                         raise
-                    self._refused += not refused
-                    refused = True
+                    wait()
                 await pause(attempts)
-        finally:
-            self._refused -= refused
 
     async def _takes(self, subject: str) -> bool:
         """Whether a stream takes a subject; in a cluster it may be between two leaders, and not answer."""

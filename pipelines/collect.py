@@ -12,16 +12,18 @@ from typing import IO
 
 from engines.outputs.format import Assembler, Format, load_format
 from engines.part import unpack_arrays
+from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
+from pipelines.claims import claim_of
 from pipelines.inventory import describe, joined
 from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
 from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
-from pipelines.room import Room, delete_blobs
+from pipelines.room import Room
 from schemas.errors import RigflowError
 from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
-from schemas.subjects import HEADER_BLOB, HEADER_TYPE
+from schemas.subjects import HEADER_TYPE
 
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
@@ -171,7 +173,7 @@ class Collector:
 
     async def _take(self, job: _Job, delivery: Delivery) -> None:
         job.last_seq = delivery.stream_seq
-        blob = delivery.headers.get(HEADER_BLOB, "")
+        blob = claim_of(delivery.subject, delivery.headers)
         if blob:
             job.blobs.append(blob)
         kind = delivery.headers.get(HEADER_TYPE, "")
@@ -264,7 +266,7 @@ class Collector:
             await self._note_thinned()
             for seen, _ in self._seen:
                 await self._broker.delete_message(stream, seen)
-            await delete_blobs(self._broker, [blob for _, blob in self._seen if blob])
+            await discard_claims(self._broker, [blob for _, blob in self._seen])
             self._seen = []
 
     # the manifest
@@ -333,7 +335,7 @@ class Collector:
     async def _forget_results(self, job: _Job) -> None:
         """Delete what we have seen of a job, and its claim checks; its Done and files came later, and stay."""
         await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
-        await delete_blobs(self._broker, job.blobs)
+        await discard_claims(self._broker, job.blobs)
 
 
 def _round(message: Result | Fragment | Failure) -> int:

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from schemas.errors import BrokerError, UsageError
+from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
 
 CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
@@ -35,6 +35,12 @@ class Away(Exception):
 
 class NoResponders(Exception):
     """Nobody at the broker takes this subject; while a broker recovers, that may be about to change."""
+
+
+class MessageTooLarge(BrokerError):
+    """A message is larger than the server takes, which would close the connection."""
+
+    disposition = Disposition.REJECT
 
 
 class _HungUp(Exception):
@@ -164,7 +170,13 @@ class Connection:
             del self._asked[token]
 
     async def send(self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
-        """Send without an answer. Raises Away when the broker is not there."""
+        """Send without an answer. Raises Away when the broker is not there, MessageTooLarge."""
+        nbytes = len(body) + (_headers_bytes(headers) if headers else 0)
+        if self.connected and nbytes > self.max_payload:
+            what = (
+                f"a message of {nbytes} bytes to {subject} is larger than the broker takes ({self.max_payload} bytes)"
+            )
+            raise MessageTooLarge(what, "raise the broker's max_payload; 8MB is best")
         try:
             await self.nc.publish(subject, body, reply, dict(headers) if headers else None)
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError) as error:
@@ -271,6 +283,11 @@ class Connection:
             return BrokerError(f"the broker at {self._where} refuses us ({self._last_error})", "check its log")
         hint = "start one with `rigflow up`, or check the URL given with --nats"
         return BrokerError(f"no broker at {self._where} ({self._last_error})", hint)
+
+
+def _headers_bytes(headers: Mapping[str, str]) -> int:
+    """Bytes of headers on the wire: a line for the version, one a header, and an empty one."""
+    return 14 + sum(len(name) + len(value.encode(errors="surrogateescape")) + 4 for name, value in headers.items())
 
 
 def headers_of(message: Msg) -> dict[str, str]:

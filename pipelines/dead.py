@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.blobs import load
+from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker, Stored
+from pipelines.claims import claim_of
 from pipelines.jobs import find_manifest, reopen
 from schemas.errors import UsageError
 from schemas.messages import CollectRequest, Failure, PartMessage, Segment, decode
 from schemas.subjects import (
     COLLECT,
-    HEADER_BLOB,
     HEADER_CONTENT_TYPE,
     HEADER_FAILURE,
     HEADER_JOB,
@@ -43,7 +43,8 @@ class Letter:
     @property
     def nbytes(self) -> int:
         """Size of the input."""
-        return int(self.stored.body) if HEADER_BLOB in self.stored.headers else len(self.stored.body)
+        claimed = claim_of(self.stored.subject, self.stored.headers) and self.stored.body.isdigit()
+        return int(self.stored.body) if claimed else len(self.stored.body)
 
 
 async def bury(
@@ -137,10 +138,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
 async def drop(broker: Broker, letter: Letter) -> None:
     """Delete a dead letter and its input; the failure stays in the job's results."""
     await broker.delete_message(broker.names.dead_stream, letter.number)
-    if blob := letter.stored.headers.get(HEADER_BLOB, ""):
-        from pipelines.blobs import delete_blob
-
-        await delete_blob(broker, broker.names.blobs, blob)
+    await discard_claims(broker, [claim_of(letter.stored.subject, letter.stored.headers)])
 
 
 async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:

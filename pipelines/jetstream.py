@@ -20,7 +20,7 @@ READ_MESSAGES, READ_BYTES = 256, 8 << 20  # one batch of a read
 # JetStream's own error numbers
 STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND = 10059, 10014, 10037
 GONE = frozenset({STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND})
-ACCOUNT_FULL, STORAGE_FULL = 10002, 10047
+ACCOUNT_FULL, STORAGE_FULL, STREAM_FULL = 10002, 10047, 10077
 
 
 class ApiError(BrokerError):
@@ -34,7 +34,12 @@ class ApiError(BrokerError):
     @property
     def passing(self) -> bool:
         """Whether the same request may be granted later: a stream, a server or an account is full just now."""
-        return self.status == 503 or self.code in (ACCOUNT_FULL, STORAGE_FULL)
+        return self.status == 503 or self.full
+
+    @property
+    def full(self) -> bool:
+        """Whether a stream, a server or an account has no room for the message."""
+        return self.code in (ACCOUNT_FULL, STORAGE_FULL, STREAM_FULL)
 
 
 @dataclass(frozen=True, slots=True)

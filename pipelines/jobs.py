@@ -4,14 +4,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
+from pipelines.blobs import discard_claims
 from pipelines.broker import DELETED, Broker, Stored
+from pipelines.claims import claim_of
 from pipelines.inventory import ended, take_inventory
 from pipelines.marks import marks
 from pipelines.queued import delete_queued
-from pipelines.room import delete_blobs
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Done, JobRef, JobState, Manifest
-from schemas.subjects import HEADER_BLOB, HEADER_TYPE
+from schemas.subjects import HEADER_TYPE
 
 CANCELLED = "cancelled"  # first token of keys that tell workers what to drop
 
@@ -208,7 +209,7 @@ async def _forget_results(broker: Broker, job: JobRef) -> None:
     found = [stored async for stored in marks(broker, [subject])]
     if found:
         await broker.purge(stream, subject, found[-1].sequence)
-        await delete_blobs(broker, [blob for stored in found if (blob := stored.headers.get(HEADER_BLOB, ""))])
+        await discard_claims(broker, [claim_of(stored.subject, stored.headers) for stored in found])
 
 
 class Cancelled:

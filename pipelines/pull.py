@@ -10,9 +10,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pipelines.broker import Broker
+from pipelines.claims import claim_of
 from pipelines.connection import STATUS, Away, Connection, NoResponders, headers_of
 from schemas.errors import BrokerError
-from schemas.subjects import HEADER_BLOB
 
 EXPIRES_S = 30.0  # a request stands for so long at the server
 LATE_S = 2.0  # a request whose end is not told so long after it expired was lost
@@ -63,7 +63,7 @@ class Delivery:
         self.subject: str = message.subject
         self.headers: dict[str, str] = headers_of(message)
         self.settled = False
-        self._blob = self.headers.get(HEADER_BLOB, "")
+        self._blob = claim_of(self.subject, self.headers)
         self._body: bytes | None = None if self._blob else message.data
         self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
 
@@ -114,9 +114,9 @@ class Delivery:
             await self._broker.connection.request(self._reply, verdict)
         except (Away, NoResponders):
             return  # it may be delivered again, and then needs its blob; if not, the blob's age ends it
-        from pipelines.blobs import delete_blob
+        from pipelines.blobs import discard_claims
 
-        await delete_blob(self._broker, self._broker.names.blobs, self._blob)
+        await discard_claims(self._broker, [self._blob])
 
 
 OnDelivery = Callable[[Delivery], Awaitable[None]]

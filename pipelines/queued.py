@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from pipelines.blobs import discard_claims
 from pipelines.broker import Broker, Stored
-from pipelines.room import delete_blobs
+from pipelines.claims import claim_of
 from schemas.messages import JobRef
-from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB
+from schemas.subjects import HEADER_ID, HEADER_JOB
 
 AT_ONCE = 32
 
@@ -20,7 +21,7 @@ async def delete_queued(broker: Broker, job: JobRef) -> int:
     for first in range(0, len(found), AT_ONCE):
         some = found[first : first + AT_ONCE]
         await asyncio.gather(*(broker.delete_message(stream, stored.sequence) for stream, stored in some))
-    await delete_blobs(broker, [blob for _, stored in found if (blob := stored.headers.get(HEADER_BLOB, ""))])
+    await discard_claims(broker, [claim_of(stored.subject, stored.headers) for _, stored in found])
     return len(found)
 
 

@@ -1,11 +1,12 @@
 """Room in the stream of results: what stays there after its job is over goes first when others need the place."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
-from schemas.subjects import HEADER_BLOB, HEADER_TYPE
+from pipelines.claims import claim_of
+from schemas.subjects import HEADER_TYPE
 
 LOOK_AGAIN_S = 10.0  # after a look that did not find enough: what fills the stream is not over
 
@@ -43,13 +44,13 @@ class Room:
         async for stored in self._broker.read(self._stream):
             size = sizes.setdefault(stored.subject, _Bytes(0, 0))
             size.messages += len(stored.body)
-            if blob := stored.headers.get(HEADER_BLOB, ""):
-                size.blobs += int(stored.body)
+            if blob := claim_of(stored.subject, stored.headers):
+                size.blobs += int(stored.body) if stored.body.isdigit() else 0
                 blobs.setdefault(stored.subject, []).append(blob)
             if stored.headers.get(HEADER_TYPE) != "done":
                 continue
             await self._broker.purge(self._stream, stored.subject, stored.sequence)
-            await delete_blobs(self._broker, blobs.pop(stored.subject, []))
+            await discard_claims(self._broker, blobs.pop(stored.subject, []))
             excess.messages -= size.messages
             excess.blobs -= size.blobs
             del sizes[stored.subject]
@@ -68,11 +69,3 @@ class _Bytes:
     @property
     def gone(self) -> bool:
         return self.messages <= 0 and self.blobs <= 0
-
-
-async def delete_blobs(broker: Broker, blobs: Iterable[str]) -> None:
-    """Delete claim checks whose messages are gone."""
-    for blob in blobs:
-        from pipelines.blobs import delete_blob
-
-        await delete_blob(broker, broker.names.blobs, blob)

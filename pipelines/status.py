@@ -49,7 +49,10 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """All of it at one moment. `pipelines`: name -> revision; `workers`, `rigs`: what each last said of itself."""
+    """All of it at one moment. `pipelines`: name -> revision; `workers`, `rigs`: what each last said of itself.
+
+    `claims` are the bodies of messages that are too large for their streams, whatever stream that is.
+    """
 
     store_bytes: int
     pipelines: Mapping[str, str]
@@ -58,24 +61,26 @@ class FleetStatus:
     rigs: Sequence[Mapping[str, Any]]
     results: StreamStatus
     dead: StreamStatus
+    claims: StreamStatus = StreamStatus()
 
 
 @dataclass(frozen=True, slots=True)
 class Depths:
-    """What waits at the broker: the queue in front of each (pipeline, stage), and the number of dead letters.
+    """What waits at the broker: the queue in front of each (pipeline, stage), the number of dead letters, claim checks.
 
     The queue of `split` serves all pipelines, so it has the empty name for one.
     """
 
     queues: Mapping[tuple[str, str], StreamStatus]
     dead: int
+    claims: StreamStatus = StreamStatus()
 
 
 async def queue_depths(broker: Broker) -> Depths:
     """Ask for the queues alone: one request. Raises BrokerError."""
     names = broker.names
     queues: dict[tuple[str, str], StreamStatus] = {}
-    dead = 0
+    dead, claims = 0, StreamStatus()
     for info in await listed(broker, "STREAM.LIST", "streams"):
         subjects = info["config"].get("subjects") or [""]
         kind = subjects[0].removeprefix(f"{names.prefix}.").split(".")
@@ -85,7 +90,9 @@ async def queue_depths(broker: Broker) -> Depths:
             queues[kind[2], SPLIT] = _stream(info)
         elif info["config"]["name"] == names.dead_stream:
             dead = info["state"]["messages"]
-    return Depths(queues, dead)
+        elif info["config"]["name"] == f"OBJ_{names.blobs}":
+            claims = _stream(info)
+    return Depths(queues, dead, claims)
 
 
 async def fleet_status(broker: Broker) -> FleetStatus:
@@ -113,6 +120,7 @@ async def fleet_status(broker: Broker) -> FleetStatus:
         rigs=[json.loads(rigs[key]) for key in sorted(rigs) if key.startswith("rig.")],
         results=_stream(streams.get(names.results_stream)),
         dead=_stream(streams.get(names.dead_stream)),
+        claims=_stream(streams.get(f"OBJ_{names.blobs}")),
     )
 
 

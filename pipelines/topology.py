@@ -165,18 +165,19 @@ def _stream(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0
         "discard": "new",  # a full stream refuses, and whoever publishes waits; it never forgets
         "storage": "file",
         "allow_direct": True,
+        "allow_rollup_hdrs": False,  # one message with such a header deletes all others
     } | config
 
 
 def _bucket(name: str, max_bytes: int, max_age_s: float = 0.0, discard: str = "new") -> Config:
     """A key-value bucket as every NATS client lays it out."""
-    config = {"allow_rollup_hdrs": True, "deny_delete": True, "max_msgs_per_subject": 1, "discard": discard}
+    config = {"deny_delete": True, "max_msgs_per_subject": 1, "discard": discard}
     return _stream(f"KV_{name}", [f"$KV.{name}.>"], max_bytes, max_age_s, **config)
 
 
 def _objects(name: str, max_bytes: int, max_age_s: float = 0.0) -> Config:
     """An object store as every NATS client lays it out."""
-    return _stream(f"OBJ_{name}", [f"$O.{name}.C.>", f"$O.{name}.M.>"], max_bytes, max_age_s, allow_rollup_hdrs=True)
+    return _stream(f"OBJ_{name}", [f"$O.{name}.C.>", f"$O.{name}.M.>"], max_bytes, max_age_s)
 
 
 def _queue(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.0) -> Config:

@@ -62,15 +62,19 @@ class CollectStage:
     async def _deliver(self, job: JobRef, files: list[Path]) -> None:
         """Publish a job's files as they are: a subscriber needs nothing of ours to use them."""
         for path in files:
-            body = await asyncio.to_thread(path.read_bytes)
             headers = {
                 HEADER_TYPE: "file",
                 HEADER_NAME: path.name,
                 HEADER_CONTENT_TYPE: mimetypes.guess_type(path.name)[0] or "application/octet-stream",
             }
-            digest = (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
+            digest = await asyncio.to_thread(_digest_of, path)
             identity = f"{job.space}/{job.id}/{job.revision}/file/{path.name}/{digest}"
-            await self._broker.publish(self._broker.names.results(job), body, identity, headers)
+            await self._broker.publish(self._broker.names.results(job), path, identity, headers)
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _request_of(message: InFlight) -> CollectRequest:

@@ -62,6 +62,9 @@ def families(now: Snapshot) -> Iterator[Metric]:
         STAGE,
         ((key, queue.oldest_s) for key, queue in queues.items()),
     )
+    claims = [] if now.depths is None else [((), now.depths.claims.nbytes)]
+    text = "Bytes of bodies that are larger than a message, whatever stream their messages are in."
+    yield _gauge("rigflow_claim_check_bytes", text, (), claims)
     dead = [] if now.depths is None else [((), now.depths.dead)]
     yield _gauge("rigflow_dead_letters", "Dead letters at the broker.", (), dead)
 

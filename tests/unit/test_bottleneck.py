@@ -1,6 +1,7 @@
 """The one sentence of `rigflow status`: fleets as they may be, and what it says of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,12 +30,21 @@ def fleet(queues: list[QueueStatus], workers: list[dict[str, Any]], results: int
     return FleetStatus(0, {"up": "1"}, queues, workers, [], StreamStatus(1, results, GB, 1.0), StreamStatus())
 
 
+def full_of_claims() -> FleetStatus:
+    return replace(fleet([], []), claims=StreamStatus(3, GB, GB, 1.0))
+
+
 TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
 
 
 @pytest.mark.parametrize(
     ("now", "said"),
     [
+        (
+            full_of_claims(),
+            "The bottleneck is the store of large bodies: 1,000.0 MB of 1,000.0 MB are kept, so whoever sends a body "
+            "larger than a message waits.",
+        ),
         (fleet([queue("decode", 0)], TWO), "No bottleneck: all queues are empty."),
         (
             fleet([queue("decode", 3, hungry=2)], TWO),
@@ -78,7 +88,7 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
             "collected or too old.",
         ),
     ],
-    ids=["idle", "passing", "local", "apart", "young", "nobody", "another", "stuck", "results"],
+    ids=["claims", "idle", "passing", "local", "apart", "young", "nobody", "another", "stuck", "results"],
 )
 def test_it_names_the_stage_and_the_evidence(now: FleetStatus, said: str) -> None:
     assert bottleneck(now) == said

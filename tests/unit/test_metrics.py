@@ -29,7 +29,8 @@ def snapshot() -> Snapshot:
     meter.sent(*KEY, 300)
     meter.failed(*KEY)
     queue = StreamStatus(3, 5000, 10_000, 7.5)
-    return Snapshot(meter.stages, {"w": 2}, {"w": 10**8}, {"w": 4}, Depths({KEY: queue}, dead=6))
+    depths = Depths({KEY: queue}, dead=6, claims=StreamStatus(2, 700))
+    return Snapshot(meter.stages, {"w": 2}, {"w": 10**8}, {"w": 4}, depths)
 
 
 def values() -> dict[str, float]:
@@ -74,6 +75,7 @@ def test_what_prometheus_reads() -> None:
     assert (found["rigflow_hop_bytes_totalin"], found["rigflow_hop_bytes_totalout"]) == (1000, 300)
     assert (found["rigflow_redeliveries_total"], found["rigflow_failures_total"]) == (1, 1)
     assert (found["rigflow_worker_in_hand"], found["rigflow_worker_resident_memory_bytes"]) == (2, 10**8)
+    assert found["rigflow_claim_check_bytes"] == 700
     assert (found["rigflow_worker_deaths_total"], found["rigflow_dead_letters"]) == (4, 6)
     assert (found["rigflow_queue_bytes"], found["rigflow_queue_oldest_seconds"]) == (5000, 7.5)
 

@@ -134,6 +134,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
         ("broker", f"{url}, {size(fleet.store_bytes)} stored"),
         ("pipelines", known),
         ("results", _held(fleet.results.messages, fleet.results.nbytes, fleet.results.limit_bytes)),
+        ("large bodies", _held(fleet.claims.messages, fleet.claims.nbytes, fleet.claims.limit_bytes)),
         ("dead letters", f"[red]{fleet.dead.messages}[/], see `rigflow dead list`" if fleet.dead.messages else "none"),
     ):
         pairs.add_row(f"[bold]{name}[/]", value)
