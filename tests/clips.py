@@ -149,7 +149,7 @@ def _options(clip: Clip) -> dict[str, str]:
         "h264": {
             "preset": "veryfast",
             "bf": bf,
-            "x264-params": f"{gop}:b-adapt=0",
+            "x264-params": f"{gop}:b-adapt=0:cpu-independent=1",
         },
         "hevc": {
             "preset": "ultrafast",
@@ -194,7 +194,8 @@ def copy_of(path: Path, copy: Path, start_s: float = 0.0, end_s: float = 1e9, sc
     with av.open(path) as given, av.open(copy, "w") as out:
         stream = given.streams.video[0]
         assert stream.time_base is not None
-        video = out.add_stream("libx264", rate=stream.average_rate, options={"preset": "veryfast", "crf": "33"})
+        options = {"preset": "veryfast", "crf": "33", "x264-params": "cpu-independent=1"}
+        video = out.add_stream("libx264", rate=stream.average_rate, options=options)
         video.height, video.width = (round(side * scale / 2) * 2 for side in (stream.height, stream.width))
         video.pix_fmt = "yuv420p"
         for frame in given.decode(stream):

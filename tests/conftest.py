@@ -1,7 +1,13 @@
-"""What all tests share: async test functions, and a real nats-server on a temporary store."""
+"""What all tests share: async test functions, and a real nats-server on a temporary store.
+
+With TEST_X264_ASM=AVX2 (or another value of x264's `asm`) in the environment, x264 uses that instruction set, in the
+tests' own process and in those that they start.
+"""
 
 import asyncio
 import inspect
+import os
+import runpy
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +16,13 @@ from hypothesis import settings as hypothesis_settings
 
 from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
+from tests.h264_digests import ASM_FOLDER
 
 MIB = 1 << 20
+
+if "TEST_X264_ASM" in os.environ:
+    runpy.run_path(str(ASM_FOLDER / "sitecustomize.py"))
+    os.environ["PYTHONPATH"] = str(ASM_FOLDER)
 
 # A machine that is busy with something else is no reason to fail, and nobody's change meets what chance found: the
 # examples are the same each time. `pytest --hypothesis-profile exploring` looks for new ones.

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Part
+from engines.transforms import EXACT
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
 
@@ -74,7 +75,14 @@ def _yuv420(pixels: Array, media: MediaInfo) -> tuple[list[Array], Colour]:
     pictures = []
     for picture in pixels:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        yuv = reformatter.reformat(frame, format="yuv420p", dst_colorspace=matrix, dst_color_range=ColorRange.MPEG)
+        yuv = reformatter.reformat(
+            frame,
+            format="yuv420p",
+            dst_colorspace=matrix,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.BICUBIC | EXACT,
+            threads=1,
+        )
         pictures.append([plane_view(plane)[:, : plane.width] for plane in yuv.planes])
     planes = [np.stack(plane) for plane in zip(*pictures, strict=True)]
     return planes, Colour(_LIMITED, space, media.color_primaries, media.color_transfer)

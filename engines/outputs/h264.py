@@ -28,6 +28,10 @@ from schemas.messages import MediaInfo
 
 _PIX_FMT = {(1, 1): "yuv444p", (1, 2): "yuv422p", (2, 2): "yuv420p"}  # by vertical and horizontal subsampling
 NEUTRAL = 128  # chroma of grey
+# stitchable: the headers do not depend on the content, so that they are equal for all parts.
+# cpu-independent: equal bytes from all instruction sets. Without it SSE2, AVX2 and ARM take other decisions, and on
+# AVX-512 x264's mbtree reads memory that nothing wrote, so that every run gives other bytes.
+X264_PARAMS = "stitchable=1:cpu-independent=1"
 
 
 class VideoOptions(Options):
@@ -69,7 +73,7 @@ class PictureEncoder(Protocol):
 
 
 class X264:
-    """libx264 on one core: the same bytes on any machine."""
+    """libx264 on one core: the same bytes on every run and on every processor."""
 
     on_card = False
 
@@ -78,8 +82,7 @@ class X264:
         planes = [np.asarray(plane) for plane in pictures.planes]
         geometry = geometry_of(planes)
         encoder = new_encoder("libx264", geometry, pictures)
-        # stitchable: the headers may not depend on the content, so that they are equal for all parts
-        encoder.options = {"crf": str(options.crf), "preset": options.preset, "x264-params": "stitchable=1"}
+        encoder.options = {"crf": str(options.crf), "preset": options.preset, "x264-params": X264_PARAMS}
         encoder.thread_count = 1
         return encode_gop(encoder, frames_of(planes, geometry))
 

@@ -7,8 +7,10 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
+from av.video.reformatter import Interpolation
 
 from engines.part import Array
+from engines.transforms import EXACT
 
 _PNG_FORMATS = {1: "gray", 2: "ya8", 3: "rgb24", 4: "rgba"}
 _JPEG_QUALITY = 4 * 118  # a quantiser of 4 (1 best, 31 worst) in units of FF_QP2LAMBDA
@@ -23,7 +25,7 @@ def encode_png(pixels: Array) -> bytes:
 
 def encode_jpeg(pixels: Array) -> bytes:
     """A jpeg of `[H, W, 3]` uint8 RGB, for thumbnails."""
-    return _encode(pixels, "mjpeg", "yuvj420p", {})
+    return _encode(pixels, "mjpeg", "yuvj420p", {"dct": "int"})  # the only one that all processors compute alike
 
 
 def decode_jpeg(data: bytes) -> Array:
@@ -31,7 +33,7 @@ def decode_jpeg(data: bytes) -> Array:
     decoder = av.CodecContext.create("mjpeg", "r")
     assert isinstance(decoder, VideoCodecContext)
     frame = decoder.decode(av.Packet(data))[0]
-    return np.asarray(frame.to_ndarray(format="rgb24"))
+    return np.asarray(frame.reformat(format="rgb24", interpolation=Interpolation.BICUBIC | EXACT).to_ndarray())
 
 
 def plane_view(plane: VideoPlane) -> Array:
@@ -50,6 +52,8 @@ def _encode(pixels: Array, codec: str, pix_fmt: str, options: dict[str, str]) ->
     encoder.flags |= Flags.qscale
     encoder.global_quality = _JPEG_QUALITY
     frame = _frame(pixels)
+    if pix_fmt != frame.format.name:
+        frame = frame.reformat(format=pix_fmt, interpolation=Interpolation.BICUBIC | EXACT)
     frame.pts = 0
     return b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from engines.outputs.canvas import BLANK, BRIGHT, DIM, PAPER, clipped, write_text
 from engines.outputs.pictures import decode_jpeg
 from engines.part import Array
+from engines.transforms import EXACT
 from schemas.messages import MediaInfo
 
 _MOST_TILES = 400  # a film has thousands of shots: from here on every other picture is left out, again and again
@@ -86,7 +88,8 @@ class Sheet:
         if shown == width:
             return pixels
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        return np.asarray(frame.reformat(width=shown, height=height, interpolation="BICUBIC").to_ndarray())
+        shaped = frame.reformat(width=shown, height=height, interpolation=Interpolation.BICUBIC | EXACT)
+        return np.asarray(shaped.to_ndarray())
 
     def _aspect(self, otherwise: Fraction) -> Fraction:
         """Width over height as shown, kept between 1:3 and 3:1."""

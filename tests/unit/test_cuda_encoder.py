@@ -18,7 +18,16 @@ from engines.cuda.dlpack import Lent
 from engines.cuda.nvenc import CardEncoder, card_frames, nvenc_options
 from engines.inference.batch import infer_parts
 from engines.outputs.colour import Colour
-from engines.outputs.h264 import X264, Geometry, Pictures, VideoOptions, frames_of, geometry_of, new_encoder
+from engines.outputs.h264 import (
+    X264,
+    X264_PARAMS,
+    Geometry,
+    Pictures,
+    VideoOptions,
+    frames_of,
+    geometry_of,
+    new_encoder,
+)
 from engines.outputs.video import VideoFormat
 from engines.part import Array
 from schemas.errors import ExitCode, MediaError, UsageError
@@ -36,7 +45,7 @@ COLOUR = Colour(1, 1, 1, 1)
 def in_place_of_nvenc(geometry: Geometry, pictures: Pictures, options: VideoOptions) -> VideoCodecContext:
     """x264 as `X264` opens it, but for NV12."""
     encoder = new_encoder("libx264", geometry._replace(pix_fmt="nv12"), pictures)
-    encoder.options = {"crf": str(options.crf), "preset": options.preset, "x264-params": "stitchable=1"}
+    encoder.options = {"crf": str(options.crf), "preset": options.preset, "x264-params": X264_PARAMS}
     encoder.thread_count = 1
     return encoder
 
