@@ -67,7 +67,7 @@ def role_of(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return "gone"
-    return "broker" if b"nats-server" in command else "workers" if b"workers.forkserver" in command else "publisher"
+    return "broker" if b"nats-server" in command else "workers" if b"workers.preload" in command else "publisher"
 
 
 def rss_bytes(pids: list[int]) -> int:

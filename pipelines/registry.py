@@ -1,6 +1,8 @@
 """Pipelines and models by content hash, at the broker: any worker can serve any of them with no file of its own."""
 
+import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,7 @@ from pipelines.broker import Broker
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 
+log = logging.getLogger("rigflow")
 CARD = "card"  # metadata of a model's object: its ModelSpec as json
 
 
@@ -66,16 +69,21 @@ async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
 async def pipeline_names(broker: Broker) -> dict[str, str]:
     """The pipelines that the broker knows: name -> newest revision."""
     items = await broker.items(broker.names.pipelines, "name.*")
-    return {key.removeprefix("name."): revision.decode() for key, revision in items.items()}
+    return {key.removeprefix("name."): revision.decode(errors="replace") for key, revision in items.items()}
 
 
 async def watch_pipelines(broker: Broker) -> AsyncIterator[PipelineSpec]:
-    """Every pipeline revision that the broker knows and will know, each once."""
+    """Every pipeline revision that the broker knows and will know, each once. Unreadable ones are logged."""
     seen: set[str] = set()
     async for key, body in broker.watch(broker.names.pipelines, "revision.*"):
         if key not in seen:
             seen.add(key)
-            yield _parse(body)
+            try:
+                spec = _parse(body)
+            except PipelineError as error:
+                log.warning("%s is skipped: %s", key[:100], error)
+            else:
+                yield spec
 
 
 async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSpec, bytes]:
@@ -85,8 +93,8 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
     """
     kept_card, kept_model = folder / f"{sha256}.json", folder / f"{sha256}.onnx"
     if kept_card.exists() and kept_model.exists():
-        model = kept_model.read_bytes()
-        if hashlib.sha256(model).hexdigest() == sha256:
+        model = await asyncio.to_thread(kept_model.read_bytes)
+        if await asyncio.to_thread(_sha256, model) == sha256:
             return _parse_card(kept_card.read_bytes(), sha256), model
     from pipelines.blobs import blob_info, get_blob
 
@@ -94,21 +102,25 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
     if info is None:
         raise ModelError(f"the broker has no model {sha256[:12]}", "publish its pipeline again")
     model = await get_blob(broker, broker.names.models, sha256)
-    if hashlib.sha256(model).hexdigest() != sha256:
+    if await asyncio.to_thread(_sha256, model) != sha256:
         raise StoreError(f"model {sha256[:12]} is damaged in the broker's store", "publish its pipeline again")
     card = info.metadata[CARD].encode()
-    _keep(kept_model, model)
-    _keep(kept_card, card)
+    await asyncio.to_thread(_keep, kept_model, model)
+    await asyncio.to_thread(_keep, kept_card, card)
     return _parse_card(card, sha256), model
 
 
 async def _publish_model(broker: Broker, card: ModelSpec, model: bytes) -> None:
     from pipelines.blobs import blob_info, put_blob
 
-    if hashlib.sha256(model).hexdigest() != card.sha256:
+    if await asyncio.to_thread(_sha256, model) != card.sha256:
         raise ModelError(f"model {card.name}: its file is not the one its card describes", "make its card anew")
     if await blob_info(broker, broker.names.models, card.sha256) is None:
         await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _keep(path: Path, content: bytes) -> None:

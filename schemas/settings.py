@@ -56,6 +56,9 @@ class Settings(BaseModel):
     lead_s: float = Field(default=0.03, ge=0, description="most seconds that a worker asks for work before it is idle")
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
     credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")
+    worker_memory_bytes: int = Field(
+        default=0, ge=0, description="most bytes of memory a worker may use, or it is started again; 0: no limit"
+    )
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds a worker that is told to stop may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")

@@ -1,8 +1,8 @@
 """A fleet for tests: a real broker on a temporary store and real worker processes, each with the stages it is given."""
 
 import asyncio
+import signal
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,9 +12,9 @@ from pipelines.server import EmbeddedServer
 from schemas.messages import Lane, PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
-from workers.forkserver import ForkedProcess, ForkServer
+from workers.forkserver import Entry, WorkerProcess
 from workers.local import Outcome, find_models, run_jobs
-from workers.process import ALL_STAGES, WorkerOptions
+from workers.process import ALL_STAGES, WorkerOptions, start_worker
 
 ONE_WORKER = (ALL_STAGES,)
 ONE_STAGE_EACH = (("decode",), ("preprocess",), ("infer",), ("encode", "split", "collect"))
@@ -41,8 +41,8 @@ class Silent:
 class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
-    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `module` is their fork server.
-    They compute on `devices` by turns.
+    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `entry` is what they run. They
+    compute on `devices` by turns.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Fleet:
         cache: Path,
         paces: Sequence[float] = (),
         devices: Sequence[str] = ("cpu",),
-        module: str = "workers.forkserver",
+        entry: Entry = start_worker,
         **settings: float | str,
     ) -> None:
-        self.module = module
+        self.entry = entry
         self._stages = stages
         self._paces = paces
         self._devices = devices
         self._given = {"cache": str(cache), **settings}
         self.server = EmbeddedServer()
-        self.workers: list[ForkedProcess] = []
+        self.workers: list[WorkerProcess] = []
 
     def __enter__(self) -> Self:
         if "nats" not in self._given:
@@ -75,7 +75,7 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self.workers:
-            worker.kill()
+            worker.send_signal(signal.SIGKILL)
             worker.wait()
         self.server.stop()
 
@@ -93,13 +93,13 @@ class Fleet:
 
     def kill(self, number: int) -> None:
         """Kill -9 a worker, and start another in its place."""
-        self.workers[number].kill()
+        self.workers[number].send_signal(signal.SIGKILL)
         self.workers[number].wait()
         self.workers[number] = self._spawn(number)
 
     def revive(self) -> int:
         """Start another worker in place of each that died; how many had."""
-        died = [number for number, worker in enumerate(self.workers) if worker.returncode is not None]
+        died = [number for number, worker in enumerate(self.workers) if worker.poll() is not None]
         for number in died:
             self.workers[number] = self._spawn(number)
         return len(died)
@@ -109,7 +109,7 @@ class Fleet:
         self._stages = (*self._stages, stages)
         self.workers.append(self._spawn(len(self.workers)))
 
-    def _spawn(self, number: int) -> ForkedProcess:
+    def _spawn(self, number: int) -> WorkerProcess:
         settings = self.settings
         if self._paces:
             settings = settings.model_copy(update={"pace_ms": self._paces[number]})
@@ -119,13 +119,9 @@ class Fleet:
             name=f"test-{number}",
             device=self._devices[number % len(self._devices)],
         )
-        return fork_server(self.module).fork(options)
-
-
-@cache
-def fork_server(module: str) -> ForkServer:
-    """One for all tests; it ends with them."""
-    return ForkServer(module=module)
+        worker = WorkerProcess(options, self.entry)
+        worker.start_now()
+        return worker
 
 
 async def redeliveries(broker: Broker, pipelines: set[str]) -> int:

@@ -1,4 +1,4 @@
-"""A worker whose engine dies of one input: a fork server's module, `tests.poison`, with real workers otherwise.
+"""A worker whose engine dies of one input: `start_poisoned` is what such a process runs.
 
 A white frame ends its process at once, as a driver's fault on damaged data would; a black one loses it the device. Raw
 media that begins with `DEADLY` ends it while it is split.
@@ -6,6 +6,7 @@ media that begins with `DEADLY` ends it while it is split.
 
 import os
 import signal
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from engines.inference.paced import PacedSession
 from engines.part import Array
 from schemas.errors import DeviceLost
 from schemas.wire import Buffer
-from workers.forkserver import main
+from workers.process import WorkerOptions, start_worker
 
 DEADLY = b"deadly"
 BLACK = 30
@@ -70,7 +71,8 @@ def poisoned_clip(
     return path
 
 
-if __name__ == "__main__":
+def start_poisoned(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    """Be such a worker."""
     workers.split.media_kind = media_kind
     engines.inference.paced.PacedSession = Poisoned  # type: ignore[misc]
-    main()
+    start_worker(options, heartbeats)

@@ -1,4 +1,4 @@
-"""Three pages over HTTP, for Prometheus and for whoever asks whether a rig is well."""
+"""A few pages over HTTP: metrics for Prometheus, health for an orchestrator."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,12 @@ from schemas.errors import UsageError
 
 REQUEST_S = 5.0
 REQUEST_BYTES = 8192
+CONNECTIONS = 32  # at a time; one more ends the oldest, so a flood takes neither all file descriptors nor all turns
+BACKLOG = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Response:
     """An answer."""
 
     body: bytes
@@ -21,16 +23,20 @@ class Page:
     content_type: str = "text/plain; charset=utf-8"
 
 
-Pages = Mapping[str, Callable[[], Awaitable[Page]]]  # by path
+Pages = Mapping[str, Callable[[], Awaitable[Response]]]  # by path
 
 
 class Endpoints:
-    """Serves `pages` at `address`, HOST:PORT: `open`, then `close`. Port 0 is any that is free."""
+    """Serves `pages` at `address`, HOST:PORT: `open`, then `close`. Port 0 is any that is free.
+
+    It answers one request a connection, within `REQUEST_S` seconds, on at most `CONNECTIONS` connections at a time.
+    """
 
     def __init__(self, address: str, pages: Pages) -> None:
         self._address = address
         self._pages = pages
         self._server: asyncio.Server | None = None
+        self._answering: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # the oldest first
 
     async def open(self) -> str:
         """Listen; the URL. Raises UsageError when that cannot be."""
@@ -39,7 +45,9 @@ class Endpoints:
         if not port.isdigit() or not host:
             raise UsageError(f"metrics address {self._address}: not HOST:PORT", "give 127.0.0.1:9464, say")
         try:
-            self._server = await asyncio.start_server(self._answer, host, int(port), limit=REQUEST_BYTES)
+            self._server = await asyncio.start_server(
+                self._accept, host, int(port), limit=REQUEST_BYTES, backlog=BACKLOG
+            )
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             hint = "choose another with --metrics, or port 0 for any that is free"
@@ -48,12 +56,24 @@ class Endpoints:
         return f"http://{name}:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and end all connections."""
         if self._server is not None:
             self._server.close()
+        answering = list(self._answering)
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._answering) >= CONNECTIONS:
+            oldest = next(iter(self._answering))
+            self._answering.pop(oldest).transport.abort()
+            oldest.cancel()
+        task = asyncio.create_task(self._answer(reader, writer))
+        self._answering[task] = writer
+        task.add_done_callback(lambda done: self._answering.pop(done, None))
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request a connection: nobody asks so often that more would matter."""
         try:
             async with asyncio.timeout(REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -68,17 +88,18 @@ class Endpoints:
                     "\r\n".join(fields).encode() + b"\r\n\r\n" + (b"" if head.startswith(b"HEAD") else page.body)
                 )
                 await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
-            pass  # who does not ask to the end gets no answer
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
+                writer.close()
                 await writer.wait_closed()
+        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            pass  # a request that is not complete in time gets no answer
+        finally:
+            with contextlib.suppress(OSError):
+                writer.transport.abort()
 
-    async def _page(self, request: list[str]) -> Page:
+    async def _page(self, request: list[str]) -> Response:
         if len(request) != 3 or request[0] not in ("GET", "HEAD"):
-            return Page(b"only GET\n", HTTPStatus.METHOD_NOT_ALLOWED)
+            return Response(b"only GET\n", HTTPStatus.METHOD_NOT_ALLOWED)
         page = self._pages.get(request[1].partition("?")[0])
         if page is None:
-            return Page(f"there are {', '.join(self._pages)}\n".encode(), HTTPStatus.NOT_FOUND)
+            return Response(f"there are {', '.join(self._pages)}\n".encode(), HTTPStatus.NOT_FOUND)
         return await page()

@@ -4,19 +4,23 @@ import fcntl
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import StoreError, UsageError
+from workers.telemetry import Event, tell
 
 HAND_BACK_S = 3.0
+SOCKET_FOLDER_BYTES = 70  # the fork server's socket is a file, and a socket's path has at most 107 bytes
+HOME = "RIG_HOME"  # in the environment of a rig's worker processes: the folder of their rig
 
 
 @contextmanager
 def rig_home(folder: Path, name: str) -> Iterator[Path]:
-    """Lock a rig's folder; its scratch folder, empty, and removed at the end.
+    """Lock a rig's folder, and end what an earlier rig left there; its scratch folder, empty, and removed at the end.
 
     Raises UsageError when another rig of this name runs, StoreError when the folder is not writable.
     """
@@ -38,9 +42,15 @@ def rig_home(folder: Path, name: str) -> Iterator[Path]:
         lock.flush()
         shutil.rmtree(scratch, ignore_errors=True)  # what workers of a killed rig left
         scratch.mkdir()
+        if len(os.fsencode(scratch)) < SOCKET_FOLDER_BYTES:
+            tempfile.tempdir = str(scratch)
+        for pid in end_leftovers(folder):
+            tell(Event("leftover", f"worker process {pid} of an earlier rig was still there", facts={"pid": pid}))
+        os.environ[HOME] = str(folder)
         try:
             yield scratch
         finally:
+            tempfile.tempdir = None
             shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -62,17 +72,17 @@ def end_leftovers(home: Path) -> list[int]:
 
 
 def leftovers(home: Path) -> list[int]:
-    """Processes of the fork server of the rig in this folder, by their command line (Linux)."""
+    """Worker processes, and their fork server, of the rig in this folder, by their environment (Linux)."""
     return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _is_leftover(entry, home)]
 
 
 def _is_leftover(entry: Path, home: Path) -> bool:
     try:
-        command = (entry / "cmdline").read_bytes().split(b"\0")
+        environment = (entry / "environ").read_bytes().split(b"\0")
         state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:  # it has ended meanwhile
+    except OSError:  # it has ended meanwhile, or is another user's
         return False
-    return command[1:3] == [b"-m", b"workers.forkserver"] and command[5] == os.fsencode(home) and state != "Z"
+    return os.fsencode(f"{HOME}={home}") in environment and state != "Z"
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

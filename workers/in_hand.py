@@ -30,6 +30,11 @@ class InHand:
         """Messages that an earlier attempt did not finish."""
         return [message for message in self.messages if message.suspect]
 
+    @property
+    def revisions(self) -> set[str]:
+        """The pipeline revisions that the jobs in hand need."""
+        return {message.job.revision for message in (*self.messages, *self.beside) if message.job is not None}
+
     def waiting(self) -> Iterator[Task]:
         """All tasks that wait for the computing thread."""
         for message in self.messages:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterable, Callable, Coroutine
+import time
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,8 +12,8 @@ from engines.device import Device
 from engines.inference.session import Session
 from pipelines.broker import Broker
 from pipelines.registry import load_model, load_pipeline, pipeline_names
-from schemas.errors import RigflowError
-from schemas.pipeline import ModelSpec
+from schemas.errors import Disposition, ModelError, RigflowError
+from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
 from workers.telemetry import Event, tell
@@ -21,16 +22,26 @@ if TYPE_CHECKING:
     from workers.engines import Ready
 
 T = TypeVar("T")
+UNLOAD_EVERY_S = 5.0
 
 
 class Lines:
     """Loads and keeps lines by revision, and sessions by the hash of their model.
 
-    Different ones load at the same time, so that one that takes minutes keeps no other waiting; all who want the same
-    wait for one attempt, and share its failure.
+    Different ones load at the same time, so that one that takes minutes keeps no other waiting; all callers that want
+    the same wait for one attempt, and share its failure. `quarantine` has models that must not be loaded, and why;
+    `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model.
     """
 
-    def __init__(self, broker: Broker, hosts: Hosts, cache: Path, device: Device) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        hosts: Hosts,
+        cache: Path,
+        device: Device,
+        quarantine: Mapping[str, str],
+        load_alone: bool,
+    ) -> None:
         self._broker = broker
         self._device = device
         self._settings = broker.settings
@@ -40,8 +51,15 @@ class Lines:
         self._sessions: dict[str, Session] = {}
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._building = asyncio.Lock()
-        self._warming = asyncio.Lock()
-        self._cold = {"": "the broker has not told yet which pipelines there are"}
+        self._quarantine = dict(quarantine)
+        # on a card one at a time: which algorithm is fastest there is found by measuring
+        alone = load_alone or device.card is not None
+        self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
+        self._names: dict[str, str] = {}
+        self._used_s: dict[str, float] = {}  # when a revision was asked for last
+        self._cold = {"": "the broker has not answered yet which pipelines there are"}
+        self.loading: list[str] = []  # models, by sha256
+        self.on_loading: Callable[[], None] = lambda: None
 
     @property
     def starting(self) -> bool:
@@ -53,33 +71,73 @@ class Lines:
         """What is missing before every engine of the fleet's pipelines has answered its warm-up; empty: nothing."""
         return "; ".join(self._cold.values())
 
+    @property
+    def loaded(self) -> int:
+        """How many models are loaded."""
+        return len(self._sessions)
+
+    def superseded(self, spec: PipelineSpec) -> bool:
+        """Whether a pipeline's name stands for another revision now: its jobs load it when they come."""
+        return self._names.get(spec.name, spec.revision) != spec.revision
+
     async def warm_up(self) -> None:
         """Load what jobs will need before they come, now and whenever a pipeline is published."""
-        names = await pipeline_names(self._broker)
-        await asyncio.gather(*(self._warm(name, revision) for name, revision in names.items()))
+        self._names = await pipeline_names(self._broker)
+        await asyncio.gather(*(self._warm(name, revision) for name, revision in self._names.items()))
         del self._cold[""]
-        told = self._broker.watch(self._broker.names.pipelines, "name.*")
-        await for_each(told, lambda news: self._warm(news[0].removeprefix("name."), news[1].decode()))
+
+        async def warm(news: tuple[str, bytes]) -> None:
+            name, revision = news[0].removeprefix("name."), news[1].decode()
+            self._names[name] = revision
+            await self._warm(name, revision)
+
+        await for_each(self._broker.watch(self._broker.names.pipelines, "name.*"), warm)
 
     async def _warm(self, name: str, revision: str) -> None:
-        """Load one line; an engine that does not work is told, and its pipeline's jobs fail with the same words."""
+        """Load one line; if an engine does not work, that is reported, and its jobs fail with the same words."""
         if revision in self._lines:
             self._cold.pop(name, None)
             return
         self._cold[name] = f"{name}: its engines are being loaded"
         try:
             await self.get(revision)
-        except RigflowError as error:
-            self._cold[name] = f"{name}: {error}"
-            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": str(error)}))
+        except Exception as error:
+            _raise_if_fatal(error)
+            self._cold[name] = f"{name}: {_words(error)}"
+            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": _words(error)}))
         else:
-            del self._cold[name]
+            self._cold.pop(name, None)
 
     async def get(self, revision: str) -> Line:
         """The line of a revision. Raises PipelineError, ModelError or BrokerError."""
+        self._used_s[revision] = time.monotonic()
         if revision not in self._lines:
             self._lines[revision] = await self._once(revision, lambda: self._load(revision))
         return self._lines[revision]
+
+    async def unload_unused(self, in_hand: Callable[[], set[str]]) -> None:
+        """Forget withdrawn pipelines, and unload revisions that no name stands for and no message needs.
+
+        A revision stays for `work_deadline_s` after its last use: no step that uses its sessions takes longer.
+        """
+        while True:
+            await asyncio.sleep(UNLOAD_EVERY_S)
+            try:
+                self._names = await pipeline_names(self._broker)
+            except RigflowError:  # the broker is away: nothing is known to be withdrawn
+                continue
+            for name in self._cold.keys() - self._names.keys() - {""}:
+                del self._cold[name]
+            if self._loading:  # what is being loaded uses sessions that no line refers to yet
+                continue
+            oldest_s = time.monotonic() - self._settings.work_deadline_s
+            needed = {*self._names.values(), *in_hand()}
+            for revision in self._lines.keys() - needed:
+                if self._used_s[revision] < oldest_s:
+                    del self._lines[revision], self._used_s[revision]
+            used = {sha256 for line in self._lines.values() for sha256 in line.spec.models.values()}
+            for sha256 in self._sessions.keys() - used:
+                await asyncio.to_thread(self._close, self._sessions.pop(sha256))
 
     async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What `load` gives, or what one that goes on already gives: the answer is the same for the same key."""
@@ -101,6 +159,8 @@ class Lines:
         return Line(spec, self._hosts, sessions, self._device)
 
     async def _session(self, sha256: str) -> Session:
+        if why := self._quarantine.get(sha256):
+            raise ModelError(why, "publish its pipeline with another model, or withdraw it")
         card, model = await load_model(self._broker, sha256, self._cache)
         engine = None
         backend, on = self._settings.backend, self._device.card
@@ -113,9 +173,29 @@ class Lines:
             engine = await engine_for(
                 self._broker, self._settings, self._cache, model, card, here.capability, here.name, building
             )
-        # on a card one at a time: what is fastest there is found out by trying
-        async with contextlib.nullcontext() if on is None else self._warming:
-            return await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
+        return await self._open_within_deadline(sha256, model, card, engine)
+
+    async def _open_within_deadline(
+        self, sha256: str, model: bytes, card: ModelSpec, engine: "Ready | None"
+    ) -> Session:
+        deadline_s = self._settings.work_deadline_s
+        async with self._turn:
+            self.loading.append(sha256)
+            self.on_loading()  # it may end this process
+            try:
+                async with asyncio.timeout(deadline_s):
+                    return await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
+            except TimeoutError:
+                why = f"model {card.name}: its warm-up did not end within {deadline_s:.0f} s"
+                self._quarantine[sha256] = why  # its thread still runs, so this process does not try again
+                raise ModelError(why, "use a smaller model, or raise `work_deadline_s`") from None
+            finally:
+                self.loading.remove(sha256)
+                self.on_loading()
+
+    def _close(self, session: Session) -> None:
+        session.close()
+        self._device.leave()
 
     def close(self) -> None:
         """Close all sessions; what is being loaded is left alone, for the process ends."""
@@ -126,13 +206,34 @@ class Lines:
 
 
 async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, Any, None]]) -> None:
-    """Do something for each thing as it comes, all at the same time; the first failure ends that and is raised."""
+    """Do something for each thing as it comes, all at the same time. A failure is logged, and stays that thing's own.
+
+    Raises what is fatal to the process.
+    """
+
+    async def attempt(thing: T) -> None:
+        try:
+            await do(thing)
+        except Exception as error:
+            _raise_if_fatal(error)
+            tell(Event("skipped", f"something at the broker is skipped: {_words(error)}"))
+
     try:
         async with asyncio.TaskGroup() as tasks:
             async for thing in things:
-                tasks.create_task(do(thing))
+                tasks.create_task(attempt(thing))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
+
+
+def _raise_if_fatal(error: Exception) -> None:
+    if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
+        raise error
+
+
+def _words(error: Exception) -> str:
+    """One line for people."""
+    return str(error) if isinstance(error, RigflowError) else f"{type(error).__name__}: {error}"
 
 
 def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:

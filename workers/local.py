@@ -24,7 +24,6 @@ from schemas.errors import ModelMissing, OutputError, PipelineError, RigflowErro
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import Settings
-from workers.forkserver import ForkServer
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
@@ -73,11 +72,11 @@ class Outcome:
 
 @asynccontextmanager
 async def local_fleet(
-    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0, forks: ForkServer | None = None
+    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0
 ) -> AsyncIterator[Settings]:
     """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
 
-    `forks` is a fork server that was started before. Ends the block with an error when the broker cannot be started
+    Ends the block with an error when the broker cannot be started
     again, or no worker is left.
     """
     server: EmbeddedServer | None = None
@@ -97,8 +96,6 @@ async def local_fleet(
 
     supervisor = Supervisor(options, show)
     try:
-        if options:
-            await supervisor.start(forks or ForkServer())
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(supervisor.watch())]
             if server is not None:

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +25,7 @@ from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectStage
 from workers.failures import Failures
+from workers.forkserver import end_with_parent
 from workers.lines import Lines, for_each
 from workers.reporter import Reporter
 from workers.runner import Runner
@@ -33,10 +37,10 @@ CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at
 
 
 class WorkerOptions(BaseModel):
-    """What a worker process is told at its start.
+    """What a worker process is given at its start.
 
-    `rig` and `device` are for its status. `beats` is the file descriptor of the socket on which its supervisor
-    listens, `scratch` its folder for temporary files.
+    `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine` has the models that
+    it must not load, by sha256, and why; `load_alone`: it loads one model at a time, to find one that ends processes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,14 +50,16 @@ class WorkerOptions(BaseModel):
     rig: str = ""
     device: str = "cpu"
     scratch: str = ""
-    beats: int = -1
+    quarantine: Mapping[str, str] = {}
+    load_alone: bool = False
 
 
 class Worker:
     """A worker: hosts the stages in `options.stages` (kinds or names) of every pipeline the broker knows."""
 
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: WorkerOptions, heartbeats: socket.socket | None = None) -> None:
         self._options = options
+        self._heartbeats = heartbeats
         self._settings = options.settings
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self._stopping: list[asyncio.Task[None]] = []
@@ -68,21 +74,22 @@ class Worker:
         broker = await Broker.connect(self._settings, name=self.name)
         cache = self._settings.cache_folder
         device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
-        lines = Lines(broker, self.hosts, cache, device)
+        lines = Lines(broker, self.hosts, cache, device, self._options.quarantine, self._options.load_alone)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
         runner = Runner(broker, self._settings, lines.get, failures, device)
         reporter = Reporter(self._options, self.name, broker, runner, lines, device)
-        runner.on_suspect = reporter.warn
+        runner.on_suspect = lines.on_loading = reporter.report_now
         self._stop_on_signals(runner, reporter)
         beside = [
             self._learn(broker, runner, lines, failures),
             lines.warm_up(),
+            lines.unload_unused(lambda: runner.in_hand.revisions),
             runner.follow_cancelled(),
             reporter.to_fleet(),
         ]
-        if self._options.beats >= 0:
-            beside.append(reporter.to_supervisor())
+        if self._heartbeats is not None:
+            beside.append(reporter.to_supervisor(self._heartbeats))
         helpers = [asyncio.create_task(each) for each in beside]
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
@@ -102,10 +109,10 @@ class Worker:
         return ExitCode.OK
 
     async def _learn(self, broker: Broker, runner: Runner, lines: Lines, failures: Failures) -> None:
-        """Host each pipeline the broker tells of, its computing stages as soon as its own engines answer.
+        """Host each pipeline that the broker knows, its computing stages as soon as its own engines have answered.
 
-        Work taken before would wait here while others could do it. Engines that do not work are hosted too: somebody
-        has to tell the jobs.
+        Work taken before would wait here while others could do it. A pipeline whose engines do not work is hosted too:
+        its jobs fail with the reason.
         """
         split = SplitStage(broker, failures, runner.begin)
         collect = CollectStage(broker, failures)
@@ -117,8 +124,9 @@ class Worker:
                     await runner.host_beside(spec, SPLIT, split, CONCURRENT[SPLIT])
                 if COLLECT in self._options.stages:
                     await runner.host_beside(spec, COLLECT, collect, CONCURRENT[COLLECT])
-            with contextlib.suppress(RigflowError):
-                await lines.get(spec.revision)
+            if not lines.superseded(spec):
+                with contextlib.suppress(Exception):  # warm_up reports it
+                    await lines.get(spec.revision)
             async with hosting:
                 await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
 
@@ -140,12 +148,13 @@ class Worker:
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
 
-def work(options: WorkerOptions) -> NoReturn:
+def work(options: WorkerOptions, heartbeats: socket.socket | None = None) -> NoReturn:
     """Be a worker until told to stop; ends the process with the worker's exit code."""
     import uvloop
 
+    limit_memory(options)
     try:
-        code = uvloop.run(Worker(options).run())
+        code = uvloop.run(Worker(options, heartbeats).run())
     except RigflowError as error:
         if options.rig:
             tell(Event("ended", str(error), logging.ERROR))
@@ -156,10 +165,25 @@ def work(options: WorkerOptions) -> NoReturn:
     os._exit(code)  # a computing thread stuck in native code must not keep the process
 
 
-def start(options: WorkerOptions) -> NoReturn:
+def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> NoReturn:
     """Be a worker of a supervisor, in a process of its own."""
+    end_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the fork server ignores it
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():  # it ended before we asked the kernel
+        os._exit(ExitCode.OK)
     if options.scratch:
         tempfile.tempdir = options.scratch
     if options.rig:
         set_up_logging(rig=options.rig, worker=options.name)
-    work(options)
+    work(options, heartbeats)
+
+
+def limit_memory(options: WorkerOptions) -> None:
+    """Have allocations beyond `worker_memory_bytes` fail here, so that the kernel does not have to end a process.
+
+    A card's driver maps more than it uses, so there the supervisor's own check is the only one.
+    """
+    limit = options.settings.worker_memory_bytes
+    if limit and options.device == "cpu" and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -15,20 +15,20 @@ from pipelines.broker import Broker
 from schemas.errors import RigflowError
 from workers.lines import Lines
 from workers.runner import Runner
-from workers.telemetry import Beat
+from workers.telemetry import Heartbeat
 
 if TYPE_CHECKING:
     from workers.process import WorkerOptions
 
 STATUS_EVERY_S = 2.0
 RATES_OVER = 4  # reports, so that a rate is that of the last six seconds
-BEAT_S = 1.0
-BEATS_PER_ACK_WAIT = 5
+HEARTBEAT_S = 1.0
+HEARTBEATS_PER_ACK_WAIT = 5
 
 
-def beat_s(ack_wait_s: float) -> float:
-    """Seconds between two beats: several fit into a lease, so that silence is noticed before the lease ends."""
-    return min(BEAT_S, ack_wait_s / BEATS_PER_ACK_WAIT)
+def heartbeat_s(ack_wait_s: float) -> float:
+    """Seconds between two heartbeats: several fit into a lease, so that silence is noticed before the lease ends."""
+    return min(HEARTBEAT_S, ack_wait_s / HEARTBEATS_PER_ACK_WAIT)
 
 
 Key = tuple[str, str]  # pipeline, stage
@@ -46,7 +46,7 @@ NOTHING = Done(0, 0, 0.0)
 
 
 class SupervisorGone(RigflowError):
-    """Nobody would notice if this worker hung."""
+    """No process would notice if this worker hung."""
 
 
 class Reporter:
@@ -129,30 +129,31 @@ class Reporter:
             )
         return rows
 
-    async def to_supervisor(self) -> None:
-        """Beat for the supervisor. Raises SupervisorGone when it is."""
-        every_s = beat_s(self._options.settings.ack_wait_s)
-        with socket.socket(fileno=self._options.beats) as self._channel:
-            self._channel.setblocking(False)
+    async def to_supervisor(self, channel: socket.socket) -> None:
+        """Send heartbeats to the supervisor. Raises SupervisorGone when it has ended."""
+        every_s = heartbeat_s(self._options.settings.ack_wait_s)
+        with channel:
+            channel.setblocking(False)
+            self._channel = channel
             while True:
                 try:
-                    self._channel.send(self._beat().encode())
+                    channel.send(self._heartbeat().encode())
                 except BlockingIOError:
-                    pass  # it has not read our last ones yet, and the next says all that this one does
+                    pass  # it has not read the last ones yet, and the next says all that this one does
                 except OSError as error:
-                    raise SupervisorGone("the supervisor is gone") from error
+                    raise SupervisorGone("the supervisor has ended") from error
                 await asyncio.sleep(every_s)
 
-    def warn(self) -> None:
-        """Beat now: what begins may end this process at once."""
+    def report_now(self) -> None:
+        """Send a heartbeat at once: what begins may end this process."""
         if self._channel is not None:
             with contextlib.suppress(OSError):
-                self._channel.send(self._beat().encode())
+                self._channel.send(self._heartbeat().encode())
 
-    def _beat(self) -> Beat:
+    def _heartbeat(self) -> Heartbeat:
         runner, step = self._runner, self._runner.step
         why = self._lines.cold
-        return Beat(
+        return Heartbeat(
             state=self.state,
             ready=not why,
             why=why,
@@ -161,6 +162,8 @@ class Reporter:
             step_s=time.monotonic() - step.began_s if step else 0.0,
             in_hand=len(runner.in_hand.messages),
             rss_bytes=rss_bytes(),
+            loading=self._lines.loading,
+            loaded=self._lines.loaded,
             suspect=any(message.begun for message in runner.in_hand.suspects),
             stages=runner.meter.stages,
         )

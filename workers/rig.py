@@ -9,35 +9,39 @@ import signal
 import socket
 import time
 from http import HTTPStatus
+from pathlib import Path
 
 from pipelines.broker import Broker
 from pipelines.status import Depths, queue_depths
 from schemas.errors import BrokerError, ExitCode, RigflowError
-from schemas.rig import RigSpec, rig_name
+from schemas.rig import RigSpec
 from schemas.settings import Settings
-from workers.endpoints import Endpoints, Page
-from workers.forkserver import ForkServer
-from workers.home import end_leftovers, rig_home
+from workers.endpoints import Endpoints, Response
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Slot, Supervisor
 from workers.telemetry import Event, Fact, tell
 
 STATUS_EVERY_S = 2.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0  # between attempts to reach the broker
 DEPTHS_S = 2.0  # the broker's word on its queues is good for so long, and is waited for so long
 
 
 class Rig:
-    """Runs the workers of `spec` until SIGTERM or SIGINT."""
+    """Runs the workers of `spec`, which has a name, until SIGTERM or SIGINT; `scratch` is for their files."""
 
-    def __init__(self, settings: Settings, spec: RigSpec) -> None:
-        self.name = spec.name or rig_name(socket.gethostname())
+    def __init__(self, settings: Settings, spec: RigSpec, scratch: Path) -> None:
+        self.name = spec.name
         self._settings = settings
-        self._home = settings.cache_folder / "rigs" / self.name
+        self._scratch = scratch
         self._supervisor = Supervisor(self._workers(spec), tell)
         self._state = "working"
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
         self._url = ""
+        self._broker: Broker | None = None
+        self._away = "(connecting)"
+        self._stopping = asyncio.Event()
+        self._draining: asyncio.Task[bool] | None = None
 
     def _workers(self, spec: RigSpec) -> list[WorkerOptions]:
         groups = [group for group in spec.worker for _ in range(group.count)]
@@ -48,113 +52,134 @@ class Rig:
                 name=f"{self.name}-{group.device.partition(':')[0]}{number}",
                 rig=self.name,
                 device=group.device,
-                scratch=str(self._home / "scratch"),
+                scratch=str(self._scratch),
             )
             for number, group in enumerate(groups)
         ]
 
     async def run(self) -> ExitCode:
-        """Work until told to stop. Raises BrokerError (at the start), UsageError (port taken), GivenUp, StoreError."""
-        with rig_home(self._home, self.name):
-            for pid in await asyncio.to_thread(end_leftovers, self._home):
-                tell(Event("leftover", f"worker process {pid} of an earlier life was still there", facts={"pid": pid}))
-            broker = await Broker.connect(self._settings, name=f"rigflow-rig-{self.name}")
-            try:
-                return await self._run(broker)
-            finally:
-                await broker.close()
-
-    async def _run(self, broker: Broker) -> ExitCode:
-        async def metrics() -> Page:
-            return Page(exposition(await self._snapshot(broker)), content_type=CONTENT_TYPE)
-
-        pages = {"/metrics": metrics, "/livez": self._livez, "/readyz": self._readyz}
+        """Work until SIGTERM or SIGINT. Raises UsageError (port taken, broker refuses us), GivenUp, StoreError."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        pages = {"/metrics": self._metrics, "/livez": self._livez, "/readyz": self._readyz}
         endpoints = Endpoints(self._settings.metrics, pages)
         self._url = await endpoints.open() if self._settings.metrics else ""
         facts: dict[str, Fact] = {"metrics": self._url, "broker": self._settings.nats, "pid": os.getpid()}
         tell(Event("serving", f"rig {self.name} runs {len(self._supervisor.slots)} workers", logging.INFO, facts))
-        reporting = asyncio.create_task(self._report(broker))
+        connecting = asyncio.create_task(self._connect())
         try:
+            if not await self._unless_stopped(connecting):
+                return ExitCode.OK
             return await self._supervise()
         finally:
-            reporting.cancel()
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
             await endpoints.close()
-            with contextlib.suppress(RigflowError, TimeoutError):
-                async with asyncio.timeout(DEPTHS_S):
-                    self._state = "stopped"
-                    await self._put(broker)
+            await self._leave()
+
+    def _on_signal(self) -> None:
+        """The first signal has the workers finish what they hold, the second has them hand it back."""
+        if self._stopping.is_set() and self._draining is not None:
+            self._draining.cancel()
+        self._stopping.set()
+
+    async def _unless_stopped(self, task: asyncio.Task[None]) -> bool:
+        """Wait for a task; False when a signal came first. Raises what the task raises."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if task.done():
+            task.result()
+        return not self._stopping.is_set()
+
+    async def _connect(self) -> None:
+        """Connect to the broker; while it is away, say so and try again."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                self._broker = await Broker.connect(self._settings, name=f"rigflow-rig-{self.name}")
+                return
+            except BrokerError as error:
+                self._away = str(error)
+                tell(Event("waits", f"waits for the broker, trying again in {pause_s:.0f} s: {error}"))
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     async def _supervise(self) -> ExitCode:
         """Keep the workers up until a signal; a second one has them hand back at once what they hold."""
-        told = asyncio.Event()
-        stopping: list[asyncio.Task[bool]] = []
-
-        def on_signal() -> None:
-            for task in stopping:
-                task.cancel()
-            told.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, on_signal)
-        watching = asyncio.create_task(self._watch())
-        waiting = asyncio.create_task(told.wait())
+        watching = asyncio.create_task(self._supervisor.watch())
+        reporting = asyncio.create_task(self._report())
         try:
-            await asyncio.wait([watching, waiting], return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                watching.result()  # raises: no worker is left
+            await self._unless_stopped(watching)  # raises: no worker is left
         finally:
             watching.cancel()
-            waiting.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            reporting.cancel()
         self._state = "draining"
         grace_s, hard_s = self._settings.stop_grace_s, self._settings.stop_hard_s
         text = f"told to stop: workers finish what they hold within {grace_s:.0f} s; told again, they hand it back"
         tell(Event("stopping", text, logging.INFO))
-        stopping.append(asyncio.create_task(self._supervisor.stop(grace_s, hard_s)))
+        self._draining = asyncio.create_task(self._supervisor.stop(grace_s, hard_s))
         try:
-            in_time = await stopping[0]
+            in_time = await self._draining
         except asyncio.CancelledError:
-            in_time = True  # told twice: whoever does that does not ask whether all was finished
+            in_time = True  # a second signal does not ask whether all was finished
         tell(Event("stopped", "all workers have ended", logging.INFO))
         return ExitCode.OK if in_time else ExitCode.CUT_SHORT
 
-    async def _watch(self) -> None:
-        await self._supervisor.start(ForkServer(str(self._home)))
-        await self._supervisor.watch()
+    async def _leave(self) -> None:
+        """Say at the broker that this rig has stopped, if the broker is there, and disconnect."""
+        if self._broker is None:
+            return
+        with contextlib.suppress(RigflowError, TimeoutError):
+            async with asyncio.timeout(DEPTHS_S):
+                self._state = "stopped"
+                await self._put(self._broker)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEPTHS_S):
+                await self._broker.close()
 
     # health and metrics
 
-    async def _livez(self) -> Page:
-        return Page(b"ok\n")
+    async def _livez(self) -> Response:
+        return Response(b"ok\n")
 
-    async def _readyz(self) -> Page:
+    async def _readyz(self) -> Response:
         """Ready: every worker runs, and its engines have answered their warm-up."""
         slots = self._supervisor.slots
         unready = [f"{slot.options.name}: {slot.unready}\n" for slot in slots if slot.unready]
+        if self._broker is None or not self._broker.connection.connected:
+            unready.insert(0, f"{self.name}: broker away {self._away}".rstrip() + "\n")
         if self._state != "working":
             unready.insert(0, f"{self.name}: {self._state}\n")
         if unready:
-            return Page("".join(unready).encode(), HTTPStatus.SERVICE_UNAVAILABLE)
-        return Page(b"ok\n")
+            return Response("".join(unready).encode(), HTTPStatus.SERVICE_UNAVAILABLE)
+        return Response(b"ok\n")
 
-    async def _snapshot(self, broker: Broker) -> Snapshot:
+    async def _metrics(self) -> Response:
+        return Response(exposition(await self._snapshot()), content_type=CONTENT_TYPE)
+
+    async def _snapshot(self) -> Snapshot:
         slots = self._supervisor.slots
-        beats = {slot.options.name: slot.beat for slot in slots if slot.beat}
+        beats = {slot.options.name: slot.heartbeat for slot in slots if slot.heartbeat}
         return Snapshot(
             stages=self._supervisor.counts(),
             in_hand={name: beat.in_hand for name, beat in beats.items()},
             memory={name: beat.rss_bytes for name, beat in beats.items()},
             deaths={slot.options.name: slot.died for slot in slots},
-            depths=await self._depths_of(broker),
+            depths=await self._queue_depths(),
         )
 
-    async def _depths_of(self, broker: Broker) -> Depths | None:
+    async def _queue_depths(self) -> Depths | None:
         """The queues now, or a moment ago; None while the broker is away."""
         taken_s, known = self._depths
         if time.monotonic() - taken_s < DEPTHS_S:
             return known
         try:
             async with asyncio.timeout(DEPTHS_S):
-                known = await queue_depths(broker)
+                known = await queue_depths(self._broker) if self._broker else None
         except (BrokerError, TimeoutError):
             known = None
         self._depths = (time.monotonic(), known)
@@ -162,11 +187,12 @@ class Rig:
 
     # status
 
-    async def _report(self, broker: Broker) -> None:
-        """Put the rig's status into KV; it fades there when the rig is gone."""
+    async def _report(self) -> None:
+        """Put the rig's status into KV; it expires there when the rig is gone."""
+        assert self._broker is not None
         while True:
-            with contextlib.suppress(RigflowError):  # the broker is away: nobody could read it either
-                await self._put(broker)
+            with contextlib.suppress(RigflowError):  # the broker is away: no client could read it either
+                await self._put(self._broker)
             await asyncio.sleep(STATUS_EVERY_S)
 
     async def _put(self, broker: Broker) -> None:

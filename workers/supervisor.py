@@ -1,30 +1,32 @@
-"""A rig's processes: starts its workers, restarts what dies with growing pauses, gives up on what dies too often.
+"""A rig's processes: starts its workers, restarts those that die, gives up those that die too often.
 
-Each worker beats on a socket of its own. One whose work has not moved for `work_deadline_s` is stuck, one that does
-not beat is stopped or starved; both are killed, for what they hold is done by others by then.
+Each worker sends heartbeats on a socket of its own. One whose work has not moved for `work_deadline_s` is stuck, one
+that sends no heartbeats is stopped or starved; both are killed, because others have taken over their work by then.
 """
 
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from schemas.errors import ExitCode, GivenUp
-from workers.forkserver import ForkedProcess, ForkServer
-from workers.process import WorkerOptions
-from workers.telemetry import Beat, Event, Fact, StageCounts
+from workers.forkserver import LOST, Entry, WorkerProcess
+from workers.process import WorkerOptions, start_worker
+from workers.quarantine import KILLED, TRUSTED, LoadCrashes, oom_kills
+from workers.telemetry import Event, Fact, Heartbeat, StageCounts
 
 DEATHS, DEATHS_WITHIN_S = 5, 60.0  # so many in so long, and the worker is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
-HURRY_S = 3.0  # to hand work back
-GUARD_S = 0.25
+HAND_BACK_S = 3.0
+CHECK_EVERY_S = 0.25
 LEAST_SILENCE_S = 2.0  # a busy machine may keep a process waiting for so long
-BEAT_BYTES = 1 << 17
+HEARTBEAT_BYTES = 1 << 17
 
 OnEvent = Callable[[Event], None]
 Stages = Mapping[tuple[str, str], StageCounts]
@@ -34,17 +36,20 @@ Stages = Mapping[tuple[str, str], StageCounts]
 class Slot:
     """One worker's place: the process in it changes, the place stays.
 
-    `silent_s` counts the supervisor's own time, so that a machine that slept does not kill its workers. `retired` is
-    what the processes that ended here have counted. `suspected`: the last one was at an input that may have ended one
-    before. `deaths` are the last that count against the device: when, and the parts that were done before that life.
+    It goes round: no process (`down`), a process without heartbeat (`starting`), with heartbeats, an exit, a pause; or
+    it ends in `given_up`. `silent_s` counts the supervisor's own time, so that a machine that slept does not kill its
+    workers. `retired` is what the processes that ended here have counted. `suspected`: the last process was at an input
+    that may have ended one before. `deaths` are the last that count against the device: when, and the parts that were
+    done before that process started.
     """
 
     options: WorkerOptions
-    process: ForkedProcess | None = None
+    process: WorkerProcess | None = None
     channel: socket.socket | None = None
-    beat: Beat | None = None
+    heartbeat: Heartbeat | None = None
     silent_s: float = 0.0
-    doomed: bool = False
+    being_killed: str = ""  # why
+    oom_kills: int = 0
     suspected: bool = False
     deaths: deque[tuple[float, int]] = field(default_factory=deque)
     parts_before: int = 0
@@ -57,37 +62,37 @@ class Slot:
     @property
     def running(self) -> bool:
         """Whether there is a process."""
-        return self.process is not None and self.process.returncode is None
+        return self.process is not None
 
     @property
     def state(self) -> str:
-        """What `status` shows: the worker's own word, or what became of it."""
+        """What `status` shows."""
         if self.given_up:
             return "given up"
         if not self.running:
-            return "down"
-        return self.beat.state if self.beat else "starting"
+            return "down" if self.last_exit else "starting"
+        return self.heartbeat.state if self.heartbeat else "starting"
 
     @property
     def unready(self) -> str:
         """Why this worker is not ready; empty when it is."""
-        if self.given_up or not self.running:
+        if self.given_up or (not self.running and self.last_exit):
             return f"{self.state}, last exit: {self.last_exit}"
-        return self.beat.why if self.beat else "starting"
+        return self.heartbeat.why if self.heartbeat else "starting"
 
     def retire(self) -> None:
         """Keep what the process that ended has counted."""
-        self.suspected = self.beat is not None and self.beat.suspect
-        if self.beat is not None:
-            _add(self.retired, self.beat.stages)
-        self.beat = None
+        self.suspected = self.heartbeat is not None and self.heartbeat.suspect
+        if self.heartbeat is not None:
+            _add(self.retired, self.heartbeat.stages)
+        self.heartbeat = None
 
-    def blame(self, now_s: float) -> None:
-        """Count a death against the device, unless it is the input's: a suspect's, where the device did other work.
+    def count_crash(self, now_s: float) -> None:
+        """Count a death against the device, unless the input is suspected and the device did other work.
 
-        It did when parts were finished since the life began that ended with the first of the deaths of late. So two
-        inputs that kill whoever begins them do not cost a rig its only device, and a device that finishes nothing is
-        not excused by what it is given.
+        It did when parts were finished since the start of the process whose death is the first of the last deaths. So
+        two inputs that kill every worker do not cost a rig its only device, and a device that finishes nothing is given
+        up whatever its inputs are.
         """
         while self.deaths and now_s - self.deaths[0][0] >= DEATHS_WITHIN_S:
             self.deaths.popleft()
@@ -98,195 +103,253 @@ class Slot:
 
 
 class Supervisor:
-    """Keeps worker processes alive: `start`, then `watch` until cancelled, then `stop`."""
+    """Keeps worker processes alive: `watch` until cancelled, then `stop`. `entry` is what the processes run."""
 
-    def __init__(self, workers: Sequence[WorkerOptions], on_event: OnEvent = lambda _: None) -> None:
+    def __init__(
+        self, workers: Sequence[WorkerOptions], on_event: OnEvent = lambda _: None, entry: Entry = start_worker
+    ) -> None:
         self.slots = [Slot(options) for options in workers]
-        self._forks: ForkServer | None = None
+        self._entry = entry
         self._on_event = on_event
         self._stopping = False
+        self._starting: set[asyncio.Task[None]] = set()
+        self._load_crashes: defaultdict[str, LoadCrashes] = defaultdict(LoadCrashes)  # by device
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers that run."""
-        return [slot.process.pid for slot in self.slots if slot.process and slot.running]
+        return [slot.process.pid for slot in self.slots if slot.process and slot.process.pid]
 
     def counts(self) -> dict[tuple[str, str], StageCounts]:
-        """What all workers have done by (pipeline, stage), those included that are no more."""
+        """What all workers have done by (pipeline, stage), those included that have ended."""
         total: dict[tuple[str, str], StageCounts] = {}
         for slot in self.slots:
             _add(total, slot.retired)
-            _add(total, slot.beat.stages if slot.beat else {})
+            _add(total, slot.heartbeat.stages if slot.heartbeat else {})
         return total
 
-    async def start(self, forks: ForkServer) -> None:
-        """Start all workers from a fork server, which `stop` ends too."""
-        self._forks = forks
-        for slot in self.slots:
-            await self._spawn(slot)
-
     async def watch(self) -> None:
-        """Restart what dies, kill what is stuck. Raises GivenUp when no worker is left to restart."""
-        guard = asyncio.create_task(self._guard())
+        """Start all workers, restart those that die, kill those that are stuck. Raises GivenUp when none is left."""
+        checking = asyncio.create_task(self._check())
+        keeping = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
         try:
-            await asyncio.gather(*(self._watch(slot) for slot in self.slots))
+            await asyncio.gather(*keeping)
         finally:
-            guard.cancel()
+            for task in (checking, *keeping):
+                task.cancel()
+            await asyncio.gather(checking, *keeping, return_exceptions=True)
         if self.slots and not self._stopping:
             raise GivenUp(
                 f"every worker died {DEATHS} times within {DEATHS_WITHIN_S:.0f} s", "its messages above say why"
             )
 
-    async def stop(self, grace_s: float, hard_s: float = HURRY_S) -> bool:
+    async def stop(self, grace_s: float, hard_s: float = HAND_BACK_S) -> bool:
         """Let workers finish within `grace_s`, have them hand back the rest within `hard_s`, then kill them.
 
         Cancelled, they hand back at once. Nothing in their hands is lost in any case; false when one was killed.
         """
         self._stopping = True
-        told = [slot for slot in self.slots if slot.running]
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        running = [slot for slot in self.slots if slot.running]
         try:
-            await _terminate(told, grace_s)
-            for slot in told:
+            await self._terminate(running, grace_s)
+            for slot in running:
                 if slot.running:
-                    self._tell(slot, "unfinished", f"has not finished within {grace_s:.0f} s, {_holds(slot.beat)}")
-            await _terminate(told, hard_s)
+                    unfinished = f"has not finished within {grace_s:.0f} s, {_in_hand(slot.heartbeat)}"
+                    self._report(slot, "unfinished", unfinished)
+            await self._terminate(running, hard_s)
         except asyncio.CancelledError:
-            await _terminate(told, hard_s)
+            await self._terminate(running, hard_s)
             raise
         finally:
-            late = [slot for slot in told if slot.running]
+            late = [slot for slot in running if slot.running]
             for slot in late:
-                self._tell(slot, "killed", f"does not end and is killed, {_holds(slot.beat)}; others redo its work")
-                _kill(slot)
-            await asyncio.gather(*(slot.process.ended() for slot in told if slot.process))
-            for slot in told:
-                self._hang_up(slot)
-            if self._forks is not None:
-                self._forks.close()
+                what = f"does not end and is killed, {_in_hand(slot.heartbeat)}; others redo its work"
+                self._kill(slot, "killed", what)
+            await asyncio.gather(*(self._exited(slot) for slot in late))
         return not late
 
-    async def _spawn(self, slot: Slot) -> None:
-        assert self._forks is not None, "start first"
+    async def _terminate(self, slots: Sequence[Slot], within_s: float) -> None:
+        """SIGTERM to those that run, and up to `within_s` for all to end."""
+        running = [slot for slot in slots if slot.process]
+        for slot in running:
+            if slot.process:
+                slot.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*(self._exited(slot) for slot in running))
+
+    async def _keep(self, slot: Slot) -> None:
+        """Keep a process in a slot."""
+        while not (self._stopping or slot.given_up):
+            starting = asyncio.create_task(self._start(slot))
+            self._starting.add(starting)
+            starting.add_done_callback(self._starting.discard)
+            try:
+                await asyncio.shield(starting)
+            except OSError as error:  # file descriptors, processes or memory ran out: that passes
+                pause_s = self._retry_start(slot, f"cannot be started ({error.strerror})")
+            else:
+                pause_s = self._on_exit(slot, await self._exited(slot))
+            await asyncio.sleep(pause_s)
+
+    async def _start(self, slot: Slot) -> None:
+        crashes = self._load_crashes[slot.options.device]
+        options = slot.options.model_copy(
+            update={"quarantine": dict(crashes.quarantined), "load_alone": crashes.suspects}
+        )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with theirs:
-            ours.setblocking(False)
-            slot.channel, slot.silent_s, slot.doomed = ours, 0.0, False
-            asyncio.get_running_loop().add_reader(ours, self._hear, slot)
-            slot.process = self._forks.fork(slot.options, theirs)
-        pid, options = await slot.process.forked(), slot.options
-        facts: dict[str, Fact] = {"pid": pid, "device": options.device, "stages": ",".join(options.stages)}
-        self._tell(slot, "started", f"runs {', '.join(options.stages)}", facts, logging.INFO)
+        process = WorkerProcess(options, self._entry, theirs)
+        try:
+            with theirs:
+                await process.start()
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        slot.process, slot.channel, slot.silent_s, slot.being_killed = process, ours, 0.0, ""
+        slot.oom_kills = oom_kills()
+        asyncio.get_running_loop().add_reader(ours, self._read, slot)
+        facts: dict[str, Fact] = {"pid": process.pid, "device": options.device, "stages": ",".join(options.stages)}
+        self._report(slot, "started", f"runs {', '.join(options.stages)}", facts, logging.INFO)
 
-    def _hear(self, slot: Slot) -> None:
-        """Take in a worker's beats."""
-        assert slot.channel is not None
-        before = slot.beat
-        with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            while body := slot.channel.recv(BEAT_BYTES):
-                slot.beat, slot.silent_s, slot.failed_starts = Beat.decode(body), 0.0, 0
-        if slot.beat and slot.beat.ready and not (before and before.ready):
-            self._tell(slot, "ready", "is ready: its engines answered their warm-up", level=logging.INFO)
-
-    def _hang_up(self, slot: Slot) -> None:
+    async def _exited(self, slot: Slot) -> int:
+        """Wait for the end of a slot's process; its exit code."""
+        if slot.process is None:
+            return ExitCode.OK
+        code = await slot.process.exited()
         if slot.channel is not None:
-            self._hear(slot)
+            self._read(slot)
             asyncio.get_running_loop().remove_reader(slot.channel)
             slot.channel.close()
-            slot.channel = None
-        slot.retire()
+        slot.process = slot.channel = None
+        slot.last_exit = _exit(code)
+        return code
 
-    async def _guard(self) -> None:
-        """Kill what is stuck."""
+    def _read(self, slot: Slot) -> None:
+        """Read a worker's heartbeats."""
+        assert slot.channel is not None
+        before = slot.heartbeat
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while body := slot.channel.recv(HEARTBEAT_BYTES):
+                heartbeat = Heartbeat.decode(body)
+                if slot.heartbeat is not None:
+                    finished = set(slot.heartbeat.loading) - set(heartbeat.loading)
+                    self._load_crashes[slot.options.device].loaded(finished)
+                slot.heartbeat, slot.silent_s, slot.failed_starts = heartbeat, 0.0, 0
+        if slot.heartbeat and slot.heartbeat.ready and not (before and before.ready):
+            self._report(slot, "ready", "is ready: its engines answered their warm-up", level=logging.INFO)
+
+    async def _check(self) -> None:
+        """Kill workers that are stuck, or take more memory than they may."""
         while not self._stopping:
-            await asyncio.sleep(GUARD_S)
+            await asyncio.sleep(CHECK_EVERY_S)
             for slot in self.slots:
-                slot.silent_s += GUARD_S
-                if not slot.running or slot.doomed:
-                    continue
-                settings = slot.options.settings
-                patience_s = max(LEAST_SILENCE_S, 0.7 * settings.ack_wait_s) if slot.beat else settings.work_deadline_s
-                if slot.silent_s > patience_s:  # its leases end now, and what the broker still gives it would wait
-                    self._tell(slot, "silent", f"has not answered for {slot.silent_s:.1f} s and is killed")
-                    _kill(slot)
-                elif slot.beat and slot.beat.still_s > settings.work_deadline_s:
-                    still = f"work has not moved for {slot.beat.still_s:.1f} s"
-                    self._tell(slot, "stuck", f"is killed, its {still}: it {_holds(slot.beat)}")
-                    _kill(slot)
+                slot.silent_s += CHECK_EVERY_S
+                if slot.process and not slot.being_killed:
+                    self._check_one(slot, slot.process.pid)
 
-    async def _watch(self, slot: Slot) -> None:
-        while not self._stopping:
-            assert slot.process is not None
-            code = await slot.process.ended()
-            if self._stopping:
-                return
-            self._hang_up(slot)
-            slot.last_exit = _exit(code)
-            pause_s = self._waits(slot) if code == ExitCode.BROKER else self._mourn(slot)
-            if slot.given_up:
-                return
-            await asyncio.sleep(pause_s)
-            if not self._stopping:
-                await self._spawn(slot)
+    def _check_one(self, slot: Slot, pid: int) -> None:
+        settings, heartbeat = slot.options.settings, slot.heartbeat
+        patience_s = max(LEAST_SILENCE_S, 0.7 * settings.ack_wait_s)
+        if heartbeat is None or heartbeat.state == "starting":  # it holds no work yet, and imports or loads
+            patience_s = max(patience_s, settings.work_deadline_s)
+        if slot.silent_s > patience_s:  # its leases end now, and what the broker still gives it would wait
+            self._kill(slot, "silent", f"has not answered for {slot.silent_s:.1f} s and is killed")
+        elif heartbeat and heartbeat.still_s > settings.work_deadline_s and not heartbeat.loading:
+            still = f"work has not moved for {heartbeat.still_s:.1f} s"
+            self._kill(slot, "stuck", f"is killed, its {still}: it {_in_hand(heartbeat)}")
+        elif settings.worker_memory_bytes and (used := resident_bytes(pid)) > settings.worker_memory_bytes:
+            limit = (
+                f"{used >> 20} MiB of memory, more than worker_memory_bytes ({settings.worker_memory_bytes >> 20} MiB)"
+            )
+            self._kill(slot, "memory", f"is killed, it uses {limit}: it {_in_hand(heartbeat)}")
 
-    def _waits(self, slot: Slot) -> float:
-        """A worker found no broker, which says nothing about its device: seconds until it is tried again."""
-        pause_s = _pause_s(slot.failed_starts)
-        slot.failed_starts += 1
-        self._tell(slot, "waits", f"found no broker, starting it again in {pause_s:.1f} s", {"pause_s": pause_s})
-        return pause_s
+    def _kill(self, slot: Slot, event: str, what: str) -> None:
+        assert slot.process is not None
+        self._report(slot, event, what)
+        slot.being_killed = event
+        slot.process.send_signal(signal.SIGKILL)
 
-    def _mourn(self, slot: Slot) -> float:
-        """A worker died: seconds until it is started again, unless it is given up."""
+    def _on_exit(self, slot: Slot, code: int) -> float:
+        """A worker ended: seconds until it is started again, unless it is given up."""
+        if self._stopping:
+            return 0.0
+        heartbeat = slot.heartbeat
+        slot.retire()
+        if code == ExitCode.BROKER:  # that says nothing about its device
+            return self._retry_start(slot, "found no broker")
         slot.died += 1
-        slot.blame(time.monotonic())
+        quarantined = self._count_load_crash(slot, heartbeat, code)
+        crashes = self._load_crashes[slot.options.device]
+        works = (heartbeat is not None and heartbeat.loaded > 0) or len(crashes.quarantined) <= TRUSTED
+        if not (quarantined and works):
+            slot.count_crash(time.monotonic())
         facts: dict[str, Fact] = {"exit": slot.last_exit, "deaths": slot.died}
         if len(slot.deaths) >= DEATHS:
             slot.given_up = True
             what = f"died {DEATHS} times, given up (last exit: {slot.last_exit})"
-            self._tell(slot, "given-up", what, facts, logging.ERROR)
+            self._report(slot, "given-up", what, facts, logging.ERROR)
             return 0.0
         pause_s = _pause_s(max(0, len(slot.deaths) - 1))
         at = " at an input that may have ended it before" if slot.suspected else ""
         what = f"ended ({slot.last_exit}){at}, starting it again in {pause_s:.1f} s"
-        self._tell(slot, "died", what, facts | {"pause_s": pause_s})
+        self._report(slot, "died", what, facts | {"pause_s": pause_s})
         return pause_s
 
-    def _tell(
+    def _count_load_crash(self, slot: Slot, heartbeat: Heartbeat | None, code: int) -> bool:
+        """Whether a model is quarantined now, because the process ended while it loaded that model."""
+        if heartbeat is None or not heartbeat.loading or not (code < 0 or code == ExitCode.DEVICE_LOST):
+            return False
+        outside = code == -signal.SIGKILL and not slot.being_killed and oom_kills() == slot.oom_kills
+        crashes = self._load_crashes[slot.options.device]
+        how = {"silent": "it did not answer", "memory": "it took too much memory"}.get(slot.being_killed)
+        how = how or (signal.Signals(-code).name if code < 0 else "the device was lost")
+        found = crashes.died(heartbeat.loading, KILLED if outside else 1.0, how)
+        for sha256 in found:
+            text = f"loads model {sha256[:12]} no more: {crashes.quarantined[sha256]}"
+            self._report(slot, "quarantined", text, {"model": sha256}, logging.ERROR)
+        return bool(found)
+
+    def _retry_start(self, slot: Slot, what: str) -> float:
+        """A worker could not start, and its device is not the cause: seconds until the next attempt."""
+        pause_s = _pause_s(slot.failed_starts)
+        slot.failed_starts += 1
+        self._report(slot, "waits", f"{what}, starting it again in {pause_s:.1f} s", {"pause_s": pause_s})
+        return pause_s
+
+    def _report(
         self, slot: Slot, event: str, what: str, facts: Mapping[str, Fact] | None = None, level: int = logging.WARNING
     ) -> None:
         name = slot.options.name
         self._on_event(Event(event, f"worker {name} {what}", level, {"worker": name, **(facts or {})}))
 
 
-async def _terminate(slots: Sequence[Slot], within_s: float) -> None:
-    """SIGTERM to those that run, and up to `within_s` for all to end."""
-    processes = [slot.process for slot in slots if slot.process and slot.running]
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await asyncio.gather(*(process.ended() for process in processes))
-
-
-def _kill(slot: Slot) -> None:
-    assert slot.process is not None
-    slot.doomed = True
-    slot.process.kill()
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process without pages of files; 0 when it has ended (Linux)."""
+    try:
+        with open(f"/proc/{pid}/statm") as statm:
+            fields = statm.read().split()
+    except OSError:
+        return 0
+    return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
 
 
 def _pause_s(failures: int) -> float:
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**failures)
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
 
 
-def _holds(beat: Beat | None) -> str:
-    """What a worker is about, as it last said."""
-    if beat is None:
-        return "it has not said anything yet"
-    items = f"holds {beat.in_hand} {'item' if beat.in_hand == 1 else 'items'}"
-    return f"{items}, computes {beat.step} since {beat.step_s:.1f} s" if beat.step else items
+def _in_hand(heartbeat: Heartbeat | None) -> str:
+    """What a worker does, by its last heartbeat."""
+    if heartbeat is None:
+        return "it has sent no heartbeat yet"
+    items = f"holds {heartbeat.in_hand} {'item' if heartbeat.in_hand == 1 else 'items'}"
+    return f"{items}, computes {heartbeat.step} since {heartbeat.step_s:.1f} s" if heartbeat.step else items
 
 
 def _exit(code: int) -> str:
+    if code == LOST:
+        return "its fork server ended"
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 

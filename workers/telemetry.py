@@ -1,4 +1,4 @@
-"""What workers tell of themselves: counts per stage, a beat every second to their supervisor, log lines.
+"""What workers tell of themselves: counts per stage, a heartbeat every second to their supervisor, log lines.
 
 Nothing here is heavy: a worker counts in plain integers, and its rig makes metrics of them (`workers/metrics.py`).
 """
@@ -77,12 +77,13 @@ class Meter:
 
 
 @dataclass(slots=True)
-class Beat:
-    """What a worker tells its supervisor every second.
+class Heartbeat:
+    """What a worker reports to its supervisor every second.
 
     `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since the
     work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds. `suspect`: it is
-    at an input that may have ended a worker before.
+    at an input that may have ended a worker before. `loading`: sha256 of the models being loaded, `loaded`: how many
+    are loaded.
     """
 
     state: str
@@ -94,6 +95,8 @@ class Beat:
     suspect: bool = False
     in_hand: int = 0
     rss_bytes: int = 0
+    loading: list[str] = field(default_factory=list)
+    loaded: int = 0
     stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
 
     def encode(self) -> bytes:

@@ -1,6 +1,7 @@
 """A segment that kills its worker every time: it fails alone, is told of, can be looked at, and done when mended."""
 
 import asyncio
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,11 +23,10 @@ from schemas.messages import Done, Lane, Manifest, decode
 from schemas.settings import Settings
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
-from tests.poison import DEADLY, poisoned_clip
+from tests.poison import DEADLY, poisoned_clip, start_poisoned
 from workers.cli.app import answer
-from workers.forkserver import ForkServer
 from workers.local import find_models, register
-from workers.process import WorkerOptions
+from workers.process import WorkerOptions, start_worker
 from workers.supervisor import DEATHS, Supervisor
 
 GOP = 8
@@ -88,7 +88,7 @@ def test_a_segment_that_kills_its_workers_fails_alone(
     clips |= {f"sound{n}": poisoned_clip(tmp_path / f"sound{n}.mp4", 8, GOP, (), seed=n + 1) for n in range(others)}
     attempts = 3
     given = {"ack_wait_s": 1.5, "max_deliver": attempts, "pace_ms": 2.0}
-    with Fleet(ONE_WORKER * workers, tmp_path / "cache", module="tests.poison", **given) as fleet:
+    with Fleet(ONE_WORKER * workers, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         where = ("--nats", fleet.settings.nats)
         asyncio.run(publish(fleet.settings, clips))
         with revived(fleet) as deaths:
@@ -127,8 +127,8 @@ def test_a_segment_that_kills_its_workers_fails_alone(
         assert f"missing   {start_s:.2f}-{start_s + SEGMENT_S:.2f} s" in capsys.readouterr().out
 
         for number in range(workers):  # the engine is mended
-            fleet.workers[number].kill()
-        fleet.module = "workers.forkserver"
+            fleet.workers[number].send_signal(signal.SIGKILL)
+        fleet.entry = start_worker
         for worker in fleet.workers:
             worker.wait()
         fleet.revive()
@@ -143,7 +143,7 @@ def test_a_segment_that_kills_its_workers_fails_alone(
 def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tmp_path: Path) -> None:
     clip = poisoned_clip(tmp_path / "poisoned.mp4", 6, GOP, (2,), level=0)
     given = {"ack_wait_s": 1.5, "max_deliver": 3, "pace_ms": 2.0}
-    with Fleet(ONE_WORKER * 2, tmp_path / "cache", module="tests.poison", **given) as fleet:
+    with Fleet(ONE_WORKER * 2, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         asyncio.run(publish(fleet.settings, {"poisoned": clip}))
         with revived(fleet) as deaths:
             where = ("--nats", fleet.settings.nats)
@@ -158,7 +158,7 @@ def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tm
 @pytest.mark.slow
 def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_path: Path) -> None:
     given = {"ack_wait_s": 1.5, "max_deliver": 2, "pace_ms": 2.0}
-    with Fleet(ONE_WORKER, tmp_path / "cache", module="tests.poison", **given) as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", entry=start_poisoned, **given) as fleet:
         asyncio.run(publish(fleet.settings, {}))
         with revived(fleet) as deaths:
             done = asyncio.run(published_raw(fleet.settings, DEADLY))
@@ -190,8 +190,7 @@ def test_inputs_that_kill_their_worker_do_not_cost_a_rig_its_only_device(tmp_pat
 
         async def supervised() -> int:
             options = WorkerOptions(settings=fleet.settings, name="only")
-            supervisor = Supervisor([options], lambda event: events.append(event.text))
-            await supervisor.start(ForkServer(module="tests.poison"))
+            supervisor = Supervisor([options], lambda event: events.append(event.text), start_poisoned)
             watching = asyncio.create_task(supervisor.watch())
             wanted = ["results", "poisoned", "--follow", "--out", str(tmp_path), "--nats", fleet.settings.nats]
             following = asyncio.create_task(asyncio.to_thread(answer, wanted))

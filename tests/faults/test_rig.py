@@ -4,9 +4,9 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,8 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
-from workers.forkserver import ForkServer
+from workers.home import HOME
 from workers.local import Outcome, find_models, register
-from workers.process import ALL_STAGES, WorkerOptions
 
 pytestmark = pytest.mark.slow  # `make faults`
 
@@ -218,12 +217,11 @@ def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -
     scratch = tmp_path / "cache" / "rigs" / "r" / "scratch"
     scratch.mkdir(parents=True)
     (scratch / "half-a-film.mp4").touch()
-    options = WorkerOptions(settings=fleet.settings, stages=ALL_STAGES, name="r-cpu0")
-    with closing(ForkServer(home=str(scratch.parent))) as earlier, Rig(fleet, tmp_path) as rig:
-        left = earlier.fork(options)
+    left = subprocess.Popen(["sleep", "60"], env={**os.environ, HOME: str(scratch.parent)})
+    with Rig(fleet, tmp_path) as rig:
         rig.until("event=leftover")
         rig.until_ready()
-        assert left.wait() is not None
+        assert left.wait() == -signal.SIGTERM
         assert not list(scratch.iterdir())
         twin = rigflow_process(
             "rig", "--name", "r", "--nats", fleet.settings.nats, RIGFLOW_CACHE=str(tmp_path / "cache")

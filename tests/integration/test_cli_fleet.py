@@ -52,7 +52,7 @@ def children(pid: int, marker: str) -> list[int]:
 
 def workers_of(pid: int) -> list[int]:
     """Workers of a command; the fork server they come from is its child."""
-    return [worker for server in children(pid, "workers.forkserver") for worker in children(server, "workers")]
+    return [worker for server in children(pid, "workers.preload") for worker in children(server, "workers.preload")]
 
 
 def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipelines.status import Depths, StreamStatus
 from schemas.errors import UsageError
 from schemas.rig import parse_rig, rig_name
-from workers.endpoints import Endpoints, Page
+from workers.endpoints import Endpoints, Response
 from workers.metrics import Snapshot, exposition, families
-from workers.telemetry import BUCKETS_S, Beat, Event, Meter, StageCounts, set_up_logging, tell
+from workers.telemetry import BUCKETS_S, Event, Heartbeat, Meter, StageCounts, set_up_logging, tell
 
 DOC = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 KEY = ("up", "infer")
@@ -56,7 +56,7 @@ def test_the_table_in_the_docs_is_what_is_told() -> None:
 def test_every_event_in_the_code_is_in_the_docs_and_no_other() -> None:
     workers = Path(__file__).parents[2] / "workers"
     code = "".join(path.read_text() for path in workers.glob("*.py"))
-    told = set(re.findall(r"(?:Event\(|_tell\(slot, )\"([a-z-]+)\"", code))
+    told = set(re.findall(r"(?:Event\(|_(?:report|kill)\(slot, )\"([a-z-]+)\"", code))
     assert told == set(re.findall(r"^\| `([a-z-]+)` \|", DOC, re.MULTILINE))
 
 
@@ -85,9 +85,11 @@ def test_what_nobody_knows_is_left_out() -> None:
     assert re.search(r"^rigflow", text, re.MULTILINE) is None
 
 
-def test_a_beat_travels_and_counts_add_up() -> None:
-    beat = Beat("working", ready=False, why="why", still_s=1.5, step="up infer", in_hand=3, stages=snapshot().stages)
-    assert Beat.decode(beat.encode()) == beat
+def test_a_heartbeat_travels_and_counts_add_up() -> None:
+    beat = Heartbeat(
+        "working", ready=False, why="why", still_s=1.5, step="up infer", in_hand=3, stages=snapshot().stages
+    )
+    assert Heartbeat.decode(beat.encode()) == beat
     twice = StageCounts()
     twice.add(beat.stages[KEY])
     twice.add(beat.stages[KEY])
@@ -110,8 +112,8 @@ def test_a_log_line_is_one_line_of_keys_and_values(capsys: pytest.CaptureFixture
 
 
 async def test_pages_and_what_is_no_page() -> None:
-    async def hello() -> Page:
-        return Page(b"hello\n")
+    async def hello() -> Response:
+        return Response(b"hello\n")
 
     endpoints = Endpoints("127.0.0.1:0", {"/hello": hello})
     url = await endpoints.open()

@@ -2,16 +2,16 @@
 
 from workers.process import WorkerOptions
 from workers.supervisor import DEATHS, Slot
-from workers.telemetry import Beat, StageCounts
+from workers.telemetry import Heartbeat, StageCounts
 
 
 def slot_after(deaths: list[tuple[float, int, bool]]) -> Slot:
     """A slot whose processes died at those seconds, each after so many parts, at a suspect or not."""
     slot = Slot(WorkerOptions.model_validate({"settings": {}}))
     for at_s, parts, suspect in deaths:
-        slot.beat = Beat("working", True, suspect=suspect, stages={("p", "infer"): StageCounts(parts=parts)})
+        slot.heartbeat = Heartbeat("working", True, suspect=suspect, stages={("p", "infer"): StageCounts(parts=parts)})
         slot.retire()
-        slot.blame(at_s)
+        slot.count_crash(at_s)
     return slot
 
 

@@ -1,5 +1,6 @@
 """`rigflow rig`: this machine's workers, for a broker elsewhere."""
 
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,19 +37,23 @@ def rig(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, metrics=metrics)
     spec = _spec(config, name)
-    import uvloop
-
-    from workers.rig import Rig
+    from workers.forkserver import start_fork_server
+    from workers.home import rig_home
     from workers.telemetry import set_up_logging
 
-    machine = Rig(settings, spec)
-    set_up_logging(rig=machine.name)
-    return uvloop.run(machine.run())
+    set_up_logging(rig=spec.name)
+    with rig_home(settings.cache_folder / "rigs" / spec.name, spec.name) as scratch:
+        start_fork_server()  # it imports what workers need while we import what we need
+        import uvloop
+
+        from workers.rig import Rig
+
+        return uvloop.run(Rig(settings, spec, scratch).run())
 
 
 def _spec(config: Path | None, name: str) -> "RigSpec":
     """The rig's file, or a worker for each card or core. Raises UsageError."""
-    from schemas.rig import RigSpec, parse_rig
+    from schemas.rig import RigSpec, parse_rig, rig_name
 
     if config is None:
         spec = RigSpec(worker=_each_device())
@@ -58,7 +63,7 @@ def _spec(config: Path | None, name: str) -> "RigSpec":
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not text"
             raise UsageError(f"{config}: {reason}", "check the path") from error
-    return _named(spec, name) if name else spec
+    return _named(spec, name or spec.name or rig_name(socket.gethostname()))
 
 
 def _each_device() -> "tuple[WorkerGroup, ...]":

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.cli.screen import Progress
-    from workers.forkserver import ForkServer
     from workers.local import Models, Outcome
 
 
@@ -40,14 +39,15 @@ def run(
     from rich.console import Console
 
     from engines.devices import cores
-    from workers.forkserver import ForkServer
+    from workers.forkserver import start_fork_server
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     if workers is None:
         workers = 0 if settings.nats else cores()
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
-    forks = ForkServer() if workers else None  # it imports what workers need while we import what we need
+    if workers:
+        start_fork_server()  # it imports what workers need while we import what we need
 
     from schemas.messages import Lane
     from workers.cli.screen import Progress, summary
@@ -60,14 +60,13 @@ def run(
     console = Console(stderr=True)
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
     with Progress(console) as screen:
-        outcomes = asyncio.run(_run(settings, forks, spec, models, inputs, out, workers, lane, screen))
+        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, lane, screen))
     console.print(summary(outcomes))
     return ExitCode.OK if all(outcome.ok for outcome in outcomes) else ExitCode.SOME_FAILED
 
 
 async def _run(
     settings: "Settings",
-    forks: "ForkServer | None",
     spec: "PipelineSpec",
     models: "Models",
     inputs: list[Path],
@@ -78,7 +77,7 @@ async def _run(
 ) -> "list[Outcome]":
     from workers.local import local_fleet, run_jobs
 
-    async with local_fleet(settings, workers, screen, forks=forks) as fleet:
+    async with local_fleet(settings, workers, screen) as fleet:
         return await run_jobs(fleet, spec, models, inputs, out, lane, screen)
 
 

@@ -1,0 +1,50 @@
+"""Models that end the processes that load them: found by elimination, then loaded no more on that device.
+
+A worker reports which models it is loading before it loads them. If it dies then, they are suspects on its device, and
+workers there load one model at a time from then on, so that the next death has one cause.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+CRASHES = 2.0  # so many, and the model is quarantined
+KILLED = 0.5  # a SIGKILL from outside says little of the model: four of them count as two crashes
+TRUSTED = 3  # a device on which more models than this crash, and none loads, is broken itself
+
+
+class LoadCrashes:
+    """One device's record of deaths while models were loaded, by the models' sha256."""
+
+    def __init__(self) -> None:
+        self._crashes: defaultdict[str, float] = defaultdict(float)
+        self.quarantined: dict[str, str] = {}  # sha256 -> why
+
+    @property
+    def suspects(self) -> bool:
+        """Whether a model may have ended a process, and it is not known which."""
+        return bool(self._crashes)
+
+    def loaded(self, models: Iterable[str]) -> None:
+        """These models are no longer being loaded, and the process lives: they are no suspects."""
+        for sha256 in models:
+            self._crashes.pop(sha256, None)
+
+    def died(self, loading: Sequence[str], weight: float, how: str) -> list[str]:
+        """A process ended (`how`) while it loaded models; those that are quarantined now."""
+        for sha256 in loading:
+            self._crashes[sha256] += weight
+        if len(loading) != 1 or self._crashes[loading[0]] < CRASHES:
+            return []
+        del self._crashes[loading[0]]
+        self.quarantined[loading[0]] = f"its model ended the process that loaded it ({how})"
+        return list(loading)
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has ended on this machine because memory ran out (Linux)."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
