@@ -63,7 +63,8 @@ class Line:
 
     def encode(self, part: Part, tick: Tick) -> bytes:
         """The body of the part's Result."""
-        encoded = self._format.encode(part if self.spec.encode.format == "video" else part.on_host())
+        host = part if self.spec.encode.format == "video" else part.on_host()
+        encoded = self._format.encode(host, tick)
         specs, buffers = pack_arrays(encoded.arrays)
         result = Result(meta=part.meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)

@@ -20,7 +20,7 @@ from engines.cuda.memory import Block
 from engines.outputs.base import Encoded
 from engines.outputs.colour import Colour
 from engines.outputs.h264 import Geometry, PictureEncoder, Pictures, VideoOptions, encode_gop, geometry_of, new_encoder
-from engines.part import Array
+from engines.part import Array, Tick, no_tick
 from schemas.errors import MediaError
 from schemas.messages import MediaInfo
 
@@ -67,7 +67,7 @@ class CardEncoder:
             return False
         return True
 
-    def encode(self, pictures: Pictures, options: VideoOptions) -> Encoded:
+    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         """One closed GOP. Raises PipelineError, DeviceLost, and MediaError for what NVENC refuses and no other may."""
         card, geometry = self._card, geometry_of(pictures.planes)
         why = "it is not 4:2:0"
@@ -76,7 +76,7 @@ class CardEncoder:
             try:
                 with card.guarded():
                     frames = card_frames(card, pictures.planes, geometry, self._context)
-                    return encode_gop(_new_encoder(geometry, pictures, options), frames)
+                    return encode_gop(_new_encoder(geometry, pictures, options), frames, tick)
             except _REFUSED as error:
                 if not card.works():
                     raise card.lost(error) from error
@@ -84,7 +84,7 @@ class CardEncoder:
         if self._host is None:
             what = f"{pictures.media.name}: the card can not encode {geometry.width}x{geometry.height} ({why})"
             raise MediaError(what, "allow `encoder = any`")
-        return self._host.encode(pictures, options)
+        return self._host.encode(pictures, options, tick)
 
 
 def nvenc_options(options: VideoOptions) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError, reason_of
 from schemas.messages import MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
@@ -50,9 +50,10 @@ class Assembler(Protocol):
 class Format(Protocol):
     """One kind of result. Has no state: any worker may encode any part, in any order."""
 
-    def encode(self, part: Part) -> Encoded:
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """What the part becomes; a function of the part and the stage's options alone.
 
+        `tick` is called after each picture, where encoding one takes long.
         Raises PipelineError when the part lacks the arrays that the format is about.
         """
         ...

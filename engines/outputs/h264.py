@@ -22,7 +22,7 @@ from pydantic import Field
 from engines.outputs.base import Encoded, Options
 from engines.outputs.colour import Colour
 from engines.outputs.pictures import plane_view
-from engines.part import Array
+from engines.part import Array, Tick, no_tick
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
 
@@ -67,7 +67,7 @@ class PictureEncoder(Protocol):
 
     on_card: bool
 
-    def encode(self, pictures: Pictures, options: VideoOptions) -> Encoded:
+    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         """One closed GOP, which needs nothing of any other. Raises PipelineError, and MediaError when it cannot."""
         ...
 
@@ -77,14 +77,14 @@ class X264:
 
     on_card = False
 
-    def encode(self, pictures: Pictures, options: VideoOptions) -> Encoded:
+    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         """One closed GOP. Raises PipelineError for planes that make no picture."""
         planes = [np.asarray(plane) for plane in pictures.planes]
         geometry = geometry_of(planes)
         encoder = new_encoder("libx264", geometry, pictures)
         encoder.options = {"crf": str(options.crf), "preset": options.preset, "x264-params": X264_PARAMS}
         encoder.thread_count = 1
-        return encode_gop(encoder, frames_of(planes, geometry))
+        return encode_gop(encoder, frames_of(planes, geometry), tick)
 
 
 def geometry_of(planes: Sequence[Array]) -> Geometry:
@@ -118,7 +118,7 @@ def new_encoder(name: str, geometry: Geometry, pictures: Pictures) -> VideoCodec
     return encoder
 
 
-def encode_gop(encoder: VideoCodecContext, frames: Iterable[av.VideoFrame]) -> Encoded:
+def encode_gop(encoder: VideoCodecContext, frames: Iterable[av.VideoFrame], tick: Tick = no_tick) -> Encoded:
     """All packets of the frames; the encoder is used up."""
     packets = []
     for number, frame in enumerate(frames):
@@ -126,6 +126,7 @@ def encode_gop(encoder: VideoCodecContext, frames: Iterable[av.VideoFrame]) -> E
         frame.pts = number
         frame.time_base = encoder.time_base
         packets += encoder.encode(frame)
+        tick()
     packets += encoder.encode(None)
     arrays: dict[str, Array] = {
         "data": np.frombuffer(b"".join(bytes(packet) for packet in packets), dtype=np.uint8),

@@ -10,15 +10,18 @@ import numpy as np
 from engines.outputs.base import Encoded
 from engines.outputs.files import PartFile
 from engines.outputs.pictures import encode_png
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError
 from schemas.messages import PartMeta
 from schemas.wire import Buffer
 
 
-def encode_images(part: Part) -> Encoded:
+def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
     """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`. Raises PipelineError without either."""
-    files = [encode_png(pixels) for pixels in _pictures(part)]
+    files = []
+    for pixels in _pictures(part):
+        files.append(encode_png(pixels))
+        tick()
     return Encoded(
         {
             "data": np.frombuffer(b"".join(files), dtype=np.uint8),

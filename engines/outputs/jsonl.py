@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.outputs.base import Encoded, Options, parse_options, window_arrays
 from engines.outputs.files import PartFile
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from schemas.messages import MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
 from schemas.wire import Buffer
@@ -28,7 +28,7 @@ class JsonlFormat:
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
 
-    def encode(self, part: Part) -> Encoded:
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The part's lines."""
         text = "".join(json_line(row) for row in _rows(part))
         return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})

@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.outputs.base import Encoded, Options, parse_options, window_arrays
 from engines.outputs.files import PartFile, writing
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import OutputError
 from schemas.messages import MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
@@ -27,7 +27,7 @@ class NpzFormat:
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
 
-    def encode(self, part: Part) -> Encoded:
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The arrays with one row a window."""
         return Encoded(window_arrays(part, _RESERVED))
 

@@ -25,7 +25,7 @@ from engines.outputs.files import PartFile
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.outputs.sheet import Sheet
-from engines.part import Array, Part
+from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
@@ -46,7 +46,7 @@ class ShotsFormat:
     def __init__(self, stage: EncodeStage) -> None:
         self._options = parse_options(ShotsOptions, stage)
 
-    def encode(self, part: Part) -> Encoded:
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The scores, and a thumbnail of every frame that may start a shot."""
         needed = ("score", "pixels", "index") if self._options.sheet else ("score",)
         if missing := [name for name in needed if name not in part.arrays]:

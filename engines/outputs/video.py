@@ -12,7 +12,7 @@ from engines.outputs.colour import picture_planes
 from engines.outputs.h264 import X264, PictureEncoder, Pictures, VideoOptions
 from engines.outputs.images import ImageFolder, encode_images
 from engines.outputs.mux import VideoFile
-from engines.part import Part
+from engines.part import Part, Tick, no_tick
 from schemas.messages import MediaInfo
 from schemas.pipeline import EncodeStage
 
@@ -24,14 +24,14 @@ class VideoFormat:
         self._options = parse_options(VideoOptions, stage)
         self._encoder = encoder or X264()
 
-    def encode(self, part: Part) -> Encoded:
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """A closed GOP of the part's pictures, or a png of each image."""
         if part.meta.media.kind == "image":
-            return encode_images(part.on_host())
+            return encode_images(part.on_host(), tick)
         if not part.meta.pts:
             return Encoded({})
         planes, colour = picture_planes(part if self._encoder.on_card else part.on_host())
-        return self._encoder.encode(Pictures(planes, colour, part.meta.media), self._options)
+        return self._encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
         """Starts `<target>.mp4`, or the folder `<target>` of images."""
