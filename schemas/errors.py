@@ -80,6 +80,10 @@ class ModelMissing(ModelError):
     """A model that the user has to bring is not there."""
 
 
+class MessageError(RigflowError):
+    """A message or a header is not what rigflow sends: bytes of another kind, wrong content, another version."""
+
+
 class MediaError(RigflowError):
     """The input is not media, is empty, has no picture, or is damaged beyond use."""
 

@@ -1,17 +1,31 @@
-"""What travels: pydantic models over msgpack bodies (`schemas.wire`). Every id is derived, never random."""
+"""What travels: pydantic models over msgpack bodies (`schemas.wire`). Every id is derived, never random.
 
-from collections.abc import Sequence
+`decode` takes bytes from anyone: it gives a message whose every number, id and array was checked, or MessageError.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from math import prod
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, TypeAdapter, ValidationError
 
+from schemas.errors import MessageError, fault_of
+from schemas.fields import Count, GivenName, Label, Number, PositiveTerm, Ratio, Seconds, Size, Ticks, clean_name
 from schemas.grid import Clock
+from schemas.pipeline import Name
 from schemas.wire import Buffer, pack, unpack
 
 VERSION = 1
+ENTIRE_JOB = -1  # the `segment` of a failure that stands for all of its job
+DType: TypeAlias = Literal[
+    "|b1", "|u1", "|i1", "<u2", "<i2", "<f2", "<u4", "<i4", "<f4", "<u8", "<i8", "<f8"
+]  # numpy's names; the digit is the bytes of an element
+_ITEM_BYTES = {dtype: int(dtype[2]) for dtype in get_args(DType)}
+_MARK = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re.ASCII)
 
 
 class Lane(StrEnum):
@@ -31,6 +45,11 @@ class Message(BaseModel):
         """The body that carries this meta and `buffers`."""
         return pack(self.model_dump(mode="json"), buffers)
 
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Whether this meta fits `buffers`, and its fields each other. Raises MessageError."""
+        if buffers:
+            raise MessageError(f"it has {len(buffers)} buffers, and needs none")
+
 
 class JobRef(BaseModel):
     """Which job a message belongs to, and what the job is pinned to.
@@ -39,12 +58,12 @@ class JobRef(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    id: str
-    space: str = "main"
-    pipeline: str
-    revision: str
+    id: Name
+    space: Name = "main"
+    pipeline: Name
+    revision: Name
     lane: Lane = Lane.BULK
-    round: int = 0
+    round: Number = 0
 
     @property
     def whole(self) -> str:
@@ -57,6 +76,9 @@ class JobRef(BaseModel):
         return f"{self.whole}{self.revision}" + (f".{self.round}" if self.round else "")
 
 
+Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
+
+
 class MediaInfo(BaseModel):
     """What `split` learned about a media's picture; everything downstream that needs it, gets it from here.
 
@@ -67,23 +89,23 @@ class MediaInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     kind: Literal["video", "image"]
-    name: str = ""
-    codec: str = ""
-    width: int = 0
-    height: int = 0
-    rotation: int = 0
-    time_base: tuple[int, int] = (1, 1)
-    origin: int = 0
-    last: int | None = None
-    pixel_format: str = ""
-    frame_rate: tuple[int, int] = (0, 1)
-    sample_aspect: tuple[int, int] = (1, 1)
-    color_range: int = 0
-    color_space: int = 2
-    color_primaries: int = 2
-    color_transfer: int = 2
-    duration_s: float = 0.0
-    sound: tuple[str, ...] = ()
+    name: GivenName = ""
+    codec: Label = ""
+    width: Size = 0
+    height: Size = 0
+    rotation: Annotated[int, Field(ge=-360, le=360)] = 0
+    time_base: tuple[PositiveTerm, PositiveTerm] = (1, 1)
+    origin: Ticks = 0
+    last: Ticks | None = None
+    pixel_format: Label = ""
+    frame_rate: Ratio = (0, 1)
+    sample_aspect: Ratio = (1, 1)
+    color_range: Color = 0
+    color_space: Color = 2
+    color_primaries: Color = 2
+    color_transfer: Color = 2
+    duration_s: Seconds = 0.0
+    sound: Annotated[tuple[Label, ...], Field(max_length=256)] = ()
 
     @property
     def clock(self) -> Clock:
@@ -98,9 +120,12 @@ class Item(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    name: str
+    name: GivenName
     path: str = ""
     error: str = ""
+
+
+Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # an error for each of a million would fill the memory
 
 
 class Key(BaseModel):
@@ -108,14 +133,19 @@ class Key(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     job: JobRef
-    segment: int
+    segment: Annotated[int, Field(ge=ENTIRE_JOB, lt=1 << 31)]
     final: bool = False
-    part: int = 0
+    part: Number = 0
     last: bool = True
 
     def message_id(self, stage: str) -> str:
         """The `Nats-Msg-Id` of the message in front of `stage`: `space/job/revision[.round]/segment/part/stage`."""
         return f"{self.job.identity}/{self.segment}/{self.part}/{stage}"
+
+    def check(self) -> None:
+        """Whether it is the place of a piece. Raises MessageError."""
+        if self.segment < 0:
+            raise MessageError(f"key.segment is {self.segment}, and segments count from 0")
 
 
 class Segment(Message):
@@ -128,10 +158,26 @@ class Segment(Message):
     type: Literal["segment"] = "segment"
     key: Key
     media: MediaInfo
-    container: str = ""
-    start: int = 0
-    end: int | None = None
-    items: tuple[Item, ...] = ()
+    container: Label = ""
+    start: Ticks = 0
+    end: Ticks | None = None
+    items: Items = ()
+
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Whether the buffers are those of this kind of media. Raises MessageError."""
+        self.key.check()
+        if self.media.kind == "image":
+            if not self.items:
+                raise MessageError("a segment of images has no items")
+            if len(buffers) != len(self.items) and (buffers or not all(item.path or item.error for item in self.items)):
+                raise MessageError(f"a segment of {len(self.items)} images has {len(buffers)} buffers")
+            return
+        if len(buffers) != 1 or not self.container:
+            raise MessageError(f"a segment of video has {len(buffers)} buffers and container `{self.container}`")
+        if not (self.media.width and self.media.height):
+            raise MessageError("a segment of video has a picture without size")
+        if self.end is not None and self.end < self.start:
+            raise MessageError(f"a segment of video ends at {self.end}, before its start at {self.start}")
 
     @property
     def span_s(self) -> tuple[float, float]:
@@ -147,9 +193,27 @@ class ArraySpec(BaseModel):
     """An array on the wire: numpy dtype string, shape, and which buffer holds its bytes in C order."""
 
     model_config = ConfigDict(frozen=True)
-    dtype: str
-    shape: tuple[int, ...]
-    buffer: int
+    dtype: DType
+    shape: Annotated[tuple[Number, ...], Field(max_length=32)]
+    buffer: Number
+
+
+Arrays: TypeAlias = Annotated[dict[Label, ArraySpec], Field(max_length=1024)]
+
+
+def _check_arrays(arrays: Mapping[str, ArraySpec], buffers: Sequence[Buffer]) -> None:
+    """Whether each array's buffer is there and holds just its elements. Raises MessageError."""
+    lengths = [len(buffer) for buffer in buffers]
+    for name, spec in arrays.items():
+        shape, number = spec.shape, spec.buffer
+        if number >= len(lengths):
+            raise MessageError(f"array {clean_name(name)} is in buffer {number}, and there are {len(lengths)}")
+        nbytes = prod(shape) * _ITEM_BYTES[spec.dtype]
+        if nbytes != lengths[number]:
+            held = f"{spec.dtype}, shape {list(shape)}, is in a buffer of {lengths[number]} bytes"
+            raise MessageError(f"array {clean_name(name)}, {held}")
+        if not nbytes and prod(max(1, size) for size in shape) >= 1 << 59:  # numpy counts these bytes, too
+            raise MessageError(f"array {clean_name(name)} has the shape {list(shape)}")
 
 
 class PartMeta(BaseModel):
@@ -163,11 +227,11 @@ class PartMeta(BaseModel):
     model_config = ConfigDict(frozen=True)
     key: Key
     media: MediaInfo
-    pts: tuple[int, ...] = ()
-    items: tuple[Item, ...] = ()
-    frames: int = 0
-    lost: int = 0
-    notes: tuple[str, ...] = ()
+    pts: Annotated[tuple[Ticks, ...], FailFast()] = ()
+    items: Items = ()
+    frames: Count = 0
+    lost: Count = 0
+    notes: Annotated[tuple[str, ...], FailFast()] = ()
 
     @property
     def span_s(self) -> tuple[float, float]:
@@ -186,7 +250,12 @@ class PartMessage(Message):
 
     type: Literal["part"] = "part"
     meta: PartMeta
-    arrays: dict[str, ArraySpec]
+    arrays: Arrays
+
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Whether each array fits its buffer. Raises MessageError."""
+        self.meta.key.check()
+        _check_arrays(self.arrays, buffers)
 
     @property
     def key(self) -> Key:
@@ -223,8 +292,12 @@ class PartMark:
 
     @classmethod
     def parse(cls, header: str) -> Self:
-        """The mark in a header. Raises ValueError."""
+        """The mark in a header. Raises MessageError."""
+        if not _MARK.fullmatch(header):
+            raise MessageError(f"the mark of a part is not seven numbers: {clean_name(header)}")
         number, segment, part, last, final, frames, lost = map(int, header.split())
+        if max(number, segment, part) >= 1 << 31 or max(frames, lost) >= 1 << 53:
+            raise MessageError(f"the mark of a part has a number that is too large: {header}")
         return cls(number, segment, part, bool(last), bool(final), frames, lost)
 
 
@@ -233,9 +306,14 @@ class Result(Message):
 
     type: Literal["result"] = "result"
     meta: PartMeta
-    format: str
-    arrays: dict[str, ArraySpec] = {}
-    facts: dict[str, Any] = {}
+    format: Name
+    arrays: Arrays = {}
+    facts: dict[str, JsonValue] = {}
+
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Whether each array fits its buffer. Raises MessageError."""
+        self.meta.key.check()
+        _check_arrays(self.arrays, buffers)
 
 
 class Fragment(Message):
@@ -247,7 +325,13 @@ class Fragment(Message):
     type: Literal["fragment"] = "fragment"
     key: Key
     media: MediaInfo
-    container: str
+    container: Label
+
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Whether it has its file. Raises MessageError."""
+        self.key.check()
+        if len(buffers) != 1 or not self.container:
+            raise MessageError(f"a fragment has {len(buffers)} buffers and container `{self.container}`")
 
 
 class Attempt(BaseModel):
@@ -258,11 +342,11 @@ class Attempt(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    number: int
-    worker: str
-    host: str
-    device: str
-    at_s: float
+    number: Number
+    worker: GivenName
+    host: GivenName
+    device: GivenName
+    at_s: Seconds
     ended: str = ""
 
 
@@ -276,16 +360,16 @@ class Failure(Message):
 
     type: Literal["failure"] = "failure"
     key: Key
-    stage: str
+    stage: Name
     whole: bool = False
     error: str
     detail: str = ""
-    start_s: float = 0.0
-    end_s: float = 0.0
-    worker: str = ""
-    deliveries: int = 1
-    attempts: tuple[Attempt, ...] = ()
-    at_s: float = 0.0
+    start_s: Seconds = 0.0
+    end_s: Seconds = 0.0
+    worker: GivenName = ""
+    deliveries: Count = 1
+    attempts: Annotated[tuple[Attempt, ...], FailFast()] = ()
+    at_s: Seconds = 0.0
 
 
 class Done(Message):
@@ -296,15 +380,15 @@ class Done(Message):
 
     type: Literal["done"] = "done"
     job: JobRef
-    segments: int
-    frames: int
-    lost: int
-    failures: tuple[str, ...] = ()
-    missing: tuple[tuple[float, float], ...] = ()
+    segments: Number
+    frames: Count
+    lost: Count
+    failures: Annotated[tuple[str, ...], FailFast()] = ()
+    missing: Annotated[tuple[tuple[Seconds, Seconds], ...], FailFast()] = ()
     cancelled: bool = False
-    digest: str = ""
-    files: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    digest: Label = ""
+    files: Annotated[tuple[GivenName, ...], FailFast()] = ()
+    notes: Annotated[tuple[str, ...], FailFast()] = ()
 
 
 class CollectRequest(Message):
@@ -312,7 +396,7 @@ class CollectRequest(Message):
 
     type: Literal["collect"] = "collect"
     job: JobRef
-    name: str = ""
+    name: GivenName = ""
 
 
 class JobState(StrEnum):
@@ -341,25 +425,25 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     job: JobRef
-    name: str
+    name: GivenName
     source: str = ""
     hosted: bool = False
     state: JobState = JobState.PUBLISHING
-    segments: int = 0
-    total: int | None = None
-    sent_s: float = 0.0
-    duration_s: float = 0.0
-    segments_done: int = 0
-    frames: int = 0
-    lost: int = 0
-    failures: int = 0
+    segments: Number = 0
+    total: Number | None = None
+    sent_s: Seconds = 0.0
+    duration_s: Seconds = 0.0
+    segments_done: Number = 0
+    frames: Count = 0
+    lost: Count = 0
+    failures: Count = 0
     reasons: tuple[str, ...] = ()
-    missing: tuple[tuple[float, float], ...] = ()
-    files: tuple[str, ...] = ()
+    missing: tuple[tuple[Seconds, Seconds], ...] = ()
+    files: tuple[GivenName, ...] = ()
     thinned: bool = False
-    created_s: float = 0.0
-    updated_s: float = 0.0
-    ended_s: float = 0.0
+    created_s: Seconds = 0.0
+    updated_s: Seconds = 0.0
+    ended_s: Seconds = 0.0
 
 
 AnyMessage: TypeAlias = Annotated[
@@ -369,6 +453,16 @@ _ANY: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 
 def decode(body: Buffer) -> tuple[AnyMessage, list[memoryview]]:
-    """`(message, buffers)` of any body. Raises ValueError when it is no message of rigflow."""
+    """`(message, buffers)` of any body: its arrays fit their buffers. Raises MessageError, and nothing else."""
     meta, buffers = unpack(body)
-    return _ANY.validate_python(meta), buffers
+    try:
+        if meta.get("version") != VERSION:
+            raise MessageError(f"it is not of version {VERSION}, the one that this rigflow reads")
+        message = _ANY.validate_python(meta)
+        message.check(buffers)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise MessageError(f"not a rigflow message: {clean_name(fault_of(first))}") from error
+    except MessageError as error:
+        raise MessageError(f"not a rigflow message: {clean_name(error.what)}") from error
+    return message, buffers

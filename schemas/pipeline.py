@@ -20,6 +20,11 @@ TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and 
 Name: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
 
 
+def is_token(text: str) -> bool:
+    """Whether `text` can be one token of a subject, of a key and of an object's name, and a file name."""
+    return re.fullmatch(TOKEN, text) is not None
+
+
 class Spec(BaseModel):
     """Base of declared things: immutable, unknown keys are errors."""
 

@@ -2,6 +2,8 @@
 
 `meta` is a map that a pydantic model validates, the buffers are raw bytes. Any msgpack library reads it. Buffers are
 joined once on the way out and are views into the body on the way in: pixels are copied once, not four times.
+
+A body may come from anyone: `unpack` bounds what it reads before it allocates, and raises one error class.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,12 @@ from typing import Any, TypeAlias
 
 import msgpack
 
+from schemas.errors import MessageError
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
+META_BYTES = 16 << 20  # of the meta map; buffers are bounded by what the broker takes
+_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # msgpack's three sizes of bytes
+_ARRAY_ITEMS = 1 << 20  # in meta: msgpack allocates what an array's header announces
 
 
 def pack(meta: dict[str, Any], buffers: Sequence[Buffer] = ()) -> bytes:
@@ -23,43 +30,45 @@ def pack(meta: dict[str, Any], buffers: Sequence[Buffer] = ()) -> bytes:
 
 
 def unpack(body: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
-    """`(meta, buffers)` of a body; the buffers are views into it. Raises ValueError when it is not a message."""
-    view = memoryview(body)
+    """`(meta, buffers)` of a body; the buffers are views into it. Raises MessageError when it is not a message."""
     try:
-        return _unpack(view)
-    except (msgpack.UnpackException, ValueError, IndexError) as error:
-        raise ValueError(f"not a rigflow message: {error}") from error
+        return _unpack(memoryview(body))
+    except Exception as error:  # msgpack's own, UnicodeDecodeError, MemoryError ...: whatever these bytes bring about
+        raise MessageError(f"not a rigflow message: {str(error) or type(error).__name__}") from error
 
 
 def _unpack(view: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
-    reader = msgpack.Unpacker(max_buffer_size=len(view))
+    size = len(view)
+    most = min(size, META_BYTES)
     # the meta map is small beside the buffers: feed just enough of the body to read it
     window = 1 << 14
     while True:
-        reader.feed(view[:window])
+        reader = msgpack.Unpacker(max_buffer_size=most, max_array_len=_ARRAY_ITEMS, max_ext_len=0)
+        reader.feed(view[: min(window, most)])
         try:
             count = reader.read_array_header()
             meta = reader.unpack()
             break
         except msgpack.OutOfData:
-            if window >= len(view):
-                raise
+            if window >= most:
+                what = "it is truncated" if most == size else f"its meta map is larger than {META_BYTES >> 20} MB"
+                raise ValueError(what) from None
             window *= 8
-            reader = msgpack.Unpacker(max_buffer_size=len(view))
     if not isinstance(meta, dict):
         raise ValueError("its first element is not a map")
     offset = reader.tell()
     buffers = []
     for _ in range(count - 1):
-        width = {0xC4: 1, 0xC5: 2, 0xC6: 4}.get(view[offset])
-        if width is None:
+        start = offset + 1 + _LENGTH_BYTES.get(view[offset], size) if offset < size else size + 1
+        if start > size:
             raise ValueError(f"no bytes at offset {offset}")
-        length = int.from_bytes(view[offset + 1 : offset + 1 + width], "big")
-        offset += 1 + width
-        if offset + length > len(view):
+        stop = start + int.from_bytes(view[offset + 1 : start], "big")
+        if stop > size:
             raise ValueError("it is truncated")
-        buffers.append(view[offset : offset + length])
-        offset += length
+        buffers.append(view[start:stop])
+        offset = stop
+    if offset != size:
+        raise ValueError(f"{size - offset} bytes follow its last buffer")
     return meta, buffers
 
 

@@ -5,7 +5,6 @@ job they come from, but only with rows of equal shape; a part's failure is its o
 """
 
 import functools
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from typing import TypeAlias
 import numpy as np
 
 from engines.inference.session import Chosen, Overlapping, Rows, Session
-from engines.part import Array, Part, Tick, no_tick
+from engines.part import Array, Part, Tick, holds_frames, no_tick
 from schemas.errors import ModelError, RigflowError
 from schemas.pipeline import InferStage
 
 _Answer: TypeAlias = Callable[[], dict[str, Array]]
-_FRAMES = re.compile(r"pixels|plane\d")  # arrays with a row a frame, which `index` makes windows of
 
 
 class View(Enum):
@@ -30,11 +28,6 @@ class View(Enum):
     WINDOWS = "windows"  # `array[index]`, `[W, T, ...]`
     SINGLES = "singles"  # the one frame of each window, `[W, ...]`
     ROWS = "rows"  # as it is
-
-
-def holds_frames(name: str) -> bool:
-    """Whether the array of that name has a row a frame, which `index` points to."""
-    return _FRAMES.fullmatch(name) is not None
 
 
 def view_of(name: str, ndim: int, rank: int, frames: int) -> View:

@@ -21,12 +21,13 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
+from pydantic import ValidationError
 
 from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.keyframes import starts_afresh
 from engines.media.source import Source, open_media, open_picture, packets_of, picture_stream
-from schemas.errors import ItemTooLarge, MediaError
+from schemas.errors import ItemTooLarge, MediaError, fault_of
 from schemas.grid import Grid
 from schemas.messages import MediaInfo
 
@@ -70,7 +71,10 @@ class Splitter:
         with self._opened() as container:
             stream = picture_stream(container, self._label)
             packets, first = _survey(container, stream, self._label)
-            self.media = _media_info(container, stream, packets, first, self._name)
+            try:
+                self.media = _media_info(container, stream, packets, first, self._name)
+            except ValidationError as error:  # FFmpeg reads what a header says, however wild
+                raise MediaError(f"{self._label}: {fault_of(error.errors()[0])}", _CONVERT) from error
             self._format = container.format.name.split(",")[0]
         self._cuts = plan_cuts(packets, self._grid, self.media.clock, self._segment_s)
         return self

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from engines.inference.batch import View, holds_frames, view_of
+from engines.inference.batch import View, view_of
 from engines.inference.session import describe, fits
+from engines.part import holds_frames
 from schemas.errors import ModelError, PipelineError
 from schemas.pipeline import InferStage, ModelSpec, PipelineSpec, PreprocessStage, TensorSpec
 

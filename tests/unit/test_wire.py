@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.errors import MessageError
 from schemas.messages import Fragment, JobRef, Key, MediaInfo, decode
 from schemas.wire import pack, unpack
 
@@ -36,14 +37,14 @@ def test_a_meta_map_larger_than_the_first_window_is_read() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\x00", b"not msgpack", msgpack.packb([1, 2]), msgpack.packb({"a": 1})])
 def test_what_is_no_message_is_said_to_be_none(body: bytes) -> None:
-    with pytest.raises(ValueError, match=r"message|map"):
+    with pytest.raises(MessageError, match=r"message|map"):
         unpack(body)
 
 
 @given(cut=st.integers(1, 400))
 def test_a_truncated_body_is_refused(cut: int) -> None:
     body = pack({"a": "b" * 50}, [b"x" * 300, b"y" * 100])
-    with pytest.raises(ValueError, match="message"):
+    with pytest.raises(MessageError, match="message"):
         unpack(body[:-cut])
 
 

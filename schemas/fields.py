@@ -1,0 +1,34 @@
+"""Types of the fields of what travels: each bounds what a stranger may put there, before anything uses it."""
+
+import re
+import unicodedata
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import BeforeValidator, Field, FiniteFloat
+
+NAME_CHARS: Final = 200
+_BIDI: Final = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # they make a name look like another
+_UNSHOWN: Final = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, surrogates, line and paragraph breaks
+
+
+def clean_name(name: Any) -> Any:
+    """A name as it can be shown and written: what moves a terminal's cursor, breaks a line or is no UTF-8 becomes
+    U+FFFD, and the middle of a long one is left out. Anything else than a string is returned as it is.
+    """
+    if not isinstance(name, str) or (name.isprintable() and len(name) <= NAME_CHARS):
+        return name
+    shown = "".join("\ufffd" if unicodedata.category(each) in _UNSHOWN else each for each in _BIDI.sub("\ufffd", name))
+    return shown if len(shown) <= NAME_CHARS else f"{shown[: NAME_CHARS - 41]}\u2026{shown[-40:]}"
+
+
+# a media's or an item's name, as people gave it: cleaned, not refused, for a file system allows all of it
+GivenName: TypeAlias = Annotated[str, BeforeValidator(clean_name)]
+Label: TypeAlias = Annotated[str, Field(max_length=256)]  # a word of FFmpeg's, the name of an array
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 53)]
+Number: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]
+Size: TypeAlias = Annotated[int, Field(ge=0, le=1 << 20)]  # of a picture, in pixels
+Ticks: TypeAlias = Annotated[int, Field(ge=-(1 << 62), le=1 << 62)]  # sums of two fit in 64 bits
+Term: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a ratio, as FFmpeg has them
+PositiveTerm: TypeAlias = Annotated[int, Field(ge=1, lt=1 << 31)]
+Ratio: TypeAlias = tuple[Term, PositiveTerm]
+Seconds: TypeAlias = FiniteFloat
