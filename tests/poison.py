@@ -9,21 +9,26 @@ import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
 
 import engines.inference.paced
 import engines.media.source
+import workers.lines
 import workers.split
 from engines.inference.paced import PacedSession
+from engines.inference.session import Session
 from engines.part import Array
+from pipelines.registry import builtin_pipeline
 from schemas.errors import DeviceLost
+from schemas.pipeline import ModelSpec
 from schemas.wire import Buffer
 from workers.process import WorkerOptions, start_worker
 
 DEADLY = b"deadly"
+DEADLY_MODEL = builtin_pipeline("scenes").infers[0].model
 BLACK = 30
 WHITE = 225  # of 255, and nothing else in a clip of ours is that bright all over
 
@@ -75,4 +80,17 @@ def start_poisoned(options: WorkerOptions, heartbeats: socket.socket | None) -> 
     """Be such a worker."""
     workers.split.media_kind = media_kind
     engines.inference.paced.PacedSession = Poisoned  # type: ignore[misc]
+    start_worker(options, heartbeats)
+
+
+def start_with_deadly_model(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    """Be a worker whose process ends while it loads the model of `scenes`."""
+    load = workers.lines._warmed
+
+    def warmed(model: bytes, card: ModelSpec, *rest: Any) -> Session:
+        if card.name == DEADLY_MODEL:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return load(model, card, *rest)
+
+    workers.lines._warmed = warmed
     start_worker(options, heartbeats)

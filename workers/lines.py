@@ -87,17 +87,15 @@ class Lines:
         del self._cold[""]
 
         async def warm(news: tuple[str, bytes]) -> None:
-            name, revision = news[0].removeprefix("name."), news[1].decode()
-            self._names[name] = revision
-            await self._warm(name, revision)
+            name, revision = news[0].removeprefix("name."), news[1].decode(errors="replace")
+            if self._names.get(name) != revision:  # a watch begins with what is known
+                self._names[name] = revision
+                await self._warm(name, revision)
 
         await for_each(self._broker.watch(self._broker.names.pipelines, "name.*"), warm)
 
     async def _warm(self, name: str, revision: str) -> None:
         """Load one line; if an engine does not work, that is reported, and its jobs fail with the same words."""
-        if revision in self._lines:
-            self._cold.pop(name, None)
-            return
         self._cold[name] = f"{name}: its engines are being loaded"
         try:
             await self.get(revision)
@@ -113,7 +111,10 @@ class Lines:
         self._used_s[revision] = time.monotonic()
         if revision not in self._lines:
             self._lines[revision] = await self._once(revision, lambda: self._load(revision))
-        return self._lines[revision]
+        line = self._lines[revision]
+        if self._names.get(line.spec.name) == revision:
+            self._cold.pop(line.spec.name, None)
+        return line
 
     async def unload_unused(self, in_hand: Callable[[], set[str]]) -> None:
         """Forget withdrawn pipelines, and unload revisions that no name stands for and no message needs.

@@ -59,6 +59,7 @@ def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> Non
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url_of(fleet)
         pid = fleet.process.pid
+        eventually(lambda: bool(workers_of(pid)))
         family = workers_of(pid) + children(pid, "nats-server")
         assert len(family) == 2
         assert fleet.end(signal.SIGINT) == ExitCode.INTERRUPTED

@@ -22,6 +22,52 @@ from workers.process import Worker, WorkerOptions
 QUICK, SLOW, BROKEN = paced(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
 
 
+async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.model_copy(update={"cache": str(tmp_path), "work_deadline_s": 1.0})
+    ended, load = threading.Event(), lines._warmed
+
+    def warmed(model: bytes, card: lines.ModelSpec, *rest: object) -> Session:
+        if card.name == SLOW.infers[0].model:
+            ended.wait(60)
+        return load(model, card, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lines, "_warmed", warmed)
+    monkeypatch.setattr(lines, "UNLOAD_EVERY_S", 0.2)
+    broker = await Broker.connect(settings)
+    for spec in (SLOW, QUICK):
+        await register(broker, settings, spec, find_models(spec, None))
+    for key, value in (("revision.x", b"{"), ("revision.y", b"\xff"), ("name.bad", b"\xff"), ("name.worse", b"y")):
+        await broker.put(broker.names.pipelines, key, value)
+
+    async def unready() -> str:
+        told = await broker.get(broker.names.rigs, "worker.w")
+        return str(json.loads(told)["why"]) if told else ""
+
+    worker = Worker(WorkerOptions(settings=settings, name="w"))
+    working = asyncio.create_task(worker.run())
+    try:
+        async with asyncio.timeout(30):
+            while "did not end within 1 s" not in (why := await unready()) or "worse: " not in why:
+                assert not working.done()
+                await asyncio.sleep(0.05)
+        for stage in ("decode", "encode"):
+            for spec in (SLOW, QUICK):
+                consumer = f"{broker.names.work_stream(spec.name, stage)}.{Lane.BULK.value}"
+                assert (await broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"], "its jobs have to fail"
+        bucket = broker.names.pipelines
+        await broker.purge(f"KV_{bucket}", f"$KV.{bucket}.name.worse")
+        async with asyncio.timeout(30):
+            while "worse: " in await unready():
+                await asyncio.sleep(0.05)
+    finally:
+        ended.set()
+        worker._stopped.set()
+        await working
+        await broker.close()
+
+
 async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
