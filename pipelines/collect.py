@@ -319,7 +319,7 @@ class Collector:
             failures=tuple(job.failures),
             missing=joined(job.missing),
             digest=job.digest.hexdigest(),
-            files=tuple(file.name for file in files),
+            files=tuple(str(file.relative_to(job.target.parent)) for file in files),
             notes=tuple(job.notes),
         )
         if self._deliver is not None:

@@ -1,78 +1,131 @@
 """A watched folder, the part without waiting: which files are new and quiet, and which were done before."""
 
+import errno
 import fcntl
+import json
 import os
+import sqlite3
+import stat
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from engines.whole import write_whole
 from schemas.errors import OutputError, StoreError
+from schemas.text import is_text
 
 UNFINISHED = frozenset({".part", ".partial", ".tmp", ".crdownload", ".download", ".filepart"})
 
+_TABLES = """
+CREATE TABLE IF NOT EXISTS files (
+    name TEXT PRIMARY KEY, nbytes INTEGER, mtime_ns INTEGER, inode INTEGER, digest TEXT, target TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS contents (
+    digest TEXT PRIMARY KEY, name TEXT, revision TEXT, files TEXT, failures TEXT, at_s REAL
+) WITHOUT ROWID;
+"""
 
-class Stamp(BaseModel):
-    """What tells at a glance whether a file is still the same."""
 
-    model_config = ConfigDict(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What shows at a glance whether a file is still the same."""
+
     nbytes: int
     mtime_ns: int
+    inode: int = 0
 
 
-class Outcome(BaseModel):
-    """What became of a content: its files, or why there are none. `name` is the file that had it first."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a content: its files, or why there are none.
 
-    model_config = ConfigDict(frozen=True)
+    `name` is the input that had it first, `revision` that of the pipeline. `files` are paths in the folder of results.
+    """
+
     name: str
+    revision: str = ""
     files: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     at_s: float = 0.0
 
 
-class _Pages(BaseModel):
-    """The ledger on disk. `files`: path -> its stamp and the sha256 of its content; `contents`: sha256 -> outcome."""
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What is known of one input; `target` is the name of its result, without suffix, "" if it has none."""
 
-    version: int = 1
-    files: dict[str, tuple[Stamp, str]] = {}
-    contents: dict[str, Outcome] = {}
+    stamp: Stamp
+    digest: str
+    target: str
 
 
-def scan(folder: Path, leave_out: Path) -> dict[str, Stamp]:
+_UNSEEN = Stamp(-1, 0)
+
+
+@dataclass(slots=True)
+class Scan:
+    """What is in a folder: files by their path in it, and why others are left alone."""
+
+    files: dict[str, Stamp] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def scan(folder: Path, leave_out: Path) -> Scan:
     """All files under `folder` by their path in it, but for hidden and unfinished ones and what is in `leave_out`.
 
-    Raises OutputError when the folder is gone.
+    What is no regular file, leads out of the folder or cannot be looked at is in `skipped` with the reason; "." is the
+    folder itself.
     """
-    found: dict[str, Stamp] = {}
-    left_out = leave_out.resolve()
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: the watched folder is gone", "bring it back, and start this again")
-    for root, folders, files in os.walk(folder):
+    found = Scan()
+    left_out, home = leave_out.resolve(), folder.resolve()
+
+    def unreadable(error: OSError) -> None:
+        found.skipped[os.path.relpath(error.filename, folder)] = f"cannot read it: {error.strerror}"
+
+    for root, folders, files in os.walk(folder, onerror=unreadable):
         here = Path(root)
         folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() != left_out]
         for name in files:
             if name.startswith(".") or Path(name).suffix.lower() in UNFINISHED:
                 continue
-            if (stamp := stamp_of(here / name)) is not None:
-                found[str((here / name).relative_to(folder))] = stamp
+            path = here / name
+            relative = str(path.relative_to(folder))
+            try:
+                found.files[relative] = _looked_at(path, home)
+            except FileNotFoundError:
+                continue  # gone, or a link to nowhere
+            except OSError as error:
+                found.skipped[relative] = str(error.strerror)
     return found
+
+
+def _looked_at(path: Path, home: Path) -> Stamp:
+    """The stamp of a file that may be read. Raises OSError with the reason in words."""
+    if not is_text(os.path.realpath(path)):
+        raise OSError(errno.EILSEQ, "its name is not UTF-8: rename it")
+    if path.is_symlink() and not path.resolve().is_relative_to(home):
+        path.stat()  # a link to nowhere is nothing to speak of
+        raise OSError(errno.EXDEV, "it is a link out of the folder")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a file")
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def stamp_of(path: Path) -> Stamp | None:
     """A file's stamp now; None when it is gone, or a link to nowhere."""
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return Stamp(nbytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 class Quiet:
-    """Tells files that are written from files that are ready: these keep size and mtime for `quiet_s`."""
+    """Tells files that are written from files that are ready: these keep their stamp for `quiet_s`."""
 
     def __init__(self, quiet_s: float) -> None:
         self._quiet_s = quiet_s
@@ -94,12 +147,22 @@ class Quiet:
 
 
 class Ledger:
-    """What was done before, kept beside the results; one process writes it at a time. `open`, then `close`."""
+    """What was done before, in a database beside the results; one process writes it at a time. `open`, then `close`.
 
-    def __init__(self, path: Path) -> None:
+    Any thread may call it; it waits for the disk. All of it is in memory too, and each change is on the disk when the
+    method returns.
+    """
+
+    def __init__(self, path: Path, out: Path, revision: str = "") -> None:
         self._path = path
-        self._pages = _Pages()
+        self._out = out
+        self.revision = revision
         self._lock: IO[str] | None = None
+        self._database: sqlite3.Connection | None = None
+        self._busy = threading.Lock()
+        self._files: dict[str, _File] = {}
+        self._contents: dict[str, Outcome] = {}
+        self._owners: dict[str, str] = {}
 
     def open(self) -> None:
         """Lock and read it. Raises StoreError when another process has it, OutputError when it is damaged."""
@@ -113,59 +176,120 @@ class Ledger:
         try:
             self._lock = self._path.with_suffix(".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._path.exists():
-                self._pages = _Pages.model_validate_json(self._path.read_bytes())
+            self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.executescript(_TABLES)
+            self._read(self._database)
         except BlockingIOError:
             what = f"{self._path.parent}: another rigflow watch writes here"
             raise StoreError(what, "choose another --out") from None
-        except ValidationError as error:
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"{self._path}: {error}", "choose another --out") from error
+        except (sqlite3.Error, ValueError) as error:
             hint = "delete it to have every file done again"
             raise OutputError(f"{self._path}: not a ledger of rigflow watch", hint) from error
         except OSError as error:
             raise OutputError(f"{self._path}: {error.strerror}", "choose another --out") from error
 
+    def _read(self, database: sqlite3.Connection) -> None:
+        for name, nbytes, mtime_ns, inode, digest, target in database.execute("SELECT * FROM files"):
+            self._files[name] = _File(Stamp(nbytes, mtime_ns, inode), digest, target)
+            self._owners[target] = name
+        for digest, name, revision, files, failures, at_s in database.execute("SELECT * FROM contents"):
+            self._contents[digest] = Outcome(
+                name, revision, tuple(json.loads(files)), tuple(json.loads(failures)), at_s
+            )
+
     def close(self) -> None:
         """Unlock it."""
+        if self._database is not None:
+            self._database.close()
         if self._lock is not None:
             self._lock.close()
 
     def knows(self, name: str, stamp: Stamp) -> bool:
-        """Whether this very file was seen, and done, before."""
-        known = self._pages.files.get(name)
-        return known is not None and known[0] == stamp
+        """Whether this very file was done before by this pipeline, and its results are there."""
+        known = self._files.get(name)
+        return known is not None and known.stamp == stamp and self.outcome(known.digest) is not None
+
+    def news(self, stamps: Mapping[str, Stamp], left_out: Iterable[str]) -> dict[str, Stamp]:
+        """Those files that `knows` does not know, without those in `left_out`."""
+        left_out = set(left_out)
+        return {name: stamp for name, stamp in stamps.items() if name not in left_out and not self.knows(name, stamp)}
 
     def outcome(self, digest: str) -> Outcome | None:
-        """What became of a content; None when it is new."""
-        return self._pages.contents.get(digest)
+        """What became of a content; None when it is new, was done by another revision, or its results are gone."""
+        outcome = self._contents.get(digest)
+        if outcome is None or outcome.revision != self.revision:
+            return None
+        return outcome if all((self._out / file).exists() for file in outcome.files) else None
+
+    def has(self, name: str, digest: str) -> bool:
+        """Whether the file of this name had this content when it was last looked at."""
+        known = self._files.get(name)
+        return known is not None and known.digest == digest
+
+    def target(self, name: str) -> str:
+        """How the result of this file is called, without suffix; "" when it has none yet."""
+        known = self._files.get(name)
+        return "" if known is None else known.target
+
+    def owner(self, target: str) -> str:
+        """The file whose result is called so; "" when there is none."""
+        return self._owners.get(target, "")
+
+    def claim(self, name: str, target: str) -> None:
+        """Note how the result of this file is going to be called. Raises OutputError."""
+        known = self._files.get(name, _File(_UNSEEN, "", ""))
+        self._change({name: replace(known, target=target)}, {}, set())
 
     def same(self, name: str, stamp: Stamp, digest: str) -> None:
         """Note that a file has a content that was done before. Raises OutputError."""
-        self._pages.files[name] = (stamp, digest)
-        self._save()
+        self._change({name: _File(stamp, digest, self.target(name))}, {}, set())
 
     def record(
         self, name: str, stamp: Stamp, digest: str, files: tuple[str, ...] = (), failures: tuple[str, ...] = ()
     ) -> None:
-        """Note what became of a file, on disk when this returns. Raises OutputError.
+        """Note what became of a file. Raises OutputError.
 
         Contents whose results were in these files before are forgotten: whatever still has one is new again.
         """
-        contents = self._pages.contents
-        gone = {other for other, was in contents.items() if other != digest and not set(files).isdisjoint(was.files)}
-        for other in gone:
-            del contents[other]
-        self._pages.files = {path: known for path, known in self._pages.files.items() if known[1] not in gone}
-        self._pages.contents[digest] = Outcome(name=name, files=files, failures=failures, at_s=time.time())
-        self.same(name, stamp, digest)
+        gone = {
+            other for other, was in self._contents.items() if other != digest and not set(files).isdisjoint(was.files)
+        }
+        outcome = Outcome(name, self.revision, files, failures, time.time())
+        self._change({name: _File(stamp, digest, self.target(name))}, {digest: outcome}, gone)
 
-    def _save(self) -> None:
-        try:
-            write_whole(self._path, self._pages.model_dump_json(indent=1).encode(), sync=True)
-        except OSError as error:
-            raise OutputError(f"{self._path}: {error.strerror}", "free some space, or choose another --out") from error
+    def _change(self, files: Mapping[str, _File], contents: Mapping[str, Outcome], gone: set[str]) -> None:
+        """Set rows, forget the contents in `gone`; on the disk first, all or nothing."""
+        assert self._database is not None, "open first"
+        with self._busy:
+            try:
+                self._database.execute("BEGIN")
+                for digest in gone:
+                    self._database.execute("DELETE FROM contents WHERE digest = ?", (digest,))
+                for digest, of in contents.items():
+                    row = (digest, of.name, of.revision, json.dumps(of.files), json.dumps(of.failures), of.at_s)
+                    self._database.execute("REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", row)
+                for name, file in files.items():
+                    stamp = file.stamp
+                    values = (name, stamp.nbytes, stamp.mtime_ns, stamp.inode, file.digest, file.target)
+                    self._database.execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                with suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
+                raise OutputError(f"{self._path}: {error}", "free some space, or choose another --out") from error
+            self._owners.update((file.target, name) for name, file in files.items() if file.target)
+            self._files.update(files)
+            self._contents.update(contents)
+            for digest in gone:
+                self._contents.pop(digest, None)
 
 
 def content_digest(path: Path) -> str:
-    """sha256 of a file's content. Raises OSError."""
-    with path.open("rb") as file:
+    """sha256 of a file's content. Raises OSError, also for what is no regular file: nothing waits for its writer."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
         return file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar
 
+from schemas.text import printable, without_passwords
+
 
 class Disposition(StrEnum):
     """How the message that met an error is settled."""
@@ -59,7 +61,20 @@ class RigflowError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.hint}" if self.hint else self.what
+        line = f"{self.what}: {self.hint}" if self.hint else self.what
+        return printable(without_passwords(line))
+
+
+def first_error(group: BaseException) -> BaseException:
+    """The error to report of a group of errors, however deep groups lie in groups: one of ours before any other."""
+    leaves = _leaves(group)
+    return next((leaf for leaf in leaves if isinstance(leaf, RigflowError)), leaves[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for each in error.exceptions for leaf in _leaves(each)]
 
 
 class UsageError(RigflowError):

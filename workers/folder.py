@@ -2,26 +2,39 @@
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from engines.outputs.names import OutputNames, Wanted
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.publish import Publisher
 from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
-from schemas.errors import Disposition
+from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
 from schemas.pipeline import PipelineSpec
-from workers.local import Outcome, begin_job, kind_of, run_job
+from workers.local import Outcome, as_ours, begin_job, kind_of, run_job
 
 Say = Callable[[str], None]
 AT_ONCE = 16  # files in hand: enough to keep a fleet busy with images, few enough to begin again after a crash
 PUBLISH_AT_ONCE = 2
-RESCAN_S = 5.0  # for folders whose changes nobody tells of (network file systems)
+RESCAN_S = 5.0  # for folders of whose changes the system does not notify us (network file systems)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 120.0  # before a file is tried again whose fault may pass
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A fault of one file that may pass: when it is tried again, and what was said of it."""
+
+    text: str
+    pause_s: float
+    again_s: float
 
 
 class FolderWatch:
-    """Runs every file of `folder` through a pipeline once; `run` until cancelled."""
+    """Runs every file of `folder` through a pipeline once; `run` until cancelled. `say` gets a line for each."""
 
     def __init__(
         self,
@@ -31,6 +44,7 @@ class FolderWatch:
         folder: Path,
         out: Path,
         ledger: Ledger,
+        names: OutputNames,
         quiet_s: float,
         say: Say,
     ) -> None:
@@ -40,30 +54,41 @@ class FolderWatch:
         self._folder = folder
         self._out = out
         self._ledger = ledger
+        self._names = names
         self._quiet_s = quiet_s
         self._say = say
         self._quiet = Quiet(quiet_s)
         self._in_hand: set[str] = set()  # names, and the digests of their contents
+        self._troubles: dict[str, _Trouble] = {}
+        self._skipped: dict[str, str] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
         self._publishing = asyncio.Semaphore(PUBLISH_AT_ONCE)
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch and work. Raises OutputError when results cannot be written or the folder is gone."""
+        """Watch and work; a fault of one file is its own. Raises BrokerError when the broker shuts us out for good."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._notice())
             while True:
                 self._changed.clear()
-                stamps = await asyncio.to_thread(scan, self._folder, self._out)
-                new = {
-                    name: stamp
-                    for name, stamp in stamps.items()
-                    if name not in self._in_hand and not self._ledger.knows(name, stamp)
-                }
+                new = await self._look()
                 for name in self._quiet.ready(new, time.monotonic()):
                     self._in_hand.add(name)
                     tasks.create_task(self._take(name, new.pop(name)))
                 await self._pause(self._quiet_s / 4 if new else RESCAN_S, at_change=not new)
+
+    async def _look(self) -> dict[str, Stamp]:
+        """The files that are to be done now, or soon."""
+        found = await asyncio.to_thread(scan, self._folder, self._out)
+        for name, reason in found.skipped.items():
+            if self._skipped.get(name) != reason:
+                self._say(f"{self._folder if name == '.' else name}: left alone: {reason}")
+        self._skipped = found.skipped
+        for name in self._troubles.keys() - found.files.keys():
+            del self._troubles[name]
+        now_s = time.monotonic()
+        later = {name for name, trouble in self._troubles.items() if trouble.again_s > now_s}
+        return await asyncio.to_thread(self._ledger.news, found.files, self._in_hand | later)
 
     async def _pause(self, seconds: float, at_change: bool) -> None:
         if not at_change:
@@ -76,66 +101,113 @@ class FolderWatch:
             pass
 
     async def _notice(self) -> None:
-        """Have the system tell of changes, so that an idle watch costs nothing and a new file waits for nobody."""
+        """Have the system notify us of changes, so that an idle watch costs little and a new file does not wait."""
         from watchfiles import awatch
 
-        async for _ in awatch(self._folder, watch_filter=None, debounce=200, ignore_permission_denied=True):
-            self._changed.set()
+        try:
+            async for _ in awatch(self._folder, watch_filter=None, debounce=200, ignore_permission_denied=True):
+                self._changed.set()
+        except (OSError, RuntimeError) as error:  # no inotify instance or watch is left, say
+            self._say(f"no notice of changes ({error}): looking every {RESCAN_S:.0f} s instead")
 
     async def _take(self, name: str, stamp: Stamp) -> None:
         try:
             async with self._room:
                 await self._process(name, stamp)
+        except BrokenPipeError:
+            raise  # the reader of our lines has left
+        except Exception as error:
+            fault = as_ours(error)
+            if isinstance(fault, BrokerError) and self._broker.connection.closed:
+                raise fault from error
+            self._trouble(name, str(fault))
+        else:
+            self._troubles.pop(name, None)
         finally:
             self._in_hand.discard(name)
+
+    def _trouble(self, name: str, text: str) -> None:
+        """Say what is wrong with a file, once, and try it again after growing pauses."""
+        known = self._troubles.get(name)
+        pause_s = FIRST_PAUSE_S if known is None else min(LONGEST_PAUSE_S, 2 * known.pause_s)
+        if known is None or known.text != text:
+            self._say(f"{name}: {text}; tried again later")
+        self._troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
 
     async def _process(self, name: str, stamp: Stamp) -> None:
         path = self._folder / name
         try:
-            digest = await asyncio.to_thread(content_digest, path)
+            digest = await _digest_of(path)
         except FileNotFoundError:
-            return
-        except OSError as error:
-            self._say(f"{name}: cannot read it: {error.strerror}")
-            self._ledger.record(name, stamp, "", failures=(str(error),))
             return
         if stamp_of(path) != stamp:
             return  # what has this digest is gone; looked at again when it is quiet
         if digest in self._in_hand:
             return  # its twin is being worked on; looked at again after that
-        if (before := self._ledger.outcome(digest)) is not None:
-            if before.name != name:
-                self._say(f"{name}: the same content as {before.name}, done before")
-            self._ledger.same(name, stamp, digest)
-            return
         self._in_hand.add(digest)
         try:
-            outcome = await self._run(name, path, digest)
+            if not await self._was_done(name, stamp, digest):
+                await self._conclude(name, stamp, digest, await self._run(name, path, digest))
         finally:
             self._in_hand.discard(digest)
-        self._conclude(name, stamp, digest, outcome)
+
+    async def _was_done(self, name: str, stamp: Stamp, digest: str) -> bool:
+        """Whether this content has its result, under this name or that of another file which is still there.
+
+        A file that was renamed is done again under the new name: the old one may have been a temporary one.
+        """
+        before = await asyncio.to_thread(self._ledger.outcome, digest)
+        if before is None:
+            return False
+        if before.name != name:
+            if not (self._ledger.has(before.name, digest) and (self._folder / before.name).exists()):
+                return False
+            self._say(f"{name}: the same content as {before.name}, done before")
+        await asyncio.to_thread(self._ledger.same, name, stamp, digest)
+        return True
 
     async def _run(self, name: str, path: Path, digest: str) -> Outcome:
-        """Run one file as a job of its own; its id is made of its content."""
+        """Run one file as a job of its own; its id is made of its content. Raises OutputError."""
         content = hashlib.sha256(f"{self._spec.revision}/{digest}".encode()).hexdigest()[:20]
-        job = self._publisher.ref(content)
-        target = self._out / f"{name}.{self._spec.name}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        outcome = Outcome(path.name, job, target, [path], images=kind_of(path) == "image", source=content)
-        await begin_job(self._publisher, outcome, again=True)
-        collector = Collector(self._broker, self._spec)
-        await collector.open({outcome.job: target})
+        target = await asyncio.to_thread(self._reserve, name)
         try:
-            await run_job(self._publisher, collector, outcome, self._publishing)
+            kind = await asyncio.to_thread(kind_of, path)
+            job = self._publisher.ref(content)
+            outcome = Outcome(path.name, job, [path], target, images=kind == "image", source=content)
+            await begin_job(self._publisher, outcome, again=True)
+            collector = Collector(self._broker, self._spec)
+            await collector.open({outcome.job: target})
+            try:
+                await run_job(self._publisher, collector, outcome, self._publishing)
+            finally:
+                await collector.close()
         finally:
-            await collector.close()
+            await asyncio.to_thread(self._names.release, target)
         return outcome
 
-    def _conclude(self, name: str, stamp: Stamp, digest: str, outcome: Outcome) -> None:
-        """Write the ledger, unless the file changed under our hands or the fault is not its own.
+    def _reserve(self, name: str) -> Path:
+        """Where the result of a file goes: into the same folder as the file, and where it went before."""
+        folder = self._out / os.path.dirname(name)
+        own = self._ledger.target(name)
+        wanted = Wanted(
+            folder=folder,
+            name=os.path.basename(name),
+            pipeline=self._spec.name,
+            own=os.path.basename(own),
+            owned=lambda target: self._ledger.owner(self._relative(target)) not in ("", name),
+        )
+        target = self._names.reserve(wanted)
+        if self._relative(target) != own:
+            self._ledger.claim(name, self._relative(target))
+        return target
 
-        One that was moved away meanwhile was read whole all the same, if nothing failed: where it is now, its content
-        is known.
+    def _relative(self, path: Path) -> str:
+        return os.path.relpath(path, self._out)
+
+    async def _conclude(self, name: str, stamp: Stamp, digest: str, outcome: Outcome) -> None:
+        """Write the ledger, unless the file changed under our hands or the fault may pass.
+
+        One that was moved away meanwhile was read whole all the same, if nothing failed.
         """
         error, done = outcome.error, outcome.done
         now = stamp_of(self._folder / name)
@@ -144,11 +216,28 @@ class FolderWatch:
         elif now not in (None, stamp):
             self._say(f"{name}: it changed while it was read; taken again when it is quiet")
         elif error is not None:
-            self._say(f"{name}: {error}")
-            if error.disposition is Disposition.REJECT:
-                self._ledger.record(name, stamp, digest, failures=(str(error),))
+            await self._failed(name, stamp, digest, error)
         elif done is not None:
-            files = tuple(str((outcome.target.parent / file).relative_to(self._out)) for file in done.files)
-            self._ledger.record(name, stamp, digest, files, done.failures)
+            files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
+            await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
             missing = f", {len(done.failures)} failures: {done.failures[0]}" if done.failures else ""
             self._say(f"{name}: {', '.join(files)} ({done.frames:,} frames, {outcome.seconds:.1f} s{missing})")
+
+    async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError) -> None:
+        """A fault of the media is final; one of the disk, the broker or of reading it is raised, to be tried again."""
+        if error.disposition is not Disposition.REJECT or isinstance(error, OutputError):
+            raise error
+        if await _digest_of(self._folder / name) != digest:
+            return
+        await asyncio.to_thread(self._ledger.record, name, stamp, digest, (), (str(error),))
+        self._say(f"{name}: {error}")
+
+
+async def _digest_of(path: Path) -> str:
+    """`content_digest` in a thread. Raises RigflowError when the file cannot be read, FileNotFoundError."""
+    try:
+        return await asyncio.to_thread(content_digest, path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RigflowError(f"cannot read it: {error.strerror}") from error

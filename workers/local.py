@@ -1,10 +1,13 @@
 """`rigflow run` without its screen: a broker and workers on this machine, or a fleet elsewhere; publish, collect."""
 
 import asyncio
+import hashlib
 import logging
+import os
+import stat
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Protocol
 from engines.media.source import media_kind
 from engines.models.catalogue import builtin_model, builtin_models, own_model
 from engines.models.fit import check_fits
+from engines.outputs.names import OutputNames, Wanted
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.jobs import JobRecord
@@ -20,10 +24,11 @@ from pipelines.publish import Publisher, job_id
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
 from pipelines.server import EmbeddedServer, embedded
 from pipelines.topology import apply_topology, ensure_topology
-from schemas.errors import ModelMissing, OutputError, PipelineError, RigflowError
+from schemas.errors import ModelMissing, PipelineError, RigflowError, UsageError, first_error
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import Settings
+from schemas.text import is_text, printable
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
@@ -51,12 +56,15 @@ class Screen(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one job: its Done, or the error that ended it. `source` tells its input from others."""
+    """What became of one job: its Done, or the error that ended it.
+
+    `source` tells its input from others; `target` is where its result goes, without suffix.
+    """
 
     name: str
     job: JobRef
-    target: Path
     inputs: list[Path]
+    target: Path = Path()
     images: bool = False
     source: str = ""
     record: JobRecord | None = None
@@ -104,7 +112,7 @@ async def local_fleet(
             for watch in watches:
                 watch.cancel()
     except* RigflowError as errors:
-        raise errors.exceptions[0] from None
+        raise first_error(errors) from None
     finally:
         over = True
         try:
@@ -206,48 +214,104 @@ async def run_jobs(
     out: Path,
     lane: Lane,
     screen: Screen,
+    overwrite: bool = False,
 ) -> list[Outcome]:
-    """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`."""
+    """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`.
+
+    Results take names that are free, or with `overwrite` those of earlier results. What ends one job is in its outcome,
+    and the others go on. Raises BrokerError, OutputError when nothing can be published or written.
+    """
     broker = await Broker.connect(settings, name="rigflow-run")
     try:
         spec = await register(broker, settings, spec, models)
         publisher = Publisher(broker, spec, settings.space, lane, screen.sent)
-        outcomes = plan_jobs(publisher, spec, inputs, out)
-        for outcome in outcomes:
-            await begin_job(publisher, outcome, again=True)
-        screen.planned(outcomes)
-        collector = Collector(broker, spec, screen.part)
-        await collector.open({outcome.job: outcome.target for outcome in outcomes})
-        try:
-            turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
-            async with asyncio.TaskGroup() as jobs:
-                for outcome in outcomes:
-                    jobs.create_task(run_job(publisher, collector, outcome, turn))
-        except* RigflowError as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            await collector.close()
+        outcomes = plan_jobs(publisher, spec, inputs)
+        with OutputNames(out, overwrite, inputs) as names:
+            name_results(names, out, outcomes)
+            able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
+            screen.planned(outcomes)
+            if able:
+                await _run_all(publisher, Collector(broker, spec, screen.part), able)
     finally:
         await broker.close()
     return outcomes
 
 
-def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path], out: Path) -> list[Outcome]:
-    """One job a video; all images together are one."""
-    kinds = [kind_of(path) for path in inputs]
-    videos = [path for path, kind in zip(inputs, kinds, strict=True) if kind == "video"]
-    images = [path for path, kind in zip(inputs, kinds, strict=True) if kind == "image"]
-    name_of = _target_names(inputs, spec.name)
-    planned = [(path.name, [path], name_of(path), False) for path in videos]
-    if len(images) == 1:
-        planned.append((images[0].name, images, name_of(images[0]), True))
-    elif images:
-        planned.append((f"{len(images)} images", images, f"images.{spec.name}", True))
-    outcomes = []
-    for name, paths, target, are_images in planned:
-        identity = job_id(spec, paths)
-        outcomes.append(Outcome(name, publisher.ref(identity), out / target, paths, images=are_images, source=identity))
+async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[Outcome]) -> None:
+    await collector.open({outcome.job: outcome.target for outcome in outcomes})
+    try:
+        turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
+        async with asyncio.TaskGroup() as jobs:
+            for outcome in outcomes:
+                jobs.create_task(run_job(publisher, collector, outcome, turn))
+    finally:
+        await collector.close()
+
+
+def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[Outcome]:
+    """One job a video; all images together are one. An input that cannot be sent is an outcome with an error."""
+    each = list(dict.fromkeys(inputs))
+    unfit = {path: error for path in each if (error := _unfit(path)) is not None}
+    fit = [path for path in each if path not in unfit]
+    kinds = {path: kind_of(path) for path in fit}
+    videos = [(path.name, [path], False) for path in fit if kinds[path] == "video"]
+    images = [path for path in fit if kinds[path] == "image"]
+    together = [(images[0].name if len(images) == 1 else f"{len(images)} images", images, True)] if images else []
+    outcomes: list[Outcome] = []
+    identities: set[str] = set()
+    for name, paths, are_images in videos + together:
+        try:
+            identity = job_id(spec, paths)
+        except OSError as error:
+            unfit[paths[0]] = UsageError(f"{error.filename}: {error.strerror}", "check the path")
+            continue
+        if identity in identities:  # another name of the same file: a job of its own, for it has a result of its own
+            identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
+        identities.add(identity)
+        outcomes.append(Outcome(name, publisher.ref(identity), paths, images=are_images, source=identity))
+    for path, why in unfit.items():
+        outcomes.append(Outcome(printable(path.name), publisher.ref("unfit"), [path], error=why))
     return outcomes
+
+
+def _unfit(path: Path) -> RigflowError | None:
+    """Why an input cannot be sent, before it is read."""
+    if not is_text(os.path.realpath(path)):
+        return UsageError(f"{path}: its name is not UTF-8", "rename it")
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return UsageError(f"{path}: {error.strerror}", "check the path")
+    return None if regular else UsageError(f"{path}: not a file that can be read twice", "copy it into a file")
+
+
+async def _begun(publisher: Publisher, outcome: Outcome) -> bool:
+    """Begin a job; False when its id stands for something else."""
+    try:
+        await begin_job(publisher, outcome, again=True)
+    except UsageError as error:
+        outcome.error = error
+    return outcome.error is None
+
+
+def name_results(names: OutputNames, out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Reserve a name for each result; those of inputs that are called alike say which is whose."""
+    videos = [outcome.inputs[0] for outcome in outcomes if len(outcome.inputs) == 1]
+    stems, full = Counter(path.stem for path in videos), Counter(path.name for path in videos)
+    able = [outcome for outcome in outcomes if outcome.error is None]
+    wanted = []
+    for outcome in able:
+        if len(outcome.inputs) > 1:
+            wanted.append(Wanted(out, "images", outcome.job.pipeline))
+            continue
+        path = outcome.inputs[0]
+        skip = 2 if full[path.name] > 1 else 1 if stems[path.stem] > 1 else 0
+        wanted.append(Wanted(out, path.name, outcome.job.pipeline, path.resolve().parent.name, skip))
+    for outcome, target in zip(able, names.reserve_all(wanted), strict=True):
+        if isinstance(target, Path):
+            outcome.target = target
+        else:
+            outcome.error = target
 
 
 def kind_of(path: Path) -> str:
@@ -256,21 +320,6 @@ def kind_of(path: Path) -> str:
         return media_kind(path)
     except RigflowError:
         return "video"
-
-
-def _target_names(inputs: Sequence[Path], pipeline: str) -> Callable[[Path], str]:
-    """`clip.pipeline` for clip.mp4; `clip.mp4.pipeline`, or the folder's name in front, where that would clash."""
-    stems = Counter(path.stem for path in inputs)
-    names = Counter(path.name for path in inputs)
-
-    def name_of(path: Path) -> str:
-        if stems[path.stem] == 1:
-            return f"{path.stem}.{pipeline}"
-        if names[path.name] == 1:
-            return f"{path.name}.{pipeline}"
-        return f"{path.resolve().parent.name}-{path.name}.{pipeline}"
-
-    return name_of
 
 
 async def begin_job(publisher: Publisher, outcome: Outcome, again: bool) -> JobRecord:
@@ -292,16 +341,24 @@ async def send_job(publisher: Publisher, outcome: Outcome) -> None:
 
 
 async def run_job(publisher: Publisher, collector: Collector, outcome: Outcome, turn: asyncio.Semaphore) -> None:
-    """Publish and await one job; its error is its own (law 5), unless nothing could go on."""
+    """Publish and await one job; its error is its own (law 5)."""
     started = time.monotonic()
     try:
         async with turn:
             await send_job(publisher, outcome)
         outcome.done = await collector.wait(outcome.job.id)
-    except OutputError:
-        raise
-    except RigflowError as error:
+    except Exception as error:
         collector.abandon(outcome.job.id)
-        outcome.error = error
+        outcome.error = as_ours(error)
     finally:
         outcome.seconds = time.monotonic() - started
+
+
+def as_ours(error: Exception) -> RigflowError:
+    """An error of one line, whatever was raised."""
+    found = first_error(error)
+    if isinstance(found, RigflowError):
+        return found
+    if isinstance(found, OSError) and found.strerror:
+        return RigflowError(f"{found.filename}: {found.strerror}" if found.filename else found.strerror)
+    return RigflowError(f"unexpected {type(found).__name__}: {found}", "please report it")

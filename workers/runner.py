@@ -358,7 +358,7 @@ class Runner:
         if message.ended:
             return
         try:
-            if isinstance(error, RigflowError) and await self._failures.retry(message, error, 2 * RETRY_S):
+            if await self._failures.retry(message, error, 2 * RETRY_S):
                 return
             self._count_failure(message.queue.pipeline, message.queue.stage)
             if message.job is None or message.job.pipeline != message.queue.pipeline:

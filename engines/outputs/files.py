@@ -21,6 +21,7 @@ _HINTS = {
     errno.EWOULDBLOCK: "another rigflow is writing it: wait for it, or choose another --out",
     errno.ENOTDIR: "a file is in the way: choose another --out",
     errno.EEXIST: "a file is in the way: choose another --out",
+    errno.ENAMETOOLONG: "rename the input, or choose another --out",
     errno.EISDIR: "a folder is in the way: choose another --out",
 }
 
@@ -50,12 +51,14 @@ def _discard_all() -> None:
 class PartFile:
     """`<path>.part`, until `commit` gives it its name in one step or `discard` removes it.
 
-    It is locked, so that two runs with one output cannot mix their bytes; what a killed run left is written over.
+    It is locked, so that two runs with one output cannot mix their bytes; what a killed run left is written over. A
+    file that had the name at `create` is replaced; one that came since is kept, and `commit` fails.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self.file = file
+        self._replaces = os.path.lexists(path)
         _PENDING.add(self)
 
     @classmethod
@@ -88,11 +91,11 @@ class PartFile:
             self.file.close()
 
     def commit(self) -> Path:
-        """Gives the file its final name, over what was there before. Raises OutputError."""
+        """Gives the file its final name, over what was there at `create`. Raises OutputError."""
         with writing(self.path):
             if not self.file.closed:
                 self.file.flush()
-            os.replace(_part_name(self.path), self.path)
+            _rename(_part_name(self.path), self.path, self._replaces)
             _PENDING.discard(self)
             self.file.close()
         return self.path
@@ -105,6 +108,22 @@ class PartFile:
         _part_name(self.path).unlink(missing_ok=True)
         with suppress(OSError):  # what is thrown away need not fit on the disk
             self.file.close()
+
+
+def _rename(source: Path, target: Path, replaces: bool) -> None:
+    """Renames a file in one step. Raises FileExistsError where `target` is there and may not be replaced."""
+    if not replaces:
+        try:
+            os.link(source, target)  # unlike a rename it fails where a file is
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        else:
+            os.unlink(source)
+            return
+    os.replace(source, target)
 
 
 def _part_name(path: Path) -> Path:

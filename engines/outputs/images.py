@@ -9,6 +9,7 @@ import numpy as np
 
 from engines.outputs.base import Encoded
 from engines.outputs.files import PartFile
+from engines.outputs.names import clean
 from engines.outputs.pictures import encode_png
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError
@@ -84,6 +85,7 @@ class ImageFolder:
     def _path(self, name: str) -> Path:
         """Where the image of an item goes. Names come from strangers: only their last part counts, and none twice."""
         stem = PurePosixPath(name.replace("\\", "/").replace("\0", "")).stem or "image"
+        stem = clean(stem) if stem.strip(".") else stem
         unique = next(
             wanted for number in count(1) if (wanted := stem if number == 1 else f"{stem}-{number}") not in self._taken
         )

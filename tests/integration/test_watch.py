@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tests.clips import Clip, generated, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
 from workers.cli.app import app
 
-LEDGER = ".rigflow-watch-fingerprint.json"
+LEDGER = ".rigflow-watch-fingerprint.db"
 
 
 @pytest.fixture
@@ -66,10 +67,10 @@ def arrives(path: Path, content: bytes) -> None:
     beside.rename(path)
 
 
-def outcomes(out: Path) -> dict[str, dict[str, object]]:
-    """The ledger's outcomes by the name of the file that had the content first."""
-    pages = json.loads((out / LEDGER).read_text())
-    return {outcome["name"]: outcome for outcome in pages["contents"].values()}
+def outcomes(out: Path) -> dict[str, list[str]]:
+    """The ledger's failures by the name of the file that had the content first."""
+    with closing(sqlite3.connect(out / LEDGER)) as ledger:
+        return {name: json.loads(text) for name, text in ledger.execute("SELECT name, failures FROM contents")}
 
 
 def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_path: Path) -> None:
@@ -78,25 +79,30 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
     (incoming / "deep").mkdir()
     before = clip.stat()
     with watching(fleet, incoming, out) as process:
-        assert "bikes.mp4.fingerprint.npz" in told(process, 1)
+        assert "bikes.mp4: bikes.fingerprint.npz (" in told(process, 1)
         arrives(incoming / "deep" / "picture.jpg", still("mjpeg"))
         arrives(incoming / "notes.txt", b"not media")
         text = told(process, 2)
-        assert "deep/picture.jpg.fingerprint.npz" in text
+        assert "deep/picture.jpg: deep/picture.fingerprint.npz (" in text
         assert "notes.txt is not media" in text
         arrives(incoming / "copy.mp4", clip.read_bytes())
         assert "copy.mp4: the same content as bikes.mp4" in told(process, 1)
     assert (clip.stat().st_mtime_ns, clip.stat().st_size) == (before.st_mtime_ns, before.st_size)
     assert set(outcomes(out)) == {"bikes.mp4", "deep/picture.jpg", "notes.txt"}
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*.npz"))
-    assert files == ["bikes.mp4.fingerprint.npz", "deep/picture.jpg.fingerprint.npz"]
+    assert files == ["bikes.fingerprint.npz", "deep/picture.fingerprint.npz"]
     written = (out / files[0]).stat().st_mtime_ns
-    clip.rename(incoming / "renamed.mp4")
+    clip.rename(incoming / "renamed.mp4")  # its first name may have been a temporary one
     with watching(fleet, incoming, out) as process:
-        assert "renamed.mp4: the same content as bikes.mp4" in told(process, 1)
+        assert "renamed.mp4: renamed.fingerprint.npz (" in told(process, 1)
         for frames in (20, 30):  # new content under an old name
             arrives(incoming / "new.mp4", generated(Clip(frames=frames)).read_bytes())
-            assert "new.mp4.fingerprint.npz" in told(process, 1)
+            assert "new.mp4: new.fingerprint.npz (" in told(process, 1)
+        arrives(incoming / "new.mov", generated(Clip(frames=40)).read_bytes())
+        assert "new.mov: new.mov.fingerprint.npz (" in told(process, 1)
+        (out / "renamed.fingerprint.npz").unlink()
+        arrives(incoming / "again.jpg", still("mjpeg", seed=5))  # so that the folder is looked at now
+        assert "renamed.mp4: renamed.fingerprint.npz (" in told(process, 2)
     assert (out / files[0]).stat().st_mtime_ns == written
     assert not list(out.rglob("*.part"))
 
@@ -109,15 +115,15 @@ def test_a_half_written_file_is_waited_for(fleet: Fleet, incoming: Path, tmp_pat
         for number in range(20):
             name = f"slow{number}.mp4"
             longest_s = write_slowly(incoming / name, content + bytes(number))
-            while f"{name}.fingerprint.npz" not in told(process, 1):
+            while f"slow{number}.fingerprint.npz" not in told(process, 1):
                 pass
             if longest_s < 0.7:
                 break
-    assert outcomes(out)[name]["failures"] == []
+    assert outcomes(out)[name] == []
     fleet_out = tmp_path / "plain"
     [outcome] = fleet.run(builtin_pipeline("fingerprint"), [incoming / name], fleet_out)
     assert outcome.ok
-    ours, plain = np.load(out / f"{name}.fingerprint.npz"), np.load(fleet_out / f"slow{number}.fingerprint.npz")
+    ours, plain = np.load(out / f"slow{number}.fingerprint.npz"), np.load(fleet_out / f"slow{number}.fingerprint.npz")
     np.testing.assert_array_equal(ours["descriptor"], plain["descriptor"])
 
 
@@ -145,9 +151,33 @@ def test_what_was_in_hand_at_a_kill_is_done_after_the_restart(fleet: Fleet, inco
         wanted = {f"{number}.jpg" for number in range(6)} | {"bunny.mp4"}
         while set(outcomes(out)) != wanted:
             told(process, 1)
-    assert all(outcome["failures"] == [] for outcome in outcomes(out).values())
+    assert not any(outcomes(out).values())
     assert len(list(out.glob("*.npz"))) == 7
     assert first.count(".npz") == 2
+
+
+def test_a_fault_of_one_file_is_its_own_and_one_that_may_pass_is_tried_again(
+    fleet: Fleet, incoming: Path, tmp_path: Path
+) -> None:
+    """A name that no result can have, a FIFO, a place that is taken by a folder until somebody removes that."""
+    out = tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(incoming / "fifo.mp4")
+    (incoming / ("n" * 246 + ".jpg")).write_bytes(still("mjpeg", seed=1))
+    (incoming / "a\n\x1b[31mb.jpg").write_bytes(still("mjpeg", seed=2))
+    (incoming / "deep").mkdir()
+    (incoming / "deep" / "late.jpg").write_bytes(still("mjpeg", seed=3))
+    (out / "deep").write_text("in the way")
+    with watching(fleet, incoming, out) as process:
+        text = told(process, 4)
+        assert "fifo.mp4: left alone: it is not a file\n" in text
+        assert "nnn.fingerprint: File name too long: rename the input, or choose another --out; tried again" in text
+        assert "a\\n\\x1b[31mb.jpg: a__[31mb.fingerprint.npz (" in text
+        assert "deep/late.jpg: cannot write" in text
+        (out / "deep").unlink()
+        assert "deep/late.jpg: deep/late.fingerprint.npz (" in told(process, 1)
+    assert sorted(path.name for path in out.rglob("*.npz")) == ["a__[31mb.fingerprint.npz", "late.fingerprint.npz"]
+    assert sorted(path.name for path in out.glob(".rigflow*")) == [LEDGER, LEDGER.replace(".db", ".lock")]
 
 
 def test_folders_that_make_no_sense_are_usage_errors(

@@ -1,7 +1,7 @@
 """Which files of a watched folder are new and quiet, and what the ledger remembers."""
 
 import os
-import threading
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import OutputError, StoreError
+from schemas.text import printable
 
 QUIET_S = 2.0
 
@@ -19,10 +20,18 @@ def stamp(nbytes: int, mtime_ns: int = 0) -> Stamp:
     return Stamp(nbytes=nbytes, mtime_ns=mtime_ns)
 
 
+LEDGER = ".rigflow-watch-p.db"
+
+
+def opened(folder: Path, revision: str = "r1") -> Ledger:
+    ledger = Ledger(folder / LEDGER, folder, revision)
+    ledger.open()
+    return ledger
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / ".rigflow-watch-p.json")
-    ledger.open()
+    ledger = opened(tmp_path)
     yield ledger
     ledger.close()
 
@@ -73,36 +82,91 @@ def test_scan_sees_files_in_folders_but_nothing_hidden_unfinished_or_of_the_resu
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1234")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    found = scan(tmp_path, tmp_path / "out")
+    found = scan(tmp_path, tmp_path / "out").files
     assert sorted(found) == ["a.mp4", "deep/er/b.jpg", "out2/g.mp4"]
     assert found["a.mp4"] == stamp_of(tmp_path / "a.mp4")
     assert found["a.mp4"].nbytes == 4
 
 
+def test_what_is_no_file_of_the_folder_is_left_alone_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "locked").mkdir(parents=True)
+    (folder / "good.mp4").write_bytes(b"1234")
+    (folder / "inside").symlink_to(folder / "good.mp4")
+    (folder / "outside").symlink_to("/etc/passwd")
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "loop").symlink_to(folder)
+    os.mkfifo(folder / "fifo.mp4")
+    (tmp_path / "in" / os.fsdecode(b"\xff.jpg")).write_bytes(b"1")
+    found = scan(folder, tmp_path / "out")
+    assert sorted(found.files) == ["good.mp4", "inside"]
+    reasons = {printable(name): reason for name, reason in found.skipped.items()}
+    assert reasons == {
+        "outside": "it is a link out of the folder",
+        "zero": "it is a link out of the folder",
+        "fifo.mp4": "it is not a file",
+        "\\xff.jpg": "its name is not UTF-8: rename it",
+    }
+    with pytest.raises(OSError, match="it is not a file"):
+        content_digest(folder / "fifo.mp4")
+
+
 def test_a_watched_folder_that_is_gone_is_told(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="the watched folder is gone"):
-        scan(tmp_path / "gone", tmp_path)
+    assert scan(tmp_path / "gone", tmp_path).skipped == {".": "cannot read it: No such file or directory"}
 
 
 def test_the_ledger_remembers_over_a_restart(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.record("a.mp4", stamp(1, 2), "digest", ("a.mp4.p.npz",), ("0.00 to 4.00 s, decode: bad",))
+    (tmp_path / "a.p.npz").touch()
+    ledger.claim("a.mp4", "a.p")
+    ledger.record("a.mp4", stamp(1, 2), "digest", ("a.p.npz",), ("0.00 to 4.00 s, decode: bad",))
     ledger.same("copy.mp4", stamp(1, 3), "digest")
     ledger.close()
-    again = Ledger(tmp_path / ".rigflow-watch-p.json")
-    again.open()
+    again = opened(tmp_path)
     assert again.knows("a.mp4", stamp(1, 2))
     assert again.knows("copy.mp4", stamp(1, 3))
     assert not again.knows("a.mp4", stamp(1, 4))
     assert not again.knows("b.mp4", stamp(1, 2))
+    assert again.target("a.mp4") == "a.p"
+    assert (again.owner("a.p"), again.owner("b.p")) == ("a.mp4", "")
     outcome = again.outcome("digest")
     assert outcome is not None
-    assert (outcome.name, outcome.files) == ("a.mp4", ("a.mp4.p.npz",))
+    assert (outcome.name, outcome.files) == ("a.mp4", ("a.p.npz",))
     assert outcome.failures == ("0.00 to 4.00 s, decode: bad",)
     assert again.outcome("another") is None
     again.close()
 
 
-def test_a_content_whose_results_were_written_over_is_new_again(ledger: Ledger) -> None:
+def test_another_pipeline_a_deleted_result_and_another_file_of_the_same_size_are_news(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    result, media = tmp_path / "a.p.npz", tmp_path / "a.mp4"
+    result.touch()
+    media.write_bytes(b"1234")
+    os.utime(media, ns=(1, 1))
+    before = stamp_of(media)
+    assert before is not None
+    ledger.record("a.mp4", before, "digest", ("a.p.npz",))
+    assert ledger.news({"a.mp4": before}, []) == {}
+    (tmp_path / "new").write_bytes(b"5678")
+    os.utime(tmp_path / "new", ns=(1, 1))
+    (tmp_path / "new").replace(media)
+    after = stamp_of(media)
+    assert after is not None
+    assert (after.nbytes, after.mtime_ns) == (before.nbytes, before.mtime_ns)
+    assert ledger.news({"a.mp4": after}, []) == {"a.mp4": after}
+    assert ledger.news({"a.mp4": after}, ["a.mp4"]) == {}
+    result.unlink()
+    assert ledger.news({"a.mp4": before}, []) == {"a.mp4": before}
+    result.touch()
+    ledger.close()
+    changed = opened(tmp_path, "r2")
+    assert changed.news({"a.mp4": before}, []) == {"a.mp4": before}
+    changed.close()
+
+
+def test_a_content_whose_results_were_written_over_is_new_again(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "a.npz").touch()
+    (tmp_path / "b.npz").touch()
     ledger.record("a", stamp(1), "first", ("a.npz",))
     ledger.same("copy of a", stamp(1), "first")
     ledger.record("b", stamp(2), "other", ("b.npz",))
@@ -115,25 +179,25 @@ def test_a_content_whose_results_were_written_over_is_new_again(ledger: Ledger) 
 
 def test_a_ledger_has_one_writer(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another rigflow watch writes here"):
-        Ledger(tmp_path / ".rigflow-watch-p.json").open()
+        opened(tmp_path)
 
 
 def test_a_damaged_ledger_is_told_and_left_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / ".rigflow-watch-p.json"
-    path.write_text("{")
+    (tmp_path / LEDGER).write_text("{" * 2000)
     with pytest.raises(OutputError, match="not a ledger of rigflow watch: delete it"):
-        Ledger(path).open()
-    assert path.read_text() == "{"
+        opened(tmp_path)
+    assert (tmp_path / LEDGER).read_text() == "{" * 2000
 
 
 def test_a_ledger_that_cannot_be_written_keeps_the_old_one(ledger: Ledger, tmp_path: Path) -> None:
     ledger.record("a", stamp(1), "digest")
-    before = (tmp_path / ".rigflow-watch-p.json").read_bytes()
-    in_the_way = f"..rigflow-watch-p.json.{os.getpid()}-{threading.get_native_id()}"
-    (tmp_path / in_the_way).mkdir()
-    with pytest.raises(OutputError, match="choose another --out"):
+    blocker = sqlite3.connect(tmp_path / LEDGER, isolation_level=None)
+    blocker.execute("CREATE TRIGGER full BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'the disk is full'); END")
+    with pytest.raises(OutputError, match="the disk is full: free some space, or choose another --out"):
         ledger.record("b", stamp(1), "digest2")
-    assert (tmp_path / ".rigflow-watch-p.json").read_bytes() == before
+    assert blocker.execute("SELECT name FROM contents").fetchall() == [("a",)]
+    blocker.close()
+    assert not ledger.knows("b", stamp(1))
 
 
 def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:

@@ -1,14 +1,42 @@
 """The command line `rigflow`."""
 
+import os
+import signal
 import sys
+from types import FrameType
+
+READER_GONE = 141  # as of a program that SIGPIPE ends
 
 
 def main() -> None:
     """Entry point of `rigflow`."""
+    stopped_by: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        """SIGTERM and SIGHUP end a command as Ctrl-C does, so that it tidies up."""
+        stopped_by.append(number)
+        signal.raise_signal(signal.SIGTERM if number == signal.SIGHUP else signal.SIGINT)
+
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # of nohup
+                signal.signal(number, stop)
         from workers.cli.app import answer  # here, so that Ctrl-C ends even the imports cleanly
 
         code = answer(sys.argv[1:])
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        code = 130
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        code = reader_gone()
+    if code == 128 + signal.SIGINT and stopped_by:
+        code = 128 + stopped_by[0]
     sys.exit(code)
+
+
+def reader_gone() -> int:
+    """Whoever read our output has left (`| head -1`): nothing more is written, and the exit code says so."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    return READER_GONE

@@ -1,6 +1,5 @@
 """All commands of `rigflow`, and what the parser says when it does not understand."""
 
-import sys
 from importlib.metadata import version
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from workers.cli.status import status
 from workers.cli.topology import app as topology
 from workers.cli.up import up
 from workers.cli.watch import watch
+from workers.cli.words import warn
 from workers.cli.worker import worker
 
 app = typer.Typer(
@@ -74,7 +74,7 @@ def answer(arguments: list[str]) -> int:
     try:
         return int(app(arguments or ["--help"], prog_name="rigflow", standalone_mode=False) or ExitCode.OK)
     except _BadUsage as error:
-        print(f"rigflow: {_usage_error(error)}", file=sys.stderr)
+        warn(_usage_error(error))
         return ExitCode.USAGE
 
 

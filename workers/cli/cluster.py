@@ -1,6 +1,5 @@
 """`rigflow cluster`: which media are alike, by their results."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ import typer
 
 from schemas.errors import ExitCode, RigflowError, UsageError
 from workers.cli.options import ends_well
+from workers.cli.words import say, warn
 
 if TYPE_CHECKING:
     from engines.outputs.clusters import Shown
@@ -47,11 +47,12 @@ def cluster(
     clusters = find_clusters([each for _, _, each in described], similarity, duplicate)
     shown = _pictures(described, media)
     paths = write_clusters(out, clusters, shown)
-    print(summary(clusters))
+    say(summary(clusters))
     if len(clusters) == 1 and len(shown) > 2:
         alike = f"{clusters[0].similarity:.4f} on average"
-        print(f"rigflow: all are alike, {alike}; a --similarity above that parts them", file=sys.stderr)
-    print(*paths, sep="\n")
+        warn(f"all are alike, {alike}; a --similarity above that parts them")
+    for path in paths:
+        say(path)
     return ExitCode.OK
 
 
@@ -91,7 +92,7 @@ def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Pa
         without += picture is None
         shown.append(Shown(name, str(result), picture))
     if without:
-        print(f"rigflow: no picture for {without} of {len(shown)}: give their folder by --media", file=sys.stderr)
+        warn(f"no picture for {without} of {len(shown)}: give their folder by --media")
     return shown
 
 

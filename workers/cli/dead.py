@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from schemas.errors import ExitCode, UsageError
+from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.results import write_whole
+from workers.cli.results import write_result
 from workers.cli.run import prepare_folder
-from workers.cli.words import age, size, table
+from workers.cli.words import age, cell, say, size, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -109,7 +110,6 @@ def drop(
 
 async def _list(settings: "Settings", job: str) -> ExitCode:
     from rich.console import Console
-    from rich.text import Text
 
     from pipelines.dead import letters
 
@@ -127,7 +127,7 @@ async def _list(settings: "Settings", job: str) -> ExitCode:
                 "all" if failure.whole else str(failure.key.part),
                 age(time.time() - failure.at_s),
                 size(letter.nbytes),
-                Text(failure.error),  # not markup: an error may have brackets
+                cell(failure.error),
             )
     Console(highlight=False).print(listed if listed.rows else "no dead letters")
     return ExitCode.OK
@@ -138,7 +138,7 @@ async def _show(settings: "Settings", number: int, save: Path | None) -> ExitCod
 
     async with _broker(settings) as broker:
         letter = await find_letter(broker, number)
-        print(describe(letter))
+        say(describe(letter), keep="\n")
         if save is not None:
             _save(await media_of(broker, letter), save)
     return ExitCode.OK
@@ -146,13 +146,14 @@ async def _show(settings: "Settings", number: int, save: Path | None) -> ExitCod
 
 def _save(files: "Mapping[str, Buffer]", where: Path) -> None:
     """Write one file as `where`, or those of several images into it."""
-    print()
+    from engines.outputs.names import clean
+
+    say("")
     if len(files) > 1:
         prepare_folder(where)
     for name, body in files.items():
-        path = where / name if where.is_dir() else where
-        write_whole(path, body)
-        print(f"saved     {path}")
+        path = where / clean(name) if where.is_dir() else where
+        say(f"saved     {printable(str(write_result(path, body)))}")
 
 
 async def _each(
@@ -172,7 +173,7 @@ async def _each(
         for number in numbers or [letter.number async for letter in letters(broker, job)]:
             letter = await find_letter(broker, number)
             await act(broker, letter)
-            print(f"{number}: job {letter.failure.key.job.id}, {letter.failure.stage}: {done}")
+            say(f"{number}: job {letter.failure.key.job.id}, {letter.failure.stage}: {done}")
     return ExitCode.OK
 
 
@@ -198,7 +199,7 @@ def describe(letter: "Letter") -> str:
         "job": f"{key.job.id} ({key.job.pipeline} {key.job.revision}, space {key.job.space}, {key.job.lane})",
         "piece": piece + span,
         "stage": failure.stage,
-        "error": failure.error,
+        "error": printable(failure.error),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.at_s)),
         "worker": failure.worker or "-",
         "delivered": f"{failure.deliveries} times" if failure.deliveries > 1 else "once",
@@ -212,5 +213,5 @@ def describe(letter: "Letter") -> str:
 def _attempt(attempt: "Attempt") -> str:
     """Who tried, where and when, and what came of it."""
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.at_s))
-    came = attempt.ended or "it said no more: killed, or stuck"
+    came = printable(attempt.ended) or "it said no more: killed, or stuck"
     return f"{attempt.worker} on {attempt.host} ({attempt.device}), {began}: {came}"

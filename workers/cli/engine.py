@@ -11,7 +11,7 @@ from workers.cli.engine_bench import bench
 from workers.cli.engine_share import Keys, at_fleet, cards_of, pull, push, store_of
 from workers.cli.export import export
 from workers.cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from workers.cli.words import size, table
+from workers.cli.words import say, size, table, warn
 
 if TYPE_CHECKING:
     from schemas.engine import EngineSpec
@@ -48,10 +48,10 @@ def import_(
 
     spec, body = load_model(model, card)
     save_model(models_folder(), spec, body)
-    print(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
+    say(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
         for tensor in tensors:
-            print(f"{side}  {tensor.name}  {describe(tensor.dtype, tensor.shape)}")
+            say(f"{side}  {tensor.name}  {describe(tensor.dtype, tensor.shape)}")
     return ExitCode.OK
 
 
@@ -99,7 +99,7 @@ def build(
     )
     for engine, new in build_all(order, engine_store(settings_from(settings_file).cache_folder), warn):
         done = f"built in {engine.build_s:.1f} s" if new else "is here already"
-        print(f"{engine.key[:12]}  {cards_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
+        say(f"{engine.key[:12]}  {cards_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
     return ExitCode.OK
 
 
@@ -174,7 +174,7 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
         ),
     ]
     for title, text in lines:
-        print(f"{title:<10} {text}")
+        say(f"{title:<10} {text}")
     return ExitCode.OK
 
 
@@ -196,23 +196,16 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
     wrong = 0
     for each in damaged if not keys else ():
         wrong += 1
-        print(f"{each.key[:12]}  {each.reason}")
+        say(f"{each.key[:12]}  {each.reason}")
     for spec in [store.find(key) for key in keys] if keys else specs:
         try:
             card, body = _model_of(spec)
             for what, said in check_engine(store, spec.key, card, body):
-                print(f"{spec.key[:12]}  {what}: {said}")
+                say(f"{spec.key[:12]}  {what}: {said}")
         except RigflowError as error:
             wrong += 1
-            print(f"{spec.key[:12]}  {error}")
+            say(f"{spec.key[:12]}  {error}")
     return ExitCode.SOME_FAILED if wrong else ExitCode.OK
-
-
-def warn(text: str) -> None:
-    """A line that is no answer."""
-    import sys
-
-    print(f"rigflow: {text}", file=sys.stderr)
 
 
 def _model_of(spec: "EngineSpec") -> "tuple[ModelSpec | None, bytes]":

@@ -8,7 +8,7 @@ import typer
 
 from schemas.errors import ExitCode, OutputError, UsageError
 from workers.cli.options import Json, SettingsFile, ends_well, settings_from
-from workers.cli.words import size, table
+from workers.cli.words import say, size, table
 
 if TYPE_CHECKING:
     from engines.building.bench import Point
@@ -105,7 +105,7 @@ def bench(
         return ExitCode.OK
     Console(highlight=False).print(_rows(points))
     bound = f" within {latency_ms:g} ms" if latency_ms else ""
-    print(f"best batch{bound}: {best.batch}" if best else f"no batch answers{bound}")
+    say(f"best batch{bound}: {best.batch}" if best else f"no batch answers{bound}")
     return ExitCode.OK
 
 

@@ -8,7 +8,7 @@ import typer
 
 from schemas.errors import ExitCode, UsageError
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.words import size
+from workers.cli.words import say, size
 
 if TYPE_CHECKING:
     from engines.building.store import EngineStore
@@ -43,7 +43,7 @@ def push(
         await ensure_topology(broker, settings, [])
         for spec in specs:
             new = await push_engine(broker, *store.load(spec.key), store.graph(spec))
-            print(f"{spec.key[:12]}  {spec.model}  {'shared' if new else 'the fleet has it already'}")
+            say(f"{spec.key[:12]}  {spec.model}  {'shared' if new else 'the fleet has it already'}")
 
     at_fleet(settings, pushing)
     return ExitCode.OK
@@ -74,11 +74,11 @@ def pull(
                     "see `rigflow engine list --nats URL`",
                 )
             if store.whole(found[0]):
-                print(f"{found[0][:12]}  is here already")
+                say(f"{found[0][:12]}  is here already")
                 continue
             spec, plan, graph = await pull_engine(broker, found[0])
             store.keep(spec, plan, graph)
-            print(f"{spec.key[:12]}  {spec.model}  {cards_of(spec)}  {size(spec.size_bytes)}")
+            say(f"{spec.key[:12]}  {spec.model}  {cards_of(spec)}  {size(spec.size_bytes)}")
 
     at_fleet(settings, pulling)
     return ExitCode.OK

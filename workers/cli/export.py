@@ -1,6 +1,5 @@
 """`rigflow engine export`: a network with its weights, as an ONNX file and its card."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from schemas.errors import ExitCode, UsageError
 from workers.cli.options import ends_well
+from workers.cli.words import say, warn
 
 
 @ends_well
@@ -37,21 +37,19 @@ def export(
     folder = out or models_folder()
     spec, body = export_x3d_s(weights)
     if weights is None:
-        print(
-            f"rigflow: RANDOM WEIGHTS: {model} will see nothing in a video; for trials only. For real answers give"
-            f" --weights {EXPORTS[model]}",
-            file=sys.stderr,
+        warn(
+            f"RANDOM WEIGHTS: {model} will see nothing in a video; for trials only. For real answers give"
+            f" --weights {EXPORTS[model]}"
         )
     path = save_model(folder, spec, body)
-    print(path)
-    print(path.with_suffix(".toml"))
+    say(path)
+    say(path.with_suffix(".toml"))
     if out is None:
-        print("next: rigflow run clip-features VIDEO", file=sys.stderr)
+        warn("next: rigflow run clip-features VIDEO")
     else:
         pipeline = out / "clip-features.toml"
-        print(
+        warn(
             "pipelines find a model beside their file: "
-            f"rigflow pipelines show clip-features > {pipeline}; rigflow run {pipeline} VIDEO",
-            file=sys.stderr,
+            f"rigflow pipelines show clip-features > {pipeline}; rigflow run {pipeline} VIDEO"
         )
     return ExitCode.OK

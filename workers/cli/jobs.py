@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from schemas.errors import ExitCode, UsageError
+from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from workers.cli.words import age, table
+from workers.cli.words import age, cell, say, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -93,7 +94,6 @@ def wait(
 
 async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     from rich.console import Console
-    from rich.text import Text
 
     from pipelines.inventory import take_inventories
     from pipelines.jobs import all_manifests
@@ -110,7 +110,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     for each in listed:
         rows.add_row(
             each.job.id,
-            Text(each.name),
+            cell(each.name),
             each.job.pipeline,
             _STYLES.get(each.state.value, "{}").format(each.state.value),
             _segments(each),
@@ -129,7 +129,10 @@ async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
         manifest = await _find(broker, job)
         if not manifest.state.ended:
             manifest = (await take_inventory(broker, manifest)).progress
-    print(manifest.model_dump_json(indent=2) if as_json else describe(manifest))
+    if as_json:
+        print(json.dumps(manifest.model_dump(mode="json"), indent=2))
+    else:
+        say(describe(manifest), keep="\n")
     return ExitCode.OK
 
 
@@ -141,7 +144,7 @@ async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
         ended = [await cancel(broker, manifest) for manifest in [await _find(broker, job) for job in jobs]]
     for manifest in ended:
         over = "" if manifest.state is JobState.CANCELLED else ", it was over before"
-        print(f"{manifest.job.id}: {manifest.state.value}{over}")
+        say(f"{manifest.job.id}: {manifest.state.value}{over}")
     return ExitCode.OK if all(each.state is JobState.CANCELLED for each in ended) else ExitCode.SOME_FAILED
 
 
@@ -152,7 +155,7 @@ async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None) 
             async with asyncio.timeout(timeout_s):
                 ended = await _until_ended(broker, manifests)
         except TimeoutError:
-            print(f"not over within {timeout_s:g} s")
+            say(f"not over within {timeout_s:g} s")
             return ExitCode.SOME_FAILED
     return ExitCode.OK if all(manifest.state.value == "done" for manifest in ended) else ExitCode.SOME_FAILED
 
@@ -166,7 +169,7 @@ async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[M
     def note(manifest: "Manifest") -> None:
         if manifest.state.ended and manifest.job.id not in ended:
             ended[manifest.job.id] = manifest
-            print(_in_a_line(manifest), flush=True)
+            say(_in_a_line(manifest))
 
     for manifest in manifests:
         note(manifest)
@@ -204,17 +207,17 @@ def describe(manifest: "Manifest") -> str:
     again = f", begun anew {job.round} times" if job.round > 1 else ", begun anew" if job.round else ""
     lines = {
         "job": f"{job.id} ({job.pipeline} {job.revision}, space {job.space}, {job.lane}{again})",
-        "input": manifest.name or "-",
+        "input": printable(manifest.name) or "-",
         "state": manifest.state.value,
         "segments": _segments(manifest),
         "frames": f"{manifest.frames:,}" + (f", {manifest.lost:,} lost" if manifest.lost else ""),
         "begun": _clock(manifest.created_s),
         "ended": _clock(manifest.ended_s),
-        "files": ", ".join(manifest.files) or "-",
+        "files": printable(", ".join(manifest.files)) or "-",
         "missing": seconds(manifest.missing) or "-",
     }
     text = [f"{title:<9} {value}" for title, value in lines.items()]
-    text += [f"failed    {reason}" for reason in manifest.reasons]
+    text += [f"failed    {printable(reason)}" for reason in manifest.reasons]
     if (more := manifest.failures - len(manifest.reasons)) > 0 and manifest.reasons:
         text.append(f"          and {more} more")
     return "\n".join(text)

@@ -8,6 +8,7 @@ import typer
 
 from schemas.errors import ExitCode
 from workers.cli.options import Json, ends_well
+from workers.cli.words import say
 
 
 @ends_well
@@ -29,11 +30,11 @@ def near(
     if as_json:
         print(json.dumps({"similarity": match.similarity, "offset_s": match.offset_s, "windows": match.windows}))
         return ExitCode.OK
-    print(f"similarity  {match.similarity:.4f} over {match.windows} windows")
+    say(f"similarity  {match.similarity:.4f} over {match.windows} windows")
     if match.similarity < ALIKE:
-        print("offset      none: these are different films")
+        say("offset      none: these are different films")
     else:
-        print(f"offset      {describe_offset(match.offset_s, a.name, b.name)}")
+        say(f"offset      {describe_offset(match.offset_s, a.name, b.name)}")
     return ExitCode.OK
 
 

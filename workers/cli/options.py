@@ -1,7 +1,6 @@
 """What several commands share: their options, and how an error ends a command."""
 
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
 
 import typer
 
-from schemas.errors import ExitCode, RigflowError
+from schemas.errors import ExitCode, RigflowError, first_error
+from workers.cli import reader_gone
+from workers.cli.words import warn
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
     from schemas.settings import Settings
@@ -30,6 +31,7 @@ Store: TypeAlias = Annotated[
     str | None, typer.Option("--store", help="Folder where the broker keeps its work.", metavar="DIR")
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print json, for programs.")]
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace results of the same name.")]
 SettingsFile: TypeAlias = Annotated[
     Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
 ]
@@ -59,13 +61,25 @@ def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = command(*args, **kwargs)
-        except RigflowError as error:
-            print(f"rigflow: {error}", file=sys.stderr)
-            code = error.exit_code
+            code: int = command(*args, **kwargs)
+        except Exception as error:
+            code = _told(first_error(error))
         except KeyboardInterrupt:
-            print("rigflow: interrupted", file=sys.stderr)
+            warn("interrupted")
             code = ExitCode.INTERRUPTED
         raise typer.Exit(code)
 
     return run
+
+
+def _told(error: BaseException) -> int:
+    """Say what ended a command; its exit code. What we did not foresee is raised again."""
+    if isinstance(error, RigflowError):
+        warn(error)
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return reader_gone()
+    if isinstance(error, OSError) and error.strerror:
+        warn(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        return ExitCode.SOME_FAILED
+    raise error

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from schemas.errors import ExitCode, PipelineError, UsageError
+from schemas.text import without_passwords
 from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
-from workers.cli.words import table
+from workers.cli.words import cell, say, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -41,10 +42,9 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
     rows = table("pipeline", "media", "models", "", left=4)
     for spec in specs:
-        rows.add_row(
-            spec.name, ", ".join(spec.media), ", ".join(stage.model for stage in spec.infers), spec.description
-        )
-    Console(highlight=False).print(rows if specs else f"{settings.nats} knows none yet")
+        models = ", ".join(stage.model for stage in spec.infers)
+        rows.add_row(spec.name, ", ".join(spec.media), cell(models), cell(spec.description))
+    Console(highlight=False).print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
     return ExitCode.OK
 
 
@@ -65,14 +65,14 @@ def show(
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     if settings.nats:
         spec = _at_fleet(settings, lambda broker: _one(broker, name))
-        print(f"# revision {spec.revision} at {settings.nats}")
+        say(f"# revision {spec.revision} at {settings.nats}")
         for model, sha256 in spec.models.items():
-            print(f"# model {model} {sha256[:16]}")
+            say(f"# model {model} {sha256[:16]}")
     else:
         from workers.local import find_pipeline
 
         spec, _ = find_pipeline(name)
-    print(to_toml(spec), end="")
+    say(to_toml(spec).rstrip("\n"), keep="\n\t")
     return ExitCode.OK
 
 
@@ -96,9 +96,9 @@ def check(
         raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
     problems = [str(error) for error in check_pipeline(text, str(file))] or _unfit(file)
     if problems:
-        print(*problems, sep="\n")
+        say("\n".join(problems), keep="\n")
         return ExitCode.USAGE
-    print(f"{file}: fine")
+    say(f"{file}: fine")
     return ExitCode.OK
 
 

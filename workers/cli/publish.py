@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
+from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.words import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +75,7 @@ async def _publish(
     try:
         spec = await register(broker, settings, spec, models)
         publisher = Publisher(broker, spec, settings.space, lane)
-        planned = plan_jobs(publisher, spec, inputs, Path())
+        planned = plan_jobs(publisher, spec, inputs)
         if job:
             if len(planned) > 1:
                 raise UsageError(f"--job {job} cannot name {len(planned)} jobs", "publish one video, or only images")
@@ -86,23 +88,28 @@ async def _publish(
 
 async def _send(publisher: "Publisher", outcome: "Outcome", console: "Console") -> bool:
     """Publish one job and print its id; False when its media cannot be sent."""
+    from rich.text import Text
+
     from pipelines.jobs import JobCancelled
     from workers.local import begin_job, send_job
 
+    if outcome.error is not None:
+        console.print(f"rigflow: {outcome.error}", soft_wrap=True, markup=False)
+        return False
     record = await begin_job(publisher, outcome, again=False)
     if before := _before(record.manifest):
-        console.print(f"{outcome.name}: {before}", style="yellow")
+        console.print(f"{printable(outcome.name)}: {before}", style="yellow", markup=False)
     try:
-        with console.status(f"publishing {outcome.name}"):
+        with console.status(Text(f"publishing {printable(outcome.name)}")):
             await send_job(publisher, outcome)
     except BrokerError:
         raise
     except RigflowError as error:
-        console.print(f"rigflow: {error}", soft_wrap=True)
+        console.print(f"rigflow: {error}", soft_wrap=True, markup=False)
         if not isinstance(error, JobCancelled):
             await publisher.give_up(record, error)
         return False
-    print(outcome.job.id, flush=True)
+    say(outcome.job.id)
     return True
 
 

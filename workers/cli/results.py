@@ -1,16 +1,17 @@
 """`rigflow results`: a job's results as files, or what is missing of them."""
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.errors import ExitCode, OutputError, StoreError, UsageError
+from schemas.errors import ExitCode, StoreError, UsageError
+from schemas.text import printable
 from schemas.wire import Buffer
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
 from workers.cli.run import prepare_folder
+from workers.cli.words import say
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker, Stored
@@ -24,6 +25,7 @@ def results(
     job: Annotated[str, typer.Argument(help="The job's id, as `rigflow publish` printed it.")],
     follow: Annotated[bool, typer.Option("--follow", help="Wait until the job is complete.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
+    overwrite: Overwrite = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -31,15 +33,16 @@ def results(
     """Write a job's results into files, once it is complete.
 
     Until then this says what is there and what is missing. Results without failures leave the broker when they are
-    collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again.
+    collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again. They are
+    called as `rigflow run` would, and no file is replaced without --overwrite.
 
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    return asyncio.run(_results(settings, job, follow, out))
+    return asyncio.run(_results(settings, job, follow, out, overwrite))
 
 
-async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> ExitCode:
+async def _results(settings: "Settings", job: str, follow: bool, out: Path, overwrite: bool) -> ExitCode:
     from pipelines.broker import Broker
     from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
@@ -59,21 +62,22 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path) -> E
         if inventory.done is not None and not inventory.done.failures:
             if not inventory.files:
                 raise CollectedElsewhere(inventory.done)
-            return await _save(broker, inventory.files, out)
+            return await _save(broker, inventory.files, out, overwrite)
         if follow or inventory.complete:
-            return await _collect(broker, manifest, out)
-        print(describe(inventory))
+            return await _collect(broker, manifest, out, overwrite)
+        say(describe(inventory), keep="\n")
         return ExitCode.SOME_FAILED
     finally:
         await broker.close()
 
 
-async def _collect(broker: "Broker", manifest: "Manifest", out: Path) -> ExitCode:
+async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite: bool) -> ExitCode:
     """Collect the job as `rigflow run` does, waiting for what is missing."""
     import time
 
     from rich.console import Console
 
+    from engines.outputs.names import OutputNames, Wanted
     from pipelines.collect import Collector
     from pipelines.registry import load_pipeline
     from workers.cli.screen import Progress, summary
@@ -81,15 +85,15 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path) -> ExitCod
 
     prepare_folder(out)
     console = Console(stderr=True)
-    target = out / f"{Path(manifest.name).stem}.{manifest.job.pipeline}"
-    outcome = Outcome(manifest.name, manifest.job, target, [])
     spec = await load_pipeline(broker, manifest.job.revision)
+    outcome = Outcome(manifest.name, manifest.job, [])
     started = time.monotonic()
-    with Progress(console) as screen:
+    with OutputNames(out, overwrite) as names, Progress(console) as screen:
+        outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
         screen.planned([outcome])
         screen.sent(manifest.job.id, 0.0, manifest.segments)
         collector = Collector(broker, spec, screen.part)
-        await collector.open({manifest.job: target})
+        await collector.open({manifest.job: outcome.target})
         try:
             outcome.done = await collector.wait(manifest.job.id)
         finally:
@@ -99,32 +103,36 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path) -> ExitCod
     return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
 
 
-async def _save(broker: "Broker", files: "list[Stored]", out: Path) -> ExitCode:
+async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: bool) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
+    from engines.outputs.names import clean
     from pipelines.blobs import load
     from schemas.subjects import HEADER_NAME
 
     prepare_folder(out)
-    newest = {Path(stored.headers[HEADER_NAME]).name: stored for stored in files}
+    newest = {clean(stored.headers[HEADER_NAME]): stored for stored in files}
     for name, stored in newest.items():
         file = await broker.message(broker.names.results_stream, stored.sequence)
         if file is None:
             raise StoreError(f"{name} is gone from the broker", "publish the job again")
-        write_whole(out / name, await load(broker, file))
-        print(out / name)
+        say(write_result(out / name, await load(broker, file), overwrite))
     return ExitCode.OK
 
 
-def write_whole(path: Path, body: Buffer) -> None:
-    """Write a file whole or not at all. Raises OutputError."""
-    unfinished = path.with_name(path.name + ".part")
+def write_result(path: Path, body: Buffer, overwrite: bool = False) -> Path:
+    """Write a file whole or not at all, beside a file of the same name and other content; where. Raises OutputError."""
+    from engines.outputs.files import PartFile, writing
+    from engines.outputs.names import unused
+
+    with writing(path):
+        if path.is_file() and path.stat().st_size == len(body) and path.read_bytes() == body:
+            return path
+        file = PartFile.create(path if overwrite else unused(path))
     try:
-        unfinished.write_bytes(body)
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # what stands in the way is told above all
-            unfinished.unlink()
-        raise OutputError(f"{path}: {error.strerror}", "choose another --out") from error
+        file.write(body)
+        return file.commit()
+    finally:
+        file.discard()
 
 
 def describe(inventory: "Inventory") -> str:
@@ -133,13 +141,13 @@ def describe(inventory: "Inventory") -> str:
 
     manifest = inventory.manifest
     total = "an unknown number" if inventory.total is None else str(inventory.total)
-    lines = [f"{manifest.name} ({manifest.job.id}): {len(inventory.whole)} of {total} segments there"]
+    lines = [f"{printable(manifest.name)} ({manifest.job.id}): {len(inventory.whole)} of {total} segments there"]
     if manifest.state == "publishing":
         lines.append("it is still being published, or its publisher stopped")
     if inventory.missing:
         lines.append(f"missing: {ranges(inventory.missing)}")
     lines += [
-        f"failed: segment {failure.key.segment}, {failure.stage}: {failure.error}"
+        f"failed: segment {failure.key.segment}, {failure.stage}: {printable(failure.error)}"
         for failure in inventory.failures
         if failure.key.segment not in inventory.whole
     ]

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.errors import ExitCode, OutputError, UsageError
-from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
+from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, ends_well, settings_from
 
 if TYPE_CHECKING:
     from schemas.messages import Lane
@@ -24,6 +25,7 @@ def run(
     inputs: Annotated[list[Path], typer.Argument(help="Videos or images.", metavar="INPUT...")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
+    overwrite: Overwrite = False,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
     nats: NatsUrl = None,
     store: Annotated[str | None, typer.Option(help="Folder of the embedded broker's store.", metavar="DIR")] = None,
@@ -32,7 +34,8 @@ def run(
 ) -> ExitCode:
     """Run PIPELINE over files; the results go into one folder.
 
-    Without --nats a broker and workers are started here for the time of the run.
+    Without --nats a broker and workers are started here for the time of the run. The result of clip.mp4 is
+    clip.PIPELINE.*; where that name is taken, clip.mp4.PIPELINE.*, and so on: no file is replaced without --overwrite.
 
     Example: rigflow run fingerprint holiday.mp4 --out results
     """
@@ -60,9 +63,17 @@ def run(
     console = Console(stderr=True)
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
     with Progress(console) as screen:
-        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, lane, screen))
+        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, lane, screen, overwrite))
     console.print(summary(outcomes))
-    return ExitCode.OK if all(outcome.ok for outcome in outcomes) else ExitCode.SOME_FAILED
+    return exit_code(outcomes)
+
+
+def exit_code(outcomes: "list[Outcome]") -> ExitCode:
+    """OK; where all failed for one reason, its code; else SOME_FAILED."""
+    if all(outcome.ok for outcome in outcomes):
+        return ExitCode.OK
+    codes = {ExitCode.SOME_FAILED if outcome.error is None else outcome.error.exit_code for outcome in outcomes}
+    return codes.pop() if len(codes) == 1 else ExitCode.SOME_FAILED
 
 
 async def _run(
@@ -74,19 +85,26 @@ async def _run(
     workers: int,
     lane: "Lane",
     screen: "Progress",
+    overwrite: bool,
 ) -> "list[Outcome]":
     from workers.local import local_fleet, run_jobs
 
     async with local_fleet(settings, workers, screen) as fleet:
-        return await run_jobs(fleet, spec, models, inputs, out, lane, screen)
+        return await run_jobs(fleet, spec, models, inputs, out, lane, screen, overwrite)
 
 
 def check_inputs(inputs: list[Path]) -> None:
     """Raises UsageError for what cannot be media whatever is in it."""
     for path in inputs:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file", "check the path")
-        if path.is_dir():
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            raise UsageError(f"{path}: no such file", "check the path") from None
+        except OSError as error:
+            if len(inputs) == 1:
+                raise UsageError(f"{path}: {error.strerror}", "check the path") from error
+            continue  # a fault of its own, told with the results of the others
+        if stat.S_ISDIR(mode):
             raise UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
 
 

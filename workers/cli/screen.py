@@ -7,8 +7,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from schemas.messages import PartMeta
+from workers.cli.words import cell
 from workers.local import Outcome
 
 ROWS = 12  # lines of files shown at once; finished ones make room first
@@ -49,7 +51,7 @@ class Progress:
     def planned(self, outcomes: list[Outcome]) -> None:
         """These jobs are to be done."""
         now = time.monotonic()
-        self._rows = {outcome.job.id: _Row(outcome, now, moved_s=now) for outcome in outcomes}
+        self._rows = {each.job.id: _Row(each, now, moved_s=now) for each in outcomes if each.error is None}
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
         """So much of a job's media is with the broker."""
@@ -66,7 +68,7 @@ class Progress:
 
     def event(self, text: str) -> None:
         """Something a person should know."""
-        self._console.print(text, style="yellow", highlight=False)
+        self._console.print(cell(text, "yellow"), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -90,8 +92,8 @@ def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
     counts = f"{row.sent} sent, {row.segments_done} done"
     rate = row.frames / max(0.001, now - row.started_s)
     if now - row.moved_s > NOBODY_S:
-        return row.outcome.name, bar, counts, f"waiting for the fleet {now - row.moved_s:.0f} s"
-    return row.outcome.name, bar, counts, f"{rate:,.0f} frames/s"
+        return cell(row.outcome.name), bar, counts, f"waiting for the fleet {now - row.moved_s:.0f} s"
+    return cell(row.outcome.name), bar, counts, f"{rate:,.0f} frames/s"
 
 
 def summary(outcomes: list[Outcome]) -> Table:
@@ -100,16 +102,16 @@ def summary(outcomes: list[Outcome]) -> Table:
     for title in ("file", "frames", "lost", "frames/s", "result"):
         table.add_column(title, justify="left" if title in ("file", "result") else "right", overflow="fold")
     for outcome in outcomes:
-        done = outcome.done
+        done, name = outcome.done, cell(outcome.name)
         if done is None:
-            table.add_row(outcome.name, "", "", "", f"[red]failed[/red]: {outcome.error}")
+            table.add_row(name, "", "", "", Text.assemble(("failed", "red"), ": ", cell(outcome.error)))
             continue
-        files = ", ".join(str(outcome.target.parent / name) for name in done.files) or "nothing"
-        lines = [files, *(f"[yellow]{note}[/yellow]" for note in done.notes)]
-        lines += [f"[red]missing[/red] {failure}" for failure in done.failures[:5]]
+        lines = [cell(", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing")]
+        lines += [cell(note, "yellow") for note in done.notes]
+        lines += [Text.assemble(("missing", "red"), " ", cell(failure)) for failure in done.failures[:5]]
         if len(done.failures) > 5:
-            lines.append(f"[red]and {len(done.failures) - 5} more[/red]")
+            lines.append(Text(f"and {len(done.failures) - 5} more", "red"))
         lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
         rate = f"{done.frames / max(outcome.seconds, 0.001):,.0f}"
-        table.add_row(outcome.name, f"{done.frames:,}", lost, rate, "\n".join(lines))
+        table.add_row(name, f"{done.frames:,}", lost, rate, Text("\n").join(lines))
     return table

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import ExitCode
+from schemas.text import without_passwords
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from workers.cli.words import age, size, table
 
@@ -131,7 +132,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
     pairs = table("", "")
     pairs.show_header = False
     for name, value in (
-        ("broker", f"{url}, {size(fleet.store_bytes)} stored"),
+        ("broker", f"{without_passwords(url)}, {size(fleet.store_bytes)} stored"),
         ("pipelines", known),
         ("results", _held(fleet.results.messages, fleet.results.nbytes, fleet.results.limit_bytes)),
         ("large bodies", _held(fleet.claims.messages, fleet.claims.nbytes, fleet.claims.limit_bytes)),

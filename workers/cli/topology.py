@@ -8,7 +8,7 @@ import typer
 
 from schemas.errors import ExitCode
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.words import age, size
+from workers.cli.words import age, say, size
 
 if TYPE_CHECKING:
     from pipelines.topology import Change, StreamPlan
@@ -93,9 +93,9 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
 
 def _tell(changes: "Sequence[Change]", otherwise: str) -> None:
     for change in changes:
-        print(line(change))
+        say(line(change))
     if not changes:
-        print(otherwise)
+        say(otherwise)
 
 
 def line(change: "Change") -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import ExitCode, UsageError
-from workers.cli.options import Credentials, NatsUrl, SettingsFile, Store, ends_well, settings_from
+from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, ends_well, settings_from
 from workers.cli.run import prepare_folder
+from workers.cli.words import say
 
 if TYPE_CHECKING:
     from schemas.messages import Lane
@@ -24,6 +25,7 @@ def watch(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     folder: Annotated[Path, typer.Argument(help="Folder to watch, with the folders in it.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
+    overwrite: Overwrite = False,
     quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is whole.")] = 2.0,
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
@@ -34,10 +36,10 @@ def watch(
 ) -> ExitCode:
     """Run PIPELINE over every file that arrives in a folder.
 
-    And over those that are there, until Ctrl-C or SIGTERM. A file is taken once it stopped growing. Its content
-    decides whether it was done before, also after a restart: what was done is kept in a ledger beside the results.
-    Files in DIR are only read. The results of DIR/a/clip.mp4 are OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part
-    and *.tmp are left alone.
+    And over those that are there, until Ctrl-C or SIGTERM. A file is taken once it stopped growing. A copy of a file
+    that was done is not done again, also after a restart: what was done is kept in a ledger beside the results. Files
+    in DIR are only read. The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*, or where that is taken
+    OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part and *.tmp are left alone.
 
     Example: rigflow watch fingerprint incoming --out results
     """
@@ -58,7 +60,7 @@ def watch(
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
-    return asyncio.run(_watch(settings, spec, models, folder, out, quiet, workers, lane))
+    return asyncio.run(_watch(settings, spec, models, folder, out, quiet, workers, lane, overwrite))
 
 
 async def _watch(
@@ -70,9 +72,11 @@ async def _watch(
     quiet_s: float,
     workers: int,
     lane: "Lane",
+    overwrite: bool,
 ) -> ExitCode:
     from rich.console import Console
 
+    from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
     from pipelines.watch import Ledger
@@ -80,17 +84,18 @@ async def _watch(
     from workers.folder import FolderWatch
     from workers.local import local_fleet, register
 
-    console = Console(highlight=False, soft_wrap=True)
-    ledger = Ledger(out / f".rigflow-watch-{spec.name}.json")
+    ledger = Ledger(out / f".rigflow-watch-{spec.name}.db", out)
     ledger.open()
     try:
         async with local_fleet(settings, workers, Progress(Console(stderr=True))) as fleet:
             broker = await Broker.connect(fleet, name="rigflow-watch")
             try:
                 spec = await register(broker, fleet, spec, models)
+                ledger.revision = spec.revision
                 publisher = Publisher(broker, spec, fleet.space, lane)
-                watching = FolderWatch(broker, publisher, spec, folder, out, ledger, quiet_s, console.print)
-                await _until_told(watching.run())
+                with OutputNames(out, overwrite) as names:
+                    watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say)
+                    await _until_told(watching.run())
             finally:
                 await broker.close()
     finally:

@@ -1,9 +1,31 @@
-"""Numbers and tables for people."""
+"""Lines, numbers and tables for people: nothing that comes from outside reaches the terminal raw."""
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
+
+from schemas.text import printable, without_passwords
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
+
+
+def say(text: object, keep: str = "") -> None:
+    """Print an answer: a line on stdout, or with line ends in `keep` many. Raises BrokenPipeError (`| head -1`)."""
+    print(printable(without_passwords(str(text)), keep), flush=True)
+
+
+def warn(text: object) -> None:
+    """Print what is no answer: a line on stderr."""
+    print(f"rigflow: {printable(without_passwords(str(text)))}", file=sys.stderr, flush=True)
+
+
+def cell(text: object, style: str = "") -> "Text":
+    """Text of a table or of a line of `rich` that is shown as it is, and is no markup."""
+    from rich.text import Text
+
+    return Text(printable(without_passwords(str(text))), style=style)
 
 
 def size(nbytes: float) -> str:
@@ -29,10 +51,16 @@ def age(seconds: float) -> str:
 
 
 def table(*titles: str, left: int = 2) -> "Table":
-    """A plain table; the first `left` columns are words, the others numbers."""
+    """A plain table; the first `left` columns are words, the others numbers. Its cells may be markup, or a `cell`."""
     from rich.table import Table
 
-    plain = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    class Plain(Table):
+        """A table whose cells cannot move the cursor."""
+
+        def add_row(self, *cells: "RenderableType | None", **options: Any) -> None:
+            super().add_row(*(printable(each) if isinstance(each, str) else each for each in cells), **options)
+
+    plain = Plain(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, title in enumerate(titles):
         plain.add_column(title, justify="left" if number < left else "right", overflow="fold")
     return plain

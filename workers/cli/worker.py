@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from schemas.errors import ExitCode, UsageError
+from schemas.text import without_passwords
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.words import warn
 
 
 @ends_well
@@ -35,10 +37,10 @@ def worker(
     wanted = parse_stages(stages)
     from workers.process import ALL_STAGES, WorkerOptions, work
 
-    print(f"rigflow worker on {settings.nats}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr)
+    print(f"rigflow worker on {without_passwords(settings.nats)}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr)
     if names := [stage for stage in wanted if stage not in ALL_STAGES]:
         are = "is no kind of stage" if len(names) == 1 else "are no kinds of stages"
-        print(f"rigflow: {', '.join(names)} {are}: it serves pipelines that name a stage so", file=sys.stderr)
+        warn(f"{', '.join(names)} {are}: it serves pipelines that name a stage so")
     work(WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device))
 
 

@@ -1,0 +1,202 @@
+"""How results are called: no two inputs share a name, and no file that is there loses its own.
+
+The result of `clip.mp4` is `clip.PIPELINE.*`. Where that is taken it is `clip.mp4.PIPELINE.*`, then
+`FOLDER-clip.mp4.PIPELINE.*` (where the folder is known), then `clip.mp4-2.PIPELINE.*` and so on.
+"""
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path, PurePosixPath
+from typing import IO, Self
+
+from engines.outputs.files import writing
+from schemas.errors import OutputError
+from schemas.text import printable
+
+_LIST = ".rigflow-names-"  # hidden file that lists what a process has reserved; locked for as long as that lives
+_LONGEST_SUFFIX = ".jsonl.part"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The input `name` whose result needs a name in `folder`.
+
+    `parent` is the folder it is from, if that is known; the first `skip` choices are not taken. `own` is the name that
+    its earlier result has, which the new one replaces; `owned` says whether a name belongs to another input.
+    """
+
+    folder: Path
+    name: str
+    pipeline: str
+    parent: str = ""
+    skip: int = 0
+    own: str = ""
+    owned: Callable[[Path], bool] = lambda _: False
+
+    def choices(self) -> Iterator[str]:
+        """Names without suffix, the best first."""
+        stem, full = clean(PurePosixPath(self.name).stem), clean(self.name)
+        names = [stem, full]
+        if self.parent:
+            full = f"{clean(self.parent)}-{full}"
+            names.append(full)
+        for name in islice(names, self.skip, None):
+            yield f"{name}.{self.pipeline}"
+        for number in count(2):
+            yield f"{full}-{number}.{self.pipeline}"
+
+
+class OutputNames:
+    """The names that this process has reserved in `folder` and the folders in it; use it as a context manager.
+
+    Other processes that reserve names in the same folder see them. With `overwrite` files that are there may be
+    replaced, but never one of `inputs`.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
+        self._folder = folder
+        self._overwrite = overwrite
+        self._inputs = [path.absolute() for path in inputs]
+        self._reserved: set[Path] = set()
+        self._list: IO[str] | None = None
+        self._path = folder / f"{_LIST}{uuid.uuid4().hex[:12]}"
+
+    def reserve(self, wanted: Wanted) -> Path:
+        """The path, without suffix, of one result. Raises OutputError."""
+        [found] = self.reserve_all([wanted])
+        if isinstance(found, OutputError):
+            raise found
+        return found
+
+    def reserve_all(self, wanted: Sequence[Wanted]) -> list[Path | OutputError]:
+        """The paths, without suffix, of many results; an error for each whose name the file system does not take.
+
+        Raises OutputError when nothing can be written to the folder.
+        """
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self._folder):
+                taken = _Taken(self._reserved_elsewhere(), self._overwrite, self._inputs)
+                found = [self._reserve(each, taken) for each in wanted]
+                self._note()
+        return found
+
+    def release(self, target: Path) -> None:
+        """The result is written, or never will be. Raises OutputError."""
+        self._reserved.discard(target)
+        with writing(self._folder), _locked(self._folder):
+            self._note()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reserved.clear()
+        if self._list is not None:
+            with suppress(OSError):
+                self._path.unlink()
+            self._list.close()
+            self._list = None
+
+    def _reserve(self, wanted: Wanted, taken: "_Taken") -> Path | OutputError:
+        if wanted.own and (own := wanted.folder / wanted.own) not in self._reserved | taken.elsewhere:
+            self._reserved.add(own)
+            return own
+        for choice in wanted.choices():
+            target = wanted.folder / choice
+            try:
+                with writing(target), suppress(FileNotFoundError):
+                    os.lstat(f"{target}{_LONGEST_SUFFIX}")
+            except OutputError as error:
+                return error
+            if target not in self._reserved and not taken.has(target) and not wanted.owned(target):
+                self._reserved.add(target)
+                return target
+        raise AssertionError("numbers do not end")
+
+    def _reserved_elsewhere(self) -> set[Path]:
+        """What other processes have reserved; lists of those that ended are removed."""
+        names: set[Path] = set()
+        for path in self._folder.glob(f"{_LIST}*"):
+            if path == self._path:
+                continue
+            with suppress(OSError, ValueError), path.open("r+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    names.update(self._folder / name for name in json.load(file))
+                else:
+                    path.unlink()
+        return names
+
+    def _note(self) -> None:
+        if self._list is None:
+            self._list = self._path.open("w")
+            fcntl.flock(self._list, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._list.seek(0)
+        self._list.truncate()
+        json.dump(sorted(os.path.relpath(target, self._folder) for target in self._reserved), self._list)
+        self._list.flush()
+
+
+class _Taken:
+    """Which names are not free, apart from those that we reserved."""
+
+    def __init__(self, elsewhere: set[Path], overwrite: bool, inputs: Sequence[Path]) -> None:
+        self.elsewhere = elsewhere
+        self._overwrite = overwrite
+        self._inputs = {base for path in inputs for base in _bases(path)}
+        self._there: dict[Path, set[str]] = {}
+
+    def has(self, target: Path) -> bool:
+        if target in self.elsewhere or target.absolute() in self._inputs:
+            return True
+        return not self._overwrite and target.name in self._in(target.parent)
+
+    def _in(self, folder: Path) -> set[str]:
+        """What the files of a folder are called up to each of their dots."""
+        if folder not in self._there:
+            entries = os.listdir(folder) if folder.is_dir() else []
+            files = (folder / name for name in entries if not name.endswith(".part"))
+            self._there[folder] = {base.name for path in files for base in _bases(path)}
+        return self._there[folder]
+
+
+def clean(name: str) -> str:
+    """A name from anywhere as the name of a file here: its last part, without characters that nobody can read."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    readable = "".join(each if printable(each) == each else "_" for each in last)
+    return readable if readable.strip(".") else "result"
+
+
+def unused(path: Path) -> Path:
+    """`path`, or where a file is there, the same with a number at the end of its first word: `clip-2.x.npz`."""
+    stem, dot, suffix = path.name.partition(".")
+    numbered = (path.with_name(f"{stem}-{number}{dot}{suffix}") for number in count(2))
+    return path if not os.path.lexists(path) else next(each for each in numbered if not os.path.lexists(each))
+
+
+def _bases(path: Path) -> Iterator[Path]:
+    """`a.b.c`, `a.b` and `a` of `a.b.c`: all that it may be the result of."""
+    name = path.name
+    while name:
+        yield path.with_name(name)
+        name = name.rpartition(".")[0]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time; where a folder cannot be locked (NFS), two at once may choose one name, and one fails."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,43 @@
+"""Text that a terminal or a log may show, whatever is in it, and URLs without their passwords."""
+
+import re
+import unicodedata
+
+_JOINERS = "\u200c\u200d"  # parts of words and of emoji
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")  # up to the last @ in front of the host
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""`text` with every character that is none to read escaped: ESC is `\x1b`, a byte that is no UTF-8 is `\xff`.
+
+    Spaces of all kinds stay, line ends only when they are in `keep`. So a file's name cannot move a terminal's cursor,
+    and cannot look like two lines of a log.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each in keep or _is_readable(each) else _escaped(each) for each in text)
+
+
+def without_passwords(text: str) -> str:
+    """`text` with user and password taken out of every URL in it: `nats://me:secret@host` is `nats://host`."""
+    return _USERINFO.sub("", text)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name from the file system is UTF-8: others cannot be in messages, and not in results."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_readable(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
