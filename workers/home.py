@@ -42,8 +42,10 @@ def rig_home(folder: Path, name: str) -> Iterator[Path]:
         lock.flush()
         shutil.rmtree(scratch, ignore_errors=True)  # what workers of a killed rig left
         scratch.mkdir()
-        if len(os.fsencode(scratch)) < SOCKET_FOLDER_BYTES:
-            tempfile.tempdir = str(scratch)
+        for left in folder.glob("pymp-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if len(os.fsencode(folder)) < SOCKET_FOLDER_BYTES:
+            tempfile.tempdir = str(folder)  # so that a killed rig's socket is removed by the next
         for pid in end_leftovers(folder):
             tell(Event("leftover", f"worker process {pid} of an earlier rig was still there", facts={"pid": pid}))
         os.environ[HOME] = str(folder)

@@ -39,7 +39,7 @@ class Rig:
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
         self._url = ""
         self._broker: Broker | None = None
-        self._away = "(connecting)"
+        self._away = ", connecting"
         self._stopping = asyncio.Event()
         self._draining: asyncio.Task[bool] | None = None
 
@@ -100,9 +100,10 @@ class Rig:
         while True:
             try:
                 self._broker = await Broker.connect(self._settings, name=f"rigflow-rig-{self.name}")
+                self._away = ""
                 return
             except BrokerError as error:
-                self._away = str(error)
+                self._away = f", {error}"
                 tell(Event("waits", f"waits for the broker, trying again in {pause_s:.0f} s: {error}"))
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
@@ -133,10 +134,11 @@ class Rig:
         """Say at the broker that this rig has stopped, if the broker is there, and disconnect."""
         if self._broker is None:
             return
-        with contextlib.suppress(RigflowError, TimeoutError):
-            async with asyncio.timeout(DEPTHS_S):
-                self._state = "stopped"
-                await self._put(self._broker)
+        self._state = "stopped"
+        if self._broker.connection.connected:
+            with contextlib.suppress(RigflowError, TimeoutError):
+                async with asyncio.timeout(DEPTHS_S):
+                    await self._put(self._broker)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DEPTHS_S):
                 await self._broker.close()
@@ -151,7 +153,7 @@ class Rig:
         slots = self._supervisor.slots
         unready = [f"{slot.options.name}: {slot.unready}\n" for slot in slots if slot.unready]
         if self._broker is None or not self._broker.connection.connected:
-            unready.insert(0, f"{self.name}: broker away {self._away}".rstrip() + "\n")
+            unready.insert(0, f"{self.name}: broker away{self._away}\n")
         if self._state != "working":
             unready.insert(0, f"{self.name}: {self._state}\n")
         if unready:

@@ -4,9 +4,11 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
+from workers.endpoints import CONNECTIONS
 from workers.home import HOME
 from workers.local import Outcome, find_models, register
 
@@ -230,3 +233,46 @@ def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -
         assert f"rig r runs here already (pid {rig.process.pid})" in twin.stderr
         assert rig.end(signal.SIGTERM) == ExitCode.OK
     assert not scratch.exists()
+
+
+def test_without_a_broker_it_waits_and_says_so_and_stops_when_it_is_told_to(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.server.kill()
+    with Rig(fleet, tmp_path) as rig:
+        rig.until("event=waits")
+        code, why = rig.get("/readyz")
+        assert code == 503
+        assert f"r: broker away, no broker at {fleet.settings.nats}" in why
+        assert rig.get("/livez")[0] == 200
+        fleet.server.restart()
+        rig.until_ready()
+        fleet.server.kill()
+        eventually(lambda: "r: broker away\n" in rig.get("/readyz")[1])
+        assert rig.end(signal.SIGTERM) == ExitCode.OK
+    with Rig(fleet, tmp_path) as rig:
+        rig.until("event=waits")
+        assert rig.end(signal.SIGTERM) == ExitCode.OK
+
+
+def test_a_supervisor_that_is_stopped_while_it_starts_gets_all_its_workers(fleet: Fleet, tmp_path: Path) -> None:
+    with Rig(fleet, tmp_path) as rig:
+        rig.until("event=serving")
+        os.kill(rig.process.pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(rig.process.pid, signal.SIGCONT)
+        rig.until_ready()  # it asks while they start
+
+
+def test_a_flood_of_connections_does_not_end_it(fleet: Fleet, tmp_path: Path) -> None:
+    with Rig(fleet, tmp_path) as rig:
+        rig.until_ready()
+        port = int(re.findall(r"metrics=http://127.0.0.1:(\d+)", rig.said)[0])
+        with ExitStack() as flood:
+            for _ in range(3 * CONNECTIONS):
+                each = flood.enter_context(socket.create_connection(("127.0.0.1", port)))
+                with suppress(OSError):
+                    each.send(b"GET /metrics HTTP/1.1\r\n")
+            descriptors = Path(f"/proc/{rig.process.pid}/fd")
+            eventually(lambda: len(list(descriptors.iterdir())) < 2 * CONNECTIONS)
+            os.kill(rig.pids[0], signal.SIGKILL)
+            rig.until("event=died")
+            rig.until_ready()
