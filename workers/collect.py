@@ -48,7 +48,9 @@ class CollectStage:
     async def _collect(self, request: CollectRequest) -> None:
         spec = await load_pipeline(self._broker, request.job.revision)
         record = await JobRecord.current(self._broker, request.job)
-        if record is not None and record.manifest.thinned and not record.manifest.state.ended:
+        if record is None or record.manifest.job != request.job:
+            raise RigflowError(f"job {request.job.id} is not known", "publish its media again")
+        if record.manifest.thinned and not record.manifest.state.ended:
             raise Thinned(request.job)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
         with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:

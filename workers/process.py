@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
@@ -33,6 +34,7 @@ from workers.split import SplitStage
 from workers.telemetry import Event, set_up_logging, tell
 
 ALL_STAGES = ("split", "decode", "preprocess", "infer", "encode", "collect")
+HELPER_PAUSE_S = 1.0
 CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at once
 
 
@@ -81,16 +83,16 @@ class Worker:
         reporter = Reporter(self._options, self.name, broker, runner, lines, device)
         runner.on_suspect = lines.on_loading = reporter.report_now
         self._stop_on_signals(runner, reporter)
-        beside = [
-            self._learn(broker, runner, lines, failures),
-            lines.warm_up(),
-            lines.unload_unused(lambda: runner.in_hand.revisions),
-            runner.follow_cancelled(),
-            reporter.to_fleet(),
+        beside: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            functools.partial(self._learn, broker, runner, lines, failures),
+            lines.warm_up,
+            functools.partial(lines.unload_unused, lambda: runner.in_hand.revisions),
+            runner.follow_cancelled,
+            reporter.to_fleet,
         ]
         if self._heartbeats is not None:
-            beside.append(reporter.to_supervisor(self._heartbeats))
-        helpers = [asyncio.create_task(each) for each in beside]
+            beside.append(functools.partial(reporter.to_supervisor, self._heartbeats))
+        helpers = [asyncio.create_task(_kept_up(each)) for each in beside]
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -146,6 +148,20 @@ class Worker:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+
+async def _kept_up(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a helper task, and run it again after an error that rigflow does not know: what a message or a value at the
+    broker says never ends the process."""
+    while True:
+        try:
+            await helper()
+            return
+        except RigflowError:
+            raise  # the broker or the supervisor is gone
+        except Exception as error:
+            tell(Event("skipped", f"something at the broker is skipped: {error}", logging.ERROR))
+        await asyncio.sleep(HELPER_PAUSE_S)
 
 
 def work(options: WorkerOptions, heartbeats: socket.socket | None = None) -> NoReturn:

@@ -41,6 +41,7 @@ class SplitStage:
                 return  # sent twice is done once
             await self._failures.look_up(message)
             await self._begin([message])
+            await record.change(hosted=True)  # writes it: a request to collect a job that is not known is refused
             await self._ask_for_collect(CollectRequest(job=message.job, name=name), delivery)
             await _publish(publisher, spec, record, await delivery.load())
         except JobCancelled:

@@ -9,7 +9,7 @@ import pytest
 from engines.outputs.base import Encoded
 from engines.outputs.h264 import X264, Pictures, VideoOptions, encode_gop, frames_of, geometry_of, new_encoder
 from engines.outputs.video import VideoFormat
-from engines.part import Array
+from engines.part import Array, Tick, no_tick
 from schemas.messages import MediaInfo
 from schemas.pipeline import EncodeStage
 from tests.unit.outputs_parts import VIDEO, make_part
@@ -24,7 +24,7 @@ class Plain:
 
     on_card = False
 
-    def encode(self, pictures: Pictures, options: VideoOptions) -> Encoded:
+    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         geometry = geometry_of(pictures.planes)
         encoder = new_encoder("libx264", geometry, pictures)
         encoder.options = {"profile": "baseline", "crf": "18", "x264-params": "ref=1:bframes=0:weightp=0:aud=1"}
