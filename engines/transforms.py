@@ -150,9 +150,7 @@ class _Siting:
 
 
 def preprocess_part(part: Part, pre: "Preprocessing") -> Part:
-    """A part of raw frames as the part of arrays that converting while decoding would have made. Raises MediaError."""
-    if "index" not in part.arrays:
-        raise MediaError("a part in front of preprocess has no `index` of its windows")
+    """A part of raw frames as the part of arrays that converting while decoding would have made."""
     rows = [pre.convert(frame, rotation) for frame, rotation in unpack_frames(part)]
     arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
     pre.settle()

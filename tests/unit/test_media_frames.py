@@ -82,7 +82,8 @@ def test_a_frame_comes_back_as_it_was(name: str) -> None:
     frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=name)
     frame.colorspace, frame.color_range = 9, 2
     arrays = {key: array[None] for key, array in pack_frame(frame, 90).items()}
-    meta = PartMeta(key=Key(job=JOB, segment=0), media=MediaInfo(kind="video"))
+    arrays["index"] = np.zeros((1, 1), np.int32)
+    meta = PartMeta(key=Key(job=JOB, segment=0), media=MediaInfo(kind="video"), pts=(0,))
     [(back, rotation)] = unpack_frames(Part(meta, arrays))
     assert (back.width, back.height, back.format.name, rotation) == (54, 38, name, 90)
     assert (int(back.colorspace), int(back.color_range)) == (9, 2)
