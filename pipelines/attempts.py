@@ -10,14 +10,17 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+
+from pydantic import RootModel
 
 from pipelines.broker import Broker
 from pipelines.connection import Away
 from pipelines.pull import Delivery
+from pipelines.values import decoded
 from schemas.messages import Attempt
 
 Place = tuple[str, int]  # stream, sequence: which message
+Begun = RootModel[list[tuple[str, int, Attempt]]]  # what a process had begun, each with its place
 
 
 class Attempts:
@@ -37,9 +40,10 @@ class Attempts:
             self._broker.items(self._broker.names.attempts, "begun.*"),
             self._broker.items(self._broker.names.attempts, f"failed.{place[0]}.{place[1]}.*"),
         )
-        last_words = (_attempt_at(place, json.loads(body)) for body in words.values())
-        known = {attempt.number: attempt for attempt in last_words if attempt is not None}
-        known |= {attempt.number: attempt for attempt in map(Attempt.model_validate_json, failed.values())}
+        begun = (decoded(Begun, body, f"attempts {key}") for key, body in words.items())
+        ended = (decoded(Attempt, body, f"attempt {key}") for key, body in failed.items())
+        known = {at.number: at for each in begun if each for *where, at in each.root if tuple(where) == place}
+        known |= {attempt.number: attempt for attempt in ended if attempt}
         known.pop(delivery.deliveries, None)  # this one
         return tuple(known[number] for number in sorted(known))
 
@@ -68,11 +72,3 @@ class Attempts:
 
 def _place(delivery: Delivery) -> Place:
     return delivery.stream, delivery.stream_seq
-
-
-def _attempt_at(place: Place, words: list[list[Any]]) -> Attempt | None:
-    """The attempt at one message in the last words of a process."""
-    for stream, sequence, attempt in words:
-        if (stream, sequence) == place:
-            return Attempt.model_validate(attempt)
-    return None

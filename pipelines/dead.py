@@ -10,8 +10,10 @@ from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
 from pipelines.jobs import find_manifest, reopen
+from pipelines.values import decoded
 from schemas.errors import UsageError
-from schemas.messages import CollectRequest, Failure, PartMessage, Segment, decode
+from schemas.messages import CollectRequest, Failure, JobRef, Key, PartMessage, Segment, decode
+from schemas.pipeline import is_token
 from schemas.subjects import (
     COLLECT,
     HEADER_CONTENT_TYPE,
@@ -117,8 +119,13 @@ async def media_of(broker: Broker, letter: Letter) -> dict[str, Buffer]:
 async def retry(broker: Broker, letter: Letter) -> None:
     """Send the input again to the hop it came from, and take the failure back from the job's results.
 
-    The job is unfinished then, until a result or another failure comes. Cut short, this can be done again.
+    The job is unfinished then, until a result or another failure comes. Cut short, this can be done again. Raises
+    UsageError for a dead letter that rigflow did not write.
     """
+    kinds = (f"{broker.names.prefix}.work.", f"{broker.names.prefix}.media.")
+    if not letter.hop.startswith(kinds) or not all(map(is_token, letter.hop.split("."))):
+        hint = f"see it with `rigflow dead show {letter.number} --save FILE`, or drop it"
+        raise UsageError(f"dead letter {letter.number} does not say which queue its input came from", hint)
     job = letter.failure.key.job
     taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
     again = f"{job.identity}/{letter.hop}/dead-{letter.number}"  # its own, for the first one's counts as a repeat
@@ -164,5 +171,13 @@ def _header(failure: Failure) -> str:
 
 
 def _letter(stored: Stored) -> Letter:
-    failure = Failure.model_validate_json(stored.headers[HEADER_FAILURE])
-    return Letter(stored.sequence, failure, stored.headers[HEADER_SUBJECT], stored)
+    described = stored.headers.get(HEADER_FAILURE, "").encode()
+    failure = decoded(Failure, described, f"what dead letter {stored.sequence} says of its failure")
+    return Letter(stored.sequence, failure or _unknown(stored.subject), stored.headers.get(HEADER_SUBJECT, ""), stored)
+
+
+def _unknown(subject: str) -> Failure:
+    """The failure of a dead letter that does not say what failed: it can be looked at and dropped."""
+    pipeline, stage = (token if is_token(token) else "unknown" for token in subject.split(".")[-2:])
+    job = JobRef(id="unknown", pipeline=pipeline, revision="unknown")
+    return Failure(key=Key(job=job, segment=-1), stage=stage, whole=True, error="it does not say what failed")

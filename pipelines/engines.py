@@ -1,16 +1,24 @@
 """Engines at the broker: built once, used by every machine with such a card. `<key>` -> plan, sidecar as metadata."""
 
 import hashlib
-import json
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipelines.blobs import blob_info, delete_blob, digest_of, get_blob, put_blob
 from pipelines.broker import Broker
+from pipelines.values import decoded
 from schemas.engine import EngineSpec
 from schemas.errors import ModelError, UsageError
 
 SIDECAR = "sidecar"  # metadata of an engine's object: its EngineSpec as json
+
+
+class _Info(BaseModel):
+    """What the store says of an object."""
+
+    name: str = ""
+    deleted: bool = False
+    metadata: dict[str, str] = {}
 
 
 async def push_engine(broker: Broker, spec: EngineSpec, plan: bytes, graph: bytes | None = None) -> bool:
@@ -60,8 +68,8 @@ async def fleet_engines(broker: Broker) -> list[EngineSpec]:
     bucket = broker.names.engines
     found = []
     async for stored in broker.read(f"OBJ_{bucket}", f"$O.{bucket}.M.>"):
-        info = json.loads(stored.body or b"{}")
-        spec = None if info.get("deleted") else _sidecar(info.get("metadata") or {}, info.get("name", ""))
+        info = decoded(_Info, stored.body or b"{}", f"the description {stored.subject}")
+        spec = None if info is None or info.deleted else _sidecar(info.metadata, info.name)
         if spec is not None:
             found.append(spec)
     return sorted(found, key=lambda spec: (spec.model, spec.basis.targets, spec.basis.precision))

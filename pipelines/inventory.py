@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from pipelines.blobs import load
@@ -13,6 +14,7 @@ from schemas.subjects import HEADER_MARK, HEADER_TYPE
 
 REASONS = 16  # failures that a manifest has in words
 TOUCH_S = 1e-3  # seconds are rounded; no frame is so short
+MISSING = 100_000  # segments that are listed as missing: a forged number must not fill the memory
 SPANS = 64  # spans of missing seconds that a manifest has
 
 
@@ -63,9 +65,10 @@ class Inventory:
 
     @property
     def missing(self) -> list[int]:
-        """Segments of which more is to come, as far as segments are known."""
+        """Segments of which more is to come, as far as segments are known; of a great many, the first."""
         known = range(self.total if self.total is not None else max(self._segments, default=-1) + 1)
-        return sorted(set(known) - set(self.whole) - set(self.failed))
+        settled = {*self.whole, *self.failed}
+        return list(islice((number for number in known if number not in settled), MISSING))
 
     @property
     def complete(self) -> bool:

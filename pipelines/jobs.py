@@ -10,8 +10,10 @@ from pipelines.claims import claim_of
 from pipelines.inventory import ended, take_inventory
 from pipelines.marks import marks
 from pipelines.queued import delete_queued
+from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Done, JobRef, JobState, Manifest
+from schemas.pipeline import is_token
 from schemas.subjects import HEADER_TYPE
 
 CANCELLED = "cancelled"  # first token of keys that tell workers what to drop
@@ -113,9 +115,10 @@ async def find_manifest(broker: Broker, job: str, space: str = "") -> Manifest |
 
 
 async def all_manifests(broker: Broker) -> list[Manifest]:
-    """All jobs of our space that the broker knows, oldest first."""
+    """All jobs of our space that the broker knows, oldest first. Manifests that cannot be read are reported."""
     found = await broker.items(broker.names.jobs, _key(broker.settings.space, "*"))
-    return sorted((Manifest.model_validate_json(body) for body in found.values()), key=lambda each: each.created_s)
+    manifests = (decoded(Manifest, body, f"the manifest of job {key}") for key, body in found.items())
+    return sorted((each for each in manifests if each is not None), key=lambda each: each.created_s)
 
 
 async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRecord:
@@ -221,10 +224,11 @@ class Cancelled:
 
     async def follow(self) -> AsyncIterator[None]:
         """Learn of every cancellation there was and will be, one at a time."""
-        async for _, value in self._broker.watch(self._broker.names.jobs, f"{CANCELLED}.*.*"):
-            job = JobRef.model_validate_json(value)
-            self._rounds[job.space, job.id] = job.round
-            yield
+        async for key, value in self._broker.watch(self._broker.names.jobs, f"{CANCELLED}.*.*"):
+            job = decoded(JobRef, value, key)
+            if job is not None:
+                self._rounds[job.space, job.id] = job.round
+                yield
 
     def has(self, job: JobRef) -> bool:
         """Whether work of this job is in vain."""
@@ -263,13 +267,15 @@ async def reopen(broker: Broker, job: JobRef) -> None:
 
 
 async def _entry(broker: Broker, space: str, job: str) -> Stored | None:
+    if not (is_token(space) and is_token(job)):  # a wildcard in it would find another job
+        return None
     return await broker.last(f"KV_{broker.names.jobs}", f"$KV.{broker.names.jobs}.{_key(space, job)}")
 
 
 def _manifest_of(stored: Stored | None) -> Manifest | None:
     if stored is None or DELETED in stored.headers:
         return None
-    return Manifest.model_validate_json(stored.body)
+    return decoded(Manifest, stored.body, f"the manifest {stored.subject}")
 
 
 def _key(space: str, job: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -11,10 +10,10 @@ from pydantic import ValidationError
 
 from engines.whole import write_whole
 from pipelines.broker import Broker
+from pipelines.values import report_skipped
 from schemas.errors import ModelError, PipelineError, StoreError
-from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
+from schemas.pipeline import ModelSpec, PipelineSpec, is_token, parse_pipeline
 
-log = logging.getLogger("rigflow")
 CARD = "card"  # metadata of a model's object: its ModelSpec as json
 
 
@@ -55,34 +54,61 @@ async def publish_pipeline(
 
 
 async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
-    """A pipeline by its revision, or the newest one of a name. Raises PipelineError when nobody published it."""
-    bucket = broker.names.pipelines
-    body = await broker.get(bucket, f"revision.{name}")
-    if body is None and (revision := await broker.get(bucket, f"name.{name}")) is not None:
-        body = await broker.get(bucket, f"revision.{revision.decode()}")
+    """A pipeline by its revision, or the newest one of a name. Raises PipelineError: there is none, or none to read."""
+    bucket, revision, body = broker.names.pipelines, name, None
+    if is_token(name):
+        body = await broker.get(bucket, f"revision.{revision}")
+        if body is None and (newest := await broker.get(bucket, f"name.{name}")) is not None:
+            revision = newest.decode(errors="replace")
+            body = await broker.get(bucket, f"revision.{revision}") if is_token(revision) else None
+            if body is None:
+                raise PipelineError(f"pipeline {name} has a revision that is not at the broker", "publish it again")
     if body is None:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none yet"
         raise PipelineError(f"the broker knows no pipeline {name}", f"it knows {known}")
-    return _parse(body)
+    return _parse(body, revision)
+
+
+async def known_pipelines(broker: Broker) -> list[PipelineSpec]:
+    """The newest revision of each pipeline that the broker knows, by name. Those that cannot be read are reported."""
+    names = await pipeline_names(broker)
+    found = await asyncio.gather(*(_known(broker, name, names[name]) for name in sorted(names)))
+    return [spec for spec in found if spec is not None]
+
+
+async def _known(broker: Broker, name: str, revision: str) -> PipelineSpec | None:
+    try:
+        spec = await load_pipeline(broker, revision)
+    except PipelineError as error:
+        report_skipped(f"pipeline {name}", str(error))
+        return None
+    if spec.name != name:
+        report_skipped(f"pipeline {name}", f"its revision {revision} is one of {spec.name}")
+        return None
+    return spec
 
 
 async def pipeline_names(broker: Broker) -> dict[str, str]:
-    """The pipelines that the broker knows: name -> newest revision."""
+    """The pipelines that the broker knows: name -> newest revision. What is no name or no revision is reported."""
     items = await broker.items(broker.names.pipelines, "name.*")
-    return {key.removeprefix("name."): revision.decode(errors="replace") for key, revision in items.items()}
+    names = {key.removeprefix("name."): revision.decode(errors="replace") for key, revision in items.items()}
+    for name, revision in names.items():
+        if not (is_token(name) and is_token(revision)):
+            report_skipped(f"pipeline {name}", "its value is no revision")
+    return {name: revision for name, revision in names.items() if is_token(name) and is_token(revision)}
 
 
 async def watch_pipelines(broker: Broker) -> AsyncIterator[PipelineSpec]:
-    """Every pipeline revision that the broker knows and will know, each once. Unreadable ones are logged."""
+    """Every pipeline revision that the broker knows and will know, each once. Unreadable ones are reported."""
     seen: set[str] = set()
     async for key, body in broker.watch(broker.names.pipelines, "revision.*"):
         if key not in seen:
-            seen.add(key)
             try:
-                spec = _parse(body)
+                spec = _parse(body, key.removeprefix("revision."))
             except PipelineError as error:
-                log.warning("%s is skipped: %s", key[:100], error)
+                report_skipped(key, str(error))
             else:
+                seen.add(key)
                 yield spec
 
 
@@ -104,7 +130,7 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
     model = await get_blob(broker, broker.names.models, sha256)
     if await asyncio.to_thread(_sha256, model) != sha256:
         raise StoreError(f"model {sha256[:12]} is damaged in the broker's store", "publish its pipeline again")
-    card = info.metadata[CARD].encode()
+    card = info.metadata.get(CARD, "").encode()
     await asyncio.to_thread(_keep, kept_model, model)
     await asyncio.to_thread(_keep, kept_card, card)
     return _parse_card(card, sha256), model
@@ -132,20 +158,27 @@ def _keep(path: Path, content: bytes) -> None:
         ) from error
 
 
-def _parse(body: bytes) -> PipelineSpec:
+def _parse(body: bytes, revision: str) -> PipelineSpec:
     try:
-        return PipelineSpec.model_validate_json(body)
+        spec = PipelineSpec.model_validate_json(body)
     except ValidationError as error:
         hint = "it was published by another version of rigflow; publish it again"
-        raise PipelineError("a pipeline at the broker is not readable", hint) from error
+        raise PipelineError(f"pipeline revision {revision} at the broker is not readable", hint) from error
+    if spec.revision != revision:
+        what = f"pipeline revision {revision} at the broker has the content of revision {spec.revision}"
+        raise PipelineError(what, "publish it again")
+    return spec
 
 
 def _parse_card(card: bytes, sha256: str) -> ModelSpec:
+    hint = "it was published by another version of rigflow; publish it again"
     try:
-        return ModelSpec.model_validate_json(card)
+        spec = ModelSpec.model_validate_json(card)
     except ValidationError as error:
-        hint = "it was published by another version of rigflow; publish it again"
         raise ModelError(f"the card of model {sha256[:12]} is not readable", hint) from error
+    if spec.sha256 != sha256:
+        raise ModelError(f"the card of model {sha256[:12]} is that of model {spec.sha256[:12]}", hint)
+    return spec
 
 
 @cache

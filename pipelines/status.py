@@ -1,16 +1,18 @@
 """What a fleet does now: queues, workers, results and dead letters, as the broker tells it."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pipelines.broker import Broker
-from pipelines.registry import load_pipeline, pipeline_names
+from pipelines.registry import known_pipelines
 from pipelines.topology import listed
+from pipelines.values import decoded
 from schemas.messages import Lane
+from schemas.pipeline import PipelineSpec
+from schemas.status import RigStatus, Status, WorkerStatus
 from schemas.subjects import COLLECT, SPLIT
 
 Info = Mapping[str, Any]  # a stream or a consumer, in the fields of JetStream's API
@@ -98,9 +100,9 @@ async def queue_depths(broker: Broker) -> Depths:
 async def fleet_status(broker: Broker) -> FleetStatus:
     """Ask the broker for all of it. Raises BrokerError."""
     names = broker.names
-    account, pipelines, rigs, infos = await asyncio.gather(
+    account, specs, rigs, infos = await asyncio.gather(
         broker.api("INFO"),
-        pipeline_names(broker),
+        known_pipelines(broker),
         broker.items(names.rigs),
         listed(broker, "STREAM.LIST", "streams"),
     )
@@ -108,27 +110,32 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     queues = await asyncio.gather(
         *(
             _queue(broker, pipeline, stage, kind, streams[name])
-            for pipeline, stage, kind, name in await _hops(broker, pipelines)
+            for pipeline, stage, kind, name in _hops(broker, specs)
             if name in streams
         )
     )
     return FleetStatus(
         store_bytes=account["storage"],
-        pipelines=pipelines,
+        pipelines={spec.name: spec.revision for spec in specs},
         queues=queues,
-        workers=[json.loads(rigs[key]) for key in sorted(rigs) if key.startswith("worker.")],
-        rigs=[json.loads(rigs[key]) for key in sorted(rigs) if key.startswith("rig.")],
+        workers=_statuses(WorkerStatus, rigs, "worker."),
+        rigs=_statuses(RigStatus, rigs, "rig."),
         results=_stream(streams.get(names.results_stream)),
         dead=_stream(streams.get(names.dead_stream)),
         claims=_stream(streams.get(f"OBJ_{names.blobs}")),
     )
 
 
-async def _hops(broker: Broker, pipelines: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+def _statuses(model: type[Status], said: Mapping[str, bytes], prefix: str) -> list[dict[str, Any]]:
+    found = (decoded(model, said[key], f"status {key}") for key in sorted(said) if key.startswith(prefix))
+    return [status.fields() for status in found if status is not None]
+
+
+def _hops(broker: Broker, specs: Sequence[PipelineSpec]) -> list[tuple[str, str, str, str]]:
     """Pipeline, stage, its kind and the stream of each queue, in the order in which work passes them."""
     names = broker.names
     hops = []
-    for spec in await asyncio.gather(*(load_pipeline(broker, pipelines[name]) for name in sorted(pipelines))):
+    for spec in specs:
         stages = [*((stage.name, stage.kind) for stage in spec.stage), (COLLECT, COLLECT)]
         hops.append((spec.name, SPLIT, SPLIT, names.media_stream(spec.name)))
         hops += [(spec.name, stage, kind, names.work_stream(spec.name, stage)) for stage, kind in stages]

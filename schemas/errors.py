@@ -95,7 +95,7 @@ class ModelMissing(ModelError):
     """A model that the user has to bring is not there."""
 
 
-class MessageError(RigflowError):
+class MessageError(RigflowError, ValueError):
     """A message or a header is not what rigflow sends: bytes of another kind, wrong content, another version."""
 
 

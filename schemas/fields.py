@@ -32,3 +32,4 @@ Term: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 31)]  # of a ratio, as FFmp
 PositiveTerm: TypeAlias = Annotated[int, Field(ge=1, lt=1 << 31)]
 Ratio: TypeAlias = tuple[Term, PositiveTerm]
 Seconds: TypeAlias = FiniteFloat
+Moment: TypeAlias = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]  # seconds since 1970

@@ -14,7 +14,19 @@ from typing import Annotated, Literal, Self, TypeAlias, get_args
 from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, TypeAdapter, ValidationError
 
 from schemas.errors import MessageError, fault_of
-from schemas.fields import Count, GivenName, Label, Number, PositiveTerm, Ratio, Seconds, Size, Ticks, clean_name
+from schemas.fields import (
+    Count,
+    GivenName,
+    Label,
+    Moment,
+    Number,
+    PositiveTerm,
+    Ratio,
+    Seconds,
+    Size,
+    Ticks,
+    clean_name,
+)
 from schemas.grid import Clock
 from schemas.pipeline import Name
 from schemas.wire import Buffer, pack, unpack
@@ -346,7 +358,7 @@ class Attempt(BaseModel):
     worker: GivenName
     host: GivenName
     device: GivenName
-    at_s: Seconds
+    at_s: Moment
     ended: str = ""
 
 
@@ -369,7 +381,7 @@ class Failure(Message):
     worker: GivenName = ""
     deliveries: Count = 1
     attempts: Annotated[tuple[Attempt, ...], FailFast()] = ()
-    at_s: Seconds = 0.0
+    at_s: Moment = 0.0
 
 
 class Done(Message):
@@ -441,9 +453,9 @@ class Manifest(BaseModel):
     missing: tuple[tuple[Seconds, Seconds], ...] = ()
     files: tuple[GivenName, ...] = ()
     thinned: bool = False
-    created_s: Seconds = 0.0
-    updated_s: Seconds = 0.0
-    ended_s: Seconds = 0.0
+    created_s: Moment = 0.0
+    updated_s: Moment = 0.0
+    ended_s: Moment = 0.0
 
 
 AnyMessage: TypeAlias = Annotated[

@@ -4,6 +4,7 @@ A frame travels as the bytes of its planes, `frame0` ... `frame3`, without the p
 `frame_info`, which holds what else decides its conversion.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -11,8 +12,12 @@ import av
 import numpy as np
 
 from engines.part import Array, Part
+from schemas.errors import MediaError
 
 _FORMAT_CHARS = 24
+_PLANES = re.compile(r"frame[0-3]")
+_MOST = 1 << 16  # pixels a side
+_WHENCE = "it is not what a decode stage of rigflow sends"
 
 
 def pack_frame(frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
@@ -27,21 +32,43 @@ def pack_frame(frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
 
 
 def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
-    """The frames that `pack_frame` packed, in order, each with its rotation."""
-    planes = [part.arrays[name].reshape(-1) for name in sorted(part.arrays) if name[5:].isdigit()]
-    offsets = [0] * len(planes)
-    for width, height, rotation, colorspace, color_range, *name in part.arrays["frame_info"].tolist():
-        frame = av.VideoFrame(width, height, bytes(name).rstrip(b"\0").decode())
+    """The frames that `pack_frame` packed, in order, each with its rotation. Raises MediaError when they are none."""
+    facts = part.arrays.get("frame_info")
+    if facts is None or facts.dtype != np.int32 or facts.ndim != 2 or facts.shape[1] != 5 + _FORMAT_CHARS:
+        raise MediaError("a part in front of preprocess has no raw frames", _WHENCE)
+    if "index" not in part.arrays:
+        raise MediaError("a part of raw frames has no `index` of its windows", _WHENCE)
+    left = [part.arrays[name].reshape(-1) for name in sorted(part.arrays) if _PLANES.fullmatch(name)]
+    if any(plane.dtype != np.uint8 for plane in left):
+        raise MediaError("the planes of a part's raw frames are not bytes", _WHENCE)
+    for width, height, rotation, colorspace, color_range, *name in facts.tolist():
+        frame = _blank(width, height, name, sum(map(len, left)))
+        if rotation % 90 or not (0 <= colorspace <= 255 and 0 <= color_range <= 255):
+            raise MediaError(f"a raw frame has rotation {rotation}, colours {colorspace} and {color_range}", _WHENCE)
         frame.colorspace, frame.color_range = colorspace, color_range
         for number, plane in enumerate(frame.planes):
-            lines = plane.height
-            line_bytes = _line_bytes(frame, number)
-            stop = offsets[number] + lines * line_bytes
+            lines, line_bytes = plane.height, _line_bytes(frame, number)
+            size = lines * line_bytes
+            if number >= len(left) or size > len(left[number]):
+                raise MediaError(f"plane {number} of a raw frame lacks bytes", _WHENCE)
             padded = np.zeros((lines, plane.line_size), np.uint8)
-            padded[:, :line_bytes] = planes[number][offsets[number] : stop].reshape(lines, line_bytes)
+            padded[:, :line_bytes] = left[number][:size].reshape(lines, line_bytes)
             plane.update(padded.tobytes())
-            offsets[number] = stop
+            left[number] = left[number][size:]
         yield frame, rotation
+
+
+def _blank(width: int, height: int, name: list[int], nbytes: int) -> av.VideoFrame:
+    """A frame of the format that `frame_info` tells, for at most `nbytes` of pixels. Raises MediaError."""
+    try:
+        layout = av.VideoFormat(bytes(name).rstrip(b"\0").decode("ascii"))
+    except ValueError as error:
+        raise MediaError("a raw frame has no pixel format that FFmpeg knows", _WHENCE) from error
+    needed = width * height * layout.padded_bits_per_pixel // 8
+    if not (layout.components and 0 < width <= _MOST and 0 < height <= _MOST and needed <= nbytes):
+        what = f"a raw frame of {width}x{height} {layout.name} takes {needed} bytes, and {nbytes} are left"
+        raise MediaError(what, _WHENCE)
+    return av.VideoFrame(width, height, layout.name)
 
 
 def plane_rows(frame: av.VideoFrame, number: int) -> Array:

@@ -10,6 +10,7 @@ from engines.media.frames import pack_frame, unpack_frames
 from engines.media.images import decode_images
 from engines.part import Part, decode_part, encode_part
 from engines.transforms import Preprocess, preprocess_part
+from schemas.errors import MediaError
 from schemas.messages import Item, Key, MediaInfo, PartMessage, PartMeta, Segment, decode
 from tests.clips import Clip, generated, pictures, still
 from tests.unit.media_passes import JOB, decoded, pieces_of, pipeline
@@ -81,7 +82,8 @@ def test_a_frame_comes_back_as_it_was(name: str) -> None:
     frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=name)
     frame.colorspace, frame.color_range = 9, 2
     arrays = {key: array[None] for key, array in pack_frame(frame, 90).items()}
-    meta = PartMeta(key=Key(job=JOB, segment=0), media=MediaInfo(kind="video"))
+    arrays["index"] = np.zeros((1, 1), np.int32)
+    meta = PartMeta(key=Key(job=JOB, segment=0), media=MediaInfo(kind="video"), pts=(0,))
     [(back, rotation)] = unpack_frames(Part(meta, arrays))
     assert (back.width, back.height, back.format.name, rotation) == (54, 38, name, 90)
     assert (int(back.colorspace), int(back.color_range)) == (9, 2)
@@ -104,3 +106,28 @@ def assert_equal(found: list[Part], expected: list[Part]) -> None:
     for part, other in zip(found, expected, strict=True):
         assert part.arrays.keys() == other.arrays.keys()
         assert all(np.array_equal(part.arrays[name], other.arrays[name]) for name in part.arrays)
+
+
+INFO = [8, 4, 0, 2, 0, *b"gray".ljust(24, b"\0")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {0: 2**31 - 1, 1: 2**31 - 1}, {0: 0}, {1: -4}, {1: 5}, {2: 45}, {3: -1}, {4: 2**31 - 1}, {5: 0}, {5: 300},
+        {8: -1}, dict(enumerate(b"cuda", 5)), dict(enumerate(b"yuv420p", 5)),
+    ],
+)  # fmt: skip
+def test_facts_that_lie_about_a_frame_are_refused(changes: dict[int, int]) -> None:
+    """Of a few bytes nobody gets a picture of gigabytes, and nothing is read behind a plane."""
+    meta = PartMeta(key=Key(job=JOB, segment=0), media=MediaInfo(kind="video"), pts=(0,))
+    planes = {"frame0": np.zeros((1, 32), np.uint8), "index": np.zeros((1, 1), np.int32)}
+    facts = np.array([[changes.get(place, value) for place, value in enumerate(INFO)]], np.int32)
+    pre = Preprocess(pipeline(layout="planes").preprocess)
+    whole = preprocess_part(Part(meta, {**planes, "frame_info": np.array([INFO], np.int32)}), pre)
+    assert whole.arrays["plane0"].shape == (1, 4, 8)
+    with pytest.raises(MediaError, match=r"raw frame"):
+        preprocess_part(over_the_wire(Part(meta, {**planes, "frame_info": facts})), pre)
+    for lacking in ({}, {"frame_info": facts[:, :12]}, {"frame_info": facts.astype(np.int64)}):
+        with pytest.raises(MediaError, match="no raw frames"):
+            preprocess_part(Part(meta, {**planes, **lacking}), pre)

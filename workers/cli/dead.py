@@ -167,14 +167,20 @@ async def _each(
     """Do something with the chosen dead letters, one after the other."""
     from pipelines.dead import find_letter, letters
 
+    code = ExitCode.OK
     if every == bool(numbers):
         raise UsageError("which dead letters", "give their numbers, or --all; see `rigflow dead list`")
     async with _broker(settings) as broker:
         for number in numbers or [letter.number async for letter in letters(broker, job)]:
             letter = await find_letter(broker, number)
-            await act(broker, letter)
+            try:
+                await act(broker, letter)
+            except UsageError as error:
+                say(f"{number}: {error}")
+                code = ExitCode.SOME_FAILED
+                continue
             say(f"{number}: job {letter.failure.key.job.id}, {letter.failure.stage}: {done}")
-    return ExitCode.OK
+    return code
 
 
 @asynccontextmanager

@@ -123,9 +123,9 @@ def _builtin() -> "list[PipelineSpec]":
 
 
 async def _all(broker: "Broker") -> "list[PipelineSpec]":
-    from pipelines.registry import load_pipeline, pipeline_names
+    from pipelines.registry import known_pipelines
 
-    return [await load_pipeline(broker, revision) for _, revision in sorted((await pipeline_names(broker)).items())]
+    return await known_pipelines(broker)
 
 
 async def _one(broker: "Broker", name: str) -> "PipelineSpec":

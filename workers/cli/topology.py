@@ -72,16 +72,15 @@ def apply(
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":
     """The differences; made, when `applying`."""
     from pipelines.broker import Broker
-    from pipelines.registry import load_pipeline, pipeline_names
+    from pipelines.registry import known_pipelines
     from pipelines.topology import apply_topology, desired
     from pipelines.topology import plan as differences
     from workers.local import find_pipeline
 
     broker = await Broker.connect(settings, name="rigflow-topology")
     try:
-        known = await pipeline_names(broker)
         specs: list[PipelineSpec] = [find_pipeline(name)[0] for name in pipelines]
-        specs = specs or [await load_pipeline(broker, revision) for _, revision in sorted(known.items())]
+        specs = specs or await known_pipelines(broker)
         wanted: list[StreamPlan] = desired(broker.names, settings, specs)
         changes = await differences(broker, wanted)
         if applying:
