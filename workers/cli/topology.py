@@ -11,6 +11,7 @@ from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, 
 from workers.cli.words import age, size
 
 if TYPE_CHECKING:
+    from pipelines.sweep import Swept
     from pipelines.topology import Change, StreamPlan
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
@@ -67,6 +68,38 @@ def apply(
     changes = asyncio.run(_changes(settings, pipelines or [], applying=True))
     _tell(changes, "as it should be: nothing changed")
     return ExitCode.SOME_FAILED if any(change.action == "refuse" for change in changes) else ExitCode.OK
+
+
+@app.command()
+@ends_well
+def sweep(
+    age: Annotated[float, typer.Option(min=0.0, help="Leave alone what is younger, in seconds.")] = 3600.0,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Remove what killed processes and late repeats left behind.
+
+    That is results of jobs that are over, notes of attempts at messages that are settled, and stored objects that no
+    message names. Workers that collect do the same every 15 minutes.
+
+    Example: rigflow topology sweep --nats nats://rig1:4222
+    """
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    swept = asyncio.run(_sweep(settings, age))
+    print(f"removed {swept.results} results, {swept.attempts} attempts, {swept.blobs} objects")
+    return ExitCode.OK
+
+
+async def _sweep(settings: "Settings", age_s: float) -> "Swept":
+    from pipelines.broker import Broker
+    from pipelines.sweep import sweep as sweep_now
+
+    broker = await Broker.connect(settings, name="rigflow-topology")
+    try:
+        return await sweep_now(broker, age_s)
+    finally:
+        await broker.close()
 
 
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":
