@@ -12,20 +12,18 @@ AHEAD = 256  # headers asked for at a time while there are many
 STUCK_S = 1.0  # what was there may be deleted before it reaches us: ask after so long
 
 
-async def marks(broker: Broker, subjects: Sequence[str], stream: str = "") -> AsyncIterator[Stored]:
-    """All results on `subjects` that are there now, in order, without their bodies; or messages of another stream."""
-    async with aclosing(follow_marks(broker, subjects, stream)) as following:
+async def marks(broker: Broker, subjects: Sequence[str]) -> AsyncIterator[Stored]:
+    """All results on `subjects` that are there now, in order, without their bodies."""
+    async with aclosing(follow_marks(broker, subjects)) as following:
         async for stored in following:
             if stored is None:
                 return
             yield stored
 
 
-async def follow_marks(
-    broker: Broker, subjects: Sequence[str], stream: str = ""
-) -> AsyncGenerator[Stored | None, None]:
+async def follow_marks(broker: Broker, subjects: Sequence[str]) -> AsyncGenerator[Stored | None, None]:
     """Results on `subjects` without their bodies: those that are there now, then None, then those to come, for ever."""
-    stream, consumer = stream or broker.names.results_stream, f"marks-{uuid.uuid4().hex[:12]}"
+    stream, consumer = broker.names.results_stream, f"marks-{uuid.uuid4().hex[:12]}"
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
     backlog = await broker.create_reader(stream, consumer, subjects, headers_only=True)
     pull = Pull(broker, stream, consumer, arrived.put)

@@ -1,7 +1,7 @@
 """Removes what nobody needs any more and no process will remove: what is left by late repeats and by killed processes.
 
 - Results of jobs that are done or cancelled: a part may be published, or published again, after its job ended.
-- Attempts at messages that are settled.
+- Attempts at messages that are settled, once all older ones of their queue are settled too.
 - Objects of the blob store whose message is gone or never came, and chunks of uploads that were not finished.
 
 Everything is left alone until it is `age_s` old, so that nothing is removed that is on its way. Streams are read by
@@ -27,6 +27,7 @@ EVERY_S = 900.0  # one sweep of the whole fleet
 AGE_S = 3600.0
 SWEPT = "swept"  # key of the bucket of attempts: when the fleet was swept last
 FULL = 0.9  # of a stream's limit: a publisher may wait there whose blob is stored, and whose message is not
+NO_STREAM = 1 << 64
 KEPT = frozenset({"file", "done"})  # of the results of a job that is done
 
 
@@ -110,18 +111,24 @@ async def _sweep_attempts(broker: Broker, before_s: float) -> int:
     bucket, removed = broker.names.attempts, 0
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     entries = [stored async for stored in broker.read(stream) if 0 < stored.stored_s < before_s]
-    there: dict[tuple[str, int], bool] = {}
+    firsts: dict[str, int] = {}  # of each stream, the sequence of the oldest message that is there
     for entry in entries:
         places = _places(entry.subject.removeprefix(prefix), entry.body)
         if places is None:
             continue
-        for place in places:
-            if place not in there:
-                there[place] = await broker.message(*place) is not None
-        if not any(there[place] for place in places):
+        for stream_of, _ in places:
+            if stream_of not in firsts:
+                firsts[stream_of] = await _first(broker, stream_of)
+        if all(sequence < firsts[stream_of] for stream_of, sequence in places):
             await broker.purge(stream, entry.subject, entry.sequence)  # what was said since then stays
             removed += 1
     return removed
+
+
+async def _first(broker: Broker, stream: str) -> int:
+    """Sequence of the oldest message of a stream, or of the next one where it is empty."""
+    info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
+    return NO_STREAM if info is None else int(info["state"]["first_seq"])
 
 
 def _places(key: str, body: bytes) -> list[tuple[str, int]] | None:
@@ -167,7 +174,7 @@ async def _sweep_blobs(broker: Broker, before_s: float) -> int:
 async def _named_blobs(broker: Broker, subject: str) -> set[str] | None:
     """Objects that the messages on a subject name; None when that is not known without reading their bodies.
 
-    Queues are not read: an object is left alone as long as the queue holds anything.
+    Queues and dead letters are not read: an object is left alone as long as its stream holds anything.
     """
     stream = _stream_of(broker, subject)
     info = None if not stream else await broker.api_unless_gone(f"STREAM.INFO.{stream}")
@@ -176,9 +183,9 @@ async def _named_blobs(broker: Broker, subject: str) -> set[str] | None:
     state, limit = info["state"], info["config"]["max_bytes"]
     if state["messages"] == 0:
         return set()
-    if info["config"]["retention"] != "limits" or 0 < FULL * limit < state["bytes"]:
+    if stream != broker.names.results_stream or 0 < FULL * limit < state["bytes"]:
         return None
-    found = marks(broker, [subject], stream)
+    found = marks(broker, [subject])
     return {claim async for stored in found if (claim := claim_of(stored.subject, stored.headers))}
 
 

@@ -101,8 +101,8 @@ async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, 
         # attempts at a message that is gone, and at one that is there
         hop = names.work("p", "decode", Lane.BULK)
         await broker.publish(hop, b"settled", "settled")
-        await broker.delete_message(names.work_stream("p", "decode"), 1)
         await broker.publish(hop, b"waits", "waits")
+        await broker.delete_message(names.work_stream("p", "decode"), 1)
         await broker.put(names.attempts, "begun.dead", json.dumps([[names.work_stream("p", "decode"), 1, {}]]).encode())
         await broker.put(names.attempts, "begun.closed", b"[]")
         await broker.put(

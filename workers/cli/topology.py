@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import ExitCode
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from, settings_from
 from workers.cli.words import age, size
 
 if TYPE_CHECKING:
@@ -88,6 +88,23 @@ def sweep(
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     swept = asyncio.run(_sweep(settings, age))
     print(f"removed {swept.results} results, {swept.attempts} attempts, {swept.blobs} objects")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def roles(settings_file: SettingsFile = None) -> ExitCode:
+    """Print who may do what, as nats-server includes it.
+
+    It is for the prefix and the space of the settings; the users' public keys come from the broker's environment.
+
+    Example: rigflow topology roles > roles.conf
+    """
+    from pipelines.roles import configuration
+    from schemas.subjects import Names
+
+    settings = settings_from(settings_file)
+    print(configuration(Names(settings.prefix), settings.space), end="")
     return ExitCode.OK
 
 
