@@ -10,7 +10,7 @@ from pathlib import Path
 from nats.aio.msg import Msg
 
 from pipelines.blobs import Uploads, discard_claims, put_blob
-from pipelines.claims import claim_name
+from pipelines.claims import SUBJECT, claim_name
 from pipelines.connection import Away, Connection, NoResponders, headers_of
 from pipelines.jetstream import ATTEMPTS, ApiError, JetStream, Stored, parse, pause
 from schemas.errors import BrokerError, UsageError
@@ -109,7 +109,7 @@ class Broker(JetStream):
             acked, _ = await self.store(subject, content, all_headers)
             return acked.new
         blob = claim_name(subject, message_id, self.connection.unique())
-        await put_blob(self, self.names.blobs, body, blob)
+        await put_blob(self, self.names.blobs, body, blob, {SUBJECT: subject})
         try:
             acked, attempts = await self.store(subject, str(size).encode(), all_headers | {HEADER_BLOB: blob})
         except BrokerError:  # it was refused: no message will ever name the blob

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from schemas.subjects import HEADER_BLOB, HEADER_ID
 
 OWNER_DIGITS = 32
+SUBJECT = "subject"  # metadata of the object: its message's subject
 
 
 def claim_name(subject: str, message_id: str, unique: str) -> str:

@@ -1,6 +1,7 @@
 """Results -> ordered, complete, on disk. One collector follows many jobs through one consumer."""
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
 import time
@@ -20,17 +21,17 @@ from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
 from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
 from pipelines.room import Room
-from schemas.errors import RigflowError
+from schemas.errors import OutputError, RigflowError
 from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
-from schemas.subjects import HEADER_TYPE
+from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 REQUESTED = 16  # results asked for at a time, at most
-PIECES = frozenset({"part", "fragment", "failure"})  # what results are made of; files and Done are made of them
+PIECES = frozenset({"part", "fragment", "failure"})  # results are made of these; files and Done of results
 
 
 class CollectedElsewhere(RigflowError):
@@ -67,6 +68,7 @@ class _Job:
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     missing: list[tuple[float, float]] = field(default_factory=list)
+    skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
     record: JobRecord | None = None
@@ -126,8 +128,7 @@ class Collector:
         """Stop following a job; what was written of it goes away."""
         abandoned = self._jobs.pop(job)
         abandoned.finished.cancel()
-        if abandoned.assembler is not None:
-            abandoned.assembler.abort()
+        _abort(abandoned)
 
     async def close(self) -> None:
         """Stop; jobs that are not finished leave nothing half-written."""
@@ -162,35 +163,43 @@ class Collector:
         return self._backlog is not None and self._backlog <= 0
 
     async def _guarded(self, job: _Job, step: Coroutine[None, None, None]) -> None:
-        """Take a step of a job; what goes wrong is the end of this job alone, told by `wait`."""
+        """Take a step of a job; whatever goes wrong ends this job alone, in words that `wait` raises."""
         try:
             await step
         except Exception as error:
-            if job.assembler is not None:
-                job.assembler.abort()
             if not job.finished.done():
-                job.finished.set_exception(error)
+                job.finished.set_exception(_in_words(job.ref, error))
+            _abort(job)
 
     async def _take(self, job: _Job, delivery: Delivery) -> None:
         job.last_seq = delivery.stream_seq
         blob = claim_of(delivery.subject, delivery.headers)
         if blob:
             job.blobs.append(blob)
-        kind = delivery.headers.get(HEADER_TYPE, "")
-        if kind == "done":
-            done, _ = decode(await delivery.load())
-            if isinstance(done, Done) and done.job.round == job.ref.round:
-                if done.cancelled:
-                    raise JobCancelled(job.ref)
-                if not done.failures:
-                    raise CollectedElsewhere(done)
-        if kind not in PIECES:
+        if delivery.headers.get(HEADER_TYPE, "") not in PIECES | {"done"}:
+            return
+        if HEADER_BLOB in delivery.headers and not blob:
+            job.skipped = (
+                job.skipped or "a message among the results claims a body that is not its own, and was skipped"
+            )
             return
         body = await delivery.load()
-        message, buffers = decode(body)
-        held = _Held(body, (message, buffers), len(body))
-        if not isinstance(message, Result | Fragment | Failure) or _round(message) != job.ref.round:
+        try:
+            message, buffers = decode(body)
+        except ValueError as error:
+            job.skipped = job.skipped or f"a message among the results is none, and was skipped: {error}"
             return
+        if not isinstance(message, Result | Fragment | Failure | Done):
+            return
+        if _round(message) != job.ref.round:
+            if _round(message) < job.ref.round:  # left over from before the job was begun anew
+                await self._broker.delete_message(self._broker.names.results_stream, delivery.stream_seq)
+                await discard_claims(self._broker, [blob])
+            return
+        if isinstance(message, Done):
+            await self._take_done(job, message)
+            return
+        held = _Held(body, (message, buffers), len(body))
         if not job.order.offer(message, held):
             return
         if isinstance(message, Result):
@@ -201,6 +210,18 @@ class Collector:
         if held.body is not None and self._held_bytes > HELD_BYTES:
             await asyncio.to_thread(self._to_spool, held)
         await self._relieve(delivery.stream_seq, blob, held.nbytes)
+
+    async def _take_done(self, job: _Job, done: Done) -> None:
+        """Another collector's word that the job is over. Raises JobCancelled, CollectedElsewhere.
+
+        That collector may have died before it noted the end in the manifest; without that the job could not be begun
+        anew, though its results are gone.
+        """
+        if done.cancelled:
+            raise JobCancelled(job.ref)
+        if not done.failures:
+            await end(self._broker, job.record, done)
+            raise CollectedElsewhere(done)
 
     async def _go_on(self, job: _Job) -> None:
         await asyncio.to_thread(self._assemble, job)
@@ -320,7 +341,7 @@ class Collector:
             missing=joined(job.missing),
             digest=job.digest.hexdigest(),
             files=tuple(str(file.relative_to(job.target.parent)) for file in files),
-            notes=tuple(job.notes),
+            notes=(*job.notes, *([job.skipped] if job.skipped else [])),
         )
         if self._deliver is not None:
             await self._deliver(job.ref, files)
@@ -338,5 +359,25 @@ class Collector:
         await discard_claims(self._broker, job.blobs)
 
 
-def _round(message: Result | Fragment | Failure) -> int:
+def _abort(job: _Job) -> None:
+    """Remove what was written of a job, as far as that is possible."""
+    assembler, job.assembler = job.assembler, None
+    if assembler is not None:
+        with contextlib.suppress(Exception):
+            assembler.abort()
+
+
+def _in_words(job: JobRef, error: Exception) -> RigflowError:
+    """The error that ends a job: what a user caused as it is, and what a wrong result caused with its reason."""
+    if isinstance(error, RigflowError):
+        return error
+    what = f"the results of job {job.id} cannot be put together ({type(error).__name__}: {error})"
+    made = OutputError(what, "a result is not what its pipeline makes; publish the job again under another id")
+    made.__cause__ = error
+    return made
+
+
+def _round(message: Result | Fragment | Failure | Done) -> int:
+    if isinstance(message, Done):
+        return message.job.round
     return (message.meta.key if isinstance(message, Result) else message.key).job.round

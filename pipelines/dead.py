@@ -153,7 +153,10 @@ async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
     subject = broker.names.results(failure.key.job)
     async for stored in broker.read(broker.names.results_stream, subject):
         if stored.headers.get(HEADER_TYPE) == "failure":
-            message, _ = decode(stored.body)
+            try:
+                message, _ = decode(stored.body)
+            except ValueError:
+                continue
             if isinstance(message, Failure) and (message.key, message.stage) == (failure.key, failure.stage):
                 yield stored.sequence
 

@@ -182,18 +182,29 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
     if kind == "file":
         inventory.files.append(stored)
     elif kind == "part":
-        mark = PartMark.parse(stored.headers[HEADER_MARK])
-        if mark.round == job.round:
+        mark = _mark_of(stored)
+        if mark is not None and mark.round == job.round:
             inventory.add_part(mark)
     elif kind in ("failure", "done"):
         whole = await broker.message(broker.names.results_stream, stored.sequence)
         if whole is None:  # taken back by a retry, or collected, while we look
             return
-        message, _ = decode(await load(broker, whole))
+        try:
+            message, _ = decode(await load(broker, whole))
+        except ValueError:
+            return  # no message of rigflow: collectors skip it too, and say so
         if isinstance(message, Done) and message.job.round == job.round:
             inventory.done = message
         elif isinstance(message, Failure) and message.key.job.round == job.round:
             inventory.add(message)
+
+
+def _mark_of(stored: Stored) -> PartMark | None:
+    """What a part's header says of it; None when it says nothing that can be read."""
+    try:
+        return PartMark.parse(stored.headers.get(HEADER_MARK, ""))
+    except ValueError:
+        return None
 
 
 def describe(failure: Failure) -> str:

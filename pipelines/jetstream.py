@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -44,12 +45,13 @@ class ApiError(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message as it lies in a stream."""
+    """A message as it lies in a stream; `stored_s` is when it was stored, in the server's seconds since 1970."""
 
     subject: str
     sequence: int
     headers: Mapping[str, str]
     body: bytes
+    stored_s: float = 0.0
 
 
 class JetStream:
@@ -132,7 +134,8 @@ class JetStream:
             return None
         message = found["message"]
         headers = _parse_headers(base64.b64decode(message.get("hdrs", "")))
-        return Stored(message["subject"], message["seq"], headers, base64.b64decode(message.get("data", "")))
+        body = base64.b64decode(message.get("data", ""))
+        return Stored(message["subject"], message["seq"], headers, body, _seconds(message.get("time", "")))
 
     async def _batch(self, stream: str, arguments: Mapping[str, Any]) -> list[Msg]:
         """Messages by `$JS.API.DIRECT.GET`; none when there are none, or no such stream."""
@@ -173,7 +176,13 @@ def _stored(message: Msg) -> Stored:
     """A message that came by direct get: where it lay is in headers that the server added."""
     headers = headers_of(message)
     own = {name: value for name, value in headers.items() if name not in _ADDED}
-    return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), own, message.data)
+    stored_s = _seconds(headers.get("Nats-Time-Stamp", ""))
+    return Stored(headers["Nats-Subject"], int(headers["Nats-Sequence"]), own, message.data, stored_s)
+
+
+def _seconds(timestamp: str) -> float:
+    """Seconds since 1970 of a time as the server writes it; 0 when it writes none."""
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0
 
 
 _ADDED = frozenset(

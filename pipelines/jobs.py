@@ -158,8 +158,9 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     if known.state is JobState.FAILED and (again or known.total is None):
         return False
     inventory = await take_inventory(broker, known)
-    if not (inventory.files or inventory.complete):
-        return False
+    made_good = known.state is JobState.FAILED and inventory.complete
+    if not (inventory.files or made_good):
+        return False  # parts of a job that is done are repeats that came after its end
     _check_same(known, wanted)
     return True
 
@@ -263,7 +264,10 @@ async def reopen(broker: Broker, job: JobRef) -> None:
         state = JobState.PUBLISHING if record.manifest.total is None else JobState.PUBLISHED
         if await record.write(record.manifest.model_copy(update={"state": state, "ended_s": 0.0})):
             return
-        await record.refresh()
+        try:
+            await record.refresh()
+        except JobCancelled:
+            return  # what was sent again is raw media, and the worker that took it began the job anew
 
 
 async def _entry(broker: Broker, space: str, job: str) -> Stored | None:

@@ -59,14 +59,7 @@ def test_the_blocks_in_order_give_what_the_text_says(tmp_path: Path) -> None:
 
 
 def test_a_result_larger_than_a_message_comes_by_the_object_store(tmp_path: Path) -> None:
-    """Noise does not compress: a picture of 3 MB becomes one of 12 MB."""
-    noise = np.random.default_rng(1).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
-    context = av.CodecContext.create("png", "w")
-    assert isinstance(context, av.VideoCodecContext)
-    context.width, context.height, context.pix_fmt = 1024, 1024, "rgb24"
-    context.time_base = 1
-    picture = bytes(context.encode(av.VideoFrame.from_ndarray(noise, "rgb24"))[0])
-    (tmp_path / "photo.jpg").write_bytes(picture)
+    (tmp_path / "photo.jpg").write_bytes(noise_picture())
     (tmp_path / "example.py").write_text(BLOCKS[0])
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
         asyncio.run(register_builtin(fleet.settings))
@@ -75,6 +68,16 @@ def test_a_result_larger_than_a_message_comes_by_the_object_store(tmp_path: Path
     assert (tmp_path / "photo.upscale2x.png").stat().st_size > 8 << 20
     with av.open(str(tmp_path / "photo.upscale2x.png")) as container:
         assert next(container.decode(video=0)).width == 2048
+
+
+def noise_picture() -> bytes:
+    """Noise does not compress: a picture of 3 MB becomes one of 12 MB."""
+    noise = np.random.default_rng(1).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+    context = av.CodecContext.create("png", "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.width, context.height, context.pix_fmt = 1024, 1024, "rgb24"
+    context.time_base = 1
+    return bytes(context.encode(av.VideoFrame.from_ndarray(noise, "rgb24"))[0])
 
 
 async def test_publishing_waits_while_the_fleet_is_full(settings: Settings) -> None:

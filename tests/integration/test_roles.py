@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,13 +19,17 @@ from pipelines.broker import Broker
 from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
 from pipelines.server import nats_server_binary, tied_to_us
+from pipelines.sweep import sweep
 from schemas.errors import BrokerError, ModelError
 from schemas.messages import Lane
 from schemas.settings import Settings
+from schemas.subjects import HEADER_ID
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.hops import eventually
+from tests.integration.test_clients_doc import BLOCKS, noise_picture
 from tests.nets import kept_engine
+from workers.cli.app import answer
 from workers.local import find_models, register, run_jobs
 
 ROLES = Path(__file__).parents[2] / "deploy" / "nats" / "roles.conf"
@@ -35,6 +41,7 @@ class Guarded:
 
     url: str
     seeds: Mapping[str, Path]
+    log: Path
 
     def settings(self, role: str) -> dict[str, str]:
         return {"nats": self.url, "credentials": str(self.seeds[role]), "inbox": f"_INBOX_{role}"}
@@ -58,7 +65,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
         tied_to_us([nats_server_binary(), "-c", str(config), "-l", str(tmp_path / "log")]), env=environment
     )
     try:
-        yield Guarded(_url(tmp_path, process.pid), seeds)
+        yield Guarded(_url(tmp_path, process.pid), seeds, tmp_path / "log")
     finally:
         process.kill()
         process.wait()
@@ -73,10 +80,10 @@ def _url(folder: Path, pid: int) -> str:
     return str(json.loads(text)["nats"][0])
 
 
-async def made_by_the_operator(guarded: Guarded) -> None:
+async def made_by_the_operator(guarded: Guarded, pipeline: str = "fingerprint") -> None:
     settings = Settings.model_validate(guarded.settings("operator"))
     broker = await Broker.connect(settings)
-    spec = builtin_pipeline("fingerprint")
+    spec = builtin_pipeline(pipeline)
     await register(broker, settings, spec, find_models(spec, None))
     await broker.close()
 
@@ -86,13 +93,40 @@ def test_publisher_and_worker_do_a_job_and_a_client_gets_its_result(guarded: Gua
     asyncio.run(made_by_the_operator(guarded))
     publisher = Settings.model_validate(guarded.settings("publisher"))
     (tmp_path / "out").mkdir()
-    with Fleet(ONE_WORKER, tmp_path / "cache", **guarded.settings("worker")):
+    with Fleet(ONE_WORKER, tmp_path / "cache", **guarded.settings("worker")) as fleet:
         (outcome,) = asyncio.run(
             run_jobs(publisher, spec, find_models(spec, None), [clip], tmp_path / "out", Lane.BULK, Silent())
         )
         assert outcome.ok, outcome.error
         kinds = asyncio.run(results_of_a_client(guarded, clip.read_bytes()))
+        asyncio.run(swept(fleet.settings))
     assert {"part", "file", "done"} <= set(kinds)
+    assert "Violation" not in guarded.log.read_text(), "nobody needs more"
+
+
+async def swept(settings: Settings) -> None:
+    broker = await Broker.connect(settings)
+    await sweep(broker, age_s=0.0)
+    await broker.close()
+
+
+def test_the_documented_program_works_in_the_role_of_a_client(guarded: Guarded, tmp_path: Path) -> None:
+    """With a result that is larger than a message: noise does not compress."""
+    asyncio.run(made_by_the_operator(guarded, "upscale2x"))
+    (tmp_path / "photo.jpg").write_bytes(noise_picture())
+    (tmp_path / "example.py").write_text(BLOCKS[0])
+    with Fleet(ONE_WORKER, tmp_path / "cache", **guarded.settings("worker")):
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "example.py"],
+            cwd=tmp_path,
+            env=os.environ | {"NATS_URL": guarded.url, "NATS_SEED": guarded.seeds["client"].read_text()},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == "[PosixPath('photo.upscale2x.png')]\n"
+    assert (tmp_path / "photo.upscale2x.png").stat().st_size > 8 << 20
 
 
 async def results_of_a_client(guarded: Guarded, media: bytes) -> list[str]:
@@ -110,45 +144,153 @@ async def results_of_a_client(guarded: Guarded, media: bytes) -> list[str]:
     return kinds
 
 
-@pytest.mark.parametrize(
-    ("role", "subject"),
-    [
-        ("worker", "$JS.API.STREAM.DELETE.RIGFLOW_RESULTS"),
-        ("worker", "rigflow.media.main.fingerprint"),
-        ("worker", "$KV.rigflow_pipelines.name.fingerprint"),
-        ("publisher", "rigflow.dead.fingerprint.decode"),
-        ("publisher", "$JS.API.STREAM.PURGE.RIGFLOW_WORK_fingerprint_decode"),
-        ("publisher", "rigflow.results.other.fingerprint.job"),
-        ("client", "rigflow.work.fingerprint.decode.bulk"),
-        ("client", "$JS.API.STREAM.LIST"),
-    ],
-)
-async def test_a_role_may_not(guarded: Guarded, role: str, subject: str) -> None:
-    if role == "client":
-        assert await refusals_of_a_client(guarded, subject)
-        return
-    broker = await Broker.connect(Settings.model_validate(guarded.settings(role)))
-    try:
-        with pytest.raises(BrokerError, match="forbids"):
-            await broker.connection.request(subject, b"")
-    finally:
-        await broker.close()
+WORK, MEDIA = "RIGFLOW_WORK_fingerprint_decode", "RIGFLOW_MEDIA_fingerprint"
+API = "$JS.API"
+PUBLISH = {  # subject -> the roles that may publish there, by their first letters: worker, publisher, client
+    "rigflow.media.main.fingerprint": "c",
+    "rigflow.media.other.fingerprint": "",
+    "rigflow.work.fingerprint.decode.bulk": "wp",
+    "rigflow.results.main.fingerprint.job": "wp",
+    "rigflow.results.other.fingerprint.job": "w",
+    "rigflow.dead.fingerprint.decode": "w",
+    "$KV.rigflow_pipelines.name.fingerprint": "p",
+    "$KV.rigflow_jobs.main.job": "wp",
+    "$KV.rigflow_jobs.other.job": "w",
+    "$KV.rigflow_jobs.cancelled.main.job": "wp",
+    "$KV.rigflow_jobs.cancelled.other.job": "w",
+    "$KV.rigflow_rigs.worker": "w",
+    "$KV.rigflow_attempts.begun.life": "w",
+    "$O.rigflow_models.M.x": "p",
+    "$O.rigflow_engines.M.x": "w",
+    "$O.rigflow_blobs.M.x": "wp",
+    f"$JS.ACK.{WORK}.bulk.1.1.1.1.0": "w",
+    f"{API}.CONSUMER.MSG.NEXT.{WORK}.bulk": "w",
+    f"{API}.CONSUMER.MSG.NEXT.{MEDIA}.split": "w",
+    f"{API}.CONSUMER.MSG.NEXT.RIGFLOW_RESULTS.collect": "wp",
+    f"{API}.CONSUMER.CREATE.RIGFLOW_RESULTS.collect": "wp",
+    f"{API}.CONSUMER.CREATE.RIGFLOW_DEAD.any": "",
+    f"{API}.CONSUMER.CREATE.{WORK}.any": "",
+    f"{API}.CONSUMER.DELETE.{WORK}.bulk": "",
+    f"{API}.CONSUMER.PAUSE.{WORK}.bulk": "",
+    f"{API}.STREAM.CREATE.ANY": "",
+    f"{API}.STREAM.UPDATE.RIGFLOW_RESULTS": "",
+    f"{API}.STREAM.DELETE.RIGFLOW_RESULTS": "",
+    f"{API}.STREAM.SNAPSHOT.RIGFLOW_RESULTS": "",
+    f"{API}.STREAM.LEADER.STEPDOWN.RIGFLOW_RESULTS": "",
+    f"{API}.STREAM.LIST": "wp",
+    f"{API}.STREAM.PURGE.RIGFLOW_RESULTS": "wp",
+    f"{API}.STREAM.PURGE.{WORK}": "",
+    f"{API}.STREAM.PURGE.RIGFLOW_DEAD": "",
+    f"{API}.STREAM.PURGE.OBJ_rigflow_models": "",
+    f"{API}.STREAM.PURGE.KV_rigflow_jobs": "",
+    f"{API}.STREAM.PURGE.KV_rigflow_attempts": "w",
+    f"{API}.STREAM.MSG.DELETE.RIGFLOW_RESULTS": "wp",
+    f"{API}.STREAM.MSG.DELETE.{WORK}": "",
+    f"{API}.STREAM.MSG.DELETE.RIGFLOW_DEAD": "",
+    f"{API}.STREAM.MSG.GET.{WORK}": "",
+    f"{API}.STREAM.MSG.GET.RIGFLOW_DEAD": "",
+    f"{API}.STREAM.MSG.GET.RIGFLOW_RESULTS": "wp",
+    f"{API}.DIRECT.GET.RIGFLOW_DEAD": "",
+    f"{API}.DIRECT.GET.{MEDIA}": "",
+    f"{API}.DIRECT.GET.{WORK}": "",
+    f"{API}.DIRECT.GET.RIGFLOW_RESULTS": "wpc",
+    f"{API}.DIRECT.GET.OBJ_rigflow_blobs": "wpc",
+    f"{API}.DIRECT.GET.OBJ_rigflow_models": "wp",
+    f"{API}.DIRECT.GET.KV_rigflow_jobs": "wp",
+    "_INBOX_operator.x.1": "",
+    "_INBOX_worker.x.1": "",
+    "_INBOX_publisher.x.1": "",
+    "_INBOX_client.x.1": "",
+    "anything.else": "",
+    "$SYS.REQ.SERVER.PING": "",
+}
+SUBSCRIBE = {
+    ">": "",
+    "_INBOX.>": "",
+    "_INBOX_operator.>": "",
+    "_INBOX_worker.>": "w",
+    "_INBOX_publisher.>": "p",
+    "_INBOX_client.>": "c",
+    "rigflow.>": "",
+    "rigflow.work.>": "",
+    "rigflow.media.>": "",
+    "rigflow.results.>": "",
+    "rigflow.results.main.>": "c",
+    "rigflow.dead.>": "",
+    "$KV.>": "",
+    "$KV.rigflow_jobs.>": "wp",
+    "$KV.rigflow_attempts.>": "",
+    "$O.>": "",
+    "$JS.ACK.>": "",
+    "$JS.EVENT.ADVISORY.>": "",
+    "$SYS.>": "",
+}
 
 
-async def refusals_of_a_client(guarded: Guarded, subject: str) -> list[str]:
+@pytest.mark.parametrize("role", ["worker", "publisher", "client"])
+async def test_a_role_may_what_the_table_says_and_no_more(guarded: Guarded, role: str) -> None:
+    client = Client()
     said: list[str] = []
 
     async def on_error(error: Exception) -> None:
         said.append(str(error))
 
+    seed = guarded.seeds[role].read_text()
+    await client.connect(guarded.url, nkeys_seed_str=seed, inbox_prefix=f"_INBOX_{role}", error_cb=on_error)
+    for subject in PUBLISH:
+        await client.publish(subject, b"\x00 no json, so that the API refuses it")
+    for subject in SUBSCRIBE:
+        await client.subscribe(subject)
+    await client.publish("the.end", b"")  # refusals come in order
+    await eventually(lambda: any("the.end" in line for line in said))
+    await client.close()
+    forbidden = {match[1] for line in said if (match := re.search(r'publish to "(.*?)"', line, re.IGNORECASE))} - {
+        "the.end"
+    }
+    unseen = {match[1] for line in said if (match := re.search(r'subscription to "(.*?)"', line, re.IGNORECASE))}
+    assert forbidden == {subject.lower() for subject, roles in PUBLISH.items() if role[0] not in roles}
+    assert unseen == {subject.lower() for subject, roles in SUBSCRIBE.items() if role[0] not in roles}
+
+
+async def test_a_client_writes_nowhere_by_a_reply(guarded: Guarded) -> None:
+    """The broker acknowledges media, and answers a direct get, on the reply that the client names."""
+    await made_by_the_operator(guarded)
+    operator = await Broker.connect(Settings.model_validate(guarded.settings("operator")))
     client = Client()
     seed = guarded.seeds["client"].read_text()
-    await client.connect(guarded.url, nkeys_seed_str=seed, inbox_prefix="_INBOX_client", error_cb=on_error)
-    await client.publish(subject, b"")
+    await client.connect(guarded.url, nkeys_seed_str=seed, inbox_prefix="_INBOX_client", allow_reconnect=False)
+    replies = ("$KV.rigflow_jobs.cancelled.main.job", "rigflow.work.fingerprint.decode.bulk", "$JS.API.STREAM.LIST")
+    await operator.publish("rigflow.results.main.fingerprint.job", b"a result", "result")
+    for reply in replies:
+        await client.publish("rigflow.media.main.fingerprint", b"media", reply=reply)
+        get = json.dumps({"last_by_subj": "rigflow.results.main.fingerprint.job"}).encode()
+        await client.publish("$JS.API.DIRECT.GET.RIGFLOW_RESULTS", get, reply=reply)
     await client.flush()
-    await eventually(lambda: bool(said))
+
+    async def media() -> bool:
+        return len([stored async for stored in operator.read("RIGFLOW_MEDIA_fingerprint")]) == len(replies)
+
+    await eventually(media)
+    assert await operator.items(operator.names.jobs, ">") == {}
+    assert [stored async for stored in operator.read(WORK)] == []
     await client.close()
-    return said
+    await operator.close()
+
+
+@pytest.mark.parametrize("bucket", ["$KV.rigflow_jobs.main.x", "$KV.rigflow_pipelines.x.x", "$O.rigflow_models.M.x"])
+async def test_no_message_rolls_up_a_bucket(guarded: Guarded, bucket: str) -> None:
+    await made_by_the_operator(guarded)
+    publisher = await Broker.connect(Settings.model_validate(guarded.settings("publisher")))
+    try:
+        with pytest.raises(BrokerError, match="rollup"):
+            await publisher.store(bucket, b"x", {HEADER_ID: "x", "Nats-Rollup": "all"})
+    finally:
+        await publisher.close()
+
+
+def test_the_file_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(["topology", "roles"]) == 0
+    assert capsys.readouterr().out == ROLES.read_text()
 
 
 async def test_workers_share_engines_and_publishers_do_not(guarded: Guarded, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import ExitCode
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from, settings_from
 from workers.cli.words import age, say, size
 
 if TYPE_CHECKING:
+    from pipelines.sweep import Swept
     from pipelines.topology import Change, StreamPlan
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
@@ -67,6 +68,55 @@ def apply(
     changes = asyncio.run(_changes(settings, pipelines or [], applying=True))
     _tell(changes, "as it should be: nothing changed")
     return ExitCode.SOME_FAILED if any(change.action == "refuse" for change in changes) else ExitCode.OK
+
+
+@app.command()
+@ends_well
+def sweep(
+    age: Annotated[float, typer.Option(min=0.0, help="Leave alone what is younger, in seconds.")] = 3600.0,
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Remove what killed processes and late repeats left behind.
+
+    That is results of jobs that are over, notes of attempts at messages that are settled, and stored objects that no
+    message names. Workers that collect do the same every 15 minutes.
+
+    Example: rigflow topology sweep --nats nats://rig1:4222
+    """
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    swept = asyncio.run(_sweep(settings, age))
+    print(f"removed {swept.results} results, {swept.attempts} attempts, {swept.blobs} objects")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def roles(settings_file: SettingsFile = None) -> ExitCode:
+    """Print who may do what, as nats-server includes it.
+
+    It is for the prefix and the space of the settings; the users' public keys come from the broker's environment.
+
+    Example: rigflow topology roles > roles.conf
+    """
+    from pipelines.roles import configuration
+    from schemas.subjects import Names
+
+    settings = settings_from(settings_file)
+    print(configuration(Names(settings.prefix), settings.space), end="")
+    return ExitCode.OK
+
+
+async def _sweep(settings: "Settings", age_s: float) -> "Swept":
+    from pipelines.broker import Broker
+    from pipelines.sweep import sweep as sweep_now
+
+    broker = await Broker.connect(settings, name="rigflow-topology")
+    try:
+        return await sweep_now(broker, age_s)
+    finally:
+        await broker.close()
 
 
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":

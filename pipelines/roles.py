@@ -1,0 +1,157 @@
+"""Who may do what at the broker: nats-server's accounts and permissions for each role, for one prefix and one space.
+
+Operator, worker and publisher share the fleet's account. Clients have an account of their own, for permissions do not
+cover the reply of a message: in one account the broker would publish its acknowledgement on whatever subject a client
+names as the reply, the broker's own API included. Between accounts a reply stays in the account that it came from.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from schemas.messages import Lane
+from schemas.subjects import SPLIT, Names
+
+API = "$JS.API"
+LOOK = ("STREAM.NAMES", "STREAM.LIST", "STREAM.INFO.*", "CONSUMER.LIST.*", "CONSUMER.INFO.*.*")  # names and counts
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Subjects that a role may publish and subscribe to; its inbox is among them."""
+
+    name: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def worker(names: Names) -> Role:
+    """Takes work and hands it on, collects, shares engines, sweeps; makes and deletes no stream."""
+    prefix, results = names.prefix, names.results_stream
+    blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
+    read = (results, f"KV_{names.pipelines}", f"KV_{names.jobs}", f"KV_{names.attempts}", blobs, models, engines)
+    consumers = (SPLIT, *(lane.value for lane in Lane))
+    return Role(
+        "worker",
+        publish=(
+            f"{prefix}.work.*.*.*",
+            f"{prefix}.results.*.*.*",
+            f"{prefix}.dead.*.*",
+            *_keys(names.rigs, ">"),
+            *_keys(names.jobs, "*.*", "cancelled.*.*"),
+            *_keys(names.attempts, ">"),
+            f"$O.{names.blobs}.>",
+            f"$O.{names.engines}.>",
+            "$JS.ACK.>",
+            *_api(LOOK),
+            *_api(f"CONSUMER.MSG.NEXT.*.{consumer}" for consumer in consumers),
+            *_reading(results, read),
+            *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs, engines, f"KV_{names.attempts}")),
+            *_api([f"STREAM.MSG.DELETE.{results}"]),
+        ),
+        subscribe=("_INBOX_worker.>", f"$KV.{names.pipelines}.>", f"$KV.{names.jobs}.>"),
+    )
+
+
+def publisher(names: Names, space: str) -> Role:
+    """Publishes jobs of one space and collects them; sees the fleet's counts, takes no work."""
+    prefix, results = names.prefix, names.results_stream
+    blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
+    read = (results, f"KV_{names.pipelines}", f"KV_{names.jobs}", f"KV_{names.rigs}", blobs, models)
+    return Role(
+        "publisher",
+        publish=(
+            f"{prefix}.work.*.*.*",
+            f"{prefix}.results.{space}.*.*",
+            *_keys(names.jobs, f"{space}.*", f"cancelled.{space}.*"),
+            *_keys(names.pipelines, ">"),
+            f"$O.{names.blobs}.>",
+            f"$O.{names.models}.>",
+            f"$JS.ACK.{results}.>",  # its readers need no acks; what arrives while one closes is handed back
+            *_api(("INFO", *LOOK)),
+            *_reading(results, read),
+            *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs)),
+            *_api([f"STREAM.MSG.DELETE.{results}"]),
+        ),
+        subscribe=("_INBOX_publisher.>", f"$KV.{names.pipelines}.>", f"$KV.{names.jobs}.>"),
+    )
+
+
+def client(names: Names, space: str) -> Role:
+    """A program that speaks plain NATS: media in, results out. It can write nothing else, not even by a reply."""
+    return Role(
+        "client",
+        publish=_client_services(names, space),
+        subscribe=("_INBOX_client.>", f"{names.prefix}.results.{space}.>"),
+    )
+
+
+def _client_services(names: Names, space: str) -> tuple[str, ...]:
+    gets = f"{API}.DIRECT.GET"
+    return (
+        f"{names.prefix}.media.{space}.*",
+        f"{gets}.{names.results_stream}",
+        f"{gets}.{names.results_stream}.{names.prefix}.results.{space}.>",
+        f"{gets}.OBJ_{names.blobs}",
+        f"{gets}.OBJ_{names.blobs}.$O.{names.blobs}.M.*",
+    )
+
+
+def _keys(bucket: str, *patterns: str) -> Iterable[str]:
+    return (f"$KV.{bucket}.{pattern}" for pattern in patterns)
+
+
+def _api(actions: Iterable[str]) -> Iterable[str]:
+    return (f"{API}.{action}" for action in actions)
+
+
+def _reading(results: str, streams: Iterable[str]) -> Iterable[str]:
+    """Reading streams by number and by subject, and results by readers."""
+    readers = (f"CONSUMER.{action}.{results}.>" for action in ("CREATE", "DELETE", "MSG.NEXT"))
+    gets = (f"{action}.{stream}" for stream in streams for action in ("DIRECT.GET", "STREAM.MSG.GET"))
+    return _api((*readers, *gets))
+
+
+HEAD = """\
+# Who may do what: include it from single.conf or cluster.conf. Made by `rigflow topology roles`, for the prefix
+# "{prefix}" and the space "{space}"; docs/operations.md says what each role is for.
+#
+# Users are nkeys. Their public keys come from the environment, so that this file holds no secret:
+#   RIGFLOW_OPERATOR, RIGFLOW_WORKER, RIGFLOW_PUBLISHER, RIGFLOW_CLIENT
+# A role's own inbox (the setting `inbox`) keeps it from reading what others are answered.
+"""
+
+
+def configuration(names: Names, space: str) -> str:
+    """The roles as a file that nats-server includes."""
+    upper = names.prefix.upper()
+    fleet, clients = upper, f"{upper}_CLIENTS"
+    services, feed = _client_services(names, space), f"{names.prefix}.results.{space}.>"
+    exports = [f'{{ service: "{subject}", accounts: [{clients}] }}' for subject in services]
+    imports = [f'{{ service: {{ account: {fleet}, subject: "{subject}" }} }}' for subject in services]
+    exports.append(f'{{ stream: "{feed}", accounts: [{clients}] }}')
+    imports.append(f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}')
+    operator = '{ nkey: $RIGFLOW_OPERATOR, permissions: { publish: ">", subscribe: ">" } }'
+    users = [operator, _user(worker(names)), _user(publisher(names, space))]
+    return (
+        HEAD.format(prefix=names.prefix, space=space)
+        + "\naccounts {\n"
+        + _account(fleet, "jetstream: enabled", users, "exports", exports)
+        + _account(clients, "", [_user(client(names, space))], "imports", imports)
+        + "}\n"
+    )
+
+
+def _account(name: str, first: str, users: list[str], kind: str, shared: list[str]) -> str:
+    lines = [f"  {name} {{", f"    {first}", "    users: [", *(f"      {user}" for user in users), "    ]"]
+    lines += [f"    {kind}: [", *(f"      {each}" for each in shared), "    ]", "  }"]
+    return "".join(f"{line}\n" for line in lines if line.strip())
+
+
+def _user(role: Role) -> str:
+    publish = "".join(f'          "{subject}"\n' for subject in role.publish)
+    subscribe = " ".join(f'"{subject}"' for subject in role.subscribe).replace('" "', '", "')
+    return (
+        f"{{ nkey: $RIGFLOW_{role.name.upper()}, permissions: {{\n"
+        f"        publish: {{ allow: [\n{publish}        ] }}\n"
+        f"        subscribe: {{ allow: [ {subscribe} ] }} }} }}"
+    )

@@ -1,0 +1,215 @@
+"""Removes what nobody needs any more and no process will remove: what is left by late repeats and by killed processes.
+
+- Results of jobs that are done or cancelled: a part may be published, or published again, after its job ended.
+- Attempts at messages that are settled, once all older ones of their queue are settled too.
+- Objects of the blob store whose message is gone or never came, and chunks of uploads that were not finished.
+
+Everything is left alone until it is `age_s` old, so that nothing is removed that is on its way. Streams are read by
+their counts and headers; bodies are read only of the attempts, which are small.
+"""
+
+import asyncio
+import json
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipelines.blobs import BlobInfo, delete_blob, discard_claims, parse_info
+from pipelines.broker import Broker
+from pipelines.claims import SUBJECT, claim_of
+from pipelines.marks import marks
+from schemas.errors import RigflowError
+from schemas.messages import JobState, Manifest
+from schemas.subjects import HEADER_TYPE
+
+EVERY_S = 900.0  # one sweep of the whole fleet
+AGE_S = 3600.0
+SWEPT = "swept"  # key of the bucket of attempts: when the fleet was swept last
+FULL = 0.9  # of a stream's limit: a publisher may wait there whose blob is stored, and whose message is not
+NO_STREAM = 1 << 64
+KEPT = frozenset({"file", "done"})  # of the results of a job that is done
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many results, attempts and objects were removed."""
+
+    results: int = 0
+    attempts: int = 0
+    blobs: int = 0
+
+    @property
+    def removed(self) -> int:
+        """All of them."""
+        return self.results + self.attempts + self.blobs
+
+
+async def sweep_regularly(broker: Broker) -> None:
+    """Sweep every 15 minutes, for ever: of all the processes that call this, one does it each time."""
+    while True:
+        await asyncio.sleep(random.uniform(0.5, 1.0) * EVERY_S)
+        with suppress(RigflowError):  # the broker is away, or forbids it: the next sweep finds the same
+            if await _is_our_turn(broker):
+                await sweep(broker)
+
+
+async def _is_our_turn(broker: Broker) -> bool:
+    names = broker.names
+    last = await broker.last(f"KV_{names.attempts}", f"$KV.{names.attempts}.{SWEPT}")
+    if last is not None and await _now_s(broker) - last.stored_s < EVERY_S / 2:
+        return False
+    sequence = 0 if last is None else last.sequence
+    return await broker.replace(names.attempts, SWEPT, b"", sequence) is not None
+
+
+async def sweep(broker: Broker, age_s: float = AGE_S) -> Swept:
+    """Remove all that is left over and `age_s` old. Raises BrokerError."""
+    before_s = await _now_s(broker) - age_s
+    return Swept(
+        await _sweep_results(broker, before_s),
+        await _sweep_attempts(broker, before_s),
+        await _sweep_blobs(broker, before_s),
+    )
+
+
+async def _now_s(broker: Broker) -> float:
+    """The server's time, which what is stored is dated by, in seconds since 1970."""
+    info = await broker.api(f"STREAM.INFO.{broker.names.results_stream}")
+    return datetime.fromisoformat(info["ts"]).timestamp()
+
+
+async def _sweep_results(broker: Broker, before_s: float) -> int:
+    """Remove pieces of jobs that are done or cancelled."""
+    names, removed = broker.names, 0
+    counts = await _counts(broker, names.results_stream, f"{names.prefix}.results.>")
+    for body in (await broker.items(names.jobs, "*.*")).values():
+        manifest = _without_pieces(body)
+        if manifest is None or not 0 < manifest.ended_s < before_s:
+            continue
+        subject = names.results(manifest.job)
+        if counts.get(subject, 0) <= 1:  # its Done
+            continue
+        pieces = [stored async for stored in marks(broker, [subject]) if stored.headers.get(HEADER_TYPE) not in KEPT]
+        for piece in pieces:
+            await broker.delete_message(names.results_stream, piece.sequence)
+        await discard_claims(broker, [claim_of(subject, piece.headers) for piece in pieces])
+        removed += len(pieces)
+    return removed
+
+
+def _without_pieces(body: bytes) -> Manifest | None:
+    """The manifest of a job that is to have no pieces among the results any more."""
+    with suppress(ValueError):
+        manifest = Manifest.model_validate_json(body)
+        return manifest if manifest.state in (JobState.DONE, JobState.CANCELLED) else None
+    return None
+
+
+async def _sweep_attempts(broker: Broker, before_s: float) -> int:
+    """Remove what is said of attempts at messages that are all settled."""
+    bucket, removed = broker.names.attempts, 0
+    stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
+    entries = [stored async for stored in broker.read(stream) if 0 < stored.stored_s < before_s]
+    firsts: dict[str, int] = {}  # of each stream, the sequence of the oldest message that is there
+    for entry in entries:
+        places = _places(entry.subject.removeprefix(prefix), entry.body)
+        if places is None:
+            continue
+        for stream_of, _ in places:
+            if stream_of not in firsts:
+                firsts[stream_of] = await _first(broker, stream_of)
+        if all(sequence < firsts[stream_of] for stream_of, sequence in places):
+            await broker.purge(stream, entry.subject, entry.sequence)  # what was said since then stays
+            removed += 1
+    return removed
+
+
+async def _first(broker: Broker, stream: str) -> int:
+    """Sequence of the oldest message of a stream, or of the next one where it is empty."""
+    info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
+    return NO_STREAM if info is None else int(info["state"]["first_seq"])
+
+
+def _places(key: str, body: bytes) -> list[tuple[str, int]] | None:
+    """Stream and sequence of each message that an entry of the attempts is about; None when it is no such entry."""
+    try:
+        kind, *rest = key.split(".")
+        if kind == "failed":
+            return [(rest[0], int(rest[1]))]
+        if kind == "begun":
+            return [(str(stream), int(sequence)) for stream, sequence, _ in json.loads(body)]
+    except (ValueError, TypeError, IndexError):
+        return []  # nobody can read it
+    return None
+
+
+async def _sweep_blobs(broker: Broker, before_s: float) -> int:
+    """Remove objects that no message names, and chunks that no object has."""
+    bucket, removed = broker.names.blobs, 0
+    stream = f"OBJ_{bucket}"
+    described: set[str] = set()
+    by_subject: dict[str, list[BlobInfo]] = {}
+    async for stored in broker.read(stream, f"$O.{bucket}.M.>"):
+        info = parse_info(stored.body)
+        if info is not None:
+            described.add(info.chunks_id)
+            if 0 < stored.stored_s < before_s:
+                by_subject.setdefault(info.metadata.get(SUBJECT, ""), []).append(info)
+    for subject, infos in by_subject.items():
+        named = await _named_blobs(broker, subject)
+        for info in infos:
+            if named is not None and info.name not in named:
+                await delete_blob(broker, bucket, info.name)
+                removed += 1
+    for chunks in await _counts(broker, stream, f"$O.{bucket}.C.>"):
+        if chunks.rpartition(".")[2] not in described:
+            newest = await broker.last(stream, chunks)
+            if newest is not None and 0 < newest.stored_s < before_s:
+                await broker.purge(stream, chunks)
+                removed += 1
+    return removed
+
+
+async def _named_blobs(broker: Broker, subject: str) -> set[str] | None:
+    """Objects that the messages on a subject name; None when that is not known without reading their bodies.
+
+    Queues and dead letters are not read: an object is left alone as long as its stream holds anything.
+    """
+    stream = _stream_of(broker, subject)
+    info = None if not stream else await broker.api_unless_gone(f"STREAM.INFO.{stream}")
+    if info is None:
+        return set()
+    state, limit = info["state"], info["config"]["max_bytes"]
+    if state["messages"] == 0:
+        return set()
+    if stream != broker.names.results_stream or 0 < FULL * limit < state["bytes"]:
+        return None
+    found = marks(broker, [subject])
+    return {claim async for stored in found if (claim := claim_of(stored.subject, stored.headers))}
+
+
+def _stream_of(broker: Broker, subject: str) -> str:
+    names, tokens = broker.names, subject.split(".")
+    match tokens[1:]:
+        case ["results", _, _, _]:
+            return names.results_stream
+        case ["dead", *_]:
+            return names.dead_stream
+        case ["work", pipeline, stage, _]:
+            return names.work_stream(pipeline, stage)
+        case ["media", _, pipeline]:
+            return names.media_stream(pipeline)
+    return ""
+
+
+async def _counts(broker: Broker, stream: str, pattern: str) -> dict[str, int]:
+    """Messages of a stream by subject."""
+    found: dict[str, int] = {}
+    while True:
+        arguments = {"subjects_filter": pattern, "offset": len(found)}
+        info = await broker.api_unless_gone(f"STREAM.INFO.{stream}", arguments)
+        page = {} if info is None else info["state"].get("subjects") or {}
+        found |= page
+        if info is None or not page or len(found) >= info["total"]:
+            return found

@@ -1,0 +1,115 @@
+"""Results that no worker made: the collector ends such a job in words, and goes on with the others."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.collect import Collector
+from pipelines.inventory import take_inventory
+from pipelines.jobs import JobRecord
+from pipelines.publish import Publisher
+from pipelines.registry import publish_pipeline
+from pipelines.topology import apply_topology
+from schemas.errors import RigflowError
+from schemas.messages import ArraySpec, JobRef, Key, Lane, Manifest, MediaInfo, PartMark, PartMeta, Result
+from schemas.pipeline import parse_pipeline
+from schemas.settings import Settings
+from schemas.subjects import HEADER_BLOB, HEADER_MARK, HEADER_TYPE
+from schemas.wire import pack
+
+SPEC = parse_pipeline(
+    """
+name = "p"
+
+[[stage]]
+kind = "decode"
+
+[[stage]]
+kind = "preprocess"
+layout = "planes"
+
+[[stage]]
+kind = "encode"
+format = "npz"
+""",
+    "p.toml",
+)
+MEDIA = MediaInfo(kind="video", time_base=(1, 25), last=100, width=64, height=64, frame_rate=(25, 1))
+VALUES = np.arange(4, dtype="<f4").tobytes()
+GOOD = {"descriptor": ArraySpec(dtype="<f4", shape=(1, 4), buffer=0)}
+
+
+def a_result(job: JobRef, arrays: dict[str, ArraySpec] = GOOD, pts: Sequence[int] = (0,)) -> tuple[bytes, PartMeta]:
+    meta = PartMeta(key=Key(job=job, segment=0, final=True), media=MEDIA, pts=tuple(pts), frames=1)
+    return Result(meta=meta, format="npz", arrays=arrays).encode([VALUES]), meta
+
+
+WRONG: dict[str, dict[str, ArraySpec]] = {
+    "an object dtype": {"descriptor": ArraySpec(dtype="|O", shape=(1,), buffer=0)},
+    "no such dtype": {"descriptor": ArraySpec(dtype="nonsense", shape=(1,), buffer=0)},
+    "no such buffer": {"descriptor": ArraySpec(dtype="<f4", shape=(1, 4), buffer=9)},
+    "a shape that lies": {"descriptor": ArraySpec(dtype="<f4", shape=(1000, 4), buffer=0)},
+}
+
+
+@pytest.mark.parametrize("arrays", WRONG.values(), ids=WRONG.keys())
+async def test_a_result_with_wrong_content_ends_its_job_in_words(
+    settings: Settings, tmp_path: Path, arrays: dict[str, ArraySpec]
+) -> None:
+    broker = await Broker.connect(settings)
+    await apply_topology(broker, settings, [SPEC])
+    spec = await publish_pipeline(broker, SPEC, {})
+    publisher = Publisher(broker, spec, "main", Lane.BULK)
+    wrong, good = publisher.ref("wrong"), publisher.ref("good")
+    collector = Collector(broker, spec)
+    await collector.open({wrong: tmp_path / "wrong", good: tmp_path / "good"})
+    try:
+        for job, body in ((wrong, a_result(wrong, arrays)[0]), (good, a_result(good)[0])):
+            await broker.publish(broker.names.results(job), body, f"{job.id}/result", {HEADER_TYPE: "part"})
+        async with asyncio.timeout(30):
+            with pytest.raises(RigflowError):
+                await collector.wait("wrong")
+            assert (await collector.wait("good")).frames == 1
+    finally:
+        await collector.close()
+        await broker.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["good.npz"]
+
+
+async def test_what_is_no_message_is_skipped_and_reported(settings: Settings, tmp_path: Path) -> None:
+    broker = await Broker.connect(settings)
+    await apply_topology(broker, settings, [SPEC])
+    spec = await publish_pipeline(broker, SPEC, {})
+    job = Publisher(broker, spec, "main", Lane.BULK).ref("job")
+    subject, collector = broker.names.results(job), Collector(broker, spec)
+    body, meta = a_result(job)
+    garbage = {
+        "part": b"garbage",
+        "fragment": pack({"type": "fragment", "version": 1}),
+        "failure": pack({"type": "nonsense"}),
+        "done": b"\xc1",
+    }
+    for kind, wrong in garbage.items():
+        await broker.publish(subject, wrong, f"garbage-{kind}", {HEADER_TYPE: kind, HEADER_MARK: "no mark"})
+    await broker.publish(subject, b"12", "a blob", {HEADER_TYPE: "part", HEADER_BLOB: "of another message"})
+    inventory = await take_inventory(broker, Manifest(job=job, name="film"))
+    assert (inventory.missing, inventory.complete) == ([], False)
+    await collector.open({job: tmp_path / "film"})
+    try:
+        mark = PartMark.of(meta).header()
+        await broker.publish(subject, body, "result", {HEADER_TYPE: "part", HEADER_MARK: mark})
+        async with asyncio.timeout(30):
+            done = await collector.wait("job")
+        assert done.frames == 1
+        [note] = done.notes
+        assert note.startswith("a message among the results is none, and was skipped: ")
+        record = await JobRecord.read(broker, job)
+        assert record is not None
+        assert record.manifest.state == "done"
+    finally:
+        await collector.close()
+        await broker.close()

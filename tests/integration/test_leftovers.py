@@ -1,0 +1,136 @@
+"""What late repeats and killed processes leave behind: it wedges nothing, and it is swept."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pipelines.blobs import put_blob
+from pipelines.broker import Broker
+from pipelines.claims import claim_name
+from pipelines.collect import CollectedElsewhere, Collector
+from pipelines.jobs import JobRecord, begin, publish_done
+from pipelines.publish import Publisher
+from pipelines.registry import publish_pipeline
+from pipelines.sweep import sweep
+from pipelines.topology import apply_topology
+from schemas.messages import Done, JobRef, Lane, Manifest, PartMark
+from schemas.settings import MIB, Settings
+from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_MARK, HEADER_TYPE
+from tests.integration.test_forged import SPEC, a_result
+
+
+@asynccontextmanager
+async def a_fleet(settings: Settings) -> AsyncIterator[tuple[Broker, Publisher]]:
+    broker = await Broker.connect(settings)
+    try:
+        await apply_topology(broker, settings, [SPEC])
+        spec = await publish_pipeline(broker, SPEC, {})
+        yield broker, Publisher(broker, spec, "main", Lane.BULK)
+    finally:
+        await broker.close()
+
+
+async def send_result(broker: Broker, job: JobRef, message_id: str) -> None:
+    body, meta = a_result(job)
+    headers = {HEADER_TYPE: "part", HEADER_MARK: PartMark.of(meta).header()}
+    assert await broker.publish(broker.names.results(job), body, message_id, headers)
+
+
+async def collected(broker: Broker, publisher: Publisher, job: JobRef, target: Path) -> Done:
+    collector = Collector(broker, publisher.spec)
+    await collector.open({job: target})
+    try:
+        return await collector.wait(job.id)
+    finally:
+        await collector.close()
+
+
+def wanted(publisher: Publisher) -> Manifest:
+    return Manifest(job=publisher.ref("film"), name="film.mp4")
+
+
+async def left(broker: Broker) -> list[str]:
+    return [stored.headers[HEADER_TYPE] async for stored in broker.read(broker.names.results_stream)]
+
+
+async def test_a_repeat_that_comes_after_the_end_wedges_nothing(settings: Settings, tmp_path: Path) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        record = await begin(broker, wanted(publisher))
+        await record.change(segments=1, total=1)
+        first = record.manifest.job
+        await send_result(broker, first, "result")
+        await collected(broker, publisher, first, tmp_path / "film")
+        assert await left(broker) == ["done"]
+        await send_result(broker, first, "a repeat after the duplicate window")
+        for generation in (1, 2):
+            again = (await begin(broker, wanted(publisher))).manifest.job
+            assert again.round == generation, "its results were collected, so it is begun anew"
+            await send_result(broker, first, f"another repeat {generation}")
+            await send_result(broker, again, f"result {generation}")
+            assert (await collected(broker, publisher, again, tmp_path / "film")).frames == 1
+            assert await left(broker) == ["done"], "what is left of an earlier generation goes when it is met"
+
+
+async def test_a_job_whose_collector_died_between_done_and_manifest_can_be_begun_anew(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        record = await begin(broker, wanted(publisher))
+        await record.change(segments=1, total=1)
+        job = record.manifest.job
+        await publish_done(broker, Done(job=job, segments=1, frames=1, lost=0, files=("film.npz",)), "1")
+        with pytest.raises(CollectedElsewhere):
+            await collected(broker, publisher, job, tmp_path / "film")
+        assert (await begin(broker, wanted(publisher))).manifest.job.round == job.round + 1
+
+
+async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        names = broker.names
+        record = await begin(broker, wanted(publisher))
+        job = record.manifest.job
+        await send_result(broker, job, "result")
+        await collected(broker, publisher, job, tmp_path / "film")
+        await send_result(broker, job, "a late repeat")
+        going_on = publisher.ref("going-on")
+        await JobRecord(broker, Manifest(job=going_on, name="other")).change(segments=1)
+        await send_result(broker, going_on, "of a job that goes on")
+        # attempts at a message that is gone, and at one that is there
+        hop = names.work("p", "decode", Lane.BULK)
+        await broker.publish(hop, b"settled", "settled")
+        await broker.publish(hop, b"waits", "waits")
+        await broker.delete_message(names.work_stream("p", "decode"), 1)
+        await broker.put(names.attempts, "begun.dead", json.dumps([[names.work_stream("p", "decode"), 1, {}]]).encode())
+        await broker.put(names.attempts, "begun.closed", b"[]")
+        await broker.put(
+            names.attempts, "begun.at-it", json.dumps([[names.work_stream("p", "decode"), 2, {}]]).encode()
+        )
+        await broker.put(names.attempts, f"failed.{names.work_stream('p', 'decode')}.1.3", b"{}")
+        await broker.put(names.attempts, f"failed.{names.work_stream('p', 'decode')}.2.1", b"{}")
+        # objects that a message names, and that none does: never named, and half uploaded
+        result = names.results(going_on)
+        await broker.publish(result, bytes(9 * MIB), "a large result", {HEADER_TYPE: "file"})
+        await put_blob(broker, names.blobs, bytes(MIB), claim_name(result, "no such message", "1"), {"subject": result})
+        await broker.store(f"$O.{names.blobs}.C.half", bytes(MIB), {HEADER_ID: "half/0"})
+        assert (await sweep(broker)).removed == 0, "all of it is young"
+        swept = await sweep(broker, age_s=0.0)
+        assert (swept.results, swept.attempts, swept.blobs) == (1, 3, 2)
+        assert await left(broker) == ["done", "part", "file"]
+        assert set(await broker.items(names.attempts)) == {
+            "begun.at-it",
+            f"failed.{names.work_stream('p', 'decode')}.2.1",
+        }
+        large = await broker.last(names.results_stream, result)
+        assert large is not None
+        assert [name for name in [large.headers[HEADER_BLOB]] if name in await _blobs(broker)]
+        assert len(await _blobs(broker)) == 1
+        assert (await sweep(broker, age_s=0.0)).removed == 0
+
+
+async def _blobs(broker: Broker) -> list[str]:
+    stream = f"OBJ_{broker.names.blobs}"
+    found = broker.read(stream, f"$O.{broker.names.blobs}.M.>")
+    return [json.loads(stored.body)["name"] async for stored in found]
