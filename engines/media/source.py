@@ -1,9 +1,8 @@
 """Opening media: from a file or from memory, with every failure turned into one line that says what to do."""
 
-import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,20 +13,13 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from engines.media.container import open_container, open_file
 from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
 
 Source: TypeAlias = Path | Buffer
 AnyStream: TypeAlias = VideoStream | AudioStream
 
-# Demuxers that may open what strangers send. Play lists (hls, concat, dash) are left out because they name other
-# files, tty and its like because they make a picture of any text.
-_DEMUXERS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,live_flv,asf,nut,ogg,gif,apng,mxf,dv,vc1,rm,"
-    "yuv4mpegpipe,mjpeg,jpeg_pipe,png_pipe,webp_pipe,mp3,wav,w64,flac,aac,ac3,amr,caf,aiff,aa,au"
-)
-# from release 19 on PyAV takes metadata that is not UTF-8 without being asked
-_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MP4 = b"ftyp"  # from the fifth byte on
@@ -50,14 +42,10 @@ def media_kind(source: Source) -> Literal["image", "video"]:
     Raises UsageError or MediaError when it can not be read or is empty.
     """
     if isinstance(source, Path):
-        with media_errors(str(source)):
-            file = os.open(source, os.O_RDONLY)  # of thousands of images, a file object would double what this costs
-            try:
-                head: Buffer = os.read(file, 12)
-            finally:
-                os.close(file)
+        with media_errors(str(source)), open_file(source) as file:
+            head: Buffer = os.read(file, 12)  # of thousands of images, a file object would double what this costs
         if not head:
-            raise _empty(source)
+            raise _empty(str(source))
     else:
         head = source
     return "video" if image_codec(head) is None else "image"
@@ -151,44 +139,29 @@ def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Pack
 
 
 def _open(source: Source, container: str | None, label: str, decoders: bool) -> InputContainer:
-    """Opens `source`; protocols are limited to files so that no media can make us fetch something."""
-    if isinstance(source, Path):
-        _check_file(source)
-        file: str | io.BytesIO = f"file:{source}"
-    else:
-        if not len(source):
-            raise MediaError(f"{label} is empty", "send a whole file")
-        file = io.BytesIO(source)
-    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
-    head = _head(source)
-    if head[4:8] == _MP4:
-        options["probesize"] = "32"  # an mp4's header says it all
-    if not decoders:
-        options["codec_whitelist"] = "none"
-    try:
-        opened: InputContainer = av.open(file, "r", format=container, container_options=options, **_METADATA)
-        return opened
-    except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
-        raise _unreadable(head, label) from error
+    with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
+        head = os.pread(given, 12, 0) if isinstance(given, int) else bytes(given[:12])
+        if not head:
+            raise _empty(label)
+        options = {}
+        if head[4:8] == _MP4:
+            options["probesize"] = "32"  # an mp4's header says it all
+        if not decoders:
+            options["codec_whitelist"] = "none"
+        try:
+            return open_container(given, container, options)
+        except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
+            raise _unreadable(head, label) from error
 
 
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(path)
-    if not path.stat().st_size and path.is_file():
-        raise _empty(path)
-    if not os.access(path, os.R_OK):
-        raise PermissionError(path)
-
-
-def _empty(path: Path) -> MediaError:
-    return MediaError(f"{path} is empty", "copy it again")
+def _empty(label: str) -> MediaError:
+    return MediaError(f"{label} is empty", "copy or send it again")
 
 
 def _head(source: Source) -> bytes:
     if isinstance(source, Path):
-        with source.open("rb") as file:
-            return file.read(12)
+        with open_file(source) as file:
+            return os.read(file, 12)
     return bytes(source[:12])
 
 

@@ -17,6 +17,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 
+from engines.media.container import open_container
 from engines.outputs.files import PartFile, writing
 from engines.outputs.sound import SoundTrack
 from engines.outputs.timeline import Timeline
@@ -155,7 +156,7 @@ class VideoFile:
         """Writes the head, now that a picture and the sound (if any) are there, and all that waited for it."""
         base = self._timeline.time_base
         with ExitStack() as inputs:
-            picture = inputs.enter_context(av.open(io.BytesIO(self._template), format="h264"))
+            picture = inputs.enter_context(open_container(self._template, "h264"))
             sound = inputs.enter_context(_open_sound(*self._sound[0])) if self._sound else None
             rates = [stream.codec_context.sample_rate for stream in sound.streams.audio] if sound else []
             suffix = self._file.path.suffix[1:]
@@ -216,7 +217,7 @@ def _options(suffix: str, base: Fraction, rates: list[int]) -> dict[str, str]:
 
 def _open_sound(container: str, data: Buffer) -> InputContainer:
     try:
-        return av.open(io.BytesIO(data), mode="r", format=container)
+        return open_container(data, container)
     except FFmpegError as error:
         raise MediaError(
             f"the sound of a segment is not a {container} file", error.strerror or "it is damaged"

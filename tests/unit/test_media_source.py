@@ -46,8 +46,8 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 def test_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "empty.mp4"
     path.touch()
-    assert str(error_of(path)) == f"{path} is empty: copy it again"
-    assert str(error_of(b"")) == "the media is empty: send a whole file"
+    assert str(error_of(path)) == f"{path} is empty: copy or send it again"
+    assert str(error_of(b"")) == "the media is empty: copy or send it again"
     with pytest.raises(MediaError, match="is empty"):
         media_kind(path)
 

@@ -1,0 +1,72 @@
+"""Opens files and containers to read them, so that no media and no name makes FFmpeg or us open anything else.
+
+This is the only place that calls `av.open` to read. FFmpeg gets bytes or an open file, never a name or a URL, and the
+demuxers that open further files (hls, concat, dash, sdp, image2, lavfi ...) are not allowed. mov's references to other
+files stay off, as they are by default.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from schemas.errors import MediaError
+from schemas.wire import Buffer
+
+# FFmpeg's demuxers that may open what strangers send. Play lists are left out because they name other files, tty and
+# its like because they make a picture of any text.
+_DEMUXERS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,live_flv,asf,nut,ogg,gif,apng,mxf,dv,vc1,rm,"
+    "yuv4mpegpipe,mjpeg,jpeg_pipe,png_pipe,webp_pipe,mp3,wav,w64,flac,aac,ac3,amr,caf,aiff,aa,au"
+)
+FORMATS = frozenset([*_DEMUXERS.split(","), "mp4"])  # what a message may call its container; FFmpeg reads mp4 by mov
+# from release 19 on PyAV takes metadata that is not UTF-8 without being asked
+_METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
+def open_container(
+    source: int | Buffer, format_name: str | None = None, options: dict[str, str] | None = None
+) -> InputContainer:
+    """A container to read from memory or from an open file; `format_name` is one of `FORMATS`, None: by its content.
+
+    The caller keeps the file descriptor and may close it at once. Raises MediaError for any other format, and FFmpeg's
+    errors.
+    """
+    if format_name is not None and format_name not in FORMATS:
+        raise MediaError(f"a container of format {format_name!r} is not read here", "send mp4, matroska or nut")
+    limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
+    file: str | io.BytesIO
+    if isinstance(source, int):
+        # FFmpeg reads an open file by itself; through a Python object each 32 kB would take the interpreter's lock
+        file = "fd:"
+        limits |= {"protocol_whitelist": "fd", "fd": str(source)}
+    else:
+        file = io.BytesIO(source)
+    opened: InputContainer = av.open(
+        file, "r", format=format_name, container_options={**(options or {}), **limits}, **_METADATA
+    )
+    return opened
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[int]:
+    """A file descriptor to read the regular file at `path`.
+
+    Raises OSError, and MediaError for what is no regular file: a FIFO would hold its reader for ever.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(file).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(path)
+        if not stat.S_ISREG(mode):
+            raise MediaError(f"{path} is no regular file", "copy its content to a file")
+        yield file
+    finally:
+        os.close(file)
