@@ -1,8 +1,10 @@
 """Pipelines and models by content hash, at the broker: any worker can serve any of them with no file of its own."""
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -122,17 +124,22 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
         model = await asyncio.to_thread(kept_model.read_bytes)
         if await asyncio.to_thread(_sha256, model) == sha256:
             return _parse_card(kept_card.read_bytes(), sha256), model
-    from pipelines.blobs import blob_info, get_blob
+    from pipelines.blobs import blob_info, get_blob_to
 
     info = await blob_info(broker, broker.names.models, sha256)
     if info is None:
         raise ModelError(f"the broker has no model {sha256[:12]}", "publish its pipeline again")
-    model = await get_blob(broker, broker.names.models, sha256)
-    if await asyncio.to_thread(_sha256, model) != sha256:
-        raise StoreError(f"model {sha256[:12]} is damaged in the broker's store", "publish its pipeline again")
     card = info.metadata.get(CARD, "").encode()
-    await asyncio.to_thread(_keep, kept_model, model)
-    await asyncio.to_thread(_keep, kept_card, card)
+    with _kept(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:  # in chunks: an event loop joins no gigabytes
+            await get_blob_to(broker, broker.names.models, sha256, file)
+            file.seek(0)
+            model = await asyncio.to_thread(file.read)
+        if await asyncio.to_thread(_sha256, model) != sha256:
+            raise StoreError(f"model {sha256[:12]} is damaged in the broker's store", "publish its pipeline again")
+        await asyncio.to_thread(write_whole, kept_model, model)
+        await asyncio.to_thread(write_whole, kept_card, card)
     return _parse_card(card, sha256), model
 
 
@@ -149,13 +156,12 @@ def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _keep(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def _kept(folder: Path) -> Iterator[None]:
     try:
-        write_whole(path, content)
+        yield
     except OSError as error:
-        raise StoreError(
-            f"cannot keep models in {path.parent}: {error.strerror}", "set `cache` to another folder"
-        ) from error
+        raise StoreError(f"cannot keep models in {folder}: {error.strerror}", "set `cache` to another folder") from error
 
 
 def _parse(body: bytes, revision: str) -> PipelineSpec:

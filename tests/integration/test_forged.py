@@ -49,8 +49,6 @@ def a_result(job: JobRef, arrays: dict[str, ArraySpec] = GOOD, pts: Sequence[int
 
 
 WRONG: dict[str, dict[str, ArraySpec]] = {
-    "an object dtype": {"descriptor": ArraySpec(dtype="|O", shape=(1,), buffer=0)},
-    "no such dtype": {"descriptor": ArraySpec(dtype="nonsense", shape=(1,), buffer=0)},
     "no such buffer": {"descriptor": ArraySpec(dtype="<f4", shape=(1, 4), buffer=9)},
     "a shape that lies": {"descriptor": ArraySpec(dtype="<f4", shape=(1000, 4), buffer=0)},
 }
