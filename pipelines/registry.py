@@ -161,7 +161,9 @@ def _kept(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot keep models in {folder}: {error.strerror}", "set `cache` to another folder") from error
+        raise StoreError(
+            f"cannot keep models in {folder}: {error.strerror}", "set `cache` to another folder"
+        ) from error
 
 
 def _parse(body: bytes, revision: str) -> PipelineSpec:

@@ -55,6 +55,8 @@ class NpzAssembler:
         self._names += [item.name for item in meta.items if not item.error]
         self._failed += [(item.name, item.error) for item in meta.items if item.error]
         for name, array in arrays.items():
+            if array.ndim == 0 or len(array) != len(meta.pts):
+                raise OutputError(f"output `{name}` of a result has not one row for each of {len(meta.pts)} windows")
             # a part may be a view into a far larger message: keep its rows, not the message
             self._arrays.setdefault(name, []).append(array.copy())
 

@@ -45,12 +45,15 @@ GOOD = {"descriptor": ArraySpec(dtype="<f4", shape=(1, 4), buffer=0)}
 
 def a_result(job: JobRef, arrays: dict[str, ArraySpec] = GOOD, pts: Sequence[int] = (0,)) -> tuple[bytes, PartMeta]:
     meta = PartMeta(key=Key(job=job, segment=0, final=True), media=MEDIA, pts=tuple(pts), frames=1)
-    return Result(meta=meta, format="npz", arrays=arrays).encode([VALUES]), meta
+    return Result(meta=meta, format="npz", arrays=arrays).encode([VALUES, b"abcd"][: len(arrays)]), meta
 
 
 WRONG: dict[str, dict[str, ArraySpec]] = {
-    "no such buffer": {"descriptor": ArraySpec(dtype="<f4", shape=(1, 4), buffer=9)},
-    "a shape that lies": {"descriptor": ArraySpec(dtype="<f4", shape=(1000, 4), buffer=0)},
+    "more rows than windows": {"descriptor": ArraySpec(dtype="<f4", shape=(4, 1), buffer=0)},
+    "no dimension": {
+        "descriptor": ArraySpec(dtype="<f4", shape=(1, 4), buffer=0),
+        "x": ArraySpec(dtype="<f4", shape=(), buffer=1),
+    },
 }
 
 
