@@ -7,6 +7,7 @@ media that begins with `DEADLY` ends it while it is split.
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import DeviceLost
 from schemas.pipeline import ModelSpec
 from schemas.wire import Buffer
-from workers.process import WorkerOptions, start_worker
+from workers.process import WorkerOptions, limit_memory, start_worker
 
 DEADLY = b"deadly"
 DEADLY_MODEL = builtin_pipeline("scenes").infers[0].model
@@ -94,3 +95,14 @@ def start_with_deadly_model(options: WorkerOptions, heartbeats: socket.socket | 
 
     workers.lines._warmed = warmed
     start_worker(options, heartbeats)
+
+
+def start_hungry(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    """Take 256 MiB, and say by the exit code whether that was refused."""
+    if options.name == "limited":
+        limit_memory(options)
+    try:
+        taken = np.ones(256 << 20, np.uint8)
+    except MemoryError:
+        os._exit(0)
+    time.sleep(60 if taken.any() else 0)

@@ -6,13 +6,16 @@ Nothing here is heavy: a worker counts in plain integers, and its rig makes metr
 import json
 import logging
 import sys
+import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Self
 
+LINES, LINES_WITHIN_S = 60, 60.0  # of one kind in the log
+KIND_CHARS, KINDS = 40, 1000
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 Fact = str | int | float | bool
@@ -132,10 +135,42 @@ def tell(event: Event) -> None:
 
 
 def set_up_logging(**always: Fact) -> None:
-    """Have every record go to stderr as one line of `key=value`, `always` in each."""
+    """Have every record go to stderr as one line of `key=value`, `always` in each; limited by `_Limit`."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Limit())
     handler.setFormatter(_Line(always))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _Limit(logging.Filter):
+    """Drops lines of a kind that come too often; the next one after that minute says how many were dropped.
+
+    Lines are of one kind when their event is the same, or without event the beginning of their text.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._kinds: dict[tuple[int, str], _Kind] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        facts: Mapping[str, Fact] = getattr(record, "facts", {})
+        key = record.levelno, str(facts.get("event", "")) or str(record.msg)[:KIND_CHARS]
+        if len(self._kinds) >= KINDS:
+            self._kinds.clear()
+        kind, now_s = self._kinds.setdefault(key, _Kind(self._clock())), self._clock()
+        if now_s - kind.since_s >= LINES_WITHIN_S:
+            if kind.count > LINES:
+                record.facts = {**facts, "dropped_before": kind.count - LINES}
+            kind.since_s, kind.count = now_s, 0
+        kind.count += 1
+        return kind.count <= LINES
+
+
+@dataclass(slots=True)
+class _Kind:
+    since_s: float
+    count: int = 0
 
 
 class _Line(logging.Formatter):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fleet import paced
+from engines.device import open_device
 from engines.inference.session import Session
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
@@ -20,6 +21,39 @@ from workers.local import find_models, register
 from workers.process import Worker, WorkerOptions
 
 QUICK, SLOW, BROKEN = paced(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
+
+
+async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.model_copy(update={"work_deadline_s": 0.5})
+    monkeypatch.setattr(lines, "UNLOAD_EVERY_S", 0.05)
+    broker = await Broker.connect(settings)
+    old = await register(broker, settings, SLOW, find_models(SLOW, None))
+    kept = await register(broker, settings, BROKEN, find_models(BROKEN, None))
+    cache = lines.Lines(broker, lambda _: True, tmp_path, open_device("cpu", settings, tmp_path), {}, False)
+    in_hand = {old.revision}
+    tasks = [asyncio.create_task(each) for each in (cache.warm_up(), cache.unload_unused(lambda: in_hand))]
+    try:
+        async with asyncio.timeout(30):
+            while cache.loaded < 2 or cache.cold:
+                await asyncio.sleep(0.05)
+            bucket = broker.names.pipelines
+            await broker.purge(f"KV_{bucket}", f"$KV.{bucket}.name.{SLOW.name}")
+            await asyncio.sleep(1.0)
+            assert cache.loaded == 2, "a message needs it"
+            in_hand.clear()
+            while cache.loaded > 1:
+                await asyncio.sleep(0.05)
+        assert (await cache.get(kept.revision)).spec == kept
+        await cache.get(old.revision)  # a job of it that comes late loads it again
+        assert cache.loaded == 2
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        cache.close()
+        await broker.close()
 
 
 async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own(

@@ -13,7 +13,18 @@ from schemas.errors import UsageError
 from schemas.rig import parse_rig, rig_name
 from workers.endpoints import Endpoints, Response
 from workers.metrics import Snapshot, exposition, families
-from workers.telemetry import BUCKETS_S, Event, Heartbeat, Meter, StageCounts, set_up_logging, tell
+from workers.telemetry import (
+    BUCKETS_S,
+    LINES,
+    LINES_WITHIN_S,
+    Event,
+    Heartbeat,
+    Meter,
+    StageCounts,
+    _Limit,
+    set_up_logging,
+    tell,
+)
 
 DOC = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 KEY = ("up", "infer")
@@ -109,6 +120,21 @@ def test_a_log_line_is_one_line_of_keys_and_values(capsys: pytest.CaptureFixture
     expected = r' level=warning rig=r event=died pause_s=0.2 exit="signal SIGKILL" msg="it \"fell\"\nover"'
     assert re.match(r"time=\d{4}-\d\d-\d\dT[\d:.]+\+00:00", line)
     assert line.rstrip().endswith(expected)
+
+
+def test_lines_of_one_kind_are_limited_and_the_next_says_how_many_were_dropped() -> None:
+    now_s = 0.0
+    limit = _Limit(lambda: now_s)
+
+    def shown(text: str) -> list[logging.LogRecord]:
+        records = [logging.LogRecord("rigflow", logging.ERROR, "", 0, text, None, None) for _ in range(LINES + 10)]
+        return [record for record in records if limit.filter(record)]
+
+    assert len(shown("asking RIGFLOW_RESULTS for messages failed")) == LINES
+    assert len(shown("another")) == LINES
+    now_s = LINES_WITHIN_S
+    first, *_ = shown("asking RIGFLOW_RESULTS for messages failed")
+    assert vars(first)["facts"] == {"dropped_before": 10}
 
 
 async def test_pages_and_what_is_no_page() -> None:

@@ -1,8 +1,13 @@
-"""Which deaths of a worker count against its device."""
+"""Which deaths of a worker count against its device, and what a worker may take of memory."""
 
+import asyncio
+
+from schemas.settings import Settings
+from tests.poison import start_hungry
+from workers.forkserver import WorkerProcess
 from workers.process import WorkerOptions
-from workers.supervisor import DEATHS, Slot
-from workers.telemetry import Heartbeat, StageCounts
+from workers.supervisor import DEATHS, Slot, Supervisor
+from workers.telemetry import Event, Heartbeat, StageCounts
 
 
 def slot_after(deaths: list[tuple[float, int, bool]]) -> Slot:
@@ -32,3 +37,27 @@ def test_a_device_that_breaks_after_long_work_is_given_up_when_that_is_a_minute_
 
 def test_deaths_that_are_long_ago_do_not_count() -> None:
     assert len(slot_after([(40.0 * n, 0, False) for n in range(2 * DEATHS)]).deaths) < DEATHS
+
+
+def hungry(name: str) -> WorkerOptions:
+    return WorkerOptions(settings=Settings(worker_memory_bytes=200 << 20), name=name)
+
+
+def test_an_allocation_beyond_the_memory_of_a_worker_fails_in_it() -> None:
+    process = WorkerProcess(hungry("limited"), start_hungry)
+    process.start_now()
+    assert process.wait() == 0
+
+
+async def test_a_worker_that_takes_more_memory_than_it_may_is_ended_with_that_reason() -> None:
+    events: asyncio.Queue[Event] = asyncio.Queue()
+    supervisor = Supervisor([hungry("w")], events.put_nowait, start_hungry)
+    watching = asyncio.create_task(supervisor.watch())
+    try:
+        async with asyncio.timeout(30):
+            while (event := await events.get()).what != "memory":
+                pass
+    finally:
+        watching.cancel()
+        await supervisor.stop(0.0)
+    assert "more than worker_memory_bytes (200 MiB)" in event.text
