@@ -2,15 +2,14 @@
 
 import re
 import tomllib
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from schemas.errors import UsageError, fault_of
-from schemas.pipeline import TOKEN, Name, Spec
+from schemas.pipeline import Name, Spec
 from schemas.settings import DEVICE
 
-Stage: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
 SEE = "see docs/cli.md, rigflow rig"
 
 
@@ -22,7 +21,7 @@ class WorkerGroup(Spec):
 
     device: str = Field(default="cpu", pattern=DEVICE)
     count: int = Field(default=1, ge=1, le=256)
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Name, ...] = ()
 
 
 class RigSpec(Spec):

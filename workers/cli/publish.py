@@ -38,17 +38,15 @@ def publish(
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
-    import re
-
     from rich.console import Console
 
     from schemas.messages import Lane
-    from schemas.pipeline import TOKEN
+    from schemas.pipeline import is_token
     from workers.cli.run import check_inputs
     from workers.local import find_models, find_pipeline
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    if job and not re.match(TOKEN, job):
+    if job and not is_token(job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
     spec, folder = find_pipeline(pipeline)
     models = find_models(spec, folder, settings.cache_folder)

@@ -79,10 +79,8 @@ def _each_device() -> "tuple[WorkerGroup, ...]":
 
 
 def _named(spec: "RigSpec", name: str) -> "RigSpec":
-    import re
+    from schemas.pipeline import is_token
 
-    from schemas.pipeline import TOKEN
-
-    if not re.match(TOKEN, name):
+    if not is_token(name):
         raise UsageError(f"{name}: not a name for a rig", "use letters, digits, - and _")
     return spec.model_copy(update={"name": name})

@@ -1,6 +1,5 @@
 """`rigflow worker`: one worker in this process, for a broker elsewhere."""
 
-import re
 import sys
 from typing import Annotated
 
@@ -46,10 +45,10 @@ def worker(
 
 def parse_stages(text: str) -> tuple[str, ...]:
     """Stages from what was given with commas, each once. Raises UsageError for what cannot be a stage."""
-    from schemas.pipeline import TOKEN
+    from schemas.pipeline import is_token
 
     stages = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for stage in stages:
-        if not re.match(TOKEN, stage):
+        if not is_token(stage):
             raise UsageError(f"{stage}: not a stage", "give kinds or names with commas, like decode,preprocess")
     return stages
