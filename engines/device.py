@@ -10,6 +10,7 @@ from engines.inference.session import Session
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
+from engines.media.limits import Limits
 from engines.outputs.h264 import X264, PictureEncoder
 from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import Preprocess
@@ -104,6 +105,9 @@ class Host:
     card = None
     encoder = X264()
 
+    def __init__(self, settings: Settings) -> None:
+        self._limits = Limits.of(settings)
+
     def preprocess(self, stage: PreprocessStage) -> Preprocess:
         """Conversion of frames by swscale."""
         return Preprocess(stage)
@@ -119,8 +123,8 @@ class Host:
         """Parts of a segment, decoded as they are asked for."""
         convert = preprocess.convert if preprocess else pack_frame
         if segment.media.kind == "image":
-            return decode_images(segment, buffers, spec, convert, tick)
-        return decode_video(segment, buffers[0], spec, convert, tick=tick)
+            return decode_images(segment, buffers, spec, convert, self._limits, tick)
+        return decode_video(segment, buffers[0], spec, convert, limits=self._limits, tick=tick)
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:
         """A model in ONNX Runtime on one core."""
@@ -142,7 +146,7 @@ class Host:
 def open_device(name: str, settings: Settings, cache: Path) -> Device:
     """The device called `cpu`, `cuda:<index>` or `cuda:<UUID>`. Raises UsageError, DeviceLost."""
     if name == "cpu":
-        return Host()
+        return Host(settings)
     from engines.cuda.device import CudaDevice
 
     try:

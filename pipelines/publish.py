@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.media.images import read_image
+from engines.media.limits import Limits
 from engines.media.split import Piece, Splitter
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord, begin
@@ -162,7 +163,8 @@ class Publisher:
 
     def _video(self, source: Path | Buffer, name: str) -> Iterator[_Cut]:
         sound = self.spec.encode.format == "video"
-        with Splitter(source, self.spec.grid, self.spec.segment_s, name=name, sound=sound) as splitter:
+        limits = Limits.of(self._broker.settings)
+        with Splitter(source, self.spec.grid, self.spec.segment_s, name=name, sound=sound, limits=limits) as splitter:
             media = splitter.media
             for piece in splitter.pieces():
                 end_s = media.duration_s if piece.end is None else media.clock.seconds(piece.end)

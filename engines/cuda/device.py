@@ -14,6 +14,7 @@ from engines.cuda.transforms import CudaPreprocess
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
+from engines.media.limits import Limits
 from engines.outputs.h264 import X264, PictureEncoder
 from engines.part import Part, Tick, no_tick
 from schemas.errors import RigflowError, UsageError
@@ -81,12 +82,12 @@ class CudaDevice:
         """Parts of a segment, decoded ahead; without `preprocess` raw frames for a hop, which the host decodes."""
         parts: Iterator[Part]
         convert = preprocess.convert if preprocess else pack_frame
+        limits = Limits.of(self._settings)
         if segment.media.kind == "image":
-            parts = decode_images(segment, buffers, spec, convert, tick)
-        elif preprocess is None:
-            parts = decode_video(segment, buffers[0], spec, convert, tick=tick)
+            parts = decode_images(segment, buffers, spec, convert, limits, tick)
         else:
-            parts = decode_video(segment, buffers[0], spec, convert, self.decoders, tick)
+            decoders = None if preprocess is None else self.decoders
+            parts = decode_video(segment, buffers[0], spec, convert, decoders, limits, tick)
         return self._ahead.reader(parts, int(segment.key.job.lane is not Lane.INTERACTIVE))
 
     def session(self, model: bytes, spec: ModelSpec) -> "Session":

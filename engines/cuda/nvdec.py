@@ -99,7 +99,7 @@ def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | No
     if not decoder.is_hwaccel:
         return None
     decoder.extradata = like.extradata
-    decoder.width, decoder.height = like.width, like.height
+    decoder.width, decoder.height, decoder.options = like.width, like.height, like.options
     decoder.colorspace, decoder.color_range = like.colorspace, like.color_range
     if hasattr(decoder, "reorder_depth"):
         decoder.reorder_depth = like.reorder_depth

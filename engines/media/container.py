@@ -31,9 +31,14 @@ _METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 el
 
 
 def open_container(
-    source: int | Buffer, format_name: str | None = None, options: dict[str, str] | None = None
+    source: int | Buffer,
+    format_name: str | None = None,
+    options: dict[str, str] | None = None,
+    decoder_options: dict[str, str] | None = None,
 ) -> InputContainer:
     """A container to read from memory or from an open file; `format_name` is one of `FORMATS`, None: by its content.
+
+    `decoder_options` are those of the decoders by which FFmpeg learns about the streams, and of no others.
 
     The caller keeps the file descriptor and may close it at once. Raises MediaError for any other format, and FFmpeg's
     errors.
@@ -49,7 +54,12 @@ def open_container(
     else:
         file = io.BytesIO(source)
     opened: InputContainer = av.open(
-        file, "r", format=format_name, container_options={**(options or {}), **limits}, **_METADATA
+        file,
+        "r",
+        format=format_name,
+        options=decoder_options or {},
+        container_options={**(options or {}), **limits},
+        **_METADATA,
     )
     return opened
 

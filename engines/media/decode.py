@@ -19,7 +19,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from engines.media.carrier import reorder_depth
-from engines.media.frames import blank_frame, no_frames, stack_frames
+from engines.media.frames import blank_frame, frame_step, no_frames, stack_frames
+from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.source import open_picture, packets_of, picture_stream
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
 from engines.part import Array, Part, Tick, no_tick
@@ -46,6 +47,7 @@ _GUESSED = "h264"  # a stream that does not say how far frames are reordered has
 _MOST_REORDERED = 16
 _UNSPECIFIED_COLOUR, _UNSPECIFIED_RANGE = 2, 0
 _PART_BYTES = {"planes": 16 << 20, "rgb": 64 << 20, "gray": 64 << 20}
+_MOST_PART_BYTES = 256 << 20  # of what is as large as that, a part holds fewer windows than the least
 _PART_WINDOWS = {"planes": (4, 24), "rgb": (1, 128), "gray": (1, 128)}
 
 
@@ -67,6 +69,7 @@ def decode_video(
     spec: PipelineSpec,
     convert: Convert,
     decoders: Decoders | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     tick: Tick = no_tick,
 ) -> Iterator[Part]:
     """The parts of a segment, in order: one at least, the last one marked so.
@@ -74,13 +77,14 @@ def decode_video(
     `data` is the segment's buffer. Arrays are those of `convert`, stacked over the part's frames, and `index [W, T]`
     int32. A frame that damage took is counted in `meta.lost`: the decoder's patched picture is used, and where there is
     none, the last one before it. What other `decoders` stumble over is left to the host's, whose patches are the
-    reference. `tick` is called after each packet. Raises MediaError when the segment can not be opened at all.
+    reference. `tick` is called after each packet. Raises MediaError when the segment can not be opened at all,
+    ItemTooLarge when it goes beyond `limits`.
     """
     sent_parts = sent_frames = 0
     for whole in (False, True):
         tally = _Tally()
         try:
-            pieces = _slices(segment, data, spec, convert, tally, whole, None if whole else decoders, tick)
+            pieces = _slices(segment, data, spec, convert, tally, whole, None if whole else decoders, limits, tick)
             for number, (piece, last) in enumerate(_mark_last(pieces, spec.grid)):
                 if number < sent_parts:
                     continue  # sent before damage made us start over; it was exact, for it missed no frame it was due
@@ -98,16 +102,12 @@ def windows_per_part(spec: PipelineSpec, media: MediaInfo) -> int:
     The frames count as they are or as preprocess makes them, whichever is larger: a part may travel as either.
     """
     grid, layout, size = spec.grid, spec.preprocess.layout, spec.preprocess.size
-    pixel_bytes = prod(size) * (3 if layout == "rgb" else 1) if size else 0
-    window_bytes = max(1, media.width * media.height * 3 // 2, pixel_bytes) * min(grid.stride, grid.frames)
+    made_bytes = prod(size) * (3 if layout == "rgb" else 1) if size else 0
+    bits = max(12, av.VideoFormat(media.pixel_format).padded_bits_per_pixel) if media.pixel_format else 12
+    window_bytes = max(1, media.width * media.height * bits // 8, made_bytes) * min(grid.stride, grid.frames)
     least, most = _PART_WINDOWS[layout]
+    least = max(1, min(least, _MOST_PART_BYTES // window_bytes))
     return min(most, max(least, _PART_BYTES[layout] // window_bytes))
-
-
-def frame_step(media: MediaInfo) -> Fraction:
-    """Time from one frame to the next at the media's frame rate, in units of its clock; 25 a second if unknown."""
-    rate = Fraction(*media.frame_rate) if media.frame_rate[0] else Fraction(25)
-    return 1 / (rate * media.clock.time_base)
 
 
 def _slices(
@@ -118,6 +118,7 @@ def _slices(
     tally: _Tally,
     whole: bool,
     decoders: Decoders | None,
+    limits: Limits,
     tick: Tick,
 ) -> Iterator[Slice[dict[str, Array]]]:
     """The segment's windows, those of one part at a time.
@@ -127,24 +128,31 @@ def _slices(
     grid, media = spec.grid, segment.media
     span = Span(media.clock, segment.start, segment.end)
     label = f"segment {segment.key.segment} of {media.name or 'the media'}"
+    limits.check_pixels(label, media.width, media.height)
     uniform = _Uniform(media, spec.preprocess.layout == "planes", tally)
-    with open_picture(data, segment.container, label) as container, ExitStack() as stack:
-        stream = picture_stream(container, label)
+    with open_picture(data, segment.container, label, limits) as container, ExitStack() as stack:
+        stream = picture_stream(container, label, limits)
         packets = [packet for packet in packets_of(container, stream) if packet.size]
         if media.codec == _GUESSED:
             depth = reorder_depth([packet.pts for packet in packets if packet.pts is not None])
             stream.codec_context.reorder_depth = min(_MOST_REORDERED, max(stream.codec_context.reorder_depth, depth))
         decoder = stack.enter_context(decoders.lease(stream, label) if decoders else nullcontext(stream.codec_context))
         reel = _Reel(packets, stream, decoder, span, media, tick)
+        if grid.fps is not None and media.last is not None:
+            limits.check_windows(label, span.windows(grid, reel.last))
         due = None if whole else reel.due(grid)
         with closing(reel.frames(tally, None if due is None else set(due.values()))) as frames:
             if due is not None:
                 ticks = exactly(frames, due, grid, span.clock)
             else:
                 ticks = (every_frame if grid.fps is None else last_before)(frames, grid, span)
-            yield from slices(
+            windows = 0
+            for piece in slices(
                 ticks, grid, windows_per_part(spec, media), lambda frame: convert(uniform(frame), media.rotation)
-            )
+            ):
+                windows += len(piece.pts)
+                limits.check_windows(label, range(windows))
+                yield piece
             if due is not None:
                 tally.frames = reel.owned
                 return
@@ -182,6 +190,11 @@ class _Reel:
         self._shown = sorted(time for time in shown if time is not None and self._presents(time))
         self.owned = len(shown) if media.last is None else sum(map(span.owns, self._shown))
         self.damaged = False
+
+    @property
+    def last(self) -> int:
+        """Pts of the last frame to look at, as far as packets tell."""
+        return self._shown[-1] if self._shown else self._span.start
 
     def due(self, grid: Grid) -> dict[int, int] | None:
         """The pts that each needed tick is due to see, told from the packets; None where that can not be relied on."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import av
@@ -11,18 +12,19 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
+from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
 from engines.media.source import image_codec
 from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import EXACT
-from schemas.errors import ItemTooLarge, MediaError, RigflowError
+from schemas.errors import MediaError, RigflowError
 from schemas.messages import Item, PartMeta, Segment
 from schemas.pipeline import PipelineSpec
 from schemas.wire import Buffer
 
-MAX_PIXELS = 100_000_000
 _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
 _JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
+_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 _NAMES = {"mjpeg": "jpeg", "png": "png", "webp": "webp"}
 
 
@@ -36,7 +38,12 @@ class _Image:
 
 
 def decode_images(
-    segment: Segment, buffers: Sequence[Buffer], spec: PipelineSpec, convert: Convert, tick: Tick = no_tick
+    segment: Segment,
+    buffers: Sequence[Buffer],
+    spec: PipelineSpec,
+    convert: Convert,
+    limits: Limits = DEFAULT_LIMITS,
+    tick: Tick = no_tick,
 ) -> Iterator[Part]:
     """The parts of a segment of images, in order: one at least, the last one marked so.
 
@@ -46,14 +53,14 @@ def decode_images(
     raw frames.
     """
     given = zip(segment.items, buffers, strict=True) if buffers else map(read_image, segment.items)
-    images = [_inspected(item, data) for item, data in given]
+    images = [_inspected(item, data, limits) for item, data in given]
     planes = spec.preprocess.layout == "planes"
     groups = _groups(images, alone=planes)
     for number, group in enumerate(groups):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
         for image in group:
-            item, row = _outcome(image, planes, convert)
+            item, row = _outcome(image, planes, convert, limits)
             tick()
             items.append(item)
             rows += [row] if row is not None else []
@@ -78,20 +85,39 @@ def read_image(item: Item) -> tuple[Item, bytes]:
     return item if data else item.model_copy(update={"error": "the file is empty"}), data
 
 
-def decode_image(data: Buffer) -> av.VideoFrame:
+def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> av.VideoFrame:
     """The picture of one jpeg, png or webp file. Raises MediaError or ItemTooLarge."""
-    codec = _checked(data)[0]
+    codec, size = _checked(data, limits)
     # a decoder each: FFmpeg's png decoder mixes in the image before, its jpeg decoder keeps the tables of that one
     decoder = av.CodecContext.create(codec, "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type, decoder.thread_count = "NONE", 1
+    decoder.options = decoder_options(decoder_pixels(*size))  # no more than the header tells
     try:
-        frames = decoder.decode(av.Packet(bytes(data)))
+        frames = decoder.decode(av.Packet(without_packed_chunks(data) if codec == "png" else bytes(data)))
     except av.error.FFmpegError as error:
         raise MediaError(f"the {_NAMES[codec]} image is damaged", "export it again") from error
     if not frames:
         raise MediaError(f"the {_NAMES[codec]} image has no picture that can be decoded", "export it as png")
     return frames[0]
+
+
+def without_packed_chunks(data: Buffer) -> bytes:
+    """A png without its compressed texts and colour profile.
+
+    FFmpeg unpacks them into memory, a thousandfold and without a limit, and nothing here reads them. Source of the
+    chunks' layout: PNG (ISO 15948), section 5.3.
+    """
+    whole = bytes(data)
+    if not any(kind in whole for kind in _PACKED_CHUNKS):
+        return whole
+    kept, at = [whole[:8]], 8
+    while at + 8 <= len(whole):
+        end = at + 12 + int.from_bytes(whole[at : at + 4], "big")
+        if whole[at + 4 : at + 8] not in _PACKED_CHUNKS:
+            kept.append(whole[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def image_size(data: Buffer) -> tuple[int, int] | None:
@@ -110,29 +136,29 @@ def image_size(data: Buffer) -> tuple[int, int] | None:
     return None
 
 
-def _inspected(item: Item, data: Buffer) -> _Image:
+def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
     if item.error:
         return _Image(item, data, 0)
     try:
-        return _Image(item, data, _checked(data)[1])
+        return _Image(item, data, prod(_checked(data, limits)[1]))
     except RigflowError as error:
         return _Image(item.model_copy(update={"error": str(error)}), data, 0)
 
 
-def _outcome(image: _Image, planes: bool, convert: Convert) -> tuple[Item, dict[str, Array] | None]:
+def _outcome(image: _Image, planes: bool, convert: Convert, limits: Limits) -> tuple[Item, dict[str, Array] | None]:
     """The item, with its error if it has one, else with its arrays."""
     if image.item.error:
         return image.item, None
     try:
-        frame = decode_image(image.data)
+        frame = decode_image(image.data, limits)
         row = convert(_plain(frame, planes), round(frame.rotation / 90) * 90 % 360)
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
     return image.item, row
 
 
-def _checked(data: Buffer) -> tuple[str, int]:
-    """Codec and number of pixels of an image that looks whole. Raises MediaError and ItemTooLarge."""
+def _checked(data: Buffer, limits: Limits) -> tuple[str, tuple[int, int]]:
+    """Codec, and height and width of an image that looks whole. Raises MediaError and ItemTooLarge."""
     if not len(data):
         raise MediaError("the image is empty", "send the whole file")
     codec = image_codec(data)
@@ -141,11 +167,8 @@ def _checked(data: Buffer) -> tuple[str, int]:
     size = image_size(data)
     if size is None or not size[0] * size[1] or not _is_whole(codec, data):
         raise MediaError(f"the {_NAMES[codec]} image is truncated", "copy or download it again")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ItemTooLarge(
-            f"the image has {size[1]}x{size[0]} pixels, more than {MAX_PIXELS // 10**6} million", "scale it down"
-        )
-    return codec, size[0] * size[1]
+    limits.check_pixels("the image", size[1], size[0])
+    return codec, size
 
 
 def _is_whole(codec: str, data: Buffer) -> bool:

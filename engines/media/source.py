@@ -14,6 +14,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from engines.media.container import open_container, open_file
+from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
 from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
 
@@ -71,7 +72,11 @@ def media_errors(label: str) -> Iterator[None]:
 
 @contextmanager
 def open_media(
-    source: Source, container: str | None = None, label: str = "", decoders: bool = True
+    source: Source,
+    container: str | None = None,
+    label: str = "",
+    decoders: bool = True,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[InputContainer]:
     """An open container to read `source`; `container` names its format where it is known.
 
@@ -82,12 +87,14 @@ def open_media(
     allowed) and MediaError (empty, not media, truncated).
     """
     name = label or (str(source) if isinstance(source, Path) else "the media")
-    with media_errors(name), _open(source, container, name, decoders) as opened:
+    with media_errors(name), _open(source, container, name, decoders, limits) as opened:
         yield opened
 
 
 @contextmanager
-def open_picture(source: Source, container: str | None = None, label: str = "") -> Iterator[InputContainer]:
+def open_picture(
+    source: Source, container: str | None = None, label: str = "", limits: Limits = DEFAULT_LIMITS
+) -> Iterator[InputContainer]:
     """As `open_media`, for who wants the picture alone: nothing is decoded to learn what the header tells.
 
     What only decoding tells is not known before the first frame: pixel format, pixel aspect, colours.
@@ -96,20 +103,21 @@ def open_picture(source: Source, container: str | None = None, label: str = "") 
     with media_errors(name):
         told = _head(source)[4:8] == _MP4
     if told:
-        with open_media(source, container, label, decoders=False) as opened:
+        with open_media(source, container, label, decoders=False, limits=limits) as opened:
             pictures = [stream.codec_context for stream in opened.streams.video]
             if all(picture and picture.name in _TOLD and picture.extradata for picture in pictures):
                 yield opened
                 return
-    with open_media(source, container, label) as opened:
+    with open_media(source, container, label, limits=limits) as opened:
         yield opened
 
 
-def picture_stream(container: InputContainer, label: str) -> VideoStream:
+def picture_stream(container: InputContainer, label: str, limits: Limits = DEFAULT_LIMITS) -> VideoStream:
     """The stream to work on: FFmpeg's best video stream that is neither cover art nor of an unknown codec.
 
     Its decoder is set to one thread: frame threads give other frames on damaged streams, and parallelism is by
-    segment. Raises MediaError when there is none.
+    segment. Raises MediaError when there is none, and ItemTooLarge when its header tells of too large pictures; the
+    decoder refuses those that the header does not tell of.
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     usable = [stream for stream in streams if stream.codec_context is not None]
@@ -119,8 +127,10 @@ def picture_stream(container: InputContainer, label: str) -> VideoStream:
         raise MediaError(f"{label} has no video stream", "give a file with a picture")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in usable else usable[0]
+    limits.check_pixels(label, stream.width, stream.height)
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = decoder_options(limits.pixels)
     return stream
 
 
@@ -138,7 +148,7 @@ def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Pack
             continue
 
 
-def _open(source: Source, container: str | None, label: str, decoders: bool) -> InputContainer:
+def _open(source: Source, container: str | None, label: str, decoders: bool, limits: Limits) -> InputContainer:
     with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
         head = os.pread(given, 12, 0) if isinstance(given, int) else bytes(given[:12])
         if not head:
@@ -149,7 +159,7 @@ def _open(source: Source, container: str | None, label: str, decoders: bool) -> 
         if not decoders:
             options["codec_whitelist"] = "none"
         try:
-            return open_container(given, container, options)
+            return open_container(given, container, options, decoder_options(limits.pixels))
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
             raise _unreadable(head, label) from error
 

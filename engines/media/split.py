@@ -25,13 +25,16 @@ from pydantic import ValidationError
 
 from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
+from engines.media.frames import frame_step
 from engines.media.keyframes import starts_afresh
+from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.source import Source, open_media, open_picture, packets_of, picture_stream
 from schemas.errors import ItemTooLarge, MediaError, fault_of
 from schemas.grid import Grid
 from schemas.messages import MediaInfo
 
 MAX_PIECE_BYTES = 512 << 20
+_PACKET_BYTES = 1 << 10  # what a packet takes beside its data
 _CONVERT = "convert it to H.264 with a keyframe every few seconds: ffmpeg -i IN -g 100 OUT.mp4"
 _AGAIN = "copy or download it again"
 
@@ -58,24 +61,35 @@ class Splitter:
 
     media: MediaInfo
 
-    def __init__(self, source: Source, grid: Grid, segment_s: float, *, name: str = "", sound: bool = True) -> None:
+    def __init__(
+        self,
+        source: Source,
+        grid: Grid,
+        segment_s: float,
+        *,
+        name: str = "",
+        sound: bool = True,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._source = source
         self._grid = grid
         self._segment_s = segment_s
         self._name = name or (source.name if isinstance(source, Path) else "")
         self._label = str(source) if isinstance(source, Path) else self._name or "the media"
         self._sound = sound
+        self._limits = limits
 
     def __enter__(self) -> Self:
         self._stamp = _stamp(self._source)
         with self._opened() as container:
-            stream = picture_stream(container, self._label)
-            packets, first = _survey(container, stream, self._label)
+            stream = picture_stream(container, self._label, self._limits)
+            packets, first = _survey(container, stream, self._label, self._limits)
             try:
                 self.media = _media_info(container, stream, packets, first, self._name)
             except ValidationError as error:  # FFmpeg reads what a header says, however wild
                 raise MediaError(f"{self._label}: {fault_of(error.errors()[0])}", _CONVERT) from error
             self._format = container.format.name.split(",")[0]
+        self._check_length(packets)
         self._cuts = plan_cuts(packets, self._grid, self.media.clock, self._segment_s)
         return self
 
@@ -87,7 +101,7 @@ class Splitter:
     def pieces(self) -> Iterator[Piece]:
         """The pieces in order, one at least, the last one `final`. Holds no more packets than the largest piece has."""
         with self._opened() as container:
-            stream = picture_stream(container, self._label)
+            stream = picture_stream(container, self._label, self._limits)
             reader = _Reader(container, stream, self._sound, self._label)
             for cut in self._cuts:
                 carried = None if cut.whole else carry_picture(stream, reader.picture(cut), cut.start)
@@ -103,7 +117,15 @@ class Splitter:
                     return
 
     def _opened(self) -> AbstractContextManager[InputContainer]:
-        return (open_media if self._sound else open_picture)(self._source, label=self._label)
+        return (open_media if self._sound else open_picture)(self._source, label=self._label, limits=self._limits)
+
+    def _check_length(self, packets: Packets) -> None:
+        """Raises ItemTooLarge where the media lasts too long, or the pipeline would see too many windows of it."""
+        clock, frames = self.media.clock, len(packets.keys)
+        last = packets.last if packets.last is not None else clock.origin + int(frames * frame_step(self.media))
+        self._limits.check_duration(self._label, clock.seconds(last))
+        windows = range(frames) if self._grid.fps is None else self._grid.windows_until(clock, clock.origin, last)
+        self._limits.check_windows(self._label, windows)
 
     def _everything(self) -> bytes:
         size = self._source.stat().st_size if isinstance(self._source, Path) else len(self._source)
@@ -143,7 +165,7 @@ class _Reader:
         while self._gone + len(self._picture) < cut.stop and self._read():
             pass
         while self._gone < cut.first:
-            self._held_bytes -= self._picture.popleft().packet.size
+            self._held_bytes -= self._picture.popleft().packet.size + _PACKET_BYTES
             self._gone += 1
         return list(islice(self._picture, cut.stop - cut.first))
 
@@ -173,14 +195,16 @@ class _Reader:
             return False
         if packet.size and packet.stream_index == self._stream.index:
             self._picture.append(Timed.of(packet))
-            self._held_bytes += packet.size
+            self._held_bytes += packet.size + _PACKET_BYTES
             _check_size(self._held_bytes, self._label)
         elif packet.size:
             self._sound.append(Timed.of(packet))
         return True
 
 
-def _survey(container: InputContainer, stream: VideoStream, label: str) -> tuple[Packets, av.VideoFrame]:
+def _survey(
+    container: InputContainer, stream: VideoStream, label: str, limits: Limits
+) -> tuple[Packets, av.VideoFrame]:
     """The times of all packets, and the first frame that decodes. Raises MediaError when there is none."""
     times: list[int | None] = []
     keys: list[bool] = []
@@ -197,7 +221,10 @@ def _survey(container: InputContainer, stream: VideoStream, label: str) -> tuple
         missing = len(stream.index_entries) - len(times)
         raise MediaError(f"{label} is truncated: {missing} of {len(stream.index_entries)} frames are missing", _AGAIN)
     if first is None:
-        raise MediaError(f"{label}: no frame of its {decoder.name} video can be decoded", _AGAIN)
+        raise MediaError(
+            f"{label}: no frame of its {decoder.name} video can be decoded",
+            f"{_AGAIN}; frames of more than {limits.pixels / 1e6:g} million pixels need a higher setting max_pixels",
+        )
     known = None not in times and not _in_decoding_order(container, stream)
     pts = np.array(times, np.int64) if known else None
     return Packets(pts, np.array(keys, bool), np.array(shown, bool), time_base(stream)), first
@@ -226,7 +253,10 @@ def _media_info(
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     last = packets.last
     origin = 0 if last is None or first.pts is None else first.pts
-    length = (last - origin) * unit + (1 / rate if rate else 0) if last is not None else Fraction(0)
+    if last is not None:
+        length = (last - origin) * unit + (1 / rate if rate else 0)
+    else:
+        length = len(packets.keys) / rate if rate else Fraction(0)  # as decode numbers frames of no known time
     return MediaInfo(
         kind="video",
         name=name,

@@ -15,7 +15,7 @@ def table() -> str:
     rows = ["| setting | environment | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.default
-        if isinstance(default, int) and default >= MIB:
+        if name.endswith("_bytes"):
             shown = f"{default} ({default // MIB} MiB)"
         else:
             shown = f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,0 +1,61 @@
+"""What one media may ask for at most: settings of publisher and worker, checked before and while it is decoded."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from schemas.errors import ItemTooLarge
+from schemas.settings import Settings
+
+_DEFAULT = Settings()
+_SLACK = 128  # pixels a side: FFmpeg checks sizes that it rounded up to what its vector units want
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Most `pixels` of a picture, `windows` of a job and seconds of a video."""
+
+    pixels: int = _DEFAULT.max_pixels
+    windows: int = _DEFAULT.max_windows
+    duration_s: float = _DEFAULT.max_duration_s
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The limits that `settings` set."""
+        return cls(settings.max_pixels, settings.max_windows, settings.max_duration_s)
+
+    def check_pixels(self, what: str, width: int, height: int) -> None:
+        """Raises ItemTooLarge where pictures are too large."""
+        if width * height > self.pixels:
+            raise ItemTooLarge(
+                f"{what} has {width}x{height} pixels, more than {self.pixels / 1e6:g} million",
+                "scale it down or raise the setting max_pixels",
+            )
+
+    def check_windows(self, what: str, windows: range) -> None:
+        """Raises ItemTooLarge where there are too many windows."""
+        if windows.stop - windows.start > self.windows:  # the length of a range may be too large for `len`
+            raise ItemTooLarge(
+                f"{what} asks for {windows.stop - windows.start} windows, more than {self.windows}",
+                "cut it into files, or raise the setting max_windows",
+            )
+
+    def check_duration(self, what: str, duration_s: float) -> None:
+        """Raises ItemTooLarge where a video is too long."""
+        if duration_s > self.duration_s:
+            raise ItemTooLarge(
+                f"{what} lasts {duration_s:.10g} seconds, more than {self.duration_s:.10g}",
+                "cut it into files, or raise the setting max_duration_s",
+            )
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def decoder_options(pixels: int) -> dict[str, str]:
+    """Options that have an FFmpeg decoder refuse larger pictures before it takes memory, whatever a header says."""
+    return {"max_pixels": str(pixels)}
+
+
+def decoder_pixels(width: int, height: int) -> int:
+    """The `max_pixels` with which FFmpeg decodes pictures of that size."""
+    return (width + _SLACK) * (height + _SLACK)

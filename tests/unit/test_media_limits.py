@@ -1,0 +1,180 @@
+"""No media takes more memory or more windows than settings allow, whatever its header says."""
+
+import resource
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from engines.media.decode import decode_video
+from engines.media.frames import pack_frame
+from engines.media.images import decode_image
+from engines.media.limits import Limits
+from engines.media.source import media_kind
+from engines.media.split import Splitter
+from schemas.errors import ItemTooLarge, MediaError
+from schemas.messages import JobRef, Key, MediaInfo, Segment
+from tests.clips import Clip, generated
+from tests.unit.media_passes import pipeline
+
+SIDE = 8_000
+KEY = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def png(side: int, extra: bytes = b"") -> bytes:
+    """A black picture of `side` x `side` RGB."""
+    packer, row = zlib.compressobj(1), bytes(1 + 3 * side)
+    data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def zeros(mebibytes: int) -> bytes:
+    packer = zlib.compressobj(1)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(mebibytes)) + packer.flush()
+
+
+def blank(codec: str, side: int, pixel_format: str) -> bytes:
+    context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.width, context.height, context.pix_fmt, context.time_base = side, side, pixel_format, Fraction(1, 25)
+    return b"".join(map(bytes, [*context.encode(av.VideoFrame(side, side, pixel_format)), *context.encode(None)]))
+
+
+def gif(side: int) -> bytes:
+    """Fifty frames of one pixel on a canvas of `side` x `side`."""
+    head = b"GIF89a" + side.to_bytes(2, "little") * 2 + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    return head + (b"\x2c" + bytes(4) + b"\1\0\1\0\0\x02\x02\x44\x01\0") * 50 + b";"
+
+
+def two_sizes(first: int, second: int) -> bytes:
+    """A jpeg whose first header tells of another size than the one that holds its picture."""
+    data = blank("mjpeg", second, "yuvj420p")
+    frame = b"\xff\xc0\0\x0b\x08" + first.to_bytes(2, "big") * 2 + b"\1\1\x11\0"
+    return data[:2] + frame + data[2:]
+
+
+def canvas(side: int, inner: int) -> bytes:
+    """A webp whose canvas is smaller than its picture."""
+    data = blank("libwebp", inner, "yuv420p")
+    edge = (side - 1).to_bytes(3, "little")
+    body = b"WEBPVP8X" + (10).to_bytes(4, "little") + bytes(4) + edge * 2 + data[data.index(b"VP8 ") :]
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+def mov(path: Path, pictures: list[bytes], sides: int) -> Path:
+    """A film of pngs, whose header says that it has `sides` x `sides` pixels."""
+    with av.open(str(path), "w", format="mov") as out:
+        stream = out.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = sides, sides, "rgb24"
+        for number, data in enumerate(pictures):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), True
+            packet.pts = packet.dts = number
+            out.mux(packet)
+    return path
+
+
+def decode(path: Path) -> None:
+    """Decodes what is at `path`, as a publisher and a worker do together."""
+    if media_kind(path) == "image":
+        decode_image(path.read_bytes())
+        return
+    with Splitter(path, pipeline().grid, 1.0) as splitter:
+        for piece in splitter.pieces():
+            segment = Segment(key=KEY, media=splitter.media, container=piece.container, start=piece.start)
+            list(decode_video(segment, piece.data, pipeline(), pack_frame))
+
+
+def outcome_of(path: Path) -> tuple[str, int]:
+    """What `decode` raises in a process of its own, and by how many MiB that process grows."""
+    command = [sys.executable, "-m", "tests.unit.test_media_limits", str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    words, grown = ran.stdout.rsplit("\n", 2)[:2]
+    return words, int(grown)
+
+
+def bombs(folder: Path) -> Iterator[tuple[Path, str]]:
+    def written(name: str, data: bytes) -> Path:
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    large = png(SIDE)
+    yield written("large.png", large), "the image has 8000x8000 pixels, more than 50 million"
+    yield written("text.png", png(16, chunk(b"zTXt", b"a\0\0" + zeros(300)))), ""
+    yield written("profile.png", png(16, chunk(b"iCCP", b"a\0\0" + zeros(300)))), ""
+    yield written("sizes.jpg", two_sizes(16, 4000)), "the jpeg image is damaged"
+    yield written("canvas.webp", canvas(16, 2000)), "the webp image is damaged"
+    yield written("canvas.gif", gif(16_000)), "no frame of its gif video can be decoded"
+    yield mov(folder / "honest.mov", [large], SIDE), "no frame of its png video can be decoded"
+    yield mov(folder / "lie.mov", [large], 64), "no frame of its png video can be decoded"
+
+
+def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    for path, expected in bombs(tmp_path):
+        words, grown = outcome_of(path)
+        assert expected in words, path.name
+        assert expected or not words, path.name
+        assert grown < 64, path.name
+
+
+def test_frames_that_grow_in_mid_stream_are_refused(tmp_path: Path) -> None:
+    path = mov(tmp_path / "grows.mov", [png(16), png(600), png(16)], 16)
+    for most, lost in ((10_000, 1), (400_000, 0)):
+        limits = Limits(pixels=most)
+        with Splitter(path, pipeline().grid, 1.0, limits=limits) as splitter:
+            (piece,) = splitter.pieces()
+            segment = Segment(key=KEY, media=splitter.media, container=piece.container, start=piece.start)
+        parts = list(decode_video(segment, piece.data, pipeline(), pack_frame, limits=limits))
+        assert sum(part.meta.lost for part in parts) == lost
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(pixels=9000), "has 128x72 pixels, more than 0.009 million: scale it down or raise the setting max_pix"),
+        (Limits(windows=49), "asks for 50 windows, more than 49: cut it into files, or raise the setting max_windows"),
+        (
+            Limits(duration_s=1.9),
+            "lasts 1.96 seconds, more than 1.9: cut it into files, or raise .* max_duration_s",
+        ),
+    ],
+)
+def test_a_film_beyond_the_settings_is_refused_before_it_starts(limits: Limits, words: str) -> None:
+    with pytest.raises(ItemTooLarge, match=words), Splitter(generated(Clip()), pipeline().grid, 1.0, limits=limits):
+        pass
+
+
+def test_a_segment_asks_for_no_more_than_the_settings_allow() -> None:
+    clip = generated(Clip(frames=10))
+    spec = pipeline(fps=1000.0)
+    with Splitter(clip, spec.grid, 10.0) as splitter:
+        (piece,), media = splitter.pieces(), splitter.media
+    for changes, end, words in (
+        ({}, 10**17, "asks for .* windows"),
+        ({"last": None, "frame_rate": (1, 10**9)}, None, "asks for .* windows"),
+        ({"width": 60_000, "height": 60_000}, None, "has 60000x60000 pixels"),
+    ):
+        given: MediaInfo = media.model_copy(update=changes)
+        segment = Segment(key=KEY, media=given, container=piece.container, start=piece.start, end=end)
+        with pytest.raises(ItemTooLarge, match=words):
+            list(decode_video(segment, piece.data, spec, pack_frame, limits=Limits(windows=1000)))
+
+
+if __name__ == "__main__":
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        decode(Path(sys.argv[1]))
+        print()
+    except (MediaError, ItemTooLarge) as error:
+        print(error)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
