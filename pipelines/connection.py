@@ -7,18 +7,20 @@ import asyncio
 import contextlib
 import itertools
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.tls import SecureClient, password_options, tls_options
 from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
+from schemas.text import without_passwords
 
 CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
 HANDSHAKES = 8  # a server that refuses us hangs up at once, and its reason may not reach us each time
@@ -51,9 +53,9 @@ class Connection:
     """A connection that comes back for ever. Made by `Connection.open`, ended by `close`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.nc = Client()
+        self.nc = SecureClient(settings)
         self.settings = settings
-        self._where = ", ".join(_without_secrets(url) for url in settings.nats.split(","))
+        self._where = without_passwords(settings.nats).replace(",", ", ")
         self._attempts_left = len(settings.nats.split(","))
         self.losses = 0  # how often the connection broke
         self._handshaking = True
@@ -69,21 +71,22 @@ class Connection:
     async def open(cls, settings: Settings, name: str) -> "Connection":
         """Connect to `settings.nats`. Raises BrokerError at once when it is away or refuses us, UsageError."""
         for _ in range(HANDSHAKES):
-            try:
-                connection = cls(settings)
-            except ValueError as error:
-                raise UsageError(f"{settings.nats}: not a URL of a broker", "it is nats://host:port") from error
+            connection = cls(settings)
             if await connection._handshake(name):
                 return connection
         raise BrokerError(f"the broker at {connection._where} hangs up on us", "check the URL and `--credentials`")
 
     async def _handshake(self, name: str) -> bool:
         """Whether we are connected; False when the server hung up before we could read why."""
-        options = self._options(name)
+        what, hint = f"{self._where}: not a URL of a broker", "it is nats://host:port"
+        try:
+            options = self._options(name)
+        except ValueError as error:
+            raise UsageError(what, hint) from error
         try:
             await self.nc.connect(**options)
         except nats.errors.Error as error:
-            raise UsageError(f"{self._where}: not a URL of a broker", "it is nats://host:port") from error
+            raise UsageError(what, hint) from error
         except _HungUp:
             await self.close()
             return False
@@ -113,7 +116,8 @@ class Connection:
             "max_outstanding_pings": PINGS_LOST,
             "inbox_prefix": self.settings.inbox,
             "pending_size": 0,  # publishing while disconnected is an error, not a buffer
-            **_credentials(self.settings.credentials),
+            **tls_options(self.settings),
+            **(_credentials(self.settings.credentials) or password_options(self.nc, self.settings.nats.split(","))),
         }
 
     @property
@@ -281,6 +285,12 @@ class Connection:
             )
         if isinstance(error, nats.errors.Error):
             return BrokerError(f"the broker at {self._where} refuses us ({self._last_error})", "check its log")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            what = f"the certificate of the broker at {self._where} is not trusted ({error.verify_message})"
+            return BrokerError(what, "set tls_ca to the CA that signed it")
+        if isinstance(error, ssl.SSLError):
+            what = f"the broker at {self._where} speaks no TLS with us ({error.reason or error})"
+            return BrokerError(what, "use nats:// if it has no TLS, and tls_cert if it wants a certificate")
         hint = "start one with `rigflow up`, or check the URL given with --nats"
         return BrokerError(f"no broker at {self._where} ({self._last_error})", hint)
 
@@ -326,12 +336,6 @@ def _credentials(path: str) -> dict[str, Any]:
     except nkeys.NkeysError as error:
         raise UsageError(f"credentials {path}: not an nkey seed, not a .creds file", "check the path") from error
     return {"nkeys_seed_str": text}
-
-
-def _without_secrets(url: str) -> str:
-    """A URL as people may see it in a log."""
-    parts = urlsplit(url)
-    return url.replace(parts.netloc, parts.netloc.rpartition("@")[2]) if parts.netloc else url
 
 
 def _reason(error: Exception) -> str:

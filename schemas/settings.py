@@ -34,6 +34,12 @@ class Settings(BaseModel):
 
     nats: str = Field(default="", description="URL of the broker; empty: start one here")
     credentials: str = Field(default="", description="path of an nkey seed or .creds file")
+    tls_ca: str = Field(
+        default="", description="path of the CA that signed the broker's certificate; empty: the system's"
+    )
+    tls_cert: str = Field(default="", description="path of a client certificate for the broker")
+    tls_key: str = Field(default="", description="path of its key; empty: it is in the same file")
+    tls_verify: bool = Field(default=True, description="whether the broker's certificate must be valid for its name")
     inbox: str = Field(
         default="_INBOX", pattern=r"^[A-Za-z0-9_-]+$", description="first token of the subjects that answers come on"
     )

@@ -4,7 +4,9 @@ import re
 import unicodedata
 
 _JOINERS = "\u200c\u200d"  # parts of words and of emoji
-_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")  # up to the last @ in front of the host
+_USERINFO = re.compile(
+    r"(?<=://)[^\s,]*@|(?<![^\s,])[^\s,:/@]+:(?!//)[^\s,]+@(?=\S)"
+)  # nats-py takes URLs without scheme too
 
 
 def printable(text: str, keep: str = "") -> str:

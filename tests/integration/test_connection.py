@@ -1,7 +1,10 @@
 """Brokers that are away, that refuse us, and that forbid what we ask."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -105,3 +108,74 @@ async def test_a_connection_that_breaks_while_it_closes_is_closed(
     monkeypatch.setattr(client, "_flush_pending", lambda *_: asyncio.sleep(0))
     await broker.close()
     assert broker.connection.closed
+
+
+async def test_passwords_and_tokens_may_be_percent_encoded(tmp_path: Path) -> None:
+    async with a_guarded_server(tmp_path / "a", '{ user: "m@e", password: "p@s/s:%" }') as url:
+        broker = await Broker.connect(Settings(nats=url.replace("//", "//m%40e:p%40s%2Fs%3A%25@")))
+        assert broker.connection.connected
+        await broker.close()
+
+
+def make_certificates(folder: Path) -> None:
+    """ca.pem, and server.pem and client.pem with key.pem, which it signed for 127.0.0.1."""
+    openssl = ("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    subject = ("-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    ca = folder / "ca.pem"
+    subprocess.run([*openssl, "-keyout", folder / "ca.key", "-out", ca, "-days", "2", "-subj", "/CN=ca"], check=True)
+    for name in ("server", "client"):
+        signed = ("-CA", ca, "-CAkey", folder / "ca.key", "-out", folder / f"{name}.pem")
+        subprocess.run([*openssl, "-keyout", folder / f"{name}.key", *subject, *signed], check=True)
+
+
+class TlsServer(EmbeddedServer):
+    """An embedded server with TLS, whose clients need certificates."""
+
+    def _config(self) -> str:
+        here = self.store
+        files = f'cert_file: "{here}/server.pem", key_file: "{here}/server.key", ca_file: "{here}/ca.pem"'
+        return f"{super()._config()}\ntls {{ {files}, verify: true }}\n"
+
+
+@pytest.fixture
+def tls_url(tmp_path: Path) -> Iterator[str]:
+    make_certificates(tmp_path)
+    server = TlsServer(tmp_path)
+    server.start()
+    yield server.url.replace("nats://", "tls://")
+    server.stop()
+
+
+async def test_tls_with_a_ca_and_a_certificate_of_ones_own(tls_url: str, tmp_path: Path) -> None:
+    ours = {"tls_cert": str(tmp_path / "client.pem"), "tls_key": str(tmp_path / "client.key")}
+    for more in ({"tls_ca": str(tmp_path / "ca.pem")}, {"tls_verify": False}):
+        broker = await Broker.connect(Settings.model_validate({"nats": tls_url, **ours, **more}))
+        assert broker.connection.connected
+        await broker.close()
+    with pytest.raises(BrokerError, match=r"the certificate of the broker at tls://.* is not trusted .*: set tls_ca"):
+        await Broker.connect(Settings.model_validate({"nats": tls_url, **ours}))
+    for wrong in ("gone.pem", "ca.key"):
+        with pytest.raises(UsageError, match=f"TLS file .*{wrong}: .*check the settings tls_ca"):
+            await Broker.connect(Settings(nats=tls_url, tls_ca=str(tmp_path / wrong)))
+
+
+async def test_tls_never_becomes_plain_text_with_the_password_in_it() -> None:
+    """A server that says it has no TLS gets nothing but a handshake."""
+    got = bytearray()
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "x", "version": "2.11.0", "max_payload": 1 << 20, "auth_required": True}
+        writer.write(f"INFO {json.dumps(info)}\r\n".encode())
+        with contextlib.suppress(OSError):
+            got.extend(await reader.read(4096))
+        writer.write(b"-ERR 'Unknown Protocol Operation'\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(BrokerError, match=f"the broker at tls://127.0.0.1:{port} speaks no TLS with us") as caught:
+        await Broker.connect(Settings(nats=f"tls://me:secret@127.0.0.1:{port}"))
+    assert "secret" not in str(caught.value)
+    assert got[:1] == b"\x16"
+    assert b"secret" not in got
+    server.close()

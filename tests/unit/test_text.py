@@ -32,11 +32,13 @@ def test_any_text_is_one_line_that_can_be_encoded(text: str) -> None:
     assert is_text(line)
 
 
-@pytest.mark.parametrize("secret", ["s3cret", "p%40ss", "a:b", "p@ss", "x" * 200])
+@pytest.mark.parametrize("secret", ["s3cret", "p%40ss", "a:b", "p@ss", "p/s?s#", "x" * 200])
 def test_passwords_are_taken_out_of_every_url(secret: str) -> None:
     text = f"no broker at nats://me:{secret}@rig1:4222,tls://{secret}@rig2 (away)"
     assert without_passwords(text) == "no broker at nats://rig1:4222,tls://rig2 (away)"
     assert secret not in str(RigflowError(text))
+    assert without_passwords(f"me:{secret}@rig1:4222,rig2") == "rig1:4222,rig2"
+    assert without_passwords("rig-7: a@b, 12:30, x@y.mp4") == "rig-7: a@b, 12:30, x@y.mp4"
 
 
 def test_the_error_of_nested_groups_is_ours() -> None:

@@ -11,7 +11,7 @@ from schemas.text import printable
 from schemas.wire import Buffer
 from workers.cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
 from workers.cli.run import prepare_folder
-from workers.cli.words import say
+from workers.cli.words import say, stderr
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker, Stored
@@ -75,8 +75,6 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     """Collect the job as `rigflow run` does, waiting for what is missing."""
     import time
 
-    from rich.console import Console
-
     from engines.outputs.names import OutputNames, Wanted
     from pipelines.collect import Collector
     from pipelines.registry import load_pipeline
@@ -84,7 +82,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     from workers.local import Outcome
 
     prepare_folder(out)
-    console = Console(stderr=True)
+    console = stderr()
     spec = await load_pipeline(broker, manifest.job.revision)
     outcome = Outcome(manifest.name, manifest.job, [])
     started = time.monotonic()

@@ -10,6 +10,7 @@ import typer
 
 from schemas.errors import ExitCode, OutputError, UsageError
 from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, ends_well, settings_from
+from workers.cli.words import stderr
 
 if TYPE_CHECKING:
     from schemas.messages import Lane
@@ -39,8 +40,6 @@ def run(
 
     Example: rigflow run fingerprint holiday.mp4 --out results
     """
-    from rich.console import Console
-
     from engines.devices import cores
     from workers.forkserver import start_fork_server
 
@@ -60,7 +59,7 @@ def run(
     models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
     prepare_folder(out)
-    console = Console(stderr=True)
+    console = stderr()
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
     with Progress(console) as screen:
         outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, lane, screen, overwrite))

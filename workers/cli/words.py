@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.text import printable, without_passwords
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -48,6 +48,16 @@ def age(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def stderr() -> "Console":
+    """stderr for people; where that is no terminal, no line is broken, so that programs find whole paths."""
+    from rich.console import Console
+
+    made = Console(stderr=True, highlight=False)
+    if not made.is_terminal:
+        made.width = 10_000
+    return made
 
 
 def table(*titles: str, left: int = 2) -> "Table":

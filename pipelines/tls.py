@@ -1,0 +1,79 @@
+"""A NATS client that keeps its word on TLS and passwords, where nats-py does not.
+
+nats-py 2.16 speaks plain text to a `tls://` server that does not ask for TLS, and sends passwords as they are written
+in the URL, percent-encoded.
+"""
+
+import ssl
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from nats.aio.client import Client
+
+from schemas.errors import UsageError
+from schemas.settings import Settings
+
+
+class SecureClient(Client):
+    """`tls://` and the settings `tls_*` mean TLS: without it nothing is sent, the password least of all."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._always = bool(settings.tls_ca or settings.tls_cert)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """nats-py looks at `tls_required` after this: the handshake with a server that has no TLS fails there."""
+        server = self._current_server
+        secured = ("nats", "tls") if self._always else ("tls",)
+        if initial_connection and server is not None and server.uri.scheme in secured:
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    async def _process_connect_init(self) -> None:
+        """After a TLS handshake that failed a connection never closes: nats-py would wait for that for ever."""
+        try:
+            await super()._process_connect_init()
+        except (OSError, TimeoutError):
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
+                self._transport = None
+            raise
+
+
+def tls_options(settings: Settings) -> dict[str, Any]:
+    """nats-py's option `tls`, where it is needed. Raises UsageError when a file is not what it should be."""
+    if not (settings.tls_ca or settings.tls_cert or not settings.tls_verify or "tls://" in settings.nats):
+        return {}
+    path = settings.tls_ca
+    try:
+        context = ssl.create_default_context(cafile=path or None)
+        if settings.tls_cert:
+            path = settings.tls_cert
+            context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+    except OSError as error:  # of ssl too
+        reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "not a PEM file that fits"
+        raise UsageError(f"TLS file {path}: {reason}", "check the settings tls_ca, tls_cert and tls_key") from error
+    if not settings.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return {"tls": context}
+
+
+def password_options(client: Client, urls: list[str]) -> dict[str, Any]:
+    """nats-py's options for what the URLs say of user and password, or of a token; both may be percent-encoded.
+
+    Servers that the broker tells us of later have none in their URL: they get those of the first. Raises ValueError for
+    what is no URL.
+    """
+    split = [urlsplit(url if "://" in url else f"nats://{url}") for url in urls]
+    first = next((parts for parts in split if parts.username is not None), None)
+    if first is None:
+        return {}
+
+    def current() -> Any:
+        server = client._current_server
+        return first if server is None or server.uri.username is None else server.uri
+
+    if first.password is None:
+        return {"token": lambda: unquote(current().username)}
+    return {"user": lambda: unquote(current().username), "password": lambda: unquote(current().password or "")}
