@@ -35,6 +35,14 @@ class Thinned(RigflowError):
         super().__init__(f"job {job.id} cannot be made whole: {gone}", "publish it again; it is begun anew then")
 
 
+class OtherInput(UsageError):
+    """An id stands for another input, or another pipeline, whose job is `known`."""
+
+    def __init__(self, what: str, known: JobRef) -> None:
+        super().__init__(what, "choose another id, or cancel that job")
+        self.known = known
+
+
 class JobRecord:
     """One job's manifest, changed by compare-and-set: its publisher, its collector and whoever cancels it all write it.
 
@@ -126,7 +134,8 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
     A job that is not over goes on. One that is over is given back as it is while its results are there; when they are
     gone, or it was cancelled, or could not be published, it is begun anew, as the next round. So is one with failures
-    where `again` asks for it. Raises UsageError when the id stands for another input or another pipeline.
+    where `again` asks for it, and one that is over when raw media (`hosted`) comes that is other media, or goes through
+    another revision of the pipeline. Raises OtherInput when the id stands for another input or another pipeline.
     """
     wanted = wanted.model_copy(update={"created_s": time.time()})
     while True:
@@ -161,17 +170,27 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     made_good = known.state is JobState.FAILED and inventory.complete
     if not (inventory.files or made_good):
         return False  # parts of a job that is done are repeats that came after its end
+    if wanted.hosted and known.job.pipeline == wanted.job.pipeline and not _is_same(known, wanted):
+        return False
     _check_same(known, wanted)
     return True
 
 
+def _is_same(known: Manifest, wanted: Manifest) -> bool:
+    """Whether a job is the one that is wanted: the same input through the same revision of the same pipeline."""
+    try:
+        _check_same(known, wanted)
+    except OtherInput:
+        return False
+    return True
+
+
 def _check_same(known: Manifest, wanted: Manifest) -> None:
-    hint = "choose another id, or cancel that job"
     if (known.job.pipeline, known.job.revision) != (wanted.job.pipeline, wanted.job.revision):
         pipeline = f"{known.job.pipeline} {known.job.revision}"
-        raise UsageError(f"job {known.job.id} goes through another pipeline ({pipeline})", hint)
+        raise OtherInput(f"job {known.job.id} goes through another pipeline ({pipeline})", known.job)
     if known.source and wanted.source and known.source != wanted.source:
-        raise UsageError(f"job {known.job.id} has another input ({known.name})", hint)
+        raise OtherInput(f"job {known.job.id} has another input ({known.name})", known.job)
 
 
 async def cancel(broker: Broker, manifest: Manifest) -> Manifest:

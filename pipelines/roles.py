@@ -34,7 +34,7 @@ def worker(names: Names) -> Role:
         "worker",
         publish=(
             f"{prefix}.work.*.*.*",
-            f"{prefix}.results.*.*.*",
+            f"{prefix}.results.>",  # a refused id may have any number of tokens
             f"{prefix}.dead.*.*",
             *_keys(names.rigs, ">"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),

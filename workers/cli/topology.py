@@ -60,7 +60,8 @@ def apply(
     """Make the broker's streams and consumers what settings say.
 
     Limits grow at once; those of a stream that holds work are never lowered, and that is told. Copies are added and
-    removed while work goes on. Nothing is deleted. Exit code 1 when something was refused.
+    removed while work goes on. Nothing is deleted. Pipelines that are named are registered with their models, so that
+    the fleet can process what their streams take. Exit code 1 when something was refused.
 
     Example: rigflow topology apply --settings fleet.toml --nats nats://rig1:4222,nats://rig2:4222
     """
@@ -122,19 +123,23 @@ async def _sweep(settings: "Settings", age_s: float) -> "Swept":
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":
     """The differences; made, when `applying`."""
     from pipelines.broker import Broker
-    from pipelines.registry import known_pipelines
+    from pipelines.registry import known_pipelines, publish_pipeline
     from pipelines.topology import apply_topology, desired
     from pipelines.topology import plan as differences
-    from workers.local import find_pipeline
+    from workers.local import find_models, find_pipeline
 
+    named = [find_pipeline(name) for name in pipelines]
+    ready = [(spec, find_models(spec, folder, settings.cache_folder)) for spec, folder in named] if applying else []
     broker = await Broker.connect(settings, name="rigflow-topology")
     try:
-        specs: list[PipelineSpec] = [find_pipeline(name)[0] for name in pipelines]
+        specs: list[PipelineSpec] = [spec for spec, _ in named]
         specs = specs or await known_pipelines(broker)
         wanted: list[StreamPlan] = desired(broker.names, settings, specs)
         changes = await differences(broker, wanted)
         if applying:
             await apply_topology(broker, settings, specs)
+            for spec, models in ready:  # streams without a pipeline would take media that no worker can process
+                await publish_pipeline(broker, spec, models)
         return changes
     finally:
         await broker.close()

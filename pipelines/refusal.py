@@ -1,0 +1,76 @@
+"""Raw media that no job can be made of: its publisher is answered in words, where it looks for results."""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Mapping
+
+from pipelines.broker import Broker
+from pipelines.dead import bury
+from pipelines.inventory import describe
+from pipelines.jobs import JobCancelled, OtherInput, end, publish_done
+from schemas.errors import RigflowError, UsageError
+from schemas.messages import Done, Failure, JobRef, Key
+from schemas.pipeline import TOKEN
+from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT
+
+NO_REVISION = "unknown"  # of a job that no pipeline was found for
+SUBJECT_CHARACTERS = 256
+
+
+def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[str, str]:
+    """Space and id of the job that media is to be; without an id, one made of its number. Raises UsageError."""
+    space = subject.split(".")[-2]
+    given = headers.get(HEADER_JOB, _made_id(sequence))
+    for token, what in ((space, "space"), (given, HEADER_JOB)):
+        if not re.fullmatch(TOKEN, token):
+            hint = "use letters, digits, - and _, at most 64, and begin with a letter or a digit"
+            raise UsageError(f"{what} {token[:100]!a} cannot be one of a job", hint)
+    return space, given
+
+
+def _made_id(sequence: int) -> str:
+    """The id of media whose publisher gives none: it learns the number from the broker's acknowledgement."""
+    return f"media-{sequence}"
+
+
+def source_of(media: bytes) -> str:
+    """What tells media from other media that come under the same id."""
+    return f"sha256:{hashlib.sha256(media).hexdigest()}"
+
+
+async def refuse_media(
+    broker: Broker, error: RigflowError, media: bytes, subject: str, sequence: int, headers: Mapping[str, str]
+) -> None:
+    """Publish a failure and a dead letter for media that no job is made of; then its message can be acked.
+
+    The failure and a Done come on the results subject of the id that the publisher gave, whatever that is, as long as
+    it makes a subject, and on the one of `media-` and the message's number. The one exception is an id whose job is
+    still at work: that job goes on, and the failure comes on its subject as one of the next generation, without a Done.
+    """
+    space, pipeline = subject.split(".")[-2:]
+    known_space = space if re.fullmatch(TOKEN, space) else broker.settings.space
+    job = JobRef(id=_made_id(sequence), space=known_space, pipeline=pipeline, revision=NO_REVISION)
+    given = headers.get(HEADER_JOB, job.id)
+    results = f"{broker.names.prefix}.results.{space}.{pipeline}.{given}"
+    if isinstance(error, OtherInput):
+        job = error.known.model_copy(update={"pipeline": pipeline, "round": error.known.round + 1})
+    failure = Failure(key=Key(job=job, segment=-1, final=True), stage=SPLIT, whole=True, error=str(error))
+    await bury(broker, failure, media, subject, sequence, headers)
+    if isinstance(error, OtherInput) and error.known.pipeline == pipeline:
+        return
+    done = Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),))
+    if results != broker.names.results(job) and _is_subject(results):
+        identity = f"{subject}/{sequence}/refused"
+        await broker.publish(results, failure.encode(), identity, {HEADER_TYPE: "failure"})
+        await broker.publish(results, done.encode(), f"{identity}/done", {HEADER_TYPE: "done"})
+    await publish_done(broker, done, f"refused-{sequence}")
+    if not isinstance(error, OtherInput):
+        with contextlib.suppress(JobCancelled):
+            await end(broker, None, done)
+
+
+def _is_subject(text: str) -> bool:
+    """Whether a text is one subject that the broker takes, without wildcards."""
+    printable = text.isascii() and text.isprintable() and not set(text) & set(" *>")
+    return printable and len(text) <= SUBJECT_CHARACTERS and all(text.split("."))

@@ -1,0 +1,123 @@
+"""Raw media that is acknowledged is answered: by its own result, or by a failure that its publisher sees."""
+
+import asyncio
+import time
+
+import pytest
+
+from pipelines.broker import Broker, Stored
+from pipelines.dead import letters
+from pipelines.jobs import JobRecord, OtherInput, begin, end, find_manifest
+from pipelines.publish import Publisher
+from pipelines.refusal import given_job, refuse_media, source_of
+from pipelines.registry import load_pipeline
+from schemas.errors import PipelineError, UsageError
+from schemas.messages import Done, Failure, JobState, Lane, Manifest, decode
+from schemas.settings import Settings
+from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_TYPE
+from tests.integration.hops import a_broker
+from tests.integration.test_leftovers import a_fleet
+from workers.cli.app import answer
+
+MEDIA = "rigflow.media.main.p"
+
+
+async def sent(broker: Broker, media: bytes, job: str) -> Stored:
+    """Media as a worker takes it."""
+    await broker.store(MEDIA, media, {HEADER_ID: f"{job}-{len(media)}", HEADER_JOB: job})
+    stored = await broker.last(broker.names.media_stream("p"), MEDIA)
+    assert stored is not None
+    return stored
+
+
+async def answers(broker: Broker, subject: str) -> list[tuple[str, str]]:
+    found = []
+    async for stored in broker.read(broker.names.results_stream, subject):
+        message, _ = decode(stored.body)
+        assert isinstance(message, Failure | Done)
+        words = message.error if isinstance(message, Failure) else message.failures[0]
+        found.append((stored.headers[HEADER_TYPE], words))
+    return found
+
+
+@pytest.mark.parametrize("given", ["no.token", "-dash", "x" * 65, "not a subject", "*", "Größe"])
+async def test_an_id_that_is_none_is_answered_where_its_publisher_looks(settings: Settings, given: str) -> None:
+    async with a_broker(settings) as broker:
+        media = await sent(broker, b"media", given)
+        with pytest.raises(UsageError, match=r"Rigflow-Job .* cannot be one of a job") as refused:
+            given_job(media.subject, media.headers, media.sequence)
+        for _ in range(2):  # delivered twice
+            await refuse_media(broker, refused.value, media.body, media.subject, media.sequence, media.headers)
+        here = await answers(broker, "rigflow.results.main.p.media-1")
+        assert [kind for kind, _ in here] == ["failure", "done"]
+        assert all("use letters, digits" in words for _, words in here)
+        if given in ("no.token", "-dash", "x" * 65):
+            assert len(await answers(broker, f"rigflow.results.main.p.{given}")) == 2
+        [letter] = [letter async for letter in letters(broker)]
+        assert (letter.stored.body, letter.hop) == (b"media", MEDIA)
+        manifest = await find_manifest(broker, "media-1")
+        assert manifest is not None
+        assert manifest.state is JobState.FAILED
+
+
+async def test_media_for_streams_without_a_pipeline_is_answered(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        media = await sent(broker, b"media", "mine")
+        assert given_job(media.subject, media.headers, media.sequence) == ("main", "mine")
+        with pytest.raises(PipelineError) as refused:
+            await load_pipeline(broker, "p")
+        await refuse_media(broker, refused.value, media.body, media.subject, media.sequence, media.headers)
+        here = await answers(broker, "rigflow.results.main.p.mine")
+        assert [kind for kind, _ in here] == ["failure", "done"]
+        assert "the broker knows no pipeline p" in here[0][1]
+
+
+async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: Settings) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        job = publisher.ref("mine")
+
+        def wanted(media: bytes) -> Manifest:
+            return Manifest(job=job, name="film", source=source_of(media), hosted=True)
+
+        record = await begin(broker, wanted(b"first"))
+        await record.change(segments=1, total=1, state=JobState.PUBLISHED)
+        assert (await begin(broker, wanted(b"first"))).manifest.job.round == 0
+        # while the job is not over, other media is refused, and the job goes on
+        media = await sent(broker, b"second", "mine")
+        with pytest.raises(OtherInput, match="has another input") as refused:
+            await begin(broker, wanted(b"second"))
+        await refuse_media(broker, refused.value, media.body, media.subject, media.sequence, media.headers)
+        [(kind, words)] = await answers(broker, broker.names.results(job))
+        assert (kind, "choose another id" in words) == ("failure", True)
+        manifest = await find_manifest(broker, "mine")
+        assert manifest is not None
+        assert (manifest.state, manifest.failures, manifest.job.round) == (JobState.PUBLISHED, 0, 0)
+        # when it is over, the same media has its answer, and other media begins the job anew
+        await broker.publish(broker.names.results(job), b"the file", "file", {HEADER_TYPE: "file"})
+        done = Done(job=job, segments=1, frames=1, lost=0, files=("film.npz",))
+        await end(broker, await JobRecord.read(broker, job), done)
+        assert (await begin(broker, wanted(b"first"))).manifest.state is JobState.DONE
+        assert (await begin(broker, wanted(b"second"))).manifest.job.round == 1
+        assert await answers(broker, broker.names.results(job)) == []
+
+
+async def test_an_id_that_another_pipeline_has_is_answered(settings: Settings) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        theirs = publisher.ref("mine").model_copy(update={"pipeline": "q"})
+        await JobRecord(broker, Manifest(job=theirs, name="film", created_s=time.time())).change(segments=1)
+        media = await sent(broker, b"media", "mine")
+        with pytest.raises(OtherInput, match="goes through another pipeline") as refused:
+            await Publisher(broker, publisher.spec, "main", Lane.BULK, hosted=True).begin(publisher.ref("mine"), "film")
+        await refuse_media(broker, refused.value, media.body, media.subject, media.sequence, media.headers)
+        here = await answers(broker, broker.names.results(publisher.ref("mine")))
+        assert [kind for kind, _ in here] == ["failure", "done"]
+        manifest = await find_manifest(broker, "mine")
+        assert manifest is not None
+        assert (manifest.state, manifest.job) == (JobState.PUBLISHING, theirs)
+
+
+async def test_topology_apply_registers_the_pipelines_that_it_names(settings: Settings) -> None:
+    assert await asyncio.to_thread(answer, ["topology", "apply", "fingerprint", "--nats", settings.nats]) in (0, 1)
+    broker = await Broker.connect(settings)
+    assert (await load_pipeline(broker, "fingerprint")).models
+    await broker.close()
