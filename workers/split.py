@@ -1,6 +1,6 @@
 """The split stage: raw media from publishers that have only NATS -> segments, as `publish` would have sent them."""
 
-import re
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from engines.media.source import media_kind
@@ -8,10 +8,11 @@ from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord
 from pipelines.publish import Publisher
 from pipelines.pull import Delivery
+from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
+from schemas.errors import UsageError
 from schemas.messages import CollectRequest, Failure, Lane
-from schemas.pipeline import TOKEN, PipelineSpec
-from schemas.subjects import COLLECT, HEADER_JOB, HEADER_LANE, HEADER_NAME
+from schemas.subjects import COLLECT, HEADER_LANE, HEADER_NAME
 from workers.failures import Failures
 from workers.in_flight import InFlight
 
@@ -28,24 +29,37 @@ class SplitStage:
         self._begin = begin
 
     async def run(self, message: InFlight) -> None:
-        """Split one message."""
-        delivery, pipeline = message.delivery, message.queue.pipeline
-        spec = await load_pipeline(self._broker, pipeline)
-        publisher = Publisher(self._broker, spec, _space_of(delivery), _lane_of(delivery), hosted=True)
-        message.job = publisher.ref(_id_of(delivery))
-        name = _name_of(delivery) or message.job.id
+        """Split one message; media that no job can be made of is answered with the reason."""
+        delivery = message.delivery
+        media = await delivery.load()
         try:
-            record = await publisher.begin(message.job, name, again=delivery.deliveries == 1)
+            publisher, record = await self._job_of(message, media)
             message.job = record.manifest.job
             if record.manifest.state.ended:
                 return  # sent twice is done once
             await self._failures.look_up(message)
             await self._begin([message])
             await record.change(hosted=True)  # writes it: a request to collect a job that is not known is refused
-            await self._ask_for_collect(CollectRequest(job=message.job, name=name), delivery)
-            await _publish(publisher, spec, record, await delivery.load())
+            await self._ask_for_collect(CollectRequest(job=message.job, name=record.manifest.name), delivery)
+            await _publish(publisher, record, media)
         except JobCancelled:
             pass  # its subscribers have its Done already
+        except UsageError as error:
+            if message.job is not None:
+                raise
+            where = delivery.subject, delivery.stream_seq, delivery.headers
+            await refuse_media(self._broker, error, media, *where)
+
+    async def _job_of(self, message: InFlight, media: bytes) -> tuple[Publisher, JobRecord]:
+        """The job that media is to be, begun or gone on with. Raises UsageError where there can be none."""
+        delivery = message.delivery
+        space, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
+        spec = await load_pipeline(self._broker, message.queue.pipeline)
+        publisher = Publisher(self._broker, spec, space, _lane_of(delivery), hosted=True)
+        source = await asyncio.to_thread(source_of, media)
+        name = _name_of(delivery) or identity
+        record = await publisher.begin(publisher.ref(identity), name, source, again=delivery.deliveries == 1)
+        return publisher, record
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
         """The collector of the job ends it."""
@@ -57,18 +71,14 @@ class SplitStage:
         await self._broker.publish(subject, request.encode(), identity)
 
 
-async def _publish(publisher: Publisher, spec: PipelineSpec, record: JobRecord, body: bytes) -> None:
+async def _publish(publisher: Publisher, record: JobRecord, body: bytes) -> None:
     job, name = record.manifest.job, record.manifest.name
     kind = media_kind(body)
-    spec.check_takes(kind)
+    publisher.spec.check_takes(kind)
     if kind == "image":
         await publisher.publish_image(job, body, name, record)
     else:
         await publisher.publish_video(job, body, name, record)
-
-
-def _space_of(delivery: Delivery) -> str:
-    return delivery.subject.split(".")[-2]
 
 
 def _lane_of(delivery: Delivery) -> Lane:
@@ -80,9 +90,3 @@ def _name_of(delivery: Delivery) -> str:
     """The file's name as its publisher gave it; headers are bytes, and need not be text."""
     given = delivery.headers.get(HEADER_NAME, "")
     return given.encode(errors="surrogateescape").decode(errors="replace")
-
-
-def _id_of(delivery: Delivery) -> str:
-    """The publisher's own id, or one made of the message's place in the stream."""
-    given = delivery.headers.get(HEADER_JOB, "")
-    return given if re.match(TOKEN, given) else f"media-{delivery.stream_seq}"
