@@ -17,10 +17,11 @@ Body = tuple[str, bytes, dict[str, str]]
 KINDS = ("media", "decode", "preprocess", "infer", "encode", "collect", "results")  # the subjects that workers read
 PIPELINE, REVISION = "fingerprint", "0123456789abcdef"
 _WILD: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 2**31 - 1, 2**31, 2**53, 2**62 + 1, 2**63 - 1, 2**64 - 1, -(2**63), 0.5, float("nan"),
-    float("inf"), 1e308, "", "a b", "a.b", "..", "../../x", ">", "*", "a\n", "a\r\nPUB x 0\r\n", "\u202ejob\0x",
-    "x" * 70_000, "9" * 5000, "video", "|O", "V2147483647", "nonsense", b"\xff\xfe", [], [[]], [1, 0], [0, 0], [2**31],
-    [2**62, 0], {}, {"type": "segment"}, ["a"] * 300, [-1, -1], [0, 2**62], [1] * 70,
+    None, True, -1, 0, 1, 2**20, 2**31 - 1, 2**31, 2**53, 2**62, -(2**62), 2**62 + 1, 2**63 - 1, 2**64 - 1, -(2**63),
+    0.5, float("nan"), float("inf"), 1e308, "", "a b", "a.b", "..", "../../x", ">", "*", "a\n", "a\r\nPUB x 0\r\n",
+    "\u202ejob\0x", "x" * 70_000, "9" * 5000, "video", "|O", "V2147483647", "nonsense", b"\xff\xfe",
+    [], [[]], [1, 0], [0, 0], [1, 1], [1, 2**31 - 1], [2**31 - 1, 1], [2**31], [2**62, 0], [-1, -1], [0, 2**62],
+    [1] * 70, ["a"] * 300, {}, {"type": "segment"},
 )  # fmt: skip
 RAW: tuple[bytes, ...] = (
     b"", b"\0", b"\x90", b"\x91\xc0", b"\x91\x80", b"\x91" * 100_000 + b"\xc0",
@@ -31,9 +32,17 @@ RAW: tuple[bytes, ...] = (
 )  # fmt: skip
 
 
-def random_body(rng: random.Random, pipeline: str = PIPELINE, revision: str = REVISION) -> Body:
-    """`(kind of subject, body, headers)`; `pipeline` and `revision` are what a fleet under test serves."""
+def random_body(
+    rng: random.Random, pipeline: str = PIPELINE, revision: str = REVISION, clip: bytes = b"", image: bytes = b""
+) -> Body:
+    """`(kind of subject, body, headers)`; `pipeline` and `revision` are what a fleet under test serves.
+
+    Segments carry `clip`, an mp4, or `image` where one is given: then only their meta is wrong, and decoders meet it.
+    """
     kind, meta, buffers = well_formed(rng, pipeline, revision)
+    real = image if meta.get("items") else clip
+    if meta.get("type") == "segment" and real:
+        buffers = [real for _ in buffers]
     for _ in range(rng.choice((0, 0, 1, 1, 1, 2))):
         meta = _changed(rng, meta)
     if rng.random() < 0.25:

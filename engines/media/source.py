@@ -65,7 +65,7 @@ def media_errors(label: str) -> Iterator[None]:
         raise UsageError(f"{label} can not be read: permission denied", "check its owner and mode") from error
     except UnicodeDecodeError as error:
         raise MediaError(f"{label} has metadata that is not UTF-8", "remux it: ffmpeg -i IN -c copy OUT.mkv") from error
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: no pixel format of that name
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(f"{label}: {reason}", "see whether `ffprobe` can read it") from error
 

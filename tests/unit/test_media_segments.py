@@ -262,3 +262,10 @@ def test_a_file_that_is_moved_meanwhile_is_read_to_its_end(tmp_path: Path) -> No
         found += pieces
     _, whole = pieces_of(generated(Clip()), pipeline(), 0.3)
     assert [piece.data for piece in found] == [piece.data for piece in whole]
+
+
+def test_a_segment_of_a_pixel_format_that_does_not_exist_is_refused() -> None:
+    spec = pipeline(layout="planes")
+    media, pieces = pieces_of(generated(Clip()), spec, 0.5)
+    with pytest.raises(MediaError, match="nonsense"):
+        decoded(media.model_copy(update={"pixel_format": "nonsense", "width": 10}), pieces, spec)
