@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.local_access import PASSWORD, USER, password_for
 from pipelines.tls import SecureClient, password_options, tls_options
 from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
@@ -117,8 +118,13 @@ class Connection:
             "inbox_prefix": self.settings.inbox,
             "pending_size": 0,  # publishing while disconnected is an error, not a buffer
             **tls_options(self.settings),
-            **(_credentials(self.settings.credentials) or password_options(self.nc, self.settings.nats.split(","))),
+            **self._login(),
         }
+
+    def _login(self) -> dict[str, Any]:
+        """Options for nats-py: the credentials file, or what the URLs say, or the password of a broker of this user."""
+        given = _credentials(self.settings.credentials) or password_options(self.nc, self.settings.nats.split(","))
+        return given or _of_local_broker(self.settings.nats)
 
     @property
     def connected(self) -> bool:
@@ -318,8 +324,14 @@ async def _next(answers: "asyncio.Queue[Msg | Exception]") -> Msg:
     return answer
 
 
+def _of_local_broker(urls: str) -> dict[str, Any]:
+    """Options for nats-py to reach a broker that `rigflow up` started on this machine."""
+    password = password_for(urls)
+    return {"user": USER, "password": password} if password else {}
+
+
 def _credentials(path: str) -> dict[str, Any]:
-    """Options for nats-py from the path of an nkey seed or a .creds file. Raises UsageError."""
+    """Options for nats-py from the path of an nkey seed, a .creds file or a password's file. Raises UsageError."""
     if not path:
         return {}
     try:
@@ -329,6 +341,8 @@ def _credentials(path: str) -> dict[str, Any]:
         raise UsageError(f"credentials {path}: {reason}", "give the path of an nkey seed or a .creds file") from error
     if "BEGIN NATS USER JWT" in text:
         return {"user_credentials": path}
+    if PASSWORD.fullmatch(text.strip()):
+        return {"user": USER, "password": text.strip()}
     import nkeys
 
     try:

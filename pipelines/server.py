@@ -15,6 +15,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
+from pipelines.local_access import (
+    PASSWORD,
+    USER,
+    forget_password,
+    make_password,
+    publish_password,
+    write_private,
+)
 from schemas.errors import BrokerError, StoreError, UsageError
 from schemas.settings import Durability, Settings
 
@@ -39,6 +47,8 @@ class EmbeddedServer:
 
     `store` None means a temporary folder that `stop` removes. `sync` is nats-server's `sync_interval` ("always", say);
     without it what was acked survives the death of processes, and a power failure may take the last two minutes.
+    `guarded`: only who knows its password gets in; commands of the same user on this machine find it by the port.
+    What is in the store is for its owner alone.
     """
 
     def __init__(
@@ -48,6 +58,7 @@ class EmbeddedServer:
         max_store_bytes: int = 16 << 30,
         sync: str | None = None,
         host: str = "127.0.0.1",
+        guarded: bool = False,
     ) -> None:
         self._temporary = store is None
         self._folder = store
@@ -59,6 +70,8 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
         self._health = ""
+        self._guarded = guarded
+        self._password = ""
 
     @property
     def url(self) -> str:
@@ -87,16 +100,25 @@ class EmbeddedServer:
         """What the server has to say."""
         return self.store / "nats-server.log"
 
+    @property
+    def password_file(self) -> Path:
+        """Where the password of a guarded server is; the setting `credentials` takes it."""
+        return self.store / "password"
+
     def start(self) -> None:
         """Lock the store and start; returns when clients can connect. Raises StoreError, BrokerError."""
         if self._temporary:
             self._folder = Path(tempfile.mkdtemp(prefix="rigflow-"))
         self._lock = _lock(self.store)
         try:
+            if self._guarded:
+                self._password = self._stored_password()
             self._launch()
         except BaseException:
             self.stop()
             raise
+        if self._guarded:
+            publish_password(self._port, self._password)
 
     def restart(self) -> None:
         """End it if it lives, and start again on the same port and store, so that clients reconnect.
@@ -140,6 +162,8 @@ class EmbeddedServer:
         """End the server and unlock its store; a temporary store is removed."""
         if self.alive:
             self._end(signal.SIGKILL if self._temporary else signal.SIGTERM)  # no flush of what is removed next
+        if self._password:
+            forget_password(self._port, self._password)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -163,7 +187,7 @@ class EmbeddedServer:
         for stale in self.store.glob("*.ports"):
             stale.unlink()
         config = self.store / "nats-server.conf"
-        config.write_text(self._config())
+        write_private(config, self._config())
         logged = self.log.stat().st_size if self.log.exists() else 0
         self._ended.clear()
         spawned: Future[subprocess.Popen[bytes]] = Future()
@@ -172,16 +196,28 @@ class EmbeddedServer:
         self._process = spawned.result()
         self._await_ready(logged)
 
+    def _stored_password(self) -> str:
+        """The password that the store was started with before, or a new one: clients that wait reconnect with it."""
+        try:
+            known = self.password_file.read_text() if self.password_file.exists() else ""
+            password = known if PASSWORD.fullmatch(known) else make_password()
+            write_private(self.password_file, password)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raise StoreError(f"{self.password_file}: {reason}", "choose another folder with --store") from error
+        return password
+
     def _run(self, command: list[str], spawned: "Future[subprocess.Popen[bytes]]") -> None:
         """Start the server and outlive it: its life is tied to this thread, and so to this process."""
         assert self._lock is not None
         try:
-            with self.log.open("ab") as log:
+            with open(self.log, "ab", opener=_private) as log:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    umask=0o077,  # of all that it writes
                     start_new_session=True,  # Ctrl-C is ours to handle; the server goes last
                     pass_fds=(self._lock.fileno(),),  # the store stays locked until the server itself is gone
                 )
@@ -218,6 +254,7 @@ class EmbeddedServer:
     def _config(self) -> str:
         store = json.dumps(str(self.store))
         sync = f"sync_interval: {self._sync}" if self._sync else ""
+        users = f'authorization {{ user: "{USER}", password: "{self._password}" }}' if self._password else ""
         return f"""\
 server_name: rigflow
 host: {self._host}
@@ -228,6 +265,7 @@ log_file: {json.dumps(str(self.log))}
 logfile_size_limit: 4MB
 logfile_max_num: 2
 max_payload: {MAX_PAYLOAD}
+{users}
 jetstream {{
   store_dir: {store}
   max_mem: 64MB
@@ -246,7 +284,7 @@ def embedded(settings: Settings) -> EmbeddedServer:
         )
     sync = "always" if settings.durability is Durability.POWER else None
     store = Path(settings.store) if settings.store else None
-    return EmbeddedServer(store, settings.port, settings.store_bytes, sync)
+    return EmbeddedServer(store, settings.port, settings.store_bytes, sync, guarded=True)
 
 
 def tied_to_us(command: list[str]) -> list[str]:
@@ -265,11 +303,18 @@ def nats_server_binary() -> str:
     return found
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read, also when it was there before."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 def _lock(store: Path) -> IO[str]:
     """Lock a store; the file says whose it is. Raises StoreError: nats-server itself would share it and damage it."""
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        lock = (store / ".lock").open("a+")
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = open(store / ".lock", "a+", opener=_private)  # noqa: SIM115, it is held as long as the server runs
     except OSError as error:
         raise StoreError(f"store {store}: {error.strerror}", "choose another folder with --store") from error
     try:

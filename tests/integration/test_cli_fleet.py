@@ -123,11 +123,10 @@ def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server:
 
 
 def test_up_ends_when_it_cannot_reach_its_own_broker(tmp_path: Path) -> None:
-    settings = tmp_path / "settings.toml"
-    settings.write_text('credentials = "/no/such/seed"\n')
-    ended = rigflow_process("up", "--store", tmp_path / "store", "--port", "0", "--settings", settings)
-    assert ended.returncode == ExitCode.USAGE
-    assert "credentials /no/such/seed: No such file or directory" in ended.stderr
+    (tmp_path / "store" / "password").mkdir(parents=True)
+    ended = rigflow_process("up", "--store", tmp_path / "store", "--port", "0")
+    assert ended.returncode == ExitCode.STORE
+    assert f"{tmp_path / 'store' / 'password'}: Is a directory: choose another folder" in ended.stderr
 
 
 def test_workers_of_some_stages_each_do_the_whole_together(tmp_path: Path, server: EmbeddedServer) -> None:

@@ -146,3 +146,70 @@ def eventually(holds: Callable[[], bool], within_s: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+async def test_only_its_owner_reaches_a_guarded_server(tmp_path: Path, home: Path) -> None:
+    server = EmbeddedServer(tmp_path / "store", guarded=True)
+    server.start()
+    passwords = home / ".local" / "share" / "rigflow" / "brokers"
+    try:
+        await (await Broker.connect(Settings(nats=server.url))).close()  # by the port, as any command
+        local = server.url.replace("127.0.0.1", "localhost")
+        await (await Broker.connect(Settings(nats=local))).close()
+        [known] = passwords.iterdir()
+        known.rename(tmp_path / "kept")
+        with pytest.raises(BrokerError, match="refuses these credentials"):
+            await Broker.connect(Settings(nats=server.url))
+        await (await Broker.connect(Settings(nats=server.url, credentials=str(server.password_file)))).close()
+        with_password = server.url.replace("//", f"//rigflow:{server.password_file.read_text()}@")
+        await (await Broker.connect(Settings(nats=with_password))).close()
+        (tmp_path / "kept").rename(known)
+        before = server.password_file.read_text()
+        server.kill()
+        server.restart()
+        await (await Broker.connect(Settings(nats=server.url))).close()
+    finally:
+        server.stop()
+    assert list(passwords.iterdir()) == []
+    again = EmbeddedServer(tmp_path / "store", guarded=True)
+    again.start()
+    try:
+        assert again.password_file.read_text() == before, "who waits for it reconnects"
+    finally:
+        again.stop()
+
+
+async def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path, home: Path) -> None:
+    mask = os.umask(0)
+    server = EmbeddedServer(tmp_path / "store", guarded=True)
+    try:
+        server.start()
+        broker = await Broker.connect(Settings(nats=server.url))
+        await broker.api("STREAM.CREATE.KEPT", {"name": "KEPT", "subjects": ["kept"]})
+        await broker.publish("kept", b"secret", "1")
+        await broker.close()
+    finally:
+        server.stop()
+        os.umask(mask)
+    kept = [tmp_path / "store", *(tmp_path / "store").rglob("*"), *home.rglob("brokers")]
+    assert {path.name for path in kept} >= {"nats-server.conf", "nats-server.log", "password", ".lock", "brokers"}
+    readable = {str(path): oct(path.stat().st_mode) for path in kept if path.stat().st_mode & 0o077}
+    assert readable == {}
+
+
+async def test_without_a_home_to_write_to_it_works_by_its_file(tmp_path: Path, home: Path) -> None:
+    (home / ".local").write_text("in the way")
+    server = EmbeddedServer(tmp_path / "store", guarded=True)
+    server.start()
+    try:
+        await (await Broker.connect(Settings(nats=server.url, credentials=str(server.password_file)))).close()
+    finally:
+        server.stop()
