@@ -84,7 +84,7 @@ async def local_fleet(
     if not settings.nats:
         server = embedded(settings)
         await asyncio.to_thread(server.start)
-        settings = settings.model_copy(update={"nats": server.url, "shared": True})
+        settings = settings.model_copy(update={"nats": server.url, "shared": ("/",)})
     options = [
         WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=settings.device)
         for n in range(workers)
