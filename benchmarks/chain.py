@@ -16,6 +16,7 @@ from engines.inference.batch import infer_parts
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.decode import Convert, decode_video
 from engines.media.images import decode_images
+from engines.media.shared import SharedFolders
 from engines.media.split import Splitter
 from engines.outputs.format import load_format
 from engines.part import Array, Part
@@ -28,6 +29,7 @@ from schemas.pipeline import ModelSpec, PipelineSpec
 from workers.local import find_models
 
 WHOLE_S = 1e9  # a segment that no media outlasts
+SHARED = SharedFolders(("/",))
 JOB = JobRef(id="bench", pipeline="bench", revision="bench")
 Answer: TypeAlias = tuple[PartMeta, dict[str, Array], dict[str, Any]]
 Arrived: TypeAlias = Callable[[], None]
@@ -91,7 +93,7 @@ def units_of(task: Task, paths: Sequence[Path], split: bool) -> Iterator[Unit]:
     """The units of these inputs: images 64 paths at a time, videos `split` at keyframes or whole."""
     spec = task.spec
     if paths[0].suffix == ".jpg":
-        for number, (items, _) in enumerate(albums(paths, [path.name for path in paths], shared=True)):
+        for number, (items, _) in enumerate(albums(paths, [path.name for path in paths], SHARED)):
             key = Key(job=JOB, segment=number)
             yield Unit(0, number, segment=Segment(key=key, media=MediaInfo(kind="image"), items=tuple(items)))
         return
@@ -163,7 +165,7 @@ def decoded(unit: Unit, spec: PipelineSpec, convert: Convert) -> list[Part]:
     parts: list[Part] = []
     for segment, buffers in given:
         if segment.media.kind == "image":
-            parts += decode_images(segment, buffers, spec, convert)
+            parts += decode_images(segment, buffers, spec, convert, shared=SHARED)
         else:
             parts += decode_video(segment, buffers[0], spec, convert)
     return parts

@@ -11,6 +11,7 @@ from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.media.limits import Limits
+from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264, PictureEncoder
 from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import Preprocess
@@ -107,6 +108,7 @@ class Host:
 
     def __init__(self, settings: Settings) -> None:
         self._limits = Limits.of(settings)
+        self._shared = SharedFolders.of(settings.shared)
 
     def preprocess(self, stage: PreprocessStage) -> Preprocess:
         """Conversion of frames by swscale."""
@@ -123,7 +125,7 @@ class Host:
         """Parts of a segment, decoded as they are asked for."""
         convert = preprocess.convert if preprocess else pack_frame
         if segment.media.kind == "image":
-            return decode_images(segment, buffers, spec, convert, self._limits, tick)
+            return decode_images(segment, buffers, spec, convert, self._limits, self._shared, tick)
         return decode_video(segment, buffers[0], spec, convert, limits=self._limits, tick=tick)
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engines.media.images import read_image
 from engines.media.limits import Limits
+from engines.media.shared import SharedFolders, read_image
 from engines.media.split import Piece, Splitter
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord, begin
@@ -172,7 +172,7 @@ class Publisher:
 
     def _images(self, paths: Sequence[Path], names: Sequence[str]) -> Iterator[_Cut]:
         left = len(paths)
-        for items, buffers in albums(paths, names, self._broker.settings.shared):
+        for items, buffers in albums(paths, names, SharedFolders.of(self._broker.settings.shared)):
             left -= len(items)
             yield _Cut(partial(self._send_images, items, buffers), left == 0, 0.0, 0.0)
 
@@ -274,8 +274,10 @@ def _resolved(paths: Sequence[Path]) -> Iterator[str]:
             yield os.path.join(folders.get(folder) or folders.setdefault(folder, os.path.realpath(folder)), name)
 
 
-def albums(paths: Sequence[Path], names: Sequence[str], shared: bool) -> Iterator[tuple[list[Item], list[bytes]]]:
-    """Images in groups of up to 64 or 4 MB: items, and their bytes unless the workers see the files themselves.
+def albums(
+    paths: Sequence[Path], names: Sequence[str], shared: SharedFolders
+) -> Iterator[tuple[list[Item], list[bytes]]]:
+    """Images in groups of up to 64 or 4 MB: items, and their bytes unless they are in folders that workers see.
 
     One that cannot be read travels as a failed item.
     """
@@ -283,15 +285,16 @@ def albums(paths: Sequence[Path], names: Sequence[str], shared: bool) -> Iterato
     buffers: list[bytes] = []
     size = 0
     for resolved, name in zip(_resolved(paths), names, strict=True):
-        item, data = Item(name=name, path=resolved), b""
-        if not shared:
+        item, data, seen = Item(name=name, path=resolved), b"", shared.hold(resolved)
+        if not seen:
             item, data = read_image(item)
             item = item.model_copy(update={"path": ""})
-        if items and (len(items) == ALBUM_ITEMS or size + len(data) > ALBUM_BYTES):
+        full = len(items) == ALBUM_ITEMS or size + len(data) > ALBUM_BYTES
+        if items and (full or seen is bool(buffers)):  # an album holds paths or bytes, never both
             yield items, buffers
             items, buffers, size = [], [], 0
         items.append(item)
-        buffers += [] if shared else [data]
+        buffers += [] if seen else [data]
         size += len(data)
     if items:
         yield items, buffers

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schemas.errors import UsageError, fault_of
 
@@ -43,7 +43,10 @@ class Settings(BaseModel):
     inbox: str = Field(
         default="_INBOX", pattern=r"^[A-Za-z0-9_-]+$", description="first token of the subjects that answers come on"
     )
-    shared: bool = Field(default=False, description="publisher and workers see the same files: images travel as paths")
+    shared: tuple[str, ...] = Field(
+        default=(),
+        description="folders that publisher and workers both see, `:` between them: their images travel as paths",
+    )
     prefix: str = Field(default="rigflow", pattern=r"^[a-z0-9]+$", description="first token of all subjects")
     space: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
     store: str = Field(default="", description="folder of the embedded broker's store; empty: a default by command")
@@ -91,6 +94,18 @@ class Settings(BaseModel):
     )
     tf32: bool = Field(default=False, description="whether cards may round float32 products to 10 bits, for speed")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
+
+    @field_validator("shared", mode="before")
+    @classmethod
+    def _folders(cls, value: object) -> object:
+        return tuple(filter(None, value.split(":"))) if isinstance(value, str) else value
+
+    @field_validator("shared")
+    @classmethod
+    def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(folder.startswith("/") for folder in value):
+            raise ValueError("needs absolute paths")
+        return value
 
     @property
     def cache_folder(self) -> Path:

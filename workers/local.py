@@ -92,7 +92,7 @@ async def local_fleet(
         server = embedded(settings)
         await asyncio.to_thread(server.start)
         settings = settings.model_copy(
-            update={"nats": server.url, "shared": True, "credentials": str(server.password_file)}
+            update={"nats": server.url, "shared": ("/",), "credentials": str(server.password_file)}
         )
     options = [
         WorkerOptions(settings=settings, stages=ALL_STAGES, name=f"local-{n + 1}", device=settings.device)

@@ -29,7 +29,7 @@ class Rigflow:
     async def start(self) -> None:
         self._server.start()
         self._open = AsyncExitStack()
-        settings = Settings(nats=self._server.url, shared=True)
+        settings = Settings(nats=self._server.url, shared=("/",))
         self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, Screen()))
         self._spec, self._models = self._task.spec, self._task.models
 

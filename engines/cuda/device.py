@@ -15,6 +15,7 @@ from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.media.limits import Limits
+from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264, PictureEncoder
 from engines.part import Part, Tick, no_tick
 from schemas.errors import RigflowError, UsageError
@@ -84,7 +85,8 @@ class CudaDevice:
         convert = preprocess.convert if preprocess else pack_frame
         limits = Limits.of(self._settings)
         if segment.media.kind == "image":
-            parts = decode_images(segment, buffers, spec, convert, limits, tick)
+            shared = SharedFolders.of(self._settings.shared)
+            parts = decode_images(segment, buffers, spec, convert, limits, shared, tick)
         else:
             decoders = None if preprocess is None else self.decoders
             parts = decode_video(segment, buffers[0], spec, convert, decoders, limits, tick)

@@ -1,9 +1,8 @@
 """A segment of images to parts: each image has its own outcome, and a bad one does not hurt its neighbours."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import av
 import numpy as np
@@ -13,6 +12,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
+from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.source import image_codec
 from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import EXACT
@@ -22,6 +22,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.wire import Buffer
 
 _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
+_PART_FILE_BYTES = 64 << 20
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
 _JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 _PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
@@ -43,20 +44,22 @@ def decode_images(
     spec: PipelineSpec,
     convert: Convert,
     limits: Limits = DEFAULT_LIMITS,
+    shared: SharedFolders = NO_FOLDERS,
     tick: Tick = no_tick,
 ) -> Iterator[Part]:
     """The parts of a segment of images, in order: one at least, the last one marked so.
 
-    `buffers` are the images' files, one an item of the segment; none where the items name their files. An image that
-    fails has its reason in `meta.items[i].error`; those that do not have a row each, in order, and a window that sees
-    it `T` times. With `layout = "planes"` each image is a part of its own, else a part holds what comes to 64 MB of
-    raw frames.
+    `buffers` are the images' files, one an item of the segment; none where the items name files in `shared` folders.
+    An image that fails has its reason in `meta.items[i].error`; those that do not have a row each, in order, and a
+    window that sees it `T` times. With `layout = "planes"` each image is a part of its own, else a part holds what
+    comes to 64 MB of raw frames.
     """
-    given = zip(segment.items, buffers, strict=True) if buffers else map(read_image, segment.items)
-    images = [_inspected(item, data, limits) for item, data in given]
+    given = (
+        zip(segment.items, buffers, strict=True) if buffers else (shared.read(each, limits) for each in segment.items)
+    )
+    images = (_inspected(item, data, limits) for item, data in given)
     planes = spec.preprocess.layout == "planes"
-    groups = _groups(images, alone=planes)
-    for number, group in enumerate(groups):
+    for number, (group, last) in enumerate(_groups(images, alone=planes)):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
         for image in group:
@@ -67,22 +70,13 @@ def decode_images(
         arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame("image"), 0))
         index = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], spec.grid.frames, axis=1)
         meta = PartMeta(
-            key=segment.key.model_copy(update={"part": number, "last": number == len(groups) - 1}),
+            key=segment.key.model_copy(update={"part": number, "last": last}),
             media=segment.media,
             pts=(0,) * len(rows),
             items=tuple(items),
             frames=len(rows),
         )
         yield Part(meta, {**arrays, "index": index})
-
-
-def read_image(item: Item) -> tuple[Item, bytes]:
-    """The file that an item names, and the item; where it cannot be read, the item says why."""
-    try:
-        data = Path(item.path).read_bytes()
-    except OSError as error:
-        return item.model_copy(update={"error": f"cannot read {item.path}: {error.strerror}"}), b""
-    return item if data else item.model_copy(update={"error": "the file is empty"}), data
 
 
 def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> av.VideoFrame:
@@ -206,17 +200,18 @@ def _webp_size(chunk: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _groups(images: Sequence[_Image], alone: bool) -> list[list[_Image]]:
-    """The images of each part, in order."""
-    groups: list[list[_Image]] = [[]]
-    pixels = 0
+def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image], bool]]:
+    """The images of each part, in order, and whether it is the last part; no more are held than one part has."""
+    group: list[_Image] = []
+    pixels = size = 0
     for image in images:
-        if groups[-1] and (alone or pixels + image.pixels > _PART_PIXELS):
-            groups.append([])
-            pixels = 0
-        groups[-1].append(image)
+        if group and (alone or pixels + image.pixels > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES):
+            yield group, False
+            group, pixels, size = [], 0, 0
+        group.append(image)
         pixels += image.pixels
-    return groups
+        size += len(image.data)
+    yield group, True
 
 
 def _plain(frame: av.VideoFrame, planes: bool) -> av.VideoFrame:

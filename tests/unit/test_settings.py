@@ -20,6 +20,7 @@ def table() -> str:
         else:
             shown = f"{default:g}" if isinstance(default, float) else str(default)
             shown = shown.lower() if isinstance(default, bool) else shown
+            shown = ":".join(default) if isinstance(default, tuple) else shown
         rows.append(f"| `{name}` | `RIGFLOW_{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(rows)
 
