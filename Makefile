@@ -7,11 +7,8 @@ BIN := .venv/bin
 demo: .venv/base
 	$(BIN)/python -m workers.demo
 
-# real processes on a machine that others use: what fails once runs once more, and the summary tells (RERUN); what the
-# first failure left open is a warning then
 test: .venv/test
-	$(BIN)/python -m pytest -m "not gpu and not slow" --reruns 1 -r fER \
-		-W default::pytest.PytestUnraisableExceptionWarning
+	$(BIN)/python -m pytest -m "not gpu and not slow"
 
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test
