@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from schemas.errors import UsageError
 from schemas.settings import Settings
 
+
 class SecureClient(Client):
     """`tls://` and the settings `tls_*` mean TLS: without it nothing is sent, the password least of all."""
 

@@ -33,6 +33,7 @@ from workers.forkserver import ForkServer
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
+from workers.waits import both, explained
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
 LOOK_S = 2.0  # how often the embedded broker is asked for its health
@@ -225,19 +226,26 @@ async def run_jobs(
     and the others go on. Raises BrokerError, OutputError when nothing can be published or written.
     """
     broker = await Broker.connect(settings, name="rigflow-run")
+    outcomes: list[Outcome] = []
     try:
-        spec = await register(broker, settings, spec, models)
-        publisher = Publisher(broker, spec, settings.space, lane, screen.sent)
-        outcomes = plan_jobs(publisher, spec, inputs)
-        with OutputNames(out, overwrite, inputs) as names:
-            name_results(names, out, outcomes)
-            able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
-            screen.planned(outcomes)
-            if able:
-                await _run_all(publisher, Collector(broker, spec, screen.part), able)
+        async with explained(broker, screen.event, lambda: unfinished(outcomes)) as moved:
+            spec = await register(broker, settings, spec, models)
+            publisher = Publisher(broker, spec, settings.space, lane, both(screen.sent, moved))
+            outcomes += plan_jobs(publisher, spec, inputs)
+            with OutputNames(out, overwrite, inputs) as names:
+                name_results(names, out, outcomes)
+                able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
+                screen.planned(outcomes)
+                if able:
+                    await _run_all(publisher, Collector(broker, spec, both(screen.part, moved)), able)
     finally:
         await broker.close()
     return outcomes
+
+
+def unfinished(outcomes: Sequence[Outcome]) -> list[JobRef]:
+    """The jobs that are not over."""
+    return [outcome.job for outcome in outcomes if outcome.done is None and outcome.error is None]
 
 
 async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[Outcome]) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from schemas.errors import ExitCode, PipelineError, UsageError
 from schemas.text import without_passwords
-from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
+from workers.cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
 from workers.cli.words import cell, say, table
 
 if TYPE_CHECKING:
@@ -73,6 +73,30 @@ def show(
 
         spec, _ = find_pipeline(name)
     say(to_toml(spec).rstrip("\n"), keep="\n\t")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def withdraw(
+    name: Annotated[str, typer.Argument(help="A pipeline that the fleet knows.")],
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Take a pipeline from a fleet: its workers stop hosting it.
+
+    Jobs that are not over are finished first: withdraw it again when they are. `rigflow publish` brings it back.
+
+    Example: rigflow pipelines withdraw scenes --nats nats://rig1:4222
+    """
+    from pipelines.registry import withdraw_pipeline
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    kept = _at_fleet(settings, lambda broker: withdraw_pipeline(broker, name))
+    say(f"{name}: withdrawn")
+    for revision in kept:
+        say(f"{name}: revision {revision} stays until the jobs that need it are over; see `rigflow jobs list`")
     return ExitCode.OK
 
 

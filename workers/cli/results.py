@@ -80,6 +80,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     from pipelines.registry import load_pipeline
     from workers.cli.screen import Progress, summary
     from workers.local import Outcome
+    from workers.waits import both, explained
 
     prepare_folder(out)
     console = stderr()
@@ -90,12 +91,13 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
         outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
         screen.planned([outcome])
         screen.sent(manifest.job.id, 0.0, manifest.segments)
-        collector = Collector(broker, spec, screen.part)
-        await collector.open({manifest.job: outcome.target})
-        try:
-            outcome.done = await collector.wait(manifest.job.id)
-        finally:
-            await collector.close()
+        async with explained(broker, screen.event, lambda: [manifest.job]) as moved:
+            collector = Collector(broker, spec, both(screen.part, moved))
+            await collector.open({manifest.job: outcome.target})
+            try:
+                outcome.done = await collector.wait(manifest.job.id)
+            finally:
+                await collector.close()
     outcome.seconds = time.monotonic() - started
     console.print(summary([outcome]))
     return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED

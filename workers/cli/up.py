@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import ExitCode
+from schemas.text import without_passwords
 from workers.cli.options import (
     UP_PORT,
     Credentials,
@@ -91,15 +92,16 @@ class _Told:
 
 def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers: int, pipelines: list[str]) -> None:
     """Where everything is, and what to do next."""
+    url = without_passwords(fleet.nats)
     kept = "" if settings.nats else f", its work kept in {settings.store}"
-    console.print(f"[bold green]rigflow is up[/] on [bold]{fleet.nats}[/]{kept}")
+    console.print(f"[bold green]rigflow is up[/] on [bold]{url}[/]{kept}")
     console.print(
         f"{workers} {'worker' if workers == 1 else 'workers'}, pipelines {', '.join(pipelines)}\n\nIn another terminal:"
     )
     first = "fingerprint" if "fingerprint" in pipelines else pipelines[0]
-    here = "" if fleet.nats.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {fleet.nats}"
+    here = "" if url.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {url}"
     for command, why in (
-        (f"rigflow run {first} clip.mp4 --nats {fleet.nats}", "work done here, results where you are"),
+        (f"rigflow run {first} clip.mp4 --nats {url}", "work done here, results where you are"),
         (f"rigflow publish {first} clip.mp4{here}", "leave work here and go"),
         (f"rigflow status{here}", "queues and workers"),
     ):
