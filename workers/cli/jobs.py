@@ -12,7 +12,7 @@ import typer
 from schemas.errors import ExitCode, UsageError
 from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from workers.cli.words import age, cell, say, table
+from workers.cli.words import age, cell, say, stdout, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -93,8 +93,6 @@ def wait(
 
 
 async def _list(settings: "Settings", as_json: bool) -> ExitCode:
-    from rich.console import Console
-
     from pipelines.inventory import take_inventories
     from pipelines.jobs import all_manifests
 
@@ -118,7 +116,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
             f"[red]{each.failures:,}[/]" if each.failures else "0",
             age(time.time() - each.created_s),
         )
-    Console(highlight=False).print(rows if listed else "no jobs")
+    stdout().print(rows if listed else "no jobs")
     return ExitCode.OK
 
 

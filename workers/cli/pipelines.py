@@ -12,7 +12,7 @@ import typer
 from schemas.errors import ExitCode, PipelineError, UsageError
 from schemas.text import without_passwords
 from workers.cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
-from workers.cli.words import cell, say, table
+from workers.cli.words import cell, say, stdout, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -36,15 +36,13 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
 
     Example: rigflow pipelines list --nats nats://rig1:4222
     """
-    from rich.console import Console
-
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
     rows = table("pipeline", "media", "models", "", left=4)
     for spec in specs:
         models = ", ".join(stage.model for stage in spec.infers)
         rows.add_row(spec.name, ", ".join(spec.media), cell(models), cell(spec.description))
-    Console(highlight=False).print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
+    stdout().print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
     return ExitCode.OK
 
 

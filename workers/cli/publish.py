@@ -9,7 +9,7 @@ import typer
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.words import say, warn
+from workers.cli.words import say, stderr, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +40,6 @@ def publish(
     """
     import re
 
-    from rich.console import Console
-
     from schemas.messages import Lane
     from schemas.pipeline import TOKEN
     from workers.cli.run import check_inputs
@@ -53,7 +51,7 @@ def publish(
     spec, folder = find_pipeline(pipeline)
     models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
-    console = Console(stderr=True, highlight=False)
+    console = stderr()
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
     return asyncio.run(_publish(settings, spec, models, inputs, job, lane, console))
 

@@ -18,6 +18,7 @@ from workers.cli.options import (
     ends_well,
     settings_from,
 )
+from workers.cli.words import stderr, stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,15 +56,14 @@ def up(
 
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:
-    from rich.console import Console
-
     from workers.cli.screen import Progress
     from workers.local import local_fleet, register_builtin
 
     told = _Told()
-    console = Console(highlight=False, soft_wrap=True)
+    console = stdout()
+    console.soft_wrap = True
     try:
-        async with local_fleet(settings, workers, Progress(Console(stderr=True)), settings.stop_grace_s) as fleet:
+        async with local_fleet(settings, workers, Progress(stderr()), settings.stop_grace_s) as fleet:
             names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
             await told.first.wait()
