@@ -166,11 +166,12 @@ class FolderWatch:
         before = await asyncio.to_thread(self._ledger.outcome, digest)
         if before is None:
             return False
-        if before.name != name:
-            if not (self._ledger.has(before.name, digest) and (self._folder / before.name).exists()):
-                return False
-            self._say(f"{name}: the same content as {before.name}, done before")
+        copy = before.name != name
+        if copy and not (self._ledger.has(before.name, digest) and (self._folder / before.name).exists()):
+            return False
         await asyncio.to_thread(self._ledger.same, name, stamp, digest)
+        if copy:
+            self._say(f"{name}: the same content as {before.name}, done before")
         return True
 
     async def _run(self, name: str, path: Path, digest: str) -> Outcome:
