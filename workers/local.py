@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import stat
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from pipelines.publish import Publisher, job_id
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
 from pipelines.server import EmbeddedServer, embedded
 from pipelines.topology import apply_topology, ensure_topology
-from schemas.errors import ModelMissing, PipelineError, RigflowError, UsageError, first_error
+from schemas.errors import ModelMissing, PipelineError, RigflowError, StoreError, UsageError, first_error
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import Settings
@@ -89,6 +90,8 @@ async def local_fleet(
     `forks` is a fork server that was started before. Ends the block with an error when the broker cannot be started
     again, or no worker is left.
     """
+    if workers:
+        _check_cache(settings.cache_folder)
     server: EmbeddedServer | None = None
     if not settings.nats:
         server = embedded(settings)
@@ -124,6 +127,17 @@ async def local_fleet(
         finally:
             if server is not None:
                 await asyncio.to_thread(server.stop)
+
+
+def _check_cache(folder: Path) -> None:
+    """Workers keep models there. Raises StoreError when they could not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        what = f"cannot keep models in {folder}: {error.strerror}"
+        raise StoreError(what, "set `cache` to another folder") from error
 
 
 async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:

@@ -146,3 +146,10 @@ def eventually(holds: Callable[[], bool], within_s: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)
+
+
+def test_a_store_may_be_called_anything(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path / 'hömé "東京"')
+    server.start()
+    assert server.alive
+    server.stop()
