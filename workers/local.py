@@ -245,9 +245,9 @@ async def run_jobs(
         async with explained(broker, screen.event, lambda: unfinished(outcomes)) as moved:
             spec = await register(broker, settings, spec, models)
             publisher = Publisher(broker, spec, settings.space, lane, both(screen.sent, moved))
-            outcomes += plan_jobs(publisher, spec, inputs)
+            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
             with OutputNames(out, overwrite, inputs) as names:
-                name_results(names, out, outcomes)
+                await asyncio.to_thread(name_results, names, out, outcomes)
                 able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
                 screen.planned(outcomes)
                 if able:

@@ -76,7 +76,7 @@ async def _publish(
         async with explained(broker, warn, lambda: sending) as moved:
             spec = await register(broker, settings, spec, models)
             publisher = Publisher(broker, spec, settings.space, lane, lambda *_: moved())
-            planned = plan_jobs(publisher, spec, inputs)
+            planned = await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
             if job:
                 if len(planned) > 1:
                     what = f"--job {job} cannot name {len(planned)} jobs"
