@@ -179,7 +179,7 @@ def parse_info(body: bytes) -> BlobInfo | None:
             return None
         metadata = {str(key): str(value) for key, value in (info.get("metadata") or {}).items()}
         found = BlobInfo(str(info["name"]), str(info["nuid"]), int(info["size"]), str(info["digest"]), metadata)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return found if found.chunks_id.isalnum() and found.size >= 0 else None
 

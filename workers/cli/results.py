@@ -80,6 +80,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     from pipelines.registry import load_pipeline
     from workers.cli.screen import Progress, summary
     from workers.local import Outcome
+    from workers.waits import both, explained
 
     prepare_folder(out)
     console = stderr()
@@ -90,12 +91,13 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
         outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
         screen.planned([outcome])
         screen.sent(manifest.job.id, 0.0, manifest.segments)
-        collector = Collector(broker, spec, screen.part)
-        await collector.open({manifest.job: outcome.target})
-        try:
-            outcome.done = await collector.wait(manifest.job.id)
-        finally:
-            await collector.close()
+        async with explained(broker, screen.event, lambda: [manifest.job]) as moved:
+            collector = Collector(broker, spec, both(screen.part, moved))
+            await collector.open({manifest.job: outcome.target})
+            try:
+                outcome.done = await collector.wait(manifest.job.id)
+            finally:
+                await collector.close()
     outcome.seconds = time.monotonic() - started
     console.print(summary([outcome]))
     return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
@@ -108,7 +110,7 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: b
     from schemas.subjects import HEADER_NAME
 
     prepare_folder(out)
-    newest = {clean(stored.headers[HEADER_NAME]): stored for stored in files}
+    newest = {clean(stored.headers.get(HEADER_NAME, "")): stored for stored in files}
     for name, stored in newest.items():
         file = await broker.message(broker.names.results_stream, stored.sequence)
         if file is None:
