@@ -55,7 +55,8 @@ class Lines:
         # on a card one at a time: which algorithm is fastest there is found by measuring
         alone = load_alone or device.card is not None
         self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
-        self._names: dict[str, str] = {}
+        self.first_warm_up = asyncio.Event()  # set when it is over, whatever came of it
+        self._names: dict[str, str] = {}  # what each name stands for
         self._used_s: dict[str, float] = {}  # when a revision was asked for last
         self._cold = {"": "the broker has not answered yet which pipelines there are"}
         self.loading: list[str] = []  # models, by sha256
@@ -85,6 +86,7 @@ class Lines:
         self._names = await pipeline_names(self._broker)
         await asyncio.gather(*(self._warm(name, revision) for name, revision in self._names.items()))
         del self._cold[""]
+        self.first_warm_up.set()
 
         async def warm(news: tuple[str, bytes]) -> None:
             name, revision = news[0].removeprefix("name."), news[1].decode(errors="replace")
@@ -123,12 +125,14 @@ class Lines:
         """
         while True:
             await asyncio.sleep(UNLOAD_EVERY_S)
+            known = set(self._names)
             try:
-                self._names = await pipeline_names(self._broker)
+                withdrawn = known - (await pipeline_names(self._broker)).keys()
             except RigflowError:  # the broker is away: nothing is known to be withdrawn
                 continue
-            for name in self._cold.keys() - self._names.keys() - {""}:
-                del self._cold[name]
+            for name in withdrawn:
+                self._names.pop(name, None)
+                self._cold.pop(name, None)
             if self._loading:  # what is being loaded uses sessions that no line refers to yet
                 continue
             oldest_s = time.monotonic() - self._settings.work_deadline_s

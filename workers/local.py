@@ -86,8 +86,7 @@ async def local_fleet(
 ) -> AsyncIterator[Settings]:
     """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
 
-    Ends the block with an error when the broker cannot be started
-    again, or no worker is left.
+    Ends the block with an error when the broker cannot be started again, or no worker is left.
     """
     if workers:
         _check_cache(settings.cache_folder)

@@ -42,7 +42,8 @@ class WorkerOptions(BaseModel):
     """What a worker process is given at its start.
 
     `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine` has the models that
-    it must not load, by sha256, and why; `load_alone`: it loads one model at a time, to find one that ends processes.
+    it must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work meanwhile, to find
+    one that ends processes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,6 +130,8 @@ class Worker:
             if not lines.superseded(spec):
                 with contextlib.suppress(Exception):  # warm_up reports it
                     await lines.get(spec.revision)
+            if self._options.load_alone:  # a death has one cause only if no work is in hand
+                await lines.first_warm_up.wait()
             async with hosting:
                 await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
 
