@@ -1,6 +1,6 @@
 """Images: a png each. The arrays of a part's result are `data [bytes] uint8` and `sizes [N] int32`, good items only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,8 +20,8 @@ from schemas.wire import Buffer
 def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
     """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`. Raises PipelineError without either."""
     files = []
-    for pixels in _pictures(part):
-        files.append(encode_png(pixels))
+    for picture in _pictures(part):
+        files.append(encode_png(picture))
         tick()
     return Encoded(
         {
@@ -31,16 +31,15 @@ def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
     )
 
 
-def _pictures(part: Part) -> Array:
-    """`[N, H, W]` or `[N, H, W, C]` uint8."""
+def _pictures(part: Part) -> Iterator[Array | tuple[Array, ...]]:
+    """Each picture, `[H, W]` or `[H, W, C]` uint8, or its channels, `[H, W]` uint8 each."""
     planes = [part.arrays[name] for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
         raise PipelineError("format video needs `plane0` or `pixels`", "add `keeps` to infer")
-    if not part.meta.pts:
-        return np.empty((0, 1, 1), dtype=np.uint8)
-    if not planes:
-        return part.arrays["pixels"]
-    return planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
+    if len({plane.shape for plane in planes}) > 1:
+        raise PipelineError("the planes of an image differ in size", "a model must scale all planes alike")
+    if part.meta.pts:
+        yield from zip(*planes, strict=True) if planes else part.arrays["pixels"]
 
 
 class ImageFolder:
