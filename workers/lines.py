@@ -12,7 +12,8 @@ from engines.device import Device
 from engines.inference.session import Session
 from pipelines.broker import Broker
 from pipelines.registry import load_model, load_pipeline, pipeline_names
-from schemas.errors import Disposition, ModelError, RigflowError
+from pipelines.values import report_skipped
+from schemas.errors import Disposition, ModelError, PipelineError, RigflowError
 from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
@@ -85,7 +86,7 @@ class Lines:
         """Load what jobs will need before they come, now and whenever a pipeline is published."""
         self._names = await pipeline_names(self._broker)
         await asyncio.gather(*(self._warm(name, revision) for name, revision in self._names.items()))
-        del self._cold[""]
+        self._cold.pop("", None)
         self.first_warm_up.set()
 
         async def warm(news: tuple[str, bytes]) -> None:
@@ -101,6 +102,9 @@ class Lines:
         self._cold[name] = f"{name}: its engines are being loaded"
         try:
             await self.get(revision)
+        except PipelineError as error:  # no worker of this version can serve it, so it makes none unready
+            self._cold.pop(name, None)
+            report_skipped(f"pipeline {name}", str(error))
         except Exception as error:
             _raise_if_fatal(error)
             self._cold[name] = f"{name}: {_words(error)}"
