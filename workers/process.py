@@ -20,6 +20,7 @@ from engines.device import open_device
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
+from pipelines.sweep import sweep_regularly
 from schemas.errors import ExitCode, RigflowError
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.settings import Settings
@@ -91,6 +92,8 @@ class Worker:
             runner.follow_cancelled,
             reporter.to_fleet,
         ]
+        if COLLECT in self._options.stages:
+            beside.append(functools.partial(sweep_regularly, broker))
         if self._heartbeats is not None:
             beside.append(functools.partial(reporter.to_supervisor, self._heartbeats))
         helpers = [asyncio.create_task(_kept_up(each)) for each in beside]
