@@ -127,9 +127,9 @@ class Worker:
         async def host(spec: PipelineSpec) -> None:
             async with hosting:
                 if SPLIT in self._options.stages:
-                    await runner.host_beside(spec, SPLIT, split, CONCURRENT[SPLIT])
+                    await runner.beside.host(spec, SPLIT, split, CONCURRENT[SPLIT])
                 if COLLECT in self._options.stages:
-                    await runner.host_beside(spec, COLLECT, collect, CONCURRENT[COLLECT])
+                    await runner.beside.host(spec, COLLECT, collect, CONCURRENT[COLLECT])
             if not lines.superseded(spec):
                 with contextlib.suppress(Exception):  # warm_up reports it
                     await lines.get(spec.revision)
