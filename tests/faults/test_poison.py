@@ -133,7 +133,8 @@ def test_a_segment_that_kills_its_workers_fails_alone(
             worker.wait()
         fleet.revive()
         assert answer(["dead", "retry", "--all", *where]) == 0
-        assert answer(["results", "poisoned", "--follow", "--out", str(tmp_path), *where]) == 0
+        whole = ["results", "poisoned", "--follow", "--out", str(tmp_path), "--overwrite", *where]
+        assert answer(whole) == 0
         np.testing.assert_array_equal(crc32(tmp_path / "poisoned.paced.npz"), expected)
         assert asyncio.run(left(fleet.settings))[0] == []
     print(f"{len(poison)} of {8 * len(clips)} segments kill their worker: {len(deaths)} deaths, nothing else was lost")
