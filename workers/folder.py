@@ -60,7 +60,8 @@ class FolderWatch:
         self._quiet_s = quiet_s
         self._say = say
         self._quiet = Quiet(quiet_s)
-        self._in_hand: set[str] = set()  # names, and the digests of their contents
+        self._in_hand: set[str] = set()  # names
+        self._contents: dict[str, asyncio.Event] = {}  # digests of what is in hand; set when it is not any more
         self._jobs: list[JobRef] = []
         self._moved: Callable[[], None] = lambda: None
         self._troubles: dict[str, _Trouble] = {}
@@ -120,7 +121,10 @@ class FolderWatch:
     async def _take(self, name: str, stamp: Stamp) -> None:
         try:
             async with self._room:
-                await self._process(name, stamp)
+                twin = await self._process(name, stamp)
+            if twin is not None:
+                await twin.wait()
+                self._changed.set()
         except BrokenPipeError:
             raise  # the reader of our lines has left
         except Exception as error:
@@ -141,22 +145,24 @@ class FolderWatch:
             self._say(f"{name}: {text}; tried again later")
         self._troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
 
-    async def _process(self, name: str, stamp: Stamp) -> None:
+    async def _process(self, name: str, stamp: Stamp) -> asyncio.Event | None:
+        """Do a file; where its content is in hand under another name, what to wait for before it is looked at again."""
         path = self._folder / name
         try:
             digest = await _digest_of(path)
         except FileNotFoundError:
-            return
+            return None
         if stamp_of(path) != stamp:
-            return  # what has this digest is gone; looked at again when it is quiet
-        if digest in self._in_hand:
-            return  # its twin is being worked on; looked at again after that
-        self._in_hand.add(digest)
+            return None  # what has this digest is gone; looked at again when it is quiet
+        if digest in self._contents:
+            return self._contents[digest]
+        self._contents[digest] = asyncio.Event()
         try:
             if not await self._was_done(name, stamp, digest):
                 await self._conclude(name, stamp, digest, await self._run(name, path, digest))
         finally:
-            self._in_hand.discard(digest)
+            self._contents.pop(digest).set()
+        return None
 
     async def _was_done(self, name: str, stamp: Stamp, digest: str) -> bool:
         """Whether this content has its result, under this name or that of another file which is still there.
