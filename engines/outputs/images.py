@@ -18,7 +18,10 @@ from schemas.wire import Buffer
 
 
 def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
-    """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`. Raises PipelineError without either."""
+    """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`.
+
+    Raises PipelineError without either, or when they are no pictures of uint8.
+    """
     files = []
     for pixels in _pictures(part):
         files.append(encode_png(pixels))
@@ -38,9 +41,20 @@ def _pictures(part: Part) -> Array:
         raise PipelineError("format video needs `plane0` or `pixels`", "add `keeps` to infer")
     if not part.meta.pts:
         return np.empty((0, 1, 1), dtype=np.uint8)
-    if not planes:
-        return part.arrays["pixels"]
-    return planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
+    if planes and len({plane.shape for plane in planes}) > 1:
+        raise PipelineError(
+            f"planes of the shapes {', '.join(str(list(plane.shape)) for plane in planes)} are no picture",
+            "a model must scale all planes alike",
+        )
+    pictures = np.stack(planes, axis=-1) if len(planes) > 1 else (planes or [part.arrays["pixels"]])[0]
+    name = "plane0" if planes else "pixels"
+    if pictures.dtype != np.uint8:
+        raise PipelineError(f"`{name}` is {pictures.dtype}", "format video takes uint8; round in the model")
+    if pictures.ndim not in (3, 4) or 0 in pictures.shape or (pictures.ndim == 4 and pictures.shape[3] > 4):
+        raise PipelineError(
+            f"`{name}` has shape {list(pictures.shape)}", "format video takes images [N, H, W] or [N, H, W, 1 to 4]"
+        )
+    return pictures
 
 
 class ImageFolder:
