@@ -149,11 +149,19 @@ class Lines:
                 await asyncio.to_thread(self._close, self._sessions.pop(sha256))
 
     async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `load` gives, or what one that goes on already gives: the answer is the same for the same key."""
-        if key not in self._loading:
-            loading = self._loading[key] = asyncio.create_task(load())
-            loading.add_done_callback(lambda _: self._loading.pop(key))
-        loaded: T = await asyncio.shield(self._loading[key])
+        """What `load` gives, or what one that goes on already gives: the answer is the same for the same key.
+
+        A failure of one that went on already counts for nothing: it may have begun before what it lacked was stored.
+        """
+        while key in self._loading:
+            try:
+                known: T = await asyncio.shield(self._loading[key])
+                return known
+            except RigflowError:
+                await asyncio.sleep(0)  # it is taken out of `_loading` meanwhile
+        loading = self._loading[key] = asyncio.create_task(load())
+        loading.add_done_callback(lambda _: self._loading.pop(key))
+        loaded: T = await asyncio.shield(loading)
         return loaded
 
     async def _load(self, revision: str) -> Line:

@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime as ort
@@ -13,9 +13,12 @@ import onnxruntime as ort
 from engines.inference.session import check_inputs, describe, fits
 from engines.part import Array
 from schemas.errors import ModelError
+from schemas.messages import DType
 from schemas.pipeline import ModelSpec, TensorSpec
 
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
+_NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
+_OMIT = "export the model without it, or list its other outputs in its card"
 _CORRECT = "correct its card, or leave the tensors out of it"
 GIVE_BACK_S = 5.0  # after each run it would cost thrice the CPU, for pages that come back are zeroed again
 
@@ -103,9 +106,18 @@ def read_tensors(model: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple
 
 
 def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs."""
+    """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs.
+
+    Its outputs must be arrays of numbers with a batch dimension: others cannot travel between workers.
+    """
     _check_side(spec, "input", spec.inputs, inputs)
     _check_side(spec, "output", spec.outputs, outputs)
+    for tensor in spec.outputs:
+        if tensor.dtype not in _NUMBERS:
+            kind = "text" if tensor.dtype == "string" else tensor.dtype
+            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` is {kind}: rigflow carries numbers", _OMIT)
+        if not tensor.shape:
+            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` has no batch dimension", _OMIT)
     missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
     if missing:
         raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)

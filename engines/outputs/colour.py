@@ -36,20 +36,25 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
     media = part.meta.media
     if "plane0" in part.arrays:  # which may be on a card, and stay there
         planes = [_rows(part, name) for name in ("plane0", "plane1", "plane2") if name in part.arrays]
+        for number, plane in enumerate(planes):
+            if plane.ndim != 3 or 0 in plane.shape:
+                raise PipelineError(f"`plane{number}` has shape {list(plane.shape)}", "format video takes [F, H, W]")
         return planes if len(planes) == 3 else planes[:1], _source_colour(media)
     if "pixels" not in part.arrays:
         held = ", ".join(f"`{name}`" for name in part.arrays) or "nothing"
         raise PipelineError(f"format video needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer")
     pixels = np.asarray(_rows(part, "pixels"))
-    if pixels.ndim == 3:
+    if pixels.ndim == 3 and 0 not in pixels.shape:
         return [pixels], _source_colour(media)._replace(range=_FULL)
-    if pixels.ndim != 4 or pixels.shape[3] != 3:
+    if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise PipelineError(f"`pixels` has shape {list(pixels.shape)}", "format video takes [F, H, W, 3] or [F, H, W]")
     return _yuv420(pixels, media)
 
 
 def _rows(part: Part, name: str) -> Array:
     array, windows = part.arrays[name], len(part.meta.pts)
+    if not array.ndim:
+        raise PipelineError(f"`{name}` is a single number", "format video takes [F, H, W, 3] or [F, H, W]")
     if array.dtype != np.uint8:
         raise PipelineError(f"`{name}` is {array.dtype}", "format video takes uint8; round in the model")
     if len(array) == windows:

@@ -18,7 +18,10 @@ from schemas.wire import Buffer
 
 
 def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
-    """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`. Raises PipelineError without either."""
+    """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`.
+
+    Raises PipelineError without either, or when they are no pictures of uint8.
+    """
     files = []
     for picture in _pictures(part):
         files.append(encode_png(picture))
@@ -36,10 +39,19 @@ def _pictures(part: Part) -> Iterator[Array | tuple[Array, ...]]:
     planes = [part.arrays[name] for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
         raise PipelineError("format video needs `plane0` or `pixels`", "add `keeps` to infer")
+    if not part.meta.pts:
+        return
     if len({plane.shape for plane in planes}) > 1:
-        raise PipelineError("the planes of an image differ in size", "a model must scale all planes alike")
-    if part.meta.pts:
-        yield from zip(*planes, strict=True) if planes else part.arrays["pixels"]
+        shapes = ", ".join(str(list(plane.shape)) for plane in planes)
+        raise PipelineError(f"planes of the shapes {shapes} are no picture", "a model must scale all planes alike")
+    name, pictures = ("plane0", planes[0]) if planes else ("pixels", part.arrays["pixels"])
+    if pictures.dtype != np.uint8:
+        raise PipelineError(f"`{name}` is {pictures.dtype}", "format video takes uint8; round in the model")
+    shape = pictures.shape
+    if 0 in shape or not (len(shape) == 3 or (len(shape) == 4 and len(planes) < 2 and shape[3] <= 4)):
+        hint = "format video takes images [N, H, W] or [N, H, W, 1 to 4]"
+        raise PipelineError(f"`{name}` has shape {list(shape)}", hint)
+    yield from zip(*planes, strict=True) if planes else pictures
 
 
 class ImageFolder:

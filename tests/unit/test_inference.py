@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,8 @@ from benchmarks.measure import rss_bytes
 from engines.inference import onnxruntime
 from engines.inference.batch import infer_parts
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.models.catalogue import builtin_model
-from engines.models.graph import FLOAT, Graph
+from engines.models.catalogue import builtin_model, load_model
+from engines.models.graph import FLOAT, IR_VERSION, OPSET, Graph
 from engines.part import Array, Part
 from schemas.errors import ModelError, RigflowError
 from schemas.messages import JobRef, Key, MediaInfo, PartMeta
@@ -318,6 +319,30 @@ def test_card_and_graph_must_agree(
 ) -> None:
     with pytest.raises(ModelError, match=words):
         OnnxRuntimeSession(named[1], card(inputs, outputs))
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "element", "shape", "words"),
+    [
+        ("Cast", {"to": onnx.TensorProto.STRING}, onnx.TensorProto.STRING, ["N"], "output `y` is text"),
+        ("Cast", {"to": onnx.TensorProto.BFLOAT16}, onnx.TensorProto.BFLOAT16, ["N"], "output `y` is bfloat16"),
+        ("SequenceConstruct", {}, None, ["N"], "output `y` is seq"),
+        ("ReduceMean", {"keepdims": 0}, onnx.TensorProto.FLOAT, [], "output `y` has no batch dimension"),
+    ],
+)
+def test_an_output_that_cannot_travel_is_refused_when_the_model_is_loaded(
+    tmp_path: Path, kind: str, attributes: dict[str, int], element: int | None, shape: list[int | str], words: str
+) -> None:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N"])
+    tensor_type = onnx.helper.make_tensor_type_proto(element or onnx.TensorProto.FLOAT, shape)
+    y = onnx.helper.make_value_info("y", tensor_type if element else onnx.helper.make_sequence_type_proto(tensor_type))
+    graph = onnx.helper.make_graph([onnx.helper.make_node(kind, ["x"], ["y"], **attributes)], "odd", [x], [y])
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=words):
+        load_model(path)
 
 
 def test_memory_that_a_large_frame_took_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Images come back as png, bit for bit, under names that cannot leave their folder."""
 
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 
 from engines.part import Array
 from schemas.errors import PipelineError
-from schemas.messages import Item
-from tests.unit.outputs_parts import IMAGES, assemble, format_of, make_part
+from schemas.messages import Item, MediaInfo
+from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 RNG = np.random.default_rng(3)
 
@@ -47,6 +48,23 @@ def test_pixels_of_a_resized_layout(tmp_path: Path, shape: tuple[int, ...], pix_
     assert files == [tmp_path / "set" / "a.png", tmp_path / "set" / "b.png"]
     for path, expected in zip(files, pixels, strict=True):
         np.testing.assert_array_equal(read_png(path, pix_fmt), expected)
+
+
+@pytest.mark.parametrize("media", [IMAGES, VIDEO], ids=["image", "video"])
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"pixels": noise(1, 3, 48, 64)}, r"`pixels` has shape \[1, 3, 48, 64\]"),
+        ({"pixels": noise(1, 0, 64)}, r"`pixels` has shape \[1, 0, 64\]"),
+        ({"pixels": noise(1, 48, 64).astype(np.float32)}, "`pixels` is float32"),
+        ({"plane0": noise(1, 3, 48, 64, 1)}, r"`plane0` has shape \[1, 3, 48, 64, 1\]"),
+        ({f"plane{n}": noise(1, 48 // (n + 1), 64) for n in range(3)}, "scale all planes alike"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused(media: MediaInfo, arrays: dict[str, Array], told: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        format_of("video").encode(make_part(media, arrays, [0], items=[Item(name="a.png")]))
+    assert re.search(told, str(caught.value))
 
 
 def test_names_stay_in_their_folder_and_apart(tmp_path: Path) -> None:
@@ -119,5 +137,5 @@ def test_a_large_image_is_encoded_without_a_copy_of_its_planes() -> None:
 
 def test_planes_of_unlike_size_are_no_image() -> None:
     planes = {"plane0": np.zeros((1, 8, 8), np.uint8), "plane1": np.zeros((1, 4, 4), np.uint8)}
-    with pytest.raises(PipelineError, match="the planes of an image differ in size: a model must scale all planes"):
+    with pytest.raises(PipelineError, match="are no picture: a model must scale all planes"):
         format_of("video").encode(make_part(IMAGES, planes, [0], items=[Item(name="a.png")]))

@@ -1,6 +1,7 @@
 """`rigflow results`: a job's results as files, or what is missing of them."""
 
 import asyncio
+import filecmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,8 +106,9 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
 
 async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: bool) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
-    from engines.outputs.names import clean
-    from pipelines.blobs import load
+    from engines.outputs.files import PartFile, writing
+    from engines.outputs.names import clean, unused
+    from pipelines.blobs import load_to
     from schemas.subjects import HEADER_NAME
 
     prepare_folder(out)
@@ -115,11 +117,20 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: b
         file = await broker.message(broker.names.results_stream, stored.sequence)
         if file is None:
             raise StoreError(f"{name} is gone from the broker", "publish the job again")
-        say(write_result(out / name, await load(broker, file), overwrite))
+        path = out / name
+        part = PartFile.create(path if overwrite else unused(path))
+        try:
+            with writing(part.path):
+                await load_to(broker, file, part.file)
+                part.file.flush()
+                same = path.is_file() and filecmp.cmp(part.file.name, path, shallow=False)
+            say(path if same else part.commit())
+        finally:
+            part.discard()
     return ExitCode.OK
 
 
-def write_result(path: Path, body: Buffer, overwrite: bool = False) -> Path:
+def write_result(path: Path, body: Buffer) -> Path:
     """Write a file whole or not at all, beside a file of the same name and other content; where. Raises OutputError."""
     from engines.outputs.files import PartFile, writing
     from engines.outputs.names import unused
@@ -127,7 +138,7 @@ def write_result(path: Path, body: Buffer, overwrite: bool = False) -> Path:
     with writing(path):
         if path.is_file() and path.stat().st_size == len(body) and path.read_bytes() == body:
             return path
-        file = PartFile.create(path if overwrite else unused(path))
+        file = PartFile.create(unused(path))
     try:
         file.write(body)
         return file.commit()
