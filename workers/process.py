@@ -42,9 +42,9 @@ CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at
 class WorkerOptions(BaseModel):
     """What a worker process is given at its start.
 
-    `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine` has the models that
-    it must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work meanwhile, which
-    finds the model that ends processes.
+    `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine`: the models that it
+    must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work meanwhile, to find
+    one that ends processes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
