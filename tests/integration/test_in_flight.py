@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -144,6 +145,23 @@ async def test_a_rejected_part_fails_at_once_and_alone(
         (failure,) = await ended_with_failures(trial, "bad")
         assert failure.error == "these pixels cannot be encoded"
         assert len(failure.attempts) == 1
+
+
+async def test_a_message_whose_worker_ends_half_way_is_handed_back(settings: Settings, tmp_path: Path) -> None:
+    """As when its supervisor is killed: no stop is awaited, the runner is cancelled in the middle of a step."""
+    clip = make_clip(tmp_path, Clip(frames=8, size=(32, 32)))
+    over = threading.Event()
+    async with a_trial(settings, spec_of()) as trial:
+        trial.session.before = lambda number: over.wait(60) or None  # type: ignore[assignment, return-value]
+        await trial.publisher.publish_video(trial.ref("cut-short"), clip, clip.name)
+        await eventually(trial.session.running.is_set)
+        assert trial.serving is not None
+        trial.serving.cancel()
+        await asyncio.gather(trial.serving, return_exceptions=True)
+        over.set()
+        await trial.runner.intake.close()
+        await trial.broker.connection.flush()
+        assert await trial.queued() == 1, "it was acknowledged, and its work is not done"
 
 
 async def test_a_step_that_ticks_keeps_its_lease_and_is_done_once(settings: Settings, tmp_path: Path) -> None:
