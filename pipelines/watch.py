@@ -159,9 +159,10 @@ class Ledger:
         self.revision = revision
         self._lock: IO[str] | None = None
         self._database: sqlite3.Connection | None = None
-        self._busy = threading.Lock()
+        self._busy = threading.RLock()
         self._files: dict[str, _File] = {}
         self._contents: dict[str, Outcome] = {}
+        self._makers: dict[str, str] = {}  # path of a result -> digest of the content that it was made of
         self._owners: dict[str, str] = {}
 
     def open(self) -> None:
@@ -196,9 +197,9 @@ class Ledger:
             self._files[name] = _File(Stamp(nbytes, mtime_ns, inode), digest, target)
             self._owners[target] = name
         for digest, name, revision, files, failures, at_s in database.execute("SELECT * FROM contents"):
-            self._contents[digest] = Outcome(
-                name, revision, tuple(json.loads(files)), tuple(json.loads(failures)), at_s
-            )
+            outcome = Outcome(name, revision, tuple(json.loads(files)), tuple(json.loads(failures)), at_s)
+            self._contents[digest] = outcome
+            self._makers.update(dict.fromkeys(outcome.files, digest))
 
     def close(self) -> None:
         """Unlock it."""
@@ -272,11 +273,10 @@ class Ledger:
 
         Contents whose results were in these files before are forgotten: whatever still has one is new again.
         """
-        gone = {
-            other for other, was in self._contents.items() if other != digest and not set(files).isdisjoint(was.files)
-        }
-        outcome = Outcome(name, self.revision, files, failures, time.time())
-        self._change({name: _File(stamp, digest, self.target(name))}, {digest: outcome}, gone)
+        with self._busy:
+            gone = {self._makers[file] for file in files if file in self._makers} - {digest}
+            outcome = Outcome(name, self.revision, files, failures, time.time())
+            self._change({name: _File(stamp, digest, self.target(name))}, {digest: outcome}, gone)
 
     def _change(self, files: Mapping[str, _File], contents: Mapping[str, Outcome], gone: set[str]) -> None:
         """Set rows, forget the contents in `gone`; on the disk first, all or nothing."""
@@ -300,9 +300,11 @@ class Ledger:
                 raise OutputError(f"{self._path}: {error}", "free some space, or choose another --out") from error
             self._owners.update((file.target, name) for name, file in files.items() if file.target)
             self._files.update(files)
-            self._contents.update(contents)
             for digest in gone:
                 self._contents.pop(digest, None)
+            self._contents.update(contents)
+            for digest, of in contents.items():
+                self._makers.update(dict.fromkeys(of.files, digest))
 
 
 def content_digest(path: Path) -> str:

@@ -89,8 +89,8 @@ class OutputNames:
 
     def release(self, target: Path) -> None:
         """The result is written, or never will be. Raises OutputError."""
-        self._reserved.discard(target)
-        with writing(self._folder), _locked(self._folder):
+        with writing(self._folder), _locked(self._folder):  # which keeps other threads away, too
+            self._reserved.discard(target)
             self._note()
 
     def __enter__(self) -> Self:

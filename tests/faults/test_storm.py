@@ -226,9 +226,7 @@ async def nothing_left(broker: Broker) -> None:
     attempts = await broker.items(names.attempts)
     begun = {key: body for key, body in attempts.items() if key.startswith("begun.") and json.loads(body)}
     streams = (await broker.api("STREAM.LIST"))["streams"]
-    queued = {
-        each["config"]["name"]: each["state"]["messages"] for each in streams if "_WORK_" in each["config"]["name"]
-    }
+    queues = [each for each in streams if "_WORK_" in each["config"]["name"]]
     blobs = [stored.subject async for stored in broker.read(f"OBJ_{names.blobs}")]
     print(f"\n{swept}; left: results {dict(kinds)}, attempts begun {len(begun)}, objects {len(blobs)}")
     assert set(kinds) <= {"done"}

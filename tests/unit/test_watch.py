@@ -3,12 +3,14 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.outputs.names import OutputNames, Wanted
 from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import OutputError, StoreError
 from schemas.text import printable
@@ -209,3 +211,27 @@ def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
     assert content_digest(tmp_path / "a") == content_digest(tmp_path / "b")
     (tmp_path / "b").write_bytes(b"x" * 99_999 + b"y")
     assert content_digest(tmp_path / "a") != content_digest(tmp_path / "b")
+
+
+def test_many_threads_write_the_ledger_and_reserve_names(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / LEDGER, tmp_path)
+    ledger.open()
+
+    def one(number: int) -> None:
+        wanted = Wanted(folder=tmp_path, name=f"{number}.mp4", pipeline="p")
+        target = names.reserve(wanted)
+        ledger.claim(f"{number}.mp4", target.name)
+        (tmp_path / f"{number}.p.npz").touch()
+        ledger.record(f"{number}.mp4", Stamp(1, number), f"digest-{number}", (f"{number}.p.npz",))
+        names.release(target)
+
+    with OutputNames(tmp_path) as names, ThreadPoolExecutor(8) as threads:
+        list(threads.map(one, range(200)))
+    ledger.close()
+    again = Ledger(tmp_path / LEDGER, tmp_path)
+    again.open()
+    assert all(again.knows(f"{number}.mp4", Stamp(1, number)) for number in range(200))
+    again.record("other.mp4", Stamp(1, 1), "other", ("7.p.npz",))
+    assert again.outcome("digest-7") is None, "its result is another's now"
+    assert again.outcome("digest-8") is not None
+    again.close()
