@@ -21,6 +21,7 @@ from pipelines.claims import claim_of
 from pipelines.jetstream import ApiError, Stored, pause
 from schemas.errors import BrokerError, Disposition, RigflowError, StoreError
 from schemas.subjects import HEADER_ID
+from schemas.wire import Buffer
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -86,7 +87,7 @@ class Uploads:
 
 
 async def put_blob(
-    broker: "Broker", bucket: str, body: bytes | Path, name: str = "", metadata: Mapping[str, str] | None = None
+    broker: "Broker", bucket: str, body: Buffer | Path, name: str = "", metadata: Mapping[str, str] | None = None
 ) -> str:
     """Store an object, the content of a file if `body` is a path, under a unique name unless one is given; its name.
 
@@ -126,7 +127,7 @@ async def put_blob(
 
 
 async def _send_chunks(
-    broker: "Broker", bucket: str, chunks_id: str, body: bytes | Path, chunk_bytes: int
+    broker: "Broker", bucket: str, chunks_id: str, body: Buffer | Path, chunk_bytes: int
 ) -> tuple[int, str]:
     """Size and digest of what was sent. Raises ApiError when the store stays full."""
     hashed, size, number = hashlib.sha256(), 0, 0
@@ -146,7 +147,7 @@ async def _send_chunks(
     return size, _digest(hashed)
 
 
-async def _cut(body: bytes | Path, chunk_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _cut(body: Buffer | Path, chunk_bytes: int) -> AsyncGenerator[bytes, None]:
     """A body in chunks; a file is read beside the event loop."""
     if not isinstance(body, Path):
         view = memoryview(body)
@@ -185,10 +186,13 @@ def parse_info(body: bytes) -> BlobInfo | None:
     return found if token and found.size >= 0 else None
 
 
-async def get_blob(broker: "Broker", bucket: str, name: str) -> bytes:
+async def get_blob(broker: "Broker", bucket: str, name: str) -> Buffer:
     """An object's bytes, held against their digest. Raises StoreError when it is gone or damaged."""
+    body = bytearray()
     async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
-        return b"".join([chunk async for chunk in chunks])
+        async for chunk in chunks:  # joined one by one: all at once would keep the event loop from its other work
+            body += chunk
+    return body
 
 
 async def get_blob_to(broker: "Broker", bucket: str, name: str, file: IO[bytes]) -> None:
@@ -241,7 +245,7 @@ async def discard_claims(broker: "Broker", names: Iterable[str]) -> None:
                 await delete_blob(broker, broker.names.blobs, name)
 
 
-async def load(broker: "Broker", stored: Stored) -> bytes:
+async def load(broker: "Broker", stored: Stored) -> Buffer:
     """The body of a stored message; a claim check is fetched. Raises StoreError when it is gone."""
     blob = claim_of(stored.subject, stored.headers)
     return await get_blob(broker, broker.names.blobs, blob) if blob else stored.body

@@ -16,6 +16,7 @@ from pipelines.jetstream import ATTEMPTS, ApiError, JetStream, Stored, parse, pa
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, Names
+from schemas.wire import Buffer
 
 __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
@@ -93,7 +94,7 @@ class Broker(JetStream):
     # publishing
 
     async def publish(
-        self, subject: str, body: bytes | Path, message_id: str, headers: Mapping[str, str] | None = None
+        self, subject: str, body: Buffer | Path, message_id: str, headers: Mapping[str, str] | None = None
     ) -> bool:
         """Store a message once; waits while its stream is full or the broker away, for ever.
 
@@ -105,7 +106,7 @@ class Broker(JetStream):
         all_headers = {HEADER_ID: message_id, **(headers or {})}
         size = body.stat().st_size if isinstance(body, Path) else len(body)
         if size <= self.max_body:
-            content = await asyncio.to_thread(body.read_bytes) if isinstance(body, Path) else body
+            content = await asyncio.to_thread(body.read_bytes) if isinstance(body, Path) else bytes(body)
             acked, _ = await self.store(subject, content, all_headers)
             return acked.new
         blob = claim_name(subject, message_id, self.connection.unique())

@@ -25,6 +25,7 @@ from schemas.errors import OutputError, RigflowError
 from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
+from schemas.wire import Buffer
 
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
@@ -47,7 +48,7 @@ class CollectedElsewhere(RigflowError):
 class _Held:
     """A piece and its body, in memory or in the spool; decoded for as long as it need not wait for its turn."""
 
-    body: bytes | None
+    body: Buffer | None
     decoded: tuple[Message, list[memoryview]] | None
     nbytes: int
     offset: int = -1
@@ -258,7 +259,7 @@ class Collector:
         job.failures += [f"{item.name}: {item.error}" for item in result.meta.items if item.error]
         job.notes += [note for note in result.meta.notes if note not in job.notes]
 
-    def _body_of(self, held: _Held) -> bytes:
+    def _body_of(self, held: _Held) -> Buffer:
         if held.body is not None:
             return held.body
         self._spool.seek(held.offset)

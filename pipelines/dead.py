@@ -50,7 +50,7 @@ class Letter:
 
 
 async def bury(
-    broker: Broker, failure: Failure, body: bytes, subject: str, sequence: int, headers: Mapping[str, str]
+    broker: Broker, failure: Failure, body: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
     """Publish a failure: as the piece's result for whoever waits for it, then as a dead letter with its input.
 
@@ -64,7 +64,7 @@ async def bury(
 
 
 async def bury_unread(
-    broker: Broker, failure: Failure, body: bytes, subject: str, sequence: int, headers: Mapping[str, str]
+    broker: Broker, failure: Failure, body: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
     """Publish a dead letter alone, as `bury` does: no job waits for the result of an input that cannot be read."""
     described = {HEADER_FAILURE: _header(failure), HEADER_SUBJECT: subject}
@@ -94,7 +94,7 @@ async def find_letter(broker: Broker, number: int) -> Letter:
     return _letter(stored)
 
 
-async def input_of(broker: Broker, letter: Letter) -> bytes:
+async def input_of(broker: Broker, letter: Letter) -> Buffer:
     """The input that failed, as it lay in front of its stage. Raises StoreError when it grew too old."""
     return await load(broker, letter.stored)
 

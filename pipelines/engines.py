@@ -48,12 +48,12 @@ async def pull_engine(broker: Broker, key: str) -> tuple[EngineSpec, bytes, byte
     if info is None:
         raise UsageError(f"the fleet has no engine {key}", "see `rigflow engine list --nats URL`")
     spec = _sidecar(info.metadata, key)
-    plan = await get_blob(broker, bucket, key)
+    plan = bytes(await get_blob(broker, bucket, key))
     if spec is None or hashlib.sha256(plan).hexdigest() != spec.sha256:
         raise ModelError(f"engine {key} is damaged at the broker", "push it again from a machine that has it")
     if await blob_info(broker, bucket, _graph(spec)) is None:
         return spec, plan, b""
-    graph = await get_blob(broker, bucket, _graph(spec))
+    graph = bytes(await get_blob(broker, bucket, _graph(spec)))
     if hashlib.sha256(graph).hexdigest() != spec.basis.graph_sha256:
         raise ModelError(f"the graph of engine {key} is damaged at the broker", "push it again")
     return spec, plan, graph

@@ -13,6 +13,7 @@ from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from pipelines.connection import STATUS, Away, Connection, NoResponders, headers_of
 from schemas.errors import BrokerError
+from schemas.wire import Buffer
 
 EXPIRES_S = 30.0  # a request stands for so long at the server
 LATE_S = 2.0  # a request whose end is not told so long after it expired was lost
@@ -64,10 +65,10 @@ class Delivery:
         self.headers: dict[str, str] = headers_of(message)
         self.settled = False
         self._blob = claim_of(self.subject, self.headers)
-        self._body: bytes | None = None if self._blob else message.data
+        self._body: Buffer | None = None if self._blob else message.data
         self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
 
-    async def load(self) -> bytes:
+    async def load(self) -> Buffer:
         """The body; a claim check is fetched, once. Raises StoreError when what it stands for is gone."""
         if self._body is None:
             from pipelines.blobs import get_blob

@@ -13,6 +13,7 @@ from schemas.errors import RigflowError, UsageError
 from schemas.messages import Done, Failure, JobRef, Key
 from schemas.pipeline import TOKEN
 from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT
+from schemas.wire import Buffer
 
 NO_REVISION = "unknown"  # of a job that no pipeline was found for
 SUBJECT_CHARACTERS = 256
@@ -34,13 +35,13 @@ def _made_id(sequence: int) -> str:
     return f"media-{sequence}"
 
 
-def source_of(media: bytes) -> str:
+def source_of(media: Buffer) -> str:
     """What tells media from other media that come under the same id."""
     return f"sha256:{hashlib.sha256(media).hexdigest()}"
 
 
 async def refuse_media(
-    broker: Broker, error: RigflowError, media: bytes, subject: str, sequence: int, headers: Mapping[str, str]
+    broker: Broker, error: RigflowError, media: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
     """Publish a failure and a dead letter for media that no job is made of; then its message can be acked.
 

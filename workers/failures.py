@@ -8,6 +8,7 @@ from pipelines.broker import Broker
 from pipelines.dead import bury, bury_unread
 from schemas.errors import Disposition, RigflowError
 from schemas.messages import Attempt, Failure, JobRef, Key, PartMessage, Segment
+from schemas.wire import Buffer
 from workers.in_flight import InFlight
 from workers.in_hand import InHand
 from workers.telemetry import Event, Fact, tell
@@ -145,7 +146,7 @@ def place_of(message: object) -> tuple[Key, bool, tuple[float, float]]:
     raise RigflowError("a message without a place in a job")
 
 
-async def _body_of(message: InFlight) -> bytes:
+async def _body_of(message: InFlight) -> Buffer:
     """The body for a dead letter; empty where it is a claim check that cannot be fetched, which the failure says."""
     try:
         return await message.delivery.load()

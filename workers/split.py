@@ -13,6 +13,7 @@ from pipelines.registry import load_pipeline
 from schemas.errors import UsageError
 from schemas.messages import CollectRequest, Failure, Lane
 from schemas.subjects import COLLECT, HEADER_LANE, HEADER_NAME
+from schemas.wire import Buffer
 from workers.failures import Failures
 from workers.in_flight import InFlight
 
@@ -50,7 +51,7 @@ class SplitStage:
             where = delivery.subject, delivery.stream_seq, delivery.headers
             await refuse_media(self._broker, error, media, *where)
 
-    async def _job_of(self, message: InFlight, media: bytes) -> tuple[Publisher, JobRecord]:
+    async def _job_of(self, message: InFlight, media: Buffer) -> tuple[Publisher, JobRecord]:
         """The job that media is to be, begun or gone on with. Raises UsageError where there can be none."""
         delivery = message.delivery
         space, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
@@ -71,7 +72,7 @@ class SplitStage:
         await self._broker.publish(subject, request.encode(), identity)
 
 
-async def _publish(publisher: Publisher, record: JobRecord, body: bytes) -> None:
+async def _publish(publisher: Publisher, record: JobRecord, body: Buffer) -> None:
     job, name = record.manifest.job, record.manifest.name
     kind = media_kind(body)
     publisher.spec.check_takes(kind)
