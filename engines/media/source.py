@@ -147,7 +147,8 @@ def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Pack
         try:
             for packet in container.demux(*streams):
                 if packet.size and packet.stream_index in pngs:
-                    packet.update(without_packed_chunks(memoryview(packet)))
+                    # a packet keeps its size; decoders stop at the chunk IEND
+                    packet.update(without_packed_chunks(memoryview(packet)).ljust(packet.size, b"\0"))
                 yield packet
             return
         except IndexError:
