@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from engines.cuda.arrays import CardRows, rows_of
 from engines.cuda.kernels import GATHER
-from engines.inference.onnxruntime import LOADABLE, one_line, tensors_of
+from engines.inference.onnxruntime import LOADABLE, new_session, one_line, tensors_of
 from engines.inference.session import Rows, check_card, check_inputs
 from engines.part import Array
 from schemas.errors import ModelError
@@ -253,7 +253,7 @@ class CudaSession:
             "use_tf32": str(int(tf32)),
         }
         try:
-            session = ort.InferenceSession(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
+            session = new_session(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
         except Exception as error:  # the runtime's own classes share no base below Exception
             if not self._card.works():
                 raise self._card.lost(error) from error

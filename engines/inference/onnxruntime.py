@@ -1,10 +1,11 @@
 """ONNX Runtime on the CPU, one thread a session: parallelism is by segment, and more threads cost CPU for nothing."""
 
 import ctypes
+import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ LOADABLE = "it must be a whole ONNX file for this ONNX Runtime, weights included
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
 _ALLOCATION = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
 _SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ .+?\) (?=[A-Z])")  # a C++ function and where it is
+_LARGE_BYTES = 8 << 20
+_NO_FOLDER = "/nonexistent"  # of weights outside of the file: a stranger's model must not read this machine's files
 GIVE_BACK_S = 5.0  # after each run it would cost thrice the CPU, for pages that come back are zeroed again
 
 
@@ -112,9 +115,28 @@ def load(model: bytes, name: str, simulate: bool = False) -> Any:
     if simulate:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return new_session(model, options, ["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes share no base below Exception
         raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
+
+
+def new_session(model: bytes, options: Any, providers: Sequence[Any]) -> Any:
+    """A session of a model, for which no other file is read and no other thread waits. Raises what ONNX Runtime does.
+
+    ONNX Runtime holds Python's lock while it reads a model from bytes, a second for a gigabyte, and releases it for
+    a file: a large model is given as a file in memory.
+    """
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
+    if len(model) < _LARGE_BYTES or not hasattr(os, "memfd_create"):
+        return ort.InferenceSession(model, options, providers)
+    descriptor = os.memfd_create("model", os.MFD_CLOEXEC)
+    try:
+        rest = memoryview(model)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        return ort.InferenceSession(f"/proc/self/fd/{descriptor}", options, providers)
+    finally:
+        os.close(descriptor)
 
 
 def tensors_of(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
