@@ -201,6 +201,11 @@ class Broker(JetStream):
         message_id = self.connection.unique()  # so that an answer that is lost does not store it twice
         await self.store(f"$KV.{bucket}.{key}", value, {HEADER_ID: message_id})
 
+    async def delete_key(self, bucket: str, key: str) -> None:
+        """Delete a key; whoever watches the bucket is told by an entry that has the header `KV-Operation`."""
+        headers = {HEADER_ID: self.connection.unique(), DELETED: "DEL"}
+        await self.store(f"$KV.{bucket}.{key}", b"", headers)
+
     async def replace(self, bucket: str, key: str, value: bytes, sequence: int) -> int | None:
         """Set a key that was last set at `sequence` (0: never); where that is now, or None when another was faster."""
         headers = {HEADER_ID: self.connection.unique(), EXPECTED: str(sequence)}

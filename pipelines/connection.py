@@ -132,6 +132,11 @@ class Connection:
         return bool(self.nc.is_connected)
 
     @property
+    def absence(self) -> str:
+        """Where the broker is that is not there now, and the last reason why it is not."""
+        return f"the broker at {self._where} is away" + (f" ({self._last_error})" if self._last_error else "")
+
+    @property
     def closed(self) -> bool:
         """Whether it is over for good: closed by us, or shut out by the broker."""
         return bool(self.nc.is_closed)

@@ -160,7 +160,10 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     if known.state is JobState.CANCELLED:
         return False
     stale = known.thinned or time.time() - known.created_s > broker.settings.results_age_s
+    is_other_media = wanted.hosted and known.job.pipeline == wanted.job.pipeline and not _is_same(known, wanted)
     if not known.state.ended:
+        if is_other_media and (await take_inventory(broker, known)).done is not None:
+            return False  # its Done is out, and the manifest is about to say so
         if not stale:
             _check_same(known, wanted)
         return not stale
@@ -170,7 +173,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     made_good = known.state is JobState.FAILED and inventory.complete
     if not (inventory.files or made_good):
         return False  # parts of a job that is done are repeats that came after its end
-    if wanted.hosted and known.job.pipeline == wanted.job.pipeline and not _is_same(known, wanted):
+    if is_other_media:
         return False
     _check_same(known, wanted)
     return True

@@ -267,9 +267,7 @@ class Pull:
                 if self._losses != connection.losses or await self._silent(connection):
                     await self._start_over(connection)
                 elif self._refused:
-                    await asyncio.sleep(min(LONGEST_REFUSED_S, REFUSED_S * 2 ** min(self._refusals, 10)))
-                    self._refused = False
-                    self._refusals += 1
+                    await self._pause()
                     await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
                 await self._ask_for_wanted(connection)
             except Away:
@@ -277,13 +275,20 @@ class Pull:
             except BrokerError as error:
                 if connection.closed:
                     return  # whoever publishes, reads or reports learns of it
-                if self._refusals.bit_count() <= 1:  # the first, second, fourth, eighth ...
+                if self._refusals.bit_count() <= 1:  # the first, second, third, fifth, ninth ...
                     _tell(f"asking {self._stream} for messages failed", error)
+                await self._pause()
                 self._refused = True
                 self._changed.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._until_late_s()):
                     await self._changed.wait()
+
+    async def _pause(self) -> None:
+        """Wait after a refusal, longer after each one more."""
+        await asyncio.sleep(min(LONGEST_REFUSED_S, REFUSED_S * 2 ** min(self._refusals, 10)))
+        self._refused = False
+        self._refusals += 1
 
     async def _silent(self, connection: Connection) -> bool:
         """Whether requests stand and the server has not said so for too long."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import cache
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from engines.whole import write_whole
 from pipelines.broker import Broker
+from pipelines.jobs import all_manifests
 from pipelines.values import report_skipped
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.pipeline import ModelSpec, PipelineSpec, is_token, parse_pipeline
@@ -53,6 +55,26 @@ async def publish_pipeline(
     if await broker.get(bucket, f"name.{spec.name}") != revision.encode():
         await broker.put(bucket, f"name.{spec.name}", revision.encode())
     return pinned
+
+
+async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
+    """Take a pipeline and its revisions from the fleet: workers stop hosting it; the revisions that stay.
+
+    Those stay that jobs which are not over need: withdraw it again when they are. Its queues and models stay. Raises
+    PipelineError when the broker does not know it.
+    """
+    bucket = broker.names.pipelines
+    items = await broker.items(bucket, "revision.*")
+    revisions = sorted(key.removeprefix("revision.") for key, body in items.items() if _name_in(body) == name)
+    if await broker.get(bucket, f"name.{name}") is None and not revisions:
+        known = ", ".join(sorted(await pipeline_names(broker))) or "none"
+        raise PipelineError(f"the broker knows no pipeline {name}", f"it knows {known}")
+    needed = {manifest.job.revision for manifest in await all_manifests(broker) if not manifest.state.ended}
+    await broker.delete_key(bucket, f"name.{name}")
+    for revision in revisions:
+        if revision not in needed:
+            await broker.delete_key(bucket, f"revision.{revision}")
+    return [revision for revision in revisions if revision in needed]
 
 
 async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
@@ -164,6 +186,15 @@ def _kept(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"cannot keep models in {folder}: {error.strerror}", "set `cache` to another folder"
         ) from error
+
+
+def _name_in(body: bytes) -> str:
+    """The name in a revision, also in one that only another version of rigflow can read; "" where there is none."""
+    try:
+        spec = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    return str(spec.get("name", "")) if isinstance(spec, dict) else ""
 
 
 def _parse(body: bytes, revision: str) -> PipelineSpec:

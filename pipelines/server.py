@@ -252,7 +252,7 @@ class EmbeddedServer:
         return BrokerError(f"nats-server did not start ({said})", f"see {self.log}")
 
     def _config(self) -> str:
-        store = json.dumps(str(self.store))
+        store, log = (json.dumps(str(path), ensure_ascii=False) for path in (self.store, self.log))  # it knows no \\u
         sync = f"sync_interval: {self._sync}" if self._sync else ""
         users = f'authorization {{ user: "{USER}", password: "{self._password}" }}' if self._password else ""
         return f"""\
@@ -261,7 +261,7 @@ host: {self._host}
 port: {self._port or -1}
 http: "127.0.0.1:-1"
 ports_file_dir: {store}
-log_file: {json.dumps(str(self.log))}
+log_file: {log}
 logfile_size_limit: 4MB
 logfile_max_num: 2
 max_payload: {MAX_PAYLOAD}

@@ -11,6 +11,7 @@ their counts and headers; bodies are read only of the attempts, which are small.
 import asyncio
 import json
 import random
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ EVERY_S = 900.0  # one sweep of the whole fleet
 AGE_S = 3600.0
 SWEPT = "swept"  # key of the bucket of attempts: when the fleet was swept last
 FULL = 0.9  # of a stream's limit: a publisher may wait there whose blob is stored, and whose message is not
+NAME = re.compile("[A-Za-z0-9_-]+")
 NO_STREAM = 1 << 64
 KEPT = frozenset({"file", "done"})  # of the results of a job that is done
 
@@ -127,7 +129,7 @@ async def _sweep_attempts(broker: Broker, before_s: float) -> int:
 
 async def _first(broker: Broker, stream: str) -> int:
     """Sequence of the oldest message of a stream, or of the next one where it is empty."""
-    info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
+    info = await broker.api_unless_gone(f"STREAM.INFO.{stream}") if NAME.fullmatch(stream) else None
     return NO_STREAM if info is None else int(info["state"]["first_seq"])
 
 
@@ -139,7 +141,7 @@ def _places(key: str, body: bytes) -> list[tuple[str, int]] | None:
             return [(rest[0], int(rest[1]))]
         if kind == "begun":
             return [(str(stream), int(sequence)) for stream, sequence, _ in json.loads(body)]
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, RecursionError):
         return []  # nobody can read it
     return None
 
@@ -151,11 +153,14 @@ async def _sweep_blobs(broker: Broker, before_s: float) -> int:
     described: set[str] = set()
     by_subject: dict[str, list[BlobInfo]] = {}
     async for stored in broker.read(stream, f"$O.{bucket}.M.>"):
-        info = parse_info(stored.body)
+        info, is_old = parse_info(stored.body), 0 < stored.stored_s < before_s
         if info is not None:
             described.add(info.chunks_id)
-            if 0 < stored.stored_s < before_s:
+            if is_old:
                 by_subject.setdefault(info.metadata.get(SUBJECT, ""), []).append(info)
+        elif is_old:
+            await broker.purge(stream, stored.subject, stored.sequence)
+            removed += 1
     for subject, infos in by_subject.items():
         named = await _named_blobs(broker, subject)
         for info in infos:
@@ -191,6 +196,8 @@ async def _named_blobs(broker: Broker, subject: str) -> set[str] | None:
 
 def _stream_of(broker: Broker, subject: str) -> str:
     names, tokens = broker.names, subject.split(".")
+    if not all(map(NAME.fullmatch, tokens)):  # it becomes part of a request's subject
+        return ""
     match tokens[1:]:
         case ["results", _, _, _]:
             return names.results_stream

@@ -213,9 +213,27 @@ class Ledger:
         return known is not None and known.stamp == stamp and self.outcome(known.digest) is not None
 
     def news(self, stamps: Mapping[str, Stamp], left_out: Iterable[str]) -> dict[str, Stamp]:
-        """Those files that `knows` does not know, without those in `left_out`."""
+        """Those of all files that there are that `knows` does not know, without those in `left_out`.
+
+        A copy is no news for as long as the file is there whose result stands for both: that one is.
+        """
         left_out = set(left_out)
-        return {name: stamp for name, stamp in stamps.items() if name not in left_out and not self.knows(name, stamp)}
+        return {
+            name: stamp
+            for name, stamp in stamps.items()
+            if name not in left_out and not self.knows(name, stamp) and not self._is_copy(name, stamp, stamps)
+        }
+
+    def _is_copy(self, name: str, stamp: Stamp, stamps: Mapping[str, Stamp]) -> bool:
+        known = self._files.get(name)
+        of = None if known is None or known.stamp != stamp else self._contents.get(known.digest)
+        return (
+            of is not None
+            and known is not None
+            and of.name in stamps
+            and of.name != name
+            and (self.has(of.name, known.digest))
+        )
 
     def outcome(self, digest: str) -> Outcome | None:
         """What became of a content; None when it is new, was done by another revision, or its results are gone."""

@@ -31,7 +31,10 @@ class ExitCode(IntEnum):
     DEVICE_LOST = 6
     GIVEN_UP = 7
     CUT_SHORT = 8
+    HUNG_UP = 129  # 128 and the signal's number, as shells have it
     INTERRUPTED = 130
+    READER_GONE = 141
+    TERMINATED = 143
 
 
 def reason_of(detail: Mapping[str, Any]) -> str:

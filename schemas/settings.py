@@ -27,6 +27,14 @@ class Durability(StrEnum):
         return 3 if self is Durability.CLUSTER else 1
 
 
+def home_folder() -> Path:
+    """The user's home. Raises UsageError when there is none."""
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise UsageError("this user has no home folder", "set HOME, or the settings cache and store") from error
+
+
 class Settings(BaseModel):
     """Everything that may be set; `docs/settings.md` is made from this class."""
 
@@ -110,7 +118,7 @@ class Settings(BaseModel):
     @property
     def cache_folder(self) -> Path:
         """Where models, engines and rigs keep their files on this machine."""
-        return Path(self.cache) if self.cache else Path.home() / ".cache" / "rigflow"
+        return Path(self.cache) if self.cache else home_folder() / ".cache" / "rigflow"
 
 
 def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:

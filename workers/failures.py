@@ -12,6 +12,7 @@ from workers.in_flight import InFlight
 from workers.in_hand import InHand
 from workers.telemetry import Event, Fact, tell
 
+RETRY_S = 0.5  # pause before the second attempt, twice that before the third ...
 DETAIL_CHARACTERS = 1500
 ERROR_CHARACTERS = 2000
 UNPUBLISHED_S = 5.0  # pause before a message whose failure could not be published is delivered again

@@ -14,8 +14,10 @@ from pipelines.collect import Collector
 from pipelines.publish import Publisher
 from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
+from schemas.messages import JobRef
 from schemas.pipeline import PipelineSpec
 from workers.local import Outcome, as_ours, begin_job, kind_of, run_job
+from workers.waits import explained
 
 Say = Callable[[str], None]
 AT_ONCE = 16  # files in hand: enough to keep a fleet busy with images, few enough to begin again after a crash
@@ -58,7 +60,10 @@ class FolderWatch:
         self._quiet_s = quiet_s
         self._say = say
         self._quiet = Quiet(quiet_s)
-        self._in_hand: set[str] = set()  # names, and the digests of their contents
+        self._in_hand: set[str] = set()  # names
+        self._contents: dict[str, asyncio.Event] = {}  # digests of what is in hand; set when it is not any more
+        self._jobs: list[JobRef] = []
+        self._moved: Callable[[], None] = lambda: None
         self._troubles: dict[str, _Trouble] = {}
         self._skipped: dict[str, str] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -67,7 +72,10 @@ class FolderWatch:
 
     async def run(self) -> None:
         """Watch and work; a fault of one file is its own. Raises BrokerError when the broker shuts us out for good."""
-        async with asyncio.TaskGroup() as tasks:
+        async with (
+            explained(self._broker, self._say, self._jobs.copy) as self._moved,
+            asyncio.TaskGroup() as tasks,
+        ):
             tasks.create_task(self._notice())
             while True:
                 self._changed.clear()
@@ -113,7 +121,10 @@ class FolderWatch:
     async def _take(self, name: str, stamp: Stamp) -> None:
         try:
             async with self._room:
-                await self._process(name, stamp)
+                twin = await self._process(name, stamp)
+            if twin is not None:
+                await twin.wait()
+                self._changed.set()
         except BrokenPipeError:
             raise  # the reader of our lines has left
         except Exception as error:
@@ -134,22 +145,24 @@ class FolderWatch:
             self._say(f"{name}: {text}; tried again later")
         self._troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
 
-    async def _process(self, name: str, stamp: Stamp) -> None:
+    async def _process(self, name: str, stamp: Stamp) -> asyncio.Event | None:
+        """Do a file; where its content is in hand under another name, what to wait for before it is looked at again."""
         path = self._folder / name
         try:
             digest = await _digest_of(path)
         except FileNotFoundError:
-            return
+            return None
         if stamp_of(path) != stamp:
-            return  # what has this digest is gone; looked at again when it is quiet
-        if digest in self._in_hand:
-            return  # its twin is being worked on; looked at again after that
-        self._in_hand.add(digest)
+            return None  # what has this digest is gone; looked at again when it is quiet
+        if digest in self._contents:
+            return self._contents[digest]
+        self._contents[digest] = asyncio.Event()
         try:
             if not await self._was_done(name, stamp, digest):
                 await self._conclude(name, stamp, digest, await self._run(name, path, digest))
         finally:
-            self._in_hand.discard(digest)
+            self._contents.pop(digest).set()
+        return None
 
     async def _was_done(self, name: str, stamp: Stamp, digest: str) -> bool:
         """Whether this content has its result, under this name or that of another file which is still there.
@@ -159,11 +172,12 @@ class FolderWatch:
         before = await asyncio.to_thread(self._ledger.outcome, digest)
         if before is None:
             return False
-        if before.name != name:
-            if not (self._ledger.has(before.name, digest) and (self._folder / before.name).exists()):
-                return False
-            self._say(f"{name}: the same content as {before.name}, done before")
+        copy = before.name != name
+        if copy and not (self._ledger.has(before.name, digest) and (self._folder / before.name).exists()):
+            return False
         await asyncio.to_thread(self._ledger.same, name, stamp, digest)
+        if copy:
+            self._say(f"{name}: the same content as {before.name}, done before")
         return True
 
     async def _run(self, name: str, path: Path, digest: str) -> Outcome:
@@ -175,11 +189,14 @@ class FolderWatch:
             job = self._publisher.ref(content)
             outcome = Outcome(path.name, job, [path], target, images=kind == "image", source=content)
             await begin_job(self._publisher, outcome, again=True)
-            collector = Collector(self._broker, self._spec)
+            collector = Collector(self._broker, self._spec, lambda *_: self._moved())
             await collector.open({outcome.job: target})
+            self._jobs.append(outcome.job)
             try:
                 await run_job(self._publisher, collector, outcome, self._publishing)
             finally:
+                self._jobs.remove(outcome.job)
+                self._moved()
                 await collector.close()
         finally:
             await asyncio.to_thread(self._names.release, target)

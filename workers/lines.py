@@ -12,7 +12,8 @@ from engines.device import Device
 from engines.inference.session import Session
 from pipelines.broker import Broker
 from pipelines.registry import load_model, load_pipeline, pipeline_names
-from schemas.errors import Disposition, ModelError, RigflowError
+from pipelines.values import report_skipped
+from schemas.errors import Disposition, ModelError, PipelineError, RigflowError
 from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
@@ -55,7 +56,8 @@ class Lines:
         # on a card one at a time: which algorithm is fastest there is found by measuring
         alone = load_alone or device.card is not None
         self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
-        self._names: dict[str, str] = {}
+        self.first_warm_up = asyncio.Event()  # set when it is over, whatever came of it
+        self._names: dict[str, str] = {}  # what each name stands for
         self._used_s: dict[str, float] = {}  # when a revision was asked for last
         self._cold = {"": "the broker has not answered yet which pipelines there are"}
         self.loading: list[str] = []  # models, by sha256
@@ -84,7 +86,8 @@ class Lines:
         """Load what jobs will need before they come, now and whenever a pipeline is published."""
         self._names = await pipeline_names(self._broker)
         await asyncio.gather(*(self._warm(name, revision) for name, revision in self._names.items()))
-        del self._cold[""]
+        self._cold.pop("", None)
+        self.first_warm_up.set()
 
         async def warm(news: tuple[str, bytes]) -> None:
             name, revision = news[0].removeprefix("name."), news[1].decode(errors="replace")
@@ -99,6 +102,9 @@ class Lines:
         self._cold[name] = f"{name}: its engines are being loaded"
         try:
             await self.get(revision)
+        except PipelineError as error:  # no worker of this version can serve it, so it makes none unready
+            self._cold.pop(name, None)
+            report_skipped(f"pipeline {name}", str(error))
         except Exception as error:
             _raise_if_fatal(error)
             self._cold[name] = f"{name}: {_words(error)}"
@@ -123,12 +129,14 @@ class Lines:
         """
         while True:
             await asyncio.sleep(UNLOAD_EVERY_S)
+            known = set(self._names)
             try:
-                self._names = await pipeline_names(self._broker)
+                withdrawn = known - (await pipeline_names(self._broker)).keys()
             except RigflowError:  # the broker is away: nothing is known to be withdrawn
                 continue
-            for name in self._cold.keys() - self._names.keys() - {""}:
-                del self._cold[name]
+            for name in withdrawn:
+                self._names.pop(name, None)
+                self._cold.pop(name, None)
             if self._loading:  # what is being loaded uses sessions that no line refers to yet
                 continue
             oldest_s = time.monotonic() - self._settings.work_deadline_s
@@ -141,11 +149,19 @@ class Lines:
                 await asyncio.to_thread(self._close, self._sessions.pop(sha256))
 
     async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `load` gives, or what one that goes on already gives: the answer is the same for the same key."""
-        if key not in self._loading:
-            loading = self._loading[key] = asyncio.create_task(load())
-            loading.add_done_callback(lambda _: self._loading.pop(key))
-        loaded: T = await asyncio.shield(self._loading[key])
+        """What `load` gives, or what one that goes on already gives: the answer is the same for the same key.
+
+        A failure of one that went on already counts for nothing: it may have begun before what it lacked was stored.
+        """
+        while key in self._loading:
+            try:
+                known: T = await asyncio.shield(self._loading[key])
+                return known
+            except RigflowError:
+                await asyncio.sleep(0)  # it is taken out of `_loading` meanwhile
+        loading = self._loading[key] = asyncio.create_task(load())
+        loading.add_done_callback(lambda _: self._loading.pop(key))
+        loaded: T = await asyncio.shield(loading)
         return loaded
 
     async def _load(self, revision: str) -> Line:

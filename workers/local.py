@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import stat
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from pipelines.publish import Publisher, job_id
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
 from pipelines.server import EmbeddedServer, embedded
 from pipelines.topology import apply_topology, ensure_topology
-from schemas.errors import ModelMissing, PipelineError, RigflowError, UsageError, first_error
+from schemas.errors import ModelMissing, PipelineError, RigflowError, StoreError, UsageError, first_error
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import Settings
@@ -32,6 +33,7 @@ from schemas.text import is_text, printable
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
+from workers.waits import both, explained
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
 LOOK_S = 2.0  # how often the embedded broker is asked for its health
@@ -84,9 +86,10 @@ async def local_fleet(
 ) -> AsyncIterator[Settings]:
     """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
 
-    Ends the block with an error when the broker cannot be started
-    again, or no worker is left.
+    Ends the block with an error when the broker cannot be started again, or no worker is left.
     """
+    if workers:
+        _check_cache(settings.cache_folder)
     server: EmbeddedServer | None = None
     if not settings.nats:
         server = embedded(settings)
@@ -122,6 +125,17 @@ async def local_fleet(
         finally:
             if server is not None:
                 await asyncio.to_thread(server.stop)
+
+
+def _check_cache(folder: Path) -> None:
+    """Workers keep models there. Raises StoreError when they could not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        what = f"cannot keep models in {folder}: {error.strerror}"
+        raise StoreError(what, "set `cache` to another folder") from error
 
 
 async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
@@ -224,19 +238,26 @@ async def run_jobs(
     and the others go on. Raises BrokerError, OutputError when nothing can be published or written.
     """
     broker = await Broker.connect(settings, name="rigflow-run")
+    outcomes: list[Outcome] = []
     try:
-        spec = await register(broker, settings, spec, models)
-        publisher = Publisher(broker, spec, settings.space, lane, screen.sent)
-        outcomes = plan_jobs(publisher, spec, inputs)
-        with OutputNames(out, overwrite, inputs) as names:
-            name_results(names, out, outcomes)
-            able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
-            screen.planned(outcomes)
-            if able:
-                await _run_all(publisher, Collector(broker, spec, screen.part), able)
+        async with explained(broker, screen.event, lambda: unfinished(outcomes)) as moved:
+            spec = await register(broker, settings, spec, models)
+            publisher = Publisher(broker, spec, settings.space, lane, both(screen.sent, moved))
+            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
+            with OutputNames(out, overwrite, inputs) as names:
+                await asyncio.to_thread(name_results, names, out, outcomes)
+                able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
+                screen.planned(outcomes)
+                if able:
+                    await _run_all(publisher, Collector(broker, spec, both(screen.part, moved)), able)
     finally:
         await broker.close()
     return outcomes
+
+
+def unfinished(outcomes: Sequence[Outcome]) -> list[JobRef]:
+    """The jobs that are not over."""
+    return [outcome.job for outcome in outcomes if outcome.done is None and outcome.error is None]
 
 
 async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[Outcome]) -> None:

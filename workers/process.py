@@ -20,6 +20,7 @@ from engines.device import open_device
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
+from pipelines.sweep import sweep_regularly
 from schemas.errors import ExitCode, RigflowError
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.settings import Settings
@@ -41,8 +42,9 @@ CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at
 class WorkerOptions(BaseModel):
     """What a worker process is given at its start.
 
-    `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine` has the models that
-    it must not load, by sha256, and why; `load_alone`: it loads one model at a time, to find one that ends processes.
+    `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine`: the models that it
+    must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work meanwhile, to find
+    one that ends processes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +92,8 @@ class Worker:
             runner.follow_cancelled,
             reporter.to_fleet,
         ]
+        if COLLECT in self._options.stages:
+            beside.append(functools.partial(sweep_regularly, broker))
         if self._heartbeats is not None:
             beside.append(functools.partial(reporter.to_supervisor, self._heartbeats))
         helpers = [asyncio.create_task(_kept_up(each)) for each in beside]
@@ -123,12 +127,14 @@ class Worker:
         async def host(spec: PipelineSpec) -> None:
             async with hosting:
                 if SPLIT in self._options.stages:
-                    await runner.host_beside(spec, SPLIT, split, CONCURRENT[SPLIT])
+                    await runner.beside.host(spec, SPLIT, split, CONCURRENT[SPLIT])
                 if COLLECT in self._options.stages:
-                    await runner.host_beside(spec, COLLECT, collect, CONCURRENT[COLLECT])
+                    await runner.beside.host(spec, COLLECT, collect, CONCURRENT[COLLECT])
             if not lines.superseded(spec):
                 with contextlib.suppress(Exception):  # warm_up reports it
                     await lines.get(spec.revision)
+            if self._options.load_alone:  # a death has one cause only if no work is in hand
+                await lines.first_warm_up.wait()
             async with hosting:
                 await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
 

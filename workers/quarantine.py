@@ -1,28 +1,34 @@
 """Models that end the processes that load them: found by elimination, then loaded no more on that device.
 
 A worker reports which models it is loading before it loads them. If it dies then, they are suspects on its device, and
-workers there load one model at a time from then on, so that the next death has one cause.
+workers there load one model at a time and take no work meanwhile, so that the next death has one cause.
 """
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 CRASHES = 2.0  # so many, and the model is quarantined
 KILLED = 0.5  # a SIGKILL from outside says little of the model: four of them count as two crashes
+SUSPECT_S = 600.0
 TRUSTED = 3  # a device on which more models than this crash, and none loads, is broken itself
 
 
 class LoadCrashes:
     """One device's record of deaths while models were loaded, by the models' sha256."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._crashes: defaultdict[str, float] = defaultdict(float)
+        self._last_s = 0.0
         self.quarantined: dict[str, str] = {}  # sha256 -> why
 
     @property
     def suspects(self) -> bool:
-        """Whether a model may have ended a process, and it is not known which."""
+        """Whether a model may have ended a process of late, and it is not known which."""
+        if self._clock() - self._last_s > SUSPECT_S:  # its pipeline was withdrawn, say
+            self._crashes.clear()
         return bool(self._crashes)
 
     def loaded(self, models: Iterable[str]) -> None:
@@ -30,11 +36,15 @@ class LoadCrashes:
         for sha256 in models:
             self._crashes.pop(sha256, None)
 
-    def died(self, loading: Sequence[str], weight: float, how: str) -> list[str]:
-        """A process ended (`how`) while it loaded models; those that are quarantined now."""
+    def died(self, loading: Sequence[str], weight: float, how: str, alone: bool) -> list[str]:
+        """A process ended (`how`) while it loaded models; those that are quarantined now.
+
+        `alone`: it did nothing but load one model after the other.
+        """
+        self._last_s = self._clock()
         for sha256 in loading:
             self._crashes[sha256] += weight
-        if len(loading) != 1 or self._crashes[loading[0]] < CRASHES:
+        if not alone or len(loading) != 1 or self._crashes[loading[0]] < CRASHES:
             return []
         del self._crashes[loading[0]]
         self.quarantined[loading[0]] = f"its model ended the process that loaded it ({how})"

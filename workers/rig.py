@@ -19,7 +19,8 @@ from schemas.settings import Settings
 from workers.endpoints import Endpoints, Response
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
 from workers.process import ALL_STAGES, WorkerOptions
-from workers.supervisor import Slot, Supervisor
+from workers.slot import Slot
+from workers.supervisor import Supervisor
 from workers.telemetry import Event, Fact, tell
 
 STATUS_EVERY_S = 2.0
@@ -58,7 +59,7 @@ class Rig:
         ]
 
     async def run(self) -> ExitCode:
-        """Work until SIGTERM or SIGINT. Raises UsageError (port taken, broker refuses us), GivenUp, StoreError."""
+        """Work until SIGTERM or SIGINT. Raises UsageError (port taken, no URL of a broker), GivenUp."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         pages = {"/metrics": self._metrics, "/livez": self._livez, "/readyz": self._readyz}

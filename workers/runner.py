@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 from engines.device import Ahead, Device
 from engines.part import Part, decode_part, encode_part
@@ -18,12 +18,13 @@ from pipelines.broker import Broker
 from pipelines.jobs import Cancelled
 from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import Failure, PartMark, PartMessage, Segment, decode
-from schemas.pipeline import InferStage, PipelineSpec
+from schemas.messages import PartMark, PartMessage, Segment, decode
+from schemas.pipeline import InferStage
 from schemas.settings import Settings
 from schemas.subjects import HEADER_MARK, HEADER_TYPE
 from workers.batching import Batching, Step, part_of
-from workers.failures import Failures, place_of
+from workers.beside import Beside
+from workers.failures import RETRY_S, Failures, place_of
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
 from workers.in_flight import InFlight, Queue, State, Task
@@ -36,19 +37,6 @@ from workers.telemetry import Meter
 P = ParamSpec("P")
 T = TypeVar("T")
 LineOf = Callable[[str], Awaitable[Line]]
-RETRY_S = 0.5  # pause before the second attempt, twice that before the third ...
-
-
-class StageBeside(Protocol):
-    """A stage that mostly waits, so that several of its messages run beside the computing."""
-
-    async def run(self, message: InFlight) -> None:
-        """Do what a message asks for; sets `message.job` as soon as it is known."""
-        ...
-
-    async def on_failure(self, message: InFlight, failure: Failure) -> None:
-        """The failure of a message's job is published."""
-        ...
 
 
 class Runner:
@@ -72,6 +60,7 @@ class Runner:
         self.cancelled = Cancelled(broker)
         self.in_hand = InHand()
         self.intake = Intake(broker, settings, self.in_hand, self.accept, device.abreast)
+        self.beside = Beside(self.intake, self.in_hand, failures, self._ended)
         self.handoff = Handoff(broker, self.intake, settings.lead_s)
         self.heartbeats = Heartbeats(settings, self.in_hand, self.intake, lambda: self.step is not None)
         self._batching = Batching(self.in_hand, self.handoff)
@@ -174,36 +163,6 @@ class Runner:
         if stage != line.spec.decode.name:
             raise RigflowError(f"a segment does not belong into the queue of stage {stage}")
         return Task(message, line, stage, parts=line.decode(content, buffers, self.heartbeats.tick))
-
-    async def host_beside(self, spec: PipelineSpec, stage: str, work: StageBeside, limit: int) -> None:
-        """Take messages of `split` or `collect`, up to `limit` at a time."""
-        await self.intake.host_beside(spec, stage, functools.partial(self._run_beside, work), limit)
-
-    async def _run_beside(self, work: StageBeside, queue: Queue, delivery: Delivery) -> None:
-        message = InFlight(delivery, queue, self._ended)
-        self.in_hand.beside.add(message)
-        try:
-            await work.run(message)
-            await message.ack()
-        except asyncio.CancelledError:
-            await asyncio.shield(message.hand_back())
-            raise
-        except Exception as error:
-            await self._fail_beside(work, message, error)
-
-    async def _fail_beside(self, work: StageBeside, message: InFlight, error: Exception) -> None:
-        """The job of a message fails as a whole, unless it is tried again."""
-        try:
-            if await self._failures.retry(message, error, 2 * RETRY_S):
-                return
-            if message.job is None:
-                await self._failures.reject(message, error)
-                return
-            failure = await self._failures.publish_for_job(message, error, message.queue.stage, message.job)
-            await work.on_failure(message, failure)
-            await message.ack()
-        except Exception as second:
-            await self._failures.give_back(message, second)
 
     async def follow_cancelled(self) -> None:
         """Drop the work of jobs that are cancelled, what is in hand and what comes, for ever."""

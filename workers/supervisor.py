@@ -11,95 +11,24 @@ import resource
 import signal
 import socket
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from schemas.errors import ExitCode, GivenUp
 from workers.forkserver import LOST, Entry, WorkerProcess
 from workers.process import WorkerOptions, start_worker
 from workers.quarantine import KILLED, TRUSTED, LoadCrashes, oom_kills
+from workers.slot import DEATHS, DEATHS_WITHIN_S, Slot, add_counts, describe_work
 from workers.telemetry import Event, Fact, Heartbeat, StageCounts
 
-DEATHS, DEATHS_WITHIN_S = 5, 60.0  # so many in so long, and the worker is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 HAND_BACK_S = 3.0
 CHECK_EVERY_S = 0.25
 LEAST_SILENCE_S = 2.0  # a busy machine may keep a process waiting for so long
+LOADING_SILENCE_S = 60.0
 HEARTBEAT_BYTES = 1 << 17
 
 OnEvent = Callable[[Event], None]
-Stages = Mapping[tuple[str, str], StageCounts]
-
-
-@dataclass(slots=True)
-class Slot:
-    """One worker's place: the process in it changes, the place stays.
-
-    It goes round: no process (`down`), a process without heartbeat (`starting`), with heartbeats, an exit, a pause; or
-    it ends in `given_up`. `silent_s` counts the supervisor's own time, so that a machine that slept does not kill its
-    workers. `retired` is what the processes that ended here have counted. `suspected`: the last process was at an input
-    that may have ended one before. `deaths` are the last that count against the device: when, and the parts that were
-    done before that process started.
-    """
-
-    options: WorkerOptions
-    process: WorkerProcess | None = None
-    channel: socket.socket | None = None
-    heartbeat: Heartbeat | None = None
-    silent_s: float = 0.0
-    being_killed: str = ""  # why
-    oom_kills: int = 0
-    suspected: bool = False
-    deaths: deque[tuple[float, int]] = field(default_factory=deque)
-    parts_before: int = 0
-    died: int = 0
-    failed_starts: int = 0
-    last_exit: str = ""
-    given_up: bool = False
-    retired: dict[tuple[str, str], StageCounts] = field(default_factory=dict)
-
-    @property
-    def running(self) -> bool:
-        """Whether there is a process."""
-        return self.process is not None
-
-    @property
-    def state(self) -> str:
-        """What `status` shows."""
-        if self.given_up:
-            return "given up"
-        if not self.running:
-            return "down" if self.last_exit else "starting"
-        return self.heartbeat.state if self.heartbeat else "starting"
-
-    @property
-    def unready(self) -> str:
-        """Why this worker is not ready; empty when it is."""
-        if self.given_up or (not self.running and self.last_exit):
-            return f"{self.state}, last exit: {self.last_exit}"
-        return self.heartbeat.why if self.heartbeat else "starting"
-
-    def retire(self) -> None:
-        """Keep what the process that ended has counted."""
-        self.suspected = self.heartbeat is not None and self.heartbeat.suspect
-        if self.heartbeat is not None:
-            _add(self.retired, self.heartbeat.stages)
-        self.heartbeat = None
-
-    def count_crash(self, now_s: float) -> None:
-        """Count a death against the device, unless the input is suspected and the device did other work.
-
-        It did when parts were finished since the start of the process whose death is the first of the last deaths. So
-        two inputs that kill every worker do not cost a rig its only device, and a device that finishes nothing is given
-        up whatever its inputs are.
-        """
-        while self.deaths and now_s - self.deaths[0][0] >= DEATHS_WITHIN_S:
-            self.deaths.popleft()
-        parts = sum(counts.parts for counts in self.retired.values())
-        if not (self.suspected and self.deaths and parts > self.deaths[0][1]):
-            self.deaths.append((now_s, self.parts_before))
-        self.parts_before = parts
 
 
 class Supervisor:
@@ -124,8 +53,8 @@ class Supervisor:
         """What all workers have done by (pipeline, stage), those included that have ended."""
         total: dict[tuple[str, str], StageCounts] = {}
         for slot in self.slots:
-            _add(total, slot.retired)
-            _add(total, slot.heartbeat.stages if slot.heartbeat else {})
+            add_counts(total, slot.retired)
+            add_counts(total, slot.heartbeat.stages if slot.heartbeat else {})
         return total
 
     async def watch(self) -> None:
@@ -155,7 +84,7 @@ class Supervisor:
             await self._terminate(running, grace_s)
             for slot in running:
                 if slot.running:
-                    unfinished = f"has not finished within {grace_s:.0f} s, {_in_hand(slot.heartbeat)}"
+                    unfinished = f"has not finished within {grace_s:.0f} s, {describe_work(slot.heartbeat)}"
                     self._report(slot, "unfinished", unfinished)
             await self._terminate(running, hard_s)
         except asyncio.CancelledError:
@@ -164,7 +93,7 @@ class Supervisor:
         finally:
             late = [slot for slot in running if slot.running]
             for slot in late:
-                what = f"does not end and is killed, {_in_hand(slot.heartbeat)}; others redo its work"
+                what = f"does not end and is killed, {describe_work(slot.heartbeat)}; others redo its work"
                 self._kill(slot, "killed", what)
             await asyncio.gather(*(self._exited(slot) for slot in late))
         return not late
@@ -208,7 +137,7 @@ class Supervisor:
             raise
         ours.setblocking(False)
         slot.process, slot.channel, slot.silent_s, slot.being_killed = process, ours, 0.0, ""
-        slot.oom_kills = oom_kills()
+        slot.oom_kills, slot.load_alone = oom_kills(), options.load_alone
         asyncio.get_running_loop().add_reader(ours, self._read, slot)
         facts: dict[str, Fact] = {"pid": process.pid, "device": options.device, "stages": ",".join(options.stages)}
         self._report(slot, "started", f"runs {', '.join(options.stages)}", facts, logging.INFO)
@@ -254,16 +183,18 @@ class Supervisor:
         patience_s = max(LEAST_SILENCE_S, 0.7 * settings.ack_wait_s)
         if heartbeat is None or heartbeat.state == "starting":  # it holds no work yet, and imports or loads
             patience_s = max(patience_s, settings.work_deadline_s)
+        elif heartbeat.loading:  # ONNX Runtime parses a model without letting other threads run: 2 s a GB
+            patience_s = max(patience_s, min(LOADING_SILENCE_S, settings.work_deadline_s))
         if slot.silent_s > patience_s:  # its leases end now, and what the broker still gives it would wait
             self._kill(slot, "silent", f"has not answered for {slot.silent_s:.1f} s and is killed")
         elif heartbeat and heartbeat.still_s > settings.work_deadline_s and not heartbeat.loading:
             still = f"work has not moved for {heartbeat.still_s:.1f} s"
-            self._kill(slot, "stuck", f"is killed, its {still}: it {_in_hand(heartbeat)}")
+            self._kill(slot, "stuck", f"is killed, its {still}: it {describe_work(heartbeat)}")
         elif settings.worker_memory_bytes and (used := resident_bytes(pid)) > settings.worker_memory_bytes:
             limit = (
                 f"{used >> 20} MiB of memory, more than worker_memory_bytes ({settings.worker_memory_bytes >> 20} MiB)"
             )
-            self._kill(slot, "memory", f"is killed, it uses {limit}: it {_in_hand(heartbeat)}")
+            self._kill(slot, "memory", f"is killed, it uses {limit}: it {describe_work(heartbeat)}")
 
     def _kill(self, slot: Slot, event: str, what: str) -> None:
         assert slot.process is not None
@@ -305,7 +236,7 @@ class Supervisor:
         crashes = self._load_crashes[slot.options.device]
         how = {"silent": "it did not answer", "memory": "it took too much memory"}.get(slot.being_killed)
         how = how or (signal.Signals(-code).name if code < 0 else "the device was lost")
-        found = crashes.died(heartbeat.loading, KILLED if outside else 1.0, how)
+        found = crashes.died(heartbeat.loading, KILLED if outside else 1.0, how, slot.load_alone)
         for sha256 in found:
             text = f"loads model {sha256[:12]} no more: {crashes.quarantined[sha256]}"
             self._report(slot, "quarantined", text, {"model": sha256}, logging.ERROR)
@@ -339,20 +270,7 @@ def _pause_s(failures: int) -> float:
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
 
 
-def _in_hand(heartbeat: Heartbeat | None) -> str:
-    """What a worker does, by its last heartbeat."""
-    if heartbeat is None:
-        return "it has sent no heartbeat yet"
-    items = f"holds {heartbeat.in_hand} {'item' if heartbeat.in_hand == 1 else 'items'}"
-    return f"{items}, computes {heartbeat.step} since {heartbeat.step_s:.1f} s" if heartbeat.step else items
-
-
 def _exit(code: int) -> str:
     if code == LOST:
         return "its fork server ended"
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _add(total: dict[tuple[str, str], StageCounts], stages: Stages) -> None:
-    for key, counts in stages.items():
-        total.setdefault(key, StageCounts()).add(counts)

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Self
 
+from schemas.text import printable, without_passwords
+
 LINES, LINES_WITHIN_S = 60, 60.0  # of one kind in the log
 KIND_CHARS, KINDS = 40, 1000
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -195,5 +197,6 @@ class _Line(logging.Formatter):
 
 def _value(fact: Fact) -> str:
     text = f"{fact:.3f}".rstrip("0").rstrip(".") if isinstance(fact, float) else str(fact)
+    text = printable(without_passwords(text), keep="\n\t")  # json escapes these two
     plain = text and not any(char.isspace() or char in '"=' for char in text)
     return text if plain else json.dumps(text, ensure_ascii=False)

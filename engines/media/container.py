@@ -20,10 +20,10 @@ from schemas.errors import MediaError
 from schemas.wire import Buffer
 
 # FFmpeg's demuxers that may open what strangers send. Play lists are left out because they name other files, tty and
-# its like because they make a picture of any text.
+# its like because they make a picture of any text, those of png because images are no containers here.
 _DEMUXERS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,live_flv,asf,nut,ogg,gif,apng,mxf,dv,vc1,rm,"
-    "yuv4mpegpipe,mjpeg,jpeg_pipe,png_pipe,webp_pipe,mp3,wav,w64,flac,aac,ac3,amr,caf,aiff,aa,au"
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,live_flv,asf,nut,ogg,gif,mxf,dv,vc1,rm,"
+    "yuv4mpegpipe,mjpeg,jpeg_pipe,webp_pipe,mp3,wav,w64,flac,aac,ac3,amr,caf,aiff,aa,au"
 )
 FORMATS = frozenset([*_DEMUXERS.split(","), "mp4"])  # what a message may call its container; FFmpeg reads mp4 by mov
 # from release 19 on PyAV takes metadata that is not UTF-8 without being asked
@@ -50,6 +50,7 @@ def open_container(
     if isinstance(source, int):
         # FFmpeg reads an open file by itself; through a Python object each 32 kB would take the interpreter's lock
         file = "fd:"
+        os.lseek(source, 0, os.SEEK_SET)
         limits |= {"protocol_whitelist": "fd", "fd": str(source)}
     else:
         file = io.BytesIO(source)

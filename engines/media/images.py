@@ -12,6 +12,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
+from engines.media.png import without_packed_chunks
 from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.source import image_codec
 from engines.part import Array, Part, Tick, no_tick
@@ -25,7 +26,6 @@ _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
 _PART_FILE_BYTES = 64 << 20
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
 _JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
-_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 _NAMES = {"mjpeg": "jpeg", "png": "png", "webp": "webp"}
 
 
@@ -94,24 +94,6 @@ def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> av.VideoFrame
     if not frames:
         raise MediaError(f"the {_NAMES[codec]} image has no picture that can be decoded", "export it as png")
     return frames[0]
-
-
-def without_packed_chunks(data: Buffer) -> bytes:
-    """A png without its compressed texts and colour profile.
-
-    FFmpeg unpacks them into memory, a thousandfold and without a limit, and nothing here reads them. Source of the
-    chunks' layout: PNG (ISO 15948), section 5.3.
-    """
-    whole = bytes(data)
-    if not any(kind in whole for kind in _PACKED_CHUNKS):
-        return whole
-    kept, at = [whole[:8]], 8
-    while at + 8 <= len(whole):
-        end = at + 12 + int.from_bytes(whole[at : at + 4], "big")
-        if whole[at + 4 : at + 8] not in _PACKED_CHUNKS:
-            kept.append(whole[at:end])
-        at = end
-    return b"".join(kept)
 
 
 def image_size(data: Buffer) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from engines.media.container import open_container, open_file
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
+from engines.media.png import without_packed_chunks
 from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
 
@@ -23,6 +24,7 @@ AnyStream: TypeAlias = VideoStream | AudioStream
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CODEC = "png"
 _MP4 = b"ftyp"  # from the fifth byte on
 _TOLD = ("h264", "hevc")  # whose parameter sets an mp4 has in its header
 
@@ -138,11 +140,15 @@ def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Pack
     """All packets of `streams`, and an empty one at the end of each, as PyAV gives them.
 
     Damage may make a container tell of a new stream half-way. PyAV raises IndexError at its first packet; it is passed
-    over.
+    over. Pngs come without what FFmpeg would unpack without a limit.
     """
+    pngs = {stream.index for stream in streams if stream.codec_context.name == _PNG_CODEC}
     while True:
         try:
-            yield from container.demux(*streams)
+            for packet in container.demux(*streams):
+                if packet.size and packet.stream_index in pngs:
+                    packet.update(without_packed_chunks(memoryview(packet)))
+                yield packet
             return
         except IndexError:
             continue
@@ -156,12 +162,18 @@ def _open(source: Source, container: str | None, label: str, decoders: bool, lim
         options = {}
         if head[4:8] == _MP4:
             options["probesize"] = "32"  # an mp4's header says it all
-        if not decoders:
-            options["codec_whitelist"] = "none"
         try:
+            opened = open_container(given, container, {**options, "codec_whitelist": "none"})
+            if not decoders or _PNG_CODEC in _codecs(opened):  # whose packets go through `packets_of` before a decoder
+                return opened
+            opened.close()
             return open_container(given, container, options, decoder_options(limits.pixels))
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
             raise _unreadable(head, label) from error
+
+
+def _codecs(container: InputContainer) -> set[str]:
+    return {stream.codec_context.name for stream in container.streams.video if stream.codec_context is not None}
 
 
 def _empty(label: str) -> MediaError:

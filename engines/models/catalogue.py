@@ -21,6 +21,7 @@ from engines.outputs.files import PartFile
 from engines.whole import write_whole
 from schemas.errors import ModelError, ModelMissing, fault_of
 from schemas.pipeline import ModelSpec
+from schemas.settings import home_folder
 
 __all__ = ["builtin_model", "builtin_models", "check_fits", "load_model", "models_folder", "own_model", "save_model"]
 
@@ -71,7 +72,7 @@ def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
 
 def models_folder() -> Path:
     """Where a user's models are looked for, whichever pipeline names them."""
-    return Path.home() / ".local" / "share" / "rigflow" / "models"
+    return home_folder() / ".local" / "share" / "rigflow" / "models"
 
 
 def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:

@@ -20,6 +20,7 @@ from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.part import Array
 
+FILES = ("clusters.jsonl", "clusters.html", "clusters.png")
 PICTURE = (90, 160)  # height and width that a picture fits into
 _MARGIN, _GAP, _HEAD, _LABELS = 24, 14, 48, 40  # pixels
 _COLUMNS, _LEAST_COLUMNS = 8, 3
@@ -37,14 +38,14 @@ class Shown:
 
 def write_clusters(folder: Path, clusters: Sequence[Cluster], media: Sequence[Shown]) -> list[Path]:
     """Write `clusters.jsonl`, `clusters.html` and `clusters.png` into `folder`. Raises OutputError."""
-    bodies = {
-        "clusters.jsonl": "".join(json_line(row) for row in rows(clusters, media)).encode(),
-        "clusters.html": html_sheet(clusters, media).encode(),
-        "clusters.png": encode_png(draw_sheet(clusters, media)),
-    }
+    bodies = (
+        "".join(json_line(row) for row in rows(clusters, media)).encode(),
+        html_sheet(clusters, media).encode(),
+        encode_png(draw_sheet(clusters, media)),
+    )
     files: list[PartFile] = []
     try:
-        for name, body in bodies.items():
+        for name, body in zip(FILES, bodies, strict=True):
             files.append(PartFile.create(folder / name))
             files[-1].write(body)
         return [file.commit() for file in files]

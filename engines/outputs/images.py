@@ -1,6 +1,6 @@
 """Images: a png each. The arrays of a part's result are `data [bytes] uint8` and `sizes [N] int32`, good items only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,8 +23,8 @@ def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
     Raises PipelineError without either, or when they are no pictures of uint8.
     """
     files = []
-    for pixels in _pictures(part):
-        files.append(encode_png(pixels))
+    for picture in _pictures(part):
+        files.append(encode_png(picture))
         tick()
     return Encoded(
         {
@@ -34,27 +34,24 @@ def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
     )
 
 
-def _pictures(part: Part) -> Array:
-    """`[N, H, W]` or `[N, H, W, C]` uint8."""
+def _pictures(part: Part) -> Iterator[Array | tuple[Array, ...]]:
+    """Each picture, `[H, W]` or `[H, W, C]` uint8, or its channels, `[H, W]` uint8 each."""
     planes = [part.arrays[name] for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
         raise PipelineError("format video needs `plane0` or `pixels`", "add `keeps` to infer")
     if not part.meta.pts:
-        return np.empty((0, 1, 1), dtype=np.uint8)
-    if planes and len({plane.shape for plane in planes}) > 1:
-        raise PipelineError(
-            f"planes of the shapes {', '.join(str(list(plane.shape)) for plane in planes)} are no picture",
-            "a model must scale all planes alike",
-        )
-    pictures = np.stack(planes, axis=-1) if len(planes) > 1 else (planes or [part.arrays["pixels"]])[0]
-    name = "plane0" if planes else "pixels"
+        return
+    if len({plane.shape for plane in planes}) > 1:
+        shapes = ", ".join(str(list(plane.shape)) for plane in planes)
+        raise PipelineError(f"planes of the shapes {shapes} are no picture", "a model must scale all planes alike")
+    name, pictures = ("plane0", planes[0]) if planes else ("pixels", part.arrays["pixels"])
     if pictures.dtype != np.uint8:
         raise PipelineError(f"`{name}` is {pictures.dtype}", "format video takes uint8; round in the model")
-    if pictures.ndim not in (3, 4) or 0 in pictures.shape or (pictures.ndim == 4 and pictures.shape[3] > 4):
-        raise PipelineError(
-            f"`{name}` has shape {list(pictures.shape)}", "format video takes images [N, H, W] or [N, H, W, 1 to 4]"
-        )
-    return pictures
+    shape = pictures.shape
+    if 0 in shape or not (len(shape) == 3 or (len(shape) == 4 and len(planes) < 2 and shape[3] <= 4)):
+        hint = "format video takes images [N, H, W] or [N, H, W, 1 to 4]"
+        raise PipelineError(f"`{name}` has shape {list(shape)}", hint)
+    yield from zip(*planes, strict=True) if planes else pictures
 
 
 class ImageFolder:

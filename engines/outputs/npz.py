@@ -4,9 +4,12 @@
 `failed [K, 2]` with the name and the error of each that failed.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
@@ -18,6 +21,7 @@ from schemas.messages import MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
 from schemas.wire import Buffer
 
+_HELD_IN_MEMORY = 4 << 20
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
 
 
@@ -37,52 +41,91 @@ class NpzFormat:
 
 
 class NpzAssembler:
-    """Keeps the arrays (they are small: 22 MB for a day of fingerprints) and writes them at `close`."""
+    """Spools the rows of each array to disk and joins them at `close`: a job of any length takes little memory."""
 
     def __init__(self, file: PartFile, media: MediaInfo) -> None:
         self.notes: list[str] = []
         self._file = file
         self._media = media
         self._clock = media.clock
-        self._times: list[float] = []
         self._names: list[str] = []
         self._failed: list[tuple[str, str]] = []
-        self._arrays: dict[str, list[Array]] = {}
+        self._columns: dict[str, _Column] = {}
+        if media.kind != "image":
+            self._append("times", np.empty(0, np.float64))
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Keeps the part's rows."""
-        self._times += [self._clock.seconds(pts) for pts in meta.pts]
+        """Spools the part's rows. Raises OutputError."""
         self._names += [item.name for item in meta.items if not item.error]
         self._failed += [(item.name, item.error) for item in meta.items if item.error]
+        if "times" in self._columns:
+            self._append("times", np.array([self._clock.seconds(pts) for pts in meta.pts], np.float64))
         for name, array in arrays.items():
             if array.ndim == 0 or len(array) != len(meta.pts):
                 raise OutputError(f"output `{name}` of a result has not one row for each of {len(meta.pts)} windows")
-            # a part may be a view into a far larger message: keep its rows, not the message
-            self._arrays.setdefault(name, []).append(array.copy())
+            self._append(name, array)
 
     def add_sound(self, container: str, data: Buffer) -> None:
         """Sound has no place in arrays."""
 
     def close(self) -> list[Path]:
         """Writes the file."""
-        columns = {name: self._joined(name, rows) for name, rows in self._arrays.items()}
         if self._media.kind == "image":
-            columns["names"] = np.array(self._names, dtype=np.str_)
-            columns["failed"] = np.array(self._failed, dtype=np.str_).reshape(-1, 2)
-        else:
-            columns["times"] = np.array(self._times, dtype=np.float64)
-        with writing(self._file.path):
-            np.savez(self._file.file, allow_pickle=False, **columns)
+            self._append("names", np.array(self._names, dtype=np.str_))
+            self._append("failed", np.array(self._failed, dtype=np.str_).reshape(-1, 2))
+        with writing(self._file.path), ZipFile(self._file.file, "w") as archive:
+            for name, column in self._columns.items():
+                with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as out:
+                    column.copy_to(out)
+        self._close_columns()
         return [self._file.commit()]
-
-    def _joined(self, name: str, rows: list[Array]) -> Array:
-        if len({row.shape[1:] for row in rows}) > 1:
-            raise OutputError(
-                f"cannot write {self._file.path}: output `{name}` changes its shape from part to part",
-                "give the model one input size, or write jsonl",
-            )
-        return np.concatenate(rows)
 
     def abort(self) -> None:
         """Removes what was begun."""
+        self._close_columns()
         self._file.discard()
+
+    def _append(self, name: str, rows: Array) -> None:
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = _Column(rows.dtype, rows.shape[1:], self._file.path.parent)
+        if (column.dtype, column.shape) != (rows.dtype, rows.shape[1:]):
+            raise OutputError(
+                f"cannot write {self._file.path}: output `{name}` changes its shape or type from part to part",
+                "give the model one input size, or write jsonl",
+            )
+        with writing(self._file.path):
+            column.append(rows)
+
+    def _close_columns(self) -> None:
+        for column in self._columns.values():
+            column.close()
+        self._columns.clear()
+
+
+class _Column:
+    """The rows of one array, `[rows, *shape]`, in memory while they are few and in a file without a name after that."""
+
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...], folder: Path) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self._rows = 0
+        self._spool = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY, dir=str(folder))  # noqa: SIM115
+
+    def append(self, rows: Array) -> None:
+        self._spool.write(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"")
+        self._rows += len(rows)
+
+    def copy_to(self, out: IO[bytes]) -> None:
+        """Writes the array as an npy file."""
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self._rows, *self.shape),
+        }
+        np.lib.format.write_array_header_1_0(out, header)
+        self._spool.seek(0)
+        shutil.copyfileobj(self._spool, out, 1 << 20)
+
+    def close(self) -> None:
+        self._spool.close()

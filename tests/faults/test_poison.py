@@ -27,7 +27,8 @@ from tests.poison import DEADLY, poisoned_clip, start_poisoned
 from workers.cli.app import answer
 from workers.local import find_models, register
 from workers.process import WorkerOptions, start_worker
-from workers.supervisor import DEATHS, Supervisor
+from workers.slot import DEATHS
+from workers.supervisor import Supervisor
 
 GOP = 8
 SEGMENT_S = GOP / 25

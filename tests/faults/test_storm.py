@@ -1,6 +1,8 @@
 """Laws 1 to 3 in a storm: kill -9 of workers, supervisors and the broker, again and again, during jobs of all kinds."""
 
 import asyncio
+import contextlib
+import json
 import os
 import random
 import shutil
@@ -15,6 +17,7 @@ from nats.aio.msg import Msg
 from pipelines.broker import Broker
 from pipelines.connection import headers_of
 from pipelines.dead import letters
+from pipelines.sweep import sweep
 from schemas.errors import BrokerError
 from schemas.messages import Failure, PartMeta
 from schemas.subjects import HEADER_ID, HEADER_TYPE
@@ -25,7 +28,14 @@ from workers.local import Outcome
 
 AT_ONCE = 6  # jobs
 PATIENCE_S = 8.0  # without a part for so long, the storm goes on all the same
-VICTIMS = {"worker": 14, "server": 2, "supervisor": 4}  # and how likely each is
+VICTIMS = {  # and how likely each is
+    "worker": 14,
+    "server": 2,
+    "supervisor": 4,
+    "stopped worker": 4,
+    "stopped supervisor": 2,
+    "told supervisor": 2,
+}
 SETTINGS = {"ack_wait_s": 2.0, "pace_ms": 3.0}
 
 
@@ -70,30 +80,30 @@ class Storm:
         self._folder = folder
         self._workers = workers
         self._chance = chance
-        self._rigs = [self._rig(number) for number in range(rigs)]
+        self.rigs = [self._rig(number) for number in range(rigs)]
 
     def _rig(self, number: int) -> Rig:
         return Rig(self.fleet, self._folder, f"r{number}", self._workers, **SETTINGS)
 
     def start(self) -> None:
-        for rig in self._rigs:
+        for rig in self.rigs:
             rig.__enter__()
-        for rig in self._rigs:
+        for rig in self.rigs:
             rig.until_ready()
 
     def stop(self) -> None:
-        for rig in self._rigs:
+        for rig in self.rigs:
             rig.__exit__(None, None, None)
 
     def revive(self) -> None:
-        for number, rig in enumerate(self._rigs):
+        for number, rig in enumerate(self.rigs):
             if rig.process.poll() is not None:
                 rig.__exit__(None, None, None)
-                self._rigs[number] = self._rig(number)
-                self._rigs[number].__enter__()
+                self.rigs[number] = self._rig(number)
+                self.rigs[number].__enter__()
 
     def strike(self) -> None:
-        """Kill one of each, then at random; start again what nobody else would."""
+        """Kill or stop one of each, then at random; start again what nobody else would."""
         self.revive()
         unhurt = [victim for victim in VICTIMS if victim not in self.kills]
         victim = unhurt[0] if unhurt else self._chance.choices(list(VICTIMS), list(VICTIMS.values()))[0]
@@ -101,18 +111,31 @@ class Storm:
             self.fleet.server.kill()
             time.sleep(self._chance.choice((0.0, 0.5)))
             self.fleet.server.restart()
-        elif victim == "supervisor":
-            supervisor = self._chance.choice(self._rigs).process
-            supervisor.kill()
-            supervisor.wait()  # so that it is started again now, and not after the next blow
+        elif victim.endswith("supervisor"):
+            supervisor = self._chance.choice(self.rigs).process
+            if victim == "stopped supervisor":
+                self._pause(supervisor.pid)
+            else:
+                supervisor.send_signal(signal.SIGTERM if victim.startswith("told") else signal.SIGKILL)
+                supervisor.wait()  # so that it is started again now, and not after the next blow
         else:
-            pids = [pid for rig in self._rigs for pid in rig.pids if alive(pid)]
+            pids = [pid for rig in self.rigs for pid in rig.pids if alive(pid)]
             if not pids:
                 return
-            os.kill(self._chance.choice(pids), signal.SIGKILL)
+            if victim == "stopped worker":
+                self._pause(self._chance.choice(pids))
+            else:
+                os.kill(self._chance.choice(pids), signal.SIGKILL)
         self.kills[victim] += 1
         self.struck.append((time.time(), victim))
         self.revive()
+
+    def _pause(self, pid: int) -> None:
+        """Stop a process for longer than a lease, as a machine that swaps does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(self._chance.choice((0.5, 1.5)) * SETTINGS["ack_wait_s"])
+            os.kill(pid, signal.SIGCONT)
 
     def story(self, failure: Failure) -> str:
         """What befell each attempt at a dead letter: seconds until the next blow after it began."""
@@ -182,6 +205,8 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
     assert max(screen.seen.values()) == 1, "a collector saw a part twice"
     buried = [letter.failure async for letter in letters(broker)]
     again = await redeliveries(broker, {kind.spec.name for kind in mix})
+    if not failed:
+        await nothing_left(broker)
     await broker.close()
     lines = [
         f"{storm.kills.total()} kills ({', '.join(f'{count} {what}' for what, count in storm.kills.most_common())})",
@@ -191,6 +216,21 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
         *failed,
     ]
     return "\n".join(lines)
+
+
+async def nothing_left(broker: Broker) -> None:
+    """Of jobs that are all done, the broker keeps each one's Done, and nothing else after a sweep."""
+    swept = await sweep(broker, age_s=0.0)
+    names = broker.names
+    kinds = Counter([stored.headers.get(HEADER_TYPE) async for stored in broker.read(names.results_stream)])
+    attempts = await broker.items(names.attempts)
+    begun = {key: body for key, body in attempts.items() if key.startswith("begun.") and json.loads(body)}
+    blobs = [stored.subject async for stored in broker.read(f"OBJ_{names.blobs}")]
+    print(f"\n{swept}; left: results {dict(kinds)}, attempts begun {len(begun)}, objects {len(blobs)}")
+    assert set(kinds) <= {"done"}
+    assert not [key for key in attempts if key.startswith("failed.")]
+    assert not begun
+    assert not blobs
 
 
 @pytest.mark.parametrize(
@@ -214,4 +254,7 @@ def test_every_job_of_a_mix_outlives_a_storm_of_kills(kills: int, jobs: int, rig
             said = asyncio.run(weather(storm, mix, tmp_path / "jobs", jobs, kills, chance))
         finally:
             storm.stop()
+        assert not [pid for rig in storm.rigs for pid in rig.pids if alive(pid)]
+    left = [path for path in (tmp_path / "jobs").rglob("*") if ".part" in path.name]
+    assert not left
     print(f"\nstorm, seed {seed}, {time.monotonic() - began:.0f} s: {said}")

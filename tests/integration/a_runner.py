@@ -79,8 +79,8 @@ class Trial:
         self.session = session
         attempts = Attempts(broker, "worker", "host", "cpu")
         failures = Failures(broker, attempts, "worker")
-        self.line = Line(spec, lambda stage: True, {"mean": session}, Host())
-        self.runner = Runner(broker, broker.settings, self._line_of, failures, Host())
+        self.line = Line(spec, lambda stage: True, {"mean": session}, Host(broker.settings))
+        self.runner = Runner(broker, broker.settings, self._line_of, failures, Host(broker.settings))
         self.publisher = Publisher(broker, spec, "main", Lane.BULK)
 
     async def _line_of(self, revision: str) -> Line:

@@ -80,6 +80,33 @@ def noise_picture() -> bytes:
     return bytes(context.encode(av.VideoFrame.from_ndarray(noise, "rgb24"))[0])
 
 
+async def test_a_name_with_folders_in_it_stays_in_the_folder(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "photo.jpg").write_bytes(b"any")
+    (tmp_path / "here" / "example.py").write_text(BLOCKS[0])
+    await register_builtin(settings)
+    client = await nats.connect(settings.nats)
+    subject = "rigflow.results.main.upscale2x.photo-1"
+    names = ["../outside.png", f"{tmp_path}/absolute.png", "inside.png"]
+    for number, name in enumerate([*names, ".."]):
+        headers = {"Rigflow-Type": "file", "Rigflow-Name": name, "Nats-Msg-Id": str(number)}
+        await client.jetstream().publish(subject, name.encode(), headers=headers)
+    ran = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "example.py"],
+        cwd=tmp_path / "here",
+        env=os.environ | {"NATS_URL": settings.nats},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    await client.close()
+    assert "ValueError: not the name of a file: '..'" in ran.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    made = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert made == ["absolute.png", "example.py", "inside.png", "outside.png", "photo.jpg"]
+
+
 async def test_publishing_waits_while_the_fleet_is_full(settings: Settings) -> None:
     [block] = [block for block in BLOCKS if "publish_for_sure" in block]
     namespace: dict[str, Any] = {"asyncio": asyncio}

@@ -1,6 +1,7 @@
 """Nothing of ours keeps a worker's event loop from its other work: asyncio's own log of slow callbacks stays empty."""
 
 import asyncio
+import gc
 import hashlib
 import logging
 import os
@@ -56,9 +57,12 @@ def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     handler, logger = Slow(), logging.getLogger("asyncio")
     monkeypatch.setattr(asyncio.Handle, "_run", measured)
     logger.addHandler(handler)
+    gc.collect()
+    gc.freeze()  # what other tests left in this process is not a worker's to look through
     try:
         yield found
     finally:
+        gc.unfreeze()
         logger.removeHandler(handler)
 
 

@@ -33,6 +33,7 @@ CLIPS = (
     Clip(size=(75, 131), pixel_format="yuv444p"),
 )
 REAL = ("bikes", "carphone_pristine")
+CUTS = {"bikes": 5, "carphone_pristine": 0}  # generated clips have one, half-way
 ARRANGEMENTS = {"one worker": ONE_WORKER, "a process for each stage": ONE_STAGE_EACH, "three workers": ONE_WORKER * 3}
 
 
@@ -91,9 +92,10 @@ def test_shots_equal_one_sequential_pass(fleet: Fleet, media: list[Path], segmen
         times, scores = expected(outcome.inputs[0], spec.name)
         shots = [json.loads(line) for line in file_of(outcome, ".jsonl").read_text().splitlines()]
         assert done_of(outcome).frames == len(times), outcome.name
-        for shot in shots[1:]:
-            (place,) = np.flatnonzero(np.isclose(times, shot["start"], atol=1e-3))
-            assert shot["score"] == pytest.approx(scores[place - 1], abs=1e-4), outcome.name
+        cuts = np.flatnonzero(scores.reshape(-1) >= 0.3)  # in these clips no two are close to one another
+        assert len(cuts) == CUTS.get(outcome.inputs[0].stem, 1), outcome.name
+        assert [shot["start"] for shot in shots] == pytest.approx([0.0, *times[cuts + 1]], abs=1e-3), outcome.name
+        assert [shot["score"] for shot in shots[1:]] == pytest.approx(scores.reshape(-1)[cuts], abs=1e-4), outcome.name
         assert file_of(outcome, ".png").stat().st_size > 0
 
 

@@ -110,14 +110,18 @@ async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, 
         )
         await broker.put(names.attempts, f"failed.{names.work_stream('p', 'decode')}.1.3", b"{}")
         await broker.put(names.attempts, f"failed.{names.work_stream('p', 'decode')}.2.1", b"{}")
+        await broker.put(names.attempts, "begun.odd", json.dumps([["no stream\r\n", 1, {}]]).encode())
+        await broker.put(names.attempts, "begun.deep", b"[" * 100_000)
         # objects that a message names, and that none does: never named, and half uploaded
         result = names.results(going_on)
         await broker.publish(result, bytes(9 * MIB), "a large result", {HEADER_TYPE: "file"})
         await put_blob(broker, names.blobs, bytes(MIB), claim_name(result, "no such message", "1"), {"subject": result})
+        await put_blob(broker, names.blobs, b"", "odd", {"subject": "rigflow.work.p x\r\n.decode.bulk"})
+        await broker.store(f"$O.{names.blobs}.M.odd", b"[" * 100_000, {HEADER_ID: "no description"})
         await broker.store(f"$O.{names.blobs}.C.half", bytes(MIB), {HEADER_ID: "half/0"})
         assert (await sweep(broker)).removed == 0, "all of it is young"
         swept = await sweep(broker, age_s=0.0)
-        assert (swept.results, swept.attempts, swept.blobs) == (1, 3, 2)
+        assert (swept.results, swept.attempts, swept.blobs) == (1, 5, 4)
         assert await left(broker) == ["done", "part", "file"]
         assert set(await broker.items(names.attempts)) == {
             "begun.at-it",

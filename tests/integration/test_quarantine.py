@@ -12,7 +12,7 @@ from tests.fleet import Fleet
 from tests.poison import start_with_deadly_model
 from workers.local import find_models, register
 from workers.process import WorkerOptions
-from workers.quarantine import LoadCrashes
+from workers.quarantine import SUSPECT_S, LoadCrashes
 from workers.supervisor import Supervisor
 
 QUICK, DEADLY = paced(), builtin_pipeline("scenes")
@@ -49,10 +49,10 @@ async def test_a_model_that_ends_its_workers_is_quarantined_and_the_fleet_goes_o
 
 def test_the_model_is_found_among_those_that_were_loaded_together() -> None:
     crashes = LoadCrashes()
-    assert not crashes.died(["good", "bad", "better"], 1.0, "SIGSEGV"), "it may have been any of them"
+    assert not crashes.died(["good", "bad", "better"], 1.0, "SIGSEGV", False), "it may have been any of them"
     assert crashes.suspects, "so the next process loads them one by one"
     crashes.loaded(["good"])
-    assert crashes.died(["bad"], 1.0, "SIGSEGV") == ["bad"]
+    assert crashes.died(["bad"], 1.0, "SIGSEGV", True) == ["bad"]
     assert crashes.quarantined == {"bad": REASON}
     crashes.loaded(["better"])
     assert not crashes.suspects
@@ -60,6 +60,15 @@ def test_the_model_is_found_among_those_that_were_loaded_together() -> None:
 
 def test_kills_from_outside_hardly_blame_a_model() -> None:
     crashes = LoadCrashes()
-    assert not any(crashes.died(["good"], 0.5, "SIGKILL") for _ in range(3))
+    assert not any(crashes.died(["good"], 0.5, "SIGKILL", True) for _ in range(3))
     crashes.loaded(["good"])
-    assert not any(crashes.died(["good"], 0.5, "SIGKILL") for _ in range(3))
+    assert not any(crashes.died(["good"], 0.5, "SIGKILL", True) for _ in range(3))
+
+
+def test_a_worker_that_also_works_may_have_died_of_its_work() -> None:
+    now_s = 0.0
+    crashes = LoadCrashes(lambda: now_s)
+    assert not any(crashes.died(["slow"], 1.0, "SIGSEGV", alone=False) for _ in range(5))
+    assert crashes.suspects
+    now_s = 2 * SUSPECT_S
+    assert not crashes.suspects, "it is not suspected for ever"

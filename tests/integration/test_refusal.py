@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.broker import Broker, Stored
 from pipelines.dead import letters
-from pipelines.jobs import JobRecord, OtherInput, begin, end, find_manifest
+from pipelines.jobs import JobRecord, OtherInput, begin, end, find_manifest, publish_done
 from pipelines.publish import Publisher
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
@@ -92,12 +92,15 @@ async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: S
         manifest = await find_manifest(broker, "mine")
         assert manifest is not None
         assert (manifest.state, manifest.failures, manifest.job.round) == (JobState.PUBLISHED, 0, 0)
+        await publish_done(broker, Done(job=job, segments=1, frames=1, lost=0), "1")
+        assert (await begin(broker, wanted(b"second"))).manifest.job.round == 1, "its Done is out"
+        job = job.model_copy(update={"round": 1})
         # when it is over, the same media has its answer, and other media begins the job anew
         await broker.publish(broker.names.results(job), b"the file", "file", {HEADER_TYPE: "file"})
         done = Done(job=job, segments=1, frames=1, lost=0, files=("film.npz",))
         await end(broker, await JobRecord.read(broker, job), done)
-        assert (await begin(broker, wanted(b"first"))).manifest.state is JobState.DONE
-        assert (await begin(broker, wanted(b"second"))).manifest.job.round == 1
+        assert (await begin(broker, wanted(b"second"))).manifest.state is JobState.DONE
+        assert (await begin(broker, wanted(b"third"))).manifest.job.round == 2
         assert await answers(broker, broker.names.results(job)) == []
 
 

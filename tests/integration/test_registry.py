@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.blobs import blob_info, put_blob
 from pipelines.broker import Broker
+from pipelines.jobs import JobRecord
 from pipelines.registry import (
     CARD,
     builtin_pipeline,
@@ -19,11 +20,14 @@ from pipelines.registry import (
     pipeline_names,
     publish_pipeline,
     watch_pipelines,
+    withdraw_pipeline,
 )
 from pipelines.topology import apply_topology
 from schemas.errors import ModelError, PipelineError, StoreError
+from schemas.messages import JobRef, JobState, Lane, Manifest
 from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
+from workers.local import find_models
 
 Model = tuple[ModelSpec, bytes]
 
@@ -153,3 +157,26 @@ async def test_a_cache_that_cannot_be_written(settings: Settings, tmp_path: Path
         pinned = await publish_pipeline(broker, spec, models_of(spec))
         with pytest.raises(StoreError, match="set `cache` to another folder"):
             await load_model(broker, pinned.models["shotchange"], tmp_path / "file")
+
+
+async def test_a_pipeline_is_withdrawn_but_for_revisions_that_jobs_need(settings: Settings) -> None:
+    spec, other = builtin_pipeline("fingerprint"), builtin_pipeline("scenes")
+    async with a_broker(settings) as broker:
+        models = {each.name: find_models(each, None) for each in (spec, other)}
+        old = await publish_pipeline(broker, spec, models[spec.name])
+        new = await publish_pipeline(broker, spec.model_copy(update={"segment_s": 9.0}), models[spec.name])
+        await publish_pipeline(broker, other, models[other.name])
+        job = JobRef(id="film", space="main", pipeline=old.name, revision=old.revision, lane=Lane.BULK)
+        record = JobRecord(broker, Manifest(job=job, name="film.mp4"))
+        await record.change(state=JobState.PUBLISHED)
+        assert await withdraw_pipeline(broker, spec.name) == [old.revision]
+        assert set(await pipeline_names(broker)) == {other.name}
+        assert await load_pipeline(broker, old.revision) == old
+        with pytest.raises(PipelineError, match="the broker knows no pipeline"):
+            await load_pipeline(broker, new.revision)
+        await record.change(state=JobState.DONE)
+        assert await withdraw_pipeline(broker, spec.name) == []
+        with pytest.raises(PipelineError, match=r"the broker knows no pipeline fingerprint: it knows scenes"):
+            await withdraw_pipeline(broker, spec.name)
+        assert await publish_pipeline(broker, spec, models[spec.name]) == old
+        assert set(await pipeline_names(broker)) == {spec.name, other.name}

@@ -213,3 +213,10 @@ async def test_without_a_home_to_write_to_it_works_by_its_file(tmp_path: Path, h
         await (await Broker.connect(Settings(nats=server.url, credentials=str(server.password_file)))).close()
     finally:
         server.stop()
+
+
+def test_a_store_may_be_called_anything(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path / 'hömé "東京"')
+    server.start()
+    assert server.alive
+    server.stop()

@@ -115,7 +115,8 @@ def bombs(folder: Path) -> Iterator[tuple[Path, str]]:
     yield written("sizes.jpg", two_sizes(16, 4000)), "the jpeg image is damaged"
     yield written("canvas.webp", canvas(16, 2000)), "the webp image is damaged"
     yield written("canvas.gif", gif(16_000)), "no frame of its gif video can be decoded"
-    yield mov(folder / "honest.mov", [large], SIDE), "no frame of its png video can be decoded"
+    yield mov(folder / "honest.mov", [large], SIDE), "honest.mov has 8000x8000 pixels, more than 50 million"
+    yield mov(folder / "text.mov", [png(16, chunk(b"zTXt", b"a\0\0" + zeros(300)))] * 2, 16), ""
     yield mov(folder / "lie.mov", [large], 64), "no frame of its png video can be decoded"
 
 

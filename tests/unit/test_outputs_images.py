@@ -1,6 +1,7 @@
 """Images come back as png, bit for bit, under names that cannot leave their folder."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -123,3 +124,18 @@ def test_a_part_without_pictures_says_what_is_missing() -> None:
     part = make_part(IMAGES, {"score": np.zeros(1)}, [0], items=[Item(name="a")])
     with pytest.raises(PipelineError, match="format video needs `plane0` or `pixels`: add `keeps` to infer"):
         format_of("video").encode(part)
+
+
+def test_a_large_image_is_encoded_without_a_copy_of_its_planes() -> None:
+    planes = {f"plane{number}": np.zeros((1, 2000, 2000), np.uint8) for number in range(3)}
+    part = make_part(IMAGES, planes, [0], items=[Item(name="a.png")])
+    tracemalloc.start()
+    format_of("video").encode(part)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_planes_of_unlike_size_are_no_image() -> None:
+    planes = {"plane0": np.zeros((1, 8, 8), np.uint8), "plane1": np.zeros((1, 4, 4), np.uint8)}
+    with pytest.raises(PipelineError, match="are no picture: a model must scale all planes"):
+        format_of("video").encode(make_part(IMAGES, planes, [0], items=[Item(name="a.png")]))

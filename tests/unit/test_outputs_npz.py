@@ -1,6 +1,7 @@
 """npz: rows in order, exact times, images by name."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -69,5 +70,23 @@ def test_arrays_that_are_no_rows_of_windows(arrays: dict[str, np.ndarray], messa
 
 def test_an_output_that_changes_its_shape(tmp_path: Path) -> None:
     parts = [make_part(VIDEO, {"x": np.zeros((1, size))}, [size]) for size in (2, 3)]
-    with pytest.raises(OutputError, match="output `x` changes its shape from part to part: give the model one input"):
+    with pytest.raises(
+        OutputError, match="output `x` changes its shape or type from part to part: give the model one input"
+    ):
         assemble(format_of("npz"), tmp_path / "a", VIDEO, parts)
+
+
+def test_many_rows_take_little_memory(tmp_path: Path) -> None:
+    rows = np.arange(1 << 20, dtype=np.float32).reshape(1, -1)
+    assembler = format_of("npz").assemble(tmp_path / "a", VIDEO)
+    tracemalloc.start()
+    for number in range(40):
+        assembler.add(make_part(VIDEO, {}, [number]).meta, {"x": rows + number}, {})
+    (path,) = assembler.close()
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    with np.load(path) as file:
+        assert file["x"].shape == (40, 1 << 20)
+        assert file["x"][39, 7] == 46
+        assert file["times"].tolist() == [number / 25 for number in range(40)]
+    assert list(tmp_path.iterdir()) == [path]

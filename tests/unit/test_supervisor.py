@@ -6,7 +6,8 @@ from schemas.settings import Settings
 from tests.poison import start_hungry
 from workers.forkserver import WorkerProcess
 from workers.process import WorkerOptions
-from workers.supervisor import DEATHS, Slot, Supervisor
+from workers.slot import DEATHS, Slot
+from workers.supervisor import Supervisor
 from workers.telemetry import Event, Heartbeat, StageCounts
 
 

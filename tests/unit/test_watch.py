@@ -156,7 +156,9 @@ def test_another_pipeline_a_deleted_result_and_another_file_of_the_same_size_are
     assert ledger.news({"a.mp4": after}, []) == {"a.mp4": after}
     assert ledger.news({"a.mp4": after}, ["a.mp4"]) == {}
     result.unlink()
-    assert ledger.news({"a.mp4": before}, []) == {"a.mp4": before}
+    ledger.same("copy.mp4", stamp(1), "digest")
+    assert ledger.news({"a.mp4": before, "copy.mp4": stamp(1)}, []) == {"a.mp4": before}
+    assert ledger.news({"copy.mp4": stamp(1)}, []) == {"copy.mp4": stamp(1)}
     result.touch()
     ledger.close()
     changed = opened(tmp_path, "r2")

@@ -5,7 +5,7 @@ import signal
 import sys
 from types import FrameType
 
-READER_GONE = 141  # as of a program that SIGPIPE ends
+from schemas.errors import ExitCode
 
 
 def main() -> None:
@@ -23,20 +23,20 @@ def main() -> None:
                 signal.signal(number, stop)
         from workers.cli.app import answer  # here, so that Ctrl-C ends even the imports cleanly
 
-        code = answer(sys.argv[1:])
+        code: int = answer(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+        code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         code = reader_gone()
-    if code == 128 + signal.SIGINT and stopped_by:
+    if code == ExitCode.INTERRUPTED and stopped_by:
         code = 128 + stopped_by[0]
     sys.exit(code)
 
 
-def reader_gone() -> int:
+def reader_gone() -> ExitCode:
     """Whoever read our output has left (`| head -1`): nothing more is written, and the exit code says so."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
-    return READER_GONE
+    return ExitCode.READER_GONE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import ExitCode, RigflowError, UsageError
-from workers.cli.options import ends_well
+from workers.cli.options import Overwrite, ends_well
 from workers.cli.words import say, warn
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def cluster(
         float, typer.Option(min=0.0, max=1.0, help="Similarity from which on two are near-duplicates.")
     ] = 0.95,
     out: Annotated[Path, typer.Option(help="Folder for the clusters; made if missing.")] = Path("."),
+    overwrite: Overwrite = False,
 ) -> ExitCode:
     """Group media that are alike.
 
@@ -39,11 +40,14 @@ def cluster(
     Example: rigflow cluster results/*.fingerprint.npz --media videos
     """
     from engines.clusters import find_clusters
-    from engines.outputs.clusters import summary, write_clusters
+    from engines.outputs.clusters import FILES, summary, write_clusters
     from workers.cli.run import prepare_folder
 
     described = _read(results)
     prepare_folder(out)
+    for name in () if overwrite else FILES:
+        if (out / name).exists():
+            raise UsageError(f"{out / name} is there", "give --overwrite to replace it, or another --out")
     clusters = find_clusters([each for _, _, each in described], similarity, duplicate)
     shown = _pictures(described, media)
     paths = write_clusters(out, clusters, shown)

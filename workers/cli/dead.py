@@ -14,7 +14,7 @@ from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from workers.cli.results import write_result
 from workers.cli.run import prepare_folder
-from workers.cli.words import age, cell, say, size, table
+from workers.cli.words import age, cell, say, size, stdout, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -109,8 +109,6 @@ def drop(
 
 
 async def _list(settings: "Settings", job: str) -> ExitCode:
-    from rich.console import Console
-
     from pipelines.dead import letters
 
     listed = table("number", "job", "stage", "segment", "part", "age", "input", "error", left=3)
@@ -129,7 +127,7 @@ async def _list(settings: "Settings", job: str) -> ExitCode:
                 size(letter.nbytes),
                 cell(failure.error),
             )
-    Console(highlight=False).print(listed if listed.rows else "no dead letters")
+    stdout().print(listed if listed.rows else "no dead letters")
     return ExitCode.OK
 
 

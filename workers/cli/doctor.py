@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import ExitCode, RigflowError
 from workers.cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from workers.cli.words import size, table
+from workers.cli.words import size, stdout, table
 
 if TYPE_CHECKING:
     from engines.devices import Card
@@ -219,8 +219,6 @@ def _card(card: "Card", settings: "Settings") -> Finding:
 
 
 def _show(findings: list[Finding]) -> None:
-    from rich.console import Console
-
     marks = {"good": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[bold red]missing[/]"}
     rows = table("", "", "", left=3)
     rows.show_header = False
@@ -229,4 +227,4 @@ def _show(findings: list[Finding]) -> None:
         rows.add_row(marks[finding.state], f"[bold]{finding.what}[/]", f"{finding.found}{advice}")
     bad = sum(finding.state == "bad" for finding in findings)
     verdict = f"[bold red]rigflow cannot run here: {bad} to mend[/]" if bad else "[bold green]rigflow can run here[/]"
-    Console(highlight=False).print(rows, "", verdict, sep="\n")
+    stdout().print(rows, "", verdict, sep="\n")

@@ -11,7 +11,7 @@ from workers.cli.engine_bench import bench
 from workers.cli.engine_share import Keys, at_fleet, cards_of, pull, push, store_of
 from workers.cli.export import export
 from workers.cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from workers.cli.words import say, size, table, warn
+from workers.cli.words import say, size, stdout, table, warn
 
 if TYPE_CHECKING:
     from schemas.engine import EngineSpec
@@ -114,8 +114,6 @@ def list_(
 
     Example: rigflow engine list --nats nats://rig1:4222
     """
-    from rich.console import Console
-
     from pipelines.engines import fleet_engines
 
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
@@ -135,7 +133,7 @@ def list_(
         rows.add_row(
             spec.key[:12], spec.model, cards_of(spec), spec.basis.precision, backend, batch, size(spec.size_bytes)
         )
-    Console(highlight=False).print(rows if specs else "no engines yet; see `rigflow engine build --help`")
+    stdout().print(rows if specs else "no engines yet; see `rigflow engine build --help`")
     return ExitCode.OK
 
 

@@ -8,7 +8,7 @@ import typer
 
 from schemas.errors import ExitCode, OutputError, UsageError
 from workers.cli.options import Json, SettingsFile, ends_well, settings_from
-from workers.cli.words import say, size, table
+from workers.cli.words import say, size, stdout, table
 
 if TYPE_CHECKING:
     from engines.building.bench import Point
@@ -39,8 +39,6 @@ def bench(
 
     Example: rigflow engine bench fingerprint --dim T=16 --latency-ms 5 --plot fingerprint.png
     """
-    from rich.console import Console
-
     from engines.building import bench as measure
     from engines.building.engine import profiles_of
     from engines.device import open_device
@@ -103,7 +101,7 @@ def bench(
     if as_json:
         print(json.dumps(figures, indent=1))
         return ExitCode.OK
-    Console(highlight=False).print(_rows(points))
+    stdout().print(_rows(points))
     bound = f" within {latency_ms:g} ms" if latency_ms else ""
     say(f"best batch{bound}: {best.batch}" if best else f"no batch answers{bound}")
     return ExitCode.OK

@@ -12,11 +12,11 @@ import typer
 from schemas.errors import ExitCode, UsageError
 from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from workers.cli.words import age, cell, say, table
+from workers.cli.words import age, cell, say, stdout, table, warn
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
-    from schemas.messages import Manifest
+    from schemas.messages import JobRef, Manifest
     from schemas.settings import Settings
 
 app = typer.Typer(
@@ -93,8 +93,6 @@ def wait(
 
 
 async def _list(settings: "Settings", as_json: bool) -> ExitCode:
-    from rich.console import Console
-
     from pipelines.inventory import take_inventories
     from pipelines.jobs import all_manifests
 
@@ -118,7 +116,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
             f"[red]{each.failures:,}[/]" if each.failures else "0",
             age(time.time() - each.created_s),
         )
-    Console(highlight=False).print(rows if listed else "no jobs")
+    stdout().print(rows if listed else "no jobs")
     return ExitCode.OK
 
 
@@ -163,6 +161,7 @@ async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None) 
 async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[Manifest]":
     """Print each job as it ends; all of them as they were then."""
     from pipelines.inventory import follow_inventories
+    from workers.waits import explained
 
     ended: dict[str, Manifest] = {}
 
@@ -174,9 +173,14 @@ async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[M
     for manifest in manifests:
         note(manifest)
     left = [manifest for manifest in manifests if manifest.job.id not in ended]
-    async with aclosing(follow_inventories(broker, left)) as following:
+
+    def waiting() -> "list[JobRef]":
+        return [manifest.job for manifest in left if manifest.job.id not in ended]
+
+    async with explained(broker, warn, waiting) as moved, aclosing(follow_inventories(broker, left)) as following:
         while len(ended) < len({manifest.job.id for manifest in manifests}):
             for taken in await anext(following):
+                moved()
                 note(taken.progress)
     return list(ended.values())
 

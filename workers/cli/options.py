@@ -52,7 +52,9 @@ def fleet_from(file: Path | None, **given: Any) -> "Settings":
 
 def default_store() -> Path:
     """Where a broker that stays keeps its work."""
-    return Path.home() / ".local" / "share" / "rigflow" / "store"
+    from schemas.settings import home_folder
+
+    return home_folder() / ".local" / "share" / "rigflow" / "store"
 
 
 def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:

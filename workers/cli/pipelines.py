@@ -11,8 +11,8 @@ import typer
 
 from schemas.errors import ExitCode, PipelineError, UsageError
 from schemas.text import without_passwords
-from workers.cli.options import Credentials, NatsUrl, SettingsFile, ends_well, settings_from
-from workers.cli.words import cell, say, table
+from workers.cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
+from workers.cli.words import cell, say, stdout, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
@@ -36,15 +36,13 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
 
     Example: rigflow pipelines list --nats nats://rig1:4222
     """
-    from rich.console import Console
-
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
     rows = table("pipeline", "media", "models", "", left=4)
     for spec in specs:
         models = ", ".join(stage.model for stage in spec.infers)
         rows.add_row(spec.name, ", ".join(spec.media), cell(models), cell(spec.description))
-    Console(highlight=False).print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
+    stdout().print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
     return ExitCode.OK
 
 
@@ -73,6 +71,30 @@ def show(
 
         spec, _ = find_pipeline(name)
     say(to_toml(spec).rstrip("\n"), keep="\n\t")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def withdraw(
+    name: Annotated[str, typer.Argument(help="A pipeline that the fleet knows.")],
+    nats: FleetUrl = None,
+    credentials: Credentials = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Take a pipeline from a fleet: its workers stop hosting it.
+
+    Jobs that are not over are finished first: withdraw it again when they are. `rigflow publish` brings it back.
+
+    Example: rigflow pipelines withdraw scenes --nats nats://rig1:4222
+    """
+    from pipelines.registry import withdraw_pipeline
+
+    settings = fleet_from(settings_file, nats=nats, credentials=credentials)
+    kept = _at_fleet(settings, lambda broker: withdraw_pipeline(broker, name))
+    say(f"{name}: withdrawn")
+    for revision in kept:
+        say(f"{name}: revision {revision} stays until the jobs that need it are over; see `rigflow jobs list`")
     return ExitCode.OK
 
 

@@ -9,13 +9,13 @@ import typer
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.words import say
+from workers.cli.words import say, stderr, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from pipelines.publish import Publisher
-    from schemas.messages import Lane, Manifest
+    from schemas.messages import JobRef, Lane, Manifest
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.local import Models, Outcome
@@ -38,7 +38,6 @@ def publish(
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
-    from rich.console import Console
 
     from schemas.messages import Lane
     from schemas.pipeline import is_token
@@ -51,7 +50,7 @@ def publish(
     spec, folder = find_pipeline(pipeline)
     models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
-    console = Console(stderr=True, highlight=False)
+    console = stderr()
     lane = Lane.INTERACTIVE if interactive else Lane.BULK
     return asyncio.run(_publish(settings, spec, models, inputs, job, lane, console))
 
@@ -68,17 +67,24 @@ async def _publish(
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
     from workers.local import plan_jobs, register
+    from workers.waits import explained
 
     broker = await Broker.connect(settings, name="rigflow-publish")
+    sending: list[JobRef] = []
     try:
-        spec = await register(broker, settings, spec, models)
-        publisher = Publisher(broker, spec, settings.space, lane)
-        planned = plan_jobs(publisher, spec, inputs)
-        if job:
-            if len(planned) > 1:
-                raise UsageError(f"--job {job} cannot name {len(planned)} jobs", "publish one video, or only images")
-            planned[0].job = publisher.ref(job)
-        sent = [await _send(publisher, outcome, console) for outcome in planned]
+        async with explained(broker, warn, lambda: sending) as moved:
+            spec = await register(broker, settings, spec, models)
+            publisher = Publisher(broker, spec, settings.space, lane, lambda *_: moved())
+            planned = await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
+            if job:
+                if len(planned) > 1:
+                    what = f"--job {job} cannot name {len(planned)} jobs"
+                    raise UsageError(what, "publish one video, or only images")
+                planned[0].job = publisher.ref(job)
+            sent = []
+            for outcome in planned:
+                sending[:] = [outcome.job]
+                sent.append(await _send(publisher, outcome, console))
     finally:
         await broker.close()
     return ExitCode.OK if all(sent) else ExitCode.SOME_FAILED

@@ -1,6 +1,7 @@
 """`rigflow results`: a job's results as files, or what is missing of them."""
 
 import asyncio
+import filecmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,6 +81,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     from pipelines.registry import load_pipeline
     from workers.cli.screen import Progress, summary
     from workers.local import Outcome
+    from workers.waits import both, explained
 
     prepare_folder(out)
     console = stderr()
@@ -90,12 +92,13 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
         outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
         screen.planned([outcome])
         screen.sent(manifest.job.id, 0.0, manifest.segments)
-        collector = Collector(broker, spec, screen.part)
-        await collector.open({manifest.job: outcome.target})
-        try:
-            outcome.done = await collector.wait(manifest.job.id)
-        finally:
-            await collector.close()
+        async with explained(broker, screen.event, lambda: [manifest.job]) as moved:
+            collector = Collector(broker, spec, both(screen.part, moved))
+            await collector.open({manifest.job: outcome.target})
+            try:
+                outcome.done = await collector.wait(manifest.job.id)
+            finally:
+                await collector.close()
     outcome.seconds = time.monotonic() - started
     console.print(summary([outcome]))
     return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
@@ -103,21 +106,31 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
 
 async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: bool) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
-    from engines.outputs.names import clean
-    from pipelines.blobs import load
+    from engines.outputs.files import PartFile, writing
+    from engines.outputs.names import clean, unused
+    from pipelines.blobs import load_to
     from schemas.subjects import HEADER_NAME
 
     prepare_folder(out)
-    newest = {clean(stored.headers[HEADER_NAME]): stored for stored in files}
+    newest = {clean(stored.headers.get(HEADER_NAME, "")): stored for stored in files}
     for name, stored in newest.items():
         file = await broker.message(broker.names.results_stream, stored.sequence)
         if file is None:
             raise StoreError(f"{name} is gone from the broker", "publish the job again")
-        say(write_result(out / name, await load(broker, file), overwrite))
+        path = out / name
+        part = PartFile.create(path if overwrite else unused(path))
+        try:
+            with writing(part.path):
+                await load_to(broker, file, part.file)
+                part.file.flush()
+                same = path.is_file() and filecmp.cmp(part.file.name, path, shallow=False)
+            say(path if same else part.commit())
+        finally:
+            part.discard()
     return ExitCode.OK
 
 
-def write_result(path: Path, body: Buffer, overwrite: bool = False) -> Path:
+def write_result(path: Path, body: Buffer) -> Path:
     """Write a file whole or not at all, beside a file of the same name and other content; where. Raises OutputError."""
     from engines.outputs.files import PartFile, writing
     from engines.outputs.names import unused
@@ -125,7 +138,7 @@ def write_result(path: Path, body: Buffer, overwrite: bool = False) -> Path:
     with writing(path):
         if path.is_file() and path.stat().st_size == len(body) and path.read_bytes() == body:
             return path
-        file = PartFile.create(path if overwrite else unused(path))
+        file = PartFile.create(unused(path))
     try:
         file.write(body)
         return file.commit()

@@ -11,7 +11,7 @@ import typer
 from schemas.errors import ExitCode
 from schemas.text import without_passwords
 from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from workers.cli.words import age, size, table
+from workers.cli.words import age, size, stdout, table
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -119,9 +119,8 @@ def _print(console: "Console", fleet: "FleetStatus", url: str) -> None:
 
 
 def _console() -> "Console":
-    from rich.console import Console
 
-    return Console(highlight=False)
+    return stdout()
 
 
 def render(fleet: "FleetStatus", url: str) -> "Group":

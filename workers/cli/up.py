@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import ExitCode
+from schemas.text import without_passwords
 from workers.cli.options import (
     UP_PORT,
     Credentials,
@@ -17,6 +18,7 @@ from workers.cli.options import (
     ends_well,
     settings_from,
 )
+from workers.cli.words import stderr, stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,15 +56,14 @@ def up(
 
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:
-    from rich.console import Console
-
     from workers.cli.screen import Progress
     from workers.local import local_fleet, register_builtin
 
     told = _Told()
-    console = Console(highlight=False, soft_wrap=True)
+    console = stdout()
+    console.soft_wrap = True
     try:
-        async with local_fleet(settings, workers, Progress(Console(stderr=True)), settings.stop_grace_s) as fleet:
+        async with local_fleet(settings, workers, Progress(stderr()), settings.stop_grace_s) as fleet:
             names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
             await told.first.wait()
@@ -91,15 +92,16 @@ class _Told:
 
 def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers: int, pipelines: list[str]) -> None:
     """Where everything is, and what to do next."""
+    url = without_passwords(fleet.nats)
     kept = "" if settings.nats else f", its work kept in {settings.store}"
-    console.print(f"[bold green]rigflow is up[/] on [bold]{fleet.nats}[/]{kept}")
+    console.print(f"[bold green]rigflow is up[/] on [bold]{url}[/]{kept}")
     console.print(
         f"{workers} {'worker' if workers == 1 else 'workers'}, pipelines {', '.join(pipelines)}\n\nIn another terminal:"
     )
     first = "fingerprint" if "fingerprint" in pipelines else pipelines[0]
-    here = "" if fleet.nats.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {fleet.nats}"
+    here = "" if url.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {url}"
     for command, why in (
-        (f"rigflow run {first} clip.mp4 --nats {fleet.nats}", "work done here, results where you are"),
+        (f"rigflow run {first} clip.mp4 --nats {url}", "work done here, results where you are"),
         (f"rigflow publish {first} clip.mp4{here}", "leave work here and go"),
         (f"rigflow status{here}", "queues and workers"),
     ):

@@ -11,7 +11,7 @@ import typer
 from schemas.errors import ExitCode, UsageError
 from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, ends_well, settings_from
 from workers.cli.run import prepare_folder
-from workers.cli.words import say
+from workers.cli.words import say, stderr
 
 if TYPE_CHECKING:
     from schemas.messages import Lane
@@ -74,8 +74,6 @@ async def _watch(
     lane: "Lane",
     overwrite: bool,
 ) -> ExitCode:
-    from rich.console import Console
-
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
@@ -87,7 +85,7 @@ async def _watch(
     ledger = Ledger(out / f".rigflow-watch-{spec.name}.db", out)
     ledger.open()
     try:
-        async with local_fleet(settings, workers, Progress(Console(stderr=True))) as fleet:
+        async with local_fleet(settings, workers, Progress(stderr())) as fleet:
             broker = await Broker.connect(fleet, name="rigflow-watch")
             try:
                 spec = await register(broker, fleet, spec, models)

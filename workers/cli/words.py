@@ -50,14 +50,29 @@ def age(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
+def stdout() -> "Console":
+    """stdout for tables. Raises BrokenPipeError when its reader has left."""
+    return _console(stderr=False)
+
+
 def stderr() -> "Console":
     """stderr for people; where that is no terminal, no line is broken, so that programs find whole paths."""
-    from rich.console import Console
-
-    made = Console(stderr=True, highlight=False)
+    made = _console(stderr=True)
     if not made.is_terminal:
         made.width = 10_000
     return made
+
+
+def _console(stderr: bool) -> "Console":
+    from rich.console import Console
+
+    class Ours(Console):
+        """A console that leaves it to the command how it ends."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Ours(stderr=stderr, highlight=False)
 
 
 def table(*titles: str, left: int = 2) -> "Table":

@@ -1,0 +1,77 @@
+"""However a command is ended, it leaves no store, no half-written file and no process."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.workloads import looped
+from schemas.errors import ExitCode
+from tests.cli import COMMAND, environment
+from tests.clips import still
+
+GENEROUS_S = 60.0
+
+
+def processes(folder: Path) -> list[str]:
+    """Processes whose temporary files go into this folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.fsencode(folder) in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().decode())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [
+        ((signal.SIGINT, signal.SIGINT), ExitCode.INTERRUPTED),
+        ((signal.SIGTERM,), ExitCode.TERMINATED),
+        ((signal.SIGHUP,), ExitCode.HUNG_UP),
+    ],
+)
+def test_a_run_that_is_ended_leaves_nothing(signals: tuple[signal.Signals, ...], code: int, tmp_path: Path) -> None:
+    clip, out, scratch = looped(tmp_path / "clip.mp4", 40, "carphone_pristine"), tmp_path / "out", tmp_path / "scratch"
+    scratch.mkdir()
+    command = [*COMMAND, "run", "upscale2x", clip, "--out", out, "--workers", "1"]
+    with subprocess.Popen(
+        command, env=environment() | {"TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True
+    ) as run:
+        deadline = time.monotonic() + GENEROUS_S
+        while not list(out.glob("*.part")):
+            assert time.monotonic() < deadline
+            assert run.poll() is None
+            time.sleep(0.02)
+        for number in signals:
+            run.send_signal(number)
+            time.sleep(0.05)
+        _, said = run.communicate(timeout=GENEROUS_S)
+    assert (run.returncode, said) == (code, "rigflow: interrupted\n")
+    assert list(out.iterdir()) == []
+    assert list(scratch.iterdir()) == []
+    while left := processes(scratch):  # the kernel ends the last of them just now
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        (tmp_path / "in" / f"{number}.txt").write_bytes(still("png", seed=number))
+    watch = ["watch", "fingerprint", tmp_path / "in", "--out", tmp_path / "out", "--quiet", "0.2", "--workers", "1"]
+    for command in (["pipelines", "list"], watch):
+        with subprocess.Popen(
+            [*COMMAND, *map(str, command)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            said = process.stderr.read()
+            code = process.wait(GENEROUS_S)
+        assert (code, said) == (ExitCode.READER_GONE, "")

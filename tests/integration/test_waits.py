@@ -1,0 +1,73 @@
+"""A client that waits is told what for, and what to do."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.publish import Publisher
+from pipelines.registry import builtin_pipeline
+from pipelines.waits import why_waiting
+from schemas.messages import JobRef, Lane
+from schemas.settings import Settings
+from tests.clips import Clip, make_clip
+from tests.fleet import Fleet
+from workers import waits
+from workers.local import find_models, register
+
+
+async def published(broker: Broker, clip: Path) -> JobRef:
+    spec = builtin_pipeline("fingerprint")
+    spec = await register(broker, broker.settings, spec, find_models(spec, None))
+    publisher = Publisher(broker, spec, "main", Lane.BULK)
+    job = publisher.ref("film")
+    await publisher.publish_video(job, clip, clip.name)
+    return job
+
+
+async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path, Clip(frames=30))
+    with Fleet((), tmp_path / "cache") as fleet:
+        broker = await Broker.connect(fleet.settings)
+        job = await published(broker, clip)
+        assert await why_waiting(broker, [job]) == (
+            "no worker takes fingerprint decode: start one with `rigflow worker` or `rigflow rig`"
+        )
+        fleet.add()
+        while (await broker.api("STREAM.INFO.RIGFLOW_WORK_fingerprint_decode"))["state"]["messages"]:
+            await asyncio.sleep(0.05)
+        names = broker.names
+        await broker.purge(names.results_stream, names.results(job))  # as their age does
+        while "segments of job film are gone" not in await why_waiting(broker, [job]):
+            await asyncio.sleep(0.05)
+        assert (await why_waiting(broker, [job])).endswith("(results_age_s): publish it again")
+        await broker.api(f"STREAM.DELETE.{names.results_stream}")
+        assert "the stream RIGFLOW_RESULTS is gone from the broker" in await why_waiting(broker, [job])
+        fleet.server.kill()
+        while broker.connection.connected:
+            await asyncio.sleep(0.02)
+        assert f"the broker at {fleet.settings.nats} is away" in await why_waiting(broker, [job])
+        await broker.close()
+
+
+async def test_a_wait_is_told_once_and_not_while_something_moves(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("SILENT_S", 0.2), ("LOOK_S", 0.02)):
+        monkeypatch.setattr(waits, name, seconds)
+    broker = await Broker.connect(settings)
+    job = await published(broker, make_clip(tmp_path, Clip(frames=30)))
+    said: list[str] = []
+    async with waits.explained(broker, said.append, lambda: [job]) as moved:
+        for _ in range(25):
+            moved()
+            await asyncio.sleep(0.02)
+        before = said.copy()
+        while not said:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.6)
+    assert before == []
+    assert len(said) == 1
+    assert "no worker takes fingerprint decode" in said[0]
+    await broker.close()

@@ -1,0 +1,65 @@
+"""Stages that mostly wait, `split` and `collect`: several of their messages run beside the computing."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+from pipelines.pull import Delivery
+from schemas.messages import Failure
+from schemas.pipeline import PipelineSpec
+from workers.failures import RETRY_S, Failures
+from workers.in_flight import InFlight, Queue
+from workers.in_hand import InHand
+from workers.intake import Intake
+
+
+class StageBeside(Protocol):
+    """What such a stage does with a message."""
+
+    async def run(self, message: InFlight) -> None:
+        """Do what a message asks for; sets `message.job` as soon as it is known."""
+        ...
+
+    async def on_failure(self, message: InFlight, failure: Failure) -> None:
+        """The failure of a message's job is published."""
+        ...
+
+
+class Beside:
+    """Runs the messages of such stages. An error fails the job of its message as a whole."""
+
+    def __init__(self, intake: Intake, in_hand: InHand, failures: Failures, on_end: Callable[[InFlight], None]) -> None:
+        self._intake = intake
+        self._in_hand = in_hand
+        self._failures = failures
+        self._on_end = on_end
+
+    async def host(self, spec: PipelineSpec, stage: str, work: StageBeside, limit: int) -> None:
+        """Take messages of a stage, up to `limit` at a time."""
+        await self._intake.host_beside(spec, stage, functools.partial(self._run, work), limit)
+
+    async def _run(self, work: StageBeside, queue: Queue, delivery: Delivery) -> None:
+        message = InFlight(delivery, queue, self._on_end)
+        self._in_hand.beside.add(message)
+        try:
+            await work.run(message)
+            await message.ack()
+        except asyncio.CancelledError:
+            await asyncio.shield(message.hand_back())
+            raise
+        except Exception as error:
+            await self._fail(work, message, error)
+
+    async def _fail(self, work: StageBeside, message: InFlight, error: Exception) -> None:
+        try:
+            if await self._failures.retry(message, error, 2 * RETRY_S):
+                return
+            if message.job is None:
+                await self._failures.reject(message, error)
+                return
+            failure = await self._failures.publish_for_job(message, error, message.queue.stage, message.job)
+            await work.on_failure(message, failure)
+            await message.ack()
+        except Exception as second:
+            await self._failures.give_back(message, second)

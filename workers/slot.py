@@ -1,0 +1,99 @@
+"""One worker's place under its supervisor, and what is known of the process in it."""
+
+import socket
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from workers.forkserver import WorkerProcess
+from workers.process import WorkerOptions
+from workers.telemetry import Heartbeat, StageCounts
+
+DEATHS, DEATHS_WITHIN_S = 5, 60.0  # so many in so long, and the worker is given up
+
+Stages = Mapping[tuple[str, str], StageCounts]
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker's place: the process in it changes, the place stays.
+
+    It goes round: no process (`down`), a process without heartbeat (`starting`), with heartbeats, an exit, a pause; or
+    it ends in `given_up`. `silent_s` counts the supervisor's own time, so that a machine that slept does not kill its
+    workers. `retired` is what the processes that ended here have counted. `suspected`: the last process was at an input
+    that may have ended one before. `deaths` are the last that count against the device: when, and the parts that were
+    done before that process started.
+    """
+
+    options: WorkerOptions
+    process: WorkerProcess | None = None
+    channel: socket.socket | None = None
+    heartbeat: Heartbeat | None = None
+    silent_s: float = 0.0
+    being_killed: str = ""  # why
+    oom_kills: int = 0
+    load_alone: bool = False
+    suspected: bool = False
+    deaths: deque[tuple[float, int]] = field(default_factory=deque)
+    parts_before: int = 0
+    died: int = 0
+    failed_starts: int = 0
+    last_exit: str = ""
+    given_up: bool = False
+    retired: dict[tuple[str, str], StageCounts] = field(default_factory=dict)
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process."""
+        return self.process is not None
+
+    @property
+    def state(self) -> str:
+        """What `status` shows."""
+        if self.given_up:
+            return "given up"
+        if not self.running:
+            return "down" if self.last_exit else "starting"
+        return self.heartbeat.state if self.heartbeat else "starting"
+
+    @property
+    def unready(self) -> str:
+        """Why this worker is not ready; empty when it is."""
+        if self.given_up or (not self.running and self.last_exit):
+            return f"{self.state}, last exit: {self.last_exit}"
+        return self.heartbeat.why if self.heartbeat else "starting"
+
+    def retire(self) -> None:
+        """Keep what the process that ended has counted."""
+        self.suspected = self.heartbeat is not None and self.heartbeat.suspect
+        if self.heartbeat is not None:
+            add_counts(self.retired, self.heartbeat.stages)
+        self.heartbeat = None
+
+    def count_crash(self, now_s: float) -> None:
+        """Count a death against the device, unless the input is suspected and the device did other work.
+
+        It did when parts were finished since the start of the process whose death is the first of the last deaths. So
+        two inputs that kill every worker do not cost a rig its only device, and a device that finishes nothing is given
+        up whatever its inputs are.
+        """
+        while self.deaths and now_s - self.deaths[0][0] >= DEATHS_WITHIN_S:
+            self.deaths.popleft()
+        parts = sum(counts.parts for counts in self.retired.values())
+        if not (self.suspected and self.deaths and parts > self.deaths[0][1]):
+            self.deaths.append((now_s, self.parts_before))
+        self.parts_before = parts
+
+
+def describe_work(heartbeat: Heartbeat | None) -> str:
+    """What a worker does, by its last heartbeat."""
+    if heartbeat is None:
+        return "it has sent no heartbeat yet"
+    items = f"holds {heartbeat.in_hand} {'item' if heartbeat.in_hand == 1 else 'items'}"
+    return f"{items}, computes {heartbeat.step} since {heartbeat.step_s:.1f} s" if heartbeat.step else items
+
+
+def add_counts(total: dict[tuple[str, str], StageCounts], stages: Stages) -> None:
+    """Add what one process did to a total."""
+    for key, counts in stages.items():
+        total.setdefault(key, StageCounts()).add(counts)
