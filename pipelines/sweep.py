@@ -1,6 +1,7 @@
 """Removes what nobody needs any more and no process will remove: what is left by late repeats and by killed processes.
 
 - Results of jobs that are done or cancelled: a part may be published, or published again, after its job ended.
+- Messages of a queue that were acknowledged: a broker that is killed may keep some, which no consumer gives out again.
 - Attempts at messages that are settled, once all older ones of their queue are settled too.
 - Objects of the blob store whose message is gone or never came, and chunks of uploads that were not finished.
 
@@ -35,16 +36,17 @@ KEPT = frozenset({"file", "done"})  # of the results of a job that is done
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many results, attempts and objects were removed."""
+    """How many results, messages of queues, attempts and objects were removed."""
 
     results: int = 0
+    queued: int = 0
     attempts: int = 0
     blobs: int = 0
 
     @property
     def removed(self) -> int:
         """All of them."""
-        return self.results + self.attempts + self.blobs
+        return self.results + self.queued + self.attempts + self.blobs
 
 
 async def sweep_regularly(broker: Broker) -> None:
@@ -65,11 +67,15 @@ async def _is_our_turn(broker: Broker) -> bool:
     return await broker.replace(names.attempts, SWEPT, b"", sequence) is not None
 
 
-async def sweep(broker: Broker, age_s: float = AGE_S) -> Swept:
-    """Remove all that is left over and `age_s` old. Raises BrokerError."""
+async def sweep(broker: Broker, age_s: float = AGE_S, queues: bool = False) -> Swept:
+    """Remove all that is left over and `age_s` old; from `queues` too, which the role of a worker may not.
+
+    Raises BrokerError.
+    """
     before_s = await _now_s(broker) - age_s
     return Swept(
         await _sweep_results(broker, before_s),
+        await _sweep_queues(broker, before_s) if queues else 0,
         await _sweep_attempts(broker, before_s),
         await _sweep_blobs(broker, before_s),
     )
@@ -108,12 +114,30 @@ def _without_pieces(body: bytes) -> Manifest | None:
     return None
 
 
+async def _sweep_queues(broker: Broker, before_s: float) -> int:
+    """Remove messages of work queues that their consumer counts as acknowledged."""
+    names, removed = broker.names, 0
+    for pattern in (f"{names.prefix}.work.>", f"{names.prefix}.media.>"):
+        streams = (await broker.api("STREAM.NAMES", {"subject": pattern}))["streams"] or []
+        for stream in streams:
+            consumers = (await broker.api(f"CONSUMER.LIST.{stream}"))["consumers"] or []
+            for consumer in consumers:
+                floor, subject = int(consumer["ack_floor"]["stream_seq"]), consumer["config"].get("filter_subject", ">")
+                while (stored := await broker.first(stream, subject)) is not None:
+                    if stored.sequence > floor or not 0 < stored.stored_s < before_s:
+                        break
+                    await broker.delete_message(stream, stored.sequence)
+                    await discard_claims(broker, [claim_of(stored.subject, stored.headers)])
+                    removed += 1
+    return removed
+
+
 async def _sweep_attempts(broker: Broker, before_s: float) -> int:
     """Remove what is said of attempts at messages that are all settled."""
     bucket, removed = broker.names.attempts, 0
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     entries = [stored async for stored in broker.read(stream) if 0 < stored.stored_s < before_s]
-    firsts: dict[str, int] = {}  # of each stream, the sequence of the oldest message that is there
+    firsts: dict[str, int] = {}  # of each queue, the sequence of the oldest message that is not settled
     for entry in entries:
         places = _places(entry.subject.removeprefix(prefix), entry.body)
         if places is None:
@@ -128,9 +152,15 @@ async def _sweep_attempts(broker: Broker, before_s: float) -> int:
 
 
 async def _first(broker: Broker, stream: str) -> int:
-    """Sequence of the oldest message of a stream, or of the next one where it is empty."""
+    """Sequence of the oldest message of a queue that may be unsettled, or a larger one where all are settled."""
     info = await broker.api_unless_gone(f"STREAM.INFO.{stream}") if NAME.fullmatch(stream) else None
-    return NO_STREAM if info is None else int(info["state"]["first_seq"])
+    if info is None or info["state"]["messages"] == 0:
+        return NO_STREAM
+    # a queue's first message may be one that was acknowledged, and that a killed broker kept
+    consumers = (await broker.api(f"CONSUMER.LIST.{stream}"))["consumers"] or []
+    at_work = [each for each in consumers if each["num_pending"] or each["num_ack_pending"]]
+    acked = min((int(each["ack_floor"]["stream_seq"]) for each in at_work), default=NO_STREAM)
+    return max(int(info["state"]["first_seq"]), acked + 1)
 
 
 def _places(key: str, body: bytes) -> list[tuple[str, int]] | None:

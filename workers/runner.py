@@ -202,9 +202,9 @@ class Runner:
         except Exception as error:
             for each in together:
                 await self._failed(each, error)
-        finally:
-            for each in together:
-                await each.message.finish(each)
+        # not in a `finally`: when this is cancelled half-way, the tasks stay active and their messages are handed back
+        for each in together:
+            await each.message.finish(each)
 
     @property
     def _tick(self) -> Callable[[], None]:

@@ -220,16 +220,21 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
 
 async def nothing_left(broker: Broker) -> None:
     """Of jobs that are all done, the broker keeps each one's Done, and nothing else after a sweep."""
-    swept = await sweep(broker, age_s=0.0)
+    swept = await sweep(broker, age_s=0.0, queues=True)
     names = broker.names
     kinds = Counter([stored.headers.get(HEADER_TYPE) async for stored in broker.read(names.results_stream)])
     attempts = await broker.items(names.attempts)
     begun = {key: body for key, body in attempts.items() if key.startswith("begun.") and json.loads(body)}
+    streams = (await broker.api("STREAM.LIST"))["streams"]
+    queued = {
+        each["config"]["name"]: each["state"]["messages"] for each in streams if "_WORK_" in each["config"]["name"]
+    }
     blobs = [stored.subject async for stored in broker.read(f"OBJ_{names.blobs}")]
     print(f"\n{swept}; left: results {dict(kinds)}, attempts begun {len(begun)}, objects {len(blobs)}")
     assert set(kinds) <= {"done"}
     assert not [key for key in attempts if key.startswith("failed.")]
     assert not begun
+    assert not [each["config"]["name"] for each in queues if each["state"]["messages"]]
     assert not blobs
 
 

@@ -82,6 +82,7 @@ class Trial:
         self.line = Line(spec, lambda stage: True, {"mean": session}, Host(broker.settings))
         self.runner = Runner(broker, broker.settings, self._line_of, failures, Host(broker.settings))
         self.publisher = Publisher(broker, spec, "main", Lane.BULK)
+        self.serving: asyncio.Task[None] | None = None
 
     async def _line_of(self, revision: str) -> Line:
         if revision != self.spec.revision:
@@ -121,10 +122,11 @@ async def a_trial(settings: Settings, spec: PipelineSpec) -> AsyncIterator[Trial
     try:
         await ensure_topology(broker, settings, [spec])
         trial = Trial(broker, spec, Mean())
-        serving = asyncio.create_task(trial.serve())
+        serving = trial.serving = asyncio.create_task(trial.serve())
         yield trial
-        await trial.runner.stop(5.0)
-        await serving
+        if not serving.cancelled():
+            await trial.runner.stop(5.0)
+            await serving
     finally:
         if serving is not None:
             serving.cancel()

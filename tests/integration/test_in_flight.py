@@ -2,12 +2,13 @@
 
 import asyncio
 import random
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from engines.part import Part
+from engines.part import Array, Part
 from pipelines.dead import letters
 from pipelines.pull import Delivery
 from schemas.errors import MediaError
@@ -144,6 +145,31 @@ async def test_a_rejected_part_fails_at_once_and_alone(
         (failure,) = await ended_with_failures(trial, "bad")
         assert failure.error == "these pixels cannot be encoded"
         assert len(failure.attempts) == 1
+
+
+async def test_a_message_whose_worker_ends_half_way_is_handed_back(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its supervisor is killed: no stop is awaited, the runner is cancelled in the middle of a step."""
+    clip = make_clip(tmp_path, Clip(frames=8, size=(32, 32)))
+    began, over = threading.Event(), threading.Event()
+
+    def convert(*_: object) -> dict[str, Array]:
+        began.set()
+        over.wait(60)
+        raise MediaError("too late")
+
+    async with a_trial(settings, spec_of()) as trial:
+        monkeypatch.setattr(trial.line._preprocess, "convert", convert)
+        await trial.publisher.publish_video(trial.ref("cut-short"), clip, clip.name)
+        await eventually(began.is_set)
+        assert trial.serving is not None
+        trial.serving.cancel()
+        await asyncio.gather(trial.serving, return_exceptions=True)
+        over.set()
+        await trial.runner.intake.close()
+        await trial.broker.connection.flush()
+        assert await trial.queued() == 1, "it was acknowledged, and its work is not done"
 
 
 async def test_a_step_that_ticks_keeps_its_lease_and_is_done_once(settings: Settings, tmp_path: Path) -> None:

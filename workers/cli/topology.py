@@ -81,14 +81,15 @@ def sweep(
 ) -> ExitCode:
     """Remove what killed processes and late repeats left behind.
 
-    That is results of jobs that are over, notes of attempts at messages that are settled, and stored objects that no
-    message names. Workers that collect do the same every 15 minutes.
+    That is results of jobs that are over, acknowledged messages that a killed broker kept in its queues, notes of
+    attempts at messages that are settled, and stored objects that no message names. Workers that collect do the same
+    every 15 minutes, but for the queues.
 
     Example: rigflow topology sweep --nats nats://rig1:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     swept = asyncio.run(_sweep(settings, age))
-    print(f"removed {swept.results} results, {swept.attempts} attempts, {swept.blobs} objects")
+    say(f"removed {swept.results} results, {swept.queued} messages, {swept.attempts} attempts, {swept.blobs} objects")
     return ExitCode.OK
 
 
@@ -115,7 +116,7 @@ async def _sweep(settings: "Settings", age_s: float) -> "Swept":
 
     broker = await Broker.connect(settings, name="rigflow-topology")
     try:
-        return await sweep_now(broker, age_s)
+        return await sweep_now(broker, age_s, queues=True)
     finally:
         await broker.close()
 
