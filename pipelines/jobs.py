@@ -9,7 +9,7 @@ from pipelines.broker import DELETED, Broker, Stored
 from pipelines.claims import claim_of
 from pipelines.inventory import ended, take_inventory
 from pipelines.marks import marks
-from pipelines.queued import delete_queued
+from pipelines.queued import delete_queued, is_idle
 from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Done, JobRef, JobState, Manifest
@@ -132,8 +132,9 @@ async def all_manifests(broker: Broker) -> list[Manifest]:
 async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRecord:
     """The job to publish and collect under the id of `wanted`, which may go on where it was left.
 
-    A job that is not over goes on. One that is over is given back as it is while its results are there; when they are
-    gone, or it was cancelled, or could not be published, it is begun anew, as the next round. So is one with failures
+    A job that is not over goes on, unless its work was lost with a queue. One that is over is given back as it is while
+    its results are there; when they are gone, or it was cancelled, or could not be published, it is begun anew, as the
+    next round. So is one with failures
     where `again` asks for it, and one that is over when raw media (`hosted`) comes that is other media, or goes through
     another revision of the pipeline. Raises OtherInput when the id stands for another input or another pipeline.
     """
@@ -164,9 +165,10 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     if not known.state.ended:
         if is_other_media and (await take_inventory(broker, known)).done is not None:
             return False  # its Done is out, and the manifest is about to say so
-        if not stale:
-            _check_same(known, wanted)
-        return not stale
+        if stale:
+            return False
+        _check_same(known, wanted)
+        return not await _is_lost(broker, known)
     if known.state is JobState.FAILED and (again or known.total is None):
         return False
     inventory = await take_inventory(broker, known)
@@ -177,6 +179,14 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
         return False
     _check_same(known, wanted)
     return True
+
+
+async def _is_lost(broker: Broker, known: Manifest) -> bool:
+    """Whether results of a published job are missing that nothing brings any more: a queue was deleted or purged."""
+    if known.total is None or not await is_idle(broker, known.job.pipeline):
+        return False
+    inventory = await take_inventory(broker, known)
+    return inventory.done is None and not inventory.complete
 
 
 def _is_same(known: Manifest, wanted: Manifest) -> bool:

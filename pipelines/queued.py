@@ -25,6 +25,24 @@ async def delete_queued(broker: Broker, job: JobRef) -> int:
     return len(found)
 
 
+async def is_idle(broker: Broker, pipeline: str) -> bool:
+    """Whether no stage of a pipeline has a message, queued or in a worker's hands.
+
+    Streams are read one after the other, and a message may pass from one that is still to be read to one that was
+    read: so they are read twice, and nothing may have come in between.
+    """
+    subject = f"{broker.names.prefix}.work.{pipeline}.*.*"
+    looks = []
+    for _ in range(2):
+        states = [
+            stream["state"] for stream in (await broker.api("STREAM.LIST", {"subject": subject}))["streams"] or []
+        ]
+        if any(state["messages"] for state in states):
+            return False
+        looks.append([state["last_seq"] for state in states])
+    return looks[0] == looks[1]
+
+
 async def _queued(broker: Broker, job: JobRef) -> AsyncIterator[tuple[str, Stored]]:
     """Its messages, and the stream of each, without their bodies."""
     names = broker.names

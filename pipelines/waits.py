@@ -29,13 +29,14 @@ async def why_waiting(broker: Broker, jobs: Sequence[JobRef]) -> str:
 
 
 async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
-    """What is wrong with the streams that hold results, if something is."""
-    for stream in (broker.names.results_stream, f"OBJ_{broker.names.blobs}"):
+    """What is wrong with the streams that hold jobs and results, if something is."""
+    names = broker.names
+    for stream in (names.results_stream, f"OBJ_{names.blobs}", f"KV_{names.jobs}", f"KV_{names.pipelines}"):
         info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
         if info is None:
             return f"the stream {stream} is gone from the broker: stop this, and start it again, which makes it anew"
         limit, used = info["config"]["max_bytes"], info["state"]["bytes"]
-        if 0 < limit * FULL < used:
+        if 0 < limit * FULL < used and not stream.startswith("KV_"):
             return f"{stream} is full: collect results of other jobs (`rigflow results`), or raise results_bytes"
     return ""
 
@@ -48,6 +49,12 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
     if idle is not None or not fleet.workers:
         stage = f"{idle.pipeline} {idle.stage}" if idle is not None else ", ".join(sorted(pipelines))
         return f"no worker takes {stage}: start one with `rigflow worker` or `rigflow rig`"
+    for queue in queues:
+        if queue.stream.messages and not any(lane.waiting or lane.in_flight for lane in queue.lanes.values()):
+            return (
+                f"a consumer of the queue in front of {queue.pipeline} {queue.stage} is gone from the broker: "
+                "stop this, and start it again, which makes it anew"
+            )
     if not any(queue.stream.messages for queue in queues):
         for job in jobs[:JOBS]:
             if lost := await _lost_results(broker, job):

@@ -18,6 +18,8 @@ from schemas.grid import Grid
 
 TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
 Name: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
+# of a model: its files are called so, and it may come from anyone
+ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 def is_token(text: str) -> bool:
@@ -196,8 +198,8 @@ class ModelSpec(Spec):
     `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
     """
 
-    name: str
-    version: str = "1"
+    name: ModelName
+    version: ModelName = "1"
     description: str = ""
     engine: Literal["onnx", "paced"] = "onnx"
     inputs: tuple[TensorSpec, ...]

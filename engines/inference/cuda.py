@@ -15,8 +15,8 @@ import onnxruntime as ort
 
 from engines.cuda.arrays import CardRows, rows_of
 from engines.cuda.kernels import GATHER
-from engines.inference.onnxruntime import check_card, one_line, tensors_of
-from engines.inference.session import Rows, check_inputs
+from engines.inference.onnxruntime import LOADABLE, new_session, one_line, tensors_of
+from engines.inference.session import Rows, check_card, check_inputs
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec
@@ -253,12 +253,11 @@ class CudaSession:
             "use_tf32": str(int(tf32)),
         }
         try:
-            session = ort.InferenceSession(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
+            session = new_session(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
         except Exception as error:  # the runtime's own classes share no base below Exception
             if not self._card.works():
                 raise self._card.lost(error) from error
-            hint = "it must be one whole ONNX file, weights included; see docs/models.md"
-            raise ModelError(f"model `{self.spec.name}` cannot be loaded: {one_line(error)}", hint) from error
+            raise ModelError(f"model `{self.spec.name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
         if session.get_providers()[0] != _PROVIDER:  # it says nothing when it finds no cuDNN, and takes the CPU
             raise ModelError(
                 f"model `{self.spec.name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS"

@@ -1,25 +1,27 @@
 """ONNX Runtime on the CPU, one thread a session: parallelism is by segment, and more threads cost CPU for nothing."""
 
 import ctypes
+import os
 import re
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from engines.inference.session import check_inputs, describe, fits
+from engines.inference.session import check_card, check_inputs
 from engines.part import Array
 from schemas.errors import ModelError
-from schemas.messages import DType
 from schemas.pipeline import ModelSpec, TensorSpec
 
+LOADABLE = "it must be a whole ONNX file for this ONNX Runtime, weights included; see docs/models.md"
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
-_NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
-_OMIT = "export the model without it, or list its other outputs in its card"
-_CORRECT = "correct its card, or leave the tensors out of it"
+_ALLOCATION = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
+_SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ .+?\) (?=[A-Z])")  # a C++ function and where it is
+_LARGE_BYTES = 8 << 20
+_NO_FOLDER = "/nonexistent"  # of weights outside of the file: a stranger's model must not read this machine's files
 GIVE_BACK_S = 5.0  # after each run it would cost thrice the CPU, for pages that come back are zeroed again
 
 
@@ -71,7 +73,7 @@ class OnnxRuntimeSession:
     def __init__(self, model: bytes, spec: ModelSpec, simulate: bool = False) -> None:
         """`simulate`: compute int8 graphs in float, for the CPU's own int8 products saturate at 16 bits on some."""
         self.spec = spec
-        self._session: Any = _load(model, spec.name, simulate)
+        self._session: Any = load(model, spec.name, simulate)
         self._outputs = [tensor.name for tensor in spec.outputs]
         check_card(spec, *tensors_of(self._session))
 
@@ -100,30 +102,8 @@ class OnnxRuntimeSession:
         self._session = None
 
 
-def read_tensors(model: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """`(inputs, outputs)` as the graph of an ONNX file declares them; `name` is for the ModelError it may raise."""
-    return tensors_of(_load(model, name))
-
-
-def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs.
-
-    Its outputs must be arrays of numbers with a batch dimension: others cannot travel between workers.
-    """
-    _check_side(spec, "input", spec.inputs, inputs)
-    _check_side(spec, "output", spec.outputs, outputs)
-    for tensor in spec.outputs:
-        if tensor.dtype not in _NUMBERS:
-            kind = "text" if tensor.dtype == "string" else tensor.dtype
-            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` is {kind}: rigflow carries numbers", _OMIT)
-        if not tensor.shape:
-            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` has no batch dimension", _OMIT)
-    missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
-    if missing:
-        raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)
-
-
-def _load(model: bytes, name: str, simulate: bool = False) -> Any:
+def load(model: bytes, name: str, simulate: bool = False) -> Any:
+    """A session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.inference.trial`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -135,10 +115,28 @@ def _load(model: bytes, name: str, simulate: bool = False) -> Any:
     if simulate:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return new_session(model, options, ["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes share no base below Exception
-        hint = "it must be one whole ONNX file, weights included; see docs/models.md"
-        raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", hint) from error
+        raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
+
+
+def new_session(model: bytes, options: Any, providers: Sequence[Any]) -> Any:
+    """A session of a model, for which no other file is read and no other thread waits. Raises what ONNX Runtime does.
+
+    ONNX Runtime holds Python's lock while it reads a model from bytes, a second for a gigabyte, and releases it for
+    a file: a large model is given as a file in memory.
+    """
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
+    if len(model) < _LARGE_BYTES or not hasattr(os, "memfd_create"):
+        return ort.InferenceSession(model, options, providers)
+    descriptor = os.memfd_create("model", os.MFD_CLOEXEC)
+    try:
+        rest = memoryview(model)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        return ort.InferenceSession(f"/proc/self/fd/{descriptor}", options, providers)
+    finally:
+        os.close(descriptor)
 
 
 def tensors_of(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -157,23 +155,11 @@ def _tensor(node: Any, number: int) -> TensorSpec:
     return TensorSpec(name=node.name, dtype=_DTYPES.get(element, element), shape=shape)
 
 
-def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph: tuple[TensorSpec, ...]) -> None:
-    found = {tensor.name: tensor for tensor in graph}
-    for tensor in card:
-        if tensor.name not in found:
-            names = ", ".join(f"`{name}`" for name in found)
-            raise ModelError(f"model `{spec.name}` has no {side} `{tensor.name}`, only {names}", _CORRECT)
-        actual = found[tensor.name]
-        if not fits(tensor, actual.dtype, actual.shape):
-            raise ModelError(
-                f"model `{spec.name}`, {side} `{tensor.name}`: its card says {describe(tensor.dtype, tensor.shape)}, "
-                f"its graph {describe(actual.dtype, actual.shape)}",
-                _CORRECT,
-            )
-
-
 def one_line(error: Exception) -> str:
     """The runtime's message without its prefix of status codes, its source lines and its line breaks."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+    if wanted := _ALLOCATION.search(text):
+        return f"it needs {int(wanted[1]) / 1e9:.1f} GB of memory for one array, and there is less"
+    text = _SOURCE.sub("", text)
     return text if len(text) <= 300 else text[:299] + "…"

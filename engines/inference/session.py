@@ -4,13 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 
 from engines.part import Array
 from schemas.errors import ModelError
+from schemas.messages import DType
 from schemas.pipeline import ModelSpec, TensorSpec
+
+_NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
+_OMIT = "export the model without it, or list its other outputs in its card"
+_CORRECT = "correct its card, or leave the tensors out of it"
 
 
 class Session(Protocol):
@@ -111,6 +116,39 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | Rows"]) -> None:
             raise ModelError(
                 f"model `{spec.name}`, input `{tensor.name}`: expected {describe(tensor.dtype, tensor.shape)}, "
                 f"found {describe(array.dtype.name, array.shape)}"
+            )
+
+
+def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs.
+
+    Its outputs must be arrays of numbers with a batch dimension: others cannot travel between workers.
+    """
+    _check_side(spec, "input", spec.inputs, inputs)
+    _check_side(spec, "output", spec.outputs, outputs)
+    for tensor in spec.outputs:
+        if tensor.dtype not in _NUMBERS:
+            kind = "text" if tensor.dtype == "string" else tensor.dtype
+            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` is {kind}: rigflow carries numbers", _OMIT)
+        if not tensor.shape:
+            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` has no batch dimension", _OMIT)
+    missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
+    if missing:
+        raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)
+
+
+def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph: tuple[TensorSpec, ...]) -> None:
+    found = {tensor.name: tensor for tensor in graph}
+    for tensor in card:
+        if tensor.name not in found:
+            names = ", ".join(f"`{name}`" for name in found)
+            raise ModelError(f"model `{spec.name}` has no {side} `{tensor.name}`, only {names}", _CORRECT)
+        actual = found[tensor.name]
+        if not fits(tensor, actual.dtype, actual.shape):
+            raise ModelError(
+                f"model `{spec.name}`, {side} `{tensor.name}`: its card says {describe(tensor.dtype, tensor.shape)}, "
+                f"its graph {describe(actual.dtype, actual.shape)}",
+                _CORRECT,
             )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from engines.inference.session import check_card
+from engines.inference.trial import read_tensors
 from engines.models.fit import check_fits
 from engines.outputs.files import PartFile
 from engines.whole import write_whole
@@ -124,8 +126,6 @@ def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, by
     The card is a TOML file; what it leaves out (all of it, without a card) follows from the file's name and its
     graph. Raises ModelError when either cannot be read, the model cannot be loaded, or the two disagree.
     """
-    from engines.inference.onnxruntime import check_card, read_tensors  # a sixth of a second that few need
-
     body = _read(path)
     card = {} if card_path is None else _read_card(card_path)
     inputs, outputs = read_tensors(body, str(path))
@@ -136,7 +136,8 @@ def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, by
     try:
         spec = ModelSpec.model_validate({**derived, **card, "sha256": digest})
     except ValidationError as error:
-        raise ModelError(f"model card {card_path}, {fault_of(error.errors()[0])}", "see docs/models.md") from error
+        source = f"model card {card_path}" if card_path is not None else f"model {path}"
+        raise ModelError(f"{source}, {fault_of(error.errors()[0])}", "see docs/models.md") from error
     check_card(spec, inputs, outputs)
     return spec, body
 

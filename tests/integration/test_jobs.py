@@ -61,6 +61,24 @@ def rigflow(*arguments: str | Path) -> int:
     return answer([str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize("action", ["PURGE", "DELETE"])
+def test_a_job_whose_work_was_lost_with_a_queue_is_begun_anew(clip: Path, tmp_path: Path, action: str) -> None:
+    """Nothing would ever bring its results: it would wait for ever, however often it is published again."""
+
+    async def lose(settings: Settings) -> None:
+        async with publishing(settings) as (broker, publisher):
+            await publisher.publish_video(publisher.ref("mine"), clip, "clip.mp4", await begun(publisher))
+            assert (await begun(publisher)).manifest.job.round == 0, "queued: it goes on"
+            await broker.api(f"STREAM.{action}.{broker.names.work_stream('fingerprint', 'decode')}")
+            assert (await begun(publisher)).manifest.job.round == 1
+
+    async def begun(publisher: Publisher) -> JobRecord:
+        return await publisher.begin(publisher.ref("mine"), "clip.mp4", "source")
+
+    with Fleet((), tmp_path / "cache") as fleet:
+        asyncio.run(lose(fleet.settings))
+
+
 def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,6 +42,11 @@ async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
         while "segments of job film are gone" not in await why_waiting(broker, [job]):
             await asyncio.sleep(0.05)
         assert (await why_waiting(broker, [job])).endswith("(results_age_s): publish it again")
+        await broker.api(f"CONSUMER.DELETE.{names.work_stream('fingerprint', 'decode')}.bulk")
+        await broker.publish(names.work("fingerprint", "decode", Lane.BULK), b"", "waits")
+        assert "a consumer of the queue in front of fingerprint decode is gone" in await why_waiting(broker, [job])
+        await broker.api(f"STREAM.DELETE.KV_{names.jobs}")
+        assert "the stream KV_rigflow_jobs is gone from the broker" in await why_waiting(broker, [job])
         await broker.api(f"STREAM.DELETE.{names.results_stream}")
         assert "the stream RIGFLOW_RESULTS is gone from the broker" in await why_waiting(broker, [job])
         fleet.server.kill()

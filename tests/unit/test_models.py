@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -20,7 +21,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models import fingerprint, lanczos2x, shotchange
 from engines.models.catalogue import builtin_model, builtin_models, check_fits, load_model
 from engines.part import Array
-from schemas.errors import ModelError, PipelineError
+from schemas.errors import ExitCode, ModelError, PipelineError
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec, parse_pipeline
 from tests.clips import real_clip
 
@@ -375,6 +376,9 @@ def test_a_card_adds_what_the_graph_does_not_know(frames_model: Path, tmp_path: 
         ("name =", "not TOML"),
         ("colour = 1", "colour: unknown field"),
         ("name = 3", "name: should be a valid string"),
+        ('name = "../../evil"', "name: string should match pattern"),
+        ('name = "/abs"', "name: string should match pattern"),
+        ('version = "../x"', "version: string should match pattern"),
         ('sha256 = "00"', "is not the file its card"),
         ('inputs = [{ name = "image", dtype = "uint8", shape = ["N", 3, 8, 12] }]', "its card says uint8"),
         ('outputs = [{ name = "z", dtype = "float32", shape = ["N"] }]', "has no output `z`, only `features`"),
@@ -387,6 +391,19 @@ def test_a_bad_card_is_one_line(frames_model: Path, tmp_path: Path, text: str, w
         load_model(frames_model, card)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
+
+
+def test_a_model_that_ends_the_process_that_loads_it_is_one_line(
+    frames_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime dies of a few graphs, other ones in each version: here its process ends by the same signal."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(ModelError, match=r"ends the process that loads it \(SIGSEGV\)") as caught:
+        load_model(frames_model)
+    assert caught.value.exit_code is ExitCode.USAGE
 
 
 def test_a_model_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
