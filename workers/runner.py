@@ -226,10 +226,12 @@ class Runner:
         parts = [part_of(task) for task in together]
         outcomes = await self._on_device(together, together[0].line.infer, stage, parts, self._tick)
         for task, outcome in zip(together, outcomes, strict=True):
-            if isinstance(outcome, RigflowError):
-                await self._failed(task, outcome)
-            else:
+            try:
+                if isinstance(outcome, RigflowError):
+                    raise outcome
                 await self._hand_over(task, outcome)
+            except Exception as error:  # it is this part's alone
+                await self._failed(task, error)
 
     async def _encode(self, task: Task) -> None:
         part = part_of(task)
