@@ -42,7 +42,7 @@ class NeverFits(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """What the store knows of an object; `chunks_id` is the subject token of its chunks."""
+    """The stored description of an object; `chunks_id` is the subject token of its chunks."""
 
     name: str
     chunks_id: str
@@ -91,9 +91,9 @@ async def put_blob(
 ) -> str:
     """Store an object, the content of a file if `body` is a path, under a unique name unless one is given; its name.
 
-    Waits before the first chunk until the store has room for all of it. Where other processes fill that room meanwhile,
-    one upload gives way and starts again later, so that two halves never wait for each other. Nothing stays of
-    an upload that fails or is cancelled. Raises NeverFits, BrokerError, OSError when the file cannot be read.
+    Waits before the first chunk until the store has room for all of it. If other processes fill that room meanwhile,
+    one upload gives way and starts again later, so that two half uploads never wait for each other. The chunks of an
+    upload that fails or is cancelled are removed. Raises NeverFits, BrokerError, OSError when the file cannot be read.
     """
     size = body.stat().st_size if isinstance(body, Path) else len(body)
     chunk_bytes = min(CHUNK_BYTES, broker.max_body)
@@ -160,20 +160,20 @@ async def _cut(body: Buffer | Path, chunk_bytes: int) -> AsyncGenerator[bytes, N
 
 
 async def _remove_chunks(broker: "Broker", bucket: str, chunks_id: str) -> None:
-    """Remove a partial upload. A broker that is away keeps it until the next sweep (`pipelines.sweep`)."""
+    """Remove a partial upload. If the broker is away, the next sweep removes it (`pipelines.sweep`)."""
     with contextlib.suppress(TimeoutError, BrokerError):
         async with asyncio.timeout(REMOVE_S if broker.connection.connected else 0.0):
             await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{chunks_id}")
 
 
 async def blob_info(broker: "Broker", bucket: str, name: str) -> BlobInfo | None:
-    """What the store knows of an object; None when it is not there, or not described as an object."""
+    """The description of an object; None when the object does not exist, or its description cannot be read."""
     stored = await broker.last(f"OBJ_{bucket}", _info_subject(bucket, name))
     return None if stored is None else parse_info(stored.body)
 
 
 def parse_info(body: bytes) -> BlobInfo | None:
-    """A stored description of an object; None when the object is deleted, or the description no such thing."""
+    """Parse the description of an object; None when the object is deleted, or the description cannot be read."""
     try:
         info = json.loads(body)
         if info.get("deleted"):
@@ -187,7 +187,7 @@ def parse_info(body: bytes) -> BlobInfo | None:
 
 
 async def get_blob(broker: "Broker", bucket: str, name: str) -> Buffer:
-    """An object's bytes, held against their digest. Raises StoreError when it is gone or damaged."""
+    """An object's bytes, checked against their digest. Raises StoreError when it is gone or damaged."""
     body = bytearray()
     async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
         async for chunk in chunks:  # joined one by one: all at once would keep the event loop from its other work
@@ -203,9 +203,9 @@ async def get_blob_to(broker: "Broker", bucket: str, name: str, file: IO[bytes])
 
 
 async def read_blob(broker: "Broker", bucket: str, name: str) -> AsyncGenerator[bytes, None]:
-    """An object's chunks in order; what was given out is good only once all of it was.
+    """An object's chunks in order. They are checked only at the end: use them when all have come.
 
-    Raises StoreError at the end when they are not what the digest says, or when the object is gone.
+    Raises StoreError when the object is gone, or at the end when its bytes do not have the digest.
     """
     info = await blob_info(broker, bucket, name)
     if info is None:
@@ -235,9 +235,9 @@ async def delete_blob(broker: "Broker", bucket: str, name: str) -> None:
 
 
 async def discard_claims(broker: "Broker", names: Iterable[str]) -> None:
-    """Delete claim checks whose messages are gone; empty names are none.
+    """Delete the objects of messages that are gone; empty names are skipped.
 
-    Never raises: what a broker that fails now keeps is removed by the next sweep (`pipelines.sweep`).
+    Never raises: what the broker does not delete now, the next sweep removes (`pipelines.sweep`).
     """
     for name in names:
         if name:

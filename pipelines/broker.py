@@ -203,7 +203,7 @@ class Broker(JetStream):
         await self.store(f"$KV.{bucket}.{key}", value, {HEADER_ID: message_id})
 
     async def delete_key(self, bucket: str, key: str) -> None:
-        """Delete a key; whoever watches the bucket is told by an entry that has the header `KV-Operation`."""
+        """Delete a key; watchers of the bucket get an entry with the header `KV-Operation`."""
         headers = {HEADER_ID: self.connection.unique(), DELETED: "DEL"}
         await self.store(f"$KV.{bucket}.{key}", b"", headers)
 

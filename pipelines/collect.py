@@ -32,11 +32,11 @@ Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the fin
 HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 REQUESTED = 16  # results asked for at a time, at most
-PIECES = frozenset({"part", "fragment", "failure"})  # results are made of these; files and Done of results
+PIECES = frozenset({"part", "fragment", "failure"})  # pieces of a result; the other types are finished files and Done
 
 
 class CollectedElsewhere(RigflowError):
-    """Another collector finished the job, and its results are gone from the broker; `done` is what that one said."""
+    """Another collector finished the job, and its results are gone from the broker; `done` is its Done."""
 
     def __init__(self, done: Done) -> None:
         where = f"its results were collected elsewhere ({', '.join(done.files) or 'no files'})"
@@ -79,9 +79,9 @@ class _Job:
 class Collector:
     """Collects jobs of one pipeline revision: `open`, then `wait` for each job, then `close`.
 
-    What was published before `open` is read before any failure counts: a dead letter that was retried may have made it
-    good. Results of a job without failures are deleted once its files are in place; those of a job with failures stay
-    for as long as results are kept, so that it can be made whole by a retry and collected again.
+    What was published before `open` is read before any failure counts: a retry of its dead letter may have replaced
+    it. Results of a job without failures are deleted once its files are in place; those of a job with failures stay
+    for as long as results are kept, so that a retry can complete it and it can be collected again.
     """
 
     def __init__(
@@ -122,11 +122,11 @@ class Collector:
         self._noting = [asyncio.create_task(self._note())]
 
     async def wait(self, job: str) -> Done:
-        """The job's Done, once its files are in place. Raises what made collecting impossible (OutputError, say)."""
+        """The job's Done, once its files are in place. Raises the error that ended the job, such as OutputError."""
         return await asyncio.shield(self._jobs[job].finished)  # a wait that is cancelled does not end the job
 
     def abandon(self, job: str) -> None:
-        """Stop following a job; what was written of it goes away."""
+        """Stop following a job, and remove what was written of it."""
         abandoned = self._jobs.pop(job)
         abandoned.finished.cancel()
         _abort(abandoned)
@@ -145,7 +145,7 @@ class Collector:
 
     async def _on_delivery(self, delivery: Delivery) -> None:
         assert self._pull is not None
-        async with self._busy:  # bodies are taken one by one: assembling is ordered work
+        async with self._busy:  # one at a time: a job is assembled in order
             caught_up = self._caught_up
             self._backlog = delivery.pending if self._backlog is None else self._backlog - 1
             if delivery.pending == 0:
@@ -164,7 +164,7 @@ class Collector:
         return self._backlog is not None and self._backlog <= 0
 
     async def _guarded(self, job: _Job, step: Coroutine[None, None, None]) -> None:
-        """Take a step of a job; whatever goes wrong ends this job alone, in words that `wait` raises."""
+        """Take a step of a job. Any error ends this job alone: `wait` raises it."""
         try:
             await step
         except Exception as error:
@@ -213,10 +213,10 @@ class Collector:
         await self._relieve(delivery.stream_seq, blob, held.nbytes)
 
     async def _take_done(self, job: _Job, done: Done) -> None:
-        """Another collector's word that the job is over. Raises JobCancelled, CollectedElsewhere.
+        """Another process published the job's Done. Raises JobCancelled, CollectedElsewhere.
 
-        That collector may have died before it noted the end in the manifest; without that the job could not be begun
-        anew, though its results are gone.
+        That process may have died before it wrote the end into the manifest, so this one writes it: otherwise the job
+        could not be begun anew, though its results are gone.
         """
         if done.cancelled:
             raise JobCancelled(job.ref)
@@ -232,7 +232,7 @@ class Collector:
     # assembling, off the event loop
 
     def _assemble(self, job: _Job) -> None:
-        """Hand over all that is in order by now."""
+        """Give the assembler all pieces that are next in order."""
         while (held := job.order.take(failures=self._caught_up)) is not None:
             message, buffers = held.decoded or decode(self._body_of(held))
             self._held_bytes -= held.nbytes if held.offset < 0 else 0
@@ -276,7 +276,7 @@ class Collector:
     # the stream
 
     async def _relieve(self, sequence: int, blob: str, nbytes: int) -> None:
-        """Delete what we have from a stream that fills up: a job's results may be larger than the stream (law 4)."""
+        """Delete results that we hold from a stream that fills up: a job may be larger than the stream (law 4)."""
         self._seen.append((sequence, blob))
         self._seen_bytes += nbytes
         limit_bytes = self._broker.settings.results_bytes
@@ -294,7 +294,7 @@ class Collector:
     # the manifest
 
     async def _note(self) -> None:
-        """Keep the manifests of jobs that take long up to date: progress survives this process."""
+        """Write progress into the manifests of jobs that take long, so that it survives this process."""
         while True:
             await asyncio.sleep(NOTE_S)
             async with self._busy:
@@ -305,7 +305,7 @@ class Collector:
     async def _note_progress(self, job: _Job) -> None:
         job.record = job.record or await JobRecord.current(self._broker, job.ref)
         if job.record is None:
-            return  # its publisher has not noted it yet
+            return  # its publisher has not written it yet
         job.noted = job.order.segments
         await job.record.change(
             segments_done=max(job.noted, job.record.manifest.segments_done),
@@ -315,7 +315,7 @@ class Collector:
         )
 
     async def _note_thinned(self) -> None:
-        """Before results are deleted: who begins to collect from now on cannot make the job whole."""
+        """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""
         for job in self._unfinished():
             if job.last_seq:
                 await self._guarded(job, self._note_thinned_job(job))
@@ -332,7 +332,7 @@ class Collector:
         files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
         if job.assembler is not None:
             job.notes += job.assembler.notes
-            job.assembler = None  # it may hold all results, and the job is known until all are done
+            job.assembler = None  # frees its memory: `_jobs` keeps this job until all are done
         done = Done(
             job=job.ref,
             segments=job.order.segments,
@@ -355,7 +355,7 @@ class Collector:
         job.finished.set_result(done)
 
     async def _forget_results(self, job: _Job) -> None:
-        """Delete what we have seen of a job, and its claim checks; its Done and files came later, and stay."""
+        """Delete the results of a job that we have seen, and their objects; its Done and files are newer, and stay."""
         await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
         await discard_claims(self._broker, job.blobs)
 
@@ -369,7 +369,7 @@ def _abort(job: _Job) -> None:
 
 
 def _in_words(job: JobRef, error: Exception) -> RigflowError:
-    """The error that ends a job: what a user caused as it is, and what a wrong result caused with its reason."""
+    """The error that ends a job: a RigflowError as it is, any other as an OutputError that has its text."""
     if isinstance(error, RigflowError):
         return error
     what = f"the results of job {job.id} cannot be put together ({type(error).__name__}: {error})"

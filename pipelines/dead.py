@@ -175,12 +175,12 @@ def _header(failure: Failure) -> str:
 
 def _letter(stored: Stored) -> Letter:
     described = stored.headers.get(HEADER_FAILURE, "").encode()
-    failure = decoded(Failure, described, f"what dead letter {stored.sequence} says of its failure")
+    failure = decoded(Failure, described, f"the failure in dead letter {stored.sequence}")
     return Letter(stored.sequence, failure or _unknown(stored.subject), stored.headers.get(HEADER_SUBJECT, ""), stored)
 
 
 def _unknown(subject: str) -> Failure:
-    """The failure of a dead letter that does not say what failed: it can be looked at and dropped."""
+    """The failure of a dead letter whose own cannot be read: such a letter can only be shown and dropped."""
     pipeline, stage = (token if is_token(token) else "unknown" for token in subject.split(".")[-2:])
     job = JobRef(id="unknown", pipeline=pipeline, revision="unknown")
     return Failure(key=Key(job=job, segment=-1), stage=stage, whole=True, error="it does not say what failed")

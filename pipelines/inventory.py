@@ -192,7 +192,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
         try:
             message, _ = decode(await load(broker, whole))
         except ValueError:
-            return  # no message of rigflow: collectors skip it too, and say so
+            return  # no message of rigflow: collectors skip it too, and report it
         if isinstance(message, Done) and message.job.round == job.round:
             inventory.done = message
         elif isinstance(message, Failure) and message.key.job.round == job.round:
@@ -200,7 +200,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
 
 
 def _mark_of(stored: Stored) -> PartMark | None:
-    """What a part's header says of it; None when it says nothing that can be read."""
+    """The parsed header of a part; None when it cannot be read."""
     try:
         return PartMark.parse(stored.headers.get(HEADER_MARK, ""))
     except ValueError:

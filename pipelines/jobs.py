@@ -164,7 +164,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     is_other_media = wanted.hosted and known.job.pipeline == wanted.job.pipeline and not _is_same(known, wanted)
     if not known.state.ended:
         if is_other_media and (await take_inventory(broker, known)).done is not None:
-            return False  # its Done is out, and the manifest is about to say so
+            return False  # its Done is published, and its manifest is about to be written
         if stale:
             return False
         _check_same(known, wanted)

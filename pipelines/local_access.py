@@ -1,7 +1,7 @@
 """Passwords of embedded brokers on this machine: files that only their owner can read, found by the broker's port.
 
-`rigflow up`, `run` and `watch` write one for the broker that they start, so that every command of the same user reaches
-it by its URL alone, and nobody else on the machine does.
+`rigflow up`, `run` and `watch` write one for the broker that they start, so that commands of the same user
+reach it by its URL alone, and other users of the machine do not.
 """
 
 import os
@@ -25,7 +25,7 @@ def make_password() -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all. Raises OSError."""
+    """Write a file that only its owner can read, atomically. Raises OSError."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(FileNotFoundError):
         unfinished.unlink()
@@ -35,7 +35,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def publish_password(port: int, password: str) -> None:
-    """Let commands of this user on this machine find the password; where there is no home to write to, they cannot."""
+    """Write the password where commands of this user find it; without a home folder nothing is written."""
     with suppress(OSError, RuntimeError):
         folder = _folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pulling by credit: so many messages are asked for as there is room, and each is settled exactly once."""
+"""Pulls messages by credit: requests as many as there is room for; each is settled exactly once."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,15 @@ from pipelines.connection import STATUS, Away, Connection, NoResponders, headers
 from schemas.errors import BrokerError
 from schemas.wire import Buffer
 
-EXPIRES_S = 30.0  # a request stands for so long at the server
-LATE_S = 2.0  # a request whose end is not told so long after it expired was lost
-HEARTBEAT_S = 3.0  # the newest request has the server say so often that it stands
-SILENT_S = 2.5 * HEARTBEAT_S  # without a word for so long, whoever held our requests (a cluster's leader) is gone
-CLOSE_S = 2.0  # for what is on its way, and for an `on_delivery` that is at work
-LINGER_S = 1.0  # after withdrawing, for what the server sends at that very moment
+EXPIRES_S = 30.0  # how long a request stands at the server
+LATE_S = 2.0  # a request without an answer this long after it expired is lost
+HEARTBEAT_S = 3.0  # the server confirms the newest request this often
+SILENT_S = 2.5 * HEARTBEAT_S  # without an answer for this long, our requests are lost (with a cluster's leader)
+CLOSE_S = 2.0  # for messages on their way, and for an `on_delivery` that runs
+LINGER_S = 1.0  # after a withdrawal, for messages that the server has just sent
 CLOSING_LINGER_S = 0.05
-REFUSED_S = 0.25  # pause after a request that the server turned down (it recovers, say), doubled for each one more
-LONGEST_REFUSED_S = 4.0  # a stream that was deleted may come back: whoever publishes makes it anew
+REFUSED_S = 0.25  # pause after a request that the server refused, doubled each time
+LONGEST_REFUSED_S = 4.0  # a publisher may create a deleted stream again
 
 
 class Delivery:
@@ -50,7 +50,7 @@ class Delivery:
     )
 
     def __init__(self, broker: Broker, message: Msg) -> None:
-        """Raises ValueError when a message did not come from a consumer: verdicts go to its reply subject."""
+        """Raises ValueError when a message did not come from a consumer: acknowledgements go to its reply subject."""
         self._broker = broker
         self._reply = message.reply
         # $JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time.pending[.random]
@@ -69,7 +69,7 @@ class Delivery:
         self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
 
     async def load(self) -> Buffer:
-        """The body; a claim check is fetched, once. Raises StoreError when what it stands for is gone."""
+        """The body; that of a claim check is fetched once. Raises StoreError when the object is gone."""
         if self._body is None:
             from pipelines.blobs import get_blob
 
@@ -114,7 +114,7 @@ class Delivery:
         try:
             await self._broker.connection.request(self._reply, verdict)
         except (Away, NoResponders):
-            return  # it may be delivered again, and then needs its blob; if not, the blob's age ends it
+            return  # it may be delivered again and needs its object then; otherwise a sweep removes the object
         from pipelines.blobs import discard_claims
 
         await discard_claims(self._broker, [self._blob])
@@ -177,13 +177,13 @@ class Pull:
             self._wanted = 0
 
     async def close(self) -> None:
-        """Ask for nothing more and hand back what arrives too late; what `on_delivery` has is its own."""
+        """Request nothing more and hand back what arrives too late; `on_delivery` settles what it has."""
         self._closed = True
         self._forget()
         for task in self._asking:
             task.cancel()
         if self._subscription is not None:
-            # what a reader misses has no lease to be lost
+            # a reader's messages have no lease
             linger_s = 0.0 if self._broker.is_reader(self._stream, self._consumer) else CLOSING_LINGER_S
             await self._broker.connection.unsubscribe(self._subscription, CLOSE_S, linger_s)
         for task in self._leaving:
@@ -201,7 +201,7 @@ class Pull:
         await asyncio.gather(*self._asking, *self._feeding, return_exceptions=True)
 
     def _leave_inbox(self) -> None:
-        """Have the server forget our requests, as it does when nobody listens to their inbox."""
+        """Unsubscribe: the server drops requests whose inbox has no subscriber."""
         self._expiries.clear()
         if self._subscription is None:
             return
@@ -220,7 +220,7 @@ class Pull:
         self._subscription = await nc.subscribe(inbox, cb=on_message, pending_bytes_limit=0)
 
     async def _on_message(self, message: Msg, inbox: str) -> None:
-        asked = inbox == self._inbox and self._subscription is not None  # or else its request was withdrawn
+        asked = inbox == self._inbox and self._subscription is not None  # otherwise its request was withdrawn
         status = "" if message.reply else headers_of(message).get(STATUS, "")
         if asked:
             self._heard_s = asyncio.get_running_loop().time()
@@ -229,14 +229,14 @@ class Pull:
         if not message.reply:
             if asked and self._expiries:
                 self._expiries.popleft()
-            # 408: it expired. Anything else: the server recovers, the consumer is gone, too many requests ...
+            # 408: it expired. Any other: the server recovers, the consumer is gone, too many requests ...
             self._refused = self._refused or (asked and status != "408")
             self._changed.set()
             return
         try:
             delivery = Delivery(self._broker, message)
         except (ValueError, IndexError):
-            return  # anyone may publish to an inbox
+            return  # any client may publish to an inbox
         if (delivery.stream, delivery.consumer) != (self._stream, self._consumer):
             return
         if asked and self._expiries:
@@ -275,7 +275,7 @@ class Pull:
                 pass  # the reconnect wakes us
             except BrokerError as error:
                 if connection.closed:
-                    return  # whoever publishes, reads or reports learns of it
+                    return  # its other users raise the error
                 if self._refusals.bit_count() <= 1:  # the first, second, third, fifth, ninth ...
                     _tell(f"asking {self._stream} for messages failed", error)
                 await self._pause()
@@ -286,20 +286,20 @@ class Pull:
                     await self._changed.wait()
 
     async def _pause(self) -> None:
-        """Wait after a refusal, longer after each one more."""
+        """Wait after a refusal; the pause grows with each one in a row."""
         await asyncio.sleep(min(LONGEST_REFUSED_S, REFUSED_S * 2 ** min(self._refusals, 10)))
         self._refused = False
         self._refusals += 1
 
     async def _silent(self, connection: Connection) -> bool:
-        """Whether requests stand and the server has not said so for too long."""
+        """Whether requests stand that the server has not confirmed for too long."""
         if not self._expiries or self._heard_s + SILENT_S > asyncio.get_running_loop().time():
             return False
-        await connection.flush()  # it may have spoken while this process was busy
+        await connection.flush()  # its answer may have come while this process was busy
         return self._heard_s + SILENT_S <= asyncio.get_running_loop().time()
 
     async def _start_over(self, connection: Connection) -> None:
-        """Our requests are lost: the connection broke, or the consumer's leader died. So is what was on its way."""
+        """Make requests anew after the connection broke or the consumer's leader died: all earlier ones are lost."""
         await connection.wait_connected()
         losses = connection.losses
         await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)

@@ -1,4 +1,4 @@
-"""Raw media that no job can be made of: its publisher is answered in words, where it looks for results."""
+"""Answers raw media that cannot become a job: a failure and a Done on the results subject that its publisher reads."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ SUBJECT_CHARACTERS = 256
 
 
 def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[str, str]:
-    """Space and id of the job that media is to be; without an id, one made of its number. Raises UsageError."""
+    """Space and id of the job of raw media; without an id, one made of its stream sequence. Raises UsageError."""
     space = subject.split(".")[-2]
     given = headers.get(HEADER_JOB, _made_id(sequence))
     for token, what in ((space, "space"), (given, HEADER_JOB)):
@@ -31,23 +31,23 @@ def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[
 
 
 def _made_id(sequence: int) -> str:
-    """The id of media whose publisher gives none: it learns the number from the broker's acknowledgement."""
+    """The id of media without one: its publisher learns the sequence from the broker's acknowledgement."""
     return f"media-{sequence}"
 
 
 def source_of(media: Buffer) -> str:
-    """What tells media from other media that come under the same id."""
+    """The identity of media: its digest. Other media under the same id is another input."""
     return f"sha256:{hashlib.sha256(media).hexdigest()}"
 
 
 async def refuse_media(
     broker: Broker, error: RigflowError, media: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
-    """Publish a failure and a dead letter for media that no job is made of; then its message can be acked.
+    """Publish a failure and a dead letter for media that cannot become a job; then its message can be acked.
 
-    The failure and a Done come on the results subject of the id that the publisher gave, whatever that is, as long as
-    it makes a subject, and on the one of `media-` and the message's number. The one exception is an id whose job is
-    still at work: that job goes on, and the failure comes on its subject as one of the next generation, without a Done.
+    The failure and a Done are published on the results subject of the id that the publisher gave, if that id makes a
+    subject, and on that of `media-` and the message's sequence. The one exception is an id whose job is not over: that
+    job goes on, and the failure is published on its subject as one of the next generation, without a Done.
     """
     space, pipeline = subject.split(".")[-2:]
     known_space = space if re.fullmatch(TOKEN, space) else broker.settings.space

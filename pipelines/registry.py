@@ -58,10 +58,10 @@ async def publish_pipeline(
 
 
 async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
-    """Take a pipeline and its revisions from the fleet: workers stop hosting it; the revisions that stay.
+    """Remove a pipeline from the fleet: workers stop hosting it. Returns its revisions that stay.
 
-    Those stay that jobs which are not over need: withdraw it again when they are. Its queues and models stay. Raises
-    PipelineError when the broker does not know it.
+    A revision stays while a job that is not over needs it; withdraw again afterwards. Its queues and models stay.
+    Raises PipelineError when the broker does not know it.
     """
     bucket = broker.names.pipelines
     items = await broker.items(bucket, "revision.*")

@@ -1,4 +1,4 @@
-"""Who may do what at the broker: nats-server's accounts and permissions for each role, for one prefix and one space.
+"""The permissions of each role at the broker: nats-server's accounts for one prefix and one space.
 
 Operator, worker and publisher share the fleet's account. Clients have an account of their own, for permissions do not
 cover the reply of a message: in one account the broker would publish its acknowledgement on whatever subject a client
@@ -112,12 +112,12 @@ def _reading(results: str, streams: Iterable[str]) -> Iterable[str]:
 
 
 HEAD = """\
-# Who may do what: include it from single.conf or cluster.conf. Made by `rigflow topology roles`, for the prefix
-# "{prefix}" and the space "{space}"; docs/operations.md says what each role is for.
+# Permissions of each role: include it from single.conf or cluster.conf. Made by `rigflow topology roles` for the
+# prefix "{prefix}" and the space "{space}"; docs/operations.md describes the roles.
 #
 # Users are nkeys. Their public keys come from the environment, so that this file holds no secret:
 #   RIGFLOW_OPERATOR, RIGFLOW_WORKER, RIGFLOW_PUBLISHER, RIGFLOW_CLIENT
-# A role's own inbox (the setting `inbox`) keeps it from reading what others are answered.
+# A role's own inbox (the setting `inbox`) keeps it from reading the answers to other roles.
 """
 
 

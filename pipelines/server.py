@@ -47,8 +47,8 @@ class EmbeddedServer:
 
     `store` None means a temporary folder that `stop` removes. `sync` is nats-server's `sync_interval` ("always", say);
     without it what was acked survives the death of processes, and a power failure may take the last two minutes.
-    `guarded`: only who knows its password gets in; commands of the same user on this machine find it by the port.
-    What is in the store is for its owner alone.
+    `guarded`: clients need its password; commands of the same user on this machine find it by the port.
+    Only its owner can read the store.
     """
 
     def __init__(
@@ -252,7 +252,8 @@ class EmbeddedServer:
         return BrokerError(f"nats-server did not start ({said})", f"see {self.log}")
 
     def _config(self) -> str:
-        store, log = (json.dumps(str(path), ensure_ascii=False) for path in (self.store, self.log))  # it knows no \\u
+        # nats-server's configuration has no \\u escapes
+        store, log = (json.dumps(str(path), ensure_ascii=False) for path in (self.store, self.log))
         sync = f"sync_interval: {self._sync}" if self._sync else ""
         users = f'authorization {{ user: "{USER}", password: "{self._password}" }}' if self._password else ""
         return f"""\

@@ -51,7 +51,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """All of it at one moment. `pipelines`: name -> revision; `workers`, `rigs`: what each last said of itself.
+    """All of it at one moment. `pipelines`: name -> revision; `workers`, `rigs`: the last status of each.
 
     `claims` are the bodies of messages that are too large for their streams, whatever stream that is.
     """

@@ -1,12 +1,12 @@
-"""Removes what nobody needs any more and no process will remove: what is left by late repeats and by killed processes.
+"""Removes data that no job needs and no other process removes: late repeats, and leftovers of killed processes.
 
 - Results of jobs that are done or cancelled: a part may be published, or published again, after its job ended.
 - Messages of a queue that were acknowledged: a broker that is killed may keep some, which no consumer gives out again.
 - Attempts at messages that are settled, once all older ones of their queue are settled too.
 - Objects of the blob store whose message is gone or never came, and chunks of uploads that were not finished.
 
-Everything is left alone until it is `age_s` old, so that nothing is removed that is on its way. Streams are read by
-their counts and headers; bodies are read only of the attempts, which are small.
+Only what is `age_s` old is removed, because the message of a younger object may still be on its way. Of streams only
+counts and headers are read; bodies are read only of the attempts, which are small.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from schemas.subjects import HEADER_TYPE
 EVERY_S = 900.0  # one sweep of the whole fleet
 AGE_S = 3600.0
 SWEPT = "swept"  # key of the bucket of attempts: when the fleet was swept last
-FULL = 0.9  # of a stream's limit: a publisher may wait there whose blob is stored, and whose message is not
+FULL = 0.9  # of a stream's limit: a publisher may wait there with its object stored and its message not yet
 NAME = re.compile("[A-Za-z0-9_-]+")
 NO_STREAM = 1 << 64
 KEPT = frozenset({"file", "done"})  # of the results of a job that is done
@@ -50,10 +50,10 @@ class Swept:
 
 
 async def sweep_regularly(broker: Broker) -> None:
-    """Sweep every 15 minutes, for ever: of all the processes that call this, one does it each time."""
+    """Sweep every 15 minutes until cancelled: of all processes that call this, one sweeps each time."""
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.0) * EVERY_S)
-        with suppress(RigflowError):  # the broker is away, or forbids it: the next sweep finds the same
+        with suppress(RigflowError):  # the broker is away, or forbids it: the next sweep tries again
             if await _is_our_turn(broker):
                 await sweep(broker)
 
@@ -82,7 +82,7 @@ async def sweep(broker: Broker, age_s: float = AGE_S, queues: bool = False) -> S
 
 
 async def _now_s(broker: Broker) -> float:
-    """The server's time, which what is stored is dated by, in seconds since 1970."""
+    """The server's time in seconds since 1970: stored messages have this clock's times."""
     info = await broker.api(f"STREAM.INFO.{broker.names.results_stream}")
     return datetime.fromisoformat(info["ts"]).timestamp()
 
@@ -133,7 +133,7 @@ async def _sweep_queues(broker: Broker, before_s: float) -> int:
 
 
 async def _sweep_attempts(broker: Broker, before_s: float) -> int:
-    """Remove what is said of attempts at messages that are all settled."""
+    """Remove entries of attempts whose messages are all settled."""
     bucket, removed = broker.names.attempts, 0
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
     entries = [stored async for stored in broker.read(stream) if 0 < stored.stored_s < before_s]
@@ -146,7 +146,7 @@ async def _sweep_attempts(broker: Broker, before_s: float) -> int:
             if stream_of not in firsts:
                 firsts[stream_of] = await _first(broker, stream_of)
         if all(sequence < firsts[stream_of] for stream_of, sequence in places):
-            await broker.purge(stream, entry.subject, entry.sequence)  # what was said since then stays
+            await broker.purge(stream, entry.subject, entry.sequence)  # a newer entry of this subject stays
             removed += 1
     return removed
 
@@ -172,7 +172,7 @@ def _places(key: str, body: bytes) -> list[tuple[str, int]] | None:
         if kind == "begun":
             return [(str(stream), int(sequence)) for stream, sequence, _ in json.loads(body)]
     except (ValueError, TypeError, IndexError, RecursionError):
-        return []  # nobody can read it
+        return []  # no reader understands it: it may be removed
     return None
 
 

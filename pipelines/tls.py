@@ -1,4 +1,4 @@
-"""A NATS client that keeps its word on TLS and passwords, where nats-py does not.
+"""A NATS client that enforces TLS and decodes passwords in URLs, which nats-py does not.
 
 nats-py 2.16 speaks plain text to a `tls://` server that does not ask for TLS, and sends passwords as they are written
 in the URL, percent-encoded.
@@ -15,7 +15,7 @@ from schemas.settings import Settings
 
 
 class SecureClient(Client):
-    """`tls://` and the settings `tls_*` mean TLS: without it nothing is sent, the password least of all."""
+    """With `tls://` or the settings `tls_*`, nothing is sent without TLS, in particular no password."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SecureClient(Client):
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """nats-py's option `tls`, where it is needed. Raises UsageError when a file is not what it should be."""
+    """nats-py's option `tls`, where it is needed. Raises UsageError when a file cannot be read or used."""
     if not (settings.tls_ca or settings.tls_cert or not settings.tls_verify or "tls://" in settings.nats):
         return {}
     path = settings.tls_ca
@@ -60,10 +60,10 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def password_options(client: Client, urls: list[str]) -> dict[str, Any]:
-    """nats-py's options for what the URLs say of user and password, or of a token; both may be percent-encoded.
+    """nats-py's options for user and password, or token, in the URLs; they may be percent-encoded.
 
-    Servers that the broker tells us of later have none in their URL: they get those of the first. Raises ValueError for
-    what is no URL.
+    Servers that the broker announces later have none in their URL: they get those of the first. Raises ValueError when
+    a URL cannot be parsed.
     """
     split = [urlsplit(url if "://" in url else f"nats://{url}") for url in urls]
     first = next((parts for parts in split if parts.username is not None), None)

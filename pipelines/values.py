@@ -1,6 +1,6 @@
-"""Values that the broker keeps, as what they should be. One that cannot be read is reported once, and left out.
+"""Parses values of the broker's buckets. One that cannot be read is logged once and left out.
 
-Another version of rigflow, or anyone with access, may have written it: it ends no worker and no command.
+Another version of rigflow, or any client with access, may have written it: it must not end a worker or a command.
 """
 
 import logging
@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def decoded(model: type[Model], body: bytes, where: str) -> Model | None:
-    """A value in json as `model`; None, and a line of log that says `where` it is, when it is something else."""
+    """Parse json as `model`. A value that does not fit is logged with `where` it is, and gives None."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Why nothing happens: what a client that has waited for a while is told, with what to do about it."""
+"""Finds the reason that a client waits, and what to do about it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ JOBS = 16  # looked at, at most
 async def why_waiting(broker: Broker, jobs: Sequence[JobRef]) -> str:
     """One line: what these jobs wait for, and what to do."""
     if not broker.connection.connected:
-        return f"{broker.connection.absence}: start it, or see to the network; the connection is tried again and again"
+        return f"{broker.connection.absence}: start it, or check the network; rigflow keeps trying to connect"
     try:
         async with asyncio.timeout(ANSWER_S):
             return await _lost_stream(broker, jobs) or await _of_fleet(broker, jobs)
     except TimeoutError:
-        return f"the broker does not answer within {ANSWER_S:.0f} s: see its log, and the room on its disk"
+        return f"the broker does not answer within {ANSWER_S:.0f} s: check its log, and the free space on its disk"
     except RigflowError as error:
         return str(error)
 
 
 async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
-    """What is wrong with the streams that hold jobs and results, if something is."""
+    """The problem of the streams that hold jobs and results; empty when there is none."""
     names = broker.names
     for stream in (names.results_stream, f"OBJ_{names.blobs}", f"KV_{names.jobs}", f"KV_{names.pipelines}"):
         info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
         if info is None:
-            return f"the stream {stream} is gone from the broker: stop this, and start it again, which makes it anew"
+            return f"the stream {stream} is gone from the broker: stop this and run it again, which creates it"
         limit, used = info["config"]["max_bytes"], info["state"]["bytes"]
         if 0 < limit * FULL < used and not stream.startswith("KV_"):
             return f"{stream} is full: collect results of other jobs (`rigflow results`), or raise results_bytes"
@@ -63,7 +63,7 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
 
 
 async def _lost_results(broker: Broker, job: JobRef) -> str:
-    """Whether results of a job are missing that nothing can bring any more: nothing of its pipeline is queued."""
+    """The results of a job that are lost, as a line; empty when there are none. Call it when nothing is queued."""
     manifest = await find_manifest(broker, job.id, job.space)
     if manifest is None or manifest.total is None:
         return ""
@@ -75,5 +75,5 @@ async def _lost_results(broker: Broker, job: JobRef) -> str:
 
 
 def _verdict(fleet: FleetStatus) -> str:
-    said = bottleneck(fleet)
-    return said[:1].lower() + said[1:]
+    text = bottleneck(fleet)
+    return text[:1].lower() + text[1:]

@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS contents (
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What shows at a glance whether a file is still the same."""
+    """Metadata by which a changed file is noticed without reading it."""
 
     nbytes: int
     mtime_ns: int
@@ -41,7 +41,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a content: its files, or why there are none.
+    """The result of a content: its files, or why there are none.
 
     `name` is the input that had it first, `revision` that of the pipeline. `files` are paths in the folder of results.
     """
@@ -67,7 +67,7 @@ _UNSEEN = Stamp(-1, 0)
 
 @dataclass(slots=True)
 class Scan:
-    """What is in a folder: files by their path in it, and why others are left alone."""
+    """What is in a folder: files by their path in it, and why others are skipped."""
 
     files: dict[str, Stamp] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def scan(folder: Path, leave_out: Path) -> Scan:
             try:
                 found.files[relative] = _looked_at(path, home)
             except FileNotFoundError:
-                continue  # gone, or a link to nowhere
+                continue  # gone, or a dangling link
             except OSError as error:
                 found.skipped[relative] = str(error.strerror)
     return found
@@ -107,7 +107,7 @@ def _looked_at(path: Path, home: Path) -> Stamp:
     if not is_text(os.path.realpath(path)):
         raise OSError(errno.EILSEQ, "its name is not UTF-8: rename it")
     if path.is_symlink() and not path.resolve().is_relative_to(home):
-        path.stat()  # a link to nowhere is nothing to speak of
+        path.stat()  # raises for a dangling link, which is not reported
         raise OSError(errno.EXDEV, "it is a link out of the folder")
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -125,7 +125,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 class Quiet:
-    """Tells files that are written from files that are ready: these keep their stamp for `quiet_s`."""
+    """Finds files that are ready: their stamp has not changed for `quiet_s`."""
 
     def __init__(self, quiet_s: float) -> None:
         self._quiet_s = quiet_s

@@ -1,4 +1,4 @@
-"""Types of the fields of what travels: each bounds what a stranger may put there, before anything uses it."""
+"""Field types of messages. Each bounds a value that comes from outside before anything uses it."""
 
 import re
 import unicodedata
@@ -12,8 +12,8 @@ _UNSHOWN: Final = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, sur
 
 
 def clean_name(name: Any) -> Any:
-    """A name as it can be shown and written: what moves a terminal's cursor, breaks a line or is no UTF-8 becomes
-    U+FFFD, and the middle of a long one is left out. Anything else than a string is returned as it is.
+    """A name that can be shown and written: characters that move a terminal's cursor, break a line or are no UTF-8
+    become U+FFFD, and the middle of a long name is left out. Anything but a string is returned as it is.
     """
     if not isinstance(name, str) or (name.isprintable() and len(name) <= NAME_CHARS):
         return name
@@ -21,7 +21,7 @@ def clean_name(name: Any) -> Any:
     return shown if len(shown) <= NAME_CHARS else f"{shown[: NAME_CHARS - 41]}\u2026{shown[-40:]}"
 
 
-# a media's or an item's name, as people gave it: cleaned, not refused, for a file system allows all of it
+# the name of a media or an item: cleaned, not refused, because file systems allow any of these characters
 GivenName: TypeAlias = Annotated[str, BeforeValidator(clean_name)]
 Label: TypeAlias = Annotated[str, Field(max_length=256)]  # a word of FFmpeg's, the name of an array
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 53)]

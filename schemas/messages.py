@@ -1,6 +1,6 @@
 """What travels: pydantic models over msgpack bodies (`schemas.wire`). Every id is derived, never random.
 
-`decode` takes bytes from anyone: it gives a message whose every number, id and array was checked, or MessageError.
+`decode` takes any bytes: it returns a message whose numbers, ids and arrays are checked, or raises MessageError.
 """
 
 import re
@@ -41,7 +41,7 @@ _MARK = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re
 
 
 class Lane(StrEnum):
-    """Who waits: a person (`interactive`) or nobody (`bulk`)."""
+    """Priority of a job: a person waits for it (`interactive`), or it runs when there is room (`bulk`)."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
@@ -58,7 +58,7 @@ class Message(BaseModel):
         return pack(self.model_dump(mode="json"), buffers)
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Whether this meta fits `buffers`, and its fields each other. Raises MessageError."""
+        """Check that this meta fits `buffers`, and that its fields fit each other. Raises MessageError."""
         if buffers:
             raise MessageError(f"it has {len(buffers)} buffers, and needs none")
 
@@ -66,7 +66,7 @@ class Message(BaseModel):
 class JobRef(BaseModel):
     """Which job a message belongs to, and what the job is pinned to.
 
-    `round` counts how often the job was begun anew under its id: what is left of an earlier round is none of this one.
+    `round` counts how often the job was begun anew under its id: messages of an earlier round are ignored.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,12 +79,14 @@ class JobRef(BaseModel):
 
     @property
     def whole(self) -> str:
-        """How the ids of the job's messages begin, in any round. The space is first: a duplicate window knows none."""
+        """Prefix of the ids of the job's messages, in any round. It has the space, because all spaces share a stream's
+        window of duplicates.
+        """
         return f"{self.space}/{self.id}/"
 
     @property
     def identity(self) -> str:
-        """How the ids of the messages of this round begin."""
+        """Prefix of the ids of the messages of this round."""
         return f"{self.whole}{self.revision}" + (f".{self.round}" if self.round else "")
 
 
@@ -92,7 +94,7 @@ Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
 class MediaInfo(BaseModel):
-    """What `split` learned about a media's picture; everything downstream that needs it, gets it from here.
+    """What `split` learned about a media's picture; later stages read it from here.
 
     `origin` is the pts of the first presented frame in units of `time_base`, `last` that of the last one where pts can
     be trusted; colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified). `duration_s` is an
@@ -137,7 +139,7 @@ class Item(BaseModel):
     error: str = ""
 
 
-Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # an error for each of a million would fill the memory
+Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # errors of all would fill the memory
 
 
 class Key(BaseModel):
@@ -155,7 +157,7 @@ class Key(BaseModel):
         return f"{self.job.identity}/{self.segment}/{self.part}/{stage}"
 
     def check(self) -> None:
-        """Whether it is the place of a piece. Raises MessageError."""
+        """Check that it is the place of a piece, not of a whole job. Raises MessageError."""
         if self.segment < 0:
             raise MessageError(f"key.segment is {self.segment}, and segments count from 0")
 
@@ -176,7 +178,7 @@ class Segment(Message):
     items: Items = ()
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Whether the buffers are those of this kind of media. Raises MessageError."""
+        """Check that the buffers are those of this kind of media. Raises MessageError."""
         self.key.check()
         if self.media.kind == "image":
             if not self.items:
@@ -214,7 +216,7 @@ Arrays: TypeAlias = Annotated[dict[Label, ArraySpec], Field(max_length=1024)]
 
 
 def _check_arrays(arrays: Mapping[str, ArraySpec], buffers: Sequence[Buffer]) -> None:
-    """Whether each array's buffer is there and holds just its elements. Raises MessageError."""
+    """Check that each array's buffer exists and holds exactly its elements. Raises MessageError."""
     lengths = [len(buffer) for buffer in buffers]
     for name, spec in arrays.items():
         shape, number = spec.shape, spec.buffer
@@ -247,7 +249,7 @@ class PartMeta(BaseModel):
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The seconds in which its windows begin, up to where the next would; (0, 0) for images."""
+        """The seconds from its first window to where the window after its last would begin; (0, 0) for images."""
         if self.media.kind == "image" or not self.pts:
             return 0.0, 0.0
         clock, steps = self.media.clock, len(self.pts) - 1
@@ -282,7 +284,7 @@ class PartMessage(Message):
 
 @dataclass(frozen=True, slots=True)
 class PartMark:
-    """What a result's header says of it, so that progress is counted without reading bodies."""
+    """The header of a part's result: progress is counted from it, without reading bodies."""
 
     round: int
     segment: int
@@ -340,17 +342,17 @@ class Fragment(Message):
     container: Label
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Whether it has its file. Raises MessageError."""
+        """Check that it has its file. Raises MessageError."""
         self.key.check()
         if len(buffers) != 1 or not self.container:
             raise MessageError(f"a fragment has {len(buffers)} buffers and container `{self.container}`")
 
 
 class Attempt(BaseModel):
-    """A time that a worker began with a message and did not finish it: which one, where, and since when.
+    """A worker began with a message and did not finish it: which worker, where, and since when.
 
-    `number` is the delivery's, counted by the broker. `ended` is what the worker said of the end; nothing, when it was
-    killed or got stuck. `at_s` is in seconds since 1970.
+    `number` is the delivery's, counted by the broker. `ended` is the error that the worker reported; empty when it
+    was killed or got stuck. `at_s` is in seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -366,8 +368,8 @@ class Failure(Message):
     """A piece of a job that will have no result. `stage` says where, `error` what and why, in a line.
 
     `start_s` and `end_s` say which seconds of the media are missing. `whole`: the segment will have no further part;
-    a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970. `worker` told
-    of it, after these `attempts`; `deliveries` counts what was handed back untouched too.
+    a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970. `worker`
+    published it, after these `attempts`; `deliveries` also counts those that were handed back untouched.
     """
 
     type: Literal["failure"] = "failure"
@@ -429,9 +431,9 @@ class JobState(StrEnum):
 class Manifest(BaseModel):
     """A job in KV `rigflow_jobs`: what it is, and how far it is.
 
-    `source` tells its input from others. `segments` are with the broker, the first `sent_s` of `duration_s` seconds;
+    `source` identifies its input. `segments` are with the broker, the first `sent_s` of `duration_s` seconds;
     `total` is how many there are, once all are. `segments_done`, `frames` and `lost` are what its collector has seen.
-    `failures` counts, `reasons` has the first few in words, `missing` the seconds they took. `hosted`: a worker
+    `failures` is their number, `reasons` the text of the first few, `missing` the seconds they took. `hosted`: a worker
     collects it, for a publisher that has only NATS. `thinned`: its collector took results off a full stream.
     """
 

@@ -1,4 +1,4 @@
-"""What workers and rigs say of themselves, every 2 s, in KV `rigflow_rigs`: the fields that others rely on."""
+"""The status that workers and rigs write to KV `rigflow_rigs` every 2 s: the fields that readers rely on."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from schemas.fields import Count, GivenName, Moment, Seconds
 
 
 class Status(BaseModel):
-    """Base of what a process says of itself; it may say more than others rely on."""
+    """Base of the status of a process; it may have further fields."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     def fields(self) -> dict[str, Any]:
-        """What it said, as plain json."""
+        """The fields that were set, as plain json."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class StageStatus(Status):
-    """What a worker did for one stage; `busy` is the share of its time of late, 0 to 1."""
+    """What a worker did for one stage; `busy` is the share of its recent time, 0 to 1."""
 
     pipeline: GivenName
     stage: GivenName
@@ -49,7 +49,7 @@ class WorkerStatus(Status):
 
 
 class SlotStatus(Status):
-    """A worker as its rig's supervisor knows it; `why` it is not ready, empty: it is."""
+    """A worker as its rig's supervisor sees it; `why` is the reason that it is not ready, empty when it is."""
 
     worker: GivenName
     stages: tuple[GivenName, ...]

@@ -1,4 +1,4 @@
-"""Text that a terminal or a log may show, whatever is in it, and URLs without their passwords."""
+"""Makes any text safe for a terminal or a log, and removes passwords from URLs."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ _USERINFO = re.compile(
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""`text` with every character that is none to read escaped: ESC is `\x1b`, a byte that is no UTF-8 is `\xff`.
+    r"""`text` with unprintable characters escaped: ESC is `\x1b`, a byte that is no UTF-8 is `\xff`.
 
     Spaces of all kinds stay, line ends only when they are in `keep`. So a file's name cannot move a terminal's cursor,
     and cannot look like two lines of a log.
@@ -26,7 +26,7 @@ def without_passwords(text: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name from the file system is UTF-8: others cannot be in messages, and not in results."""
+    """Whether a name from the file system is UTF-8: messages and results can have no other."""
     try:
         name.encode()
     except UnicodeEncodeError:

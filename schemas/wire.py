@@ -3,7 +3,7 @@
 `meta` is a map that a pydantic model validates, the buffers are raw bytes. Any msgpack library reads it. Buffers are
 joined once on the way out and are views into the body on the way in: pixels are copied once, not four times.
 
-A body may come from anyone: `unpack` bounds what it reads before it allocates, and raises one error class.
+A body may hold any bytes: `unpack` bounds what it reads before it allocates, and raises one error class.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def unpack(body: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
     """`(meta, buffers)` of a body; the buffers are views into it. Raises MessageError when it is not a message."""
     try:
         return _unpack(memoryview(body))
-    except Exception as error:  # msgpack's own, UnicodeDecodeError, MemoryError ...: whatever these bytes bring about
+    except Exception as error:  # msgpack's own, UnicodeDecodeError, MemoryError ...
         raise MessageError(f"not a rigflow message: {str(error) or type(error).__name__}") from error
 
 

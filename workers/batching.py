@@ -1,8 +1,8 @@
 """What the computing thread does next, and what it does together: the tasks that wait in one worker.
 
 Of all tasks that could run, the one furthest down its pipeline runs first, the interactive lane before the bulk lane:
-finished work leaves before new work begins, so memory stays bounded without limits of its own, and a person waits for
-one step at most, not for a queue.
+finished work leaves before new work begins, so memory stays bounded without further limits, and an interactive job
+waits for one step at most, not for a queue.
 
 A batch that is not full waits for others until `max_delay_ms` after its first part came; meanwhile other tasks run.
 
@@ -39,7 +39,7 @@ class Batching:
         self._in_hand = in_hand
         self._handoff = handoff
         self._turn = 0
-        self.hurry = False  # batches wait for no others: this worker stops
+        self.hurry = False  # this worker stops: no batch waits to be filled
 
     async def pick(self) -> Task | None:
         """The next task: interactive first (but for bulk's own turn), then furthest down, then first come."""
@@ -100,7 +100,7 @@ class Batching:
         return min(other.since_s for other in alike) + stage.max_delay_ms / 1000
 
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
-        """A segment with a part that is decoded already and fits into the batch that would run now; None: no such."""
+        """The decode task of a part that is decoded already and fits into the batch that would run now, or None."""
         stage = chosen.line.stage(chosen.stage)
         if not isinstance(stage, InferStage):
             return None
@@ -111,7 +111,7 @@ class Batching:
         return next((task for task in ahead if isinstance(task.parts, Ahead) and task.parts.ready), None)
 
     async def _feeding(self, chosen: Task) -> Task:
-        """`chosen`; or, while others wait idle for what queues in front of its stage, what makes more of that."""
+        """`chosen`; while others wait idle at the queue of its stage, an earlier task that makes parts for them."""
         before = [task for task in chosen.message.waiting if task.depth < chosen.depth]
         if before and self._like(chosen) == 1 and await self._handoff.hungry(chosen.queue):
             return max(before, key=lambda task: task.depth)

@@ -82,7 +82,7 @@ def _digest_of(path: Path) -> str:
 async def _request_of(message: InFlight) -> CollectRequest:
     request, _ = decode(await message.delivery.load())
     if not isinstance(request, CollectRequest):
-        raise RigflowError(f"a message of type {request.type} does not belong into the queue of stage {COLLECT}")
+        raise RigflowError(f"a message of type {request.type} does not belong in the queue of stage {COLLECT}")
     if request.job.pipeline != message.queue.pipeline:
         raise RigflowError(f"a message of pipeline {request.job.pipeline} is in the queue of another pipeline")
     return request

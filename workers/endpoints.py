@@ -10,7 +10,7 @@ from schemas.errors import UsageError
 
 REQUEST_S = 5.0
 REQUEST_BYTES = 8192
-CONNECTIONS = 32  # at a time; one more ends the oldest, so a flood takes neither all file descriptors nor all turns
+CONNECTIONS = 32  # at a time; a further one closes the oldest, so a flood does not use up the file descriptors
 BACKLOG = 16
 
 

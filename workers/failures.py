@@ -1,4 +1,4 @@
-"""What becomes of a message whose work failed: another attempt, or a failure in its place and a dead letter (law 5)."""
+"""Gives a message whose work failed another attempt, or publishes its failure and a dead letter (law 5)."""
 
 import logging
 import traceback
@@ -29,7 +29,7 @@ class Failures:
         self._most = broker.settings.max_deliver
 
     async def look_up(self, message: InFlight) -> None:
-        """Learn of earlier attempts at a message, before work on it begins. Raises GaveUp when there were enough."""
+        """Load the earlier attempts at a message before work on it begins. Raises GaveUp after `max_deliver`."""
         message.attempts = await self._attempts.of(message.delivery)
         if len(message.attempts) >= self._most:
             raise GaveUp(message)
@@ -68,7 +68,7 @@ class Failures:
         whole: bool,
         span_s: tuple[float, float] = (0.0, 0.0),
     ) -> Failure:
-        """Publish the failure of a piece as its result, and the message as a dead letter; the failure.
+        """Publish the failure of a piece as its result, and the message as a dead letter. Returns the failure.
 
         `whole`: the segment will have no further part. `span_s` are the seconds of the media that are missing then.
         """
@@ -147,7 +147,7 @@ def place_of(message: object) -> tuple[Key, bool, tuple[float, float]]:
 
 
 async def _body_of(message: InFlight) -> Buffer:
-    """The body for a dead letter; empty where it is a claim check that cannot be fetched, which the failure says."""
+    """The body for a dead letter; empty when its object cannot be fetched: the failure has that reason."""
     try:
         return await message.delivery.load()
     except RigflowError:
@@ -155,7 +155,7 @@ async def _body_of(message: InFlight) -> Buffer:
 
 
 def _text(error: Exception) -> str:
-    """The error in one line; one that rigflow does not know is named by its class, too."""
+    """The error in one line; one that is no RigflowError begins with the name of its class."""
     text = " ".join(str(error).split())[:ERROR_CHARACTERS]
     return text if isinstance(error, RigflowError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 

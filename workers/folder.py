@@ -1,4 +1,4 @@
-"""Watching a folder: waits for files to be whole, runs each as a job of its own, and keeps the ledger."""
+"""Watches a folder: waits until files are complete, runs each as a job of its own, and keeps the ledger."""
 
 import asyncio
 import hashlib
@@ -22,13 +22,13 @@ from workers.waits import explained
 Say = Callable[[str], None]
 AT_ONCE = 16  # files in hand: enough to keep a fleet busy with images, few enough to begin again after a crash
 PUBLISH_AT_ONCE = 2
-RESCAN_S = 5.0  # for folders of whose changes the system does not notify us (network file systems)
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 120.0  # before a file is tried again whose fault may pass
+RESCAN_S = 5.0  # for folders without change notifications (network file systems)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 120.0  # before a file is tried again after an error that may pass
 
 
 @dataclass(slots=True)
 class _Trouble:
-    """A fault of one file that may pass: when it is tried again, and what was said of it."""
+    """An error of one file that may pass: its text, and when the file is tried again."""
 
     text: str
     pause_s: float
@@ -36,7 +36,7 @@ class _Trouble:
 
 
 class FolderWatch:
-    """Runs every file of `folder` through a pipeline once; `run` until cancelled. `say` gets a line for each."""
+    """Runs every file of `folder` through a pipeline once; `run` until cancelled. `say` gets a line each."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class FolderWatch:
         self._say = say
         self._quiet = Quiet(quiet_s)
         self._in_hand: set[str] = set()  # names
-        self._contents: dict[str, asyncio.Event] = {}  # digests of what is in hand; set when it is not any more
+        self._contents: dict[str, asyncio.Event] = {}  # by digests of files in hand; set when they are finished
         self._jobs: list[JobRef] = []
         self._moved: Callable[[], None] = lambda: None
         self._troubles: dict[str, _Trouble] = {}
@@ -71,7 +71,7 @@ class FolderWatch:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch and work; a fault of one file is its own. Raises BrokerError when the broker shuts us out for good."""
+        """Watch until cancelled; an error of one file ends no other. Raises BrokerError when the broker refuses us."""
         async with (
             explained(self._broker, self._say, self._jobs.copy) as self._moved,
             asyncio.TaskGroup() as tasks,
@@ -115,7 +115,7 @@ class FolderWatch:
         try:
             async for _ in awatch(self._folder, watch_filter=None, debounce=200, ignore_permission_denied=True):
                 self._changed.set()
-        except (OSError, RuntimeError) as error:  # no inotify instance or watch is left, say
+        except (OSError, RuntimeError) as error:  # for example no inotify instance or watch is left
             self._say(f"no notice of changes ({error}): looking every {RESCAN_S:.0f} s instead")
 
     async def _take(self, name: str, stamp: Stamp) -> None:
@@ -138,7 +138,7 @@ class FolderWatch:
             self._in_hand.discard(name)
 
     def _trouble(self, name: str, text: str) -> None:
-        """Say what is wrong with a file, once, and try it again after growing pauses."""
+        """Report the error of a file once, and try the file again after growing pauses."""
         known = self._troubles.get(name)
         pause_s = FIRST_PAUSE_S if known is None else min(LONGEST_PAUSE_S, 2 * known.pause_s)
         if known is None or known.text != text:
@@ -146,14 +146,14 @@ class FolderWatch:
         self._troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
 
     async def _process(self, name: str, stamp: Stamp) -> asyncio.Event | None:
-        """Do a file; where its content is in hand under another name, what to wait for before it is looked at again."""
+        """Process a file. If its content is in hand under another name, returns the event to wait for first."""
         path = self._folder / name
         try:
             digest = await _digest_of(path)
         except FileNotFoundError:
             return None
         if stamp_of(path) != stamp:
-            return None  # what has this digest is gone; looked at again when it is quiet
+            return None  # it changed after the digest was made; taken again when it is quiet
         if digest in self._contents:
             return self._contents[digest]
         self._contents[digest] = asyncio.Event()
@@ -222,9 +222,9 @@ class FolderWatch:
         return os.path.relpath(path, self._out)
 
     async def _conclude(self, name: str, stamp: Stamp, digest: str, outcome: Outcome) -> None:
-        """Write the ledger, unless the file changed under our hands or the fault may pass.
+        """Write the ledger, unless the file changed while it was read or its error may pass.
 
-        One that was moved away meanwhile was read whole all the same, if nothing failed.
+        A file that was moved away meanwhile was read completely if nothing failed.
         """
         error, done = outcome.error, outcome.done
         now = stamp_of(self._folder / name)
@@ -241,7 +241,7 @@ class FolderWatch:
             self._say(f"{name}: {', '.join(files)} ({done.frames:,} frames, {outcome.seconds:.1f} s{missing})")
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError) -> None:
-        """A fault of the media is final; one of the disk, the broker or of reading it is raised, to be tried again."""
+        """Record an error of the media; one of the disk, the broker or reading is raised, to be tried again."""
         if error.disposition is not Disposition.REJECT or isinstance(error, OutputError):
             raise error
         if await _digest_of(self._folder / name) != digest:

@@ -1,7 +1,7 @@
-"""Local first: who else waits for the work that queues here, so that a part may spill to its queue.
+"""Decides whether a part stays in this process or goes to its queue, where other workers wait.
 
-A part goes to the next stage in the same process. Only when one waits there already, and others wait at that stage's
-queue with nothing to do, it goes to them: so a long segment that one worker decodes is inferred by the whole fleet.
+A part goes to the next stage in the same process. Only when one waits there already and other workers wait idle
+at that stage's queue, it goes to the queue: so the whole fleet infers a long segment that one worker decodes.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from schemas.errors import RigflowError
 from workers.in_flight import Queue
 from workers.intake import Intake
 
-ANSWER_S = 0.1  # a broker that does not answer so soon is busy enough
-NEWS_S = 0.1  # what a look showed is news for so long; a part that was made because of it may take longer
+ANSWER_S = 0.1  # if the broker takes longer, the part stays here
+NEWS_S = 0.1  # how long an answer of the broker is current; `OLD_S`: for parts made because of it
 OLD_S = 10 * NEWS_S
 
 
 class Handoff:
-    """Knows who waits at the queues in front of this worker's own stages; asks the broker when a long step is ahead."""
+    """Counts idle workers at the queues of this worker's own stages; asks the broker when a long step is ahead."""
 
     def __init__(self, broker: Broker, intake: Intake, worth_s: float) -> None:
         """A step shorter than `worth_s` is not worth a trip to another worker."""
@@ -29,7 +29,7 @@ class Handoff:
         self._hungry: dict[Queue, tuple[int, float]] = {}  # how many wait, and when that was seen
 
     def took(self, pipeline: str, stage: str, seconds: float) -> None:
-        """A step of a stage took so long; the next one will too."""
+        """Record how long a step of a stage took: the next one is expected to take as long."""
         self._step_s[pipeline, stage] = seconds
 
     async def hungry(self, queue: Queue) -> bool:
@@ -43,7 +43,7 @@ class Handoff:
         return count > 0
 
     def spill(self, queue: Queue) -> bool:
-        """Whether a part shall go to the queue: true once for each who waited there."""
+        """Whether a part shall go to the queue: true once for each request that waited there."""
         count, seen_s = self._hungry.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > OLD_S:
             return False
@@ -57,5 +57,5 @@ class Handoff:
             async with asyncio.timeout(ANSWER_S):
                 info = await self._broker.api(f"CONSUMER.INFO.{stream}.{queue.lane.value}")
         except (RigflowError, TimeoutError):
-            return 0  # whoever publishes tells of a broker that is away
+            return 0  # publishing reports a broker that is away
         return max(0, int(info["num_waiting"]) - int(info["num_pending"]) - self._intake.outstanding(queue))

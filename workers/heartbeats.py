@@ -1,4 +1,4 @@
-"""Leases are renewed while work moves, and only then: what a stuck engine holds is done by others within a lease."""
+"""Renews leases while work moves, and only then: what a stuck engine holds goes to other workers after one lease."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ from workers.intake import Intake
 
 
 class Heartbeats:
-    """Knows when work in hand moved last; `run` renews its leases until it is cancelled.
+    """Records when work in hand moved last; `run` renews its leases until it is cancelled.
 
     A step moves when it ends and whenever it calls `tick` from inside, so that a slow step is not a stuck one.
-    `computing` says whether a step runs: without one, nothing can be stuck, for all that is in hand waits for the
+    `computing` returns whether a step runs: without one, nothing can be stuck, for all that is in hand waits for the
     broker or for a model that is loaded. `tick` may be called from any thread.
     """
 
@@ -48,8 +48,8 @@ class Heartbeats:
     async def run(self) -> None:
         """Renew the leases every third of ack_wait, and only when work moves: a stuck engine lets them lapse.
 
-        They are renewed right after work moved, so that they end ack_wait after the last move. By then a stuck worker
-        has withdrawn what it asked for: what lapses must not come back to it.
+        They are renewed right after work moved, so that they end ack_wait after the last move. Before that the intake
+        of a stuck worker pauses, so that the broker does not deliver the same messages to it again.
         """
         self._loop = asyncio.get_running_loop()
         third_s = self._settings.ack_wait_s / 3

@@ -106,7 +106,7 @@ class InFlight:
 
     @property
     def useless(self) -> bool:
-        """Whether more work on it is in vain: it is settled, or will be delivered again."""
+        """Whether more work on it has no effect: it is settled, or will be delivered again."""
         return self.ended or self._retry_delay_s is not None
 
     @property
@@ -122,7 +122,7 @@ class InFlight:
     # tasks
 
     def add(self, task: Task) -> None:
-        """A task can run; one that was active waits again. Ignored when more work is in vain."""
+        """A task can run; one that was active waits again. Ignored when the message is `useless`."""
         self._active.discard(task)
         if not self.useless:
             task.since_s = time.monotonic()
@@ -138,7 +138,7 @@ class InFlight:
         self._active.add(task)
 
     async def finish(self, task: Task) -> None:
-        """A task needs nothing more: what it led to is durable, or its failure is. The last one settles the message."""
+        """A task is finished: what it led to, or its failure, is durable. The last task settles the message."""
         if task not in self._active:
             return
         self._active.discard(task)
@@ -192,7 +192,7 @@ class InFlight:
             await self._end(State.RETRIED, self.delivery.retry(self._retry_delay_s))
 
     async def _end(self, state: State, settling: Coroutine[Any, Any, None]) -> None:
-        """The one way out. A verdict that cannot be given lets the lease end, and the message is delivered again."""
+        """Settle the message. If the broker does not get this, the lease ends and the message is delivered again."""
         self.state = state
         self.waiting.clear()
         self._active.clear()

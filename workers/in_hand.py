@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from workers.in_flight import InFlight, Queue, Task
 
-TAIL = 1 / 8  # of its own time: what a long item may wait with a worker before it begins
+TAIL = 1 / 8  # the share of its own time that a long item may wait with a worker before it begins
 
 
 class InHand:
-    """Messages for the computing thread in `messages`; those of `split` and `collect`, which mostly wait, `beside`."""
+    """`messages` are for the computing thread; `beside` are those of `split` and `collect`, which mostly wait."""
 
     def __init__(self) -> None:
         self.messages: set[InFlight] = set()
@@ -46,7 +46,7 @@ class InHand:
         self.messages.add(message)
 
     def drop(self, message: InFlight) -> None:
-        """A message is settled; the time that it took is expected of the next one of its queue."""
+        """Remove a settled message; its computing time goes into the average of its queue."""
         self.beside.discard(message)
         if message not in self.messages:
             return
@@ -60,10 +60,10 @@ class InHand:
         return self._pace_s.get((queue.pipeline, queue.stage), math.inf)
 
     def prefetch_s(self, most_s: float) -> float:
-        """Seconds before the work in hand ends that more is asked for: `most_s`, less while a long message is in hand.
+        """How long before the work in hand ends a worker fetches more: `most_s`, less while a long message is in hand.
 
-        The last message of a job ends that much later than it must. Of short ones several fit into that time, and it
-        hides how much the broker's answers vary; a long one needs only the round trip hidden.
+        A message that is fetched early waits here while another worker could compute it. Several short ones fit into
+        that time, and it covers a slow answer of the broker; before a long one only the round trip needs covering.
         """
         longest_s = max((message.expected_s for message in self.messages), default=0.0)
         return min(most_s, max(most_s * most_s / longest_s, TAIL * longest_s)) if longest_s else most_s

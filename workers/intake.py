@@ -1,8 +1,8 @@
-"""What a worker takes in, and when: credit in items, bytes and seconds.
+"""Decides when a worker fetches messages, and how many: credit in items, bytes and seconds.
 
-A worker that is busy for longer than its lead (`lead_s`, less where items are long) asks for nothing, and takes back
-what it had asked for, so that work never waits with a slow worker while a fast one idles; one that is about to run dry
-asks in time, so that the broker's round trip costs it nothing.
+A worker that has work for longer than its lead (`lead_s`, less where items are long) requests nothing and withdraws its
+requests, so that work never waits with a slow worker while a fast one idles. A worker that is about to run out of work
+requests more in time to hide the broker's round trip.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from workers.in_hand import InHand
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 
 
-PATIENCE_S = 0.005  # a queue that held work a moment ago answers within this, or others have emptied it
+PATIENCE_S = 0.005  # a queue that held more work answers within this, unless others have emptied it
 BULK_TURN = 8  # every eighth time bulk is asked first, so that it never starves
 
 
@@ -99,7 +99,7 @@ class Intake:
         return pull
 
     def refill(self) -> None:
-        """Ask for as much as there is credit for; called whenever a lease comes, goes or makes progress."""
+        """Request as much as there is credit for; called whenever a message comes, ends or makes progress."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -112,7 +112,7 @@ class Intake:
         if self._in_hand.messages and (
             lead_s <= 0.0 or room <= 0 or self._in_hand.nbytes >= self._settings.credit_bytes
         ):
-            if lead_s < -self._settings.lead_s or lead_s > 0.0:  # what ends soon is not worth taking requests back
+            if lead_s < -self._settings.lead_s or lead_s > 0.0:  # work that ends soon is not worth a withdrawal
                 self._withdraw()
             again_s = max(0.001, -lead_s)
         else:
@@ -122,9 +122,9 @@ class Intake:
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
     def _ask(self, room: int, lead_s: float) -> None:
-        """Have a request stand at every queue that seems empty, and ask one of those that held work a moment ago.
+        """Keep a request at every queue that seems empty, and one at only one of those that held more work.
 
-        That one will answer. Were all asked at once, all would, and a slow worker would sit on an item of each.
+        That one will answer. If all of them had a request, a slow worker would get an item of each.
         """
         now = time.monotonic()
         if self._asked is not None:
@@ -146,7 +146,7 @@ class Intake:
             self._asked_s = now
 
     def _turn(self, queue: Queue) -> tuple[bool, int, int]:
-        """Persons first (but for bulk's own turn), then later stages, then whose turn was longest ago."""
+        """Order of queues: interactive first (except in bulk's turn), then later stages, then the least recent."""
         first = Lane.BULK if self._taken % BULK_TURN == 0 else Lane.INTERACTIVE
         return queue.lane != first, -self._depth[queue], self._last_taken.get(queue, 0)
 
@@ -169,12 +169,12 @@ class Intake:
         return self._pulls[queue].outstanding if queue in self._pulls else 0
 
     def pause(self) -> None:
-        """Withdraw what was asked for: the computing thread is stuck, and what came now would wait for nothing."""
+        """Withdraw all requests: the computing thread is stuck, and messages that come now would wait for it."""
         self._paused = True
         self._withdraw()
 
     def resume(self) -> None:
-        """Ask again."""
+        """Request messages again."""
         self._paused = False
         self.refill()
 
@@ -184,7 +184,7 @@ class Intake:
             pull.withdraw()
 
     async def close(self) -> None:
-        """Ask for nothing more; what still arrives is handed back."""
+        """Request nothing more; messages that still arrive are handed back."""
         if self._closed:
             return
         self._closed = True

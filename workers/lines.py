@@ -1,4 +1,4 @@
-"""The pipeline revisions a worker knows, each loaded once: spec, models and sessions, all through the broker."""
+"""Loads pipeline revisions for a worker, each once: spec, models and sessions, all through the broker."""
 
 import asyncio
 import contextlib
@@ -29,8 +29,8 @@ UNLOAD_EVERY_S = 5.0
 class Lines:
     """Loads and keeps lines by revision, and sessions by the hash of their model.
 
-    Different ones load at the same time, so that one that takes minutes keeps no other waiting; all callers that want
-    the same wait for one attempt, and share its failure. `quarantine` has models that must not be loaded, and why;
+    Different ones load at the same time, so that one that takes minutes does not delay the others; all callers of
+    the same one wait for one attempt, and share its failure. `quarantine` has models that must not be loaded, and why;
     `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model.
     """
 
@@ -53,10 +53,10 @@ class Lines:
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._building = asyncio.Lock()
         self._quarantine = dict(quarantine)
-        # on a card one at a time: which algorithm is fastest there is found by measuring
+        # on a card one at a time: loading measures which algorithm is fastest there
         alone = load_alone or device.card is not None
         self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
-        self.first_warm_up = asyncio.Event()  # set when it is over, whatever came of it
+        self.first_warm_up = asyncio.Event()  # set when it is over, failures included
         self._names: dict[str, str] = {}  # what each name stands for
         self._used_s: dict[str, float] = {}  # when a revision was asked for last
         self._cold = {"": "the broker has not answered yet which pipelines there are"}
@@ -102,7 +102,7 @@ class Lines:
         self._cold[name] = f"{name}: its engines are being loaded"
         try:
             await self.get(revision)
-        except PipelineError as error:  # no worker of this version can serve it, so it makes none unready
+        except PipelineError as error:  # no worker of this version can serve it, so this one stays ready
             self._cold.pop(name, None)
             report_skipped(f"pipeline {name}", str(error))
         except Exception as error:
@@ -149,16 +149,16 @@ class Lines:
                 await asyncio.to_thread(self._close, self._sessions.pop(sha256))
 
     async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `load` gives, or what one that goes on already gives: the answer is the same for the same key.
+        """The result of `load`, or of a load of the same key that runs already.
 
-        A failure of one that went on already counts for nothing: it may have begun before what it lacked was stored.
+        If a load that ran already fails, this one is tried: the other may have begun before its model was stored.
         """
         while key in self._loading:
             try:
                 known: T = await asyncio.shield(self._loading[key])
                 return known
             except RigflowError:
-                await asyncio.sleep(0)  # it is taken out of `_loading` meanwhile
+                await asyncio.sleep(0)  # its done callback removes it from `_loading` meanwhile
         loading = self._loading[key] = asyncio.create_task(load())
         loading.add_done_callback(lambda _: self._loading.pop(key))
         loaded: T = await asyncio.shield(loading)
@@ -198,7 +198,7 @@ class Lines:
         deadline_s = self._settings.work_deadline_s
         async with self._turn:
             self.loading.append(sha256)
-            self.on_loading()  # it may end this process
+            self.on_loading()  # before the load, which may crash this process
             try:
                 async with asyncio.timeout(deadline_s):
                     return await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
@@ -215,7 +215,7 @@ class Lines:
         self._device.leave()
 
     def close(self) -> None:
-        """Close all sessions; what is being loaded is left alone, for the process ends."""
+        """Close all sessions; threads that load models are not waited for, because the process ends."""
         for loading in self._loading.values():
             loading.cancel()
         for session in self._sessions.values():
@@ -223,9 +223,9 @@ class Lines:
 
 
 async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, Any, None]]) -> None:
-    """Do something for each thing as it comes, all at the same time. A failure is logged, and stays that thing's own.
+    """Call `do` for each thing as it comes, all at the same time. A failure is logged and leaves the others running.
 
-    Raises what is fatal to the process.
+    Raises errors that are fatal to the process.
     """
 
     async def attempt(thing: T) -> None:
@@ -233,7 +233,7 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
             await do(thing)
         except Exception as error:
             _raise_if_fatal(error)
-            tell(Event("skipped", f"something at the broker is skipped: {_words(error)}"))
+            tell(Event("skipped", f"one entry is skipped: {_words(error)}"))
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -249,12 +249,12 @@ def _raise_if_fatal(error: Exception) -> None:
 
 
 def _words(error: Exception) -> str:
-    """One line for people."""
+    """The error in one line; one that is no RigflowError begins with the name of its class."""
     return str(error) if isinstance(error, RigflowError) else f"{type(error).__name__}: {error}"
 
 
 def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
-    """A session that has answered: one that cannot is not served. Raises ModelError, DeviceLost."""
+    """A session that has answered its warm-up. Raises ModelError, DeviceLost."""
     try:
         session = _open(model, card, settings, device, engine)
         try:

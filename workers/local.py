@@ -41,26 +41,26 @@ PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the o
 
 
 class Screen(Protocol):
-    """Who shows what a run does."""
+    """Shows the progress of a run."""
 
     def planned(self, outcomes: "list[Outcome]") -> None:
         """These jobs are to be done."""
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
-        """So much of a job's media is with the broker."""
+        """`seconds` and `segments` of a job's media are with the broker."""
 
     def part(self, job: str, meta: PartMeta) -> None:
         """A part of a job is done."""
 
     def event(self, text: str) -> None:
-        """Something a person should know, a worker's death say."""
+        """A line for a person, for example that a worker died."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one job: its Done, or the error that ended it.
+    """One job of a run, and its end: its Done, or the error that ended it.
 
-    `source` tells its input from others; `target` is where its result goes, without suffix.
+    `source` identifies its input; `target` is where its result goes, without suffix.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether everything of the job came out."""
+        """Whether the job is done without failures."""
         return self.done is not None and not self.done.failures
 
 
@@ -104,7 +104,7 @@ async def local_fleet(
     over = False
 
     def show(event: Event) -> None:
-        if event.level > logging.INFO and not over:  # what workers still hold then, nobody waits for
+        if event.level > logging.INFO and not over:  # when the block is over, what workers still hold does not matter
             screen.event(str(event))
 
     supervisor = Supervisor(options, show)
@@ -128,7 +128,7 @@ async def local_fleet(
 
 
 def _check_cache(folder: Path) -> None:
-    """Workers keep models there. Raises StoreError when they could not."""
+    """Check that workers can write models to the cache. Raises StoreError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -156,7 +156,7 @@ async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
 
 async def _wait_for_room(server: EmbeddedServer, screen: Screen) -> None:
     if not server.has_room:
-        screen.event(f"no room on the disk of {server.store}: everyone waits, make some")
+        screen.event(f"no room on the disk of {server.store}: rigflow waits until you free some")
     while not server.has_room:  # noqa: ASYNC110, it is a question to the file system
         await asyncio.sleep(1.0)
 
@@ -272,7 +272,7 @@ async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequenc
 
 
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[Outcome]:
-    """One job a video; all images together are one. An input that cannot be sent is an outcome with an error."""
+    """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
     each = list(dict.fromkeys(inputs))
     unfit = {path: error for path in each if (error := _unfit(path)) is not None}
     fit = [path for path in each if path not in unfit]
@@ -309,7 +309,7 @@ def _unfit(path: Path) -> RigflowError | None:
 
 
 async def _begun(publisher: Publisher, outcome: Outcome) -> bool:
-    """Begin a job; False when its id stands for something else."""
+    """Begin a job; False when its id belongs to another input."""
     try:
         await begin_job(publisher, outcome, again=True)
     except UsageError as error:
@@ -318,7 +318,7 @@ async def _begun(publisher: Publisher, outcome: Outcome) -> bool:
 
 
 def name_results(names: OutputNames, out: Path, outcomes: Sequence[Outcome]) -> None:
-    """Reserve a name for each result; those of inputs that are called alike say which is whose."""
+    """Reserve a name for each result; for inputs of the same name it has the suffix or the folder too."""
     videos = [outcome.inputs[0] for outcome in outcomes if len(outcome.inputs) == 1]
     stems, full = Counter(path.stem for path in videos), Counter(path.name for path in videos)
     able = [outcome for outcome in outcomes if outcome.error is None]
@@ -338,7 +338,7 @@ def name_results(names: OutputNames, out: Path, outcomes: Sequence[Outcome]) -> 
 
 
 def kind_of(path: Path) -> str:
-    """What a file is to be sent as; what cannot be read goes as video, and fails there with its own message."""
+    """Kind of media of a file; one that cannot be read counts as video, and fails there with the reason."""
     try:
         return media_kind(path)
     except RigflowError:
@@ -364,7 +364,7 @@ async def send_job(publisher: Publisher, outcome: Outcome) -> None:
 
 
 async def run_job(publisher: Publisher, collector: Collector, outcome: Outcome, turn: asyncio.Semaphore) -> None:
-    """Publish and await one job; its error is its own (law 5)."""
+    """Publish one job and wait for it; its error goes into `outcome` and ends no other job (law 5)."""
     started = time.monotonic()
     try:
         async with turn:
@@ -378,7 +378,7 @@ async def run_job(publisher: Publisher, collector: Collector, outcome: Outcome, 
 
 
 def as_ours(error: Exception) -> RigflowError:
-    """An error of one line, whatever was raised."""
+    """Any error as a RigflowError of one line."""
     found = first_error(error)
     if isinstance(found, RigflowError):
         return found

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from pipelines.broker import Broker
 from workers.in_flight import Task
 
-UNSENT_BYTES = 32 << 20  # on their way to the broker before computing pauses: the pressure of law 4
-CLOSE_S = 1.0  # for what is on its way; the broker may be away
+UNSENT_BYTES = 32 << 20  # unacknowledged bytes at which computing pauses (law 4)
+CLOSE_S = 1.0  # the broker may be away
 
 
 class Outbox:
-    """Sends beside the computing; a task stays active until what it gave is stored (law 1).
+    """Publishes while the computing goes on; a task stays active until what it gave is stored (law 1).
 
     `on_error` is called when something cannot be published, before its task is finished.
     """
@@ -48,7 +48,7 @@ class Outbox:
             await self._sent.wait()
 
     async def close(self) -> None:
-        """Give up what is not sent soon; the messages that it belongs to are handed back."""
+        """Wait `CLOSE_S` for what is on its way, and cancel the rest: the caller hands its messages back."""
         if self._sending:
             await asyncio.wait(self._sending, timeout=CLOSE_S)
         for sending in self._sending:

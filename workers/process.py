@@ -1,4 +1,4 @@
-"""One worker process: connects, learns the pipelines from the broker, works until told to stop."""
+"""One worker process: connects, learns the pipelines from the broker, works until a signal stops it."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at
 
 
 class WorkerOptions(BaseModel):
-    """What a worker process is given at its start.
+    """Options of a worker process.
 
     `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine`: the models that it
     must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work meanwhile, to find
@@ -117,12 +117,12 @@ class Worker:
     async def _learn(self, broker: Broker, runner: Runner, lines: Lines, failures: Failures) -> None:
         """Host each pipeline that the broker knows, its computing stages as soon as its own engines have answered.
 
-        Work taken before would wait here while others could do it. A pipeline whose engines do not work is hosted too:
-        its jobs fail with the reason.
+        Work that is taken earlier would wait here while others could do it. A pipeline whose engines do not work is
+        hosted too: its jobs fail with the reason.
         """
         split = SplitStage(broker, failures, runner.begin)
         collect = CollectStage(broker, failures)
-        hosting = asyncio.Lock()  # revisions of a pipeline share its hops
+        hosting = asyncio.Lock()  # revisions of a pipeline share its queues
 
         async def host(spec: PipelineSpec) -> None:
             async with hosting:
@@ -133,7 +133,7 @@ class Worker:
             if not lines.superseded(spec):
                 with contextlib.suppress(Exception):  # warm_up reports it
                     await lines.get(spec.revision)
-            if self._options.load_alone:  # a death has one cause only if no work is in hand
+            if self._options.load_alone:  # a crash has one cause only if no work is in hand
                 await lines.first_warm_up.wait()
             async with hosting:
                 await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
@@ -157,21 +157,23 @@ class Worker:
 
 
 async def _kept_up(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a helper task, and run it again after an error that rigflow does not know: what a message or a value at the
-    broker says never ends the process."""
+    """Run a helper task, and run it again after an unexpected error: no content of a message or value ends the process.
+
+    Raises RigflowError: the broker or the supervisor is gone.
+    """
     while True:
         try:
             await helper()
             return
         except RigflowError:
-            raise  # the broker or the supervisor is gone
+            raise
         except Exception as error:
-            tell(Event("skipped", f"something at the broker is skipped: {error}", logging.ERROR))
+            tell(Event("skipped", f"an unexpected error is skipped: {type(error).__name__}: {error}", logging.ERROR))
         await asyncio.sleep(HELPER_PAUSE_S)
 
 
 def work(options: WorkerOptions, heartbeats: socket.socket | None = None) -> NoReturn:
-    """Be a worker until told to stop; ends the process with the worker's exit code."""
+    """Run a worker until a signal stops it; ends the process with the worker's exit code."""
     import uvloop
 
     limit_memory(options)

@@ -1,7 +1,7 @@
-"""Models that end the processes that load them: found by elimination, then loaded no more on that device.
+"""Finds models that crash the processes that load them; they are not loaded on that device again.
 
-A worker reports which models it is loading before it loads them. If it dies then, they are suspects on its device, and
-workers there load one model at a time and take no work meanwhile, so that the next death has one cause.
+A worker reports which models it is loading before it loads them. If it ends during a load, they are suspects on its
+device, and workers there load one model at a time and take no work meanwhile, so that the next crash has one cause.
 """
 
 import time
@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-CRASHES = 2.0  # so many, and the model is quarantined
-KILLED = 0.5  # a SIGKILL from outside says little of the model: four of them count as two crashes
+CRASHES = 2.0  # after which a model is quarantined
+KILLED = 0.5  # a SIGKILL from outside may have another cause: four of them count as two crashes
 SUSPECT_S = 600.0
-TRUSTED = 3  # a device on which more models than this crash, and none loads, is broken itself
+TRUSTED = 3  # if more models than this crash on a device and none loads, the device is broken
 
 
 class LoadCrashes:
@@ -26,8 +26,8 @@ class LoadCrashes:
 
     @property
     def suspects(self) -> bool:
-        """Whether a model may have ended a process of late, and it is not known which."""
-        if self._clock() - self._last_s > SUSPECT_S:  # its pipeline was withdrawn, say
+        """Whether a model crashed a process within `SUSPECT_S`, and it is not known which."""
+        if self._clock() - self._last_s > SUSPECT_S:  # they are no longer loaded: perhaps their pipeline was withdrawn
             self._crashes.clear()
         return bool(self._crashes)
 
@@ -37,9 +37,9 @@ class LoadCrashes:
             self._crashes.pop(sha256, None)
 
     def died(self, loading: Sequence[str], weight: float, how: str, alone: bool) -> list[str]:
-        """A process ended (`how`) while it loaded models; those that are quarantined now.
+        """Count that a process ended (`how`) while it loaded models. Returns those that are quarantined now.
 
-        `alone`: it did nothing but load one model after the other.
+        `alone`: it loaded one model at a time and did nothing else.
         """
         self._last_s = self._clock()
         for sha256 in loading:

@@ -1,4 +1,4 @@
-"""What a worker says of itself: to the fleet through the broker, and to its supervisor through a socket."""
+"""Reports the state of a worker: to the fleet through the broker, to its supervisor through a socket."""
 
 import asyncio
 import contextlib
@@ -46,11 +46,11 @@ NOTHING = Done(0, 0, 0.0)
 
 
 class SupervisorGone(RigflowError):
-    """No process would notice if this worker hung."""
+    """The supervisor has ended: no process would notice if this worker got stuck."""
 
 
 class Reporter:
-    """Knows how a worker is, and tells: `to_fleet` and `to_supervisor` run until they are cancelled."""
+    """Sends status and heartbeats: `to_fleet` and `to_supervisor` run until they are cancelled."""
 
     def __init__(
         self, options: "WorkerOptions", name: str, broker: Broker, runner: Runner, lines: Lines, device: Device
@@ -75,9 +75,9 @@ class Reporter:
         return "starting" if self._lines.starting else "idle"
 
     async def to_fleet(self) -> None:
-        """Put this worker's status into KV; it fades there when the worker is gone."""
+        """Put this worker's status into KV; it expires there when the worker is gone."""
         while True:
-            with contextlib.suppress(RigflowError):  # the broker is away: nobody could read it either
+            with contextlib.suppress(RigflowError):  # the broker is away: no client could read it either
                 await self._broker.put(
                     self._broker.names.rigs, f"worker.{self._name}", json.dumps(self._status()).encode()
                 )
@@ -104,7 +104,7 @@ class Reporter:
         }
 
     def _done(self) -> list[dict[str, object]]:
-        """What each stage did since the start; and of late: frames a second, and its share of the time."""
+        """What each stage did since the start, and in the last seconds: frames a second, and its share of the time."""
         runner, now_s = self._runner, time.monotonic()
         done = {key: Done(of.parts, of.frames, of.seconds) for key, of in runner.meter.stages.items()}
         if step := runner.step:  # a long one counts while it lasts
@@ -139,13 +139,13 @@ class Reporter:
                 try:
                     channel.send(self._heartbeat().encode())
                 except BlockingIOError:
-                    pass  # it has not read the last ones yet, and the next says all that this one does
+                    pass  # the supervisor has not read the last ones yet; the next one has all that this one has
                 except OSError as error:
                     raise SupervisorGone("the supervisor has ended") from error
                 await asyncio.sleep(every_s)
 
     def report_now(self) -> None:
-        """Send a heartbeat at once: what begins may end this process."""
+        """Send a heartbeat at once, before a step that may crash this process."""
         if self._channel is not None:
             with contextlib.suppress(OSError):
                 self._channel.send(self._heartbeat().encode())

@@ -1,4 +1,4 @@
-"""One machine's part of a fleet: its workers under a supervisor, their metrics and health, its place in the status."""
+"""Runs one machine of a fleet: its workers under a supervisor, their metrics and health, and its status."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,11 @@ from workers.telemetry import Event, Fact, tell
 
 STATUS_EVERY_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0  # between attempts to reach the broker
-DEPTHS_S = 2.0  # the broker's word on its queues is good for so long, and is waited for so long
+DEPTHS_S = 2.0  # how long the depths of queues are kept, and most seconds to wait for them
 
 
 class Rig:
-    """Runs the workers of `spec`, which has a name, until SIGTERM or SIGINT; `scratch` is for their files."""
+    """Runs the workers of `spec`, which has a name, until SIGTERM or SIGINT; `scratch`: folder for their files."""
 
     def __init__(self, settings: Settings, spec: RigSpec, scratch: Path) -> None:
         self.name = spec.name
@@ -96,7 +96,7 @@ class Rig:
         return not self._stopping.is_set()
 
     async def _connect(self) -> None:
-        """Connect to the broker; while it is away, say so and try again."""
+        """Connect to the broker; while it is away, log that and try again."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
@@ -121,7 +121,7 @@ class Rig:
             reporting.cancel()
         self._state = "draining"
         grace_s, hard_s = self._settings.stop_grace_s, self._settings.stop_hard_s
-        text = f"told to stop: workers finish what they hold within {grace_s:.0f} s; told again, they hand it back"
+        text = f"stopping: workers finish what they hold within {grace_s:.0f} s; at a second signal they hand it back"
         tell(Event("stopping", text, logging.INFO))
         self._draining = asyncio.create_task(self._supervisor.stop(grace_s, hard_s))
         try:
@@ -132,7 +132,7 @@ class Rig:
         return ExitCode.OK if in_time else ExitCode.CUT_SHORT
 
     async def _leave(self) -> None:
-        """Say at the broker that this rig has stopped, if the broker is there, and disconnect."""
+        """Write the status `stopped` if the broker is there, and disconnect."""
         if self._broker is None:
             return
         self._state = "stopped"

@@ -1,7 +1,7 @@
 """The runner: credit -> fetch -> process -> hand over -> settle. One process, one computing thread, many pipelines.
 
 The event loop talks to the broker while the computing thread computes. What it computes next is chosen in `batching`,
-leases are kept by `heartbeats`, what fails goes to `failures`, and a message ends only as `in_flight` says.
+`heartbeats` renews leases, `failures` handles errors, and only `in_flight` settles messages.
 """
 
 import asyncio
@@ -52,9 +52,9 @@ class Runner:
         self._outbox = Outbox(broker, self._failed)
         self._drained = asyncio.Event()
         self._stopping = False
-        self._fatal: Exception | None = None  # raised when all that it hit is noted
+        self._fatal: Exception | None = None  # raised by `serve` once every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()
-        self.on_suspect: Callable[[], None] = lambda: None  # called before work on one begins
+        self.on_suspect: Callable[[], None] = lambda: None  # called before work on a suspect message begins
         self.step: Step | None = None
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
@@ -105,7 +105,7 @@ class Runner:
             await message.hand_back()
 
     async def _wait(self) -> None:
-        """Until a task comes, or until a batch has waited for others for long enough."""
+        """Wait until a task comes, or until a batch that waits for others is due."""
         due_in_s = self._batching.due_in_s()
         if due_in_s is not None:  # the others may still be at the broker
             self.in_hand.idle = True
@@ -118,7 +118,7 @@ class Runner:
     # taking in
 
     async def accept(self, queue: Queue, delivery: Delivery) -> None:
-        """Take a message of a queue in; its lease is ours from now on. It is prepared beside what comes after it."""
+        """Take a message in, and prepare it in a task of its own: the next message does not wait for it."""
         message = InFlight(delivery, queue, self._ended)
         self.in_hand.take(message)
         self.meter.received(queue.pipeline, queue.stage, message.nbytes, delivery.deliveries)
@@ -143,11 +143,14 @@ class Runner:
         self.intake.refill()
 
     async def _first_task(self, message: InFlight) -> Task | None:
-        """What to do first; None when the job was cancelled. Raises what makes the message or its pipeline unusable."""
+        """The first task of a message; None when its job was cancelled.
+
+        Raises RigflowError when the message or its pipeline cannot be used.
+        """
         content, buffers = decode(await message.delivery.load())
         stage = message.queue.stage
         if not isinstance(content, Segment | PartMessage):
-            raise RigflowError(f"a message of type {content.type} does not belong into the queue of stage {stage}")
+            raise RigflowError(f"a message of type {content.type} does not belong in the queue of stage {stage}")
         message.job = content.key.job
         if message.job.pipeline != message.queue.pipeline:
             raise RigflowError(f"a message of pipeline {message.job.pipeline} is in the queue of another pipeline")
@@ -161,11 +164,11 @@ class Runner:
         if isinstance(content, PartMessage):
             return Task(message, line, stage, part=decode_part(content, buffers))
         if stage != line.spec.decode.name:
-            raise RigflowError(f"a segment does not belong into the queue of stage {stage}")
+            raise RigflowError(f"a segment does not belong in the queue of stage {stage}")
         return Task(message, line, stage, parts=line.decode(content, buffers, self.heartbeats.tick))
 
     async def follow_cancelled(self) -> None:
-        """Drop the work of jobs that are cancelled, what is in hand and what comes, for ever."""
+        """Cancel the messages in hand of each job that is cancelled; runs until this task is cancelled."""
         async for _ in self.cancelled.follow():
             for message in list(self.in_hand.messages):
                 if message.job is not None and self.cancelled.has(message.job):
@@ -264,7 +267,7 @@ class Runner:
             self.heartbeats.move()
 
     async def begin(self, messages: Sequence[InFlight]) -> None:
-        """Store that work on messages begins: if one of them ends this process, the next worker must know."""
+        """Store that work on messages begins: if one crashes this process, the next worker treats it as suspect."""
         for message in messages:
             if message.state is State.TAKEN:
                 self._failures.begin(message)
@@ -275,7 +278,7 @@ class Runner:
     # handing over and failing
 
     async def _hand_over(self, task: Task, part: Part) -> None:
-        """Local first: the next stage in this process; its queue, when it is not here or others wait idle for it."""
+        """Give a part to the next stage in this process; to its queue when it is not here or others wait there."""
         if task.message.ended:
             return
         following = task.line.after(task.stage)
@@ -310,12 +313,12 @@ class Runner:
                 await self._failures.publish(message, error, task.stage, *place)
         except Exception as second:
             await self._failures.give_back(message, second)
-        if fatal:  # there is no going on with the rest of it here
+        if fatal:  # this process cannot compute the rest of the message
             self._fatal = error
             await (message.hand_back() if message.useless else message.dead_letter(str(error)))
 
     async def _reject(self, message: InFlight, error: Exception) -> None:
-        """A message that cannot become a task: it is not ours, or its pipeline or model is not to be had."""
+        """Retry or fail a message without a task: it cannot be read, or its pipeline or model cannot be loaded."""
         if message.ended:
             return
         try:
@@ -337,5 +340,5 @@ class Runner:
 
 
 def _sent(task: Task, part: Part) -> Task:
-    """What stands for a part while it is published: where it belongs, without its arrays."""
+    """The task of a part that is being published, without its arrays: their memory is freed meanwhile."""
     return Task(task.message, task.line, task.stage, part=part.with_arrays({}))

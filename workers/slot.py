@@ -1,4 +1,4 @@
-"""One worker's place under its supervisor, and what is known of the process in it."""
+"""A supervisor's record of one worker: its options, its current process, and counts of earlier processes."""
 
 import socket
 from collections import deque
@@ -9,7 +9,7 @@ from workers.forkserver import WorkerProcess
 from workers.process import WorkerOptions
 from workers.telemetry import Heartbeat, StageCounts
 
-DEATHS, DEATHS_WITHIN_S = 5, 60.0  # so many in so long, and the worker is given up
+DEATHS, DEATHS_WITHIN_S = 5, 60.0  # this many deaths within this time, and the worker is given up
 
 Stages = Mapping[tuple[str, str], StageCounts]
 
@@ -18,11 +18,11 @@ Stages = Mapping[tuple[str, str], StageCounts]
 class Slot:
     """One worker's place: the process in it changes, the place stays.
 
-    It goes round: no process (`down`), a process without heartbeat (`starting`), with heartbeats, an exit, a pause; or
-    it ends in `given_up`. `silent_s` counts the supervisor's own time, so that a machine that slept does not kill its
-    workers. `retired` is what the processes that ended here have counted. `suspected`: the last process was at an input
-    that may have ended one before. `deaths` are the last that count against the device: when, and the parts that were
-    done before that process started.
+    States repeat: no process (`down`), a process without heartbeat (`starting`), with heartbeats, an exit, a pause; the
+    last state is `given_up`. `silent_s` counts checks of the supervisor, so that a machine that was suspended does not
+    kill its workers. `retired` are the counts of earlier processes. `suspected`: the last process ended while it worked
+    on a suspect message. `deaths` are those within `DEATHS_WITHIN_S` that count against the device: the time, and the
+    parts that were finished before that process started.
     """
 
     options: WorkerOptions
@@ -64,7 +64,7 @@ class Slot:
         return self.heartbeat.why if self.heartbeat else "starting"
 
     def retire(self) -> None:
-        """Keep what the process that ended has counted."""
+        """Add the counts of the process that ended to `retired`."""
         self.suspected = self.heartbeat is not None and self.heartbeat.suspect
         if self.heartbeat is not None:
             add_counts(self.retired, self.heartbeat.stages)
@@ -73,9 +73,9 @@ class Slot:
     def count_crash(self, now_s: float) -> None:
         """Count a death against the device, unless the input is suspected and the device did other work.
 
-        It did when parts were finished since the start of the process whose death is the first of the last deaths. So
-        two inputs that kill every worker do not cost a rig its only device, and a device that finishes nothing is given
-        up whatever its inputs are.
+        It did other work when parts were finished since the start of the process whose death is the oldest in `deaths`.
+        So two inputs that crash every worker do not cost a rig its only device, and a device that finishes nothing is
+        given up whatever its inputs are.
         """
         while self.deaths and now_s - self.deaths[0][0] >= DEATHS_WITHIN_S:
             self.deaths.popleft()
@@ -94,6 +94,6 @@ def describe_work(heartbeat: Heartbeat | None) -> str:
 
 
 def add_counts(total: dict[tuple[str, str], StageCounts], stages: Stages) -> None:
-    """Add what one process did to a total."""
+    """Add the counts of one process to a total."""
     for key, counts in stages.items():
         total.setdefault(key, StageCounts()).add(counts)

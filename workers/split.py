@@ -30,17 +30,17 @@ class SplitStage:
         self._begin = begin
 
     async def run(self, message: InFlight) -> None:
-        """Split one message; media that no job can be made of is answered with the reason."""
+        """Split one message; for media that cannot become a job, publish the reason."""
         delivery = message.delivery
         media = await delivery.load()
         try:
             publisher, record = await self._job_of(message, media)
             message.job = record.manifest.job
             if record.manifest.state.ended:
-                return  # sent twice is done once
+                return  # this message is a repeat
             await self._failures.look_up(message)
             await self._begin([message])
-            await record.change(hosted=True)  # writes it: a request to collect a job that is not known is refused
+            await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
             await self._ask_for_collect(CollectRequest(job=message.job, name=record.manifest.name), delivery)
             await _publish(publisher, record, media)
         except JobCancelled:
@@ -52,7 +52,7 @@ class SplitStage:
             await refuse_media(self._broker, error, media, *where)
 
     async def _job_of(self, message: InFlight, media: Buffer) -> tuple[Publisher, JobRecord]:
-        """The job that media is to be, begun or gone on with. Raises UsageError where there can be none."""
+        """Begin the job of raw media, or resume it. Raises UsageError when there can be none."""
         delivery = message.delivery
         space, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
         spec = await load_pipeline(self._broker, message.queue.pipeline)
@@ -66,7 +66,7 @@ class SplitStage:
         """The collector of the job ends it."""
 
     async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
-        """One request for each message of media: sent again (by a retry, say), it is collected again."""
+        """Request collecting once for each message of media: a message that is sent again is collected again."""
         subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.lane)
         identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
         await self._broker.publish(subject, request.encode(), identity)

@@ -1,4 +1,4 @@
-"""A rig's processes: starts its workers, restarts those that die, gives up those that die too often.
+"""Starts the worker processes of a rig, restarts those that die, gives up those that die too often.
 
 Each worker sends heartbeats on a socket of its own. One whose work has not moved for `work_deadline_s` is stuck, one
 that sends no heartbeats is stopped or starved; both are killed, because others have taken over their work by then.
@@ -75,7 +75,7 @@ class Supervisor:
     async def stop(self, grace_s: float, hard_s: float = HAND_BACK_S) -> bool:
         """Let workers finish within `grace_s`, have them hand back the rest within `hard_s`, then kill them.
 
-        Cancelled, they hand back at once. Nothing in their hands is lost in any case; false when one was killed.
+        When this call is cancelled, they hand back at once. No message is lost in any case; false when one was killed.
         """
         self._stopping = True
         await asyncio.gather(*self._starting, return_exceptions=True)
@@ -208,7 +208,7 @@ class Supervisor:
             return 0.0
         heartbeat = slot.heartbeat
         slot.retire()
-        if code == ExitCode.BROKER:  # that says nothing about its device
+        if code == ExitCode.BROKER:  # its device is not the cause
             return self._retry_start(slot, "found no broker")
         slot.died += 1
         quarantined = self._count_load_crash(slot, heartbeat, code)

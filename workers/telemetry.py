@@ -1,6 +1,6 @@
-"""What workers tell of themselves: counts per stage, a heartbeat every second to their supervisor, log lines.
+"""Telemetry of workers: counts per stage, a heartbeat every second to the supervisor, log lines.
 
-Nothing here is heavy: a worker counts in plain integers, and its rig makes metrics of them (`workers/metrics.py`).
+A worker counts in plain integers; its rig makes metrics of them (`workers/metrics.py`).
 """
 
 import json
@@ -55,7 +55,7 @@ class Meter:
         self.stages: defaultdict[tuple[str, str], StageCounts] = defaultdict(StageCounts)
 
     def received(self, pipeline: str, stage: str, nbytes: int, deliveries: int) -> None:
-        """A message came from the hop in front of a stage."""
+        """A message came from the queue of a stage."""
         counts = self.stages[pipeline, stage]
         counts.received_bytes += nbytes
         counts.redeliveries += deliveries > 1
@@ -86,9 +86,9 @@ class Heartbeat:
     """What a worker reports to its supervisor every second.
 
     `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since the
-    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds. `suspect`: it is
-    at an input that may have ended a worker before. `loading`: sha256 of the models being loaded, `loaded`: how many
-    are loaded.
+    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds. `suspect`: it
+    works on an input that may have crashed a worker before. `loading`: sha256 of the models being loaded, `loaded`:
+    how many are loaded.
     """
 
     state: str
@@ -112,7 +112,7 @@ class Heartbeat:
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
-        """What `encode` gave."""
+        """The heartbeat in a body that `encode` made."""
         given = json.loads(body)
         stages = {(pipeline, stage): StageCounts(**counts) for pipeline, stage, counts in given.pop("stages")}
         return cls(**given, stages=stages)

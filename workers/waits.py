@@ -1,4 +1,4 @@
-"""No wait is silent: who waits for long is told what for."""
+"""Reports what a command waits for, when nothing has moved for a while."""
 
 import asyncio
 import contextlib
@@ -12,18 +12,19 @@ from pipelines.waits import why_waiting
 from schemas.messages import JobRef
 
 P = ParamSpec("P")
-SILENT_S = 10.0  # without a step forward
-AGAIN_S = 60.0  # before the same is said again
+SILENT_S = 10.0  # without progress before the first report
+AGAIN_S = 60.0  # before the same reason is reported again
 LOOK_S = 1.0
 
 
 @asynccontextmanager
 async def explained(
-    broker: Broker, say: Callable[[str], None], waiting: Callable[[], Sequence[JobRef]]
+    broker: Broker, report: Callable[[str], None], waiting: Callable[[], Sequence[JobRef]]
 ) -> AsyncIterator[Callable[[], None]]:
-    """While the block runs, `say` why when nothing has moved for 10 s; yields what is to be called when something has.
+    """While the block runs, call `report` with the reason when nothing has moved for 10 s.
 
-    `waiting` gives the jobs that are not done. Without any, only a broker that is away is worth a line.
+    Yields a function to call at each progress. `waiting` returns the jobs that are not done; while there is none, only
+    a broker that is away is reported.
     """
     moved_s = time.monotonic()
 
@@ -32,7 +33,7 @@ async def explained(
         moved_s = time.monotonic()
 
     async def look() -> None:
-        said, said_s = "", 0.0
+        reported, reported_s = "", 0.0
         while True:
             await asyncio.sleep(LOOK_S)
             jobs = waiting()
@@ -40,12 +41,12 @@ async def explained(
                 moved()
             silent_s = time.monotonic() - moved_s
             if silent_s < SILENT_S:
-                said = ""
+                reported = ""
                 continue
             why = await why_waiting(broker, jobs)
-            if why != said or time.monotonic() - said_s > AGAIN_S:
-                say(f"waiting for {silent_s:.0f} s: {why}")
-                said, said_s = why, time.monotonic()
+            if why != reported or time.monotonic() - reported_s > AGAIN_S:
+                report(f"waiting for {silent_s:.0f} s: {why}")
+                reported, reported_s = why, time.monotonic()
             await asyncio.sleep(SILENT_S)
 
     looking = asyncio.create_task(look())
@@ -58,7 +59,7 @@ async def explained(
 
 
 def both(show: Callable[P, None], moved: Callable[[], None]) -> Callable[P, None]:
-    """Show a step forward, and note that there was one."""
+    """A function that calls both: `show` with its arguments, and `moved`."""
 
     def both(*args: P.args, **kwargs: P.kwargs) -> None:
         moved()

@@ -1,4 +1,4 @@
-"""Opens files and containers to read them, so that no media and no name makes FFmpeg or us open anything else.
+"""Opens files and containers for reading. No media and no name can make FFmpeg or rigflow open anything else.
 
 This is the only place that calls `av.open` to read. FFmpeg gets bytes or an open file, never a name or a URL, and the
 demuxers that open further files (hls, concat, dash, sdp, image2, lavfi ...) are not allowed. mov's references to other
@@ -19,14 +19,14 @@ from av.container import InputContainer
 from schemas.errors import MediaError
 from schemas.wire import Buffer
 
-# FFmpeg's demuxers that may open what strangers send. Play lists are left out because they name other files, tty and
-# its like because they make a picture of any text, those of png because images are no containers here.
+# FFmpeg's demuxers that are allowed for media from outside. Play lists are left out because they name other files, tty
+# and similar ones because they make a picture of any text, those of png because images are no containers here.
 _DEMUXERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,live_flv,asf,nut,ogg,gif,mxf,dv,vc1,rm,"
     "yuv4mpegpipe,mjpeg,jpeg_pipe,webp_pipe,mp3,wav,w64,flac,aac,ac3,amr,caf,aiff,aa,au"
 )
 FORMATS = frozenset([*_DEMUXERS.split(","), "mp4"])  # what a message may call its container; FFmpeg reads mp4 by mov
-# from release 19 on PyAV takes metadata that is not UTF-8 without being asked
+# from release 19 on PyAV accepts metadata that is not UTF-8 by default
 _METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
@@ -38,7 +38,7 @@ def open_container(
 ) -> InputContainer:
     """A container to read from memory or from an open file; `format_name` is one of `FORMATS`, None: by its content.
 
-    `decoder_options` are those of the decoders by which FFmpeg learns about the streams, and of no others.
+    `decoder_options` go to the decoders with which FFmpeg probes the streams, not to those that are opened later.
 
     The caller keeps the file descriptor and may close it at once. Raises MediaError for any other format, and FFmpeg's
     errors.
@@ -48,7 +48,7 @@ def open_container(
     limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
     file: str | io.BytesIO
     if isinstance(source, int):
-        # FFmpeg reads an open file by itself; through a Python object each 32 kB would take the interpreter's lock
+        # FFmpeg reads a descriptor itself; a Python object would take the interpreter's lock for each 32 kB
         file = "fd:"
         os.lseek(source, 0, os.SEEK_SET)
         limits |= {"protocol_whitelist": "fd", "fd": str(source)}

@@ -1,4 +1,4 @@
-"""What one media may ask for at most: settings of publisher and worker, checked before and while it is decoded."""
+"""Limits of one media, from the settings of publisher and worker; checked before and while it is decoded."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -7,7 +7,7 @@ from schemas.errors import ItemTooLarge
 from schemas.settings import Settings
 
 _DEFAULT = Settings()
-_SLACK = 128  # pixels a side: FFmpeg checks sizes that it rounded up to what its vector units want
+_SLACK = 128  # pixels a side: FFmpeg checks sizes that it has rounded up for its vector units
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The limits that `settings` set."""
+        """The limits in `settings`."""
         return cls(settings.max_pixels, settings.max_windows, settings.max_duration_s)
 
     def check_pixels(self, what: str, width: int, height: int) -> None:
-        """Raises ItemTooLarge where pictures are too large."""
+        """Check the size of a picture. Raises ItemTooLarge."""
         if width * height > self.pixels:
             raise ItemTooLarge(
                 f"{what} has {width}x{height} pixels, more than {self.pixels / 1e6:g} million",
@@ -32,7 +32,7 @@ class Limits:
             )
 
     def check_windows(self, what: str, windows: range) -> None:
-        """Raises ItemTooLarge where there are too many windows."""
+        """Check the number of windows of a job. Raises ItemTooLarge."""
         if windows.stop - windows.start > self.windows:  # the length of a range may be too large for `len`
             raise ItemTooLarge(
                 f"{what} asks for {windows.stop - windows.start} windows, more than {self.windows}",
@@ -40,7 +40,7 @@ class Limits:
             )
 
     def check_duration(self, what: str, duration_s: float) -> None:
-        """Raises ItemTooLarge where a video is too long."""
+        """Check the length of a video. Raises ItemTooLarge."""
         if duration_s > self.duration_s:
             raise ItemTooLarge(
                 f"{what} lasts {duration_s:.10g} seconds, more than {self.duration_s:.10g}",
@@ -52,7 +52,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def decoder_options(pixels: int) -> dict[str, str]:
-    """Options that have an FFmpeg decoder refuse larger pictures before it takes memory, whatever a header says."""
+    """Options that make an FFmpeg decoder refuse larger pictures before it allocates memory for them."""
     return {"max_pixels": str(pixels)}
 
 

@@ -17,7 +17,7 @@ _MOST_BYTES_PER_PIXEL = 8  # RGBA of 16 bits, not compressed
 
 @dataclass(frozen=True, slots=True)
 class SharedFolders:
-    """The folders, without links. A file is in one of them where it lies, not where a link to it does."""
+    """The folders, links resolved. A file counts as in a folder by its own place, not by that of a link to it."""
 
     folders: tuple[str, ...] = ()
 
@@ -27,11 +27,11 @@ class SharedFolders:
         return cls(tuple(os.path.realpath(folder) for folder in folders))
 
     def hold(self, path: str) -> bool:
-        """Whether the file at `path`, which has no links in it, is in one of the folders."""
+        """Whether the file at `path`, links resolved, is in one of the folders."""
         return any(path.startswith(folder.rstrip("/") + "/") for folder in self.folders)
 
     def read(self, item: Item, limits: Limits) -> tuple[Item, bytes]:
-        """As `read_image`, for a path that a message names: no other file is opened than one in the folders."""
+        """As `read_image`, for a path in a message: only files in the folders are opened."""
         try:
             path = os.path.realpath(item.path)
         except ValueError:  # no file's name has a zero byte in it
@@ -46,9 +46,9 @@ NO_FOLDERS = SharedFolders()
 
 
 def read_image(item: Item, limits: Limits = DEFAULT_LIMITS) -> tuple[Item, bytes]:
-    """The file that an item names, and the item; where it cannot be read, the item says why.
+    """The item and the content of its file; if the file cannot be read, the item with the error, and no content.
 
-    Of what is no image only the first bytes are read, for decode to say so.
+    Of a file that is no image only the first bytes are read: decode rejects them.
     """
     try:
         with open_file(item.path) as number, open(number, "rb", closefd=False) as file:

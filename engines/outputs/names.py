@@ -1,6 +1,6 @@
-"""How results are called: no two inputs share a name, and no file that is there loses its own.
+"""Names of result files: no two inputs share a name, and no existing file is replaced.
 
-The result of `clip.mp4` is `clip.PIPELINE.*`. Where that is taken it is `clip.mp4.PIPELINE.*`, then
+The result of `clip.mp4` is `clip.PIPELINE.*`. If that is taken, it is `clip.mp4.PIPELINE.*`, then
 `FOLDER-clip.mp4.PIPELINE.*` (where the folder is known), then `clip.mp4-2.PIPELINE.*` and so on.
 """
 
@@ -19,7 +19,7 @@ from engines.outputs.files import writing
 from schemas.errors import OutputError
 from schemas.text import printable
 
-_LIST = ".rigflow-names-"  # hidden file that lists what a process has reserved; locked for as long as that lives
+_LIST = ".rigflow-names-"  # hidden file with the names that a process has reserved; the process holds its lock
 _LONGEST_SUFFIX = ".jsonl.part"
 
 
@@ -27,8 +27,8 @@ _LONGEST_SUFFIX = ".jsonl.part"
 class Wanted:
     """The input `name` whose result needs a name in `folder`.
 
-    `parent` is the folder it is from, if that is known; the first `skip` choices are not taken. `own` is the name that
-    its earlier result has, which the new one replaces; `owned` says whether a name belongs to another input.
+    `parent` is the name of the input's folder, if known; the first `skip` choices are not used. `own` is the name of
+    its earlier result, which the new one replaces; `owned` returns whether a name belongs to another input.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class Wanted:
 class OutputNames:
     """The names that this process has reserved in `folder` and the folders in it; use it as a context manager.
 
-    Other processes that reserve names in the same folder see them. With `overwrite` files that are there may be
+    Other processes that reserve names in the same folder see them. With `overwrite`, existing files may be
     replaced, but never one of `inputs`.
     """
 
@@ -88,8 +88,8 @@ class OutputNames:
         return found
 
     def release(self, target: Path) -> None:
-        """The result is written, or never will be. Raises OutputError."""
-        with writing(self._folder), _locked(self._folder):  # which keeps other threads away, too
+        """Give up a reservation: the result is written, or its job ended without one. Raises OutputError."""
+        with writing(self._folder), _locked(self._folder):  # which excludes other threads, too
             self._reserved.discard(target)
             self._note()
 
@@ -160,7 +160,7 @@ class _Taken:
         return not self._overwrite and target.name in self._in(target.parent)
 
     def _in(self, folder: Path) -> set[str]:
-        """What the files of a folder are called up to each of their dots."""
+        """The names of a folder's files, cut at each of their dots."""
         if folder not in self._there:
             entries = os.listdir(folder) if folder.is_dir() else []
             files = (folder / name for name in entries if not name.endswith(".part"))
@@ -169,21 +169,21 @@ class _Taken:
 
 
 def clean(name: str) -> str:
-    """A name from anywhere as the name of a file here: its last part, without characters that nobody can read."""
+    """A safe file name made of any name: its last part, with `_` for unprintable characters."""
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     readable = "".join(each if printable(each) == each else "_" for each in last)
     return readable if readable.strip(".") else "result"
 
 
 def unused(path: Path) -> Path:
-    """`path`, or where a file is there, the same with a number at the end of its first word: `clip-2.x.npz`."""
+    """`path`; if a file exists there, the same with a number after the first part of its name: `clip-2.x.npz`."""
     stem, dot, suffix = path.name.partition(".")
     numbered = (path.with_name(f"{stem}-{number}{dot}{suffix}") for number in count(2))
     return path if not os.path.lexists(path) else next(each for each in numbered if not os.path.lexists(each))
 
 
 def _bases(path: Path) -> Iterator[Path]:
-    """`a.b.c`, `a.b` and `a` of `a.b.c`: all that it may be the result of."""
+    """`a.b.c`, `a.b` and `a` of `a.b.c`: the names without suffix that it may belong to."""
     name = path.name
     while name:
         yield path.with_name(name)
@@ -192,7 +192,7 @@ def _bases(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time; where a folder cannot be locked (NFS), two at once may choose one name, and one fails."""
+    """Lock a folder. If it cannot be locked (NFS), two processes may choose the same name, and one of them fails."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):

@@ -1,7 +1,7 @@
 """npz: a model's outputs as NumPy arrays, one row a window, with their times.
 
-`times [W] float64` are seconds from the media's first frame. Of images there are `names [W]` instead, and
-`failed [K, 2]` with the name and the error of each that failed.
+`times [W] float64` are seconds from the media's first frame. Images have `names [W]` instead, and `failed [K, 2]`: the
+name and the error of each image that failed.
 """
 
 import shutil
@@ -104,7 +104,7 @@ class NpzAssembler:
 
 
 class _Column:
-    """The rows of one array, `[rows, *shape]`, in memory while they are few and in a file without a name after that."""
+    """The rows of one array, `[rows, *shape]`: up to 4 MiB in memory, more in a temporary file."""
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...], folder: Path) -> None:
         self.dtype = dtype
