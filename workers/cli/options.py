@@ -75,7 +75,7 @@ def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
 
 
 def _told(error: BaseException) -> int:
-    """Say what ended a command; its exit code. What we did not foresee is raised again."""
+    """Report the error that ended a command; its exit code. An unexpected error is raised again."""
     if isinstance(error, RigflowError):
         warn(error)
         return error.exit_code
