@@ -106,7 +106,7 @@ def read_tensors(model: bytes, name: str) -> tuple[tuple[TensorSpec, ...], tuple
 
 
 def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Raise ModelError when a card does not fit its graph; it may leave outputs out, but no inputs.
+    """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs.
 
     Its outputs must be arrays of numbers with a batch dimension: others cannot travel between workers.
     """
