@@ -20,7 +20,7 @@ _FRAMES = re.compile(r"pixels|plane\d")  # arrays with a row a frame, which `ind
 
 
 def no_tick() -> None:
-    """The tick of a step that nothing watches."""
+    """The tick of a step without a watchdog."""
 
 
 def holds_frames(name: str) -> bool:
@@ -56,7 +56,7 @@ class Part:
 def pack_arrays(arrays: dict[str, Array]) -> tuple[dict[str, ArraySpec], list[Buffer]]:
     """Specs and buffers of arrays for the wire; contiguous arrays are not copied.
 
-    Raises ModelError for what does not travel: text, objects, complex numbers, more than 32 dimensions.
+    Raises ModelError for arrays that cannot be sent: text, objects, complex numbers, more than 32 dimensions.
     """
     specs: dict[str, ArraySpec] = {}
     buffers: list[Buffer] = []

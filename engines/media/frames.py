@@ -61,7 +61,7 @@ def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
 
 
 def _blank(width: int, height: int, name: list[int], nbytes: int) -> av.VideoFrame:
-    """A frame of the format that `frame_info` tells, for at most `nbytes` of pixels. Raises MediaError."""
+    """A frame of the format in `frame_info`, for at most `nbytes` of pixels. Raises MediaError."""
     try:
         layout = av.VideoFormat(bytes(name).rstrip(b"\0").decode("ascii"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Pngs without the chunks that FFmpeg unpacks into memory, a thousandfold and without a limit."""
+"""Removes png chunks that FFmpeg unpacks into memory, up to a thousandfold and without a limit."""
 
 from schemas.wire import Buffer
 

@@ -162,7 +162,7 @@ def _open(source: Source, container: str | None, label: str, decoders: bool, lim
             raise _empty(label)
         options = {}
         if head[4:8] == _MP4:
-            options["probesize"] = "32"  # an mp4's header says it all
+            options["probesize"] = "32"  # an mp4's header is enough
         try:
             opened = open_container(given, container, {**options, "codec_whitelist": "none"})
             if not decoders or _PNG_CODEC in _codecs(opened):  # whose packets go through `packets_of` before a decoder

@@ -114,7 +114,7 @@ def _rename(source: Path, target: Path, replaces: bool) -> None:
     """Renames a file in one step. Raises FileExistsError where `target` is there and may not be replaced."""
     if not replaces:
         try:
-            os.link(source, target)  # unlike a rename it fails where a file is
+            os.link(source, target)  # unlike a rename, it fails if a file exists
         except FileExistsError:
             raise
         except OSError:  # a file system without links

@@ -13,7 +13,7 @@ def main() -> None:
     stopped_by: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        """SIGTERM and SIGHUP end a command as Ctrl-C does, so that it tidies up."""
+        """SIGTERM and SIGHUP end a command as Ctrl-C does, so that it cleans up."""
         stopped_by.append(number)
         signal.raise_signal(signal.SIGTERM if number == signal.SIGHUP else signal.SIGINT)
 

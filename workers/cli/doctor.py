@@ -200,22 +200,22 @@ def _cards(settings: "Settings") -> list[Finding]:
 
 
 def _card(card: "Card", settings: "Settings") -> Finding:
-    told = [card.name, size(card.memory_bytes), f"compute capability {'.'.join(map(str, card.capability))}"]
-    told += [card.link] if card.link else []
+    facts = [card.name, size(card.memory_bytes), f"compute capability {'.'.join(map(str, card.capability))}"]
+    facts += [card.link] if card.link else []
     try:
         from engines.cuda.probe import card_codecs
 
         decoders, encoders = card_codecs(f"cuda:{card.uuid}", settings.cache_folder)
         import onnxruntime
     except ImportError as error:
-        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(told)}; {error}", "pip install rigflow[gpu]")
+        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(facts)}; {error}", "pip install rigflow[gpu]")
     except RigflowError as error:
-        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(told)}; {error.what}", error.hint)
-    told += [f"decodes {', '.join(decoders) or 'nothing'}", f"encodes {', '.join(encoders) or 'nothing'}"]
+        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(facts)}; {error.what}", error.hint)
+    facts += [f"decodes {', '.join(decoders) or 'nothing'}", f"encodes {', '.join(encoders) or 'nothing'}"]
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         hint = "pip uninstall onnxruntime, then pip install --force-reinstall onnxruntime-gpu"
-        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(told)}; ONNX Runtime has no CUDA", hint)
-    return Finding(f"cuda:{card.uuid}", "good", ", ".join(told))
+        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(facts)}; ONNX Runtime has no CUDA", hint)
+    return Finding(f"cuda:{card.uuid}", "good", ", ".join(facts))
 
 
 def _show(findings: list[Finding]) -> None:

@@ -65,7 +65,7 @@ def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
         try:
             code: int = command(*args, **kwargs)
         except Exception as error:
-            code = _told(first_error(error))
+            code = _report(first_error(error))
         except KeyboardInterrupt:
             warn("interrupted")
             code = ExitCode.INTERRUPTED
@@ -74,8 +74,8 @@ def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
     return run
 
 
-def _told(error: BaseException) -> int:
-    """Say what ended a command; its exit code. What we did not foresee is raised again."""
+def _report(error: BaseException) -> int:
+    """Report the error that ended a command; its exit code. An unexpected error is raised again."""
     if isinstance(error, RigflowError):
         warn(error)
         return error.exit_code

@@ -131,7 +131,7 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: b
 
 
 def write_result(path: Path, body: Buffer) -> Path:
-    """Write a file whole or not at all, beside a file of the same name and other content; where. Raises OutputError."""
+    """Write a file atomically, beside a file of the same name and other content. Its path. Raises OutputError."""
     from engines.outputs.files import PartFile, writing
     from engines.outputs.names import unused
 

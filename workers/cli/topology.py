@@ -74,7 +74,7 @@ def apply(
 @app.command()
 @ends_well
 def sweep(
-    age: Annotated[float, typer.Option(min=0.0, help="Leave alone what is younger, in seconds.")] = 3600.0,
+    age: Annotated[float, typer.Option(min=0.0, help="Keep what is younger, in seconds.")] = 3600.0,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
@@ -96,7 +96,7 @@ def sweep(
 @app.command()
 @ends_well
 def roles(settings_file: SettingsFile = None) -> ExitCode:
-    """Print who may do what, as nats-server includes it.
+    """Print the permissions of each role, as nats-server includes it.
 
     It is for the prefix and the space of the settings; the users' public keys come from the broker's environment.
 

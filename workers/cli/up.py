@@ -59,22 +59,22 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
     from workers.cli.screen import Progress
     from workers.local import local_fleet, register_builtin
 
-    told = _Told()
+    signals = _StopSignals()
     console = stdout()
     console.soft_wrap = True
     try:
         async with local_fleet(settings, workers, Progress(stderr()), settings.stop_grace_s) as fleet:
             names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
-            await told.first.wait()
+            await signals.first.wait()
             console.print("stopping: workers finish what they hold; once more to have them hand it back")
-    except asyncio.CancelledError:  # told twice
+    except asyncio.CancelledError:  # at the second signal
         console.print("stopped at once: what workers held is back in its queue")
-    return ExitCode.INTERRUPTED if told.by is signal.SIGINT else ExitCode.OK
+    return ExitCode.INTERRUPTED if signals.by is signal.SIGINT else ExitCode.OK
 
 
-class _Told:
-    """Hears SIGINT and SIGTERM: the first sets `first`, the second cancels the task that made this."""
+class _StopSignals:
+    """Handles SIGINT and SIGTERM: the first sets `first`, the second cancels the task that created this object."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()

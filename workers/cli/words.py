@@ -1,4 +1,4 @@
-"""Lines, numbers and tables for people: nothing that comes from outside reaches the terminal raw."""
+"""Lines, numbers and tables for people; unprintable characters in text from outside are escaped."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ def say(text: object, keep: str = "") -> None:
 
 
 def warn(text: object) -> None:
-    """Print what is no answer: a line on stderr."""
+    """Print a message that is not the answer: a line on stderr."""
     print(f"rigflow: {printable(without_passwords(str(text)))}", file=sys.stderr, flush=True)
 
 
