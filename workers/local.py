@@ -93,7 +93,7 @@ async def local_fleet(
     server: EmbeddedServer | None = None
     if not settings.nats:
         server = embedded(settings)
-        await asyncio.to_thread(server.start)
+        await _start(server)
         settings = settings.model_copy(
             update={"nats": server.url, "shared": ("/",), "credentials": str(server.password_file)}
         )
@@ -125,6 +125,18 @@ async def local_fleet(
         finally:
             if server is not None:
                 await asyncio.to_thread(server.stop)
+
+
+async def _start(server: EmbeddedServer) -> None:
+    """Start the broker. A task that is cancelled meanwhile leaves no broker, store or password file behind."""
+    starting = asyncio.create_task(asyncio.to_thread(server.start))
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(RigflowError):
+            await starting
+            await asyncio.to_thread(server.stop)
+        raise
 
 
 def _check_cache(folder: Path) -> None:

@@ -1,20 +1,25 @@
 """The embedded nats-server: its store, its port, its life."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipelines.broker import Broker
 from pipelines.server import MAX_PAYLOAD, EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, StoreError
 from schemas.settings import Settings
+from workers.cli.screen import Progress
+from workers.local import local_fleet
 
 
 def test_it_is_ready_after_start_and_gone_after_stop() -> None:
@@ -26,6 +31,27 @@ def test_it_is_ready_after_start_and_gone_after_stop() -> None:
     assert not server.alive
     assert not store.exists(), "a temporary store is removed"
     assert not listens(port)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 5])
+async def test_a_start_that_is_cancelled_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Ctrl-C comes at any time: no broker, no store and no password file is left."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def begin() -> None:
+        async with local_fleet(Settings(), 0, Progress(Console())):
+            await asyncio.Event().wait()
+
+    beginning = asyncio.create_task(begin())
+    for _ in range(turns):
+        await asyncio.sleep(0.01)
+    beginning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() or path.name.startswith("rigflow-")]
 
 
 def test_a_stop_without_a_start_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ def main() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         """SIGTERM and SIGHUP end a command as Ctrl-C does, so that it cleans up."""
         stopped_by.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job: raising it does nothing
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGTERM if number == signal.SIGHUP else signal.SIGINT)
 
     try:

@@ -68,7 +68,9 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
             _greet(console, fleet, settings, workers, names)
             await signals.first.wait()
             console.print("stopping: workers finish what they hold; once more to have them hand it back")
-    except asyncio.CancelledError:  # at the second signal
+    except asyncio.CancelledError:
+        if signals.by is None:  # Ctrl-C before we listened for it
+            raise
         console.print("stopped at once: what workers held is back in its queue")
     return ExitCode.INTERRUPTED if signals.by is signal.SIGINT else ExitCode.OK
 
