@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20  # or what the server takes in one message, if that is less
 RECORD_BYTES = 512  # most that the store needs for a chunk beside its bytes: subject, headers, framing
 LOOKS = 8  # for chunks that are not all there, over 2 s
-REMOVE_S = 2.0  # for the broker to remove a partial upload
+STRAGGLER_S = 0.1  # a chunk that was on its way may be stored after the first purge
+REMOVE_S = 5.0  # for the broker to remove a partial upload
 GIVE_WAY_S = 0.5  # in a full store an upload gives way to others after a random time up to this
 LONGEST_WAY_S = 10.0
 
@@ -163,7 +164,9 @@ async def _remove_chunks(broker: "Broker", bucket: str, chunks_id: str) -> None:
     """Remove a partial upload. If the broker is away, the next sweep removes it (`pipelines.sweep`)."""
     with contextlib.suppress(TimeoutError, BrokerError):
         async with asyncio.timeout(REMOVE_S if broker.connection.connected else 0.0):
-            await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{chunks_id}")
+            for pause_s in (0.0, STRAGGLER_S):
+                await asyncio.sleep(pause_s)
+                await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{chunks_id}")
 
 
 async def blob_info(broker: "Broker", bucket: str, name: str) -> BlobInfo | None:

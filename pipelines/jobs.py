@@ -214,6 +214,9 @@ async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
     record = await JobRecord.read(broker, manifest.job)
     record = record or JobRecord(broker, manifest)
     if not record.manifest.state.ended:
+        inventory = await take_inventory(broker, record.manifest)
+        if inventory.complete:  # nothing is left to do but to collect it
+            return inventory.progress
         await _settle_as_cancelled(record)
     if record.manifest.state is not JobState.CANCELLED:
         return record.manifest

@@ -116,7 +116,7 @@ HEAD = """\
 # prefix "{prefix}" and the space "{space}"; docs/operations.md describes the roles.
 #
 # Users are nkeys. Their public keys come from the environment, so that this file holds no secret:
-#   RIGFLOW_OPERATOR, RIGFLOW_WORKER, RIGFLOW_PUBLISHER, RIGFLOW_CLIENT
+#   NKEY_OPERATOR, NKEY_WORKER, NKEY_PUBLISHER, NKEY_CLIENT
 # A role's own inbox (the setting `inbox`) keeps it from reading the answers to other roles.
 """
 
@@ -130,7 +130,7 @@ def configuration(names: Names, space: str) -> str:
     imports = [f'{{ service: {{ account: {fleet}, subject: "{subject}" }} }}' for subject in services]
     exports.append(f'{{ stream: "{feed}", accounts: [{clients}] }}')
     imports.append(f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}')
-    operator = '{ nkey: $RIGFLOW_OPERATOR, permissions: { publish: ">", subscribe: ">" } }'
+    operator = '{ nkey: $NKEY_OPERATOR, permissions: { publish: ">", subscribe: ">" } }'
     users = [operator, _user(worker(names)), _user(publisher(names, space))]
     return (
         HEAD.format(prefix=names.prefix, space=space)
@@ -151,7 +151,7 @@ def _user(role: Role) -> str:
     publish = "".join(f'          "{subject}"\n' for subject in role.publish)
     subscribe = " ".join(f'"{subject}"' for subject in role.subscribe).replace('" "', '", "')
     return (
-        f"{{ nkey: $RIGFLOW_{role.name.upper()}, permissions: {{\n"
+        f"{{ nkey: $NKEY_{role.name.upper()}, permissions: {{\n"
         f"        publish: {{ allow: [\n{publish}        ] }}\n"
         f"        subscribe: {{ allow: [ {subscribe} ] }} }} }}"
     )

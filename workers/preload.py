@@ -11,7 +11,8 @@ from workers.forkserver import end_with_parent
 
 end_with_parent()
 os.setsid()  # Ctrl-C at a terminal is for the supervisor alone
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a signal to the whole group ends the workers, and they drain first
+# a signal to the whole group ends the workers, and they drain first; one that a new worker gets waits until it can act
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process that forks must have no threads; workers need none
 
 import uvloop  # noqa: E402, F401

@@ -192,7 +192,7 @@ def work(options: WorkerOptions, heartbeats: socket.socket | None = None) -> NoR
 def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> NoReturn:
     """Be a worker of a supervisor, in a process of its own."""
     end_with_parent()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the fork server ignores it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server blocks
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # it ended before we asked the kernel
         os._exit(ExitCode.OK)

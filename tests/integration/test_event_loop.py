@@ -150,7 +150,9 @@ def test_a_worker_blocks_its_event_loop_with_nothing(tmp_path: Path, monkeypatch
         await worker
         return outcomes
 
-    with Fleet((("infer",),), tmp_path / "cache") as fleet, slow_callbacks(monkeypatch) as slow:
+    with Fleet((("infer",),), tmp_path / "cache", ack_wait_s=60.0) as fleet, slow_callbacks(monkeypatch) as slow:
         outcomes = asyncio.run(watched(fleet), debug=True)
-    assert all(outcome.ok for outcome in outcomes), [outcome.error for outcome in outcomes]
+    assert all(outcome.ok for outcome in outcomes), [
+        (outcome.error, outcome.done and outcome.done.failures) for outcome in outcomes
+    ]
     assert not slow

@@ -11,12 +11,12 @@ from pipelines.blobs import put_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
 from pipelines.collect import CollectedElsewhere, Collector
-from pipelines.jobs import JobRecord, begin, publish_done
+from pipelines.jobs import JobRecord, begin, cancel, publish_done
 from pipelines.publish import Publisher
 from pipelines.registry import publish_pipeline
 from pipelines.sweep import sweep
 from pipelines.topology import apply_topology
-from schemas.messages import Done, JobRef, Lane, Manifest, PartMark
+from schemas.messages import Done, JobRef, JobState, Lane, Manifest, PartMark
 from schemas.settings import MIB, Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_MARK, HEADER_TYPE
 from tests.integration.test_forged import SPEC, a_result
@@ -138,3 +138,13 @@ async def _blobs(broker: Broker) -> list[str]:
     stream = f"OBJ_{broker.names.blobs}"
     found = broker.read(stream, f"$O.{broker.names.blobs}.M.>")
     return [json.loads(stored.body)["name"] async for stored in found]
+
+
+async def test_cancelling_a_job_that_only_waits_to_be_collected_leaves_it_as_it_is(settings: Settings) -> None:
+    async with a_fleet(settings) as (broker, publisher):
+        job = publisher.ref("film")
+        record = await begin(broker, Manifest(job=job, name="film.mp4"))
+        await record.change(segments=1, total=1, state=JobState.PUBLISHED)
+        await send_result(broker, job, "result")
+        assert (await cancel(broker, record.manifest)).state is JobState.DONE
+        assert await left(broker) == ["part"]

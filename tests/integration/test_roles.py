@@ -54,7 +54,7 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
         seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
         seeds[role] = tmp_path / f"{role}.nk"
         seeds[role].write_bytes(seed)
-        environment[f"RIGFLOW_{role.upper()}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
+        environment[f"NKEY_{role.upper()}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
     (tmp_path / "roles.conf").write_text(ROLES.read_text())
     config = tmp_path / "nats.conf"
     config.write_text(
