@@ -23,6 +23,7 @@ from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
 from schemas.text import without_passwords
 
+SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
 HANDSHAKES = 8  # a server that refuses us hangs up at once, and its reason may not reach us each time
 REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
@@ -80,6 +81,9 @@ class Connection:
     async def _handshake(self, name: str) -> bool:
         """Whether we are connected; False when the server hung up before we could read why."""
         what, hint = f"{self._where}: not a URL of a broker", "it is nats://host:port"
+        schemes = {url.partition("://")[0].strip() for url in self.settings.nats.split(",") if "://" in url}
+        if not schemes <= SCHEMES:
+            raise UsageError(what, hint)
         try:
             options = self._options(name)
         except ValueError as error:

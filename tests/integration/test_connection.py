@@ -27,7 +27,7 @@ async def test_a_broker_that_is_away_is_an_error_at_once(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://[x", "nats://host:port"])
+@pytest.mark.parametrize("url", ["http://[x", "http://127.0.0.1:4222", "nats://host:port"])
 async def test_a_url_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match="not a URL of a broker"):
         await Broker.connect(Settings(nats=url))

@@ -223,7 +223,7 @@ def _show(findings: list[Finding]) -> None:
     rows = table("", "", "", left=3)
     rows.show_header = False
     for finding in findings:
-        advice = f"\n[yellow]{finding.advice}[/]" if finding.advice else ""
+        advice = f": [yellow]{finding.advice}[/]" if finding.advice else ""
         rows.add_row(marks[finding.state], f"[bold]{finding.what}[/]", f"{finding.found}{advice}")
     bad = sum(finding.state == "bad" for finding in findings)
     verdict = f"[bold red]rigflow cannot run here: {bad} to mend[/]" if bad else "[bold green]rigflow can run here[/]"
