@@ -81,6 +81,7 @@ async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: S
 
         record = await begin(broker, wanted(b"first"))
         await record.change(segments=1, total=1, state=JobState.PUBLISHED)
+        await broker.publish(broker.names.work("p", "decode", Lane.BULK), b"its segment", "segment")
         assert (await begin(broker, wanted(b"first"))).manifest.job.round == 0
         # while the job is not over, other media is refused, and the job goes on
         media = await sent(broker, b"second", "mine")

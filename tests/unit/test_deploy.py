@@ -112,7 +112,7 @@ def test_the_broker_takes_its_configuration(name: str, with_roles: bool, tmp_pat
     keys = {}
     for role in ("OPERATOR", "WORKER", "PUBLISHER", "CLIENT"):
         seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-        keys[f"RIGFLOW_{role}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
+        keys[f"NKEY_{role}"] = nkeys.from_seed(bytearray(seed)).public_key.decode()
     command(
         nats_server_binary(),
         "-t",
