@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from typing import NamedTuple
 
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
@@ -17,6 +18,17 @@ RETRY_S = 0.5  # pause before the second attempt, twice that before the third ..
 DETAIL_CHARACTERS = 1500
 ERROR_CHARACTERS = 2000
 UNPUBLISHED_S = 5.0  # pause before a message whose failure could not be published is delivered again
+
+
+class Place(NamedTuple):
+    """What of a job is missing when a piece fails.
+
+    `whole`: the segment will have no further part. `span_s` are the seconds of the media.
+    """
+
+    key: Key
+    whole: bool
+    span_s: tuple[float, float] = (0.0, 0.0)
 
 
 class Failures:
@@ -64,31 +76,26 @@ class Failures:
         message: InFlight,
         error: Exception,
         stage: str,
-        key: Key,
-        whole: bool,
-        span_s: tuple[float, float] = (0.0, 0.0),
+        place: Place,
     ) -> Failure:
-        """Publish the failure of a piece as its result, and the message as a dead letter. Returns the failure.
-
-        `whole`: the segment will have no further part. `span_s` are the seconds of the media that are missing then.
-        """
-        failure = self._failure(message, error, stage, key, whole, span_s)
+        """Publish the failure of a piece as its result, and the message as a dead letter. Returns the failure."""
+        failure = self._failure(message, error, stage, place)
         source = message.delivery
         body = await _body_of(message)
         await bury(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
-        facts: dict[str, Fact] = {"job": key.job.id, "segment": key.segment, "stage": stage}
+        facts: dict[str, Fact] = {"job": place.key.job.id, "segment": place.key.segment, "stage": stage}
         tell(Event("failed", failure.error, facts=facts))
         return failure
 
     async def publish_for_job(self, message: InFlight, error: Exception, stage: str, job: JobRef) -> Failure:
         """`publish`, for a message that stands for its whole job."""
-        return await self.publish(message, error, stage, Key(job=job, segment=-1, final=True), whole=True)
+        return await self.publish(message, error, stage, _entire(job))
 
     async def reject(self, message: InFlight, error: Exception) -> None:
         """End a message that belongs to no job that could be read: it becomes a dead letter with its reason."""
         queue = message.queue
         job = JobRef(id=f"unreadable-{message.delivery.stream_seq}", pipeline=queue.pipeline, revision="unknown")
-        failure = self._failure(message, error, queue.stage, Key(job=job, segment=-1, final=True), whole=True)
+        failure = self._failure(message, error, queue.stage, _entire(job))
         source = message.delivery
         body = await _body_of(message)
         await bury_unread(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
@@ -101,24 +108,16 @@ class Failures:
         tell(Event("unpublished", what, logging.ERROR, {"detail": _traceback(error)}))
         await message.mark_for_retry(UNPUBLISHED_S)
 
-    def _failure(
-        self,
-        message: InFlight,
-        error: Exception,
-        stage: str,
-        key: Key,
-        whole: bool,
-        span_s: tuple[float, float] = (0.0, 0.0),
-    ) -> Failure:
+    def _failure(self, message: InFlight, error: Exception, stage: str, place: Place) -> Failure:
         attempts = message.attempts if isinstance(error, GaveUp) else (*message.attempts, self._ended(message, error))
         return Failure(
-            key=key,
+            key=place.key,
             stage=stage,
-            whole=whole,
+            whole=place.whole,
             error=_text(error),
             detail="" if isinstance(error, RigflowError) else _traceback(error),
-            start_s=span_s[0],
-            end_s=span_s[1],
+            start_s=place.span_s[0],
+            end_s=place.span_s[1],
             worker=self._worker,
             deliveries=message.delivery.deliveries,
             attempts=attempts,
@@ -139,11 +138,16 @@ class GaveUp(RigflowError):
         super().__init__(f"no worker finished it in {len(message.attempts)} attempts{killed}")
 
 
-def place_of(message: object) -> tuple[Key, bool, tuple[float, float]]:
-    """Where a message belongs, whether it is all of its segment, and its seconds. Raises RigflowError for others."""
+def place_of(message: object) -> Place:
+    """The place of a segment or a part. Raises RigflowError for other messages."""
     if isinstance(message, Segment | PartMessage):
-        return message.key, isinstance(message, Segment), message.span_s
+        return Place(message.key, isinstance(message, Segment), message.span_s)
     raise RigflowError("a message without a place in a job")
+
+
+def _entire(job: JobRef) -> Place:
+    """The place of a message that stands for its whole job."""
+    return Place(Key(job=job, segment=-1, final=True), whole=True)
 
 
 async def _body_of(message: InFlight) -> Buffer:

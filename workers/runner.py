@@ -24,7 +24,7 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_MARK, HEADER_TYPE
 from workers.batching import Batching, Step, part_of
 from workers.beside import Beside
-from workers.failures import RETRY_S, Failures, place_of
+from workers.failures import RETRY_S, Failures, Place, place_of
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
 from workers.in_flight import InFlight, Queue, State, Task
@@ -307,10 +307,10 @@ class Runner:
             else:
                 self._count_failure(task.line.spec.name, task.stage)
                 if part is not None and not fatal:
-                    place = part.meta.key, False, part.meta.span_s
+                    place = Place(part.meta.key, False, part.meta.span_s)
                 else:
                     place = place_of(decode(await message.delivery.load())[0])
-                await self._failures.publish(message, error, task.stage, *place)
+                await self._failures.publish(message, error, task.stage, place)
         except Exception as second:
             await self._failures.give_back(message, second)
         if fatal:  # this process cannot compute the rest of the message
@@ -329,7 +329,7 @@ class Runner:
                 await self._failures.reject(message, error)
                 return
             place = place_of(decode(await message.delivery.load())[0])
-            await self._failures.publish(message, error, message.queue.stage, *place)
+            await self._failures.publish(message, error, message.queue.stage, place)
             await message.ack()
         except Exception as second:
             await self._failures.give_back(message, second)
