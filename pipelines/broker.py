@@ -7,11 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nats.aio.msg import Msg
-
 from pipelines.blobs import Uploads, discard_claims, put_blob
 from pipelines.claims import SUBJECT, claim_name
-from pipelines.connection import Away, Connection, NoResponders, headers_of
+from pipelines.connection import Away, Connection, NoResponders
 from pipelines.jetstream import ATTEMPTS, ApiError, JetStream, Stored, parse, pause
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
@@ -38,6 +36,15 @@ class Acked:
     new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What a reader reads, and when its stream was created, as the server writes it."""
+
+    subjects: Sequence[str]
+    headers_only: bool
+    created: str
+
+
 class Broker(JetStream):
     """A connected broker. Made by `Broker.connect`, ended by `close`."""
 
@@ -48,7 +55,7 @@ class Broker(JetStream):
         self.uploads = Uploads(self)
         self._flight = _Flight(IN_FLIGHT_BYTES)
         self._refused = 0
-        self._readers: dict[tuple[str, str], tuple[Sequence[str], bool]] = {}
+        self._readers: dict[tuple[str, str], _Reader] = {}
 
     @classmethod
     async def connect(cls, settings: Settings, name: str = "rigflow") -> "Broker":
@@ -173,7 +180,8 @@ class Broker(JetStream):
             "mem_storage": True,
             "headers_only": headers_only,
         }
-        self._readers[stream, consumer] = (subjects, headers_only)
+        created = str((await self.api(f"STREAM.INFO.{stream}"))["created"])
+        self._readers[stream, consumer] = _Reader(subjects, headers_only, created)
         made = await self.api(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
         return int(made["num_pending"])
 
@@ -181,12 +189,19 @@ class Broker(JetStream):
         """Whether a consumer is a reader of ours."""
         return (stream, consumer) in self._readers
 
-    async def resume_reader(self, stream: str, consumer: str, first: int) -> None:
-        """Make a reader anew from sequence `first` on; nothing happens to a consumer that is no reader of ours."""
+    async def resume_reader(self, stream: str, consumer: str, last: int) -> int:
+        """Make a reader anew that has had sequence `last`; nothing happens to a consumer that is no reader of ours.
+
+        Gives the sequence after which it goes on: `last`, or 0 when the stream was deleted and made anew.
+        """
         reader = self._readers.get((stream, consumer))
-        if reader is not None:
-            await self.delete_consumer(stream, consumer)
-            await self.create_reader(stream, consumer, reader[0], first, reader[1])
+        if reader is None:
+            return last
+        await self.delete_consumer(stream, consumer)
+        if (await self.api(f"STREAM.INFO.{stream}"))["created"] != reader.created:
+            last = 0
+        await self.create_reader(stream, consumer, reader.subjects, last + 1, reader.headers_only)
+        return last
 
     async def drop_reader(self, stream: str, consumer: str) -> None:
         """Delete a reader. A broker that does not answer now drops it by itself later: nobody waits for that."""
@@ -228,31 +243,6 @@ class Broker(JetStream):
         prefix = f"$KV.{bucket}."
         entries = [entry async for entry in self.read(f"KV_{bucket}", prefix + pattern)]
         return {entry.subject.removeprefix(prefix): entry.body for entry in entries if DELETED not in entry.headers}
-
-    async def watch(self, bucket: str, pattern: str = ">") -> AsyncIterator[tuple[str, bytes]]:
-        """Keys and values of a bucket, those there are and then every change; the bucket may come later.
-
-        A change is told at once. After a reconnect everything is told again, so that nothing is missed.
-        """
-        prefix = f"$KV.{bucket}."
-        changes: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue()
-        changes.put_nowait(None)  # None: read all
-
-        async def on_change(message: Msg) -> None:
-            if DELETED not in headers_of(message):
-                changes.put_nowait((message.subject.removeprefix(prefix), message.data))
-
-        subscription = await self.connection.nc.subscribe(prefix + pattern, cb=on_change)
-        forget = self.connection.when_reconnected(lambda: changes.put_nowait(None))
-        try:
-            while True:
-                change = await changes.get()
-                told = (await self.items(bucket, pattern)).items() if change is None else (change,)
-                for key, value in told:
-                    yield key, value
-        finally:
-            forget()
-            await self.connection.unsubscribe(subscription)
 
 
 class _Flight:

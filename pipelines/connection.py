@@ -204,9 +204,8 @@ class Connection:
     async def send_now(self, subject: str, body: bytes) -> None:
         """`send`, and wait until the kernel has it: it arrives then even if this process is killed. Raises Away."""
         await self.send(subject, body)
-        with contextlib.suppress(TimeoutError):  # it breaks just now
-            async with asyncio.timeout(HANDED_OVER_S):
-                await self.nc._flush_pending(force_flush=True)  # `flush` would wait for the server's answer too
+        # a task of its own, for nats-py loses a cancellation there; `flush` would wait for the server's answer too
+        await asyncio.wait([asyncio.create_task(self.nc._flush_pending(force_flush=True))], timeout=HANDED_OVER_S)
 
     async def settle(self, reply: str, verdict: bytes) -> None:
         """Send the verdict on a delivery; while the broker is away it is kept, and sent when it is back."""

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pipelines.blobs import discard_claims
 from pipelines.broker import DELETED, Broker, Stored
 from pipelines.claims import claim_of
+from pipelines.follow import follow_bucket
 from pipelines.inventory import ended, take_inventory
 from pipelines.marks import marks
 from pipelines.queued import delete_queued, is_idle
@@ -260,7 +261,7 @@ class Cancelled:
 
     async def follow(self) -> AsyncIterator[None]:
         """Learn of every cancellation there was and will be, one at a time."""
-        async for key, value in self._broker.watch(self._broker.names.jobs, f"{CANCELLED}.*.*"):
+        async for key, value in follow_bucket(self._broker, self._broker.names.jobs, f"{CANCELLED}.*.*"):
             job = decoded(JobRef, value, key)
             if job is not None:
                 self._rounds[job.space, job.id] = job.round

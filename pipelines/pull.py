@@ -30,7 +30,8 @@ class Delivery:
     """One message, leased to us until it is settled or silent for `ack_wait_s`.
 
     `deliveries` counts them, this one included; `pending` is how many messages wait behind it in its consumer.
-    Exactly one of `ack`, `retry`, `release` and `terminate` ends it. A reader's deliveries need no settling.
+    `content` are the message's own bytes: the body, or for a claim check its size in decimal. Exactly one of `ack`,
+    `retry`, `release` and `terminate` ends it. A reader's deliveries need no settling.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Delivery:
         "_broker",
         "_reply",
         "consumer",
+        "content",
         "deliveries",
         "headers",
         "nbytes",
@@ -65,7 +67,8 @@ class Delivery:
         self.headers: dict[str, str] = headers_of(message)
         self.settled = False
         self._blob = claim_of(self.subject, self.headers)
-        self._body: Buffer | None = None if self._blob else message.data
+        self.content: bytes = message.data
+        self._body: Buffer | None = None if self._blob else self.content
         self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
 
     async def load(self) -> Buffer:
@@ -171,7 +174,10 @@ class Pull:
         self._changed.set()
 
     def withdraw(self) -> None:
-        """Take back what was asked for, so that others get it; what is on its way to us still arrives."""
+        """Take back what was asked for, so that others get it; what is on its way to us still arrives.
+
+        Not for readers: the broker does not give their messages out again.
+        """
         if self._wanted > 0:
             self._leave_inbox()
             self._wanted = 0
@@ -237,11 +243,12 @@ class Pull:
             delivery = Delivery(self._broker, message)
         except (ValueError, IndexError):
             return  # any client may publish to an inbox
-        if (delivery.stream, delivery.consumer) != (self._stream, self._consumer):
-            return
+        reader = self._broker.is_reader(self._stream, self._consumer)
+        if (delivery.stream, delivery.consumer) != (self._stream, self._consumer) or (reader and not asked):
+            return  # a reader that was made anew sends it again
         if asked and self._expiries:
             self._expiries.popleft()
-        if delivery.stream_seq <= self._last_seq and self._broker.is_reader(self._stream, self._consumer):
+        if delivery.stream_seq <= self._last_seq and reader:
             self._changed.set()  # the reader was made anew, and the old one had sent it already
             return
         self._last_seq = delivery.stream_seq
@@ -269,7 +276,8 @@ class Pull:
                     await self._start_over(connection)
                 elif self._refused:
                     await self._pause()
-                    await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
+                    if self._broker.is_reader(self._stream, self._consumer):  # it may be gone
+                        await self._start_over(connection)
                 await self._ask_for_wanted(connection)
             except Away:
                 pass  # the reconnect wakes us
@@ -302,8 +310,8 @@ class Pull:
         """Make requests anew after the connection broke or the consumer's leader died: all earlier ones are lost."""
         await connection.wait_connected()
         losses = connection.losses
-        await self._broker.resume_reader(self._stream, self._consumer, self._last_seq + 1)
-        self._leave_inbox()
+        self._leave_inbox()  # first: the refusals that requests get when their reader is deleted say nothing new
+        self._last_seq = await self._broker.resume_reader(self._stream, self._consumer, self._last_seq)
         self._losses = losses
 
     async def _ask_for_wanted(self, connection: Connection) -> None:
@@ -317,6 +325,7 @@ class Pull:
         while len(self._expiries) < self._wanted:
             if self._subscription is None:
                 await self._listen()
+                continue  # what was wanted may be withdrawn by now
             self._expiries.append(now_s + EXPIRES_S)
             newest = len(self._expiries) >= self._wanted  # requests are served in order, so it stands the longest
             await connection.send(subject, _NEWEST if newest else _NEXT, self._inbox)

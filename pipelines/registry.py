@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from engines.whole import write_whole
 from pipelines.broker import Broker
+from pipelines.follow import follow_bucket
 from pipelines.jobs import all_manifests
 from pipelines.values import report_skipped
 from schemas.errors import ModelError, PipelineError, StoreError
@@ -125,7 +126,7 @@ async def pipeline_names(broker: Broker) -> dict[str, str]:
 async def watch_pipelines(broker: Broker) -> AsyncIterator[PipelineSpec]:
     """Every pipeline revision that the broker knows and will know, each once. Unreadable ones are reported."""
     seen: set[str] = set()
-    async for key, body in broker.watch(broker.names.pipelines, "revision.*"):
+    async for key, body in follow_bucket(broker, broker.names.pipelines, "revision.*"):
         if key not in seen:
             try:
                 spec = _parse(body, key.removeprefix("revision."))

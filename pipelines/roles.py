@@ -44,11 +44,11 @@ def worker(names: Names) -> Role:
             "$JS.ACK.>",
             *_api(LOOK),
             *_api(f"CONSUMER.MSG.NEXT.*.{consumer}" for consumer in consumers),
-            *_reading(results, read),
+            *_reading(read, followed=(results, f"KV_{names.pipelines}", f"KV_{names.jobs}")),
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs, engines, f"KV_{names.attempts}")),
             *_api([f"STREAM.MSG.DELETE.{results}"]),
         ),
-        subscribe=("_INBOX_worker.>", f"$KV.{names.pipelines}.>", f"$KV.{names.jobs}.>"),
+        subscribe=("_INBOX_worker.>",),
     )
 
 
@@ -68,11 +68,11 @@ def publisher(names: Names, space: str) -> Role:
             f"$O.{names.models}.>",
             f"$JS.ACK.{results}.>",  # its readers need no acks; what arrives while one closes is handed back
             *_api(("INFO", *LOOK)),
-            *_reading(results, read),
+            *_reading(read, followed=(results,)),
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs)),
             *_api([f"STREAM.MSG.DELETE.{results}"]),
         ),
-        subscribe=("_INBOX_publisher.>", f"$KV.{names.pipelines}.>", f"$KV.{names.jobs}.>"),
+        subscribe=("_INBOX_publisher.>",),
     )
 
 
@@ -104,9 +104,9 @@ def _api(actions: Iterable[str]) -> Iterable[str]:
     return (f"{API}.{action}" for action in actions)
 
 
-def _reading(results: str, streams: Iterable[str]) -> Iterable[str]:
-    """Reading streams by number and by subject, and results by readers."""
-    readers = (f"CONSUMER.{action}.{results}.>" for action in ("CREATE", "DELETE", "MSG.NEXT"))
+def _reading(streams: Iterable[str], followed: Iterable[str]) -> Iterable[str]:
+    """Reading streams by number and by subject, and those `followed` by readers too."""
+    readers = (f"CONSUMER.{action}.{stream}.>" for stream in followed for action in ("CREATE", "DELETE", "MSG.NEXT"))
     gets = (f"{action}.{stream}" for stream in streams for action in ("DIRECT.GET", "STREAM.MSG.GET"))
     return _api((*readers, *gets))
 

@@ -1,7 +1,7 @@
-"""A NATS client that enforces TLS and decodes passwords in URLs, which nats-py does not.
+"""A NATS client that enforces TLS, decodes passwords in URLs and survives a late answer, which nats-py does not.
 
-nats-py 2.16 speaks plain text to a `tls://` server that does not ask for TLS, and sends passwords as they are written
-in the URL, percent-encoded.
+nats-py 2.16 speaks plain text to a `tls://` server that does not ask for TLS, sends passwords as they are written in
+the URL, percent-encoded, and reads nothing any more after the answer to a flush that timed out.
 """
 
 import ssl
@@ -28,6 +28,14 @@ class SecureClient(Client):
         if initial_connection and server is not None and server.uri.scheme in secured:
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
+
+    async def _process_pong(self) -> None:
+        """The answer to a flush that was given up: nats-py would stop reading, for it cannot set that result."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
 
     async def _process_connect_init(self) -> None:
         """After a TLS handshake that failed a connection never closes: nats-py would wait for that for ever."""

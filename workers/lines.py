@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engines.device import Device
 from engines.inference.session import Session
 from pipelines.broker import Broker
+from pipelines.follow import follow_bucket
 from pipelines.registry import load_model, load_pipeline, pipeline_names
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, RigflowError
@@ -95,7 +96,7 @@ class Lines:
                 self._names[name] = revision
                 await self._warm(name, revision)
 
-        await for_each(self._broker.watch(self._broker.names.pipelines, "name.*"), warm)
+        await for_each(follow_bucket(self._broker, self._broker.names.pipelines, "name.*"), warm)
 
     async def _warm(self, name: str, revision: str) -> None:
         """Load one line; if an engine does not work, that is reported, and its jobs fail with the same words."""

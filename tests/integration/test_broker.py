@@ -1,15 +1,18 @@
 """Publishing with back-pressure, and key-value buckets, over a real nats-server."""
 
 import asyncio
+import random
 
 import pytest
 
 from pipelines.broker import Broker
+from pipelines.follow import follow_bucket
 from pipelines.server import EmbeddedServer
+from pipelines.topology import apply_topology
 from schemas.errors import BrokerError
 from schemas.messages import Lane
 from schemas.settings import Settings
-from tests.integration.hops import MIB, a_broker, a_pull, eventually, hop, waiting_in_hop
+from tests.integration.hops import MIB, SPEC, a_broker, a_pull, eventually, hop, waiting_in_hop
 
 
 async def test_an_id_is_stored_once(settings: Settings) -> None:
@@ -67,7 +70,7 @@ async def test_a_bucket_is_watched_before_it_is_there_and_across_a_restart(
     told: list[tuple[str, bytes]] = []
 
     async def watch() -> None:
-        async for change in watcher.watch(watcher.names.jobs, "a.*"):
+        async for change in follow_bucket(watcher, watcher.names.jobs, "a.*"):
             told.append(change)
 
     watching = asyncio.create_task(watch())
@@ -82,13 +85,53 @@ async def test_a_bucket_is_watched_before_it_is_there_and_across_a_restart(
         await eventually(lambda: told[-1] == ("a.1", b"two"))
         assert await broker.get(bucket, "a.1") == b"two"
         assert await broker.items(bucket) == {"a.1": b"two", "b.1": b"another"}
-        told.clear()
         server.kill()
         server.restart()
-        await eventually(lambda: told == [("a.1", b"two")])
+        await broker.put(bucket, "a.1", b"three")
+        await eventually(lambda: told == [("a.1", b"one"), ("a.1", b"two"), ("a.1", b"three")])
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     await watcher.close()
+
+
+async def test_a_change_at_the_moment_of_the_first_look_is_not_missed(settings: Settings) -> None:
+    """A subscription that begins after a value is published, and a reading before it is stored, miss it together."""
+    dice = random.Random(1)
+    async with a_broker(settings) as broker, a_broker(settings) as other:
+
+        async def sees(key: str, delay_s: float) -> None:
+            await asyncio.sleep(delay_s)
+            async for found, _ in follow_bucket(other, other.names.jobs, key):
+                assert found == key
+                return
+
+        for number in range(50):
+            key = f"a.{number}"
+            looks = [asyncio.create_task(sees(key, 0.003 * dice.random())) for _ in range(8)]
+            await asyncio.sleep(0.003 * dice.random())
+            await broker.put(broker.names.jobs, key, b"x")
+            async with asyncio.timeout(60):
+                await asyncio.gather(*looks)
+
+
+async def test_a_bucket_that_is_made_anew_is_followed_from_its_beginning(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        bucket, seen = broker.names.jobs, []
+
+        async def follow() -> None:
+            async for change in follow_bucket(broker, bucket, "a.*"):
+                seen.append(change)
+
+        following = asyncio.create_task(follow())
+        for number in range(3):
+            await broker.put(bucket, f"a.{number}", b"old")
+        await eventually(lambda: len(seen) == 3)
+        await broker.api(f"STREAM.DELETE.KV_{bucket}")
+        await apply_topology(broker, settings, [SPEC])
+        await broker.put(bucket, "a.0", b"new")
+        await eventually(lambda: seen[3:] == [("a.0", b"new")])
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_a_read_goes_through_as_many_batches_as_it_takes(settings: Settings) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,7 +17,7 @@ from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, UsageError
 from schemas.settings import Settings
-from tests.integration.hops import a_broker, hop
+from tests.integration.hops import a_broker, eventually, hop
 
 
 @pytest.mark.parametrize("url", ["nats://127.0.0.1:1", "nats://user:secret@127.0.0.1:1,127.0.0.1:2"])
@@ -108,6 +110,24 @@ async def test_a_connection_that_breaks_while_it_closes_is_closed(
     monkeypatch.setattr(client, "_flush_pending", lambda *_: asyncio.sleep(0))
     await broker.close()
     assert broker.connection.closed
+
+
+async def test_an_answer_that_comes_too_late_leaves_the_connection_whole(
+    server: EmbeddedServer, settings: Settings
+) -> None:
+    """nats-py alone would hear nothing from then on, until its pings are missed."""
+    async with a_broker(settings) as broker:
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            await eventually(lambda: Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await broker.connection.flush()
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        losses = broker.connection.losses
+        assert (await broker.api("STREAM.NAMES"))["total"] > 0
+        assert broker.connection.losses == losses
 
 
 async def test_passwords_and_tokens_may_be_percent_encoded(tmp_path: Path) -> None:

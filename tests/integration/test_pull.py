@@ -265,6 +265,23 @@ async def test_withdrawing_while_messages_fly_loses_none(settings: Settings) -> 
         await eventually(lambda: hop_is_empty(broker))
 
 
+async def test_withdrawing_before_the_request_is_sent_leaves_none(settings: Settings) -> None:
+    """At whatever point of opening an inbox and sending a request: a message nobody wants would end a pull's asking."""
+    async with a_broker(settings) as broker, a_pull(broker) as taken:
+        for turns in range(24):
+            taken.pull.request(1)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            taken.pull.withdraw()
+            await asyncio.sleep(0.005)
+        await eventually(lambda: waiting_pulls(broker, 0))
+        await broker.publish(hop(broker), b"x", "id")
+        await asyncio.sleep(0.05)
+        assert (taken.bodies, taken.pull.outstanding) == ([], 0)
+        taken.pull.request(1)
+        await taken.until(1)
+
+
 async def publish_all(broker: Broker, total: int) -> None:
     for number in range(total):
         await broker.publish(hop(broker), b"%d" % number, str(number))

@@ -1,0 +1,69 @@
+"""Follow a stream or a bucket: what is there, then everything that comes, in order and each once.
+
+It is done by a consumer of the stream. A subscription to the subjects beside one reading of the stream misses a message
+that is published before the subscription and stored after the reading: about one in a hundred, when both begin at the
+moment of the message.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+
+from pipelines.broker import DELETED, Broker, Stored
+from pipelines.pull import Delivery, Pull
+
+AHEAD = 256  # messages asked for at a time while there are many
+STUCK_S = 1.0  # what was there may be deleted before it reaches us: ask after so long
+ABSENT_S = 0.2  # how often a bucket that is not there yet is asked for
+
+
+async def follow(
+    broker: Broker, stream: str, subjects: Sequence[str], headers_only: bool = False
+) -> AsyncGenerator[Stored | None, None]:
+    """Messages of a stream on `subjects`: those that are there now, then None, then those to come, for ever.
+
+    A stream that is deleted and created anew is followed from its beginning. Raises ApiError when there is none.
+    """
+    consumer = f"follow-{broker.connection.unique()}"
+    arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+    backlog = await broker.create_reader(stream, consumer, subjects, headers_only=headers_only)
+    pull = Pull(broker, stream, consumer, arrived.put)
+    await pull.open()
+    try:
+        while backlog > 0:
+            pull.request(min(backlog, AHEAD) - pull.outstanding)
+            try:
+                async with asyncio.timeout(STUCK_S):
+                    delivery = await arrived.get()
+            except TimeoutError:
+                backlog = await _pending(broker, stream, consumer) + arrived.qsize()
+                continue
+            backlog = min(backlog - 1, delivery.pending + arrived.qsize())
+            yield _stored(delivery)
+        yield None
+        while True:
+            pull.request(1 - pull.outstanding)
+            yield _stored(await arrived.get())
+    finally:
+        await pull.close()
+        await broker.drop_reader(stream, consumer)
+
+
+async def follow_bucket(broker: Broker, bucket: str, pattern: str = ">") -> AsyncIterator[tuple[str, bytes]]:
+    """Keys and values of a bucket, those there are and then every change, for ever; the bucket may come later."""
+    stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
+    while await broker.api_unless_gone(f"STREAM.INFO.{stream}") is None:  # noqa: ASYNC110, a question to the broker
+        await asyncio.sleep(ABSENT_S)
+    async with aclosing(follow(broker, stream, [prefix + pattern])) as following:
+        async for stored in following:
+            if stored is not None and DELETED not in stored.headers:
+                yield stored.subject.removeprefix(prefix), stored.body
+
+
+async def _pending(broker: Broker, stream: str, consumer: str) -> int:
+    info = await broker.api_unless_gone(f"CONSUMER.INFO.{stream}.{consumer}")
+    return 0 if info is None else int(info["num_pending"])
+
+
+def _stored(delivery: Delivery) -> Stored:
+    return Stored(delivery.subject, delivery.stream_seq, delivery.headers, delivery.content)
