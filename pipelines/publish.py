@@ -5,7 +5,6 @@ What is with the broker is noted in the job's manifest, so that a publisher that
 
 import asyncio
 import hashlib
-import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.media.limits import Limits
-from engines.media.shared import SharedFolders, read_image
+from engines.media.shared import SharedFolders, read_image, resolved
 from engines.media.split import Piece, Splitter
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord, begin
@@ -35,9 +34,9 @@ NOTE_S = 0.5  # how often the manifest of a job says how far its publishing is, 
 def job_id(spec: PipelineSpec, paths: Sequence[Path]) -> str:
     """The same job id for the same files and pipeline: 20 hex digits over paths, sizes and times of change."""
     digest = hashlib.sha256(spec.revision.encode())
-    for path, resolved in zip(paths, _resolved(paths), strict=True):
+    for path, real in zip(paths, resolved(paths), strict=True):
         stat = path.stat()
-        digest.update(f"{resolved}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{real}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
 
 
@@ -263,17 +262,6 @@ def _next(iterator: Iterator[T]) -> T | None:
     return next(iterator, None)
 
 
-def _resolved(paths: Sequence[Path]) -> Iterator[str]:
-    """Each path as it is without links. Looking that up costs more than reading a small file: a folder's is kept."""
-    folders: dict[str, str] = {}
-    for path in paths:
-        folder, name = os.path.split(path)
-        if os.path.islink(path):
-            yield os.path.realpath(path)
-        else:
-            yield os.path.join(folders.get(folder) or folders.setdefault(folder, os.path.realpath(folder)), name)
-
-
 def albums(
     paths: Sequence[Path], names: Sequence[str], shared: SharedFolders
 ) -> Iterator[tuple[list[Item], list[bytes]]]:
@@ -284,11 +272,11 @@ def albums(
     items: list[Item] = []
     buffers: list[bytes] = []
     size = 0
-    for resolved, name in zip(_resolved(paths), names, strict=True):
-        item, data, seen = Item(name=name, path=resolved), b"", shared.hold(resolved)
+    for path, name in zip(resolved(paths), names, strict=True):
+        seen, data = shared.hold(path), b""
+        item = Item(name=name, path=path if seen else "")
         if not seen:
-            item, data = read_image(item)
-            item = item.model_copy(update={"path": ""})
+            item, data = read_image(item, path)
         full = len(items) == ALBUM_ITEMS or size + len(data) > ALBUM_BYTES
         if items and (full or seen is bool(buffers)):  # an album holds paths or bytes, never both
             yield items, buffers

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import os
 import stat
 import tempfile
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engines.media.shared import resolved
 from engines.media.source import media_kind
 from engines.models.catalogue import builtin_model, builtin_models, own_model
 from engines.models.fit import check_fits
@@ -286,11 +286,10 @@ async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequenc
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[Outcome]:
     """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
     each = list(dict.fromkeys(inputs))
-    unfit = {path: error for path in each if (error := _unfit(path)) is not None}
-    fit = [path for path in each if path not in unfit]
-    kinds = {path: kind_of(path) for path in fit}
-    videos = [(path.name, [path], False) for path in fit if kinds[path] == "video"]
-    images = [path for path in fit if kinds[path] == "image"]
+    kinds = [(path, _kind_of_input(path, real)) for path, real in zip(each, resolved(each), strict=True)]
+    unfit = {path: kind for path, kind in kinds if isinstance(kind, RigflowError)}
+    videos = [(path.name, [path], False) for path, kind in kinds if kind == "video"]
+    images = [path for path, kind in kinds if kind == "image"]
     together = [(images[0].name if len(images) == 1 else f"{len(images)} images", images, True)] if images else []
     outcomes: list[Outcome] = []
     identities: set[str] = set()
@@ -309,10 +308,17 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) 
     return outcomes
 
 
-def _unfit(path: Path) -> RigflowError | None:
-    """Why an input cannot be sent, before it is read."""
-    if not is_text(os.path.realpath(path)):
+def _kind_of_input(path: Path, real: str) -> str | RigflowError:
+    """As `kind_of`, or why the input, which is `real` with links resolved, cannot be sent."""
+    if not is_text(real):
         return UsageError(f"{path}: its name is not UTF-8", "rename it")
+    try:
+        return media_kind(path)
+    except RigflowError:
+        return _unfit(path) or "video"
+
+
+def _unfit(path: Path) -> RigflowError | None:
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:

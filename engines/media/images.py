@@ -31,11 +31,12 @@ _NAMES = {"mjpeg": "jpeg", "png": "png", "webp": "webp"}
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """One item and its bytes; `pixels` by its header, 0 where `item.error` says why it will not be decoded."""
+    """One item and its bytes; codec and size by its header, unless `item.error` says why it will not be decoded."""
 
     item: Item
     data: Buffer
-    pixels: int
+    codec: str = ""
+    size: tuple[int, int] = (0, 0)
 
 
 def decode_images(
@@ -54,16 +55,14 @@ def decode_images(
     window that sees it `T` times. With `layout = "planes"` each image is a part of its own, else a part holds what
     comes to 64 MB of raw frames.
     """
-    given = (
-        zip(segment.items, buffers, strict=True) if buffers else (shared.read(each, limits) for each in segment.items)
-    )
+    given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)
     planes = spec.preprocess.layout == "planes"
     for number, (group, last) in enumerate(_groups(images, alone=planes)):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
         for image in group:
-            item, row = _outcome(image, planes, convert, limits)
+            item, row = _outcome(image, planes, convert)
             tick()
             items.append(item)
             rows += [row] if row is not None else []
@@ -81,7 +80,10 @@ def decode_images(
 
 def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> av.VideoFrame:
     """The picture of one jpeg, png or webp file. Raises MediaError or ItemTooLarge."""
-    codec, size = _checked(data, limits)
+    return _decoded(data, *_checked(data, limits))
+
+
+def _decoded(data: Buffer, codec: str, size: tuple[int, int]) -> av.VideoFrame:
     # a decoder each: FFmpeg's png decoder mixes in the image before, its jpeg decoder keeps the tables of that one
     decoder = av.CodecContext.create(codec, "r")
     assert isinstance(decoder, VideoCodecContext)
@@ -114,19 +116,19 @@ def image_size(data: Buffer) -> tuple[int, int] | None:
 
 def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
     if item.error:
-        return _Image(item, data, 0)
+        return _Image(item, data)
     try:
-        return _Image(item, data, prod(_checked(data, limits)[1]))
+        return _Image(item, data, *_checked(data, limits))
     except RigflowError as error:
-        return _Image(item.model_copy(update={"error": str(error)}), data, 0)
+        return _Image(item.model_copy(update={"error": str(error)}), data)
 
 
-def _outcome(image: _Image, planes: bool, convert: Convert, limits: Limits) -> tuple[Item, dict[str, Array] | None]:
+def _outcome(image: _Image, planes: bool, convert: Convert) -> tuple[Item, dict[str, Array] | None]:
     """The item, with its error if it has one, else with its arrays."""
     if image.item.error:
         return image.item, None
     try:
-        frame = decode_image(image.data, limits)
+        frame = _decoded(image.data, image.codec, image.size)
         row = convert(_plain(frame, planes), round(frame.rotation / 90) * 90 % 360)
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
@@ -187,11 +189,12 @@ def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image
     group: list[_Image] = []
     pixels = size = 0
     for image in images:
-        if group and (alone or pixels + image.pixels > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES):
+        more = prod(image.size)
+        if group and (alone or pixels + more > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES):
             yield group, False
             group, pixels, size = [], 0, 0
         group.append(image)
-        pixels += image.pixels
+        pixels += more
         size += len(image.data)
     yield group, True
 

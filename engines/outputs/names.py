@@ -5,6 +5,7 @@ The result of `clip.mp4` is `clip.PIPELINE.*`. If that is taken, it is `clip.mp4
 """
 
 import fcntl
+import functools
 import json
 import os
 import uuid
@@ -62,7 +63,7 @@ class OutputNames:
     def __init__(self, folder: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
         self._folder = folder
         self._overwrite = overwrite
-        self._inputs = [path.absolute() for path in inputs]
+        self._inputs = list(inputs)
         self._reserved: set[Path] = set()
         self._list: IO[str] | None = None
         self._path = folder / f"{_LIST}{uuid.uuid4().hex[:12]}"
@@ -151,21 +152,25 @@ class _Taken:
     def __init__(self, elsewhere: set[Path], overwrite: bool, inputs: Sequence[Path]) -> None:
         self.elsewhere = elsewhere
         self._overwrite = overwrite
-        self._inputs = {base for path in inputs for base in _bases(path)}
+        self._inputs = inputs
         self._there: dict[Path, set[str]] = {}
 
     def has(self, target: Path) -> bool:
-        if target in self.elsewhere or target.absolute() in self._inputs:
-            return True
-        return not self._overwrite and target.name in self._in(target.parent)
+        return target in self.elsewhere or target.name in self._in(target.parent)
 
     def _in(self, folder: Path) -> set[str]:
-        """The names of a folder's files, cut at each of their dots."""
+        """The names of a folder's files that are to stay, cut at each of their dots."""
         if folder not in self._there:
-            entries = os.listdir(folder) if folder.is_dir() else []
-            files = (folder / name for name in entries if not name.endswith(".part"))
-            self._there[folder] = {base.name for path in files for base in _bases(path)}
+            names = self._inputs_in(folder)
+            if not self._overwrite and folder.is_dir():
+                names += [name for name in os.listdir(folder) if not name.endswith(".part")]
+            self._there[folder] = {base for name in names for base in _bases(name)}
         return self._there[folder]
+
+    def _inputs_in(self, folder: Path) -> list[str]:
+        real = functools.cache(os.path.realpath)  # to resolve a path takes long: each folder's once
+        here = real(str(folder))
+        return [name for parent, name in map(os.path.split, self._inputs) if real(parent) == here]
 
 
 def clean(name: str) -> str:
@@ -182,11 +187,10 @@ def unused(path: Path) -> Path:
     return path if not os.path.lexists(path) else next(each for each in numbered if not os.path.lexists(each))
 
 
-def _bases(path: Path) -> Iterator[Path]:
+def _bases(name: str) -> Iterator[str]:
     """`a.b.c`, `a.b` and `a` of `a.b.c`: the names without suffix that it may belong to."""
-    name = path.name
     while name:
-        yield path.with_name(name)
+        yield name
         name = name.rpartition(".")[0]
 
 
