@@ -285,25 +285,28 @@ async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequenc
 
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[Outcome]:
     """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
-    each = list(dict.fromkeys(inputs))
-    kinds = [(path, _kind_of_input(path, real)) for path, real in zip(each, resolved(each), strict=True)]
-    unfit = {path: kind for path, kind in kinds if isinstance(kind, RigflowError)}
-    videos = [(path.name, [path], False) for path, kind in kinds if kind == "video"]
-    images = [path for path, kind in kinds if kind == "image"]
-    together = [(images[0].name if len(images) == 1 else f"{len(images)} images", images, True)] if images else []
+    each = {str(path): path for path in inputs}
+    reals = zip(each.values(), resolved(each), strict=True)
+    looked_at = [(path, real, _kind_of_input(path, real)) for path, real in reals]
+    unfit = [(path, kind) for path, _, kind in looked_at if isinstance(kind, RigflowError)]
+    videos = [(path.name, [path], [real], False) for path, real, kind in looked_at if kind == "video"]
+    images = [path for path, _, kind in looked_at if kind == "image"]
+    real_images = [real for _, real, kind in looked_at if kind == "image"]
+    name = images[0].name if len(images) == 1 else f"{len(images)} images"
+    together = [(name, images, real_images, True)] if images else []
     outcomes: list[Outcome] = []
     identities: set[str] = set()
-    for name, paths, are_images in videos + together:
+    for name, paths, real_paths, are_images in videos + together:
         try:
-            identity = job_id(spec, paths)
+            identity = job_id(spec, paths, real_paths)
         except OSError as error:
-            unfit[paths[0]] = UsageError(f"{error.filename}: {error.strerror}", "check the path")
+            unfit.append((paths[0], UsageError(f"{error.filename}: {error.strerror}", "check the path")))
             continue
         if identity in identities:  # another name of the same file: a job of its own, for it has a result of its own
             identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
         identities.add(identity)
         outcomes.append(Outcome(name, publisher.ref(identity), paths, images=are_images, source=identity))
-    for path, why in unfit.items():
+    for path, why in unfit:
         outcomes.append(Outcome(printable(path.name), publisher.ref("unfit"), [path], error=why))
     return outcomes
 

@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from engines.media.container import open_container, open_file
+from engines.media.container import open_container, open_file, read_head
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
 from engines.media.png import without_packed_chunks
 from schemas.errors import MediaError, UsageError
@@ -22,6 +22,7 @@ from schemas.wire import Buffer
 Source: TypeAlias = Path | Buffer
 AnyStream: TypeAlias = VideoStream | AudioStream
 
+_HEAD_BYTES = 12  # enough to recognise an image or an mp4
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CODEC = "png"
@@ -45,8 +46,8 @@ def media_kind(source: Source) -> Literal["image", "video"]:
     Raises UsageError or MediaError when it can not be read or is empty.
     """
     if isinstance(source, Path):
-        with media_errors(str(source)), open_file(source) as file:
-            head: Buffer = os.read(file, 12)  # of thousands of images, a file object would double what this costs
+        with media_errors(str(source)):
+            head: Buffer = read_head(source, _HEAD_BYTES)
         if not head:
             raise _empty(str(source))
     else:
@@ -157,7 +158,7 @@ def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Pack
 
 def _open(source: Source, container: str | None, label: str, decoders: bool, limits: Limits) -> InputContainer:
     with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
-        head = os.pread(given, 12, 0) if isinstance(given, int) else bytes(given[:12])
+        head = os.pread(given, _HEAD_BYTES, 0) if isinstance(given, int) else bytes(given[:_HEAD_BYTES])
         if not head:
             raise _empty(label)
         options = {}
@@ -183,9 +184,8 @@ def _empty(label: str) -> MediaError:
 
 def _head(source: Source) -> bytes:
     if isinstance(source, Path):
-        with open_file(source) as file:
-            return os.read(file, 12)
-    return bytes(source[:12])
+        return read_head(source, _HEAD_BYTES)
+    return bytes(source[:_HEAD_BYTES])
 
 
 def _unreadable(head: bytes, label: str) -> MediaError:

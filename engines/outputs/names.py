@@ -170,7 +170,8 @@ class _Taken:
     def _inputs_in(self, folder: Path) -> list[str]:
         real = functools.cache(os.path.realpath)  # to resolve a path takes long: each folder's once
         here = real(str(folder))
-        return [name for parent, name in map(os.path.split, self._inputs) if real(parent) == here]
+        paths = (str(path).rpartition("/") for path in self._inputs)
+        return [name for parent, slash, name in paths if real(parent + slash) == here]
 
 
 def clean(name: str) -> str:
