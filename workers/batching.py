@@ -46,7 +46,7 @@ class Batching:
         while ready := self._ready():
             self._turn += 1
             first = Lane.BULK if self._turn % BULK_TURN == 0 else Lane.INTERACTIVE
-            chosen = max(ready, key=lambda task: (task.queue.lane == first, task.depth, -task.since_s))
+            chosen = max(ready, key=lambda task: (task.message.queue.lane == first, task.depth, -task.since_s))
             chosen = self._filling(chosen, ready) or await self._feeding(chosen)
             if chosen in chosen.message.waiting:  # or its job was cancelled while the broker was asked
                 return chosen
