@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engines.device import Ahead
 from engines.part import Part
 from schemas.messages import Lane
 from schemas.pipeline import InferStage
@@ -107,8 +106,8 @@ class Batching:
         rows = sum(_rows(part_of(task)) for task in self._in_hand.waiting() if task.alike(chosen))
         if rows >= chosen.line.most_rows(stage):
             return None
-        ahead = (task for task in ready if task.line is chosen.line and isinstance(task.parts, Ahead))
-        return next((task for task in ahead if isinstance(task.parts, Ahead) and task.parts.ready), None)
+        ahead = (task for task in ready if task.line is chosen.line and task.ahead is not None and task.ahead.ready)
+        return next(ahead, None)
 
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`; while others wait idle at the queue of its stage, an earlier task that makes parts for them."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from engines.device import Ahead, Device
+from engines.device import Device
 from engines.part import Part, decode_part, encode_part
 from pipelines.broker import Broker
 from pipelines.jobs import Cancelled
@@ -132,9 +132,9 @@ class Runner:
             task = await self._first_task(message)
             if task is None or message.ended:
                 return
-            if isinstance(task.parts, Ahead) and not self.in_hand.suspects:
+            if task.ahead is not None and not self.in_hand.suspects:
                 await self.begin([message])
-                task.parts.begin()
+                task.ahead.begin()
         except Exception as error:
             await self._reject(message, error)
             return

@@ -38,9 +38,11 @@ class SharedFolders:
         return path.startswith(self.folders)
 
     def read(self, items: Sequence[Item], limits: Limits) -> Iterator[tuple[Item, bytes]]:
-        """As `read_image`, for each item of a message: only files in the folders are opened."""
+        """As `read_image`, for each item of a message that has no error yet: only files in the folders are opened."""
         for item, path in zip(items, resolved(item.path for item in items), strict=True):
-            if self.hold(path):
+            if item.error:
+                yield item, b""
+            elif self.hold(path):
                 yield read_image(item, path, limits)
             else:
                 yield item.model_copy(update={"error": _NOT_SHARED}), b""

@@ -17,9 +17,13 @@ REFUSED = "its path is in no folder that this worker shares: add the folder to t
 
 def errors_of(paths: list[str], *shared: Path) -> list[str]:
     """What became of images that travel as paths, at a worker with those folders."""
-    host = Host(Settings(shared=tuple(map(str, shared))))
-    key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     items = tuple(Item(name=f"{number}.png", path=path) for number, path in enumerate(paths))
+    return decoded_by(Host(Settings(shared=tuple(map(str, shared)))), items)
+
+
+def decoded_by(host: Host, items: tuple[Item, ...]) -> list[str]:
+    """The errors of the items of one message."""
+    key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     segment = Segment(key=key, media=MediaInfo(kind="image"), items=items)
     return [item.error for part in host.decode(segment, [], pipeline(), None) for item in part.meta.items]
 
@@ -52,6 +56,32 @@ def test_a_worker_reads_what_lies_in_its_folders(photo: Path, tmp_path: Path) ->
     bad = [photo.parent / "out.png", photo.parent / "folder" / "photo.png", private, tmp_path / "shared2" / "photo.png"]
     bad += [photo.parent / ".." / "private" / "photo.png", photo.parent]
     assert errors_of(list(map(str, bad)), photo.parent) == [REFUSED] * len(bad)
+
+
+def test_a_path_that_ends_in_dots_does_not_lead_out_of_a_folder(photo: Path, tmp_path: Path) -> None:
+    (photo.parent / "inner").mkdir()
+    dots = [f"{photo.parent}{end}" for end in ("/..", "/inner/../..", "/../", "/.", "//..", "/inner/../../photo.png")]
+    assert errors_of(dots, photo.parent) == [REFUSED] * len(dots)
+    good = [f"{photo.parent}/inner/../photo.png", f"{photo.parent}//photo.png", f"{photo.parent}/./photo.png"]
+    assert errors_of(good, photo.parent) == [""] * 3
+    assert errors_of([f"{photo.parent}/inner/.."], tmp_path) == [f"cannot read {photo.parent}: a directory"]
+
+
+def test_a_folder_that_becomes_a_link_out_is_closed_to_the_next_message(photo: Path, tmp_path: Path) -> None:
+    host = Host(Settings(shared=(str(photo.parent),)))
+    inner = photo.parent / "inner"
+    inner.mkdir()
+    (inner / "photo.png").write_bytes(still("png"))
+    items = tuple(Item(name=name, path=str(inner / name)) for name in ("photo.png", "photo.png"))
+    assert decoded_by(host, items) == ["", ""]
+    inner.rename(tmp_path / "outside")
+    inner.symlink_to(tmp_path / "outside")
+    assert decoded_by(host, items) == [REFUSED, REFUSED]
+
+
+def test_an_item_that_failed_at_its_publisher_keeps_its_error(photo: Path) -> None:
+    host = Host(Settings(shared=(str(photo.parent),)))
+    assert decoded_by(host, (Item(name="a", error="gone"), Item(name="b", path=str(photo)))) == ["gone", ""]
 
 
 def test_what_is_no_image_is_an_error_of_its_own(photo: Path, tmp_path: Path) -> None:

@@ -38,6 +38,19 @@ def test_what_is_there_keeps_its_name_unless_it_may_be_replaced(tmp_path: Path, 
         assert reserved(names, tmp_path, "a.mp4", "c.mp4") == ["a.p", "c.mp4.p"]  # an input is no result
 
 
+def test_an_input_is_kept_whatever_way_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.p.npz").touch()
+    (tmp_path / "link").symlink_to("out")
+    (tmp_path / "elsewhere").mkdir()
+    ways = [tmp_path / "link", tmp_path / "elsewhere" / ".." / "out"]
+    for folder in ways:
+        with OutputNames(tmp_path / "out", overwrite=True, inputs=[folder / "a.p.npz"]) as names:
+            assert reserved(names, tmp_path / "out", "a.mp4") == ["a.mp4.p"]
+    with OutputNames(tmp_path / "out", overwrite=True, inputs=[tmp_path / "elsewhere" / "a.p.npz"]) as names:
+        assert reserved(names, tmp_path / "out", "a.mp4") == ["a.p"]
+
+
 def test_an_input_keeps_its_own_name_and_gets_none_of_another(tmp_path: Path) -> None:
     (tmp_path / "a.p.npz").touch()
     other = Wanted(tmp_path, "b.mp4", "p", owned=lambda target: target.name == "b.p")
