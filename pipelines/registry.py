@@ -49,9 +49,9 @@ async def publish_pipeline(
     pinned = spec.model_copy(update={"models": {name: card.sha256 for name, (card, _) in sorted(used.items())}})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
+    for card, model in used.values():
+        await _publish_model(broker, card, model)
     if await broker.get(bucket, f"revision.{revision}") != body:
-        for card, model in used.values():
-            await _publish_model(broker, card, model)
         await broker.put(bucket, f"revision.{revision}", body)
     if await broker.get(bucket, f"name.{spec.name}") != revision.encode():
         await broker.put(bucket, f"name.{spec.name}", revision.encode())
@@ -169,9 +169,9 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
 async def _publish_model(broker: Broker, card: ModelSpec, model: bytes) -> None:
     from pipelines.blobs import blob_info, put_blob
 
-    if await asyncio.to_thread(_sha256, model) != card.sha256:
-        raise ModelError(f"model {card.name}: its file is not the one its card describes", "make its card anew")
     if await blob_info(broker, broker.names.models, card.sha256) is None:
+        if await asyncio.to_thread(_sha256, model) != card.sha256:
+            raise ModelError(f"model {card.name}: its file is not the one its card describes", "make its card anew")
         await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
 
 

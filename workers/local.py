@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from engines.models.fit import check_fits
 from engines.outputs.names import OutputNames, Wanted
 from pipelines.broker import Broker
 from pipelines.collect import Collector
+from pipelines.jetstream import Gone
 from pipelines.jobs import JobRecord
 from pipelines.publish import Publisher, job_id
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
@@ -37,6 +39,7 @@ from workers.waits import both, explained
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
 LOOK_S = 2.0  # how often the embedded broker is asked for its health
+ROUNDS = 3  # of a job whose messages were deleted from the broker
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
 
 
@@ -213,6 +216,14 @@ async def register(broker: Broker, settings: Settings, spec: PipelineSpec, model
     return await publish_pipeline(broker, spec, models)
 
 
+async def repair(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> list[str]:
+    """`register`, if streams or consumers that a pipeline needs were deleted; what was created again."""
+    made = await ensure_topology(broker, settings, [spec])
+    if made:
+        await publish_pipeline(broker, spec, models)
+    return [f"{change.stream} {change.consumer}".rstrip() for change in made]
+
+
 async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
     """Make the pipelines that come with rigflow known to the fleet at `settings.nats`; the names of those.
 
@@ -252,19 +263,34 @@ async def run_jobs(
     broker = await Broker.connect(settings, name="rigflow-run")
     outcomes: list[Outcome] = []
     try:
-        async with explained(broker, screen.event, lambda: unfinished(outcomes)) as moved:
+        mend = partial(repair, broker, settings, spec, models)
+        async with explained(broker, screen.event, lambda: unfinished(outcomes), mend) as moved:
             spec = await register(broker, settings, spec, models)
             publisher = Publisher(broker, spec, settings.space, lane, both(screen.sent, moved))
             outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
             with OutputNames(out, overwrite, inputs) as names:
                 await asyncio.to_thread(name_results, names, out, outcomes)
-                able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
-                screen.planned(outcomes)
-                if able:
-                    await _run_all(publisher, Collector(broker, spec, both(screen.part, moved)), able)
+                for left in reversed(range(ROUNDS)):
+                    waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
+                    able = [outcome for outcome in waiting if await _begun(publisher, outcome)]
+                    screen.planned(outcomes)
+                    if able:
+                        await _run_all(publisher, Collector(broker, spec, both(screen.part, moved)), able)
+                    if not (left and _to_begin_again(able, screen)):
+                        break
+                    await register(broker, settings, spec, models)
     finally:
         await broker.close()
     return outcomes
+
+
+def _to_begin_again(outcomes: Sequence[Outcome], screen: Screen) -> bool:
+    """Whether jobs ended because something of them was deleted from the broker: their errors are taken back."""
+    lost = [(outcome, outcome.error) for outcome in outcomes if isinstance(outcome.error, Gone)]
+    for outcome, error in lost:
+        screen.event(f"{outcome.name} is begun again: {error.what}")
+        outcome.error = None
+    return bool(lost)
 
 
 def unfinished(outcomes: Sequence[Outcome]) -> list[JobRef]:
