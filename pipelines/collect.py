@@ -17,7 +17,7 @@ from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from pipelines.follow import pending
-from pipelines.inventory import describe, joined
+from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.jetstream import Gone
 from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
 from pipelines.order import JobOrder
@@ -70,9 +70,8 @@ class _Job:
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     frames: int = 0
     lost: int = 0
-    failures: list[str] = field(default_factory=list)
+    failures: Reasons = field(default_factory=Reasons)
     notes: list[str] = field(default_factory=list)
-    missing: list[tuple[float, float]] = field(default_factory=list)
     skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
@@ -248,8 +247,7 @@ class Collector:
             self._held_bytes -= held.nbytes if held.offset < 0 else 0
             held.body = None
             if isinstance(message, Failure):
-                job.failures.append(describe(message))
-                job.missing.append((message.start_s, message.end_s))
+                job.failures.add(describe(message), message.start_s, message.end_s)
                 continue
             assert isinstance(message, Result | Fragment)
             media = message.meta.media if isinstance(message, Result) else message.media
@@ -266,8 +264,12 @@ class Collector:
             job.digest.update(buffer)
         job.frames += result.meta.frames
         job.lost += result.meta.lost
-        job.failures += [f"{item.name}: {item.error}" for item in result.meta.items if item.error]
-        job.notes += [note for note in result.meta.notes if note not in job.notes]
+        for item in result.meta.items:
+            if item.error:
+                job.failures.add(f"{item.name}: {item.error}")
+        for note in map(shortened, result.meta.notes):
+            if note not in job.notes and len(job.notes) < DONE_REASONS:
+                job.notes.append(note)
 
     def _body_of(self, held: _Held) -> Buffer:
         if held.body is not None:
@@ -324,7 +326,7 @@ class Collector:
             segments_done=max(job.noted, job.record.manifest.segments_done),
             frames=max(job.frames, job.record.manifest.frames),
             lost=max(job.lost, job.record.manifest.lost),
-            failures=len(job.failures),
+            failures=job.failures.count,
         )
 
     async def _on_gone(self, error: Gone) -> None:
@@ -371,10 +373,12 @@ class Collector:
             segments=job.order.segments,
             frames=job.frames,
             lost=job.lost,
-            failures=tuple(job.failures),
-            missing=joined(job.missing),
+            failures=tuple(job.failures.texts),
+            more_failures=job.failures.more,
+            missing=job.failures.missing,
             digest=job.digest.hexdigest(),
-            files=tuple(str(file.relative_to(job.target.parent)) for file in files),
+            files=tuple(str(file.relative_to(job.target.parent)) for file in files[:DONE_FILES]),
+            more_files=max(0, len(files) - DONE_FILES),
             notes=(*job.notes, *([job.skipped] if job.skipped else [])),
         )
         if self._deliver is not None:

@@ -241,7 +241,7 @@ class FolderWatch:
         elif done is not None:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
-            missing = f", {len(done.failures)} failures: {done.failures[0]}" if done.failures else ""
+            missing = f", {done.failed} failures: {done.failures[0]}" if done.failures else ""
             self._say(f"{name}: {', '.join(files)} ({done.frames:,} frames, {outcome.seconds:.1f} s{missing})")
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError) -> None:

@@ -15,7 +15,7 @@ from pipelines.publish import Publisher
 from pipelines.registry import publish_pipeline
 from pipelines.topology import apply_topology
 from schemas.errors import RigflowError
-from schemas.messages import ArraySpec, JobRef, Key, Lane, Manifest, MediaInfo, PartMark, PartMeta, Result
+from schemas.messages import ArraySpec, Item, JobRef, Key, Lane, Manifest, MediaInfo, PartMark, PartMeta, Result
 from schemas.pipeline import parse_pipeline
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_MARK, HEADER_TYPE
@@ -114,3 +114,37 @@ async def test_what_is_no_message_is_skipped_and_reported(settings: Settings, tm
     finally:
         await collector.close()
         await broker.close()
+
+
+async def test_the_done_of_a_job_with_very_many_failures_fits_into_a_message(
+    settings: Settings, tmp_path: Path
+) -> None:
+    broker = await Broker.connect(settings)
+    await apply_topology(broker, settings, [SPEC])
+    spec = await publish_pipeline(broker, SPEC, {})
+    job = Publisher(broker, spec, "main", Lane.BULK).ref("album")
+    subject, collector = broker.names.results(job), Collector(broker, spec)
+    await collector.open({job: tmp_path / "album"})
+    media, count = MediaInfo(kind="image"), 100_000
+    try:
+        for segment in range(20):
+            items = tuple(Item(name=f"{number}.png", error="no picture " * 40) for number in range(count // 20))
+            key = Key(job=job, segment=segment, final=segment == 19)
+            meta = PartMeta(key=key, media=media, pts=(0,) * len(items), items=items, frames=len(items))
+            rows = ArraySpec(dtype="<f4", shape=(len(items), 4), buffer=0)
+            body = Result(meta=meta, format="npz", arrays={"descriptor": rows}).encode([bytes(16 * len(items))])
+            mark = PartMark.of(meta).header()
+            await broker.publish(subject, body, f"{segment}", {HEADER_TYPE: "part", HEADER_MARK: mark})
+        async with asyncio.timeout(120):
+            done = await collector.wait("album")
+        stored = await broker.last(broker.names.results_stream, subject)
+        record = await JobRecord.read(broker, job)
+    finally:
+        await collector.close()
+        await broker.close()
+    assert done.failed == count
+    assert stored is not None
+    assert HEADER_BLOB not in stored.headers
+    assert len(stored.body) < 1 << 16
+    assert record is not None
+    assert (record.manifest.failures, len(record.manifest.reasons)) == (count, 16)
