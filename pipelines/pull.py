@@ -295,9 +295,7 @@ class Pull:
                 if isinstance(error, StreamGone) and self._on_gone is not None:
                     await self._on_gone(error)
                     return
-                if self._refusals.bit_count() <= 1 and not isinstance(
-                    error, StreamGone
-                ):  # the first, second, third ...
+                if self._refusals.bit_count() <= 1 and not isinstance(error, StreamGone):  # 1st, 2nd, 3rd, 5th ...
                     _tell(f"asking {self._stream} for messages failed", error)
                 await self._pause()
                 self._refused = True

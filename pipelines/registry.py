@@ -151,7 +151,7 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
 
     info = await blob_info(broker, broker.names.models, sha256)
     if info is None:
-        raise ModelError(f"the broker has no model {sha256[:12]}", "publish its pipeline again")
+        raise _no_model(sha256)
     card = info.metadata.get(CARD, "").encode()
     with _kept(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +164,23 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
         await asyncio.to_thread(write_whole, kept_model, model)
         await asyncio.to_thread(write_whole, kept_card, card)
     return _parse_card(card, sha256), model
+
+
+async def model_bytes(broker: Broker, sha256: str, folder: Path) -> int:
+    """Size of a model's file, from `folder` or the broker. Raises ModelError when the broker has no such model."""
+    from pipelines.blobs import blob_info
+
+    kept = folder / f"{sha256}.onnx"
+    if kept.exists():
+        return kept.stat().st_size
+    info = await blob_info(broker, broker.names.models, sha256)
+    if info is None:
+        raise _no_model(sha256)
+    return info.size
+
+
+def _no_model(sha256: str) -> ModelError:
+    return ModelError(f"the broker has no model {sha256[:12]}", "publish its pipeline again")
 
 
 async def _publish_model(broker: Broker, card: ModelSpec, model: bytes) -> None:

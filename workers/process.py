@@ -84,11 +84,12 @@ class Worker:
         runner = Runner(broker, self._settings, lines.get, failures, device)
         reporter = Reporter(self._options, self.name, broker, runner, lines, device)
         runner.on_suspect = lines.on_loading = reporter.report_now
+        lines.in_hand = lambda: runner.in_hand.revisions
         self._stop_on_signals(runner, reporter)
         beside: list[Callable[[], Coroutine[Any, Any, None]]] = [
             functools.partial(self._learn, broker, runner, lines, failures),
             lines.warm_up,
-            functools.partial(lines.unload_unused, lambda: runner.in_hand.revisions),
+            lines.unload_unused,
             runner.follow_cancelled,
             reporter.to_fleet,
         ]
