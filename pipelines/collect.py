@@ -40,11 +40,12 @@ PIECES = frozenset({"part", "fragment", "failure"})  # pieces of a result; the o
 
 
 class CollectedElsewhere(RigflowError):
-    """Another collector finished the job, and its results are gone from the broker; `done` is its Done."""
+    """A collector finished the job, and its results are gone from the broker; `done` is its Done."""
 
     def __init__(self, done: Done) -> None:
-        where = f"its results were collected elsewhere ({', '.join(done.files) or 'no files'})"
-        super().__init__(f"job {done.job.id} is done", f"{where}; publish it again to have it done again")
+        files = ", ".join(done.files[:5]) + (", ..." if len(done.files) > 5 else "")
+        where = f"its results were collected before ({files or 'no files'}), and are not at the broker any more"
+        super().__init__(f"job {done.job.id} is done: {where}", "publish it again to have it done again")
         self.done = done
 
 

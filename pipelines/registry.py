@@ -18,6 +18,7 @@ from pipelines.jobs import all_manifests
 from pipelines.values import report_skipped
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.pipeline import ModelSpec, PipelineSpec, is_token, parse_pipeline
+from schemas.settings import CACHE_HINT
 
 CARD = "card"  # metadata of a model's object: its ModelSpec as json
 
@@ -201,9 +202,7 @@ def _kept(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"cannot keep models in {folder}: {error.strerror}", "set `cache` to another folder"
-        ) from error
+        raise StoreError(f"cannot keep models in {folder}: {error.strerror}", CACHE_HINT) from error
 
 
 def _name_in(body: bytes) -> str:

@@ -30,7 +30,7 @@ from pipelines.topology import apply_topology, ensure_topology
 from schemas.errors import ModelMissing, PipelineError, RigflowError, StoreError, UsageError, first_error
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
-from schemas.settings import Settings
+from schemas.settings import CACHE_HINT, Settings
 from schemas.text import is_text, printable
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
@@ -150,7 +150,7 @@ def _check_cache(folder: Path) -> None:
             pass
     except OSError as error:
         what = f"cannot keep models in {folder}: {error.strerror}"
-        raise StoreError(what, "set `cache` to another folder") from error
+        raise StoreError(what, CACHE_HINT) from error
 
 
 async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
@@ -312,7 +312,7 @@ async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequenc
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[Outcome]:
     """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
     each = list(dict.fromkeys(inputs))
-    unfit = {path: error for path in each if (error := _unfit(path)) is not None}
+    unfit = {path: error for path in each if (error := input_error(path)) is not None}
     fit = [path for path in each if path not in unfit]
     kinds = {path: kind_of(path) for path in fit}
     videos = [(path.name, [path], False) for path in fit if kinds[path] == "video"]
@@ -335,15 +335,19 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) 
     return outcomes
 
 
-def _unfit(path: Path) -> RigflowError | None:
+def input_error(path: Path) -> RigflowError | None:
     """Why an input cannot be sent, before it is read."""
     if not is_text(os.path.realpath(path)):
         return UsageError(f"{path}: its name is not UTF-8", "rename it")
     try:
-        regular = stat.S_ISREG(path.stat().st_mode)
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return UsageError(f"{path}: no such file", "check the path")
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")
-    return None if regular else UsageError(f"{path}: not a file that can be read twice", "copy it into a file")
+    if stat.S_ISDIR(mode):
+        return UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
+    return None if stat.S_ISREG(mode) else UsageError(f"{path}: not a file that can be read twice", "copy it into one")
 
 
 async def _begun(publisher: Publisher, outcome: Outcome) -> bool:
