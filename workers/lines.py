@@ -14,7 +14,7 @@ from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.registry import load_model, load_pipeline, model_bytes, pipeline_names
 from pipelines.values import report_skipped
-from schemas.errors import Disposition, ModelError, PipelineError, RigflowError
+from schemas.errors import Disposition, ModelError, PipelineError, RigflowError, format_error
 from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
@@ -113,8 +113,8 @@ class Lines:
             report_skipped(f"pipeline {name}", str(error))
         except Exception as error:
             _raise_if_fatal(error)
-            self._cold[name] = f"{name}: {_words(error)}"
-            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": _words(error)}))
+            self._cold[name] = f"{name}: {format_error(error)}"
+            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": format_error(error)}))
         else:
             self._cold.pop(name, None)
 
@@ -268,7 +268,7 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
             await do(thing)
         except Exception as error:
             _raise_if_fatal(error)
-            tell(Event("skipped", f"one entry is skipped: {_words(error)}"))
+            tell(Event("skipped", f"one entry is skipped: {format_error(error)}"))
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -281,11 +281,6 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
 def _raise_if_fatal(error: Exception) -> None:
     if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
         raise error
-
-
-def _words(error: Exception) -> str:
-    """The error in one line; one that is no RigflowError begins with the name of its class."""
-    return str(error) if isinstance(error, RigflowError) else f"{type(error).__name__}: {error}"
 
 
 def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:

@@ -21,7 +21,7 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
 from pipelines.sweep import sweep_regularly
-from schemas.errors import ExitCode, RigflowError
+from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
@@ -176,7 +176,7 @@ async def _kept_up(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
         except RigflowError:
             raise
         except Exception as error:
-            tell(Event("skipped", f"an unexpected error is skipped: {type(error).__name__}: {error}", logging.ERROR))
+            tell(Event("unexpected", f"a task beside the work failed: {format_error(error)}", logging.ERROR))
         await asyncio.sleep(HELPER_PAUSE_S)
 
 
