@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.blobs import Uploads, discard_claims, put_blob
 from pipelines.claims import SUBJECT, claim_name
 from pipelines.connection import Away, Connection, NoResponders
-from pipelines.jetstream import ATTEMPTS, ApiError, JetStream, Stored, parse, pause
+from pipelines.jetstream import ATTEMPTS, ApiError, Gone, JetStream, Stored, parse, pause
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, Names
@@ -107,8 +107,8 @@ class Broker(JetStream):
 
         A body over `max_body` goes to the blob store, a file's (`body` is a path then) chunk by chunk, and the message
         carries its name in the header `Rigflow-Blob` and its size in decimal. False when a message with this id was
-        there before. Raises BrokerError when no stream takes the subject or the broker forbids it, StoreError when the
-        body is larger than the blob store, OSError when the file cannot be read.
+        there before. Raises Gone when no stream takes the subject, BrokerError when the broker forbids it, StoreError
+        when the body is larger than the blob store, OSError when the file cannot be read.
         """
         all_headers = {HEADER_ID: message_id, **(headers or {})}
         size = body.stat().st_size if isinstance(body, Path) else len(body)
@@ -149,7 +149,7 @@ class Broker(JetStream):
                     missing += 1
                     if missing >= ATTEMPTS and not await self._takes(subject):
                         hint = "publish its pipeline first; if that is done, see the broker's log"
-                        raise BrokerError(f"no stream takes {subject}", hint) from None
+                        raise Gone(f"no stream takes {subject}", hint) from None
                 except ApiError as error:
                     if not error.passing or (until_full and error.full):
                         raise

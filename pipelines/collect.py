@@ -16,10 +16,13 @@ from engines.part import unpack_arrays
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
-from pipelines.inventory import describe, joined
+from pipelines.follow import pending
+from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
+from pipelines.jetstream import Gone
 from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
 from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
+from pipelines.queued import is_idle
 from pipelines.room import Room
 from schemas.errors import OutputError, RigflowError
 from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
@@ -31,16 +34,18 @@ OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
+LOST_S = 10.0  # without a result for so long, the collector looks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
 PIECES = frozenset({"part", "fragment", "failure"})  # pieces of a result; the other types are finished files and Done
 
 
 class CollectedElsewhere(RigflowError):
-    """Another collector finished the job, and its results are gone from the broker; `done` is its Done."""
+    """A collector finished the job, and its results are gone from the broker; `done` is its Done."""
 
     def __init__(self, done: Done) -> None:
-        where = f"its results were collected elsewhere ({', '.join(done.files) or 'no files'})"
-        super().__init__(f"job {done.job.id} is done", f"{where}; publish it again to have it done again")
+        files = ", ".join(done.files[:5]) + (", ..." if len(done.files) > 5 else "")
+        where = f"its results were collected before ({files or 'no files'}), and are not at the broker any more"
+        super().__init__(f"job {done.job.id} is done: {where}", "publish it again to have it done again")
         self.done = done
 
 
@@ -66,9 +71,8 @@ class _Job:
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     frames: int = 0
     lost: int = 0
-    failures: list[str] = field(default_factory=list)
+    failures: Reasons = field(default_factory=Reasons)
     notes: list[str] = field(default_factory=list)
-    missing: list[tuple[float, float]] = field(default_factory=list)
     skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
@@ -108,6 +112,7 @@ class Collector:
         self._backlog: int | None = None  # messages of before `open` still to come; None before the first
         self._seen: list[tuple[int, str]] = []  # where results that we have stand, and their claim checks
         self._seen_bytes = 0
+        self._moved_s = 0.0  # when a result came last
 
     async def open(self, targets: Mapping[JobRef, Path]) -> None:
         """Follow these jobs; `targets` are paths without suffix. Results published before now count too."""
@@ -116,13 +121,17 @@ class Collector:
         self._consumer = f"collect-{uuid.uuid4().hex[:12]}"
         subjects = [self._broker.names.results(ref) for ref in targets]
         await self._broker.create_reader(self._broker.names.results_stream, self._consumer, subjects)
-        self._pull = Pull(self._broker, self._broker.names.results_stream, self._consumer, self._on_delivery)
+        stream = self._broker.names.results_stream
+        self._pull = Pull(self._broker, stream, self._consumer, self._on_delivery, self._on_gone)
         await self._pull.open()
         self._pull.request(REQUESTED)
+        self._moved_s = time.monotonic()
         self._noting = [asyncio.create_task(self._note())]
 
     async def wait(self, job: str) -> Done:
-        """The job's Done, once its files are in place. Raises the error that ended the job, such as OutputError."""
+        """The job's Done, once its files are in place. Raises the error that ended the job, such as OutputError, or
+        Gone when results of it were deleted from the broker.
+        """
         return await asyncio.shield(self._jobs[job].finished)  # a wait that is cancelled does not end the job
 
     def abandon(self, job: str) -> None:
@@ -146,6 +155,7 @@ class Collector:
     async def _on_delivery(self, delivery: Delivery) -> None:
         assert self._pull is not None
         async with self._busy:  # one at a time: a job is assembled in order
+            self._moved_s = time.monotonic()
             caught_up = self._caught_up
             self._backlog = delivery.pending if self._backlog is None else self._backlog - 1
             if delivery.pending == 0:
@@ -238,8 +248,7 @@ class Collector:
             self._held_bytes -= held.nbytes if held.offset < 0 else 0
             held.body = None
             if isinstance(message, Failure):
-                job.failures.append(describe(message))
-                job.missing.append((message.start_s, message.end_s))
+                job.failures.add(describe(message), message.start_s, message.end_s)
                 continue
             assert isinstance(message, Result | Fragment)
             media = message.meta.media if isinstance(message, Result) else message.media
@@ -256,8 +265,12 @@ class Collector:
             job.digest.update(buffer)
         job.frames += result.meta.frames
         job.lost += result.meta.lost
-        job.failures += [f"{item.name}: {item.error}" for item in result.meta.items if item.error]
-        job.notes += [note for note in result.meta.notes if note not in job.notes]
+        for item in result.meta.items:
+            if item.error:
+                job.failures.add(f"{item.name}: {item.error}")
+        for note in map(shortened, result.meta.notes):
+            if note not in job.notes and len(job.notes) < DONE_REASONS:
+                job.notes.append(note)
 
     def _body_of(self, held: _Held) -> Buffer:
         if held.body is not None:
@@ -301,6 +314,9 @@ class Collector:
                 for job in self._unfinished():
                     if job.order.segments > job.noted:
                         await self._guarded(job, self._note_progress(job))
+                if self._moved_s + LOST_S < time.monotonic():
+                    await self._end_lost_jobs()
+                    self._moved_s = time.monotonic()
 
     async def _note_progress(self, job: _Job) -> None:
         job.record = job.record or await JobRecord.current(self._broker, job.ref)
@@ -311,8 +327,28 @@ class Collector:
             segments_done=max(job.noted, job.record.manifest.segments_done),
             frames=max(job.frames, job.record.manifest.frames),
             lost=max(job.lost, job.record.manifest.lost),
-            failures=len(job.failures),
+            failures=job.failures.count,
         )
+
+    async def _on_gone(self, error: Gone) -> None:
+        """The stream of results was deleted: end all jobs with that error."""
+        async with self._busy:
+            for job in self._unfinished():
+                await self._guarded(job, _raise(error))
+
+    async def _end_lost_jobs(self) -> None:
+        """End jobs of which results are missing while no stage has a message: they aged out, or were deleted."""
+        with contextlib.suppress(RigflowError):  # nothing is known then
+            pipelines = {job.ref.pipeline for job in self._unfinished()}
+            idle = [pipeline for pipeline in pipelines if await is_idle(self._broker, pipeline)]
+            if not idle or await pending(self._broker, self._broker.names.results_stream, self._consumer):
+                return
+            for job in self._unfinished():
+                record = await JobRecord.read(self._broker, job.ref)
+                known = None if record is None else record.manifest
+                if known is not None and known.job == job.ref and known.total is not None and job.ref.pipeline in idle:
+                    what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
+                    await self._guarded(job, _raise(Gone(what, "publish it again; it is begun anew then")))
 
     async def _note_thinned(self) -> None:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""
@@ -338,10 +374,12 @@ class Collector:
             segments=job.order.segments,
             frames=job.frames,
             lost=job.lost,
-            failures=tuple(job.failures),
-            missing=joined(job.missing),
+            failures=tuple(job.failures.texts),
+            more_failures=job.failures.more,
+            missing=job.failures.missing,
             digest=job.digest.hexdigest(),
-            files=tuple(str(file.relative_to(job.target.parent)) for file in files),
+            files=tuple(str(file.relative_to(job.target.parent)) for file in files[:DONE_FILES]),
+            more_files=max(0, len(files) - DONE_FILES),
             notes=(*job.notes, *([job.skipped] if job.skipped else [])),
         )
         if self._deliver is not None:
@@ -358,6 +396,10 @@ class Collector:
         """Delete the results of a job that we have seen, and their objects; its Done and files are newer, and stay."""
         await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
         await discard_claims(self._broker, job.blobs)
+
+
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 def _abort(job: _Job) -> None:

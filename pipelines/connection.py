@@ -294,9 +294,8 @@ class Connection:
 
     def _refusal(self, error: Exception) -> BrokerError:
         if isinstance(error, nats.errors.Error) and "authorization" in self._last_error.lower():
-            return BrokerError(
-                f"the broker at {self._where} refuses these credentials", "check the URL and `--credentials`"
-            )
+            hint = "check the URL and --credentials; that of `rigflow up` is the file `password` in its --store"
+            return BrokerError(f"the broker at {self._where} refuses these credentials", hint)
         if isinstance(error, nats.errors.Error):
             return BrokerError(f"the broker at {self._where} refuses us ({self._last_error})", "check its log")
         if isinstance(error, ssl.SSLCertVerificationError):

@@ -22,7 +22,7 @@ async def follow(
 ) -> AsyncGenerator[Stored | None, None]:
     """Messages of a stream on `subjects`: those that are there now, then None, then those to come, for ever.
 
-    A stream that is deleted and created anew is followed from its beginning. Raises ApiError when there is none.
+    A stream that is deleted and created anew is followed from its beginning. Raises StreamGone when there is none.
     """
     consumer = f"follow-{broker.connection.unique()}"
     arrived: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -36,7 +36,7 @@ async def follow(
                 async with asyncio.timeout(STUCK_S):
                     delivery = await arrived.get()
             except TimeoutError:
-                backlog = await _pending(broker, stream, consumer) + arrived.qsize()
+                backlog = await pending(broker, stream, consumer) + arrived.qsize()
                 continue
             backlog = min(backlog - 1, delivery.pending + arrived.qsize())
             yield _stored(delivery)
@@ -60,7 +60,8 @@ async def follow_bucket(broker: Broker, bucket: str, pattern: str = ">") -> Asyn
                 yield stored.subject.removeprefix(prefix), stored.body
 
 
-async def _pending(broker: Broker, stream: str, consumer: str) -> int:
+async def pending(broker: Broker, stream: str, consumer: str) -> int:
+    """How many messages are still to be given out to a reader; 0 when it is gone."""
     info = await broker.api_unless_gone(f"CONSUMER.INFO.{stream}.{consumer}")
     return 0 if info is None else int(info["num_pending"])
 

@@ -13,6 +13,9 @@ from schemas.messages import Done, Failure, JobState, Manifest, PartMark, Result
 from schemas.subjects import HEADER_MARK, HEADER_TYPE
 
 REASONS = 16  # failures that a manifest has in words
+DONE_REASONS = 100  # failures, and notes, that a Done has in words
+DONE_FILES = 100  # names of files that it has
+REASON_CHARACTERS = 300  # of one of them
 TOUCH_S = 1e-3  # seconds are rounded; no frame is so short
 MISSING = 100_000  # segments that are listed as missing: a forged number must not fill the memory
 SPANS = 64  # spans of missing seconds that a manifest has
@@ -137,7 +140,7 @@ def ended(done: Done) -> dict[str, Any]:
         "state": JobState.CANCELLED if done.cancelled else state,
         "frames": done.frames,
         "lost": done.lost,
-        "failures": len(done.failures),
+        "failures": done.failed,
         "reasons": done.failures[:REASONS],
         "missing": done.missing[:SPANS],
         "files": done.files,
@@ -207,10 +210,47 @@ def _mark_of(stored: Stored) -> PartMark | None:
         return None
 
 
+@dataclass(slots=True)
+class Reasons:
+    """The first failures of a job in words, how many `more` there are, and the first spans of seconds that they took.
+
+    They are bounded, so that a Done fits into a message whatever its job was.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    more: int = 0
+    _spans: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many failures there are."""
+        return len(self.texts) + self.more
+
+    @property
+    def missing(self) -> tuple[tuple[float, float], ...]:
+        """Spans of seconds in order, those that touch made one."""
+        return joined(self._spans)[:SPANS]
+
+    def add(self, text: str, start_s: float = 0.0, end_s: float = 0.0) -> None:
+        """Count a failure that took these seconds."""
+        if len(self.texts) < DONE_REASONS:
+            self.texts.append(shortened(text))
+        else:
+            self.more += 1
+        if len(self._spans) >= 16 * SPANS:
+            self._spans = list(self.missing)
+        self._spans.append((start_s, end_s))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that is longer than a reason may be."""
+    return text if len(text) <= REASON_CHARACTERS else f"{text[: REASON_CHARACTERS - 1]}…"
+
+
 def describe(failure: Failure) -> str:
     """One line for people: which seconds are missing, where it failed, and why."""
     span = f"{failure.start_s:.2f} to {failure.end_s:.2f} s, " if failure.end_s > failure.start_s else ""
-    return f"{span}{failure.stage}: {failure.error}"
+    return shortened(f"{span}{failure.stage}: {failure.error}")
 
 
 def joined(spans: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

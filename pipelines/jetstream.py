@@ -24,6 +24,10 @@ GONE = frozenset({STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND})
 ACCOUNT_FULL, STORAGE_FULL, STREAM_FULL = 10002, 10047, 10077
 
 
+class Gone(BrokerError):
+    """Something that a job needs was deleted from the broker; a job that is begun again has it made anew."""
+
+
 class ApiError(BrokerError):
     """The broker understood and said no: `status` as in HTTP, `code` JetStream's own number."""
 
@@ -41,6 +45,15 @@ class ApiError(BrokerError):
     def full(self) -> bool:
         """Whether a stream, a server or an account has no room for the message."""
         return self.code in (ACCOUNT_FULL, STORAGE_FULL, STREAM_FULL)
+
+
+class StreamGone(ApiError, Gone):
+    """A stream is not at the broker."""
+
+    def __init__(self, stream: str) -> None:
+        hint = "`rigflow run` and `rigflow publish` create it"
+        BrokerError.__init__(self, f"the stream {stream} was deleted from the broker", hint)
+        self.status, self.code = 404, STREAM_NOT_FOUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,7 @@ class JetStream:
         self.connection = connection
 
     async def api(self, action: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Call `$JS.API.<action>`; tries again while the broker recovers. Raises ApiError, BrokerError."""
+        """Call `$JS.API.<action>`; tries again while the broker recovers. Raises StreamGone, ApiError, BrokerError."""
         body = b"" if arguments is None else json.dumps(arguments).encode()
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -69,6 +82,8 @@ class JetStream:
             except (Away, NoResponders):
                 await pause(attempt)
             except ApiError as error:
+                if error.code == STREAM_NOT_FOUND:
+                    raise StreamGone(_stream_in(action)) from error
                 if error.status != 503:
                     raise
                 await pause(attempt)
@@ -168,6 +183,12 @@ def parse(message: Msg) -> dict[str, Any]:
     if error := answer.get("error"):
         raise ApiError(error.get("description", "no reason"), error.get("code", 0), error.get("err_code", 0))
     return answer
+
+
+def _stream_in(action: str) -> str:
+    """The stream that a call is about: the last token of STREAM.X.NAME, the third of CONSUMER.X.NAME.CONSUMER."""
+    tokens = action.split(".")
+    return tokens[2] if tokens[0] == "CONSUMER" else tokens[-1]
 
 
 def _parse_headers(raw: bytes) -> dict[str, str]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
-from pipelines.blobs import discard_claims
+from pipelines.blobs import discard_claims, load
 from pipelines.broker import DELETED, Broker, Stored
 from pipelines.claims import claim_of
 from pipelines.follow import follow_bucket
@@ -13,7 +13,7 @@ from pipelines.marks import marks
 from pipelines.queued import delete_queued, is_idle
 from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
-from schemas.messages import Done, JobRef, JobState, Manifest
+from schemas.messages import Done, JobRef, JobState, Manifest, decode
 from schemas.pipeline import is_token
 from schemas.subjects import HEADER_TYPE
 
@@ -143,7 +143,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
     while True:
         found = await JobRecord.read(broker, wanted.job)
         if found is None:
-            return JobRecord(broker, wanted)  # the first change writes it
+            return JobRecord(broker, await _after_its_end(broker, wanted))  # the first change writes it
         if found.manifest.state is JobState.CANCELLED and wanted.hosted:
             raise JobCancelled(found.manifest.job)  # its media was queued when it was cancelled
         if await _goes_on(broker, found.manifest, wanted, again):
@@ -155,6 +155,21 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
                 await _drop_queued(broker, before.job)
             await _forget_results(broker, before.job)
             return found
+
+
+async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
+    """`wanted`, or its next round if the job has a Done among the results and no manifest: the bucket was deleted."""
+    stored = await broker.last(broker.names.results_stream, broker.names.results(wanted.job))
+    if stored is None or stored.headers.get(HEADER_TYPE) != "done":
+        return wanted
+    try:
+        done, _ = decode(await load(broker, stored))
+    except ValueError:
+        return wanted  # no message of rigflow
+    if not isinstance(done, Done):
+        return wanted
+    await _forget_results(broker, wanted.job)
+    return wanted.model_copy(update={"job": wanted.job.model_copy(update={"round": done.job.round + 1})})
 
 
 async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: bool) -> bool:

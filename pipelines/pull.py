@@ -12,6 +12,7 @@ from nats.aio.subscription import Subscription
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from pipelines.connection import STATUS, Away, Connection, NoResponders, headers_of
+from pipelines.jetstream import StreamGone
 from schemas.errors import BrokerError
 from schemas.wire import Buffer
 
@@ -124,6 +125,7 @@ class Delivery:
 
 
 OnDelivery = Callable[[Delivery], Awaitable[None]]
+OnGone = Callable[[StreamGone], Awaitable[None]]
 
 
 class Pull:
@@ -132,13 +134,19 @@ class Pull:
     Every message asked for, and not withdrawn, arrives at `on_delivery` sooner or later, one after the other: requests
     that expire, that the server turns down, or that are lost with the connection are made anew. An exception of
     `on_delivery` goes to the loop's exception handler, and its message is delivered again when its lease ends.
+
+    A stream that is deleted is waited for: its messages arrive when it is created again. With `on_gone` that is called
+    instead, and no message arrives any more.
     """
 
-    def __init__(self, broker: Broker, stream: str, consumer: str, on_delivery: OnDelivery) -> None:
+    def __init__(
+        self, broker: Broker, stream: str, consumer: str, on_delivery: OnDelivery, on_gone: OnGone | None = None
+    ) -> None:
         self._broker = broker
         self._stream = stream
         self._consumer = consumer
         self._on_delivery = on_delivery
+        self._on_gone = on_gone
         self._wanted = 0
         self._expiries: deque[float] = deque()  # of the requests that stand at the server, oldest first
         self._last_seq = 0
@@ -284,7 +292,10 @@ class Pull:
             except BrokerError as error:
                 if connection.closed:
                     return  # its other users raise the error
-                if self._refusals.bit_count() <= 1:  # the first, second, third, fifth, ninth ...
+                if isinstance(error, StreamGone) and self._on_gone is not None:
+                    await self._on_gone(error)
+                    return
+                if self._refusals.bit_count() <= 1 and not isinstance(error, StreamGone):  # 1st, 2nd, 3rd, 5th ...
                     _tell(f"asking {self._stream} for messages failed", error)
                 await self._pause()
                 self._refused = True
@@ -311,7 +322,10 @@ class Pull:
         await connection.wait_connected()
         losses = connection.losses
         self._leave_inbox()  # first: the refusals that requests get when their reader is deleted say nothing new
-        self._last_seq = await self._broker.resume_reader(self._stream, self._consumer, self._last_seq)
+        last_seq = await self._broker.resume_reader(self._stream, self._consumer, self._last_seq)
+        if last_seq < self._last_seq and self._on_gone is not None:
+            raise StreamGone(self._stream)
+        self._last_seq = last_seq
         self._losses = losses
 
     async def _ask_for_wanted(self, connection: Connection) -> None:

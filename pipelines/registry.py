@@ -18,6 +18,7 @@ from pipelines.jobs import all_manifests
 from pipelines.values import report_skipped
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.pipeline import ModelSpec, PipelineSpec, is_token, parse_pipeline
+from schemas.settings import CACHE_HINT
 
 CARD = "card"  # metadata of a model's object: its ModelSpec as json
 
@@ -49,9 +50,9 @@ async def publish_pipeline(
     pinned = spec.model_copy(update={"models": {name: card.sha256 for name, (card, _) in sorted(used.items())}})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
+    for card, model in used.values():
+        await _publish_model(broker, card, model)
     if await broker.get(bucket, f"revision.{revision}") != body:
-        for card, model in used.values():
-            await _publish_model(broker, card, model)
         await broker.put(bucket, f"revision.{revision}", body)
     if await broker.get(bucket, f"name.{spec.name}") != revision.encode():
         await broker.put(bucket, f"name.{spec.name}", revision.encode())
@@ -151,7 +152,7 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
 
     info = await blob_info(broker, broker.names.models, sha256)
     if info is None:
-        raise ModelError(f"the broker has no model {sha256[:12]}", "publish its pipeline again")
+        raise _no_model(sha256)
     card = info.metadata.get(CARD, "").encode()
     with _kept(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,12 +167,29 @@ async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSp
     return _parse_card(card, sha256), model
 
 
+async def model_bytes(broker: Broker, sha256: str, folder: Path) -> int:
+    """Size of a model's file, from `folder` or the broker. Raises ModelError when the broker has no such model."""
+    from pipelines.blobs import blob_info
+
+    kept = folder / f"{sha256}.onnx"
+    if kept.exists():
+        return kept.stat().st_size
+    info = await blob_info(broker, broker.names.models, sha256)
+    if info is None:
+        raise _no_model(sha256)
+    return info.size
+
+
+def _no_model(sha256: str) -> ModelError:
+    return ModelError(f"the broker has no model {sha256[:12]}", "publish its pipeline again")
+
+
 async def _publish_model(broker: Broker, card: ModelSpec, model: bytes) -> None:
     from pipelines.blobs import blob_info, put_blob
 
-    if await asyncio.to_thread(_sha256, model) != card.sha256:
-        raise ModelError(f"model {card.name}: its file is not the one its card describes", "make its card anew")
     if await blob_info(broker, broker.names.models, card.sha256) is None:
+        if await asyncio.to_thread(_sha256, model) != card.sha256:
+            raise ModelError(f"model {card.name}: its file is not the one its card describes", "make its card anew")
         await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
 
 
@@ -184,9 +202,7 @@ def _kept(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"cannot keep models in {folder}: {error.strerror}", "set `cache` to another folder"
-        ) from error
+        raise StoreError(f"cannot keep models in {folder}: {error.strerror}", CACHE_HINT) from error
 
 
 def _name_in(body: bytes) -> str:

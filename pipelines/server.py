@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -108,9 +109,13 @@ class EmbeddedServer:
     def start(self) -> None:
         """Lock the store and start; returns when clients can connect. Raises StoreError, BrokerError."""
         if self._temporary:
-            self._folder = Path(tempfile.mkdtemp(prefix="rigflow-"))
+            self._folder = _temporary_folder()
         self._lock = _lock(self.store)
         try:
+            if not self.has_room:
+                free = shutil.disk_usage(self.store).free >> 20
+                what = f"store {self.store}: its disk has {free} MiB free, and the broker needs {ROOM_BYTES >> 20} MiB"
+                raise StoreError(what, "free some, or choose another folder with --store")
             if self._guarded:
                 self._password = self._stored_password()
             self._launch()
@@ -304,6 +309,13 @@ def nats_server_binary() -> str:
     return found
 
 
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="rigflow-"))
+    except OSError as error:
+        raise StoreError(f"no temporary store: {error.strerror}", "choose a folder with --store, or TMPDIR") from error
+
+
 def _private(path: str, flags: int) -> int:
     """Open a file that only its owner can read, also when it was there before."""
     descriptor = os.open(path, flags, 0o600)
@@ -326,7 +338,8 @@ def _lock(store: Path) -> IO[str]:
         lock.close()
         hint = "stop that one, use it with --nats, or choose another --store"
         raise StoreError(f"store {store} is locked by another rigflow (pid {owner})", hint) from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
+    with suppress(OSError):  # the disk is full: the lock holds all the same, and does not say whose it is
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock

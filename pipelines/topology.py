@@ -75,12 +75,14 @@ class Change:
         }
 
 
-async def ensure_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> None:
+async def ensure_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
     """Make what these pipelines lack, as durable as what is there; what is there stays as it is.
 
-    Raises BrokerError, StoreError.
+    Returns the changes that were made. Raises BrokerError, StoreError.
     """
-    await _until_it_is_so(broker, desired(broker.names, settings, specs), keep=True)
+    made: list[Change] = []
+    await _until_it_is_so(broker, desired(broker.names, settings, specs), keep=True, made=made)
+    return made
 
 
 async def apply_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
@@ -88,12 +90,16 @@ async def apply_topology(broker: Broker, settings: Settings, specs: Sequence[Pip
     return await _until_it_is_so(broker, desired(broker.names, settings, specs), keep=False)
 
 
-async def _until_it_is_so(broker: Broker, wanted: Sequence[StreamPlan], keep: bool) -> list[Change]:
+async def _until_it_is_so(
+    broker: Broker, wanted: Sequence[StreamPlan], keep: bool, made: list[Change] | None = None
+) -> list[Change]:
     for _ in range(ROUNDS):
         changes = await plan(broker, wanted, keep)
         if all(change.action == "refuse" for change in changes):
             return changes
         await apply(broker, changes)
+        if made is not None:
+            made += changes
     raise BrokerError("the broker's streams keep changing", "does a rigflow of another version use the same prefix?")
 
 

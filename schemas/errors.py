@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 from schemas.text import printable, without_passwords
 
+ERROR_CHARACTERS = 2000  # of an error's text in a message or a log
+
 
 class Disposition(StrEnum):
     """How the message that met an error is settled."""
@@ -66,6 +68,12 @@ class RigflowError(Exception):
     def __str__(self) -> str:
         line = f"{self.what}: {self.hint}" if self.hint else self.what
         return printable(without_passwords(line))
+
+
+def format_error(error: BaseException) -> str:
+    """The error in one line; one that is no RigflowError begins with the name of its class."""
+    text = " ".join(str(error).split())[:ERROR_CHARACTERS]
+    return text if isinstance(error, RigflowError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def first_error(group: BaseException) -> BaseException:

@@ -389,7 +389,8 @@ class Failure(Message):
 class Done(Message):
     """The job is over: what it counted, and a digest over its ordered results.
 
-    `missing` are the spans of the media, in seconds, that `failures` took. A job that was `cancelled` has no results.
+    `failures` are the first ones in words, and `more_failures` counts the rest; `missing` are the first spans of the
+    media, in seconds, that they took. `files` and `more_files` likewise. A job that was `cancelled` has no results.
     """
 
     type: Literal["done"] = "done"
@@ -398,11 +399,18 @@ class Done(Message):
     frames: Count
     lost: Count
     failures: Annotated[tuple[str, ...], FailFast()] = ()
+    more_failures: Count = 0
     missing: Annotated[tuple[tuple[Seconds, Seconds], ...], FailFast()] = ()
     cancelled: bool = False
     digest: Label = ""
     files: Annotated[tuple[GivenName, ...], FailFast()] = ()
+    more_files: Count = 0
     notes: Annotated[tuple[str, ...], FailFast()] = ()
+
+    @property
+    def failed(self) -> int:
+        """How many failures there are."""
+        return len(self.failures) + self.more_failures
 
 
 class CollectRequest(Message):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from schemas.errors import UsageError, fault_of
 
 MIB = 1 << 20
+CACHE_HINT = "set RIGFLOW_CACHE, or the setting `cache`, to another folder"  # where the cache cannot be written
 DEVICE = r"^(cpu|cuda:([0-9]+|GPU-[0-9a-f-]{36}))$"
 
 
@@ -32,7 +33,7 @@ def home_folder() -> Path:
     try:
         return Path.home()
     except RuntimeError as error:
-        raise UsageError("this user has no home folder", "set HOME, or the settings cache and store") from error
+        raise UsageError("this user has no home folder", "set HOME, or RIGFLOW_CACHE and RIGFLOW_STORE") from error
 
 
 class Settings(BaseModel):
@@ -79,6 +80,9 @@ class Settings(BaseModel):
     worker_memory_bytes: int = Field(
         default=0, ge=0, description="most bytes of memory a worker may use, or it is started again; 0: no limit"
     )
+    models_bytes: int = Field(
+        default=4096 * MIB, ge=1, description="most bytes of models that a worker keeps loaded, as large as their files"
+    )
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
@@ -124,18 +128,25 @@ class Settings(BaseModel):
 def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
     """Settings from what the command line gave, the environment and a TOML file. Raises UsageError, by field."""
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     if file is not None:
         try:
             values |= tomllib.loads(file.read_text())
+            origins |= dict.fromkeys(values, f"in {file}")
         except OSError as error:
             raise UsageError(f"settings file {file}: {error.strerror}", "check the path") from error
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"settings file {file}: not TOML, {error}", "see docs/settings.md") from error
-    values |= {
-        key.removeprefix("RIGFLOW_").lower(): value for key, value in environment.items() if key.startswith("RIGFLOW_")
-    }
-    values |= {key: value for key, value in given.items() if value is not None}
+    for variable, value in environment.items():
+        if variable.startswith("RIGFLOW_"):
+            key = variable.removeprefix("RIGFLOW_").lower()
+            values[key], origins[key] = value, f"in the environment variable {variable}"
+    for key, value in given.items():
+        if value is not None:
+            values[key], origins[key] = value, f"in the option --{key}"
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"setting {fault_of(error.errors()[0])}", "see docs/settings.md") from error
+        first = error.errors()[0]
+        where = origins.get(str(first["loc"][0]), "")
+        raise UsageError(f"setting {fault_of(first)} ({where})", "see docs/settings.md") from error

@@ -8,7 +8,9 @@ import asyncio
 import inspect
 import os
 import runpy
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck
@@ -56,3 +58,17 @@ def server() -> Iterator[EmbeddedServer]:
 def settings(server: EmbeddedServer) -> Settings:
     """Settings that reach `server`, with small queues; no lease ends during a test, however slow the machine is."""
     return Settings(nats=server.url, hop_bytes=4 * MIB, results_bytes=64 * MIB, ack_wait_s=300.0)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 64 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"cannot mount a small disk: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 from pipelines.pull import Delivery
 from schemas.messages import Failure
 from schemas.pipeline import PipelineSpec
-from workers.failures import RETRY_S, Failures
+from workers.failures import Failures, place_of_job
 from workers.in_flight import InFlight, Queue
 from workers.in_hand import InHand
 from workers.intake import Intake
@@ -49,17 +49,4 @@ class Beside:
             await asyncio.shield(message.hand_back())
             raise
         except Exception as error:
-            await self._fail(work, message, error)
-
-    async def _fail(self, work: StageBeside, message: InFlight, error: Exception) -> None:
-        try:
-            if await self._failures.retry(message, error, 2 * RETRY_S):
-                return
-            if message.job is None:
-                await self._failures.reject(message, error)
-                return
-            failure = await self._failures.publish_for_job(message, error, message.queue.stage, message.job)
-            await work.on_failure(message, failure)
-            await message.ack()
-        except Exception as second:
-            await self._failures.give_back(message, second)
+            await self._failures.settle(message, error, place_of_job, functools.partial(work.on_failure, message))

@@ -2,13 +2,14 @@
 
 import logging
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.dead import bury, bury_unread
-from schemas.errors import Disposition, RigflowError
-from schemas.messages import Attempt, Failure, JobRef, Key, PartMessage, Segment
+from schemas.errors import Disposition, RigflowError, format_error
+from schemas.messages import Attempt, Failure, JobRef, Key, PartMessage, Segment, decode
 from schemas.wire import Buffer
 from workers.in_flight import InFlight
 from workers.in_hand import InHand
@@ -16,7 +17,6 @@ from workers.telemetry import Event, Fact, tell
 
 RETRY_S = 0.5  # pause before the second attempt, twice that before the third ...
 DETAIL_CHARACTERS = 1500
-ERROR_CHARACTERS = 2000
 UNPUBLISHED_S = 5.0  # pause before a message whose failure could not be published is delivered again
 
 
@@ -29,6 +29,13 @@ class Place(NamedTuple):
     key: Key
     whole: bool
     span_s: tuple[float, float] = (0.0, 0.0)
+
+
+PlaceOf = Callable[[InFlight], Awaitable[Place]]
+OnFailure = Callable[[Failure], Awaitable[None]]
+
+
+async def _nothing(_: Failure) -> None: ...
 
 
 class Failures:
@@ -87,9 +94,25 @@ class Failures:
         tell(Event("failed", failure.error, facts=facts))
         return failure
 
-    async def publish_for_job(self, message: InFlight, error: Exception, stage: str, job: JobRef) -> Failure:
-        """`publish`, for a message that stands for its whole job."""
-        return await self.publish(message, error, stage, _entire(job))
+    async def settle(
+        self, message: InFlight, error: Exception, place: PlaceOf, on_failure: OnFailure = _nothing
+    ) -> bool:
+        """Retry a message whose work failed as a whole, or end it with its failure, which `on_failure` then gets.
+
+        One whose job is not known, or not of its queue's pipeline, becomes a dead letter alone. Returns whether it
+        failed for good.
+        """
+        try:
+            if await self.retry(message, error, 2 * RETRY_S):
+                return False
+            if message.job is None or message.job.pipeline != message.queue.pipeline:
+                await self.reject(message, error)
+                return True
+            await on_failure(await self.publish(message, error, message.queue.stage, await place(message)))
+            await message.ack()
+        except Exception as second:
+            await self.give_back(message, second)
+        return True
 
     async def reject(self, message: InFlight, error: Exception) -> None:
         """End a message that belongs to no job that could be read: it becomes a dead letter with its reason."""
@@ -104,7 +127,7 @@ class Failures:
 
     async def give_back(self, message: InFlight, error: Exception) -> None:
         """A failure could not be published: have the message delivered again later, so that it is not lost."""
-        what = f"a failure of {message.delivery.subject} could not be published: {_text(error)}"
+        what = f"a failure of {message.delivery.subject} could not be published: {format_error(error)}"
         tell(Event("unpublished", what, logging.ERROR, {"detail": _traceback(error)}))
         await message.mark_for_retry(UNPUBLISHED_S)
 
@@ -114,7 +137,7 @@ class Failures:
             key=place.key,
             stage=stage,
             whole=place.whole,
-            error=_text(error),
+            error=format_error(error),
             detail="" if isinstance(error, RigflowError) else _traceback(error),
             start_s=place.span_s[0],
             end_s=place.span_s[1],
@@ -126,7 +149,7 @@ class Failures:
     def _ended(self, message: InFlight, error: Exception) -> Attempt:
         """Our attempt, which ended with an error."""
         attempt = message.attempt or self._attempts.new(message.delivery)
-        return attempt.model_copy(update={"ended": _text(error)})
+        return attempt.model_copy(update={"ended": format_error(error)})
 
 
 class GaveUp(RigflowError):
@@ -138,11 +161,18 @@ class GaveUp(RigflowError):
         super().__init__(f"no worker finished it in {len(message.attempts)} attempts{killed}")
 
 
-def place_of(message: object) -> Place:
-    """The place of a segment or a part. Raises RigflowError for other messages."""
-    if isinstance(message, Segment | PartMessage):
-        return Place(message.key, isinstance(message, Segment), message.span_s)
+async def place_in_body(message: InFlight) -> Place:
+    """The place of a message that is a segment or a part. Raises RigflowError for other messages."""
+    content, _ = decode(await message.delivery.load())
+    if isinstance(content, Segment | PartMessage):
+        return Place(content.key, isinstance(content, Segment), content.span_s)
     raise RigflowError("a message without a place in a job")
+
+
+async def place_of_job(message: InFlight) -> Place:
+    """The place of a message that stands for its whole job."""
+    assert message.job is not None
+    return _entire(message.job)
 
 
 def _entire(job: JobRef) -> Place:
@@ -156,12 +186,6 @@ async def _body_of(message: InFlight) -> Buffer:
         return await message.delivery.load()
     except RigflowError:
         return b""
-
-
-def _text(error: Exception) -> str:
-    """The error in one line; one that is no RigflowError begins with the name of its class."""
-    text = " ".join(str(error).split())[:ERROR_CHARACTERS]
-    return text if isinstance(error, RigflowError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _traceback(error: Exception) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 from engines.outputs.names import OutputNames, Wanted
 from pipelines.broker import Broker
 from pipelines.collect import Collector
+from pipelines.jetstream import Gone
 from pipelines.publish import Publisher
 from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
 from schemas.messages import JobRef
 from schemas.pipeline import PipelineSpec
 from workers.local import Outcome, as_ours, begin_job, kind_of, run_job
-from workers.waits import explained
+from workers.waits import Repair, explained, repaired
 
 Say = Callable[[str], None]
 AT_ONCE = 16  # files in hand: enough to keep a fleet busy with images, few enough to begin again after a crash
@@ -49,6 +50,7 @@ class FolderWatch:
         names: OutputNames,
         quiet_s: float,
         say: Say,
+        repair: Repair,
     ) -> None:
         self._broker = broker
         self._publisher = publisher
@@ -59,6 +61,7 @@ class FolderWatch:
         self._names = names
         self._quiet_s = quiet_s
         self._say = say
+        self._repair = repair
         self._quiet = Quiet(quiet_s)
         self._in_hand: set[str] = set()  # names
         self._contents: dict[str, asyncio.Event] = {}  # by digests of files in hand; set when they are finished
@@ -73,7 +76,7 @@ class FolderWatch:
     async def run(self) -> None:
         """Watch until cancelled; an error of one file ends no other. Raises BrokerError when the broker refuses us."""
         async with (
-            explained(self._broker, self._say, self._jobs.copy) as self._moved,
+            explained(self._broker, self._say, self._jobs.copy, self._repair) as self._moved,
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(self._notice())
@@ -131,7 +134,8 @@ class FolderWatch:
             fault = as_ours(error)
             if isinstance(fault, BrokerError) and self._broker.connection.closed:
                 raise fault from error
-            self._trouble(name, str(fault))
+            made = await repaired(self._broker, self._repair) if isinstance(fault, Gone) else ""
+            self._trouble(name, made or str(fault))
         else:
             self._troubles.pop(name, None)
         finally:
@@ -237,7 +241,7 @@ class FolderWatch:
         elif done is not None:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
-            missing = f", {len(done.failures)} failures: {done.failures[0]}" if done.failures else ""
+            missing = f", {done.failed} failures: {done.failures[0]}" if done.failures else ""
             self._say(f"{name}: {', '.join(files)} ({done.frames:,} frames, {outcome.seconds:.1f} s{missing})")
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import StoreError, UsageError
+from schemas.settings import CACHE_HINT
 from workers.telemetry import Event, tell
 
 HAND_BACK_S = 3.0
@@ -29,7 +30,7 @@ def rig_home(folder: Path, name: str) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+")
     except OSError as error:
-        raise StoreError(f"rig folder {folder}: {error.strerror}", "set `cache` to another folder") from error
+        raise StoreError(f"rig folder {folder}: {error.strerror}", CACHE_HINT) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

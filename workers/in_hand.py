@@ -32,8 +32,9 @@ class InHand:
 
     @property
     def revisions(self) -> set[str]:
-        """The pipeline revisions that the jobs in hand need."""
-        return {message.job.revision for message in (*self.messages, *self.beside) if message.job is not None}
+        """The pipeline revisions that the jobs in hand need, and those of a step that runs for a job that is over."""
+        messages = (*self.messages, *self.beside, *self._computing)
+        return {message.job.revision for message in messages if message.job is not None}
 
     def waiting(self) -> Iterator[Task]:
         """All tasks that wait for the computing thread."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +12,9 @@ from engines.device import Device
 from engines.inference.session import Session
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from pipelines.registry import load_model, load_pipeline, pipeline_names
+from pipelines.registry import load_model, load_pipeline, model_bytes, pipeline_names
 from pipelines.values import report_skipped
-from schemas.errors import Disposition, ModelError, PipelineError, RigflowError
+from schemas.errors import Disposition, ModelError, PipelineError, RigflowError, format_error
 from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, Line
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UNLOAD_EVERY_S = 5.0
+ROOM_S = 0.05  # between looks whether messages still need what takes the room of a model
 
 
 class Lines:
@@ -32,7 +33,8 @@ class Lines:
 
     Different ones load at the same time, so that one that takes minutes does not delay the others; all callers of
     the same one wait for one attempt, and share its failure. `quarantine` has models that must not be loaded, and why;
-    `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model.
+    `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model. `in_hand`
+    returns the revisions that messages need: they stay loaded.
     """
 
     def __init__(
@@ -63,6 +65,9 @@ class Lines:
         self._cold = {"": "the broker has not answered yet which pipelines there are"}
         self.loading: list[str] = []  # models, by sha256
         self.on_loading: Callable[[], None] = lambda: None
+        self.in_hand: Callable[[], set[str]] = set
+        self._sizes: dict[str, int] = {}  # of models, in bytes
+        self._making: dict[str, set[str]] = {}  # revisions that are being loaded, and the models of each
 
     @property
     def starting(self) -> bool:
@@ -108,8 +113,8 @@ class Lines:
             report_skipped(f"pipeline {name}", str(error))
         except Exception as error:
             _raise_if_fatal(error)
-            self._cold[name] = f"{name}: {_words(error)}"
-            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": _words(error)}))
+            self._cold[name] = f"{name}: {format_error(error)}"
+            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": format_error(error)}))
         else:
             self._cold.pop(name, None)
 
@@ -117,13 +122,14 @@ class Lines:
         """The line of a revision. Raises PipelineError, ModelError or BrokerError."""
         self._used_s[revision] = time.monotonic()
         if revision not in self._lines:
-            self._lines[revision] = await self._once(revision, lambda: self._load(revision))
-        line = self._lines[revision]
+            line = await self._once(revision, lambda: self._load(revision))
+        else:
+            line = self._lines[revision]
         if self._names.get(line.spec.name) == revision:
             self._cold.pop(line.spec.name, None)
         return line
 
-    async def unload_unused(self, in_hand: Callable[[], set[str]]) -> None:
+    async def unload_unused(self) -> None:
         """Forget withdrawn pipelines, and unload revisions that no name stands for and no message needs.
 
         A revision stays for `work_deadline_s` after its last use: no step that uses its sessions takes longer.
@@ -138,16 +144,40 @@ class Lines:
             for name in withdrawn:
                 self._names.pop(name, None)
                 self._cold.pop(name, None)
-            if self._loading:  # what is being loaded uses sessions that no line refers to yet
-                continue
             oldest_s = time.monotonic() - self._settings.work_deadline_s
-            needed = {*self._names.values(), *in_hand()}
-            for revision in self._lines.keys() - needed:
-                if self._used_s[revision] < oldest_s:
-                    del self._lines[revision], self._used_s[revision]
-            used = {sha256 for line in self._lines.values() for sha256 in line.spec.models.values()}
-            for sha256 in self._sessions.keys() - used:
-                await asyncio.to_thread(self._close, self._sessions.pop(sha256))
+            needed = {*self._names.values(), *self.in_hand()}
+            await self._unload(
+                [revision for revision in self._lines.keys() - needed if self._used_s[revision] < oldest_s]
+            )
+
+    async def _unload(self, revisions: Sequence[str]) -> None:
+        """Forget these revisions, and close the sessions that no other one uses."""
+        for revision in revisions:
+            del self._lines[revision], self._used_s[revision]
+        used = {sha256 for line in self._lines.values() for sha256 in line.spec.models.values()}
+        for sha256 in self._sessions.keys() - used.union(*self._making.values()):
+            await asyncio.to_thread(self._close, self._sessions.pop(sha256))
+
+    async def _make_room(self, spec: PipelineSpec, models: set[str]) -> None:
+        """Unload what was used least recently, and no message needs, until these models fit beside the others.
+
+        Waits while messages need all of it. Raises ModelError when the models alone are too large.
+        """
+        for sha256 in models - self._sizes.keys():
+            self._sizes[sha256] = await model_bytes(self._broker, sha256, self._cache)
+        limit = self._settings.models_bytes
+        if (total := self._bytes_of(models)) > limit:
+            what = f"the models of pipeline {spec.name} have {total:,} bytes, and this worker loads {limit:,} at most"
+            raise ModelError(what, "raise the setting models_bytes")
+        while self._bytes_of(models.union(self._sessions, *self._making.values())) > limit:
+            idle = self._lines.keys() - self.in_hand()
+            if idle:
+                await self._unload([min(idle, key=self._used_s.__getitem__)])
+            else:
+                await asyncio.sleep(ROOM_S)
+
+    def _bytes_of(self, models: set[str]) -> int:
+        return sum(self._sizes[sha256] for sha256 in models)
 
     async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of `load`, or of a load of the same key that runs already.
@@ -167,14 +197,18 @@ class Lines:
 
     async def _load(self, revision: str) -> Line:
         spec = await load_pipeline(self._broker, revision)
-        sessions = {}
-        for stage in spec.infers:
-            if self._hosts(stage):
-                sha256 = spec.models[stage.model]
+        models = {stage.model: spec.models[stage.model] for stage in spec.infers if self._hosts(stage)}
+        await self._make_room(spec, set(models.values()))
+        self._making[revision] = set(models.values())
+        try:
+            for sha256 in models.values():
                 if sha256 not in self._sessions:
                     self._sessions[sha256] = await self._once(sha256, functools.partial(self._session, sha256))
-                sessions[stage.model] = self._sessions[sha256]
-        return Line(spec, self._hosts, sessions, self._device)
+            sessions = {name: self._sessions[sha256] for name, sha256 in models.items()}
+            line = self._lines[revision] = Line(spec, self._hosts, sessions, self._device)
+            return line
+        finally:
+            del self._making[revision]
 
     async def _session(self, sha256: str) -> Session:
         if why := self._quarantine.get(sha256):
@@ -234,7 +268,7 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
             await do(thing)
         except Exception as error:
             _raise_if_fatal(error)
-            tell(Event("skipped", f"one entry is skipped: {_words(error)}"))
+            tell(Event("skipped", f"one entry is skipped: {format_error(error)}"))
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -247,11 +281,6 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
 def _raise_if_fatal(error: Exception) -> None:
     if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
         raise error
-
-
-def _words(error: Exception) -> str:
-    """The error in one line; one that is no RigflowError begins with the name of its class."""
-    return str(error) if isinstance(error, RigflowError) else f"{type(error).__name__}: {error}"
 
 
 def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:

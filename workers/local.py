@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import os
 import stat
 import tempfile
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +22,7 @@ from engines.models.fit import check_fits
 from engines.outputs.names import OutputNames, Wanted
 from pipelines.broker import Broker
 from pipelines.collect import Collector
+from pipelines.jetstream import Gone
 from pipelines.jobs import JobRecord
 from pipelines.publish import Publisher, job_id
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
@@ -28,7 +31,7 @@ from pipelines.topology import apply_topology, ensure_topology
 from schemas.errors import ModelMissing, PipelineError, RigflowError, StoreError, UsageError, first_error
 from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
-from schemas.settings import Settings
+from schemas.settings import CACHE_HINT, Settings
 from schemas.text import is_text, printable
 from workers.process import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
@@ -37,6 +40,7 @@ from workers.waits import both, explained
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
 LOOK_S = 2.0  # how often the embedded broker is asked for its health
+ROUNDS = 3  # of a job whose messages were deleted from the broker
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
 
 
@@ -147,7 +151,7 @@ def _check_cache(folder: Path) -> None:
             pass
     except OSError as error:
         what = f"cannot keep models in {folder}: {error.strerror}"
-        raise StoreError(what, "set `cache` to another folder") from error
+        raise StoreError(what, CACHE_HINT) from error
 
 
 async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
@@ -213,6 +217,14 @@ async def register(broker: Broker, settings: Settings, spec: PipelineSpec, model
     return await publish_pipeline(broker, spec, models)
 
 
+async def repair(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> list[str]:
+    """`register`, if streams or consumers that a pipeline needs were deleted; what was created again."""
+    made = await ensure_topology(broker, settings, [spec])
+    if made:
+        await publish_pipeline(broker, spec, models)
+    return [f"{change.stream} {change.consumer}".rstrip() for change in made]
+
+
 async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
     """Make the pipelines that come with rigflow known to the fleet at `settings.nats`; the names of those.
 
@@ -252,19 +264,34 @@ async def run_jobs(
     broker = await Broker.connect(settings, name="rigflow-run")
     outcomes: list[Outcome] = []
     try:
-        async with explained(broker, screen.event, lambda: unfinished(outcomes)) as moved:
+        mend = partial(repair, broker, settings, spec, models)
+        async with explained(broker, screen.event, lambda: unfinished(outcomes), mend) as moved:
             spec = await register(broker, settings, spec, models)
             publisher = Publisher(broker, spec, settings.space, lane, both(screen.sent, moved))
             outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
             with OutputNames(out, overwrite, inputs) as names:
                 await asyncio.to_thread(name_results, names, out, outcomes)
-                able = [outcome for outcome in outcomes if outcome.error is None and await _begun(publisher, outcome)]
-                screen.planned(outcomes)
-                if able:
-                    await _run_all(publisher, Collector(broker, spec, both(screen.part, moved)), able)
+                for left in reversed(range(ROUNDS)):
+                    waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
+                    able = [outcome for outcome in waiting if await _begun(publisher, outcome)]
+                    screen.planned(outcomes)
+                    if able:
+                        await _run_all(publisher, Collector(broker, spec, both(screen.part, moved)), able)
+                    if not (left and _to_begin_again(able, screen)):
+                        break
+                    await register(broker, settings, spec, models)
     finally:
         await broker.close()
     return outcomes
+
+
+def _to_begin_again(outcomes: Sequence[Outcome], screen: Screen) -> bool:
+    """Whether jobs ended because something of them was deleted from the broker: their errors are taken back."""
+    lost = [(outcome, outcome.error) for outcome in outcomes if isinstance(outcome.error, Gone)]
+    for outcome, error in lost:
+        screen.event(f"{outcome.name} is begun again: {error.what}")
+        outcome.error = None
+    return bool(lost)
 
 
 def unfinished(outcomes: Sequence[Outcome]) -> list[JobRef]:
@@ -314,19 +341,32 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) 
 def _kind_of_input(path: Path, real: str) -> str | RigflowError:
     """As `kind_of`, or why the input, which is `real` with links resolved, cannot be sent."""
     if not is_text(real):
-        return UsageError(f"{path}: its name is not UTF-8", "rename it")
+        return _not_text(path)
     try:
         return media_kind(path)
     except RigflowError:
-        return _unfit(path) or "video"
+        return _unreadable(path) or "video"
 
 
-def _unfit(path: Path) -> RigflowError | None:
+def input_error(path: Path) -> RigflowError | None:
+    """Why an input cannot be sent, before it is read."""
+    return _unreadable(path) if is_text(os.path.realpath(path)) else _not_text(path)
+
+
+def _not_text(path: Path) -> UsageError:
+    return UsageError(f"{path}: its name is not UTF-8", "rename it")
+
+
+def _unreadable(path: Path) -> UsageError | None:
     try:
-        regular = stat.S_ISREG(path.stat().st_mode)
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return UsageError(f"{path}: no such file", "check the path")
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")
-    return None if regular else UsageError(f"{path}: not a file that can be read twice", "copy it into a file")
+    if stat.S_ISDIR(mode):
+        return UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
+    return None if stat.S_ISREG(mode) else UsageError(f"{path}: not a file that can be read twice", "copy it into one")
 
 
 async def _begun(publisher: Publisher, outcome: Outcome) -> bool:

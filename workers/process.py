@@ -21,7 +21,7 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
 from pipelines.sweep import sweep_regularly
-from schemas.errors import ExitCode, RigflowError
+from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
@@ -61,8 +61,14 @@ class WorkerOptions(BaseModel):
 class Worker:
     """A worker: hosts the stages in `options.stages` (kinds or names) of every pipeline the broker knows."""
 
-    def __init__(self, options: WorkerOptions, heartbeats: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        heartbeats: socket.socket | None = None,
+        on_connected: Callable[[], None] = lambda: None,
+    ) -> None:
         self._options = options
+        self._on_connected = on_connected
         self._heartbeats = heartbeats
         self._settings = options.settings
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
@@ -76,6 +82,7 @@ class Worker:
     async def run(self) -> ExitCode:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
         broker = await Broker.connect(self._settings, name=self.name)
+        self._on_connected()
         cache = self._settings.cache_folder
         device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
         lines = Lines(broker, self.hosts, cache, device, self._options.quarantine, self._options.load_alone)
@@ -84,11 +91,12 @@ class Worker:
         runner = Runner(broker, self._settings, lines.get, failures, device)
         reporter = Reporter(self._options, self.name, broker, runner, lines, device)
         runner.on_suspect = lines.on_loading = reporter.report_now
+        lines.in_hand = lambda: runner.in_hand.revisions
         self._stop_on_signals(runner, reporter)
         beside: list[Callable[[], Coroutine[Any, Any, None]]] = [
             functools.partial(self._learn, broker, runner, lines, failures),
             lines.warm_up,
-            functools.partial(lines.unload_unused, lambda: runner.in_hand.revisions),
+            lines.unload_unused,
             runner.follow_cancelled,
             reporter.to_fleet,
         ]
@@ -168,17 +176,21 @@ async def _kept_up(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
         except RigflowError:
             raise
         except Exception as error:
-            tell(Event("skipped", f"an unexpected error is skipped: {type(error).__name__}: {error}", logging.ERROR))
+            tell(Event("unexpected", f"a task beside the work failed: {format_error(error)}", logging.ERROR))
         await asyncio.sleep(HELPER_PAUSE_S)
 
 
-def work(options: WorkerOptions, heartbeats: socket.socket | None = None) -> NoReturn:
+def work(
+    options: WorkerOptions,
+    heartbeats: socket.socket | None = None,
+    on_connected: Callable[[], None] = lambda: None,
+) -> NoReturn:
     """Run a worker until a signal stops it; ends the process with the worker's exit code."""
     import uvloop
 
     limit_memory(options)
     try:
-        code = uvloop.run(Worker(options, heartbeats).run())
+        code = uvloop.run(Worker(options, heartbeats, on_connected).run())
     except RigflowError as error:
         if options.rig:
             tell(Event("ended", str(error), logging.ERROR))

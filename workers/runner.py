@@ -24,7 +24,7 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_MARK, HEADER_TYPE
 from workers.batching import Batching, Step, part_of
 from workers.beside import Beside
-from workers.failures import RETRY_S, Failures, Place, place_of
+from workers.failures import RETRY_S, Failures, Place, place_in_body
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
 from workers.in_flight import InFlight, Queue, State, Task
@@ -309,7 +309,7 @@ class Runner:
                 if part is not None and not fatal:
                     place = Place(part.meta.key, False, part.meta.span_s)
                 else:
-                    place = place_of(decode(await message.delivery.load())[0])
+                    place = await place_in_body(message)
                 await self._failures.publish(message, error, task.stage, place)
         except Exception as second:
             await self._failures.give_back(message, second)
@@ -319,20 +319,8 @@ class Runner:
 
     async def _reject(self, message: InFlight, error: Exception) -> None:
         """Retry or fail a message without a task: it cannot be read, or its pipeline or model cannot be loaded."""
-        if message.ended:
-            return
-        try:
-            if await self._failures.retry(message, error, 2 * RETRY_S):
-                return
+        if not message.ended and await self._failures.settle(message, error, place_in_body):
             self._count_failure(message.queue.pipeline, message.queue.stage)
-            if message.job is None or message.job.pipeline != message.queue.pipeline:
-                await self._failures.reject(message, error)
-                return
-            place = place_of(decode(await message.delivery.load())[0])
-            await self._failures.publish(message, error, message.queue.stage, place)
-            await message.ack()
-        except Exception as second:
-            await self._failures.give_back(message, second)
 
     def _count_failure(self, pipeline: str, stage: str) -> None:
         self.counts["failures"] += 1

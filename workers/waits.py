@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import ParamSpec
 
 from pipelines.broker import Broker
-from pipelines.waits import why_waiting
+from pipelines.waits import ANSWER_S, why_waiting
+from schemas.errors import RigflowError
 from schemas.messages import JobRef
 
 P = ParamSpec("P")
+Repair = Callable[[], Awaitable[Sequence[str]]]  # creates what was deleted from the broker; the names of that
 SILENT_S = 10.0  # without progress before the first report
 AGAIN_S = 60.0  # before the same reason is reported again
 LOOK_S = 1.0
@@ -19,12 +21,15 @@ LOOK_S = 1.0
 
 @asynccontextmanager
 async def explained(
-    broker: Broker, report: Callable[[str], None], waiting: Callable[[], Sequence[JobRef]]
+    broker: Broker,
+    report: Callable[[str], None],
+    waiting: Callable[[], Sequence[JobRef]],
+    repair: Repair | None = None,
 ) -> AsyncIterator[Callable[[], None]]:
     """While the block runs, call `report` with the reason when nothing has moved for 10 s.
 
     Yields a function to call at each progress. `waiting` returns the jobs that are not done; while there is none, only
-    a broker that is away is reported.
+    a broker that is away is reported. `repair` is called first.
     """
     moved_s = time.monotonic()
 
@@ -43,7 +48,7 @@ async def explained(
             if silent_s < SILENT_S:
                 reported = ""
                 continue
-            why = await why_waiting(broker, jobs)
+            why = await repaired(broker, repair) or await why_waiting(broker, jobs)
             if why != reported or time.monotonic() - reported_s > AGAIN_S:
                 report(f"waiting for {silent_s:.0f} s: {why}")
                 reported, reported_s = why, time.monotonic()
@@ -56,6 +61,18 @@ async def explained(
         looking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await looking
+
+
+async def repaired(broker: Broker, repair: Repair | None) -> str:
+    """What was created again, as a line; empty when nothing was missing, or it could not be created."""
+    if repair is None or not broker.connection.connected:
+        return ""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            made = await repair()
+    except (TimeoutError, RigflowError):
+        return ""
+    return f"deleted from the broker, and created again: {', '.join(made)}" if made else ""
 
 
 def both(show: Callable[P, None], moved: Callable[[], None]) -> Callable[P, None]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from engines.whole import write_whole
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import ModelError, StoreError, UsageError
+from schemas.settings import CACHE_HINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,7 @@ class EngineStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = path.open("w")
         except OSError as error:
-            raise StoreError(
-                f"cannot keep engines in {self.folder}: {error.strerror}", "set `cache` to another folder"
-            ) from error
+            raise StoreError(f"cannot keep engines in {self.folder}: {error.strerror}", CACHE_HINT) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -129,6 +128,4 @@ class EngineStore:
         try:
             write_whole(path, content)
         except OSError as error:
-            raise StoreError(
-                f"cannot keep engines in {path.parent}: {error.strerror}", "set `cache` to another folder"
-            ) from error
+            raise StoreError(f"cannot keep engines in {path.parent}: {error.strerror}", CACHE_HINT) from error

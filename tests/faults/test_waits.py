@@ -1,9 +1,7 @@
 """Publishers wait while nothing can be taken (a full queue, a full disk, no broker), go on, and lose nothing."""
 
 import asyncio
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,20 +21,6 @@ GENEROUS_S = 60.0
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     return looped(tmp_path / "clip.mp4", 60, "carphone_pristine")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 64 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        pytest.skip(f"cannot mount a small disk: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 class Told(Silent):

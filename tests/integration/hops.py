@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from pipelines.broker import Broker
+from pipelines.publish import Publisher
 from pipelines.pull import Delivery, Pull
+from pipelines.registry import publish_pipeline
 from pipelines.topology import apply_topology
 from schemas.messages import Lane
 from schemas.pipeline import PipelineSpec
@@ -29,6 +31,13 @@ async def a_broker(settings: Settings) -> AsyncIterator[Broker]:
         yield broker
     finally:
         await broker.close()
+
+
+@asynccontextmanager
+async def a_fleet(settings: Settings) -> AsyncIterator[tuple[Broker, Publisher]]:
+    """A broker that knows the pipeline `SPEC`, and a publisher of it; no worker."""
+    async with a_broker(settings) as broker:
+        yield broker, Publisher(broker, await publish_pipeline(broker, SPEC, {}), "main", Lane.BULK)
 
 
 @asynccontextmanager

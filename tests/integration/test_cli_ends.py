@@ -52,7 +52,7 @@ def test_a_run_that_is_ended_leaves_nothing(signals: tuple[signal.Signals, ...],
             run.send_signal(number)
             time.sleep(0.05)
         _, said = run.communicate(timeout=GENEROUS_S)
-    assert (run.returncode, said) == (code, "rigflow: interrupted\n")
+    assert (run.returncode, said) == (code, "rigflow: stopping; once more stops at once\nrigflow: interrupted\n")
     assert list(out.iterdir()) == []
     assert list(scratch.iterdir()) == []
     while left := processes(scratch):  # the kernel ends the last of them just now

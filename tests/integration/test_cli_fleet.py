@@ -106,6 +106,25 @@ def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, serv
     assert f"is locked by another rigflow (pid {os.getpid()})" in locked.stderr
 
 
+def test_a_store_on_a_full_disk_is_told_with_what_to_do(small_disk: Path, tmp_path: Path) -> None:
+    (small_disk / "others").write_bytes(bytes(63 << 20))
+    for command in (["run", "fingerprint", real_clip("bikes"), "--out", tmp_path], ["up"]):
+        ended = rigflow_process(*command, "--store", small_disk / "store", "--workers", "1")
+        assert ended.returncode == ExitCode.STORE, ended.stderr
+        assert re.fullmatch(r"rigflow: store .*: its disk has \d+ MiB free, and .*: free some, or .*\n", ended.stderr)
+    found = rigflow("doctor", "--store", small_disk / "store")
+    assert found.returncode == ExitCode.SOME_FAILED
+    assert "rigflow cannot run here: 1 to mend" in found.stdout
+
+
+def test_a_missing_input_keeps_none_of_the_others_from_its_result(tmp_path: Path) -> None:
+    ended = rigflow_process("run", "fingerprint", tmp_path / "no.mp4", real_clip("bikes"), tmp_path, "--out", tmp_path)
+    assert ended.returncode == ExitCode.SOME_FAILED
+    assert f"{tmp_path}/no.mp4: no such file: check the path" in ended.stderr
+    assert f"{tmp_path}: is a folder: name its files" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bikes.fingerprint.npz"]
+
+
 def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server: EmbeddedServer) -> None:
     """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
     with Running("up", "--nats", server.url, "--workers", "1") as fleet:
@@ -150,6 +169,7 @@ def test_a_worker_without_a_broker_ends_at_once() -> None:
     ended = rigflow_process("worker", "--nats", "nats://127.0.0.1:9")
     assert ended.returncode == ExitCode.BROKER
     assert "no broker at nats://127.0.0.1:9" in ended.stderr
+    assert "rigflow worker on" not in ended.stderr
 
 
 def test_status_shows_what_waits_by_lane(tmp_path: Path, server: EmbeddedServer) -> None:

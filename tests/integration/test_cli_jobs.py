@@ -39,7 +39,7 @@ def test_a_job_is_published_and_collected_later_once(tmp_path: Path, capsys: pyt
             np.testing.assert_array_equal(ours["descriptor"], plain["descriptor"])
         capsys.readouterr()
         assert rigflow("results", job, "--out", out, *where) == 1
-        assert f"rigflow: job {job} is done: its results were collected elsewhere" in capsys.readouterr().err
+        assert f"rigflow: job {job} is done: its results were collected before ({name})" in capsys.readouterr().err
         assert rigflow("publish", "fingerprint", clip, *where) == 0  # its results are gone: it is done anew
         assert capsys.readouterr().out.strip() == job
         assert rigflow("results", job, "--follow", "--out", tmp_path / "again", *where) == 0

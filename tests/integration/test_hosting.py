@@ -33,7 +33,8 @@ async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
     kept = await register(broker, settings, BROKEN, find_models(BROKEN, None))
     cache = lines.Lines(broker, lambda _: True, tmp_path, open_device("cpu", settings, tmp_path), {}, False)
     in_hand = {old.revision}
-    tasks = [asyncio.create_task(each) for each in (cache.warm_up(), cache.unload_unused(lambda: in_hand))]
+    cache.in_hand = lambda: in_hand
+    tasks = [asyncio.create_task(each) for each in (cache.warm_up(), cache.unload_unused())]
     try:
         async with asyncio.timeout(30):
             while cache.loaded < 2 or cache.cold:
@@ -54,6 +55,41 @@ async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
         await asyncio.gather(*tasks, return_exceptions=True)
         cache.close()
         await broker.close()
+
+
+async def test_loaded_models_are_bounded_in_bytes(settings: Settings, tmp_path: Path) -> None:
+    broker = await Broker.connect(settings)
+    given = [find_models(spec, None) for spec in (SLOW, BROKEN)]
+    first, second = [
+        await register(broker, settings, spec, models) for spec, models in zip((SLOW, BROKEN), given, strict=True)
+    ]
+    sizes = [len(model) for models in given for _, model in models.values()]
+
+    def loading(limit: int) -> lines.Lines:
+        small = broker.settings = settings.model_copy(update={"models_bytes": limit})
+        return lines.Lines(broker, lambda _: True, tmp_path, open_device("cpu", small, tmp_path), {}, False)
+
+    cache = loading(max(sizes))
+    try:
+        async with asyncio.timeout(60):
+            for spec in (first, second, first):
+                await cache.get(spec.revision)
+                assert cache.loaded == 1
+            in_hand = {first.revision}
+            cache.in_hand = lambda: in_hand
+            waiting = asyncio.create_task(cache.get(second.revision))
+            await asyncio.sleep(1.0)
+            assert (waiting.done(), cache.loaded) == (False, 1), "a message needs the other"
+            in_hand.clear()
+            await waiting
+            assert cache.loaded == 1
+    finally:
+        cache.close()
+    cache = loading(max(sizes) - 1)
+    large = first if sizes[0] == max(sizes) else second
+    with pytest.raises(ModelError, match=f"the models of pipeline {large.name} have {max(sizes):,} bytes"):
+        await cache.get(large.revision)
+    await broker.close()
 
 
 async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own(

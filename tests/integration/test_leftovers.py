@@ -1,8 +1,6 @@
 """What late repeats and killed processes leave behind: it wedges nothing, and it is swept."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,27 +8,15 @@ import pytest
 from pipelines.blobs import put_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
-from pipelines.collect import CollectedElsewhere, Collector
+from pipelines.collect import CollectedElsewhere
 from pipelines.jobs import JobRecord, begin, cancel, publish_done
 from pipelines.publish import Publisher
-from pipelines.registry import publish_pipeline
 from pipelines.sweep import sweep
-from pipelines.topology import apply_topology
 from schemas.messages import Done, JobRef, JobState, Lane, Manifest, PartMark
 from schemas.settings import MIB, Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_MARK, HEADER_TYPE
-from tests.integration.test_forged import SPEC, a_result
-
-
-@asynccontextmanager
-async def a_fleet(settings: Settings) -> AsyncIterator[tuple[Broker, Publisher]]:
-    broker = await Broker.connect(settings)
-    try:
-        await apply_topology(broker, settings, [SPEC])
-        spec = await publish_pipeline(broker, SPEC, {})
-        yield broker, Publisher(broker, spec, "main", Lane.BULK)
-    finally:
-        await broker.close()
+from tests.integration.hops import a_fleet
+from tests.integration.test_forged import a_result, collecting
 
 
 async def send_result(broker: Broker, job: JobRef, message_id: str) -> None:
@@ -39,13 +25,9 @@ async def send_result(broker: Broker, job: JobRef, message_id: str) -> None:
     assert await broker.publish(broker.names.results(job), body, message_id, headers)
 
 
-async def collected(broker: Broker, publisher: Publisher, job: JobRef, target: Path) -> Done:
-    collector = Collector(broker, publisher.spec)
-    await collector.open({job: target})
-    try:
+async def collected(broker: Broker, publisher: Publisher, job: JobRef, folder: Path) -> Done:
+    async with collecting(broker, publisher, job, out=folder) as collector:
         return await collector.wait(job.id)
-    finally:
-        await collector.close()
 
 
 def wanted(publisher: Publisher) -> Manifest:
@@ -62,7 +44,7 @@ async def test_a_repeat_that_comes_after_the_end_wedges_nothing(settings: Settin
         await record.change(segments=1, total=1)
         first = record.manifest.job
         await send_result(broker, first, "result")
-        await collected(broker, publisher, first, tmp_path / "film")
+        await collected(broker, publisher, first, tmp_path)
         assert await left(broker) == ["done"]
         await send_result(broker, first, "a repeat after the duplicate window")
         for generation in (1, 2):
@@ -70,7 +52,7 @@ async def test_a_repeat_that_comes_after_the_end_wedges_nothing(settings: Settin
             assert again.round == generation, "its results were collected, so it is begun anew"
             await send_result(broker, first, f"another repeat {generation}")
             await send_result(broker, again, f"result {generation}")
-            assert (await collected(broker, publisher, again, tmp_path / "film")).frames == 1
+            assert (await collected(broker, publisher, again, tmp_path)).frames == 1
             assert await left(broker) == ["done"], "what is left of an earlier generation goes when it is met"
 
 
@@ -83,7 +65,7 @@ async def test_a_job_whose_collector_died_between_done_and_manifest_can_be_begun
         job = record.manifest.job
         await publish_done(broker, Done(job=job, segments=1, frames=1, lost=0, files=("film.npz",)), "1")
         with pytest.raises(CollectedElsewhere):
-            await collected(broker, publisher, job, tmp_path / "film")
+            await collected(broker, publisher, job, tmp_path)
         assert (await begin(broker, wanted(publisher))).manifest.job.round == job.round + 1
 
 
@@ -93,7 +75,7 @@ async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, 
         record = await begin(broker, wanted(publisher))
         job = record.manifest.job
         await send_result(broker, job, "result")
-        await collected(broker, publisher, job, tmp_path / "film")
+        await collected(broker, publisher, job, tmp_path)
         await send_result(broker, job, "a late repeat")
         going_on = publisher.ref("going-on")
         await JobRecord(broker, Manifest(job=going_on, name="other")).change(segments=1)

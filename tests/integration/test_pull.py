@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+from nats.aio.msg import Msg
 
 from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
@@ -309,6 +310,33 @@ async def test_a_reader_that_is_gone_is_made_anew_and_repeats_nothing(settings: 
                 reader.request(2)
         await taken.until(6)
         assert taken.bodies == [b"%d" % number for number in range(6)]
+        await reader.close()
+
+
+async def test_a_refused_reader_is_made_anew_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other requests, which stand at the old one while that is deleted, are no further refusals."""
+    for name in ("REFUSED_S", "LONGEST_REFUSED_S"):
+        monkeypatch.setattr(f"pipelines.pull.{name}", 0.01)
+    async with a_broker(settings) as broker:
+        stream, subject = broker.names.results_stream, f"{broker.names.prefix}.results.main.p.job"
+        made: list[bytes] = []
+
+        async def on_made(message: Msg) -> None:
+            made.append(message.data)
+
+        await broker.connection.nc.subscribe(f"$JS.EVENT.ADVISORY.CONSUMER.CREATED.{stream}.reader", cb=on_made)
+        await broker.create_reader(stream, "reader", [subject])
+        taken = Taken()
+        reader = Pull(broker, stream, "reader", taken.take)
+        await reader.open()
+        reader.request(4)
+        await eventually(lambda: len(made) == 1)
+        await broker.connection.send(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.reader", b"{", reader._inbox)
+        await eventually(lambda: len(made) == 2)
+        await asyncio.sleep(1.0)
+        assert len(made) == 2
+        await broker.publish(subject, b"result", "1")
+        await taken.until(1)
         await reader.close()
 
 

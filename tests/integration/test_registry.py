@@ -155,7 +155,7 @@ async def test_a_cache_that_cannot_be_written(settings: Settings, tmp_path: Path
     (tmp_path / "file").touch()
     async with a_broker(settings) as broker:
         pinned = await publish_pipeline(broker, spec, models_of(spec))
-        with pytest.raises(StoreError, match="set `cache` to another folder"):
+        with pytest.raises(StoreError, match="set RIGFLOW_CACHE, or the setting `cache`, to another folder"):
             await load_model(broker, pinned.models["shotchange"], tmp_path / "file")
 
 

@@ -1,9 +1,12 @@
-"""Numbers for people."""
+"""Numbers and tables for people."""
+
+import io
 
 import pytest
+from rich.console import Console
 
 from workers.cli.near import describe_offset
-from workers.cli.words import age, size
+from workers.cli.words import age, size, table
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,13 @@ def test_age(seconds: float, said: str) -> None:
 def test_an_offset_says_which_begins_in_which() -> None:
     assert describe_offset(2.5, "a", "b") == "+2.500 s: b begins 2.500 s into a"
     assert describe_offset(-2.5, "a", "b") == "-2.500 s: a begins 2.500 s into b"
+
+
+def test_titles_and_numbers_of_a_table_stay_whole_in_a_narrow_window() -> None:
+    rows = table("worker", "stages", "state", "held", "busy", "frames/s", "device", left=3, wrapped="device")
+    rows.add_row("rig-7-cuda0", "decode preprocess", "working", "8", "99%", "1,225", "NVIDIA GeForce GTX 1080 Ti")
+    shown = io.StringIO()
+    Console(file=shown, width=62).print(rows)
+    titles, first, *_ = shown.getvalue().splitlines()
+    assert titles.split() == ["worker", "stages", "state", "held", "busy", "frames/s", "device"]
+    assert {"8", "99%", "1,225", "NVIDIA"} <= set(first.split())

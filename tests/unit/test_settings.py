@@ -42,9 +42,13 @@ def test_given_goes_over_environment_over_file_over_default(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "environment", "said"),
     [
-        ({}, {"RIGFLOW_PORT": "many"}, "setting port: should be a valid integer"),
-        ({}, {"RIGFLOW_PRTO": "1"}, "setting prto: unknown field"),
-        ({"port": 70_000}, {}, "setting port: should be less than or equal to 65535"),
+        (
+            {},
+            {"RIGFLOW_PORT": "many"},
+            "setting port: should be a valid integer",
+        ),
+        ({}, {"RIGFLOW_PRTO": "1"}, "setting prto: unknown field (in the environment variable RIGFLOW_PRTO)"),
+        ({"port": 70_000}, {}, "setting port: should be less than or equal to 65535 (in the option --port)"),
         ({"prefix": "a.b"}, {}, "setting prefix: string should match pattern"),
     ],
 )
@@ -53,6 +57,18 @@ def test_a_wrong_setting_is_named(given: dict[str, object], environment: dict[st
         load_settings(given, environment)
     assert str(raised.value).startswith(said)
     assert str(raised.value).endswith("see docs/settings.md")
+
+
+def test_a_wrong_setting_says_which_variable_it_is() -> None:
+    with pytest.raises(UsageError, match=r"\(in the environment variable RIGFLOW_PORT\): see docs"):
+        load_settings({}, {"RIGFLOW_PORT": "many"})
+
+
+def test_a_wrong_setting_of_a_file_is_named_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("port = -1\n")
+    with pytest.raises(UsageError, match=rf"setting port: should be greater .* \(in {file}\)"):
+        load_settings({}, {"RIGFLOW_SPACE": "main"}, file)
 
 
 def test_a_settings_file_that_cannot_be_read_or_is_not_toml(tmp_path: Path) -> None:

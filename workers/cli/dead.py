@@ -111,7 +111,7 @@ def drop(
 async def _list(settings: "Settings", job: str) -> ExitCode:
     from pipelines.dead import letters
 
-    listed = table("number", "job", "stage", "segment", "part", "age", "input", "error", left=3)
+    listed = table("number", "job", "stage", "segment", "part", "age", "input", "error", left=3, wrapped="error")
     listed.columns[-1].justify = "left"
     async with _broker(settings) as broker:
         async for letter in letters(broker, job):

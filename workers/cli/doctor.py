@@ -173,10 +173,15 @@ def _broker() -> Finding:
 
 def _disk(what: str, folder: Path) -> Finding:
     """Free space where a folder is or will be."""
+    from pipelines.server import ROOM_BYTES
+
     there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
     if not os.access(there, os.W_OK):
         return Finding(what, "bad", f"{folder}: not writable", "choose another folder with --store, or TMPDIR")
     free = shutil.disk_usage(there).free
+    if free < ROOM_BYTES:
+        found = f"{folder}: {size(free)} free, and a broker needs {size(ROOM_BYTES)}"
+        return Finding(what, "bad", found, "free some, or choose another folder with --store, or TMPDIR")
     if free < LOW_DISK:
         return Finding(what, "note", f"{folder}: {size(free)} free", "make room: a full disk stops publishing")
     return Finding(what, "good", f"{folder}: {size(free)} free")

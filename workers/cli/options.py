@@ -1,9 +1,13 @@
 """What several commands share: their options, and how an error ends a command."""
 
 import os
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
 
 import typer
@@ -72,6 +76,30 @@ def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
         raise typer.Exit(code)
 
     return run
+
+
+@contextmanager
+def acknowledged() -> Iterator[None]:
+    """Within it, the first Ctrl-C is answered by a line at once: cleaning up takes seconds. Enter it inside asyncio."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    answered = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal answered
+        if not answered:  # a print may be under way, which `print` cannot interrupt
+            os.write(sys.stderr.fileno(), b"rigflow: stopping; once more stops at once\n")
+        answered = True
+        assert callable(interrupt)
+        interrupt(number, frame)
+
+    if not callable(interrupt):  # it is ignored, as in a background job of a shell
+        yield
+        return
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _report(error: BaseException) -> int:

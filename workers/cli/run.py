@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.errors import ExitCode, OutputError, UsageError
-from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, ends_well, settings_from
+from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, acknowledged, ends_well, settings_from
 from workers.cli.words import stderr
 
 if TYPE_CHECKING:
@@ -88,23 +87,23 @@ async def _run(
 ) -> "list[Outcome]":
     from workers.local import local_fleet, run_jobs
 
-    async with local_fleet(settings, workers, screen) as fleet:
-        return await run_jobs(fleet, spec, models, inputs, out, lane, screen, overwrite)
+    with acknowledged():
+        async with local_fleet(settings, workers, screen) as fleet:
+            return await run_jobs(fleet, spec, models, inputs, out, lane, screen, overwrite)
 
 
 def check_inputs(inputs: list[Path]) -> None:
-    """Raises UsageError for what cannot be media whatever is in it."""
+    """Raises UsageError when none of them can be media; an error of one is reported with the results of the others."""
+    from workers.local import input_error
+
+    errors = []
     for path in inputs:
-        try:
-            mode = path.stat().st_mode
-        except FileNotFoundError:
-            raise UsageError(f"{path}: no such file", "check the path") from None
-        except OSError as error:
-            if len(inputs) == 1:
-                raise UsageError(f"{path}: {error.strerror}", "check the path") from error
-            continue  # a fault of its own, told with the results of the others
-        if stat.S_ISDIR(mode):
-            raise UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
+        error = input_error(path)
+        if error is None:  # no look at the others: there may be thousands
+            return
+        errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def prepare_folder(out: Path) -> None:

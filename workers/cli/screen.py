@@ -106,11 +106,12 @@ def summary(outcomes: list[Outcome]) -> Table:
         if done is None:
             table.add_row(name, "", "", "", Text.assemble(("failed", "red"), ": ", cell(outcome.error)))
             continue
-        lines = [cell(", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing")]
+        more = f" and {done.more_files:,} more" if done.more_files else ""
+        lines = [cell((", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing") + more)]
         lines += [cell(note, "yellow") for note in done.notes]
         lines += [Text.assemble(("missing", "red"), " ", cell(failure)) for failure in done.failures[:5]]
-        if len(done.failures) > 5:
-            lines.append(Text(f"and {len(done.failures) - 5} more", "red"))
+        if done.failed > 5:
+            lines.append(Text(f"and {done.failed - 5:,} more", "red"))
         lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
         rate = f"{done.frames / max(outcome.seconds, 0.001):,.0f}"
         table.add_row(name, f"{done.frames:,}", lost, rate, Text("\n").join(lines))

@@ -193,9 +193,8 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
         return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
     from rich.markup import escape
 
-    rows = table(
-        "worker", "stages", "state", "in hand", "busy", "frames/s", "frames", "failures", "memory", "device", left=3
-    )
+    titles = ("worker", "stages", "state", "held", "busy", "frames/s", "failed", "memory", "device")
+    rows = table(*titles, left=3, wrapped="device")
     for worker in fleet.workers:
         if worker["worker"] in gone:
             continue
@@ -206,7 +205,6 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
             f"{worker['in_hand']:,}",
             f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
             f"{max((of['frames_per_s'] for of in worker['done']), default=0.0):,.0f}",
-            f"{max((of['frames'] for of in worker['done']), default=0):,}",
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
             escape(worker.get("card", {}).get("name") or worker["device"]),

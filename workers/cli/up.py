@@ -107,5 +107,5 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
         (f"rigflow publish {first} clip.mp4{here}", "leave work here and go"),
         (f"rigflow status{here}", "queues and workers"),
     ):
-        console.print(f"  {command}  [dim]# {why}[/]")
+        console.print(f"  [dim]# {why}[/]\n  {command}")
     console.print("\nCtrl-C stops it.")

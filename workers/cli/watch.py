@@ -74,13 +74,15 @@ async def _watch(
     lane: "Lane",
     overwrite: bool,
 ) -> ExitCode:
+    from functools import partial
+
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
     from pipelines.watch import Ledger
     from workers.cli.screen import Progress
     from workers.folder import FolderWatch
-    from workers.local import local_fleet, register
+    from workers.local import local_fleet, register, repair
 
     ledger = Ledger(out / f".rigflow-watch-{spec.name}.db", out)
     ledger.open()
@@ -88,11 +90,12 @@ async def _watch(
         async with local_fleet(settings, workers, Progress(stderr())) as fleet:
             broker = await Broker.connect(fleet, name="rigflow-watch")
             try:
+                mend = partial(repair, broker, fleet, spec, models)
                 spec = await register(broker, fleet, spec, models)
                 ledger.revision = spec.revision
                 publisher = Publisher(broker, spec, fleet.space, lane)
                 with OutputNames(out, overwrite) as names:
-                    watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say)
+                    watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say, mend)
                     await _until_told(watching.run())
             finally:
                 await broker.close()

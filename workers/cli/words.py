@@ -75,8 +75,11 @@ def _console(stderr: bool) -> "Console":
     return Ours(stderr=stderr, highlight=False)
 
 
-def table(*titles: str, left: int = 2) -> "Table":
-    """A plain table; the first `left` columns are words, the others numbers. Its cells may be markup, or a `cell`."""
+def table(*titles: str, left: int = 2, wrapped: str = "") -> "Table":
+    """A plain table; the first `left` columns are words, the others numbers. Its cells may be markup, or a `cell`.
+
+    In a narrow window the cells of words, and of the column `wrapped`, take several lines; numbers and titles do not.
+    """
     from rich.table import Table
 
     class Plain(Table):
@@ -87,5 +90,12 @@ def table(*titles: str, left: int = 2) -> "Table":
 
     plain = Plain(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, title in enumerate(titles):
-        plain.add_column(title, justify="left" if number < left else "right", overflow="fold")
+        words = number < left
+        plain.add_column(
+            title,
+            justify="left" if words else "right",
+            overflow="fold",
+            min_width=len(title),
+            no_wrap=not words and title != wrapped,
+        )
     return plain

@@ -36,11 +36,15 @@ def worker(
     wanted = parse_stages(stages)
     from workers.process import ALL_STAGES, WorkerOptions, work
 
-    print(f"rigflow worker on {without_passwords(settings.nats)}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr)
+    def announce() -> None:
+        at = without_passwords(settings.nats)
+        print(f"rigflow worker on {at}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr, flush=True)
+
     if names := [stage for stage in wanted if stage not in ALL_STAGES]:
         are = "is no kind of stage" if len(names) == 1 else "are no kinds of stages"
         warn(f"{', '.join(names)} {are}: it serves pipelines that name a stage so")
-    work(WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device))
+    options = WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device)
+    work(options, on_connected=announce)
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
