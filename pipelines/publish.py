@@ -5,6 +5,7 @@ What is with the broker is noted in the job's manifest, so that a publisher that
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,15 +32,14 @@ AHEAD = 2  # segments on their way to the broker while the next is cut
 NOTE_S = 0.5  # how often the manifest of a job says how far its publishing is, and we learn that it was cancelled
 
 
-def job_id(spec: PipelineSpec, paths: Sequence[Path], reals: Iterable[str] | None = None) -> str:
+def job_id(spec: PipelineSpec, files: Iterable[tuple[str, os.stat_result]]) -> str:
     """The same job id for the same files and pipeline: 20 hex digits over paths, sizes and times of change.
 
-    `reals` are the paths with links resolved, where they are known.
+    `files` are paths with links resolved, and what the system says of each.
     """
     digest = hashlib.sha256(spec.revision.encode())
-    for path, real in zip(paths, resolved(paths) if reals is None else reals, strict=True):
-        stat = path.stat()
-        digest.update(f"{real}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    for path, stat in files:
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
 
 

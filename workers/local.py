@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engines.media.shared import resolved
 from engines.media.source import media_kind
@@ -310,63 +310,66 @@ async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequenc
         await collector.close()
 
 
+class _Input(NamedTuple):
+    """A file to be sent: `real` is its path with links resolved."""
+
+    path: Path
+    real: str
+    stat: os.stat_result
+    kind: str
+
+
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[Outcome]:
     """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
     each = {str(path): path for path in inputs}
-    reals = zip(each.values(), resolved(each), strict=True)
-    looked_at = [(path, real, _kind_of_input(path, real)) for path, real in reals]
-    unfit = [(path, kind) for path, _, kind in looked_at if isinstance(kind, RigflowError)]
-    videos = [(path.name, [path], [real], False) for path, real, kind in looked_at if kind == "video"]
-    images = [path for path, _, kind in looked_at if kind == "image"]
-    real_images = [real for _, real, kind in looked_at if kind == "image"]
-    name = images[0].name if len(images) == 1 else f"{len(images)} images"
-    together = [(name, images, real_images, True)] if images else []
+    looked_at = [(path, _look_at(path, real)) for path, real in zip(each.values(), resolved(each), strict=True)]
+    fit = [found for _, found in looked_at if isinstance(found, _Input)]
+    images = [file for file in fit if file.kind == "image"]
+    jobs = [(file.path.name, [file], False) for file in fit if file.kind == "video"]
+    if images:
+        jobs.append((images[0].path.name if len(images) == 1 else f"{len(images)} images", images, True))
     outcomes: list[Outcome] = []
     identities: set[str] = set()
-    for name, paths, real_paths, are_images in videos + together:
-        try:
-            identity = job_id(spec, paths, real_paths)
-        except OSError as error:
-            unfit.append((paths[0], UsageError(f"{error.filename}: {error.strerror}", "check the path")))
-            continue
+    for name, files, are_images in jobs:
+        paths = [file.path for file in files]
+        identity = job_id(spec, ((file.real, file.stat) for file in files))
         if identity in identities:  # another name of the same file: a job of its own, for it has a result of its own
             identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
         identities.add(identity)
         outcomes.append(Outcome(name, publisher.ref(identity), paths, images=are_images, source=identity))
-    for path, why in unfit:
-        outcomes.append(Outcome(printable(path.name), publisher.ref("unfit"), [path], error=why))
+    for path, why in looked_at:
+        if isinstance(why, RigflowError):
+            outcomes.append(Outcome(printable(path.name), publisher.ref("unfit"), [path], error=why))
     return outcomes
 
 
-def _kind_of_input(path: Path, real: str) -> str | RigflowError:
-    """As `kind_of`, or why the input, which is `real` with links resolved, cannot be sent."""
-    if not is_text(real):
-        return _not_text(path)
-    try:
-        return media_kind(path)
-    except RigflowError:
-        return _unreadable(path) or "video"
+def _look_at(path: Path, real: str) -> _Input | RigflowError:
+    """An input, looked at once; or why it cannot be sent."""
+    found = _regular(path, real)
+    return found if isinstance(found, RigflowError) else _Input(path, real, found, kind_of(path))
 
 
 def input_error(path: Path) -> RigflowError | None:
     """Why an input cannot be sent, before it is read."""
-    return _unreadable(path) if is_text(os.path.realpath(path)) else _not_text(path)
+    found = _regular(path, os.path.realpath(path))
+    return found if isinstance(found, RigflowError) else None
 
 
-def _not_text(path: Path) -> UsageError:
-    return UsageError(f"{path}: its name is not UTF-8", "rename it")
-
-
-def _unreadable(path: Path) -> UsageError | None:
+def _regular(path: Path, real: str) -> os.stat_result | UsageError:
+    """What the system says of a regular file. It is not opened: that would wake the writer of a FIFO."""
+    if not is_text(real):
+        return UsageError(f"{path}: its name is not UTF-8", "rename it")
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except FileNotFoundError:
         return UsageError(f"{path}: no such file", "check the path")
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(found.st_mode):
         return UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
-    return None if stat.S_ISREG(mode) else UsageError(f"{path}: not a file that can be read twice", "copy it into one")
+    if not stat.S_ISREG(found.st_mode):
+        return UsageError(f"{path}: not a file that can be read twice", "copy it into one")
+    return found
 
 
 async def _begun(publisher: Publisher, outcome: Outcome) -> bool:

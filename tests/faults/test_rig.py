@@ -103,7 +103,7 @@ async def publish(fleet: Fleet, clip: Path | None) -> None:
         spec = await register(broker, fleet.settings, SPEC, find_models(SPEC, None))
         if clip is not None:
             publisher = Publisher(broker, spec, "main", Lane.BULK)
-            await publisher.publish_video(publisher.ref(job_id(spec, [clip])), clip, clip.name)
+            await publisher.publish_video(publisher.ref(job_id(spec, [(str(clip), clip.stat())])), clip, clip.name)
     finally:
         await broker.close()
 

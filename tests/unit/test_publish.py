@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
-from engines.media.shared import SharedFolders
+from engines.media.shared import SharedFolders, resolved
 from pipelines.publish import albums, job_id
 from pipelines.registry import builtin_pipeline
 
 SPEC = builtin_pipeline("fingerprint")
+
+
+def job_of(*paths: Path) -> str:
+    return job_id(SPEC, zip(resolved(paths), [path.stat() for path in paths], strict=True))
 
 
 def test_a_file_is_the_same_by_whatever_way_it_is_named(tmp_path: Path) -> None:
@@ -16,10 +20,10 @@ def test_a_file_is_the_same_by_whatever_way_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to("folder")
     (tmp_path / "b.jpg").symlink_to(file)
     ways = [file, tmp_path / "linked" / "a.jpg", tmp_path / "b.jpg", tmp_path / "linked" / ".." / "folder" / "a.jpg"]
-    assert len({job_id(SPEC, [way]) for way in ways}) == 1
+    assert len({job_of(way) for way in ways}) == 1
     ((items, _),) = albums(ways, ["name"] * 4, SharedFolders(("/",)))
     assert {item.path for item in items} == {str(file.resolve())}
-    assert job_id(SPEC, [file]) != job_id(SPEC, [file, file])
+    assert job_of(file) != job_of(file, file)
 
 
 def test_an_album_travels_as_paths_where_the_workers_see_its_images(tmp_path: Path) -> None:
