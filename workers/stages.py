@@ -29,6 +29,8 @@ class Line:
         self.depth = {stage.name: depth for depth, stage in enumerate(spec.stage)}
         self._stages = {stage.name: stage for stage in spec.stage}
         self._sessions = sessions
+        # once, not at each choice among tasks: to compare an object with a protocol takes 10 us
+        self._overlapping = {name: each for name, each in sessions.items() if isinstance(each, Overlapping)}
         self._fused = {spec.decode.name, spec.preprocess.name} <= self.hosted
         self._preprocess = device.preprocess(spec.preprocess)
         self._format = load_format(spec.encode, device.encoder)
@@ -50,8 +52,8 @@ class Line:
 
     def most_rows(self, stage: InferStage) -> int:
         """Rows that are worth giving to `infer` at once: a batch for each that can be in flight."""
-        session = self.session_of(stage)
-        return stage.max_batch * (session.in_flight if isinstance(session, Overlapping) else 1)
+        session = self._overlapping.get(stage.model)
+        return stage.max_batch * (session.in_flight if session is not None else 1)
 
     def decode(self, segment: Segment, buffers: Sequence[memoryview], tick: Tick) -> Iterator[Part]:
         """Parts of a segment, one at a time as asked for."""
