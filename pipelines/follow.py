@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from pipelines.broker import DELETED, Broker, Stored
+from pipelines.jetstream import StreamGone
 from pipelines.pull import Delivery, Pull
 
 AHEAD = 256  # messages asked for at a time while there are many
@@ -52,12 +53,14 @@ async def follow(
 async def follow_bucket(broker: Broker, bucket: str, pattern: str = ">") -> AsyncIterator[tuple[str, bytes]]:
     """Keys and values of a bucket, those there are and then every change, for ever; the bucket may come later."""
     stream, prefix = f"KV_{bucket}", f"$KV.{bucket}."
-    while await broker.api_unless_gone(f"STREAM.INFO.{stream}") is None:  # noqa: ASYNC110, a question to the broker
-        await asyncio.sleep(ABSENT_S)
-    async with aclosing(follow(broker, stream, [prefix + pattern])) as following:
-        async for stored in following:
-            if stored is not None and DELETED not in stored.headers:
-                yield stored.subject.removeprefix(prefix), stored.body
+    while True:
+        try:
+            async with aclosing(follow(broker, stream, [prefix + pattern])) as following:
+                async for stored in following:
+                    if stored is not None and DELETED not in stored.headers:
+                        yield stored.subject.removeprefix(prefix), stored.body
+        except StreamGone:
+            await asyncio.sleep(ABSENT_S)
 
 
 async def pending(broker: Broker, stream: str, consumer: str) -> int:

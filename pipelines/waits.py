@@ -34,7 +34,7 @@ async def _lost_stream(broker: Broker, jobs: Sequence[JobRef]) -> str:
     for stream in (names.results_stream, f"OBJ_{names.blobs}", f"KV_{names.jobs}", f"KV_{names.pipelines}"):
         info = await broker.api_unless_gone(f"STREAM.INFO.{stream}")
         if info is None:
-            return f"the stream {stream} is gone from the broker: stop this and run it again, which creates it"
+            return f"the stream {stream} is gone from the broker: `rigflow run` and `rigflow publish` create it"
         limit, used = info["config"]["max_bytes"], info["state"]["bytes"]
         if 0 < limit * FULL < used and not stream.startswith("KV_"):
             return f"{stream} is full: collect results of other jobs (`rigflow results`), or raise results_bytes"
@@ -53,7 +53,7 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
         if queue.stream.messages and not any(lane.waiting or lane.in_flight for lane in queue.lanes.values()):
             return (
                 f"a consumer of the queue in front of {queue.pipeline} {queue.stage} is gone from the broker: "
-                "stop this, and start it again, which makes it anew"
+                "`rigflow run` and `rigflow publish` create it"
             )
     if not any(queue.stream.messages for queue in queues):
         for job in jobs[:JOBS]:
