@@ -5,6 +5,7 @@ FFmpeg reads gray as full range; so does rigflow where a file names no range.
 """
 
 import re
+from functools import lru_cache
 
 import av
 from av.video.format import VideoFormat
@@ -17,7 +18,9 @@ UNNAMED = (0, 2, 3)  # RGB, unspecified, reserved: none of them is a matrix of Y
 _SWSCALE = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}  # what swscale reads each matrix by
 _HD_LINES = 720
 _PLANAR = re.compile(r"yuvj?4(20|22|44)p|gray")
+_HALVED_ACROSS = re.compile(r"yuvj?422p")
 _DEEP = re.compile(r"(yuv4(?:20|22|44)p|gray)(9|1\d)(le|be)")
+_UNREADABLE = re.compile(r"(rgb|bgr)5[56]5be")
 _FULL_PREFIX = "yuvj"  # FFmpeg's old names for 8-bit YCbCr of full range
 
 
@@ -34,17 +37,31 @@ def colour_matrix(frame: av.VideoFrame) -> int:
     return _SWSCALE.get(named) or _SWSCALE[source_matrix(UNNAMED[0], frame.height)]
 
 
-def plane_format(name: str) -> str:
+def plane_format(name: str, transposed: bool = False) -> str:
     """The 8-bit pixel format of the planes that `layout = "planes"` delivers for video of format `name`.
 
-    4:2:0, 4:2:2, 4:4:4 and gray stay as they are, deeper ones lose their low bits; all else becomes 4:2:0.
+    4:2:0, 4:2:2, 4:4:4 and gray stay as they are, deeper ones lose their low bits; all else becomes 4:2:0. So does
+    4:2:2 that is `transposed` to be upright: it would be 4:4:0, which encoders do not take.
     """
+    if transposed and _HALVED_ACROSS.match(name):
+        return "yuvj420p" if name.startswith(_FULL_PREFIX) else "yuv420p"
     if _PLANAR.fullmatch(name):
         return name
     deep = _DEEP.fullmatch(name)
     if deep:
         return deep.group(1)
     return "yuvj420p" if name.startswith(_FULL_PREFIX) else "yuv420p"
+
+
+@lru_cache(maxsize=64)
+def frame_format(name: str) -> str:
+    """The pixel format in which frames of format `name` go to preprocess, where no planes are asked for.
+
+    Palettes have no pixels to scale, and swscale makes nonsense of these big-endian formats where the size stays.
+    """
+    if VideoFormat(name).has_palette:
+        return "rgb24"
+    return "bgr0" if _UNREADABLE.fullmatch(name) else name
 
 
 def plane_range(name: str, named: int) -> int:

@@ -8,7 +8,17 @@ from fractions import Fraction
 
 import av
 
-from engines.media.colours import BT709, HDR, LIMITED, UNNAMED, has_alpha, plane_format, plane_range, source_matrix
+from engines.media.colours import (
+    BT709,
+    HDR,
+    LIMITED,
+    UNNAMED,
+    frame_format,
+    has_alpha,
+    plane_format,
+    plane_range,
+    source_matrix,
+)
 from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
 from engines.transforms import Reshape
@@ -51,7 +61,10 @@ def _colours(media: MediaInfo, spec: PipelineSpec) -> dict[str, object]:
     name = media.pixel_format
     colours: dict[str, object] = {"color_space": source_matrix(media.color_space, media.height)}
     if name and spec.preprocess.layout == "planes":
-        colours |= {"pixel_format": plane_format(name), "color_range": plane_range(name, media.color_range)}
+        colours |= {
+            "pixel_format": plane_format(name, transposes(media.orientation)),
+            "color_range": plane_range(name, media.color_range),
+        }
     return colours
 
 
@@ -69,6 +82,8 @@ class Uniform:
         self._planes = spec.preprocess.layout == "planes"
         self._deinterlace = spec.decode.deinterlace
         self._tonemap = spec.decode.tonemap and media.color_transfer in HDR
+        turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
+        self._host_only = self._tonemap or turned  # what no kernel of a card does
         self._notes = notes
         # by its own lines alone: yadif looks at the frames before and after, which may be another segment's
         self._from_fields = FrameFilter(("estdif", "mode=frame:deint=interlaced"), waits=True)
@@ -89,7 +104,7 @@ class Uniform:
             self._note_fields()
         same_size = (frame.height, frame.width) == (media.height, media.width)
         if frame.format.name == "cuda":
-            if same_size and not self._tonemap and not (fields and self._deinterlace):
+            if same_size and not self._host_only and not (fields and self._deinterlace):
                 return frame
             frame = frame.reformat(format=media.pixel_format or _TONE_MAPPED)
         if not same_size or (media.pixel_format and self._planes and frame.format.name != media.pixel_format):
@@ -103,7 +118,7 @@ class Uniform:
     def _shaped(self, frame: av.VideoFrame) -> av.VideoFrame:
         name, size = frame.format.name, (self._media.height, self._media.width)
         if not self._planes:
-            return self._reshape(frame, "rgb24" if frame.format.has_palette else name, size)
+            return self._reshape(frame, frame_format(name), size)
         wanted = self._shown.pixel_format or plane_format(name)
         return self._reshape(frame, wanted, size, self._shown.color_range or None)
 
