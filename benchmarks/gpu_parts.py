@@ -127,7 +127,7 @@ def transforms(options: argparse.Namespace) -> dict[str, Any]:
                     for given in ({}, {"layout": "gray"}, {"resize": "bilinear", "fit": "crop"})
                 )
     host, mine = decoded(opened, pattern(options.folder / "h264.mp4", "h264"), 1)[0]
-    found["rotated, padded"] = _apart(opened, host, mine, {"size": (182, 182), "fit": "pad"}, 90)
+    found["rotated, padded"] = _apart(opened, host, mine, {"size": (182, 182), "fit": "pad"}, 8)
     found["planes"] = _apart(opened, host, mine, {"layout": "planes"})
     kinds: dict[str, dict[str, Any]] = {
         "32x32 gray": {"size": (32, 32), "layout": "gray"},
@@ -150,12 +150,14 @@ def _stage(given: dict[str, Any]) -> PreprocessStage:
     return PreprocessStage.model_validate({"kind": "preprocess", **given})
 
 
-def _apart(opened: CudaCard, host: av.VideoFrame, mine: av.VideoFrame, given: dict[str, Any], rotation: int = 0) -> str:
+def _apart(
+    opened: CudaCard, host: av.VideoFrame, mine: av.VideoFrame, given: dict[str, Any], orientation: int = 1
+) -> str:
     convert = CudaPreprocess(_stage(given), opened)
-    made = convert.convert(mine, rotation)
+    made = convert.convert(mine, orientation)
     convert.settle()
     gaps = [
         np.abs(array.astype(np.int32) - np.asarray(made[name]))
-        for name, array in Preprocess(_stage(given)).convert(host, rotation).items()
+        for name, array in Preprocess(_stage(given)).convert(host, orientation).items()
     ]
     return f"{max(int(gap.max()) for gap in gaps)} ({max(float(gap.mean()) for gap in gaps):.3f})"

@@ -11,6 +11,7 @@ from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.media.limits import Limits
+from engines.media.orientation import UPRIGHT
 from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264, PictureEncoder
 from engines.part import Array, Part, Tick, no_tick
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Preprocessing(Protocol):
     """A preprocess stage's conversion of single frames; arrays may be on a card, where NumPy takes them for its own."""
 
-    def convert(self, frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
+    def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
         """Arrays of one frame; see `engines.transforms.Preprocess.convert`."""
         ...
 

@@ -2,22 +2,20 @@
 
 Resizing averages areas where a side shrinks and is bicubic where both grow; `resize = "bilinear"` looks at two pixels
 a side instead, as PyTorch does. Rounding is the accurate, bit-exact kind, so that machines with different vector units
-give the same bytes. YCbCr is read by the matrix the frame names; where it names none, BT.601 below 720 lines and BT.709
-from there on, as players do.
+give the same bytes. What colours mean is said in `engines.media.colours`.
 """
 
-import re
-from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-from av.filter import Graph
-from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from engines.media.colours import colour_matrix, plane_format, plane_range
+from engines.media.filters import FrameFilter
 from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
+from engines.media.orientation import UPRIGHT, transposes, upright
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.pipeline import PreprocessStage
@@ -26,14 +24,10 @@ if TYPE_CHECKING:
     from engines.device import Preprocessing
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-_BT709, _BT601 = 1, 5
-_MATRICES = (1, 4, 5, 6, 7, 9)  # those of AVColorSpace that swscale reads YCbCr by
-_HD_LINES = 720
 _MOST_PIXELS = 100_000_000
 _ONE = 1 << 11  # a bilinear weight of 1; two of them and a pixel fit into 31 bits
 _FORMATS = {"rgb": "rgb24", "gray": "gray"}
-_PLANAR = re.compile(r"yuvj?4\d\dp|gray")
-_DEEP = re.compile(r"(yuv4\d\dp|gray)(9|1\d)(le|be)")
+_IMAGES = {"rgb24": 3, "rgba": 4}  # what images are decoded to for planes, and its channels
 
 
 class Preprocess:
@@ -43,42 +37,39 @@ class Preprocess:
         self.stage = stage
         self._reformatter = VideoReformatter()
         self._siting = _Siting()
+        self._reshape = Reshape()
 
-    def convert(self, frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
-        """Arrays of one frame, uint8 and contiguous, turned upright by `rotation` degrees counterclockwise.
+    def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
+        """Arrays of one frame, uint8 and contiguous, upright; `orientation` is EXIF's, from 1 to 8.
 
         `rgb`: `pixels [H, W, 3]`; `gray`: `pixels [H, W]`, full range; `planes`: `plane0 [H, W]`, `plane1 [H', W']` ...
-        in 8 bits, see `plane_format`. Raises ItemTooLarge and MediaError for shapes that can not be scaled.
+        in 8 bits, see `plane_format`; of frames in rgb24 and rgba R, G, B (and A), for that is how images come. Raises
+        ItemTooLarge and MediaError for shapes that can not be scaled.
         """
-        turns = round(rotation / 90) % 4
         if self.stage.size is None:
             planes = self._planes(frame)
-            return {f"plane{i}": _turned(plane, turns) for i, plane in enumerate(planes)}
-        return {"pixels": self._pixels(frame, self.stage.size, turns)}
+            return {f"plane{i}": upright(plane, orientation) for i, plane in enumerate(planes)}
+        return {"pixels": self._pixels(frame, self.stage.size, orientation)}
 
     def settle(self) -> None:
         """Nothing to wait for."""
 
     def _planes(self, frame: av.VideoFrame) -> list[Array]:
-        layout = plane_format(frame.format.name)
-        if frame.format.name != layout:
-            frame = self._reformatter.reformat(
-                frame, format=layout, interpolation=Interpolation.BICUBIC | EXACT, threads=1
-            )
-        rows = [plane_rows(frame, number) for number in range(len(frame.planes))]
-        if layout in ("rgb24", "rgba"):
-            pixels = rows[0].reshape(frame.height, frame.width, len(layout.rstrip("24")))
-            return [pixels[..., channel] for channel in range(pixels.shape[-1])]
-        return rows
+        channels = _IMAGES.get(frame.format.name)
+        if channels:
+            pixels = plane_rows(frame, 0).reshape(frame.height, frame.width, channels)
+            return [pixels[..., channel] for channel in range(channels)]
+        frame = self._reshape(frame, plane_format(frame.format.name), (frame.height, frame.width))
+        return [plane_rows(frame, number) for number in range(len(frame.planes))]
 
-    def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], turns: int) -> Array:
+    def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], orientation: int) -> Array:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
-        target = size[::-1] if turns % 2 else size
+        target = size[::-1] if transposes(orientation) else size
         scaled = scaled_size((frame.height, frame.width), target, self.stage.fit)
         pixels = self._resized(frame, scaled, target)
         if pixels.shape[:2] != target:
             pixels = _cropped(pixels, target) if self.stage.fit == "crop" else _padded(pixels, target)
-        return _turned(pixels, turns)
+        return upright(pixels, orientation)
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int], most: tuple[int, int]) -> Array:
         """The frame at `size`, or already the middle of it where only `most` (height, width) is wanted."""
@@ -118,6 +109,40 @@ class Preprocess:
         return frame.format.name in ("yuv420p", "yuvj420p")
 
 
+class Reshape:
+    """Brings frames to another pixel format and size; colours stay what they are. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._siting = _Siting()
+
+    def __call__(
+        self, frame: av.VideoFrame, layout: str, size: tuple[int, int], color_range: int | None = None
+    ) -> av.VideoFrame:
+        """The frame in `layout` at `size` (height, width); itself where it is so.
+
+        Of YCbCr `color_range` is AVColorRange of what is made, as `plane_range` says where it is left out. Without a
+        matrix of its own (RGB) a frame becomes YCbCr by the one that `colour_matrix` tells.
+        """
+        height, width = size
+        if (frame.format.name, frame.height, frame.width) == (layout, height, width):
+            return frame
+        matrix = colour_matrix(frame)
+        if color_range is None:
+            color_range = plane_range(frame.format.name, int(frame.color_range))
+        return self._reformatter.reformat(
+            self._siting.settled(frame),
+            width,
+            height,
+            layout,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            dst_color_range=color_range,
+            interpolation=Interpolation.BICUBIC | EXACT,
+            threads=1,
+        )
+
+
 class _Siting:
     """Says where a frame's chroma samples lie: at the left, in the middle for JPEG.
 
@@ -126,58 +151,23 @@ class _Siting:
     """
 
     def __init__(self) -> None:
-        self._shape: tuple[int, int, str] | None = None
-        self._graph = Graph()
+        self._left = FrameFilter(("setparams", "chroma_location=left"))
+        self._middle = FrameFilter(("setparams", "chroma_location=center"))
 
     def settled(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The same picture, not copied, with its siting set."""
-        shape = frame.width, frame.height, frame.format.name
-        if shape != self._shape:
-            self._shape, self._graph = shape, self._build(*shape)
-        self._graph.push(frame)
-        settled = self._graph.pull()
-        assert isinstance(settled, av.VideoFrame)
-        return settled
-
-    @staticmethod
-    def _build(width: int, height: int, layout: str) -> Graph:
-        graph = Graph()
-        location = "center" if layout.startswith("yuvj") else "left"
-        source = graph.add_buffer(width=width, height=height, format=VideoFormat(layout), time_base=Fraction(1))
-        graph.link_nodes(source, graph.add("setparams", f"chroma_location={location}"), graph.add("buffersink"))
-        graph.configure()
-        return graph
+        return (self._middle if frame.format.name.startswith("yuvj") else self._left)(frame)
 
 
 def preprocess_part(part: Part, pre: "Preprocessing", tick: Tick = no_tick) -> Part:
     """A part of raw frames as the part of arrays that converting while decoding would have made."""
     rows = []
-    for frame, rotation in unpack_frames(part):
-        rows.append(pre.convert(frame, rotation))
+    for frame, orientation in unpack_frames(part):
+        rows.append(pre.convert(frame, orientation))
         tick()
     arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
     pre.settle()
     return part.with_arrays({**arrays, "index": part.arrays["index"]})
-
-
-def plane_format(name: str) -> str:
-    """The 8-bit pixel format whose planes `layout = "planes"` delivers for frames of format `name`.
-
-    Planar YCbCr and gray stay as they are, deeper ones lose their low bits, packed RGB becomes planes R, G, B (and A);
-    all else becomes `yuv420p`.
-    """
-    if _PLANAR.fullmatch(name) or name in ("rgb24", "rgba"):
-        return name
-    deep = _DEEP.fullmatch(name)
-    return deep.group(1) if deep else "yuv420p"
-
-
-def colour_matrix(frame: av.VideoFrame) -> int:
-    """Number of the YCbCr matrix to read `frame` by: its own, or the one that players take for its size."""
-    named = int(frame.colorspace)
-    if named in _MATRICES:
-        return named
-    return _BT709 if frame.height >= _HD_LINES else _BT601
 
 
 def bilinear_resize(pixels: Array, size: tuple[int, int], most: tuple[int, int]) -> Array:
@@ -253,7 +243,3 @@ def _padded(pixels: Array, size: tuple[int, int]) -> Array:
     top, left = (size[0] - pixels.shape[0]) // 2, (size[1] - pixels.shape[1]) // 2
     canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return canvas
-
-
-def _turned(pixels: Array, turns: int) -> Array:
-    return np.ascontiguousarray(np.rot90(pixels, turns) if turns else pixels)

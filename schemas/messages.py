@@ -94,9 +94,10 @@ Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
 class MediaInfo(BaseModel):
-    """What `split` learned about a media's picture; later stages read it from here.
+    """A media's picture: in a segment as it is stored, in a part as decode and preprocess make it (upright, scaled).
 
-    `origin` is the pts of the first presented frame in units of `time_base`, `last` that of the last one where pts can
+    `orientation` is EXIF's number of how stored pictures are turned and mirrored (1: as they are), `origin` the pts of
+    the first presented frame in units of `time_base`, `last` that of the last one where pts can
     be trusted; colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified). `duration_s` is an
     estimate for progress bars only.
     """
@@ -107,7 +108,7 @@ class MediaInfo(BaseModel):
     codec: Label = ""
     width: Size = 0
     height: Size = 0
-    rotation: Annotated[int, Field(ge=-360, le=360)] = 0
+    orientation: Annotated[int, Field(ge=1, le=8)] = 1
     time_base: tuple[PositiveTerm, PositiveTerm] = (1, 1)
     origin: Ticks = 0
     last: Ticks | None = None

@@ -41,11 +41,16 @@ class Window(Spec):
 
 
 class DecodeStage(Spec):
-    """Compressed segment -> frames on the time grid; `fps` left out means every frame."""
+    """Compressed segment -> frames on the time grid; `fps` left out means every frame.
+
+    `deinterlace` makes whole pictures of frames that are coded as two fields, `tonemap` BT.709 of PQ and HLG.
+    """
 
     kind: Literal["decode"]
     name: Name = "decode"
     fps: float | None = Field(default=None, gt=0, le=1000)
+    deinterlace: bool = False
+    tonemap: bool = False
 
 
 class PreprocessStage(Spec):
@@ -53,8 +58,8 @@ class PreprocessStage(Spec):
 
     `layout` `rgb`: `pixels [F, H, W, 3]`; `gray`: `pixels [F, H, W]`; `planes`: each plane of the frame as it is,
     `plane0 [F, H, W]`, `plane1 [F, H', W']` ..., without resizing. Always with `index [W, T]` int32, the rows of
-    each window, and upright (rotation metadata applied). `resize` `area` averages what a pixel covers; `bilinear` looks
-    at its two nearest neighbours a side, as PyTorch does: for models that were trained so.
+    each window, and upright (turned and mirrored as metadata say). `resize` `area` averages what a pixel covers;
+    `bilinear` looks at its two nearest neighbours a side, as PyTorch does: for models that were trained so.
     """
 
     kind: Literal["preprocess"]

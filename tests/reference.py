@@ -14,7 +14,7 @@ from schemas.pipeline import ModelSpec, PipelineSpec
 
 
 def frames_of(path: Path) -> tuple[list[tuple[int, av.VideoFrame]], Fraction, int]:
-    """`(pts, frame)` of every presented frame, the time base, and the rotation."""
+    """`(pts, frame)` of every presented frame, the time base, and EXIF's number of the rotation."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -22,14 +22,15 @@ def frames_of(path: Path) -> tuple[list[tuple[int, av.VideoFrame]], Fraction, in
         frames = list(container.decode(stream))
         assert stream.time_base is not None
         timed = [(frame.pts, frame) for frame in frames if frame.pts is not None]
-        return timed, stream.time_base, frames[0].rotation if frames else 0
+        turns = round(frames[0].rotation / 90) % 4 if frames else 0
+        return timed, stream.time_base, (1, 8, 3, 6)[turns]
 
 
 def windows_of(path: Path, spec: PipelineSpec) -> tuple[list[float], list[Array]]:
     """Seconds from the first frame and pixels `[T, ...]` of every window of the media."""
-    frames, time_base, rotation = frames_of(path)
+    frames, time_base, orientation = frames_of(path)
     preprocess = Preprocess(spec.preprocess)
-    pixels = [preprocess.convert(frame, rotation)["pixels"] for _, frame in frames]
+    pixels = [preprocess.convert(frame, orientation)["pixels"] for _, frame in frames]
     times, looks = looks_of([pts for pts, _ in frames], time_base, spec)
     return times, [np.stack([pixels[row] for row in rows]) for rows in looks]
 

@@ -77,7 +77,7 @@ def decode_one(task: Task, unit: Unit) -> int:
 _spec = cache(lambda task: task.spec)
 
 
-def _drop(frame: av.VideoFrame, rotation: int) -> dict[str, Array]:
+def _drop(frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
     return _PIXEL
 
 

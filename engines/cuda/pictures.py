@@ -5,6 +5,8 @@ from typing import Any
 
 import av
 
+from engines.media.orientation import steps_of, transposes
+
 SURFACES = {"nv12": (8, 0), "p010le": (10, 6), "p016le": (12, 4)}  # of NVDEC: bits a sample, unused low bits
 FULL = 2  # AVColorRange
 
@@ -55,16 +57,18 @@ def whole(size: tuple[int, int], pixel_bytes: int) -> Place:
     return Place(size, (0, 0), size, 0, (size[1] * pixel_bytes, pixel_bytes), False)
 
 
-def turned_strides(size: tuple[int, int], turns: int, pixel_bytes: int) -> tuple[int, int, int]:
-    """Where a picture's first pixel goes when it is turned counterclockwise by quarters, and steps down and right."""
+def upright_strides(size: tuple[int, int], orientation: int, pixel_bytes: int) -> tuple[int, int, int]:
+    """Where the first pixel of a stored picture goes when it is made upright, and steps down and right; in bytes."""
     height, width = size
-    line = (height if turns % 2 else width) * pixel_bytes
-    return (
+    line = (height if transposes(orientation) else width) * pixel_bytes
+    mirrored, turns = steps_of(orientation)
+    begin, down, right = (
         (0, line, pixel_bytes),
         ((width - 1) * line, pixel_bytes, -line),
         ((height - 1) * line + (width - 1) * pixel_bytes, -line, -pixel_bytes),
         ((height - 1) * pixel_bytes, -pixel_bytes, line),
     )[turns]
+    return (begin + (width - 1) * right, down, -right) if mirrored else (begin, down, right)
 
 
 def name_on_card(frame: av.VideoFrame) -> str:

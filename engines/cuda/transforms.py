@@ -16,10 +16,12 @@ import numpy as np
 from engines.cuda.arrays import CardRow
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
 from engines.cuda.kernels import BILINEAR, PLANE, SCALE
-from engines.cuda.pictures import FULL, SURFACES, Picture, Place, name_on_card, surface, turned_strides, whole
+from engines.cuda.pictures import FULL, SURFACES, Picture, Place, name_on_card, surface, upright_strides, whole
+from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
+from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array
-from engines.transforms import Preprocess, bilinear_taps, check_scalable, colour_matrix, cropped_from, scaled_size
+from engines.transforms import Preprocess, bilinear_taps, check_scalable, cropped_from, scaled_size
 from schemas.pipeline import PreprocessStage
 
 if TYPE_CHECKING:
@@ -41,9 +43,8 @@ class CudaPreprocess:
         self._lock = threading.Lock()
         self._here = threading.local()
 
-    def convert(self, frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
+    def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
         """As `Preprocess.convert`, with `CardRow`s for arrays. Raises what it raises, and DeviceLost."""
-        turns = round(rotation / 90) % 4
         with self._card.guarded():
             self._card.enter()
             if frame.format.name == "cuda" and name_on_card(frame) not in SURFACES:
@@ -51,10 +52,13 @@ class CudaPreprocess:
             if frame.format.name == "cuda":
                 picture = surface(frame, self.stage.layout == "gray")
                 self._after_decoder()
-                rows = self._planes(picture, turns) if self.stage.size is None else self._scaled(frame, picture, turns)
+                if self.stage.size is None:
+                    rows = self._planes(picture, orientation)
+                else:
+                    rows = self._scaled(frame, picture, orientation)
                 self._hold(frame)
             else:
-                rows = self._from_host(frame, rotation, turns)
+                rows = self._from_host(frame, orientation)
         return cast("dict[str, Array]", rows)
 
     def settle(self) -> None:
@@ -65,15 +69,15 @@ class CudaPreprocess:
 
     # frames of the host
 
-    def _from_host(self, frame: av.VideoFrame, rotation: int, turns: int) -> dict[str, CardRow]:
+    def _from_host(self, frame: av.VideoFrame, orientation: int) -> dict[str, CardRow]:
         host, size = self._host(), self.stage.size
         if size is not None and (self.stage.layout, self.stage.resize) == ("rgb", "area") and host.is_planar(frame):
-            target = size[::-1] if turns % 2 else size
+            target = size[::-1] if transposes(orientation) else size
             height, width = scaled_size((frame.height, frame.width), target, self.stage.fit)
             if width % 2 == 0 and (height < frame.height or width < frame.width):
                 small = host.reduced(frame, (height, width), _SMALL)
-                return self._scaled(frame, self._uploaded(small), turns)
-        return {name: self._upload(array) for name, array in host.convert(frame, rotation).items()}
+                return self._scaled(frame, self._uploaded(small), orientation)
+        return {name: self._upload(array) for name, array in host.convert(frame, orientation).items()}
 
     def _host(self) -> Preprocess:
         if not hasattr(self._here, "host"):
@@ -125,12 +129,12 @@ class CudaPreprocess:
 
     # kernels
 
-    def _scaled(self, frame: av.VideoFrame, picture: Picture, turns: int) -> dict[str, CardRow]:
+    def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> dict[str, CardRow]:
         """A frame at the stage's size; `bilinear` from all of its pixels, which nobody else sees."""
         assert self.stage.size is not None
         channels = (3,) if self.stage.layout == "rgb" else ()
         row = self._row((*self.stage.size, *channels))
-        place = self._place((frame.height, frame.width), turns)
+        place = self._place((frame.height, frame.width), orientation)
         if place.padded:
             self._card.driver.memset_d8_async(row.block.pointer, 0, row.nbytes, self._card.stream())
         if self.stage.resize == "bilinear":
@@ -145,14 +149,14 @@ class CudaPreprocess:
     def _row(self, shape: tuple[int, ...]) -> CardRow:
         return CardRow(self._card, self._card.memory.take(prod(shape)), shape)
 
-    def _place(self, source: tuple[int, int], turns: int) -> "Place":
+    def _place(self, source: tuple[int, int], orientation: int) -> "Place":
         """Where a picture goes, and which part of it: the middle of what is too large, into that of what it leaves."""
         assert self.stage.size is not None
-        target = self.stage.size[::-1] if turns % 2 else self.stage.size
+        target = self.stage.size[::-1] if transposes(orientation) else self.stage.size
         scaled = scaled_size(source, target, self.stage.fit)
         check_scalable(source, scaled)
         size = min(scaled[0], target[0]), min(scaled[1], target[1])
-        begin, stride_y, stride_x = turned_strides(target, turns, 3 if self.stage.layout == "rgb" else 1)
+        begin, stride_y, stride_x = upright_strides(target, orientation, 3 if self.stage.layout == "rgb" else 1)
         begin += (target[0] - size[0]) // 2 * stride_y + (target[1] - size[1]) // 2 * stride_x
         first = cropped_from(scaled[0], size[0]), cropped_from(scaled[1], size[1])
         return Place(scaled, first, size, begin, (stride_y, stride_x), size != target)
@@ -231,14 +235,14 @@ class CudaPreprocess:
         tables.append(block)
         return block.pointer
 
-    def _planes(self, picture: Picture, turns: int) -> dict[str, CardRow]:
+    def _planes(self, picture: Picture, orientation: int) -> dict[str, CardRow]:
         """Each plane in 8 bits, at its own size."""
         card, rows = self._card, {}
         sizes = ((picture.height, picture.width), picture.chroma, picture.chroma)
         for number, (height, width) in enumerate(sizes):
-            shape = (width, height) if turns % 2 else (height, width)
+            shape = (width, height) if transposes(orientation) else (height, width)
             row = CardRow(card, card.memory.take(height * width), shape)
-            begin, stride_y, stride_x = turned_strides((height, width), turns, 1)
+            begin, stride_y, stride_x = upright_strides((height, width), orientation, 1)
             given = np.zeros((), PLANE)
             given["source"], given["out"] = picture.pointers[number], row.block.pointer + begin
             given["pitch"], given["step"] = picture.pitches[number > 0], picture.step if number else 1

@@ -15,23 +15,23 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from engines.media.carrier import reorder_depth
 from engines.media.frames import blank_frame, frame_step, no_frames, stack_frames
 from engines.media.limits import DEFAULT_LIMITS, Limits
+from engines.media.orientation import UPRIGHT
 from engines.media.source import open_picture, packets_of, picture_stream
+from engines.media.uniform import Uniform, presented
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
 from engines.part import Array, Part, Tick, no_tick
-from engines.transforms import EXACT, plane_format
 from schemas.grid import Grid, frame_at
 from schemas.messages import MediaInfo, PartMeta, Segment
 from schemas.pipeline import PipelineSpec
 from schemas.wire import Buffer
 
 Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
-"""Arrays of one frame, given its rotation: `Preprocess.convert`, or `pack_frame` where preprocess runs elsewhere."""
+"""Arrays of one frame, given its orientation: `Preprocess.convert`, or `pack_frame` where preprocess runs elsewhere."""
 
 
 class Decoders(Protocol):
@@ -45,7 +45,6 @@ class Decoders(Protocol):
 _SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that no other frame refers to
 _GUESSED = "h264"  # a stream that does not say how far frames are reordered has the decoder guess, and lose some
 _MOST_REORDERED = 16
-_UNSPECIFIED_COLOUR, _UNSPECIFIED_RANGE = 2, 0
 _PART_BYTES = {"planes": 16 << 20, "rgb": 64 << 20, "gray": 64 << 20}
 _MOST_PART_BYTES = 256 << 20  # of what is as large as that, a part holds fewer windows than the least
 _PART_WINDOWS = {"planes": (4, 24), "rgb": (1, 128), "gray": (1, 128)}
@@ -90,7 +89,7 @@ def decode_video(
                     continue  # sent before damage made us start over; it was exact, for it missed no frame it was due
                 frames = max(0, tally.frames - sent_frames)
                 sent_parts, sent_frames = number + 1, sent_frames + frames
-                yield _part(segment, number, last, piece, convert, frames, tally)
+                yield _part(segment, presented(segment.media, spec), number, last, piece, convert, frames, tally)
             return
         except MissingFrame:
             continue
@@ -129,8 +128,8 @@ def _slices(
     span = Span(media.clock, segment.start, segment.end)
     label = f"segment {segment.key.segment} of {media.name or 'the media'}"
     limits.check_pixels(label, media.width, media.height)
-    uniform = _Uniform(media, spec.preprocess.layout == "planes", tally)
     with open_picture(data, segment.container, label, limits) as container, ExitStack() as stack:
+        uniform = Uniform(media, spec, tally.notes)
         stream = picture_stream(container, label, limits)
         packets = [packet for packet in packets_of(container, stream) if packet.size]
         if media.codec == _GUESSED:
@@ -148,7 +147,7 @@ def _slices(
                 ticks = (every_frame if grid.fps is None else last_before)(frames, grid, span)
             windows = 0
             for piece in slices(
-                ticks, grid, windows_per_part(spec, media), lambda frame: convert(uniform(frame), media.rotation)
+                ticks, grid, windows_per_part(spec, media), lambda frame: convert(uniform(frame), media.orientation)
             ):
                 windows += len(piece.pts)
                 limits.check_windows(label, range(windows))
@@ -256,35 +255,6 @@ class _Reel:
         return pts if pts is None or self._scale is None else round(pts * self._scale)
 
 
-class _Uniform:
-    """Makes every frame of a media alike, whatever changes in mid-stream and whatever a container forgot."""
-
-    def __init__(self, media: MediaInfo, planes: bool, tally: _Tally) -> None:
-        self._media = media
-        self._planes = planes
-        self._tally = tally
-        self._reformatter = VideoReformatter()
-        if planes and media.pixel_format and plane_format(media.pixel_format) != media.pixel_format:
-            tally.notes[f"{media.pixel_format} was converted to {plane_format(media.pixel_format)}"] = None
-
-    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The frame with the media's size, colours where it names none, and pixel format where planes are wanted."""
-        media = self._media
-        if int(frame.colorspace) == _UNSPECIFIED_COLOUR:
-            frame.colorspace = media.color_space
-        if int(frame.color_range) == _UNSPECIFIED_RANGE:
-            frame.color_range = media.color_range
-        on_host = frame.format.name != "cuda"
-        layout = media.pixel_format if self._planes and on_host and media.pixel_format else frame.format.name
-        if (frame.width, frame.height, frame.format.name) == (media.width, media.height, layout):
-            return frame
-        layout = layout if on_host else media.pixel_format or "yuv420p"
-        self._tally.notes["the picture's size or format changes in mid-stream; it was brought back to the first"] = None
-        return self._reformatter.reformat(
-            frame, media.width, media.height, layout, interpolation=Interpolation.BICUBIC | EXACT, threads=1
-        )
-
-
 def _mark_last(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
     """Each piece, and whether it is the last; one without windows where there are none."""
     waiting = next(pieces, Slice((), [], np.empty((0, grid.frames), np.int32)))
@@ -296,6 +266,7 @@ def _mark_last(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterato
 
 def _part(
     segment: Segment,
+    media: MediaInfo,
     number: int,
     last: bool,
     piece: Slice[dict[str, Array]],
@@ -305,11 +276,11 @@ def _part(
 ) -> Part:
     meta = PartMeta(
         key=segment.key.model_copy(update={"part": number, "last": last}),
-        media=segment.media,
+        media=media,
         pts=piece.pts,
         frames=frames,
         lost=tally.lost if last else 0,
         notes=tuple(tally.notes) if last else (),
     )
-    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame("video"), 0))
+    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame("video"), UPRIGHT))
     return Part(meta, {**arrays, "index": piece.index})

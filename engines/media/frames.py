@@ -12,6 +12,7 @@ from typing import Literal
 import av
 import numpy as np
 
+from engines.media.orientation import MOST, UPRIGHT
 from engines.part import Array, Part
 from schemas.errors import MediaError
 from schemas.messages import MediaInfo
@@ -22,19 +23,19 @@ _MOST = 1 << 16  # pixels a side
 _WHENCE = "it is not what a decode stage of rigflow sends"
 
 
-def pack_frame(frame: av.VideoFrame, rotation: int = 0) -> dict[str, Array]:
+def pack_frame(frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
     """One frame as `frame0 [n0]`, `frame1 [n1]` ... uint8, and `frame_info [29]` int32.
 
-    The info is width, height, rotation, AVColorSpace, AVColorRange and the pixel format's name, a character each.
+    The info is width, height, orientation, AVColorSpace, AVColorRange and the pixel format's name, a character each.
     """
     planes = {f"frame{i}": plane_rows(frame, i).reshape(-1) for i in range(len(frame.planes))}
     name = frame.format.name.encode().ljust(_FORMAT_CHARS, b"\0")
-    facts = (frame.width, frame.height, rotation, int(frame.colorspace), int(frame.color_range))
+    facts = (frame.width, frame.height, orientation, int(frame.colorspace), int(frame.color_range))
     return {**planes, "frame_info": np.array([*facts, *name], np.int32)}
 
 
 def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
-    """The frames that `pack_frame` packed, in order, each with its rotation. Raises MediaError when they are none."""
+    """The frames that `pack_frame` packed, in order, each with its orientation. Raises MediaError if they are none."""
     facts = part.arrays.get("frame_info")
     if facts is None or facts.dtype != np.int32 or facts.ndim != 2 or facts.shape[1] != 5 + _FORMAT_CHARS:
         raise MediaError("a part in front of preprocess has no raw frames", _WHENCE)
@@ -43,10 +44,11 @@ def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
     left = [part.arrays[name].reshape(-1) for name in sorted(part.arrays) if _PLANES.fullmatch(name)]
     if any(plane.dtype != np.uint8 for plane in left):
         raise MediaError("the planes of a part's raw frames are not bytes", _WHENCE)
-    for width, height, rotation, colorspace, color_range, *name in facts.tolist():
+    for width, height, orientation, colorspace, color_range, *name in facts.tolist():
         frame = _blank(width, height, name, sum(map(len, left)))
-        if rotation % 90 or not (0 <= colorspace <= 255 and 0 <= color_range <= 255):
-            raise MediaError(f"a raw frame has rotation {rotation}, colours {colorspace} and {color_range}", _WHENCE)
+        if not (UPRIGHT <= orientation <= MOST and 0 <= colorspace <= 255 and 0 <= color_range <= 255):
+            what = f"a raw frame has orientation {orientation}, colours {colorspace} and {color_range}"
+            raise MediaError(what, _WHENCE)
         frame.colorspace, frame.color_range = colorspace, color_range
         for number, plane in enumerate(frame.planes):
             lines, line_bytes = plane.height, _line_bytes(frame, number)
@@ -57,7 +59,7 @@ def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
             padded[:, :line_bytes] = left[number][:size].reshape(lines, line_bytes)
             plane.update(padded.tobytes())
             left[number] = left[number][size:]
-        yield frame, rotation
+        yield frame, orientation
 
 
 def _blank(width: int, height: int, name: list[int], nbytes: int) -> av.VideoFrame:

@@ -12,6 +12,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
+from engines.media.orientation import UPRIGHT, orientation_of
 from engines.media.png import without_packed_chunks
 from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.source import image_codec
@@ -66,7 +67,7 @@ def decode_images(
             tick()
             items.append(item)
             rows += [row] if row is not None else []
-        arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame("image"), 0))
+        arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame("image"), UPRIGHT))
         index = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], spec.grid.frames, axis=1)
         meta = PartMeta(
             key=segment.key.model_copy(update={"part": number, "last": last}),
@@ -129,7 +130,7 @@ def _outcome(image: _Image, planes: bool, convert: Convert) -> tuple[Item, dict[
         return image.item, None
     try:
         frame = _decoded(image.data, image.codec, image.size)
-        row = convert(_plain(frame, planes), round(frame.rotation / 90) * 90 % 360)
+        row = convert(_plain(frame, planes), orientation_of(frame))
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
     return image.item, row

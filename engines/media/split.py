@@ -28,6 +28,7 @@ from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.frames import frame_step
 from engines.media.keyframes import starts_afresh
 from engines.media.limits import DEFAULT_LIMITS, Limits
+from engines.media.orientation import orientation_of
 from engines.media.source import Source, open_media, open_picture, packets_of, picture_stream
 from schemas.errors import ItemTooLarge, MediaError, fault_of
 from schemas.grid import Grid
@@ -263,7 +264,7 @@ def _media_info(
         codec=stream.codec_context.name,
         width=first.width,
         height=first.height,
-        rotation=_rotation(first),
+        orientation=orientation_of(first),
         time_base=(unit.numerator, unit.denominator),
         origin=origin,
         last=last,
@@ -277,11 +278,6 @@ def _media_info(
         duration_s=float(length) or float(container.duration or 0) / 1e6,
         sound=tuple(sound.codec_context.name for sound in _sound_streams(container)),
     )
-
-
-def _rotation(frame: av.VideoFrame) -> int:
-    """Degrees counterclockwise to turn `frame` upright, a multiple of 90."""
-    return round(frame.rotation / 90) * 90 % 360
 
 
 def _sound_streams(container: InputContainer) -> list[AudioStream]:

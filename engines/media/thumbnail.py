@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 
 from engines.media.images import decode_image
+from engines.media.orientation import orientation_of, transposes
 from engines.media.source import media_errors, media_kind, open_media, picture_stream
 from engines.part import Array
 from engines.transforms import Preprocess
@@ -25,12 +26,12 @@ def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:
             frame, aspect = decode_image(path.read_bytes()), Fraction(1)
     else:
         frame, aspect = _frame_at(path, at_s)
-    turned = frame.rotation % 180 != 0
+    orientation = orientation_of(frame)
     shape = aspect * frame.width / frame.height
-    shape = min(max(1 / shape if turned else shape, Fraction(1, 4)), Fraction(4))
+    shape = min(max(1 / shape if transposes(orientation) else shape, Fraction(1, 4)), Fraction(4))
     height, width = (box[0], round(box[0] * shape)) if box[0] * shape <= box[1] else (round(box[1] / shape), box[1])
     stage = PreprocessStage(kind="preprocess", size=(max(1, height), max(1, width)))
-    return Preprocess(stage).convert(frame, frame.rotation)["pixels"]
+    return Preprocess(stage).convert(frame, orientation)["pixels"]
 
 
 def _frame_at(path: Path, at_s: float) -> tuple[av.VideoFrame, Fraction]:

@@ -6,16 +6,12 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from engines.media.colours import BT709, FULL, LIMITED, UNNAMED, source_matrix
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Part
 from engines.transforms import EXACT
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-
-# FFmpeg's numbers: AVColorRange, AVColorSpace
-_LIMITED, _FULL = 1, 2
-_RGB, _BT709, _UNSPECIFIED, _BT601 = 0, 1, 2, 6
-_HD_LINES = 720  # from here on video is BT.709 by custom, below it BT.601
 
 
 class Colour(NamedTuple):
@@ -45,7 +41,7 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
         raise PipelineError(f"format video needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer")
     pixels = np.asarray(_rows(part, "pixels"))
     if pixels.ndim == 3 and 0 not in pixels.shape:
-        return [pixels], _source_colour(media)._replace(range=_FULL)
+        return [pixels], _source_colour(media)._replace(range=FULL)
     if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise PipelineError(f"`pixels` has shape {list(pixels.shape)}", "format video takes [F, H, W, 3] or [F, H, W]")
     return _yuv420(pixels, media)
@@ -68,14 +64,13 @@ def _rows(part: Part, name: str) -> Array:
 
 
 def _source_colour(media: MediaInfo) -> Colour:
-    # planes of a video are never RGB (decode converts those), so its matrix is not theirs
-    space = _UNSPECIFIED if media.color_space == _RGB else media.color_space
-    return Colour(media.color_range, space, media.color_primaries, media.color_transfer)
+    return Colour(media.color_range, media.color_space, media.color_primaries, media.color_transfer)
 
 
 def _yuv420(pixels: Array, media: MediaInfo) -> tuple[list[Array], Colour]:
     """RGB `[W, H, W', 3]` as 4:2:0 planes, limited range, BT.709 from 720 lines on and BT.601 below."""
-    space, matrix = (_BT709, Colorspace.ITU709) if pixels.shape[1] >= _HD_LINES else (_BT601, Colorspace.ITU601)
+    space = source_matrix(UNNAMED[0], pixels.shape[1])
+    matrix = Colorspace.ITU709 if space == BT709 else Colorspace.ITU601
     reformatter = VideoReformatter()
     pictures = []
     for picture in pixels:
@@ -90,4 +85,4 @@ def _yuv420(pixels: Array, media: MediaInfo) -> tuple[list[Array], Colour]:
         )
         pictures.append([plane_view(plane)[:, : plane.width] for plane in yuv.planes])
     planes = [np.stack(plane) for plane in zip(*pictures, strict=True)]
-    return planes, Colour(_LIMITED, space, media.color_primaries, media.color_transfer)
+    return planes, Colour(LIMITED, space, media.color_primaries, media.color_transfer)

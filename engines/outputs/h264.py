@@ -93,13 +93,20 @@ def geometry_of(planes: Sequence[Array]) -> Geometry:
     if len(planes) == 1:
         down, across = 2, 2
     else:
-        down, across = (1 + (planes[1].shape[axis] < planes[0].shape[axis]) for axis in (1, 2))
+        down, across = (_subsampling(planes[0].shape[axis], planes[1].shape[axis]) for axis in (1, 2))
     if (down, across) not in _PIX_FMT:
         raise PipelineError(
             f"planes of {width}x{height} and {planes[1].shape[2]}x{planes[1].shape[1]} are no picture H.264 can hold",
             "a model must scale all planes alike",
         )
     return Geometry(_PIX_FMT[down, across], height + height % down, width + width % across)
+
+
+def _subsampling(luma: int, chroma: int) -> int:
+    """How many samples of luma share one of chroma along a side: 1 or 2; 0 where it is another number."""
+    if chroma == luma:
+        return 1
+    return 2 if chroma < luma <= 2 * chroma else 0
 
 
 def new_encoder(name: str, geometry: Geometry, pictures: Pictures) -> VideoCodecContext:
@@ -112,8 +119,7 @@ def new_encoder(name: str, geometry: Geometry, pictures: Pictures) -> VideoCodec
     encoder.framerate, encoder.time_base = rate, 1 / rate
     encoder.color_range, encoder.colorspace = colour.range, colour.space
     encoder.color_primaries, encoder.color_trc = colour.primaries, colour.transfer
-    aspect = Fraction(*media.sample_aspect)
-    encoder.sample_aspect_ratio = 1 / aspect if aspect and media.rotation % 180 else aspect
+    encoder.sample_aspect_ratio = Fraction(*media.sample_aspect)
     encoder.flags |= Flags.global_header
     return encoder
 

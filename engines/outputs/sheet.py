@@ -26,7 +26,7 @@ class _Tile(NamedTuple):
 
 
 class Sheet:
-    """Collects the pictures of shots and draws them; keeps at most 400."""
+    """Collects the pictures of shots and draws them; keeps at most 400. `media` is that of the shots' parts."""
 
     def __init__(self, media: MediaInfo) -> None:
         self._media = media
@@ -77,27 +77,20 @@ class Sheet:
         write_text(sheet, _MARGIN, _MARGIN + 22, summary, DIM, 1)
 
     def _picture(self, jpeg: bytes) -> Array:
-        """The thumbnail in the shape that the video is shown in: preprocess stretched it to its own."""
+        """The thumbnail in the shape that the video is shown in, kept between 1:3 and 3:1."""
         if not jpeg:
             pixels = np.empty((90, 160, 3), dtype=np.uint8)
             pixels[:] = BLANK
         else:
             pixels = decode_jpeg(jpeg)
         height, width = pixels.shape[:2]
-        shown = round(height * self._aspect(Fraction(width, height)))
+        aspect = Fraction(width, height) * (Fraction(*self._media.sample_aspect) or 1)
+        shown = round(height * min(max(aspect, Fraction(1, 3)), Fraction(3)))
         if shown == width:
             return pixels
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         shaped = frame.reformat(width=shown, height=height, interpolation=Interpolation.BICUBIC | EXACT)
         return np.asarray(shaped.to_ndarray())
-
-    def _aspect(self, otherwise: Fraction) -> Fraction:
-        """Width over height as shown, kept between 1:3 and 3:1."""
-        media = self._media
-        if not (media.width and media.height):
-            return otherwise
-        aspect = Fraction(media.width, media.height) * (Fraction(*media.sample_aspect) or 1)
-        return min(max(1 / aspect if media.rotation % 180 else aspect, Fraction(1, 3)), Fraction(3))
 
 
 def _draw_tile(cell: Array, tile: _Tile, picture: Array) -> None:

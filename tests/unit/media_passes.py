@@ -30,7 +30,7 @@ def pipeline(*, fps: float | None = None, frames: int = 1, stride: int = 1, **pr
     return PipelineSpec.model_validate({"name": "test", "media": ["video", "image"], "stage": stages})
 
 
-def raw(frame: av.VideoFrame, rotation: int) -> dict[str, Array]:
+def raw(frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
     """A frame as its decoder gave it: the bytes of its planes, in one row."""
     return {"raw": _samples(frame)}
 

@@ -77,10 +77,10 @@ def test_the_last_frame_stands_in_past_the_end() -> None:
 def test_frames_that_no_window_sees_are_not_converted() -> None:
     seen = 0
 
-    def count(frame: av.VideoFrame, rotation: int) -> dict[str, Array]:
+    def count(frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
         nonlocal seen
         seen += 1
-        return raw(frame, rotation)
+        return raw(frame, orientation)
 
     spec = pipeline(fps=5, frames=2, stride=5)
     media, pieces = pieces_of(generated(Clip()), spec, 100)

@@ -81,11 +81,11 @@ def test_a_frame_comes_back_as_it_was(name: str) -> None:
     picture = next(pictures(Clip(size=(38, 54))))
     frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=name)
     frame.colorspace, frame.color_range = 9, 2
-    arrays = {key: array[None] for key, array in pack_frame(frame, 90).items()}
+    arrays = {key: array[None] for key, array in pack_frame(frame, 7).items()}
     arrays["index"] = np.zeros((1, 1), np.int32)
     meta = PartMeta(key=Key(job=JOB, segment=0), media=MediaInfo(kind="video"), pts=(0,))
-    [(back, rotation)] = unpack_frames(Part(meta, arrays))
-    assert (back.width, back.height, back.format.name, rotation) == (54, 38, name, 90)
+    [(back, orientation)] = unpack_frames(Part(meta, arrays))
+    assert (back.width, back.height, back.format.name, orientation) == (54, 38, name, 7)
     assert (int(back.colorspace), int(back.color_range)) == (9, 2)
     assert all(
         np.array_equal(a, b)
@@ -108,14 +108,14 @@ def assert_equal(found: list[Part], expected: list[Part]) -> None:
         assert all(np.array_equal(part.arrays[name], other.arrays[name]) for name in part.arrays)
 
 
-INFO = [8, 4, 0, 2, 0, *b"gray".ljust(24, b"\0")]
+INFO = [8, 4, 1, 2, 0, *b"gray".ljust(24, b"\0")]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {0: 2**31 - 1, 1: 2**31 - 1}, {0: 0}, {1: -4}, {1: 5}, {2: 45}, {3: -1}, {4: 2**31 - 1}, {5: 0}, {5: 300},
-        {8: -1}, dict(enumerate(b"cuda", 5)), dict(enumerate(b"yuv420p", 5)),
+        {0: 2**31 - 1, 1: 2**31 - 1}, {0: 0}, {1: -4}, {1: 5}, {2: 0}, {2: 9}, {3: -1}, {4: 2**31 - 1},
+        {5: 0}, {5: 300}, {8: -1}, dict(enumerate(b"cuda", 5)), dict(enumerate(b"yuv420p", 5)),
     ],
 )  # fmt: skip
 def test_facts_that_lie_about_a_frame_are_refused(changes: dict[int, int]) -> None:

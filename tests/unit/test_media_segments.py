@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -42,13 +43,14 @@ CUTTABLE = [
     Clip(codec="mpeg4", container="ts"),
 ]
 WHOLE = [Clip(container="h264"), Clip(container="h264", b_frames=0), Clip(container="avi")]
+GRAY: dict[str, Any] = {"size": [8, 8], "layout": "gray"}  # frames stay as their decoder gives them, until preprocess
 GRIDS = [
-    pipeline(),
-    pipeline(frames=3),
-    pipeline(fps=5, frames=5, stride=5),
-    pipeline(fps=7, frames=4, stride=2),
-    pipeline(fps=2.5, frames=1, stride=3),
-    pipeline(fps=60, frames=2, stride=1),
+    pipeline(**GRAY),
+    pipeline(frames=3, **GRAY),
+    pipeline(fps=5, frames=5, stride=5, **GRAY),
+    pipeline(fps=7, frames=4, stride=2, **GRAY),
+    pipeline(fps=2.5, frames=1, stride=3, **GRAY),
+    pipeline(fps=60, frames=2, stride=1, **GRAY),
 ]
 
 
@@ -193,7 +195,7 @@ def test_sound_is_left_out_on_request() -> None:
 def test_media_info_says_what_the_media_is() -> None:
     clip = Clip(rotation=90, size=(70, 130), colour=(1, 1, 1, 1))
     media, _ = pieces_of(generated(clip), pipeline(), 1)
-    expected = {"kind": "video", "codec": "h264", "width": 130, "height": 70, "rotation": 90, "frame_rate": (25, 1)}
+    expected = {"kind": "video", "codec": "h264", "width": 130, "height": 70, "orientation": 8, "frame_rate": (25, 1)}
     colours = {"color_space": 1, "color_primaries": 1, "color_transfer": 1, "color_range": 1, "pixel_format": "yuv420p"}
     assert media.model_dump(include={*expected, *colours}) == expected | colours
     assert media.name == clip.name

@@ -7,8 +7,9 @@ import av
 import numpy as np
 import pytest
 
+from engines.media.colours import colour_matrix, plane_format
 from engines.part import Array
-from engines.transforms import Preprocess, colour_matrix, plane_format
+from engines.transforms import Preprocess
 from schemas.errors import RigflowError
 from schemas.pipeline import PreprocessStage
 from tests.clips import Clip, generated, pictures
@@ -134,15 +135,28 @@ def test_bilinear_looks_at_two_neighbours_a_side(size: tuple[int, int], target: 
     assert np.abs(found - expected).max() < 0.6
 
 
-@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (270, 3), (-90, 3)])
-def test_pictures_come_out_upright(rotation: int, turns: int) -> None:
+# Exif 2.3, 4.6.4: where the stored picture's first row and column are seen
+EXIF = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_come_out_upright(orientation: int) -> None:
     picture = smooth(40, 60)
-    upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, turns)), "rgb24")
+    upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(EXIF[orientation](picture)), "rgb24")
     frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-    found = converter(size=[20, 24]).convert(frame, rotation)["pixels"].astype(int)
+    found = converter(size=[20, 24]).convert(frame, orientation)["pixels"].astype(int)
     assert np.abs(found - converter(size=[20, 24]).convert(upright)["pixels"]).max() <= 2
-    planes = converter(layout="planes").convert(frame, rotation)
-    assert np.array_equal(planes["plane1"], np.rot90(picture[..., 1], turns))
+    planes = converter(layout="planes").convert(frame, orientation)
+    assert np.array_equal(planes["plane1"], EXIF[orientation](picture[..., 1]))
 
 
 def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:
@@ -161,7 +175,11 @@ def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:
         ("yuv420p", "yuv420p"),
         ("yuvj422p", "yuvj422p"),
         ("gray", "gray"),
-        ("rgba", "rgba"),
+        ("yuv440p", "yuv420p"),
+        ("yuvj440p", "yuvj420p"),
+        ("yuv411p", "yuv420p"),
+        ("yuv410p", "yuv420p"),
+        ("rgb48le", "yuv420p"),
         ("yuv422p10le", "yuv422p"),
         ("yuv444p12be", "yuv444p"),
         ("gray10le", "gray"),

@@ -1,0 +1,86 @@
+"""What a frame's numbers mean: by which matrix YCbCr is read, in which range, and in which format planes are delivered.
+
+Where a file names no matrix, pictures below 720 lines are BT.601 and those from there on BT.709, as players have it.
+FFmpeg reads gray as full range; so does rigflow where a file names no range.
+"""
+
+import re
+from functools import lru_cache
+
+import av
+from av.video.format import VideoFormat
+
+# FFmpeg's numbers: AVColorSpace, AVColorRange, AVColorTransferCharacteristic
+BT709, BT601, SMPTE170M = 1, 5, 6  # the last two are one matrix
+LIMITED, FULL = 1, 2
+HDR = {16: "PQ", 18: "HLG"}
+UNNAMED = (0, 2, 3)  # RGB, unspecified, reserved: none of them is a matrix of YCbCr
+_SWSCALE = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}  # what swscale reads each matrix by
+_HD_LINES = 720
+_PLANAR = re.compile(r"yuvj?4(20|22|44)p|gray")
+_HALVED_ACROSS = re.compile(r"yuvj?422p")
+_DEEP = re.compile(r"(yuv4(?:20|22|44)p|gray)(9|1\d)(le|be)")
+_UNREADABLE = re.compile(r"(rgb|bgr)5[56]5be")
+_FULL_PREFIX = "yuvj"  # FFmpeg's old names for 8-bit YCbCr of full range
+
+
+def source_matrix(named: int, height: int) -> int:
+    """The matrix that a file names, or else the one that is the custom for pictures of `height` lines."""
+    if named not in UNNAMED:
+        return named
+    return BT709 if height >= _HD_LINES else SMPTE170M
+
+
+def colour_matrix(frame: av.VideoFrame) -> int:
+    """Number of the matrix to read `frame` by, one of those that swscale knows."""
+    named = int(frame.colorspace)
+    return _SWSCALE.get(named) or _SWSCALE[source_matrix(UNNAMED[0], frame.height)]
+
+
+def plane_format(name: str, transposed: bool = False) -> str:
+    """The 8-bit pixel format of the planes that `layout = "planes"` delivers for video of format `name`.
+
+    4:2:0, 4:2:2, 4:4:4 and gray stay as they are, deeper ones lose their low bits; all else becomes 4:2:0. So does
+    4:2:2 that is `transposed` to be upright: it would be 4:4:0, which encoders do not take.
+    """
+    if transposed and _HALVED_ACROSS.match(name):
+        return "yuvj420p" if name.startswith(_FULL_PREFIX) else "yuv420p"
+    if _PLANAR.fullmatch(name):
+        return name
+    deep = _DEEP.fullmatch(name)
+    if deep:
+        return deep.group(1)
+    return "yuvj420p" if name.startswith(_FULL_PREFIX) else "yuv420p"
+
+
+@lru_cache(maxsize=64)
+def frame_format(name: str) -> str:
+    """The pixel format in which frames of format `name` go to preprocess, where no planes are asked for.
+
+    Palettes have no pixels to scale, and swscale makes nonsense of these big-endian formats where the size stays.
+    """
+    if VideoFormat(name).has_palette:
+        return "rgb24"
+    return "bgr0" if _UNREADABLE.fullmatch(name) else name
+
+
+def plane_range(name: str, named: int) -> int:
+    """AVColorRange of the planes that `plane_format` names, of video of format `name` that names the range `named`."""
+    if name.startswith(_FULL_PREFIX):
+        return FULL
+    if plane_format(name).startswith("gray"):
+        return named or FULL
+    return named if is_ycbcr(name) else LIMITED
+
+
+def is_ycbcr(name: str) -> bool:
+    """Whether a pixel format is of luma and chroma; others are RGB, XYZ, gray or a palette: full range to swscale."""
+    layout = VideoFormat(name)
+    colours = [component for component in layout.components if not component.is_alpha]
+    return len(colours) == 3 and not layout.is_rgb and not name.startswith("xyz")
+
+
+def has_alpha(name: str) -> bool:
+    """Whether a pixel format has an alpha channel; FFmpeg says so of every palette, which seldom has one."""
+    layout = VideoFormat(name)
+    return not layout.has_palette and any(component.is_alpha for component in layout.components)

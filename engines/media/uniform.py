@@ -1,0 +1,148 @@
+"""What decode does to frames before anything else sees them, and what the pictures are that come of it.
+
+A container may forget a frame's colours, a stream may change in its middle, fields may be woven into one frame, and
+pixel formats are many. Behind this module all frames of a media are alike, and `presented` says how they are.
+"""
+
+from fractions import Fraction
+
+import av
+
+from engines.media.colours import (
+    BT709,
+    HDR,
+    LIMITED,
+    UNNAMED,
+    frame_format,
+    has_alpha,
+    plane_format,
+    plane_range,
+    source_matrix,
+)
+from engines.media.filters import FrameFilter
+from engines.media.orientation import UPRIGHT, transposes
+from engines.transforms import Reshape
+from schemas.messages import MediaInfo
+from schemas.pipeline import PipelineSpec
+
+_NO_RANGE, _BT2020 = 0, 9
+_TONE_MAPPED = "yuv420p"
+# FFmpeg's own mapping, from the light that the file names (10,000 cd/m2 where it names none) to that of BT.709
+_TONE_MAP = (
+    "out_color_matrix=bt709:out_primaries=bt709:out_transfer=bt709:out_range=limited:intent=perceptual"
+    ":flags=bicubic+accurate_rnd+bitexact"
+)
+
+
+def presented(media: MediaInfo, spec: PipelineSpec) -> MediaInfo:
+    """`media` as decode and preprocess of `spec` make it: upright, scaled, at the pipeline's rate, its colours named.
+
+    `sample_aspect` is the shape of the pixels of the scaled picture, so that it is still shown in the source's shape.
+    """
+    pre, grid = spec.preprocess, spec.grid
+    height, width, aspect = media.height, media.width, Fraction(*media.sample_aspect)
+    if transposes(media.orientation):
+        height, width, aspect = width, height, 1 / aspect if aspect else aspect
+    if pre.size:
+        if pre.fit == "stretch" and height and width:
+            aspect = (aspect or Fraction(1)) * Fraction(width, height) * Fraction(*pre.size)
+        height, width = pre.size
+    changes: dict[str, object] = {"orientation": UPRIGHT, "height": height, "width": width}
+    changes["sample_aspect"] = _ratio(aspect)
+    if grid.fps is not None:
+        changes["frame_rate"] = _ratio(grid.fps / grid.stride)
+    return media.model_copy(update=changes | _colours(media, spec))
+
+
+def _colours(media: MediaInfo, spec: PipelineSpec) -> dict[str, object]:
+    if spec.decode.tonemap and media.color_transfer in HDR:
+        named = {"color_space": BT709, "color_primaries": BT709, "color_transfer": BT709, "color_range": LIMITED}
+        return {**named, "pixel_format": _TONE_MAPPED}
+    name = media.pixel_format
+    colours: dict[str, object] = {"color_space": source_matrix(media.color_space, media.height)}
+    if name and spec.preprocess.layout == "planes":
+        colours |= {
+            "pixel_format": plane_format(name, transposes(media.orientation)),
+            "color_range": plane_range(name, media.color_range),
+        }
+    return colours
+
+
+def _ratio(value: Fraction) -> tuple[int, int]:
+    near = value.limit_denominator(1 << 15)
+    return near.numerator, near.denominator
+
+
+class Uniform:
+    """Makes every frame of a media alike, and notes what was out of the ordinary. Not thread-safe."""
+
+    def __init__(self, media: MediaInfo, spec: PipelineSpec, notes: dict[str, None]) -> None:
+        self._media = media
+        self._shown = presented(media, spec)
+        self._planes = spec.preprocess.layout == "planes"
+        self._deinterlace = spec.decode.deinterlace
+        self._tonemap = spec.decode.tonemap and media.color_transfer in HDR
+        turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
+        self._host_only = self._tonemap or turned  # what no kernel of a card does
+        self._notes = notes
+        # by its own lines alone: yadif looks at the frames before and after, which may be another segment's
+        self._from_fields = FrameFilter(("estdif", "mode=frame:deint=interlaced"), waits=True)
+        self._as_progressive = FrameFilter(("setparams", "field_mode=prog"))
+        self._tone_map = FrameFilter(("scale", _TONE_MAP), ("format", _TONE_MAPPED))
+        self._reshape = Reshape()
+        self._note_format()
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The frame at the media's size, in its colours, progressive, and in the format of its planes where wanted."""
+        media = self._media
+        if int(frame.colorspace) in UNNAMED:
+            frame.colorspace = self._shown.color_space if not self._tonemap else media.color_space
+        if int(frame.color_range) == _NO_RANGE:
+            frame.color_range = media.color_range
+        fields = frame.interlaced_frame
+        if fields:
+            self._note_fields()
+        same_size = (frame.height, frame.width) == (media.height, media.width)
+        if frame.format.name == "cuda":
+            if same_size and not self._host_only and not (fields and self._deinterlace):
+                return frame
+            frame = frame.reformat(format=media.pixel_format or _TONE_MAPPED)
+        if not same_size or (media.pixel_format and self._planes and frame.format.name != media.pixel_format):
+            self._notes["the picture's size or format changes in mid-stream; it was brought back to the first"] = None
+        if fields:
+            frame = (self._from_fields if self._deinterlace else self._as_progressive)(frame)
+        if self._tonemap:
+            frame = self._tone_mapped(frame)
+        return self._shaped(frame)
+
+    def _shaped(self, frame: av.VideoFrame) -> av.VideoFrame:
+        name, size = frame.format.name, (self._media.height, self._media.width)
+        if not self._planes:
+            return self._reshape(frame, frame_format(name), size)
+        wanted = self._shown.pixel_format or plane_format(name)
+        return self._reshape(frame, wanted, size, self._shown.color_range or None)
+
+    def _tone_mapped(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """BT.709 of a frame of PQ or HLG, of which a container may have forgotten that it is."""
+        media = self._media
+        frame.color_trc, frame.color_primaries = media.color_transfer, media.color_primaries
+        if int(frame.colorspace) in UNNAMED:
+            frame.colorspace = _BT2020
+        return self._tone_map(frame)
+
+    def _note_format(self) -> None:
+        name, shown = self._media.pixel_format, self._shown.pixel_format
+        if name and has_alpha(name):
+            self._notes[f"{name} has an alpha channel, which is left out"] = None
+        if name != shown:
+            self._notes[f"{name} was converted to {shown}"] = None
+        hdr = HDR.get(self._shown.color_transfer)
+        if hdr:
+            what = f"its colours are HDR ({hdr}) and stay so in 8 bits"
+            self._notes[f"{what}: `tonemap = true` in the decode stage makes BT.709 of them"] = None
+        if self._tonemap:
+            self._notes[f"{HDR[self._media.color_transfer]} was tone-mapped to BT.709"] = None
+
+    def _note_fields(self) -> None:
+        done = "deinterlaced" if self._deinterlace else "fields stay woven; `deinterlace = true` in the decode stage"
+        self._notes[f"it is interlaced: {done}" + ("" if self._deinterlace else " makes whole pictures of them")] = None

@@ -1,0 +1,37 @@
+"""A job of which nothing is left is no success."""
+
+from pathlib import Path
+
+import av
+import pytest
+
+from pipelines.registry import builtin_pipeline
+from tests.clips import Clip, make_clip
+from tests.fleet import ONE_WORKER, Fleet
+from workers.cli.run import exit_code
+
+
+def overwritten(folder: Path, rest: int) -> Path:
+    """A film whose pictures have zeros behind their first third, but for the last `rest` of them."""
+    path = make_clip(folder, Clip(frames=12, gop=1, b_frames=0, size=(96, 160)))
+    data = bytearray(path.read_bytes())
+    with av.open(path) as film:
+        packets = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
+    for at, size in packets[: len(packets) - rest]:
+        data[at + size // 3 : at + size] = bytes(size - size // 3)
+    lost = folder / f"lost{rest}.mp4"
+    lost.write_bytes(data)
+    return lost
+
+
+@pytest.mark.parametrize("pipeline", ["fingerprint", "upscale2x"])
+def test_a_job_in_which_every_frame_is_lost_has_failed(tmp_path: Path, pipeline: str) -> None:
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        lost, rest = (overwritten(tmp_path, rest) for rest in (0, 3))
+        outcomes = fleet.run(builtin_pipeline(pipeline), [lost, rest], tmp_path / "out")
+    done = {outcome.name: outcome.done for outcome in outcomes}
+    assert all(done.values())
+    assert (done["lost0.mp4"].frames, done["lost0.mp4"].lost) == (0, 12)
+    assert done["lost0.mp4"].failures == ("no frame of it could be decoded whole, 12 are damaged: copy it again",)
+    assert (done["lost3.mp4"].frames, done["lost3.mp4"].lost, done["lost3.mp4"].failures) == (3, 9, ())
+    assert exit_code(outcomes[:1]) == 1
