@@ -369,8 +369,8 @@ class Collector:
         if job.assembler is not None:
             job.notes += job.assembler.notes
             job.assembler = None  # frees its memory: `_jobs` keeps this job until all are done
-        if not job.frames and not job.failures:  # what is left is what decoders draw over damage: no result
-            job.failures.append(f"no frame of it could be decoded whole, {job.lost} are damaged: copy it again")
+        if not job.frames and not job.failures.count:  # what is left is what decoders draw over damage: no result
+            job.failures.add(f"no frame of it could be decoded whole, {job.lost} are damaged: copy it again")
         done = Done(
             job=job.ref,
             segments=job.order.segments,
