@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import os
 import runpy
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,11 @@ MIB = 1 << 20
 if "TEST_X264_ASM" in os.environ:
     runpy.run_path(str(ASM_FOLDER / "sitecustomize.py"))
     os.environ["PYTHONPATH"] = str(ASM_FOLDER)
+
+# A shell's job in the background ignores these, and so would the commands that tests start and end by them.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
 
 # A machine that is busy with something else is no reason to fail, and nobody's change meets what chance found: the
 # examples are the same each time. `pytest --hypothesis-profile exploring` looks for new ones.
