@@ -150,7 +150,7 @@ def frame_of(clip: Coloured) -> av.VideoFrame:
     frame = av.VideoFrame(clip.size[1], clip.size[0], name)
     for number, plane in enumerate(frame.planes):
         values = ycbcr[..., number] if number < 3 else np.full(clip.size, 255.0)
-        values = _sampled(values, (plane.height, plane.width))
+        values = _sampled(values, (plane.height, plane.width), left=not name.startswith("yuvj"))
         bits = layout.components[0].bits
         kind = np.uint8 if bits == 8 else ">u2" if name.endswith("be") else "<u2"
         given = (values * (1 << bits - 8)).round().clip(0, (1 << bits) - 1).astype(kind)
@@ -164,10 +164,12 @@ def _gray(pixels: Picture) -> Picture:
     return np.asarray((pixels @ np.array([0.299, 0.587, 0.114])).round(), np.uint8)
 
 
-def _sampled(values: Real, size: tuple[int, int]) -> Real:
-    """Averages of boxes; the border ones may be smaller."""
+def _sampled(values: Real, size: tuple[int, int], left: bool) -> Real:
+    """Averages of boxes, of which the border ones may be smaller; `left`: across, the first sample of each."""
     for axis, wanted in enumerate(size):
         step = -(-values.shape[axis] // wanted)
+        if left and axis == 1:
+            return values[:, ::step]
         starts = np.arange(0, values.shape[axis], step)
         counts = np.diff([*starts, values.shape[axis]])
         shape = (-1, 1) if axis == 0 else (1, -1)

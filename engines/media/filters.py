@@ -6,6 +6,8 @@ import av
 from av.filter import Graph
 from av.video.format import VideoFormat
 
+_MOST_SHAPES = 8
+
 
 class FrameFilter:
     """A chain of filters, each `(name, options)`, for frames of any shape. Not thread-safe.
@@ -16,18 +18,20 @@ class FrameFilter:
     def __init__(self, *chain: tuple[str, str], waits: bool = False) -> None:
         self._chain = chain
         self._waits = waits
-        self._shape: tuple[int, int, str] | None = None
-        self._graph = Graph()
+        self._graphs: dict[tuple[int, int, str], Graph] = {}
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         """What the chain makes of a frame; one that only changes what a frame says does not copy its pixels."""
         shape = frame.width, frame.height, frame.format.name
-        if self._waits or shape != self._shape:
-            self._shape, self._graph = shape, self._build(*shape)
-        self._graph.push(frame)
+        graph = None if self._waits else self._graphs.get(shape)
+        if graph is None:
+            if len(self._graphs) == _MOST_SHAPES:
+                self._graphs.clear()
+            graph = self._graphs[shape] = self._build(*shape)
+        graph.push(frame)
         if self._waits:
-            self._graph.push(None)
-        made = self._graph.pull()
+            graph.push(None)
+        made = graph.pull()
         assert isinstance(made, av.VideoFrame)
         return made
 

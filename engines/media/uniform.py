@@ -4,7 +4,9 @@ A container may forget a frame's colours, a stream may change in its middle, fie
 pixel formats are many. Behind this module all frames of a media are alike, and `presented` says how they are.
 """
 
+import threading
 from fractions import Fraction
+from typing import cast
 
 import av
 
@@ -26,6 +28,7 @@ from schemas.messages import MediaInfo
 from schemas.pipeline import PipelineSpec
 
 _NO_RANGE, _BT2020 = 0, 9
+_kept = threading.local()
 _TONE_MAPPED = "yuv420p"
 # FFmpeg's own mapping, from the light that the file names (10,000 cd/m2 where it names none) to that of BT.709
 _TONE_MAP = (
@@ -73,6 +76,13 @@ def _ratio(value: Fraction) -> tuple[int, int]:
     return near.numerator, near.denominator
 
 
+def _tone_map() -> FrameFilter:
+    """This thread's filter, kept for the next segment: FFmpeg takes seconds for the table that it maps colours by."""
+    if not hasattr(_kept, "tone_map"):
+        _kept.tone_map = FrameFilter(("scale", _TONE_MAP), ("format", _TONE_MAPPED))
+    return cast(FrameFilter, _kept.tone_map)
+
+
 class Uniform:
     """Makes every frame of a media alike, and notes what was out of the ordinary. Not thread-safe."""
 
@@ -88,7 +98,6 @@ class Uniform:
         # by its own lines alone: yadif looks at the frames before and after, which may be another segment's
         self._from_fields = FrameFilter(("estdif", "mode=frame:deint=interlaced"), waits=True)
         self._as_progressive = FrameFilter(("setparams", "field_mode=prog"))
-        self._tone_map = FrameFilter(("scale", _TONE_MAP), ("format", _TONE_MAPPED))
         self._reshape = Reshape()
         self._note_format()
 
@@ -128,7 +137,7 @@ class Uniform:
         frame.color_trc, frame.color_primaries = media.color_transfer, media.color_primaries
         if int(frame.colorspace) in UNNAMED:
             frame.colorspace = _BT2020
-        return self._tone_map(frame)
+        return _tone_map()(frame)
 
     def _note_format(self) -> None:
         name, shown = self._media.pixel_format, self._shown.pixel_format
