@@ -1,7 +1,7 @@
 """What a pipeline file may say, and what a model card may say.
 
 A pipeline is a name, a kind of media and a list of stages. Its `revision` is the hash of everything that decides its
-answers: the stages and the content hashes of the models. Jobs are pinned to a revision.
+answers: the stages and the identities of the models. Jobs are pinned to a revision.
 """
 
 import hashlib
@@ -20,6 +20,10 @@ TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and 
 Name: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
 # of a model: its files are called so, and it may come from anyone
 ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+def _digest(declared: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
 
 def is_token(text: str) -> bool:
@@ -116,7 +120,7 @@ class PipelineSpec(Spec):
     media: tuple[Literal["video", "image"], ...] = ("video",)
     segment_s: float = Field(default=4.0, gt=0, le=3600, description="least length of a segment, in seconds")
     stage: tuple[Stage, ...]
-    models: dict[str, str] = Field(default={}, description="model -> content hash; filled in when it is published")
+    models: dict[str, str] = Field(default={}, description="model -> its identity; filled in when it is published")
 
     @field_validator("media", mode="before")
     @classmethod
@@ -179,8 +183,7 @@ class PipelineSpec(Spec):
     @property
     def revision(self) -> str:
         """Hash of all that decides the answers, 16 hex digits; `models` must be filled in."""
-        body = self.model_dump(mode="json", exclude={"description"})
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self.model_dump(mode="json", exclude={"description"}))[:16]
 
     def next_stage(self, name: str) -> Stage | None:
         """The stage after the one called `name`; None after the last."""
@@ -200,6 +203,8 @@ class TensorSpec(Spec):
 class ModelSpec(Spec):
     """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
 
+    Card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
+
     `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
     """
 
@@ -209,7 +214,12 @@ class ModelSpec(Spec):
     engine: Literal["onnx", "paced"] = "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    sha256: str
+    sha256: str  # of the ONNX file
+
+    @property
+    def identity(self) -> str:
+        """Hash of the card and, through `sha256`, of the graph: 64 hex digits. The description decides no answer."""
+        return _digest(self.model_dump(mode="json", exclude={"description"}))
 
 
 def parse_pipeline(text: str, source: str) -> PipelineSpec:
