@@ -47,8 +47,7 @@ def find_model(name: str) -> tuple[ModelSpec, bytes]:
     """
     path = Path(name)
     if path.suffix == ".onnx":
-        card = path.with_suffix(".toml")
-        return load_model(path, card if card.exists() else None)
+        return load_model(path)
     bare, _, version = name.partition("@")
     if bare in builtin_models():
         return builtin_model(name)

@@ -13,7 +13,6 @@ from engines.building.store import EngineStore
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.session import fits
-from engines.inference.trial import read_tensors
 from schemas.engine import Agreement, EngineBasis, EngineSpec, Precision, Profile
 from schemas.errors import UsageError
 from schemas.pipeline import ModelSpec, TensorSpec
@@ -93,7 +92,6 @@ class Recipe:
 
         ONNX Runtime computes most of fp16 in fp32 there: this finds broken conversions and ranges, not rounding.
         """
-        read_tensors(self.graph, f"{self.spec.name} in {self.precision}", simulate=True)
         graph = OnnxRuntimeSession(self.graph, self.spec, simulate=True)
         model = OnnxRuntimeSession(self.model, self.spec)
         try:

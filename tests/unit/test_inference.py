@@ -345,25 +345,6 @@ def test_an_output_that_cannot_travel_is_refused_when_the_model_is_loaded(
         load_model(path)
 
 
-@pytest.mark.parametrize("large_bytes", [0, 1 << 30], ids=["as a file", "as bytes"])
-def test_weights_outside_of_a_model_are_never_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
-) -> None:
-    """They would be any file below the folder that a worker runs in."""
-    monkeypatch.setattr(onnxruntime, "_LARGE_BYTES", large_bytes)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "secret.bin").write_bytes(b"secret..")
-    weights = onnx.numpy_helper.from_array(np.zeros(8, np.uint8), "w")
-    onnx.external_data_helper.set_external_data(weights, "secret.bin", 0, 8)
-    weights.ClearField("raw_data")
-    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT64, ["N"])
-    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, ["N"])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Gather", ["w", "x"], ["y"])], "leak", [x], [y], [weights])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    with pytest.raises(ModelError, match="External data path"):
-        onnxruntime.load(model.SerializeToString(), "leak")
-
-
 def test_a_large_model_is_loaded_as_a_file(monkeypatch: pytest.MonkeyPatch, named: tuple[ModelSpec, bytes]) -> None:
     monkeypatch.setattr(onnxruntime, "_LARGE_BYTES", 0)
     spec, body = named

@@ -34,19 +34,19 @@ Key: TypeAlias = Annotated[str, typer.Argument(help="The beginning of an engine'
 @app.command("import")
 @ends_well
 def import_(
-    model: Annotated[Path, typer.Argument(help="An ONNX file, weights inside.", metavar="MODEL.onnx")],
-    card: Annotated[Path | None, typer.Option(help="Its model card; see docs/models.md.", metavar="FILE")] = None,
+    model: Annotated[Path, typer.Argument(help="An ONNX file, or one with weights beside it.", metavar="MODEL.onnx")],
+    card: Annotated[Path | None, typer.Option(help="Its model card. Default: MODEL.toml.", metavar="FILE")] = None,
 ) -> ExitCode:
     """Keep a model where pipelines and engines look for it.
 
-    Its graph is held against its card first.
+    Its graph is held against its card and run once first. Weights in files beside it become part of it.
 
     Example: rigflow engine import faces.onnx --card faces.toml
     """
     from engines.inference.session import describe
     from engines.models.catalogue import load_model, models_folder, save_model
 
-    spec, body = load_model(model, card)
+    spec, body = load_model(model, card, take_weights=True)
     save_model(models_folder(), spec, body)
     say(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):

@@ -1,0 +1,272 @@
+"""Files of models from outside: weights and cards beside them, batches and outputs that are not as declared."""
+
+import ctypes
+import operator
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from engines.inference import onnxruntime
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.models.catalogue import load_model
+from engines.own_process import in_own_process
+from schemas.errors import ExitCode, ModelError
+from tests.cli import rigflow
+
+FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
+WEIGHTS = np.arange(256, dtype=np.float32)
+
+
+def value(name: str, dtype: int, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def model_of(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: tuple[onnx.TensorProto, ...] = (),
+    functions: tuple[onnx.FunctionProto, ...] = (),
+) -> bytes:
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(constants))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
+    return bytes(model.SerializeToString())
+
+
+def outside(location: str) -> onnx.TensorProto:
+    tensor = numpy_helper.from_array(WEIGHTS, "w")
+    onnx.external_data_helper.set_external_data(tensor, location, 0, WEIGHTS.nbytes)
+    tensor.ClearField("raw_data")
+    return tensor
+
+
+PIXELS = [value("pixels", UINT8, ["N", 4])]
+SCORES = [value("score", FLOAT, ["N", 256])]
+BODY = [
+    helper.make_node("Cast", ["pixels"], ["f"], to=FLOAT),
+    helper.make_node("ReduceMean", ["f"], ["mean"], axes=[1], keepdims=1),
+    helper.make_node("Add", ["mean", "w"], ["score"]),
+]
+
+
+def as_initializer(location: str) -> bytes:
+    return model_of(BODY, PIXELS, SCORES, (outside(location),))
+
+
+def as_constant(location: str) -> bytes:
+    return model_of([helper.make_node("Constant", [], ["w"], value=outside(location)), *BODY], PIXELS, SCORES)
+
+
+def in_subgraph(location: str) -> bytes:
+    branch = helper.make_graph([helper.make_node("Identity", ["w"], ["o"])], "b", [], [value("o", FLOAT, [256])])
+    branch.initializer.append(outside(location))
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    choice = helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=branch)
+    add = helper.make_node("Add", ["mean", "chosen"], ["score"])
+    return model_of([choice, *BODY[:2], add], PIXELS, SCORES, (yes,))
+
+
+def in_function(location: str) -> bytes:
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=outside(location)),
+        helper.make_node("Add", ["a", "w"], ["b"]),
+    ]
+    function = helper.make_function("own", "Plus", ["a"], ["b"], nodes, [helper.make_opsetid("", 17)])
+    plus = helper.make_node("Plus", ["mean"], ["score"], domain="own")
+    return model_of([*BODY[:2], plus], PIXELS, SCORES, functions=(function,))
+
+
+PLACES = [as_initializer, as_constant, in_subgraph, in_function]
+
+
+@pytest.mark.parametrize("made", PLACES)
+def test_weights_outside_of_a_model_are_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[str], bytes]
+) -> None:
+    """Else they would be any file below the folder that a worker runs in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
+    (tmp_path / "m.onnx").write_bytes(made("secret.bin"))
+    for load in (lambda: onnxruntime.load(made("secret.bin"), "m"), lambda: load_model(tmp_path / "m.onnx")):
+        with pytest.raises(ModelError, match=r"its weights are in another file, secret\.bin: `rigflow engine import`"):
+            load()
+
+
+@pytest.mark.parametrize("large_bytes", [0, 1 << 30], ids=["as a file", "as bytes"])
+def test_onnx_runtime_itself_is_given_no_folder_to_read_weights_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
+) -> None:
+    monkeypatch.setattr(onnxruntime, "_LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(onnxruntime, "check_weights_inside", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
+    for made in PLACES:
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            onnxruntime.load(made("secret.bin"), "leak")
+
+
+@pytest.mark.parametrize("made", PLACES)
+@pytest.mark.parametrize("location", ["w.bin", "deeper/w.bin"])
+def test_an_import_takes_weights_beside_the_model_in(
+    tmp_path: Path, made: Callable[[str], bytes], location: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(made(location))
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / location).write_bytes(WEIGHTS.tobytes())
+    spec, body = load_model(path, take_weights=True)
+    (tmp_path / location).unlink()
+    answer = OnnxRuntimeSession(body, spec).run({"pixels": np.full((2, 4), 7, np.uint8)})["score"]
+    np.testing.assert_array_equal(answer, np.stack([WEIGHTS + 7] * 2))
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("../secret.bin", r"in \.\./secret\.bin, which is not beside it"),
+        ("{}/secret.bin", "which is not beside it"),
+        ("link.bin", r"in link\.bin, which is not beside it"),
+        ("sub/../w.bin", "which is not beside it|No such file"),
+        ("nowhere.bin", r"in nowhere\.bin: No such file or directory: put that file beside it"),
+        ("*/_ORT_MEM_ADDR_/*", "No such file"),
+        ("", "cannot read weights|not beside it"),
+    ],
+)
+def test_an_import_reads_nothing_else(tmp_path: Path, location: str, words: str) -> None:
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (folder / "m.onnx").write_bytes(as_initializer(location.format(tmp_path)))
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(folder / "m.onnx", take_weights=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_the_runtimes_own_format_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x20\0\0\0ORTM" + bytes(100))
+    with pytest.raises(ModelError, match="in ONNX Runtime's own format"):
+        load_model(tmp_path / "m.onnx")
+
+
+def test_an_import_reads_the_card_beside_the_model_and_one_line_is_the_answer(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path)}
+    (tmp_path / "m.onnx").write_bytes(mean())
+    (tmp_path / "m.toml").write_text('name = "faces"\nversion = "7"\n')
+    said = rigflow("engine", "import", tmp_path / "m.onnx", **env)
+    assert said.stdout.startswith("faces@7 ")
+    kept = tmp_path / ".local/share/rigflow/models"
+    assert sorted(path.name for path in kept.iterdir()) == ["faces.onnx", "faces.toml"]
+
+
+def mean(rows: int | str = "N", out: int | str = "N") -> bytes:
+    """`pixels [rows, 4] uint8` -> `score [out] float32`."""
+    reduce = helper.make_node("ReduceMean", ["f"], ["score"], axes=[1], keepdims=0)
+    return model_of([BODY[0], reduce], [value("pixels", UINT8, [rows, 4])], [value("score", FLOAT, [out])])
+
+
+def one_row_at_a_time() -> bytes:
+    """It declares a free batch, and the size of its batch is baked into a Reshape."""
+    shape = numpy_helper.from_array(np.array([1, 4]), "shape")
+    reshape = helper.make_node("Reshape", ["f", "shape"], ["score"])
+    return model_of([BODY[0], reshape], PIXELS, [value("score", FLOAT, ["N", 4])], (shape,))
+
+
+def squeezed() -> bytes:
+    axes = numpy_helper.from_array(np.array([0]), "axes")
+    squeeze = helper.make_node("Squeeze", ["f", "axes"], ["score"])
+    return model_of([BODY[0], squeeze], [value("pixels", UINT8, [1, 4])], [value("score", FLOAT, [4])], (axes,))
+
+
+def with_scalar() -> bytes:
+    nodes = [
+        helper.make_node("Cast", ["rate"], ["r"], to=FLOAT),
+        helper.make_node("Mul", ["f", "r"], ["score"]),
+    ]
+    inputs = [*PIXELS, value("rate", INT64, [])]
+    return model_of([BODY[0], *nodes], inputs, [value("score", FLOAT, ["N", 4])])
+
+
+def summed_over_the_batch() -> bytes:
+    reduce = helper.make_node("ReduceMean", ["f"], ["score"], axes=[0], keepdims=1)
+    return model_of([BODY[0], reduce], PIXELS, [value("score", FLOAT, [1, 4])])
+
+
+def too_large() -> bytes:
+    """It wants 40 TB for a row."""
+    shape = numpy_helper.from_array(np.array([1, 10**13]), "shape")
+    nodes = [
+        helper.make_node("ReduceMean", ["f"], ["s"], axes=[1], keepdims=1),
+        helper.make_node("Expand", ["s", "shape"], ["big"]),
+        helper.make_node("ReduceMean", ["big"], ["score"], axes=[1], keepdims=0),
+    ]
+    return model_of([BODY[0], *nodes], PIXELS, [value("score", FLOAT, ["N"])], (shape,))
+
+
+CARD = '[[inputs]]\nname = "pixels"\ndtype = "uint8"\nshape = {}\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "card", "words"),
+    [
+        (mean(1, 1), CARD.format('["N", 4]'), "input `pixels`: its card says N rows, its graph takes 1: correct"),
+        (mean(), CARD.format('["N", "W"]'), "input `pixels`, dimension 1: its card says W, its graph takes 4"),
+        (one_row_at_a_time(), "", "declares a free batch and takes only one row"),
+        (summed_over_the_batch(), "", r"output `score`: shape \[1, 4\] for a batch of 2"),
+        (squeezed(), "", r"output `score`: shape \[4\] for a batch of 1"),
+        (with_scalar(), "", "input `rate` has no batch dimension: make it a constant"),
+        (too_large(), "", "it needs 40000.0 GB of memory for one array"),
+    ],
+)
+def test_what_would_fail_in_every_run_is_refused_when_the_model_is_read(
+    tmp_path: Path, body: bytes, card: str, words: str
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(body)
+    if card:
+        (tmp_path / "m.toml").write_text(card)
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_that_says_one_row_makes_such_a_model_fit(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(one_row_at_a_time())
+    (tmp_path / "m.toml").write_text(CARD.format("[1, 4]"))
+    assert load_model(tmp_path / "m.onnx")[0].inputs[0].shape == (1, 4)
+
+
+@pytest.mark.parametrize("command", ["import", "build", "bench"])
+@pytest.mark.parametrize("body", [with_scalar(), as_initializer("../w.bin"), b"", b"no model", one_row_at_a_time()])
+def test_no_engine_command_ends_in_a_traceback(tmp_path: Path, command: str, body: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(body)
+    options = {"import": (), "build": ("--for", "sm86"), "bench": ("--batches", "1")}[command]
+    env = {"HOME": str(tmp_path), "RIGFLOW_CACHE": str(tmp_path / "cache")}
+    ended = rigflow("engine", command, tmp_path / "m.onnx", *options, **env)
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("rigflow: model `")
+
+
+# calls in a process of their own
+
+
+def test_a_process_of_its_own_answers_or_says_how_it_ended() -> None:
+    assert in_own_process("m", "loads", "", str.upper, "x" * (1 << 20)) == "X" * (1 << 20)
+    assert in_own_process("m", "loads", "", os.write, 1, b"what a library prints") == 21
+    with pytest.raises(ModelError, match=r"`m` ends the process that builds it \(SIGSEGV\): export it again"):
+        in_own_process("m", "builds", "export it again", ctypes.string_at, 0)
+    with pytest.raises(ModelError, match=r"SIGKILL, perhaps for want of memory"):
+        in_own_process("m", "builds", "", signal.raise_signal, signal.SIGKILL)
+    with pytest.raises(ModelError, match=r"\(exit code 3\)"):
+        in_own_process("m", "builds", "", os._exit, 3)
+    with pytest.raises(ModelError, match=r"the process that converts it fails: IndexError: list index out of range"):
+        in_own_process("m", "converts", "", operator.getitem, [], 0)
+    with pytest.raises(ModelError, match=r"in ONNX Runtime's own format: give its \.onnx file"):
+        in_own_process("m", "converts", "", onnxruntime.load, b"ONNXORTM", "m")
