@@ -34,6 +34,7 @@ def in_own_process(model: str, does: str, hint: str, function: Callable[..., T],
         assert child.stdout is not None
         with suppress(BrokenPipeError):  # it ended before it read everything: its exit code says why
             pickle.dump((function, arguments), child.stdin, _PICKLE)
+        with suppress(BrokenPipeError):
             child.stdin.close()
         answer = child.stdout.read()
         code = child.wait()

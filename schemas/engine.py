@@ -38,10 +38,18 @@ class EngineBasis(Spec):
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+Range = tuple[float, float]  # the least and the largest value of an input
+
+
 class Agreement(Spec):
-    """How far answers are from those of ONNX Runtime on the CPU: per output, `|a - b| / |b|` over all its elements."""
+    """How far answers are from those of ONNX Runtime on the CPU: per output, `|a - b| / |b|` over all its elements.
+
+    `on` says which rows were asked: those of the user's `media`, or drawn `pictures`; `ranges` has each input's values.
+    """
 
     where: str  # `graph`: the compiled graph, on the CPU; else the card that answered
+    on: Literal["media", "pictures"]
+    ranges: dict[str, Range]
     error: float  # the worst output's
     tolerance: float
     rows: int

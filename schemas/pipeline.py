@@ -11,7 +11,7 @@ import tomllib
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from schemas.errors import PipelineError, UsageError, reason_of
 from schemas.grid import Grid
@@ -193,11 +193,15 @@ class PipelineSpec(Spec):
 
 
 class TensorSpec(Spec):
-    """One input or output of a model: a dimension is a number, or a name where it is free."""
+    """One input or output of a model: a dimension is a number, or a name where it is free.
+
+    `range`: the least and the largest value that an input of floats takes; engines are tested in it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
 
 
 class ModelSpec(Spec):

@@ -109,7 +109,7 @@ def card_toml(spec: ModelSpec) -> str:
     head = {"name": spec.name, "version": spec.version, "description": spec.description, "sha256": spec.sha256}
     lines = [_toml(head)]
     for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
-        lines += [f"[[{side}]]\n{_toml(tensor.model_dump(mode='json'))}" for tensor in tensors]
+        lines += [f"[[{side}]]\n{_toml(tensor.model_dump(mode='json', exclude_none=True))}" for tensor in tensors]
     return "\n".join(lines)
 
 

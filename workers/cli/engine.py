@@ -66,7 +66,8 @@ def build(
         typer.Option(help="Range of a free dimension; the batch has 1:8:32.", metavar="NAME=SMALLEST:BEST:LARGEST"),
     ] = None,
     calibrate: Annotated[
-        list[Path] | None, typer.Option(help="A video or image of yours to take int8 ranges from; repeat it.")
+        list[Path] | None,
+        typer.Option(help="A video or image of yours to test on and take int8 ranges from; repeat it."),
     ] = None,
     pipeline: Annotated[str, typer.Option(help="The pipeline that feeds the model, for --calibrate.")] = "",
     backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the card.")] = "",
