@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,8 @@ class _Job:
     lost: int = 0
     failures: Reasons = field(default_factory=Reasons)
     notes: list[str] = field(default_factory=list)
+    windows: int = 0
+    not_finite: Counter[str] = field(default_factory=Counter)  # windows of each output
     skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
@@ -271,6 +274,8 @@ class Collector:
         for note in map(shortened, result.meta.notes):
             if note not in job.notes and len(job.notes) < DONE_REASONS:
                 job.notes.append(note)
+        job.windows += len(result.meta.pts)
+        job.not_finite.update(result.meta.not_finite)
 
     def _body_of(self, held: _Held) -> Buffer:
         if held.body is not None:
@@ -368,6 +373,10 @@ class Collector:
         files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
         if job.assembler is not None:
             job.notes += job.assembler.notes
+            job.notes += [
+                f"output `{name}`: {count} of {job.windows} windows have values that are not finite"
+                for name, count in sorted(job.not_finite.items())
+            ]
             job.assembler = None  # frees its memory: `_jobs` keeps this job until all are done
         if not job.frames and not job.failures.count:  # what is left is what decoders draw over damage: no result
             job.failures.add(f"no frame of it could be decoded whole, {job.lost} are damaged: copy it again")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -202,6 +203,11 @@ class TensorSpec(Spec):
     dtype: str
     shape: tuple[int | str, ...]
     range: tuple[FiniteFloat, FiniteFloat] | None = None
+
+
+def describe(dtype: str, shape: Sequence[int | str]) -> str:
+    """A tensor in words, as in `uint8 [N, 32, 32]`."""
+    return f"{dtype} [{', '.join(str(size) for size in shape)}]"
 
 
 class ModelSpec(Spec):

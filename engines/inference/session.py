@@ -11,7 +11,7 @@ import numpy as np
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.messages import DType
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.pipeline import ModelSpec, TensorSpec, describe
 
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
 _OMIT = "export the model without it, or list its other outputs in its card"
@@ -178,8 +178,3 @@ def fits(tensor: TensorSpec, dtype: str, shape: Sequence[int | str]) -> bool:
             for want, found in zip(tensor.shape, shape, strict=True)
         )
     )
-
-
-def describe(dtype: str, shape: Sequence[int | str]) -> str:
-    """A tensor in words, as in `uint8 [N, 32, 32]`."""
-    return f"{dtype} [{', '.join(str(size) for size in shape)}]"

@@ -43,8 +43,8 @@ def import_(
 
     Example: rigflow engine import faces.onnx --card faces.toml
     """
-    from engines.inference.session import describe
     from engines.models.catalogue import load_model, models_folder, save_model
+    from schemas.pipeline import describe
 
     spec, body = load_model(model, card, take_weights=True)
     save_model(models_folder(), spec, body)
@@ -147,7 +147,8 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
 
     Example: rigflow engine show 6c5cb62260de
     """
-    from engines.inference.session import describe
+
+    from schemas.pipeline import describe
 
     spec = store_of(settings_from(settings_file)).find(key)
     if as_json:
