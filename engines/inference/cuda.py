@@ -15,7 +15,8 @@ import onnxruntime as ort
 
 from engines.cuda.arrays import CardRows, rows_of
 from engines.cuda.kernels import GATHER
-from engines.inference.onnxruntime import LOADABLE, new_session, one_line, tensors_of
+from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
+from engines.inference.reasons import one_line
 from engines.inference.session import Rows, check_card, check_inputs
 from engines.inference.weights import check_weights_inside
 from engines.part import Array

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from engines.inference.reasons import one_line
 from engines.inference.session import check_card, check_inputs
 from engines.inference.weights import check_weights_inside
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec, TensorSpec
 
-LOADABLE = "it must be a whole ONNX file for this ONNX Runtime, weights included; see docs/models.md"
+LOADABLE = "correct its export; see docs/models.md"
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
-_ALLOCATION = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
-_SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ .+?\) (?=[A-Z])")  # a C++ function and where it is
 _LARGE_BYTES = 8 << 20
 _NO_FOLDER = "/nonexistent"  # of weights outside of the file, should `check_weights_inside` ever miss any
 GIVE_BACK_S = 5.0  # after each run it would cost thrice the CPU, for pages that come back are zeroed again
@@ -167,13 +166,3 @@ def _tensor(node: Any, number: int) -> TensorSpec:
     # ONNX leaves a free dimension with a name, an empty name or none at all
     shape = tuple(size if size else f"free{number}_{axis}" for axis, size in enumerate(node.shape))
     return TensorSpec(name=node.name, dtype=_DTYPES.get(element, element), shape=shape)
-
-
-def one_line(error: Exception) -> str:
-    """The runtime's message without its prefix of status codes, its source lines and its line breaks."""
-    text = " ".join(str(error).split())
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
-    if wanted := _ALLOCATION.search(text):
-        return f"it needs {int(wanted[1]) / 1e9:.1f} GB of memory for one array, and there is less"
-    text = _SOURCE.sub("", text)
-    return text if len(text) <= 300 else text[:299] + "…"
