@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Literal
 
-from schemas.pipeline import Spec, TensorSpec
+from schemas.pipeline import ModelRef, Spec, TensorSpec
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -58,7 +58,7 @@ class Agreement(Spec):
 class EngineSpec(Spec):
     """The sidecar of one engine."""
 
-    model: str  # name@version
+    model: ModelRef  # name@version: it may come from the fleet, and is looked up and shown
     basis: EngineBasis
     inputs: tuple[TensorSpec, ...]  # as the compiled network declares them
     outputs: tuple[TensorSpec, ...]

@@ -12,15 +12,45 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from schemas.errors import PipelineError, UsageError, reason_of
 from schemas.grid import Grid
 
 TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
-Name: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
+_MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+
+def _spelled(pattern: str, words: str) -> AfterValidator:
+    """Refuse other strings, with a reason in words instead of the expression."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check)
+
+
+Name: TypeAlias = Annotated[
+    str, _spelled(TOKEN, "takes letters, digits, - and _, at most 64, the first a letter or digit")
+]
 # of a model: its files are called so, and it may come from anyone
-ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ModelName: TypeAlias = Annotated[
+    str, _spelled(_MODEL, "takes letters, digits, . - and _, at most 128, the first a letter or digit")
+]
+ModelRef: TypeAlias = Annotated[
+    str, _spelled(f"{_MODEL}(@{_MODEL})?", "takes NAME or NAME@VERSION, of letters, digits, . - and _")
+]
 
 
 def _digest(declared: dict[str, Any]) -> str:
@@ -92,7 +122,7 @@ class InferStage(Spec):
 
     kind: Literal["infer"]
     name: Name = "infer"
-    model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")
+    model: ModelRef
     max_batch: int = Field(default=32, ge=1, le=4096)
     max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
     reads: dict[str, str] = {}

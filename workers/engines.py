@@ -48,8 +48,11 @@ def find_model(name: str) -> tuple[ModelSpec, bytes]:
     `name@version` must be that version. Raises ModelError.
     """
     path = Path(name)
-    if path.suffix == ".onnx":
-        return load_model(path)
+    return load_model(path) if path.suffix == ".onnx" else named_model(name)
+
+
+def named_model(name: str) -> tuple[ModelSpec, bytes]:
+    """`find_model` by name alone. Raises ModelError."""
     bare, _, version = name.partition("@")
     if bare in builtin_models():
         return builtin_model(name)

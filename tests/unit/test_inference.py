@@ -376,13 +376,13 @@ _FILE = "/onnxruntime_src/onnxruntime/core/"
         ),
         (
             f"{_SAID}Exception during initialization: {_FILE}optimizer/initializer.cc:51 onnxruntime::Initializer::"
-            f"Initializer(const onnx::TensorProto&) {_SAID}tensorprotoutils.cc:1730 ValidateEmbeddedSize Initializer 'c': "
+            f"Initializer(const onnx::TensorProto&) {_SAID}tensorprotoutils.cc:1730 ValidateSize Initializer 'c': "
             "raw_data size (4 bytes) does not match",
             "Initializer 'c': raw_data size (4 bytes) does not match",
         ),
         (
-            "Got invalid dimensions for input: x for the following indices index: 0 Got: 10 Expected: 1 Please fix either "
-            "the inputs/outputs or the model.",
+            "Got invalid dimensions for input: x for the following indices index: 0 Got: 10 Expected: 1 Please fix "
+            "either the inputs/outputs or the model.",
             "Got invalid dimensions for input: x for the following indices index: 0 Got: 10 Expected: 1",
         ),
         ("std::bad_alloc", "it needs more memory than there is"),

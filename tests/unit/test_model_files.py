@@ -176,6 +176,27 @@ def test_a_card_that_says_one_row_makes_such_a_model_fit(tmp_path: Path) -> None
     assert load_model(tmp_path / "m.onnx")[0].inputs[0].shape == (1, 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../../evil", "name: takes letters, digits, . - and _, at most 128, the first a letter or digit"),
+        ("/abs/evil", "name: takes letters"),
+        ("", "name: takes letters"),
+        ("a b", "name: takes letters"),
+        ("x" * 300, "name: takes letters"),
+        ("fingerprint", "rigflow has a model fingerprint of its own: give yours another name in its card"),
+    ],
+)
+def test_an_import_writes_nowhere_but_under_a_name_of_its_own(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(mean())
+    (tmp_path / "m.toml").write_text(f'name = "{name}"\n')
+    before = sorted(tmp_path.rglob("*"))
+    ended = rigflow("engine", "import", tmp_path / "m.onnx", HOME=str(tmp_path))
+    assert (ended.returncode, ended.stderr.count("\n")) == (ExitCode.USAGE, 1)
+    assert words in ended.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("command", ["import", "build", "bench"])
 @pytest.mark.parametrize("body", [with_scalar(), as_initializer("../w.bin"), b"", b"no model", one_row_at_a_time()])
 def test_no_engine_command_ends_in_a_traceback(tmp_path: Path, command: str, body: bytes) -> None:

@@ -43,10 +43,12 @@ def import_(
 
     Example: rigflow engine import faces.onnx --card faces.toml
     """
-    from engines.models.catalogue import load_model, models_folder, save_model
+    from engines.models.catalogue import builtin_models, load_model, models_folder, save_model
     from schemas.pipeline import describe
 
     spec, body = load_model(model, card, take_weights=True)
+    if spec.name in builtin_models():  # pipelines would go on with that one
+        raise UsageError(f"rigflow has a model {spec.name} of its own", "give yours another name in its card")
     save_model(models_folder(), spec, body)
     say(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
@@ -211,10 +213,10 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
 def _model_of(spec: "EngineSpec") -> "tuple[ModelSpec | None, bytes]":
     """The model of an engine, if it is here."""
     from schemas.errors import ModelError
-    from workers.engines import find_model
+    from workers.engines import named_model
 
     try:
-        card, body = find_model(spec.model)
+        card, body = named_model(spec.model)
     except (ModelError, UsageError):
         return None, b""
     return (card, body) if card.sha256 == spec.basis.model_sha256 else (None, b"")
