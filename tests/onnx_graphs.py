@@ -18,9 +18,10 @@ def model_of(
     outputs: list[onnx.ValueInfoProto],
     constants: tuple[onnx.TensorProto, ...] = (),
     functions: tuple[onnx.FunctionProto, ...] = (),
+    opset: int = 17,
 ) -> bytes:
     graph = helper.make_graph(nodes, "g", inputs, outputs, list(constants))
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("own", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
     return bytes(model.SerializeToString())
 

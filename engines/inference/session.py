@@ -15,6 +15,7 @@ from schemas.pipeline import ModelSpec, TensorSpec, describe
 
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
 _OMIT = "export the model without it, or list its other outputs in its card"
+_NO_BATCH = f'{_OMIT}; for a graph without a batch, say batch = "none" there'
 _FEED = "make it a constant of the graph: rigflow feeds a model one row a frame or window"
 _CORRECT = "correct its card, or leave the tensors out of it"
 
@@ -133,7 +134,7 @@ def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[T
                 kind = "text" if tensor.dtype == "string" else tensor.dtype
                 raise ModelError(f"{named} is {kind}: rigflow carries numbers", hint)
             if not tensor.shape:
-                raise ModelError(f"{named} has no batch dimension", hint)
+                raise ModelError(f"{named} has no batch dimension", _NO_BATCH if side == "output" else hint)
     _check_batch(spec, inputs)
     missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
     if missing:

@@ -15,6 +15,7 @@ from schemas.errors import ModelError, fault_of
 from schemas.pipeline import ModelSpec
 
 HINT = "ONNX Runtime fails on its graph: export it in fp32, or with another opset"
+_NO_ROWS = 'give it one row for each row in; for a graph without a batch, say batch = "none" in its card'
 _NO_FREE_BATCH = "export it with a free batch, or write a card whose inputs have 1 as their first dimension"
 
 
@@ -54,7 +55,7 @@ def _check_rows(session: OnnxRuntimeSession) -> None:
             for name, array in session.run(zeros).items():
                 if array.ndim == 0 or len(array) != rows:
                     what = f"model `{spec.name}`, output `{name}`: shape {list(np.shape(array))} for a batch of {rows}"
-                    raise ModelError(what, "give it one row for each row in")
+                    raise ModelError(what, _NO_ROWS)
         except ModelError as error:
             if rows == 1:
                 raise

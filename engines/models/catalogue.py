@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engines.inference import trial
 from engines.inference.weights import with_weights_inside
+from engines.models.batchless import with_batch
 from engines.models.fit import check_fits
 from engines.outputs.files import PartFile
 from engines.own_process import in_own_process
@@ -122,7 +123,8 @@ def load_model(path: Path, card_path: Path | None = None, take_weights: bool = F
     """Card and content of a user's ONNX file.
 
     The card is a TOML file, by default the one beside the model; what it leaves out (all of it, without a card) follows
-    from the file's name and its graph. With `take_weights`, weights in files beside the model become part of it.
+    from the file's name and its graph. With `take_weights`, weights in files beside the model become part of it; with
+    `batch = "none"` in the card, so does the batch that its graph lacks. The card's shapes are those with a batch.
     Raises ModelError when a file cannot be read, the model cannot be loaded or run, or card and graph disagree.
     """
     body = _read(path)
@@ -132,11 +134,17 @@ def load_model(path: Path, card_path: Path | None = None, take_weights: bool = F
     digest = hashlib.sha256(body).hexdigest()
     if card.get("sha256", digest) != digest:
         raise ModelError(f"model {path} is not the file its card {card_path} was made for", "correct its sha256")
+    source = f"model {path}" if card_path is None else f"model card {card_path}"
     if take_weights:
         body = with_weights_inside(body, path)
-        digest = hashlib.sha256(body).hexdigest()
-    source = f"model {path}" if card_path is None else f"model card {card_path}"
-    fields = {"name": path.stem, **card, "sha256": digest}
+    match card.pop("batch", "rows"):
+        case "none":
+            body = with_batch(body, str(path))
+        case "rows":
+            pass
+        case other:
+            raise ModelError(f"{source}, batch: {other}", 'say "rows", or "none" for a graph without a batch')
+    fields = {"name": path.stem, **card, "sha256": hashlib.sha256(body).hexdigest()}
     spec = in_own_process(str(path), "loads", trial.HINT, trial.read_model, body, str(path), fields, source)
     return spec, body
 

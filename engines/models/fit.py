@@ -95,7 +95,7 @@ def _check(stage: InferStage, model: ModelSpec, tensor: TensorSpec, array: Tenso
     if tensor.shape and isinstance(tensor.shape[0], int) and tensor.shape[0] != 1:
         raise ModelError(
             f"model `{model.name}`, input `{tensor.name}`: {describe(tensor.dtype, tensor.shape)} has no free batch",
-            "export it with a first dimension that is free, or 1",
+            'export it with a first dimension that is free, or 1; or say batch = "none" in its card',
         )
     if not fits(tensor, array.dtype, array.shape):
         raise ModelError(

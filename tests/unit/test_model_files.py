@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from engines.inference import onnxruntime
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.models.catalogue import load_model
+from engines.models.catalogue import load_model, save_model
 from engines.own_process import in_own_process
 from schemas.errors import ExitCode, ModelError
 from tests.cli import rigflow
@@ -174,6 +174,51 @@ def test_a_card_that_says_one_row_makes_such_a_model_fit(tmp_path: Path) -> None
     (tmp_path / "m.onnx").write_bytes(one_row_at_a_time())
     (tmp_path / "m.toml").write_text(CARD.format("[1, 4]"))
     assert load_model(tmp_path / "m.onnx")[0].inputs[0].shape == (1, 4)
+
+
+def squeezed_in_old_opset() -> bytes:
+    """As `squeezed`, in the opset in which axes are attributes."""
+    squeeze = helper.make_node("Squeeze", ["f"], ["score"], axes=[0])
+    return model_of([BODY[0], squeeze], [value("pixels", UINT8, [1, 4])], [value("score", FLOAT, [4])], opset=11)
+
+
+def without_batch() -> bytes:
+    """`pixels [4] uint8` -> `score [4]`, its double, by a branch that reads it from outside; and `sum []`."""
+    branch = helper.make_graph([helper.make_node("Add", ["f", "f"], ["o"])], "b", [], [value("o", FLOAT, [4])])
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    nodes = [
+        BODY[0],
+        helper.make_node("If", ["yes"], ["score"], then_branch=branch, else_branch=branch),
+        helper.make_node("ReduceSum", ["score"], ["sum"], keepdims=0),
+    ]
+    outputs = [value("score", FLOAT, [4]), value("sum", FLOAT, [])]
+    return model_of(nodes, [value("pixels", UINT8, [4])], outputs, (yes,))
+
+
+@pytest.mark.parametrize("made", [squeezed, squeezed_in_old_opset, without_batch])
+def test_a_card_gives_a_graph_the_batch_that_it_lacks(tmp_path: Path, made: Callable[[], bytes]) -> None:
+    (tmp_path / "m.onnx").write_bytes(made())
+    with pytest.raises(ModelError, match=r'say batch = "none" (?:in its card|there)$'):
+        load_model(tmp_path / "m.onnx")
+    (tmp_path / "m.toml").write_text('batch = "none"\n')
+    spec, body = load_model(tmp_path / "m.onnx")
+    assert (spec.inputs[0].shape, spec.outputs[0].shape) == ((1, 4), (1, 4))
+    pixels = np.array([[1, 2, 3, 4]], np.uint8)
+    found = OnnxRuntimeSession(body, spec).run({"pixels": pixels})
+    if made is without_batch:
+        np.testing.assert_array_equal(found["score"], pixels * 2.0)
+        np.testing.assert_array_equal(found["sum"], [20.0])
+    else:
+        np.testing.assert_array_equal(found["score"], pixels)
+    again = save_model(tmp_path / "kept", spec, body)
+    assert load_model(again) == (spec, body), "what was imported has its batch"
+
+
+def test_a_card_says_rows_or_none(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(mean())
+    (tmp_path / "m.toml").write_text('batch = "one"\n')
+    with pytest.raises(ModelError, match=r'm\.toml, batch: one: say "rows", or "none"'):
+        load_model(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(
