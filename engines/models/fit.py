@@ -29,7 +29,7 @@ def check_fits(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> None:
     encode = spec.encode
     output = load_format(encode)
     try:
-        output.check(arrays)
+        output.check(arrays, spec.media)
     except PipelineError as error:
         raise PipelineError(f"stage `{encode.name}`: {error.what}", error.hint) from error
 

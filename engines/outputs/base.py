@@ -1,6 +1,6 @@
 """What a format is: it encodes parts one by one in workers, and assembles a job in order in the collector."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -50,8 +50,8 @@ class Assembler(Protocol):
 class Format(Protocol):
     """One kind of result. Has no state: any worker may encode any part, in any order."""
 
-    def check(self, arrays: Mapping[str, TensorSpec]) -> None:
-        """Raise PipelineError if parts that hold such arrays can never be encoded; see `engines.models.fit`."""
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
         ...
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:

@@ -5,7 +5,7 @@ Numbers have six significant digits, and what is not finite is null. An image th
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class JsonlFormat:
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
 
-    def check(self, arrays: Mapping[str, TensorSpec]) -> None:
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
         check_window_arrays(arrays, _RESERVED)
 

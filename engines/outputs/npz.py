@@ -5,7 +5,7 @@ name and the error of each image that failed.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
@@ -31,7 +31,7 @@ class NpzFormat:
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
 
-    def check(self, arrays: Mapping[str, TensorSpec]) -> None:
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
         check_window_arrays(arrays, _RESERVED)
 

@@ -11,7 +11,7 @@
 A cut is a window whose score is at least `threshold`, and the highest for `least_s` seconds around.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,7 +46,7 @@ class ShotsFormat:
     def __init__(self, stage: EncodeStage) -> None:
         self._options = parse_options(ShotsOptions, stage)
 
-    def check(self, arrays: Mapping[str, TensorSpec]) -> None:
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
         """What `encode` needs, in its shapes."""
         self._check_names(arrays)
         if len(arrays["score"].shape) != 1:

@@ -5,7 +5,7 @@ whichever encoder is there, and joined by copying packets. The arrays of a part'
 h264`, the time of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (width, height).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engines.outputs.base import Assembler, Encoded, parse_options
@@ -18,6 +18,13 @@ from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
 from schemas.pipeline import EncodeStage, TensorSpec, describe
 
+# how many colours the last axis of an array may have, by the kind of media; planes have none
+_COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
+    "video": ((3,), "[F, H, W] and [F, H, W, 3]"),
+    "image": ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]"),
+}
+_PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
+
 
 class VideoFormat:
     """H.264 for video, png for images. Parts are brought to the host only as far as the `encoder` wants them there."""
@@ -26,16 +33,19 @@ class VideoFormat:
         self._options = parse_options(VideoOptions, stage)
         self._encoder = encoder or X264()
 
-    def check(self, arrays: Mapping[str, TensorSpec]) -> None:
-        """Pictures of uint8: `plane0` ... or `pixels`."""
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """Pictures of uint8: `plane0` ... or `pixels`, with the colours that each kind of media can have."""
         check_names(arrays)
         name = "plane0" if "plane0" in arrays else "pixels"
-        array = arrays[name]
-        if array.dtype != "uint8":
-            raise PipelineError(f"`{name}` is {array.dtype}", "format video takes uint8; round in the model")
-        if len(array.shape) not in ((3, 4) if name == "pixels" else (3,)):
-            found = describe(array.dtype, array.shape)
-            raise PipelineError(f"`{name}` is {found}", "format video takes [F, H, W], or [F, H, W, 3] as `pixels`")
+        dtype, shape = arrays[name].dtype, arrays[name].shape
+        if dtype != "uint8":
+            raise PipelineError(f"`{name}` is {dtype}", "format video takes uint8; round in the model")
+        for kind in media:
+            colours, words = _COLOURS[kind] if name == "pixels" or kind == "image" else _PLANES
+            last = shape[-1]
+            if len(shape) != 3 and (len(shape) != 4 or (isinstance(last, int) and last not in colours)):
+                what = f"`{name}` is {describe(dtype, shape)}"
+                raise PipelineError(what, f"of {kind}, format video takes {words}")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """A closed GOP of the part's pictures, or a png of each image."""

@@ -581,6 +581,42 @@ def test_shots_need_two_frames_in_colour_for_their_sheet(window: int, layout: st
         check_fits(parse_pipeline(text, "p.toml"), {"m": model})
 
 
+@pytest.mark.parametrize(
+    ("array", "dtype", "shape", "media", "words"),
+    [
+        ("pixels", "uint8", ("N", 8, 12, 3), '["video", "image"]', ""),
+        ("pixels", "uint8", ("N", 8, 12), '["video", "image"]', ""),
+        ("pixels", "uint8", ("N", "H", "W", "C"), '["video", "image"]', ""),
+        ("pixels", "float32", ("N", 8, 12, 3), '"video"', "`pixels` is float32: format video takes uint8"),
+        ("pixels", "uint8", ("N", 8, 12, 1), '"image"', ""),
+        (
+            "pixels",
+            "uint8",
+            ("N", 8, 12, 1),
+            '["video", "image"]',
+            "of video, format video takes [F, H, W] and [F, H, W, 3]",
+        ),
+        ("pixels", "uint8", ("N", 8, 12, 5), '"image"', "of image, format video takes [F, H, W] and [F, H, W, 1 to 4]"),
+        ("pixels", "uint8", ("N", 3, 8, 12), '"video"', "`pixels` is uint8 [N, 3, 8, 12]"),
+        ("pixels", "uint8", ("N", 96), '"video"', "`pixels` is uint8 [N, 96]"),
+        ("plane0", "uint8", ("N", 8, 12, 3), '"video"', "of video, format video takes [F, H, W]"),
+    ],
+)
+def test_pictures_that_no_video_or_image_can_be_made_of(
+    array: str, dtype: str, shape: tuple[int | str, ...], media: str, words: str
+) -> None:
+    size = "size = [8, 12]" if array == "pixels" else 'layout = "planes"'
+    text = pipeline_text(f'{INFER}model = "m"\neach = ["{array}"]', size=size)
+    text = text.replace('format = "npz"', 'format = "video"').replace('name = "p"', f'name = "p"\nmedia = {media}', 1)
+    seen = ("N", 8, 12, 3) if array == "pixels" else ("N", "H", "W")
+    model = one_to_one(seen).model_copy(update={"outputs": (TensorSpec(name="y", dtype=dtype, shape=shape),)})
+    if words:
+        with pytest.raises(PipelineError, match=re.escape(words)):
+            check_fits(parse_pipeline(text, "p.toml"), {"m": model})
+    else:
+        check_fits(parse_pipeline(text, "p.toml"), {"m": model})
+
+
 def test_frames_alone_are_nothing_to_write() -> None:
     with pytest.raises(PipelineError, match="stage `encode`: the part holds frames and no output of a model"):
         check_fits(pipeline(""), {})
