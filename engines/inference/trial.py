@@ -1,18 +1,23 @@
-"""What a model from outside is like, found out by loading and running it once. Call it by `in_own_process`."""
+"""What a model from outside is like, found out by loading and running it once. Call it by `in_own_process`.
+
+ONNX Runtime is imported in that process only: the command line does without it.
+"""
 
 import resource
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from engines.devices import memory_bytes
-from engines.inference.onnxruntime import OnnxRuntimeSession, load, tensors_of
 from engines.inference.session import check_card
 from schemas.errors import ModelError, fault_of
 from schemas.pipeline import ModelSpec
+
+if TYPE_CHECKING:
+    from engines.inference.onnxruntime import OnnxRuntimeSession
 
 HINT = "ONNX Runtime fails on its graph: export it in fp32, or with another opset"
 _NO_ROWS = 'give it one row for each row in; for a graph without a batch, say batch = "none" in its card'
@@ -25,6 +30,8 @@ def read_model(model: bytes, name: str, card: Mapping[str, Any], source: str) ->
     The model is run once on one row of zeros and once on two. Raises ModelError when it cannot be loaded, is not what
     its card says, or does not answer with a row for each row.
     """
+    from engines.inference.onnxruntime import OnnxRuntimeSession, load, tensors_of
+
     limit_memory()
     loaded = load(model, name)
     inputs, outputs = tensors_of(loaded)
@@ -44,7 +51,7 @@ def limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _check_rows(session: OnnxRuntimeSession) -> None:
+def _check_rows(session: "OnnxRuntimeSession") -> None:
     """Raise ModelError unless the model gives a row for each row. One with other free dimensions is left alone."""
     spec = session.spec
     for rows in (1, 2):

@@ -43,7 +43,7 @@ class VideoFormat:
         for kind in media:
             colours, words = _COLOURS[kind] if name == "pixels" or kind == "image" else _PLANES
             last = shape[-1]
-            if len(shape) != 3 and (len(shape) != 4 or (isinstance(last, int) and last not in colours)):
+            if len(shape) != 3 and (len(shape) != 4 or not colours or (isinstance(last, int) and last not in colours)):
                 what = f"`{name}` is {describe(dtype, shape)}"
                 raise PipelineError(what, f"of {kind}, format video takes {words}")
 
