@@ -4,7 +4,6 @@ import argparse
 import os
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,7 @@ def infer(options: argparse.Namespace) -> dict[str, Any]:
     if options.model is None:
         return {"left out": "no --model"}
     card = CudaCard(options.device, options.folder / "cache")
-    spec, model = load_model(options.model, card_of(options.model))
+    spec, model = load_model(options.model)
     found: dict[str, Any] = {}
     choices: dict[str, dict[str, Any]] = {
         "float32, heuristic": {"search": "HEURISTIC"},
@@ -80,12 +79,6 @@ def infer(options: argparse.Namespace) -> dict[str, Any]:
         session.close()
     card.close()
     return found
-
-
-def card_of(model: Path) -> Path | None:
-    """A model's card beside it, if there is one."""
-    card = model.with_suffix(".toml")
-    return card if card.exists() else None
 
 
 def frames_on(card: CudaCard, count: int) -> CardRows:

@@ -53,6 +53,16 @@ class Part:
         return replace(self, arrays=arrays, meta=self.meta.model_copy(update=meta) if meta else self.meta)
 
 
+def not_finite(part: Part) -> dict[str, int]:
+    """How many rows of each array of floats have values that are NaN or infinite, without arrays that have none."""
+    counts = {}
+    for name, array in part.arrays.items():
+        if array.dtype.kind == "f" and array.ndim and array.size:
+            finite = np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1)
+            counts[name] = int(len(finite) - finite.sum())
+    return {name: count for name, count in counts.items() if count}
+
+
 def pack_arrays(arrays: dict[str, Array]) -> tuple[dict[str, ArraySpec], list[Buffer]]:
     """Specs and buffers of arrays for the wire; contiguous arrays are not copied.
 

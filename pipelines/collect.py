@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from schemas.wire import Buffer
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
 HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
+NAMED_OUTPUTS = 10  # in notes of values that are not finite
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 LOST_S = 10.0  # without a result for so long, the collector looks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
@@ -73,6 +75,8 @@ class _Job:
     lost: int = 0
     failures: Reasons = field(default_factory=Reasons)
     notes: list[str] = field(default_factory=list)
+    windows: int = 0
+    not_finite: Counter[str] = field(default_factory=Counter)  # windows of each output
     skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
@@ -271,6 +275,9 @@ class Collector:
         for note in map(shortened, result.meta.notes):
             if note not in job.notes and len(job.notes) < DONE_REASONS:
                 job.notes.append(note)
+        job.windows += len(result.meta.pts)
+        if len(job.not_finite) < DONE_REASONS:  # a model has fewer outputs, a forged result may have more
+            job.not_finite.update(result.meta.not_finite)
 
     def _body_of(self, held: _Held) -> Buffer:
         if held.body is not None:
@@ -368,6 +375,7 @@ class Collector:
         files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
         if job.assembler is not None:
             job.notes += job.assembler.notes
+            job.notes += _not_finite_notes(job)
             job.assembler = None  # frees its memory: `_jobs` keeps this job until all are done
         if not job.frames and not job.failures.count:  # what is left is what decoders draw over damage: no result
             job.failures.add(f"no frame of it could be decoded whole, {job.lost} are damaged: copy it again")
@@ -402,6 +410,17 @@ class Collector:
 
 async def _raise(error: Exception) -> None:
     raise error
+
+
+def _not_finite_notes(job: _Job) -> list[str]:
+    """How many windows of which output have values that are NaN or infinite."""
+    counts = sorted(job.not_finite.items())
+    notes = [
+        f"output `{name}`: {count} of {job.windows} windows have values that are not finite" for name, count in counts
+    ]
+    return [shortened(note) for note in notes[:NAMED_OUTPUTS]] + (
+        [f"and so have {len(notes) - NAMED_OUTPUTS} more outputs"] if len(notes) > NAMED_OUTPUTS else []
+    )
 
 
 def _abort(job: _Job) -> None:

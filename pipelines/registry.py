@@ -20,7 +20,7 @@ from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.pipeline import ModelSpec, PipelineSpec, is_token, parse_pipeline
 from schemas.settings import CACHE_HINT
 
-CARD = "card"  # metadata of a model's object: its ModelSpec as json
+MOST_CARD_BYTES = 1 << 20
 
 
 def builtin_pipelines() -> list[str]:
@@ -47,7 +47,7 @@ async def publish_pipeline(
         if stage.model not in models:
             raise ModelError(f"stage {stage.name}: model {stage.model} is missing", "give its ONNX file")
     used = {stage.model: models[stage.model] for stage in spec.infers}
-    pinned = spec.model_copy(update={"models": {name: card.sha256 for name, (card, _) in sorted(used.items())}})
+    pinned = spec.model_copy(update={"models": {name: card.identity for name, (card, _) in sorted(used.items())}})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
     for card, model in used.values():
@@ -138,59 +138,89 @@ async def watch_pipelines(broker: Broker) -> AsyncIterator[PipelineSpec]:
                 yield spec
 
 
-async def load_model(broker: Broker, sha256: str, folder: Path) -> tuple[ModelSpec, bytes]:
-    """A model by its hash, from `folder` or the broker; what comes from the broker is kept in `folder`.
+async def load_model(broker: Broker, identity: str, folder: Path) -> tuple[ModelSpec, bytes]:
+    """A model by its identity, from `folder` or the broker; what comes from the broker is kept in `folder`.
 
     Raises ModelError when the broker has no such model, StoreError when it is damaged or `folder` not writable.
     """
-    kept_card, kept_model = folder / f"{sha256}.json", folder / f"{sha256}.onnx"
-    if kept_card.exists() and kept_model.exists():
-        model = await asyncio.to_thread(kept_model.read_bytes)
-        if await asyncio.to_thread(_sha256, model) == sha256:
-            return _parse_card(kept_card.read_bytes(), sha256), model
-    from pipelines.blobs import blob_info, get_blob_to
-
-    info = await blob_info(broker, broker.names.models, sha256)
-    if info is None:
-        raise _no_model(sha256)
-    card = info.metadata.get(CARD, "").encode()
     with _kept(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:  # in chunks: an event loop joins no gigabytes
-            await get_blob_to(broker, broker.names.models, sha256, file)
-            file.seek(0)
-            model = await asyncio.to_thread(file.read)
-        if await asyncio.to_thread(_sha256, model) != sha256:
-            raise StoreError(f"model {sha256[:12]} is damaged in the broker's store", "publish its pipeline again")
-        await asyncio.to_thread(write_whole, kept_model, model)
-        await asyncio.to_thread(write_whole, kept_card, card)
-    return _parse_card(card, sha256), model
+        card = await _load_card(broker, identity, folder)
+        return card, await _load_graph(broker, card, folder)
 
 
-async def model_bytes(broker: Broker, sha256: str, folder: Path) -> int:
-    """Size of a model's file, from `folder` or the broker. Raises ModelError when the broker has no such model."""
+async def model_bytes(broker: Broker, identity: str, folder: Path) -> int:
+    """Size of a model's ONNX file, from `folder` or the broker. Raises ModelError when the broker has no such model."""
     from pipelines.blobs import blob_info
 
-    kept = folder / f"{sha256}.onnx"
-    if kept.exists():
-        return kept.stat().st_size
-    info = await blob_info(broker, broker.names.models, sha256)
+    with _kept(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        card = await _load_card(broker, identity, folder)
+        kept = folder / f"{card.sha256}.onnx"
+        if kept.exists():
+            return kept.stat().st_size
+    info = await blob_info(broker, broker.names.models, card.sha256)
     if info is None:
-        raise _no_model(sha256)
+        raise _no_graph(card)
     return info.size
 
 
-def _no_model(sha256: str) -> ModelError:
-    return ModelError(f"the broker has no model {sha256[:12]}", "publish its pipeline again")
+def _no_graph(card: ModelSpec) -> ModelError:
+    return ModelError(f"the broker has no ONNX file of model {card.name}", "publish its pipeline again")
 
 
-async def _publish_model(broker: Broker, card: ModelSpec, model: bytes) -> None:
+async def _load_card(broker: Broker, identity: str, folder: Path) -> ModelSpec:
+    from pipelines.blobs import blob_info, get_blob
+
+    kept = folder / f"{identity}.json"
+    if kept.exists():
+        with contextlib.suppress(ModelError):
+            return _parse_card(kept.read_bytes(), identity)
+    info = await blob_info(broker, broker.names.models, identity)
+    if info is None:
+        raise ModelError(f"the broker has no model {identity[:12]}", "publish its pipeline again")
+    if info.size > MOST_CARD_BYTES:
+        raise ModelError(
+            f"the card of model {identity[:12]} has {info.size / 1e6:.1f} MB", "publish its pipeline again"
+        )
+    body = bytes(await get_blob(broker, broker.names.models, identity))
+    card = _parse_card(body, identity)
+    await asyncio.to_thread(write_whole, kept, body)
+    return card
+
+
+async def _load_graph(broker: Broker, card: ModelSpec, folder: Path) -> bytes:
+    from pipelines.blobs import blob_info, get_blob_to
+
+    sha256 = card.sha256
+    kept = folder / f"{sha256}.onnx"
+    if kept.exists():
+        graph = await asyncio.to_thread(kept.read_bytes)
+        if await asyncio.to_thread(_sha256, graph) == sha256:
+            return graph
+    if await blob_info(broker, broker.names.models, sha256) is None:
+        raise _no_graph(card)
+    with tempfile.TemporaryFile(dir=folder) as file:  # in chunks: an event loop joins no gigabytes
+        await get_blob_to(broker, broker.names.models, sha256, file)
+        file.seek(0)
+        graph = await asyncio.to_thread(file.read)
+    if await asyncio.to_thread(_sha256, graph) != sha256:
+        raise StoreError(f"model {card.name} is damaged in the broker's store", "publish its pipeline again")
+    await asyncio.to_thread(write_whole, kept, graph)
+    return graph
+
+
+async def _publish_model(broker: Broker, card: ModelSpec, graph: bytes) -> None:
+    """Store a graph by its hash and its card by their identity, so that cards of one graph share its bytes."""
     from pipelines.blobs import blob_info, put_blob
 
-    if await blob_info(broker, broker.names.models, card.sha256) is None:
-        if await asyncio.to_thread(_sha256, model) != card.sha256:
+    bucket = broker.names.models
+    if await blob_info(broker, bucket, card.sha256) is None:
+        if await asyncio.to_thread(_sha256, graph) != card.sha256:
             raise ModelError(f"model {card.name}: its file is not the one its card describes", "make its card anew")
-        await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
+        await put_blob(broker, bucket, graph, card.sha256)
+    if await blob_info(broker, bucket, card.identity) is None:
+        await put_blob(broker, bucket, card.model_dump_json().encode(), card.identity)
 
 
 def _sha256(body: bytes) -> str:
@@ -226,14 +256,14 @@ def _parse(body: bytes, revision: str) -> PipelineSpec:
     return spec
 
 
-def _parse_card(card: bytes, sha256: str) -> ModelSpec:
+def _parse_card(card: bytes, identity: str) -> ModelSpec:
     hint = "it was published by another version of rigflow; publish it again"
     try:
         spec = ModelSpec.model_validate_json(card)
     except ValidationError as error:
-        raise ModelError(f"the card of model {sha256[:12]} is not readable", hint) from error
-    if spec.sha256 != sha256:
-        raise ModelError(f"the card of model {sha256[:12]} is that of model {spec.sha256[:12]}", hint)
+        raise ModelError(f"the card of model {identity[:12]} is not readable", hint) from error
+    if spec.identity != identity:
+        raise ModelError(f"the card of model {identity[:12]} is that of model {spec.identity[:12]}", hint)
     return spec
 
 

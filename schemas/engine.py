@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Literal
 
-from schemas.pipeline import Spec, TensorSpec
+from schemas.pipeline import ModelRef, Spec, TensorSpec
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -38,10 +38,18 @@ class EngineBasis(Spec):
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
+Range = tuple[float, float]  # the least and the largest value of an input
+
+
 class Agreement(Spec):
-    """How far answers are from those of ONNX Runtime on the CPU: per output, `|a - b| / |b|` over all its elements."""
+    """How far answers are from those of ONNX Runtime on the CPU: per output, `|a - b| / |b|` over all its elements.
+
+    `on` says which rows were asked: those of the user's `media`, or drawn `pictures`; `ranges` has each input's values.
+    """
 
     where: str  # `graph`: the compiled graph, on the CPU; else the card that answered
+    on: Literal["media", "pictures"]
+    ranges: dict[str, Range]
     error: float  # the worst output's
     tolerance: float
     rows: int
@@ -50,7 +58,7 @@ class Agreement(Spec):
 class EngineSpec(Spec):
     """The sidecar of one engine."""
 
-    model: str  # name@version
+    model: ModelRef  # name@version: it may come from the fleet, and is looked up and shown
     basis: EngineBasis
     inputs: tuple[TensorSpec, ...]  # as the compiled network declares them
     outputs: tuple[TensorSpec, ...]

@@ -236,7 +236,7 @@ class PartMeta(BaseModel):
 
     `pts` has one entry a window (its first tick, in the media's clock) for video and one an item for images. `frames`
     and `lost` count the frames this part owns and those that damage took; `notes` says in words what was out of the
-    ordinary.
+    ordinary; `not_finite` counts, for each output, the windows with values that are NaN or infinite.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -247,6 +247,7 @@ class PartMeta(BaseModel):
     frames: Count = 0
     lost: Count = 0
     notes: Annotated[tuple[str, ...], FailFast()] = ()
+    not_finite: Annotated[dict[Label, Count], Field(max_length=1024)] = {}
 
     @property
     def span_s(self) -> tuple[float, float]:

@@ -1,25 +1,60 @@
 """What a pipeline file may say, and what a model card may say.
 
 A pipeline is a name, a kind of media and a list of stages. Its `revision` is the hash of everything that decides its
-answers: the stages and the content hashes of the models. Jobs are pinned to a revision.
+answers: the stages and the identities of the models. Jobs are pinned to a revision.
 """
 
 import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from schemas.errors import PipelineError, UsageError, reason_of
 from schemas.grid import Grid
 
 TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
-Name: TypeAlias = Annotated[str, Field(pattern=TOKEN)]
+_MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+
+def _spelled(pattern: str, words: str) -> AfterValidator:
+    """Refuse other strings, with a reason in words instead of the expression."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check)
+
+
+Name: TypeAlias = Annotated[
+    str, _spelled(TOKEN, "takes letters, digits, - and _, at most 64, the first a letter or digit")
+]
 # of a model: its files are called so, and it may come from anyone
-ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ModelName: TypeAlias = Annotated[
+    str, _spelled(_MODEL, "takes letters, digits, . - and _, at most 128, the first a letter or digit")
+]
+ModelRef: TypeAlias = Annotated[
+    str, _spelled(f"{_MODEL}(@{_MODEL})?", "takes NAME or NAME@VERSION, of letters, digits, . - and _")
+]
+
+
+def _digest(declared: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
 
 def is_token(text: str) -> bool:
@@ -87,7 +122,7 @@ class InferStage(Spec):
 
     kind: Literal["infer"]
     name: Name = "infer"
-    model: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$")
+    model: ModelRef
     max_batch: int = Field(default=32, ge=1, le=4096)
     max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
     reads: dict[str, str] = {}
@@ -116,7 +151,7 @@ class PipelineSpec(Spec):
     media: tuple[Literal["video", "image"], ...] = ("video",)
     segment_s: float = Field(default=4.0, gt=0, le=3600, description="least length of a segment, in seconds")
     stage: tuple[Stage, ...]
-    models: dict[str, str] = Field(default={}, description="model -> content hash; filled in when it is published")
+    models: dict[str, str] = Field(default={}, description="model -> its identity; filled in when it is published")
 
     @field_validator("media", mode="before")
     @classmethod
@@ -179,8 +214,7 @@ class PipelineSpec(Spec):
     @property
     def revision(self) -> str:
         """Hash of all that decides the answers, 16 hex digits; `models` must be filled in."""
-        body = self.model_dump(mode="json", exclude={"description"})
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self.model_dump(mode="json", exclude={"description"}))[:16]
 
     def next_stage(self, name: str) -> Stage | None:
         """The stage after the one called `name`; None after the last."""
@@ -190,15 +224,26 @@ class PipelineSpec(Spec):
 
 
 class TensorSpec(Spec):
-    """One input or output of a model: a dimension is a number, or a name where it is free."""
+    """One input or output of a model: a dimension is a number, or a name where it is free.
+
+    `range`: the least and the largest value that an input of floats takes; engines are tested in it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
+
+
+def describe(dtype: str, shape: Sequence[int | str]) -> str:
+    """A tensor in words, as in `uint8 [N, 32, 32]`."""
+    return f"{dtype} [{', '.join(str(size) for size in shape)}]"
 
 
 class ModelSpec(Spec):
     """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
+
+    Card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
 
     `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
     """
@@ -209,7 +254,12 @@ class ModelSpec(Spec):
     engine: Literal["onnx", "paced"] = "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    sha256: str
+    sha256: str  # of the ONNX file
+
+    @property
+    def identity(self) -> str:
+        """Hash of the card and, through `sha256`, of the graph: 64 hex digits. The description decides no answer."""
+        return _digest(self.model_dump(mode="json", exclude={"description"}))
 
 
 def parse_pipeline(text: str, source: str) -> PipelineSpec:

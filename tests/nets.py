@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from engines.building.store import EngineStore
 from engines.models.graph import FLOAT, Graph
 from engines.models.x3d import FRAMES, MEAN, SIDE, STD
 from engines.part import Array
-from schemas.engine import EngineBasis, EngineSpec
+from schemas.engine import Agreement, EngineBasis, EngineSpec
 from schemas.pipeline import ModelSpec, TensorSpec
 
 
@@ -141,9 +142,15 @@ def _finish(graph: Graph, name: str, pixels: Any, outputs: Mapping[str, Any]) ->
     )
 
 
+@cache
+def _resnet_in_fp16() -> tuple[Recipe, Agreement]:
+    made = Recipe.make(*resnet(), "fp16", {})
+    return made, made.agreement
+
+
 def kept_engine(folder: Path, **changed: object) -> tuple[EngineStore, EngineSpec]:
     """A store with one engine whose plan is none: what a store does needs no builder."""
-    made = Recipe.make(*resnet(), "fp16", {})
+    made, agreement = _resnet_in_fp16()
     basis = EngineBasis(
         model_sha256=made.spec.sha256,
         graph_sha256=hashlib.sha256(made.graph).hexdigest(),
@@ -163,7 +170,7 @@ def kept_engine(folder: Path, **changed: object) -> tuple[EngineStore, EngineSpe
         sha256=hashlib.sha256(plan).hexdigest(),
         size_bytes=len(plan),
         build_s=0.1,
-        agreement=made.agreement,
+        agreement=agreement,
     )
     store = EngineStore(folder)
     store.keep(spec, plan, made.graph)

@@ -50,7 +50,7 @@ def build_all(order: Order, store: EngineStore, warn: Callable[[str], None]) -> 
     recipes: dict[Precision, Recipe] = {}
     for _, precision in groups:
         if precision not in recipes:
-            rows = _calibration(order) if precision == "int8" else ()
+            rows = _calibration(order) if precision == "int8" or order.calibrate else ()
             recipes[precision] = Recipe.make(order.spec, order.model, precision, order.ranges, rows)
     device = _device() if order.backend == "tensorrt" else ""
     for targets, precision in groups:

@@ -6,7 +6,7 @@ from engines.device import Device
 from engines.inference.batch import infer_parts
 from engines.inference.session import Overlapping, Session
 from engines.outputs.format import load_format
-from engines.part import Part, Tick, pack_arrays
+from engines.part import Part, Tick, not_finite, pack_arrays
 from engines.transforms import preprocess_part
 from schemas.errors import RigflowError
 from schemas.messages import Result, Segment
@@ -68,7 +68,8 @@ class Line:
         host = part if self.spec.encode.format == "video" else part.on_host()
         encoded = self._format.encode(host, tick)
         specs, buffers = pack_arrays(encoded.arrays)
-        result = Result(meta=part.meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
+        meta = part.meta.model_copy(update={"not_finite": not_finite(host)})
+        result = Result(meta=meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)
 
     def infer(self, stage: InferStage, parts: Sequence[Part], tick: Tick) -> list[Part | RigflowError]:

@@ -1,19 +1,34 @@
 """A model in another precision: an ONNX graph again, so that any backend can run it and it can be tested anywhere."""
 
+import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engines.inference.weights import check_weights_inside
 from engines.part import Array
+from schemas.engine import Precision
 from schemas.errors import ModelError
 
 Rows = Mapping[str, Array]  # a batch by input name
 
 QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where int8 pays; the rest stays as it is
+
+
+INT8_OPSET = 13  # the first whose DequantizeLinear has an axis, for weights per channel
+
+
+def converted(name: str, model: bytes, precision: Precision, batches: Sequence[Rows]) -> bytes:
+    """The graph to be compiled for a precision. Call it by `in_own_process`: ONNX's tools crash on some graphs."""
+    check_weights_inside(model, name)
+    graph = bytes_at_ends(model)
+    if precision == "fp16":
+        return to_fp16(name, graph)
+    return to_int8(name, graph, batches) if precision == "int8" else graph
 
 
 def to_fp16(name: str, model: bytes) -> bytes:
@@ -41,7 +56,7 @@ def to_int8(name: str, model: bytes, batches: Iterable[Rows]) -> bytes:
     reader = _Reader(batches)
     with tempfile.TemporaryDirectory(prefix="rigflow-int8-") as folder:
         source, ready, target = (Path(folder) / f"{step}.onnx" for step in ("source", "ready", "target"))
-        source.write_bytes(model)
+        source.write_bytes(_raised(name, model))
         try:
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
             quantize_static(
@@ -57,9 +72,31 @@ def to_int8(name: str, model: bytes, batches: Iterable[Rows]) -> bytes:
                 extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
             )
         except Exception as error:  # whatever the quantiser meets in a strange graph
-            hint = "build it in fp16 or fp32" if reader.given else "calibrate with media that has pictures in it"
-            raise ModelError(f"model `{name}` cannot be quantised: {_line(error)}", hint) from error
+            what = f"model `{name}` cannot be quantised, ONNX Runtime's quantiser fails on its graph: {_line(error)}"
+            raise ModelError(what, "build it in fp16 or fp32") from error
         return target.read_bytes()
+
+
+def _raised(name: str, model: bytes) -> bytes:
+    """The same model in opset 13 or later. Raises ModelError."""
+    import onnx
+    import onnx.version_converter
+
+    parsed = onnx.load_from_string(model)
+    opset = next((each.version for each in parsed.opset_import if each.domain in ("", "ai.onnx")), INT8_OPSET)
+    if opset >= INT8_OPSET:
+        return model
+    needs = f"model `{name}` cannot be quantised: int8 needs opset {INT8_OPSET}"
+    standard = {node.op_type for node in parsed.graph.node if node.domain in ("", "ai.onnx")}
+    unknown = sorted(kind for kind in standard if not onnx.defs.has(kind))
+    if unknown:
+        what = f"{needs}, and ONNX's tools do not know operation {unknown[0]}, to raise its {opset}"
+        raise ModelError(what, "build it in fp16 or fp32")
+    try:
+        return bytes(onnx.version_converter.convert_version(parsed, INT8_OPSET).SerializeToString())
+    except Exception as error:  # whatever the converter meets in a strange graph
+        what = f"{needs}, and its {opset} cannot be raised: {_line(error)}"
+        raise ModelError(what, "export it with a newer opset, or build it in fp16") from error
 
 
 class _Reader:
@@ -67,13 +104,11 @@ class _Reader:
 
     def __init__(self, batches: Iterable[Rows]) -> None:
         self._batches = iter(batches)
-        self.given = 0
 
     def get_next(self) -> dict[str, Any] | None:
         rows = next(self._batches, None)
         if rows is None:
             return None
-        self.given += 1
         return {name: np.ascontiguousarray(array) for name, array in rows.items()}
 
     def set_range(self, start_index: int, end_index: int) -> None:
@@ -81,7 +116,9 @@ class _Reader:
 
 
 def _line(error: Exception) -> str:
+    """The reason alone: ONNX's tools put the C++ source line and its assertion in front of it."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^.*?Assertion `.*?` failed: ", "", text)
     return text[:300]
 
 

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from engines.building.agreement import compare, demand, probe_rows
+from engines.building.agreement import agree, compare, demand, known_ranges
 from engines.building.builder import build_plan, version
-from engines.building.convert import Rows, bytes_at_ends, to_fp16, to_int8
+from engines.building.convert import Rows, converted
 from engines.building.store import EngineStore
+from engines.inference import trial
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.session import fits
-from engines.inference.trial import read_tensors
+from engines.own_process import in_own_process
 from schemas.engine import Agreement, EngineBasis, EngineSpec, Precision, Profile
+from schemas.engine import Range as ValueRange
 from schemas.errors import UsageError
 from schemas.pipeline import ModelSpec, TensorSpec
 
@@ -65,7 +67,7 @@ class Recipe:
     precision: Precision
     profiles: tuple[Profile, ...]
     graph: bytes
-    probe: Rows | None = None  # what it is tested on; None: seeded noise, which lies outside of calibrated ranges
+    probe: Rows | None = None  # rows of the user's media that it is tested on; None: drawn pictures
 
     @classmethod
     def make(
@@ -80,12 +82,9 @@ class Recipe:
         profiles = profiles_of(spec, ranges)
         if precision == "int8" and not calibration:
             raise UsageError("int8 needs media to see the model's ranges on", "add --calibrate MEDIA")
-        graph = bytes_at_ends(model)
-        if precision == "fp16":
-            graph = to_fp16(spec.name, graph)
-        elif precision == "int8":
-            graph = to_int8(spec.name, graph, calibration)
-        return cls(spec, model, precision, profiles, graph, calibration[-1] if precision == "int8" else None)
+        hint = "build it in another precision"
+        graph = in_own_process(spec.name, "converts", hint, converted, spec.name, model, precision, calibration)
+        return cls(spec, model, precision, profiles, graph, calibration[-1] if calibration else None)
 
     @cached_property
     def agreement(self) -> Agreement:
@@ -93,16 +92,9 @@ class Recipe:
 
         ONNX Runtime computes most of fp16 in fp32 there: this finds broken conversions and ranges, not rounding.
         """
-        read_tensors(self.graph, f"{self.spec.name} in {self.precision}", simulate=True)
-        graph = OnnxRuntimeSession(self.graph, self.spec, simulate=True)
-        model = OnnxRuntimeSession(self.model, self.spec)
-        try:
-            rows = min(PROBE_ROWS, *(profile.largest[0] for profile in self.profiles))
-            inputs = self.probe or probe_rows(self.spec, self.profiles, rows)
-            return demand(compare(graph, model, inputs, self.precision, "graph"), self.spec.name)
-        finally:
-            graph.close()
-            model.close()
+        name, ranges = f"{self.spec.name} in {self.precision}", known_ranges(self.spec)
+        given = (self.spec, self.graph, self.model, self.profiles, self.precision, ranges, self.probe)
+        return demand(in_own_process(name, "loads", trial.HINT, agreement_of_graph, *given), self.spec.name)
 
     def basis(self, backend: Backend, targets: Sequence[str], device: str = "") -> EngineBasis:
         """What an engine for these cards depends on."""
@@ -122,7 +114,9 @@ class Recipe:
         """Compile it; sidecar and plan. Raises ModelError when the graph disagrees or the builder refuses."""
         agreement = self.agreement
         started_s = time.monotonic()
-        built = build_plan(self.spec.name, self.graph, basis.backend, basis.targets, self.precision, self.profiles)
+        name = self.spec.name
+        given = (name, self.graph, basis.backend, basis.targets, self.precision, self.profiles)
+        built = in_own_process(name, "compiles", "TensorRT fails on its graph: see docs/engines.md", build_plan, *given)
         spec = EngineSpec(
             model=f"{self.spec.name}@{self.spec.version}",
             basis=basis,
@@ -134,6 +128,24 @@ class Recipe:
             agreement=agreement,
         )
         return spec, built.plan
+
+
+def agreement_of_graph(
+    spec: ModelSpec,
+    graph: bytes,
+    model: bytes,
+    profiles: Sequence[Profile],
+    precision: Precision,
+    ranges: Sequence[Mapping[str, ValueRange]],
+    probe: Rows | None = None,
+) -> Agreement:
+    """How far a converted graph is from its model, both on the CPU. Call it by `in_own_process`: graphs may crash."""
+    trial.limit_memory()
+    converted_graph, reference = OnnxRuntimeSession(graph, spec, simulate=True), OnnxRuntimeSession(model, spec)
+    if probe is not None:
+        return compare(converted_graph, reference, probe, precision, "graph", "media")
+    rows = min(PROBE_ROWS, *(profile.largest[0] for profile in profiles))
+    return agree(converted_graph, reference, profiles, rows, precision, "graph", ranges)
 
 
 def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

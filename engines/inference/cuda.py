@@ -15,8 +15,10 @@ import onnxruntime as ort
 
 from engines.cuda.arrays import CardRows, rows_of
 from engines.cuda.kernels import GATHER
-from engines.inference.onnxruntime import LOADABLE, new_session, one_line, tensors_of
+from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
+from engines.inference.reasons import one_line
 from engines.inference.session import Rows, check_card, check_inputs
+from engines.inference.weights import check_weights_inside
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec
@@ -241,6 +243,7 @@ class CudaSession:
                 f"model `{self.spec.name}`: this ONNX Runtime has no CUDA",
                 "pip install rigflow[gpu], without onnxruntime",
             )
+        check_weights_inside(model, self.spec.name)
         ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from engines.inference.reasons import one_line
 from engines.inference.session import check_card, check_inputs
+from engines.inference.weights import check_weights_inside
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec, TensorSpec
 
-LOADABLE = "it must be a whole ONNX file for this ONNX Runtime, weights included; see docs/models.md"
+LOADABLE = "correct its export; see docs/models.md"
 _DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
-_ALLOCATION = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
-_SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ .+?\) (?=[A-Z])")  # a C++ function and where it is
 _LARGE_BYTES = 8 << 20
-_NO_FOLDER = "/nonexistent"  # of weights outside of the file: a stranger's model must not read this machine's files
+_NO_FOLDER = "/nonexistent"  # of weights outside of the file, should `check_weights_inside` ever miss any
 GIVE_BACK_S = 5.0  # after each run it would cost thrice the CPU, for pages that come back are zeroed again
 
 
@@ -70,10 +70,14 @@ class OnnxRuntimeSession:
     # lanczos2x needs some 55 times its input: a batch of eight frames of 1080p takes 900 MB, and is no faster than one
     batch_bytes = 2 << 20
 
-    def __init__(self, model: bytes, spec: ModelSpec, simulate: bool = False) -> None:
-        """`simulate`: compute int8 graphs in float, for the CPU's own int8 products saturate at 16 bits on some."""
+    def __init__(self, model: bytes, spec: ModelSpec, simulate: bool = False, loaded: Any = None) -> None:
+        """`simulate`: as a test of an engine's graph needs it. int8 graphs compute in float, for the CPU's own int8
+        products saturate at 16 bits on some; nothing is fused.
+
+        `loaded` is what `load` gave for `model`, where it was called already.
+        """
         self.spec = spec
-        self._session: Any = load(model, spec.name, simulate)
+        self._session: Any = loaded or load(model, spec.name, simulate)
         self._outputs = [tensor.name for tensor in spec.outputs]
         check_card(spec, *tensors_of(self._session))
 
@@ -89,13 +93,19 @@ class OnnxRuntimeSession:
 
     def warm_up(self) -> None:
         """Run one row of zeros; a model with free inner dimensions is left alone, for nobody knows what it can take."""
+        zeros = self.zeros(1)
+        if zeros is not None:
+            self.run(zeros)
+
+    def zeros(self, rows: int) -> dict[str, Array] | None:
+        """Inputs of so many rows; None where the card has a free inner dimension, or a batch of another size."""
         zeros = {}
         for tensor in self.spec.inputs:
-            inner = [size for size in tensor.shape[1:] if isinstance(size, int)]
-            if len(inner) + 1 != len(tensor.shape):
-                return
-            zeros[tensor.name] = np.zeros((1, *inner), tensor.dtype)
-        self.run(zeros)
+            batch, inner = tensor.shape[0], [size for size in tensor.shape[1:] if isinstance(size, int)]
+            if len(inner) + 1 != len(tensor.shape) or (isinstance(batch, int) and batch != rows):
+                return None
+            zeros[tensor.name] = np.zeros((rows, *inner), tensor.dtype)
+        return zeros
 
     def close(self) -> None:
         """Free the model and its memory."""
@@ -103,7 +113,8 @@ class OnnxRuntimeSession:
 
 
 def load(model: bytes, name: str, simulate: bool = False) -> Any:
-    """A session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.inference.trial`."""
+    """A session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.own_process`."""
+    check_weights_inside(model, name)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -113,6 +124,8 @@ def load(model: bytes, name: str, simulate: bool = False) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     _ARENA.join(options)
     if simulate:
+        # the fusions beyond it end the process on some fp16 graphs, and a test needs no speed
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return new_session(model, options, ["CPUExecutionProvider"])
@@ -153,13 +166,3 @@ def _tensor(node: Any, number: int) -> TensorSpec:
     # ONNX leaves a free dimension with a name, an empty name or none at all
     shape = tuple(size if size else f"free{number}_{axis}" for axis, size in enumerate(node.shape))
     return TensorSpec(name=node.name, dtype=_DTYPES.get(element, element), shape=shape)
-
-
-def one_line(error: Exception) -> str:
-    """The runtime's message without its prefix of status codes, its source lines and its line breaks."""
-    text = " ".join(str(error).split())
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
-    if wanted := _ALLOCATION.search(text):
-        return f"it needs {int(wanted[1]) / 1e9:.1f} GB of memory for one array, and there is less"
-    text = _SOURCE.sub("", text)
-    return text if len(text) <= 300 else text[:299] + "…"

@@ -11,10 +11,12 @@ import numpy as np
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.messages import DType
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.pipeline import ModelSpec, TensorSpec, describe
 
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
 _OMIT = "export the model without it, or list its other outputs in its card"
+_NO_BATCH = f'{_OMIT}; for a graph without a batch, say batch = "none" there'
+_FEED = "make it a constant of the graph: rigflow feeds a model one row a frame or window"
 _CORRECT = "correct its card, or leave the tensors out of it"
 
 
@@ -122,19 +124,34 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | Rows"]) -> None:
 def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs.
 
-    Its outputs must be arrays of numbers with a batch dimension: others cannot travel between workers.
+    All must be arrays of numbers with a batch dimension: others cannot travel between workers.
     """
-    _check_side(spec, "input", spec.inputs, inputs)
-    _check_side(spec, "output", spec.outputs, outputs)
-    for tensor in spec.outputs:
-        if tensor.dtype not in _NUMBERS:
-            kind = "text" if tensor.dtype == "string" else tensor.dtype
-            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` is {kind}: rigflow carries numbers", _OMIT)
-        if not tensor.shape:
-            raise ModelError(f"model `{spec.name}`, output `{tensor.name}` has no batch dimension", _OMIT)
+    for side, tensors, graph, hint in (("input", spec.inputs, inputs, _FEED), ("output", spec.outputs, outputs, _OMIT)):
+        _check_side(spec, side, tensors, graph)
+        for tensor in tensors:
+            named = f"model `{spec.name}`, {side} `{tensor.name}`"
+            if tensor.dtype not in _NUMBERS:
+                kind = "text" if tensor.dtype == "string" else tensor.dtype
+                raise ModelError(f"{named} is {kind}: rigflow carries numbers", hint)
+            if not tensor.shape:
+                raise ModelError(f"{named} has no batch dimension", _NO_BATCH if side == "output" else hint)
+    _check_batch(spec, inputs)
     missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
     if missing:
         raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)
+    if not spec.outputs:
+        raise ModelError(f"model `{spec.name}` has no outputs", "list one in its card, or export it with one")
+
+
+def _check_batch(spec: ModelSpec, graph: tuple[TensorSpec, ...]) -> None:
+    """Raise ModelError when a card leaves free what its graph fixes: such rows or sizes would come, and fail."""
+    found = {tensor.name: tensor for tensor in graph}
+    for tensor in spec.inputs:
+        for axis, (size, fixed) in enumerate(zip(tensor.shape, found[tensor.name].shape, strict=True)):
+            if isinstance(size, str) and isinstance(fixed, int):
+                where, unit = (f", dimension {axis}", "") if axis else ("", " rows")
+                said = f"its card says {size}{unit}, its graph takes {fixed}"
+                raise ModelError(f"model `{spec.name}`, input `{tensor.name}`{where}: {said}", _CORRECT)
 
 
 def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph: tuple[TensorSpec, ...]) -> None:
@@ -162,8 +179,3 @@ def fits(tensor: TensorSpec, dtype: str, shape: Sequence[int | str]) -> bool:
             for want, found in zip(tensor.shape, shape, strict=True)
         )
     )
-
-
-def describe(dtype: str, shape: Sequence[int | str]) -> str:
-    """A tensor in words, as in `uint8 [N, 32, 32]`."""
-    return f"{dtype} [{', '.join(str(size) for size in shape)}]"

@@ -1,52 +1,70 @@
-"""Loads a model in a process of its own first, for ONNX Runtime ends the process that loads some graphs.
+"""What a model from outside is like, found out by loading and running it once. Call it by `in_own_process`.
 
-A worker has no need of it: its supervisor starts it again and quarantines the model.
+ONNX Runtime is imported in that process only: the command line does without it.
 """
 
-import json
-import signal
-import subprocess
+import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from schemas.errors import ModelError
-from schemas.pipeline import TensorSpec
+import numpy as np
+from pydantic import ValidationError
 
-Tensors = tuple[TensorSpec, ...]
+from engines.devices import memory_bytes
+from engines.inference.session import check_card
+from schemas.errors import ModelError, fault_of
+from schemas.pipeline import ModelSpec
+
+if TYPE_CHECKING:
+    from engines.inference.onnxruntime import OnnxRuntimeSession
+
+HINT = "ONNX Runtime fails on its graph: export it in fp32, or with another opset"
+_NO_ROWS = 'give it one row for each row in; for a graph without a batch, say batch = "none" in its card'
+_NO_FREE_BATCH = "export it with a free batch, or write a card whose inputs have 1 as their first dimension"
 
 
-def read_tensors(model: bytes, name: str, simulate: bool = False) -> tuple[Tensors, Tensors]:
-    """`(inputs, outputs)` as the graph of an ONNX file declares them, once a process has loaded it.
+def read_model(model: bytes, name: str, card: Mapping[str, Any], source: str) -> ModelSpec:
+    """The card of an ONNX file: `card`, and what it leaves out from the graph; `source` is where it is from.
 
-    `name` is for the errors; `simulate` is that of OnnxRuntimeSession. Raises ModelError when it cannot be loaded.
+    The model is run once on one row of zeros and once on two. Raises ModelError when it cannot be loaded, is not what
+    its card says, or does not answer with a row for each row.
     """
-    command = [sys.executable, "-P", "-m", __name__, name, *(["simulate"] if simulate else [])]
-    child = subprocess.run(command, input=model, capture_output=True, check=False)
-    if child.returncode:
-        how = signal.Signals(-child.returncode).name if child.returncode < 0 else f"exit code {child.returncode}"
-        raise ModelError(
-            f"model `{name}` ends the process that loads it ({how})",
-            "ONNX Runtime fails on its graph: export it in fp32, or with another opset",
-        )
-    answer = json.loads(child.stdout)
-    if "error" in answer:
-        raise ModelError(answer["error"], answer["hint"])
-    inputs, outputs = (tuple(map(TensorSpec.model_validate, answer[side])) for side in ("inputs", "outputs"))
-    return inputs, outputs
+    from engines.inference.onnxruntime import OnnxRuntimeSession, load, tensors_of
 
-
-def main(name: str, options: Sequence[str]) -> None:
-    """Load the model on standard input; print its tensors or the error as JSON."""
-    from engines.inference.onnxruntime import load, tensors_of
-
+    limit_memory()
+    loaded = load(model, name)
+    inputs, outputs = tensors_of(loaded)
     try:
-        inputs, outputs = tensors_of(load(sys.stdin.buffer.read(), name, "simulate" in options))
-    except ModelError as error:
-        print(json.dumps({"error": error.what, "hint": error.hint}))
-        return
-    sides = {"inputs": inputs, "outputs": outputs}
-    print(json.dumps({side: [each.model_dump(mode="json") for each in tensors] for side, tensors in sides.items()}))
+        spec = ModelSpec.model_validate({"inputs": inputs, "outputs": outputs, **card})
+    except ValidationError as error:
+        raise ModelError(f"{source}, {fault_of(error.errors()[0])}", "see docs/models.md") from error
+    check_card(spec, inputs, outputs)
+    _check_rows(OnnxRuntimeSession(model, spec, loaded=loaded))
+    return spec
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+def limit_memory() -> None:
+    """Have allocations fail that this machine has no memory for, so that the kernel does not have to end a process."""
+    limit = memory_bytes()
+    if limit and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _check_rows(session: "OnnxRuntimeSession") -> None:
+    """Raise ModelError unless the model gives a row for each row. One with other free dimensions is left alone."""
+    spec = session.spec
+    for rows in (1, 2):
+        zeros = session.zeros(rows)
+        if zeros is None:
+            return
+        try:
+            for name, array in session.run(zeros).items():
+                if array.ndim == 0 or len(array) != rows:
+                    what = f"model `{spec.name}`, output `{name}`: shape {list(np.shape(array))} for a batch of {rows}"
+                    raise ModelError(what, _NO_ROWS)
+        except ModelError as error:
+            if rows == 1:
+                raise
+            what = f"model `{spec.name}` declares a free batch and takes only one row ({error.what})"
+            raise ModelError(what, _NO_FREE_BATCH) from error

@@ -12,14 +12,14 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from engines.inference.session import check_card
-from engines.inference.trial import read_tensors
+from engines.inference import trial
+from engines.inference.weights import with_weights_inside
+from engines.models.batchless import with_batch
 from engines.models.fit import check_fits
 from engines.outputs.files import PartFile
+from engines.own_process import in_own_process
 from engines.whole import write_whole
-from schemas.errors import ModelError, ModelMissing, fault_of
+from schemas.errors import ModelError, ModelMissing
 from schemas.pipeline import ModelSpec
 from schemas.settings import home_folder
 
@@ -83,8 +83,7 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
     places = [place / f"{name}.onnx" for place in (folder, models_folder()) if place is not None]
     found = next((path for path in places if path.exists()), None)
     if found is not None:
-        card = found.with_suffix(".toml")
-        return load_model(found, card if card.exists() else None)
+        return load_model(found)
     hint = f"put its ONNX file at {places[0]}"
     if name in EXPORTS:
         hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
@@ -111,7 +110,7 @@ def card_toml(spec: ModelSpec) -> str:
     head = {"name": spec.name, "version": spec.version, "description": spec.description, "sha256": spec.sha256}
     lines = [_toml(head)]
     for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
-        lines += [f"[[{side}]]\n{_toml(tensor.model_dump(mode='json'))}" for tensor in tensors]
+        lines += [f"[[{side}]]\n{_toml(tensor.model_dump(mode='json', exclude_none=True))}" for tensor in tensors]
     return "\n".join(lines)
 
 
@@ -120,25 +119,33 @@ def _toml(fields: Mapping[str, object]) -> str:
     return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
 
 
-def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, bytes]:
+def load_model(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelSpec, bytes]:
     """Card and content of a user's ONNX file.
 
-    The card is a TOML file; what it leaves out (all of it, without a card) follows from the file's name and its
-    graph. Raises ModelError when either cannot be read, the model cannot be loaded, or the two disagree.
+    The card is a TOML file, by default the one beside the model; what it leaves out (all of it, without a card) follows
+    from the file's name and its graph. With `take_weights`, weights in files beside the model become part of it; with
+    `batch = "none"` in the card, so does the batch that its graph lacks. The card's shapes are those with a batch.
+    Raises ModelError when a file cannot be read, the model cannot be loaded or run, or card and graph disagree.
     """
     body = _read(path)
+    if card_path is None and (beside := path.with_suffix(".toml")).exists():
+        card_path = beside
     card = {} if card_path is None else _read_card(card_path)
-    inputs, outputs = read_tensors(body, str(path))
     digest = hashlib.sha256(body).hexdigest()
     if card.get("sha256", digest) != digest:
         raise ModelError(f"model {path} is not the file its card {card_path} was made for", "correct its sha256")
-    derived = {"name": path.stem, "inputs": inputs, "outputs": outputs}
-    try:
-        spec = ModelSpec.model_validate({**derived, **card, "sha256": digest})
-    except ValidationError as error:
-        source = f"model card {card_path}" if card_path is not None else f"model {path}"
-        raise ModelError(f"{source}, {fault_of(error.errors()[0])}", "see docs/models.md") from error
-    check_card(spec, inputs, outputs)
+    source = f"model {path}" if card_path is None else f"model card {card_path}"
+    if take_weights:
+        body = with_weights_inside(body, path)
+    match card.pop("batch", "rows"):
+        case "none":
+            body = with_batch(body, str(path))
+        case "rows":
+            pass
+        case other:
+            raise ModelError(f"{source}, batch: {other}", 'say "rows", or "none" for a graph without a batch')
+    fields = {"name": path.stem, **card, "sha256": hashlib.sha256(body).hexdigest()}
+    spec = in_own_process(str(path), "loads", trial.HINT, trial.read_model, body, str(path), fields, source)
     return spec, body
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from engines.inference.batch import View, view_of
-from engines.inference.session import describe, fits
+from engines.inference.session import fits
+from engines.outputs.format import load_format
 from engines.part import holds_frames
 from schemas.errors import ModelError, PipelineError
-from schemas.pipeline import InferStage, ModelSpec, PipelineSpec, PreprocessStage, TensorSpec
+from schemas.pipeline import InferStage, ModelSpec, PipelineSpec, PreprocessStage, TensorSpec, describe
 
 Arrays: TypeAlias = dict[str, TensorSpec]  # what a part holds at some point
 
@@ -16,7 +17,7 @@ def check_fits(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> None:
     """Follow the arrays through the stages of `spec`; `models` has the card of each model a stage names.
 
     Raises ModelError when a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError
-    when a stage reads or keeps what is not there.
+    when a stage reads or keeps what is not there, or its format cannot encode what the last one leaves.
     """
     arrays = _preprocessed(spec.preprocess)
     for stage in spec.infers:
@@ -25,6 +26,12 @@ def check_fits(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> None:
             known = ", ".join(models) or "none"
             raise ModelError(f"stage `{stage.name}`: no model `{stage.model}`, there is {known}", "see docs/models.md")
         arrays = _each(stage, model, arrays) if stage.each else _inferred(stage, model, arrays)
+    encode = spec.encode
+    output = load_format(encode)
+    try:
+        output.check(arrays, spec.media)
+    except PipelineError as error:
+        raise PipelineError(f"stage `{encode.name}`: {error.what}", error.hint) from error
 
 
 def _preprocessed(stage: PreprocessStage) -> Arrays:
@@ -44,17 +51,21 @@ def _inferred(stage: InferStage, model: ModelSpec, arrays: Arrays) -> Arrays:
     if unknown:
         inputs = ", ".join(f"`{tensor.name}`" for tensor in model.inputs)
         raise PipelineError(f"stage `{stage.name}`: model `{model.name}` has no input `{min(unknown)}`, only {inputs}")
+    rows: int | str = "W"
     for tensor in model.inputs:
         name = stage.reads.get(tensor.name, tensor.name)
         array = _find(stage, name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}')
-        _check(stage, model, tensor, _seen(array, tensor, arrays))
+        seen = _seen(array, tensor, arrays)
+        _check(stage, model, tensor, seen)
+        rows = seen.shape[0]
     for tensor in model.outputs:
         if holds_frames(tensor.name) or tensor.name == "index":
             raise ModelError(
                 f"model `{model.name}`: its output `{tensor.name}` bears the name of an array that decode made",
                 "give that output another name",
             )
-    return _kept(stage, arrays) | {tensor.name: tensor for tensor in model.outputs}
+    outputs = {tensor.name: _array(tensor.name, tensor.dtype, rows, *tensor.shape[1:]) for tensor in model.outputs}
+    return _kept(stage, arrays) | outputs
 
 
 def _each(stage: InferStage, model: ModelSpec, arrays: Arrays) -> Arrays:
@@ -75,6 +86,8 @@ def _seen(array: TensorSpec, tensor: TensorSpec, arrays: Arrays) -> TensorSpec:
     view = view_of(array.name, len(array.shape), len(tensor.shape), frames)
     if view is View.WINDOWS:
         return _array(array.name, array.dtype, "W", frames, *array.shape[1:])
+    if view is View.SINGLES:
+        return _array(array.name, array.dtype, "W", *array.shape[1:])
     return array
 
 
@@ -82,7 +95,7 @@ def _check(stage: InferStage, model: ModelSpec, tensor: TensorSpec, array: Tenso
     if tensor.shape and isinstance(tensor.shape[0], int) and tensor.shape[0] != 1:
         raise ModelError(
             f"model `{model.name}`, input `{tensor.name}`: {describe(tensor.dtype, tensor.shape)} has no free batch",
-            "export it with a first dimension that is free, or 1",
+            'export it with a first dimension that is free, or 1; or say batch = "none" in its card',
         )
     if not fits(tensor, array.dtype, array.shape):
         raise ModelError(

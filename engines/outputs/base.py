@@ -1,6 +1,6 @@
 """What a format is: it encodes parts one by one in workers, and assembles a job in order in the collector."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError, reason_of
 from schemas.messages import MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage
+from schemas.pipeline import EncodeStage, TensorSpec
 from schemas.wire import Buffer
 
 
@@ -49,6 +49,10 @@ class Assembler(Protocol):
 
 class Format(Protocol):
     """One kind of result. Has no state: any worker may encode any part, in any order."""
+
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
+        ...
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """What the part becomes; a function of the part and the stage's options alone.
@@ -93,6 +97,26 @@ def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:
 _FRAME_ARRAYS = frozenset(("index", "pixels", *(f"{kind}{n}" for kind in ("frame", "plane") for n in range(4))))
 
 
+def check_window_arrays(arrays: Mapping[str, TensorSpec], reserved: Set[str]) -> None:
+    """Raise PipelineError if `window_arrays` refuses every part that holds such arrays."""
+    outputs = {name: array for name, array in arrays.items() if name not in _FRAME_ARRAYS}
+    if not outputs:
+        raise PipelineError("the part holds frames and no output of a model", "add an infer stage before encode")
+    check_reserved(outputs, reserved)
+    for name, array in outputs.items():
+        if array.shape[0] == "F":
+            raise PipelineError(
+                f"output `{name}` has a row a frame, and a window is several frames",
+                "take a model that sees windows, or windows of one frame",
+            )
+
+
+def check_reserved(outputs: Iterable[str], reserved: Set[str]) -> None:
+    """Raise PipelineError if a format writes something of its own under the name of an output."""
+    if taken := reserved & set(outputs):
+        raise PipelineError(f"output `{min(taken)}`: the format needs that name for itself", "rename the output")
+
+
 def window_arrays(part: Part, reserved: Set[str]) -> dict[str, Array]:
     """The arrays with one row a window (a model's outputs), without those of the frames.
 
@@ -103,8 +127,7 @@ def window_arrays(part: Part, reserved: Set[str]) -> dict[str, Array]:
     arrays = {name: array for name, array in part.arrays.items() if name not in _FRAME_ARRAYS}
     if windows and not arrays:
         raise PipelineError("the part holds frames and no output of a model", "add an infer stage before encode")
-    if taken := reserved & arrays.keys():
-        raise PipelineError(f"output `{min(taken)}`: the format needs that name for itself", "rename the output")
+    check_reserved(arrays, reserved)
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) != windows:
             raise PipelineError(

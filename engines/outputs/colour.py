@@ -1,5 +1,6 @@
 """From a part's arrays to the planes and the colour metadata of the pictures to encode."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import av
@@ -36,15 +37,20 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
             if plane.ndim != 3 or 0 in plane.shape:
                 raise PipelineError(f"`plane{number}` has shape {list(plane.shape)}", "format video takes [F, H, W]")
         return planes if len(planes) == 3 else planes[:1], _source_colour(media)
-    if "pixels" not in part.arrays:
-        held = ", ".join(f"`{name}`" for name in part.arrays) or "nothing"
-        raise PipelineError(f"format video needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer")
+    check_names(part.arrays)
     pixels = np.asarray(_rows(part, "pixels"))
     if pixels.ndim == 3 and 0 not in pixels.shape:
         return [pixels], _source_colour(media)._replace(range=FULL)
     if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise PipelineError(f"`pixels` has shape {list(pixels.shape)}", "format video takes [F, H, W, 3] or [F, H, W]")
     return _yuv420(pixels, media)
+
+
+def check_names(arrays: Collection[str]) -> None:
+    """Raise PipelineError unless one of the arrays holds pictures."""
+    if "plane0" not in arrays and "pixels" not in arrays:
+        held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
+        raise PipelineError(f"format video needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer")
 
 
 def _rows(part: Part, name: str) -> Array:

@@ -5,17 +5,17 @@ Numbers have six significant digits, and what is not finite is null. An image th
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engines.outputs.base import Encoded, Options, parse_options, window_arrays
+from engines.outputs.base import Encoded, Options, check_window_arrays, parse_options, window_arrays
 from engines.outputs.files import PartFile
 from engines.part import Array, Part, Tick, no_tick
 from schemas.messages import MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage
+from schemas.pipeline import EncodeStage, TensorSpec
 from schemas.wire import Buffer
 
 _DIGITS = 6
@@ -27,6 +27,10 @@ class JsonlFormat:
 
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
+
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """Outputs with a row a window, whose names the format does not need for itself."""
+        check_window_arrays(arrays, _RESERVED)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The part's lines."""

@@ -5,7 +5,7 @@ name and the error of each image that failed.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
@@ -13,12 +13,12 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from engines.outputs.base import Encoded, Options, parse_options, window_arrays
+from engines.outputs.base import Encoded, Options, check_window_arrays, parse_options, window_arrays
 from engines.outputs.files import PartFile, writing
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import OutputError
 from schemas.messages import MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage
+from schemas.pipeline import EncodeStage, TensorSpec
 from schemas.wire import Buffer
 
 _HELD_IN_MEMORY = 4 << 20
@@ -30,6 +30,10 @@ class NpzFormat:
 
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
+
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """Outputs with a row a window, whose names the format does not need for itself."""
+        check_window_arrays(arrays, _RESERVED)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The arrays with one row a window."""

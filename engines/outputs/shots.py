@@ -11,7 +11,7 @@
 A cut is a window whose score is at least `threshold`, and the highest for `least_s` seconds around.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +28,7 @@ from engines.outputs.sheet import Sheet
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage
+from schemas.pipeline import EncodeStage, TensorSpec, describe
 from schemas.wire import Buffer
 
 
@@ -46,11 +46,28 @@ class ShotsFormat:
     def __init__(self, stage: EncodeStage) -> None:
         self._options = parse_options(ShotsOptions, stage)
 
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """What `encode` needs, in its shapes."""
+        self._check_names(arrays)
+        if len(arrays["score"].shape) != 1:
+            found = describe(arrays["score"].dtype, arrays["score"].shape)
+            raise PipelineError(f"`score` is {found}", "format shots takes one number a window")
+        if self._options.sheet:
+            frames, pixels = arrays["index"].shape[1], arrays["pixels"]
+            if isinstance(frames, int) and frames < 2:
+                raise PipelineError("format shots needs windows of two frames", "set window = { frames = 2 }")
+            if len(pixels.shape) != 4:
+                found = describe(pixels.dtype, pixels.shape)
+                raise PipelineError(f"`pixels` is {found}", 'format shots takes layout "rgb", or sheet = false')
+
+    def _check_names(self, arrays: Container[str]) -> None:
+        needed = ("score", "pixels", "index") if self._options.sheet else ("score",)
+        if missing := [name for name in needed if name not in arrays]:
+            raise PipelineError(f"format shots needs `{missing[0]}`", "add it to the model's outputs or to `keeps`")
+
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The scores, and a thumbnail of every frame that may start a shot."""
-        needed = ("score", "pixels", "index") if self._options.sheet else ("score",)
-        if missing := [name for name in needed if name not in part.arrays]:
-            raise PipelineError(f"format shots needs `{missing[0]}`", "add it to the model's outputs or to `keeps`")
+        self._check_names(part.arrays)
         score = part.arrays["score"]
         if score.shape != (len(part.meta.pts),):
             raise PipelineError(

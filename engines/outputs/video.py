@@ -5,16 +5,25 @@ whichever encoder is there, and joined by copying packets. The arrays of a part'
 h264`, the time of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (width, height).
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engines.outputs.base import Assembler, Encoded, parse_options
-from engines.outputs.colour import picture_planes
+from engines.outputs.colour import check_names, picture_planes
 from engines.outputs.h264 import X264, PictureEncoder, Pictures, VideoOptions
 from engines.outputs.images import ImageFolder, encode_images
 from engines.outputs.mux import VideoFile
 from engines.part import Part, Tick, no_tick
+from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import EncodeStage
+from schemas.pipeline import EncodeStage, TensorSpec, describe
+
+# how many colours the last axis of an array may have, by the kind of media; planes have none
+_COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
+    "video": ((3,), "[F, H, W] and [F, H, W, 3]"),
+    "image": ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]"),
+}
+_PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
 
 
 class VideoFormat:
@@ -23,6 +32,20 @@ class VideoFormat:
     def __init__(self, stage: EncodeStage, encoder: PictureEncoder | None = None) -> None:
         self._options = parse_options(VideoOptions, stage)
         self._encoder = encoder or X264()
+
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """Pictures of uint8: `plane0` ... or `pixels`, with the colours that each kind of media can have."""
+        check_names(arrays)
+        name = "plane0" if "plane0" in arrays else "pixels"
+        dtype, shape = arrays[name].dtype, arrays[name].shape
+        if dtype != "uint8":
+            raise PipelineError(f"`{name}` is {dtype}", "format video takes uint8; round in the model")
+        for kind in media:
+            colours, words = _COLOURS[kind] if name == "pixels" or kind == "image" else _PLANES
+            last = shape[-1]
+            if len(shape) != 3 and (len(shape) != 4 or not colours or (isinstance(last, int) and last not in colours)):
+                what = f"`{name}` is {describe(dtype, shape)}"
+                raise PipelineError(what, f"of {kind}, format video takes {words}")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """A closed GOP of the part's pictures, or a png of each image."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.attempts import Attempts
+from pipelines.blobs import delete_blob, put_blob
 from pipelines.broker import Broker
 from pipelines.dead import drop, find_letter, letters, retry
 from pipelines.engines import fleet_engines
@@ -71,13 +72,19 @@ async def test_a_models_card(settings: Settings, tmp_path: Path) -> None:
     spec = builtin_pipeline("fingerprint")
     async with a_broker(settings) as broker:
         pinned = await register(broker, settings, spec, find_models(spec, None))
-        [sha256] = pinned.models.values()
-        card, _ = await load_model(broker, sha256, tmp_path)
+        [identity] = pinned.models.values()
+        card, _ = await load_model(broker, identity, tmp_path)
         other = card.model_copy(update={"sha256": "0" * 64})
-        for kept, reason in ((b"{}", "not readable"), (other.model_dump_json().encode(), "is that of model 000000")):
-            (tmp_path / f"{sha256}.json").write_bytes(kept)
+        for kept, reason in ((b"{}", "not readable"), (other.model_dump_json().encode(), "is that of model")):
+            (tmp_path / f"{identity}.json").write_bytes(kept)
+            assert (await load_model(broker, identity, tmp_path))[0] == card, "from the broker again"
+            await delete_blob(broker, broker.names.models, identity)
+            await put_blob(broker, broker.names.models, kept, identity)
+            (tmp_path / f"{identity}.json").unlink()
             with pytest.raises(ModelError, match=reason):
-                await load_model(broker, sha256, tmp_path)
+                await load_model(broker, identity, tmp_path)
+            await delete_blob(broker, broker.names.models, identity)
+            await put_blob(broker, broker.names.models, card.model_dump_json().encode(), identity)
 
 
 async def test_jobs(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:

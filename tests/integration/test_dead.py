@@ -19,7 +19,7 @@ from pipelines.dead import HEADER_BYTES, bury, drop, find_letter, input_of, lett
 from pipelines.inventory import take_inventory
 from pipelines.publish import Publisher
 from pipelines.pull import Delivery, Pull
-from pipelines.registry import CARD, builtin_pipeline
+from pipelines.registry import builtin_pipeline
 from schemas.errors import UsageError
 from schemas.messages import Failure, JobRef, Key, Lane, Manifest, decode
 from schemas.settings import Settings
@@ -166,7 +166,7 @@ async def _fail_all(fleet: Fleet, clip: Path) -> None:
 async def _bring_back(settings: Settings) -> None:
     async with connected(settings) as broker:
         card, model = builtin_model("fingerprint")
-        await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
+        await put_blob(broker, broker.names.models, model, card.sha256)
 
 
 async def test_after_a_retry_a_client_with_only_nats_gets_its_file(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_after_a_retry_a_client_with_only_nats_gets_its_file(tmp_path: Pat
             headers = {HEADER_JOB: "raw", HEADER_NAME: "photo.png"}
             await client.jetstream().publish("rigflow.media.main.upscale2x", still("png"), headers=headers)
             assert await _kinds_until_done(results) == ["failure"]
-            await put_blob(broker, broker.names.models, model, card.sha256, {CARD: card.model_dump_json()})
+            await put_blob(broker, broker.names.models, model, card.sha256)
             [letter] = [letter async for letter in letters(broker)]
             await retry(broker, letter)
             assert await _kinds_until_done(results) == ["part", "file"]

@@ -12,7 +12,6 @@ from pipelines.blobs import blob_info, put_blob
 from pipelines.broker import Broker
 from pipelines.jobs import JobRecord
 from pipelines.registry import (
-    CARD,
     builtin_pipeline,
     builtin_pipelines,
     load_model,
@@ -25,7 +24,7 @@ from pipelines.registry import (
 from pipelines.topology import apply_topology
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.messages import JobRef, JobState, Lane, Manifest
-from schemas.pipeline import ModelSpec, PipelineSpec
+from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from schemas.settings import Settings
 from workers.local import find_models
 
@@ -61,7 +60,7 @@ async def test_a_pipeline_is_found_by_name_and_by_revision(settings: Settings) -
     spec = builtin_pipeline("scenes")
     async with a_broker(settings) as broker:
         pinned = await publish_pipeline(broker, spec, models_of(spec))
-        assert pinned.models == {"shotchange": hashlib.sha256(b"weights").hexdigest()}
+        assert pinned.models == {"shotchange": a_model("shotchange", b"weights")[0].identity}
         assert await load_pipeline(broker, "scenes") == pinned
         assert await load_pipeline(broker, pinned.revision) == pinned
 
@@ -124,15 +123,31 @@ async def test_a_model_comes_from_the_broker_once(settings: Settings, tmp_path: 
     folder = tmp_path / "cache"
     async with a_broker(settings) as broker:
         pinned = await publish_pipeline(broker, spec, models_of(spec, content))
-        sha256 = pinned.models["shotchange"]
-        card, model = await load_model(broker, sha256, folder)
+        identity = pinned.models["shotchange"]
+        card, model = await load_model(broker, identity, folder)
         assert (card, model) == a_model("shotchange", content)
-        assert sorted(path.name for path in folder.iterdir()) == [f"{sha256}.json", f"{sha256}.onnx"]
+        assert {path.name for path in folder.iterdir()} == {f"{identity}.json", f"{card.sha256}.onnx"}
         await broker.purge(f"OBJ_{broker.names.models}", ">")
-        assert await load_model(broker, sha256, folder) == (card, model), "the second time from the folder"
-        (folder / f"{sha256}.onnx").write_bytes(b"damaged")
-        with pytest.raises(ModelError, match="the broker has no model"):
-            await load_model(broker, sha256, folder)
+        assert await load_model(broker, identity, folder) == (card, model), "the second time from the folder"
+        (folder / f"{card.sha256}.onnx").write_bytes(b"damaged")
+        with pytest.raises(ModelError, match="the broker has no ONNX file of model shotchange"):
+            await load_model(broker, identity, folder)
+
+
+async def test_another_card_of_the_same_graph_is_another_model(settings: Settings, tmp_path: Path) -> None:
+    spec = builtin_pipeline("scenes")
+    card, content = a_model("shotchange", b"weights")
+    score = TensorSpec(name="score", dtype="float32", shape=("W",))
+    other = card.model_copy(update={"outputs": (score,)})
+    described = card.model_copy(update={"description": "which decides no answer"})
+    async with a_broker(settings) as broker:
+        first, second, third = [
+            await publish_pipeline(broker, spec, {"shotchange": (each, content)}) for each in (card, other, described)
+        ]
+        assert first.revision == third.revision != second.revision
+        for pinned, expected in ((first, card), (second, other)):
+            assert await load_model(broker, pinned.models["shotchange"], tmp_path) == (expected, content)
+        assert [path.name for path in tmp_path.glob("*.onnx")] == [f"{card.sha256}.onnx"], "its bytes are there once"
 
 
 async def test_a_model_that_is_not_what_it_claims(settings: Settings, tmp_path: Path) -> None:
@@ -144,9 +159,10 @@ async def test_a_model_that_is_not_what_it_claims(settings: Settings, tmp_path: 
         with pytest.raises(ModelError, match="model shotchange is missing"):
             await publish_pipeline(broker, spec, {})
         assert await pipeline_names(broker) == {}
-        await put_blob(broker, broker.names.models, b"other", card.sha256, {CARD: card.model_dump_json()})
+        await put_blob(broker, broker.names.models, b"other", card.sha256)
+        await put_blob(broker, broker.names.models, card.model_dump_json().encode(), card.identity)
         with pytest.raises(StoreError, match="damaged"):
-            await load_model(broker, card.sha256, tmp_path)
+            await load_model(broker, card.identity, tmp_path)
         assert await blob_info(broker, broker.names.models, "nothing") is None
 
 

@@ -1,6 +1,7 @@
 """Engines: converted, built for cards that are not here, kept, tested, refused."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from engines.building.agreement import compare, demand, probe_rows
+from engines.building.agreement import compare, demand, described, probe_rows
 from engines.building.builder import build_plan
 from engines.building.cards import advised, check_precision, parse_targets, plans_for
 from engines.building.convert import bytes_at_ends
@@ -24,7 +25,7 @@ from engines.part import Array
 from schemas.engine import EngineSpec, Precision, Profile
 from schemas.errors import ModelError, UsageError
 from schemas.pipeline import ModelSpec, TensorSpec
-from tests.nets import resnet, upscaler, x3d
+from tests.nets import kept_engine, resnet, upscaler, x3d
 
 NEWER = ("sm86", "sm89", "sm120")
 NETS: dict[str, tuple[Callable[[], tuple[ModelSpec, bytes]], dict[str, tuple[int, int, int]]]] = {
@@ -132,7 +133,151 @@ def test_a_model_that_overflows_fp16_is_not_built_in_fp16() -> None:
         _ = Recipe.make(spec, model, "fp16", {}).agreement
 
 
+def hand_made(
+    nodes: list[onnx.NodeProto],
+    shape: tuple[int | str, ...],
+    out: tuple[int | str, ...],
+    constants: dict[str, Array],
+    opset: int = 17,
+    dtype: str = "uint8",
+) -> tuple[ModelSpec, bytes]:
+    """A model of any opset, `x` -> `y [out] float32`; `dtype` and `shape` are those of `x`."""
+    ends = [
+        onnx.helper.make_tensor_value_info("x", onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape),
+        onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, out),
+    ]
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=7)
+    body = model.SerializeToString()
+    spec = ModelSpec(
+        name="m",
+        inputs=(TensorSpec(name="x", dtype=dtype, shape=shape),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=out),),
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+    return spec, body
+
+
+def convolution(opset: int) -> tuple[ModelSpec, bytes]:
+    weights = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
+    node = onnx.helper.make_node
+    nodes = [
+        node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]),
+        node("Conv", ["t", "w"], ["c"]),
+        node("Relu", ["c"], ["r"]),
+        node("ReduceMean", ["r"], ["y"], axes=[2, 3], keepdims=0),
+    ]
+    return hand_made(nodes, ("N", 64, 64, 3), ("N", 8), {"w": weights}, opset)
+
+
+@pytest.mark.parametrize("opset", [9, 11, 12, 13, 17])
+def test_int8_raises_opsets_that_have_no_weights_per_channel(opset: int) -> None:
+    spec, model = convolution(opset)
+    rows = [{"x": batch["pixels"]} for batch in noise(2)]
+    made = Recipe.make(spec, model, "int8", {}, rows)
+    assert made.agreement.error <= made.agreement.tolerance
+    assert onnx.load_from_string(made.graph).opset_import[0].version >= 13
+
+
+def test_int8_of_an_operation_that_onnx_does_not_know_says_so() -> None:
+    node = onnx.helper.make_node
+    nodes = [
+        node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        node("ImageScaler", ["f"], ["g"], scale=1.0, bias=[0.0] * 3),
+        node("ReduceMean", ["g"], ["y"], axes=[2, 3], keepdims=0),
+    ]
+    spec, model = hand_made(nodes, ("N", 3, 8, 8), ("N", 3), {}, opset=7)
+    with pytest.raises(ModelError, match=r"ONNX's tools do not know operation ImageScaler, to raise its 7"):
+        Recipe.make(spec, model, "int8", {}, [{"x": np.zeros((1, 3, 8, 8), np.uint8)}])
+
+
+def test_fp16_that_ends_onnx_runtime_when_it_fuses_is_built_all_the_same() -> None:
+    """Reshape, Transpose, MatMul in fp16: ONNX Runtime 1.32 ends with SIGSEGV while it fuses them."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        node("Reshape", ["f", "shape"], ["s"]),
+        node("Transpose", ["s"], ["t"], perm=[1, 0, 2]),
+        node("MatMul", ["t", "w"], ["b"]),
+        node("Transpose", ["b"], ["y"], perm=[1, 0, 2]),
+    ]
+    weights = (np.random.default_rng(0).standard_normal((3, 5)) / 10).astype(np.float32)
+    constants = {"w": weights, "shape": np.array([-1, 1024, 3])}
+    made = Recipe.make(*hand_made(nodes, ("N", 32, 32, 3), ("N", 1024, 5), constants, opset=11), "fp16", {})
+    assert made.agreement.error <= made.agreement.tolerance
+
+
+def test_what_ends_the_process_that_converts_or_compiles_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Recipe.make(*resnet(), "fp16", {})
+    assert made.agreement.rows == 2
+    basis = made.basis("tensorrt_rtx", ("sm86",)) if installed("tensorrt_rtx") else kept_engine(tmp_path)[1].basis
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(ModelError, match=r"`resnet` ends the process that converts it \(SIGSEGV\)"):
+        Recipe.make(*resnet(), "fp16", {})
+    with pytest.raises(ModelError, match=r"`resnet` ends the process that compiles it \(SIGSEGV\): TensorRT fails"):
+        made.build(basis)
+
+
 # agreement
+
+
+def offset() -> tuple[ModelSpec, bytes]:
+    """mean + 1000.3 - 1000.2, which fp16 rounds to mean + 0.5: 0.003 of what pictures give, and all of what noise does.
+
+    It takes floats from 0 to 255, and nothing says so.
+    """
+    node = onnx.helper.make_node
+    nodes = [
+        node("ReduceMean", ["x"], ["s"], axes=[2, 3], keepdims=0),
+        node("Add", ["s", "a"], ["t"]),
+        node("Sub", ["t", "b"], ["y"]),
+    ]
+    constants = {"a": np.array(1000.3, np.float32), "b": np.array(1000.2, np.float32)}
+    return hand_made(nodes, ("N", 3, 32, 32), ("N", 3), constants, dtype="float32")
+
+
+def test_fp16_is_judged_on_pictures_in_the_range_that_a_model_takes() -> None:
+    spec, model = offset()
+    found = Recipe.make(spec, model, "fp16", {}).agreement
+    assert (found.on, found.rows) == ("pictures", 2)
+    assert found.error == pytest.approx(0.003, abs=0.003)
+    assert found.ranges["x"] == pytest.approx((0, 255))
+    assert described(found) == "drawn pictures with values from 0 to 255"
+
+
+def test_a_card_says_the_range_and_media_show_it() -> None:
+    spec, model = offset()
+    small = spec.inputs[0].model_copy(update={"range": (-1.0, 1.0)})
+    with pytest.raises(ModelError, match=r"on drawn pictures with values from -1 to 1, 0\.01 .*--calibrate"):
+        _ = Recipe.make(spec.model_copy(update={"inputs": (small,)}), model, "fp16", {}).agreement
+    media = {"x": np.random.default_rng(1).integers(0, 256, (4, 3, 32, 32)).astype(np.float32)}
+    found = Recipe.make(spec, model, "fp16", {}, [media]).agreement
+    assert (found.on, found.rows, found.ranges["x"]) == ("media", 4, (0, 255))
+    small_media = {"x": media["x"] / 255}
+    with pytest.raises(ModelError, match=r"on the media of --calibrate, .* in a higher precision$"):
+        _ = Recipe.make(spec, model, "fp16", {}, [small_media]).agreement
+
+
+@pytest.mark.parametrize("inner", [(32, 32, 3), (3, 32, 32), (5, 32, 32, 3), (64,), (4,), ()])
+def test_drawn_rows_are_like_pictures(inner: tuple[int, ...]) -> None:
+    spec = ModelSpec(
+        name="m", inputs=(TensorSpec(name="x", dtype="uint8", shape=("N", *inner)),), outputs=(), sha256=""
+    )
+    rows = probe_rows(spec, profiles_of(spec, {}), 5)["x"]
+    assert (rows.shape, rows.dtype) == ((5, *inner), np.uint8)
+    np.testing.assert_array_equal(rows, probe_rows(spec, profiles_of(spec, {}), 5)["x"], "the same each time")
+    if len(inner) > 1:
+        assert (int(rows[0].min()), int(rows[0].max())) == (0, 255)
+        along = int(np.argmax(inner))
+        near = np.corrcoef(np.moveaxis(rows[0], along, 0)[1:].ravel(), np.moveaxis(rows[0], along, 0)[:-1].ravel())
+        assert near[0, 1] > 0.5, "neighbours are alike"
 
 
 class Wrong(OnnxRuntimeSession):

@@ -1,5 +1,6 @@
 """Engines kept on this machine: found, held against their sidecars, built again when they are damaged."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from engines.inference.bindings import installed
 from schemas.errors import ModelError, UsageError
 from tests.nets import kept_engine as kept
 from tests.nets import resnet, upscaler
+
+
+@pytest.mark.parametrize("model", ["../../secret@1", "/etc/m.onnx", "m@1\x1b[2J", "m@1@2", ""])
+def test_a_sidecar_names_no_file_and_moves_no_cursor(tmp_path: Path, model: str) -> None:
+    """It may come from the fleet; `engine check` looks its model up, and all commands show it."""
+    store, spec = kept(tmp_path)
+    (tmp_path / f"{spec.key}.json").write_text(json.dumps({**spec.model_dump(mode="json"), "model": model}))
+    assert [damage.key for damage in store.listed()[1]] == [spec.key]
 
 
 def test_the_key_is_of_everything_that_an_engine_depends_on(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from benchmarks.measure import rss_bytes
 from engines.inference import onnxruntime
 from engines.inference.batch import infer_parts
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.reasons import one_line
 from engines.models.catalogue import builtin_model, load_model
 from engines.models.graph import FLOAT, IR_VERSION, OPSET, Graph
 from engines.part import Array, Part
@@ -345,23 +346,52 @@ def test_an_output_that_cannot_travel_is_refused_when_the_model_is_loaded(
         load_model(path)
 
 
-@pytest.mark.parametrize("large_bytes", [0, 1 << 30], ids=["as a file", "as bytes"])
-def test_weights_outside_of_a_model_are_never_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
-) -> None:
-    """They would be any file below the folder that a worker runs in."""
-    monkeypatch.setattr(onnxruntime, "_LARGE_BYTES", large_bytes)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "secret.bin").write_bytes(b"secret..")
-    weights = onnx.numpy_helper.from_array(np.zeros(8, np.uint8), "w")
-    onnx.external_data_helper.set_external_data(weights, "secret.bin", 0, 8)
-    weights.ClearField("raw_data")
-    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT64, ["N"])
-    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, ["N"])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Gather", ["w", "x"], ["y"])], "leak", [x], [y], [weights])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    with pytest.raises(ModelError, match="External data path"):
-        onnxruntime.load(model.SerializeToString(), "leak")
+_SAID = "[ONNXRuntimeError] : 1 : FAIL : "
+_FILE = "/onnxruntime_src/onnxruntime/core/"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Failed to load model because protobuf parsing failed.",
+            "it is not a whole ONNX file",
+        ),
+        (
+            f"{_SAID}{_FILE}graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, const std::map<int(int), "
+            "char>&) Unsupported model IR version: 99, max supported IR version: 14",
+            "Unsupported model IR version: 99, max supported IR version: 14",
+        ),
+        (
+            f'{_SAID}Load model from /x/m.onnx failed:This is an invalid model. In Node, ("n", Foo, "", -1) : '
+            '("x": tensor(float),) -> ("y": tensor(float),) , Error No Op registered for Foo',
+            "Foo `n`: No Op registered for Foo",
+        ),
+        (f"{_SAID}Node () Op (Add) [ShapeInferenceError] Incompatible dimensions", "Add: Incompatible dimensions"),
+        (
+            f"{_SAID}Non-zero status code returned while running Reshape node. Name:'' Status Message: {_FILE}tensor/"
+            "reshape_helper.h:91 onnxruntime::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool) "
+            "a == b::c was false. The input tensor cannot be reshaped\nto the requested shape.",
+            "Reshape: The input tensor cannot be reshaped to the requested shape.",
+        ),
+        (
+            f"{_SAID}Exception during initialization: {_FILE}optimizer/initializer.cc:51 onnxruntime::Initializer::"
+            f"Initializer(const onnx::TensorProto&) {_SAID}tensorprotoutils.cc:1730 ValidateSize Initializer 'c': "
+            "raw_data size (4 bytes) does not match",
+            "Initializer 'c': raw_data size (4 bytes) does not match",
+        ),
+        (
+            "Got invalid dimensions for input: x for the following indices index: 0 Got: 10 Expected: 1 Please fix "
+            "either the inputs/outputs or the model.",
+            "Got invalid dimensions for input: x for the following indices index: 0 Got: 10 Expected: 1",
+        ),
+        ("std::bad_alloc", "it needs more memory than there is"),
+        ("", "RuntimeError"),
+        ("x" * 900, "x" * 299 + "…"),
+    ],
+)
+def test_of_what_onnx_runtime_says_the_reason_is_left(said: str, reason: str) -> None:
+    assert one_line(RuntimeError(said)) == reason
 
 
 def test_a_large_model_is_loaded_as_a_file(monkeypatch: pytest.MonkeyPatch, named: tuple[ModelSpec, bytes]) -> None:

@@ -184,7 +184,7 @@ def test_a_rigs_file() -> None:
         ("", "rig.toml, worker: missing"),
         ('[[worker]]\ndevice = "gpu"\n', "rig.toml, worker.0.device: "),
         ("[[worker]]\ncount = 0\n", "rig.toml, worker.0.count: should be greater than or equal to 1"),
-        ('[[worker]]\nstages = ["de code"]\n', "rig.toml, worker.0.stages.0: string should match pattern"),
+        ('[[worker]]\nstages = ["de code"]\n', "rig.toml, worker.0.stages.0: takes letters, digits, - and _"),
         ('name = "a.b"\n[[worker]]\n', "rig.toml, name"),
     ],
 )

@@ -34,19 +34,21 @@ Key: TypeAlias = Annotated[str, typer.Argument(help="The beginning of an engine'
 @app.command("import")
 @ends_well
 def import_(
-    model: Annotated[Path, typer.Argument(help="An ONNX file, weights inside.", metavar="MODEL.onnx")],
-    card: Annotated[Path | None, typer.Option(help="Its model card; see docs/models.md.", metavar="FILE")] = None,
+    model: Annotated[Path, typer.Argument(help="An ONNX file, or one with weights beside it.", metavar="MODEL.onnx")],
+    card: Annotated[Path | None, typer.Option(help="Its model card. Default: MODEL.toml.", metavar="FILE")] = None,
 ) -> ExitCode:
     """Keep a model where pipelines and engines look for it.
 
-    Its graph is held against its card first.
+    Its graph is held against its card and run once first. Weights in files beside it become part of it.
 
     Example: rigflow engine import faces.onnx --card faces.toml
     """
-    from engines.inference.session import describe
-    from engines.models.catalogue import load_model, models_folder, save_model
+    from engines.models.catalogue import builtin_models, load_model, models_folder, save_model
+    from schemas.pipeline import describe
 
-    spec, body = load_model(model, card)
+    spec, body = load_model(model, card, take_weights=True)
+    if spec.name in builtin_models():  # pipelines would go on with that one
+        raise UsageError(f"rigflow has a model {spec.name} of its own", "give yours another name in its card")
     save_model(models_folder(), spec, body)
     say(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
@@ -66,7 +68,8 @@ def build(
         typer.Option(help="Range of a free dimension; the batch has 1:8:32.", metavar="NAME=SMALLEST:BEST:LARGEST"),
     ] = None,
     calibrate: Annotated[
-        list[Path] | None, typer.Option(help="A video or image of yours to take int8 ranges from; repeat it.")
+        list[Path] | None,
+        typer.Option(help="A video or image of yours to test on and take int8 ranges from; repeat it."),
     ] = None,
     pipeline: Annotated[str, typer.Option(help="The pipeline that feeds the model, for --calibrate.")] = "",
     backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the card.")] = "",
@@ -146,7 +149,8 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
 
     Example: rigflow engine show 6c5cb62260de
     """
-    from engines.inference.session import describe
+
+    from schemas.pipeline import describe
 
     spec = store_of(settings_from(settings_file)).find(key)
     if as_json:
@@ -209,10 +213,10 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
 def _model_of(spec: "EngineSpec") -> "tuple[ModelSpec | None, bytes]":
     """The model of an engine, if it is here."""
     from schemas.errors import ModelError
-    from workers.engines import find_model
+    from workers.engines import named_model
 
     try:
-        card, body = find_model(spec.model)
+        card, body = named_model(spec.model)
     except (ModelError, UsageError):
         return None, b""
     return (card, body) if card.sha256 == spec.basis.model_sha256 else (None, b"")

@@ -126,13 +126,10 @@ def check(
 
 def _unfit(file: Path) -> list[str]:
     """Why a file that reads well cannot be run: its models, its format's options."""
-    from engines.outputs.format import load_format
     from workers.local import find_models, find_pipeline
 
     try:
-        spec, folder = find_pipeline(str(file))
-        find_models(spec, folder)
-        load_format(spec.encode)
+        find_models(*find_pipeline(str(file)))
     except UsageError as error:
         return [f"{file}: {error}"]
     return []

@@ -1,0 +1,81 @@
+"""Calls a function in a process of its own: the libraries that load and compile models end the process on some graphs.
+
+A worker's sessions need none: its supervisor starts it again and quarantines the model.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from schemas.errors import ModelError, RigflowError
+
+T = TypeVar("T")
+_PICKLE = 5  # its large bytes are written as they are, not copied first
+
+
+def in_own_process(model: str, does: str, hint: str, function: Callable[..., T], *arguments: Any) -> T:
+    """`function(*arguments)`, computed by a new process; function, arguments and result are pickled.
+
+    Raises the RigflowError that it raises; and ModelError, as in "model `m` ends the process that loads it (SIGSEGV)"
+    for `does` "loads", when the process ends without an answer or fails unexpectedly.
+    """
+    command = [sys.executable, "-P", "-m", __name__]
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors) as child,
+    ):
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with suppress(BrokenPipeError):  # it ended before it read everything: its exit code says why
+            pickle.dump((function, arguments), child.stdin, _PICKLE)
+        with suppress(BrokenPipeError):
+            child.stdin.close()
+        answer = child.stdout.read()
+        code = child.wait()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace").splitlines()
+    if code or not answer:
+        how = _ending(code) + (f": {said[-1][:300]}" if code > 0 and said else "")
+        raise ModelError(f"model `{model}` ends the process that {does} it ({how})", hint)
+    made, error = pickle.loads(answer)
+    if isinstance(error, RigflowError):
+        raise error
+    if error is not None:
+        raise ModelError(f"model `{model}`: the process that {does} it fails: {error}", hint)
+    result: T = made
+    return result
+
+
+def _ending(code: int) -> str:
+    """How a process ended."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+
+
+def _main() -> None:
+    """Answer the call on standard input, then end at once: a library's own clean-up can crash too."""
+    with os.fdopen(os.dup(1), "wb") as answer_to:
+        os.dup2(2, 1)  # a library that prints must not print into the answer
+        function, arguments = pickle.load(sys.stdin.buffer)
+        made: Any = None
+        error: RigflowError | str | None = None
+        try:
+            made = function(*arguments)
+        except RigflowError as refused:
+            error = refused
+        except Exception as unexpected:
+            error = f"{type(unexpected).__name__}: {' '.join(str(unexpected).split())[:300]}"
+        pickle.dump((made, error), answer_to, _PICKLE)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()
