@@ -1,0 +1,160 @@
+"""What goes beside the picture: each track is itself in every segment, in sync, or a note says that it is left out."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from engines.media.split import Splitter
+from engines.media.track_packets import pack, unpack
+from schemas.errors import MediaError
+from schemas.grid import Grid
+from schemas.messages import Fragment, Key, TrackInfo
+from tests.films import JOB, SHOWN_S, Sound, heard, make_film, offset_s, through
+from tests.unit.outputs_parts import VIDEO, format_of
+
+# encoder: the containers that hold it, and what the finished file is; "": the sound is left out
+_KINDS = {
+    "aac": ("mkv mp4 mov avi ts flv wma", "mp4"),
+    "libmp3lame": ("mkv mp4 mov avi ts flv wma", "mp4"),
+    "libopus": ("mkv mp4 ts webm flv", "mp4"),
+    "vorbis": ("mkv mp4 webm wma", "mp4"),
+    "flac": ("mkv mp4 avi flv", "mp4"),
+    "pcm_s16le": ("mkv mp4 mov avi wma", "mov"),
+    "pcm_s24le": ("mkv mp4 mov avi wma", "mov"),
+    "pcm_f32le": ("mkv mp4 mov avi wma", "mov"),
+    "ac3": ("mkv mp4 mov avi ts flv wma", "mp4"),
+    "eac3": ("mkv mp4 mov ts flv wma", "mp4"),
+    "mp2": ("mkv mp4 mov avi ts wma", "mp4"),
+    "alac": ("mkv mp4 mov", "mp4"),
+    "wavpack": ("mkv", "mkv"),
+    "tta": ("mkv", "mkv"),
+    "adpcm_ms": ("avi wma", ""),
+}
+_ALL = [(codec, kind) for codec, (kinds, _) in _KINDS.items() for kind in kinds.split()]
+_SHORT = [(codec, kinds.split()[0]) for codec, (kinds, _) in _KINDS.items()] + [("aac", "ts"), ("libmp3lame", "flv")]
+_IN_SYNC_S = 0.010
+Packets = list[tuple[bytes, Fraction]]
+
+
+def packets(path: Path, track: int = 0) -> Packets:
+    with av.open(path) as container:
+        stream = container.streams.audio[track]
+        return [(bytes(packet), packet.pts * packet.time_base) for packet in container.demux(stream) if packet.size]
+
+
+def check_kind(tmp_path: Path, codec: str, kind: str) -> None:
+    """The sound of a film of that kind in the finished file, as it is and encoded to AAC."""
+    film = make_film(tmp_path / f"film.{kind}", [Sound(codec)])
+    expected, rate = heard(film)
+    path, notes = through(film, tmp_path / "copied", 1.0)
+    suffix = _KINDS[codec][1]
+    if not suffix:
+        assert notes == [f"no container can hold {codec}: the sound is left out"]
+        with av.open(path) as container:
+            assert not container.streams.audio
+    else:
+        assert path.suffix == f".{suffix}"
+        assert notes == ([] if suffix == "mp4" else [f"mp4 cannot hold {codec}: written as {suffix}"])
+        assert abs(offset_s(heard(path)[0], expected, rate)) <= _IN_SYNC_S
+    path, notes = through(film, tmp_path / "encoded", 1.0, "aac")
+    found, found_rate = heard(path)
+    assert (path.suffix, notes, found_rate) == (".mp4", [], rate)
+    assert abs(offset_s(found, expected, rate)) <= _IN_SYNC_S
+    assert abs(len(found) - len(expected)) / rate < 0.1
+
+
+@pytest.mark.parametrize(("codec", "kind"), _SHORT)
+def test_each_kind_of_sound_is_in_sync(tmp_path: Path, codec: str, kind: str) -> None:
+    check_kind(tmp_path, codec, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codec", "kind"), [each for each in _ALL if each not in _SHORT])
+def test_each_kind_of_sound_in_each_container_is_in_sync(tmp_path: Path, codec: str, kind: str) -> None:
+    check_kind(tmp_path, codec, kind)
+
+
+_SPANS = {
+    "first late": (((3.5, 5.0),), ((0, SHOWN_S),)),
+    "second late": (((0, SHOWN_S),), ((3.5, 5.0),)),
+    "first ends early": (((0, 1.5),), ((0, SHOWN_S),)),
+    "second ends early": (((0, SHOWN_S),), ((0, 1.5),)),
+    "first has a hole": (((0, 1.2), (4.1, SHOWN_S)), ((0, SHOWN_S),)),
+}
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("case", list(_SPANS))
+@pytest.mark.parametrize("segment_s", [0.5, 100])
+def test_a_track_stays_itself_where_it_has_nothing(tmp_path: Path, case: str, kind: str, segment_s: float) -> None:
+    sounds = [Sound(spans=spans, seed=seed) for seed, spans in enumerate(_SPANS[case])]
+    film = make_film(tmp_path / f"film.{kind}", sounds)
+    path, notes = through(film, tmp_path / "out", segment_s)
+    assert notes == []
+    for track in range(2):
+        assert len(packets(path, track)) == len(packets(film, track))
+        found, expected = heard(path, track), heard(film, track)
+        assert abs(offset_s(found[0], expected[0], expected[1])) <= _IN_SYNC_S
+        assert len(found[0]) == pytest.approx(len(expected[0]), abs=expected[1] / 20)
+
+
+def test_any_cut_gives_the_same_sound(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mkv", [Sound("libopus"), Sound("ac3", seed=1)])
+    files = [through(film, tmp_path / f"out{n}", segment_s)[0] for n, segment_s in enumerate((0.01, 1.5, 100))]
+    for track in range(2):
+        first, *others = [packets(path, track) for path in files]
+        assert all(other == first for other in others)
+
+
+def test_languages_titles_and_the_default_track_stay(tmp_path: Path) -> None:
+    sounds = [Sound(language="ger"), Sound(language="fre", title="Commentary", default=True, seed=1)]
+    for kind in ("mkv", "mp4"):
+        path, notes = through(make_film(tmp_path / f"film.{kind}", sounds), tmp_path / kind)
+        assert notes == []
+        with av.open(path) as container:
+            first, second = container.streams.audio
+            assert (first.language, second.language) == ("ger", "fre")
+            assert second.metadata.get("title", second.metadata.get("name")) == "Commentary"
+            assert (bool(first.disposition & 1), bool(second.disposition & 1)) == (False, True)
+
+
+def test_tags_stay_or_are_told(tmp_path: Path) -> None:
+    tags = {"title": "A film", "creation_time": "2020-01-02T03:04:05.000000Z", "location": "+48.8500+002.3500/"}
+    film = make_film(tmp_path / "film.mkv", [Sound()], **tags, mood="calm")
+    path, notes = through(film, tmp_path / "out")
+    assert notes == ["mp4 cannot hold the tags mood: left out"]
+    with av.open(path) as container:
+        assert {name: container.metadata.get(name) for name in tags} == tags
+
+
+def test_a_message_of_packets_that_do_not_fit_is_refused() -> None:
+    packet: av.Packet[Any] = av.Packet(b"abc")
+    packet.pts, packet.duration = 7, 2
+    table, data = pack([packet])
+    (back,) = unpack(table, data)
+    assert (bytes(back), back.pts, back.duration) == (b"abc", 7, 2)
+    for wrong in (table[:, :3], table.astype(np.int32), table + 1, table * -1, table.reshape(-1)):
+        with pytest.raises(MediaError):
+            list(unpack(wrong, data))
+
+
+@pytest.mark.parametrize("container", ["mp4", "hls", "concat", ""])
+def test_a_head_that_is_none_is_refused(tmp_path: Path, container: str) -> None:
+    assembler = format_of("video").assemble(tmp_path / "a", VIDEO)
+    fragment = Fragment(
+        key=Key(job=JOB, segment=0), media=VIDEO, container=container, tracks=(TrackInfo(time_base=(1, 9)),)
+    )
+    with pytest.raises(MediaError):
+        assembler.add_tracks(fragment, {"head": np.frombuffer(b"#EXTM3U\nfile:/etc/passwd\n", np.uint8)})
+    assembler.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pieces_have_no_tracks_on_request(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", [Sound()])
+    with Splitter(film, Grid(None, 1, 1), 1.0, sound=None) as splitter:
+        assert not any(piece.tracks for piece in splitter.pieces())
