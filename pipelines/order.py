@@ -23,8 +23,8 @@ class _Segment(Generic[E]):
 class JobOrder(Generic[E]):
     """Takes pieces in any order with whatever entry the caller keeps for them, gives the entries back in order.
 
-    The order is: the packets of a segment's tracks, then its parts. A failure stands where the piece it replaces would stand, until a
-    result of that piece comes: a dead letter that was retried makes good what failed.
+    The order is: the packets of a segment's tracks, then its parts. A failure stands where the piece it replaces would
+    stand, until a result of that piece comes: a dead letter that was retried makes good what failed.
     """
 
     def __init__(self) -> None:
