@@ -38,10 +38,19 @@ class Sound:
     seed: int = 0
 
 
-def make_film(path: Path, sounds: Sequence[Sound] = (), *, video: str = "", **tags: str) -> Path:
+Text = tuple[float, float, str]  # a subtitle: from when to when in seconds, and what it says
+
+
+def make_film(
+    path: Path,
+    sounds: Sequence[Sound] = (),
+    texts: Sequence[Text] = (),
+    chapters: Sequence[tuple[float, float, str]] = (),
+    **tags: str,
+) -> Path:
     """A film of six seconds with a keyframe each second, in the container that the suffix of `path` names."""
     kind = path.suffix[1:]
-    codec = video or {"webm": "libvpx", "avi": "mpeg4", "wma": "mpeg4"}.get(kind, "libx264")
+    codec = {"webm": "libvpx", "avi": "mpeg4", "wma": "mpeg4"}.get(kind, "libx264")
     options = {"preset": "ultrafast"} if codec == "libx264" else {}
     with av.open(str(path), "w", format=_FORMATS.get(kind, kind)) as out:
         out.metadata.update(tags)
@@ -50,6 +59,20 @@ def make_film(path: Path, sounds: Sequence[Sound] = (), *, video: str = "", **ta
         picture.codec_context.gop_size = RATE
         tracks = [(sound, _track(out, sound)) for sound in sounds]
         jobs = [_pictures(picture), *(_packets(track, sound) for sound, track in tracks)]
+        if texts:
+            jobs.append(_texts(out, texts))
+        out.set_chapters(
+            [
+                {
+                    "id": number,
+                    "start": round(start * 1000),
+                    "end": round(end * 1000),
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": title},
+                }
+                for number, (start, end, title) in enumerate(chapters)
+            ]
+        )
         packets = [packet for job in jobs for packet in job]
         for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * (packet.time_base or 1)):
             out.mux(packet)
@@ -70,6 +93,20 @@ def _pictures(stream: Any) -> "Iterator[av.Packet[Any]]":
         frame.pts, frame.time_base = number, Fraction(1, RATE)
         yield from stream.encode(frame)
     yield from stream.encode(None)
+
+
+def _texts(out: Any, texts: Sequence[Text]) -> "Iterator[av.Packet[Any]]":
+    stream = out.add_stream("srt")
+    stream.codec_context.subtitle_header = b"[Script Info]\n"
+    stream.metadata["language"] = "eng"
+    packets: list[av.Packet[Any]] = []
+    for start, end, text in texts:
+        packet: av.Packet[Any] = av.Packet(text.encode())
+        packet.stream, packet.time_base = stream, Fraction(1, 1000)
+        packet.pts = packet.dts = round(start * 1000)
+        packet.duration = round((end - start) * 1000)
+        packets.append(packet)
+    return iter(packets)
 
 
 def wave_of(sound: Sound) -> Wave:

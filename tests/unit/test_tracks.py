@@ -1,6 +1,8 @@
 """What goes beside the picture: each track is itself in every segment, in sync, or a note says that it is left out."""
 
+from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from schemas.errors import MediaError
 from schemas.grid import Grid
 from schemas.messages import Fragment, Key, TrackInfo
 from tests.films import JOB, SHOWN_S, Sound, heard, make_film, offset_s, through
-from tests.unit.outputs_parts import VIDEO, format_of
+from tests.unit.outputs_parts import VIDEO, format_of, make_part
 
 # encoder: the containers that hold it, and what the finished file is; "": the sound is left out
 _KINDS = {
@@ -129,6 +131,129 @@ def test_tags_stay_or_are_told(tmp_path: Path) -> None:
     assert notes == ["mp4 cannot hold the tags mood: left out"]
     with av.open(path) as container:
         assert {name: container.metadata.get(name) for name in tags} == tags
+
+
+def test_text_subtitles_become_mov_text_at_their_times(tmp_path: Path) -> None:
+    texts = [(1.0, 2.5, "Hello <b>you</b>"), (4.2, 5.0, "zwei\nZeilen")]
+    film = make_film(tmp_path / "film.mkv", [Sound()], texts)
+    path, notes = through(film, tmp_path / "out")
+    assert notes == []
+    with av.open(path) as container:
+        (stream,) = container.streams.subtitles
+        assert (stream.codec_context.name, stream.language) == ("mov_text", "eng")
+        found = [
+            (float(packet.pts * packet.time_base), b"".join(line.dialogue for line in stream.decode(packet)))
+            for packet in container.demux(stream)
+            if packet.size > 2
+        ]
+    first = times_of_pictures(film)[0]
+    assert [time for time, _ in found] == pytest.approx([1.0 + first, 4.2 + first], abs=0.002)
+    assert [text.splitlines()[0].split(b"\\N")[0] for _, text in found] == [b"Hello {\\b1}you{\\b0}", b"zwei"]
+
+
+def times_of_pictures(path: Path) -> list[float]:
+    with av.open(path) as container:
+        return [frame.time for frame in container.decode(video=0) if frame.time is not None]
+
+
+@pytest.mark.parametrize("codec", ["aac", "wavpack"])
+def test_chapters_stay(tmp_path: Path, codec: str) -> None:
+    chapters = [(0.0, 2.0, "One"), (2.0, 6.0, "Two")]
+    film = make_film(tmp_path / "film.mkv", [Sound(codec)], chapters=chapters)
+    path, _ = through(film, tmp_path / "out")
+    with av.open(path) as container:
+        found = container.chapters()
+    spans = [(each["start"] * each["time_base"], each["end"] * each["time_base"]) for each in found]
+    assert [(*map(float, span), each["metadata"]["title"]) for span, each in zip(spans, found, strict=True)] == chapters
+
+
+def edited(film: Path, path: Path, change: Callable[[int, "av.Packet[Any]"], None]) -> Path:
+    """A copy of `film` in which `change` was given every sound packet and its number."""
+    kind = {"mkv": "matroska"}.get(path.suffix[1:], path.suffix[1:])
+    with av.open(film) as source, av.open(str(path), "w", format=kind) as out:
+        copies = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        number = 0
+        for packet in source.demux():
+            if not packet.size:
+                continue
+            if packet.stream.type == "audio":
+                change(number, packet)
+                number += 1
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+            packet.stream = copies[packet.stream_index]
+            out.mux_one(packet)
+    return path
+
+
+def test_two_sound_packets_of_one_time_are_put_one_after_the_other(tmp_path: Path) -> None:
+    times: list[int] = []
+
+    def repeat(number: int, packet: "av.Packet[Any]") -> None:
+        if number == 100:
+            packet.pts = packet.dts = times[-1]
+        times.append(packet.pts or 0)
+
+    whole = make_film(tmp_path / "whole.mkv", [Sound("ac3")])
+    film = edited(whole, tmp_path / "film.mkv", repeat)
+    path, (note,) = through(film, tmp_path / "out")
+    assert note.startswith("the times of sound track 1 do not rise, first at 3.1")
+    expected = [time for _, time in packets(whole)]
+    assert [float(time) for _, time in packets(path)] == pytest.approx(list(map(float, expected)), abs=0.001)
+
+
+@pytest.mark.parametrize("segment_s", [1.0, 100])
+def test_damaged_sound_packets_are_left_out_and_told(tmp_path: Path, segment_s: float) -> None:
+    def damage(number: int, packet: "av.Packet[Any]") -> None:
+        if number in (50, 150):
+            packet.update(b"\x55" * packet.size)
+
+    film = edited(make_film(tmp_path / "whole.mkv", [Sound("eac3")]), tmp_path / "film.mkv", damage)
+    path, notes = through(film, tmp_path / "out", segment_s)
+    assert notes == ["damaged packets of the sound are left out"]
+    assert len(packets(path)) == len(packets(film)) - 2
+    assert len(times_of_pictures(path)) == len(times_of_pictures(film))
+
+
+@pytest.mark.parametrize("segment_s", [1.0, 100])
+def test_sound_and_picture_lie_side_by_side(tmp_path: Path, segment_s: float) -> None:
+    path, _ = through(make_film(tmp_path / "film.mp4", [Sound()]), tmp_path / "out", segment_s)
+    with av.open(path) as container:
+        places = [
+            (packet.pos or 0, float(packet.dts * packet.time_base)) for packet in container.demux() if packet.size
+        ]
+    in_file = [time for _, time in sorted(places)]
+    assert all(late - early > -1 for early, late in pairwise(in_file))
+
+
+def test_sound_moves_with_a_picture_that_begins_before_zero(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", [Sound()])
+    format_ = format_of("video", preset="ultrafast")
+    with Splitter(film, Grid(None, 1, 1), 100) as splitter:
+        media = splitter.media.model_copy(update={"origin": -6400, "time_base": (1, 12800)})
+        (piece,) = splitter.pieces()
+    assert piece.tracks is not None
+    assembler = format_.assemble(tmp_path / "out", media)
+    fragment = Fragment(
+        key=Key(job=JOB, segment=0), media=media, container=piece.tracks.container, tracks=piece.tracks.tracks
+    )
+    assembler.add_tracks(fragment, piece.tracks.arrays)
+    part = make_part(media, {"plane0": np.zeros((2, 48, 64), np.uint8)}, [-6400, 0])
+    encoded = format_.encode(part)
+    assembler.add(part.meta, encoded.arrays, encoded.facts)
+    (path,) = assembler.close()
+    assert assembler.notes == ["begins 0.500 s before 0: moved to begin at 0"]
+    assert packets(path) == [(body, time + Fraction(1, 2)) for body, time in packets(film)]
+
+
+def test_a_hole_is_silent_where_sound_is_encoded_anew(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mkv", [Sound("wavpack", spans=((0, 1.5), (3.5, 5.0)))])
+    path, notes = through(film, tmp_path / "out", sound="aac")
+    (found, rate), (expected, _) = heard(path), heard(film)
+    assert notes == []
+    assert abs(offset_s(found, expected, rate)) <= _IN_SYNC_S
+    late = slice(round(3.6 * rate), round(4.9 * rate))
+    assert abs(offset_s(found[late], expected[late], rate)) <= _IN_SYNC_S
+    assert np.abs(found[round(1.7 * rate) : round(3.3 * rate)]).max() < 0.01
 
 
 def test_a_message_of_packets_that_do_not_fit_is_refused() -> None:
