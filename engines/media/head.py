@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Disposition
 
@@ -22,6 +22,7 @@ from schemas.errors import MediaError
 from schemas.wire import Buffer
 
 SUFFIXES = {"mp4": "mp4", "mov": "mov", "matroska": "mkv"}  # FFmpeg's name of a container that we write, the best first
+COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}  # codec: file name, kind of media
 _OPTIONS = {"matroska": {"avoid_negative_ts": "disabled"}}
 _LOCATION = "location"
 _APPLE_LOCATION = "com.apple.quicktime.location.iso6709"
@@ -49,6 +50,13 @@ class HeadTrack(NamedTuple):
     disposition: int = 0
 
 
+class Cover(NamedTuple):
+    """A picture that stands for the whole film; `template` has its codec."""
+
+    template: Any
+    data: bytes
+
+
 @dataclass(frozen=True)
 class Tags:
     """What a whole file says: chapters as PyAV gives them, and tags by lower-case names."""
@@ -70,7 +78,7 @@ class Tags:
         return cls(container.chapters(), words)
 
 
-def write_head(container: str, tracks: Sequence[HeadTrack], tags: Tags) -> bytes:
+def write_head(container: str, tracks: Sequence[HeadTrack], tags: Tags, covers: Sequence[Cover] = ()) -> bytes:
     """A file of format `container` with a packet of each track. Raises what PyAV raises where it cannot hold them."""
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=_OPTIONS.get(container, {})) as out:
@@ -79,11 +87,40 @@ def write_head(container: str, tracks: Sequence[HeadTrack], tags: Tags) -> bytes
             name_track(copy, track.language, track.title, track.disposition)
         out.metadata.update(tags.words)
         out.set_chapters(tags.chapters)
+        pictures = add_covers(out, covers)
         if not tracks:
             _add_blank(out)
         for copy, track in zip(copies, tracks, strict=True):
             out.mux_one(_sample(copy, track.sample))
+        out.mux(pictures)
     return file.getvalue()
+
+
+def add_covers(out: OutputContainer, covers: Sequence[Cover]) -> "list[Packet[Any]]":
+    """Adds covers behind the tracks of a file whose head is not written yet; the packets to mux once it is."""
+    packets = []
+    for cover in covers:
+        name, kind = COVERS[cover.template.codec_context.name]
+        if out.format.name == "matroska":
+            out.add_attachment(name, kind, cover.data)
+            continue
+        copy = out.add_stream_from_template(cover.template, opaque=True)
+        copy.disposition = Disposition.attached_pic
+        copy.width, copy.height = copy.width or 1, copy.height or 1  # the muxer asks for a size and does not write it
+        packets.append(_sample(copy, cover.data))
+    return packets
+
+
+def covers_in(container: InputContainer) -> list[Cover]:
+    """The covers of an open file of which nothing was read yet."""
+    streams = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
+    found: dict[int, Cover] = {}
+    for packet in container.demux(streams) if streams else ():
+        if packet.size:
+            found.setdefault(packet.stream_index, Cover(packet.stream, bytes(packet)))
+        if len(found) == len(streams):
+            break
+    return [found[stream.index] for stream in streams if stream.index in found]
 
 
 def name_track(stream: Any, language: str, title: str, disposition: int) -> None:
@@ -153,6 +190,12 @@ def lost_tags(data: bytes, container: str, tags: Tags) -> list[str]:
         found = {name.lower() for name in back.metadata}
         lost = sorted(tags.words.keys() - found)
         return lost + ["chapters"] * (len(back.chapters()) != len(tags.chapters))
+
+
+def holds_covers(data: bytes, container: str, covers: Sequence[Cover]) -> bool:
+    """Whether a head gives its covers back."""
+    with open_head(container, data) as back:
+        return [cover.data for cover in covers_in(back)] == [cover.data for cover in covers]
 
 
 def _sample(stream: Any, data: bytes, second: int = 0) -> "Packet[Any]":

@@ -103,7 +103,7 @@ class Splitter:
         firsts = self._first_packets()
         with self._opened() as container:
             stream = picture_stream(container, self._label, self._limits)
-            tracks = Tracks(container, stream, firsts, self._sound) if self._sound else None
+            tracks = Tracks(container, firsts, self._sound) if self._sound else None
             reader = _Reader(container, stream, tracks, self._label)
             for cut in self._cuts:
                 carried = None if cut.whole else carry_picture(stream, reader.picture(cut), cut.start)

@@ -12,9 +12,21 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
-from engines.media.head import SUFFIXES, HeadTrack, Tags, holds, lost_tags, names_of, refused, write_head
+from engines.media.head import (
+    COVERS,
+    SUFFIXES,
+    Cover,
+    HeadTrack,
+    Tags,
+    holds,
+    holds_covers,
+    lost_tags,
+    names_of,
+    refused,
+    write_head,
+)
 from engines.media.reencode import AacTrack, TextTrack
 from engines.media.source import packets_of
 from engines.media.track_packets import pack
@@ -71,8 +83,8 @@ class CopiedTrack:
 
 
 def first_packets(container: InputContainer) -> dict[int, bytes]:
-    """The first packet of each sound stream, by the stream's index. Reads on until all have one."""
-    streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    """The first packet of each sound stream and of each cover, by the stream's index. Reads on until all have one."""
+    streams = [stream for stream in (*container.streams.audio, *_covers(container)) if stream.codec_context is not None]
     for stream in container.streams:
         if stream not in streams:
             stream.discard = Discard.all
@@ -92,9 +104,7 @@ class Tracks:
     `sound` "aac": sound that mp4 cannot hold is encoded to AAC; "copy": it goes into mov or mkv, or not at all.
     """
 
-    def __init__(
-        self, container: InputContainer, picture: Any, firsts: dict[int, bytes], sound: SoundChoice = "copy"
-    ) -> None:
+    def __init__(self, container: InputContainer, firsts: dict[int, bytes], sound: SoundChoice = "copy") -> None:
         self._notes: list[str] = []
         self._tracks: list[Track] = []
         self._heads: list[HeadTrack] = []
@@ -103,8 +113,9 @@ class Tracks:
         self._ends: list[int] = []  # where the last packet of each track ended
         self._choose_sound(container, firsts, sound)
         self._choose_subtitles(container)
-        self._note_others(container, picture)
-        self._head = self._write_head(Tags.of(container))
+        self._note_others(container)
+        covers = [Cover(stream, firsts[stream.index]) for stream in _covers(container) if stream.index in firsts]
+        self._head = self._write_head(Tags.of(container), covers)
 
     @property
     def streams(self) -> list[Any]:
@@ -200,11 +211,11 @@ class Tracks:
                 suffix = SUFFIXES[self._container]
                 self._notes.append(f"{suffix} cannot hold {stream.codec_context.name}: {name} is left out")
 
-    def _note_others(self, container: InputContainer, picture: Any) -> None:
+    def _note_others(self, container: InputContainer) -> None:
         """Tells of tracks of which nothing comes along."""
         chapters = {"bin_data"} if container.chapters() else set()  # the track in which mp4 has its chapters' names
         others = {
-            "video": sum(stream.index != picture.index for stream in container.streams.video),
+            "video": len(container.streams.video) - len(_covers(container)) - 1,
             "data": sum(stream.name not in chapters for stream in container.streams.data),
             "attachment": len(container.streams.attachments),
         }
@@ -214,17 +225,30 @@ class Tracks:
                     f"{count} {'other ' * (kind == 'video')}{kind} {'tracks are' if count > 1 else 'track is'} left out"
                 )
 
-    def _write_head(self, tags: Tags) -> bytes:
-        """The head with all tags that the container takes."""
+    def _write_head(self, tags: Tags, covers: list[Cover]) -> bytes:
+        """The head with all tags and covers that the container takes."""
         try:
-            data = write_head(self._container, self._heads, tags)
+            fits = all(cover.template.codec_context.name in COVERS for cover in covers)
+            data = write_head(self._container, self._heads, Tags(), covers) if fits else b""
+            fits = fits and holds_covers(data, self._container, covers)
+        except (av.error.FFmpegError, ValueError, MediaError):
+            fits = False
+        if not fits:
+            self._notes.append(f"{SUFFIXES[self._container]} cannot hold its cover picture: left out")
+            covers = []
+        try:
+            data = write_head(self._container, self._heads, tags, covers)
             lost = lost_tags(data, self._container, tags)
         except (av.error.FFmpegError, ValueError, MediaError):
             self._notes.append("its chapters and tags cannot be written: left out")
-            return write_head(self._container, self._heads, Tags())
+            return write_head(self._container, self._heads, Tags(), covers)
         if lost:
             self._notes.append(f"{SUFFIXES[self._container]} cannot hold the tags {_listed(lost)}: left out")
         return data
+
+
+def _covers(container: InputContainer) -> list[Any]:
+    return [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
 
 
 def _head_track(track: Track, sample: bytes) -> HeadTrack:

@@ -8,7 +8,7 @@ from typing import Any
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
-from engines.media.head import Tags, name_track, names_of, open_head
+from engines.media.head import Tags, add_covers, covers_in, name_track, names_of, open_head
 from engines.media.track_packets import unpack
 from engines.part import Array
 from schemas.errors import MediaError
@@ -76,6 +76,7 @@ class OutputTracks:
         if len(self._source.streams) < len(self._infos):
             raise MediaError(f"the head of the job has not all of its {len(self._infos)} tracks")
         self._tracks: list[OutputTrack] = []
+        self._covers: list[Packet[Any]] = []
         self._waiting: list[deque[tuple[Fraction, Packet[Any]]]] = []  # by track: packets and their times in seconds
 
     @property
@@ -92,6 +93,7 @@ class OutputTracks:
             copy.time_base = Fraction(*info.time_base)
             self._tracks.append(OutputTrack(copy, info))
             self._waiting.append(deque())
+        self._covers = add_covers(output, covers_in(self._source))
         tags = Tags.of(self._source)
         output.metadata.update(tags.words)
         output.set_chapters([_moved(chapter, shift) for chapter in tags.chapters])
@@ -106,6 +108,8 @@ class OutputTracks:
 
     def due(self, time: Fraction | None = None) -> "Iterator[Packet[Any]]":
         """The packets up to `time` seconds, ready to be muxed; None: all that are left."""
+        while self._covers:
+            yield self._covers.pop()
         for waiting in self._waiting:
             while waiting and (time is None or waiting[0][0] <= time):
                 yield waiting.popleft()[1]

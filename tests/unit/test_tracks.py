@@ -9,12 +9,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from engines.media.split import Splitter
 from engines.media.track_packets import pack, unpack
 from schemas.errors import MediaError
 from schemas.grid import Grid
 from schemas.messages import Fragment, Key, TrackInfo
+from tests.clips import still
 from tests.films import JOB, SHOWN_S, Sound, heard, make_film, offset_s, through
 from tests.unit.outputs_parts import VIDEO, format_of, make_part
 
@@ -148,7 +150,7 @@ def test_text_subtitles_become_mov_text_at_their_times(tmp_path: Path) -> None:
         ]
     first = times_of_pictures(film)[0]
     assert [time for time, _ in found] == pytest.approx([1.0 + first, 4.2 + first], abs=0.002)
-    assert [text for _, text in found] == [b"Hello {\\b1}you", b"zwei\\NZeilen"]
+    assert [text for _, text in found] == [b"Hello {\\b1}you", b"zwei\nZeilen"]
 
 
 def times_of_pictures(path: Path) -> list[float]:
@@ -165,6 +167,26 @@ def test_chapters_stay(tmp_path: Path, codec: str) -> None:
         found = container.chapters()
     spans = [(each["start"] * each["time_base"], each["end"] * each["time_base"]) for each in found]
     assert [(*map(float, span), each["metadata"]["title"]) for span, each in zip(spans, found, strict=True)] == chapters
+
+
+@pytest.mark.parametrize(("codec", "kind"), [("mjpeg", "mp4"), ("png", "mp4"), ("mjpeg", "mkv")])
+def test_the_cover_stays(tmp_path: Path, codec: str, kind: str) -> None:
+    film, image = make_film(tmp_path / "film.mkv", [Sound("aac" if kind == "mp4" else "wavpack")]), still(codec)
+    with_cover = tmp_path / "cover.mkv"
+    with av.open(film) as source, av.open(str(with_cover), "w", format="matroska") as out:
+        copies = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        out.add_attachment(f"cover.{codec}", {"mjpeg": "image/jpeg", "png": "image/png"}[codec], image)
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                out.mux_one(packet)
+    path, notes = through(with_cover, tmp_path / "out")
+    assert (path.suffix, notes) == (f".{kind}", [] if kind == "mp4" else ["mp4 cannot hold wavpack: written as mkv"])
+    with av.open(path) as container:
+        (cover,) = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
+        assert [bytes(packet) for packet in container.demux(cover) if packet.size] == [image]
+    assert len(times_of_pictures(path)) == len(times_of_pictures(film))
+    assert len(packets(path)) == len(packets(film))
 
 
 def edited(film: Path, path: Path, change: Callable[[int, "av.Packet[Any]"], None]) -> Path:
