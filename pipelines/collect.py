@@ -259,7 +259,7 @@ class Collector:
             if job.assembler is None:
                 job.assembler = self._format.assemble(job.target, media)
             if isinstance(message, Fragment):
-                job.assembler.add_sound(message.container, buffers[0])
+                job.assembler.add_tracks(message, unpack_arrays(message.arrays, buffers))
             else:
                 self._add(job, job.assembler, message, buffers)
 

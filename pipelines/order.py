@@ -12,8 +12,8 @@ E = TypeVar("E")
 class _Segment(Generic[E]):
     """What is known of one segment; `failed` are the parts that so far have a failure for a result."""
 
-    sound: E | None = None
-    has_sound: bool = False
+    tracks: E | None = None
+    has_tracks: bool = False
     parts: dict[int, E] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     last: int | None = None
@@ -23,8 +23,8 @@ class _Segment(Generic[E]):
 class JobOrder(Generic[E]):
     """Takes pieces in any order with whatever entry the caller keeps for them, gives the entries back in order.
 
-    The order is: a segment's sound, then its parts. A failure stands where the piece it replaces would stand, until a
-    result of that piece comes: a dead letter that was retried makes good what failed.
+    The order is: the packets of a segment's tracks, then its parts. A failure stands where the piece it replaces would
+    stand, until a result of that piece comes: a dead letter that was retried makes good what failed.
     """
 
     def __init__(self) -> None:
@@ -56,9 +56,9 @@ class JobOrder(Generic[E]):
             return False
         segment = self._segments.setdefault(key.segment, _Segment())
         if isinstance(message, Fragment):
-            new = not segment.has_sound
+            new = not segment.has_tracks
             if new:
-                segment.has_sound, segment.sound = True, entry
+                segment.has_tracks, segment.tracks = True, entry
             return new
         if isinstance(message, Failure) and message.whole:
             new = segment.failure is None
@@ -93,8 +93,8 @@ class JobOrder(Generic[E]):
         Without `failures` a failure counts as not arrived: for whoever reads old results and may yet find better ones.
         """
         segment = self._segments.get(self._segment)
-        if segment is not None and segment.sound is not None and self._part == 0:
-            entry, segment.sound = segment.sound, None
+        if segment is not None and segment.tracks is not None and self._part == 0:
+            entry, segment.tracks = segment.tracks, None
             return entry
         if segment is not None and self._part in segment.parts:
             return self._take_part(segment) if failures or self._part not in segment.failed else None

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from engines.media.limits import Limits
 from engines.media.shared import SharedFolders, read_image, resolved
 from engines.media.split import Piece, Splitter
+from engines.outputs.format import sound_of
+from engines.part import pack_arrays
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord, begin
 from schemas.errors import Disposition, RigflowError
@@ -87,7 +89,7 @@ class Publisher:
     async def publish_video(
         self, job: JobRef, source: Path | Buffer, name: str, record: JobRecord | None = None
     ) -> int:
-        """Cut a video and send its segments, sound first; the number of segments. Raises MediaError, UsageError."""
+        """Cut a video and send its segments, tracks first; the number of segments. Raises MediaError, UsageError."""
         record = record or await self._open(job, name)
         return await self._publish(record, self._video(source, name))
 
@@ -164,7 +166,7 @@ class Publisher:
     # segments
 
     def _video(self, source: Path | Buffer, name: str) -> Iterator[_Cut]:
-        sound = self.spec.encode.format == "video"
+        sound = sound_of(self.spec.encode)
         limits = Limits.of(self._broker.settings)
         with Splitter(source, self.spec.grid, self.spec.segment_s, name=name, sound=sound, limits=limits) as splitter:
             media = splitter.media
@@ -183,11 +185,20 @@ class Publisher:
         await self._enter(key, segment.encode(buffers))
 
     async def _send_piece(self, media: MediaInfo, piece: Piece, key: Key) -> None:
-        if piece.sound is not None:
-            fragment = Fragment(key=key, media=media, container=piece.sound_container)
-            body = fragment.encode([piece.sound])
+        if piece.tracks is not None:
+            beside = piece.tracks
+            arrays, buffers = pack_arrays(beside.arrays)
+            fragment = Fragment(
+                key=key,
+                media=media,
+                container=beside.container,
+                tracks=beside.tracks,
+                notes=beside.notes,
+                arrays=arrays,
+            )
+            body = fragment.encode(buffers)
             subject = self._broker.names.results(key.job)
-            await self._broker.publish(subject, body, key.message_id("sound"), {HEADER_TYPE: "fragment"})
+            await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment"})
         segment = Segment(key=key, media=media, container=piece.container, start=piece.start, end=piece.end)
         await self._enter(key, segment.encode([piece.data]))
 

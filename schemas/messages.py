@@ -99,7 +99,7 @@ class MediaInfo(BaseModel):
     `orientation` is EXIF's number of how stored pictures are turned and mirrored (1: as they are), `origin` the pts of
     the first presented frame in units of `time_base`, `last` that of the last one where pts can
     be trusted; colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified). `duration_s` is an
-    estimate for progress bars only.
+    estimate for progress bars only. `window_rate` is how many windows a second the pipeline looks at; 0: each frame.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -120,7 +120,7 @@ class MediaInfo(BaseModel):
     color_primaries: Color = 2
     color_transfer: Color = 2
     duration_s: Seconds = 0.0
-    sound: Annotated[tuple[Label, ...], Field(max_length=256)] = ()
+    window_rate: Ratio = (0, 1)
 
     @property
     def clock(self) -> Clock:
@@ -332,22 +332,34 @@ class Result(Message):
         _check_arrays(self.arrays, buffers)
 
 
-class Fragment(Message):
-    """What no stage touches (sound), stream-copied by `split`: packets of one segment, for `collect` to mux.
+class TrackInfo(BaseModel):
+    """A track beside the picture: the unit of its times in seconds, and the samples of a packet (0: they differ)."""
 
-    One buffer: a matroska or mp4 file (`container`) with only those streams.
+    model_config = ConfigDict(frozen=True)
+    time_base: tuple[PositiveTerm, PositiveTerm]
+    frame: Number = 0
+
+
+class Fragment(Message):
+    """What no stage touches (sound, subtitles), stream-copied by `split`: packets of one segment, for `collect` to mux.
+
+    Track N has the arrays `tableN` and `dataN`, see `engines.media.track_packets`. The fragment of the first segment
+    also tells of all `tracks`: its array `head` is a small file of format `container` that has them in that order, with
+    the media's chapters and tags; the finished file is of that format. `notes` say what is left out.
     """
 
     type: Literal["fragment"] = "fragment"
     key: Key
     media: MediaInfo
-    container: Label
+    container: Label = ""
+    tracks: Annotated[tuple[TrackInfo, ...], Field(max_length=4096)] = ()
+    notes: Annotated[tuple[str, ...], Field(max_length=4096)] = ()
+    arrays: Arrays = {}
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Check that it has its file. Raises MessageError."""
+        """Whether each array fits its buffer. Raises MessageError."""
         self.key.check()
-        if len(buffers) != 1 or not self.container:
-            raise MessageError(f"a fragment has {len(buffers)} buffers and container `{self.container}`")
+        _check_arrays(self.arrays, buffers)
 
 
 class Attempt(BaseModel):

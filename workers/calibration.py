@@ -115,7 +115,7 @@ def _parts(spec: PipelineSpec, path: Path) -> Iterator[Part]:
         segment = Segment(key=Key(job=job, segment=0), media=media, items=(Item(name=path.name),))
         yield from decode_images(segment, [body], spec, convert)
         return
-    with Splitter(path, spec.grid, spec.segment_s, sound=False) as splitter:
+    with Splitter(path, spec.grid, spec.segment_s, sound=None) as splitter:
         for number, piece in enumerate(splitter.pieces()):
             segment = Segment(
                 key=Key(job=job, segment=number),

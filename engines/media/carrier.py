@@ -11,7 +11,6 @@ from math import lcm
 from typing import Any, NamedTuple
 
 import av
-from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -21,7 +20,6 @@ from schemas.errors import MediaError
 # mp4 keeps every time base and needs no probing; the others hold what mp4 can not
 _CARRIERS = ("mp4", "matroska", "nut")
 _LARGEST_TIMESCALE = 2**31 - 1
-_SOUND_TOLERANCE_S = Fraction(1, 1000)
 
 
 class Timed(NamedTuple):
@@ -79,16 +77,6 @@ def carry_picture(stream: VideoStream, packets: Sequence[Timed], since: int) -> 
     return None
 
 
-def carry_sound(streams: Sequence[AudioStream], packets: Sequence[Timed]) -> tuple[str, bytes] | None:
-    """`(container, file)` with `packets` of `streams`, right to a millisecond; None where none can."""
-    dts = [timed.pts for timed in packets]
-    for container in _CARRIERS:
-        data, read = _try(container, streams, packets, dts)
-        if sum(len(track.pts) for track in read) == len(packets) and _near(read, packets):
-            return container, data
-    return None
-
-
 def _try(
     container: str, streams: Sequence[AnyStream], packets: Sequence[Timed], dts: Sequence[int | None]
 ) -> tuple[bytes, list[_Read]]:
@@ -127,14 +115,6 @@ def _read_back(container: str, data: bytes) -> list[_Read]:
                 track.pts.append(packet.pts)
                 track.hidden.append(packet.is_discard)
         return read
-
-
-def _near(read: Sequence[_Read], packets: Sequence[Timed]) -> bool:
-    found = sorted(pts * track.base for track in read for pts in track.pts if pts is not None)
-    wanted = sorted(timed.seconds for timed in packets if timed.seconds is not None)
-    return len(found) >= len(wanted) and all(
-        abs(a - b) <= _SOUND_TOLERANCE_S for a, b in zip(found, wanted, strict=False)
-    )
 
 
 def reorder_depth(pts: Sequence[int]) -> int:

@@ -17,19 +17,19 @@ from typing import Self
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 from pydantic import ValidationError
 
-from engines.media.carrier import Timed, carry_picture, carry_sound, time_base
+from engines.media.carrier import Timed, carry_picture, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.frames import frame_step
 from engines.media.keyframes import starts_afresh
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import orientation_of
 from engines.media.source import Source, open_media, open_picture, packets_of, picture_stream
+from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
 from schemas.errors import ItemTooLarge, MediaError, fault_of
 from schemas.grid import Grid
 from schemas.messages import MediaInfo
@@ -42,22 +42,21 @@ _AGAIN = "copy or download it again"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One segment's share of a media, see `schemas.messages.Segment`; `sound` holds the audio packets of its time."""
+    """One segment's share of a media, see `schemas.messages.Segment`; `tracks` is what was read beside the picture."""
 
     start: int
     end: int | None
     container: str
     data: bytes
     final: bool
-    sound: bytes | None
-    sound_container: str
+    tracks: TrackPackets | None
 
 
 class Splitter:
     """Cuts one media into pieces, each at least `segment_s` seconds long but for the last. A context manager.
 
-    `media` is known inside the `with` block; `pieces()` reads the source once more. With `sound` False sound is left
-    out. Raises UsageError, MediaError or ItemTooLarge.
+    `media` is known inside the `with` block; `pieces()` reads the source once more. `sound` says what becomes of sound
+    that mp4 cannot hold; None: the pieces have the picture alone. Raises UsageError, MediaError or ItemTooLarge.
     """
 
     media: MediaInfo
@@ -69,7 +68,7 @@ class Splitter:
         segment_s: float,
         *,
         name: str = "",
-        sound: bool = True,
+        sound: SoundChoice | None = "copy",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._source = source
@@ -86,7 +85,7 @@ class Splitter:
             stream = picture_stream(container, self._label, self._limits)
             packets, first = _survey(container, stream, self._label, self._limits)
             try:
-                self.media = _media_info(container, stream, packets, first, self._name)
+                self.media = _media_info(container, stream, packets, first, self._name, self._grid)
             except ValidationError as error:  # FFmpeg reads what a header says, however wild
                 raise MediaError(f"{self._label}: {fault_of(error.errors()[0])}", _CONVERT) from error
             self._format = container.format.name.split(",")[0]
@@ -101,21 +100,29 @@ class Splitter:
 
     def pieces(self) -> Iterator[Piece]:
         """The pieces in order, one at least, the last one `final`. Holds no more packets than the largest piece has."""
+        firsts = self._first_packets()
         with self._opened() as container:
             stream = picture_stream(container, self._label, self._limits)
-            reader = _Reader(container, stream, self._sound, self._label)
+            tracks = Tracks(container, firsts, self._sound) if self._sound else None
+            reader = _Reader(container, stream, tracks, self._label)
             for cut in self._cuts:
                 carried = None if cut.whole else carry_picture(stream, reader.picture(cut), cut.start)
                 if carried is None and cut.first:
                     raise MediaError(f"{self._label}: its {stream.codec_context.name} video can not be cut", _CONVERT)
                 end = None if carried is None else cut.end
                 picture = carried or (self._format, self._everything())
-                sound_container, sound = reader.sound(end)
+                beside = reader.beside(to_the_end=end is None)
                 if _stamp(self._source) not in (None, self._stamp):  # no piece is of another file than the survey
                     raise MediaError(f"{self._label} changed while it was read", "wait until nobody writes to it")
-                yield Piece(cut.start, end, *picture, end is None, sound, sound_container)
+                yield Piece(cut.start, end, *picture, end is None, beside)
                 if end is None:
                     return
+
+    def _first_packets(self) -> dict[int, bytes]:
+        if self._sound is None:
+            return {}
+        with self._opened() as container:
+            return first_packets(container)
 
     def _opened(self) -> AbstractContextManager[InputContainer]:
         return (open_media if self._sound else open_picture)(self._source, label=self._label, limits=self._limits)
@@ -151,15 +158,15 @@ def _stamp(source: Source) -> tuple[int, ...] | None:
 class _Reader:
     """Reads packets in the source's order and deals them out to pieces."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, sound: bool, label: str) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, tracks: Tracks | None, label: str) -> None:
         self._label = label
         self._stream = stream
-        self._sounds = _sound_streams(container) if sound else []
-        self._packets = packets_of(container, stream, *self._sounds)
+        self._tracks = tracks
+        self._packets = packets_of(container, stream, *(tracks.streams if tracks else ()))
         self._picture: deque[Timed] = deque()
-        self._sound: deque[Timed] = deque()
         self._gone = 0  # how many packets of the picture were let go
         self._held_bytes = 0
+        self._first = True
 
     def picture(self, cut: Cut) -> list[Timed]:
         """The packets of a planned piece; those before it are let go."""
@@ -170,24 +177,17 @@ class _Reader:
             self._gone += 1
         return list(islice(self._picture, cut.stop - cut.first))
 
-    def sound(self, end: int | None) -> tuple[str, bytes | None]:
-        """What was read of the sound before `end` (in pts of the picture) and not dealt out yet; None: to the end."""
-        while end is None and self._read():
+    def beside(self, to_the_end: bool) -> TrackPackets | None:
+        """What was read beside the picture and not dealt out yet; `to_the_end`: of the rest of the source too."""
+        while to_the_end and self._read():
             self._picture.clear()
             self._held_bytes = 0
-        border = None if end is None else end * time_base(self._stream)
-        taken: list[Timed] = []
-        kept: deque[Timed] = deque()
-        for timed in self._sound:
-            late = border is not None and timed.seconds is not None and timed.seconds >= border
-            (kept if late else taken).append(timed)
-        self._sound = kept
-        if not taken:
-            return "", None
-        carried = carry_sound(self._sounds, taken)
-        if carried is None:
-            raise MediaError(f"{self._label}: the times of its sound make no sense", "remux it: ffmpeg -i IN OUT.mkv")
-        return carried
+        if self._tracks is None:
+            return None
+        if to_the_end:
+            self._tracks.end()
+        first, self._first = self._first, False
+        return self._tracks.dealt(first)
 
     def _read(self) -> bool:
         """Takes one packet from the source; False at its end."""
@@ -198,8 +198,8 @@ class _Reader:
             self._picture.append(Timed.of(packet))
             self._held_bytes += packet.size + _PACKET_BYTES
             _check_size(self._held_bytes, self._label)
-        elif packet.size:
-            self._sound.append(Timed.of(packet))
+        elif packet.size and self._tracks is not None:
+            self._tracks.take(packet)
         return True
 
 
@@ -247,9 +247,10 @@ def _first_frame(stream: VideoStream, packet: "Packet[VideoStream]") -> av.Video
 
 
 def _media_info(
-    container: InputContainer, stream: VideoStream, packets: Packets, first: av.VideoFrame, name: str
+    container: InputContainer, stream: VideoStream, packets: Packets, first: av.VideoFrame, name: str, grid: Grid
 ) -> MediaInfo:
     unit = time_base(stream)
+    windows = Fraction(0) if grid.fps is None else grid.fps / grid.stride
     rate = stream.average_rate or stream.guessed_rate or Fraction(0)
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     last = packets.last
@@ -270,18 +271,14 @@ def _media_info(
         last=last,
         pixel_format=first.format.name,
         frame_rate=(rate.numerator, rate.denominator),
+        window_rate=(windows.numerator, windows.denominator),
         sample_aspect=(aspect.numerator, aspect.denominator),
         color_range=int(first.color_range),
         color_space=int(first.colorspace),
         color_primaries=int(first.color_primaries),
         color_transfer=int(first.color_trc),
         duration_s=float(length) or float(container.duration or 0) / 1e6,
-        sound=tuple(sound.codec_context.name for sound in _sound_streams(container)),
     )
-
-
-def _sound_streams(container: InputContainer) -> list[AudioStream]:
-    return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
 def _check_size(size: int, label: str) -> None:

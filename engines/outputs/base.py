@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError, reason_of
-from schemas.messages import MediaInfo, PartMeta
+from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec
-from schemas.wire import Buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,8 @@ class Assembler(Protocol):
         """Takes the next part in order of (segment, part). Raises OutputError when it cannot be written."""
         ...
 
-    def add_sound(self, container: str, data: Buffer) -> None:
-        """Takes the sound of a segment, a whole small file of format `container`, before the segment's parts."""
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
+        """Takes what a segment has beside the picture, before the segment's parts."""
         ...
 
     def close(self) -> list[Path]:

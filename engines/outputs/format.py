@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 
-from engines.outputs.base import Assembler, Encoded, Format
-from engines.outputs.h264 import PictureEncoder
+from engines.media.tracks import SoundChoice
+from engines.outputs.base import Assembler, Encoded, Format, parse_options
+from engines.outputs.h264 import PictureEncoder, VideoOptions
 from engines.outputs.jsonl import JsonlFormat
 from engines.outputs.npz import NpzFormat
 from engines.outputs.shots import ShotsFormat
 from engines.outputs.video import VideoFormat
 from schemas.pipeline import EncodeStage
 
-__all__ = ["Assembler", "Encoded", "Format", "load_format"]
+__all__ = ["Assembler", "Encoded", "Format", "load_format", "sound_of"]
 
 _FORMATS: dict[str, Callable[[EncodeStage], Format]] = {
     "npz": NpzFormat,
@@ -27,3 +28,11 @@ def load_format(stage: EncodeStage, encoder: PictureEncoder | None = None) -> Fo
     if stage.format == "video":
         return VideoFormat(stage, encoder)
     return _FORMATS[stage.format](stage)
+
+
+def sound_of(stage: EncodeStage) -> SoundChoice | None:
+    """What becomes of a media's sound; None where the format has no place for what is beside the picture.
+
+    Raises PipelineError for options that the format does not have.
+    """
+    return parse_options(VideoOptions, stage).sound if stage.format == "video" else None

@@ -37,13 +37,15 @@ X264_PARAMS = "stitchable=1:cpu-independent=1"
 class VideoOptions(Options):
     """`crf` is x264's constant quality (lower is better and larger), `preset` its trade of time for size.
 
-    NVENC takes both for the nearest that it knows, see engines.cuda.nvenc.
+    NVENC takes both for the nearest that it knows, see engines.cuda.nvenc. `sound` "aac" encodes sound that mp4 cannot
+    hold to AAC; "copy" takes it to mov or mkv, and leaves out what neither holds.
     """
 
     crf: float = Field(default=18.0, ge=0, le=51)
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
         "veryfast"
     )
+    sound: Literal["copy", "aac"] = "copy"
 
 
 class Pictures(NamedTuple):

@@ -13,7 +13,7 @@ from engines.outputs.names import clean
 from engines.outputs.pictures import encode_png
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError
-from schemas.messages import PartMeta
+from schemas.messages import Fragment, PartMeta
 from schemas.wire import Buffer
 
 
@@ -73,7 +73,7 @@ class ImageFolder:
             self._write(self._target.with_name(f"{self._target.name}.png") if single else self._path(name), data[:size])
             data = data[size:]
 
-    def add_sound(self, container: str, data: Buffer) -> None:
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Images have no sound."""
 
     def close(self) -> list[Path]:

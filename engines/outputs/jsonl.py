@@ -14,9 +14,8 @@ import numpy as np
 from engines.outputs.base import Encoded, Options, check_window_arrays, parse_options, window_arrays
 from engines.outputs.files import PartFile
 from engines.part import Array, Part, Tick, no_tick
-from schemas.messages import MediaInfo, PartMeta
+from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec
-from schemas.wire import Buffer
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))
@@ -53,7 +52,7 @@ class JsonlAssembler:
         """Appends the part's lines."""
         self._file.write(arrays["rows"].data)
 
-    def add_sound(self, container: str, data: Buffer) -> None:
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Sound has no place in lines."""
 
     def close(self) -> list[Path]:

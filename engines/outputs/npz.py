@@ -17,9 +17,8 @@ from engines.outputs.base import Encoded, Options, check_window_arrays, parse_op
 from engines.outputs.files import PartFile, writing
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import OutputError
-from schemas.messages import MediaInfo, PartMeta
+from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec
-from schemas.wire import Buffer
 
 _HELD_IN_MEMORY = 4 << 20
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
@@ -69,7 +68,7 @@ class NpzAssembler:
                 raise OutputError(f"output `{name}` of a result has not one row for each of {len(meta.pts)} windows")
             self._append(name, array)
 
-    def add_sound(self, container: str, data: Buffer) -> None:
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Sound has no place in arrays."""
 
     def close(self) -> list[Path]:

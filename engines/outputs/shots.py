@@ -27,9 +27,8 @@ from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.outputs.sheet import Sheet
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo, PartMeta
+from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec, describe
-from schemas.wire import Buffer
 
 
 class ShotsOptions(Options):
@@ -143,7 +142,7 @@ class ShotsAssembler:
                     self._weigh(_Cut(time, self._score, self._thumb))
             self._time, self._score, self._thumb = time, score, thumbs.get(window, b"")
 
-    def add_sound(self, container: str, data: Buffer) -> None:
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Shots are about the picture."""
 
     def close(self) -> list[Path]:

@@ -15,12 +15,13 @@ REORDER = 2  # pictures by which x264 can be late: num_reorder_frames with a B-p
 class Timeline:
     """Times of the whole file, in units of `time_base`: strictly rising pts, and the dts that go with them.
 
-    `step` is how long a picture lasts by the source's frame rate, `bent` whether pts had to be moved to rise.
+    `step` is how long a picture lasts by the rate of the pipeline, or else of the source; `bent` is whether pts had to
+    be moved to rise.
     """
 
     def __init__(self, media: MediaInfo) -> None:
         self.time_base = media.clock.time_base
-        rate = Fraction(*media.frame_rate) or Fraction(25)
+        rate = Fraction(*media.window_rate) or Fraction(*media.frame_rate) or Fraction(25)
         self.step = max(1, round(1 / (rate * self.time_base)))
         self.bent = False
         self._scale = 1

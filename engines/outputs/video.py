@@ -57,7 +57,7 @@ class VideoFormat:
         return self._encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """Starts `<target>.mp4`, or the folder `<target>` of images."""
+        """`<target>.mp4`, begun with the first part, or the folder `<target>` of images."""
         if media.kind == "image":
             return ImageFolder(target)
-        return VideoFile.create(target, media)
+        return VideoFile(target, media)

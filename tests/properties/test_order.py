@@ -17,7 +17,7 @@ def pieces_of(parts: list[int], with_sound: bool) -> list[Result | Fragment]:
     for segment, count in enumerate(parts):
         final = segment == len(parts) - 1
         if with_sound:
-            pieces.append(Fragment(key=Key(job=JOB, segment=segment, final=final), media=MEDIA, container="mkv"))
+            pieces.append(Fragment(key=Key(job=JOB, segment=segment, final=final), media=MEDIA))
         for part in range(count):
             key = Key(job=JOB, segment=segment, final=final, part=part, last=part == count - 1)
             pieces.append(Result(meta=PartMeta(key=key, media=MEDIA), format="npz"))
@@ -44,7 +44,7 @@ def test_any_interleaving_with_repeats_gives_each_piece_once_in_order(
     chance = random.Random(seed)
     arrivals = list(range(len(pieces))) + [chance.randrange(len(pieces)) for _ in range(repeats)]
     chance.shuffle(arrivals)
-    if with_sound:  # split publishes a segment's sound before the segment itself
+    if with_sound:  # split publishes a segment's tracks before the segment itself
         arrivals = [*(n for n, piece in enumerate(pieces) if isinstance(piece, Fragment)), *arrivals]
     order: JobOrder[int] = JobOrder()
     taken = []

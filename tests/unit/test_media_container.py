@@ -20,9 +20,9 @@ from engines.media.frames import pack_frame
 from engines.media.source import media_kind, open_media
 from pipelines.registry import builtin_pipeline
 from schemas.errors import MediaError, UsageError
-from schemas.messages import JobRef, Key, Segment
+from schemas.messages import Fragment, JobRef, Key, Segment
 from tests.clips import Clip, generated
-from tests.unit.outputs_parts import VIDEO, feed, format_of, make_part
+from tests.unit.outputs_parts import VIDEO, format_of
 
 _IN_OPEN = 0x20
 ROOMS = ("schemas", "engines", "pipelines", "workers")
@@ -102,19 +102,16 @@ def test_no_content_opens_anything_else(secret: Path, server: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("container", ["hls", "concat", "image2", "nonsense", ""])
-def test_segments_and_sound_name_no_other_container(container: str, secret: Path, tmp_path: Path) -> None:
+def test_segments_name_no_other_container(container: str, secret: Path, tmp_path: Path) -> None:
     spec = builtin_pipeline("fingerprint")
     key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     segment = Segment(key=key, media=VIDEO, container=container, start=0)
     data = lures(str(secret))[0]
     with pytest.raises(MediaError, match="is not read here"):
         list(decode_video(segment, data, spec, pack_frame))
-    planes = {"plane0": np.zeros((1, 48, 64), np.uint8)}
-    video, media = format_of("video"), VIDEO.model_copy(update={"sound": ("aac",)})
-    output = video.assemble(tmp_path / "film", media)
-    output.add_sound(container, data)
+    output = format_of("video").assemble(tmp_path / "film", VIDEO)
     with pytest.raises(MediaError, match="is not read here"):
-        feed(video, output, [make_part(media, planes, [0])])
+        output.add_tracks(Fragment(key=key, media=VIDEO, container=container), {"head": np.frombuffer(data, np.uint8)})
     output.abort()
 
 

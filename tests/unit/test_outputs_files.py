@@ -68,7 +68,7 @@ def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
 def test_a_file_where_the_folder_should_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot write .*out.*: a file is in the way: choose another --out"):
-        format_of(name).assemble(tmp_path / "out" / "clip.x", VIDEO)
+        assemble(format_of(name), tmp_path / "out" / "clip.x", VIDEO, [one_part(name)])
 
 
 def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
@@ -120,7 +120,11 @@ def test_the_folder_may_vanish_under_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("video", {"crv": 20}, "stage encode: format video has no option `crv`: the options of video are: crf, preset"),
+        (
+            "video",
+            {"crv": 20},
+            "format video has no option `crv`: the options of video are: crf, preset, sound",
+        ),
         ("video", {"crf": 99}, "stage encode, option crf: should be less than or equal to 51, found 99"),
         ("video", {"preset": "fastest"}, "stage encode, option preset: .* found 'fastest'"),
         ("shots", {"threshold": "0.3"}, "stage encode, option threshold: should be a valid number, found '0.3'"),

@@ -113,6 +113,15 @@ def test_a_pause_shortly_before_the_end_hides_no_picture(tmp_path: Path) -> None
     assert times(decoded(path)) == [Fraction(time, 1000) for time in pts]
 
 
+def test_pictures_of_a_sampled_pipeline_last_as_long_as_its_step(tmp_path: Path) -> None:
+    media = VIDEO.model_copy(update={"window_rate": (1, 2)})
+    (path,) = assemble(FORMAT, tmp_path / "a", media, cut(media, planes_of(3), [0, 50, 100], [1, 2]))
+    assert times(decoded(path)) == [0, 2, 4]
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert (stream.duration or 0) * (stream.time_base or 1) == 6
+
+
 def test_a_media_that_begins_before_zero_is_moved(tmp_path: Path) -> None:
     media = VIDEO.model_copy(update={"origin": -10})
     assembler = FORMAT.assemble(tmp_path / "a", media)

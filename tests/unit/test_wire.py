@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import MessageError
-from schemas.messages import Fragment, JobRef, Key, MediaInfo, decode
+from schemas.messages import ArraySpec, Fragment, JobRef, Key, MediaInfo, decode
 from schemas.wire import pack, unpack
 
 BYTES = st.integers(0, 70_000).map(lambda nbytes: (b"odd" * nbytes)[:nbytes])  # msgpack has three sizes of them
@@ -50,7 +50,9 @@ def test_a_truncated_body_is_refused(cut: int) -> None:
 
 def test_a_message_keeps_its_type_and_its_ids() -> None:
     key = Key(job=JobRef(id="j", pipeline="p", revision="r"), segment=3, part=2)
-    message, buffers = decode(Fragment(key=key, media=MediaInfo(kind="video"), container="matroska").encode([b"sound"]))
+    head = {"head": ArraySpec(dtype="|u1", shape=(5,), buffer=0)}
+    body = Fragment(key=key, media=MediaInfo(kind="video"), container="mp4", arrays=head).encode([b"sound"])
+    message, buffers = decode(body)
     assert isinstance(message, Fragment)
     assert message.key.message_id("infer") == "main/j/r/3/2/infer"
     assert bytes(buffers[0]) == b"sound"
