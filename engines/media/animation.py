@@ -55,7 +55,7 @@ def _film(name: str, data: Buffer, limits: Limits) -> bytes:
     """A mov file of pngs. Raises MediaError and ItemTooLarge."""
     film = io.BytesIO()
     with open_still(name, data, limits) as image, av.open(film, "w", format="mov") as out:
-        layout = "rgba" if has_alpha(image) or name == "png" else "rgb24"
+        layout = "rgba" if has_alpha(image) else "rgb24"
         stream = out.add_stream("png", rate=25, options={"pred": "up", "compression_level": "1"})
         stream.width, stream.height, stream.pix_fmt = image.width, image.height, layout
         stream.time_base = stream.codec_context.time_base = Fraction(1, _CLOCK)
