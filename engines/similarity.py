@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.models.fingerprint import blank_windows
 from engines.part import Array
 from schemas.errors import UsageError
 
@@ -17,18 +18,23 @@ _FEW = 1 << 18  # pairs of windows that are faster compared one by one than by a
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What a model says of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds."""
+    """What a model says of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds.
+
+    `blank [N]` bool: windows without anything to see, one like the other; None where the model does not say.
+    """
 
     vectors: Array
     times: Array
     name: str = ""
+    blank: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """The best alignment: what B shows at `t` seconds, A shows at `t + offset_s`.
 
-    `similarity` is the mean cosine over the `windows` that the two have in common then, 1.0 for equal pictures.
+    `similarity` is the mean cosine over the `windows` that the two have in common then and of which one at least is not
+    blank, 1.0 for equal pictures; 0.0 where there are none, for blank windows say nothing.
     """
 
     similarity: float
@@ -68,34 +74,58 @@ def load_media(path: Path) -> dict[str, Descriptors]:
     if not np.isfinite(lengths).all():
         raise UsageError(f"{path} has descriptors that are not finite", "see whether its model fits its pipeline")
     vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    blank = blank_windows(vectors) if _VECTORS[0] in arrays else None
     if names is None:
-        return {"": Descriptors(vectors, times, str(path))}
-    return {
-        str(name): Descriptors(vectors[row : row + 1], np.zeros(1), str(path if len(names) == 1 else f"{path}:{name}"))
-        for row, name in enumerate(names)
-    }
+        return {"": Descriptors(vectors, times, str(path), blank)}
+    found = {}
+    for row, name in enumerate(names):
+        one = slice(row, row + 1)
+        label = str(path if len(names) == 1 else f"{path}:{name}")
+        found[str(name)] = Descriptors(vectors[one], np.zeros(1), label, None if blank is None else blank[one])
+    return found
 
 
 def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match:
     """The shift with the highest mean cosine; of equals the least shift.
 
     Only shifts count that have at least `least_overlap` of the most windows that any shift has in common. Windows that
-    are missing from a file (lost to damage) are left out of the mean. Raises UsageError when the two are not on one
+    are missing from a file (lost to damage) are left out of the mean, and so are pairs of blank windows: any two of
+    them are equal. Raises UsageError when the two are not on one
     time grid.
     """
     if a.vectors.shape[1] != b.vectors.shape[1]:
         lengths = f"{a.vectors.shape[1]} and {b.vectors.shape[1]}"
         raise UsageError(f"{a.name} and {b.name} have descriptors of different lengths, {lengths}", _HINT)
     steps = _steps(a, b)
-    (left, left_there), (right, right_there) = _on_grid(a, steps[0]), _on_grid(b, steps[1])
-    shifts = np.arange(1 - len(right), len(left))
-    windows = np.rint(_correlate(left_there, right_there))
+    left, right = _on_grid(a, steps[0]), _on_grid(b, steps[1])
+    shifts = np.arange(1 - len(right.vectors), len(left.vectors))
+    both_blank = np.rint(_correlate(left.blank, right.blank))
+    windows = np.rint(_correlate(left.there, right.there)) - both_blank
     enough = windows >= max(1.0, least_overlap * windows.max())
-    means = np.where(enough, _correlate(left, right) / np.maximum(windows, 1), -np.inf)
+    if not enough.any():
+        return Match(0.0, float(a.times[0] - b.times[0]), 0)
+    sums = _correlate(left.vectors, right.vectors) - _correlate(left.blank_vectors, right.blank_vectors)
+    means = np.where(enough, sums / np.maximum(windows, 1), -np.inf)
     best = np.flatnonzero(means >= means.max() - 1e-6)  # what the transform rounds
     pick = best[np.abs(shifts[best]).argmin()]
     offset = shifts[pick] * steps[0] + a.times[0] - b.times[0]
     return Match(float(np.clip(means[pick], -1, 1)), float(offset), int(windows[pick]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Vectors `[G, D]` by their place on a time grid, zero where one is missing; `[G, 1]`, 1 where there is one, and
+    where it is blank.
+    """
+
+    vectors: Array
+    there: Array
+    blank: Array
+
+    @property
+    def blank_vectors(self) -> Array:
+        """Those of blank windows, zero elsewhere."""
+        return self.vectors * self.blank
 
 
 def _steps(a: Descriptors, b: Descriptors) -> tuple[float, float]:
@@ -116,16 +146,17 @@ def _step(times: Array) -> float:
     return float(distances[distances < 1.5 * np.median(distances)].mean()) if np.median(distances) > 0 else -1.0
 
 
-def _on_grid(descriptors: Descriptors, step: float) -> tuple[Array, Array]:
-    """Vectors `[G, D]` by their place on the grid, zero where one is missing, and `[G, 1]`, 1 where one is."""
+def _on_grid(descriptors: Descriptors, step: float) -> _Grid:
     places = (descriptors.times - descriptors.times[0]) / step
     index = np.rint(places).astype(int)
     if np.abs(places - index).max() > 0.25 or (np.diff(index) < 1).any():
         raise UsageError(f"{descriptors.name} is not on a time grid", _HINT)
     vectors = np.zeros((index[-1] + 1, descriptors.vectors.shape[1]))
-    there = np.zeros((len(vectors), 1))
+    there, blank = np.zeros((len(vectors), 1)), np.zeros((len(vectors), 1))
     vectors[index], there[index] = descriptors.vectors, 1.0
-    return vectors, there
+    if descriptors.blank is not None:
+        blank[index, 0] = descriptors.blank
+    return _Grid(vectors, there, blank)
 
 
 def _correlate(a: Array, b: Array) -> Array:

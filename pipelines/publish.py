@@ -166,9 +166,16 @@ class Publisher:
     # segments
 
     def _video(self, source: Path | Buffer, name: str) -> Iterator[_Cut]:
-        sound = sound_of(self.spec.encode)
-        limits = Limits.of(self._broker.settings)
-        with Splitter(source, self.spec.grid, self.spec.segment_s, name=name, sound=sound, limits=limits) as splitter:
+        splitter = Splitter(
+            source,
+            self.spec.grid,
+            self.spec.segment_s,
+            name=name,
+            sound=sound_of(self.spec.encode),
+            stream=self.spec.decode.stream,
+            limits=Limits.of(self._broker.settings),
+        )
+        with splitter:
             media = splitter.media
             for piece in splitter.pieces():
                 end_s = media.duration_s if piece.end is None else media.clock.seconds(piece.end)

@@ -54,7 +54,9 @@ async def publish_pipeline(
         await _publish_model(broker, card, model)
     if await broker.get(bucket, f"revision.{revision}") != body:
         await broker.put(bucket, f"revision.{revision}", body)
-    if await broker.get(bucket, f"name.{spec.name}") != revision.encode():
+    newest = await broker.get(bucket, f"name.{spec.name}")
+    # one that takes a certain stream is for the media that it was published for, not for whatever comes by the name
+    if newest != revision.encode() and (newest is None or spec.decode.stream is None):
         await broker.put(bucket, f"name.{spec.name}", revision.encode())
     return pinned
 

@@ -83,6 +83,7 @@ class DecodeStage(Spec):
 
     kind: Literal["decode"]
     name: Name = "decode"
+    stream: int | None = Field(default=None, ge=0, description="index of the video stream, if not FFmpeg's best one")
     fps: float | None = Field(default=None, gt=0, le=1000)
     deinterlace: bool = False
     tonemap: bool = False
@@ -210,6 +211,13 @@ class PipelineSpec(Spec):
         """The time grid that decode and preprocess declare together."""
         fps, window = self.decode.fps, self.preprocess.window
         return Grid(None if fps is None else Fraction(str(fps)), window.frames, window.stride)
+
+    def with_stream(self, stream: int | None) -> Self:
+        """The pipeline that takes the video stream of that index; None: as it is."""
+        if stream is None:
+            return self
+        decode = self.decode.model_copy(update={"stream": stream})
+        return self.model_copy(update={"stage": (decode, *self.stage[1:])})
 
     @property
     def revision(self) -> str:

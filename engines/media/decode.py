@@ -130,7 +130,8 @@ def _slices(
     limits.check_pixels(label, media.width, media.height)
     with open_picture(data, segment.container, label, limits) as container, ExitStack() as stack:
         uniform = Uniform(media, spec, tally.notes)
-        stream = picture_stream(container, label, limits)
+        several = len(container.streams.video) > 1  # else it was cut out of its container
+        stream = picture_stream(container, label, limits, spec.decode.stream if several else None)
         packets = [packet for packet in packets_of(container, stream) if packet.size]
         if media.codec == _GUESSED:
             depth = reorder_depth([packet.pts for packet in packets if packet.pts is not None])

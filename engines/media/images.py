@@ -1,8 +1,16 @@
-"""A segment of images to parts: each image has its own outcome, and a bad one does not hurt its neighbours."""
+"""A segment of images to parts: each image has its own outcome, and a bad one does not hurt its neighbours.
+
+FFmpeg decodes jpeg, png and webp, which is the fastest way; Pillow (`engines.media.stills`) decodes all other formats,
+and what of these three FFmpeg does not read or reads wrong.
+
+A picture that keeps its size keeps its transparency as a fourth plane. Where a pipeline's layout has no place for it,
+it is left out: pixels have the colours that are stored for them, whatever shows through.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -15,7 +23,8 @@ from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decode
 from engines.media.orientation import UPRIGHT, orientation_of
 from engines.media.png import without_packed_chunks
 from engines.media.shared import NO_FOLDERS, SharedFolders
-from engines.media.source import image_codec
+from engines.media.sniff import FORMATS, has_chunk, image_format, is_animation, reader
+from engines.media.stills import Still, decode_still, still_size
 from engines.part import Array, Part, Tick, no_tick
 from engines.transforms import EXACT
 from schemas.errors import MediaError, RigflowError
@@ -27,16 +36,39 @@ _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
 _PART_FILE_BYTES = 64 << 20
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
 _JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
-_NAMES = {"mjpeg": "jpeg", "png": "png", "webp": "webp"}
+_JPEG_SEQUENTIAL = range(0xC0, 0xC3)  # baseline, extended and progressive by Huffman codes, which FFmpeg reads
+_CODECS = {"jpeg": "mjpeg", "png": "png", "webp": "webp"}  # FFmpeg's names
+# Colours that are stored at half the size grow by linear interpolation, as in libjpeg and libwebp; otherwise swscale
+# repeats them.
+_FANCY = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | EXACT
+_WITHOUT_ALPHA = "transparency was left out: the pipeline's layout has no place for it"
+
+
+class _JpegHeader(NamedTuple):
+    """Height and width, the marker that begins the frame and names its kind, and how each component is sampled."""
+
+    size: tuple[int, int]
+    marker: int
+    sampling: bytes
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is of the kinds that FFmpeg reads: gray or colours, without the black of CMYK."""
+        return self.marker in _JPEG_SEQUENTIAL and len(self.sampling) in (1, 3)
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether colours are stored at a smaller size."""
+        return len(set(self.sampling)) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """One item and its bytes; codec and size by its header, unless `item.error` says why it will not be decoded."""
+    """One item and its bytes; format and size by its header, unless `item.error` says why it will not be decoded."""
 
     item: Item
     data: Buffer
-    codec: str = ""
+    name: str = ""
     size: tuple[int, int] = (0, 0)
 
 
@@ -62,8 +94,9 @@ def decode_images(
     for number, (group, last) in enumerate(_groups(images, alone=planes)):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
+        notes: dict[str, None] = {}
         for image in group:
-            item, row = _outcome(image, planes, convert)
+            item, row = _outcome(image, planes, convert, limits, notes)
             tick()
             items.append(item)
             rows += [row] if row is not None else []
@@ -75,44 +108,50 @@ def decode_images(
             pts=(0,) * len(rows),
             items=tuple(items),
             frames=len(rows),
+            notes=tuple(notes),
         )
         yield Part(meta, {**arrays, "index": index})
 
 
-def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> av.VideoFrame:
-    """The picture of one jpeg, png or webp file. Raises MediaError or ItemTooLarge."""
-    return _decoded(data, *_checked(data, limits))
+def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> Still:
+    """The picture of one image file; of several the first. Raises MediaError or ItemTooLarge."""
+    return _decoded(data, *_checked(data, limits), limits)
 
 
-def _decoded(data: Buffer, codec: str, size: tuple[int, int]) -> av.VideoFrame:
+def _decoded(data: Buffer, name: str, size: tuple[int, int], limits: Limits, scaled: bool = False) -> Still:
+    """As `decode_image`, for a file that was checked; `scaled`: its picture is going to be made smaller."""
+    if not _suits_ffmpeg(name, data, odd=not scaled and any(side % 2 for side in size)):
+        return decode_still(name, data, limits)
     # a decoder each: FFmpeg's png decoder mixes in the image before, its jpeg decoder keeps the tables of that one
-    decoder = av.CodecContext.create(codec, "r")
+    decoder = av.CodecContext.create(_CODECS[name], "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type, decoder.thread_count = "NONE", 1
     decoder.options = decoder_options(decoder_pixels(*size))  # no more than the header tells
     try:
-        frames = decoder.decode(av.Packet(without_packed_chunks(data) if codec == "png" else bytes(data)))
+        frames = decoder.decode(av.Packet(without_packed_chunks(data) if name == "png" else bytes(data)))
     except av.error.FFmpegError as error:
-        raise MediaError(f"the {_NAMES[codec]} image is damaged", "export it again") from error
+        raise MediaError(f"the {name} image is damaged", "export it again") from error
     if not frames:
-        raise MediaError(f"the {_NAMES[codec]} image has no picture that can be decoded", "export it as png")
-    return frames[0]
+        raise MediaError(f"the {name} image has no picture that can be decoded", "export it as png")
+    return Still(frames[0], _has_alpha(name, data), orientation_of(frames[0]))
 
 
-def image_size(data: Buffer) -> tuple[int, int] | None:
-    """`(height, width)` by the header of a jpeg, png or webp file; None where it has none.
+def image_size(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int] | None:
+    """`(height, width)` by the header of an image file; None where it has none.
 
-    Sources: JPEG ITU-T T.81 annex B, PNG (ISO 15948) section 11.2.2, the WebP container specification.
+    Raises MediaError and ItemTooLarge for the formats that Pillow reads. Sources: JPEG ITU-T T.81 annex B, PNG
+    (ISO 15948) section 11.2.2, the WebP container specification.
     """
-    codec = image_codec(data)
+    name = image_format(data)
     view = memoryview(data)
-    if codec == "png" and len(view) >= 24:
-        return int.from_bytes(view[20:24], "big"), int.from_bytes(view[16:20], "big")
-    if codec == "mjpeg":
-        return _jpeg_size(view)
-    if codec == "webp" and len(view) >= 30:
-        return _webp_size(bytes(view[12:30]))
-    return None
+    if name == "png":
+        return (int.from_bytes(view[20:24], "big"), int.from_bytes(view[16:20], "big")) if len(view) >= 24 else None
+    if name == "jpeg":
+        header = _jpeg_header(view)
+        return header and header.size
+    if name == "webp":
+        return _webp_size(bytes(view[12:30])) if len(view) >= 30 else None
+    return still_size(name, data, limits) if name else None
 
 
 def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
@@ -124,47 +163,66 @@ def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
         return _Image(item.model_copy(update={"error": str(error)}), data)
 
 
-def _outcome(image: _Image, planes: bool, convert: Convert) -> tuple[Item, dict[str, Array] | None]:
-    """The item, with its error if it has one, else with its arrays."""
+def _outcome(
+    image: _Image, planes: bool, convert: Convert, limits: Limits, notes: dict[str, None]
+) -> tuple[Item, dict[str, Array] | None]:
+    """The item, with its error if it has one, else with its arrays; what is out of the ordinary goes into `notes`."""
     if image.item.error:
         return image.item, None
     try:
-        frame = _decoded(image.data, image.codec, image.size)
-        row = convert(_plain(frame, planes), orientation_of(frame))
+        still = _decoded(image.data, image.name, image.size, limits, scaled=not planes)
+        row = convert(_plain(still.frame, planes, still.alpha), still.orientation)
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
+    notes |= dict.fromkeys(still.notes)
+    if not planes and still.alpha:
+        notes[_WITHOUT_ALPHA] = None
     return image.item, row
 
 
 def _checked(data: Buffer, limits: Limits) -> tuple[str, tuple[int, int]]:
-    """Codec, and height and width of an image that looks whole. Raises MediaError and ItemTooLarge."""
+    """Format, and height and width of an image that looks whole. Raises MediaError and ItemTooLarge."""
     if not len(data):
         raise MediaError("the image is empty", "send the whole file")
-    codec = image_codec(data)
-    if codec is None:
-        raise MediaError("not an image that is known here", "send jpeg, png or webp")
-    size = image_size(data)
-    if size is None or not size[0] * size[1] or not _is_whole(codec, data):
-        raise MediaError(f"the {_NAMES[codec]} image is truncated", "copy or download it again")
+    name = image_format(data)
+    if name is None:
+        raise MediaError("not an image of a format that rigflow reads", f"send {FORMATS}")
+    size = image_size(data, limits)
+    if size is None or not size[0] * size[1] or not _is_whole(name, data):
+        raise MediaError(f"the {name} image is truncated", "copy or download it again")
     limits.check_pixels("the image", size[1], size[0])
-    return codec, size
+    return name, size
 
 
-def _is_whole(codec: str, data: Buffer) -> bool:
-    """Whether the file's end is there; decoders fill what is missing with gray and say nothing."""
-    if codec == "webp":
+def _suits_ffmpeg(name: str, data: Buffer, odd: bool) -> bool:
+    """Whether FFmpeg decodes this file right; `odd`: it is going to keep its size, and a side of it is odd.
+
+    FFmpeg's scaler then stretches colours that are stored at half the size by up to a pixel.
+    """
+    if name == "jpeg":
+        header = _jpeg_header(memoryview(data))
+        return header is not None and header.usual and not (odd and header.subsampled)
+    if name == "webp" and (is_animation(name, reader(data)) or (odd and b"VP8L" not in bytes(data[:64]))):
+        return False
+    return name in _CODECS
+
+
+def _is_whole(name: str, data: Buffer) -> bool:
+    """Whether the file's end is there; FFmpeg's decoders fill what is missing with gray and say nothing."""
+    if name == "webp":
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    return bytes(data).rfind(b"\xff\xd9" if codec == "mjpeg" else b"IEND") > 0
+    return name not in _CODECS or bytes(data).rfind(b"\xff\xd9" if name == "jpeg" else b"IEND") > 0
 
 
-def _jpeg_size(view: memoryview) -> tuple[int, int] | None:
+def _jpeg_header(view: memoryview) -> _JpegHeader | None:
     at = 2
-    while at + 9 <= len(view):
+    while at + 10 <= len(view):
         if view[at] != 0xFF:
             return None
         marker = view[at + 1]
         if marker in _JPEG_FRAMES:
-            return int.from_bytes(view[at + 5 : at + 7], "big"), int.from_bytes(view[at + 7 : at + 9], "big")
+            size = int.from_bytes(view[at + 5 : at + 7], "big"), int.from_bytes(view[at + 7 : at + 9], "big")
+            return _JpegHeader(size, marker, bytes(view[at + 11 : at + 10 + 3 * view[at + 9] : 3]))
         if marker == 0xFF or marker in _JPEG_BARE:
             at += 1 if marker == 0xFF else 2
         else:
@@ -200,14 +258,19 @@ def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image
     yield group, True
 
 
-def _plain(frame: av.VideoFrame, planes: bool) -> av.VideoFrame:
+def _has_alpha(name: str, data: Buffer) -> bool:
+    """Whether a png or webp has transparency; FFmpeg's frames have a place for it where the file has none."""
+    if name == "png":
+        return data[25] in (4, 6) or has_chunk(reader(data), b"tRNS")  # the type of its colours
+    kind = bytes(data[12:16]) if name == "webp" else b""
+    return bool((kind == b"VP8X" and data[20] & 16) or (kind == b"VP8L" and data[24] & 16))
+
+
+def _plain(frame: av.VideoFrame, planes: bool, alpha: bool) -> av.VideoFrame:
     """The frame in a pixel format that needs no palette, and in RGB or RGBA where planes are wanted."""
     name = frame.format.name
     if not planes and name != "pal8":
         return frame
-    alpha = any(component.is_alpha for component in frame.format.components) or name == "pal8"
     layout = "rgba" if alpha and planes else "rgb24"
     matrix = 5  # JFIF and WebP: BT.601 whatever the size
-    return VideoReformatter().reformat(
-        frame, format=layout, src_colorspace=matrix, interpolation=Interpolation.BICUBIC | EXACT, threads=1
-    )
+    return VideoReformatter().reformat(frame, format=layout, src_colorspace=matrix, interpolation=_FANCY, threads=1)

@@ -1,4 +1,4 @@
-"""Removes png chunks that FFmpeg unpacks into memory, up to a thousandfold and without a limit."""
+"""Removes png chunks that FFmpeg unpacks into memory, up to a thousandfold and without a limit, and Pillow refuses."""
 
 from schemas.wire import Buffer
 

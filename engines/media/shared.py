@@ -9,11 +9,10 @@ from typing import Self
 
 from engines.media.container import open_file
 from engines.media.limits import DEFAULT_LIMITS, Limits
-from engines.media.source import image_codec
+from engines.media.sniff import HEAD_BYTES, image_format
 from schemas.errors import ItemTooLarge, MediaError, RigflowError
 from schemas.messages import Item
 
-_HEAD_BYTES = 12
 _MOST_BYTES_PER_PIXEL = 8  # RGBA of 16 bits, not compressed
 _NOT_SHARED = "its path is in no folder that this worker shares: add the folder to the worker's setting shared"
 _NO_NAMES = frozenset(("", ".", ".."))  # at the end of a path, they are of a folder
@@ -76,10 +75,10 @@ def read_image(item: Item, path: str, limits: Limits = DEFAULT_LIMITS) -> tuple[
     """
     try:
         with open_file(path) as file:
-            head = os.pread(file, _HEAD_BYTES, 0)
+            head = os.pread(file, HEAD_BYTES, 0)
             if not head:
                 raise MediaError("the file is empty", "copy it again")
-            if image_codec(head) is None:
+            if image_format(head) is None:
                 return item, head
             most, size = limits.pixels * _MOST_BYTES_PER_PIXEL, os.fstat(file).st_size
             if size > most:

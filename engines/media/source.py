@@ -16,43 +16,39 @@ from av.video.stream import VideoStream
 from engines.media.container import open_container, open_file, read_head
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
 from engines.media.png import without_packed_chunks
+from engines.media.sniff import FORMATS, HEAD_BYTES, image_format, is_animation, reader
 from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
 
 Source: TypeAlias = Path | Buffer
 AnyStream: TypeAlias = VideoStream | AudioStream
 
-_HEAD_BYTES = 12  # enough to recognise an image or an mp4
-_JPEG = b"\xff\xd8\xff"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CODEC = "png"
 _MP4 = b"ftyp"  # from the fifth byte on
 _TOLD = ("h264", "hevc")  # whose parameter sets an mp4 has in its header
 
 
-def image_codec(head: Buffer) -> str | None:
-    """FFmpeg's name of the codec of an image that begins with `head` (12 bytes suffice); None when it is no image."""
-    start = bytes(head[:12])
-    if start.startswith(_JPEG):
-        return "mjpeg"
-    if start.startswith(_PNG):
-        return "png"
-    return "webp" if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else None
-
-
 def media_kind(source: Source) -> Literal["image", "video"]:
-    """Whether `source` is one image (jpeg, png, webp, told by its first bytes) or something to open as video.
+    """Whether `source` is one image, known by its first bytes, or something to open as video, which animations are too.
 
     Raises UsageError or MediaError when it can not be read or is empty.
     """
-    if isinstance(source, Path):
-        with media_errors(str(source)):
-            head: Buffer = read_head(source, _HEAD_BYTES)
-        if not head:
-            raise _empty(str(source))
-    else:
-        head = source
-    return "video" if image_codec(head) is None else "image"
+    if not isinstance(source, Path):
+        return _kind(source, bytes(source[:HEAD_BYTES]), "the media")
+    with media_errors(str(source)):
+        return _kind(source, read_head(source, HEAD_BYTES), str(source))
+
+
+def _kind(source: Source, head: bytes, label: str) -> Literal["image", "video"]:
+    if not head:
+        raise _empty(label)
+    name = image_format(head)
+    if name is None:
+        return "video"
+    if name == "gif" or (name == "png" and b"IDAT" not in head):  # the head does not tell
+        with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
+            return "video" if is_animation(name, reader(given)) else "image"
+    return "video" if is_animation(name, reader(head)) else "image"
 
 
 @contextmanager
@@ -115,21 +111,27 @@ def open_picture(
         yield opened
 
 
-def picture_stream(container: InputContainer, label: str, limits: Limits = DEFAULT_LIMITS) -> VideoStream:
+def picture_stream(
+    container: InputContainer, label: str, limits: Limits = DEFAULT_LIMITS, number: int | None = None
+) -> VideoStream:
     """The stream to work on: FFmpeg's best video stream that is neither cover art nor of an unknown codec.
+
+    With `number` it is the container's stream of that index, as `ffprobe` counts them.
 
     Its decoder is set to one thread: frame threads give other frames on damaged streams, and parallelism is by
     segment. Raises MediaError when there is none, and ItemTooLarge when its header tells of too large pictures; the
     decoder refuses those that the header does not tell of.
     """
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    streams = _pictures(container)
     usable = [stream for stream in streams if stream.codec_context is not None]
     if not usable:
         if streams:
             raise MediaError(f"{label} has video of a codec that FFmpeg can not decode", "convert it to H.264")
         raise MediaError(f"{label} has no video stream", "give a file with a picture")
     best = container.streams.best("video")
-    stream = best if isinstance(best, VideoStream) and best in usable else usable[0]
+    stream = best if isinstance(best, VideoStream) and best in usable else max(usable, key=_rank)
+    if number is not None:
+        stream = _numbered(usable, number, label)
     limits.check_pixels(label, stream.width, stream.height)
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
@@ -158,7 +160,7 @@ def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Pack
 
 def _open(source: Source, container: str | None, label: str, decoders: bool, limits: Limits) -> InputContainer:
     with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
-        head = os.pread(given, _HEAD_BYTES, 0) if isinstance(given, int) else bytes(given[:_HEAD_BYTES])
+        head = os.pread(given, HEAD_BYTES, 0) if isinstance(given, int) else bytes(given[:HEAD_BYTES])
         if not head:
             raise _empty(label)
         options = {}
@@ -166,12 +168,32 @@ def _open(source: Source, container: str | None, label: str, decoders: bool, lim
             options["probesize"] = "32"  # an mp4's header is enough
         try:
             opened = open_container(given, container, {**options, "codec_whitelist": "none"})
+            if len(_pictures(opened)) > 1:
+                options, decoders = {}, True  # FFmpeg looks at the streams to choose the best
             if not decoders or _PNG_CODEC in _codecs(opened):  # whose packets go through `packets_of` before a decoder
                 return opened
             opened.close()
             return open_container(given, container, options, decoder_options(limits.pixels))
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
             raise _unreadable(head, label) from error
+
+
+def _pictures(container: InputContainer) -> list[VideoStream]:
+    """The video streams that are no cover art."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _numbered(usable: list[VideoStream], number: int, label: str) -> VideoStream:
+    for stream in usable:
+        if stream.index == number:
+            return stream
+    numbers = ", ".join(str(stream.index) for stream in usable)
+    raise MediaError(f"{label} has no video stream {number}", f"choose by --stream one of those that it has: {numbers}")
+
+
+def _rank(stream: VideoStream) -> tuple[bool, int]:
+    """What FFmpeg goes by where its best stream is cover art."""
+    return bool(stream.disposition & Disposition.default), stream.bit_rate or 0
 
 
 def _codecs(container: InputContainer) -> set[str]:
@@ -184,11 +206,12 @@ def _empty(label: str) -> MediaError:
 
 def _head(source: Source) -> bytes:
     if isinstance(source, Path):
-        return read_head(source, _HEAD_BYTES)
-    return bytes(source[:_HEAD_BYTES])
+        return read_head(source, HEAD_BYTES)
+    return bytes(source[:HEAD_BYTES])
 
 
 def _unreadable(head: bytes, label: str) -> MediaError:
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return MediaError(f"{label} is a truncated mp4: its index is missing or cut short", "copy or download it again")
-    return MediaError(f"{label} is not media that FFmpeg can read", "check that it is a video or an image")
+    what = f"{label} is not media of a format that rigflow reads"
+    return MediaError(what, f"send video as mp4, mkv or webm, images as {FORMATS}")

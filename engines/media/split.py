@@ -22,13 +22,14 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from pydantic import ValidationError
 
+from engines.media.animation import film_of
 from engines.media.carrier import Timed, carry_picture, time_base
 from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.frames import frame_step
 from engines.media.keyframes import starts_afresh
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import orientation_of
-from engines.media.source import Source, open_media, open_picture, packets_of, picture_stream
+from engines.media.source import Source, media_errors, open_media, open_picture, packets_of, picture_stream
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
 from schemas.errors import ItemTooLarge, MediaError, fault_of
 from schemas.grid import Grid
@@ -56,7 +57,8 @@ class Splitter:
     """Cuts one media into pieces, each at least `segment_s` seconds long but for the last. A context manager.
 
     `media` is known inside the `with` block; `pieces()` reads the source once more. `sound` says what becomes of sound
-    that mp4 cannot hold; None: the pieces have the picture alone. Raises UsageError, MediaError or ItemTooLarge.
+    that mp4 cannot hold; None: the pieces have the picture alone. `stream` is the index of the video stream to take,
+    None: FFmpeg's best. Raises UsageError, MediaError or ItemTooLarge.
     """
 
     media: MediaInfo
@@ -69,6 +71,7 @@ class Splitter:
         *,
         name: str = "",
         sound: SoundChoice | None = "copy",
+        stream: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._source = source
@@ -78,11 +81,14 @@ class Splitter:
         self._label = str(source) if isinstance(source, Path) else self._name or "the media"
         self._sound = sound
         self._limits = limits
+        self._number = stream
 
     def __enter__(self) -> Self:
+        with media_errors(self._label):
+            self._source = film_of(self._source, self._limits)
         self._stamp = _stamp(self._source)
         with self._opened() as container:
-            stream = picture_stream(container, self._label, self._limits)
+            stream = picture_stream(container, self._label, self._limits, self._number)
             packets, first = _survey(container, stream, self._label, self._limits)
             try:
                 self.media = _media_info(container, stream, packets, first, self._name, self._grid)
@@ -102,7 +108,7 @@ class Splitter:
         """The pieces in order, one at least, the last one `final`. Holds no more packets than the largest piece has."""
         firsts = self._first_packets()
         with self._opened() as container:
-            stream = picture_stream(container, self._label, self._limits)
+            stream = picture_stream(container, self._label, self._limits, self._number)
             tracks = Tracks(container, firsts, self._sound) if self._sound else None
             reader = _Reader(container, stream, tracks, self._label)
             for cut in self._cuts:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import av
 
+from engines.media.animation import film_of
 from engines.media.images import decode_image
 from engines.media.orientation import orientation_of, transposes
 from engines.media.source import media_errors, media_kind, open_media, picture_stream
@@ -23,10 +24,11 @@ def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:
     """
     if media_kind(path) == "image":
         with media_errors(str(path)):
-            frame, aspect = decode_image(path.read_bytes()), Fraction(1)
+            still = decode_image(path.read_bytes())
+        frame, aspect, orientation = still.frame, Fraction(1), still.orientation
     else:
         frame, aspect = _frame_at(path, at_s)
-    orientation = orientation_of(frame)
+        orientation = orientation_of(frame)
     shape = aspect * frame.width / frame.height
     shape = min(max(1 / shape if transposes(orientation) else shape, Fraction(1, 4)), Fraction(4))
     height, width = (box[0], round(box[0] * shape)) if box[0] * shape <= box[1] else (round(box[1] / shape), box[1])
@@ -36,7 +38,7 @@ def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:
 
 def _frame_at(path: Path, at_s: float) -> tuple[av.VideoFrame, Fraction]:
     """The last frame that is not after `at_s`, and the shape of its pixels."""
-    with open_media(path) as container:
+    with open_media(film_of(path)) as container:
         stream = picture_stream(container, str(path))
         base = stream.time_base or Fraction(1)
         target = (stream.start_time or 0) + round(at_s / base)

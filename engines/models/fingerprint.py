@@ -35,6 +35,13 @@ def weights() -> Array:
     return np.asarray(np.hypot(*np.mgrid[:KEPT, :KEPT]) / SIZE)
 
 
+def blank_windows(descriptors: Array) -> Array:
+    """`[N]` bool: windows whose frames are blank: what they show is less than `FLOOR`. `descriptors [N, 64]`, of unit
+    length.
+    """
+    return np.asarray(descriptors[:, 0] > np.sqrt(0.5))
+
+
 def build() -> tuple[ModelSpec, bytes]:
     """Card and ONNX file."""
     graph = Graph()

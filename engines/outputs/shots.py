@@ -7,12 +7,13 @@
     at      [N] int32       windows whose second frame has a thumbnail; -1: the media's first frame
     sizes   [N] int32       bytes of each thumbnail
     thumbs  [bytes] uint8   the jpegs
+    looks   [W, 6, 8, 3] uint8   what each window's first frame roughly looks like, where pictures are kept
 
-A cut is a window whose score is at least `threshold`, and the highest for `least_s` seconds around.
+A cut is a window whose score is at least `threshold`, and the highest for `least_s` seconds around, unless it is a
+flash, or motion between frames that are far apart: `engines.outputs.cuts` says when.
 """
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from engines.outputs.base import Encoded, Options, parse_options
+from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.files import PartFile
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
@@ -76,6 +78,7 @@ class ShotsFormat:
         thumbs = self._thumbs(part) if self._options.sheet else []
         return Encoded(
             {
+                **self._looks(part),
                 "score": score,
                 "at": np.array([window for window, _ in thumbs], dtype=np.int32),
                 "sizes": np.array([len(jpeg) for _, jpeg in thumbs], dtype=np.int32),
@@ -93,21 +96,18 @@ class ShotsFormat:
             raise
         return ShotsAssembler(table, picture, media, self._options)
 
+    def _looks(self, part: Part) -> dict[str, Array]:
+        pixels, index = part.arrays.get("pixels"), part.arrays.get("index")
+        if pixels is None or index is None or pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
+            return {}
+        return {"looks": looks(pixels, index[:, 0])}
+
     def _thumbs(self, part: Part) -> list[tuple[int, bytes]]:
         pixels, index, score = (part.arrays[name] for name in ("pixels", "index", "score"))
         key = part.meta.key
         first = [(-1, index[0, 0])] if len(index) and (key.segment, key.part) == (0, 0) else []
         cuts = [(int(window), index[window, 1]) for window in np.flatnonzero(score >= self._options.threshold)]
         return [(window, encode_jpeg(pixels[row])) for window, row in (*first, *cuts)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """The start of a shot: when, in seconds, how surely, and its jpeg (empty without a sheet)."""
-
-    time: float
-    score: float
-    thumb: bytes
 
 
 class ShotsAssembler:
@@ -117,15 +117,12 @@ class ShotsAssembler:
         self.notes: list[str] = []
         self._table = table
         self._picture = picture
-        self._options = options
         self._clock = media.clock
         self._sheet = Sheet(media)
         self._shots = 0
-        self._shot = _Cut(0.0, 0.0, b"")  # the shot under way
-        self._rival: _Cut | None = None  # the cut that ends it, unless a higher one comes within `least_s`
-        self._time: float | None = None  # of the last window seen, with its score and thumbnail
-        self._score = 0.0
-        self._thumb = b""
+        self._shot = Cut(0.0, 0.0, b"")  # the shot under way
+        self._cuts = CutFinder(options.threshold, options.least_s)
+        self._time: float | None = None  # of the last window seen
         rate = Fraction(*media.frame_rate)
         self._step = float(1 / rate) if rate else 0.0  # how long the last frame lasts, as far as is known
 
@@ -133,22 +130,24 @@ class ShotsAssembler:
         """Takes the part's scores, and writes the shots that they end."""
         thumbs = dict(zip(arrays["at"].tolist(), _cut_up(arrays["thumbs"], arrays["sizes"]), strict=True))
         if -1 in thumbs:
-            self._shot = _Cut(0.0, 0.0, thumbs[-1])
+            self._shot = Cut(0.0, 0.0, thumbs[-1])
+        seen = arrays.get("looks")
         for window, (pts, score) in enumerate(zip(meta.pts, arrays["score"].tolist(), strict=True)):
             time = self._clock.seconds(pts)
             if self._time is not None:
                 self._step = time - self._time
-                if self._score >= self._options.threshold:
-                    self._weigh(_Cut(time, self._score, self._thumb))
-            self._time, self._score, self._thumb = time, score, thumbs.get(window, b"")
+            self._time = time
+            look = None if seen is None else seen[window].copy()
+            for cut in self._cuts.add(Frame(time, score, look, thumbs.get(window, b""))):
+                self._begin(cut)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Shots are about the picture."""
 
     def close(self) -> list[Path]:
         """Ends the last shot, and draws the sheet."""
-        if self._rival is not None:
-            self._begin(self._rival)
+        for cut in self._cuts.close():
+            self._begin(cut)
         if self._time is not None:
             self._end(self._time + self._step)
         if self._picture is not None:
@@ -162,17 +161,7 @@ class ShotsAssembler:
         if self._picture is not None:
             self._picture.discard()
 
-    def _weigh(self, cut: _Cut) -> None:
-        """Decides between `cut` and the one that came shortly before it, if any."""
-        if self._rival is None:
-            self._rival = cut if cut.time - self._shot.time >= self._options.least_s else None
-        elif cut.time - self._rival.time >= self._options.least_s:
-            self._begin(self._rival)
-            self._rival = cut
-        elif cut.score > self._rival.score:
-            self._rival = cut
-
-    def _begin(self, cut: _Cut) -> None:
+    def _begin(self, cut: Cut) -> None:
         self._end(cut.time)
         self._shot = cut
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engines.media.images import decode_image, decode_images, image_size
+from engines.media.sniff import FORMATS
 from engines.media.source import media_kind
 from engines.part import Array, Part
 from engines.transforms import Preprocess
@@ -54,7 +55,7 @@ def test_every_codec_and_size(codec: str, size: tuple[int, int]) -> None:
     data = still(codec, size)
     assert media_kind(data) == "image"
     assert image_size(data) == size
-    frame = decode_image(data)
+    frame = decode_image(data).frame
     assert (frame.height, frame.width) == size
     picture = next(pictures(Clip(size=size, frames=1))).astype(int)
     error = np.abs(frame.to_ndarray(format="rgb24").astype(int) - picture)
@@ -84,7 +85,7 @@ def test_a_window_sees_the_one_picture_in_all_its_ticks() -> None:
     ("bad", "error"),
     [
         (b"", "the image is empty: send the whole file"),
-        (b"hello", "not an image that is known here: send jpeg, png or webp"),
+        (b"hello", f"not an image of a format that rigflow reads: send {FORMATS}"),
         (still("mjpeg")[:600], "the jpeg image is truncated: copy or download it again"),
         (still("png")[:-30], "the png image is truncated: copy or download it again"),
         (still("libwebp")[:-30], "the webp image is truncated: copy or download it again"),
@@ -144,7 +145,7 @@ def test_an_image_does_not_show_in_the_next_one() -> None:
     data = still("png", seed=3)
     expected = next(pictures(Clip(size=(48, 64), seed=3, frames=1)))
     for _ in range(3):
-        assert np.array_equal(decode_image(data).to_ndarray(format="rgb24"), expected)
+        assert np.array_equal(decode_image(data).frame.to_ndarray(format="rgb24"), expected)
 
 
 def test_a_decoder_is_well_again_after_a_bad_image() -> None:
@@ -152,7 +153,7 @@ def test_a_decoder_is_well_again_after_a_bad_image() -> None:
     for _ in range(3):
         with pytest.raises(MediaError):
             decode_image(data[:60] + bytes(60) + data[120:])
-        assert isinstance(decode_image(data), av.VideoFrame)
+        assert isinstance(decode_image(data).frame, av.VideoFrame)
 
 
 def _rows(parts: Sequence[Part]) -> list[Array]:

@@ -8,6 +8,7 @@ import pytest
 
 from engines.media import split
 from engines.media.carrier import reorder_depth
+from engines.media.sniff import FORMATS
 from engines.media.source import media_kind, open_picture, picture_stream
 from engines.media.split import Splitter
 from schemas.errors import ItemTooLarge, MediaError, RigflowError, UsageError
@@ -56,7 +57,8 @@ def test_an_empty_file(tmp_path: Path) -> None:
 def test_not_media(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("these are words, and FFmpeg would make a picture of them\n" * 50)
-    expected = f"{path} is not media that FFmpeg can read: check that it is a video or an image"
+    kinds = f"send video as mp4, mkv or webm, images as {FORMATS}"
+    expected = f"{path} is not media of a format that rigflow reads: {kinds}"
     assert str(error_of(path)) == expected
     assert isinstance(error_of(path.read_bytes()), MediaError)
 

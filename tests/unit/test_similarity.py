@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.clusters import find_clusters
 from engines.part import Array
-from engines.similarity import Descriptors, compare, load_descriptors
+from engines.similarity import Descriptors, Match, compare, load_descriptors, load_media
 from schemas.errors import ExitCode, UsageError
+from tests.unit.test_models import run
 
 
 def unit(vectors: Array) -> Array:
@@ -178,3 +180,59 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path, write: object, w
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     assert caught.value.exit_code is ExitCode.USAGE
+
+
+def film(*shown: Array) -> Array:
+    """Descriptors of one window a second of gray pictures `[32, 32]`, by the model."""
+    return np.asarray(run("fingerprint")(np.stack(shown)[:, None].astype(np.uint8)))
+
+
+def saved(path: Path, vectors: Array) -> Descriptors:
+    np.savez(path, descriptor=vectors, times=np.arange(len(vectors), dtype=float))
+    return load_descriptors(path)
+
+
+def plain(level: int, count: int, noise: float = 0.0) -> list[Array]:
+    rng = np.random.default_rng(level)
+    return [(level + noise * rng.normal(size=(32, 32))).clip(0, 255).round() for _ in range(count)]
+
+
+def scenes(seed: int, count: int) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    shown = [rng.uniform(0, 255, (4, 4)).repeat(8, axis=0).repeat(8, axis=1) for _ in range(count)]
+    return [scene + rng.normal(size=scene.shape).clip(-1, 1) for scene in shown]
+
+
+def test_blank_windows_are_not_alike(tmp_path: Path) -> None:
+    """A black film and a white one, with what an encoder leaves of noise: 1.0000 before."""
+    black, white = (saved(tmp_path / f"{level}.npz", film(*plain(level, 20, 0.3))) for level in (10, 240))
+    assert compare(black, white) == Match(0.0, 0.0, 0)
+    scene = saved(tmp_path / "scene.npz", film(*scenes(1, 20)))
+    assert compare(black, scene).similarity < 0.3
+
+
+@pytest.mark.parametrize("tail", [5, 20, 60, 2000])
+def test_films_that_end_in_black_are_compared_by_their_pictures(tmp_path: Path, tail: int) -> None:
+    one, other = ([*scenes(seed, 20), *plain(0, tail)] for seed in (1, 2))
+    first, second = saved(tmp_path / "1.npz", film(*one)), saved(tmp_path / "2.npz", film(*other))
+    assert compare(first, second).similarity < 0.5
+    later = saved(tmp_path / "3.npz", film(*plain(255, 7), *one))
+    match = compare(first, later)
+    assert match.similarity > 0.99
+    assert (match.offset_s, match.windows) == (-7.0, 20)
+
+
+def test_a_picture_against_black_counts_as_unlike(tmp_path: Path) -> None:
+    whole = scenes(1, 20)
+    half = [*whole[:10], *plain(0, 10)]
+    match = compare(saved(tmp_path / "1.npz", film(*whole)), saved(tmp_path / "2.npz", film(*half)))
+    assert match.similarity < 0.7 or match.windows <= 10
+    assert match.windows in (10, 20)
+
+
+def test_blank_images_are_in_no_cluster(tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    vectors = film(*plain(0, 1), *plain(255, 1), *scenes(1, 1), *scenes(1, 1))
+    np.savez(path, descriptor=vectors, names=np.array(["black", "white", "scene", "copy"]))
+    clusters = find_clusters(list(load_media(path).values()))
+    assert sorted(sorted(member.media for member in cluster.members) for cluster in clusters) == [[0], [1], [2, 3]]

@@ -31,7 +31,9 @@ def near(
         print(json.dumps({"similarity": match.similarity, "offset_s": match.offset_s, "windows": match.windows}))
         return ExitCode.OK
     say(f"similarity  {match.similarity:.4f} over {match.windows} windows")
-    if match.similarity < ALIKE:
+    if not match.windows:
+        say("offset      unknown: what they have in common is blank")
+    elif match.similarity < ALIKE:
         say("offset      none: these are different films")
     else:
         say(f"offset      {describe_offset(match.offset_s, a.name, b.name)}")

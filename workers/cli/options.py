@@ -36,6 +36,10 @@ Store: TypeAlias = Annotated[
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print json, for programs.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace results of the same name.")]
+Stream: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=0, help="Index of the video stream, as ffprobe counts. Default: FFmpeg's best.", metavar="N"),
+]
 SettingsFile: TypeAlias = Annotated[
     Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
 ]

@@ -8,7 +8,7 @@ import typer
 
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from workers.cli.options import Credentials, FleetUrl, SettingsFile, Stream, ends_well, fleet_from
 from workers.cli.words import say, stderr, warn
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def publish(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     inputs: Annotated[list[Path], typer.Argument(help="Videos or images.", metavar="INPUT...")],
     job: Annotated[str, typer.Option(help="The job's id. Default: made of the file and the pipeline.")] = "",
+    stream: Stream = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in the fleet.")] = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
@@ -48,6 +49,7 @@ def publish(
     if job and not is_token(job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
     spec, folder = find_pipeline(pipeline)
+    spec = spec.with_stream(stream)
     models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
     console = stderr()

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import ExitCode, OutputError, UsageError
-from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, acknowledged, ends_well, settings_from
+from workers.cli.options import (
+    Credentials,
+    NatsUrl,
+    Overwrite,
+    SettingsFile,
+    Stream,
+    acknowledged,
+    ends_well,
+    settings_from,
+)
 from workers.cli.words import stderr
 
 if TYPE_CHECKING:
@@ -26,6 +35,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
     overwrite: Overwrite = False,
+    stream: Stream = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
     nats: NatsUrl = None,
     store: Annotated[str | None, typer.Option(help="Folder of the embedded broker's store.", metavar="DIR")] = None,
@@ -55,6 +65,7 @@ def run(
     from workers.local import find_models, find_pipeline
 
     spec, folder = find_pipeline(pipeline)
+    spec = spec.with_stream(stream)
     models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
     prepare_folder(out)

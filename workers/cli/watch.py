@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import ExitCode, UsageError
-from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, ends_well, settings_from
+from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, Stream, ends_well, settings_from
 from workers.cli.run import prepare_folder
 from workers.cli.words import say, stderr
 
@@ -28,6 +28,7 @@ def watch(
     overwrite: Overwrite = False,
     quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is whole.")] = 2.0,
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
+    stream: Stream = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
     nats: NatsUrl = None,
     store: Store = None,
@@ -49,6 +50,7 @@ def watch(
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, models_folder = find_pipeline(pipeline)
+    spec = spec.with_stream(stream)
     models = find_models(spec, models_folder, settings.cache_folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path")

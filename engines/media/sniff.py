@@ -1,0 +1,130 @@
+"""Which image format a file has, and whether it is an animation, by its content alone.
+
+Sources: the formats' signatures; PNG 3rd edition, 11.3.3 (acTL); the WebP container specification (VP8X); ISO 23008-12
+(brands of HEIF and AVIF); Truevision TGA 2.0 (its header, for it has no signature).
+"""
+
+import os
+from collections.abc import Callable
+from typing import TypeAlias
+
+from schemas.wire import Buffer
+
+FORMATS = "jpeg, png, webp, gif, avif, bmp, tiff, ppm, tga, jpeg 2000 or heic"  # for people
+HEAD_BYTES = 512  # of a file, which are enough to know its format
+ReadAt: TypeAlias = Callable[[int, int], bytes]  # offset and number of bytes -> those that are there
+
+_BRANDS_BYTES = 64
+_STARTS = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"GIF87a": "gif",
+    b"GIF89a": "gif",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "jpeg2000",
+    b"\xff\x4f\xff\x51": "jpeg2000",
+}
+_AVIF = frozenset((b"avif", b"avis"))
+_HEIF = frozenset((b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
+_SEQUENCES = frozenset((b"avis", b"msf1", b"hevc", b"hevx"))
+_TGA_DEPTHS = {1: (8,), 2: (15, 16, 24, 32), 3: (1, 8, 16), 9: (8,), 10: (15, 16, 24, 32), 11: (1, 8, 16)}
+
+
+def image_format(head: Buffer) -> str | None:
+    """The format of an image that begins with `head` (`HEAD_BYTES` of it), in lower case; None when it is no image."""
+    start = bytes(head[:_BRANDS_BYTES])
+    for signature, name in _STARTS.items():
+        if start.startswith(signature):
+            return None if name == "bmp" and not _is_bmp(start) else name
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "webp"
+    if start[4:8] == b"ftyp":
+        return "avif" if start[8:12] in _AVIF or (start[8:12] in _HEIF and _brands(start) & _AVIF) else _heif(start)
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        return "ppm"
+    return "tga" if _is_tga(start) else None
+
+
+def is_animation(name: str, read: ReadAt) -> bool:
+    """Whether an image of the format `name`, as `image_format` gave it, has several pictures to be shown in turn."""
+    if name == "png":
+        return has_chunk(read, b"acTL")
+    if name == "webp":
+        head = read(12, 9)
+        return head[:4] == b"VP8X" and bool(head[8:9]) and bool(head[8] & 2)
+    if name == "gif":
+        return _gif_pictures(read, 2) == 2
+    return name in ("avif", "heif") and bool(_brands(read(0, _BRANDS_BYTES)) & _SEQUENCES)
+
+
+def has_chunk(read: ReadAt, kind: bytes) -> bool:
+    """Whether a png has a chunk of that kind before its pixels."""
+    at = 8
+    while True:
+        head = read(at, 8)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            return False
+        if head[4:] == kind:
+            return True
+        at += 12 + int.from_bytes(head[:4], "big")
+
+
+def reader(source: int | Buffer) -> ReadAt:
+    """Reads from an open file or from memory."""
+    if isinstance(source, int):
+        return lambda at, size: os.pread(source, size, at)
+    return lambda at, size: bytes(source[at : at + size])
+
+
+def _heif(start: bytes) -> str | None:
+    return "heif" if start[8:12] in _HEIF else None
+
+
+def _brands(start: bytes) -> frozenset[bytes]:
+    """The major brand and the compatible ones, as far as `start` reaches."""
+    end = min(len(start), int.from_bytes(start[:4], "big"))
+    return frozenset((start[8:12], *(start[at : at + 4] for at in range(16, end - 3, 4))))
+
+
+def _is_bmp(start: bytes) -> bool:
+    """Whether a header of a known length follows; two letters alone begin many a text."""
+    return int.from_bytes(start[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)
+
+
+def _is_tga(start: bytes) -> bool:
+    if len(start) < 18:
+        return False
+    mapped, kind, depth = start[1], start[2], start[16]
+    has_map = mapped == 1 and start[7] in (15, 16, 24, 32)
+    fits = has_map if kind in (1, 9) else mapped == 0 and not any(start[3:8])
+    sized = any(start[12:14]) and any(start[14:16])
+    return fits and sized and depth in _TGA_DEPTHS.get(kind, ()) and start[17] < 64
+
+
+def _gif_pictures(read: ReadAt, most: int) -> int:
+    """How many pictures a GIF has, `most` at most. Source: GIF89a, sections 17 to 24."""
+    flags = read(10, 1)
+    at, found = 13 + _table_bytes(flags), 0
+    while flags and found < most:
+        head = read(at, 11)
+        if head[:1] == b"!":
+            at += 2
+        elif head[:1] == b"," and len(head) >= 10:
+            found += 1
+            at += 11 + _table_bytes(head[9:10])
+        else:
+            break
+        while size := read(at, 1):  # a block's data lies in pieces of up to 255 bytes, and ends with an empty one
+            at += 1 + size[0]
+            if not size[0]:
+                break
+    return found
+
+
+def _table_bytes(flags: bytes) -> int:
+    """The bytes of a GIF's colour table."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0

@@ -1,0 +1,152 @@
+"""Single pictures by Pillow: the formats that FFmpeg does not read here, or reads wrong.
+
+Pillow gets bytes, one of the formats below, and no more pixels than the settings allow; none of these formats runs a
+program or opens another file. HEIC needs the package pillow-heif.
+
+Each picture becomes 8 bits a channel: gray, RGB, or RGBA where it has transparency. Deeper ones are rounded. A colour
+profile is not applied.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+import av
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from engines.media.declared import check_declared
+from engines.media.limits import Limits
+from engines.media.orientation import MOST, UPRIGHT
+from engines.media.png import without_packed_chunks
+from engines.part import Array
+from schemas.errors import ItemTooLarge, MediaError, RigflowError
+from schemas.wire import Buffer
+
+# Pillow's name, and its module that reads the format
+_PLUGINS = {
+    "avif": ("AVIF", "PIL.AvifImagePlugin"),
+    "bmp": ("BMP", "PIL.BmpImagePlugin"),
+    "gif": ("GIF", "PIL.GifImagePlugin"),
+    "heif": ("HEIF", "pillow_heif.HeifImagePlugin"),
+    "jpeg": ("JPEG", "PIL.JpegImagePlugin"),
+    "jpeg2000": ("JPEG2000", "PIL.Jpeg2KImagePlugin"),
+    "png": ("PNG", "PIL.PngImagePlugin"),
+    "ppm": ("PPM", "PIL.PpmImagePlugin"),
+    "tga": ("TGA", "PIL.TgaImagePlugin"),
+    "tiff": ("TIFF", "PIL.TiffImagePlugin"),
+    "webp": ("WEBP", "PIL.WebPImagePlugin"),
+}
+_ORIENTATION = 0x0112  # the tag of EXIF
+_ONE_OF_SEVERAL = "of each image that has several pictures only the first is used"
+
+# Pillow warns of pictures that `Limits` refuses, and of tags that nothing here reads
+warnings.filterwarnings("ignore", module="PIL")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A picture as it is stored, and whether its file has transparency.
+
+    `orientation` is EXIF's number, 1 to 8, of how it is mirrored and turned until it is upright; `notes` say in words
+    what was out of the ordinary.
+    """
+
+    frame: av.VideoFrame
+    alpha: bool = False
+    orientation: int = UPRIGHT
+    notes: tuple[str, ...] = ()
+
+
+def decode_still(name: str, data: Buffer, limits: Limits) -> Still:
+    """The first picture of a file of the format `name`. Raises MediaError, ItemTooLarge."""
+    with open_still(name, data, limits) as image:
+        image.load()
+        limits.check_pixels("the image", *image.size)  # a GIF's first picture may be larger than its header says
+        alpha = has_alpha(image)
+        frame = frame_of(image, alpha)
+        orientation = _orientation(image)
+        several = name != "jpeg" and getattr(image, "is_animated", False)  # cameras hide small previews in a jpeg
+    return Still(frame, alpha, orientation, (_ONE_OF_SEVERAL,) if several else ())
+
+
+def still_size(name: str, data: Buffer, limits: Limits) -> tuple[int, int]:
+    """`(height, width)` as the file's header says, not yet turned upright. Raises MediaError, ItemTooLarge."""
+    with open_still(name, data, limits) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def open_still(name: str, data: Buffer, limits: Limits) -> Iterator[ImageFile.ImageFile]:
+    """The file opened by Pillow; of its pictures none is decoded yet.
+
+    What Pillow raises inside the `with` block becomes a MediaError: its readers raise all sorts of errors for what is
+    damaged.
+    """
+    pillow_name, module = _PLUGINS[name]
+    try:
+        plugin = import_module(module.partition(".")[0] if name == "heif" else module)
+    except ImportError as error:
+        what = "heic images need the package pillow-heif"
+        raise MediaError(what, "install it on the workers, or export the image as jpeg") from error
+    if name == "heif":
+        plugin.register_heif_opener()
+    check_declared(name, data, limits)
+    Image.MAX_IMAGE_PIXELS = limits.pixels
+    try:
+        file = io.BytesIO(without_packed_chunks(data) if name == "png" else data)
+        with Image.open(file, formats=(pillow_name,)) as image:
+            limits.check_pixels("the image", *image.size)
+            yield image
+    except (RigflowError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        what = f"the image has more than {limits.pixels / 1e6:g} million pixels"
+        raise ItemTooLarge(what, "scale it down or raise the setting max_pixels") from error
+    except Exception as error:
+        what = f"the {name} image cannot be decoded: {_reason(error)}"
+        raise MediaError(what, "copy it again, or export it as png") from error
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether pixels may be transparent."""
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def frame_of(image: Image.Image, alpha: bool) -> av.VideoFrame:
+    """The picture that Pillow decoded, as a frame in `gray`, `rgb24` or `rgba`. Raises MediaError."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return av.VideoFrame.from_ndarray(_from_deep(image), "gray")
+    if alpha:
+        return av.VideoFrame.from_ndarray(np.asarray(image.convert("RGBA")), "rgba")
+    if image.mode in ("1", "L"):
+        return av.VideoFrame.from_ndarray(np.asarray(image.convert("L")), "gray")
+    return av.VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), "rgb24")
+
+
+def _from_deep(image: Image.Image) -> Array:
+    """`[H, W]` uint8 of a gray picture with 16 bits. Raises MediaError for other numbers: their white is not known."""
+    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format == "PPM"):
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        what = f"the image has {kind} pixels, and does not say which number is white"
+        raise MediaError(what, "export it with 8 or 16 bits")
+    deep = np.asarray(image).astype(np.uint32)
+    return ((deep * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(_ORIENTATION, UPRIGHT)
+    return found if UPRIGHT <= found <= MOST else UPRIGHT
+
+
+def _reason(error: Exception) -> str:
+    """What Pillow says, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its header is damaged, or it is of a kind that is not read here"
+    return " ".join(str(error).split())[:120] or type(error).__name__
