@@ -110,10 +110,7 @@ def segments_of(path: Path, spec: PipelineSpec, segment_s: float) -> Iterator[tu
     with Splitter(path, spec.grid, segment_s) as splitter:
         for number, piece in enumerate(splitter.pieces()):
             key = Key(job=JOB, segment=number, final=piece.final)
-            segment = Segment(
-                key=key, media=splitter.media, container=piece.container, start=piece.start, end=piece.end
-            )
-            yield segment, (piece.data,)
+            yield piece.segment(key, splitter.media), piece.buffers
 
 
 class Chain:
@@ -167,7 +164,7 @@ def decoded(unit: Unit, spec: PipelineSpec, convert: Convert) -> list[Part]:
         if segment.media.kind == "image":
             parts += decode_images(segment, buffers, spec, convert, shared=SHARED)
         else:
-            parts += decode_video(segment, buffers[0], spec, convert)
+            parts += decode_video(segment, buffers, spec, convert)
     return parts
 
 

@@ -29,7 +29,7 @@ from engines.part import Array
 from engines.transforms import Preprocess
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from schemas.messages import JobRef, Key, Lane, MediaInfo, Segment
+from schemas.messages import JobRef, Key, Lane, MediaInfo
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
@@ -156,11 +156,11 @@ class Trial:
                 await asyncio.sleep(late)
             piece = self._pieces[number % FRAMES]
             key = Key(job=job, segment=number, final=number == segments - 1)
-            segment = Segment(key=key, media=self._media, container=piece.container, start=piece.start, end=piece.end)
+            segment = piece.segment(key, self._media)
             subject = self._broker.names.work(self._spec.name, "decode", job.lane)
             run.published_s.append(time.monotonic())
             task = asyncio.create_task(
-                self._broker.publish(subject, segment.encode([piece.data]), key.message_id("decode"))
+                self._broker.publish(subject, segment.encode(piece.buffers), key.message_id("decode"))
             )
             sending.add(task)
             task.add_done_callback(sending.discard)

@@ -50,7 +50,7 @@ def decoded(opened: CudaCard, path: Path, most: int = 30) -> list[tuple[av.Video
     mine: list[av.VideoFrame] = []
     with av.open(path) as container:
         stream = container.streams.video[0]
-        with decoders.lease(stream, path.name) as decoder:
+        with decoders.lease(stream.codec_context, path.name) as decoder:
             for packet in container.demux(stream):
                 mine += decoder.decode(packet if packet.size else None)
                 if len(mine) >= most:

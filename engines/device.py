@@ -127,7 +127,7 @@ class Host:
         convert = preprocess.convert if preprocess else pack_frame
         if segment.media.kind == "image":
             return decode_images(segment, buffers, spec, convert, self._limits, self._shared, tick)
-        return decode_video(segment, buffers[0], spec, convert, limits=self._limits, tick=tick)
+        return decode_video(segment, buffers, spec, convert, limits=self._limits, tick=tick)
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:
         """A model in ONNX Runtime on one core."""

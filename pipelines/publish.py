@@ -206,8 +206,7 @@ class Publisher:
             body = fragment.encode(buffers)
             subject = self._broker.names.results(key.job)
             await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment"})
-        segment = Segment(key=key, media=media, container=piece.container, start=piece.start, end=piece.end)
-        await self._enter(key, segment.encode([piece.data]))
+        await self._enter(key, piece.segment(key, media).encode(piece.buffers))
 
     async def _enter(self, key: Key, body: bytes) -> None:
         first = self.spec.decode.name

@@ -128,6 +128,31 @@ class MediaInfo(BaseModel):
         return Clock(Fraction(*self.time_base), self.origin)
 
 
+class CodecParameters(BaseModel):
+    """What a decoder must know of a video stream beside its packets and extradata, as FFmpeg's AVCodecParameters.
+
+    `tag` is the FOURCC, `bits` are those of a coded sample, `reorder` is how many frames at most a decoder holds back;
+    `level` and `field_order` are FFmpeg's numbers. The colours are those of the header.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    decoder: Label
+    tag: Annotated[str, Field(max_length=4)] = ""
+    pixel_format: Label = ""
+    width: Size = 0
+    height: Size = 0
+    profile: Label = ""
+    level: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = -99
+    bits: Color = 0
+    field_order: Color = 0
+    reorder: Color = 0
+    sample_aspect: Ratio = (0, 1)
+    color_range: Color = 0
+    color_space: Color = 2
+    color_primaries: Color = 2
+    color_transfer: Color = 2
+
+
 class Item(BaseModel):
     """One image of a segment of images: its name, and its own outcome once it has failed.
 
@@ -164,18 +189,23 @@ class Key(BaseModel):
 
 
 class Segment(Message):
-    """A piece of compressed media, in front of `decode`. One buffer for video, one for each item of images.
+    """A piece of compressed media, in front of `decode`. Two buffers for video, one for each item of images.
 
-    Video: the buffer is a whole file of format `container`, decodable by itself. The segment owns the frames (and
-    the windows that start) in `[start, end)`, in pts of the media's clock; `end` None: to the end of the media.
+    Video: the packets from a keyframe on, without a container. The first buffer is a table of them (its columns are in
+    engines.media.packets), the second holds their bytes; `codec` is what their decoder must know. The segment owns the
+    frames (and the windows that start) in `[start, end)`, in pts of the media's clock; `end` None: to the end of the
+    media. `by_rank`: frames take the packets' times in rising order, because the media does not say in which order they
+    are shown. `notes`: what is out of the ordinary in the media, on its first segment.
     """
 
     type: Literal["segment"] = "segment"
     key: Key
     media: MediaInfo
-    container: Label = ""
+    codec: CodecParameters | None = None
     start: Ticks = 0
     end: Ticks | None = None
+    by_rank: bool = False
+    notes: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
     items: Items = ()
 
     def check(self, buffers: Sequence[Buffer]) -> None:
@@ -187,8 +217,9 @@ class Segment(Message):
             if len(buffers) != len(self.items) and (buffers or not all(item.path or item.error for item in self.items)):
                 raise MessageError(f"a segment of {len(self.items)} images has {len(buffers)} buffers")
             return
-        if len(buffers) != 1 or not self.container:
-            raise MessageError(f"a segment of video has {len(buffers)} buffers and container `{self.container}`")
+        if len(buffers) != 2 or self.codec is None:
+            codec = "no codec" if self.codec is None else "a codec"
+            raise MessageError(f"a segment of video has {len(buffers)} buffers and {codec}")
         if not (self.media.width and self.media.height):
             raise MessageError("a segment of video has a picture without size")
         if self.end is not None and self.end < self.start:

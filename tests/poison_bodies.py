@@ -89,8 +89,11 @@ def _message(kind: str, **meta: Any) -> Meta:
 
 
 def _video_segment(rng: random.Random, job: Meta) -> tuple[str, Meta, list[bytes]]:
-    meta = _message("segment", key=_key(job), media=_video(), container="mp4", start=0, end=rng.choice((None, 12800)))
-    return "decode", meta, [rng.randbytes(200)]
+    codec = {"decoder": "h264", "width": 160, "height": 90, "pixel_format": "yuv420p"}
+    meta = _message("segment", key=_key(job), media=_video(), codec=codec, start=0, end=rng.choice((None, 12800)))
+    rows = [(rng.choice((0, 1, 8, 9)), 512 * number, 512, 20) for number in range(10)]
+    table = b"".join(column.to_bytes(8, "little") for row in rows for column in row)
+    return "decode", meta, [table, rng.randbytes(200)]
 
 
 def _image_segment(rng: random.Random, job: Meta) -> tuple[str, Meta, list[bytes]]:

@@ -117,11 +117,5 @@ def _parts(spec: PipelineSpec, path: Path) -> Iterator[Part]:
         return
     with Splitter(path, spec.grid, spec.segment_s, sound=None) as splitter:
         for number, piece in enumerate(splitter.pieces()):
-            segment = Segment(
-                key=Key(job=job, segment=number),
-                media=splitter.media,
-                container=piece.container,
-                start=piece.start,
-                end=piece.end,
-            )
-            yield from decode_video(segment, memoryview(piece.data), spec, convert)
+            segment = piece.segment(Key(job=job, segment=number), splitter.media)
+            yield from decode_video(segment, piece.buffers, spec, convert)

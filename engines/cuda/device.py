@@ -89,7 +89,7 @@ class CudaDevice:
             parts = decode_images(segment, buffers, spec, convert, limits, shared, tick)
         else:
             decoders = None if preprocess is None else self.decoders
-            parts = decode_video(segment, buffers[0], spec, convert, decoders, limits, tick)
+            parts = decode_video(segment, buffers, spec, convert, decoders, limits, tick)
         return self._ahead.reader(parts, int(segment.key.job.lane is not Lane.INTERACTIVE))
 
     def session(self, model: bytes, spec: ModelSpec) -> "Session":

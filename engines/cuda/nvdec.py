@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import av
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
-from av.video.stream import VideoStream
 
 from schemas.errors import MediaError
 
@@ -36,25 +35,25 @@ class CardDecoders:
         self._lock = threading.Lock()
 
     @contextmanager
-    def lease(self, stream: VideoStream, label: str) -> Iterator[VideoCodecContext]:
-        """A decoder for the packets of `stream`: the card's, or the host's where settings allow it.
+    def lease(self, like: VideoCodecContext, label: str) -> Iterator[VideoCodecContext]:
+        """A decoder for what `like`, the host's, decodes: the card's, or `like` itself where settings allow it.
 
         A decoder that met an error is not used again. Raises MediaError when the card must decode it, and cannot.
         """
-        key = _key(stream)
+        key = _key(like)
         if self._decoding == "host" or self._failures[key] >= _TRIES:
             if self._decoding == "card":
                 raise MediaError(
                     f"{label}: the card can not decode it", "allow `decoder = any`, or convert it to H.264"
                 )
             self._card.counters.on_host_segments += 1
-            yield stream.codec_context
+            yield like
             return
         self._card.enter()
-        decoder = self._taken(key) or open_decoder(self._card.number, stream.codec_context)
+        decoder = self._taken(key) or open_decoder(self._card.number, like)
         if decoder is None:
             self._failures[key] = _TRIES
-            with self.lease(stream, label) as other:
+            with self.lease(like, label) as other:
                 yield other
             return
         try:
@@ -107,7 +106,6 @@ def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | No
     return decoder
 
 
-def _key(stream: VideoStream) -> tuple[Any, ...]:
+def _key(context: VideoCodecContext) -> tuple[Any, ...]:
     """All that a decoder learns before its first packet."""
-    context = stream.codec_context
     return (context.codec.name, context.extradata, context.width, context.height, getattr(context, "reorder_depth", 0))

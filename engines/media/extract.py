@@ -6,15 +6,31 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.media.packets import Flag, unpack
 from engines.part import unpack_arrays
-from schemas.messages import PartMessage, Segment
+from schemas.messages import CodecParameters, PartMessage, Segment
 from schemas.wire import Buffer
 
-SUFFIXES = {"mp4": ".mp4", "matroska": ".mkv", "nut": ".nut"}
+# how Matroska names a codec that has a name of its own there; others go by their FOURCC. Source: RFC 9559, codec
+# mappings of the Matroska specification
+_NAMES = {
+    "h264": "V_MPEG4/ISO/AVC",
+    "hevc": "V_MPEGH/ISO/HEVC",
+    "vp8": "V_VP8",
+    "vp9": "V_VP9",
+    "libdav1d": "V_AV1",
+    "mpeg4": "V_MPEG4/ISO/ASP",
+    "mpeg2video": "V_MPEG2",
+    "mjpeg": "V_MJPEG",
+    "ffv1": "V_FFV1",
+}
+_VFW = "V_MS/VFW/FOURCC"
+_UNKNOWN_SIZE = b"\x01" + b"\xff" * 7
+_CLUSTER_MS = 5000
 
 
 def files_of(message: Segment | PartMessage, buffers: Sequence[memoryview]) -> dict[str, Buffer]:
-    """File name -> content: a segment's video or images as they were cut, a part's arrays as `.npz`.
+    """File name -> content: a segment's video as `.mkv` or images as they were sent, a part's arrays as `.npz`.
 
     The media itself is copied bit for bit, damage and all. Images that travelled as paths are where those point.
     """
@@ -24,8 +40,56 @@ def files_of(message: Segment | PartMessage, buffers: Sequence[memoryview]) -> d
         np.savez(archive, **unpack_arrays(message.arrays, list(buffers)))  # type: ignore[arg-type]
         return {f"{stem}-{message.key.part}.npz": archive.getvalue()}
     if message.media.kind == "video":
-        return {stem + SUFFIXES.get(message.container, ""): buffers[0]}
+        return {f"{stem}.mkv": _matroska(message, buffers)}
     return {
         f"{number}-{Path(item.name).name}": buffer
         for number, (item, buffer) in enumerate(zip(message.items, buffers, strict=False))
     }
+
+
+def _matroska(segment: Segment, buffers: Sequence[memoryview]) -> bytes:
+    """A segment's packets as a file of Matroska: PyAV muxes only streams that it read from a file itself."""
+    assert segment.codec is not None, "checked when the message was read"
+    extradata, packets = unpack(segment.codec, buffers)
+    base = segment.media.clock.time_base
+    begin = min((coded.pts for coded in packets), default=0)
+    head = _element(0x1A45DFA3, _element(0x4282, b"matroska"))
+    blocks: list[bytes] = []
+    start = -2 * _CLUSTER_MS
+    for coded in packets:
+        at = round((coded.pts - begin) * base * 1000)
+        if not start <= at < start + _CLUSTER_MS:
+            start = at
+            blocks.append(b"\x1f\x43\xb6\x75" + _UNKNOWN_SIZE + _element(0xE7, _number(at)))
+        key = 0x80 if coded.flags & Flag.KEY else 0
+        body = b"\x81" + (at - start).to_bytes(2, "big", signed=True) + bytes([key]) + bytes(coded.packet)
+        blocks.append(_element(0xA3, body))
+    info = _element(0x1549A966, _element(0x2AD7B1, _number(1_000_000)))
+    tracks = _element(0x1654AE6B, _element(0xAE, _track(segment.codec, extradata)))
+    return head + b"\x18\x53\x80\x67" + _UNKNOWN_SIZE + info + tracks + b"".join(blocks)
+
+
+def _track(codec: CodecParameters, extradata: bytes) -> bytes:
+    name = _NAMES.get(codec.decoder, _VFW)
+    if name == _VFW:  # a BITMAPINFOHEADER and the extradata behind it
+        numbers = [40 + len(extradata), codec.width, codec.height, 1 | codec.bits << 16]
+        tag = codec.tag.encode("latin-1", "replace").ljust(4, b"\0")[:4]
+        extradata = b"".join(n.to_bytes(4, "little") for n in numbers) + tag + bytes(20) + extradata
+    size = _element(0xB0, _number(codec.width)) + _element(0xBA, _number(codec.height))
+    private = _element(0x63A2, extradata) if extradata else b""
+    return b"".join(
+        [
+            *(_element(key, _number(1)) for key in (0xD7, 0x73C5, 0x83)),  # number, UID, type: video
+            _element(0x86, name.encode()),
+            private,
+            _element(0xE0, size),
+        ]
+    )
+
+
+def _element(key: int, body: bytes) -> bytes:
+    return key.to_bytes((key.bit_length() + 7) // 8, "big") + (1 << 56 | len(body)).to_bytes(8, "big") + body
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big")

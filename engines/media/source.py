@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -137,6 +138,11 @@ def picture_stream(
     stream.codec_context.thread_count = 1
     stream.codec_context.options = decoder_options(limits.pixels)
     return stream
+
+
+def time_base(stream: AnyStream) -> Fraction:
+    """Seconds of one unit of a stream's times."""
+    return stream.time_base or Fraction(1)
 
 
 def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Packet[Any]]":

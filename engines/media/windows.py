@@ -5,7 +5,6 @@ Nothing here knows pixels: a *picture* is whatever the caller pairs with its pts
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -75,9 +74,12 @@ def every_frame(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -
             yield Tick(number, last[0], *last)
 
 
-def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -> Iterator[Tick[Picture]]:
-    """Ticks of a sampled grid: each sees the last frame that is not after it, or the first where there is none."""
-    numbers = _numbers(grid, span)
+def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span, end: int) -> Iterator[Tick[Picture]]:
+    """Ticks of a sampled grid: each sees the last frame that is not after it, or the first where there is none.
+
+    `end` is the pts of the last frame, whether it comes or not. Frames that no tick sees may be left out.
+    """
+    numbers = needed_ticks(grid, span.windows(grid, end))
     number = next(numbers, None)
     last: tuple[int, Picture] | None = None
     for pts, picture in frames:
@@ -88,32 +90,9 @@ def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -
         if number is None:
             return
         last = pts, picture
-    if last is None or number is None:
-        return
-    for rest in needed_ticks(grid, span.windows(grid, last[0])):
-        if rest >= number:
-            yield Tick(rest, grid.tick_pts(span.clock, rest), *last)
-
-
-def exactly(
-    frames: Iterator[tuple[int, Picture]], due: Mapping[int, int], grid: Grid, clock: Clock
-) -> Iterator[Tick[Picture]]:
-    """Ticks that are known to see the frames at `due`, tick -> pts, ascending; ends as soon as it has seen them all.
-
-    Raises MissingFrame when one of them does not come.
-    """
-    waiting = iter(due.items())
-    entry = next(waiting, None)
-    for pts, picture in frames if due else ():
-        while entry is not None and entry[1] == pts:
-            yield Tick(entry[0], grid.tick_pts(clock, entry[0]), pts, picture)
-            entry = next(waiting, None)
-        if entry is None:
-            return
-        if entry[1] < pts:
-            break
-    if entry is not None:
-        raise MissingFrame(entry[1])
+    while last is not None and number is not None:
+        yield Tick(number, grid.tick_pts(span.clock, number), *last)
+        number = next(numbers, None)
 
 
 def needed_ticks(grid: Grid, windows: range) -> Iterator[int]:
@@ -126,9 +105,16 @@ def needed_ticks(grid: Grid, windows: range) -> Iterator[int]:
 
 
 def slices(
-    ticks: Iterator[Tick[Picture]], grid: Grid, limit: int, convert: Callable[[Picture], Row]
+    ticks: Iterator[Tick[Picture]],
+    grid: Grid,
+    limit: int,
+    convert: Callable[[Picture], Row],
+    is_empty: Callable[[int], bool] = lambda pts: False,
 ) -> Iterator[Slice[Row]]:
-    """The windows that `ticks` complete, `limit` at a time; each picture is converted once, when its tick comes."""
+    """The windows that `ticks` complete, `limit` at a time; each picture is converted once, when its tick comes.
+
+    `is_empty`: at which pts no window begins, because nothing is known of its picture.
+    """
     pts_of: dict[int, tuple[int, int]] = {}  # tick -> its own pts, and its picture's
     rows: dict[int, Row] = {}
     starts: list[int] = []
@@ -137,7 +123,7 @@ def slices(
         if tick.picture_pts not in rows:
             rows[tick.picture_pts] = convert(tick.picture)
         start = tick.number + 1 - grid.frames
-        if start % grid.stride == 0 and start in pts_of:
+        if start % grid.stride == 0 and start in pts_of and not is_empty(pts_of[start][0]):
             starts.append(start)
         if len(starts) == limit:
             yield _slice(starts, grid.frames, pts_of, rows)
@@ -158,11 +144,3 @@ def _slice(
     position = {pts: row for row, pts in enumerate(used)}
     index = np.array([[position[pts] for pts in window] for window in looks], np.int32)
     return Slice(tuple(pts_of[start][0] for start in starts), [rows[pts] for pts in used], index)
-
-
-def _numbers(grid: Grid, span: Span) -> Iterator[int]:
-    """Ticks to look at, ascending; without end where the media's end is not known yet."""
-    if span.end is not None:
-        return needed_ticks(grid, grid.windows_in(span.clock, span.start, span.end))
-    first = grid.windows_until(span.clock, span.start, span.start).start * grid.stride
-    return (first + number for number in count() if number % grid.stride < grid.frames)

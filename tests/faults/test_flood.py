@@ -59,7 +59,7 @@ def splitting_rate(clip: Path) -> float:
     spec = parse_pipeline(PIPELINE, "paced.toml")
     began = time.monotonic()
     with Splitter(clip, spec.grid, spec.segment_s) as splitter:
-        sent = sum(len(piece.data) for piece in splitter.pieces())
+        sent = sum(sum(map(len, piece.buffers)) for piece in splitter.pieces())
     return sent / (time.monotonic() - began)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.media.cuts import Packets, plan_cuts
-from engines.media.windows import Slice, Span, every_frame, exactly, last_before, needed_ticks, slices
+from engines.media.windows import Slice, Span, every_frame, last_before, needed_ticks, slices
 from schemas.grid import Clock, Grid, frame_at
 from tests.clips import Clip, generated
 from tests.unit.media_passes import in_segments, pieces_of, pipeline, sequential
@@ -84,7 +84,8 @@ def test_frames_that_are_due_are_all_that_is_needed(times: list[int], grid: Grid
     ticks = needed_ticks(grid, grid.windows_until(clock, times[0], times[-1]))
     due = {tick: times[frame_at(times, grid.tick_pts(clock, tick))] for tick in ticks}
     frames = ((pts, pts) for pts in times if pts in due.values())
-    found = list(slices(exactly(frames, due, grid, clock), grid, 3, lambda pts: pts))
+    span = Span(clock, times[0], None)
+    found = list(slices(last_before(frames, grid, span, times[-1]), grid, 3, lambda pts: pts))
     seen = [[piece.rows[row] for row in look] for piece in found for look in piece.index.tolist()]
     assert ([pts for piece in found for pts in piece.pts], seen) == _expected(times, grid, clock)
 
@@ -119,7 +120,7 @@ def test_cuts_hold_what_their_segments_look_at(order: list[int], keys: set[int],
 
 def _slices(times: list[int], grid: Grid, span: Span, limit: int) -> Iterator[Slice[int]]:
     frames = ((pts, pts) for pts in times if pts >= span.start)
-    ticks = (every_frame if grid.fps is None else last_before)(frames, grid, span)
+    ticks = every_frame(frames, grid, span) if grid.fps is None else last_before(frames, grid, span, times[-1])
     return slices(ticks, grid, limit, lambda pts: pts)
 
 

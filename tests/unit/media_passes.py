@@ -13,7 +13,7 @@ from engines.media.decode import decode_video
 from engines.media.source import Source
 from engines.media.split import Piece, Splitter
 from engines.part import Array, Part
-from schemas.messages import JobRef, Key, MediaInfo, Segment
+from schemas.messages import JobRef, Key, MediaInfo
 from schemas.pipeline import PipelineSpec
 
 JOB = JobRef(id="job", pipeline="test", revision="0")
@@ -48,18 +48,18 @@ class Windows:
         return same and all(map(np.array_equal, self.seen, other.seen))
 
 
-def sequential(path: Path, spec: PipelineSpec, *, numbered: bool = False) -> tuple[Windows, int]:
+def sequential(path: Path, spec: PipelineSpec, times: Sequence[int] = ()) -> tuple[Windows, int]:
     """Windows by the words of `schemas.grid`, in plain fractions; and the number of frames.
 
-    `numbered`: frames come at the stream's rate, whatever their pts.
+    `times` are those of the frames in the order in which they are shown, where the decoder knows none.
     """
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
-        time_base, rate = Fraction(stream.time_base or 1), Fraction(stream.average_rate or 25)
+        time_base = Fraction(stream.time_base or 1)
         frames = [(frame.pts or 0, _samples(frame)) for frame in container.decode(stream)]
-    if numbered:
-        frames = [(int(number / rate / time_base), picture) for number, (_, picture) in enumerate(frames)]
+    if times:
+        frames = [(pts, picture) for pts, (_, picture) in zip(times, frames, strict=True)]
     pts, pictures = [pts for pts, _ in frames], [picture for _, picture in frames]
     return _windows(pts, pictures, spec, time_base), len(frames)
 
@@ -104,8 +104,7 @@ def decoded(
     parts: list[list[Part]] = []
     for number, piece in reversed(list(enumerate(pieces))):
         key = Key(job=JOB, segment=number, final=piece.final)
-        segment = Segment(key=key, media=media, container=piece.container, start=piece.start, end=piece.end)
-        parts.append(list(decode_video(segment, piece.data, spec, convert)))
+        parts.append(list(decode_video(piece.segment(key, media), piece.buffers, spec, convert)))
     return [part for segment_parts in reversed(parts) for part in segment_parts]
 
 

@@ -20,7 +20,7 @@ from engines.media.uniform import Uniform, presented
 from engines.outputs.format import load_format
 from engines.part import Array, Part
 from engines.transforms import Preprocess
-from schemas.messages import Key, MediaInfo, Segment
+from schemas.messages import Key, MediaInfo
 from schemas.pipeline import EncodeStage, PipelineSpec
 from tests import coloured
 from tests.clips import Clip, generated
@@ -78,9 +78,8 @@ def parts_of(path: Path, spec: PipelineSpec, segment_s: float = 100) -> list[Par
     with Splitter(path, spec.grid, segment_s) as splitter:
         for number, piece in enumerate(splitter.pieces()):
             key = Key(job=JOB, segment=number, final=piece.final)
-            given = {"container": piece.container, "start": piece.start, "end": piece.end}
-            segment = Segment(key=key, media=splitter.media, **given)
-            parts += decode_video(segment, piece.data, spec, Preprocess(spec.preprocess).convert)
+            segment = piece.segment(key, splitter.media)
+            parts += decode_video(segment, piece.buffers, spec, Preprocess(spec.preprocess).convert)
     return parts
 
 

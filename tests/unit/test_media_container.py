@@ -18,9 +18,10 @@ from engines.media.container import FORMATS, open_container
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.source import media_kind, open_media
+from engines.media.split import Splitter
 from pipelines.registry import builtin_pipeline
 from schemas.errors import MediaError, UsageError
-from schemas.messages import Fragment, JobRef, Key, Segment
+from schemas.messages import Fragment, JobRef, Key
 from tests.clips import Clip, generated
 from tests.unit.outputs_parts import VIDEO, format_of
 
@@ -101,14 +102,23 @@ def test_no_content_opens_anything_else(secret: Path, server: int, tmp_path: Pat
                     pass
 
 
-@pytest.mark.parametrize("container", ["hls", "concat", "image2", "nonsense", ""])
-def test_segments_name_no_other_container(container: str, secret: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["wrapped_avframe", "h264_cuvid", "aac", "nonsense", ""])
+def test_segments_name_no_unsafe_decoder(name: str) -> None:
+    """`wrapped_avframe` takes the bytes of a packet for pointers."""
     spec = builtin_pipeline("fingerprint")
     key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
-    segment = Segment(key=key, media=VIDEO, container=container, start=0)
+    with Splitter(generated(Clip(frames=5)), spec.grid, 4) as splitter:
+        (piece,) = splitter.pieces()
+        codec = piece.codec.model_copy(update={"decoder": name})
+        segment = piece.segment(key, splitter.media).model_copy(update={"codec": codec})
+    with pytest.raises(MediaError, match="there is no decoder"):
+        list(decode_video(segment, piece.buffers, spec, pack_frame))
+
+
+@pytest.mark.parametrize("container", ["hls", "concat", "image2", "nonsense", ""])
+def test_sound_names_no_other_container(container: str, secret: Path, tmp_path: Path) -> None:
     data = lures(str(secret))[0]
-    with pytest.raises(MediaError, match="is not read here"):
-        list(decode_video(segment, data, spec, pack_frame))
+    key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     output = format_of("video").assemble(tmp_path / "film", VIDEO)
     with pytest.raises(MediaError, match="is not read here"):
         output.add_tracks(Fragment(key=key, media=VIDEO, container=container), {"head": np.frombuffer(data, np.uint8)})

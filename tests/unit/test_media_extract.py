@@ -27,9 +27,8 @@ def test_a_segment_of_video_is_a_video(tmp_path: Path) -> None:
     with Splitter(clip, Grid(None), 0.3) as splitter:
         piece = next(splitter.pieces())
         media = splitter.media
-    segment = Segment(key=KEY, media=media, container=piece.container, start=piece.start, end=piece.end)
-    [(name, body)] = files(segment.encode([piece.data])).items()
-    assert name == "j-3.mp4"
+    [(name, body)] = files(piece.segment(KEY, media).encode(piece.buffers)).items()
+    assert name == "j-3.mkv"
     with av.open(io.BytesIO(body)) as video:
         assert sum(1 for _ in video.decode(video=0)) >= 10
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from engines.media.decode import decode_video
@@ -18,7 +19,7 @@ from engines.media.limits import Limits
 from engines.media.source import media_kind
 from engines.media.split import Splitter
 from schemas.errors import ItemTooLarge, MediaError
-from schemas.messages import JobRef, Key, MediaInfo, Segment
+from schemas.messages import JobRef, Key
 from tests.clips import Clip, generated
 from tests.unit.media_passes import pipeline
 
@@ -91,8 +92,7 @@ def decode(path: Path) -> None:
         return
     with Splitter(path, pipeline().grid, 1.0) as splitter:
         for piece in splitter.pieces():
-            segment = Segment(key=KEY, media=splitter.media, container=piece.container, start=piece.start)
-            list(decode_video(segment, piece.data, pipeline(), pack_frame))
+            list(decode_video(piece.segment(KEY, splitter.media), piece.buffers, pipeline(), pack_frame))
 
 
 def outcome_of(path: Path) -> tuple[str, int]:
@@ -134,8 +134,8 @@ def test_frames_that_grow_in_mid_stream_are_refused(tmp_path: Path) -> None:
         limits = Limits(pixels=most)
         with Splitter(path, pipeline().grid, 1.0, limits=limits) as splitter:
             (piece,) = splitter.pieces()
-            segment = Segment(key=KEY, media=splitter.media, container=piece.container, start=piece.start)
-        parts = list(decode_video(segment, piece.data, pipeline(), pack_frame, limits=limits))
+            segment = piece.segment(KEY, splitter.media)
+        parts = list(decode_video(segment, piece.buffers, pipeline(), pack_frame, limits=limits))
         assert sum(part.meta.lost for part in parts) == lost
 
 
@@ -160,15 +160,18 @@ def test_a_segment_asks_for_no_more_than_the_settings_allow() -> None:
     spec = pipeline(fps=1000.0)
     with Splitter(clip, spec.grid, 10.0) as splitter:
         (piece,), media = splitter.pieces(), splitter.media
-    for changes, end, words in (
-        ({}, 10**17, "asks for .* windows"),
-        ({"last": None, "frame_rate": (1, 10**9)}, None, "asks for .* windows"),
-        ({"width": 60_000, "height": 60_000}, None, "has 60000x60000 pixels"),
+    far = np.frombuffer(piece.buffers[0], "<i8").copy()
+    far[-3] = 10**15
+    large = {"width": 60_000, "height": 60_000}
+    for changes, end, table, words in (
+        ({}, 10**17, piece.buffers[0], "asks for .* windows"),
+        ({}, None, far.tobytes(), "asks for .* windows"),
+        ({"media": media.model_copy(update=large)}, None, piece.buffers[0], "has 60000x60000 pixels"),
+        ({"codec": piece.codec.model_copy(update=large)}, None, piece.buffers[0], "has 60000x60000 pixels"),
     ):
-        given: MediaInfo = media.model_copy(update=changes)
-        segment = Segment(key=KEY, media=given, container=piece.container, start=piece.start, end=end)
+        segment = piece.segment(KEY, media).model_copy(update={"end": end, **changes})
         with pytest.raises(ItemTooLarge, match=words):
-            list(decode_video(segment, piece.data, spec, pack_frame, limits=Limits(windows=1000)))
+            list(decode_video(segment, (table, piece.buffers[1]), spec, pack_frame, limits=Limits(windows=1000)))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import av
 import pytest
 
 from engines.media import split
-from engines.media.carrier import reorder_depth
 from engines.media.sniff import FORMATS
 from engines.media.source import media_kind, open_picture, picture_stream
 from engines.media.split import Splitter
+from engines.media.survey import reorder_depth
 from schemas.errors import ItemTooLarge, MediaError, RigflowError, UsageError
 from tests.clips import Clip, generated, real_clip, still
 from tests.unit.media_passes import pieces_of, pipeline

@@ -13,6 +13,7 @@ from engines.part import Part, decode_part, encode_part, pack_arrays, unpack_arr
 from schemas.errors import MediaError, MessageError, ModelError
 from schemas.fields import NAME_CHARS, clean_name
 from schemas.messages import (
+    CodecParameters,
     CollectRequest,
     Item,
     JobRef,
@@ -68,9 +69,16 @@ def test_thousands_of_bodies_from_a_seed_reach_both_ends() -> None:
         assert not taken(dice.choice(RAW))
 
 
+TWO = [b"", b""]
+
+
 def video(**changes: Any) -> dict[str, Any]:
     meta = Segment(
-        key=KEY, media=MediaInfo(kind="video", width=64, height=48), container="mp4", start=0, end=9
+        key=KEY,
+        media=MediaInfo(kind="video", width=64, height=48),
+        codec=CodecParameters(decoder="h264"),
+        start=0,
+        end=9,
     ).model_dump(mode="json")
     for path, value in changes.items():
         *above, name = path.split("__")
@@ -85,25 +93,26 @@ def video(**changes: Any) -> dict[str, Any]:
     ("meta", "buffers", "reason"),
     [
         (video(), [], "0 buffers"),
-        (video(), [b"a", b"b"], "2 buffers"),
-        (video(container=""), [b"a"], "container"),
-        (video(version=999), [b"a"], "version"),
-        (video(version="evil"), [b"a"], "version"),
-        (video(key__job__id="a\n"), [b"a"], "key.job.id"),
-        (video(key__job__space="main.other"), [b"a"], "key.job.space"),
-        (video(key__job__pipeline=">"), [b"a"], "key.job.pipeline"),
-        (video(key__job__revision="r" * 65), [b"a"], "key.job.revision"),
-        (video(key__job__round=-1), [b"a"], "round"),
-        (video(key__segment=-1), [b"a"], "segments count from 0"),
-        (video(key__part=2**63), [b"a"], "key.part"),
-        (video(media__time_base=[0, 0]), [b"a"], "time_base"),
-        (video(media__time_base=[1, 0]), [b"a"], "time_base"),
-        (video(media__frame_rate=[25, 0]), [b"a"], "frame_rate"),
-        (video(media__width=2**31 - 1), [b"a"], "width"),
-        (video(media__height=0), [b"a"], "without size"),
-        (video(media__origin=-(2**63)), [b"a"], "origin"),
-        (video(start=10), [b"a"], "before its start"),
-        (video(end=2**63 - 1), [b"a"], "end"),
+        (video(), [b"a"], "1 buffers"),
+        (video(codec=None), TWO, "no codec"),
+        (video(codec__tag="12345"), TWO, "tag"),
+        (video(version=999), TWO, "version"),
+        (video(version="evil"), TWO, "version"),
+        (video(key__job__id="a\n"), TWO, "key.job.id"),
+        (video(key__job__space="main.other"), TWO, "key.job.space"),
+        (video(key__job__pipeline=">"), TWO, "key.job.pipeline"),
+        (video(key__job__revision="r" * 65), TWO, "key.job.revision"),
+        (video(key__job__round=-1), TWO, "round"),
+        (video(key__segment=-1), TWO, "segments count from 0"),
+        (video(key__part=2**63), TWO, "key.part"),
+        (video(media__time_base=[0, 0]), TWO, "time_base"),
+        (video(media__time_base=[1, 0]), TWO, "time_base"),
+        (video(media__frame_rate=[25, 0]), TWO, "frame_rate"),
+        (video(media__width=2**31 - 1), TWO, "width"),
+        (video(media__height=0), TWO, "without size"),
+        (video(media__origin=-(2**63)), TWO, "origin"),
+        (video(start=10), TWO, "before its start"),
+        (video(end=2**63 - 1), TWO, "end"),
         (video(media__kind="image"), [], "no items"),
         (video(media__kind="image", items=[{"name": "a"}, {"name": "b"}]), [b"a"], "2 images has 1 buffers"),
         ({"version": 1, "type": "done"}, [], "done.job: missing"),

@@ -1,0 +1,202 @@
+"""Coded packets on their way from `split` to `decode`: a table and their bytes, without a container.
+
+A container keeps only what its format foresees: some round times, and others drop the pixel format of raw video, the
+field order or the extradata. Here a decoder gets what FFmpeg's demuxer gave: codec parameters, extradata, side data and
+packets, bit for bit. The table has one row a packet, `[P, 4] int64`: flags, pts, duration, bytes. Extradata and side
+data are rows of their own in front of the packet that they belong to.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntFlag
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.codec.codec import Capabilities
+from av.packet import Packet, PacketSideData
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from engines.media.limits import Limits, decoder_options
+from engines.media.png import without_packed_chunks
+from schemas.errors import MediaError
+from schemas.messages import CodecParameters
+from schemas.wire import Buffer
+
+_ROW = np.dtype("<i8")
+_COLUMNS = 4
+_MOST_REORDERED = 16
+_PNG_CODEC = "png"
+_UNSAFE = "wrapped_avframe"  # takes the bytes of a packet for pointers
+_WHENCE = "it is not what a split of rigflow sends"
+
+
+class Flag(IntFlag):
+    """What a row is. `HIDDEN`: the packet gives no frame that is shown; `ENTRY`: decoding may start at it."""
+
+    KEY = 1
+    CORRUPT = 2
+    HIDDEN = 4
+    ENTRY = 8
+    EXTRADATA = 16
+    PALETTE = 32
+    NEW_EXTRADATA = 64
+
+
+# side data that a decoder needs and keeps until the next: FFmpeg's name, and its number
+_SIDE_DATA = {Flag.PALETTE: ("palette", 0), Flag.NEW_EXTRADATA: ("new_extradata", 1)}
+
+
+class Coded(NamedTuple):
+    """A packet, whose pts is settled; `side` has its side data."""
+
+    packet: "Packet[Any]"
+    flags: Flag
+    pts: int
+    side: tuple[tuple[Flag, bytes], ...] = ()
+
+    @property
+    def shown(self) -> bool:
+        """Whether it gives a frame of its own."""
+        return not self.flags & Flag.HIDDEN
+
+
+def parameters_of(stream: VideoStream, reorder: int) -> CodecParameters:
+    """The codec parameters of a stream that was not decoded yet; `reorder` frames at least are held back."""
+    context = stream.codec_context
+    aspect = context.sample_aspect_ratio or stream.sample_aspect_ratio or Fraction(0)
+    try:
+        tag = context.codec_tag
+    except UnicodeDecodeError:  # a few tags of raw Bayer video are no ASCII
+        tag = ""
+    return CodecParameters(
+        decoder=context.name,
+        tag=tag,
+        pixel_format=context.pix_fmt or "",
+        width=context.width,
+        height=context.height,
+        profile=context.profile or "",
+        level=context.level,
+        bits=context.bits_per_coded_sample,
+        field_order=context.field_order,
+        reorder=min(max(context.reorder_depth, reorder), _MOST_REORDERED),
+        sample_aspect=(aspect.numerator, aspect.denominator),
+        color_range=context.color_range,
+        color_space=context.colorspace,
+        color_primaries=context.color_primaries,
+        color_transfer=context.color_trc,
+    )
+
+
+def side_data(packet: "Packet[Any]") -> tuple[tuple[Flag, bytes], ...]:
+    """The side data of a packet that its decoder keeps."""
+    return tuple(
+        (flag, bytes(packet.get_sidedata(name)))  # type: ignore[arg-type]
+        for flag, (name, _) in _SIDE_DATA.items()
+        if packet.has_sidedata(name)  # type: ignore[arg-type]
+    )
+
+
+def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, bytes]:
+    """The two buffers of a segment: the table, and all bytes."""
+    rows: list[tuple[int, int, int, int]] = []
+    data: list[Buffer] = []
+    for flag, body in ((Flag.EXTRADATA, extradata),) if extradata else ():
+        rows.append((flag, 0, 0, len(body)))
+        data.append(body)
+    for coded in packets:
+        for flag, body in coded.side:
+            rows.append((flag, coded.pts, 0, len(body)))
+            data.append(body)
+        packet = coded.packet
+        rows.append((coded.flags, coded.pts, packet.duration or 0, packet.size))
+        data.append(memoryview(packet))
+    return np.array(rows, _ROW).tobytes(), b"".join(data)
+
+
+def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, list[Coded]]:
+    """`(extradata, packets)` of a segment's buffers; packets are views into them. Raises MediaError."""
+    table, data = (memoryview(buffer).cast("B") for buffer in buffers)
+    if table.nbytes % (_COLUMNS * _ROW.itemsize):
+        raise MediaError("the table of a segment's packets is cut short", _WHENCE)
+    rows = np.frombuffer(table, _ROW).reshape(-1, _COLUMNS)
+    ends = np.cumsum(rows[:, 3])
+    sized = len(rows) and np.all(rows[:, 3] >= 0) and np.all(ends <= data.nbytes) and ends[-1] == data.nbytes
+    if not sized or np.any(rows[:, 3] > data.nbytes) or np.any(np.abs(rows[:, 1]) > 1 << 62):
+        raise MediaError("the table of a segment's packets does not fit their bytes", _WHENCE)
+    extradata = b""
+    packets: list[Coded] = []
+    side: list[tuple[Flag, bytes]] = []
+    for (kind, pts, duration, size), end in zip(rows.tolist(), ends.tolist(), strict=True):
+        flags, body = Flag(kind & 127), data[end - size : end]
+        if flags & Flag.EXTRADATA:
+            extradata = bytes(body)
+        elif found := next((flag for flag in _SIDE_DATA if flags & flag), None):
+            side.append((found, bytes(body)))
+        else:
+            packets.append(Coded(_packet(codec, flags, pts, duration, body, side), flags, pts, tuple(side)))
+            side = []
+    return extradata, packets
+
+
+def _packet(
+    codec: CodecParameters, flags: Flag, pts: int, duration: int, body: memoryview, side: Iterable[tuple[Flag, bytes]]
+) -> "Packet[Any]":
+    # FFmpeg's decoders read a little past the end of a packet: it needs memory of its own, with room behind it
+    packet: Packet[Any] = Packet(len(body))
+    packet.update(png_bytes(body) if codec.decoder == _PNG_CODEC else body)  # type: ignore[arg-type]
+    packet.pts, packet.duration = pts, duration
+    packet.is_keyframe, packet.is_corrupt = bool(flags & Flag.KEY), bool(flags & Flag.CORRUPT)
+    for flag, data in side:
+        entry = PacketSideData(_SIDE_DATA[flag][1], len(data))  # type: ignore[call-arg]
+        entry.update(data)
+        packet.set_sidedata(entry)
+    return packet
+
+
+def png_bytes(body: Buffer) -> bytes:
+    """A png without what FFmpeg would unpack without a limit, as long as before: decoders stop at the chunk IEND."""
+    return without_packed_chunks(body).ljust(len(body), b"\0")
+
+
+def open_decoder(codec: CodecParameters, extradata: bytes, limits: Limits, label: str) -> VideoCodecContext:
+    """A decoder of the host for packets with these parameters, on one thread: parallelism is by segment, and frame
+    threads give other frames on damaged streams. Raises MediaError where there is none, ItemTooLarge beyond `limits`.
+    """
+    limits.check_pixels(label, codec.width, codec.height)
+    try:
+        found = av.Codec(codec.decoder, "r")
+        usable = found.type == "video" and not found.capabilities & Capabilities.hardware and found.name != _UNSAFE
+        context = av.CodecContext.create(found) if usable else None
+        if not isinstance(context, VideoCodecContext):
+            raise ValueError
+        _describe(context, codec)
+    except (ValueError, av.error.FFmpegError) as error:
+        what = f"{label}: there is no decoder `{codec.decoder}` for {codec.pixel_format or 'its pictures'} here"
+        raise MediaError(what, "install the PyAV that the publisher has, see requirements in pyproject.toml") from error
+    context.extradata = extradata or None
+    context.thread_type, context.thread_count = "NONE", 1
+    context.options = decoder_options(limits.pixels)
+    return context
+
+
+def _describe(context: VideoCodecContext, codec: CodecParameters) -> None:
+    if len(codec.tag) == 4:
+        context.codec_tag = codec.tag
+    if codec.pixel_format:
+        context.pix_fmt = codec.pixel_format
+    if codec.profile:
+        context.profile = codec.profile
+    context.width, context.height, context.level = codec.width, codec.height, codec.level
+    context.bits_per_coded_sample, context.field_order = codec.bits, codec.field_order
+    context.reorder_depth = codec.reorder
+    context.sample_aspect_ratio = Fraction(*codec.sample_aspect)
+    context.color_range, context.colorspace = codec.color_range, codec.color_space
+    context.color_primaries, context.color_trc = codec.color_primaries, codec.color_transfer
+
+
+def carried_side(packets: Iterable[Coded]) -> Iterator[tuple[Flag, bytes]]:
+    """Of packets that are let go: the last side data of each kind, which a decoder would still keep."""
+    last = {flag: body for coded in packets for flag, body in coded.side}
+    return iter(last.items())

@@ -1,0 +1,248 @@
+"""The frames of one segment, in the order in which they are shown, and what became of them."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from engines.media.packets import Coded, Flag
+from engines.media.windows import MissingFrame, Span, needed_ticks
+from engines.part import Tick
+from schemas.grid import Grid, frame_at
+from schemas.messages import Segment
+
+_SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that no other frame refers to
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the frames that a segment owns, and what was out of the ordinary.
+
+    `frames` are whole; `lost` did not come out of the decoder, or came patched over damage.
+    """
+
+    frames: int = 0
+    lost: int = 0
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+class _Run(NamedTuple):
+    """Packets from an entry on, and the times that they answer for."""
+
+    packets: Sequence[Coded]
+    since: int
+    until: int | None
+
+    def owns(self, pts: int) -> bool:
+        """Whether it answers for `pts`."""
+        return self.since <= pts and (self.until is None or pts < self.until)
+
+
+class FrameReader:
+    """Decodes the packets of a segment: `exact` as long as nothing is damaged, `patched` otherwise.
+
+    Of a sampled grid, frames that no tick of the grid sees may be left out, where the decoder can do so.
+    """
+
+    def __init__(self, packets: Sequence[Coded], segment: Segment, grid: Grid, tick: Tick) -> None:
+        self._packets = packets
+        self._tick = tick
+        self._grid = grid
+        self._by_rank = segment.by_rank
+        self._span = Span(segment.media.clock, segment.start, segment.end)
+        self._times = sorted(coded.pts for coded in packets if coded.shown and coded.pts >= segment.start)
+        self._owned = self._times if segment.end is None else self._times[: bisect_left(self._times, segment.end)]
+        self._undecodable = bisect_left(self._owned, segment.media.origin)  # in front of the media's first keyframe
+        self._hidden = {coded.pts for coded in packets if not coded.shown}.difference(self._times)
+        self._empty: list[_Run] = []  # runs that gave no frame
+        self._whole: set[int] = set()  # times of frames that came out whole
+        self._skips = segment.codec is not None and segment.codec.decoder in _SKIPPABLE and not self._by_rank
+        self._judged: Sequence[int] | None = None  # times of which frames should have come whole
+
+    @property
+    def last(self) -> int:
+        """Pts of the last frame to look at, as far as packets tell."""
+        return self._times[-1] if self._times else self._span.start
+
+    @property
+    def counted(self) -> int:
+        """How many of the frames that the segment owns came out whole so far."""
+        return len(self._whole.intersection(self._owned))
+
+    @cached_property
+    def _due(self) -> list[int] | None:
+        """The frames that ticks see: of the segment's windows, and of all windows in the time that it owns, so that a
+        frame is looked at, or not, however the media is cut. None where every frame is needed.
+        """
+        grid, span, times = self._grid, self._span, self._times[self._undecodable :] or self._times
+        if grid.fps is None or not times or not self._skips:
+            return None
+        windows = span.windows(grid, times[-1])
+        earlier = max(0, windows.start - (grid.frames - 1) // grid.stride - 1)
+        ticks = needed_ticks(grid, range(earlier, windows.stop))
+        seen = (grid.tick_pts(span.clock, tick) for tick in ticks)
+        return sorted({times[frame_at(times, pts)] for pts in seen if pts >= span.start})
+
+    def count(self, counts: Counts, label: str) -> None:
+        """Adds what became of the segment's own frames, now that all of them were read."""
+        judged = (
+            self._judged
+            if self._judged is not None
+            else ()
+            if self._due is not None
+            else self._owned[self._undecodable :]
+        )
+        gone = len(set(judged).difference(self._whole))
+        counts.lost = gone + self._undecodable
+        counts.frames = len(self._owned) - counts.lost
+        if gone:
+            counts.notes[f"{label}: {gone} frames are damaged or missing"] = None
+
+    def exact(self, decoder: VideoCodecContext) -> Generator[tuple[int, av.VideoFrame]]:
+        """`(pts, frame)` in rising time. Raises MissingFrame on damage."""
+        due = self._times[bisect_left(self._times, self._span.clock.origin) :] if self._due is None else self._due
+        for pts, frame in self._strict(decoder, self._packets, due):
+            self._whole.add(pts)
+            yield pts, frame
+
+    def patched(self, new_decoder: Callable[[], VideoCodecContext]) -> Generator[tuple[int, av.VideoFrame]]:
+        """As `exact`, with what a decoder makes of damage; each run from one entry to the next has its own decoder.
+
+        A run gives what a segment that begins and ends with it would: nothing of it depends on other runs. Its first
+        frame stands in for those that are missing before it, and no window begins in a run without frames. Where only
+        some frames are due, a run is judged by them: it is whole as long as these come out whole.
+        """
+        self._whole.clear()
+        judged: list[int] = []
+        for run in self._runs():
+            due = None if self._due is None else [pts for pts in self._due if run.owns(pts)]
+            if due is not None and (not due or self._is_whole(new_decoder(), run, due)):
+                yield from self._strict(new_decoder(), run.packets, due) if due else ()
+                continue
+            judged += [pts for pts in self._owned[self._undecodable :] if run.owns(pts)]
+            yield from self._patched(new_decoder(), run)
+        self._judged = judged
+
+    def _strict(
+        self, decoder: VideoCodecContext, packets: Sequence[Coded], due: Sequence[int]
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The frames that are `due`, and maybe others before the last of them. Raises MissingFrame on any damage."""
+        waiting = iter(due)
+        expected = next(waiting, None)
+        skips = self._due is not None
+        if skips and expected is None:
+            return
+        done: list[bool] = []
+        decoded = self._decoded(decoder, packets, set(due) if skips else None, done)
+        for pts, frame in self._rising(self._timed(decoded, packets)):
+            late = expected is not None and pts > expected
+            if frame.is_corrupt or late or (not skips and pts != expected):
+                raise MissingFrame(pts)
+            if pts == expected:
+                expected = next(waiting, None)
+            if not done:
+                yield pts, frame
+            if skips and expected is None:
+                done.append(True)  # what is in the decoder still comes out: a frame that others refer to may be damaged
+        if expected is not None:
+            raise MissingFrame(expected)
+
+    def _is_whole(self, decoder: VideoCodecContext, run: _Run, due: Sequence[int]) -> bool:
+        try:
+            for _ in self._strict(decoder, run.packets, due):
+                pass
+        except MissingFrame:
+            return False
+        return True
+
+    def _patched(self, decoder: VideoCodecContext, run: _Run) -> Iterator[tuple[int, av.VideoFrame]]:
+        since, some = max(run.since, self._span.clock.origin), False
+        for pts, frame in self._rising(self._timed(self._decoded(decoder, run.packets, strict=False), run.packets)):
+            if not run.owns(pts):
+                continue
+            if self._grid.fps is not None and not some and pts > since:
+                yield since, frame
+            if not frame.is_corrupt:
+                self._whole.add(pts)
+            some = True
+            yield pts, frame
+        if not some:
+            self._empty.append(run)
+
+    def is_empty(self, pts: int) -> bool:
+        """Whether `pts` lies in a run that gave no frame."""
+        return any(run.owns(pts) for run in self._empty)
+
+    def _runs(self) -> Iterator[_Run]:
+        """The packets from each entry on, with those that lead the next one."""
+        packets = self._packets
+        entries = [0, *(at for at, coded in enumerate(packets) if at and coded.flags & Flag.ENTRY)]
+        for first, after in zip(entries, [*entries[1:], None], strict=True):
+            since = packets[first].pts if first else self._span.start
+            if after is None:
+                yield _Run(packets[first:], since, None)
+                continue
+            until = packets[after].pts
+            stop = after
+            if not self._by_rank:
+                stop = 1 + max(at for at in range(first, len(packets)) if packets[at].pts < until)
+            yield _Run(packets[first:stop], since, until)
+
+    def _decoded(
+        self,
+        decoder: VideoCodecContext,
+        packets: Sequence[Coded],
+        needed: set[int] | None = None,
+        done: Sequence[bool] = (),
+        strict: bool = True,
+    ) -> Iterator[av.VideoFrame]:
+        """What the decoder gives, packet by packet until it is `done`. Damage raises MissingFrame if `strict`."""
+        looked_at: bool | None = None
+        for coded in [*packets, None]:
+            time = coded.pts if coded else None
+            if done and coded:
+                continue
+            if strict and coded and coded.flags & Flag.CORRUPT:
+                raise MissingFrame(time)  # its container knows that bytes are missing
+            if needed is not None and looked_at != (time in needed):
+                looked_at = time in needed
+                decoder.skip_frame = "DEFAULT" if looked_at else "NONREF"
+            try:
+                frames = decoder.decode(coded.packet if coded else None)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                if strict:
+                    raise MissingFrame(time) from error
+                continue
+            self._tick()
+            yield from frames
+
+    def _timed(self, frames: Iterator[av.VideoFrame], packets: Sequence[Coded]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """`(pts, frame)`; by rank, frames take the times of the packets in rising order."""
+        ranks = iter(sorted(coded.pts for coded in packets if coded.shown)) if self._by_rank else None
+        last = self._span.start - 1
+        for frame in frames:
+            if ranks is not None:
+                given = next(ranks, None)
+                if given is None:
+                    return  # more frames than packets: there is no time for them
+                last = given
+            elif frame.pts in self._hidden:
+                continue
+            else:
+                last = last + 1 if frame.pts is None else frame.pts
+            yield last, frame
+
+    def _rising(self, frames: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The frames that are shown in the segment; one that would be earlier than the one before it comes after it."""
+        last: int | None = None
+        for given, frame in frames:
+            pts = given if last is None or given > last else last + 1
+            if pts >= self._span.start:
+                last = pts
+                yield pts, frame

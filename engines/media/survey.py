@@ -1,0 +1,166 @@
+"""The first pass over a media: what its packets are, when they are shown, and what its first frame is like."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from engines.media.cuts import Packets
+from engines.media.keyframes import closes, is_hidden, is_packed, starts_afresh
+from engines.media.limits import Limits
+from engines.media.source import packets_of, time_base
+from engines.media.times import Stamps, frame_rate, settle
+from schemas.errors import MediaError
+
+AGAIN = "copy or download it again"
+# containers that store no times, or those of decoding alone, and codecs for which FFmpeg does not work out the others
+_DECODING_ORDER = {
+    "avi": ("h264", "hevc"),
+    "asf": ("h264", "hevc", "mpeg1video", "mpeg2video"),
+    "mxf": ("h264", "hevc"),
+    "h264": ("h264",),
+    "hevc": ("hevc",),
+}
+_HIDING = ("vp8", "vp9")
+_GUESSED = "h264"  # a stream that does not say how far frames are reordered has the decoder guess, and lose some
+_UNKNOWN_DEPTH = 16  # the most that a codec allows
+_PROBED = 30  # packets in which a stream of MPEG-4 says who wrote it
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`packets` with settled times, `first` the first frame that decodes, `origin` when it is shown.
+
+    `rate` in frames a second; `reorder` is how many packets at most are decoded before one that is shown before them.
+    """
+
+    packets: Packets
+    first: av.VideoFrame
+    origin: int
+    rate: Fraction
+    reorder: int
+    notes: tuple[str, ...]
+
+
+def survey(container: InputContainer, stream: VideoStream, label: str, limits: Limits) -> Survey:
+    """Reads all packets of `stream`. Raises MediaError when no frame can be decoded, or an mp4 is truncated."""
+    decoder, reader = stream.codec_context, _Reader(container, stream)
+    # before decoding changes it; what was not probed has no pixel format yet, and no depth
+    depth = decoder.reorder_depth if decoder.pix_fmt or not decoder.codec.reorder else _UNKNOWN_DEPTH
+    for packet in packets_of(container, stream):
+        reader.take(packet)
+    first = reader.first
+    if "mp4" in container.format.name and len(reader.keys) < len(stream.index_entries):
+        missing = len(stream.index_entries) - len(reader.keys)
+        raise MediaError(f"{label} is truncated: {missing} of {len(stream.index_entries)} frames are missing", AGAIN)
+    if first is None or not any(reader.shown):
+        raise MediaError(
+            f"{label}: no frame of its {decoder.name} video can be decoded",
+            f"{AGAIN}; frames of more than {limits.pixels / 1e6:g} million pixels need a higher setting max_pixels",
+        )
+    unit, rate = time_base(stream), frame_rate(stream.average_rate, stream.guessed_rate)
+    shown, order = np.array(reader.shown, bool), reader.decoding_order
+    if first.interlaced_frame and decoder.name == _GUESSED and container.format.name == "mpegts":
+        untimed = np.array([pts is None for pts in reader.pts], bool)
+        shown[1:] &= ~(untimed[1:] & ~untimed[:-1])  # the second field of a frame whose first one has the time
+    stamps = Stamps(reader.pts, reader.dts, shown, unit, 1 / (rate * unit), depth, bool(decoder.codec.reorder), order)
+    settled = settle(stamps)
+    keys = np.array(reader.closed if settled.by_rank else reader.keys, bool)
+    packets = Packets(settled.pts, keys, shown, unit, settled.by_rank)
+    origin = int(settled.pts[shown].min())
+    span = (packets.last - origin) * unit
+    if settled.known and span:
+        rate = frame_rate(stream.average_rate, stream.guessed_rate, seen=(int(shown.sum()) - 1) / span)
+    notes = list(settled.notes)
+    if not settled.by_rank:
+        origin, before = _start(reader, packets)
+        if before:
+            notes.append(f"the first {before} frames can not be decoded: no keyframe is before them")
+    notes += _truncated(container, stream, max((pts for pts in reader.pts if pts is not None), default=0) * unit)
+    reorder = reorder_depth(settled.pts[shown].tolist()) if decoder.name == _GUESSED else 0
+    return Survey(packets, first, origin, rate, reorder, tuple(notes))
+
+
+def reorder_depth(pts: Sequence[int]) -> int:
+    """How many packets at most are decoded before one that is shown before them; `pts` in order of decoding."""
+    rank = {time: place for place, time in enumerate(sorted(pts))}
+    return max((place - rank[time] for place, time in enumerate(pts)), default=0)
+
+
+class _Reader:
+    """Takes packets in decoding order."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._decoder = stream.codec_context
+        self._name = self._decoder.name
+        self._extradata = self._decoder.extradata
+        self.decoding_order = self._name in _DECODING_ORDER.get(container.format.name, ())
+        self.first: av.VideoFrame | None = None
+        self.pts: list[int | None] = []
+        self.dts: list[int | None] = []
+        self.shown: list[bool] = []
+        self.keys: list[bool] = []
+        self.closed: list[bool] = []
+
+    def take(self, packet: "Packet[VideoStream]") -> None:
+        """One packet; an empty one at the end."""
+        self.first = self.first or self._decoded(packet)
+        if not packet.size:
+            return
+        name, pts = self._name, packet.pts
+        hidden = packet.is_discard or (name in _HIDING and is_hidden(name, memoryview(packet)))
+        key = packet.is_keyframe and starts_afresh(name, self._extradata, memoryview(packet))
+        if name == "mpeg4" and len(self.pts) < _PROBED and is_packed(self._extradata, memoryview(packet)):
+            self.decoding_order = True
+        self.pts.append(pts)
+        self.dts.append(packet.dts)
+        self.shown.append(not hidden)
+        self.keys.append(key)
+        self.closed.append(key and self.decoding_order and closes(name, self._extradata, memoryview(packet)))
+
+    def _decoded(self, packet: "Packet[VideoStream]") -> av.VideoFrame | None:
+        try:
+            return next(iter(self._decoder.decode(packet if packet.size else None)), None)
+        except MemoryError:
+            raise
+        except av.error.FFmpegError:
+            return None  # damaged: the next frame may be well, and the loss is counted where all are decoded
+
+
+def _start(reader: _Reader, packets: Packets) -> tuple[int, int]:
+    """When the first frame is shown, and how many packets before it give none."""
+    pts, shown = packets.pts, packets.shown
+    assert reader.first is not None
+    given = reader.first.pts
+    found = (
+        next((at for at, raw in enumerate(reader.pts) if raw == given and shown[at]), None)
+        if given is not None
+        else None
+    )
+    origin = int(pts[shown].min()) if found is None else int(pts[found])
+    return origin, int(np.sum(pts[shown] < origin))
+
+
+def _truncated(container: InputContainer, stream: VideoStream, last_s: Fraction) -> list[str]:
+    """A note where a Matroska file or a WebM ends long before its header says; its last packet is at `last_s`."""
+    if "matroska" not in container.format.name or not container.duration:
+        return []
+    start, told = (container.start_time or 0) / 1e6, container.duration / 1e6
+    end = float(last_s) - start
+    if told - end < max(1.0, 0.02 * told):
+        return []
+    own = re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if own is not None:
+        told = sum(float(part) * unit for part, unit in zip(own.groups(), (3600, 60, 1), strict=True))
+        return [] if told - end < max(1.0, 0.02 * told) else [_cut_short(end, told)]
+    return [_cut_short(end, told)]
+
+
+def _cut_short(end: float, told: float) -> str:
+    return f"it is truncated, or its picture ends early: {end:.1f} s of the {told:.1f} s that its header says"

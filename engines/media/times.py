@@ -1,0 +1,167 @@
+"""Settles when each packet of a stream is shown, before anything is cut.
+
+Most sources say it. Some repeat a pts, step back for a packet, start again in mid-file (joined or wrapped transport
+streams), or store decoding times only (AVI, ASF, raw streams). What is odd is repaired where it is, and noted; all
+other times stay as they are.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+Times = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+DEEPEST_REORDERING = 32  # places between decoding and showing: 16 frames of two fields, the most any codec allows
+_LONGEST_GAP_S, _FAR_S = 600, 10
+_MOST_JOINS = 16  # a stream that starts anew more often than once in so many packets has no times
+_USUAL_RATE, _HIGHEST_RATE = Fraction(25), 500  # FFmpeg guesses 1000 a second where it only knows milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """What a container says of the packets of a stream, in decoding order.
+
+    `pts` and `dts` are None where it does not say. `shown`: which give a frame that is shown. `step` is the time from
+    one frame to the next at the stream's rate, in units of `time_base`. `depth`: how many frames the decoder holds
+    back; `may_reorder`: its codec allows it. `decoding_order`: the container has decoding times only.
+    """
+
+    pts: list[int | None]
+    dts: list[int | None]
+    shown: Mask
+    time_base: Fraction
+    step: Fraction
+    depth: int
+    may_reorder: bool
+    decoding_order: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`pts [P]` int64 of all packets in decoding order, each shown one's its own.
+
+    `by_rank`: the frames take the times of the shown packets in rising order as they leave the decoder, because the
+    order in which they are shown is known to the decoder alone. `known`: the times are the container's.
+    """
+
+    pts: Times
+    by_rank: bool
+    known: bool
+    notes: tuple[str, ...] = ()
+
+
+def frame_rate(*rates: Fraction | None, seen: Fraction | None = None) -> Fraction:
+    """The first of FFmpeg's rates that can be one, or the one nearest to what is `seen`; otherwise 25 a second."""
+    possible = [rate for rate in rates if rate and 0 < rate < _HIGHEST_RATE]
+    if seen and possible:
+        return min(possible, key=lambda rate: max(rate / seen, seen / rate))
+    return possible[0] if possible else _USUAL_RATE
+
+
+def settle(stamps: Stamps) -> Settled:
+    """When each packet is shown."""
+    known = np.array([pts is not None for pts in stamps.pts], bool)
+    pts = np.array([pts or 0 for pts in stamps.pts], np.int64)
+    # a container without pts may still have those that FFmpeg works out: they are not in decoding order
+    by_rank = stamps.decoding_order and (stamps.depth > 0) and not np.any(np.diff(pts[known & stamps.shown]) < 0)
+    if by_rank and None not in stamps.dts:
+        pts, known = np.array(stamps.dts, np.int64), np.ones(len(known), bool)
+    elif not known.all():
+        stored = [a if a is not None else b for a, b in zip(stamps.pts, stamps.dts, strict=True)]
+        by_rank = by_rank or bool((stamps.depth > 0) and known.sum() < len(known) / 2)
+        pts, known = np.array([time or 0 for time in stored], np.int64), np.array([t is not None for t in stored], bool)
+    shown = stamps.shown
+    if not shown.any() or known.sum() < len(known) / 2 or _mostly_repeat(pts[shown & known]):
+        note = "its packets have no times of their own: frames are numbered at its frame rate"
+        return Settled(_numbered(stamps), (stamps.depth > 0), False, (note,))
+    return _repaired(stamps, pts, known, by_rank)
+
+
+def _repaired(stamps: Stamps, pts: Times, known: Mask, by_rank: bool) -> Settled:
+    gaps = np.diff(np.unique(pts[known & stamps.shown]))
+    step = int(np.median(gaps)) if len(gaps) else max(1, round(stamps.step))
+    pts = pts.copy()
+    deepest = DEEPEST_REORDERING if stamps.may_reorder and not by_rank else 0
+    pts[~known] = pts[np.maximum.accumulate(np.where(known, np.arange(len(pts)), np.argmax(known)))][~known]
+    joined = _join(pts, stamps.depth + 2 if deepest else 1, step, round(_LONGEST_GAP_S / stamps.time_base))
+    odd = _odd(pts, known, deepest, 2 * stamps.depth + 2, round(_FAR_S / stamps.time_base))
+    if odd.any():
+        kept = np.flatnonzero(~odd)
+        places = np.flatnonzero(odd)
+        before = np.clip(np.searchsorted(kept, places) - 1, 0, len(kept) - 1)
+        after = np.clip(before + 1, 0, len(kept) - 1)
+        gap = np.clip((pts[kept[after]] - pts[kept[before]]) // 2, 1, step)
+        pts[odd] = pts[kept[before]] + np.where(places < kept[0], step * (places - kept[0]), gap)
+    risen = _rise(pts, stamps.shown)
+    changes = {
+        f"{odd.sum()} packets had no time, or one far from their neighbours': repaired": odd.any(),
+        f"the times start anew or leap {joined} times: what follows was moved to go on": joined,
+        f"{risen} frames had the time of another: moved by the least": risen,
+    }
+    notes = tuple(note for note, happened in changes.items() if happened)
+    rank = np.argsort(np.argsort(pts, kind="stable"))
+    chaos = _MOST_JOINS * joined > len(pts)
+    if chaos or (not by_rank and np.abs(rank - np.arange(len(pts))).max() > DEEPEST_REORDERING):
+        note = "its times are out of order: frames are numbered at its frame rate"
+        return Settled(_numbered(stamps), (stamps.depth > 0), False, (note,))
+    return Settled(pts, by_rank, True, notes)
+
+
+def _mostly_repeat(pts: Times) -> bool:
+    return bool(np.sum(np.diff(pts) != 0) < (len(pts) - 1) / 2)
+
+
+def _numbered(stamps: Stamps) -> Times:
+    first = next((pts for pts in [*stamps.pts, *stamps.dts] if pts is not None), 0)
+    places: list[int] = (np.cumsum(stamps.shown) - stamps.shown).tolist()
+    return np.array([first + int(place * stamps.step) for place in places], np.int64)
+
+
+def _odd(pts: Times, known: Mask, deepest: int, usual: int, far: int) -> Mask:
+    """Packets without a time, and single ones that lie outside of what is around them.
+
+    A packet may be shown `deepest` places from where it is decoded, and up to `usual` ones if that is `far` outside.
+    """
+    odd = ~known
+    kept = np.flatnonzero(known)
+    values = pts[kept]
+    if np.all(values[1:] >= values[:-1]):
+        return odd
+    rank = np.argsort(np.argsort(values, kind="stable"))
+    reach = deepest + 1
+    displaced = np.abs(rank - np.arange(len(rank)))
+    for at in np.flatnonzero(displaced > min(deepest, usual)):
+        before, after = values[max(0, at - reach) : at], values[at + 1 : at + 1 + reach]
+        around = np.concatenate([before, after])
+        slack = 0 if displaced[at] > deepest else far
+        if len(before) and len(after) and not around.min() - slack <= values[at] <= around.max() + slack:
+            odd[kept[at]] = True
+    return odd
+
+
+def _join(pts: Times, reach: int, step: int, longest: int) -> int:
+    """Moves what follows a point where times are all smaller than before, or much greater; gives how many points."""
+    joined = 0
+    for at in np.flatnonzero((np.diff(pts) < 0) | (np.diff(pts) > longest)) + 1:
+        before, after = pts[max(0, at - reach) : at], pts[at : at + reach]
+        single = reach == 1 and at + 1 < len(pts) and pts[at + 1] > pts[at - 1]  # one odd packet among good ones
+        if not single and (after.max() < before.min() or after.min() - before.max() > longest):
+            pts[at:] += before.max() + step - after.min()
+            joined += 1
+    return joined
+
+
+def _rise(pts: Times, shown: Mask) -> int:
+    """Moves shown packets that have the time of another to the next free one; gives how many there were."""
+    order = np.flatnonzero(shown)[np.argsort(pts[shown], kind="stable")]
+    values = pts[order]
+    if np.all(values[1:] > values[:-1]):
+        return 0
+    # t[i] = max(t[i], t[i - 1] + 1)
+    places = np.arange(len(values))
+    risen = np.maximum.accumulate(values - places) + places
+    pts[order] = risen
+    return int((risen != values).sum())

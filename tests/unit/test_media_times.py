@@ -1,0 +1,96 @@
+"""When frames are shown, where a container says it badly: repaired where it is odd, and noted."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.media.times import Settled, Stamps, frame_rate, settle
+
+STEADY: list[int] = [40 * number for number in range(60)]
+WITH_B = [40 * (3 * group + place) for group in range(20) for place in (0, 3, 1, 2) if (group, place) != (19, 3)]
+WITH_B = sorted(set(WITH_B), key=WITH_B.index)
+
+
+def settled(pts: Sequence[int | None], dts: Sequence[int | None] = (), **changes: Any) -> Settled:
+    stamps: dict[str, Any] = {
+        "shown": np.ones(len(pts), bool),
+        "depth": 0,
+        "may_reorder": True,
+        "decoding_order": False,
+    }
+    stamps |= {"time_base": Fraction(1, 1000), "step": Fraction(40)}
+    return settle(Stamps(pts=list(pts), dts=list(dts) or [None] * len(pts), **(stamps | changes)))
+
+
+def put(times: Sequence[int], at: int, value: int | None) -> list[int | None]:
+    return [*times[:at], value, *times[at + 1 :]]
+
+
+@pytest.mark.parametrize(("times", "depth"), [(STEADY, 0), (WITH_B, 1), ([time**2 for time in range(60)], 0)])
+def test_times_that_rise_stay_as_they_are(times: list[int], depth: int) -> None:
+    found = settled(times, depth=depth)
+    assert found.pts.tolist() == times
+    assert (found.by_rank, found.notes) == (False, ())
+
+
+@pytest.mark.parametrize("value", [STEADY[29], -20_000, 10**9, None])
+@pytest.mark.parametrize("hole", [0, 5000])
+def test_one_odd_packet_moves_alone(value: int | None, hole: int) -> None:
+    times = [time + (hole if number > 40 else 0) for number, time in enumerate(STEADY)]
+    found = settled(put(times, 30, value))
+    right = np.array(times)
+    assert (found.pts != right).sum() <= 1
+    assert right[29] < found.pts[30] < right[31]
+    assert len(found.notes) == 1
+
+
+@pytest.mark.parametrize("value", [-50_000, 10**8, None])
+def test_one_odd_packet_among_b_frames(value: int | None) -> None:
+    found = settled(put(WITH_B, 31, value), depth=1)
+    assert (found.pts != np.array(WITH_B)).sum() <= 2
+    assert found.pts.max() == max(WITH_B)
+    assert len(set(found.pts.tolist())) == len(WITH_B)
+
+
+@pytest.mark.parametrize("leap", [-60 * 40, 10_000_000])
+@pytest.mark.parametrize(("times", "depth"), [(STEADY, 0), (WITH_B, 1)])
+def test_what_starts_anew_goes_on(times: list[int], depth: int, leap: int) -> None:
+    second = [time + 60 * 40 + leap for time in times]
+    found = settled(times + second, depth=depth)
+    assert found.pts.tolist() == [*times, *(time + max(times) + 40 for time in times)]
+    assert found.notes == ("the times start anew or leap 1 times: what follows was moved to go on",)
+
+
+def test_a_hole_of_some_minutes_is_kept() -> None:
+    times = [*STEADY, *(time + 500_000 for time in STEADY)]
+    assert settled(times).pts.tolist() == times
+
+
+@pytest.mark.parametrize("times", [[0] * 60, [None] * 60])
+def test_no_times_are_numbers_at_the_frame_rate(times: list[int | None]) -> None:
+    found = settled(times, depth=2)
+    assert found.pts.tolist() == STEADY
+    assert (found.by_rank, found.known) == (True, False)
+
+
+def test_times_of_decoding_are_taken_by_rank() -> None:
+    found = settled([time + 40 for time in STEADY], STEADY, depth=2, decoding_order=True)
+    assert (found.pts.tolist(), found.by_rank) == (STEADY, True)
+    assert not settled(WITH_B, STEADY[: len(WITH_B)], depth=1, decoding_order=True).by_rank, "FFmpeg worked them out"
+
+
+def test_a_hidden_packet_has_the_time_of_a_shown_one() -> None:
+    times = [*STEADY[:30], STEADY[30], *STEADY[30:]]
+    shown = np.ones(61, bool)
+    shown[30] = False
+    found = settled(times, shown=shown)
+    assert (found.pts.tolist(), found.notes) == (times, ())
+
+
+def test_a_rate_of_milliseconds_is_no_rate() -> None:
+    assert frame_rate(Fraction(1000), Fraction(24)) == 24
+    assert frame_rate(Fraction(100), Fraction(25), seen=Fraction(24)) == 25
+    assert frame_rate(None, Fraction(0)) == 25
