@@ -40,3 +40,37 @@ def unpack(table: Array, data: Array) -> "Iterator[Packet[Any]]":
         packet.pts, packet.duration, packet.is_keyframe = pts, duration, bool(flags & _KEY)
         start += size
         yield packet
+
+
+class Order:
+    """Gives the sound packets of a track back one packet late, and moves what lies ahead of the packet after it.
+
+    So one odd time does not push all that come behind it. A packet without a time begins where the one before ends.
+    """
+
+    def __init__(self) -> None:
+        self.ahead: int | None = None  # the first pts that lay ahead, until the caller takes it
+        self._waiting: Packet[Any] | None = None
+        self._last: int | None = None
+        self._end = 0
+
+    def take(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
+        """The packet before this one."""
+        waiting = self._waiting
+        if packet.pts is None:
+            packet.pts = self._end if waiting is None else (waiting.pts or 0) + (waiting.duration or 0)
+        if waiting is not None and self._last is not None and self._last < packet.pts < (waiting.pts or 0):
+            self.ahead = waiting.pts if self.ahead is None else self.ahead
+            waiting.pts = max(self._end, self._last + 1)
+        before = self.end()
+        self._waiting = packet
+        return before
+
+    def end(self) -> "list[Packet[Any]]":
+        """The last packet."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return []
+        self._last = waiting.pts or 0
+        self._end = self._last + (waiting.duration or 0)
+        return [waiting]

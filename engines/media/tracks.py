@@ -29,7 +29,7 @@ from engines.media.head import (
 )
 from engines.media.reencode import AacTrack, TextTrack
 from engines.media.source import packets_of
-from engines.media.track_packets import pack
+from engines.media.track_packets import Order, pack
 from engines.part import Array
 from schemas.errors import MediaError
 from schemas.messages import TrackInfo
@@ -110,7 +110,7 @@ class Tracks:
         self._heads: list[HeadTrack] = []
         self._names: list[str] = []  # what notes call them
         self._held: list[list[Packet[Any]]] = []  # packets that wait for their segment to be complete
-        self._ends: list[int] = []  # where the last packet of each track ended
+        self._orders: list[Order] = []
         self._choose_sound(container, firsts, sound)
         self._choose_subtitles(container)
         self._note_others(container)
@@ -131,6 +131,7 @@ class Tracks:
         """The source has no more packets."""
         for number, track in enumerate(self._tracks):
             self._hold(number, track.end())
+            self._held[number] += self._orders[number].end()
 
     def dealt(self, first: bool) -> TrackPackets | None:
         """What was taken since the last call; of the `first` segment also the head. None where that is nothing."""
@@ -142,6 +143,11 @@ class Tracks:
             bad = refused(self._container, self._heads[number], held)
             if bad:
                 notes.append(f"damaged packets of {self._names[number]} are left out")
+            order, unit = self._orders[number], self._tracks[number].time_base
+            if order.ahead is not None:
+                at_s = float(order.ahead * unit)
+                notes.append(f"{self._names[number]} has a time ahead of the next, {at_s:.3f} s: moved back")
+                order.ahead = None
             good = [packet for place, packet in enumerate(held) if place not in bad]
             held.clear()
             if good:
@@ -158,16 +164,14 @@ class Tracks:
     def _hold(self, number: int, packets: "list[Packet[Any]]") -> None:
         for packet in packets:
             if packet.size:
-                packet.pts = self._ends[number] if packet.pts is None else packet.pts
-                self._ends[number] = packet.pts + (packet.duration or 0)
-                self._held[number].append(packet)
+                self._held[number] += self._orders[number].take(packet)
 
     def _add(self, track: Track, name: str, sample: bytes) -> None:
         self._tracks.append(track)
         self._heads.append(_head_track(track, sample))
         self._names.append(name)
         self._held.append([])
-        self._ends.append(0)
+        self._orders.append(Order())
 
     def _choose_sound(self, container: InputContainer, firsts: dict[int, bytes], sound: SoundChoice) -> None:
         streams = container.streams.audio

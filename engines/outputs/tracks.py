@@ -15,6 +15,8 @@ from schemas.errors import MediaError
 from schemas.messages import Fragment, TrackInfo
 from schemas.wire import Buffer
 
+_LONGEST_GAP = 1 << 31  # ticks between packets that mp4 can write
+
 
 class OutputTrack:
     """One track of the output.
@@ -53,7 +55,7 @@ class OutputTrack:
         if self._last is None or self._stream.type != "audio":
             return time
         after = (self._last + 1) * self._base if self._next is None else self._next
-        if time <= self._last * self._base:
+        if not 0 < time / self._base - self._last < _LONGEST_GAP:
             if self.moved_at is None and abs(time - after) >= self._tick:
                 self.moved_at = time
             return after

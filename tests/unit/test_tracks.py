@@ -223,6 +223,21 @@ def test_two_sound_packets_of_one_time_are_put_one_after_the_other(tmp_path: Pat
     assert [float(time) for _, time in packets(path)] == pytest.approx(list(map(float, expected)), abs=0.001)
 
 
+@pytest.mark.parametrize("late_s", [1, 20_000, 2_000_000])
+def test_one_sound_packet_far_ahead_moves_no_other(tmp_path: Path, late_s: int) -> None:
+    def delay(number: int, packet: "av.Packet[Any]") -> None:
+        if number == 100:
+            packet.pts = (packet.pts or 0) + 1000 * late_s
+
+    whole = make_film(tmp_path / "whole.mkv", [Sound("ac3")])
+    film = edited(whole, tmp_path / "film.mkv", delay)
+    expected = [float(time) for _, time in packets(whole)]
+    for segment_s in (0.5, 100):
+        path, (note,) = through(film, tmp_path / f"out{segment_s}", segment_s)
+        assert note == f"the sound has a time ahead of the next, {expected[100] + late_s:.3f} s: moved back"
+        assert [float(time) for _, time in packets(path)] == pytest.approx(expected, abs=0.001)
+
+
 @pytest.mark.parametrize("segment_s", [1.0, 100])
 def test_damaged_sound_packets_are_left_out_and_told(tmp_path: Path, segment_s: float) -> None:
     def damage(number: int, packet: "av.Packet[Any]") -> None:
