@@ -94,6 +94,11 @@ class Uniform:
         self._tonemap = spec.decode.tonemap and media.color_transfer in HDR
         turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
         self._host_only = self._tonemap or turned  # what no kernel of a card does
+        name = media.pixel_format
+        as_it_is = (
+            name and not self._tonemap and name == (self._shown.pixel_format if self._planes else frame_format(name))
+        )
+        self._plain = (name, media.height, media.width) if as_it_is else None  # frames that need nothing: most of them
         self._notes = notes
         # by its own lines alone: yadif looks at the frames before and after, which may be another segment's
         self._from_fields = FrameFilter(("estdif", "mode=frame:deint=interlaced"), waits=True)
@@ -108,11 +113,13 @@ class Uniform:
             frame.colorspace = self._shown.color_space if not self._tonemap else media.color_space
         if int(frame.color_range) == _NO_RANGE:
             frame.color_range = media.color_range
-        fields = frame.interlaced_frame
+        fields, name = frame.interlaced_frame, frame.format.name
+        if not fields and (name, frame.height, frame.width) == self._plain:
+            return frame
         if fields:
             self._note_fields()
         same_size = (frame.height, frame.width) == (media.height, media.width)
-        if frame.format.name == "cuda":
+        if name == "cuda":
             if same_size and not self._host_only and not (fields and self._deinterlace):
                 return frame
             frame = frame.reformat(format=media.pixel_format or _TONE_MAPPED)
