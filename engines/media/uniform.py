@@ -95,9 +95,8 @@ class Uniform:
         turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
         self._host_only = self._tonemap or turned  # what no kernel of a card does
         name = media.pixel_format
-        as_it_is = (
-            name and not self._tonemap and name == (self._shown.pixel_format if self._planes else frame_format(name))
-        )
+        wanted = self._shown.pixel_format if self._planes else name and frame_format(name)
+        as_it_is = name and name == wanted and not self._tonemap
         self._plain = (name, media.height, media.width) if as_it_is else None  # frames that need nothing: most of them
         self._notes = notes
         # by its own lines alone: yadif looks at the frames before and after, which may be another segment's
