@@ -7,7 +7,6 @@ data are rows of their own in front of the packet that they belong to.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from enum import IntFlag
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -32,8 +31,11 @@ _UNSAFE = "wrapped_avframe"  # takes the bytes of a packet for pointers
 _WHENCE = "it is not what a split of rigflow sends"
 
 
-class Flag(IntFlag):
-    """What a row is. `HIDDEN`: the packet gives no frame that is shown; `ENTRY`: decoding may start at it."""
+class Flag:
+    """Bits of what a row is; plain numbers, for they are read for each packet.
+
+    `HIDDEN`: the packet gives no frame that is shown; `ENTRY`: decoding may start at it.
+    """
 
     KEY = 1
     CORRUPT = 2
@@ -45,6 +47,7 @@ class Flag(IntFlag):
 
 
 # side data that a decoder needs and keeps until the next: FFmpeg's name, and its number
+_SIDE = Flag.PALETTE | Flag.NEW_EXTRADATA
 _SIDE_DATA = {Flag.PALETTE: ("palette", 0), Flag.NEW_EXTRADATA: ("new_extradata", 1)}
 
 
@@ -52,9 +55,9 @@ class Coded(NamedTuple):
     """A packet, whose pts is settled; `side` has its side data."""
 
     packet: "Packet[Any]"
-    flags: Flag
+    flags: int
     pts: int
-    side: tuple[tuple[Flag, bytes], ...] = ()
+    side: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def shown(self) -> bool:
@@ -89,7 +92,7 @@ def parameters_of(stream: VideoStream, reorder: int) -> CodecParameters:
     )
 
 
-def side_data(packet: "Packet[Any]") -> tuple[tuple[Flag, bytes], ...]:
+def side_data(packet: "Packet[Any]") -> tuple[tuple[int, bytes], ...]:
     """The side data of a packet that its decoder keeps."""
     return tuple(
         (flag, bytes(packet.get_sidedata(name)))  # type: ignore[arg-type]
@@ -127,13 +130,13 @@ def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, li
         raise MediaError("the table of a segment's packets does not fit their bytes", _WHENCE)
     extradata = b""
     packets: list[Coded] = []
-    side: list[tuple[Flag, bytes]] = []
+    side: list[tuple[int, bytes]] = []
     for (kind, pts, duration, size), end in zip(rows.tolist(), ends.tolist(), strict=True):
-        flags, body = Flag(kind & 127), data[end - size : end]
+        flags, body = kind & 127, data[end - size : end]
         if flags & Flag.EXTRADATA:
             extradata = bytes(body)
-        elif found := next((flag for flag in _SIDE_DATA if flags & flag), None):
-            side.append((found, bytes(body)))
+        elif flags & _SIDE:
+            side.append((flags & _SIDE, bytes(body)))
         else:
             packets.append(Coded(_packet(codec, flags, pts, duration, body, side), flags, pts, tuple(side)))
             side = []
@@ -141,7 +144,7 @@ def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, li
 
 
 def _packet(
-    codec: CodecParameters, flags: Flag, pts: int, duration: int, body: memoryview, side: Iterable[tuple[Flag, bytes]]
+    codec: CodecParameters, flags: int, pts: int, duration: int, body: memoryview, side: Iterable[tuple[int, bytes]]
 ) -> "Packet[Any]":
     # FFmpeg's decoders read a little past the end of a packet: it needs memory of its own, with room behind it
     packet: Packet[Any] = Packet(len(body))
@@ -149,6 +152,8 @@ def _packet(
     packet.pts, packet.duration = pts, duration
     packet.is_keyframe, packet.is_corrupt = bool(flags & Flag.KEY), bool(flags & Flag.CORRUPT)
     for flag, data in side:
+        if flag not in _SIDE_DATA:
+            raise MediaError(f"a packet has side data of kind {flag}", _WHENCE)
         entry = PacketSideData(_SIDE_DATA[flag][1], len(data))  # type: ignore[call-arg]
         entry.update(data)
         packet.set_sidedata(entry)
@@ -196,7 +201,7 @@ def _describe(context: VideoCodecContext, codec: CodecParameters) -> None:
     context.color_primaries, context.color_trc = codec.color_primaries, codec.color_transfer
 
 
-def carried_side(packets: Iterable[Coded]) -> Iterator[tuple[Flag, bytes]]:
+def carried_side(packets: Iterable[Coded]) -> Iterator[tuple[int, bytes]]:
     """Of packets that are let go: the last side data of each kind, which a decoder would still keep."""
     last = {flag: body for coded in packets for flag, body in coded.side}
     return iter(last.items())

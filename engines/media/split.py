@@ -230,7 +230,7 @@ class _Reader:
         settled = self._settled
         if number >= len(settled.pts):
             raise MediaError(f"{self._label} changed while it was read", "wait until nobody writes to it")
-        flags = Flag.KEY if packet.is_keyframe else Flag(0)
+        flags = Flag.KEY if packet.is_keyframe else 0
         if packet.is_corrupt:
             flags |= Flag.CORRUPT
         if not settled.shown[number]:
