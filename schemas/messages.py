@@ -374,7 +374,7 @@ class TrackInfo(BaseModel):
 class Fragment(Message):
     """What no stage touches (sound, subtitles), stream-copied by `split`: packets of one segment, for `collect` to mux.
 
-    Track N has the arrays `tableN` and `dataN`, see `engines.media.track_packets`. The fragment of the first segment
+    Track N has the arrays `tableN` and `dataN`, see `engines.media.packets`. The fragment of the first segment
     also tells of all `tracks`: its array `head` is a small file of format `container` that has them in that order, with
     the media's chapters and tags; the finished file is of that format. `notes` say what is left out.
     """

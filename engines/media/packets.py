@@ -25,6 +25,7 @@ from schemas.wire import Buffer
 
 _ROW = np.dtype("<i8")
 _COLUMNS = 4
+_MOST_TICKS = 1 << 62  # sums of two fit in 64 bits
 _MOST_REORDERED = 16
 _PNG_CODEC = "png"
 _UNSAFE = "wrapped_avframe"  # takes the bytes of a packet for pointers
@@ -118,21 +119,28 @@ def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, byte
     return np.array(rows, _ROW).tobytes(), b"".join(data)
 
 
-def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, list[Coded]]:
-    """`(extradata, packets)` of a segment's buffers; packets are views into them. Raises MediaError."""
-    table, data = (memoryview(buffer).cast("B") for buffer in buffers)
+def rows_of(table: Buffer, data: Buffer) -> Iterator[tuple[int, int, int, memoryview]]:
+    """`(flags, pts, duration, bytes)` of each row; the bytes are views. Raises MediaError where the two do not fit."""
+    table, data = memoryview(table).cast("B"), memoryview(data).cast("B")
     if table.nbytes % (_COLUMNS * _ROW.itemsize):
-        raise MediaError("the table of a segment's packets is cut short", _WHENCE)
+        raise MediaError("a table of packets is cut short", _WHENCE)
     rows = np.frombuffer(table, _ROW).reshape(-1, _COLUMNS)
     ends = np.cumsum(rows[:, 3])
     sized = len(rows) and np.all(rows[:, 3] >= 0) and np.all(ends <= data.nbytes) and ends[-1] == data.nbytes
-    if not sized or np.any(rows[:, 3] > data.nbytes) or np.any(np.abs(rows[:, 1]) > 1 << 62):
-        raise MediaError("the table of a segment's packets does not fit their bytes", _WHENCE)
+    timed = np.all((rows[:, 1:3] >= -_MOST_TICKS) & (rows[:, 1:3] <= _MOST_TICKS))
+    if not sized or np.any(rows[:, 3] > data.nbytes) or not timed:
+        raise MediaError("a table of packets does not fit their bytes", _WHENCE)
+    for (flags, pts, duration, size), end in zip(rows.tolist(), ends.tolist(), strict=True):
+        yield flags, pts, duration, data[end - size : end]
+
+
+def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, list[Coded]]:
+    """`(extradata, packets)` of a segment's buffers; packets are views into them. Raises MediaError."""
     extradata = b""
     packets: list[Coded] = []
     side: list[tuple[int, bytes]] = []
-    for (kind, pts, duration, size), end in zip(rows.tolist(), ends.tolist(), strict=True):
-        flags, body = kind & 127, data[end - size : end]
+    for kind, pts, duration, body in rows_of(*buffers):
+        flags = kind & 127
         if flags & Flag.EXTRADATA:
             extradata = bytes(body)
         elif flags & _SIDE:

@@ -1,7 +1,4 @@
-"""Packets of a track on their way from `split` to `collect`: a table and their bytes, without a container.
-
-The table has one row a packet, `[P, 4] int64`: flags (1: decoding can start at it), pts, duration, bytes.
-"""
+"""Packets of a track on their way from `split` to `collect`: the table of `engines.media.packets`, and their bytes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,36 +6,23 @@ from typing import Any
 import numpy as np
 from av.packet import Packet
 
+from engines.media.packets import Coded, Flag, pack, rows_of
 from engines.part import Array
-from schemas.errors import MediaError
-
-_COLUMNS = 4
-_KEY = 1
-_MOST_TICKS = 1 << 62  # sums of two fit in 64 bits
 
 
-def pack(packets: "Sequence[Packet[Any]]") -> tuple[Array, Array]:
+def pack_track(packets: "Sequence[Packet[Any]]") -> tuple[Array, Array]:
     """`(table, data)` of packets whose pts are known."""
-    rows = [(_KEY * packet.is_keyframe, packet.pts, packet.duration or 0, packet.size) for packet in packets]
-    data = np.frombuffer(b"".join(memoryview(packet) for packet in packets), np.uint8)
-    return np.array(rows, np.int64).reshape(-1, _COLUMNS), data
+    coded = [Coded(packet, Flag.KEY if packet.is_keyframe else 0, packet.pts or 0) for packet in packets]
+    table, data = pack(None, coded)
+    return np.frombuffer(table, np.int64).reshape(len(packets), -1), np.frombuffer(data, np.uint8)
 
 
-def unpack(table: Array, data: Array) -> "Iterator[Packet[Any]]":
+def unpack_track(table: Array, data: Array) -> "Iterator[Packet[Any]]":
     """The packets of a table and their bytes. Raises MediaError where these do not fit."""
-    if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != _COLUMNS or data.dtype != np.uint8:
-        raise MediaError(f"a table of packets is {table.dtype}, shape {list(table.shape)}")
-    sizes, body = table[:, 3], memoryview(np.ascontiguousarray(data.reshape(-1)))  # type: ignore[arg-type]
-    if ((sizes < 1) | (sizes > len(body))).any() or int(sizes.sum()) != len(body):
-        raise MediaError(f"a table of {len(table)} packets does not fit their {len(body)} bytes")
-    if (np.abs(table[:, 1:3]) > _MOST_TICKS).any():
-        raise MediaError(f"a table of {len(table)} packets has times beyond any clock")
-    start = 0
-    for flags, pts, duration, size in table.tolist():
-        packet: Packet[Any] = Packet(size)  # FFmpeg reads a little past the end: it needs memory of its own
-        packet.update(body[start : start + size])  # type: ignore[arg-type]  # it takes any buffer
-        packet.pts, packet.duration, packet.is_keyframe = pts, duration, bool(flags & _KEY)
-        start += size
+    for flags, pts, duration, body in rows_of(table.tobytes(), data.tobytes()):
+        packet: Packet[Any] = Packet(len(body))  # FFmpeg reads a little past the end: it needs memory of its own
+        packet.update(body)  # type: ignore[arg-type]  # it takes any buffer
+        packet.pts, packet.duration, packet.is_keyframe = pts, duration, bool(flags & Flag.KEY)
         yield packet
 
 

@@ -29,7 +29,7 @@ from engines.media.head import (
 )
 from engines.media.reencode import AacTrack, TextTrack
 from engines.media.source import packets_of
-from engines.media.track_packets import Order, pack
+from engines.media.track_packets import Order, pack_track
 from engines.part import Array
 from schemas.errors import MediaError
 from schemas.messages import TrackInfo
@@ -151,7 +151,7 @@ class Tracks:
             good = [packet for place, packet in enumerate(held) if place not in bad]
             held.clear()
             if good:
-                arrays[f"table{number}"], arrays[f"data{number}"] = pack(good)
+                arrays[f"table{number}"], arrays[f"data{number}"] = pack_track(good)
         if not first:
             return TrackPackets(notes=tuple(notes), arrays=arrays)
         arrays["head"] = np.frombuffer(self._head, np.uint8)

@@ -9,7 +9,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from engines.media.head import Tags, add_covers, covers_in, name_track, names_of, open_head
-from engines.media.track_packets import unpack
+from engines.media.track_packets import unpack_track
 from engines.part import Array
 from schemas.errors import MediaError
 from schemas.messages import Fragment, TrackInfo
@@ -47,7 +47,9 @@ class OutputTrack:
         self._next, self._last = time + length if length else None, pts
         packet.stream, packet.time_base = self._stream, self._base
         packet.pts = packet.dts = pts
-        packet.duration = round(length / self._base) or self._step  # FFmpeg passes over a last packet of no length
+        packet.duration = (
+            max(0, round(length / self._base)) or self._step
+        )  # FFmpeg passes over a last packet of no length
         return time
 
     def _time(self, packet: "Packet[Any]", shift: Fraction) -> Fraction:
@@ -105,7 +107,7 @@ class OutputTracks:
         """Takes the packets of a fragment. Raises MediaError for arrays that hold none."""
         for number, (track, waiting) in enumerate(zip(self._tracks, self._waiting, strict=True)):
             table, data = arrays.get(f"table{number}"), arrays.get(f"data{number}")
-            for packet in unpack(table, data) if table is not None and data is not None else ():
+            for packet in unpack_track(table, data) if table is not None and data is not None else ():
                 waiting.append((track.place(packet, shift), packet))
 
     def due(self, time: Fraction | None = None) -> "Iterator[Packet[Any]]":

@@ -13,7 +13,7 @@ import pytest
 
 from engines.media import packets
 from engines.media.split import Splitter
-from engines.media.track_packets import unpack
+from engines.media.track_packets import unpack_track
 from schemas.errors import MediaError
 from schemas.messages import MediaInfo
 from schemas.pipeline import PipelineSpec
@@ -189,7 +189,7 @@ def test_sound_travels_whole_and_on_time(clip: Clip, segment_s: float) -> None:
     found = []
     for piece in pieces:
         if piece.tracks and "table0" in piece.tracks.arrays:
-            found += list(unpack(piece.tracks.arrays["table0"], piece.tracks.arrays["data0"]))
+            found += list(unpack_track(piece.tracks.arrays["table0"], piece.tracks.arrays["data0"]))
     assert pieces[0].tracks is not None
     (track,) = pieces[0].tracks.tracks
     assert [(bytes(packet), packet.pts * Fraction(*track.time_base)) for packet in found] == expected

@@ -12,7 +12,7 @@ import pytest
 from av.stream import Disposition
 
 from engines.media.split import Splitter
-from engines.media.track_packets import pack, unpack
+from engines.media.track_packets import pack_track, unpack_track
 from schemas.errors import MediaError
 from schemas.grid import Grid
 from schemas.messages import Fragment, Key, TrackInfo
@@ -294,12 +294,12 @@ def test_a_hole_is_silent_where_sound_is_encoded_anew(tmp_path: Path) -> None:
 def test_a_message_of_packets_that_do_not_fit_is_refused() -> None:
     packet: av.Packet[Any] = av.Packet(b"abc")
     packet.pts, packet.duration = 7, 2
-    table, data = pack([packet])
-    (back,) = unpack(table, data)
+    table, data = pack_track([packet])
+    (back,) = unpack_track(table, data)
     assert (bytes(back), back.pts, back.duration) == (b"abc", 7, 2)
-    for wrong in (table[:, :3], table.astype(np.int32), table + 1, table * -1, table.reshape(-1)):
+    for wrong in (table[:, :3], table.astype(np.int32), table + 1, table * -1, table[:0]):
         with pytest.raises(MediaError):
-            list(unpack(wrong, data))
+            list(unpack_track(wrong, data))
 
 
 @pytest.mark.parametrize("container", ["mp4", "hls", "concat", ""])
