@@ -4,19 +4,19 @@
 reach it by its URL alone, and other users of the machine do not.
 """
 
+import fcntl
 import os
 import re
 import secrets
-import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 USER = "rigflow"
 PASSWORD = re.compile(r"[A-Za-z0-9_-]{43}")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 DEFAULT_PORT = 4222
-LISTENS_S = 0.2
 
 
 def make_password() -> str:
@@ -26,31 +26,33 @@ def make_password() -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, atomically. Raises OSError."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with suppress(FileNotFoundError):
-        unfinished.unlink()
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", errors="surrogateescape") as file:
-        file.write(text)
-    unfinished.replace(path)
+    _write_private(path, text, lock=False).close()
 
 
-def publish_password(port: int, password: str) -> None:
-    """Write the password where commands of this user find it; without a home folder nothing is written."""
-    with suppress(OSError, RuntimeError):
-        folder = _folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for known in folder.glob("[0-9]*"):  # of brokers that were killed
-            if not _listens(int(known.name)):
-                known.unlink()
-        write_private(folder / str(port), password)
+class PublishedPassword:
+    """A password where commands of this user find it. Its file is locked until `forget`, or until this process ends.
 
+    So the files of brokers that were killed are known by their missing locks. That a broker does not answer says
+    nothing: it may start again, or be busy.
+    """
 
-def forget_password(port: int, password: str) -> None:
-    """Remove what `publish_password` wrote, unless another broker took the port since."""
-    with suppress(OSError, RuntimeError):
-        file = _folder() / str(port)
-        if file.read_text() == password:
-            file.unlink()
+    def __init__(self, port: int, password: str) -> None:
+        """Write it; without a home folder nothing is written."""
+        self._file: IO[str] | None = None
+        with suppress(OSError, RuntimeError):
+            folder = _folder()
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for known in folder.glob("[0-9]*"):
+                _remove_unlocked(known)
+            self._path = folder / str(port)
+            self._file = _write_private(self._path, password, lock=True)
+
+    def forget(self) -> None:
+        """Remove it, unless another broker took the port since."""
+        file, self._file = self._file, None
+        if file is not None:
+            with file, suppress(OSError):
+                _remove(self._path, file)
 
 
 def password_for(urls: str) -> str:
@@ -69,9 +71,33 @@ def _folder() -> Path:
     return Path.home() / ".local" / "share" / "rigflow" / "brokers"
 
 
-def _listens(port: int) -> bool:
+def _write_private(path: Path, text: str, lock: bool) -> IO[str]:
+    """The written file, still open; with `lock` locked before others can see it, where the file system has locks."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        unfinished.unlink()
+    number = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    file = open(number, "w", errors="surrogateescape")  # noqa: SIM115, the caller closes it
     try:
-        socket.create_connection(("127.0.0.1", port), LISTENS_S).close()
-    except OSError:
-        return False
-    return True
+        if lock:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(text)
+        file.flush()
+        unfinished.replace(path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Remove the file of a broker whose owner is gone."""
+    with suppress(OSError), open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(path, file)
+
+
+def _remove(path: Path, file: IO[str]) -> None:
+    if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        path.unlink()

@@ -16,14 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from pipelines.local_access import (
-    PASSWORD,
-    USER,
-    forget_password,
-    make_password,
-    publish_password,
-    write_private,
-)
+from pipelines.local_access import PASSWORD, USER, PublishedPassword, make_password, write_private
 from schemas.errors import BrokerError, StoreError, UsageError
 from schemas.settings import Durability, Settings
 
@@ -73,6 +66,7 @@ class EmbeddedServer:
         self._health = ""
         self._guarded = guarded
         self._password = ""
+        self._published: PublishedPassword | None = None
 
     @property
     def url(self) -> str:
@@ -123,7 +117,7 @@ class EmbeddedServer:
             self.stop()
             raise
         if self._guarded:
-            publish_password(self._port, self._password)
+            self._published = PublishedPassword(self._port, self._password)
 
     def restart(self) -> None:
         """End it if it lives, and start again on the same port and store, so that clients reconnect.
@@ -167,8 +161,9 @@ class EmbeddedServer:
         """End the server and unlock its store; a temporary store is removed."""
         if self.alive:
             self._end(signal.SIGKILL if self._temporary else signal.SIGTERM)  # no flush of what is removed next
-        if self._password:
-            forget_password(self._port, self._password)
+        if self._published is not None:
+            self._published.forget()
+            self._published = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None

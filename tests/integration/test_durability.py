@@ -105,7 +105,8 @@ def test_the_command_shows_the_difference_and_makes_it(settings: Settings, tmp_p
 
 async def test_the_command_refuses_to_shrink_what_holds_work(settings: Settings, tmp_path: Path) -> None:
     pipeline = tmp_path / "p.toml"
-    pipeline.write_text(to_toml(SPEC))
+    film = SPEC.encode.model_copy(update={"format": "video"})
+    pipeline.write_text(to_toml(SPEC.model_copy(update={"stage": (*SPEC.stage[:-1], film)})))
     async with a_broker(settings) as broker:
         await broker.publish(hop(broker), b"work", "id")
         asked = rigflow_process(

@@ -213,6 +213,26 @@ async def test_only_its_owner_reaches_a_guarded_server(tmp_path: Path, home: Pat
         again.stop()
 
 
+async def test_a_broker_that_starts_leaves_the_password_of_one_that_does_not_answer(tmp_path: Path, home: Path) -> None:
+    """It may be starting again; only the files of brokers whose owner is gone are removed."""
+    first, second = (EmbeddedServer(tmp_path / name, guarded=True) for name in ("first", "second"))
+    first.start()
+    try:
+        passwords = home / ".local" / "share" / "rigflow" / "brokers"
+        (passwords / "1").write_text("of a broker whose owner was killed")
+        first.kill()
+        second.start()
+        assert {path.name for path in passwords.iterdir()} == {
+            url.rpartition(":")[2] for url in (first.url, second.url)
+        }
+        first.restart()
+        await (await Broker.connect(Settings(nats=first.url))).close()
+    finally:
+        first.stop()
+        second.stop()
+    assert list(passwords.iterdir()) == []
+
+
 async def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path, home: Path) -> None:
     mask = os.umask(0)
     server = EmbeddedServer(tmp_path / "store", guarded=True)
