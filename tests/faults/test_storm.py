@@ -240,7 +240,7 @@ async def nothing_left(broker: Broker) -> None:
     ("kills", "jobs", "rigs"),
     [
         (3, 3, 1),
-        pytest.param(200, 30, 2, marks=[pytest.mark.slow, pytest.mark.timeout(1500)]),
+        pytest.param(600, 30, 2, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
     ],
 )
 def test_every_job_of_a_mix_outlives_a_storm_of_kills(kills: int, jobs: int, rigs: int, tmp_path: Path) -> None:
