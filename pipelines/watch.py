@@ -157,7 +157,7 @@ class Ledger:
         self._path = path
         self._out = out
         self.revision = revision
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
         self._database: sqlite3.Connection | None = None
         self._busy = threading.RLock()
         self._files: dict[str, _File] = {}
@@ -175,7 +175,9 @@ class Ledger:
 
     def _open(self) -> None:
         try:
-            self._lock = self._path.with_suffix(".lock").open("w")
+            # no link is followed, and no FIFO waited for: other users may write to this folder
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._lock = os.fdopen(os.open(self._path.with_suffix(".lock"), flags, 0o666), "wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA synchronous = FULL")
@@ -186,7 +188,7 @@ class Ledger:
             raise StoreError(what, "choose another --out") from None
         except sqlite3.OperationalError as error:
             raise OutputError(f"{self._path}: {error}", "choose another --out") from error
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, TypeError, ValueError) as error:
             hint = "delete it to have every file done again"
             raise OutputError(f"{self._path}: not a ledger of rigflow watch", hint) from error
         except OSError as error:

@@ -23,6 +23,7 @@ _HINTS = {
     errno.EEXIST: "a file is in the way: choose another --out",
     errno.ENAMETOOLONG: "rename the input, or choose another --out",
     errno.EISDIR: "a folder is in the way: choose another --out",
+    errno.ELOOP: "a link is in the way: remove it, or choose another --out",
 }
 
 
@@ -69,7 +70,9 @@ class PartFile:
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             name = _part_name(path)
-            file = os.fdopen(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
+            # a link that another user put there would have us write over any file of ours
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            file = os.fdopen(os.open(name, flags, 0o666), "wb")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.path.samestat(os.fstat(file.fileno()), os.stat(name)):  # it was committed just now

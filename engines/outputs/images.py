@@ -1,7 +1,7 @@
 """Images: a png each. The arrays of a part's result are `data [bytes] uint8` and `sizes [N] int32`, good items only."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,6 +63,7 @@ class ImageFolder:
         self._files: list[PartFile] = []
         self._made_folder = not target.exists()
         self._taken: set[str] = set()
+        self._numbers: Counter[str] = Counter()  # the last number that each name was given
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Writes the part's images."""
@@ -97,8 +98,9 @@ class ImageFolder:
         """Where the image of an item goes. Names come from strangers: only their last part counts, and none twice."""
         stem = PurePosixPath(name.replace("\\", "/").replace("\0", "")).stem or "image"
         stem = clean(stem) if stem.strip(".") else stem
-        unique = next(
-            wanted for number in count(1) if (wanted := stem if number == 1 else f"{stem}-{number}") not in self._taken
-        )
+        unique = stem
+        while unique in self._taken:
+            self._numbers[stem] += 1
+            unique = f"{stem}-{self._numbers[stem] + 1}"
         self._taken.add(unique)
         return self._target / f"{unique}.png"

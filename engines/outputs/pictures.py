@@ -10,6 +10,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation
 
+from engines.media.limits import DEFAULT_LIMITS, decoder_options
 from engines.part import Array
 from engines.transforms import EXACT
 
@@ -30,9 +31,10 @@ def encode_jpeg(pixels: Array) -> bytes:
 
 
 def decode_jpeg(data: bytes) -> Array:
-    """`[H, W, 3]` uint8 RGB of a jpeg of ours."""
+    """`[H, W, 3]` uint8 RGB of a thumbnail. Raises FFmpegError for what is none, or has too many pixels."""
     decoder = av.CodecContext.create("mjpeg", "r")
     assert isinstance(decoder, VideoCodecContext)
+    decoder.options = decoder_options(DEFAULT_LIMITS.pixels)
     frame = decoder.decode(av.Packet(data))[0]
     return np.asarray(frame.reformat(format="rgb24", interpolation=Interpolation.BICUBIC | EXACT).to_ndarray())
 

@@ -17,6 +17,7 @@ from schemas.messages import MediaInfo
 _MOST_TILES = 400  # a film has thousands of shots: from here on every other picture is left out, again and again
 _MARGIN, _GAP, _HEAD, _LABEL = 24, 14, 48, 24  # pixels
 _LEAST_CELL = 168  # so that a label fits below an upright picture
+_MOST_SIDE = 360  # pixels of a picture's longer side: the sheet's size is bounded whatever the thumbnails are
 
 
 class _Tile(NamedTuple):
@@ -77,7 +78,7 @@ class Sheet:
         write_text(sheet, _MARGIN, _MARGIN + 22, summary, DIM, 1)
 
     def _picture(self, jpeg: bytes) -> Array:
-        """The thumbnail in the shape that the video is shown in, kept between 1:3 and 3:1."""
+        """The thumbnail in the shape that the video is shown in, kept between 1:3 and 3:1; large ones shrink."""
         if not jpeg:
             pixels = np.empty((90, 160, 3), dtype=np.uint8)
             pixels[:] = BLANK
@@ -86,10 +87,12 @@ class Sheet:
         height, width = pixels.shape[:2]
         aspect = Fraction(width, height) * (Fraction(*self._media.sample_aspect) or 1)
         shown = round(height * min(max(aspect, Fraction(1, 3)), Fraction(3)))
-        if shown == width:
+        scale = min(Fraction(1), Fraction(_MOST_SIDE, max(height, shown)))
+        new_height, new_width = round(height * scale), round(shown * scale)
+        if (new_height, new_width) == (height, width):
             return pixels
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        shaped = frame.reformat(width=shown, height=height, interpolation=Interpolation.BICUBIC | EXACT)
+        shaped = frame.reformat(width=new_width, height=new_height, interpolation=Interpolation.BICUBIC | EXACT)
         return np.asarray(shaped.to_ndarray())
 
 

@@ -56,6 +56,15 @@ def test_what_a_killed_run_left_is_written_over(tmp_path: Path) -> None:
     assert file.commit().read_text() == "new"
 
 
+def test_a_link_that_another_user_put_there_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "a.txt.part").symlink_to(victim)
+    with pytest.raises(OutputError, match="a link is in the way"):
+        PartFile.create(tmp_path / "a.txt")
+    assert victim.read_text() == "precious"
+
+
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     first = PartFile.create(tmp_path / "a.txt")
     with pytest.raises(OutputError, match=r"cannot write .*a\.txt: .*another rigflow is writing it"):

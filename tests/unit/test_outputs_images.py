@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from engines.outputs.images import ImageFolder
 from engines.part import Array
 from schemas.errors import PipelineError
 from schemas.messages import Item, MediaInfo
@@ -139,3 +140,11 @@ def test_planes_of_unlike_size_are_no_image() -> None:
     planes = {"plane0": np.zeros((1, 8, 8), np.uint8), "plane1": np.zeros((1, 4, 4), np.uint8)}
     with pytest.raises(PipelineError, match="are no picture: a model must scale all planes"):
         format_of("video").encode(make_part(IMAGES, planes, [0], items=[Item(name="a.png")]))
+
+
+def test_very_many_images_of_one_name(tmp_path: Path) -> None:
+    folder = ImageFolder(tmp_path / "set")
+    names = {folder._path("frame.png").name for _ in range(200_000)}
+    assert len(names) == 200_000
+    assert {"frame.png", "frame-2.png", "frame-200000.png"} <= names
+    assert folder._path("frame-2.jpg").name == "frame-2-2.png"

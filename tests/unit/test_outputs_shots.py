@@ -162,3 +162,14 @@ def test_thumbnails_look_like_the_frame() -> None:
     ramp = np.linspace(0, 255, 160).astype(np.uint8)
     pixels = np.stack(np.broadcast_arrays(ramp, ramp[::-1], np.uint8(99)), axis=-1)[None].repeat(90, axis=0)
     assert abs(decode_jpeg(encode_jpeg(pixels)).astype(int) - pixels).mean() < 3
+
+
+def test_large_pictures_make_no_large_sheet() -> None:
+    sheet = Sheet(WIDE)
+    jpeg = encode_jpeg(np.full((1200, 1600, 3), 255, dtype=np.uint8))
+    for shot in range(40):
+        sheet.add(jpeg, float(shot), shot + 1.0)
+    image = sheet.draw()
+    assert image.nbytes < 40_000_000
+    white = (image > 250).all(axis=-1)
+    assert (white[24 + 48 + 45].sum(), white[:, 24 + 45].sum()) == (8 * 360, 5 * 270)

@@ -213,6 +213,31 @@ def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
     assert content_digest(tmp_path / "a") != content_digest(tmp_path / "b")
 
 
+@pytest.mark.parametrize("special", ["link", "fifo"])
+def test_what_another_user_put_in_place_of_the_lock_is_neither_followed_nor_waited_for(
+    tmp_path: Path, special: str
+) -> None:
+    victim, lock = tmp_path / "victim", (tmp_path / LEDGER).with_suffix(".lock")
+    victim.write_text("precious")
+    if special == "fifo":
+        os.mkfifo(lock)
+        opened(tmp_path).close()
+        return
+    lock.symlink_to(victim)
+    with pytest.raises(OutputError):
+        opened(tmp_path)
+    assert victim.read_text() == "precious"
+
+
+def test_a_ledger_with_rows_that_are_none_is_told(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with sqlite3.connect(tmp_path / LEDGER) as database:
+        database.execute("INSERT INTO contents VALUES ('d', 'a', 'r', '5', '[]', 0)")
+    database.close()
+    with pytest.raises(OutputError, match="not a ledger of rigflow watch"):
+        opened(tmp_path)
+
+
 def test_many_threads_write_the_ledger_and_reserve_names(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / LEDGER, tmp_path)
     ledger.open()
