@@ -183,7 +183,7 @@ def parse_info(body: bytes) -> BlobInfo | None:
             return None
         metadata = {str(key): str(value) for key, value in (info.get("metadata") or {}).items()}
         found = BlobInfo(str(info["name"]), str(info["nuid"]), int(info["size"]), str(info["digest"]), metadata)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     token = found.chunks_id.isascii() and found.chunks_id.isalnum()  # it becomes part of a request's subject
     return found if token and found.size >= 0 else None

@@ -31,6 +31,7 @@ HANDED_OVER_S = 1.0  # for what we send to reach the kernel
 PING_S, PINGS_LOST = 5, 2  # a peer that is silent for 15 s is gone
 RECONNECT_S = 0.1
 STATUS = "Status"  # header of the server's own answers
+PLACE = "Nats-Sequence"  # header that the server adds to a message of a stream, whatever headers that has
 
 
 class Away(Exception):
@@ -170,7 +171,7 @@ class Connection:
         """Send and await all answers up to the server's mark of their end. Raises as `request` does."""
         found = []
         async with self._asking(subject, body, None) as answers:
-            while STATUS not in headers_of(answer := await _next(answers)):
+            while not status_of(answer := await _next(answers)):
                 found.append(answer)
         return found
 
@@ -318,6 +319,12 @@ def headers_of(message: Msg) -> dict[str, str]:
     return message.headers or {}
 
 
+def status_of(message: Msg) -> str:
+    """The status of an answer of the server's own, "" for any other: clients may give a message such a header, too."""
+    headers = headers_of(message)
+    return "" if PLACE in headers else headers.get(STATUS, "")
+
+
 async def _next(answers: "asyncio.Queue[Msg | Exception]") -> Msg:
     try:
         async with asyncio.timeout(REQUEST_S):
@@ -326,7 +333,7 @@ async def _next(answers: "asyncio.Queue[Msg | Exception]") -> Msg:
         raise Away(f"no answer within {REQUEST_S:.0f} s") from None
     if isinstance(answer, Exception):
         raise answer
-    if headers_of(answer).get(STATUS) == "503":
+    if status_of(answer) == "503":
         raise NoResponders
     return answer
 

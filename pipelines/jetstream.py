@@ -193,7 +193,7 @@ def _stream_in(action: str) -> str:
 
 def _parse_headers(raw: bytes) -> dict[str, str]:
     """Headers as they lie in a stream: a line for the version, then one a header."""
-    lines = raw.decode().split("\r\n")[1:]
+    lines = raw.decode(errors="replace").split("\r\n")[1:]
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
 
 

@@ -1,17 +1,26 @@
-"""A NATS client that enforces TLS, decodes passwords in URLs and survives a late answer, which nats-py does not.
+"""A NATS client that enforces TLS, decodes passwords in URLs and survives what it reads, which nats-py does not.
 
 nats-py 2.16 speaks plain text to a `tls://` server that does not ask for TLS, sends passwords as they are written in
-the URL, percent-encoded, and reads nothing any more after the answer to a flush that timed out.
+the URL, percent-encoded, and reads nothing any more after the answer to a flush that timed out, and after a message
+whose subject or headers are not UTF-8 or whose headers are none: the server takes such messages from any client.
 """
 
+import re
 import ssl
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import nats.protocol.parser
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from schemas.errors import UsageError
 from schemas.settings import Settings
+
+# nats-py takes form feeds and vertical tabs for the end of a subject; the server does not
+_SUBJECT = rb"([^ \t\r\n]+) ([^ \t\r\n]+) (([^ \t\r\n]+) )?"
+nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG " + _SUBJECT + rb"(\d+)\r\n")
+nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG " + _SUBJECT + rb"(\d+) (\d+)\r\n")
 
 
 class SecureClient(Client):
@@ -36,6 +45,21 @@ class SecureClient(Client):
             self._pings_outstanding = 0
         else:
             await super()._process_pong()
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """The headers of a message; None where they are none."""
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, UnicodeDecodeError):
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        """In a subject, what is not UTF-8 becomes U+FFFD."""
+        text = subject.decode(errors="replace").encode()
+        message: Msg = super()._build_message(sid, text, reply, data, headers)
+        return message
 
     async def _process_connect_init(self) -> None:
         """After a TLS handshake that failed a connection never closes: nats-py would wait for that for ever."""
