@@ -71,6 +71,8 @@ class Failures:
         """Mark a message for another attempt after growing pauses; False when it was rejected, or tried enough."""
         if message.useless:
             return True
+        # it may have failed before `look_up`, for example because its object is gone
+        message.attempts = message.attempts or await self._attempts.of(message.delivery)
         disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY
         if disposition is Disposition.REJECT or len(message.attempts) + 1 >= self._most:
             return False

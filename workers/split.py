@@ -10,7 +10,7 @@ from pipelines.publish import Publisher
 from pipelines.pull import Delivery
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
-from schemas.errors import UsageError
+from schemas.errors import StoreError, UsageError
 from schemas.messages import CollectRequest, Failure, Lane
 from schemas.subjects import COLLECT, HEADER_LANE, HEADER_NAME
 from schemas.wire import Buffer
@@ -32,7 +32,12 @@ class SplitStage:
     async def run(self, message: InFlight) -> None:
         """Split one message; for media that cannot become a job, publish the reason."""
         delivery = message.delivery
-        media = await delivery.load()
+        where = delivery.subject, delivery.stream_seq, delivery.headers
+        try:
+            media = await delivery.load()
+        except StoreError as error:  # its object is gone, or damaged
+            await refuse_media(self._broker, error, b"", *where)
+            return
         try:
             publisher, record = await self._job_of(message, media)
             message.job = record.manifest.job
@@ -48,7 +53,6 @@ class SplitStage:
         except UsageError as error:
             if message.job is not None:
                 raise
-            where = delivery.subject, delivery.stream_seq, delivery.headers
             await refuse_media(self._broker, error, media, *where)
 
     async def _job_of(self, message: InFlight, media: Buffer) -> tuple[Publisher, JobRecord]:

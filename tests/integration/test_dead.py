@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from nats.aio.subscription import Subscription
 
+import pipelines.broker
 from engines.models.catalogue import builtin_model
 from pipelines.blobs import delete_blob, put_blob
 from pipelines.broker import Broker
@@ -23,7 +24,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import UsageError
 from schemas.messages import Failure, JobRef, Key, Lane, Manifest, decode
 from schemas.settings import Settings
-from schemas.subjects import HEADER_FAILURE, HEADER_JOB, HEADER_NAME, HEADER_TYPE
+from schemas.subjects import HEADER_BLOB, HEADER_FAILURE, HEADER_JOB, HEADER_NAME, HEADER_TYPE
 from tests.clips import real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
 from workers.cli.app import app
@@ -106,6 +107,28 @@ async def test_retry_sends_the_input_again_and_takes_the_failure_back(settings: 
         assert [letter.number async for letter in letters(broker)] == [four.number]
         await bury(broker, failure_of(3), b"first", hop, 9, {})  # the second attempt fails too, and that counts
         assert len([letter async for letter in letters(broker)]) == 2
+
+
+async def test_a_letter_that_cannot_be_sent_again_keeps_no_other_from_it(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines.broker, "ATTEMPTS", 2)  # to publish to a queue that is not there
+    async with connected(settings) as broker:
+        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        await bury(broker, failure_of(1), b"a", broker.names.work("gone", "decode", Lane.BULK), 1, {})
+        await bury(broker, failure_of(2), b"b", hop, 2, {})
+        await bury(broker, failure_of(3), b"c" * (1 << 24), hop, 3, {})
+        stored = await broker.message(broker.names.dead_stream, 3)
+        assert stored is not None
+        await delete_blob(broker, broker.names.blobs, stored.headers[HEADER_BLOB])
+        await bury(broker, failure_of(4), b"d", hop, 4, {})
+        assert await asyncio.to_thread(rigflow, "dead", "retry", "--all", "--nats", settings.nats) == 1
+        assert [letter.number async for letter in letters(broker)] == [1, 3]
+        queued = [each.body async for each in broker.read(broker.names.work_stream("fingerprint", "decode"))]
+        assert queued == [b"b", b"d"]
+    said = capsys.readouterr().out
+    assert "no stream takes rigflow.work.gone.decode.bulk" in said
+    assert "is not in store rigflow_blobs" in said
 
 
 async def test_a_letter_that_is_not_there_is_a_usage_error(settings: Settings) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from engines.part import Array, Part
+from pipelines.claims import claim_name
 from pipelines.dead import letters
 from pipelines.pull import Delivery
 from schemas.errors import MediaError
 from schemas.messages import Attempt, Failure
 from schemas.settings import Settings
+from schemas.subjects import HEADER_BLOB, HEADER_ID
 from tests.clips import Clip, make_clip, still
 from tests.integration.a_runner import Trial, a_trial, spec_of
 from tests.integration.hops import a_broker, a_pull, eventually, hop, hop_is_empty
@@ -125,6 +127,18 @@ async def test_an_unexpected_error_in_any_stage_is_a_failure_and_the_next_job_is
         assert [letter.failure.key.job.id async for letter in letters(trial.broker)] == ["bad"]
         await trial.publisher.publish_video(trial.ref("good"), clip, clip.name)
         await eventually(lambda: _has_results(trial, "good"))
+
+
+async def test_a_message_whose_object_is_gone_becomes_a_dead_letter(settings: Settings) -> None:
+    settings = settings.model_copy(update={"max_deliver": 2})
+    async with a_trial(settings, spec_of()) as trial:
+        broker = trial.broker
+        claim = {HEADER_ID: "m", HEADER_BLOB: claim_name(hop(broker), "m", "x")}
+        await broker.store(hop(broker), b"5", claim)
+        await eventually(lambda: hop_is_empty(broker))
+        [letter] = [letter async for letter in letters(broker)]
+        assert "is not in store rigflow_blobs" in letter.failure.error
+        assert len(letter.failure.attempts) == 2
 
 
 async def _has_results(trial: Trial, job: str) -> bool:

@@ -5,19 +5,25 @@ import time
 
 import pytest
 
+from pipelines.attempts import Attempts
 from pipelines.broker import Broker, Stored
+from pipelines.claims import claim_name
 from pipelines.dead import letters
 from pipelines.jobs import JobRecord, OtherInput, begin, end, find_manifest, publish_done
 from pipelines.publish import Publisher
+from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import PipelineError, UsageError
 from schemas.messages import Done, Failure, JobState, Lane, Manifest, decode
 from schemas.settings import Settings
-from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_TYPE
-from tests.integration.hops import a_broker
+from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_TYPE, SPLIT
+from tests.integration.hops import Taken, a_broker
 from tests.integration.test_leftovers import a_fleet
 from workers.cli.app import answer
+from workers.failures import Failures
+from workers.in_flight import InFlight, Queue
+from workers.split import SplitStage
 
 MEDIA = "rigflow.media.main.p"
 
@@ -70,6 +76,25 @@ async def test_media_for_streams_without_a_pipeline_is_answered(settings: Settin
         here = await answers(broker, "rigflow.results.main.p.mine")
         assert [kind for kind, _ in here] == ["failure", "done"]
         assert "the broker knows no pipeline p" in here[0][1]
+
+
+async def test_media_whose_object_is_gone_is_answered(settings: Settings) -> None:
+    async with a_fleet(settings) as (broker, _):
+        claim = {HEADER_ID: "m", HEADER_BLOB: claim_name(MEDIA, "m", "x"), HEADER_JOB: "mine"}
+        await broker.store(MEDIA, b"5", claim)
+        taken = Taken()
+        pull = Pull(broker, broker.names.media_stream("p"), SPLIT, taken.take)
+        await pull.open()
+        pull.request(1)
+        await taken.until(1)
+        message = InFlight(taken.deliveries[0], Queue("p", SPLIT, Lane.INTERACTIVE), lambda _: None)
+        failures = Failures(broker, Attempts(broker, "w", "h", "cpu"), "w")
+        await SplitStage(broker, failures, lambda _: asyncio.sleep(0)).run(message)
+        await message.ack()
+        await pull.close()
+        here = await answers(broker, "rigflow.results.main.p.mine")
+        assert [kind for kind, _ in here] == ["failure", "done"]
+        assert "is not in store rigflow_blobs" in here[0][1]
 
 
 async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: Settings) -> None:

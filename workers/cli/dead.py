@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from schemas.errors import ExitCode, UsageError
+from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from workers.cli.results import write_result
@@ -164,6 +164,7 @@ async def _each(
 ) -> ExitCode:
     """Do something with the chosen dead letters, one after the other."""
     from pipelines.dead import find_letter, letters
+    from pipelines.jetstream import Gone
 
     code = ExitCode.OK
     if every == bool(numbers):
@@ -173,7 +174,7 @@ async def _each(
             letter = await find_letter(broker, number)
             try:
                 await act(broker, letter)
-            except UsageError as error:
+            except (UsageError, StoreError, Gone) as error:  # its input grew too old, or its queue is gone
                 say(f"{number}: {error}")
                 code = ExitCode.SOME_FAILED
                 continue
