@@ -28,7 +28,9 @@ _COLUMNS = 4
 _MOST_TICKS = 1 << 62  # sums of two fit in 64 bits
 _MOST_REORDERED = 16
 _PNG_CODEC = "png"
-_UNSAFE = "wrapped_avframe"  # takes the bytes of a packet for pointers
+# the one takes the bytes of a packet for pointers, the other unpacks texts into memory without a limit
+_UNSAFE = frozenset(("wrapped_avframe", "apng"))
+_ELSEWHERE = Capabilities.hardware | Capabilities.hybrid  # decoders that open devices
 _WHENCE = "it is not what a split of rigflow sends"
 
 
@@ -180,7 +182,7 @@ def open_decoder(codec: CodecParameters, extradata: bytes, limits: Limits, label
     limits.check_pixels(label, codec.width, codec.height)
     try:
         found = av.Codec(codec.decoder, "r")
-        usable = found.type == "video" and not found.capabilities & Capabilities.hardware and found.name != _UNSAFE
+        usable = found.type == "video" and not found.capabilities & _ELSEWHERE and found.name not in _UNSAFE
         context = av.CodecContext.create(found) if usable else None
         if not isinstance(context, VideoCodecContext):
             raise ValueError

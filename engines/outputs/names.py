@@ -127,7 +127,7 @@ class OutputNames:
         for path in self._folder.glob(f"{_LIST}*"):
             if path == self._path:
                 continue
-            with suppress(OSError, ValueError), path.open("r+") as file:
+            with suppress(OSError, TypeError, ValueError), path.open("r+") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

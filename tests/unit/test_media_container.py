@@ -102,9 +102,9 @@ def test_no_content_opens_anything_else(secret: Path, server: int, tmp_path: Pat
                     pass
 
 
-@pytest.mark.parametrize("name", ["wrapped_avframe", "h264_cuvid", "aac", "nonsense", ""])
+@pytest.mark.parametrize("name", ["wrapped_avframe", "apng", "h264_cuvid", "h264_qsv", "aac", "nonsense", ""])
 def test_segments_name_no_unsafe_decoder(name: str) -> None:
-    """`wrapped_avframe` takes the bytes of a packet for pointers."""
+    """`wrapped_avframe` takes the bytes of a packet for pointers; `apng` unpacks 1.5 MB of extradata to 1.5 GB."""
     spec = builtin_pipeline("fingerprint")
     key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     with Splitter(generated(Clip(frames=5)), spec.grid, 4) as splitter:

@@ -1,5 +1,6 @@
 """Two inputs never share the name of a result, and no file that is there loses its own."""
 
+import fcntl
 import itertools
 import json
 import subprocess
@@ -111,3 +112,11 @@ def test_a_file_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
     file.discard()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.npz", "theirs")]
     assert unused(tmp_path / "a.npz") == tmp_path / "a-2.npz"
+
+
+@pytest.mark.parametrize("content", ["5", "[5]", "[", "\0"])
+def test_a_list_of_names_that_is_none_is_passed_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".rigflow-names-x").write_text(content)
+    with (tmp_path / ".rigflow-names-x").open() as held, OutputNames(tmp_path) as names:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert names.reserve(Wanted(tmp_path, "a.mp4", "p")).name == "a.p"
