@@ -69,7 +69,8 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
     if first.interlaced_frame and decoder.name == _GUESSED and container.format.name == "mpegts":
         untimed = np.array([pts is None for pts in reader.pts], bool)
         shown[1:] &= ~(untimed[1:] & ~untimed[:-1])  # the second field of a frame whose first one has the time
-    stamps = Stamps(reader.pts, reader.dts, shown, unit, 1 / (rate * unit), depth, bool(decoder.codec.reorder), order)
+    step, reorders = 1 / (rate * unit), bool(decoder.codec.reorder)
+    stamps = Stamps(reader.pts, reader.dts, shown, unit, step, depth, reorders, order, reader.packed)
     settled = settle(stamps)
     keys = np.array(reader.closed if settled.by_rank else reader.keys, bool)
     packets = Packets(settled.pts, keys, shown, unit, settled.by_rank)
@@ -101,6 +102,7 @@ class _Reader:
         self._name = self._decoder.name
         self._extradata = self._decoder.extradata
         self.decoding_order = self._name in _DECODING_ORDER.get(container.format.name, ())
+        self.packed = False
         self.first: av.VideoFrame | None = None
         self.pts: list[int | None] = []
         self.dts: list[int | None] = []
@@ -117,7 +119,7 @@ class _Reader:
         hidden = packet.is_discard or (name in _HIDING and is_hidden(name, memoryview(packet)))
         key = packet.is_keyframe and starts_afresh(name, self._extradata, memoryview(packet))
         if name == "mpeg4" and len(self.pts) < _PROBED and is_packed(self._extradata, memoryview(packet)):
-            self.decoding_order = True
+            self.packed = self.decoding_order = True
         self.pts.append(pts)
         self.dts.append(packet.dts)
         self.shown.append(not hidden)
