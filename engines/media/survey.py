@@ -83,6 +83,8 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
         origin, before = _start(reader, packets)
         if before:
             notes.append(f"the first {before} frames can not be decoded: no keyframe is before them")
+    if stream.metadata.get("alpha_mode") == "1":  # of WebM: FFmpeg's own decoders of VP8 and VP9 give the colours alone
+        notes.append("its alpha channel is left out")
     notes += _truncated(container, stream, max((pts for pts in reader.pts if pts is not None), default=0) * unit)
     reorder = reorder_depth(settled.pts[shown].tolist()) if decoder.name == _GUESSED else 0
     return Survey(packets, first, origin, rate, reorder, tuple(notes))

@@ -136,6 +136,19 @@ def test_a_truncated_matroska_file_is_noted(clip: Clip) -> None:
         assert not splitter.surveyed.notes
 
 
+def test_the_alpha_of_a_webm_that_no_decoder_gives_is_noted(tmp_path: Path) -> None:
+    clip, path = generated(Clip(codec="vp9", container="webm")), tmp_path / "alpha.webm"
+    with av.open(path, "w") as out:
+        stream = out.add_stream("libvpx-vp9", rate=25, options={"auto-alt-ref": "0", "cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for _ in range(5):
+            out.mux(stream.encode(av.VideoFrame(64, 48, "yuva420p")))
+        out.mux(stream.encode(None))
+    for made, notes in ((clip, ()), (path, ("its alpha channel is left out",))):
+        with Splitter(made, FRAMES.grid, 1) as splitter:
+            assert splitter.surveyed.notes == notes
+
+
 def test_hidden_pictures_are_no_frames(tmp_path: Path) -> None:
     """VP8 with pictures that only others refer to, at a variable frame rate: they have the pts of shown ones."""
     path = tmp_path / "hidden.webm"
