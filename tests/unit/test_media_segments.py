@@ -94,7 +94,7 @@ def test_frames_without_times_of_their_own_take_those_of_packets_in_order(clip: 
 
 
 def test_packed_frames_of_mpeg4_take_the_times_of_packets_in_order(tmp_path: Path) -> None:
-    """As Xvid writes them: two B-frames, one of them in the packet of the frame before it, and a VOP without picture."""
+    """As Xvid writes them: of two B-frames one lies in the packet before it, and a VOP without picture follows."""
     path = _packed(tmp_path / "packed.avi")
     with av.open(path) as container:
         times = [packet.pts or 0 for packet in container.demux(video=0) if packet.size]
