@@ -128,6 +128,8 @@ def picture_stream(
     if not usable:
         if streams:
             raise MediaError(f"{label} has video of a codec that FFmpeg can not decode", "convert it to H.264")
+        if container.streams.video:
+            raise MediaError(f"{label} has a cover picture and no video", "extract the picture, or give a video")
         raise MediaError(f"{label} has no video stream", "give a file with a picture")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in usable else max(usable, key=_rank)
