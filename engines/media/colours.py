@@ -20,7 +20,7 @@ _HD_LINES = 720
 _PLANAR = re.compile(r"yuvj?4(20|22|44)p|gray")
 _HALVED_ACROSS = re.compile(r"yuvj?422p")
 _DEEP = re.compile(r"(yuv4(?:20|22|44)p|gray)(9|1\d)(le|be)")
-_UNREADABLE = re.compile(r"(rgb|bgr)5[56]5be")
+_FIVE_BITS = re.compile(r"((?:rgb|bgr)5[56]5)[lb]e")
 _FULL_PREFIX = "yuvj"  # FFmpeg's old names for 8-bit YCbCr of full range
 
 
@@ -54,14 +54,16 @@ def plane_format(name: str, transposed: bool = False) -> str:
 
 
 @lru_cache(maxsize=64)
-def frame_format(name: str) -> str:
-    """The pixel format in which frames of format `name` go to preprocess, where no planes are asked for.
+def frame_formats(name: str) -> tuple[str, ...]:
+    """The pixel formats that frames of format `name` take, one after the other, before they are scaled.
 
-    Palettes have no pixels to scale, and swscale makes nonsense of these big-endian formats where the size stays.
+    Palettes have no pixels to scale. Of 5 bits a colour swscale makes at most 248 of 255, unless it makes rgb24 at the
+    same size, and of those that are big-endian it makes nonsense then.
     """
     if VideoFormat(name).has_palette:
-        return "rgb24"
-    return "bgr0" if _UNREADABLE.fullmatch(name) else name
+        return ("rgb24",)
+    five = _FIVE_BITS.fullmatch(name)
+    return (five.group(1) + "le", "rgb24") if five else (name,)
 
 
 def plane_range(name: str, named: int) -> int:

@@ -101,7 +101,7 @@ def open_picture(
     """
     name = label or (str(source) if isinstance(source, Path) else "the media")
     with media_errors(name):
-        told = _head(source)[4:8] == _MP4
+        told = head_of(source)[4:8] == _MP4
     if told:
         with open_media(source, container, label, decoders=False, limits=limits) as opened:
             pictures = [stream.codec_context for stream in opened.streams.video]
@@ -128,6 +128,8 @@ def picture_stream(
     if not usable:
         if streams:
             raise MediaError(f"{label} has video of a codec that FFmpeg can not decode", "convert it to H.264")
+        if container.streams.video:
+            raise MediaError(f"{label} has a cover picture and no video", "extract the picture, or give a video")
         raise MediaError(f"{label} has no video stream", "give a file with a picture")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in usable else max(usable, key=_rank)
@@ -210,7 +212,8 @@ def _empty(label: str) -> MediaError:
     return MediaError(f"{label} is empty", "copy or send it again")
 
 
-def _head(source: Source) -> bytes:
+def head_of(source: Source) -> bytes:
+    """The first `HEAD_BYTES` of a source. Raises as `read_head`."""
     if isinstance(source, Path):
         return read_head(source, HEAD_BYTES)
     return bytes(source[:HEAD_BYTES])

@@ -21,10 +21,20 @@ from pydantic import ValidationError
 
 from engines.media.animation import film_of
 from engines.media.cuts import Cut, Packets, plan_cuts
+from engines.media.ebml import length_told
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import orientation_of
 from engines.media.packets import Coded, Flag, carried_side, pack, parameters_of, side_data
-from engines.media.source import Source, media_errors, open_media, open_picture, packets_of, picture_stream, time_base
+from engines.media.source import (
+    Source,
+    head_of,
+    media_errors,
+    open_media,
+    open_picture,
+    packets_of,
+    picture_stream,
+    time_base,
+)
 from engines.media.survey import Survey, survey
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
 from schemas.errors import ItemTooLarge, MediaError, fault_of
@@ -100,7 +110,8 @@ class Splitter:
         self._stamp = _stamp(self._source)
         with self._opened() as container:
             stream = picture_stream(container, self._label, self._limits, self._number)
-            self.surveyed = survey(container, stream, self._label, self._limits)
+            length = length_told(head_of(self._source))
+            self.surveyed = survey(container, stream, self._label, self._limits, length)
             try:
                 self.media = _media_info(container, stream, self.surveyed, self._name, self._grid)
             except ValidationError as error:  # FFmpeg reads what a header says, however wild

@@ -48,8 +48,13 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(container: InputContainer, stream: VideoStream, label: str, limits: Limits) -> Survey:
-    """Reads all packets of `stream`. Raises MediaError when no frame can be decoded, or an mp4 is truncated."""
+def survey(
+    container: InputContainer, stream: VideoStream, label: str, limits: Limits, length: int | None = None
+) -> Survey:
+    """Reads all packets of `stream`. Raises MediaError when no frame can be decoded, or an mp4 is truncated.
+
+    `length` is how many bytes the source has by its own header, None where it does not tell.
+    """
     decoder, reader = stream.codec_context, _Reader(container, stream)
     # before decoding changes it; what was not probed has no pixel format yet, and no depth
     depth = decoder.reorder_depth if decoder.pix_fmt or not decoder.codec.reorder else _UNKNOWN_DEPTH
@@ -69,7 +74,8 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
     if first.interlaced_frame and decoder.name == _GUESSED and container.format.name == "mpegts":
         untimed = np.array([pts is None for pts in reader.pts], bool)
         shown[1:] &= ~(untimed[1:] & ~untimed[:-1])  # the second field of a frame whose first one has the time
-    stamps = Stamps(reader.pts, reader.dts, shown, unit, 1 / (rate * unit), depth, bool(decoder.codec.reorder), order)
+    step, reorders = 1 / (rate * unit), bool(decoder.codec.reorder)
+    stamps = Stamps(reader.pts, reader.dts, shown, unit, step, depth, reorders, order, reader.packed)
     settled = settle(stamps)
     keys = np.array(reader.closed if settled.by_rank else reader.keys, bool)
     packets = Packets(settled.pts, keys, shown, unit, settled.by_rank)
@@ -82,7 +88,10 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
         origin, before = _start(reader, packets)
         if before:
             notes.append(f"the first {before} frames can not be decoded: no keyframe is before them")
-    notes += _truncated(container, stream, max((pts for pts in reader.pts if pts is not None), default=0) * unit)
+    if stream.metadata.get("alpha_mode") == "1":  # of WebM: FFmpeg's own decoders of VP8 and VP9 give the colours alone
+        notes.append("its alpha channel is left out")
+    last_s = max((pts for pts in reader.pts if pts is not None), default=0) * unit
+    notes += _truncated(container, stream, last_s, cut_off=length is not None and container.size < length)
     reorder = reorder_depth(settled.pts[shown].tolist()) if decoder.name == _GUESSED else 0
     return Survey(packets, first, origin, rate, reorder, tuple(notes))
 
@@ -101,6 +110,7 @@ class _Reader:
         self._name = self._decoder.name
         self._extradata = self._decoder.extradata
         self.decoding_order = self._name in _DECODING_ORDER.get(container.format.name, ())
+        self.packed = False
         self.first: av.VideoFrame | None = None
         self.pts: list[int | None] = []
         self.dts: list[int | None] = []
@@ -117,7 +127,7 @@ class _Reader:
         hidden = packet.is_discard or (name in _HIDING and is_hidden(name, memoryview(packet)))
         key = packet.is_keyframe and starts_afresh(name, self._extradata, memoryview(packet))
         if name == "mpeg4" and len(self.pts) < _PROBED and is_packed(self._extradata, memoryview(packet)):
-            self.decoding_order = True
+            self.packed = self.decoding_order = True
         self.pts.append(pts)
         self.dts.append(packet.dts)
         self.shown.append(not hidden)
@@ -147,19 +157,19 @@ def _start(reader: _Reader, packets: Packets) -> tuple[int, int]:
     return origin, int(np.sum(pts[shown] < origin))
 
 
-def _truncated(container: InputContainer, stream: VideoStream, last_s: Fraction) -> list[str]:
-    """A note where a Matroska file or a WebM ends long before its header says; its last packet is at `last_s`."""
+def _truncated(container: InputContainer, stream: VideoStream, last_s: Fraction, cut_off: bool) -> list[str]:
+    """A note where a Matroska file or a WebM ends before its header says; its last packet is at `last_s`.
+
+    It certainly does where it is `cut_off`; otherwise its picture may end long before that.
+    """
     if "matroska" not in container.format.name or not container.duration:
-        return []
+        return ["it is truncated: its last bytes are missing"] if cut_off else []
     start, told = (container.start_time or 0) / 1e6, container.duration / 1e6
     end = float(last_s) - start
-    if told - end < max(1.0, 0.02 * told):
-        return []
     own = re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if own is not None:
         told = sum(float(part) * unit for part, unit in zip(own.groups(), (3600, 60, 1), strict=True))
-        return [] if told - end < max(1.0, 0.02 * told) else [_cut_short(end, told)]
-    return [_cut_short(end, told)]
+    return [_cut_short(end, told)] if cut_off or told - end >= max(1.0, 0.02 * told) else []
 
 
 def _cut_short(end: float, told: float) -> str:

@@ -26,7 +26,8 @@ class Stamps:
 
     `pts` and `dts` are None where it does not say. `shown`: which give a frame that is shown. `step` is the time from
     one frame to the next at the stream's rate, in units of `time_base`. `depth`: how many frames the decoder holds
-    back; `may_reorder`: its codec allows it. `decoding_order`: the container has decoding times only.
+    back; `may_reorder`: its codec allows it. `decoding_order`: the container has decoding times only. `packed`: packets
+    hold two frames now and then, so that FFmpeg works out times that belong to their neighbours.
     """
 
     pts: list[int | None]
@@ -37,6 +38,7 @@ class Stamps:
     depth: int
     may_reorder: bool
     decoding_order: bool
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,11 @@ def settle(stamps: Stamps) -> Settled:
     known = np.array([pts is not None for pts in stamps.pts], bool)
     pts = np.array([pts or 0 for pts in stamps.pts], np.int64)
     # a container without pts may still have those that FFmpeg works out: they are not in decoding order
-    by_rank = stamps.decoding_order and (stamps.depth > 0) and not np.any(np.diff(pts[known & stamps.shown]) < 0)
-    if by_rank and None not in stamps.dts:
+    worked_out = bool(np.any(np.diff(pts[known & stamps.shown]) < 0))
+    by_rank = stamps.packed or (stamps.decoding_order and stamps.depth > 0 and not worked_out)
+    if stamps.packed and worked_out:
+        pts[known] = np.sort(pts[known])
+    elif by_rank and None not in stamps.dts:
         pts, known = np.array(stamps.dts, np.int64), np.ones(len(known), bool)
     elif not known.all():
         stored = [a if a is not None else b for a, b in zip(stamps.pts, stamps.dts, strict=True)]

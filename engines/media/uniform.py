@@ -15,7 +15,7 @@ from engines.media.colours import (
     HDR,
     LIMITED,
     UNNAMED,
-    frame_format,
+    frame_formats,
     has_alpha,
     plane_format,
     plane_range,
@@ -95,7 +95,7 @@ class Uniform:
         turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
         self._host_only = self._tonemap or turned  # what no kernel of a card does
         name = media.pixel_format
-        wanted = self._shown.pixel_format if self._planes else name and frame_format(name)
+        wanted = self._shown.pixel_format if self._planes else name and frame_formats(name)[-1]
         as_it_is = name and name == wanted and not self._tonemap
         self._plain = (name, media.height, media.width) if as_it_is else None  # frames that need nothing: most of them
         self._notes = notes
@@ -132,8 +132,10 @@ class Uniform:
 
     def _shaped(self, frame: av.VideoFrame) -> av.VideoFrame:
         name, size = frame.format.name, (self._media.height, self._media.width)
+        for step in frame_formats(name):
+            frame = self._reshape(frame, step, (frame.height, frame.width))
         if not self._planes:
-            return self._reshape(frame, frame_format(name), size)
+            return self._reshape(frame, frame.format.name, size)
         wanted = self._shown.pixel_format or plane_format(name)
         return self._reshape(frame, wanted, size, self._shown.color_range or None)
 

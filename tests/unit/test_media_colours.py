@@ -169,12 +169,21 @@ def test_every_pixel_format_that_has_eight_bits_keeps_its_colours() -> None:
     assert tried > 150
 
 
-@pytest.mark.parametrize("name", ["rgb555be", "rgb565be", "bgr555be", "rgb565le", "rgb555le"])
-def test_the_old_sixteen_bit_formats_keep_their_colours(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [f"{order}5{g}5{end}" for order in ("rgb", "bgr") for g in "56" for end in ("le", "be")]
+)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_old_sixteen_bit_formats_keep_their_colours_and_white_stays_white(name: str, scaled: bool) -> None:
     clip = Coloured(name)
     media = MediaInfo(kind="video", width=clip.size[1], height=clip.size[0], pixel_format=name)
-    pixels = arrays_of(coloured.frame_of(clip), media, both(clip.size)[1])["pixels"]
-    assert np.abs(pixels - coloured.expected(clip).astype(float)).mean() < 5, "a step is 8 levels"
+    size = (clip.size[0] // 2, clip.size[1] // 2) if scaled else clip.size
+    planes, pixels = both(size)
+    picture = arrays_of(coloured.frame_of(clip), media, pixels)["pixels"]
+    wanted = coloured.expected(clip).astype(float)[:: clip.size[0] // size[0], :: clip.size[1] // size[1]]
+    assert np.abs(picture - wanted).mean() < 5, "a step is 8 levels"
+    white = av.VideoFrame.from_ndarray(np.full((*clip.size, 3), 255, np.uint8), "rgb24").reformat(format=name)
+    assert arrays_of(white, media, pixels)["pixels"].min() == 255
+    assert arrays_of(white, media, planes)["plane0"].min() == 235
 
 
 def both(size: tuple[int, int]) -> tuple[PipelineSpec, PipelineSpec]:

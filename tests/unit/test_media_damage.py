@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import pytest
 
+from engines.media.ebml import length_told
 from engines.media.split import Splitter
 from schemas.errors import MediaError, RigflowError
 from schemas.pipeline import PipelineSpec
@@ -132,8 +133,34 @@ def test_a_truncated_matroska_file_is_noted(clip: Clip) -> None:
     data = generated(clip).read_bytes()
     with Splitter(data[: len(data) // 2], FRAMES.grid, 1) as splitter:
         assert any("of the 4.0 s that its header says" in note for note in splitter.surveyed.notes)
-    with Splitter(data, FRAMES.grid, 1) as splitter:
+    with Splitter(data[: len(data) * 9 // 10], FRAMES.grid, 1) as splitter:
+        assert any("of the 4.0 s that its header says" in note for note in splitter.surveyed.notes)
+    for whole in (data, data + bytes(100)):
+        with Splitter(whole, FRAMES.grid, 1) as splitter:
+            assert not splitter.surveyed.notes
+
+
+def test_a_matroska_file_that_does_not_tell_its_length_is_not_called_truncated() -> None:
+    data = generated(Clip(container="mkv")).read_bytes()
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    live = data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :]
+    assert length_told(data[:512]) == len(data)
+    assert length_told(live[:512]) is length_told(b"\x1a\x45\xdf\xa3") is length_told(b"") is None
+    with Splitter(live, FRAMES.grid, 1) as splitter:
         assert not splitter.surveyed.notes
+
+
+def test_the_alpha_of_a_webm_that_no_decoder_gives_is_noted(tmp_path: Path) -> None:
+    clip, path = generated(Clip(codec="vp9", container="webm")), tmp_path / "alpha.webm"
+    with av.open(path, "w") as out:
+        stream = out.add_stream("libvpx-vp9", rate=25, options={"auto-alt-ref": "0", "cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for _ in range(5):
+            out.mux(stream.encode(av.VideoFrame(64, 48, "yuva420p")))
+        out.mux(stream.encode(None))
+    for made, notes in ((clip, ()), (path, ("its alpha channel is left out",))):
+        with Splitter(made, FRAMES.grid, 1) as splitter:
+            assert splitter.surveyed.notes == notes
 
 
 def test_hidden_pictures_are_no_frames(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Splitting and decoding piece by piece gives what one plain pass over one decoder gives, bit for bit."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -90,6 +91,21 @@ def test_frames_without_times_of_their_own_take_those_of_packets_in_order(clip: 
         assert sum(part.meta.frames for part in parts) == frames
         assert not any(part.meta.lost for part in parts)
     assert len(pieces_of(path, spec, 0.01)[1]) == 5
+
+
+def test_packed_frames_of_mpeg4_take_the_times_of_packets_in_order(tmp_path: Path) -> None:
+    """As Xvid writes them: of two B-frames one lies in the packet before it, and a VOP without picture follows."""
+    path = _packed(tmp_path / "packed.avi")
+    with av.open(path) as container:
+        times = [packet.pts or 0 for packet in container.demux(video=0) if packet.size]
+    assert times != sorted(times), "FFmpeg works them out, as if each packet held one frame"
+    for spec in GRIDS:
+        expected, frames = sequential(path, spec, sorted(times))
+        for segment_s in (0.01, 100):
+            windows, parts = in_segments(path, spec, segment_s)
+            assert windows == expected
+            assert sum(part.meta.frames for part in parts) == frames == len(times)
+            assert not any(part.meta.lost for part in parts)
 
 
 def test_times_that_start_over_are_counted_on(tmp_path: Path) -> None:
@@ -269,3 +285,40 @@ def test_a_segment_of_a_pixel_format_that_does_not_exist_is_refused() -> None:
     media, pieces = pieces_of(generated(Clip()), spec, 0.5)
     with pytest.raises(MediaError, match="nonsense"):
         decoded(media.model_copy(update={"pixel_format": "nonsense", "width": 10}), pieces, spec)
+
+
+def _packed(path: Path) -> Path:
+    """I, P with B, B, a VOP that is not coded, and so on. Source: ISO 14496-2, 6.2.5; FFmpeg's mpeg4_unpack_bframes."""
+    start, said = b"\0\0\1\xb6", b"\0\0\1\xb2"
+    with av.open(generated(Clip(codec="mpeg4", container="avi", frames=49, gop=12))) as source:
+        stream = source.streams.video[0]
+        frames = [bytes(packet) for packet in source.demux(stream) if packet.size]
+        with av.open(path, "w") as out:
+            copy = out.add_stream_from_template(stream)
+            for number, data in enumerate(_in_packets(frames, start)):
+                at = data.find(said)
+                end = data.find(b"\0\0\1", at + 4)
+                made = av.Packet(data if at < 0 else data[:at] + said + b"DivX503b1393p" + data[end:])
+                made.stream, made.time_base, made.pts, made.dts = copy, Fraction(1, 25), number, number
+                made.is_keyframe = _coding(data, start) == 0
+                out.mux(made)
+    return path
+
+
+def _coding(frame: bytes, start: bytes) -> int:
+    return frame[frame.index(start) + 4] >> 6  # 0 I, 1 P, 2 B
+
+
+def _in_packets(frames: list[bytes], start: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(frames):
+        after = at + 1
+        while after < len(frames) and _coding(frames[after], start) == 2:
+            after += 1
+        if after == at + 1:
+            yield frames[at]
+        else:
+            yield frames[at] + frames[at + 1]
+            yield from frames[at + 2 : after]
+            yield start + b"\x40\x00\x7f"
+        at = after

@@ -163,3 +163,21 @@ def test_the_picture_alone_is_opened_without_decoding_where_the_header_tells_all
 @pytest.mark.parametrize(("pts", "depth"), [([], 0), ([0, 1, 2], 0), ([0, 3, 1, 2], 1), ([0, 8, 4, 2, 6], 2)])
 def test_how_far_frames_are_reordered_is_told_by_their_times(pts: list[int], depth: int) -> None:
     assert reorder_depth(pts) == depth
+
+
+def test_a_cover_picture_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "song.m4a"
+    with av.open(generated(Clip(sound="aac"))) as source, av.open(path, "w", format="mp4") as out:
+        stream = source.streams.audio[0]
+        copy = out.add_stream_from_template(stream)
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.Packet(still("mjpeg", (48, 64)))
+        picture.stream, picture.pts, picture.dts = cover, 0, 0
+        out.mux(picture)
+        for packet in source.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    assert str(error_of(path)) == f"{path} has a cover picture and no video: extract the picture, or give a video"
