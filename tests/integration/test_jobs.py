@@ -272,17 +272,18 @@ def test_a_job_with_failures_says_which_seconds_are_missing(
 
 
 async def _damage(settings: Settings, numbers: list[int]) -> dict[int, tuple[float, float]]:
-    """Put noise in place of the media of some queued segments; the seconds of all of them."""
+    """Cut the media of some queued segments short; the seconds of all of them."""
     spans = {}
     async with publishing(settings) as (broker, _):
         stream = broker.names.work_stream("fingerprint", "decode")
         async for stored in broker.read(stream):
-            message, _ = decode(stored.body)
+            message, (table, media) = decode(stored.body)
             assert isinstance(message, Segment)
             spans[message.key.segment] = message.span_s
             if message.key.segment in numbers:
                 await broker.delete_message(stream, stored.sequence)
-                await broker.publish(stored.subject, message.encode([b"noise" * 99]), f"noise-{message.key.segment}")
+                short = message.encode([table, media[:-1]])
+                await broker.publish(stored.subject, short, f"short-{message.key.segment}")
     return spans
 
 
