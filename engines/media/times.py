@@ -68,7 +68,7 @@ def settle(stamps: Stamps) -> Settled:
     # a container without pts may still have those that FFmpeg works out: they are not in decoding order
     by_rank = stamps.decoding_order and (stamps.depth > 0) and not np.any(np.diff(pts[known & stamps.shown]) < 0)
     if by_rank and None not in stamps.dts:
-        pts, known = np.array(stamps.dts, np.int64), np.ones(len(known), bool)
+        pts, known = _delayed(np.array(stamps.dts, np.int64), stamps), np.ones(len(known), bool)
     elif not known.all():
         stored = [a if a is not None else b for a, b in zip(stamps.pts, stamps.dts, strict=True)]
         by_rank = by_rank or bool((stamps.depth > 0) and known.sum() < len(known) / 2)
@@ -78,6 +78,18 @@ def settle(stamps: Stamps) -> Settled:
         note = "its packets have no times of their own: frames are numbered at its frame rate"
         return Settled(_numbered(stamps), (stamps.depth > 0), False, (note,))
     return _repaired(stamps, pts, known, by_rank)
+
+
+def _delayed(dts: Times, stamps: Stamps) -> Times:
+    """Times of showing, in rising order, of packets with times of decoding alone: these lag behind by `depth` frames.
+
+    Where frames come at a variable rate, frame k is shown when the packet `depth` places later is decoded. The first
+    frame stays at the first time, and the last frames, which no packet follows, are as far apart as is usual.
+    """
+    ahead = min(stamps.depth, len(dts) - 1)
+    step = max(1, int(np.median(np.diff(dts)))) if ahead else 0
+    last = dts[-1] + step * np.arange(1, ahead + 1)
+    return np.concatenate([dts[ahead:], last]) + (dts[0] - dts[ahead])
 
 
 def _repaired(stamps: Stamps, pts: Times, known: Mask, by_rank: bool) -> Settled:
