@@ -88,8 +88,8 @@ def _delayed(dts: Times, stamps: Stamps) -> Times:
     """
     ahead = min(stamps.depth, len(dts) - 1)
     step = max(1, int(np.median(np.diff(dts)))) if ahead else 0
-    last = dts[-1] + step * np.arange(1, ahead + 1)
-    return np.concatenate([dts[ahead:], last]) + (dts[0] - dts[ahead])
+    late: Times = np.concatenate([dts[ahead:], dts[-1] + step * np.arange(1, ahead + 1)])
+    return late + (dts[0] - dts[ahead])
 
 
 def _repaired(stamps: Stamps, pts: Times, known: Mask, by_rank: bool) -> Settled:
