@@ -1,6 +1,6 @@
 """The frames of one segment, in the order in which they are shown, and what became of them."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,6 +58,7 @@ class FrameReader:
         self._owned = self._times if segment.end is None else self._times[: bisect_left(self._times, segment.end)]
         self._undecodable = bisect_left(self._owned, segment.media.origin)  # in front of the media's first keyframe
         self._hidden = {coded.pts for coded in packets if not coded.shown}.difference(self._times)
+        self._entries = [coded.pts for coded in packets if coded.flags & Flag.ENTRY]
         self._empty: list[_Run] = []  # runs that gave no frame
         self._whole: set[int] = set()  # times of frames that came out whole
         self._skips = segment.codec is not None and segment.codec.decoder in _SKIPPABLE and not self._by_rank
@@ -140,7 +141,7 @@ class FrameReader:
         decoded = self._decoded(decoder, packets, set(due) if skips else None, done)
         for pts, frame in self._rising(self._timed(decoded, packets)):
             late = expected is not None and pts > expected
-            if frame.is_corrupt or late or (not skips and pts != expected):
+            if frame.is_corrupt or late or (not skips and pts != expected) or self._is_misplaced(pts, frame.pts):
                 raise MissingFrame(pts)
             if pts == expected:
                 expected = next(waiting, None)
@@ -150,6 +151,15 @@ class FrameReader:
                 done.append(True)  # what is in the decoder still comes out: a frame that others refer to may be damaged
         if expected is not None:
             raise MissingFrame(expected)
+
+    def _is_misplaced(self, pts: int, of_packet: int | None) -> bool:
+        """Whether a frame that takes the time `pts` by rank is of a packet of another run: frames before it are lost.
+
+        A time by rank would otherwise stay wrong until the end of the stream tells how many frames are missing.
+        """
+        if not self._by_rank or of_packet is None:
+            return False
+        return bisect_right(self._entries, pts) != bisect_right(self._entries, of_packet)
 
     def _is_whole(self, decoder: VideoCodecContext, run: _Run, due: Sequence[int]) -> bool:
         try:

@@ -73,7 +73,7 @@ def settle(stamps: Stamps) -> Settled:
     if stamps.packed and worked_out:
         pts[known] = np.sort(pts[known])
     elif by_rank and None not in stamps.dts:
-        pts, known = np.array(stamps.dts, np.int64), np.ones(len(known), bool)
+        pts, known = _delayed(np.array(stamps.dts, np.int64), stamps), np.ones(len(known), bool)
     elif not known.all():
         stored = [a if a is not None else b for a, b in zip(stamps.pts, stamps.dts, strict=True)]
         by_rank = by_rank or bool((stamps.depth > 0) and known.sum() < len(known) / 2)
@@ -83,6 +83,19 @@ def settle(stamps: Stamps) -> Settled:
         note = "its packets have no times of their own: frames are numbered at its frame rate"
         return Settled(_numbered(stamps), (stamps.depth > 0), False, (note,))
     return _repaired(stamps, pts, known, by_rank)
+
+
+def _delayed(dts: Times, stamps: Stamps) -> Times:
+    """Times of showing, in rising order, of packets with times of decoding alone: these lag behind by `depth` frames.
+
+    Where frames come at a variable rate, frame k is shown when the packet `depth` places later is decoded. The first
+    frame stays at the first time, and the last frames, which no packet follows, are as far apart as is usual.
+    """
+    ahead = min(stamps.depth, len(dts) - 1)
+    step = max(1, int(np.median(np.diff(dts)))) if ahead else 0
+    late: Times = np.concatenate([dts[ahead:], dts[-1] + step * np.arange(1, ahead + 1)])
+    late += dts[0] - dts[ahead]
+    return late
 
 
 def _repaired(stamps: Stamps, pts: Times, known: Mask, by_rank: bool) -> Settled:

@@ -95,14 +95,21 @@ def _encode(out: av.container.OutputContainer, kind: Kind, frames: int) -> None:
     for number in range(frames):
         picture = np.stack([x * 2 + number * 5, y * 3, 255 - x - y + number], -1) % 256
         frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), "rgb24").reformat(format=kind.layout)
-        frame.pts = number + (number * number // 9 if "vfr" in kind.traits else 0)
-        frame.time_base = Fraction(1, 25)
+        frame.pts, frame.time_base = written(kind, number), Fraction(1, 25)
         out.mux(video.encode(frame))
     out.mux(video.encode(None))
 
 
+def written(kind: Kind, number: int) -> int:
+    """When the frame is shown that `write` writes, in units of 1/25 s."""
+    return number + (number * number // 9 if "vfr" in kind.traits else 0)
+
+
 def digest(frame: av.VideoFrame) -> str:
-    """Of all samples of a frame."""
+    """Of all samples of a frame; of the colours, where they are numbers of a palette."""
+    if frame.format.name == "pal8":
+        numbers, colours = frame.to_ndarray()
+        return hashlib.sha256(b"rgb24" + colours[numbers][..., 1:].tobytes()).hexdigest()
     rows = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in frame.planes)
     used = [each[:, : _used(frame, number)].tobytes() for number, each in enumerate(rows)]
     return hashlib.sha256(b"".join([frame.format.name.encode(), *used])).hexdigest()

@@ -100,6 +100,23 @@ def test_a_thousand_changed_files(seed: int) -> None:
     assert found[3] <= 4
 
 
+def test_frames_that_take_times_by_rank_keep_them_behind_a_run_without_frames() -> None:
+    """No frame comes of the first run: those of the second must not take its times before the loss is noticed."""
+    clip = generated(Clip(size=(64, 80), container="avi"))
+    data = bytearray(clip.read_bytes())
+    with av.open(clip) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        run = [packet.is_keyframe for packet in packets].index(True, 1)
+    for packet in packets[:run]:
+        at = packet.pos + 8  # behind the chunk's header
+        data[at : at + packet.size] = bytes(packet.size)
+    one, many = (outcome(bytes(data), FRAMES, segment_s) for segment_s in (3600, 0.001))
+    assert one is not None
+    assert (one[:2], one) == ((50 - run, run), many)
+    with Splitter(bytes(data), FRAMES.grid, 3600) as splitter:
+        assert one[2].pts == splitter.surveyed.packets.pts.tolist()[run:]
+
+
 @pytest.mark.parametrize(
     ("codec", "container"),
     [

@@ -79,6 +79,9 @@ def test_no_times_are_numbers_at_the_frame_rate(times: list[int | None]) -> None
 def test_times_of_decoding_are_taken_by_rank() -> None:
     found = settled([time + 40 for time in STEADY], STEADY, depth=2, decoding_order=True)
     assert (found.pts.tolist(), found.by_rank) == (STEADY, True)
+    uneven = [time**2 for time in range(60)]  # the decoder holds two frames back: so do the times of decoding
+    late = settled(uneven, [-2, -1, *uneven[:-2]], depth=2, decoding_order=True)
+    assert (np.diff(late.pts)[:-2].tolist(), late.by_rank) == (np.diff(uneven)[:-2].tolist(), True)
     assert not settled(WITH_B, STEADY[: len(WITH_B)], depth=1, decoding_order=True).by_rank, "FFmpeg worked them out"
 
 
