@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engines.device import Preprocessing
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_SHRINKING, _GROWING = Interpolation.AREA | EXACT, Interpolation.BICUBIC | EXACT
 _MOST_PIXELS = 100_000_000
 _ONE = 1 << 11  # a bilinear weight of 1; two of them and a pixel fit into 31 bits
 _FORMATS = {"rgb": "rgb24", "gray": "gray"}
@@ -96,7 +97,7 @@ class Preprocess:
                 format=layout,
                 src_colorspace=matrix,
                 dst_colorspace=matrix,
-                interpolation=(Interpolation.AREA if shrinks else Interpolation.BICUBIC) | EXACT,
+                interpolation=_SHRINKING if shrinks else _GROWING,
                 threads=1,
             )
         except (av.error.ArgumentError, av.error.PatchWelcomeError) as error:
@@ -138,7 +139,7 @@ class Reshape:
             src_colorspace=matrix,
             dst_colorspace=matrix,
             dst_color_range=color_range,
-            interpolation=Interpolation.BICUBIC | EXACT,
+            interpolation=_GROWING,
             threads=1,
         )
 

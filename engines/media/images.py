@@ -37,6 +37,7 @@ _PART_FILE_BYTES = 64 << 20
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
 _JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
 _JPEG_SEQUENTIAL = range(0xC0, 0xC3)  # baseline, extended and progressive by Huffman codes, which FFmpeg reads
+_EXIF = b"Exif\0"  # begins the segment of a jpeg that says how it is turned
 _CODECS = {"jpeg": "mjpeg", "png": "png", "webp": "webp"}  # FFmpeg's names
 # Colours that are stored at half the size grow by linear interpolation, as in libjpeg and libwebp; otherwise swscale
 # repeats them.
@@ -64,12 +65,24 @@ class _JpegHeader(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """One item and its bytes; format and size by its header, unless `item.error` says why it will not be decoded."""
+    """One item and its bytes; its head, unless `item.error` says why it will not be decoded."""
 
     item: Item
     data: Buffer
-    name: str = ""
-    size: tuple[int, int] = (0, 0)
+    head: "_Head | None" = None
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels it has."""
+        return prod(self.head.size) if self.head else 0
+
+
+class _Head(NamedTuple):
+    """Format, height and width of an image that looks whole, and the header of a jpeg."""
+
+    name: str
+    size: tuple[int, int]
+    jpeg: _JpegHeader | None
 
 
 def decode_images(
@@ -115,12 +128,13 @@ def decode_images(
 
 def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> Still:
     """The picture of one image file; of several the first. Raises MediaError or ItemTooLarge."""
-    return _decoded(data, *_checked(data, limits), limits)
+    return _decoded(data, _checked(data, limits), limits)
 
 
-def _decoded(data: Buffer, name: str, size: tuple[int, int], limits: Limits, scaled: bool = False) -> Still:
+def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) -> Still:
     """As `decode_image`, for a file that was checked; `scaled`: its picture is going to be made smaller."""
-    if not _suits_ffmpeg(name, data, odd=not scaled and any(side % 2 for side in size)):
+    name, size, _ = head
+    if not _suits_ffmpeg(head, data, odd=not scaled and any(side % 2 for side in size)):
         return decode_still(name, data, limits)
     # a decoder each: FFmpeg's png decoder mixes in the image before, its jpeg decoder keeps the tables of that one
     decoder = av.CodecContext.create(_CODECS[name], "r")
@@ -133,7 +147,9 @@ def _decoded(data: Buffer, name: str, size: tuple[int, int], limits: Limits, sca
         raise MediaError(f"the {name} image is damaged", "export it again") from error
     if not frames:
         raise MediaError(f"the {name} image has no picture that can be decoded", "export it as png")
-    return Still(frames[0], _has_alpha(name, data), orientation_of(frames[0]))
+    # a frame's side data costs as much as a tenth of decoding it
+    turned = name != "jpeg" or _EXIF in bytes(data)
+    return Still(frames[0], _has_alpha(name, data), orientation_of(frames[0]) if turned else UPRIGHT)
 
 
 def image_size(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int] | None:
@@ -142,7 +158,10 @@ def image_size(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]
     Raises MediaError and ItemTooLarge for the formats that Pillow reads. Sources: JPEG ITU-T T.81 annex B, PNG
     (ISO 15948) section 11.2.2, the WebP container specification.
     """
-    name = image_format(data)
+    return _size(image_format(data), data, limits)
+
+
+def _size(name: str | None, data: Buffer, limits: Limits) -> tuple[int, int] | None:
     view = memoryview(data)
     if name == "png":
         return (int.from_bytes(view[20:24], "big"), int.from_bytes(view[16:20], "big")) if len(view) >= 24 else None
@@ -158,7 +177,7 @@ def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
     if item.error:
         return _Image(item, data)
     try:
-        return _Image(item, data, *_checked(data, limits))
+        return _Image(item, data, _checked(data, limits))
     except RigflowError as error:
         return _Image(item.model_copy(update={"error": str(error)}), data)
 
@@ -167,10 +186,10 @@ def _outcome(
     image: _Image, planes: bool, convert: Convert, limits: Limits, notes: dict[str, None]
 ) -> tuple[Item, dict[str, Array] | None]:
     """The item, with its error if it has one, else with its arrays; what is out of the ordinary goes into `notes`."""
-    if image.item.error:
+    if image.head is None:
         return image.item, None
     try:
-        still = _decoded(image.data, image.name, image.size, limits, scaled=not planes)
+        still = _decoded(image.data, image.head, limits, scaled=not planes)
         row = convert(_plain(still.frame, planes, still.alpha), still.orientation)
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
@@ -180,28 +199,29 @@ def _outcome(
     return image.item, row
 
 
-def _checked(data: Buffer, limits: Limits) -> tuple[str, tuple[int, int]]:
-    """Format, and height and width of an image that looks whole. Raises MediaError and ItemTooLarge."""
+def _checked(data: Buffer, limits: Limits) -> _Head:
+    """The head of an image. Raises ItemTooLarge, and MediaError when it does not look whole."""
     if not len(data):
         raise MediaError("the image is empty", "send the whole file")
     name = image_format(data)
     if name is None:
         raise MediaError("not an image of a format that rigflow reads", f"send {FORMATS}")
-    size = image_size(data, limits)
+    jpeg = _jpeg_header(memoryview(data)) if name == "jpeg" else None
+    size = jpeg.size if jpeg else _size(name, data, limits)
     if size is None or not size[0] * size[1] or not _is_whole(name, data):
         raise MediaError(f"the {name} image is truncated", "copy or download it again")
     limits.check_pixels("the image", size[1], size[0])
-    return name, size
+    return _Head(name, size, jpeg)
 
 
-def _suits_ffmpeg(name: str, data: Buffer, odd: bool) -> bool:
+def _suits_ffmpeg(head: _Head, data: Buffer, odd: bool) -> bool:
     """Whether FFmpeg decodes this file right; `odd`: it is going to keep its size, and a side of it is odd.
 
     FFmpeg's scaler then stretches colours that are stored at half the size by up to a pixel.
     """
-    if name == "jpeg":
-        header = _jpeg_header(memoryview(data))
-        return header is not None and header.usual and not (odd and header.subsampled)
+    name, _, jpeg = head
+    if jpeg is not None:
+        return jpeg.usual and not (odd and jpeg.subsampled)
     if name == "webp" and (is_animation(name, reader(data)) or (odd and b"VP8L" not in bytes(data[:64]))):
         return False
     return name in _CODECS
@@ -248,7 +268,7 @@ def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image
     group: list[_Image] = []
     pixels = size = 0
     for image in images:
-        more = prod(image.size)
+        more = image.pixels
         if group and (alone or pixels + more > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES):
             yield group, False
             group, pixels, size = [], 0, 0
