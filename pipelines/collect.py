@@ -73,6 +73,7 @@ class _Job:
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     frames: int = 0
     lost: int = 0
+    unseen: int = 0
     failures: Reasons = field(default_factory=Reasons)
     notes: list[str] = field(default_factory=list)
     windows: int = 0
@@ -269,6 +270,7 @@ class Collector:
             job.digest.update(buffer)
         job.frames += result.meta.frames
         job.lost += result.meta.lost
+        job.unseen += result.meta.unseen
         for item in result.meta.items:
             if item.error:
                 job.failures.add(f"{item.name}: {item.error}")
@@ -377,8 +379,8 @@ class Collector:
             job.notes += job.assembler.notes
             job.notes += _not_finite_notes(job)
             job.assembler = None  # frees its memory: `_jobs` keeps this job until all are done
-        if not job.frames and not job.failures.count:  # what is left is what decoders draw over damage: no result
-            job.failures.add(f"no frame of it could be decoded whole, {job.lost} are damaged: copy it again")
+        if job.frames <= job.unseen and not job.failures.count:  # what decoders draw over damage is no result
+            job.failures.add(f"no frame that it looks at could be decoded whole, {job.lost} are damaged: copy it again")
         done = Done(
             job=job.ref,
             segments=job.order.segments,

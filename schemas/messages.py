@@ -266,7 +266,8 @@ class PartMeta(BaseModel):
     """What a part carries beside its arrays, from decode to result.
 
     `pts` has one entry a window (its first tick, in the media's clock) for video and one an item for images. `frames`
-    and `lost` count the frames this part owns and those that damage took; `notes` says in words what was out of the
+    and `lost` count the frames this part owns and those that damage took; `unseen` are those of `frames` that no window
+    looks at, which count as whole undecoded; `notes` says in words what was out of the
     ordinary; `not_finite` counts, for each output, the windows with values that are NaN or infinite.
     """
 
@@ -277,6 +278,7 @@ class PartMeta(BaseModel):
     items: Items = ()
     frames: Count = 0
     lost: Count = 0
+    unseen: Count = 0
     notes: Annotated[tuple[str, ...], FailFast()] = ()
     not_finite: Annotated[dict[Label, Count], Field(max_length=1024)] = {}
 

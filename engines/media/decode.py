@@ -170,6 +170,7 @@ def _part(
         pts=piece.pts,
         frames=frames,
         lost=counts.lost if last else 0,
+        unseen=counts.unseen if last else 0,
         notes=tuple(counts.notes) if last else (),
     )
     arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame("video"), UPRIGHT))

@@ -22,11 +22,13 @@ _SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that 
 class Counts:
     """What became of the frames that a segment owns, and what was out of the ordinary.
 
-    `frames` are whole; `lost` did not come out of the decoder, or came patched over damage.
+    `frames` are whole; `lost` did not come out of the decoder, or came patched over damage. `unseen` are those of the
+    whole ones that no window looks at: they were not decoded, or not held against what was due.
     """
 
     frames: int = 0
     lost: int = 0
+    unseen: int = 0
     notes: dict[str, None] = field(default_factory=dict)
 
 
@@ -100,6 +102,7 @@ class FrameReader:
         gone = len(set(judged).difference(self._whole))
         counts.lost = gone + self._undecodable
         counts.frames = len(self._owned) - counts.lost
+        counts.unseen = max(0, counts.frames - self.counted)
         if gone:
             counts.notes[f"{label}: {gone} frames are damaged or missing"] = None
 
@@ -122,7 +125,9 @@ class FrameReader:
         for run in self._runs():
             due = None if self._due is None else [pts for pts in self._due if run.owns(pts)]
             if due is not None and (not due or self._is_whole(new_decoder(), run, due)):
-                yield from self._strict(new_decoder(), run.packets, due) if due else ()
+                for pts, frame in self._strict(new_decoder(), run.packets, due) if due else ():
+                    self._whole.add(pts)
+                    yield pts, frame
                 continue
             judged += [pts for pts in self._owned[self._undecodable :] if run.owns(pts)]
             yield from self._patched(new_decoder(), run)
