@@ -78,8 +78,8 @@ def _base(result: Path) -> str:
 
 def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Path] | None) -> "list[Shown]":
     """Each media with a picture of it, from the file that its result was made of, where that is found."""
-    from engines.media.thumbnail import thumbnail
     from engines.outputs.clusters import PICTURE, Shown
+    from engines.outputs.thumbnail import thumbnail
 
     for folder in folders or ():
         if not folder.is_dir():

@@ -106,7 +106,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
 
 async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: bool) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
-    from engines.outputs.files import PartFile, writing
+    from engines.files import PartFile, writing
     from engines.outputs.names import clean, unused
     from pipelines.blobs import load_to
     from schemas.subjects import HEADER_NAME
@@ -132,7 +132,7 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: b
 
 def write_result(path: Path, body: Buffer) -> Path:
     """Write a file atomically, beside a file of the same name and other content. Its path. Raises OutputError."""
-    from engines.outputs.files import PartFile, writing
+    from engines.files import PartFile, writing
     from engines.outputs.names import unused
 
     with writing(path):
