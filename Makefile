@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: kernels demo test faults lint format bench bench-short clean
 
 demo: .venv/base
-	$(BIN)/python -m workers.demo
+	$(BIN)/python -m cli.demo
 
 test: .venv/test
 	$(BIN)/python -m pytest -m "not gpu and not slow"

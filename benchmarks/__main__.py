@@ -94,7 +94,7 @@ class Bench:
                 if name == "rigflow":
                     out = self.runner.folder / f"cold-{turn}"
                     arguments = ["run", "fingerprint", str(self.runner.folder / long_name(self.sizes))]
-                    why = self.runner.process("workers.cli", [*arguments, "--workers", "2", "--out", str(out)])
+                    why = self.runner.process("cli", [*arguments, "--workers", "2", "--out", str(out)])
                 else:
                     order = self.order(name, "fingerprint", *video.workloads, cold=True)
                     why = self.runner.process("benchmarks.contest", [order.json()])

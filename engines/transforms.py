@@ -6,24 +6,20 @@ give the same bytes. What colours mean is said in `engines.media.colours`.
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from engines.media.colours import colour_matrix, plane_format, plane_range
-from engines.media.filters import FrameFilter
+from engines.media.colours import colour_matrix, plane_format
 from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
 from engines.media.orientation import UPRIGHT, transposes, upright
+from engines.media.reshape import EXACT, Reshape, Siting
 from engines.part import Array, Part, Tick, no_tick
+from engines.ports import Preprocessing
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.pipeline import PreprocessStage
 
-if TYPE_CHECKING:
-    from engines.device import Preprocessing
-
-EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _SHRINKING, _GROWING = Interpolation.AREA | EXACT, Interpolation.BICUBIC | EXACT
 _MOST_PIXELS = 100_000_000
 _ONE = 1 << 11  # a bilinear weight of 1; two of them and a pixel fit into 31 bits
@@ -37,7 +33,7 @@ class Preprocess:
     def __init__(self, stage: PreprocessStage) -> None:
         self.stage = stage
         self._reformatter = VideoReformatter()
-        self._siting = _Siting()
+        self._siting = Siting()
         self._reshape = Reshape()
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
@@ -110,57 +106,7 @@ class Preprocess:
         return frame.format.name in ("yuv420p", "yuvj420p")
 
 
-class Reshape:
-    """Brings frames to another pixel format and size; colours stay what they are. Not thread-safe."""
-
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
-        self._siting = _Siting()
-
-    def __call__(
-        self, frame: av.VideoFrame, layout: str, size: tuple[int, int], color_range: int | None = None
-    ) -> av.VideoFrame:
-        """The frame in `layout` at `size` (height, width); itself where it is so.
-
-        Of YCbCr `color_range` is AVColorRange of what is made, as `plane_range` says where it is left out. Without a
-        matrix of its own (RGB) a frame becomes YCbCr by the one that `colour_matrix` tells.
-        """
-        height, width = size
-        if (frame.format.name, frame.height, frame.width) == (layout, height, width):
-            return frame
-        matrix = colour_matrix(frame)
-        if color_range is None:
-            color_range = plane_range(frame.format.name, int(frame.color_range))
-        return self._reformatter.reformat(
-            self._siting.settled(frame),
-            width,
-            height,
-            layout,
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            dst_color_range=color_range,
-            interpolation=_GROWING,
-            threads=1,
-        )
-
-
-class _Siting:
-    """Says where a frame's chroma samples lie: at the left, in the middle for JPEG.
-
-    Swscale minds what a frame says of that, containers forget it, and PyAV shows it to nobody, so that a frame that was
-    carried to another process would come out a little different. Passing a filter is the way to set it (3 us).
-    """
-
-    def __init__(self) -> None:
-        self._left = FrameFilter(("setparams", "chroma_location=left"))
-        self._middle = FrameFilter(("setparams", "chroma_location=center"))
-
-    def settled(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The same picture, not copied, with its siting set."""
-        return (self._middle if frame.format.name.startswith("yuvj") else self._left)(frame)
-
-
-def preprocess_part(part: Part, pre: "Preprocessing", tick: Tick = no_tick) -> Part:
+def preprocess_part(part: Part, pre: Preprocessing, tick: Tick = no_tick) -> Part:
     """A part of raw frames as the part of arrays that converting while decoding would have made."""
     rows = []
     for frame, orientation in unpack_frames(part):

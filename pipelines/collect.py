@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from engines.outputs.format import Assembler, Format, load_format
+from engines.outputs.format import load_format
 from engines.part import unpack_arrays
+from engines.ports import Assembler, Format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of

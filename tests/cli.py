@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Self
 from unittest import mock
 
-from workers.cli.app import answer
+from cli.app import answer
 
-COMMAND = (sys.executable, "-m", "workers.cli")
+COMMAND = (sys.executable, "-m", "cli")
 
 
 def environment() -> dict[str, str]:

@@ -20,8 +20,8 @@ import engines.media.source
 import workers.lines
 import workers.split
 from engines.inference.paced import PacedSession
-from engines.inference.session import Session
 from engines.part import Array
+from engines.ports import Session
 from pipelines.registry import builtin_pipeline
 from schemas.errors import DeviceLost
 from schemas.pipeline import ModelSpec

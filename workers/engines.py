@@ -12,10 +12,10 @@ from engines.building.engine import PROBE_ROWS, Recipe, agreement_of_graph, obta
 from engines.building.store import EngineStore
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.inference.session import Session
 from engines.inference.trial import HINT
 from engines.models.catalogue import builtin_model, builtin_models, load_model, own_model
 from engines.own_process import in_own_process
+from engines.ports import Session
 from pipelines.broker import Broker
 from pipelines.engines import fleet_engines, pull_engine, push_engine
 from schemas.engine import Agreement, EngineSpec, Precision

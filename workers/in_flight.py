@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from engines.device import Ahead
 from engines.part import Part
+from engines.ports import Ahead
 from pipelines.pull import Delivery
 from schemas.messages import Attempt, JobRef, Lane
 from workers.stages import Line

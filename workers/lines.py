@@ -8,8 +8,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequenc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engines.device import Device
-from engines.inference.session import Session
+from engines.ports import Device, Session
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.registry import load_model, load_pipeline, model_bytes, pipeline_names

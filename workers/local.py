@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from engines.fit import check_fits
 from engines.media.shared import resolved
 from engines.media.source import media_kind
 from engines.models.catalogue import builtin_model, builtin_models, own_model
-from engines.models.fit import check_fits
 from engines.outputs.names import OutputNames, Wanted
 from pipelines.broker import Broker
 from pipelines.collect import Collector

@@ -17,7 +17,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process that forks must 
 
 import uvloop  # noqa: E402, F401
 
-import workers.cli.app  # noqa: E402  each worker imports its supervisor's main module
 import workers.process  # noqa: E402, F401
 
 gc.freeze()  # a collection would write to these objects, and so copy their memory

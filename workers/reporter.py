@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from engines.device import Device
+from engines.ports import Device
 from pipelines.broker import Broker
 from schemas.errors import RigflowError
 from workers.lines import Lines

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from engines.device import Device
 from engines.part import Part, decode_part, encode_part
+from engines.ports import Device
 from pipelines.broker import Broker
 from pipelines.jobs import Cancelled
 from pipelines.pull import Delivery

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from engines.device import Device
 from engines.inference.batch import infer_parts
-from engines.inference.session import Overlapping, Session
+from engines.inference.session import Overlapping
 from engines.outputs.format import load_format
 from engines.part import Part, Tick, not_finite, pack_arrays
+from engines.ports import Device, Session
 from engines.transforms import preprocess_part
 from schemas.errors import RigflowError
 from schemas.messages import Result, Segment

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from engines.inference.session import Session
 from engines.part import Array
+from engines.ports import Session
 from schemas.engine import Agreement, Precision, Profile, Range
 from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec

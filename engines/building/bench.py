@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engines.building.agreement import probe_rows
-from engines.inference.session import Session
+from engines.ports import Session
 from schemas.engine import Profile
 from schemas.errors import OutputError, UsageError
 

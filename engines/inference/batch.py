@@ -14,8 +14,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from engines.inference.session import Chosen, Overlapping, Rows, Session
+from engines.inference.session import Chosen, Overlapping, Rows
 from engines.part import Array, Part, Tick, holds_frames, no_tick
+from engines.ports import Session
 from schemas.errors import ModelError, RigflowError
 from schemas.pipeline import InferStage
 

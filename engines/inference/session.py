@@ -1,4 +1,4 @@
-"""What every inference backend is to the rest of rigflow: arrays in, arrays out, by the names of a model card."""
+"""What inference backends share: rows that are not gathered yet, and checks of arrays against a model card."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,36 +18,6 @@ _OMIT = "export the model without it, or list its other outputs in its card"
 _NO_BATCH = f'{_OMIT}; for a graph without a batch, say batch = "none" there'
 _FEED = "make it a constant of the graph: rigflow feeds a model one row a frame or window"
 _CORRECT = "correct its card, or leave the tensors out of it"
-
-
-class Session(Protocol):
-    """A model that is loaded and ready, on one device. Used by one thread at a time."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The card of the model that runs here."""
-        ...
-
-    @property
-    def batch_bytes(self) -> int:
-        """Most bytes of input worth giving to one run: beyond, a batch costs memory and is no faster."""
-        ...
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of one batch. The arrays belong to the caller, on both sides.
-
-        Raises ModelError when the inputs do not fit the card or the model fails on them, DeviceLost when only a new
-        process can go on.
-        """
-        ...
-
-    def warm_up(self) -> None:
-        """Pay for what only a first run costs. Raises as `run` does."""
-        ...
-
-    def close(self) -> None:
-        """Give back the device's memory; the session is of no use afterwards. May be called twice."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

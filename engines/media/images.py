@@ -22,11 +22,11 @@ from engines.media.frames import blank_frame, no_frames, stack_frames
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
 from engines.media.orientation import UPRIGHT, orientation_of
 from engines.media.png import without_packed_chunks
+from engines.media.reshape import EXACT
 from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.sniff import FORMATS, has_chunk, image_format, is_animation, reader
 from engines.media.stills import Still, decode_still, still_size
 from engines.part import Array, Part, Tick, no_tick
-from engines.transforms import EXACT
 from schemas.errors import MediaError, RigflowError
 from schemas.messages import Item, PartMeta, Segment
 from schemas.pipeline import PipelineSpec

@@ -23,7 +23,7 @@ from engines.media.colours import (
 )
 from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
-from engines.transforms import Reshape
+from engines.media.reshape import Reshape
 from schemas.messages import MediaInfo
 from schemas.pipeline import PipelineSpec
 

@@ -12,18 +12,15 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from engines.files import PartFile
 from engines.inference import trial
 from engines.inference.weights import with_weights_inside
 from engines.models.batchless import with_batch
-from engines.models.fit import check_fits
-from engines.outputs.files import PartFile
 from engines.own_process import in_own_process
 from engines.whole import write_whole
 from schemas.errors import ModelError, ModelMissing
 from schemas.pipeline import ModelSpec
 from schemas.settings import home_folder
-
-__all__ = ["builtin_model", "builtin_models", "check_fits", "load_model", "models_folder", "own_model", "save_model"]
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "paced")
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models that `rigflow engine export` makes, and the file that has their weights

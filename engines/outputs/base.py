@@ -1,79 +1,14 @@
-"""What a format is: it encodes parts one by one in workers, and assembles a job in order in the collector."""
+"""What formats share: their options, and the arrays with a row a window."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Set
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from engines.part import Array, Part, Tick, no_tick
+from engines.part import Array, Part
+from engines.ports import Options
 from schemas.errors import PipelineError, reason_of
-from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """What became of one part: the arrays and `facts` (plain JSON) of its Result."""
-
-    arrays: dict[str, Array]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-class Assembler(Protocol):
-    """Makes a job's files from its parts. After an error, from here or elsewhere, call `abort`."""
-
-    @property
-    def notes(self) -> list[str]:
-        """What was out of the ordinary, in words."""
-        ...
-
-    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Takes the next part in order of (segment, part). Raises OutputError when it cannot be written."""
-        ...
-
-    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Takes what a segment has beside the picture, before the segment's parts."""
-        ...
-
-    def close(self) -> list[Path]:
-        """Gives the finished files their names, and returns them. Raises OutputError when they cannot be written."""
-        ...
-
-    def abort(self) -> None:
-        """Leaves nothing behind. May be called twice; after `close` it does nothing."""
-        ...
-
-
-class Format(Protocol):
-    """One kind of result. Has no state: any worker may encode any part, in any order."""
-
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
-        """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
-        ...
-
-    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """What the part becomes; a function of the part and the stage's options alone.
-
-        `tick` is called after each picture, where encoding one takes long.
-        Raises PipelineError when the part lacks the arrays that the format is about.
-        """
-        ...
-
-    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """Starts the files of a job. `target` has no suffix; the format adds its own.
-
-        Nothing is at the final path before `close`. Raises OutputError when the folder cannot be written.
-        """
-        ...
-
-
-class Options(BaseModel):
-    """Base of a format's options: immutable, unknown ones are errors, and so is a number in quotes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from engines.clusters import Cluster, Member
+from engines.files import PartFile
 from engines.outputs.canvas import BLANK, BRIGHT, DIM, MARK, PAPER, clipped, write_text
-from engines.outputs.files import PartFile
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.part import Array

@@ -1,27 +1,18 @@
 """From a part's arrays to the planes and the colour metadata of the pictures to encode."""
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from engines.media.colours import BT709, FULL, LIMITED, UNNAMED, source_matrix
+from engines.media.reshape import EXACT
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Part
-from engines.transforms import EXACT
+from engines.ports import Colour
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-
-
-class Colour(NamedTuple):
-    """What the encoded pictures say about their colours, in FFmpeg's numbers."""
-
-    range: int
-    space: int
-    primaries: int
-    transfer: int
 
 
 def picture_planes(part: Part) -> tuple[list[Array], Colour]:

@@ -3,15 +3,13 @@
 from collections.abc import Callable
 
 from engines.media.tracks import SoundChoice
-from engines.outputs.base import Assembler, Encoded, Format, parse_options
-from engines.outputs.h264 import PictureEncoder, VideoOptions
+from engines.outputs.base import parse_options
 from engines.outputs.jsonl import JsonlFormat
 from engines.outputs.npz import NpzFormat
 from engines.outputs.shots import ShotsFormat
 from engines.outputs.video import VideoFormat
+from engines.ports import Format, PictureEncoder, VideoOptions
 from schemas.pipeline import EncodeStage
-
-__all__ = ["Assembler", "Encoded", "Format", "load_format", "sound_of"]
 
 _FORMATS: dict[str, Callable[[EncodeStage], Format]] = {
     "npz": NpzFormat,

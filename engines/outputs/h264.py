@@ -11,20 +11,17 @@ The arrays of a GOP, packets in decode order:
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
-from pydantic import Field
 
-from engines.outputs.base import Encoded, Options
-from engines.outputs.colour import Colour
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Tick, no_tick
+from engines.ports import Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo
 
 _PIX_FMT = {(1, 1): "yuv444p", (1, 2): "yuv422p", (2, 2): "yuv420p"}  # by vertical and horizontal subsampling
 NEUTRAL = 128  # chroma of grey
@@ -34,44 +31,12 @@ NEUTRAL = 128  # chroma of grey
 X264_PARAMS = "stitchable=1:cpu-independent=1"
 
 
-class VideoOptions(Options):
-    """`crf` is x264's constant quality (lower is better and larger), `preset` its trade of time for size.
-
-    NVENC takes both for the nearest that it knows, see engines.cuda.nvenc. `sound` "aac" encodes sound that mp4 cannot
-    hold to AAC; "copy" takes it to mov or mkv, and leaves out what neither holds.
-    """
-
-    crf: float = Field(default=18.0, ge=0, le=51)
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
-        "veryfast"
-    )
-    sound: Literal["copy", "aac"] = "copy"
-
-
-class Pictures(NamedTuple):
-    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a card."""
-
-    planes: Sequence[Array]
-    colour: Colour
-    media: MediaInfo
-
-
 class Geometry(NamedTuple):
     """What is encoded of planes; with subsampled chroma, odd sizes are rounded up."""
 
     pix_fmt: str
     height: int
     width: int
-
-
-class PictureEncoder(Protocol):
-    """An encoder of H.264. `on_card`: it takes planes where they are, without the host."""
-
-    on_card: bool
-
-    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
-        """One closed GOP, which needs nothing of any other. Raises PipelineError, and MediaError when it cannot."""
-        ...
 
 
 class X264:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.outputs.base import Encoded
-from engines.outputs.files import PartFile
+from engines.files import PartFile
 from engines.outputs.names import clean
 from engines.outputs.pictures import encode_png
 from engines.part import Array, Part, Tick, no_tick
+from engines.ports import Encoded
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, PartMeta
 from schemas.wire import Buffer

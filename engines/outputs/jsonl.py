@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.outputs.base import Encoded, Options, check_window_arrays, parse_options, window_arrays
-from engines.outputs.files import PartFile
+from engines.files import PartFile
+from engines.outputs.base import check_window_arrays, parse_options, window_arrays
 from engines.part import Array, Part, Tick, no_tick
+from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec
 

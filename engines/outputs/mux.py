@@ -17,9 +17,9 @@ import av
 from av.container import OutputContainer
 from av.error import FFmpegError
 
+from engines.files import PartFile, writing
 from engines.media.container import open_container
 from engines.media.head import SUFFIXES
-from engines.outputs.files import PartFile, writing
 from engines.outputs.timeline import Timeline
 from engines.outputs.tracks import OutputTracks
 from engines.part import Array

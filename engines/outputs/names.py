@@ -16,7 +16,7 @@ from itertools import count, islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
-from engines.outputs.files import writing
+from engines.files import writing
 from schemas.errors import OutputError
 from schemas.text import printable
 

@@ -13,9 +13,10 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from engines.outputs.base import Encoded, Options, check_window_arrays, parse_options, window_arrays
-from engines.outputs.files import PartFile, writing
+from engines.files import PartFile, writing
+from engines.outputs.base import check_window_arrays, parse_options, window_arrays
 from engines.part import Array, Part, Tick, no_tick
+from engines.ports import Encoded, Options
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec

@@ -11,8 +11,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation
 
 from engines.media.limits import DEFAULT_LIMITS, decoder_options
+from engines.media.reshape import EXACT
 from engines.part import Array
-from engines.transforms import EXACT
 
 _PNG_FORMATS = {1: "gray", 2: "ya8", 3: "rgb24", 4: "rgba"}
 _JPEG_QUALITY = 4 * 118  # a quantiser of 4 (1 best, 31 worst) in units of FF_QP2LAMBDA

@@ -8,10 +8,10 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from engines.media.reshape import EXACT
 from engines.outputs.canvas import BLANK, BRIGHT, DIM, PAPER, clipped, write_text
 from engines.outputs.pictures import decode_jpeg
 from engines.part import Array
-from engines.transforms import EXACT
 from schemas.messages import MediaInfo
 
 _MOST_TILES = 400  # a film has thousands of shots: from here on every other picture is left out, again and again

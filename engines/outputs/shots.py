@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from engines.outputs.base import Encoded, Options, parse_options
+from engines.files import PartFile
+from engines.outputs.base import parse_options
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
-from engines.outputs.files import PartFile
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.outputs.sheet import Sheet
 from engines.part import Array, Part, Tick, no_tick
+from engines.ports import Encoded, Options
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec, describe

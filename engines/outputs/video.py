@@ -8,12 +8,13 @@ h264`, the time of a packet is `meta.pts[order]`; `facts` hold the `encoder` and
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engines.outputs.base import Assembler, Encoded, parse_options
+from engines.outputs.base import parse_options
 from engines.outputs.colour import check_names, picture_planes
-from engines.outputs.h264 import X264, PictureEncoder, Pictures, VideoOptions
+from engines.outputs.h264 import X264
 from engines.outputs.images import ImageFolder, encode_images
 from engines.outputs.mux import VideoFile
 from engines.part import Part, Tick, no_tick
+from engines.ports import Assembler, Encoded, PictureEncoder, Pictures, VideoOptions
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
 from schemas.pipeline import EncodeStage, TensorSpec, describe

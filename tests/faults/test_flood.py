@@ -43,7 +43,7 @@ def role_of(pid: int) -> str:
         return ""
     if pid == os.getpid():
         return ""  # the test itself
-    for role, words in {"broker": b"nats-server", "publisher": b"workers.cli", "worker": b"workers."}.items():
+    for role, words in {"broker": b"nats-server", "publisher": b"-m\0cli\0", "worker": b"workers."}.items():
         if words in command:
             return f"{role} {pid}"
     return ""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fleet import answers_of, paced
+from cli.app import answer
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.dead import Letter, letters
@@ -24,7 +25,6 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import DEADLY, poisoned_clip, start_poisoned
-from workers.cli.app import answer
 from workers.local import find_models, register
 from workers.process import WorkerOptions, start_worker
 from workers.slot import DEATHS

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workloads import looped
+from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
 from pipelines.jobs import JobRecord, find_manifest
@@ -21,7 +22,6 @@ from schemas.settings import MIB, Settings
 from schemas.subjects import HEADER_MARK
 from tests.cli import COMMAND, environment, rigflow_process
 from tests.fleet import Fleet
-from workers.cli.app import answer
 
 pytestmark = pytest.mark.slow  # `make faults`
 

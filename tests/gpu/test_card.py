@@ -16,8 +16,8 @@ from av.video.frame import CudaContext
 from benchmarks.gpu_parts import decoded, samples
 from engines.cuda.arrays import CardRow, CardRows
 from engines.cuda.card import CudaCard, find_card
-from engines.cuda.nvenc import CardEncoder, card_frames
 from engines.cuda.transforms import CudaPreprocess
+from engines.device.nvenc import CardEncoder, card_frames
 from engines.devices import cards
 from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession

@@ -5,10 +5,10 @@ from pathlib import Path
 import av
 import pytest
 
+from cli.run import exit_code
 from pipelines.registry import builtin_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
-from workers.cli.run import exit_code
 
 
 def overwritten(folder: Path, codec: str, rest: int) -> Path:

@@ -8,6 +8,7 @@ import nats
 import numpy as np
 import pytest
 
+from cli.app import app
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
 from pipelines.jobs import find_manifest
@@ -15,7 +16,6 @@ from pipelines.registry import builtin_pipeline
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.cli.app import app
 from workers.local import register_builtin
 
 

@@ -13,6 +13,7 @@ import pytest
 from nats.aio.subscription import Subscription
 
 import pipelines.broker
+from cli.app import app
 from engines.models.catalogue import builtin_model
 from pipelines.blobs import delete_blob, put_blob
 from pipelines.broker import Broker
@@ -27,7 +28,6 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_FAILURE, HEADER_JOB, HEADER_NAME, HEADER_TYPE
 from tests.clips import real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.cli.app import app
 from workers.local import find_models, register, register_builtin
 
 JOB = JobRef(id="j", pipeline="fingerprint", revision="r")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.pipelines import to_toml
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.server import embedded
@@ -14,7 +15,6 @@ from schemas.settings import Durability, Settings
 from tests.cli import rigflow, rigflow_process
 from tests.cluster import Cluster
 from tests.integration.hops import SPEC, a_broker, a_pull, hop
-from workers.cli.pipelines import to_toml
 
 MIB = 1 << 20
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.app import answer
 from engines.building.engine import Recipe, obtain
 from engines.building.store import EngineStore
 from engines.inference.bindings import installed
@@ -17,7 +18,6 @@ from schemas.errors import ExitCode, ModelError, UsageError
 from schemas.settings import Settings
 from tests.clips import Clip, generated
 from tests.nets import kept_engine, resnet
-from workers.cli.app import answer
 from workers.engines import engine_for, engine_store
 
 rtx = pytest.mark.skipif(not installed("tensorrt_rtx"), reason="tensorrt-rtx is not installed")

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.fleet import paced
 from engines.device import open_device
-from engines.inference.session import Session
+from engines.ports import Session
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError

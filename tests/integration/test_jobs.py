@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.fleet import paced
 from benchmarks.workloads import looped
+from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
@@ -26,7 +27,6 @@ from schemas.settings import MIB, Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import poisoned_clip
-from workers.cli.app import answer
 from workers.local import find_models, register
 
 CLIP_S = 30

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from cli.app import answer
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_name
@@ -20,7 +21,6 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_TYPE, SPLIT
 from tests.integration.hops import Taken, a_broker
 from tests.integration.test_leftovers import a_fleet
-from workers.cli.app import answer
 from workers.failures import Failures
 from workers.in_flight import InFlight, Queue
 from workers.split import SplitStage

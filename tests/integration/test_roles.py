@@ -15,6 +15,7 @@ import nkeys
 import pytest
 from nats.aio.client import Client
 
+from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
@@ -29,7 +30,6 @@ from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.hops import eventually
 from tests.integration.test_clients_doc import BLOCKS, noise_picture
 from tests.nets import kept_engine
-from workers.cli.app import answer
 from workers.local import find_models, register, run_jobs
 
 ROLES = Path(__file__).parents[2] / "deploy" / "nats" / "roles.conf"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cli.screen import Progress
 from pipelines.broker import Broker
 from pipelines.server import MAX_PAYLOAD, EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, StoreError
 from schemas.settings import Settings
-from workers.cli.screen import Progress
 from workers.local import local_fleet
 
 

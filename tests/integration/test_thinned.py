@@ -6,6 +6,7 @@ from pathlib import Path
 import nats
 import pytest
 
+from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.jobs import find_manifest
@@ -17,7 +18,6 @@ from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import Fleet
 from tests.integration.hops import eventually
 from tests.poison import poisoned_clip
-from workers.cli.app import answer
 from workers.local import register
 
 SPEC = parse_pipeline(

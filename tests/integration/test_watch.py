@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.app import app
 from pipelines.registry import builtin_pipeline
 from tests.clips import Clip, generated, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.cli.app import app
 
 LEDGER = ".rigflow-watch-fingerprint.db"
 
@@ -41,7 +41,7 @@ def watching(
     fleet: Fleet, incoming: Path, out: Path, end: int = signal.SIGTERM, quiet_s: float = 0.3
 ) -> "Iterator[subprocess.Popen[str]]":
     """`rigflow watch` in a process of its own; it must end by itself, and well, unless it is killed."""
-    command = [sys.executable, "-m", "workers.cli", "watch", "fingerprint", str(incoming), "--out", str(out)]
+    command = [sys.executable, "-m", "cli", "watch", "fingerprint", str(incoming), "--out", str(out)]
     environment = os.environ | {"RIGFLOW_NATS": fleet.settings.nats, "RIGFLOW_CACHE": fleet.settings.cache}
     process = subprocess.Popen([*command, "--quiet", str(quiet_s)], stdout=subprocess.PIPE, text=True, env=environment)
     try:

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engines.outputs.format import Assembler, Format, load_format
+from engines.outputs.format import load_format
 from engines.part import Array, Part
+from engines.ports import Assembler, Format
 from schemas.messages import Item, JobRef, Key, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
 

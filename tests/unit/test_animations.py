@@ -10,7 +10,7 @@ from PIL import Image
 from engines.media.limits import Limits
 from engines.media.source import media_kind
 from engines.media.split import Splitter
-from engines.media.thumbnail import thumbnail
+from engines.outputs.thumbnail import thumbnail
 from engines.transforms import Preprocess
 from schemas.errors import ItemTooLarge, MediaError
 from tests.unit.media_passes import decoded, pieces_of, pipeline

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.pipelines import to_toml
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from schemas.pipeline import EncodeStage, InferStage, PipelineSpec, check_pipeline, parse_pipeline
 from tests.cli import rigflow
-from workers.cli.pipelines import to_toml
 
 DOCS = Path(__file__).parents[2] / "docs"
 DAMAGED = """\

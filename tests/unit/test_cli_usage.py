@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from cli.app import app
 from schemas.errors import ExitCode
 from tests.cli import environment, rigflow, rigflow_process
-from workers.cli.app import app
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -78,7 +78,7 @@ def test_without_arguments_it_prints_its_help() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, workers.cli.app; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, cli.app; print(*{name.partition('.')[0] for name in sys.modules})"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True, timeout=100
     )

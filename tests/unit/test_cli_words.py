@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from workers.cli.near import describe_offset
-from workers.cli.words import age, size, table
+from cli.near import describe_offset
+from cli.words import age, size, table
 
 
 @pytest.mark.parametrize(

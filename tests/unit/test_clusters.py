@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engines.clusters import Cluster, Member, find_clusters
-from engines.media.thumbnail import thumbnail
 from engines.outputs.clusters import Shown, draw_sheet, html_sheet, write_clusters
+from engines.outputs.thumbnail import thumbnail
 from engines.part import Array
 from engines.similarity import Descriptors
 from schemas.errors import RigflowError

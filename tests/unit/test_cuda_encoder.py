@@ -12,24 +12,16 @@ import pytest
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import CudaContext
 
-from engines.cuda import device, nvenc
 from engines.cuda.arrays import CardRow, CardRows, rows_of
 from engines.cuda.dlpack import Lent
-from engines.cuda.nvenc import CardEncoder, card_frames, nvenc_options
+from engines.device import cuda as device
+from engines.device import nvenc
+from engines.device.nvenc import CardEncoder, card_frames, nvenc_options
 from engines.inference.batch import infer_parts
-from engines.outputs.colour import Colour
-from engines.outputs.h264 import (
-    X264,
-    X264_PARAMS,
-    Geometry,
-    Pictures,
-    VideoOptions,
-    frames_of,
-    geometry_of,
-    new_encoder,
-)
+from engines.outputs.h264 import X264, X264_PARAMS, Geometry, frames_of, geometry_of, new_encoder
 from engines.outputs.video import VideoFormat
 from engines.part import Array
+from engines.ports import Colour, Pictures, VideoOptions
 from schemas.errors import ExitCode, MediaError, UsageError
 from schemas.pipeline import EncodeStage, InferStage, ModelSpec, TensorSpec
 from schemas.settings import Settings

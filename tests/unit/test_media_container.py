@@ -26,7 +26,7 @@ from tests.clips import Clip, generated
 from tests.unit.outputs_parts import VIDEO, format_of
 
 _IN_OPEN = 0x20
-ROOMS = ("schemas", "engines", "pipelines", "workers")
+ROOMS = ("schemas", "engines", "pipelines", "workers", "cli")
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from engines.fit import check_fits
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models import fingerprint, lanczos2x, shotchange
-from engines.models.catalogue import builtin_model, builtin_models, check_fits, load_model
+from engines.models.catalogue import builtin_model, builtin_models, load_model
 from engines.part import Array
 from schemas.errors import ExitCode, ModelError, PipelineError
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec, parse_pipeline

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.outputs.files import PartFile
+from engines.files import PartFile
 from engines.part import Part
 from schemas.errors import OutputError, PipelineError
 from schemas.messages import Item
@@ -147,7 +147,7 @@ def test_options_that_a_format_has_not(name: str, options: dict[str, object], me
 
 
 def test_what_is_half_written_goes_with_its_process(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from engines.outputs.files import PartFile\n"
+    code = "import sys; from pathlib import Path; from engines.files import PartFile\n"
     code += "PartFile.create(Path(sys.argv[1])).write(b'half')"
     for end in ("", "; raise KeyboardInterrupt"):
         subprocess.run(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from engines.media.head import Tags, write_head
-from engines.outputs.base import Encoded
-from engines.outputs.h264 import X264, Pictures, VideoOptions, encode_gop, frames_of, geometry_of, new_encoder
+from engines.outputs.h264 import X264, encode_gop, frames_of, geometry_of, new_encoder
 from engines.outputs.video import VideoFormat
 from engines.part import Array, Tick, no_tick
+from engines.ports import Encoded, Pictures, VideoOptions
 from schemas.messages import Fragment, Key, MediaInfo
 from schemas.pipeline import EncodeStage
 from tests.unit.outputs_parts import JOB, VIDEO, make_part

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.outputs.files import PartFile
+from engines.files import PartFile
 from engines.outputs.names import OutputNames, Wanted, clean, unused
 from schemas.errors import OutputError
 

@@ -4,28 +4,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engines.cuda.ahead import Prefetcher
 from engines.cuda.card import CudaCard
 from engines.cuda.nvdec import CardDecoders
-from engines.cuda.nvenc import NAME, CardEncoder
 from engines.cuda.transforms import CudaPreprocess
+from engines.device.nvenc import NAME, CardEncoder
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.media.limits import Limits
 from engines.media.shared import SharedFolders
-from engines.outputs.h264 import X264, PictureEncoder
+from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
+from engines.ports import PictureEncoder, Preprocessing, Session
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Lane, Segment
 from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
 from schemas.settings import Settings
-
-if TYPE_CHECKING:
-    from engines.device import Preprocessing
-    from engines.inference.session import Session
 
 
 class CudaDevice:
@@ -77,7 +73,7 @@ class CudaDevice:
         segment: Segment,
         buffers: Sequence[memoryview],
         spec: PipelineSpec,
-        preprocess: "Preprocessing | None",
+        preprocess: Preprocessing | None,
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Parts of a segment, decoded ahead; without `preprocess` raw frames for a hop, which the host decodes."""
@@ -92,7 +88,7 @@ class CudaDevice:
             parts = decode_video(segment, buffers, spec, convert, decoders, limits, tick)
         return self._ahead.reader(parts, int(segment.key.job.lane is not Lane.INTERACTIVE))
 
-    def session(self, model: bytes, spec: ModelSpec) -> "Session":
+    def session(self, model: bytes, spec: ModelSpec) -> Session:
         """A model on the card. Raises ModelError."""
         from engines.inference.cuda import CudaSession
 

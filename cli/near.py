@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Json, ends_well
+from cli.words import say
 from schemas.errors import ExitCode
-from workers.cli.options import Json, ends_well
-from workers.cli.words import say
 
 
 @ends_well

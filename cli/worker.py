@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from cli.words import warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import without_passwords
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.words import warn
 
 
 @ends_well

@@ -9,8 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cli.words import cell
 from schemas.messages import PartMeta
-from workers.cli.words import cell
 from workers.local import Outcome
 
 ROWS = 12  # lines of files shown at once; finished ones make room first

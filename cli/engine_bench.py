@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Json, SettingsFile, ends_well, settings_from
+from cli.words import say, size, stdout, table
 from schemas.errors import ExitCode, OutputError, UsageError
-from workers.cli.options import Json, SettingsFile, ends_well, settings_from
-from workers.cli.words import say, size, stdout, table
 
 if TYPE_CHECKING:
     from engines.building.bench import Point

@@ -12,9 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
+from cli.words import size, stdout, table
 from schemas.errors import ExitCode, RigflowError
-from workers.cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from workers.cli.words import size, stdout, table
 
 if TYPE_CHECKING:
     from engines.devices import Card

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, Stream, ends_well, settings_from
+from cli.run import prepare_folder
+from cli.words import say, stderr
 from schemas.errors import ExitCode, UsageError
-from workers.cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, Stream, ends_well, settings_from
-from workers.cli.run import prepare_folder
-from workers.cli.words import say, stderr
 
 if TYPE_CHECKING:
     from schemas.messages import Lane
@@ -78,11 +78,11 @@ async def _watch(
 ) -> ExitCode:
     from functools import partial
 
+    from cli.screen import Progress
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
     from pipelines.watch import Ledger
-    from workers.cli.screen import Progress
     from workers.folder import FolderWatch
     from workers.local import local_fleet, register, repair
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from cli.options import ends_well
+from cli.words import say, warn
 from schemas.errors import ExitCode, UsageError
-from workers.cli.options import ends_well
-from workers.cli.words import say, warn
 
 
 @ends_well

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.words import age, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.text import without_passwords
-from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from workers.cli.words import age, size, stdout, table
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
+from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from cli.words import say, size
 from schemas.errors import ExitCode, UsageError
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.words import say, size
 
 if TYPE_CHECKING:
     from engines.building.store import EngineStore

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Overwrite, ends_well
+from cli.words import say, warn
 from schemas.errors import ExitCode, RigflowError, UsageError
-from workers.cli.options import Overwrite, ends_well
-from workers.cli.words import say, warn
 
 if TYPE_CHECKING:
     from engines.outputs.clusters import Shown
@@ -39,9 +39,9 @@ def cluster(
 
     Example: rigflow cluster results/*.fingerprint.npz --media videos
     """
+    from cli.run import prepare_folder
     from engines.clusters import find_clusters
     from engines.outputs.clusters import FILES, summary, write_clusters
-    from workers.cli.run import prepare_folder
 
     described = _read(results)
     prepare_folder(out)
@@ -78,8 +78,8 @@ def _base(result: Path) -> str:
 
 def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Path] | None) -> "list[Shown]":
     """Each media with a picture of it, from the file that its result was made of, where that is found."""
-    from engines.media.thumbnail import thumbnail
     from engines.outputs.clusters import PICTURE, Shown
+    from engines.outputs.thumbnail import thumbnail
 
     for folder in folders or ():
         if not folder.is_dir():

@@ -5,7 +5,6 @@ card, and on the host in place of one.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -14,18 +13,15 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import CudaContext
 
 from engines.cuda.arrays import CardRows
+from engines.cuda.card import CudaCard
 from engines.cuda.dlpack import Lent
 from engines.cuda.kernels import NV12
 from engines.cuda.memory import Block
-from engines.outputs.base import Encoded
-from engines.outputs.colour import Colour
-from engines.outputs.h264 import Geometry, PictureEncoder, Pictures, VideoOptions, encode_gop, geometry_of, new_encoder
+from engines.outputs.h264 import Geometry, encode_gop, geometry_of, new_encoder
 from engines.part import Array, Tick, no_tick
+from engines.ports import Colour, Encoded, PictureEncoder, Pictures, VideoOptions
 from schemas.errors import MediaError
 from schemas.messages import MediaInfo
-
-if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
 
 NAME = "h264_nvenc"
 _PITCH = 256  # bytes that lines of a picture begin at multiples of, as in FFmpeg's own
@@ -50,7 +46,7 @@ class CardEncoder:
 
     on_card = True
 
-    def __init__(self, card: "CudaCard", host: PictureEncoder | None) -> None:
+    def __init__(self, card: CudaCard, host: PictureEncoder | None) -> None:
         self._card = card
         self._host = host
         # the context that is current, for FFmpeg takes a primary context only with exactly the flags that it would set
@@ -111,7 +107,7 @@ def _new_encoder(geometry: Geometry, pictures: Pictures, options: VideoOptions) 
 
 
 def card_frames(
-    card: "CudaCard", planes: Sequence[Array], geometry: Geometry, context: CudaContext
+    card: CudaCard, planes: Sequence[Array], geometry: Geometry, context: CudaContext
 ) -> Iterator[av.VideoFrame]:
     """A frame in NV12 on the card of each row of planes `[N, H, W]` uint8, which may be on the host. Raises DeviceLost.
 
@@ -140,7 +136,7 @@ def card_frames(
         yield av.VideoFrame.from_dlpack((luma, chroma), format="nv12", cuda_context=context)
 
 
-def _uploaded(card: "CudaCard", plane: Array, held: list[Block]) -> Block:
+def _uploaded(card: CudaCard, plane: Array, held: list[Block]) -> Block:
     """Queue a copy of a plane of the host; what is `held` is needed until it is there."""
     block, pinned = card.memory.take(plane.nbytes), card.pinned.take(plane.nbytes)
     staged = pinned.host(np.uint8, plane.shape)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
 
 import typer
 
+from cli.closed_output import reader_gone
+from cli.words import warn
 from schemas.errors import ExitCode, RigflowError, first_error
-from workers.cli import reader_gone
-from workers.cli.words import warn
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
     from schemas.settings import Settings

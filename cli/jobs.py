@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
+from cli.words import age, cell, say, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import printable
-from workers.cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from workers.cli.words import age, cell, say, stdout, table, warn
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker

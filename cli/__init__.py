@@ -1,10 +1,10 @@
 """The command line `rigflow`."""
 
-import os
 import signal
 import sys
 from types import FrameType
 
+from cli.closed_output import reader_gone
 from schemas.errors import ExitCode
 
 
@@ -23,7 +23,7 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # of nohup
                 signal.signal(number, stop)
-        from workers.cli.app import answer  # here, so that Ctrl-C ends even the imports cleanly
+        from cli.app import answer  # here, so that Ctrl-C ends even the imports cleanly
 
         code: int = answer(sys.argv[1:])
         sys.stdout.flush()
@@ -34,11 +34,3 @@ def main() -> None:
     if code == ExitCode.INTERRUPTED and stopped_by:
         code = 128 + stopped_by[0]
     sys.exit(code)
-
-
-def reader_gone() -> ExitCode:
-    """Whoever read our output has left (`| head -1`): nothing more is written, and the exit code says so."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    return ExitCode.READER_GONE

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.errors import ExitCode
-from schemas.text import without_passwords
-from workers.cli.options import (
+from cli.options import (
     UP_PORT,
     Credentials,
     NatsUrl,
@@ -18,7 +16,9 @@ from workers.cli.options import (
     ends_well,
     settings_from,
 )
-from workers.cli.words import stderr, stdout
+from cli.words import stderr, stdout
+from schemas.errors import ExitCode
+from schemas.text import without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def up(
 
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:
-    from workers.cli.screen import Progress
+    from cli.screen import Progress
     from workers.local import local_fleet, register_builtin
 
     signals = _StopSignals()

@@ -5,24 +5,24 @@ from typing import Annotated
 
 import typer
 
+from cli.cluster import cluster
+from cli.dead import app as dead
+from cli.doctor import doctor
+from cli.engine import app as engine
+from cli.jobs import app as jobs
+from cli.near import near
+from cli.pipelines import app as pipelines
+from cli.publish import publish
+from cli.results import results
+from cli.rig import rig
+from cli.run import run
+from cli.status import status
+from cli.topology import app as topology
+from cli.up import up
+from cli.watch import watch
+from cli.words import warn
+from cli.worker import worker
 from schemas.errors import ExitCode, UsageError
-from workers.cli.cluster import cluster
-from workers.cli.dead import app as dead
-from workers.cli.doctor import doctor
-from workers.cli.engine import app as engine
-from workers.cli.jobs import app as jobs
-from workers.cli.near import near
-from workers.cli.pipelines import app as pipelines
-from workers.cli.publish import publish
-from workers.cli.results import results
-from workers.cli.rig import rig
-from workers.cli.run import run
-from workers.cli.status import status
-from workers.cli.topology import app as topology
-from workers.cli.up import up
-from workers.cli.watch import watch
-from workers.cli.words import warn
-from workers.cli.worker import worker
 
 app = typer.Typer(
     name="rigflow",

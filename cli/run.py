@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.errors import ExitCode, OutputError, UsageError
-from workers.cli.options import (
+from cli.options import (
     Credentials,
     NatsUrl,
     Overwrite,
@@ -18,13 +17,14 @@ from workers.cli.options import (
     ends_well,
     settings_from,
 )
-from workers.cli.words import stderr
+from cli.words import stderr
+from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from cli.screen import Progress
     from schemas.messages import Lane
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.cli.screen import Progress
     from workers.local import Models, Outcome
 
 
@@ -60,8 +60,8 @@ def run(
     if workers:
         start_fork_server()  # it imports what workers need while we import what we need
 
+    from cli.screen import Progress, summary
     from schemas.messages import Lane
-    from workers.cli.screen import Progress, summary
     from workers.local import find_models, find_pipeline
 
     spec, folder = find_pipeline(pipeline)

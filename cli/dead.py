@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
+from cli.results import write_result
+from cli.run import prepare_folder
+from cli.words import age, cell, say, size, stdout, table
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from workers.cli.results import write_result
-from workers.cli.run import prepare_folder
-from workers.cli.words import age, cell, say, size, stdout, table
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker

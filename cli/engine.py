@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from cli.engine_bench import bench
+from cli.engine_share import Keys, at_fleet, cards_of, pull, push, store_of
+from cli.export import export
+from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
+from cli.words import say, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
-from workers.cli.engine_bench import bench
-from workers.cli.engine_share import Keys, at_fleet, cards_of, pull, push, store_of
-from workers.cli.export import export
-from workers.cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from workers.cli.words import say, size, stdout, table, warn
 
 if TYPE_CHECKING:
     from schemas.engine import EngineSpec

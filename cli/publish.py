@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Credentials, FleetUrl, SettingsFile, Stream, ends_well, fleet_from
+from cli.words import say, stderr, warn
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, Stream, ends_well, fleet_from
-from workers.cli.words import say, stderr, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,9 +40,9 @@ def publish(
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
 
+    from cli.run import check_inputs
     from schemas.messages import Lane
     from schemas.pipeline import is_token
-    from workers.cli.run import check_inputs
     from workers.local import find_models, find_pipeline
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)

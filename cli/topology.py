@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from, settings_from
+from cli.words import age, say, size
 from schemas.errors import ExitCode
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from, settings_from
-from workers.cli.words import age, say, size
 
 if TYPE_CHECKING:
     from pipelines.sweep import Swept

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from schemas.errors import ExitCode, UsageError
-from workers.cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 
 if TYPE_CHECKING:
     from schemas.rig import RigSpec, WorkerGroup

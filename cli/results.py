@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
+from cli.run import prepare_folder
+from cli.words import say, stderr
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 from schemas.wire import Buffer
-from workers.cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
-from workers.cli.run import prepare_folder
-from workers.cli.words import say, stderr
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker, Stored
@@ -76,10 +76,10 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     """Collect the job as `rigflow run` does, waiting for what is missing."""
     import time
 
+    from cli.screen import Progress, summary
     from engines.outputs.names import OutputNames, Wanted
     from pipelines.collect import Collector
     from pipelines.registry import load_pipeline
-    from workers.cli.screen import Progress, summary
     from workers.local import Outcome
     from workers.waits import both, explained
 
@@ -106,7 +106,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
 
 async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: bool) -> ExitCode:
     """Write the files that a worker made of a job whose publisher has only NATS."""
-    from engines.outputs.files import PartFile, writing
+    from engines.files import PartFile, writing
     from engines.outputs.names import clean, unused
     from pipelines.blobs import load_to
     from schemas.subjects import HEADER_NAME
@@ -132,7 +132,7 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: b
 
 def write_result(path: Path, body: Buffer) -> Path:
     """Write a file atomically, beside a file of the same name and other content. Its path. Raises OutputError."""
-    from engines.outputs.files import PartFile, writing
+    from engines.files import PartFile, writing
     from engines.outputs.names import unused
 
     with writing(path):

@@ -1,0 +1,5 @@
+"""`python -m cli` is `rigflow`."""
+
+from cli import main
+
+main()

@@ -1,0 +1,20 @@
+"""What a worker computes on: the host's cores, or one card. This is the one place that knows there are two."""
+
+from pathlib import Path
+
+from engines.device.host import Host
+from engines.ports import Device
+from schemas.errors import UsageError
+from schemas.settings import Settings
+
+
+def open_device(name: str, settings: Settings, cache: Path) -> Device:
+    """The device called `cpu`, `cuda:<index>` or `cuda:<UUID>`. Raises UsageError, DeviceLost."""
+    if name == "cpu":
+        return Host(settings)
+    from engines.device.cuda import CudaDevice
+
+    try:
+        return CudaDevice(name, settings, cache)
+    except ImportError as error:
+        raise UsageError(f"device {name}: {error}", "pip install rigflow[gpu], built for this driver") from error

@@ -1,0 +1,223 @@
+"""What the folders of engines are to each other and to the rooms above: protocols, and the values that they pass.
+
+Imports nothing of engines but parts, so that every folder can import it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import av
+from pydantic import BaseModel, ConfigDict, Field
+
+from engines.part import Array, Part, Tick, no_tick
+from schemas.messages import Fragment, MediaInfo, PartMeta, Segment
+from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage, TensorSpec
+
+
+class Preprocessing(Protocol):
+    """A preprocess stage's conversion of single frames; arrays may be on a card, where NumPy takes them for its own."""
+
+    def convert(self, frame: av.VideoFrame, orientation: int = 1) -> dict[str, Array]:
+        """Arrays of one frame; see `engines.transforms.Preprocess.convert`."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until all that was converted on this thread is there."""
+        ...
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """Parts of a segment that are decoded before they are asked for."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `next` has an answer at once."""
+        ...
+
+    def begin(self) -> None:
+        """Begin to decode; otherwise the first `next` does."""
+        ...
+
+
+class Session(Protocol):
+    """A model that is loaded and ready, on one device. Used by one thread at a time."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The card of the model that runs here."""
+        ...
+
+    @property
+    def batch_bytes(self) -> int:
+        """Most bytes of input worth giving to one run: beyond, a batch costs memory and is no faster."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of one batch. The arrays belong to the caller, on both sides.
+
+        Raises ModelError when the inputs do not fit the card or the model fails on them, DeviceLost when only a new
+        process can go on.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Pay for what only a first run costs. Raises as `run` does."""
+        ...
+
+    def close(self) -> None:
+        """Give back the device's memory; the session is of no use afterwards. May be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of one part: the arrays and `facts` (plain JSON) of its Result."""
+
+    arrays: dict[str, Array]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Assembler(Protocol):
+    """Makes a job's files from its parts. After an error, from here or elsewhere, call `abort`."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was out of the ordinary, in words."""
+        ...
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Takes the next part in order of (segment, part). Raises OutputError when it cannot be written."""
+        ...
+
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
+        """Takes what a segment has beside the picture, before the segment's parts."""
+        ...
+
+    def close(self) -> list[Path]:
+        """Gives the finished files their names, and returns them. Raises OutputError when they cannot be written."""
+        ...
+
+    def abort(self) -> None:
+        """Leaves nothing behind. May be called twice; after `close` it does nothing."""
+        ...
+
+
+class Format(Protocol):
+    """One kind of result. Has no state: any worker may encode any part, in any order."""
+
+    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+        """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
+        ...
+
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
+        """What the part becomes; a function of the part and the stage's options alone.
+
+        `tick` is called after each picture, where encoding one takes long.
+        Raises PipelineError when the part lacks the arrays that the format is about.
+        """
+        ...
+
+    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
+        """Starts the files of a job. `target` has no suffix; the format adds its own.
+
+        Nothing is at the final path before `close`. Raises OutputError when the folder cannot be written.
+        """
+        ...
+
+
+class Options(BaseModel):
+    """Base of a format's options: immutable, unknown ones are errors, and so is a number in quotes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class VideoOptions(Options):
+    """`crf` is x264's constant quality (lower is better and larger), `preset` its trade of time for size.
+
+    NVENC takes both for the nearest that it knows, see engines.device.nvenc. `sound` "aac" encodes sound that mp4
+    cannot hold to AAC; "copy" takes it to mov or mkv, and leaves out what neither holds.
+    """
+
+    crf: float = Field(default=18.0, ge=0, le=51)
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
+        "veryfast"
+    )
+    sound: Literal["copy", "aac"] = "copy"
+
+
+class Colour(NamedTuple):
+    """What the encoded pictures say about their colours, in FFmpeg's numbers."""
+
+    range: int
+    space: int
+    primaries: int
+    transfer: int
+
+
+class Pictures(NamedTuple):
+    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a card."""
+
+    planes: Sequence[Array]
+    colour: Colour
+    media: MediaInfo
+
+
+class PictureEncoder(Protocol):
+    """An encoder of H.264. `on_card`: it takes planes where they are, without the host."""
+
+    on_card: bool
+
+    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
+        """One closed GOP, which needs nothing of any other. Raises PipelineError, and MediaError when it cannot."""
+        ...
+
+
+class Device(Protocol):
+    """Where a worker decodes, preprocesses, infers and encodes. `abreast`: segments it works on at a time."""
+
+    name: str
+    abreast: int
+
+    @property
+    def card(self) -> Any:
+        """The card, an `engines.cuda.card.CudaCard`; None on the host."""
+        ...
+
+    def preprocess(self, stage: PreprocessStage) -> Preprocessing:
+        """Conversion of frames for a preprocess stage."""
+        ...
+
+    def decode(
+        self,
+        segment: Segment,
+        buffers: Sequence[memoryview],
+        spec: PipelineSpec,
+        preprocess: Preprocessing | None,
+        tick: Tick = no_tick,
+    ) -> Iterator[Part]:
+        """Parts of a segment, one at a time as asked for; raw frames for a queue where there is no `preprocess`."""
+        ...
+
+    def session(self, model: bytes, spec: ModelSpec) -> Session:
+        """A model, loaded. Raises ModelError."""
+        ...
+
+    @property
+    def encoder(self) -> PictureEncoder:
+        """What makes H.264 of pictures."""
+        ...
+
+    def leave(self) -> None:
+        """This thread is about to end, or needs the device no more."""
+        ...
+
+    def facts(self) -> dict[str, object]:
+        """What it is and did, for `rigflow status`; empty: nothing worth telling."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...

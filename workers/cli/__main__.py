@@ -1,5 +1,0 @@
-"""`python -m workers.cli` is `rigflow`."""
-
-from workers.cli import main
-
-main()
