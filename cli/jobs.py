@@ -104,7 +104,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     if as_json:
         print(json.dumps([manifest.model_dump(mode="json") for manifest in listed], indent=2))
         return ExitCode.OK
-    rows = table("job", "input", "pipeline", "state", "segments", "frames", "failed", "age", left=4)
+    rows = table("job", "input", "pipeline", "state", "segments", "failed", "age", left=4)
     rows.columns[0].no_wrap = True  # an id is the argument of other commands
     for each in listed:
         rows.add_row(
@@ -112,8 +112,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
             cell(each.name),
             each.job.pipeline,
             _STYLES.get(each.state.value, "{}").format(each.state.value),
-            _segments(each),
-            f"{each.frames:,}",
+            f"{each.segments_done:,}/{'?' if each.total is None else f'{each.total:,}'}",
             f"[red]{each.failures:,}[/]" if each.failures else "0",
             age(time.time() - each.created_s),
         )

@@ -40,7 +40,7 @@ class OtherInput(UsageError):
     """An id stands for another input, or another pipeline, whose job is `known`."""
 
     def __init__(self, what: str, known: JobRef) -> None:
-        super().__init__(what, "choose another id, or cancel that job")
+        super().__init__(what, "choose another id; cancel that job, or collect it if it is over, to use this one again")
         self.known = known
 
 
