@@ -107,11 +107,12 @@ def test_a_stopped_process(lease_s: float, clip: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pace_ms", "settings"), [(400.0, {"ack_wait_s": 1.0}), pytest.param(10_000.0, {}, marks=pytest.mark.slow)]
+    ("frames", "pace_ms", "settings"),
+    [(12, 400.0, {"ack_wait_s": 1.0}), pytest.param(24, 5_000.0, {}, marks=pytest.mark.slow)],
 )
-def test_a_long_step_is_not_stuck(pace_ms: float, settings: dict[str, float], tmp_path: Path) -> None:
-    """12 frames, each a batch of its own, are one step of several times ack_wait; six others wait idle for it."""
-    clip = make_clip(tmp_path, Clip(frames=12, gop=12, b_frames=0, size=(32, 32)))
+def test_a_long_step_is_not_stuck(frames: int, pace_ms: float, settings: dict[str, float], tmp_path: Path) -> None:
+    """Frames that are each a batch of their own are one step of many times ack_wait; six others wait idle for it."""
+    clip = make_clip(tmp_path, Clip(frames=frames, gop=frames, b_frames=0, size=(32, 32)))
     (infer,) = SPEC.infers
     stages = (*SPEC.stage[:2], infer.model_copy(update={"max_batch": 1}), *SPEC.stage[3:])
     spec = SPEC.model_copy(update={"stage": stages})
