@@ -34,7 +34,7 @@ from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from workers.local import find_models, register
-from workers.process import ALL_STAGES
+from workers.options import ALL_STAGES
 
 PIPELINE = """
 name = "paced"

@@ -29,7 +29,7 @@ from schemas.pipeline import PipelineSpec
 from tests.clips import real_clip
 from tests.fleet import Fleet, Silent
 from workers.local import Outcome, find_models, run_jobs
-from workers.process import ALL_STAGES
+from workers.options import ALL_STAGES
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
 BARE_S, START_S = 3.0, 8.0

@@ -24,7 +24,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.messages import JobRef, Key, Lane, MediaInfo, PartMeta
 from schemas.pipeline import InferStage
 from tests.fleet import Fleet
-from workers.process import ALL_STAGES
+from workers.options import ALL_STAGES
 
 SIDE, FRAMES, STRIDE, BATCH, SECONDS = 182, 13, 6, 16, 4.0
 FILMS = 4  # for each card

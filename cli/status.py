@@ -222,7 +222,7 @@ def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
 
 
 def _stages(stages: Sequence[str]) -> str:
-    from workers.process import ALL_STAGES
+    from workers.options import ALL_STAGES
 
     return "all" if tuple(stages) == ALL_STAGES else " ".join(stages)
 

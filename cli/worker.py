@@ -34,7 +34,8 @@ def worker(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, device=device)
     wanted = parse_stages(stages)
-    from workers.process import ALL_STAGES, WorkerOptions, work
+    from workers.options import ALL_STAGES, WorkerOptions
+    from workers.process import work
 
     def announce() -> None:
         at = without_passwords(settings.nats)

@@ -11,20 +11,17 @@ import hashlib
 import itertools
 import json
 import random
-from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from pipelines.claims import claim_of
 from pipelines.jetstream import ApiError, Stored, pause
-from schemas.errors import BrokerError, Disposition, RigflowError, StoreError
+from pipelines.message_store import MessageStore
+from schemas.errors import BrokerError, RigflowError, StoreError
 from schemas.subjects import HEADER_ID
 from schemas.wire import Buffer
-
-if TYPE_CHECKING:
-    from pipelines.broker import Broker
 
 CHUNK_BYTES = 1 << 20  # or what the server takes in one message, if that is less
 RECORD_BYTES = 512  # most that the store needs for a chunk beside its bytes: subject, headers, framing
@@ -33,12 +30,6 @@ STRAGGLER_S = 0.1  # a chunk that was on its way may be stored after the first p
 REMOVE_S = 5.0  # for the broker to remove a partial upload
 GIVE_WAY_S = 0.5  # in a full store an upload gives way to others after a random time up to this
 LONGEST_WAY_S = 10.0
-
-
-class NeverFits(StoreError):
-    """An object is larger than its whole store."""
-
-    disposition = Disposition.REJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +43,8 @@ class BlobInfo:
     metadata: Mapping[str, str]
 
 
-class Uploads:
-    """Room in the broker's object stores for the uploads of one process: first come, first served."""
-
-    def __init__(self, broker: "Broker") -> None:
-        self._broker = broker
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._reserved: Counter[str] = Counter()
-
-    @contextlib.asynccontextmanager
-    async def room(self, stream: str, nbytes: int) -> AsyncIterator[None]:
-        """Wait until a stream has room for `nbytes`, and hold them. Raises NeverFits, BrokerError."""
-        async with self._turns[stream]:
-            attempt = 0
-            with self._broker.waiting_for_fleet() as wait:
-                while not await self._fits(stream, nbytes):
-                    attempt += 1
-                    wait()
-                    await pause(attempt)
-            self._reserved[stream] += nbytes
-        try:
-            yield
-        finally:
-            self._reserved[stream] -= nbytes
-
-    async def _fits(self, stream: str, nbytes: int) -> bool:
-        info = await self._broker.api_unless_gone(f"STREAM.INFO.{stream}")
-        if info is None:
-            raise BrokerError(f"the broker has no store {stream}", "register the pipeline first")
-        limit = int(info["config"]["max_bytes"])
-        if 0 < limit < nbytes:
-            what = f"{nbytes / 1e6:,.1f} MB never fit into {stream}, which takes {limit / 1e6:,.1f} MB"
-            raise NeverFits(what, "raise results_bytes, and run `rigflow topology apply`")
-        return limit <= 0 or info["state"]["bytes"] + self._reserved[stream] + nbytes <= limit
-
-
 async def put_blob(
-    broker: "Broker", bucket: str, body: Buffer | Path, name: str = "", metadata: Mapping[str, str] | None = None
+    broker: MessageStore, bucket: str, body: Buffer | Path, name: str = "", metadata: Mapping[str, str] | None = None
 ) -> str:
     """Store an object, the content of a file if `body` is a path, under a unique name unless one is given; its name.
 
@@ -128,7 +84,7 @@ async def put_blob(
 
 
 async def _send_chunks(
-    broker: "Broker", bucket: str, chunks_id: str, body: Buffer | Path, chunk_bytes: int
+    broker: MessageStore, bucket: str, chunks_id: str, body: Buffer | Path, chunk_bytes: int
 ) -> tuple[int, str]:
     """Size and digest of what was sent. Raises ApiError when the store stays full."""
     hashed, size, number = hashlib.sha256(), 0, 0
@@ -160,7 +116,7 @@ async def _cut(body: Buffer | Path, chunk_bytes: int) -> AsyncGenerator[bytes, N
             yield chunk
 
 
-async def _remove_chunks(broker: "Broker", bucket: str, chunks_id: str) -> None:
+async def _remove_chunks(broker: MessageStore, bucket: str, chunks_id: str) -> None:
     """Remove a partial upload. If the broker is away, the next sweep removes it (`pipelines.sweep`)."""
     with contextlib.suppress(TimeoutError, BrokerError):
         async with asyncio.timeout(REMOVE_S if broker.connection.connected else 0.0):
@@ -169,7 +125,7 @@ async def _remove_chunks(broker: "Broker", bucket: str, chunks_id: str) -> None:
                 await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{chunks_id}")
 
 
-async def blob_info(broker: "Broker", bucket: str, name: str) -> BlobInfo | None:
+async def blob_info(broker: MessageStore, bucket: str, name: str) -> BlobInfo | None:
     """The description of an object; None when the object does not exist, or its description cannot be read."""
     stored = await broker.last(f"OBJ_{bucket}", _info_subject(bucket, name))
     return None if stored is None else parse_info(stored.body)
@@ -189,7 +145,7 @@ def parse_info(body: bytes) -> BlobInfo | None:
     return found if token and found.size >= 0 else None
 
 
-async def get_blob(broker: "Broker", bucket: str, name: str) -> Buffer:
+async def get_blob(broker: MessageStore, bucket: str, name: str) -> Buffer:
     """An object's bytes, checked against their digest. Raises StoreError when it is gone or damaged."""
     body = bytearray()
     async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
@@ -198,14 +154,14 @@ async def get_blob(broker: "Broker", bucket: str, name: str) -> Buffer:
     return body
 
 
-async def get_blob_to(broker: "Broker", bucket: str, name: str, file: IO[bytes]) -> None:
+async def get_blob_to(broker: MessageStore, bucket: str, name: str, file: IO[bytes]) -> None:
     """Write an object's bytes to a file. Raises StoreError when it is gone or damaged, OSError of the file."""
     async with contextlib.aclosing(read_blob(broker, bucket, name)) as chunks:
         async for chunk in chunks:
             await asyncio.to_thread(file.write, chunk)
 
 
-async def read_blob(broker: "Broker", bucket: str, name: str) -> AsyncGenerator[bytes, None]:
+async def read_blob(broker: MessageStore, bucket: str, name: str) -> AsyncGenerator[bytes, None]:
     """An object's chunks in order. They are checked only at the end: use them when all have come.
 
     Raises StoreError when the object is gone, or at the end when its bytes do not have the digest.
@@ -229,7 +185,7 @@ async def read_blob(broker: "Broker", bucket: str, name: str) -> AsyncGenerator[
         raise StoreError(f"object {name} of store {bucket} is damaged", "publish it again")
 
 
-async def delete_blob(broker: "Broker", bucket: str, name: str) -> None:
+async def delete_blob(broker: MessageStore, bucket: str, name: str) -> None:
     """Delete an object; nothing happens when it is gone. Raises BrokerError."""
     info = await blob_info(broker, bucket, name)
     await broker.purge(f"OBJ_{bucket}", _info_subject(bucket, name))
@@ -237,7 +193,7 @@ async def delete_blob(broker: "Broker", bucket: str, name: str) -> None:
         await broker.purge(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}")
 
 
-async def discard_claims(broker: "Broker", names: Iterable[str]) -> None:
+async def discard_claims(broker: MessageStore, names: Iterable[str]) -> None:
     """Delete the objects of messages that are gone; empty names are skipped.
 
     Never raises: what the broker does not delete now, the next sweep removes (`pipelines.sweep`).
@@ -248,13 +204,13 @@ async def discard_claims(broker: "Broker", names: Iterable[str]) -> None:
                 await delete_blob(broker, broker.names.blobs, name)
 
 
-async def load(broker: "Broker", stored: Stored) -> Buffer:
+async def load(broker: MessageStore, stored: Stored) -> Buffer:
     """The body of a stored message; a claim check is fetched. Raises StoreError when it is gone."""
     blob = claim_of(stored.subject, stored.headers)
     return await get_blob(broker, broker.names.blobs, blob) if blob else stored.body
 
 
-async def load_to(broker: "Broker", stored: Stored, file: IO[bytes]) -> None:
+async def load_to(broker: MessageStore, stored: Stored, file: IO[bytes]) -> None:
     """Write the body of a stored message to a file. Raises StoreError when it is gone, OSError of the file."""
     if blob := claim_of(stored.subject, stored.headers):
         await get_blob_to(broker, broker.names.blobs, blob, file)

@@ -2,38 +2,28 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.blobs import Uploads, discard_claims, put_blob
+from pipelines.blobs import discard_claims, put_blob
 from pipelines.claims import SUBJECT, claim_name
-from pipelines.connection import Away, Connection, NoResponders
-from pipelines.jetstream import ATTEMPTS, ApiError, Gone, JetStream, Stored, parse, pause
+from pipelines.connection import Connection
+from pipelines.jetstream import ApiError, Stored
+from pipelines.message_store import MessageStore
 from schemas.errors import BrokerError, UsageError
 from schemas.settings import Settings
-from schemas.subjects import HEADER_BLOB, HEADER_ID, Names
+from schemas.subjects import HEADER_BLOB, HEADER_ID
 from schemas.wire import Buffer
 
 __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
-HEADERS_BYTES = 4096  # room for headers, which count towards the server's max_payload
 LEAST_PAYLOAD = 8192  # what must go into one message (headers of dead letters, manifests, status) needs so much
-IN_FLIGHT_BYTES = 8 << 20  # more in flight gives no more throughput, and every queue on the way copies it
 READER_IDLE_S = 300.0  # a reader that nobody pulls from for so long goes away
 DROP_S = 2.0  # for the broker to take note that a reader is not needed any more
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE = 10071  # JetStream's own error number
 DELETED = "KV-Operation"  # header of an entry that says its key is gone
-
-
-@dataclass(frozen=True, slots=True)
-class Acked:
-    """Where a message is stored, and whether it was not there before."""
-
-    sequence: int
-    new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +35,11 @@ class _Reader:
     created: str
 
 
-class Broker(JetStream):
+class Broker(MessageStore):
     """A connected broker. Made by `Broker.connect`, ended by `close`."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self.settings = connection.settings
-        self.names = Names(connection.settings.prefix)
-        self.uploads = Uploads(self)
-        self._flight = _Flight(IN_FLIGHT_BYTES)
-        self._refused = 0
         self._readers: dict[tuple[str, str], _Reader] = {}
 
     @classmethod
@@ -70,33 +55,6 @@ class Broker(JetStream):
     async def close(self) -> None:
         """Flush and disconnect."""
         await self.connection.close()
-
-    @property
-    def max_body(self) -> int:
-        """Most bytes of a body in one message; larger ones travel as claim checks."""
-        return self.connection.max_payload - min(HEADERS_BYTES, self.connection.max_payload // 2)
-
-    @property
-    def waiting(self) -> str:
-        """For whom publishing waits now: "the broker" (it is away), "the fleet" (a queue is full), or "" (nobody)."""
-        if not self.connection.connected:
-            return "the broker"
-        return "the fleet" if self._refused else ""
-
-    @contextmanager
-    def waiting_for_fleet(self) -> Iterator[Callable[[], None]]:
-        """Within it, `waiting` says that we wait for the fleet once the function that it gives was called."""
-        refused = False
-
-        def wait() -> None:
-            nonlocal refused
-            self._refused += not refused
-            refused = True
-
-        try:
-            yield wait
-        finally:
-            self._refused -= refused
 
     # publishing
 
@@ -126,39 +84,6 @@ class Broker(JetStream):
         if not acked.new and attempts == 1:  # the message that was there before has a blob of its own
             await discard_claims(self, [blob])
         return acked.new
-
-    async def store(
-        self, subject: str, body: bytes, headers: Mapping[str, str], until_full: bool = False
-    ) -> tuple["Acked", int]:
-        """Publish one message as it is until it is stored: the broker's word on it, and how many attempts that took.
-
-        Its `Nats-Msg-Id` is what makes it safe to send again when the answer is lost. With `until_full` a full stream
-        is an ApiError instead of a reason to wait.
-        """
-        attempts = missing = 0
-        with self.waiting_for_fleet() as wait:
-            while True:
-                attempts += 1
-                try:
-                    async with self._flight.hold(len(body)):  # not while we wait: a full queue must not block others
-                        acked = parse(await self.connection.request(subject, body, headers))
-                    return Acked(acked["seq"], not acked.get("duplicate", False)), attempts
-                except Away:
-                    await self.connection.wait_connected()
-                except NoResponders:
-                    missing += 1
-                    if missing >= ATTEMPTS and not await self._takes(subject):
-                        hint = "publish its pipeline first; if that is done, see the broker's log"
-                        raise Gone(f"no stream takes {subject}", hint) from None
-                except ApiError as error:
-                    if not error.passing or (until_full and error.full):
-                        raise
-                    wait()
-                await pause(attempts)
-
-    async def _takes(self, subject: str) -> bool:
-        """Whether a stream takes a subject; in a cluster it may be between two leaders, and not answer."""
-        return bool((await self.api("STREAM.NAMES", {"subject": subject}))["total"])
 
     # readers: consumers of one pull, without acks
 
@@ -243,26 +168,3 @@ class Broker(JetStream):
         prefix = f"$KV.{bucket}."
         entries = [entry async for entry in self.read(f"KV_{bucket}", prefix + pattern)]
         return {entry.subject.removeprefix(prefix): entry.body for entry in entries if DELETED not in entry.headers}
-
-
-class _Flight:
-    """Bytes on their way to the broker: first come, first served, and one that is larger than the limit goes alone."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._used_bytes = 0
-        self._turn = asyncio.Lock()
-        self._freed = asyncio.Event()
-
-    @asynccontextmanager
-    async def hold(self, nbytes: int) -> AsyncIterator[None]:
-        async with self._turn:
-            while self._used_bytes and self._used_bytes + nbytes > self._limit_bytes:
-                self._freed.clear()
-                await self._freed.wait()
-            self._used_bytes += nbytes
-        try:
-            yield
-        finally:
-            self._used_bytes -= nbytes
-            self._freed.set()

@@ -14,7 +14,8 @@ from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.forkserver import Entry, WorkerProcess
 from workers.local import Outcome, find_models, run_jobs
-from workers.process import ALL_STAGES, WorkerOptions, start_worker
+from workers.options import ALL_STAGES, WorkerOptions
+from workers.process import start_worker
 
 ONE_WORKER = (ALL_STAGES,)
 ONE_STAGE_EACH = (("decode",), ("preprocess",), ("infer",), ("encode", "split", "collect"))

@@ -26,7 +26,8 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import DeviceLost
 from schemas.pipeline import ModelSpec
 from schemas.wire import Buffer
-from workers.process import WorkerOptions, limit_memory, start_worker
+from workers.options import WorkerOptions
+from workers.process import limit_memory, start_worker
 
 DEADLY = b"deadly"
 DEADLY_MODEL = builtin_pipeline("scenes").infers[0].model

@@ -16,12 +16,11 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from workers.process import WorkerOptions
+from workers.options import WorkerOptions
 
-Entry = Callable[["WorkerOptions", socket.socket | None], Any]
+Entry = Callable[[WorkerOptions, socket.socket | None], Any]
 
 LOST = 255  # multiprocessing's exit code of a process whose fork server ended
 _PR_SET_PDEATHSIG = 1
@@ -42,7 +41,7 @@ class WorkerProcess:
     `heartbeats` is the worker's end of the socket on which its supervisor listens. `pid` is 0 before `start` ends.
     """
 
-    def __init__(self, options: "WorkerOptions", entry: Entry, heartbeats: socket.socket | None = None) -> None:
+    def __init__(self, options: WorkerOptions, entry: Entry, heartbeats: socket.socket | None = None) -> None:
         self._process = _context.Process(target=entry, args=(options, heartbeats), name=options.name, daemon=True)
         self.pid = 0
         self._exit_code: int | None = None

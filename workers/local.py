@@ -33,7 +33,7 @@ from schemas.messages import Done, JobRef, Lane, PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import CACHE_HINT, Settings
 from schemas.text import is_text, printable
-from workers.process import ALL_STAGES, WorkerOptions
+from workers.options import ALL_STAGES, WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
 from workers.waits import both, explained

@@ -11,10 +11,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
-
-from pydantic import BaseModel, ConfigDict
 
 from engines.device import open_device
 from pipelines.attempts import Attempts
@@ -23,39 +21,19 @@ from pipelines.registry import watch_pipelines
 from pipelines.sweep import sweep_regularly
 from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
-from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectStage
 from workers.failures import Failures
 from workers.forkserver import end_with_parent
 from workers.lines import Lines, for_each
+from workers.options import WorkerOptions
 from workers.reporter import Reporter
 from workers.runner import Runner
 from workers.split import SplitStage
 from workers.telemetry import Event, set_up_logging, tell
 
-ALL_STAGES = ("split", "decode", "preprocess", "infer", "encode", "collect")
 HELPER_PAUSE_S = 1.0
 CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at once
-
-
-class WorkerOptions(BaseModel):
-    """Options of a worker process.
-
-    `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine`: the models that it
-    must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work meanwhile, to find
-    one that ends processes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    settings: Settings
-    stages: tuple[str, ...] = ALL_STAGES
-    name: str = ""
-    rig: str = ""
-    device: str = "cpu"
-    scratch: str = ""
-    quarantine: Mapping[str, str] = {}
-    load_alone: bool = False
 
 
 class Worker:

@@ -8,17 +8,15 @@ import resource
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from engines.ports import Device
 from pipelines.broker import Broker
 from schemas.errors import RigflowError
 from workers.lines import Lines
+from workers.options import WorkerOptions
 from workers.runner import Runner
 from workers.telemetry import Heartbeat
-
-if TYPE_CHECKING:
-    from workers.process import WorkerOptions
 
 STATUS_EVERY_S = 2.0
 RATES_OVER = 4  # reports, so that a rate is that of the last six seconds
@@ -53,7 +51,7 @@ class Reporter:
     """Sends status and heartbeats: `to_fleet` and `to_supervisor` run until they are cancelled."""
 
     def __init__(
-        self, options: "WorkerOptions", name: str, broker: Broker, runner: Runner, lines: Lines, device: Device
+        self, options: WorkerOptions, name: str, broker: Broker, runner: Runner, lines: Lines, device: Device
     ) -> None:
         self._options = options
         self._device = device

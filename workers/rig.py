@@ -18,7 +18,7 @@ from schemas.rig import RigSpec
 from schemas.settings import Settings
 from workers.endpoints import Endpoints, Response
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
-from workers.process import ALL_STAGES, WorkerOptions
+from workers.options import ALL_STAGES, WorkerOptions
 from workers.slot import Slot
 from workers.supervisor import Supervisor
 from workers.telemetry import Event, Fact, tell

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from workers.forkserver import WorkerProcess
-from workers.process import WorkerOptions
+from workers.options import WorkerOptions
 from workers.telemetry import Heartbeat, StageCounts
 
 DEATHS, DEATHS_WITHIN_S = 5, 60.0  # this many deaths within this time, and the worker is given up

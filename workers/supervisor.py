@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from schemas.errors import ExitCode, GivenUp
 from workers.forkserver import LOST, Entry, WorkerProcess
-from workers.process import WorkerOptions, start_worker
+from workers.options import WorkerOptions
+from workers.process import start_worker
 from workers.quarantine import KILLED, TRUSTED, LoadCrashes, oom_kills
 from workers.slot import DEATHS, DEATHS_WITHIN_S, Slot, add_counts, describe_work
 from workers.telemetry import Event, Fact, Heartbeat, StageCounts

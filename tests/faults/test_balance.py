@@ -13,7 +13,7 @@ from benchmarks.fleet import Trial, answers_of, paced
 from pipelines.broker import Broker
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
-from workers.process import ALL_STAGES
+from workers.options import ALL_STAGES
 
 pytestmark = pytest.mark.slow  # `make faults`
 

@@ -26,7 +26,8 @@ from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import DEADLY, poisoned_clip, start_poisoned
 from workers.local import find_models, register
-from workers.process import WorkerOptions, start_worker
+from workers.options import WorkerOptions
+from workers.process import start_worker
 from workers.slot import DEATHS
 from workers.supervisor import Supervisor
 

@@ -180,7 +180,7 @@ async def test_a_cancelled_upload_leaves_nothing(settings: Settings) -> None:
 async def test_a_message_that_no_stream_takes_leaves_no_blob(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.broker.ATTEMPTS", 1)
+    monkeypatch.setattr("pipelines.message_store.ATTEMPTS", 1)
     async with a_broker(settings) as broker:
         with pytest.raises(BrokerError, match="no stream takes"):
             await broker.publish("rigflow.work.nowhere.decode.bulk", bytes(12 * MIB), "lost")

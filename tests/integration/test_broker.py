@@ -56,7 +56,7 @@ async def test_a_waiting_publisher_can_be_cancelled(settings: Settings) -> None:
 
 
 async def test_a_subject_that_no_stream_takes_is_an_error(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.broker.ATTEMPTS", 3)
+    monkeypatch.setattr("pipelines.message_store.ATTEMPTS", 3)
     async with a_broker(settings) as broker:
         with pytest.raises(BrokerError, match=r"no stream takes rigflow\.work\.unknown") as caught:
             await broker.publish("rigflow.work.unknown.decode.bulk", b"", "id")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from nats.aio.subscription import Subscription
 
-import pipelines.broker
+import pipelines.message_store
 from cli.app import app
 from engines.models.catalogue import builtin_model
 from pipelines.blobs import delete_blob, put_blob
@@ -112,7 +112,7 @@ async def test_retry_sends_the_input_again_and_takes_the_failure_back(settings: 
 async def test_a_letter_that_cannot_be_sent_again_keeps_no_other_from_it(
     settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines.broker, "ATTEMPTS", 2)  # to publish to a queue that is not there
+    monkeypatch.setattr(pipelines.message_store, "ATTEMPTS", 2)  # to publish to a queue that is not there
     async with connected(settings) as broker:
         hop = broker.names.work("fingerprint", "decode", Lane.BULK)
         await bury(broker, failure_of(1), b"a", broker.names.work("gone", "decode", Lane.BULK), 1, {})

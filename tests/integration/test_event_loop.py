@@ -25,7 +25,8 @@ from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet, Silent
 from workers.local import find_models, register, run_jobs
-from workers.process import Worker, WorkerOptions
+from workers.options import WorkerOptions
+from workers.process import Worker
 
 SLOW_S = 0.05
 MODEL_MB = 60

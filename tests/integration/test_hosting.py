@@ -18,7 +18,8 @@ from schemas.settings import Settings
 from tests.integration.hops import eventually
 from workers import lines
 from workers.local import find_models, register
-from workers.process import Worker, WorkerOptions
+from workers.options import WorkerOptions
+from workers.process import Worker
 
 QUICK, SLOW, BROKEN = paced(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
 

@@ -11,7 +11,7 @@ from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.poison import start_with_deadly_model
 from workers.local import find_models, register
-from workers.process import WorkerOptions
+from workers.options import WorkerOptions
 from workers.quarantine import SUSPECT_S, LoadCrashes
 from workers.supervisor import Supervisor
 

@@ -5,7 +5,7 @@ import asyncio
 from schemas.settings import Settings
 from tests.poison import start_hungry
 from workers.forkserver import WorkerProcess
-from workers.process import WorkerOptions
+from workers.options import WorkerOptions
 from workers.slot import DEATHS, Slot
 from workers.supervisor import Supervisor
 from workers.telemetry import Event, Heartbeat, StageCounts

@@ -1,0 +1,160 @@
+"""Messages stored in streams with back-pressure, and room for uploads in the object stores."""
+
+import asyncio
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from pipelines.connection import Away, Connection, NoResponders
+from pipelines.jetstream import ATTEMPTS, ApiError, Gone, JetStream, parse, pause
+from schemas.errors import BrokerError, Disposition, StoreError
+from schemas.subjects import Names
+
+HEADERS_BYTES = 4096  # room for headers, which count towards the server's max_payload
+IN_FLIGHT_BYTES = 8 << 20  # more in flight gives no more throughput, and every queue on the way copies it
+
+
+class NeverFits(StoreError):
+    """An object is larger than its whole store."""
+
+    disposition = Disposition.REJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """Where a message is stored, and whether it was not there before."""
+
+    sequence: int
+    new: bool
+
+
+class Uploads:
+    """Room in the broker's object stores for the uploads of one process: first come, first served."""
+
+    def __init__(self, broker: "MessageStore") -> None:
+        self._broker = broker
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reserved: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def room(self, stream: str, nbytes: int) -> AsyncIterator[None]:
+        """Wait until a stream has room for `nbytes`, and hold them. Raises NeverFits, BrokerError."""
+        async with self._turns[stream]:
+            attempt = 0
+            with self._broker.waiting_for_fleet() as wait:
+                while not await self._fits(stream, nbytes):
+                    attempt += 1
+                    wait()
+                    await pause(attempt)
+            self._reserved[stream] += nbytes
+        try:
+            yield
+        finally:
+            self._reserved[stream] -= nbytes
+
+    async def _fits(self, stream: str, nbytes: int) -> bool:
+        info = await self._broker.api_unless_gone(f"STREAM.INFO.{stream}")
+        if info is None:
+            raise BrokerError(f"the broker has no store {stream}", "register the pipeline first")
+        limit = int(info["config"]["max_bytes"])
+        if 0 < limit < nbytes:
+            what = f"{nbytes / 1e6:,.1f} MB never fit into {stream}, which takes {limit / 1e6:,.1f} MB"
+            raise NeverFits(what, "raise results_bytes, and run `rigflow topology apply`")
+        return limit <= 0 or info["state"]["bytes"] + self._reserved[stream] + nbytes <= limit
+
+
+class MessageStore(JetStream):
+    """A connected broker that stores messages; `pipelines.blobs` needs no more of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.settings = connection.settings
+        self.names = Names(connection.settings.prefix)
+        self.uploads = Uploads(self)
+        self._flight = _Flight(IN_FLIGHT_BYTES)
+        self._refused = 0
+
+    @property
+    def max_body(self) -> int:
+        """Most bytes of a body in one message; larger ones travel as claim checks."""
+        return self.connection.max_payload - min(HEADERS_BYTES, self.connection.max_payload // 2)
+
+    @property
+    def waiting(self) -> str:
+        """For whom publishing waits now: "the broker" (it is away), "the fleet" (a queue is full), or "" (nobody)."""
+        if not self.connection.connected:
+            return "the broker"
+        return "the fleet" if self._refused else ""
+
+    @contextmanager
+    def waiting_for_fleet(self) -> Iterator[Callable[[], None]]:
+        """Within it, `waiting` says that we wait for the fleet once the function that it gives was called."""
+        refused = False
+
+        def wait() -> None:
+            nonlocal refused
+            self._refused += not refused
+            refused = True
+
+        try:
+            yield wait
+        finally:
+            self._refused -= refused
+
+    async def store(
+        self, subject: str, body: bytes, headers: Mapping[str, str], until_full: bool = False
+    ) -> tuple["Acked", int]:
+        """Publish one message as it is until it is stored: the broker's word on it, and how many attempts that took.
+
+        Its `Nats-Msg-Id` is what makes it safe to send again when the answer is lost. With `until_full` a full stream
+        is an ApiError instead of a reason to wait.
+        """
+        attempts = missing = 0
+        with self.waiting_for_fleet() as wait:
+            while True:
+                attempts += 1
+                try:
+                    async with self._flight.hold(len(body)):  # not while we wait: a full queue must not block others
+                        acked = parse(await self.connection.request(subject, body, headers))
+                    return Acked(acked["seq"], not acked.get("duplicate", False)), attempts
+                except Away:
+                    await self.connection.wait_connected()
+                except NoResponders:
+                    missing += 1
+                    if missing >= ATTEMPTS and not await self._takes(subject):
+                        hint = "publish its pipeline first; if that is done, see the broker's log"
+                        raise Gone(f"no stream takes {subject}", hint) from None
+                except ApiError as error:
+                    if not error.passing or (until_full and error.full):
+                        raise
+                    wait()
+                await pause(attempts)
+
+    async def _takes(self, subject: str) -> bool:
+        """Whether a stream takes a subject; in a cluster it may be between two leaders, and not answer."""
+        return bool((await self.api("STREAM.NAMES", {"subject": subject}))["total"])
+
+
+class _Flight:
+    """Bytes on their way to the broker: first come, first served, and one that is larger than the limit goes alone."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._used_bytes = 0
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def hold(self, nbytes: int) -> AsyncIterator[None]:
+        async with self._turn:
+            while self._used_bytes and self._used_bytes + nbytes > self._limit_bytes:
+                self._freed.clear()
+                await self._freed.wait()
+            self._used_bytes += nbytes
+        try:
+            yield
+        finally:
+            self._used_bytes -= nbytes
+            self._freed.set()
