@@ -20,6 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
 from tests.h264_digests import ASM_FOLDER
+from workers.forkserver import start_fork_server
 
 MIB = 1 << 20
 
@@ -31,6 +32,9 @@ if "TEST_X264_ASM" in os.environ:
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)
+
+# Now, before a test changes the environment: workers have that of the fork server, their home folder too.
+start_fork_server()
 
 # A machine that is busy with something else is no reason to fail, and nobody's change meets what chance found: the
 # examples are the same each time. `pytest --hypothesis-profile exploring` looks for new ones.
