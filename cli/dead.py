@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -182,15 +182,10 @@ async def _each(
     return code
 
 
-@asynccontextmanager
-async def _broker(settings: "Settings") -> "AsyncIterator[Broker]":
+def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":
     from pipelines.broker import Broker
 
-    broker = await Broker.connect(settings, name="rigflow-dead")
-    try:
-        yield broker
-    finally:
-        await broker.close()
+    return Broker.connected(settings, name="rigflow-dead")
 
 
 def describe(letter: "Letter") -> str:

@@ -101,10 +101,7 @@ def at_fleet(settings: "Settings", ask: "Callable[[Broker], Awaitable[T]]") -> T
     from pipelines.broker import Broker
 
     async def asking() -> T:
-        broker = await Broker.connect(settings, name="rigflow-engine")
-        try:
+        async with Broker.connected(settings, name="rigflow-engine") as broker:
             return await ask(broker)
-        finally:
-            await broker.close()
 
     return asyncio.run(asking())

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -194,15 +193,10 @@ async def _find(broker: "Broker", job: str) -> "Manifest":
     return manifest
 
 
-@asynccontextmanager
-async def _broker(settings: "Settings") -> "AsyncIterator[Broker]":
+def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":
     from pipelines.broker import Broker
 
-    broker = await Broker.connect(settings, name="rigflow-jobs")
-    try:
-        yield broker
-    finally:
-        await broker.close()
+    return Broker.connected(settings, name="rigflow-jobs")
 
 
 def describe(manifest: "Manifest") -> str:

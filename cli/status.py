@@ -47,8 +47,7 @@ async def _status(settings: "Settings", watch: bool, as_json: bool) -> None:
     from pipelines.broker import Broker
     from pipelines.status import fleet_status
 
-    broker = await Broker.connect(settings, name="rigflow-status")
-    try:
+    async with Broker.connected(settings, name="rigflow-status") as broker:
         if watch and not as_json:
             await _watch(broker, settings.nats)
             return
@@ -61,8 +60,6 @@ async def _status(settings: "Settings", watch: bool, as_json: bool) -> None:
             if not watch:
                 return
             await asyncio.sleep(EVERY_S)
-    finally:
-        await broker.close()
 
 
 def _print_json(fleet: "FleetStatus", lines: bool) -> None:

@@ -114,11 +114,8 @@ async def _sweep(settings: "Settings", age_s: float) -> "Swept":
     from pipelines.broker import Broker
     from pipelines.sweep import sweep as sweep_now
 
-    broker = await Broker.connect(settings, name="rigflow-topology")
-    try:
+    async with Broker.connected(settings, name="rigflow-topology") as broker:
         return await sweep_now(broker, age_s, queues=True)
-    finally:
-        await broker.close()
 
 
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":
@@ -131,8 +128,7 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
 
     named = [find_pipeline(name) for name in pipelines]
     ready = [(spec, find_models(spec, folder, settings.cache_folder)) for spec, folder in named] if applying else []
-    broker = await Broker.connect(settings, name="rigflow-topology")
-    try:
+    async with Broker.connected(settings, name="rigflow-topology") as broker:
         specs: list[PipelineSpec] = [spec for spec, _ in named]
         specs = specs or await known_pipelines(broker)
         wanted: list[StreamPlan] = desired(broker.names, settings, specs)
@@ -142,8 +138,6 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
             for spec, models in ready:  # streams without a pipeline would take media that no worker can process
                 await publish_pipeline(broker, spec, models)
         return changes
-    finally:
-        await broker.close()
 
 
 def _tell(changes: "Sequence[Change]", otherwise: str) -> None:

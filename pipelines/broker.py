@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,16 @@ class Broker(MessageStore):
             what = f"the broker takes messages of {connection.max_payload} bytes at most"
             raise UsageError(what, f"set its max_payload to {LEAST_PAYLOAD} or more; 8MB is best")
         return cls(connection)
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, settings: Settings, name: str) -> AsyncIterator["Broker"]:
+        """`connect` for a block, and `close` at its end."""
+        broker = await cls.connect(settings, name)
+        try:
+            yield broker
+        finally:
+            await broker.close()
 
     async def close(self) -> None:
         """Flush and disconnect."""

@@ -83,7 +83,7 @@ class MessageStore(JetStream):
 
     @property
     def waiting(self) -> str:
-        """For whom publishing waits now: "the broker" (it is away), "the fleet" (a queue is full), or "" (nobody)."""
+        """What publishing waits for now: "the broker" (it is away), "the fleet" (a queue is full), or "" (nothing)."""
         if not self.connection.connected:
             return "the broker"
         return "the fleet" if self._refused else ""

@@ -111,9 +111,14 @@ def add_covers(out: OutputContainer, covers: Sequence[Cover]) -> "list[Packet[An
     return packets
 
 
+def cover_streams(container: InputContainer) -> list[Any]:
+    """The video streams that are covers."""
+    return [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
+
+
 def covers_in(container: InputContainer) -> list[Cover]:
     """The covers of an open file of which nothing was read yet."""
-    streams = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
+    streams = cover_streams(container)
     found: dict[int, Cover] = {}
     for packet in container.demux(streams) if streams else ():
         if packet.size:

@@ -268,12 +268,11 @@ def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image
     group: list[_Image] = []
     pixels = size = 0
     for image in images:
-        more = image.pixels
-        if group and (alone or pixels + more > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES):
+        if group and (alone or pixels + image.pixels > _PART_PIXELS or size + len(image.data) > _PART_FILE_BYTES):
             yield group, False
             group, pixels, size = [], 0, 0
         group.append(image)
-        pixels += more
+        pixels += image.pixels
         size += len(image.data)
     yield group, True
 

@@ -92,13 +92,9 @@ class FrameReader:
 
     def count(self, counts: Counts, label: str) -> None:
         """Adds what became of the segment's own frames, now that all of them were read."""
-        judged = (
-            self._judged
-            if self._judged is not None
-            else ()
-            if self._due is not None
-            else self._owned[self._undecodable :]
-        )
+        judged = self._judged
+        if judged is None:  # nothing was damaged: without a choice of frames all of them had to come
+            judged = self._owned[self._undecodable :] if self._due is None else ()
         gone = len(set(judged).difference(self._whole))
         counts.lost = gone + self._undecodable
         counts.frames = len(self._owned) - counts.lost

@@ -46,8 +46,8 @@ class Reshape:
 class Siting:
     """Says where a frame's chroma samples lie: at the left, in the middle for JPEG.
 
-    Swscale minds what a frame says of that, containers forget it, and PyAV shows it to nobody, so that a frame that was
-    carried to another process would come out a little different. Passing a filter is the way to set it (3 us).
+    Swscale uses what a frame says of that, containers do not keep it, and PyAV cannot read it: a frame that was carried
+    to another process would come out a little different. A filter is the only way to set it (3 us).
     """
 
     def __init__(self) -> None:

@@ -139,7 +139,7 @@ class Splitter:
                 buffers = pack(extradata, reader.picture(cut))
                 beside = reader.beside(to_the_end=cut.end is None)
                 if _stamp(self._source) not in (None, self._stamp):  # no piece is of another file than the survey
-                    raise MediaError(f"{self._label} changed while it was read", "wait until nobody writes to it")
+                    raise _changed(self._label)
                 notes = () if cut.first else self.surveyed.notes
                 by_rank, final = self.surveyed.packets.by_rank, cut.end is None
                 yield Piece(cut.start, cut.end, codec, buffers, by_rank, notes, final, beside)
@@ -176,6 +176,10 @@ def _stamp(source: Source) -> tuple[int, ...] | None:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
+def _changed(label: str) -> MediaError:
+    return MediaError(f"{label} changed while it was read", "wait until nobody writes to it")
+
+
 class _Reader:
     """Reads packets in the source's order and deals them out to pieces."""
 
@@ -203,7 +207,7 @@ class _Reader:
         while self._gone + len(self._picture) < cut.stop and self._read():
             pass
         if self._gone + len(self._picture) < cut.stop:
-            raise MediaError(f"{self._label} changed while it was read", "wait until nobody writes to it")
+            raise _changed(self._label)
         gone = [self._picture.popleft() for _ in range(cut.first - self._gone)]
         self._held_bytes -= sum(coded.packet.size + _PACKET_BYTES for coded in gone)
         self._gone += len(gone)
@@ -240,7 +244,7 @@ class _Reader:
     def _coded(self, packet: "Packet[VideoStream]", number: int) -> Coded:
         settled = self._settled
         if number >= len(settled.pts):
-            raise MediaError(f"{self._label} changed while it was read", "wait until nobody writes to it")
+            raise _changed(self._label)
         flags = Flag.KEY if packet.is_keyframe else 0
         if packet.is_corrupt:
             flags |= Flag.CORRUPT

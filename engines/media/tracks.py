@@ -12,7 +12,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
 from engines.media.head import (
     COVERS,
@@ -20,6 +20,7 @@ from engines.media.head import (
     Cover,
     HeadTrack,
     Tags,
+    cover_streams,
     holds,
     holds_covers,
     lost_tags,
@@ -84,7 +85,9 @@ class CopiedTrack:
 
 def first_packets(container: InputContainer) -> dict[int, bytes]:
     """The first packet of each sound stream and of each cover, by the stream's index. Reads on until all have one."""
-    streams = [stream for stream in (*container.streams.audio, *_covers(container)) if stream.codec_context is not None]
+    streams = [
+        stream for stream in (*container.streams.audio, *cover_streams(container)) if stream.codec_context is not None
+    ]
     for stream in container.streams:
         if stream not in streams:
             stream.discard = Discard.all
@@ -114,7 +117,7 @@ class Tracks:
         self._choose_sound(container, firsts, sound)
         self._choose_subtitles(container)
         self._note_others(container)
-        covers = [Cover(stream, firsts[stream.index]) for stream in _covers(container) if stream.index in firsts]
+        covers = [Cover(stream, firsts[stream.index]) for stream in cover_streams(container) if stream.index in firsts]
         self._head = self._write_head(Tags.of(container), covers)
 
     @property
@@ -219,7 +222,7 @@ class Tracks:
         """Tells of tracks of which nothing comes along."""
         chapters = {"bin_data"} if container.chapters() else set()  # the track in which mp4 has its chapters' names
         others = {
-            "video": len(container.streams.video) - len(_covers(container)) - 1,
+            "video": len(container.streams.video) - len(cover_streams(container)) - 1,
             "data": sum(stream.name not in chapters for stream in container.streams.data),
             "attachment": len(container.streams.attachments),
         }
@@ -249,10 +252,6 @@ class Tracks:
         if lost:
             self._notes.append(f"{SUFFIXES[self._container]} cannot hold the tags {_listed(lost)}: left out")
         return data
-
-
-def _covers(container: InputContainer) -> list[Any]:
-    return [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
 
 
 def _head_track(track: Track, sample: bytes) -> HeadTrack:

@@ -271,7 +271,7 @@ async def test_withdrawing_while_messages_fly_loses_none(settings: Settings) -> 
 
 
 async def test_withdrawing_before_the_request_is_sent_leaves_none(settings: Settings) -> None:
-    """At whatever point of opening an inbox and sending a request: a message nobody wants would end a pull's asking."""
+    """At any point of opening an inbox and sending a request; an unwanted message would stop the pull from asking."""
     async with a_broker(settings) as broker, a_pull(broker) as taken:
         for turns in range(24):
             taken.pull.request(1)
