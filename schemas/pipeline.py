@@ -1,71 +1,33 @@
-"""What a pipeline file may say, and what a model card may say.
+"""What a pipeline file may say.
 
 A pipeline is a name, a kind of media and a list of stages. Its `revision` is the hash of everything that decides its
 answers: the stages and the identities of the models. Jobs are pinned to a revision.
 """
 
-import hashlib
-import json
 import re
 import tomllib
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
-    FiniteFloat,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from schemas.declared import TOKEN as TOKEN
+from schemas.declared import ModelName as ModelName
+from schemas.declared import ModelRef as ModelRef
+from schemas.declared import Name as Name
+from schemas.declared import Spec as Spec
+from schemas.declared import digest
+from schemas.declared import is_token as is_token
 from schemas.errors import PipelineError, UsageError, reason_of
 from schemas.grid import Grid
-
-TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
-_MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-
-
-def _spelled(pattern: str, words: str) -> AfterValidator:
-    """Refuse other strings, with a reason in words instead of the expression."""
-
-    def check(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(words)
-        return text
-
-    return AfterValidator(check)
-
-
-Name: TypeAlias = Annotated[
-    str, _spelled(TOKEN, "takes letters, digits, - and _, at most 64, the first a letter or digit")
-]
-# of a model: its files are called so, and it may come from anyone
-ModelName: TypeAlias = Annotated[
-    str, _spelled(_MODEL, "takes letters, digits, . - and _, at most 128, the first a letter or digit")
-]
-ModelRef: TypeAlias = Annotated[
-    str, _spelled(f"{_MODEL}(@{_MODEL})?", "takes NAME or NAME@VERSION, of letters, digits, . - and _")
-]
-
-
-def _digest(declared: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
-
-
-def is_token(text: str) -> bool:
-    """Whether `text` can be one token of a subject, of a key and of an object's name, and a file name."""
-    return re.fullmatch(TOKEN, text) is not None
-
-
-class Spec(BaseModel):
-    """Base of declared things: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from schemas.model import ModelSpec as ModelSpec
+from schemas.model import TensorSpec as TensorSpec
+from schemas.model import describe as describe
 
 
 class Window(Spec):
@@ -126,7 +88,7 @@ class InferStage(Spec):
     model: ModelRef
     max_batch: int = Field(default=32, ge=1, le=4096)
     max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
-    reads: dict[str, str] = {}
+    reads: dict[str, str] = Field(default={})
     each: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
 
@@ -137,7 +99,7 @@ class EncodeStage(Spec):
     kind: Literal["encode"]
     name: Name = "encode"
     format: Literal["npz", "jsonl", "shots", "video"]
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, bool | int | float | str] = Field(default={})
 
 
 Stage: TypeAlias = Annotated[DecodeStage | PreprocessStage | InferStage | EncodeStage, Field(discriminator="kind")]
@@ -222,52 +184,13 @@ class PipelineSpec(Spec):
     @property
     def revision(self) -> str:
         """Hash of all that decides the answers, 16 hex digits; `models` must be filled in."""
-        return _digest(self.model_dump(mode="json", exclude={"description"}))[:16]
+        return digest(self.model_dump(mode="json", exclude={"description"}))[:16]
 
     def next_stage(self, name: str) -> Stage | None:
         """The stage after the one called `name`; None after the last."""
         names = [stage.name for stage in self.stage]
         after = names.index(name) + 1
         return self.stage[after] if after < len(self.stage) else None
-
-
-class TensorSpec(Spec):
-    """One input or output of a model: a dimension is a number, or a name where it is free.
-
-    `range`: the least and the largest value that an input of floats takes; engines are tested in it.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    range: tuple[FiniteFloat, FiniteFloat] | None = None
-
-
-def describe(dtype: str, shape: Sequence[int | str]) -> str:
-    """A tensor in words, as in `uint8 [N, 32, 32]`."""
-    return f"{dtype} [{', '.join(str(size) for size in shape)}]"
-
-
-class ModelSpec(Spec):
-    """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
-
-    Card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
-
-    `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
-    """
-
-    name: ModelName
-    version: ModelName = "1"
-    description: str = ""
-    engine: Literal["onnx", "paced"] = "onnx"
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    sha256: str  # of the ONNX file
-
-    @property
-    def identity(self) -> str:
-        """Hash of the card and, through `sha256`, of the graph: 64 hex digits. The description decides no answer."""
-        return _digest(self.model_dump(mode="json", exclude={"description"}))
 
 
 def parse_pipeline(text: str, source: str) -> PipelineSpec:

@@ -1,0 +1,50 @@
+"""What pipelines, models, rigs and engines share that are declared: names, immutability, a hash of what they say."""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+TOKEN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # one token of a NATS subject, and a file name everywhere
+_MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+
+def _spelled(pattern: str, words: str) -> AfterValidator:
+    """Refuse other strings, with a reason in words instead of the expression."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check)
+
+
+Name: TypeAlias = Annotated[
+    str, _spelled(TOKEN, "takes letters, digits, - and _, at most 64, the first a letter or digit")
+]
+# of a model: its files are called so, and it may come from anyone
+ModelName: TypeAlias = Annotated[
+    str, _spelled(_MODEL, "takes letters, digits, . - and _, at most 128, the first a letter or digit")
+]
+ModelRef: TypeAlias = Annotated[
+    str, _spelled(f"{_MODEL}(@{_MODEL})?", "takes NAME or NAME@VERSION, of letters, digits, . - and _")
+]
+
+
+def digest(declared: dict[str, Any]) -> str:
+    """SHA-256 of what is declared, 64 hex digits, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` can be one token of a subject, of a key and of an object's name, and a file name."""
+    return re.fullmatch(TOKEN, text) is not None
+
+
+class Spec(BaseModel):
+    """Base of declared things: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

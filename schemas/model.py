@@ -1,0 +1,160 @@
+"""What a model card says: names and shapes, how inputs are made, and what outputs mean.
+
+A card is written for a model as it was exported. An import puts the arithmetic of its inputs in front of the graph, so
+that a model that travels takes pictures as bytes; see `engines.models.front`.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from schemas.declared import ModelName, Spec, digest
+
+Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
+Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
+PerChannel: TypeAlias = FiniteFloat | tuple[FiniteFloat, ...]
+
+
+class PictureSpec(Spec):
+    """How a decoded frame becomes an array of bytes, upright.
+
+    `size` is (height, width); "source" keeps the frame's own. `multiple`: a side of a "source" size is padded to a
+    multiple of it, right and below, with `pad_value`. `fit`: `stretch` both sides, `crop` the middle, or `letterbox`,
+    which pads with `pad_value` around (`center`) or right and below (`corner`).
+
+    `resize`: `area` averages what a pixel covers and is bicubic where both sides grow; the others are filters of that
+    name. `antialias` widens a filter with the scale, as Pillow and torchvision do; without it a filter looks at its
+    nearest neighbours however much the picture shrinks, as OpenCV does.
+
+    `layout`: `rgb` [H, W, 3]; `gray` [H, W], full range; `planes`: each plane of the frame as it is, at "source" size.
+    """
+
+    size: tuple[Side, Side] | Literal["source"] = "source"
+    multiple: Side = 1
+    fit: Literal["stretch", "crop", "letterbox"] = "stretch"
+    pad_value: Byte = 0
+    pad_place: Literal["center", "corner"] = "center"
+    resize: Literal["area", "nearest", "bilinear", "bicubic", "lanczos"] = "area"
+    antialias: bool = False
+    layout: Literal["rgb", "gray", "planes"] = "rgb"
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> Self:
+        if self.layout == "planes" and (self.size != "source" or self.multiple != 1):
+            raise ValueError("layout planes keeps each plane as it is: leave out size and multiple")
+        if self.multiple != 1 and self.size != "source":
+            raise ValueError('multiple is for size = "source"; a fixed size is what it is')
+        return self
+
+
+class StateSpec(Spec):
+    """An input that is an output of the run before, in the order of a segment's rows; `start` is its first value."""
+
+    output: str
+    start: FiniteFloat = 0.0
+
+
+class TensorSpec(Spec):
+    """One input or output of a model: a dimension is a number, or a name where it is free.
+
+    `range`: the least and the largest value that an input of floats takes; engines are tested in it. `picture`: how a
+    frame becomes this input. `state`: which output of the run before is this input.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
+    picture: PictureSpec | None = None
+    state: StateSpec | None = None
+
+
+def describe(dtype: str, shape: Sequence[int | str]) -> str:
+    """A tensor in words, as in `uint8 [N, 32, 32]`."""
+    return f"{dtype} [{', '.join(str(size) for size in shape)}]"
+
+
+class InputCard(Spec):
+    """One input of an exported model, as its card declares it. What is left out follows from the graph.
+
+    A picture input has a fixed or free `[N, 3, H, W]`, `[N, H, W, 3]` or the like; its values are
+    `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a channel, in the order of `colours`.
+    `value` is a constant for a further input. `state` names the output that feeds it.
+    """
+
+    name: str
+    dtype: str | None = None
+    shape: tuple[int | str, ...] | None = None
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
+    reads: str = ""  # the array that it reads; "": a picture of the frame, or the array of its own name
+    size: tuple[Side, Side] | Literal["source"] | None = None
+    multiple: Side = 1
+    fit: Literal["stretch", "crop", "letterbox"] = "stretch"
+    pad_value: Byte = 0
+    pad_place: Literal["center", "corner"] = "center"
+    resize: Literal["area", "nearest", "bilinear", "bicubic", "lanczos"] = "area"
+    antialias: bool = False
+    colours: Literal["rgb", "bgr", "gray", "ycbcr"] | None = None  # ycbcr: BT.601, full range, as JPEG's
+    layout: Literal["nchw", "nhwc"] | None = None
+    scale: PerChannel | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
+    value: FiniteFloat | tuple[FiniteFloat, ...] | None = None
+    state: StateSpec | None = None
+
+
+class HeadSpec(Spec):
+    """What some outputs of a model mean; `kind` names a class in `engines.heads`, `options` are its own.
+
+    In a card's TOML the options stand beside `kind`.
+    """
+
+    kind: str
+    options: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "options" not in given:
+            return {"kind": given.get("kind"), "options": {k: v for k, v in given.items() if k != "kind"}}
+        return given
+
+
+class ModelSpec(Spec):
+    """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
+
+    Card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
+
+    `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
+    """
+
+    name: ModelName
+    version: ModelName = "1"
+    description: str = ""
+    engine: Literal["onnx", "paced"] = "onnx"
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    heads: tuple[HeadSpec, ...] = ()
+    sha256: str  # of the ONNX file
+
+    @property
+    def identity(self) -> str:
+        """Hash of the card and, through `sha256`, of the graph: 64 hex digits. The description decides no answer."""
+        return digest(self.model_dump(mode="json", exclude={"description"}))
+
+
+class ModelCard(Spec):
+    """A model card as its owner writes it; what is left out follows from the model's file name and its graph.
+
+    `batch` "none": the graph has no batch dimension. `outputs` lists those that are wanted, if not all.
+    """
+
+    name: ModelName = ""
+    version: ModelName = "1"
+    description: str = ""
+    sha256: str = ""
+    batch: Literal["rows", "none"] = "rows"
+    inputs: tuple[InputCard, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    heads: tuple[HeadSpec, ...] = ()
