@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Set
 from typing import TypeVar
 
-from pydantic import ValidationError
-
+from engines import options
 from engines.part import Array, Part
 from engines.ports import Options
-from schemas.errors import PipelineError, reason_of
+from schemas.errors import PipelineError
 from schemas.pipeline import EncodeStage, TensorSpec
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -15,17 +14,7 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:
     """The stage's options as `kind`. Raises PipelineError that names the option."""
-    try:
-        return kind.model_validate(stage.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(kind.model_fields) or "none"
-        if first["type"] == "extra_forbidden":
-            what = f"stage {stage.name}: format {stage.format} has no option `{option}`"
-        else:
-            what = f"stage {stage.name}, option {option}: {reason_of(first)}, found {first['input']!r}"
-        raise PipelineError(what, f"the options of {stage.format} are: {known}") from error
+    return options.parse_options(kind, stage, f"format {stage.format}")
 
 
 _FRAME_ARRAYS = frozenset(("index", "pixels", *(f"{kind}{n}" for kind in ("frame", "plane") for n in range(4))))

@@ -1,0 +1,29 @@
+"""What is known of a part's arrays before there is any: names, dtypes and shapes, stage by stage."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from engines.heads.base import Tensor
+from schemas.model import PictureSpec
+
+Arrays: TypeAlias = dict[str, Tensor]
+"""What a part holds at some point. The first dimension is "F", a row a frame, or "W", a row a window."""
+
+INDEX, FRAME_SIZE = "index", "frame_size"
+
+
+def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
+    """The arrays that decode makes of these pictures; `plane` stands for the planes `plane0` ... `plane3`."""
+    arrays: Arrays = {}
+    for name, spec in pictures.items():
+        if spec.layout == "planes":
+            arrays |= {plane_name(name, n): Tensor("uint8", ("F", "H", "W")) for n in range(4)}
+        else:
+            size = ("H", "W") if spec.size == "source" else spec.size
+            arrays[name] = Tensor("uint8", ("F", *size, *((3,) if spec.layout == "rgb" else ())))
+    return arrays
+
+
+def plane_name(name: str, number: int) -> str:
+    """The array of one plane of the picture `name`."""
+    return f"{name}{number}"
