@@ -11,7 +11,7 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 def parse_options(kind: type[OptionsT], stage: OperatorStage | EncodeStage, owner: str) -> OptionsT:
-    """The stage's options as `kind`; `owner` is whose they are, for errors. Raises PipelineError that names the option."""
+    """The stage's options as `kind`. Raises PipelineError that names the option, and says that it is `owner`'s."""
     try:
         return kind.model_validate(stage.options)
     except ValidationError as error:

@@ -69,7 +69,11 @@ def not_finite(part: Part) -> dict[str, int]:
     counts = {}
     for name, array in part.arrays.items():
         if isinstance(array, Ragged):
-            bad = np.flatnonzero(~_finite_rows(array.values)) if array.values.size and array.values.dtype.kind == "f" else ()
+            bad = (
+                np.flatnonzero(~_finite_rows(array.values))
+                if array.values.size and array.values.dtype.kind == "f"
+                else ()
+            )
             counts[name] = len({int(np.searchsorted(array.offsets, place, side="right")) for place in bad})
         elif array.dtype.kind == "f" and array.ndim and array.size:
             finite = _finite_rows(np.asarray(array))
@@ -109,11 +113,20 @@ def pack_arrays(arrays: Mapping[str, Value]) -> tuple[dict[str, ArraySpec], list
     return specs, buffers
 
 
-def unpack_arrays(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Value]:
+def unpack_arrays(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Array]:
     """Read-only arrays that are views into the buffers of a message that `schemas.messages.decode` gave.
 
-    Raises MediaError when the rows of a ragged array are not one after the other.
+    Raises MediaError for a ragged array: only parts have those.
     """
+    values = unpack_values(specs, buffers)
+    arrays = {name: value for name, value in values.items() if not isinstance(value, Ragged)}
+    if len(arrays) < len(values):
+        raise MediaError(f"array `{min(values.keys() - arrays)}` has rows of different lengths", "send them as two arrays")
+    return arrays
+
+
+def unpack_values(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Value]:
+    """As `unpack_arrays`, ragged arrays too. Raises MediaError when the rows of one are not one after the other."""
     return {name: _unpacked(name, spec, buffers) for name, spec in specs.items()}
 
 
@@ -135,7 +148,7 @@ def encode_part(part: Part) -> bytes:
 
 def decode_part(message: PartMessage, buffers: list[memoryview]) -> Part:
     """A part from its message. Raises MediaError when its windows are none of its frames."""
-    part = Part(message.meta, unpack_arrays(message.arrays, buffers))
+    part = Part(message.meta, unpack_values(message.arrays, buffers))
     _check_index(part)
     return part
 

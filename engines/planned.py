@@ -1,10 +1,13 @@
 """What is known of a part's arrays before there is any: names, dtypes and shapes, stage by stage."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from engines.heads.base import Tensor
+from schemas.grid import Grid
 from schemas.model import PictureSpec
+from schemas.pipeline import DecodeStage
 
 Arrays: TypeAlias = dict[str, Tensor]
 """What a part holds at some point. The first dimension is "F", a row a frame, or "W", a row a window."""
@@ -27,3 +30,28 @@ def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
 def plane_name(name: str, number: int) -> str:
     """The array of one plane of the picture `name`."""
     return f"{name}{number}"
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """What decode needs to know of a pipeline. `resized`: the pictures that the pipeline's own stages name."""
+
+    stage: DecodeStage
+    grid: Grid
+    resized: Mapping[str, PictureSpec]
+    of_models: Mapping[str, PictureSpec]
+
+    @property
+    def pictures(self) -> dict[str, PictureSpec]:
+        """All pictures of each frame."""
+        return {**self.resized, **self.of_models}
+
+    @property
+    def planes(self) -> bool:
+        """Whether frames keep their planes as they are."""
+        return any(picture.layout == "planes" for picture in self.pictures.values())
+
+    @property
+    def shown(self) -> PictureSpec | None:
+        """The picture that results are about; None: the frame itself."""
+        return next(iter(self.resized.values()), None)

@@ -27,8 +27,21 @@ class Group:
 GROUPS: Mapping[str, Group] = {
     "heads": Group("head", ModelError, {}),
     "decoders": Group("decoder", ModelError, {}),  # of detectors
-    "operators": Group("operator", PipelineError, {}),
-    "formats": Group("format", PipelineError, {}),
+    "operators": Group(
+        "operator",
+        PipelineError,
+        {"infer": "engines.operators.infer:Infer", "resize": "engines.operators.resize:Resize"},
+    ),
+    "formats": Group(
+        "format",
+        PipelineError,
+        {
+            "jsonl": "engines.outputs.jsonl:JsonlFormat",
+            "npz": "engines.outputs.npz:NpzFormat",
+            "shots": "engines.outputs.shots:ShotsFormat",
+            "video": "engines.outputs.video:VideoFormat",
+        },
+    ),
     "media": Group("medium", PipelineError, {}),
     "backends": Group("backend", ModelError, {}),
 }

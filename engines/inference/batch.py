@@ -6,17 +6,16 @@ job they come from, but only with rows of equal shape; a part's failure is its o
 
 import functools
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from math import prod
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from engines.heads.base import View
-from engines.inference.session import Chosen, Overlapping, Rows
-from engines.part import Array, Part, Tick, Value, holds_frames, no_tick
+from engines.inference.session import Overlapping, Rows
+from engines.inference.sources import Source, holds, source_of
+from engines.part import Array, Part, Tick, Value, no_tick
 from engines.ports import Session
 from engines.ragged import Ragged
 from schemas.errors import ModelError, RigflowError
@@ -38,57 +37,12 @@ class Meaning(Protocol):
         ...
 
 
-class Sight(Enum):
-    """How a model sees an array of a part."""
-
-    WINDOWS = "windows"  # `array[index]`, `[W, T, ...]`
-    SINGLES = "singles"  # the one frame of each window, `[W, ...]`
-    ROWS = "rows"  # as it is
-
-
-def sight_of(name: str, ndim: int, rank: int, frames: int) -> Sight:
-    """How a model input of `rank` dimensions sees the array `name` of `ndim`, in windows of `frames` (0: no index)."""
-    if frames and holds_frames(name):
-        if rank == ndim + 1:
-            return Sight.WINDOWS
-        if rank == ndim and frames == 1:
-            return Sight.SINGLES
-    return Sight.ROWS
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The rows of one input of one part; gathered batch by batch, so that windows never exist all at once."""
-
-    array: Array
-    index: Array | None = None  # which rows of `array` make row i; None: row i itself
-
-    def chosen(self, start: int, stop: int) -> Chosen:
-        if self.index is None:
-            return Chosen(self.array, None, start, stop)
-        rows = self.index[start:stop]
-        return Chosen(self.array, rows, int(rows.min(initial=0)), int(rows.max(initial=-1)) + 1)
-
-    @property
-    def row(self) -> tuple[int, ...]:
-        """Shape of one row."""
-        return (*(() if self.index is None else self.index.shape[1:]), *self.array.shape[1:])
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return prod(self.row) * self.array.itemsize
-
-    def __len__(self) -> int:
-        return len(self.array if self.index is None else self.index)
-
-
 @dataclass(slots=True)
 class _Work:
     """One pass of the model over one part: all of it, or one array of `each`, which its output `replaces`."""
 
     part: int
-    inputs: Mapping[str, _Source]
+    inputs: Mapping[str, Source]
     rows: int
     replaces: str = ""
     views: Sequence[View] = ()
@@ -170,63 +124,30 @@ def infer_parts(
     return [failed.get(number) or part.with_arrays(arrays[number]) for number, part in enumerate(parts)]
 
 
-def source_name(stage: OperatorStage, name: str, held: Container[str]) -> str:
-    """The array that the model's input `name` reads, of those that a part has."""
-    picture = picture_name(stage, name)
-    return stage.reads.get(name) or (picture if picture in held else name)
-
-
-def picture_name(stage: OperatorStage, name: str) -> str:
-    """The array of the picture that decode makes for the input `name` of a stage's model."""
-    return f"pixels@{stage.name}.{name}"
-
-
-def _bind(
-    stage: OperatorStage, session: Session, number: int, part: Part, meaning: Meaning | None
-) -> list[_Work]:
+def _bind(stage: OperatorStage, session: Session, number: int, part: Part, meaning: Meaning | None) -> list[_Work]:
     """What the model has to do for one part."""
     spec = session.spec
     if not stage.each:
-        inputs = {tensor.name: _source(stage, part, tensor.name, len(tensor.shape)) for tensor in spec.inputs}
+        inputs = {tensor.name: source_of(stage, part, tensor.name, len(tensor.shape)) for tensor in spec.inputs}
         return [_work(session, number, inputs, meaning, views=meaning.views(part) if meaning else ())]
     name, rank = spec.inputs[0].name, len(spec.inputs[0].shape)
     if len(spec.inputs) != 1 or len(spec.outputs) != 1:
         raise ModelError(f"model `{spec.name}` cannot run over `each` array", "it needs one input and one output")
     present = {array: part.arrays[array] for array in stage.each if array in part.arrays}
     if not present:
-        raise ModelError(f"stage `{stage.name}` runs over {', '.join(stage.each)}, and a part has none", _has(part))
+        raise ModelError(f"stage `{stage.name}` runs over {', '.join(stage.each)}, and a part has none", holds(part))
     sources = {
-        name: _Source(array) for name, array in present.items() if not isinstance(array, Ragged) and array.ndim == rank
+        name: Source(array) for name, array in present.items() if not isinstance(array, Ragged) and array.ndim == rank
     }
     if len(sources) != len(present):
-        raise ModelError(f"model `{spec.name}` wants {rank} dimensions in each of {', '.join(present)}", _has(part))
+        raise ModelError(f"model `{spec.name}` wants {rank} dimensions in each of {', '.join(present)}", holds(part))
     return [_work(session, number, {name: source}, None, replaces=array) for array, source in sources.items()]
-
-
-def _source(stage: OperatorStage, part: Part, name: str, rank: int) -> _Source:
-    wanted = source_name(stage, name, part.arrays)
-    array = part.arrays.get(wanted)
-    if array is None or isinstance(array, Ragged):
-        state = "wants" if array is None else "cannot read the rows of different lengths of"
-        raise ModelError(f"stage `{stage.name}` {state} array `{wanted}` for input `{name}`", _has(part))
-    index = part.arrays.get("index")
-    if index is not None and not isinstance(index, Ragged):
-        sight = sight_of(wanted, array.ndim, rank, index.shape[1])
-        if sight is Sight.WINDOWS:
-            return _Source(array, index)
-        if sight is Sight.SINGLES and not _is_identity(index, len(array)):
-            return _Source(array, index[:, 0])
-    return _Source(array)
-
-
-def _is_identity(index: Array, rows: int) -> bool:
-    return len(index) == rows and bool((index[:, 0] == np.arange(rows)).all())
 
 
 def _work(
     session: Session,
     number: int,
-    inputs: Mapping[str, _Source],
+    inputs: Mapping[str, Source],
     meaning: Meaning | None,
     replaces: str = "",
     views: Sequence[View] = (),
@@ -273,9 +194,7 @@ def _most_rows(work: _Work, stage: OperatorStage, session: Session) -> int:
 class _Run:
     """Answers batches, as many at a time as the session can have in flight."""
 
-    def __init__(
-        self, session: Session, meaning: Meaning | None, failed: dict[int, RigflowError], tick: Tick
-    ) -> None:
+    def __init__(self, session: Session, meaning: Meaning | None, failed: dict[int, RigflowError], tick: Tick) -> None:
         self._session = session
         self._meaning = meaning
         self._failed = failed
@@ -365,7 +284,3 @@ def _nothing(session: Session, work: _Work, meaning: Meaning | None) -> dict[str
     outputs = session.run(zeros)
     made = meaning(outputs, [View(1, 1)], 1) if meaning else dict(outputs)
     return {name: _rows(value, 0, 0) for name, value in made.items()}
-
-
-def _has(part: Part) -> str:
-    return f"it has {', '.join(sorted(part.arrays)) or 'no arrays'}"

@@ -7,7 +7,7 @@ from engines import options
 from engines.part import Array, Part
 from engines.ports import Options
 from schemas.errors import PipelineError
-from schemas.pipeline import EncodeStage, TensorSpec
+from schemas.pipeline import EncodeStage, Tensor
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -20,7 +20,7 @@ def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:
 _FRAME_ARRAYS = frozenset(("index", "pixels", *(f"{kind}{n}" for kind in ("frame", "plane") for n in range(4))))
 
 
-def check_window_arrays(arrays: Mapping[str, TensorSpec], reserved: Set[str]) -> None:
+def check_window_arrays(arrays: Mapping[str, Tensor], reserved: Set[str]) -> None:
     """Raise PipelineError if `window_arrays` refuses every part that holds such arrays."""
     outputs = {name: array for name, array in arrays.items() if name not in _FRAME_ARRAYS}
     if not outputs:

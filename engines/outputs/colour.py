@@ -45,7 +45,7 @@ def check_names(arrays: Collection[str]) -> None:
 
 
 def _rows(part: Part, name: str) -> Array:
-    array, windows = part.arrays[name], len(part.meta.pts)
+    array, windows = part.array(name), len(part.meta.pts)
     if not array.ndim:
         raise PipelineError(f"`{name}` is a single number", "format video takes [F, H, W, 3] or [F, H, W]")
     if array.dtype != np.uint8:
@@ -56,7 +56,7 @@ def _rows(part: Part, name: str) -> Array:
         raise PipelineError(
             f"`{name}` has {len(array)} frames for {windows} windows", 'add keeps = ["index"] to the infer stages'
         )
-    rows: Array = array[np.asarray(part.arrays["index"])[:, 0]]
+    rows: Array = array[np.asarray(part.array("index"))[:, 0]]
     return rows
 
 

@@ -36,7 +36,7 @@ def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
 
 def _pictures(part: Part) -> Iterator[Array | tuple[Array, ...]]:
     """Each picture, `[H, W]` or `[H, W, C]` uint8, or its channels, `[H, W]` uint8 each."""
-    planes = [part.arrays[name] for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
+    planes = [part.array(name) for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
         raise PipelineError("format video needs `plane0` or `pixels`", "add `keeps` to infer")
     if not part.meta.pts:
@@ -44,7 +44,7 @@ def _pictures(part: Part) -> Iterator[Array | tuple[Array, ...]]:
     if len({plane.shape for plane in planes}) > 1:
         shapes = ", ".join(str(list(plane.shape)) for plane in planes)
         raise PipelineError(f"planes of the shapes {shapes} are no picture", "a model must scale all planes alike")
-    name, pictures = ("plane0", planes[0]) if planes else ("pixels", part.arrays["pixels"])
+    name, pictures = ("plane0", planes[0]) if planes else ("pixels", part.array("pixels"))
     if pictures.dtype != np.uint8:
         raise PipelineError(f"`{name}` is {pictures.dtype}", "format video takes uint8; round in the model")
     shape = pictures.shape

@@ -16,7 +16,7 @@ from engines.outputs.base import check_window_arrays, parse_options, window_arra
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, TensorSpec
+from schemas.pipeline import EncodeStage, Tensor
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))
@@ -28,7 +28,7 @@ class JsonlFormat:
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
         check_window_arrays(arrays, _RESERVED)
 

@@ -19,7 +19,7 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, TensorSpec
+from schemas.pipeline import EncodeStage, Tensor
 
 _HELD_IN_MEMORY = 4 << 20
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
@@ -31,7 +31,7 @@ class NpzFormat:
     def __init__(self, stage: EncodeStage) -> None:
         parse_options(Options, stage)
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
         check_window_arrays(arrays, _RESERVED)
 

@@ -31,7 +31,7 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, TensorSpec, describe
+from schemas.pipeline import EncodeStage, Tensor, describe
 
 
 class ShotsOptions(Options):
@@ -48,7 +48,7 @@ class ShotsFormat:
     def __init__(self, stage: EncodeStage) -> None:
         self._options = parse_options(ShotsOptions, stage)
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """What `encode` needs, in its shapes."""
         self._check_names(arrays)
         if len(arrays["score"].shape) != 1:
@@ -70,7 +70,7 @@ class ShotsFormat:
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The scores, and a thumbnail of every frame that may start a shot."""
         self._check_names(part.arrays)
-        score = part.arrays["score"]
+        score = part.array("score")
         if score.shape != (len(part.meta.pts),):
             raise PipelineError(
                 f"`score` has shape {list(score.shape)} for {len(part.meta.pts)} windows",
@@ -98,13 +98,15 @@ class ShotsFormat:
         return ShotsAssembler(table, picture, media, self._options)
 
     def _looks(self, part: Part) -> dict[str, Array]:
-        pixels, index = part.arrays.get("pixels"), part.arrays.get("index")
-        if pixels is None or index is None or pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
+        if "pixels" not in part.arrays or "index" not in part.arrays:
+            return {}
+        pixels, index = part.array("pixels"), part.array("index")
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
             return {}
         return {"looks": looks(pixels, index[:, 0])}
 
     def _thumbs(self, part: Part) -> list[tuple[int, bytes]]:
-        pixels, index, score = (part.arrays[name] for name in ("pixels", "index", "score"))
+        pixels, index, score = (part.array(name) for name in ("pixels", "index", "score"))
         key = part.meta.key
         first = [(-1, index[0, 0])] if len(index) and (key.segment, key.part) == (0, 0) else []
         cuts = [(int(window), index[window, 1]) for window in np.flatnonzero(score >= self._options.threshold)]

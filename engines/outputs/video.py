@@ -17,7 +17,7 @@ from engines.part import Part, Tick, no_tick
 from engines.ports import Assembler, Encoded, PictureEncoder, Pictures, VideoOptions
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import EncodeStage, TensorSpec, describe
+from schemas.pipeline import EncodeStage, Tensor, describe
 
 # how many colours the last axis of an array may have, by the kind of media; planes have none
 _COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
@@ -34,7 +34,7 @@ class VideoFormat:
         self._options = parse_options(VideoOptions, stage)
         self._encoder = encoder or X264()
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Pictures of uint8: `plane0` ... or `pixels`, with the colours that each kind of media can have."""
         check_names(arrays)
         name = "plane0" if "plane0" in arrays else "pixels"
