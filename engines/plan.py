@@ -50,7 +50,10 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
         operators[stage.name] = load("operators", stage.kind)(stage, model)
     arrays, resized, of_models, after = _followed(spec, operators)
     _check_format(spec, arrays)
-    return Plan(spec, DecodePlan(spec.decode, spec.grid, resized, of_models), operators, after)
+    by_source = any(picture.size == "source" for picture in (*resized.values(), *of_models.values())) or any(
+        operator.by_source for operator in operators.values()
+    )
+    return Plan(spec, DecodePlan(spec.decode, spec.grid, resized, of_models, by_source), operators, after)
 
 
 def _followed(

@@ -40,6 +40,8 @@ class DecodePlan:
     grid: Grid
     resized: Mapping[str, PictureSpec]
     of_models: Mapping[str, PictureSpec]
+    by_source: bool = False
+    """Whether what is made of a frame depends on its size: then each image is a part of its own."""
 
     @property
     def pictures(self) -> dict[str, PictureSpec]:

@@ -90,6 +90,11 @@ class Operator(Protocol):
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None: ...
 
     @property
+    def by_source(self) -> bool:
+        """Whether the size of what it makes depends on the size of the frame."""
+        ...
+
+    @property
     def in_order(self) -> bool:
         """Whether it takes the parts of a segment in their order and all of them, because it has a state."""
         ...

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from engines.heads.base import View
+from engines.heads.view import View
 from engines.inference.session import Overlapping, Rows
 from engines.inference.sources import Source, holds, source_of
 from engines.part import Array, Part, Tick, Value, no_tick
@@ -21,12 +21,18 @@ from engines.ragged import Ragged
 from schemas.errors import ModelError, RigflowError
 from schemas.pipeline import OperatorStage
 
+_NO_VIEW = View((1, 1), (1, 1), (1, 1))
 _ROW_FOR_ROW = "give it one row for each row in"
 _Answer: TypeAlias = Callable[[], dict[str, Value]]
 
 
 class Meaning(Protocol):
     """What the outputs of a model become: its heads."""
+
+    @property
+    def by_source(self) -> bool:
+        """Whether the rows of one batch must have equal views."""
+        ...
 
     def views(self, part: Part) -> Sequence[View]:
         """Where the model's picture of each window lies in its source; empty where no head needs it."""
@@ -46,12 +52,14 @@ class _Work:
     rows: int
     replaces: str = ""
     views: Sequence[View] = ()
+    alike: View | None = None  # the view that all rows of its batches have, where that matters
     made: dict[str, Value] = field(default_factory=dict)
 
     @property
     def signature(self) -> tuple[object, ...]:
         """Only work of equal signature shares a batch."""
-        return tuple((name, source.array.dtype, source.row) for name, source in sorted(self.inputs.items()))
+        rows = tuple((name, source.array.dtype, source.row) for name, source in sorted(self.inputs.items()))
+        return *rows, self.alike
 
     def put(self, start: int, outputs: Mapping[str, Value]) -> None:
         """Take the answers of the rows from `start` on."""
@@ -156,7 +164,8 @@ def _work(
     if len(set(rows.values())) != 1:
         counts = ", ".join(f"`{name}` {count}" for name, count in rows.items())
         raise ModelError(f"model `{session.spec.name}` got inputs of different lengths: {counts}")
-    work = _Work(number, inputs, next(iter(rows.values())), replaces, views)
+    alike = views[0] if views and meaning is not None and meaning.by_source else None
+    work = _Work(number, inputs, next(iter(rows.values())), replaces, views, alike)
     if not work.rows:
         work.put(0, _nothing(session, work, meaning))
     return work
@@ -282,5 +291,5 @@ def _nothing(session: Session, work: _Work, meaning: Meaning | None) -> dict[str
     """No rows, of the right shape and dtype: what the model makes of one row of zeros, without the row."""
     zeros = {name: np.zeros((1, *source.row), source.array.dtype) for name, source in work.inputs.items()}
     outputs = session.run(zeros)
-    made = meaning(outputs, [View(1, 1)], 1) if meaning else dict(outputs)
+    made = meaning(outputs, [_NO_VIEW], 1) if meaning else dict(outputs)
     return {name: _rows(value, 0, 0) for name, value in made.items()}

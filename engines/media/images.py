@@ -104,7 +104,7 @@ def decode_images(
     given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)
     planes = plan.planes
-    for number, (group, last) in enumerate(_groups(images, alone=planes)):
+    for number, (group, last) in enumerate(_groups(images, alone=plan.by_source)):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
         notes: dict[str, None] = {}

@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from engines.heads.base import Head, Tensor, View
-from engines.heads.view import view_of
+from engines.heads.base import Head, Tensor
+from engines.heads.view import View, view_of
 from engines.inference.batch import infer_parts
 from engines.inference.session import fits
 from engines.inference.sources import Sight, picture_name, sight_of, source_name
@@ -39,6 +39,11 @@ class Infer:
         self._model = without_state(model)
         self._meaning = _Heads(stage, self._model)
         self._states = States(model) if fed_inputs(model) else None
+
+    @property
+    def by_source(self) -> bool:
+        """Whether the size of what it makes depends on the size of the frame."""
+        return self._meaning.by_source
 
     @property
     def in_order(self) -> bool:
@@ -150,9 +155,7 @@ class _Heads:
         self._picture = picture.picture if picture and picture.name not in stage.reads else None
         self._input = picture_name(stage, picture.name) if picture else ""
         self._outputs = {tensor.name: Tensor(tensor.dtype, tensor.shape) for tensor in model.outputs}
-        size = picture.shape[1:3] if picture else ()
-        fixed = (int(size[0]), int(size[1])) if len(size) == 2 and all(isinstance(side, int) for side in size) else None
-        self._heads: list[Head] = [load("heads", head.kind)(head.options, self._outputs, fixed) for head in model.heads]
+        self._heads: list[Head] = [load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads]
         if self._heads and self._picture is None:
             what = f"stage `{stage.name}`: the heads of model `{model.name}` need to know where its picture comes from"
             raise PipelineError(what, "leave out `reads`, so that its card makes the picture")
@@ -174,6 +177,11 @@ class _Heads:
             made[SOURCE_SIZE] = Tensor("int32", ("W", 2))
         return made
 
+    @property
+    def by_source(self) -> bool:
+        """Whether the rows of one batch must have equal views."""
+        return any(head.by_source for head in self._heads)
+
     def views(self, part: Part) -> Sequence[View]:
         """Where the model's picture of each window lies in its source; empty where no head needs it."""
         if not self._heads or self._picture is None:
@@ -189,11 +197,16 @@ class _Heads:
             value = outputs[name]
             made[name] = Ragged.of(list(np.asarray(value))) if ragged and value.ndim > 1 else value
         if self._heads:
-            hosted = {name: np.asarray(outputs[name]) for head in self._heads for name in head.reads}
+            hosted = {name: self._hosted(outputs[name], rows) for head in self._heads for name in head.reads}
             for head in self._heads:
                 made |= head.decode(hosted, views)
             made[SOURCE_SIZE] = np.array([(view.height, view.width) for view in views], np.int32).reshape(-1, 2)
         return made
+
+
+    @staticmethod
+    def _hosted(output: Array, rows: int) -> Value:
+        return np.asarray(output)
 
 
 @lru_cache(maxsize=64)

@@ -21,6 +21,13 @@ class Resize:
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         self._picture = parse_options(PictureSpec, stage, "resize")
 
+    in_order = False
+
+    @property
+    def by_source(self) -> bool:
+        """Whether its picture has the frame's own size."""
+        return self._picture.size == "source"
+
     def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
         """`pixels`, or `plane` for all planes."""
         return {"plane" if self._picture.layout == "planes" else "pixels": self._picture}

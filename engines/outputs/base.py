@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Set
 from typing import TypeVar
 
 from engines import options
+from engines.heads.base import Tensor
 from engines.part import Array, Part
 from engines.ports import Options
 from schemas.errors import PipelineError
-from schemas.pipeline import EncodeStage, Tensor
+from schemas.pipeline import EncodeStage
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from engines.heads.base import Tensor
 from engines.files import PartFile
 from engines.outputs.base import check_window_arrays, parse_options, window_arrays
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, Tensor
+from schemas.pipeline import EncodeStage
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))

@@ -13,13 +13,14 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
+from engines.heads.base import Tensor
 from engines.files import PartFile, writing
 from engines.outputs.base import check_window_arrays, parse_options, window_arrays
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, Tensor
+from schemas.pipeline import EncodeStage
 
 _HELD_IN_MEMORY = 4 << 20
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own

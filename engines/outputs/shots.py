@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from engines.heads.base import Tensor
 from engines.files import PartFile
 from engines.outputs.base import parse_options
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
@@ -31,7 +32,8 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, Tensor, describe
+from schemas.model import describe
+from schemas.pipeline import EncodeStage
 
 
 class ShotsOptions(Options):

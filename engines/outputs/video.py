@@ -8,6 +8,7 @@ h264`, the time of a packet is `meta.pts[order]`; `facts` hold the `encoder` and
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from engines.heads.base import Tensor
 from engines.outputs.base import parse_options
 from engines.outputs.colour import check_names, picture_planes
 from engines.outputs.h264 import X264
@@ -17,7 +18,8 @@ from engines.part import Part, Tick, no_tick
 from engines.ports import Assembler, Encoded, PictureEncoder, Pictures, VideoOptions
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import EncodeStage, Tensor, describe
+from schemas.model import describe
+from schemas.pipeline import EncodeStage
 
 # how many colours the last axis of an array may have, by the kind of media; planes have none
 _COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
