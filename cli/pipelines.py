@@ -40,7 +40,7 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
     rows = table("pipeline", "media", "models", "", left=4)
     for spec in specs:
-        models = ", ".join(stage.model for stage in spec.infers)
+        models = ", ".join(spec.model_names.values())
         rows.add_row(spec.name, ", ".join(spec.media), cell(models), cell(spec.description))
     stdout().print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
     return ExitCode.OK

@@ -82,8 +82,7 @@ def not_finite(part: Part) -> dict[str, int]:
 
 
 def _finite_rows(array: Array) -> Array:
-    finite: Array = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    return finite
+    return np.asarray(np.isfinite(array).reshape(len(array), -1).all(axis=1))
 
 
 def _on_host(value: Value) -> Value:
@@ -121,7 +120,9 @@ def unpack_arrays(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> 
     values = unpack_values(specs, buffers)
     arrays = {name: value for name, value in values.items() if not isinstance(value, Ragged)}
     if len(arrays) < len(values):
-        raise MediaError(f"array `{min(values.keys() - arrays)}` has rows of different lengths", "send them as two arrays")
+        raise MediaError(
+            f"array `{min(values.keys() - arrays)}` has rows of different lengths", "send them as two arrays"
+        )
     return arrays
 
 

@@ -26,7 +26,7 @@ class Pictures:
         self._made = {spec: Picture(spec) for spec in pictures.values()}
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """`name [H, W, 3]` or `[H, W]` for each picture, `name0` ... for one of planes, uint8, upright; `frame_size`."""
+        """`name [H, W, 3]` or `[H, W]` for a picture, `name0` ... for one of planes, uint8, upright; `frame_size`."""
         made = {spec: picture.convert(frame, orientation) for spec, picture in self._made.items()}
         arrays = named(self.pictures, made)
         if self._raw:
@@ -39,7 +39,7 @@ class Pictures:
 
 def named(pictures: Mapping[str, PictureSpec], made: Mapping[PictureSpec, list[Array]]) -> dict[str, Array]:
     """The arrays of one frame by their names."""
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for name, spec in pictures.items():
         planes = spec.layout == "planes"
         arrays |= {plane_name(name, n) if planes else name: array for n, array in enumerate(made[spec])}

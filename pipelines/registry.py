@@ -50,8 +50,8 @@ async def publish_pipeline(
     pinned = spec.model_copy(update={"models": {name: card.identity for name, (card, _) in sorted(used.items())}})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
-    for card, model in used.values():
-        await _publish_model(broker, card, model)
+    for card, graph in used.values():
+        await _publish_model(broker, card, graph)
     if await broker.get(bucket, f"revision.{revision}") != body:
         await broker.put(bucket, f"revision.{revision}", body)
     newest = await broker.get(bucket, f"name.{spec.name}")

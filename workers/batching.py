@@ -91,7 +91,13 @@ class Batching:
     def _due_s(self, task: Task) -> float | None:
         """When a part runs though its batch is not full, on the monotonic clock; None: it waits for no others."""
         stage = task.line.stage(task.stage)
-        if self.hurry or not isinstance(stage, OperatorStage) or not stage.batches or not stage.max_delay_ms or task.message.suspect:
+        if (
+            self.hurry
+            or not isinstance(stage, OperatorStage)
+            or not stage.batches
+            or not stage.max_delay_ms
+            or task.message.suspect
+        ):
             return None
         alike = [other for other in self._in_hand.waiting() if other.part is not None and other.alike(task)]
         if sum(_rows(part_of(other)) for other in alike) >= task.line.most_rows(stage):

@@ -19,7 +19,7 @@ from pipelines.jobs import Cancelled
 from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
 from schemas.messages import PartMark, PartMessage, Segment, decode
-from schemas.pipeline import DecodeStage, OperatorStage
+from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
 from schemas.subjects import HEADER_MARK, HEADER_TYPE
 from workers.batching import Batching, Step, part_of

@@ -268,7 +268,7 @@ class _Run:
         """What the outputs mean, if there is a row for each row in. Raises ModelError."""
         rows = sum(span.stop - span.start for span in batch)
         views = [view for span in batch for view in span.work.views[span.start : span.stop]]
-        meant = self._meaning(outputs, views, rows) if self._meaning else dict(outputs)
+        meant: dict[str, Value] = self._meaning(outputs, views, rows) if self._meaning else {**outputs}
         for name, value in meant.items():
             if not isinstance(value, Ragged) and value.ndim == 0:
                 raise ModelError(f"model `{self._session.spec.name}`, output `{name}` is one number", _ROW_FOR_ROW)

@@ -25,7 +25,7 @@ class States:
         ] = {}  # the next part, and the state before it
 
     def bound(self, session: Session, part: Part) -> Session:
-        """A session that feeds the state of a part's segment. Raises ModelError when the parts before it did not come."""
+        """A session that feeds the state of a part's segment. Raises ModelError when parts before it did not come."""
         key, single = part.meta.key, part.meta.media.kind == "image"
         place = key.job.id, key.job.revision, key.segment
         number, state = (

@@ -98,8 +98,8 @@ def decode_images(
 
     `buffers` are the images' files, one an item of the segment; none where the items name files in `shared` folders.
     An image that fails has its reason in `meta.items[i].error`; those that do not have a row each, in order, and a
-    window that sees it `T` times. Where frames keep their planes each image is a part of its own, else a part holds what
-    comes to 64 MB of raw frames.
+    window that sees it `T` times. Where what is made of an image depends on its size, each is a part of its own, else a
+    part holds what comes to 64 MB of raw frames.
     """
     given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)

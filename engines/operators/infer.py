@@ -128,8 +128,9 @@ class Infer:
     def _check(self, tensor: TensorSpec, name: str, array: Tensor) -> None:
         model = self._model
         if tensor.shape and isinstance(tensor.shape[0], int) and tensor.shape[0] != 1:
+            found = describe(tensor.dtype, tensor.shape)
             raise ModelError(
-                f"model `{model.name}`, input `{tensor.name}`: {describe(tensor.dtype, tensor.shape)} has no free batch",
+                f"model `{model.name}`, input `{tensor.name}`: {found} has no free batch",
                 'export it with a first dimension that is free, or 1; or say batch = "none" in its card',
             )
         if array.ragged or not fits(tensor, array.dtype, array.shape):
@@ -155,7 +156,9 @@ class _Heads:
         self._picture = picture.picture if picture and picture.name not in stage.reads else None
         self._input = picture_name(stage, picture.name) if picture else ""
         self._outputs = {tensor.name: Tensor(tensor.dtype, tensor.shape) for tensor in model.outputs}
-        self._heads: list[Head] = [load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads]
+        self._heads: list[Head] = [
+            load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads
+        ]
         if self._heads and self._picture is None:
             what = f"stage `{stage.name}`: the heads of model `{model.name}` need to know where its picture comes from"
             raise PipelineError(what, "leave out `reads`, so that its card makes the picture")
@@ -202,7 +205,6 @@ class _Heads:
                 made |= head.decode(hosted, views)
             made[SOURCE_SIZE] = np.array([(view.height, view.width) for view in views], np.int32).reshape(-1, 2)
         return made
-
 
     @staticmethod
     def _hosted(output: Array, rows: int) -> Value:

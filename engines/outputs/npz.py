@@ -13,8 +13,8 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from engines.heads.base import Tensor
 from engines.files import PartFile, writing
+from engines.heads.base import Tensor
 from engines.outputs.base import check_window_arrays, parse_options, window_arrays
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from engines.heads.base import Tensor
 from engines.files import PartFile
+from engines.heads.base import Tensor
 from engines.outputs.base import parse_options
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.jsonl import json_line, rounded
