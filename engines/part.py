@@ -48,7 +48,7 @@ class Part:
         return sum(array.nbytes for array in self.arrays.values())
 
     def on_host(self) -> "Part":
-        """The same part, with copies of what lies on a card."""
+        """The same part, with copies of what lies on a GPU."""
         return self.with_arrays({name: _on_host(value) for name, value in self.arrays.items()})
 
     def array(self, name: str) -> Array:
@@ -155,7 +155,7 @@ def decode_part(message: PartMessage, buffers: list[memoryview]) -> Part:
 
 
 def _check_index(part: Part) -> None:
-    """NumPy would count a negative row from the end, and a kernel on a card reads beyond the array."""
+    """NumPy would count a negative row from the end, and a kernel on a GPU reads beyond the array."""
     index = part.arrays.get("index")
     if index is None:
         return

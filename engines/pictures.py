@@ -33,7 +33,7 @@ class Pictures:
             arrays |= pack_frame(frame, orientation)
         return with_size(arrays, self.pictures, frame, orientation)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Nothing to wait for."""
 
 
@@ -63,6 +63,6 @@ def resized_part(part: Part, preprocess: Preprocessing, tick: Tick = no_tick) ->
         rows.append(preprocess.convert(frame, orientation))
         tick()
     made = stack_frames(rows) if rows else no_frames(preprocess.convert(blank_frame(part.meta.media.kind)))
-    preprocess.settle()
+    preprocess.synchronize()
     kept = {name: array for name, array in part.arrays.items() if not name.startswith("frame") or name == FRAME_SIZE}
     return part.with_arrays({**kept, **made})

@@ -124,15 +124,15 @@ class HeadSpec(Spec):
 class ModelSpec(Spec):
     """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
 
-    Card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
+    Model card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
 
-    `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
+    `engine` `simulated` has no ONNX file: it is the model `simulated`, for trials of fleets (docs/models.md).
     """
 
     name: ModelName
     version: ModelName = "1"
     description: str = ""
-    engine: Literal["onnx", "paced"] = "onnx"
+    engine: Literal["onnx", "simulated"] = "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     heads: tuple[HeadSpec, ...] = ()
@@ -140,7 +140,7 @@ class ModelSpec(Spec):
 
     @property
     def identity(self) -> str:
-        """Hash of the card and, through `sha256`, of the graph: 64 hex digits. The description decides no answer."""
+        """Hash of the model card, without its description, and through `sha256` of the graph: 64 hex digits."""
         return digest(self.model_dump(mode="json", exclude={"description"}))
 
 

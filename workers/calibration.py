@@ -120,6 +120,6 @@ def _parts(plan: Plan, path: Path) -> Iterator[Part]:
         yield from decode_images(segment, [body], decode, convert)
         return
     with Splitter(path, spec.grid, spec.segment_s, sound=None) as splitter:
-        for number, piece in enumerate(splitter.pieces()):
-            segment = piece.segment(Key(job=job, segment=number), splitter.media)
-            yield from decode_video(segment, piece.buffers, decode, convert)
+        for number, segment_data in enumerate(splitter.segments()):
+            segment = segment_data.segment(Key(job=job, segment=number), splitter.media)
+            yield from decode_video(segment, segment_data.buffers, decode, convert)

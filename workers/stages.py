@@ -16,7 +16,7 @@ from schemas.pipeline import OperatorStage, PipelineSpec, Stage
 Hosts = Callable[[Stage], bool]
 
 
-class Line:
+class LoadedPipeline:
     """One pipeline revision in one worker: its plan, the models' sessions and the stages this worker hosts.
 
     The pictures that models and resize stages want are made of each frame as it leaves the decoder, so full-size

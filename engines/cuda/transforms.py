@@ -1,6 +1,6 @@
-"""Frames to arrays on a card: what `engines.transforms.Picture` does, by one kernel a frame.
+"""Frames to arrays on a GPU: what `engines.transforms.Picture` does, by one kernel a frame.
 
-Frames of the card's decoder are read where they lie. Those that the host decoded come over as small as they can be:
+Frames of the GPU's decoder are read where they lie. Those that the host decoded come over as small as they can be:
 scaled there, and as YCbCr of two bytes a pixel where colours are wanted. Against swscale, scaled pictures differ by two
 levels at most where both sides shrink or both grow, by four where one shrinks and one grows; colours of the host's
 frames by twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 import av
 import numpy as np
 
-from engines.cuda.arrays import CardRow
+from engines.cuda.arrays import GpuRow
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
 from engines.cuda.kernels import BILINEAR, PLANE, SCALE
-from engines.cuda.pictures import FULL, SURFACES, Picture, Place, name_on_card, surface, upright_strides, whole
+from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
@@ -28,7 +28,7 @@ from engines.transforms import bilinear_taps, check_scalable, cropped_from, padd
 from schemas.model import PictureSpec
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
 _BT601 = (5, 6)
@@ -37,53 +37,53 @@ _SMALL = "yuv422p"  # what swscale would make RGB of, when it has halved the pic
 
 
 class CudaPictures:
-    """All pictures that a pipeline wants of each frame, made on a card. Threads share it, each with its own stream."""
+    """All pictures that a pipeline wants of each frame, made on a GPU. Threads share it, each with its own stream."""
 
-    def __init__(self, pictures: Mapping[str, PictureSpec], card: "CudaCard") -> None:
+    def __init__(self, pictures: Mapping[str, PictureSpec], gpu: "CudaGpu") -> None:
         self.pictures = pictures
-        self._card = card
-        self._held = Held(card)
-        self._made = {spec: CudaPicture(spec, card, self._held) for spec in pictures.values()}
+        self._gpu = gpu
+        self._held = Held(gpu)
+        self._made = {spec: CudaPicture(spec, gpu, self._held) for spec in pictures.values()}
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """As `engines.pictures.Pictures.convert`, with `CardRow`s for arrays. Raises what it raises, and DeviceLost."""
-        with self._card.guarded():
-            self._card.enter()
-            if frame.format.name == "cuda" and name_on_card(frame) not in SURFACES:
-                frame = frame.reformat(format=name_on_card(frame))  # 4:4:4, say, which only few cards decode
-            on_card = frame.format.name == "cuda"
-            if on_card:
+        """As `engines.pictures.Pictures.convert`, with `GpuRow`s for arrays. Raises what it raises, and DeviceLost."""
+        with self._gpu.guarded():
+            self._gpu.enter()
+            if frame.format.name == "cuda" and name_on_gpu(frame) not in SURFACES:
+                frame = frame.reformat(format=name_on_gpu(frame))  # 4:4:4, say, which only few GPUs decode
+            on_gpu = frame.format.name == "cuda"
+            if on_gpu:
                 self._after_decoder()
             made = {spec: picture.convert(frame, orientation) for spec, picture in self._made.items()}
-            if on_card:
+            if on_gpu:
                 self._held.add(frame)
         arrays = named(self.pictures, cast("dict[PictureSpec, list[Array]]", made))
         return with_size(arrays, self.pictures, frame, orientation)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all that this thread has converted is there; nothing is held any more. Raises DeviceLost."""
-        with self._card.guarded():
-            self._card.stream().synchronize()
+        with self._gpu.guarded():
+            self._gpu.stream().synchronize()
         self._held.clear()
 
     def _after_decoder(self) -> None:
         """Have this thread's stream wait for what the decoder queued; FFmpeg copies its surfaces on the null stream."""
-        event = self._card.event()
+        event = self._gpu.event()
         event.record()
-        self._card.stream().wait_for_event(event)
+        self._gpu.stream().wait_for_event(event)
 
 
 class Held:
     """Frames and blocks that kernels still read, few at a time and thread."""
 
-    def __init__(self, card: "CudaCard") -> None:
-        self._card = card
+    def __init__(self, gpu: "CudaGpu") -> None:
+        self._gpu = gpu
         self._here = threading.local()
 
     def add(self, thing: Any) -> None:
         """Keep a frame or a block until the kernels queued so far have read it."""
-        event = self._card.event()
-        event.record(self._card.stream())
+        event = self._gpu.event()
+        event.record(self._gpu.stream())
         held = self._mine()
         held.append((event, thing))
         while len(held) > HELD_FRAMES:
@@ -100,21 +100,21 @@ class Held:
 
 
 class CudaPicture:
-    """Makes one kind of picture of single frames on a card. What the card has no kernel for is resized by the host."""
+    """Makes one kind of picture of single frames on a GPU. What the GPU has no kernel for is resized by the host."""
 
-    def __init__(self, spec: PictureSpec, card: "CudaCard", held: Held) -> None:
+    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held) -> None:
         self.spec = spec
-        self._card = card
+        self._gpu = gpu
         self._held = held
         self._by_host = spec.resize not in ("area", "bilinear") or spec.antialias
         self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
         self._lock = threading.Lock()
         self._here = threading.local()
 
-    def convert(self, frame: av.VideoFrame, orientation: int) -> list[CardRow]:
+    def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         """As `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
         if frame.format.name == "cuda" and self._by_host:
-            frame = frame.reformat(format=name_on_card(frame))
+            frame = frame.reformat(format=name_on_gpu(frame))
         if frame.format.name != "cuda":
             return self._from_host(frame, orientation)
         picture = surface(frame, self.spec.layout == "gray")
@@ -124,7 +124,7 @@ class CudaPicture:
 
     # frames of the host
 
-    def _from_host(self, frame: av.VideoFrame, orientation: int) -> list[CardRow]:
+    def _from_host(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         host, size = self._host(), self.spec.size
         if size != "source" and (self.spec.layout, self.spec.resize) == ("rgb", "area") and host.is_planar(frame):
             target = size[::-1] if transposes(orientation) else size
@@ -148,38 +148,38 @@ class CudaPicture:
         chroma = chroma_height, chroma_width
         return Picture(height, width, (luma, cb, cr), (width, chroma_width), chroma, 1, 8, 0, left=False)
 
-    def _upload(self, array: Array) -> CardRow:
-        card = self._card
-        row = CardRow(card, card.memory.take(array.nbytes), array.shape)
+    def _upload(self, array: Array) -> GpuRow:
+        gpu = self._gpu
+        row = GpuRow(gpu, gpu.memory.take(array.nbytes), array.shape)
         if array.nbytes:
-            pinned = card.pinned.take(array.nbytes)
+            pinned = gpu.pinned.take(array.nbytes)
             staged = pinned.host(np.uint8, array.shape)
             staged[...] = array
-            card.upload(row.block.pointer, staged, card.stream())
+            gpu.upload(row.block.pointer, staged, gpu.stream())
             self._held.add(pinned)
         return row
 
     # kernels
 
-    def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> CardRow:
+    def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> GpuRow:
         """A frame at the picture's size; `bilinear` from all of its pixels, which nothing else sees."""
         channels = (3,) if self.spec.layout == "rgb" else ()
         source = frame.height, frame.width
         place, canvas = self._place(source, orientation)
         row = self._row((*canvas, *channels))
         if place.padded:
-            self._card.driver.memset_d8_async(row.block.pointer, self.spec.pad_value, row.nbytes, self._card.stream())
+            self._gpu.driver.memset_d8_async(row.block.pointer, self.spec.pad_value, row.nbytes, self._gpu.stream())
         if self.spec.resize == "bilinear" and place.scaled != source:
             native = self._row((*source, *channels))
-            self._scale(frame, picture, native, whole(source, 3 if channels else 1))
+            self._scale(frame, picture, native, entire_picture(source, 3 if channels else 1))
             self._bilinear(native, row, place)
             self._held.add(native)
         else:
             self._scale(frame, picture, row, place)
         return row
 
-    def _row(self, shape: tuple[int, ...]) -> CardRow:
-        return CardRow(self._card, self._card.memory.take(prod(shape)), shape)
+    def _row(self, shape: tuple[int, ...]) -> GpuRow:
+        return GpuRow(self._gpu, self._gpu.memory.take(prod(shape)), shape)
 
     def _place(self, source: tuple[int, int], orientation: int) -> tuple["Place", tuple[int, int]]:
         """Where a picture goes, which part of it, and the (height, width) of the upright row that it goes into."""
@@ -198,7 +198,7 @@ class CudaPicture:
         padded = (size[::-1] if turned else size) != (height, width)
         return Place(scaled, first, size, begin, (stride_y, stride_x), padded), (height, width)
 
-    def _scale(self, frame: av.VideoFrame, picture: Picture, row: CardRow, place: "Place") -> None:
+    def _scale(self, frame: av.VideoFrame, picture: Picture, row: GpuRow, place: "Place") -> None:
         """Queue the kernel that makes a row of a picture."""
         template = self._template(frame, picture, place)
         given = template.copy()
@@ -207,7 +207,7 @@ class CudaPicture:
             given["cb"], given["cr"] = picture.pointers[1:]
         given["luma_pitch"], given["chroma_pitch"] = picture.pitches
         grid = -(-place.size[1] // _BLOCK[0]), place.size[0]
-        self._card.kernels.launch("scale", grid, _BLOCK, self._card.stream(), given[()])
+        self._gpu.kernels.launch("scale", grid, _BLOCK, self._gpu.stream(), given[()])
 
     def _template(self, frame: av.VideoFrame, picture: Picture, place: "Place") -> Any:
         """A frame's struct but for its pointers, made once for all frames like it."""
@@ -244,7 +244,7 @@ class CudaPicture:
         place.into(given)
         return given, tables
 
-    def _bilinear(self, native: CardRow, row: CardRow, place: "Place") -> None:
+    def _bilinear(self, native: GpuRow, row: GpuRow, place: "Place") -> None:
         """Queue the kernel that makes a row of a picture's pixels."""
         key = ("bilinear", native.shape, place)
         with self._lock:
@@ -262,23 +262,23 @@ class CudaPicture:
         given = self._kept[key][0].copy()
         given["source"], given["out"] = native.block.pointer, row.block.pointer + place.begin
         grid = -(-place.size[1] // 128), place.size[0]
-        self._card.kernels.launch("bilinear", grid, (128, 1, 1), self._card.stream(), given[()])
+        self._gpu.kernels.launch("bilinear", grid, (128, 1, 1), self._gpu.stream(), given[()])
 
     def _table(self, array: Array, tables: list[Any]) -> int:
-        """Where an array is on the card, for good."""
-        block = self._card.memory.take(array.nbytes)
-        self._card.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
-        self._card.counters.to_card_bytes += array.nbytes
+        """Where an array is on the GPU, for good."""
+        block = self._gpu.memory.take(array.nbytes)
+        self._gpu.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
+        self._gpu.counters.to_gpu_bytes += array.nbytes
         tables.append(block)
         return block.pointer
 
-    def _planes(self, picture: Picture, orientation: int) -> list[CardRow]:
+    def _planes(self, picture: Picture, orientation: int) -> list[GpuRow]:
         """Each plane in 8 bits, at its own size."""
-        card, rows = self._card, []
+        gpu, rows = self._gpu, []
         sizes = ((picture.height, picture.width), picture.chroma, picture.chroma)
         for number, (height, width) in enumerate(sizes):
             shape = (width, height) if transposes(orientation) else (height, width)
-            row = CardRow(card, card.memory.take(height * width), shape)
+            row = GpuRow(gpu, gpu.memory.take(height * width), shape)
             begin, stride_y, stride_x = upright_strides((height, width), orientation, 1)
             given = np.zeros((), PLANE)
             given["source"], given["out"] = picture.pointers[number], row.block.pointer + begin
@@ -286,6 +286,6 @@ class CudaPicture:
             given["deep"], given["drop"] = picture.bits > 8, picture.bits + picture.low_bits - 8
             given["width"], given["height"] = width, height
             given["stride_x"], given["stride_y"] = stride_x, stride_y
-            card.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), card.stream(), given[()])
+            gpu.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), gpu.stream(), given[()])
             rows.append(row)
         return rows

@@ -1,6 +1,6 @@
 """Batches across parts: gather the rows of many parts, run them together, give every part its own answer back.
 
-A *row* is what a model answers for: a window, a frame, or a plane of a frame. Rows are batched whichever segment or
+A *row* is what a model answers for: a window, a frame, or a plane of a frame. RowBatch are batched whichever segment or
 job they come from, but only with rows of equal shape; a part's failure is its own.
 """
 
@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from engines.heads.view import View
-from engines.inference.session import Overlapping, Rows
+from engines.inference.session import Overlapping, RowBatch
 from engines.inference.sources import Source, holds, source_of
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.ports import Session
@@ -84,18 +84,18 @@ class _Work:
             raise ModelError(f"output `{output}` changes its shape between batches: {shapes}", "give it one shape")
         if len(known) == self.rows:
             known[start : start + len(array)] = array
-        else:  # on a card, where rows are joined without a copy
+        else:  # on a GPU, where rows are joined without a copy
             self.made[name] = np.concatenate([known, array])
 
 
 def _is_plain(value: Value) -> bool:
-    """Whether it is an array of NumPy, not one on a card."""
+    """Whether it is an array of NumPy, not one on a GPU."""
     return isinstance(value, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Rows `[start, stop)` of a work, as a batch takes them."""
+    """RowBatch `[start, stop)` of a work, as a batch takes them."""
 
     work: _Work
     start: int
@@ -248,7 +248,7 @@ class _Run:
     def _begin(self, batch: Sequence[_Span]) -> _Answer:
         """Queue a batch, or run it where the session knows no queue; what is returned gives its answer or its error."""
         inputs = {
-            name: Rows([span.work.inputs[name].chosen(span.start, span.stop) for span in batch])
+            name: RowBatch([span.work.inputs[name].chosen(span.start, span.stop) for span in batch])
             for name in batch[0].work.inputs
         }
         try:

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from engines.inference.session import Chosen
+from engines.inference.session import RowSelection
 from engines.part import Array, Part, holds_frames
 from engines.ragged import Ragged
 from schemas.errors import ModelError
@@ -39,12 +39,12 @@ class Source:
     array: Array
     index: Array | None = None  # which rows of `array` make row i; None: row i itself
 
-    def chosen(self, start: int, stop: int) -> Chosen:
+    def chosen(self, start: int, stop: int) -> RowSelection:
         """Rows `[start, stop)`, not gathered yet."""
         if self.index is None:
-            return Chosen(self.array, None, start, stop)
+            return RowSelection(self.array, None, start, stop)
         rows = self.index[start:stop]
-        return Chosen(self.array, rows, int(rows.min(initial=0)), int(rows.max(initial=-1)) + 1)
+        return RowSelection(self.array, rows, int(rows.min(initial=0)), int(rows.max(initial=-1)) + 1)
 
     @property
     def row(self) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ def window_arrays(part: Part, reserved: Set[str]) -> dict[str, Array]:
         raise PipelineError("the part holds frames and no output of a model", "add an infer stage before encode")
     check_reserved(arrays, reserved)
     for name, array in arrays.items():
-        if array.ndim == 0 or len(array) != windows:
+        if isinstance(array, Ragged) or array.ndim == 0 or len(array) != windows:
             raise PipelineError(
                 f"output `{name}` has shape {list(array.shape)} for {windows} windows",
                 "a model must give one row a window",
