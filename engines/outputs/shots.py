@@ -26,7 +26,7 @@ from engines.outputs.base import parse_options
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
-from engines.outputs.sheet import Sheet
+from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.errors import PipelineError
@@ -119,7 +119,7 @@ class ShotsAssembler:
         self._table = table
         self._picture = picture
         self._clock = media.clock
-        self._sheet = Sheet(media)
+        self._sheet = ShotSheet(media)
         self._shots = 0
         self._shot = Cut(0.0, 0.0, b"")  # the shot under way
         self._cuts = CutFinder(options.threshold, options.least_s)
