@@ -1,18 +1,19 @@
 """jsonl: a line of JSON a window, `{"time": seconds, <output>: value, ...}`; a line an image, `{"name": ..., ...}`.
 
-Numbers have six significant digits, and what is not finite is null. An image that failed has `error` and no outputs.
+Numbers have six significant digits, and what is not finite is null. An output whose rows differ in length is a list of
+as many values. An image that failed has `error` and no outputs.
 """
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engines.files import PartFile
-from engines.outputs.base import check_window_arrays, parse_options, window_arrays
+from engines.outputs.base import check_window_arrays, parse_options, row_of, window_arrays
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
@@ -34,8 +35,7 @@ class JsonlFormat:
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The part's lines."""
-        text = "".join(json_line(row) for row in _rows(part))
-        return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})
+        return encoded_rows(rows_of(part, _values(part)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "JsonlAssembler":
         """Starts `<target>.jsonl`."""
@@ -79,14 +79,27 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _rows(part: Part) -> Iterator[dict[str, Any]]:
-    meta = part.meta
-    outputs = {name: array.tolist() for name, array in window_arrays(part, _RESERVED).items()}
-    values = ({name: rounded(rows[row]) for name, rows in outputs.items()} for row in range(len(meta.pts)))
+def rows_of(part: Part, values: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the lines of a part say: `values` of each window in order, with its time or the name of its image.
+
+    An image that failed has its error instead, and no values.
+    """
+    meta, each = part.meta, iter(values)
     if meta.media.kind == "image":
         for item in meta.items:
-            yield {"name": item.name, "error": item.error} if item.error else {"name": item.name, **next(values)}
+            yield {"name": item.name, "error": item.error} if item.error else {"name": item.name, **next(each)}
     else:
-        clock = meta.media.clock
-        for pts, row in zip(meta.pts, values, strict=True):
-            yield {"time": round(clock.seconds(pts), 6), **row}
+        for pts, row in zip(meta.pts, each, strict=True):
+            yield {"time": round(meta.media.clock.seconds(pts), 6), **row}
+
+
+def encoded_rows(rows: Iterable[Mapping[str, Any]]) -> Encoded:
+    """A part's result: its lines of JSON, as one array `rows [bytes] uint8`."""
+    text = "".join(json_line(row) for row in rows)
+    return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})
+
+
+def _values(part: Part) -> Iterator[dict[str, Any]]:
+    outputs = window_arrays(part, _RESERVED)
+    for number in range(len(part.meta.pts)):
+        yield {name: rounded(row_of(array, number).tolist()) for name, array in outputs.items()}

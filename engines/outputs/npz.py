@@ -2,6 +2,9 @@
 
 `times [W] float64` are seconds from the media's first frame. Images have `names [W]` instead, and `failed [K, 2]`: the
 name and the error of each image that failed.
+
+An output `NAME` whose rows differ in length is two arrays: all rows end to end in `NAME`, and `NAME_offsets [W + 1]`
+int64, so that row i is `NAME[NAME_offsets[i] : NAME_offsets[i + 1]]`.
 """
 
 import shutil
@@ -14,14 +17,16 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 
 from engines.files import PartFile, writing
-from engines.outputs.base import check_window_arrays, parse_options, window_arrays
+from engines.outputs.base import check_reserved, check_window_arrays, parse_options, window_arrays
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
+from engines.ragged import Ragged
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec
 
 _HELD_IN_MEMORY = 4 << 20
+_OFFSETS = "_offsets"
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
 
 
@@ -36,8 +41,13 @@ class NpzFormat:
         check_window_arrays(arrays, _RESERVED)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The arrays with one row a window."""
-        return Encoded(window_arrays(part, _RESERVED))
+        """The arrays with one row a window; of a ragged one its values and its offsets."""
+        outputs = window_arrays(part, _RESERVED)
+        ragged = {name: output for name, output in outputs.items() if isinstance(output, Ragged)}
+        check_reserved(outputs, {f"{name}{_OFFSETS}" for name in ragged})
+        arrays = {name: output.values if isinstance(output, Ragged) else output for name, output in outputs.items()}
+        offsets = {f"{name}{_OFFSETS}": output.offsets for name, output in ragged.items()}
+        return Encoded(arrays | offsets, {"ragged": sorted(ragged)} if ragged else {})
 
     def assemble(self, target: Path, media: MediaInfo) -> "NpzAssembler":
         """Starts `<target>.npz`."""
@@ -55,6 +65,7 @@ class NpzAssembler:
         self._names: list[str] = []
         self._failed: list[tuple[str, str]] = []
         self._columns: dict[str, _Column] = {}
+        self._ends: dict[str, int] = {}  # of ragged outputs: how many values there are so far
         if media.kind != "image":
             self._append("times", np.empty(0, np.float64))
 
@@ -64,9 +75,14 @@ class NpzAssembler:
         self._failed += [(item.name, item.error) for item in meta.items if item.error]
         if "times" in self._columns:
             self._append("times", np.array([self._clock.seconds(pts) for pts in meta.pts], np.float64))
+        windows, ragged = len(meta.pts), set(facts.get("ragged", ()))
         for name, array in arrays.items():
-            if array.ndim == 0 or len(array) != len(meta.pts):
-                raise OutputError(f"output `{name}` of a result has not one row for each of {len(meta.pts)} windows")
+            if name.removesuffix(_OFFSETS) in ragged - {name}:
+                self._append_offsets(name, array, windows)
+                continue
+            rows = arrays[f"{name}{_OFFSETS}"][-1] if name in ragged else windows
+            if array.ndim == 0 or len(array) != rows:
+                raise OutputError(f"output `{name}` of a result has not one row for each of {windows} windows")
             self._append(name, array)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
@@ -88,6 +104,14 @@ class NpzAssembler:
         """Removes what was begun."""
         self._close_columns()
         self._file.discard()
+
+    def _append_offsets(self, name: str, offsets: Array, windows: int) -> None:
+        """The offsets of a part's rows, counted from the first row of the job. Raises OutputError."""
+        if offsets.shape != (windows + 1,):
+            raise OutputError(f"`{name}` of a result does not say where the rows of {windows} windows begin")
+        first = self._ends.get(name)
+        self._append(name, offsets if first is None else offsets[1:] + first)
+        self._ends[name] = int(offsets[-1]) + (first or 0)
 
     def _append(self, name: str, rows: Array) -> None:
         column = self._columns.get(name)

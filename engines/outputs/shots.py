@@ -22,13 +22,14 @@ import numpy as np
 from pydantic import Field
 
 from engines.files import PartFile
-from engines.outputs.base import parse_options
+from engines.outputs.base import Value, parse_options
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
+from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage, TensorSpec, describe
@@ -70,7 +71,9 @@ class ShotsFormat:
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The scores, and a thumbnail of every frame that may start a shot."""
         self._check_names(part.arrays)
-        score = part.arrays["score"]
+        score: Value = part.arrays["score"]
+        if isinstance(score, Ragged):
+            raise PipelineError("rows of `score` differ in length", "format shots takes one number a window")
         if score.shape != (len(part.meta.pts),):
             raise PipelineError(
                 f"`score` has shape {list(score.shape)} for {len(part.meta.pts)} windows",

@@ -11,6 +11,7 @@ import pytest
 from engines.outputs.pictures import decode_jpeg, encode_jpeg
 from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part
+from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
 from tests.unit.outputs_parts import VIDEO, assemble, format_of, make_part
@@ -102,6 +103,14 @@ def test_a_result_is_small(tmp_path: Path) -> None:
         (
             {"score": np.zeros(1, np.float32)},
             "format shots needs `pixels`: add it to the model's outputs or to `keeps`",
+        ),
+        (
+            {
+                "score": Ragged.of([np.zeros(2)]),
+                "pixels": np.zeros((1, 2, 2, 3), np.uint8),
+                "index": np.zeros((1, 2), int),
+            },
+            r"rows of `score` differ in length: format shots takes one number a window",
         ),
         (
             {"score": np.zeros((1, 2)), "pixels": np.zeros((1, 2, 2, 3), np.uint8), "index": np.zeros((1, 2), int)},
