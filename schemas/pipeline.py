@@ -98,7 +98,7 @@ class EncodeStage(Spec):
 
     kind: Literal["encode"]
     name: Name = "encode"
-    format: Literal["npz", "jsonl", "shots", "video"]
+    format: Literal["npz", "jsonl", "detections", "tags", "embeddings", "shots", "video", "image", "annotated"]
     options: dict[str, bool | int | float | str] = Field(default={})
 
 

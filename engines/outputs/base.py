@@ -1,18 +1,39 @@
 """What formats share: their options, and the arrays with a row a window."""
 
 from collections.abc import Iterable, Mapping, Set
-from typing import TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from engines.part import Array, Part, holds_frames
-from engines.ports import Options
+from engines.ports import Options, PictureEncoder
 from engines.ragged import Ragged
 from schemas.errors import PipelineError, reason_of
 from schemas.pipeline import EncodeStage, TensorSpec
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 Value: TypeAlias = Array | Ragged
+Labels: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Array -> what its values, or its columns, stand for."""
+
+
+class BaseFormat(Generic[OptionsT]):
+    """What formats have in common; a format adds `check`, `encode` and `assemble` of `engines.ports.Format`.
+
+    `labels` come with the plan of the pipeline; `encoder` makes H.264 of pictures, x264 where it is left out.
+    """
+
+    options_class: type[OptionsT]
+
+    def __init__(self, stage: EncodeStage, labels: Labels | None = None, encoder: PictureEncoder | None = None) -> None:
+        self._options = parse_options(self.options_class, stage)
+        self._labels = labels or {}
+        self._encoder = encoder
+
+    @property
+    def sound(self) -> Literal["copy", "aac"] | None:
+        """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
+        return None
 
 
 def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:

@@ -1,31 +1,33 @@
 """From an encode stage to its format. Each format is a module of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from engines.media.tracks import SoundChoice
-from engines.outputs.base import parse_options
+from engines.outputs.base import Labels
+from engines.outputs.detections import DetectionsFormat
 from engines.outputs.jsonl import JsonlFormat
 from engines.outputs.npz import NpzFormat
 from engines.outputs.shots import ShotsFormat
 from engines.outputs.video import VideoFormat
-from engines.ports import Format, PictureEncoder, VideoOptions
+from engines.ports import Format, PictureEncoder
 from schemas.pipeline import EncodeStage
 
-_FORMATS: dict[str, Callable[[EncodeStage], Format]] = {
+_FORMATS: Mapping[str, Callable[[EncodeStage, Labels | None, PictureEncoder | None], Format]] = {
     "npz": NpzFormat,
     "jsonl": JsonlFormat,
+    "detections": DetectionsFormat,
     "shots": ShotsFormat,
+    "video": VideoFormat,
 }
 
 
-def load_format(stage: EncodeStage, encoder: PictureEncoder | None = None) -> Format:
+def load_format(stage: EncodeStage, encoder: PictureEncoder | None = None, labels: Labels | None = None) -> Format:
     """The format of an encode stage; video by `encoder`, or else by x264. It takes parts whose arrays are on the host.
 
-    Video takes them wherever they are. Raises PipelineError for options that the format does not have.
+    `labels`: what the values of arrays stand for. Video takes arrays wherever they are. Raises PipelineError for
+    options that the format does not have.
     """
-    if stage.format == "video":
-        return VideoFormat(stage, encoder)
-    return _FORMATS[stage.format](stage)
+    return _FORMATS[stage.format](stage, labels, encoder)
 
 
 def sound_of(stage: EncodeStage) -> SoundChoice | None:
@@ -33,4 +35,4 @@ def sound_of(stage: EncodeStage) -> SoundChoice | None:
 
     Raises PipelineError for options that the format does not have.
     """
-    return parse_options(VideoOptions, stage).sound if stage.format == "video" else None
+    return load_format(stage).sound

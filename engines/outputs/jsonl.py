@@ -4,7 +4,6 @@ Numbers have six significant digits, and what is not finite is null. An output w
 as many values. An image that failed has `error` and no outputs.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from engines.files import PartFile
-from engines.outputs.base import check_window_arrays, parse_options, row_of, window_arrays
+from engines.outputs.base import BaseFormat, check_window_arrays, row_of, window_arrays
+from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, TensorSpec
+from schemas.pipeline import TensorSpec
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))
 
 
-class JsonlFormat:
+class JsonlFormat(BaseFormat[Options]):
     """A part's result is its lines, as one array `rows [bytes] uint8`, for subscribers to read as they are."""
 
-    def __init__(self, stage: EncodeStage) -> None:
-        parse_options(Options, stage)
+    options_class = Options
 
     def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
@@ -67,7 +66,7 @@ class JsonlAssembler:
 
 def json_line(row: Mapping[str, Any]) -> str:
     """A line of JSON, with its end."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n"
+    return json_text(row) + "\n"
 
 
 def rounded(value: Any) -> Any:

@@ -7,34 +7,31 @@ An output `NAME` whose rows differ in length is two arrays: all rows end to end 
 int64, so that row i is `NAME[NAME_offsets[i] : NAME_offsets[i + 1]]`.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
 from engines.files import PartFile, writing
-from engines.outputs.base import check_reserved, check_window_arrays, parse_options, window_arrays
+from engines.outputs.base import BaseFormat, check_reserved, check_window_arrays, window_arrays
+from engines.outputs.tables import Spool
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, TensorSpec
+from schemas.pipeline import TensorSpec
 
-_HELD_IN_MEMORY = 4 << 20
 _OFFSETS = "_offsets"
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
 
 
-class NpzFormat:
+class NpzFormat(BaseFormat[Options]):
     """The outputs as they are. A part's result is its arrays, so subscribers see the numbers themselves."""
 
-    def __init__(self, stage: EncodeStage) -> None:
-        parse_options(Options, stage)
+    options_class = Options
 
     def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
@@ -138,10 +135,10 @@ class _Column:
         self.dtype = dtype
         self.shape = shape
         self._rows = 0
-        self._spool = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY, dir=str(folder))  # noqa: SIM115
+        self._spool = Spool(folder)
 
     def append(self, rows: Array) -> None:
-        self._spool.write(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"")
+        self._spool.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data if rows.size else b"")
         self._rows += len(rows)
 
     def copy_to(self, out: IO[bytes]) -> None:
@@ -152,8 +149,7 @@ class _Column:
             "shape": (self._rows, *self.shape),
         }
         np.lib.format.write_array_header_1_0(out, header)
-        self._spool.seek(0)
-        shutil.copyfileobj(self._spool, out, 1 << 20)
+        self._spool.copy_to(out)
 
     def close(self) -> None:
         self._spool.close()

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from engines.files import PartFile
-from engines.outputs.base import Value, parse_options
+from engines.outputs.base import BaseFormat, Value
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
@@ -32,7 +32,7 @@ from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage, TensorSpec, describe
+from schemas.pipeline import TensorSpec, describe
 
 
 class ShotsOptions(Options):
@@ -43,11 +43,10 @@ class ShotsOptions(Options):
     sheet: bool = True
 
 
-class ShotsFormat:
+class ShotsFormat(BaseFormat[ShotsOptions]):
     """Needs `score [W]`, and for the sheet `pixels [F, H, W', 3]` and `index [W, 2]`."""
 
-    def __init__(self, stage: EncodeStage) -> None:
-        self._options = parse_options(ShotsOptions, stage)
+    options_class = ShotsOptions
 
     def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
         """What `encode` needs, in its shapes."""

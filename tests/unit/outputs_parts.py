@@ -17,8 +17,8 @@ VIDEO = MediaInfo(kind="video", name="clip.mp4", width=64, height=48, time_base=
 IMAGES = MediaInfo(kind="image")
 
 
-def format_of(name: str, **options: Any) -> Format:
-    return load_format(EncodeStage(kind="encode", format=name, options=options))
+def format_of(name: str, labels: Mapping[str, tuple[str, ...]] | None = None, **options: Any) -> Format:
+    return load_format(EncodeStage(kind="encode", format=name, options=options), labels=labels)
 
 
 def make_part(
