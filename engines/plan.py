@@ -24,6 +24,11 @@ class Plan:
     operators: Mapping[str, Operator]
     arrays: Mapping[str, Arrays]
 
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """What the values of the arrays that are encoded stand for."""
+        return labels_of(self.arrays[self.spec.stage[-2].name])
+
     def resizes(self, stage: str) -> bool:
         """Whether a stage only makes pictures of frames, so that decode can do it in one step."""
         return isinstance(self.operators.get(stage), Resize)
@@ -92,8 +97,13 @@ def _followed(
     return arrays, resized, of_models, after
 
 
+def labels_of(arrays: Arrays) -> dict[str, tuple[str, ...]]:
+    """What the values of arrays stand for, without arrays of plain numbers."""
+    return {name: array.labels for name, array in arrays.items() if array.labels}
+
+
 def _check_format(spec: PipelineSpec, arrays: Arrays) -> None:
-    output = load_format(spec.encode)
+    output = load_format(spec.encode, labels=labels_of(arrays))
     try:
         output.check(arrays, spec.media)
     except PipelineError as error:

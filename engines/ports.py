@@ -151,6 +151,14 @@ class Assembler(Protocol):
 class Format(Protocol):
     """One kind of result. Has no state: any worker may encode any part, in any order."""
 
+    anywhere: bool
+    """Whether it takes arrays where they are, on a GPU too."""
+
+    @property
+    def sound(self) -> Literal["copy", "aac"] | None:
+        """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
+        ...
+
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
         ...

@@ -43,6 +43,7 @@ GROUPS: Mapping[str, Group] = {
         "format",
         PipelineError,
         {
+            "detections": "engines.outputs.detections:DetectionsFormat",
             "jsonl": "engines.outputs.jsonl:JsonlFormat",
             "npz": "engines.outputs.npz:NpzFormat",
             "shots": "engines.outputs.shots:ShotsFormat",

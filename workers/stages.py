@@ -49,7 +49,7 @@ class LoadedPipeline:
         raw = not self.hosted.issuperset(self._resizes)
         self._preprocess = Pictures(decode.of_models, raw=True) if raw else device.preprocess(decode.pictures)
         self._resize = device.preprocess(decode.resized)
-        self._format = load_format(spec.encode, device.encoder)
+        self._format = load_format(spec.encode, device.encoder, self.plan.labels)
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`; KeyError when this revision has none."""
@@ -78,7 +78,7 @@ class LoadedPipeline:
 
     def encode(self, part: Part, tick: Tick) -> bytes:
         """The body of the part's Result."""
-        host = part if self.spec.encode.format == "video" else part.on_host()
+        host = part if self._format.anywhere else part.on_host()
         encoded = self._format.encode(host, tick)
         specs, buffers = pack_arrays(encoded.arrays)
         meta = part.meta.model_copy(update={"not_finite": not_finite(host)})

@@ -1,29 +1,60 @@
 """What formats share: their options, and the arrays with a row a window."""
 
 from collections.abc import Iterable, Mapping, Set
-from typing import TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
-from engines import options
 from engines.heads.base import Tensor
-from engines.part import Array, Part
-from engines.ports import Options
+from engines.options import parse_options as parse_stage_options
+from engines.part import Array, Part, holds_frames
+from engines.ports import Options, PictureEncoder
+from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.pipeline import EncodeStage
 
 OptionsT = TypeVar("OptionsT", bound=Options)
+Value: TypeAlias = Array | Ragged
+Labels: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Array -> what its values, or its columns, stand for."""
+
+
+class BaseFormat(Generic[OptionsT]):
+    """What formats have in common; a format adds `check`, `encode` and `assemble` of `engines.ports.Format`.
+
+    `labels` come with the plan of the pipeline; `encoder` makes H.264 of pictures, x264 where it is left out.
+    """
+
+    options_class: type[OptionsT]
+
+    def __init__(self, stage: EncodeStage, labels: Labels | None = None, encoder: PictureEncoder | None = None) -> None:
+        self._options = parse_options(self.options_class, stage)
+        self._labels = labels or {}
+        self._encoder = encoder
+
+    anywhere = False
+
+    @property
+    def sound(self) -> Literal["copy", "aac"] | None:
+        """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
+        return None
 
 
 def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:
     """The stage's options as `kind`. Raises PipelineError that names the option."""
-    return options.parse_options(kind, stage, f"format {stage.format}")
+    return parse_stage_options(kind, stage, f"format {stage.format}")
 
 
-_FRAME_ARRAYS = frozenset(("index", "pixels", *(f"{kind}{n}" for kind in ("frame", "plane") for n in range(4))))
+_ONE_ROW = "a model must give one row a window"
+_FRAMES = frozenset(("index", "frame_size", "frame_info", *(f"frame{n}" for n in range(4))))
+
+
+def is_output(name: str) -> bool:
+    """Whether the array of that name is what a model made, and not of the frames."""
+    return name not in _FRAMES and not holds_frames(name)
 
 
 def check_window_arrays(arrays: Mapping[str, Tensor], reserved: Set[str]) -> None:
     """Raise PipelineError if `window_arrays` refuses every part that holds such arrays."""
-    outputs = {name: array for name, array in arrays.items() if name not in _FRAME_ARRAYS}
+    outputs = {name: array for name, array in arrays.items() if is_output(name)}
     if not outputs:
         raise PipelineError("the part holds frames and no output of a model", "add an infer stage before encode")
     check_reserved(outputs, reserved)
@@ -41,21 +72,33 @@ def check_reserved(outputs: Iterable[str], reserved: Set[str]) -> None:
         raise PipelineError(f"output `{min(taken)}`: the format needs that name for itself", "rename the output")
 
 
-def window_arrays(part: Part, reserved: Set[str]) -> dict[str, Array]:
+def window_arrays(part: Part, reserved: Set[str]) -> dict[str, Value]:
     """The arrays with one row a window (a model's outputs), without those of the frames.
 
     Raises PipelineError when windows have no outputs, an output has another number of rows, or its name is one of
     `reserved`, which the format writes itself.
     """
     windows = len(part.meta.pts)
-    arrays = {name: array for name, array in part.arrays.items() if name not in _FRAME_ARRAYS}
+    held: Mapping[str, Value] = part.arrays
+    arrays = {name: array for name, array in held.items() if is_output(name)}
     if windows and not arrays:
         raise PipelineError("the part holds frames and no output of a model", "add an infer stage before encode")
     check_reserved(arrays, reserved)
     for name, array in arrays.items():
-        if isinstance(array, Ragged) or array.ndim == 0 or len(array) != windows:
-            raise PipelineError(
-                f"output `{name}` has shape {list(array.shape)} for {windows} windows",
-                "a model must give one row a window",
-            )
+        check_rows(name, array, windows)
     return arrays
+
+
+def check_rows(name: str, array: Value, windows: int) -> None:
+    """Raise PipelineError unless an output has a row for each of so many windows."""
+    if isinstance(array, Ragged):
+        if len(array) != windows:
+            raise PipelineError(f"output `{name}` has {len(array)} rows for {windows} windows", _ONE_ROW)
+    elif array.ndim == 0 or len(array) != windows:
+        raise PipelineError(f"output `{name}` has shape {list(array.shape)} for {windows} windows", _ONE_ROW)
+
+
+def row_of(array: Value, number: int) -> Array:
+    """One row of an array, or of a ragged one."""
+    row: Array = array.row(number) if isinstance(array, Ragged) else array[number]
+    return row

@@ -15,14 +15,13 @@ import numpy as np
 
 from engines.clusters import Cluster, Member
 from engines.files import PartFile
-from engines.outputs.canvas import BLANK, BRIGHT, DIM, MARK, PAPER, clipped, write_text
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
+from engines.outputs.sheet import BRIGHT, DIM, MARK, Layout, Section, Tile, Words, draw_sheet
 from engines.part import Array
 
 FILES = ("clusters.jsonl", "clusters.html", "clusters.png")
 PICTURE = (90, 160)  # height and width that a picture fits into
-_MARGIN, _GAP, _HEAD, _LABELS = 24, 14, 48, 40  # pixels
 _COLUMNS, _LEAST_COLUMNS = 8, 3
 _MOST_ROWS, _MOST_ROWS_OF_ONE = 60, 5  # of the png, in all and of one cluster; the html has every media
 
@@ -41,7 +40,7 @@ def write_clusters(folder: Path, clusters: Sequence[Cluster], media: Sequence[Sh
     bodies = (
         "".join(json_line(row) for row in rows(clusters, media)).encode(),
         html_sheet(clusters, media).encode(),
-        encode_png(draw_sheet(clusters, media)),
+        encode_png(picture_sheet(clusters, media)),
     )
     files: list[PartFile] = []
     try:
@@ -86,7 +85,7 @@ def _count(number: int, what: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
+class _Group:
     """What stands together on a sheet: a cluster under its number, or all media that are like no other."""
 
     number: str
@@ -94,14 +93,14 @@ class _Section:
     members: tuple[Member, ...]
 
 
-def _sections(clusters: Sequence[Cluster]) -> list[_Section]:
+def _sections(clusters: Sequence[Cluster]) -> list[_Group]:
     many = [
-        _Section(str(number), f"{len(each.members)} media, similarity {each.similarity:.2f}", each.members)
+        _Group(str(number), f"{len(each.members)} media, similarity {each.similarity:.2f}", each.members)
         for number, each in enumerate(clusters, start=1)
         if len(each.members) > 1
     ]
     alone = tuple(each.members[0] for each in clusters if len(each.members) == 1)
-    return [*many, _Section("", f"{len(alone)} alone", alone)] if alone else many
+    return [*many, _Group("", f"{len(alone)} alone", alone)] if alone else many
 
 
 def _copy_text(member: Member, media: Sequence[Shown]) -> str:
@@ -116,33 +115,20 @@ def _similarity_text(member: Member) -> str:
     return f"{member.similarity:.3f}" if member.similarity < 1 else ""
 
 
-def draw_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Array:
+def picture_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Array:
     """The sheet, `[H, W, 3] uint8` RGB: a heading and a grid of pictures for each cluster, at most 60 rows of them."""
-    height, width = PICTURE[0] + _LABELS + _GAP, PICTURE[1] + _GAP
     sections = _sections(clusters)
     columns = min(_COLUMNS, max(_LEAST_COLUMNS, *(len(section.members) for section in sections)))
     shown = _shown(sections, columns)
     left_out = sum(len(each.members) for each in clusters) - sum(len(section.members) for section in shown)
-    tops = np.cumsum([_MARGIN + _HEAD, *(_HEAD // 2 + ceil(len(each.members) / columns) * height for each in shown)])
-    canvas = np.empty((int(tops[-1]) + _MARGIN, columns * width - _GAP + 2 * _MARGIN, 3), np.uint8)
-    canvas[:] = PAPER
-    write_text(canvas, _MARGIN, _MARGIN, clipped(summary(clusters), 2, columns * width), BRIGHT, 2)
-    if left_out:
-        write_text(canvas, _MARGIN, _MARGIN + 22, f"{left_out} of them are on the html page only", DIM, 1)
-    for section, top in zip(shown, tops.tolist(), strict=False):
-        number = f"{section.number} " if section.number else ""
-        write_text(canvas, _MARGIN, top, number, BRIGHT, 2)
-        write_text(canvas, _MARGIN + 12 * len(number), top, section.about, DIM, 2)
-        for place, member in enumerate(section.members):
-            row, column = divmod(place, columns)
-            cell_top, cell_left = top + _HEAD // 2 + row * height, _MARGIN + column * width
-            _draw_tile(canvas[cell_top : cell_top + height, cell_left : cell_left + width - _GAP], member, media)
-    return canvas
+    note = f"{left_out} of them are on the html page only" if left_out else ""
+    drawn = [Section([_tile(each, media) for each in section.members], _heading(section)) for section in shown]
+    return draw_sheet(summary(clusters), note, drawn, Layout(columns, PICTURE, lines=2))
 
 
-def _shown(sections: Sequence[_Section], columns: int) -> list[_Section]:
+def _shown(sections: Sequence[_Group], columns: int) -> list[_Group]:
     """The sections, and of each the members, that the png has room for."""
-    shown: list[_Section] = []
+    shown: list[_Group] = []
     room = _MOST_ROWS
     for section in sections:
         members = section.members[: columns * min(room, _MOST_ROWS_OF_ONE)]
@@ -151,19 +137,14 @@ def _shown(sections: Sequence[_Section], columns: int) -> list[_Section]:
     return shown
 
 
-def _draw_tile(cell: Array, member: Member, media: Sequence[Shown]) -> None:
-    box, of = cell[: PICTURE[0], : PICTURE[1]], media[member.media]
-    box[:] = BLANK
-    if of.picture is None:
-        write_text(box, 8, PICTURE[0] // 2 - 4, "no picture", DIM, 1)
-    else:
-        height, width = of.picture.shape[:2]
-        top, left = (box.shape[0] - height) // 2, (box.shape[1] - width) // 2
-        box[top : top + height, left : left + width] = of.picture
-    write_text(cell, 0, PICTURE[0] + 7, clipped(of.name, 1, cell.shape[1]), BRIGHT, 1)
-    copy = _copy_text(member, media)
-    caption, colour = (copy, MARK) if copy else (_similarity_text(member), DIM)
-    write_text(cell, 0, PICTURE[0] + 20, clipped(caption, 1, cell.shape[1]), colour, 1)
+def _heading(section: _Group) -> Words:
+    number: Words = ((f"{section.number}  ", BRIGHT),) if section.number else ()
+    return (*number, (section.about, DIM))
+
+
+def _tile(member: Member, media: Sequence[Shown]) -> Tile:
+    of, copy = media[member.media], _copy_text(member, media)
+    return Tile(of.picture, (((of.name, BRIGHT),), ((copy, MARK) if copy else (_similarity_text(member), DIM),)))
 
 
 def html_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> str:

@@ -1,31 +1,20 @@
-"""From an encode stage to its format. Each format is a module of its own."""
-
-from collections.abc import Callable
+"""From an encode stage to its format. Each format is a module of its own, found by name in `engines.registry`."""
 
 from engines.media.tracks import SoundChoice
-from engines.outputs.base import parse_options
-from engines.outputs.jsonl import JsonlFormat
-from engines.outputs.npz import NpzFormat
-from engines.outputs.shots import ShotsFormat
-from engines.outputs.video import VideoFormat
-from engines.ports import Format, PictureEncoder, VideoOptions
+from engines.outputs.base import Labels
+from engines.ports import Format, PictureEncoder
+from engines.registry import load
 from schemas.pipeline import EncodeStage
 
-_FORMATS: dict[str, Callable[[EncodeStage], Format]] = {
-    "npz": NpzFormat,
-    "jsonl": JsonlFormat,
-    "shots": ShotsFormat,
-}
 
+def load_format(stage: EncodeStage, encoder: PictureEncoder | None = None, labels: Labels | None = None) -> Format:
+    """The format of an encode stage; pictures are encoded by `encoder`, or else by x264.
 
-def load_format(stage: EncodeStage, encoder: PictureEncoder | None = None) -> Format:
-    """The format of an encode stage; video by `encoder`, or else by x264. It takes parts whose arrays are on the host.
-
-    Video takes them wherever they are. Raises PipelineError for options that the format does not have.
+    `labels`: what the values of arrays stand for. Raises PipelineError for a format that is not there, and for options
+    that it does not have.
     """
-    if stage.format == "video":
-        return VideoFormat(stage, encoder)
-    return _FORMATS[stage.format](stage)
+    made: Format = load("formats", stage.format)(stage, labels, encoder)
+    return made
 
 
 def sound_of(stage: EncodeStage) -> SoundChoice | None:
@@ -33,4 +22,4 @@ def sound_of(stage: EncodeStage) -> SoundChoice | None:
 
     Raises PipelineError for options that the format does not have.
     """
-    return parse_options(VideoOptions, stage).sound if stage.format == "video" else None
+    return load_format(stage).sound

@@ -1,11 +1,11 @@
 """jsonl: a line of JSON a window, `{"time": seconds, <output>: value, ...}`; a line an image, `{"name": ..., ...}`.
 
-Numbers have six significant digits, and what is not finite is null. An image that failed has `error` and no outputs.
+Numbers have six significant digits, and what is not finite is null. An output whose rows differ in length is a list of
+as many values. An image that failed has `error` and no outputs.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,20 @@ import numpy as np
 
 from engines.files import PartFile
 from engines.heads.base import Tensor
-from engines.outputs.base import check_window_arrays, parse_options, window_arrays
+from engines.outputs.base import BaseFormat, check_window_arrays, row_of, window_arrays
+from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))
 
 
-class JsonlFormat:
+class JsonlFormat(BaseFormat[Options]):
     """A part's result is its lines, as one array `rows [bytes] uint8`, for subscribers to read as they are."""
 
-    def __init__(self, stage: EncodeStage) -> None:
-        parse_options(Options, stage)
+    options_class = Options
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
@@ -35,8 +34,7 @@ class JsonlFormat:
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The part's lines."""
-        text = "".join(json_line(row) for row in _rows(part))
-        return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})
+        return encoded_rows(rows_of(part, _values(part)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "JsonlAssembler":
         """Starts `<target>.jsonl`."""
@@ -68,7 +66,7 @@ class JsonlAssembler:
 
 def json_line(row: Mapping[str, Any]) -> str:
     """A line of JSON, with its end."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": ")) + "\n"
+    return json_text(row) + "\n"
 
 
 def rounded(value: Any) -> Any:
@@ -80,14 +78,27 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _rows(part: Part) -> Iterator[dict[str, Any]]:
-    meta = part.meta
-    outputs = {name: array.tolist() for name, array in window_arrays(part, _RESERVED).items()}
-    values = ({name: rounded(rows[row]) for name, rows in outputs.items()} for row in range(len(meta.pts)))
+def rows_of(part: Part, values: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the lines of a part say: `values` of each window in order, with its time or the name of its image.
+
+    An image that failed has its error instead, and no values.
+    """
+    meta, each = part.meta, iter(values)
     if meta.media.kind == "image":
         for item in meta.items:
-            yield {"name": item.name, "error": item.error} if item.error else {"name": item.name, **next(values)}
+            yield {"name": item.name, "error": item.error} if item.error else {"name": item.name, **next(each)}
     else:
-        clock = meta.media.clock
-        for pts, row in zip(meta.pts, values, strict=True):
-            yield {"time": round(clock.seconds(pts), 6), **row}
+        for pts, row in zip(meta.pts, each, strict=True):
+            yield {"time": round(meta.media.clock.seconds(pts), 6), **row}
+
+
+def encoded_rows(rows: Iterable[Mapping[str, Any]]) -> Encoded:
+    """A part's result: its lines of JSON, as one array `rows [bytes] uint8`."""
+    text = "".join(json_line(row) for row in rows)
+    return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})
+
+
+def _values(part: Part) -> Iterator[dict[str, Any]]:
+    outputs = window_arrays(part, _RESERVED)
+    for number in range(len(part.meta.pts)):
+        yield {name: rounded(row_of(array, number).tolist()) for name, array in outputs.items()}

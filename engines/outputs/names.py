@@ -21,7 +21,7 @@ from schemas.errors import OutputError
 from schemas.text import printable
 
 _LIST = ".rigflow-names-"  # hidden file with the names that a process has reserved; the process holds its lock
-_LONGEST_SUFFIX = ".jsonl.part"
+_LONGEST_SUFFIX = ".coco.json.part"
 
 
 @dataclass(frozen=True, slots=True)

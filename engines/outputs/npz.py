@@ -2,12 +2,13 @@
 
 `times [W] float64` are seconds from the media's first frame. Images have `names [W]` instead, and `failed [K, 2]`: the
 name and the error of each image that failed.
+
+An output `NAME` whose rows differ in length is two arrays: all rows end to end in `NAME`, and `NAME_offsets [W + 1]`
+int64, so that row i is `NAME[NAME_offsets[i] : NAME_offsets[i + 1]]`.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from zipfile import ZipFile, ZipInfo
 
@@ -15,30 +16,35 @@ import numpy as np
 
 from engines.files import PartFile, writing
 from engines.heads.base import Tensor
-from engines.outputs.base import check_window_arrays, parse_options, window_arrays
+from engines.outputs.base import BaseFormat, check_reserved, check_window_arrays, window_arrays
+from engines.outputs.tables import Spool
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
+from engines.ragged import Ragged
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import EncodeStage
 
-_HELD_IN_MEMORY = 4 << 20
+_OFFSETS = "_offsets"
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
 
 
-class NpzFormat:
+class NpzFormat(BaseFormat[Options]):
     """The outputs as they are. A part's result is its arrays, so subscribers see the numbers themselves."""
 
-    def __init__(self, stage: EncodeStage) -> None:
-        parse_options(Options, stage)
+    options_class = Options
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
         check_window_arrays(arrays, _RESERVED)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The arrays with one row a window."""
-        return Encoded(window_arrays(part, _RESERVED))
+        """The arrays with one row a window; of a ragged one its values and its offsets."""
+        outputs = window_arrays(part, _RESERVED)
+        ragged = {name: output for name, output in outputs.items() if isinstance(output, Ragged)}
+        check_reserved(outputs, {f"{name}{_OFFSETS}" for name in ragged})
+        arrays = {name: output.values if isinstance(output, Ragged) else output for name, output in outputs.items()}
+        offsets = {f"{name}{_OFFSETS}": output.offsets for name, output in ragged.items()}
+        return Encoded(arrays | offsets, {"ragged": sorted(ragged)} if ragged else {})
 
     def assemble(self, target: Path, media: MediaInfo) -> "NpzAssembler":
         """Starts `<target>.npz`."""
@@ -56,6 +62,7 @@ class NpzAssembler:
         self._names: list[str] = []
         self._failed: list[tuple[str, str]] = []
         self._columns: dict[str, _Column] = {}
+        self._ends: dict[str, int] = {}  # of ragged outputs: how many values there are so far
         if media.kind != "image":
             self._append("times", np.empty(0, np.float64))
 
@@ -65,9 +72,14 @@ class NpzAssembler:
         self._failed += [(item.name, item.error) for item in meta.items if item.error]
         if "times" in self._columns:
             self._append("times", np.array([self._clock.seconds(pts) for pts in meta.pts], np.float64))
+        windows, ragged = len(meta.pts), set(facts.get("ragged", ()))
         for name, array in arrays.items():
-            if array.ndim == 0 or len(array) != len(meta.pts):
-                raise OutputError(f"output `{name}` of a result has not one row for each of {len(meta.pts)} windows")
+            if name.removesuffix(_OFFSETS) in ragged - {name}:
+                self._append_offsets(name, array, windows)
+                continue
+            rows = arrays[f"{name}{_OFFSETS}"][-1] if name in ragged else windows
+            if array.ndim == 0 or len(array) != rows:
+                raise OutputError(f"output `{name}` of a result has not one row for each of {windows} windows")
             self._append(name, array)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
@@ -89,6 +101,14 @@ class NpzAssembler:
         """Removes what was begun."""
         self._close_columns()
         self._file.discard()
+
+    def _append_offsets(self, name: str, offsets: Array, windows: int) -> None:
+        """The offsets of a part's rows, counted from the first row of the job. Raises OutputError."""
+        if offsets.shape != (windows + 1,):
+            raise OutputError(f"`{name}` of a result does not say where the rows of {windows} windows begin")
+        first = self._ends.get(name)
+        self._append(name, offsets if first is None else offsets[1:] + first)
+        self._ends[name] = int(offsets[-1]) + (first or 0)
 
     def _append(self, name: str, rows: Array) -> None:
         column = self._columns.get(name)
@@ -115,10 +135,10 @@ class _Column:
         self.dtype = dtype
         self.shape = shape
         self._rows = 0
-        self._spool = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY, dir=str(folder))  # noqa: SIM115
+        self._spool = Spool(folder)
 
     def append(self, rows: Array) -> None:
-        self._spool.write(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"")
+        self._spool.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data if rows.size else b"")
         self._rows += len(rows)
 
     def copy_to(self, out: IO[bytes]) -> None:
@@ -129,8 +149,7 @@ class _Column:
             "shape": (self._rows, *self.shape),
         }
         np.lib.format.write_array_header_1_0(out, header)
-        self._spool.seek(0)
-        shutil.copyfileobj(self._spool, out, 1 << 20)
+        self._spool.copy_to(out)
 
     def close(self) -> None:
         self._spool.close()

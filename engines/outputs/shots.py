@@ -23,17 +23,17 @@ from pydantic import Field
 
 from engines.files import PartFile
 from engines.heads.base import Tensor
-from engines.outputs.base import parse_options
+from engines.outputs.base import BaseFormat, Value
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
-from engines.outputs.sheet import Sheet
+from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded, Options
+from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
 from schemas.model import describe
-from schemas.pipeline import EncodeStage
 
 
 class ShotsOptions(Options):
@@ -44,11 +44,10 @@ class ShotsOptions(Options):
     sheet: bool = True
 
 
-class ShotsFormat:
+class ShotsFormat(BaseFormat[ShotsOptions]):
     """Needs `score [W]`, and for the sheet `pixels [F, H, W', 3]` and `index [W, 2]`."""
 
-    def __init__(self, stage: EncodeStage) -> None:
-        self._options = parse_options(ShotsOptions, stage)
+    options_class = ShotsOptions
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """What `encode` needs, in its shapes."""
@@ -72,7 +71,9 @@ class ShotsFormat:
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """The scores, and a thumbnail of every frame that may start a shot."""
         self._check_names(part.arrays)
-        score = part.array("score")
+        score: Value = part.arrays["score"]
+        if isinstance(score, Ragged):
+            raise PipelineError("rows of `score` differ in length", "format shots takes one number a window")
         if score.shape != (len(part.meta.pts),):
             raise PipelineError(
                 f"`score` has shape {list(score.shape)} for {len(part.meta.pts)} windows",
@@ -123,7 +124,7 @@ class ShotsAssembler:
         self._table = table
         self._picture = picture
         self._clock = media.clock
-        self._sheet = Sheet(media)
+        self._sheet = ShotSheet(media)
         self._shots = 0
         self._shot = Cut(0.0, 0.0, b"")  # the shot under way
         self._cuts = CutFinder(options.threshold, options.least_s)

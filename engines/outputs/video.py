@@ -7,19 +7,19 @@ h264`, the time of a packet is `meta.pts[order]`; `facts` hold the `encoder` and
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from engines.heads.base import Tensor
-from engines.outputs.base import parse_options
+from engines.outputs.base import BaseFormat
 from engines.outputs.colour import check_names, picture_planes
 from engines.outputs.h264 import X264
 from engines.outputs.images import ImageFolder, encode_images
 from engines.outputs.mux import VideoFile
 from engines.part import Part, Tick, no_tick
-from engines.ports import Assembler, Encoded, PictureEncoder, Pictures, VideoOptions
+from engines.ports import Assembler, Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
 from schemas.model import describe
-from schemas.pipeline import EncodeStage
 
 # how many colours the last axis of an array may have, by the kind of media; planes have none
 _COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
@@ -29,12 +29,17 @@ _COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
 _PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
 
 
-class VideoFormat:
+class VideoFormat(BaseFormat[VideoOptions]):
     """H.264 for video, png for images. Parts are brought to the host only as far as the `encoder` wants them there."""
 
-    def __init__(self, stage: EncodeStage, encoder: PictureEncoder | None = None) -> None:
-        self._options = parse_options(VideoOptions, stage)
-        self._encoder = encoder or X264()
+    options_class = VideoOptions
+
+    @property
+    def sound(self) -> Literal["copy", "aac"]:
+        """What the options say."""
+        return self._options.sound
+
+    anywhere = True
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Pictures of uint8: `plane0` ... or `pixels`, with the colours that each kind of media can have."""
@@ -56,8 +61,9 @@ class VideoFormat:
             return encode_images(part.on_host(), tick)
         if not part.meta.pts:
             return Encoded({})
-        planes, colour = picture_planes(part if self._encoder.on_gpu else part.on_host())
-        return self._encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
+        encoder = self._encoder or X264()
+        planes, colour = picture_planes(part if encoder.on_gpu else part.on_host())
+        return encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
         """`<target>.mp4`, begun with the first part, or the folder `<target>` of images."""

@@ -1,13 +1,13 @@
 """Parts made by hand, and what the tests of all formats need."""
 
 import resource
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from engines.outputs.format import load_format
-from engines.part import Array, Part
+from engines.part import Part
 from engines.ports import Assembler, Format
 from schemas.messages import Item, JobRef, Key, MediaInfo, PartMeta
 from schemas.pipeline import EncodeStage
@@ -17,16 +17,16 @@ VIDEO = MediaInfo(kind="video", name="clip.mp4", width=64, height=48, time_base=
 IMAGES = MediaInfo(kind="image")
 
 
-def format_of(name: str, **options: Any) -> Format:
-    return load_format(EncodeStage(kind="encode", format=name, options=options))
+def format_of(name: str, labels: Mapping[str, tuple[str, ...]] | None = None, **options: Any) -> Format:
+    return load_format(EncodeStage(kind="encode", format=name, options=options), labels=labels)
 
 
 def make_part(
-    media: MediaInfo, arrays: dict[str, Array], pts: Iterable[int], number: int = 0, items: Sequence[Item] = ()
+    media: MediaInfo, arrays: Mapping[str, Any], pts: Iterable[int], number: int = 0, items: Sequence[Item] = ()
 ) -> Part:
     """Part `number` of the only segment; whether it is the last one matters to nobody here."""
     key = Key(job=JOB, segment=0, part=number, last=True, final=True)
-    return Part(PartMeta(key=key, media=media, pts=tuple(pts), items=tuple(items)), arrays)
+    return Part(PartMeta(key=key, media=media, pts=tuple(pts), items=tuple(items)), dict(arrays))
 
 
 def feed(format_: Format, assembler: Assembler, parts: Iterable[Part]) -> None:

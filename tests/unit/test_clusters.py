@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engines.clusters import Cluster, Member, find_clusters
-from engines.outputs.clusters import Shown, draw_sheet, html_sheet, write_clusters
+from engines.outputs.clusters import Shown, html_sheet, picture_sheet, write_clusters
 from engines.outputs.thumbnail import thumbnail
 from engines.part import Array
 from engines.similarity import Descriptors
@@ -99,7 +99,7 @@ def test_programs_get_a_line_a_cluster_and_people_a_page(tmp_path: Path) -> None
     assert "<b>film" not in page
     assert "= &lt;b&gt;film&lt;/b&gt; +2.5 s" in page
     assert page.count("<img") == 2
-    sheet = draw_sheet([pair, Cluster((Member(2, 1.0),), 1.0)], media)
+    sheet = picture_sheet([pair, Cluster((Member(2, 1.0),), 1.0)], media)
     bright = (sheet == 200).all(axis=-1)
     assert bright.sum() == 90 * (160 + 51)
 
@@ -109,7 +109,7 @@ def test_sheets_of_thousands_stay_small_enough_to_look_at(size: int) -> None:
     numbers = count()
     clusters = [Cluster(tuple(Member(next(numbers), 1.0) for _ in range(size)), 1.0) for _ in range(3000 // size)]
     media = [shown("x", None)] * 3000
-    height, width, _ = draw_sheet(clusters, media).shape
+    height, width, _ = picture_sheet(clusters, media).shape
     assert height < 12_000
     assert width < 1500
     assert html_sheet(clusters, media).count("<figure") == 3000

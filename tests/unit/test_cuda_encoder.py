@@ -121,7 +121,7 @@ def test_a_file_of_parts_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     parts = [part.with_arrays({name: on_gpu(gpu, plane) for name, plane in part.arrays.items()}) for part in parts]
     again = {name: on_gpu(gpu, plane[:2]) for name, plane in planes.items()}
     parts.append(make_part(VIDEO, {**again, "index": np.array([[0], [1], [1], [0]], np.int32)}, range(12, 16)))
-    (path,) = assemble(VideoFormat(STAGE, encoder_of(gpu)), tmp_path / "a", VIDEO, parts)
+    (path,) = assemble(VideoFormat(STAGE, encoder=encoder_of(gpu)), tmp_path / "a", VIDEO, parts)
     frames = decoded(path)
     for frame, row in zip(frames, [*range(12), 0, 1, 1, 0], strict=True):
         assert psnr(plane_of(frame, 0), planes["plane0"][row]) > 36

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Item
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
@@ -29,6 +30,12 @@ def test_a_line_a_window_in_order(tmp_path: Path) -> None:
     assert [row["time"] for row in read(path)] == [0.0, 0.04, 1.0]
     assert [row["score"] for row in read(path)] == [0.1, 0.666667, 123457.0]
     assert [row["boxes"] for row in read(path)] == boxes.tolist()
+
+
+def test_rows_of_different_lengths_are_lists(tmp_path: Path) -> None:
+    boxes = Ragged.of([np.array([[1.0, 2.0]]), np.empty((0, 2)), np.array([[3.0, 4.0], [5.0, 6.0]])])
+    (path,) = assemble(format_of("jsonl"), tmp_path / "a", VIDEO, [make_part(VIDEO, {"boxes": boxes}, range(3))])
+    assert [row["boxes"] for row in read(path)] == [[[1.0, 2.0]], [], [[3.0, 4.0], [5.0, 6.0]]]
 
 
 def test_what_json_cannot_hold_is_null(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def joined(
     folder: Path, media: MediaInfo, planes: dict[str, Array], turns: str, container: str = "mp4"
 ) -> tuple[Path, list[str], set[bytes]]:
     """The file of parts that the encoders of `turns` made, its notes, and the headers that came."""
-    formats = {"x": VideoFormat(STAGE, X264()), "p": VideoFormat(STAGE, Plain())}
+    formats = {"x": VideoFormat(STAGE, encoder=X264()), "p": VideoFormat(STAGE, encoder=Plain())}
     assembler = formats["x"].assemble(folder / "a", media)
     head = np.frombuffer(write_head(container, [], Tags()), np.uint8)
     assembler.add_tracks(Fragment(key=Key(job=JOB, segment=0), media=media, container=container), {"head": head})
@@ -78,7 +78,7 @@ def test_a_file_of_two_encoders_shows_every_picture_from_anywhere(tmp_path: Path
 
 def test_a_change_of_size_is_another_note(tmp_path: Path) -> None:
     small, large = planes_of(PER_PART), planes_of(PER_PART, 96, 128)
-    format_ = VideoFormat(STAGE, Plain())
+    format_ = VideoFormat(STAGE, encoder=Plain())
     assembler = format_.assemble(tmp_path / "a", VIDEO)
     for number, planes in enumerate((small, large, large, small)):
         part = make_part(VIDEO, planes, range(number * PER_PART, (number + 1) * PER_PART))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.ragged import Ragged
 from schemas.errors import OutputError, PipelineError
 from schemas.messages import Item
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
@@ -46,6 +47,36 @@ def test_images_have_names_and_failures_have_reasons(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["descriptor"], rows)
 
 
+def test_rows_of_different_lengths_are_values_and_offsets(tmp_path: Path) -> None:
+    rows = [np.full((count, 4), number, np.float32) for number, count in enumerate([2, 0, 0, 3, 1])]
+    parts = [
+        make_part(VIDEO, {"boxes": Ragged.of(rows[start:stop]), "n": np.arange(start, stop)}, range(start, stop), part)
+        for part, (start, stop) in enumerate([(0, 2), (2, 4), (4, 5)])
+    ]
+    (path,) = assemble(format_of("npz"), tmp_path / "a", VIDEO, parts)
+    with np.load(path) as file:
+        assert set(file) == {"boxes", "boxes_offsets", "n", "times"}
+        assert file["boxes_offsets"].tolist() == [0, 2, 2, 2, 5, 6]
+        assert file["boxes_offsets"].dtype == np.int64
+        assert [row[:, 0].tolist() for row in np.split(file["boxes"], file["boxes_offsets"][1:-1])] == [
+            [0, 0],
+            [],
+            [],
+            [3, 3, 3],
+            [4],
+        ]
+    clash = make_part(VIDEO, {"boxes": Ragged.of(rows[:1]), "boxes_offsets": np.zeros(1)}, [0])
+    with pytest.raises(PipelineError, match="output `boxes_offsets`: the format needs that name for itself"):
+        format_of("npz").encode(clash)
+
+
+def test_an_output_may_be_called_offsets(tmp_path: Path) -> None:
+    arrays = {"x": np.arange(2), "x_offsets": np.arange(6).reshape(2, 3)}
+    (path,) = assemble(format_of("npz"), tmp_path / "a", VIDEO, [make_part(VIDEO, arrays, [0, 1])])
+    with np.load(path) as file:
+        assert file["x_offsets"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 def test_a_job_without_windows_is_an_empty_table(tmp_path: Path) -> None:
     (path,) = assemble(format_of("npz"), tmp_path / "a", IMAGES, [])
     with np.load(path) as file:
@@ -60,6 +91,10 @@ def test_a_job_without_windows_is_an_empty_table(tmp_path: Path) -> None:
         ({"x": np.zeros((3, 2))}, "output `x` has shape [3, 2] for 2 windows: a model must give one row a window"),
         ({"x": np.float32(1)}, "output `x` has shape [] for 2 windows"),
         ({"times": np.zeros(2)}, "output `times`: the format needs that name for itself: rename the output"),
+        (
+            {"x": Ragged.of([np.zeros(1)] * 3)},
+            "output `x` has 3 rows for 2 windows: a model must give one row a window",
+        ),
         ({"file": np.zeros(2)}, "output `file`: the format needs that name for itself"),
     ],
 )

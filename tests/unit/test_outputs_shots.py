@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from engines.outputs.font import text_mask
 from engines.outputs.pictures import decode_jpeg, encode_jpeg
-from engines.outputs.sheet import Sheet
+from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part
+from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
 from tests.unit.outputs_parts import VIDEO, assemble, format_of, make_part
@@ -105,6 +105,14 @@ def test_a_result_is_small(tmp_path: Path) -> None:
             "format shots needs `pixels`: add it to the model's outputs or to `keeps`",
         ),
         (
+            {
+                "score": Ragged.of([np.zeros(2)]),
+                "pixels": np.zeros((1, 2, 2, 3), np.uint8),
+                "index": np.zeros((1, 2), int),
+            },
+            r"rows of `score` differ in length: format shots takes one number a window",
+        ),
+        (
             {"score": np.zeros((1, 2)), "pixels": np.zeros((1, 2, 2, 3), np.uint8), "index": np.zeros((1, 2), int)},
             r"`score` has shape \[1, 2\] for 1 windows: format shots takes one number a window",
         ),
@@ -124,7 +132,7 @@ def test_a_job_that_failed_from_the_start_has_a_blank_sheet(tmp_path: Path) -> N
     ("aspect", "width"), [((1, 1), 160), ((81, 256), 51), ((3, 4), 120), ((99, 1), 270), ((0, 1), 160)]
 )
 def test_pictures_have_the_shape_they_are_shown_in(aspect: tuple[int, int], width: int) -> None:
-    sheet = Sheet(WIDE.model_copy(update={"sample_aspect": aspect}))
+    sheet = ShotSheet(WIDE.model_copy(update={"sample_aspect": aspect}))
     white = np.full((90, 160, 3), 255, dtype=np.uint8)
     sheet.add(encode_jpeg(white), 0.0, 1.0)
     image = sheet.draw()
@@ -132,30 +140,13 @@ def test_pictures_have_the_shape_they_are_shown_in(aspect: tuple[int, int], widt
 
 
 def test_a_film_has_a_sheet_of_bounded_size() -> None:
-    sheet = Sheet(WIDE)
+    sheet = ShotSheet(WIDE)
     jpeg = encode_jpeg(np.zeros((90, 160, 3), dtype=np.uint8))
     for shot in range(3000):
         sheet.add(jpeg, float(shot), shot + 1.0)
     image = sheet.draw()
     assert image.nbytes < 40_000_000
     assert sheet.notes == ["the sheet shows one in 8 of 3000 shots"]
-
-
-def test_labels_are_readable() -> None:
-    mask = text_mask("1:", 1)
-    drawn = ["".join(".#"[ink] for ink in row) for row in mask.astype(int)]
-    assert drawn == [
-        "..#.........",
-        ".##.........",
-        "..#.....#...",
-        "..#.........",
-        "..#.....#...",
-        "..#.........",
-        ".###........",
-        "............",
-    ]
-    np.testing.assert_array_equal(text_mask("ü", 2), text_mask("?", 2))
-    assert text_mask("ab~", 3).shape == (24, 54)
 
 
 def test_thumbnails_look_like_the_frame() -> None:
@@ -165,7 +156,7 @@ def test_thumbnails_look_like_the_frame() -> None:
 
 
 def test_large_pictures_make_no_large_sheet() -> None:
-    sheet = Sheet(WIDE)
+    sheet = ShotSheet(WIDE)
     jpeg = encode_jpeg(np.full((1200, 1600, 3), 255, dtype=np.uint8))
     for shot in range(40):
         sheet.add(jpeg, float(shot), shot + 1.0)

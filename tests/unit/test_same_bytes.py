@@ -10,7 +10,7 @@ import pytest
 
 from engines.outputs.colour import picture_planes
 from engines.outputs.pictures import decode_jpeg, encode_jpeg, encode_png
-from engines.outputs.sheet import Sheet
+from engines.outputs.shot_sheet import ShotSheet
 from tests.h264_digests import digests, instruction_sets
 from tests.unit.outputs_parts import VIDEO, make_part
 
@@ -47,7 +47,7 @@ def _pictures() -> list[bytes]:
         noise = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1) + np.roll(noise, 1, (0, 1))) // 4
     pixels = noise.astype(np.uint8)
     jpeg = encode_jpeg(pixels)
-    sheet = Sheet(VIDEO)
+    sheet = ShotSheet(VIDEO)
     sheet.add(jpeg, 0.0, 1.0)
     planes, _ = picture_planes(make_part(VIDEO, {"pixels": pixels[None]}, [0]))
     return [encode_png(pixels), jpeg, decode_jpeg(jpeg).tobytes(), sheet.draw().tobytes(), *map(bytes, planes)]

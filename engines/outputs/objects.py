@@ -1,0 +1,106 @@
+"""What a head that detects found in each picture, for the formats that show or list it.
+
+The arrays of a part, with a row a window; coordinates are pixels of the upright source, from its upper left corner:
+
+    boxes      [M, 4] float32      x1, y1, x2, y2
+    scores     [M] float32
+    classes    [M] int32
+    keypoints  [M, K, 3] float32   x, y, score
+    corners    [M, 4, 2] float32   of a box that is turned
+    masks      [M, h, w] uint8     not 0 inside; h and w span the box, at whatever resolution the model has
+
+All but `boxes` may be missing. `frame_size [F, 2]` int32 is height and width of the source of each frame.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.heads.base import Tensor
+from engines.outputs.base import Value, check_rows, row_of
+from engines.part import Array, Part
+from schemas.errors import PipelineError
+from schemas.pipeline import describe
+
+ROWS: Mapping[str, tuple[int | None, ...]] = {
+    "boxes": (4,),
+    "scores": (),
+    "classes": (),
+    "keypoints": (None, 3),
+    "corners": (4, 2),
+    "masks": (None, None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What was found in one picture: all arrays have M rows."""
+
+    boxes: Array
+    scores: Array | None = None
+    classes: Array | None = None
+    keypoints: Array | None = None
+    corners: Array | None = None
+    masks: Array | None = None
+
+
+def check_objects(arrays: Mapping[str, Tensor], format_name: str) -> None:
+    """Raise PipelineError unless a part that holds such arrays holds boxes, and all that belongs to them fits."""
+    if "boxes" not in arrays:
+        raise _no_boxes(arrays, format_name)
+    for name in ROWS.keys() & arrays.keys():
+        found = arrays[name]
+        if not _fits(found.shape[2:], ROWS[name]):
+            wanted = ", ".join(["W", "M", *("any" if size is None else str(size) for size in ROWS[name])])
+            raise PipelineError(
+                f"`{name}` is {describe(found.dtype, found.shape)}", f"format {format_name} takes [{wanted}]"
+            )
+
+
+def objects_of(part: Part, format_name: str) -> Iterator[Objects]:
+    """What was found in each window. Raises PipelineError when the arrays are not as this module says."""
+    windows = len(part.meta.pts)
+    held: Mapping[str, Value] = part.arrays
+    found = {name: held[name] for name in ROWS if name in held}
+    if windows and "boxes" not in found:
+        raise _no_boxes(held, format_name)
+    for name, array in found.items():
+        check_rows(name, array, windows)
+    for number in range(windows):
+        rows = {name: row_of(array, number) for name, array in found.items()}
+        for name, row in rows.items():
+            if len(row.shape) != 1 + len(ROWS[name]) or not _fits(row.shape[1:], ROWS[name]):
+                raise PipelineError(f"a row of `{name}` has shape {list(row.shape)}", f"see {format_name} in the docs")
+            if len(row) != len(rows["boxes"]):
+                what = f"`{name}` has {len(row)} rows for {len(rows['boxes'])} boxes"
+                raise PipelineError(what, "a head must give one for each box")
+        yield Objects(**rows)
+
+
+def source_sizes(part: Part) -> list[tuple[int, int]]:
+    """Height and width of the source of each window: of its first frame, or as the media says; (0, 0) where unknown."""
+    media, windows = part.meta.media, len(part.meta.pts)
+    sizes = part.arrays.get("frame_size")
+    if sizes is None:
+        return [(media.height, media.width)] * windows
+    index = part.arrays.get("index")
+    rows = np.asarray(sizes) if index is None else np.asarray(sizes)[np.asarray(index)[:, 0]]
+    return [(height, width) for height, width in rows.tolist()]
+
+
+def label_of(labels: tuple[str, ...], number: int) -> str:
+    """What a class is called; its number where there is no label."""
+    return labels[number] if 0 <= number < len(labels) else str(number)
+
+
+def _no_boxes(arrays: Mapping[str, object], format_name: str) -> PipelineError:
+    held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
+    what = f"format {format_name} needs `boxes`, the part holds {held}"
+    return PipelineError(what, "take a model whose card has a head that detects, or add `keeps`")
+
+
+def _fits(shape: tuple[int | str, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size is None or isinstance(found, str) or found == size for found, size in zip(shape, wanted, strict=True)
+    )

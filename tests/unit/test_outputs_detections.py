@@ -1,0 +1,210 @@
+"""detections: boxes in pixels of the source, as lines, as COCO's json and as a table."""
+
+import csv
+import json
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.part import Array
+from engines.ragged import Ragged
+from schemas.errors import OutputError, PipelineError
+from schemas.messages import Item
+from schemas.model import TensorSpec
+from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
+
+LABELS = {"classes": ("person", "Fahrräder, rot")}
+BOXES = [
+    np.array([[1.5, 2, 30.25, 40], [10, 10, 20, 20]], np.float32),
+    np.empty((0, 4), np.float32),
+    np.array([[0, 0, 64, 48]], np.float32),
+]
+SCORES = [np.array([0.9, 1 / 3], np.float32), np.empty(0, np.float32), np.array([0.5], np.float32)]
+CLASSES = [np.array([1, 0], np.int32), np.empty(0, np.int32), np.array([7], np.int32)]
+
+
+def found(start: int = 0, stop: int = 3, **more: Sequence[Array]) -> dict[str, Any]:
+    arrays = {"boxes": BOXES, "scores": SCORES, "classes": CLASSES, **more}
+    return {name: Ragged.of(rows[start:stop]) for name, rows in arrays.items()}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def decoded(rle: dict[str, Any]) -> Array:
+    """The mask `[H, W]` of COCO's runs, one pixel after the other."""
+    height, width = rle["size"]
+    pixels: list[int] = []
+    for number, count in enumerate(rle["counts"]):
+        pixels += [number % 2] * count
+    return np.array(pixels).reshape(width, height).T
+
+
+def test_a_line_a_frame_with_boxes_in_source_pixels(tmp_path: Path) -> None:
+    sizes = np.array([[48, 64], [48, 64], [50, 60]], np.int32)
+    index = np.array([[0], [1], [2]], np.int32)
+    parts = [
+        make_part(VIDEO, {**found(0, 2), "frame_size": sizes[:2], "index": index[:2]}, [0, 25]),
+        make_part(VIDEO, {**found(2, 3), "frame_size": sizes, "index": index[2:]}, [50], number=1),
+    ]
+    (path,) = assemble(format_of("detections", LABELS), tmp_path / "clip.x", VIDEO, parts)
+    assert path == tmp_path / "clip.x.jsonl"
+    assert read_lines(path) == [
+        {
+            "time": 0.0,
+            "width": 64,
+            "height": 48,
+            "boxes": [
+                {"box": [1.5, 2.0, 30.25, 40.0], "score": 0.9, "class": 1, "label": "Fahrräder, rot"},
+                {"box": [10.0, 10.0, 20.0, 20.0], "score": 0.333333, "class": 0, "label": "person"},
+            ],
+        },
+        {"time": 1.0, "width": 64, "height": 48, "boxes": []},
+        {"time": 2.0, "width": 60, "height": 50, "boxes": [
+            {"box": [0.0, 0.0, 64.0, 48.0], "score": 0.5, "class": 7, "label": "7"}
+        ]},
+    ]  # fmt: skip
+
+
+def test_images_are_named_and_failures_have_reasons_everywhere(tmp_path: Path) -> None:
+    items = [Item(name="a.jpg"), Item(name="böse.png", error="not an image"), Item(name='"c".webp'), Item(name="d.png")]
+    part = make_part(IMAGES, {**found(), "frame_size": np.array([[48, 64]] * 3)}, [0, 0, 0], items=items)
+    files = assemble(format_of("detections", LABELS, coco=True, csv=True), tmp_path / "set", IMAGES, [part])
+    assert [path.name for path in files] == ["set.jsonl", "set.coco.json", "set.csv"]
+    lines = read_lines(files[0])
+    assert lines[1] == {"name": "böse.png", "error": "not an image"}
+    assert [len(line.get("boxes", ())) for line in lines] == [2, 0, 0, 1]
+    assert [image["file_name"] for image in json.loads(files[1].read_text())["images"]] == [
+        "a.jpg",
+        '"c".webp',
+        "d.png",
+    ]
+    with files[2].open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["name"] for row in rows] == ["a.jpg", "a.jpg", "d.png"]
+
+
+def test_coco_and_the_table_say_what_the_lines_say(tmp_path: Path) -> None:
+    parts = [make_part(VIDEO, found(0, 2), [0, 25]), make_part(VIDEO, found(2, 3), [50], number=1)]
+    files = assemble(format_of("detections", LABELS, coco=True, csv=True), tmp_path / "a", VIDEO, parts)
+    coco = json.loads(files[1].read_text())
+    assert coco["images"] == [
+        {"id": number + 1, "file_name": "clip.mp4", "width": 64, "height": 48, "time": float(number)}
+        for number in range(3)
+    ]
+    assert coco["categories"] == [
+        {"id": 0, "name": "person"},
+        {"id": 1, "name": "Fahrräder, rot"},
+        {"id": 7, "name": "7"},
+    ]
+    assert [
+        (row["id"], row["image_id"], row["category_id"], row["bbox"], row["area"]) for row in coco["annotations"]
+    ] == [
+        (1, 1, 1, [1.5, 2.0, 28.75, 38.0], 1092.5),
+        (2, 1, 0, [10.0, 10.0, 10.0, 10.0], 100.0),
+        (3, 3, 7, [0.0, 0.0, 64.0, 48.0], 3072.0),
+    ]
+    assert all(row["iscrowd"] == 0 for row in coco["annotations"])
+    with files[2].open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert rows[0] == {
+        "time": "0.0", "width": "64", "height": "48", "x1": "1.5", "y1": "2.0", "x2": "30.25", "y2": "40.0",
+        "score": "0.9", "class": "1", "label": "Fahrräder, rot",
+    }  # fmt: skip
+    assert [row["time"] for row in rows] == ["0.0", "0.0", "2.0"]
+
+
+def test_keypoints_corners_and_masks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    keypoints = [np.array([[[1, 2, 0.5], [3, 4, 0]]] * len(boxes), np.float32).reshape(-1, 2, 3) for boxes in BOXES]
+    corners = [
+        np.array([[[1, 2], [3, 4], [5, 6], [7, 8]]] * len(boxes), np.float32).reshape(-1, 4, 2) for boxes in BOXES
+    ]
+    masks = [rng.integers(0, 2, (len(boxes), 24, 32), np.uint8) for boxes in BOXES]
+    arrays = found(keypoints=keypoints, corners=corners, masks=masks)
+    files = assemble(format_of("detections", coco=True), tmp_path / "a", VIDEO, [make_part(VIDEO, arrays, range(3))])
+    lines = read_lines(files[0])
+    box = lines[0]["boxes"][0]
+    assert box["keypoints"] == [[1.0, 2.0, 0.5], [3.0, 4.0, 0.0]]
+    assert box["corners"] == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]
+    # of the whole picture, a mask at half of the size: each pixel of it is where Pillow's bilinear filter puts it
+    whole = Image.fromarray(masks[2][0] * 255).resize((64, 48), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(decoded(lines[2]["boxes"][0]["mask"]), np.asarray(whole) >= 128)
+    small = decoded(lines[0]["boxes"][1]["mask"])
+    assert small.shape == (48, 64)
+    assert small[10:20, 10:20].any()
+    assert small.sum() == small[10:20, 10:20].sum()
+    first = json.loads(files[1].read_text())["annotations"][1]
+    assert first["keypoints"] == [1.0, 2.0, 2, 3.0, 4.0, 0]
+    assert first["num_keypoints"] == 1
+    assert first["segmentation"] == lines[0]["boxes"][1]["mask"]
+    assert first["area"] == small.sum()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_runs_of_masks_that_touch_the_borders(tmp_path: Path, full: bool) -> None:
+    mask = np.full((1, 4, 4), full, np.uint8)
+    arrays = {"boxes": Ragged.of([BOXES[2]]), "masks": Ragged.of([mask])}
+    (path,) = assemble(format_of("detections"), tmp_path / "a", VIDEO, [make_part(VIDEO, arrays, [0])])
+    assert read_lines(path)[0]["boxes"][0]["mask"]["counts"] == ([0, 48 * 64] if full else [48 * 64])
+
+
+def test_boxes_alone_are_enough_and_a_fixed_number_of_them_is_fine(tmp_path: Path) -> None:
+    boxes = np.arange(16, dtype=np.float32).reshape(2, 2, 4)
+    media = VIDEO.model_copy(update={"width": 0, "height": 0})
+    (path,) = assemble(format_of("detections"), tmp_path / "a", media, [make_part(media, {"boxes": boxes}, [0, 1])])
+    assert [[box["box"] for box in line["boxes"]] for line in read_lines(path)] == boxes.tolist()
+    assert read_lines(path)[0]["width"] is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros(1)}, "format detections needs `boxes`, the part holds `x`: take a model whose card has a head"),
+        ({"boxes": np.zeros((2, 3, 4))}, r"output `boxes` has shape \[2, 3, 4\] for 1 windows"),
+        ({"boxes": np.zeros((1, 3, 5))}, r"a row of `boxes` has shape \[3, 5\]"),
+        ({"boxes": np.zeros((1, 3, 4)), "scores": np.zeros((1, 2))}, "`scores` has 2 rows for 3 boxes"),
+    ],
+)
+def test_parts_that_hold_no_boxes(arrays: dict[str, Array], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        format_of("detections").encode(make_part(VIDEO, arrays, [0]))
+
+
+def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
+    boxes = TensorSpec(name="boxes", dtype="float32", shape=("W", "count", 4))
+    format_of("detections").check({"boxes": boxes}, ["video"])
+    wrong = {"boxes": boxes, "keypoints": TensorSpec(name="keypoints", dtype="float32", shape=("W", "count", 17, 2))}
+    with pytest.raises(PipelineError, match=r"`keypoints` is float32 \[W, count, 17, 2\]: .* takes \[W, M, any, 3\]"):
+        format_of("detections").check(wrong, ["video"])
+    with pytest.raises(PipelineError, match="needs `boxes`"):
+        format_of("detections").check({}, ["video"])
+
+
+def test_a_result_that_is_none_leaves_nothing_behind(tmp_path: Path) -> None:
+    assembler = format_of("detections", coco=True).assemble(tmp_path / "a", VIDEO)
+    with pytest.raises(OutputError, match="a result of detections has a line that says something else"):
+        assembler.add(make_part(VIDEO, {}, [0]).meta, {"rows": np.frombuffer(b'{"time": 0}\n', np.uint8)}, {})
+    assembler.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_of_masks_takes_little_memory(tmp_path: Path) -> None:
+    # one long string where the runs of a large mask would be: numbers take tracemalloc a minute
+    box = {"box": [0, 0, 9, 9], "mask": {"size": "x" * 100_000, "counts": []}}
+    line = json.dumps({"time": 0.0, "width": 1000, "height": 1000, "boxes": [box]}).encode() + b"\n"
+    assembler = format_of("detections", coco=True, csv=True).assemble(tmp_path / "a", VIDEO)
+    tracemalloc.start()
+    for number in range(150):
+        assembler.add(make_part(VIDEO, {}, [number]).meta, {"rows": np.frombuffer(line, np.uint8)}, {})
+    files = assembler.close()
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20 < files[1].stat().st_size
+    tracemalloc.stop()
+    assert len(json.loads(files[1].read_text())["annotations"]) == 150
+    assert sorted(tmp_path.iterdir()) == sorted(files)
