@@ -1,10 +1,17 @@
 """What decode makes of frames in a pipeline, without its models."""
 
+from typing import Any
+
 from engines.operators.resize import Resize
 from engines.pictures import Pictures
 from engines.planned import DecodePlan
 from schemas.model import PictureSpec
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import OperatorStage, PipelineSpec
+
+
+def pictures(**options: Any) -> dict[str, PictureSpec]:
+    """What a resize stage with these options wants of each frame."""
+    return dict(Resize(OperatorStage.model_validate({"kind": "resize", **options}), None).pictures({}))
 
 
 def decode_plan(spec: PipelineSpec) -> DecodePlan:

@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.heads.view import View, WayBack, view_of
-from engines.transforms import Preprocess
+from engines.transforms import Picture
 from schemas.model import PictureSpec
-from schemas.pipeline import PreprocessStage
 
 SIZES = [(48, 64), (64, 48), (90, 31), (33, 200), (40, 40), (17, 19)]
-FITS = {"stretch": "stretch", "crop": "crop", "letterbox": "pad"}  # as a card and as a preprocess stage say it
+FITS = ("stretch", "crop", "letterbox")
 side = st.integers(1, 4000)
 
 
@@ -22,7 +21,7 @@ def picture_of(source: tuple[int, int], size: tuple[int, int], fit: str, mark: t
     top, left, bottom, right = mark
     pixels[top:bottom, left:right] = 255
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-    return Preprocess(PreprocessStage(kind="preprocess", size=size, fit=FITS[fit])).convert(frame)["pixels"][..., 0]
+    return Picture(PictureSpec(size=size, fit=fit)).convert(frame)[0][..., 0]
 
 
 @pytest.mark.parametrize("fit", FITS)
