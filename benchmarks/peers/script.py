@@ -17,6 +17,8 @@ import onnxruntime
 from benchmarks.chain import JOB, Answer, Arrived, Finished, Task, write
 from engines.outputs.format import load_format
 from engines.part import Array, Part
+from engines.pictures import Pictures
+from engines.plan import plan_pipeline
 from schemas.messages import Item, Key, MediaInfo, PartMeta
 
 KEY = Key(job=JOB, segment=0)

@@ -14,6 +14,7 @@ from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
 from schemas.messages import Priority
+from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from tests.integration.queues import eventually
 from workers import pipeline_cache
@@ -22,6 +23,10 @@ from workers.options import WorkerOptions
 from workers.process import Worker
 
 QUICK, SLOW, BROKEN = simulated(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
+
+
+def model_of(spec: PipelineSpec) -> str:
+    return next(iter(spec.model_names.values()))
 
 
 async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(

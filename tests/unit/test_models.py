@@ -445,10 +445,10 @@ def pipeline_text(stages: str, size: str = "size = [8, 12]", window: int = 1) ->
 name = "p"
 [[stage]]
 kind = "decode"
+window = {{ frames = {window} }}
 [[stage]]
 kind = "resize"
 {size}
-window = {{ frames = {window} }}
 {stages}
 [[stage]]
 kind = "encode"
