@@ -27,7 +27,7 @@ OptionsT = TypeVar("OptionsT", bound=HeadOptions)
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What a head is told of an output of the model, or tells of an array that it makes.
+    """What a head knows of an output of the model, or declares of an array that it makes.
 
     `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
     is `(name, "count", ...)`. `labels`: what the numbers in an array, or its columns, stand for; `categories`: the
