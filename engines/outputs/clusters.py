@@ -162,8 +162,8 @@ def _draw_tile(cell: Array, member: Member, media: Sequence[Shown]) -> None:
         box[top : top + height, left : left + width] = of.picture
     write_text(cell, 0, PICTURE[0] + 7, clipped(of.name, 1, cell.shape[1]), BRIGHT, 1)
     copy = _copy_text(member, media)
-    said, colour = (copy, MARK) if copy else (_similarity_text(member), DIM)
-    write_text(cell, 0, PICTURE[0] + 20, clipped(said, 1, cell.shape[1]), colour, 1)
+    caption, colour = (copy, MARK) if copy else (_similarity_text(member), DIM)
+    write_text(cell, 0, PICTURE[0] + 20, clipped(caption, 1, cell.shape[1]), colour, 1)
 
 
 def html_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> str:

@@ -54,7 +54,7 @@ class VideoFormat:
             return encode_images(part.on_host(), tick)
         if not part.meta.pts:
             return Encoded({})
-        planes, colour = picture_planes(part if self._encoder.on_card else part.on_host())
+        planes, colour = picture_planes(part if self._encoder.on_gpu else part.on_host())
         return self._encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
