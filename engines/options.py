@@ -24,4 +24,4 @@ def parse_options(kind: type[OptionsT], stage: OperatorStage | EncodeStage, owne
             what = f"stage {stage.name}: {reason_of(first)}"
         else:
             what = f"stage {stage.name}, option {option}: {reason_of(first)}, found {first['input']!r}"
-        raise PipelineError(what, f"the options of {owner} are: {known}") from error
+        raise PipelineError(what, f"its options are: {known}") from error

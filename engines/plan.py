@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engines.heads.base import Tensor
 from engines.operators.resize import Resize
 from engines.outputs.format import load_format
 from engines.part import Part
-from engines.planned import FRAME_SIZE, INDEX, Arrays, DecodePlan, planned_pictures
+from engines.planned import FRAME_SIZE, INDEX, Arrays, DecodePlan, Tensor, planned_pictures
 from engines.ports import Operator
 from engines.registry import load
 from schemas.errors import ModelError, PipelineError

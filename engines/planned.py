@@ -4,10 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from engines.heads.base import Tensor
 from schemas.grid import Grid
 from schemas.model import PictureSpec
 from schemas.pipeline import DecodeStage
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What is known of an array, or of an output of a model, before there is any.
+
+    `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
+    is `(name, "count", ...)`. `labels`: what the numbers in an array, or its columns, stand for; `categories`: the
+    category of each label, where labels have one.
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+    ragged: bool = False
+    labels: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
 
 Arrays: TypeAlias = dict[str, Tensor]
 """What a part holds at some point. The first dimension is "F", a row a frame, or "W", a row a window."""

@@ -11,9 +11,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import av
 from pydantic import BaseModel, ConfigDict, Field
 
-from engines.heads.base import Tensor
 from engines.part import Array, Part, Tick, no_tick
-from engines.planned import DecodePlan
+from engines.planned import DecodePlan, Tensor
 from schemas.errors import RigflowError
 from schemas.messages import Fragment, MediaInfo, PartMeta, Segment
 from schemas.model import ModelSpec, PictureSpec

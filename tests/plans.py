@@ -1,5 +1,6 @@
 """What decode makes of frames in a pipeline, without its models."""
 
+import json
 from typing import Any
 
 from engines.operators.resize import Resize
@@ -11,7 +12,9 @@ from schemas.pipeline import OperatorStage, PipelineSpec
 
 def pictures(**options: Any) -> dict[str, PictureSpec]:
     """What a resize stage with these options wants of each frame."""
-    return dict(Resize(OperatorStage.model_validate({"kind": "resize", **options}), None).pictures({}))
+    return dict(
+        Resize(OperatorStage.model_validate({"kind": "resize", **json.loads(json.dumps(options))}), None).pictures({})
+    )
 
 
 def decode_plan(spec: PipelineSpec) -> DecodePlan:

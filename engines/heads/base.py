@@ -1,13 +1,13 @@
 """The protocol of heads, and what they share: what is known of outputs, options, the choice of an output."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.heads.view import View
+from engines.planned import Tensor as Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError, reason_of
 from schemas.model import PictureSpec
@@ -23,22 +23,6 @@ class HeadOptions(BaseModel):
 
 
 OptionsT = TypeVar("OptionsT", bound=HeadOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """What a head knows of an output of the model, or declares of an array that it makes.
-
-    `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
-    is `(name, "count", ...)`. `labels`: what the numbers in an array, or its columns, stand for; `categories`: the
-    category of each label, where labels have one.
-    """
-
-    dtype: str
-    shape: tuple[int | str, ...]
-    ragged: bool = False
-    labels: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
 
 
 class Head(Protocol):

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from engines.heads.base import Head, Tensor
+from engines.heads.base import Head
 from engines.heads.view import View, view_of
 from engines.inference.batch import infer_parts
 from engines.inference.session import fits
@@ -13,7 +13,7 @@ from engines.inference.sources import Sight, picture_name, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
 from engines.options import parse_options
 from engines.part import Array, Part, Tick, Value, holds_frames
-from engines.planned import FRAME_SIZE, INDEX, Arrays
+from engines.planned import FRAME_SIZE, INDEX, Arrays, Tensor
 from engines.ports import Options, Session
 from engines.ragged import Ragged
 from engines.registry import load

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Set
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from engines.heads.base import Tensor
 from engines.options import parse_options as parse_stage_options
 from engines.part import Array, Part, holds_frames
+from engines.planned import Tensor
 from engines.ports import Options, PictureEncoder
 from engines.ragged import Ragged
 from schemas.errors import PipelineError

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from engines.files import PartFile, writing
-from engines.heads.base import Tensor
 from engines.outputs.base import BaseFormat
 from engines.outputs.jsonl import encoded_rows, rounded, rows_of
 from engines.outputs.masks import placed_mask, run_lengths
 from engines.outputs.objects import Objects, check_objects, label_of, objects_of, source_sizes
 from engines.outputs.tables import CsvFile, Spool, json_text
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from engines.files import PartFile
-from engines.heads.base import Tensor
 from engines.outputs.base import BaseFormat, check_window_arrays, row_of, window_arrays
 from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.heads.base import Tensor
 from engines.outputs.base import Value, check_rows, row_of
 from engines.part import Array, Part
+from engines.planned import Tensor
 from schemas.errors import PipelineError
 from schemas.pipeline import describe
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from engines.heads.base import Tensor
 from engines.outputs.base import BaseFormat
 from engines.outputs.colour import check_names, picture_planes
 from engines.outputs.h264 import X264
 from engines.outputs.images import ImageFolder, encode_images
 from engines.outputs.mux import VideoFile
 from engines.part import Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo

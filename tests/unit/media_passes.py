@@ -1,5 +1,6 @@
 """The two ways to look at a media: one plain pass over one decoder, and in segments, each decoded by itself."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,7 +26,7 @@ def pipeline(*, fps: float | None = None, frames: int = 1, stride: int = 1, **re
     window = {"frames": frames, "stride": stride}
     stages = [
         {"kind": "decode", "fps": fps, "window": window},
-        {"kind": "resize", **(resize or {"layout": "planes"})},
+        {"kind": "resize", **json.loads(json.dumps(resize or {"layout": "planes"}))},
         {"kind": "encode", "format": "npz"},
     ]
     return PipelineSpec.model_validate({"name": "test", "media": ["video", "image"], "stage": stages})

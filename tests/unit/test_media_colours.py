@@ -217,7 +217,7 @@ def test_what_is_left_out_or_changed_is_noted(tmp_path: Path) -> None:
         ("stretch", 1, Fraction(128 * 4, 96 * 3)),
         ("stretch", 6, Fraction(96 * 3, 128 * 4)),
         ("crop", 1, Fraction(4, 3)),
-        ("pad", 5, Fraction(3, 4)),
+        ("letterbox", 5, Fraction(3, 4)),
     ],
 )
 def test_a_scaled_picture_is_shown_in_the_shape_of_its_source(

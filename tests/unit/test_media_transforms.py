@@ -102,13 +102,13 @@ def test_crop_keeps_the_middle(size: tuple[int, int], target: list[int], box: tu
 
 def test_pad_keeps_the_whole_picture_on_black() -> None:
     picture = np.full((50, 100, 3), 200, np.uint8)
-    pixels = making(size=[40, 40], fit="pad").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
+    pixels = making(size=[40, 40], fit="letterbox").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
     assert not pixels[:10].any()
     assert not pixels[30:].any()
     assert (pixels[10:30] == 200).all()
 
 
-@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (17, 31)])
 @pytest.mark.parametrize("target", [[1, 1], [7, 300], [33, 18]])
 def test_every_shape_comes_out_as_asked(fit: str, size: tuple[int, int], target: list[int]) -> None:
