@@ -109,6 +109,7 @@ def check(
 
     Example: rigflow pipelines check mine.toml
     """
+    from engines.options import check_options
     from schemas.pipeline import check_pipeline
 
     try:
@@ -116,7 +117,8 @@ def check(
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
-    problems = [str(error) for error in check_pipeline(text, str(file))] or _unfit(file)
+    errors = [*check_pipeline(text, str(file)), *check_options(text, str(file))]
+    problems = [str(error) for error in errors] or _unfit(file)
     if problems:
         say("\n".join(problems), keep="\n")
         return ExitCode.USAGE

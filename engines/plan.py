@@ -82,10 +82,10 @@ def _followed(
         else:
             of_models |= pictures
             own[stage.name] = set(planned_pictures(pictures)) | ({INDEX, FRAME_SIZE} if pictures else set())
-            made = operator.plan({**arrays, **index, **planned_pictures(pictures)})
+            made = operator.plan({**arrays, **(index if pictures else {}), **planned_pictures(pictures)})
             if missing := [name for name in stage.keeps if name not in arrays]:
                 there = ", ".join(f"`{array}`" for array in sorted(arrays))
-                what = f"stage `{stage.name}` keeps array `{missing[0]}`, and there is only {there}"
+                what = f"stage `{stage.name}` wants array `{missing[0]}`, and there is only {there}"
                 raise PipelineError(what, "correct `keeps`")
             arrays = {**{name: arrays[name] for name in stage.keeps}, **made}
         after[stage.name] = arrays

@@ -84,7 +84,11 @@ class Operator(Protocol):
     """What a stage between decode and encode does. One a stage and worker, used by one thread at a time.
 
     Made of the stage, and of its model where it names one. Raises PipelineError for options that it does not have.
+    `options_class` has them, as fields.
     """
+
+    options_class: type[BaseModel]
+    needs_model: bool
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None: ...
 

@@ -222,11 +222,11 @@ def _pipeline_errors(error: ValidationError, text: str, source: str) -> list[Pip
     for detail in error.errors():
         path = [part for part in detail["loc"] if part not in _TAGS]
         field = ".".join(str(part) for part in path) or "the file"
-        found.append(PipelineError(f"{source}, line {_line_of(text, path)}, {field}", reason_of(detail)))
+        found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}", reason_of(detail)))
     return found
 
 
-def _line_of(text: str, path: list[str | int]) -> int:
+def line_of(text: str, path: list[str | int]) -> int:
     """1-based line of the field at `path` in TOML `text`; the table's line when the field is missing."""
     lines = text.splitlines()
     start, end = 0, len(lines)

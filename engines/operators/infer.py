@@ -31,6 +31,9 @@ class Infer:
     outputs of a model that takes one row at a time may have any number of values each: they become ragged arrays.
     """
 
+    options_class = Options
+    needs_model = True
+
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         parse_options(Options, stage, "infer")
         if model is None:

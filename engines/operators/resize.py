@@ -18,10 +18,12 @@ class Resize:
     `plane0 [F, H, W]`, `plane1 [F, H', W']` ...
     """
 
+    options_class = PictureSpec
+    needs_model = False
+    in_order = False
+
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         self._picture = parse_options(PictureSpec, stage, "resize")
-
-    in_order = False
 
     @property
     def by_source(self) -> bool:

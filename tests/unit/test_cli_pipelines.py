@@ -84,7 +84,7 @@ def test_check_looks_at_models_and_options_too(tmp_path: Path) -> None:
         file.write_text(wrong)
         ended = rigflow("pipelines", "check", file)
         assert ended.returncode == 2, wrong
-        assert ended.stdout.startswith(f"{file}: ")
+        assert ended.stdout.startswith(f"{file}")
         assert output in ended.stdout
         assert ended.stdout.count("\n") == 1
 

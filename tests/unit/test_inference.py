@@ -234,7 +234,6 @@ def totals() -> OnnxRuntimeSession:
         (totals, {}, {"x": np.zeros(3, np.float32)}, "output `y`: shape [1] for a batch of 3"),
         (wider, {"each": ("plane0",)}, {"x": np.zeros((1, 2, 2), np.uint8)}, "runs over plane0, and a part has none"),
         (wider, {"each": ("plane0",)}, {"plane0": np.zeros((1, 2), np.uint8)}, "wants 3 dimensions in each of plane0"),
-        (wider, {"keeps": ("z",)}, {"x": np.zeros((1, 2, 2), np.uint8)}, "keeps `z`, which a part lacks: it has x"),
     ],
 )
 def test_says_what_does_not_fit(
