@@ -25,8 +25,15 @@ class Group:
 
 
 GROUPS: Mapping[str, Group] = {
-    "heads": Group("head", ModelError, {}),
-    "decoders": Group("decoder", ModelError, {}),  # of detectors
+    "heads": Group("head", ModelError, {"detect": "engines.heads.detect:Detect"}),
+    "decoders": Group(  # of detectors
+        "decoder",
+        ModelError,
+        {
+            "yolov5": "engines.heads.decoders.yolov5:YoloV5",
+            "yolov8": "engines.heads.decoders.yolov8:YoloV8",
+        },
+    ),
     "operators": Group("operator", PipelineError, {}),
     "formats": Group("format", PipelineError, {}),
     "media": Group("medium", PipelineError, {}),

@@ -152,14 +152,14 @@ def bilinear_taps(length: int, to: int, kept: int) -> tuple[Array, Array, Array]
 def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
     """Size to scale `source` to before cropping or padding to `target`, in integer arithmetic.
 
-    The side that `target` does not fix is rounded to nearest for `pad`; for `crop` it is rounded down, as in the
-    evaluation transforms that video models were trained with.
+    The side that `target` does not fix is rounded to nearest where the picture is padded; for `crop` it is rounded
+    down, as in the evaluation transforms that video models were trained with.
     """
     if fit == "stretch":
         return target
     (height, width), (to_height, to_width) = source, target
     by_width = to_width * height >= to_height * width if fit == "crop" else to_width * height <= to_height * width
-    half = 1 if fit == "pad" else 0
+    half = 0 if fit == "crop" else 1
     if by_width:
         return max(1, (2 * height * to_width + half * width) // (2 * width)), to_width
     return to_height, max(1, (2 * width * to_height + half * height) // (2 * height))
