@@ -41,7 +41,7 @@ class Detector:
     """A decoder with the options of its head. `extra`: how many values the head wants beside a box."""
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], head: str, extra: int = 0) -> None:
-        own = dict(options)
+        self._extra, own = extra, dict(options)
         name = own.pop("decoder", "")
         if not isinstance(name, str) or not name:
             raise ModelError(f"head {head} needs a decoder", f"there are {', '.join(names('decoders'))}")
@@ -67,9 +67,10 @@ class Detector:
 
     def find(self, outputs: Mapping[str, Value], views: Sequence[View], overlap: Overlap = box_overlap) -> Found:
         """The boxes of a batch. `overlap` compares boxes `[P, 4 + E]`, each with its extra values behind it."""
-        picture = views[0].picture if views else (0, 0)
+        if not views:
+            return Found(_none(self._extra), np.zeros(1, np.int64), WayBack(views))
         with np.errstate(all="ignore"):  # what a model gives that is no number ends as no box
-            candidates = self.decoder.candidates(outputs, picture)
+            candidates = self.decoder.candidates(outputs, views[0].picture)
         usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
         candidates = _taken(candidates, np.flatnonzero(usable & (candidates.rows < len(views))))
         candidates = _taken(candidates, self._chosen(candidates, overlap))
@@ -86,6 +87,11 @@ class Detector:
             shapes = np.concatenate([candidates.boxes, candidates.extra], axis=-1)
             kept = suppress(shapes, scores, groups, options.nms, options.max, overlap)
         return best_of_rows(kept, scores, rows, options.max)
+
+
+def _none(extra: int) -> Candidates:
+    none = np.zeros(0, np.int64)
+    return Candidates.of(none, np.zeros((0, 4)), none, none, np.zeros((0, extra)))
 
 
 def _taken(found: Candidates, chosen: Array) -> Candidates:
