@@ -25,7 +25,16 @@ class Group:
 
 
 GROUPS: Mapping[str, Group] = {
-    "heads": Group("head", ModelError, {"detect": "engines.heads.detect:Detect"}),
+    "heads": Group(
+        "head",
+        ModelError,
+        {
+            "detect": "engines.heads.detect:Detect",
+            "instances": "engines.heads.instances:Instances",
+            "keypoints": "engines.heads.keypoints:Keypoints",
+            "obb": "engines.heads.obb:OrientedBoxes",
+        },
+    ),
     "decoders": Group(  # of detectors
         "decoder",
         ModelError,

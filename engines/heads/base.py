@@ -84,6 +84,12 @@ def parse_options(kind: type[OptionsT], options: Mapping[str, Any], owner: str) 
         raise ModelError(what, f"the options of {owner} are: {known}") from error
 
 
+def own_and_other(kind: type[HeadOptions], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that `kind` has, and those that are for something else, a decoder."""
+    own = {name: value for name, value in options.items() if name in kind.model_fields}
+    return own, {name: value for name, value in options.items() if name not in own}
+
+
 def chosen_output(outputs: Mapping[str, Tensor], wanted: str, owner: str, option: str = "output") -> str:
     """The output called `wanted`, or the only one. Raises ModelError."""
     if wanted in outputs:
