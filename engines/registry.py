@@ -29,10 +29,18 @@ GROUPS: Mapping[str, Group] = {
         "head",
         ModelError,
         {
+            "classify": "engines.heads.classify:Classify",
+            "depth": "engines.heads.depth:Depth",
             "detect": "engines.heads.detect:Detect",
+            "embed": "engines.heads.embed:Embed",
+            "image": "engines.heads.image:ImageHead",
             "instances": "engines.heads.instances:Instances",
             "keypoints": "engines.heads.keypoints:Keypoints",
+            "matte": "engines.heads.matte:Matte",
             "obb": "engines.heads.obb:OrientedBoxes",
+            "raw": "engines.heads.raw:Raw",
+            "segment": "engines.heads.segment:Segment",
+            "tag": "engines.heads.tag:Tag",
         },
     ),
     "decoders": Group(  # of detectors

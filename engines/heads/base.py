@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy.typing as npt
@@ -100,6 +101,18 @@ def chosen_output(outputs: Mapping[str, Tensor], wanted: str, owner: str, option
     if len(outputs) != 1:
         raise ModelError(f"{owner}: the model has several outputs", f'name one by {option} = "...", of: {there}')
     return there
+
+
+def row_width(tensor: Tensor) -> int:
+    """How many values a row of an output has; 0 where a dimension is free."""
+    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+    return prod(sizes) if len(sizes) == len(tensor.shape) - 1 else 0
+
+
+def check_labels(labels: tuple[str, ...], classes: int | None, owner: str) -> None:
+    """Raise ModelError where there are labels, and not one for each of the classes; None or 0: any number of them."""
+    if labels and classes and len(labels) != classes:
+        raise ModelError(f"{owner}: {len(labels)} labels for {classes} classes", "give a label for each class")
 
 
 def dense(value: Value, name: str) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import Array, Tensor, Value, parse_options
+from engines.heads.base import Array, Tensor, Value, check_labels, parse_options
 from engines.heads.decoders.base import BoxOptions, Candidates, Decoder
 from engines.heads.suppression import Overlap, best_of_rows, box_overlap, suppress
 from engines.heads.view import View, WayBack
@@ -48,9 +48,7 @@ class Detector:
         kind: type[Decoder] = load("decoders", name)
         self._options: BoxOptions = parse_options(kind.Options, own, f"decoder {name}")
         self.decoder: Decoder = kind(self._options, outputs, extra)
-        classes, labels = self.decoder.classes, self._options.labels
-        if labels and classes is not None and len(labels) != classes:
-            raise ModelError(f"head {head}: {len(labels)} labels for {classes} classes", "give a label for each class")
+        check_labels(self._options.labels, self.decoder.classes, f"head {head}")
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class NanoDet:
             best = best_classes(scores, options.threshold, options.multi_label)
             chosen = sides[best.rows, best.places].reshape(-1, 4, len(bins))
             points = (grid_cells(picture, stride)[best.places] + np.float32(options.offset)) * stride
-            boxes = around(points, softmax(chosen) @ bins * stride)
+            boxes = around(points, (softmax(chosen) * bins).sum(axis=-1) * stride)
             np.clip(boxes, 0, np.array(picture[::-1] * 2, np.float32), out=boxes)
             found.append(Candidates.of(best.rows, boxes, best.scores, best.classes))
         return Candidates.joined(found)
