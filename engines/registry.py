@@ -50,6 +50,7 @@ GROUPS: Mapping[str, Group] = {
             "arrays": "engines.heads.decoders.arrays:Arrays",
             "detr": "engines.heads.decoders.detr:Detr",
             "end2end": "engines.heads.decoders.end2end:End2End",
+            "mtcnn": "engines.heads.decoders.mtcnn:Mtcnn",
             "nanodet": "engines.heads.decoders.nanodet:NanoDet",
             "retinaface": "engines.heads.decoders.retinaface:RetinaFace",
             "scrfd": "engines.heads.decoders.scrfd:Scrfd",

@@ -264,6 +264,32 @@ def yunet() -> Case:
     return Case("yunet", outputs, read, threshold=0.9, nms=0.3, points=5)
 
 
+def pnet() -> Case:
+    shape = (SIDE - 12) // 2 + 1, (SIDE - 12) // 2 - 3  # P-Net's grid need not be square
+    outputs = {"prob": uniform(*shape, 2) ** 0.3, "reg": uniform(*shape, 4, low=-0.3, high=0.3)}
+
+    def read(o: Lists) -> list[Box]:
+        found = []
+        for row, (scores, regs) in enumerate(zip(o["prob"], o["reg"], strict=True)):
+            for column, ((_, score), reg) in enumerate(zip(scores, regs, strict=True)):
+                corners = column * 2, row * 2, column * 2 + 12, row * 2 + 12
+                found.append(Box([place + 12 * shift for place, shift in zip(corners, reg, strict=True)], {0: score}))
+        return found
+
+    return Case("mtcnn", outputs, read, {"nms": 0.4}, threshold=0.7, nms=0.4)
+
+
+def onet() -> Case:
+    outputs = {"reg": uniform(4, low=-0.3, high=0.3), "points": uniform(10), "prob": uniform(2) / 2 + np.float32(0.5)}
+
+    def read(o: Lists) -> list[Box]:
+        corners = [place + SIDE * shift for place, shift in zip((0, 0, SIDE, SIDE), o["reg"], strict=True)]
+        extra = [value for k in range(5) for value in (o["points"][k] * SIDE, o["points"][k + 5] * SIDE, 1)]
+        return [Box(corners, {0: o["prob"][1]}, extra)]
+
+    return Case("mtcnn", outputs, read, {"threshold": 0.4}, threshold=0.4, nms=0.7, points=5)
+
+
 def scrfd() -> Case:
     outputs = {}
     for kind, columns in (("score", 1), ("bbox", 4), ("kps", 10)):
@@ -338,6 +364,7 @@ def detr_background() -> Case:
     return Case("detr", {"boxes": boxes, "logits": logits}, read, options, threshold=0.5, nms=1)
 
 
+ONET = onet()  # one box a picture: too little for the tests that all families share
 CASES = {
     "arrays": arrays(),
     "arrays with scores": arrays_with_scores(),
@@ -346,6 +373,7 @@ CASES = {
     "detr background": detr_background(),
     "end2end": end2end(),
     "end2end columns": end2end_columns(),
+    "mtcnn p-net": pnet(),
     "nanodet": nanodet(),
     "nanodet plus": nanodet_plus(),
     "retinaface": retinaface(),

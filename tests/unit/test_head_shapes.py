@@ -13,10 +13,23 @@ from engines.heads.obb import OrientedBoxes, gaussian_overlap
 from engines.heads.view import View
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-from tests.unit.detector_cases import CASES, CLASSES, ROWS, SIDE, SPEC, VIEWS, best, center_rows, from_center, uniform
+from tests.unit.detector_cases import (
+    CASES,
+    CLASSES,
+    ONET,
+    ROWS,
+    SIDE,
+    SPEC,
+    VIEWS,
+    Case,
+    best,
+    center_rows,
+    from_center,
+    uniform,
+)
 from tests.unit.head_reference import Answer, Box, clipped, described, in_source, kept, rows_of, to_source
 
-FACES = [name for name, case in CASES.items() if case.points]
+FACES = [case for case in (*CASES.values(), ONET) if case.points]
 
 
 def ragged(found: Mapping[str, Value], name: str) -> Ragged:
@@ -49,9 +62,8 @@ def points_in_source(view: View, answer: Answer) -> list[list[float]]:
     return [[*clipped(view, flat[k], flat[k + 1]), flat[k + 2]] for k in range(0, len(flat), 3)]
 
 
-@pytest.mark.parametrize("name", FACES)
-def test_the_points_of_faces_are_those_of_the_reference(name: str) -> None:
-    case = CASES[name]
+@pytest.mark.parametrize("case", FACES, ids=lambda case: case.decoder)
+def test_the_points_of_faces_are_those_of_the_reference(case: Case) -> None:
     head = Keypoints({"decoder": case.decoder, "points": 5, **case.options}, described(case.outputs), SPEC)
     found = head.decode(case.outputs, VIEWS)
     check_as_planned(head, found)
