@@ -70,7 +70,8 @@ class Detector:
         with np.errstate(all="ignore"):  # what a model gives that is no number ends as no box
             candidates = self.decoder.candidates(outputs, views[0].picture)
         usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
-        candidates = _taken(candidates, np.flatnonzero(usable & (candidates.rows < len(views))))
+        usable &= (candidates.classes >= 0) & (candidates.rows < len(views))
+        candidates = _taken(candidates, np.flatnonzero(usable))
         candidates = _taken(candidates, self._chosen(candidates, overlap))
         offsets = np.searchsorted(candidates.rows, np.arange(len(views) + 1)).astype(np.int64)
         return Found(candidates, offsets, WayBack(views))

@@ -154,6 +154,13 @@ def test_the_row_of_the_batch_may_stand_in_a_column() -> None:
     assert found["classes"].row(2).tolist() == [1, 1]
 
 
+def test_what_is_no_class_is_no_box() -> None:
+    rows = np.array([[[0, 0, 9, 9, 0.9, -1], [0, 0, 9, 9, 0.8, np.nan], [0, 0, 9, 9, 0.7, 2]]] * 2, np.float32)
+    head = Detect({"decoder": "end2end", "nms": 0.5}, {"o": Tensor("float32", ("N", 3, 6))}, SPEC)
+    found = head.decode({"o": rows}, [view_of((SIDE, SIDE), SPEC)] * 2)
+    assert (found["classes"].values.tolist(), found["classes"].offsets.tolist()) == ([2, 2], [0, 1, 2])
+
+
 def test_openvino_detections_are_read() -> None:
     # [1, 1, K, 7]: row, class, score, corners as shares of the picture's sides
     table = np.array([[[[0, 3, 0.8, 0.25, 0.5, 0.75, 1], [-1, 0, 0, 0, 0, 0, 0]]]], np.float32)
