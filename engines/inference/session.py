@@ -17,6 +17,7 @@ _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
 _OMIT = "export the model without it, or list its other outputs in its model card"
 _NO_BATCH = f'{_OMIT}; for a graph without a batch, say batch = "none" there'
 _FEED = "give it a value in its model card: rigflow feeds a model one row a frame or window"
+_CONSTANT = "make it a constant of the graph"
 _CORRECT = "correct its model card, or leave the tensors out of it"
 
 
@@ -103,7 +104,7 @@ def check_model_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: t
             named = f"model `{spec.name}`, {side} `{tensor.name}`"
             if tensor.dtype not in _NUMBERS:
                 kind = "text" if tensor.dtype == "string" else tensor.dtype
-                raise ModelError(f"{named} is {kind}: rigflow carries numbers", hint)
+                raise ModelError(f"{named} is {kind}: rigflow carries numbers", _CONSTANT if side == "input" else hint)
             if not tensor.shape and tensor.name not in states:
                 raise ModelError(f"{named} has no batch dimension", _NO_BATCH if side == "output" else hint)
     missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
@@ -119,9 +120,9 @@ def check_declared(model: str, card: TensorSpec, graph: TensorSpec, side: str = 
     An input that its card leaves free and its graph fixes is refused too: such rows or sizes would come, and fail.
     """
     if not fits(card, graph.dtype, graph.shape):
-        said, found = describe(card.dtype, card.shape), describe(graph.dtype, graph.shape)
+        declared, found = describe(card.dtype, card.shape), describe(graph.dtype, graph.shape)
         raise ModelError(
-            f"model `{model}`, {side} `{card.name}`: its model card says {said}, its graph {found}", _CORRECT
+            f"model `{model}`, {side} `{card.name}`: its model card says {declared}, its graph {found}", _CORRECT
         )
     for axis, (size, fixed) in enumerate(zip(card.shape, graph.shape, strict=True)):
         if side == "input" and isinstance(size, str) and isinstance(fixed, int):

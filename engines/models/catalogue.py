@@ -122,9 +122,9 @@ def read_files(path: Path, card_path: Path | None = None, take_weights: bool = F
     body = _read(path)
     if card_path is None and (beside := path.with_suffix(".toml")).exists():
         card_path = beside
-    said = {} if card_path is None else _read_card(card_path)
+    fields = {} if card_path is None else _read_card(card_path)
     try:
-        card = ModelCard.model_validate({"name": path.stem, **said})
+        card = ModelCard.model_validate({"name": path.stem, **fields})
     except ValidationError as error:
         source = f"model {path}" if card_path is None else f"model card {card_path}"
         raise ModelError(f"{source}, {format_field_error(error.errors()[0])}", "see docs/models.md") from error

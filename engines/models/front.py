@@ -53,7 +53,7 @@ def with_front(body: bytes, card: ModelCard, name: str) -> Fronted:
 
 
 class _Front:
-    """One model on its way."""
+    """The changes of one model, in the order of `fronted`."""
 
     def __init__(self, model: Surgery, card: ModelCard) -> None:
         self._model = model
@@ -90,9 +90,9 @@ class _Front:
 
     def _check_kind(self, card: InputCard) -> None:
         """An input is a constant, a state, or neither."""
-        said = card.model_fields_set
-        kinds = [field for field in ("value", "state") if field in said and getattr(card, field) is not None]
-        others = sorted(said & (FRAME_FIELDS | VALUE_FIELDS)) + ["reads"] * bool(card.reads)
+        written = card.model_fields_set
+        kinds = [field for field in ("value", "state") if field in written and getattr(card, field) is not None]
+        others = sorted(written & (FRAME_FIELDS | VALUE_FIELDS)) + ["reads"] * bool(card.reads)
         if len(kinds + others) > 1 and kinds:
             what = f"model `{self._name}`, input `{card.name}`: {kinds[0]} and {(kinds[1:] + others)[0]}"
             raise ModelError(what, "leave one of them out")
@@ -105,10 +105,10 @@ class _Front:
             return graph
         known = value.type.tensor_type.HasField("shape")
         shape = card.shape if card.shape is not None else graph.shape
-        said = TensorSpec(name=graph.name, dtype=card.dtype or graph.dtype, shape=shape)
+        declared = TensorSpec(name=graph.name, dtype=card.dtype or graph.dtype, shape=shape)
         graph = graph if known else graph.model_copy(update={"shape": shape})
-        check_declared(self._name, said, graph)
-        return said
+        check_declared(self._name, declared, graph)
+        return declared
 
     # constants
 
@@ -124,6 +124,8 @@ class _Front:
             else:
                 self._model.add_constant(card.name, array)
             self._changed = True
+        if self._card.inputs and not self._model.inputs:
+            raise ModelError(f"model `{self._name}`: all its inputs have a value", "leave one to be fed")
         self._model.apply()
 
     def _constant(self, card: InputCard, tensor: TensorSpec) -> tuple[Array, bool]:
@@ -139,13 +141,15 @@ class _Front:
             raise ModelError(f"{where}: {what} has free dimensions", "write its shape in the model card")
         if count not in (None, prod(shape)):
             raise ModelError(f"{where}: {count} numbers for {what}", f"write one, or {prod(shape)}")
-        numbers = np.array(card.value, np.float64)
-        try:
-            array = np.broadcast_to(numbers if count is None else numbers.reshape(shape), shape).astype(tensor.dtype)
-        except TypeError as error:
-            raise ModelError(f"{where}: {what} is no number", "leave it out of the export") from error
-        if array.dtype.kind in "iub" and (array != numbers.reshape(() if count is None else shape)).any():
-            raise ModelError(f"{where}: {tensor.dtype} does not hold {card.value}", "write whole numbers that fit")
+        if np.dtype(tensor.dtype).kind not in "fiubV":
+            raise ModelError(f"{where}: {what} takes no numbers", "make it a constant of the graph")
+        numbers = np.array(card.value, np.float64).reshape(() if count is None else shape)
+        with np.errstate(all="ignore"):
+            array = np.broadcast_to(numbers, shape).astype(tensor.dtype)
+        exact = array == numbers if array.dtype.kind in "iub" else np.isfinite(array)
+        if not exact.all():
+            numbers_that_fit = "whole numbers that fit" if array.dtype.kind in "iub" else "smaller numbers"
+            raise ModelError(f"{where}: {tensor.dtype} does not hold {card.value}", f"write {numbers_that_fit}")
         return array, each_row
 
     def _repeat(self, row: Array, tensor: TensorSpec, exported: Mapping[str, TensorSpec]) -> None:
@@ -253,5 +257,5 @@ def _tensor(value: Any, number: int) -> TensorSpec:
     try:
         dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
     except KeyError:  # no tensor
-        dtype = value.type.WhichOneof("value") or "unknown"
+        dtype = "object"
     return TensorSpec(name=value.name, dtype=dtype, shape=shape)

@@ -41,7 +41,7 @@ class Picture:
 
 
 class _Refused(ModelError):
-    """A card that says what cannot be."""
+    """A field of a card contradicts another one, or the graph."""
 
 
 def picture_of(model: str, card: InputCard | None, tensor: TensorSpec, alone: bool) -> Picture | None:
@@ -53,9 +53,9 @@ def picture_of(model: str, card: InputCard | None, tensor: TensorSpec, alone: bo
     Raises ModelError for a card that contradicts itself or the graph; `model` is its name, for errors.
     """
     card = card or InputCard(name=tensor.name)
-    said = card.model_fields_set & (FRAME_FIELDS | VALUE_FIELDS)
-    if not said:
-        return None if card.reads or not is_clear(tensor, alone) else _picture(card, tensor)
+    written = card.model_fields_set & (FRAME_FIELDS | VALUE_FIELDS)
+    if not written and (card.reads or not is_clear(tensor, alone)):
+        return None
     try:
         return _picture(card, tensor)
     except _Refused as error:
@@ -75,8 +75,8 @@ def is_clear(tensor: TensorSpec, alone: bool) -> bool:
 
 
 def _picture(card: InputCard, tensor: TensorSpec) -> Picture:
-    if card.reads and (said := card.model_fields_set & FRAME_FIELDS):
-        raise _Refused(f"{min(said)}: it reads the array `{card.reads}`", "leave one of them out")
+    if card.reads and (written := card.model_fields_set & FRAME_FIELDS):
+        raise _Refused(f"{min(written)}: it reads the array `{card.reads}`", "leave one of them out")
     axis, channels = _channels(card, tensor)
     colours = card.colours or ("gray" if channels == 1 else "rgb")
     if (colours == "gray") != (channels == 1):
@@ -100,7 +100,7 @@ def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Literal[1, 3] | None
     shape, what = tensor.shape, describe(tensor.dtype, tensor.shape)
     if len(shape) == 3 and card.colours == "gray" and card.layout is None:
         return None, 1
-    if len(shape) != 4:
+    if len(shape) != 4 or np.dtype(tensor.dtype).kind in "bcOSU":
         raise _Refused(f"{_first(card)}: {what} is no picture", _NO_PICTURE)
     axes: list[Literal[1, 3]] = [1, 3]
     if card.layout is not None:
@@ -109,7 +109,8 @@ def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Literal[1, 3] | None
         if isinstance(channels, str):
             return axis, 1 if card.colours == "gray" else 3
         if channels not in (1, 3):
-            raise _Refused(f"layout: {card.layout}, and dimension {axis} of {what} is not 1 or 3", "write the other")
+            hint = "write the other" if shape[axes[card.layout == "nchw"]] in (1, 3) else _NO_PICTURE
+            raise _Refused(f"layout: {card.layout}, and dimension {axis} of {what} is not 1 or 3", hint)
         return axis, channels
     found = [axis for axis in axes if shape[axis] in (1, 3)]
     if not found and not any(isinstance(shape[axis], str) for axis in axes):
@@ -136,7 +137,7 @@ def _size(card: InputCard, height: int | str, width: int | str) -> tuple[int, in
         if isinstance(height, int) or isinstance(width, int):
             raise _Refused(f"size: {graph}", "write size = [height, width]")
         return "source"
-    if any(isinstance(found, int) and found != said for said, found in zip(card.size, (height, width), strict=True)):
+    if any(isinstance(side, int) and side != asked for asked, side in zip(card.size, (height, width), strict=True)):
         raise _Refused(f"size: {card.size[0]} × {card.size[1]}, and {graph}", "write that, or leave it out")
     return card.size
 
@@ -152,8 +153,8 @@ def _steps(
     if scale is None and units and all(np.abs(each).max() <= 1 for each in units):
         what = f"{'std' if mean is None else 'mean'}: at most 1, and of bytes, 0 to 255, where no scale is"
         raise _Refused(what, f"write scale = {1 / 255} if it is of values from 0 to 1, else scale = 1")
-    whole = units or tensor.dtype not in _FLOATS
-    scale = np.array(1.0 if whole else 1 / 255, np.float32) if scale is None else scale
+    of_bytes = units or tensor.dtype not in _FLOATS
+    scale = np.array(1.0 if of_bytes else 1 / 255, np.float32) if scale is None else scale
     mean = np.zeros((), np.float32) if mean is None else mean
     std = np.ones((), np.float32) if std is None else std
     ends = (np.array([[0], [255]], np.float32) * scale - mean) / std
@@ -166,10 +167,10 @@ def _steps(
 
 def _numbers(card: InputCard, field: str, channels: int) -> Array | None:
     """One number or one a channel, float32; None where the card says nothing."""
-    said = getattr(card, field)
-    if said is None:
+    written = getattr(card, field)
+    if written is None:
         return None
-    numbers = np.array(said, np.float32).reshape(-1)
+    numbers = np.array(written, np.float32).reshape(-1)
     if len(numbers) not in (1, channels):
         count = f"{len(numbers)} number{'s' * (len(numbers) != 1)}"
         raise _Refused(f"{field}: {count} for {channels} channel{'s' * (channels > 1)}", "write one, or one a channel")
@@ -185,6 +186,8 @@ def _check_values(card: InputCard, tensor: TensorSpec, low: float, high: float) 
             raise _Refused(f"dtype: {tensor.dtype} does not hold values from {low:g} to {high:g}", fits)
     if card.range is not None:
         slack = 1e-3 * (card.range[1] - card.range[0])
-        if low < card.range[0] - slack or high > card.range[1] + slack:
+        inside = card.range[0] - slack <= low and high <= card.range[1] + slack
+        equal = abs(low - card.range[0]) <= slack and abs(high - card.range[1]) <= slack
+        if not (inside if card.model_fields_set & {"scale", "mean", "std"} else equal):
             what = f"range: {card.range[0]:g} to {card.range[1]:g}, and its values go from {low:g} to {high:g}"
             raise _Refused(what, f"{fits}, or leave range out")

@@ -44,8 +44,8 @@ class Case:
     fed: tuple[int | str, ...] = ("N", H, W, 3)
 
     @property
-    def said(self) -> str:
-        """The whole card."""
+    def whole_card(self) -> str:
+        """The card of the model."""
         return self.top + (f'[[inputs]]\nname = "x"\n{self.card}\n' if self.card else "")
 
 
@@ -147,7 +147,7 @@ CASES: Mapping[str, Case] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_picture_of_bytes_becomes_what_numpy_makes_of_it(name: str, opset: int) -> None:
     case = CASES[name]
-    spec, body = read(through(case.dtype, case.shape, opset), case.said)
+    spec, body = read(through(case.dtype, case.shape, opset), case.whole_card)
     [fed] = spec.inputs
     assert (fed.name, fed.dtype, fed.shape) == ("x", "uint8", case.fed)
     assert fed.picture is not None
@@ -190,7 +190,7 @@ def test_a_model_answers_as_onnx_runtime_does_on_the_original_graph(name: str) -
     pixels = pixels[..., 0] if case.gray else pixels
     values = case.expected(pixels).astype(helper.tensor_dtype_to_np_dtype(case.dtype))
     expected = plainly(body, x=values if values.ndim == len(case.shape) else values[0])["score"]
-    found = run(read(body, case.said), x=pixels)["score"]
+    found = run(read(body, case.whole_card), x=pixels)["score"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
@@ -271,5 +271,5 @@ def test_a_graph_without_operations_of_onnx_itself() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_that_travels_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     case = CASES[name]
-    made = read(through(case.dtype, case.shape), case.said)
+    made = read(through(case.dtype, case.shape), case.whole_card)
     assert kept(tmp_path, *made) == made
