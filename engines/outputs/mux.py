@@ -114,9 +114,10 @@ class VideoFile:
             self._note_once("times do not rise and were moved by the least", meta)
         order, keys, sizes = (arrays[name].tolist() for name in ("order", "key", "sizes"))
         packets = []
+        # FFmpeg reads no packet of an mp4 after a key one whose pts and distance in dts reach its end: move the end
+        ends = self._container != "matroska"
         for which, key, size, (late, after) in zip(order, keys, sizes, pairwise(dts), strict=True):
-            # FFmpeg reads no packet after a key one whose pts and distance in dts reach the file's end: move the end
-            duration = max(self._timeline.step, after - late + 1) if key else self._timeline.step
+            duration = max(self._timeline.step, after - late + 1) if key and ends else self._timeline.step
             packets.append(_Packet(pts[which], late, duration, bool(key), size))
         return packets
 
@@ -126,7 +127,7 @@ class VideoFile:
 
     def _start(self, picture: bytes) -> None:
         """Opens the file, now that the first picture is there, and writes what came before it."""
-        container = self._tracks.container if self._tracks else "mp4"
+        container = self._container
         if container not in SUFFIXES:
             raise MediaError(f"a video of format {container!r} is not written here", "send mp4, mov or matroska")
         path = self._target.with_name(f"{self._target.name}.{SUFFIXES[container]}")
@@ -165,6 +166,10 @@ class VideoFile:
         assert self._output is not None
         for packet in self._tracks.due(until_s) if self._tracks else ():
             self._output.mux(packet)
+
+    @property
+    def _container(self) -> str:
+        return self._tracks.container if self._tracks else "mp4"
 
     @property
     def _shift_s(self) -> Fraction:
