@@ -124,7 +124,8 @@ def sound_packets(stream: Any, sound: Sound) -> "Iterator[av.Packet[Any]]":
     context.open()
     step = context.frame_size or sound.rate // 50
     kind = context.format.name
-    wave = wave_of(sound)
+    most = max(end for _, end in sound.spans) + 0.2
+    wave = wave_of(sound)[: round(most * sound.rate)]
     made: list[av.Packet[Any]] = []
     for start in range(0, len(wave), step):
         samples = wave[start : start + step].astype(np.float32)
@@ -174,10 +175,11 @@ def _travelled(tracks: TrackPackets, media: MediaInfo, number: int) -> tuple[Fra
     return message, unpack_arrays(message.arrays, views)
 
 
-def heard(path: Path, track: int = 0) -> tuple[Wave, int]:
-    """`(wave, rate)` of a track as PyAV decodes it, from the first picture on: silence where there is nothing."""
-    with av.open(path) as container:
-        first = next(float(frame.time or 0) for frame in container.decode(video=0))
+def heard(path: Path, track: int = 0, first: float | None = None) -> tuple[Wave, int]:
+    """`(wave, rate)` of a track as PyAV decodes it, from the `first` picture on: silence where there is nothing."""
+    if first is None:
+        with av.open(path) as container:
+            first = next(float(frame.time or 0) for frame in container.decode(video=0))
     with av.open(path) as container:
         stream = container.streams.audio[track]
         wave, end, rate = np.zeros(0), 0, stream.codec_context.sample_rate

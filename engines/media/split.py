@@ -38,7 +38,7 @@ from engines.media.source import (
 from engines.media.survey import Survey, survey
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
 from schemas.errors import ItemTooLarge, MediaError, format_field_error
-from schemas.grid import Grid
+from schemas.grid import Clock, Grid
 from schemas.messages import CodecParameters, Key, MediaInfo, Segment
 
 MAX_SEGMENT_BYTES = 512 << 20
@@ -113,7 +113,7 @@ class Splitter:
             length = declared_length(head_of(self._source))
             self.surveyed = survey(container, stream, self._label, self._limits, length)
             try:
-                self.media = _media_info(container, stream, self.surveyed, self._name, self._grid)
+                self.media = _media_info(stream, self.surveyed, self._name, self._grid)
             except ValidationError as error:  # FFmpeg reads what a header says, however wild
                 raise MediaError(f"{self._label}: {format_field_error(error.errors()[0])}", _CONVERT) from error
         packets = self.surveyed.packets
@@ -255,12 +255,14 @@ class _Reader:
         return Coded(packet, flags, int(settled.pts[number]), side_data(packet))
 
 
-def _media_info(container: InputContainer, stream: VideoStream, surveyed: Survey, name: str, grid: Grid) -> MediaInfo:
-    unit, rate, packets, first = time_base(stream), surveyed.rate, surveyed.packets, surveyed.first
-    windows = Fraction(0) if grid.fps is None else grid.fps / grid.stride
+def _media_info(stream: VideoStream, surveyed: Survey, name: str, grid: Grid) -> MediaInfo:
+    unit, first = time_base(stream), surveyed.first
+    rate, last, origin = surveyed.rate, surveyed.packets.last, surveyed.origin
+    if grid.fps is not None:
+        clock = Clock(unit, origin)
+        rate = grid.fps / grid.stride
+        last = grid.tick_pts(clock, grid.windows_until(clock, origin, last)[-1] * grid.stride)
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-    last, origin = packets.last, surveyed.origin
-    length = (last - origin) * unit + 1 / rate
     return MediaInfo(
         kind="video",
         name=name,
@@ -271,15 +273,14 @@ def _media_info(container: InputContainer, stream: VideoStream, surveyed: Survey
         time_base=(unit.numerator, unit.denominator),
         origin=origin,
         last=last,
+        end=surveyed.end,
         pixel_format=first.format.name,
         frame_rate=(rate.numerator, rate.denominator),
-        window_rate=(windows.numerator, windows.denominator),
         sample_aspect=(aspect.numerator, aspect.denominator),
         color_range=int(first.color_range),
         color_space=int(first.colorspace),
         color_primaries=int(first.color_primaries),
         color_transfer=int(first.color_trc),
-        duration_s=float(length) or float(container.duration or 0) / 1e6,
     )
 
 

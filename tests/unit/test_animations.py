@@ -51,6 +51,8 @@ def test_every_picture_comes_at_its_time(name: str, mode: str) -> None:
     times, colours = shown(data)
     assert times == pytest.approx(np.cumsum([0, *LASTS_MS[:-1]]) / 1000, abs=1e-3)
     assert np.abs(np.array(colours) - COLOURS).max() <= (0 if name in EXACT else 8)
+    with Splitter(data, pipeline().grid, 1) as splitter:
+        assert splitter.media.duration_s == pytest.approx(sum(LASTS_MS) / 1000, abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "lasts_ms"), [("webp", 100), ("png", 1000 / 15)])
