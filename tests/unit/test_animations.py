@@ -78,7 +78,7 @@ def test_jpegs_one_after_the_other_are_a_video(tmp_path: Path) -> None:
     assert [media_kind(each) for each in (path, padded, photo, pictures[0])] == ["video", "video", "image", "image"]
     assert [media_kind(path.read_bytes(), name) for name in ("", "a.jpeg")] == ["video", "image"]
     spec = pipeline()
-    media, pieces = pieces_of(path, spec, 0.1)
+    media, pieces = segments_of(path, spec, 0.1)
     parts = decoded(media, pieces, spec)
     assert [media.clock.seconds(pts) for part in parts for pts in part.meta.pts] == [n / 25 for n in range(5)]
     found = [row for part in parts for row in part.arrays["raw"]]

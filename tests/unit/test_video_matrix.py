@@ -16,7 +16,7 @@ from tests.films import heard, offset_s, through
 from tests.unit.plain import CONTAINERS, ENCODERS, REORDERING, Kind, write, written
 
 LEVELS = 2.0  # of 255, on average over a picture, of each colour
-ODD_LEVELS = 3.0  # turning 4:2:0 of an odd size moves its chroma by a pixel, in FFmpeg's filters too
+ODD_LEVELS = 4.0  # turning 4:2:0 of an odd size moves its chroma by a pixel, in FFmpeg's filters too
 IN_SYNC_S = 0.010
 TIMES_S = Fraction(1, 500)  # containers of milliseconds round
 TRAITS = ("", "b-frames", "vfr", "interlaced", "odd")
