@@ -58,9 +58,9 @@ def plane_format(name: str, transposed: bool = False) -> str:
 def frame_formats(name: str) -> tuple[str, ...]:
     """The pixel formats that frames of format `name` take, one after the other, before they are scaled.
 
-    Palettes have no pixels to scale. Of packed 4:2:2 and NV24 swscale makes 4:2:0 of which the last line, or all, is not
-    written where a side is odd, unless their planes are taken apart first. Of 5 bits a colour swscale makes at most 248 of 255, unless it makes rgb24 at the
-    same size, and of those that are big-endian it makes nonsense then.
+    Palettes have no pixels to scale. Of packed 4:2:2 and NV24 of an odd side swscale makes 4:2:0 of which some is not
+    written, unless their planes are taken apart first. Of 5 bits a colour it makes at most 248 of 255, unless it makes
+    rgb24 at the same size, and of those that are big-endian it makes nonsense then.
     """
     if VideoFormat(name).has_palette:
         return ("rgb24",)

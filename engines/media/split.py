@@ -199,7 +199,9 @@ class _Reader:
         self._packets = packets_of(container, stream, *(tracks.streams if tracks else ()))
         self._picture: deque[Coded] = deque()
         self._gone = 0  # how many packets of the picture were let go
-        self._held_bytes = 0
+        self._picture_bytes = 0  # in memory, of the picture
+        self._beside_bytes = 0  # and of what lies beside it
+        self._beside = 0  # packets
         self._first = True
 
     def picture(self, cut: Cut) -> list[Coded]:
@@ -209,7 +211,7 @@ class _Reader:
         if self._gone + len(self._picture) < cut.stop:
             raise _changed(self._label)
         gone = [self._picture.popleft() for _ in range(cut.first - self._gone)]
-        self._held_bytes -= sum(coded.packet.size + _PACKET_BYTES for coded in gone)
+        self._picture_bytes -= sum(coded.packet.size + _PACKET_BYTES for coded in gone)
         self._gone += len(gone)
         if gone and (kept := dict(carried_side(gone))):
             first = self._picture[0]
@@ -220,11 +222,12 @@ class _Reader:
         """What was read beside the picture and not dealt out yet; `to_the_end`: of the rest of the source too."""
         while to_the_end and self._read():
             self._picture.clear()
-            self._held_bytes = 0
+            self._picture_bytes = 0
         if self._tracks is None:
             return None
         if to_the_end:
             self._tracks.end()
+        self._beside_bytes = self._beside = 0
         first, self._first = self._first, False
         return self._tracks.dealt(first)
 
@@ -235,10 +238,15 @@ class _Reader:
             return False
         if packet.size and packet.stream_index == self._stream.index:
             self._picture.append(self._coded(packet, self._gone + len(self._picture)))
-            self._held_bytes += packet.size + _PACKET_BYTES
-            _check_size(self._held_bytes, self._label)
+            self._picture_bytes += packet.size + _PACKET_BYTES
         elif packet.size and self._tracks is not None:
             self._tracks.take(packet)
+            self._beside_bytes += packet.size + _PACKET_BYTES
+            self._beside += 1
+        if self._picture_bytes + self._beside_bytes > MAX_SEGMENT_BYTES:
+            count = len(self._picture) + self._beside
+            what = f"{self._label}: {count} packets lie between two places where it can be cut"
+            raise ItemTooLarge(f"{what}, and take more than {MAX_SEGMENT_BYTES >> 20} MB of memory", _CONVERT)
         return True
 
     def _coded(self, packet: "Packet[VideoStream]", number: int) -> Coded:
@@ -282,8 +290,3 @@ def _media_info(stream: VideoStream, surveyed: Survey, name: str, grid: Grid) ->
         color_primaries=int(first.color_primaries),
         color_transfer=int(first.color_trc),
     )
-
-
-def _check_size(size: int, label: str) -> None:
-    if size > MAX_SEGMENT_BYTES:
-        raise ItemTooLarge(f"{label} can not be cut into pieces below {MAX_SEGMENT_BYTES >> 20} MB", _CONVERT)

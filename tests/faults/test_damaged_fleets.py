@@ -14,7 +14,7 @@ import pytest
 from pipelines.registry import builtin_pipeline
 from tests.damage import changed
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import Outcome
+from workers.local import JobOutcome
 from workers.options import ALL_STAGES
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 0.3})  # most clips become several segments
@@ -44,7 +44,7 @@ def answers(stages: Iterable[tuple[str, ...]], paths: list[Path], folder: Path) 
     return found
 
 
-def answer(outcome: Outcome) -> Answer:
+def answer(outcome: JobOutcome) -> Answer:
     """All that a job said: why it was refused, or its counts, failures, notes, digest, and the bytes of its arrays."""
     done = outcome.done
     if done is None:
