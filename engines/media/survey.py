@@ -78,9 +78,10 @@ def survey(
         untimed = np.array([pts is None for pts in reader.pts], bool)
         shown[1:] &= ~(untimed[1:] & ~untimed[:-1])  # the second field of a frame whose first one has the time
     step, reorders = 1 / (rate * unit), bool(decoder.codec.reorder)
-    stamps = Stamps(reader.pts, reader.dts, shown, unit, step, depth, reorders, order, reader.packed)
+    keys = np.array(reader.keys, bool)
+    stamps = Stamps(reader.pts, reader.dts, shown, unit, step, depth, reorders, order, reader.packed, keys)
     settled = settle(stamps)
-    keys = np.array(reader.closed if settled.by_rank else reader.keys, bool)
+    keys = np.array(reader.closed, bool) if settled.by_rank else keys
     packets = Packets(settled.pts, keys, shown, unit, settled.by_rank)
     origin = int(settled.pts[shown].min())
     span = (packets.last - origin) * unit

@@ -200,3 +200,18 @@ def test_hidden_pictures_are_no_frames(tmp_path: Path) -> None:
 def test_a_file_without_packets_is_refused() -> None:
     with pytest.raises(MediaError), Splitter(generated(SMALL[0]).read_bytes()[:400], FRAMES.grid, 1):
         pass
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+def test_a_film_of_which_nothing_is_whole_is_refused_in_true_words(codec: str, container: str) -> None:
+    path = generated(Clip(codec=codec, container=container, size=(64, 80)))
+    data = bytearray(path.read_bytes())
+    with av.open(path) as source:
+        for packet in source.demux(video=0):
+            if packet.size:
+                at = data.index(bytes(packet)) + 4  # behind a NAL unit's length
+                data[at : at + packet.size - 4] = bytes(packet.size - 4)
+    for spec in (FRAMES, SAMPLED):
+        with pytest.raises(MediaError, match=r"no frame of its .* video can be decoded"), Splitter(data, spec.grid, 1):
+            pass
