@@ -98,9 +98,9 @@ class MediaInfo(BaseModel):
     """A media's picture: in a segment as it is stored, in a part as decode and preprocess make it (upright, scaled).
 
     `orientation` is EXIF's number of how stored pictures are turned and mirrored (1: as they are), `origin` the pts of
-    the first presented frame in units of `time_base`, `last` that of the last one where pts can
-    be trusted; colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified). `duration_s` is an
-    estimate for progress bars only. `window_rate` is how many windows a second the pipeline looks at; 0: each frame.
+    the first presented frame in units of `time_base`. `frame_rate` is how many pictures a second the pipeline gives,
+    its windows or all frames of the source; `last` is the pts of the last of these, which is shown until `end`.
+    Colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,6 +113,7 @@ class MediaInfo(BaseModel):
     time_base: tuple[PositiveTerm, PositiveTerm] = (1, 1)
     origin: Ticks = 0
     last: Ticks | None = None
+    end: Ticks | None = None
     pixel_format: Label = ""
     frame_rate: Ratio = (0, 1)
     sample_aspect: Ratio = (1, 1)
@@ -120,8 +121,11 @@ class MediaInfo(BaseModel):
     color_space: Color = 2
     color_primaries: Color = 2
     color_transfer: Color = 2
-    duration_s: Seconds = 0.0
-    window_rate: Ratio = (0, 1)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the origin to the end; 0 where that is not known."""
+        return 0.0 if self.end is None else self.clock.seconds(self.end)
 
     @property
     def clock(self) -> Clock:

@@ -67,7 +67,7 @@ def seen(orientation: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def custom(matrix: int, height: int) -> int:
     """The matrix of a picture that may name none."""
-    return (1 if height >= 720 else 5) if matrix == UNSPECIFIED else matrix
+    return (1 if height >= 720 else 5) if matrix in (0, UNSPECIFIED) else matrix  # 0 is that of RGB
 
 
 def to_ycbcr(rgb: Real, matrix: int, full: bool) -> Real:
@@ -131,7 +131,7 @@ def make(folder: Path, clip: Coloured) -> Path:
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     if clip.orientation != 1:
-        _orient(path, clip.orientation)
+        orient(path, clip.orientation)
     return path
 
 
@@ -177,7 +177,7 @@ def _sampled(values: Real, size: tuple[int, int], left: bool) -> Real:
     return values
 
 
-def _orient(path: Path, orientation: int) -> None:
+def orient(path: Path, orientation: int) -> None:
     """Writes a display matrix into the only track header of a mov or mp4."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40

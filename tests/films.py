@@ -10,12 +10,14 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.media.decode import decode_video
 from engines.media.split import Splitter
-from engines.media.tracks import SoundChoice
-from engines.part import pack_arrays, unpack_arrays
-from schemas.grid import Grid
-from schemas.messages import Fragment, JobRef, Key, decode
-from tests.unit.outputs_parts import format_of, make_part
+from engines.media.tracks import SoundChoice, TrackPackets
+from engines.part import Array, pack_arrays, unpack_arrays
+from schemas.messages import Fragment, JobRef, Key, MediaInfo, decode
+from tests.plans import converter, decode_plan
+from tests.unit.media_passes import pipeline
+from tests.unit.outputs_parts import format_of
 
 JOB = JobRef(id="job", pipeline="test", revision="0")
 RATE = 25  # pictures a second
@@ -57,8 +59,8 @@ def make_film(
         picture = out.add_stream(codec, rate=RATE, options=options)
         picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
         picture.codec_context.gop_size = RATE
-        tracks = [(sound, _track(out, sound)) for sound in sounds]
-        jobs = [_pictures(picture), *(_packets(track, sound) for sound, track in tracks)]
+        tracks = [(sound, add_track(out, sound)) for sound in sounds]
+        jobs = [_pictures(picture), *(sound_packets(track, sound) for sound, track in tracks)]
         if texts:
             jobs.append(_texts(out, texts))
         out.set_chapters(
@@ -79,7 +81,7 @@ def make_film(
     return path
 
 
-def _track(out: Any, sound: Sound) -> Any:
+def add_track(out: Any, sound: Sound) -> Any:
     options = {"strict": "experimental"}
     track = out.add_stream(sound.codec, rate=sound.rate, layout=sound.layout, options=options)
     track.metadata.update({"language": sound.language, "title": sound.title})
@@ -116,13 +118,14 @@ def wave_of(sound: Sound) -> Wave:
     return np.clip(noise, -0.9, 0.9)
 
 
-def _packets(stream: Any, sound: Sound) -> "Iterator[av.Packet[Any]]":
+def sound_packets(stream: Any, sound: Sound) -> "Iterator[av.Packet[Any]]":
     """Packets of the whole time, of which those outside of the spans are dropped."""
     context = stream.codec_context
     context.open()
     step = context.frame_size or sound.rate // 50
     kind = context.format.name
-    wave = wave_of(sound)
+    most = max(end for _, end in sound.spans) + 0.2
+    wave = wave_of(sound)[: round(most * sound.rate)]
     made: list[av.Packet[Any]] = []
     for start in range(0, len(wave), step):
         samples = wave[start : start + step].astype(np.float32)
@@ -139,46 +142,44 @@ def _packets(stream: Any, sound: Sound) -> "Iterator[av.Packet[Any]]":
             yield packet
 
 
-def through(path: Path, target: Path, segment_s: float = 1.0, sound: SoundChoice = "copy") -> tuple[Path, list[str]]:
-    """The finished file of a film cut in segments, and its notes; the pictures are black."""
-    format_ = format_of("video", preset="ultrafast", sound=sound)
-    times = _shown(path)
-    with Splitter(path, Grid(None, 1, 1), segment_s, sound=sound) as splitter:
+def through(
+    path: Path, target: Path, segment_s: float = 1.0, sound: SoundChoice = "copy", **options: Any
+) -> tuple[Path, list[str]]:
+    """The video output that is made of a film cut in segments, and its notes."""
+    format_ = format_of("video", **{"preset": "ultrafast", "sound": sound, **options})
+    spec = pipeline()
+    with Splitter(path, spec.grid, segment_s, sound=sound) as splitter:
         assembler = format_.assemble(target, splitter.media)
+        notes: dict[str, None] = {}
         try:
             for number, segment_data in enumerate(splitter.segments()):
                 if segment_data.tracks is not None:
-                    key = Key(job=JOB, segment=number)
-                    specs, buffers = pack_arrays(segment_data.tracks.arrays)
-                    facts = {"container": segment_data.tracks.container, "tracks": segment_data.tracks.tracks}
-                    body = Fragment(
-                        key=key, media=splitter.media, notes=segment_data.tracks.notes, arrays=specs, **facts
-                    )
-                    message, views = decode(body.encode(buffers))
-                    assert isinstance(message, Fragment)
-                    assembler.add_tracks(message, unpack_arrays(message.arrays, views))
-                own = [
-                    time
-                    for time in times
-                    if time >= segment_data.start and (segment_data.end is None or time < segment_data.end)
-                ]
-                part = make_part(splitter.media, {"plane0": np.zeros((len(own), 48, 64), np.uint8)}, own)
-                encoded = format_.encode(part)
-                assembler.add(part.meta, encoded.arrays, encoded.facts)
-            return assembler.close()[0], assembler.notes
+                    assembler.add_tracks(*_travelled(segment_data.tracks, splitter.media, number))
+                segment = segment_data.segment(Key(job=JOB, segment=number, final=segment_data.final), splitter.media)
+                for part in decode_video(segment, segment_data.buffers, decode_plan(spec), converter(spec).convert):
+                    encoded = format_.encode(part)
+                    assembler.add(part.meta, encoded.arrays, encoded.facts)
+                    notes |= dict.fromkeys(part.meta.notes)
+            return assembler.close()[0], [*assembler.notes, *notes]
         finally:
             assembler.abort()
 
 
-def _shown(path: Path) -> list[int]:
-    with av.open(path) as container:
-        return [frame.pts for frame in container.decode(video=0) if frame.pts is not None]
+def _travelled(tracks: TrackPackets, media: MediaInfo, number: int) -> tuple[Fragment, dict[str, Array]]:
+    """What a segment has beside the picture, after its way as a message."""
+    specs, buffers = pack_arrays(tracks.arrays)
+    facts = {"container": tracks.container, "tracks": tracks.tracks, "notes": tracks.notes}
+    body = Fragment(key=Key(job=JOB, segment=number), media=media, arrays=specs, **facts)
+    message, views = decode(body.encode(buffers))
+    assert isinstance(message, Fragment)
+    return message, unpack_arrays(message.arrays, views)
 
 
-def heard(path: Path, track: int = 0) -> tuple[Wave, int]:
-    """`(wave, rate)` of a track as PyAV decodes it, from the first picture on: silence where there is nothing."""
-    with av.open(path) as container:
-        first = next(float(frame.time or 0) for frame in container.decode(video=0))
+def heard(path: Path, track: int = 0, first: float | None = None) -> tuple[Wave, int]:
+    """`(wave, rate)` of a track as PyAV decodes it, from the `first` picture on: silence where there is nothing."""
+    if first is None:
+        with av.open(path) as container:
+            first = next(float(frame.time or 0) for frame in container.decode(video=0))
     with av.open(path) as container:
         stream = container.streams.audio[track]
         wave, end, rate = np.zeros(0), 0, stream.codec_context.sample_rate

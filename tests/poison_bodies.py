@@ -80,7 +80,7 @@ def _key(job: Meta) -> Meta:
 def _video() -> Meta:
     return {
         "kind": "video", "name": "a.mp4", "codec": "h264", "width": 160, "height": 90, "time_base": [1, 12800],
-        "origin": 0, "last": 12288, "pixel_format": "yuv420p", "frame_rate": [25, 1], "duration_s": 1.0,
+        "origin": 0, "last": 12288, "pixel_format": "yuv420p", "frame_rate": [25, 1], "end": 12800,
     }  # fmt: skip
 
 

@@ -78,7 +78,7 @@ class SplitHandler:
 
 async def _publish(publisher: Publisher, record: JobRecord, body: Buffer) -> None:
     job, name = record.manifest.job, record.manifest.name
-    kind = media_kind(body)
+    kind = media_kind(body, name)
     publisher.spec.check_takes(kind)
     if kind == "image":
         await publisher.publish_image(job, body, name, record)

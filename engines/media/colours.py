@@ -21,6 +21,7 @@ _PLANAR = re.compile(r"yuvj?4(20|22|44)p|gray")
 _HALVED_ACROSS = re.compile(r"yuvj?422p")
 _DEEP = re.compile(r"(yuv4(?:20|22|44)p|gray)(9|1\d)(le|be)")
 _FIVE_BITS = re.compile(r"((?:rgb|bgr)5[56]5)[lb]e")
+_TAKEN_APART = {**dict.fromkeys(("yuyv422", "uyvy422", "yvyu422"), "yuv422p"), "nv24": "yuv444p", "nv42": "yuv444p"}
 _FULL_PREFIX = "yuvj"  # FFmpeg's old names for 8-bit YCbCr of full range
 
 
@@ -57,11 +58,14 @@ def plane_format(name: str, transposed: bool = False) -> str:
 def frame_formats(name: str) -> tuple[str, ...]:
     """The pixel formats that frames of format `name` take, one after the other, before they are scaled.
 
-    Palettes have no pixels to scale. Of 5 bits a colour swscale makes at most 248 of 255, unless it makes rgb24 at the
-    same size, and of those that are big-endian it makes nonsense then.
+    Palettes have no pixels to scale. Of packed 4:2:2 and NV24 of an odd side swscale makes 4:2:0 of which some is not
+    written, unless their planes are taken apart first. Of 5 bits a colour it makes at most 248 of 255, unless it makes
+    rgb24 at the same size, and of those that are big-endian it makes nonsense then.
     """
     if VideoFormat(name).has_palette:
         return ("rgb24",)
+    if name in _TAKEN_APART:
+        return (_TAKEN_APART[name],)
     five = _FIVE_BITS.fullmatch(name)
     return (five.group(1) + "le", "rgb24") if five else (name,)
 

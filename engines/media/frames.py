@@ -6,7 +6,6 @@ A frame travels as the bytes of its planes, `frame0` ... `frame3`, without the p
 
 import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import Literal
 
 import av
@@ -15,7 +14,6 @@ import numpy as np
 from engines.media.orientation import MOST, UPRIGHT
 from engines.part import Array, Part
 from schemas.errors import MediaError
-from schemas.messages import MediaInfo
 
 _FORMAT_CHARS = 24
 _PLANES = re.compile(r"frame[0-3]")
@@ -101,12 +99,6 @@ def no_frames(example: dict[str, Array]) -> dict[str, Array]:
 def blank_frame(kind: Literal["video", "image"]) -> av.VideoFrame:
     """Any frame of that kind of media: converting it tells the shapes that a part without frames needs."""
     return av.VideoFrame(16, 16, "rgb24" if kind == "image" else "yuv420p")
-
-
-def frame_step(media: MediaInfo) -> Fraction:
-    """Time from one frame to the next at the media's frame rate, in units of its clock; 25 a second if unknown."""
-    rate = Fraction(*media.frame_rate) if media.frame_rate[0] else Fraction(25)
-    return 1 / (rate * media.clock.time_base)
 
 
 def _join(arrays: list[Array]) -> Array:

@@ -152,16 +152,12 @@ def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) ->
     return Still(frames[0], _has_alpha(name, data), orientation_of(frames[0]) if turned else UPRIGHT)
 
 
-def image_size(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int] | None:
+def _size(name: str | None, data: Buffer, limits: Limits) -> tuple[int, int] | None:
     """`(height, width)` by the header of an image file; None where it has none.
 
     Raises MediaError and ItemTooLarge for the formats that Pillow reads. Sources: JPEG ITU-T T.81 annex B, PNG
     (ISO 15948) section 11.2.2, the WebP container specification.
     """
-    return _size(image_format(data), data, limits)
-
-
-def _size(name: str | None, data: Buffer, limits: Limits) -> tuple[int, int] | None:
     view = memoryview(data)
     if name == "png":
         return (int.from_bytes(view[20:24], "big"), int.from_bytes(view[16:20], "big")) if len(view) >= 24 else None

@@ -104,7 +104,10 @@ class FrameReader:
 
     def exact(self, decoder: VideoCodecContext) -> Generator[tuple[int, av.VideoFrame]]:
         """`(pts, frame)` in rising time. Raises MissingFrame on damage."""
-        due = self._times[bisect_left(self._times, self._span.clock.origin) :] if self._due is None else self._due
+        if self._due is None:
+            due: Sequence[int] = self._times[bisect_left(self._times, self._span.clock.origin) :]
+        else:  # an entry that gives no frame is damage that a segment which begins there would notice
+            due = sorted({*self._due, *self._entries})
         for pts, frame in self._strict(decoder, self._packets, due):
             self._intact.add(pts)
             yield pts, frame

@@ -1,10 +1,12 @@
 """Which image format a file has, and whether it is an animation, by its content alone.
 
 Sources: the formats' signatures; PNG 3rd edition, 11.3.3 (acTL); the WebP container specification (VP8X); ISO 23008-12
-(brands of HEIF and AVIF); Truevision TGA 2.0 (its header, for it has no signature).
+(brands of HEIF and AVIF); Truevision TGA 2.0 (its header, for it has no signature); JPEG ITU-T T.81 annex B; CIPA
+DC-007 (MPF, further pictures behind a photo).
 """
 
 import os
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -33,6 +35,12 @@ _HEIF = frozenset((b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc"
 _SEQUENCES = frozenset((b"avis", b"msf1", b"hevc", b"hevx"))
 _TGA_DEPTHS = {1: (8,), 2: (15, 16, 24, 32), 3: (1, 8, 16), 9: (8,), 10: (15, 16, 24, 32), 11: (1, 8, 16)}
 
+_JPEG_SCAN, _JPEG_APP2 = b"\xda", b"\xe2"  # the second byte of markers
+_JPEG_BORDER_BYTES = 64
+_JPEG_BORDER = re.compile(rb"\xff\xd9\0{0,59}\xff\xd8\xff")  # the end of a jpeg and the start of the next one
+_READ_BYTES = 1 << 20
+_MOST_SEGMENTS = 1024  # in front of a jpeg's pixels: a colour profile of 16 MB has 256
+
 
 def image_format(head: Buffer) -> str | None:
     """The format of an image that begins with `head` (`HEAD_BYTES` of it), in lower case; None when it is no image."""
@@ -56,6 +64,8 @@ def is_animation(name: str, read: ReadAt) -> bool:
     if name == "webp":
         head = read(12, 9)
         return head[:4] == b"VP8X" and bool(head[8:9]) and bool(head[8] & 2)
+    if name == "jpeg":
+        return _is_motion_jpeg(read)
     if name == "gif":
         return _gif_pictures(read, 2) == 2
     return name in ("avif", "heif") and bool(_brands(read(0, _BRANDS_BYTES)) & _SEQUENCES)
@@ -103,6 +113,25 @@ def _is_tga(start: bytes) -> bool:
     fits = has_map if kind in (1, 9) else mapped == 0 and not any(start[3:8])
     sized = any(start[12:14]) and any(start[14:16])
     return fits and sized and depth in _TGA_DEPTHS.get(kind, ()) and start[17] < 64
+
+
+def _is_motion_jpeg(read: ReadAt) -> bool:
+    """Whether a jpeg begins where another one ends: raw Motion JPEG. A photo with further pictures by MPF is none."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        head = read(at, 8)
+        if head[:1] != b"\xff" or head[1:2] in (_JPEG_SCAN, b""):
+            break
+        if head[1:2] == _JPEG_APP2 and head[4:] == b"MPF\0":
+            return False
+        at += 2 + int.from_bytes(head[2:4], "big")
+    data = b""
+    while more := read(at, _READ_BYTES):  # pixels have no such bytes: they have a 0 behind each 255
+        data = data[-_JPEG_BORDER_BYTES:] + more
+        if _JPEG_BORDER.search(data):
+            return True
+        at += len(more)
+    return False
 
 
 def _gif_pictures(read: ReadAt, most: int) -> int:

@@ -25,31 +25,37 @@ Source: TypeAlias = Path | Buffer
 AnyStream: TypeAlias = VideoStream | AudioStream
 
 _PNG_CODEC = "png"
+_ONE_JPEG = (".jpg", ".jpeg")
 _MP4 = b"ftyp"  # from the fifth byte on
 _UNREADABLE = (av.error.FFmpegError, OSError, ValueError)  # ValueError: no pixel format of that name
 _DECLARED = ("h264", "hevc")  # whose parameter sets an mp4 has in its header
 
 
-def media_kind(source: Source) -> Literal["image", "video"]:
+def media_kind(source: Source, name: str = "") -> Literal["image", "video"]:
     """Whether `source` is one image, known by its first bytes, or something to open as video, which animations are too.
+
+    Several jpegs one after the other are a video, but for those of a file that is called .jpg or .jpeg, as in FFmpeg:
+    folders of photos would have to be read from end to end otherwise. `name` is that of a source in memory.
 
     Raises UsageError or MediaError when it can not be read or is empty.
     """
     if not isinstance(source, Path):
-        return _kind(source, bytes(source[:HEAD_BYTES]), "the media")
+        return _kind(source, bytes(source[:HEAD_BYTES]), "the media", name)
     try:  # for thousands of images, `media_errors` would cost a tenth of this
-        return _kind(source, read_head(source, HEAD_BYTES), str(source))
+        return _kind(source, read_head(source, HEAD_BYTES), str(source), source.name)
     except _UNREADABLE as error:
         raise _in_words(str(source), error) from error
 
 
-def _kind(source: Source, head: bytes, label: str) -> Literal["image", "video"]:
+def _kind(source: Source, head: bytes, label: str, file_name: str) -> Literal["image", "video"]:
     if not head:
         raise _empty(label)
     name = image_format(head)
     if name is None:
         return "video"
-    if name == "gif" or (name == "png" and b"IDAT" not in head):  # the head does not tell
+    if name == "jpeg" and file_name.lower().endswith(_ONE_JPEG):
+        return "image"
+    if name in ("gif", "jpeg") or (name == "png" and b"IDAT" not in head):  # the head does not tell
         with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
             return "video" if is_animation(name, reader(given)) else "image"
     return "video" if is_animation(name, reader(head)) else "image"
@@ -181,6 +187,8 @@ def _open(source: Source, container: str | None, label: str, decoders: bool, lim
         options = {}
         if head[4:8] == _MP4:
             options["probesize"] = "32"  # an mp4's header is enough
+        if image_format(head) == "jpeg":
+            container = "mjpeg"  # FFmpeg would look at the first picture alone
         try:
             opened = open_container(given, container, {**options, "codec_whitelist": "none"})
             if len(_pictures(opened)) > 1:

@@ -38,7 +38,7 @@ from engines.media.source import (
 from engines.media.survey import Survey, survey
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
 from schemas.errors import ItemTooLarge, MediaError, format_field_error
-from schemas.grid import Grid
+from schemas.grid import Clock, Grid
 from schemas.messages import CodecParameters, Key, MediaInfo, Segment
 
 MAX_SEGMENT_BYTES = 512 << 20
@@ -113,7 +113,7 @@ class Splitter:
             length = declared_length(head_of(self._source))
             self.surveyed = survey(container, stream, self._label, self._limits, length)
             try:
-                self.media = _media_info(container, stream, self.surveyed, self._name, self._grid)
+                self.media = _media_info(stream, self.surveyed, self._name, self._grid)
             except ValidationError as error:  # FFmpeg reads what a header says, however wild
                 raise MediaError(f"{self._label}: {format_field_error(error.errors()[0])}", _CONVERT) from error
         packets = self.surveyed.packets
@@ -199,7 +199,9 @@ class _Reader:
         self._packets = packets_of(container, stream, *(tracks.streams if tracks else ()))
         self._picture: deque[Coded] = deque()
         self._gone = 0  # how many packets of the picture were let go
-        self._held_bytes = 0
+        self._picture_bytes = 0  # in memory, of the picture
+        self._beside_bytes = 0  # and of what lies beside it
+        self._beside = 0  # packets
         self._first = True
 
     def picture(self, cut: Cut) -> list[Coded]:
@@ -209,7 +211,7 @@ class _Reader:
         if self._gone + len(self._picture) < cut.stop:
             raise _changed(self._label)
         gone = [self._picture.popleft() for _ in range(cut.first - self._gone)]
-        self._held_bytes -= sum(coded.packet.size + _PACKET_BYTES for coded in gone)
+        self._picture_bytes -= sum(coded.packet.size + _PACKET_BYTES for coded in gone)
         self._gone += len(gone)
         if gone and (kept := dict(carried_side(gone))):
             first = self._picture[0]
@@ -220,11 +222,12 @@ class _Reader:
         """What was read beside the picture and not dealt out yet; `to_the_end`: of the rest of the source too."""
         while to_the_end and self._read():
             self._picture.clear()
-            self._held_bytes = 0
+            self._picture_bytes = 0
         if self._tracks is None:
             return None
         if to_the_end:
             self._tracks.end()
+        self._beside_bytes = self._beside = 0
         first, self._first = self._first, False
         return self._tracks.dealt(first)
 
@@ -235,10 +238,15 @@ class _Reader:
             return False
         if packet.size and packet.stream_index == self._stream.index:
             self._picture.append(self._coded(packet, self._gone + len(self._picture)))
-            self._held_bytes += packet.size + _PACKET_BYTES
-            _check_size(self._held_bytes, self._label)
+            self._picture_bytes += packet.size + _PACKET_BYTES
         elif packet.size and self._tracks is not None:
             self._tracks.take(packet)
+            self._beside_bytes += packet.size + _PACKET_BYTES
+            self._beside += 1
+        if self._picture_bytes + self._beside_bytes > MAX_SEGMENT_BYTES:
+            count = len(self._picture) + self._beside
+            what = f"{self._label}: {count} packets lie between two places where it can be cut"
+            raise ItemTooLarge(f"{what}, and take more than {MAX_SEGMENT_BYTES >> 20} MB of memory", _CONVERT)
         return True
 
     def _coded(self, packet: "Packet[VideoStream]", number: int) -> Coded:
@@ -255,12 +263,14 @@ class _Reader:
         return Coded(packet, flags, int(settled.pts[number]), side_data(packet))
 
 
-def _media_info(container: InputContainer, stream: VideoStream, surveyed: Survey, name: str, grid: Grid) -> MediaInfo:
-    unit, rate, packets, first = time_base(stream), surveyed.rate, surveyed.packets, surveyed.first
-    windows = Fraction(0) if grid.fps is None else grid.fps / grid.stride
+def _media_info(stream: VideoStream, surveyed: Survey, name: str, grid: Grid) -> MediaInfo:
+    unit, first = time_base(stream), surveyed.first
+    rate, last, origin = surveyed.rate, surveyed.packets.last, surveyed.origin
+    if grid.fps is not None:
+        clock = Clock(unit, origin)
+        rate = grid.fps / grid.stride
+        last = grid.tick_pts(clock, grid.windows_until(clock, origin, last)[-1] * grid.stride)
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
-    last, origin = packets.last, surveyed.origin
-    length = (last - origin) * unit + 1 / rate
     return MediaInfo(
         kind="video",
         name=name,
@@ -271,18 +281,12 @@ def _media_info(container: InputContainer, stream: VideoStream, surveyed: Survey
         time_base=(unit.numerator, unit.denominator),
         origin=origin,
         last=last,
+        end=surveyed.end,
         pixel_format=first.format.name,
         frame_rate=(rate.numerator, rate.denominator),
-        window_rate=(windows.numerator, windows.denominator),
         sample_aspect=(aspect.numerator, aspect.denominator),
         color_range=int(first.color_range),
         color_space=int(first.colorspace),
         color_primaries=int(first.color_primaries),
         color_transfer=int(first.color_trc),
-        duration_s=float(length) or float(container.duration or 0) / 1e6,
     )
-
-
-def _check_size(size: int, label: str) -> None:
-    if size > MAX_SEGMENT_BYTES:
-        raise ItemTooLarge(f"{label} can not be cut into pieces below {MAX_SEGMENT_BYTES >> 20} MB", _CONVERT)

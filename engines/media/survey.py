@@ -37,12 +37,15 @@ _PROBED = 30  # packets in which a stream of MPEG-4 says who wrote it
 class Survey:
     """`packets` with settled times, `first` the first frame that decodes, `origin` when it is shown.
 
+    The last frame is shown until `end`.
+
     `rate` in frames a second; `reorder` is how many packets at most are decoded before one that is shown before them.
     """
 
     packets: Packets
     first: av.VideoFrame
     origin: int
+    end: int
     rate: Fraction
     reorder: int
     notes: tuple[str, ...]
@@ -75,9 +78,10 @@ def survey(
         untimed = np.array([pts is None for pts in reader.pts], bool)
         shown[1:] &= ~(untimed[1:] & ~untimed[:-1])  # the second field of a frame whose first one has the time
     step, reorders = 1 / (rate * unit), bool(decoder.codec.reorder)
-    stamps = Stamps(reader.pts, reader.dts, shown, unit, step, depth, reorders, order, reader.packed)
+    keys = np.array(reader.keys, bool)
+    stamps = Stamps(reader.pts, reader.dts, shown, unit, step, depth, reorders, order, reader.packed, keys)
     settled = settle(stamps)
-    keys = np.array(reader.closed if settled.by_rank else reader.keys, bool)
+    keys = np.array(reader.closed, bool) if settled.by_rank else keys
     packets = Packets(settled.pts, keys, shown, unit, settled.by_rank)
     origin = int(settled.pts[shown].min())
     span = (packets.last - origin) * unit
@@ -93,7 +97,7 @@ def survey(
     last_s = max((pts for pts in reader.pts if pts is not None), default=0) * unit
     notes += _truncated(container, stream, last_s, cut_off=length is not None and container.size < length)
     reorder = reorder_depth(settled.pts[shown].tolist()) if decoder.name == _GUESSED else 0
-    return Survey(packets, first, origin, rate, reorder, tuple(notes))
+    return Survey(packets, first, origin, _end(reader, packets, rate), rate, reorder, tuple(notes))
 
 
 def reorder_depth(pts: Sequence[int]) -> int:
@@ -113,6 +117,7 @@ class _Reader:
         self.packed = False
         self.first: av.VideoFrame | None = None
         self.pts: list[int | None] = []
+        self.lasts: list[int] = []  # how long each is shown; 0 where its container does not say
         self.dts: list[int | None] = []
         self.shown: list[bool] = []
         self.keys: list[bool] = []
@@ -130,6 +135,7 @@ class _Reader:
             self.packed = self.decoding_order = True
         self.pts.append(pts)
         self.dts.append(packet.dts)
+        self.lasts.append(packet.duration or 0)
         self.shown.append(not hidden)
         self.keys.append(key)
         self.closed.append(key and self.decoding_order and closes(name, self._extradata, memoryview(packet)))
@@ -155,6 +161,13 @@ def _start(reader: _Reader, packets: Packets) -> tuple[int, int]:
     )
     origin = int(pts[shown].min()) if found is None else int(pts[found])
     return origin, int(np.sum(pts[shown] < origin))
+
+
+def _end(reader: _Reader, packets: Packets, rate: Fraction) -> int:
+    """When the last frame is shown no more: by its packet, or else by the rate."""
+    at = int(np.argmax(np.where(packets.shown, packets.pts, packets.pts.min())))
+    own = 0 if packets.by_rank else reader.lasts[at]
+    return packets.last + (own if own > 0 else max(1, round(1 / (rate * packets.time_base))))
 
 
 def _truncated(container: InputContainer, stream: VideoStream, last_s: Fraction, cut_off: bool) -> list[str]:

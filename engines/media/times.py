@@ -27,7 +27,7 @@ class Stamps:
     `pts` and `dts` are None where it does not say. `shown`: which give a frame that is shown. `step` is the time from
     one frame to the next at the stream's rate, in units of `time_base`. `depth`: how many frames the decoder holds
     back; `may_reorder`: its codec allows it. `decoding_order`: the container has decoding times only. `packed`: packets
-    hold two frames now and then, so that FFmpeg works out times that belong to their neighbours.
+    hold two frames now and then, so that FFmpeg works out times that belong to their neighbours. `keys`: the keyframes.
     """
 
     pts: list[int | None]
@@ -39,6 +39,15 @@ class Stamps:
     may_reorder: bool
     decoding_order: bool
     packed: bool = False
+    keys: Mask | None = None
+
+    @property
+    def restarts(self) -> Mask:
+        """The keyframes that are decoded before the packet in front of them: another stream was joined to this one."""
+        if self.keys is None or None in self.dts:
+            return np.zeros(len(self.dts), bool)
+        dts = np.array(self.dts, np.int64)
+        return self.keys & (np.diff(dts, prepend=dts[:1] - 1) <= 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,8 @@ def _repaired(stamps: Stamps, pts: Times, known: Mask, by_rank: bool) -> Settled
     pts = pts.copy()
     deepest = DEEPEST_REORDERING if stamps.may_reorder and not by_rank else 0
     pts[~known] = pts[np.maximum.accumulate(np.where(known, np.arange(len(pts)), np.argmax(known)))][~known]
-    joined = _join(pts, stamps.depth + 2 if deepest else 1, step, round(_LONGEST_GAP_S / stamps.time_base))
+    reach, longest = stamps.depth + 2 if deepest else 1, round(_LONGEST_GAP_S / stamps.time_base)
+    joined = _join(pts, stamps.restarts, reach, step, longest)
     odd = _odd(pts, known, deepest, 2 * stamps.depth + 2, round(_FAR_S / stamps.time_base))
     if odd.any():
         kept = np.flatnonzero(~odd)
@@ -160,13 +170,17 @@ def _odd(pts: Times, known: Mask, deepest: int, usual: int, far: int) -> Mask:
     return odd
 
 
-def _join(pts: Times, reach: int, step: int, longest: int) -> int:
-    """Moves what follows a point where times are all smaller than before, or much greater; gives how many points."""
+def _join(pts: Times, restarts: Mask, reach: int, step: int, longest: int) -> int:
+    """Moves what follows a point where times are all smaller than before, or much greater; gives how many points.
+
+    Where a joined stream `restarts`, it may begin shortly before the end of the one before it.
+    """
     joined = 0
-    for at in np.flatnonzero((np.diff(pts) < 0) | (np.diff(pts) > longest)) + 1:
+    for at in np.flatnonzero((np.diff(pts) < 0) | (np.diff(pts) > longest) | restarts[1:]) + 1:
         before, after = pts[max(0, at - reach) : at], pts[at : at + reach]
         single = reach == 1 and at + 1 < len(pts) and pts[at + 1] > pts[at - 1]  # one odd packet among good ones
-        if not single and (after.max() < before.min() or after.min() - before.max() > longest):
+        overlaps = restarts[at] and after.min() <= before.max()
+        if overlaps or (not single and (after.max() < before.min() or after.min() - before.max() > longest)):
             pts[at:] += before.max() + step - after.min()
             joined += 1
     return joined

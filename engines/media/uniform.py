@@ -38,11 +38,11 @@ _TONE_MAP = (
 
 
 def presented(media: MediaInfo, plan: DecodePlan) -> MediaInfo:
-    """`media` as a pipeline's decode makes it: upright, scaled, at the pipeline's rate, its colours named.
+    """`media` as a pipeline's decode makes it: upright, scaled, its colours named.
 
     `sample_aspect` is the shape of the pixels of the scaled picture, so that it is still shown in the source's shape.
     """
-    shown, grid = plan.shown, plan.grid
+    shown = plan.shown
     height, width, aspect = media.height, media.width, Fraction(*media.sample_aspect)
     if transposes(media.orientation):
         height, width, aspect = width, height, 1 / aspect if aspect else aspect
@@ -52,8 +52,6 @@ def presented(media: MediaInfo, plan: DecodePlan) -> MediaInfo:
         height, width = shown.size
     changes: dict[str, object] = {"orientation": UPRIGHT, "height": height, "width": width}
     changes["sample_aspect"] = _ratio(aspect)
-    if grid.fps is not None:
-        changes["frame_rate"] = _ratio(grid.fps / grid.stride)
     return media.model_copy(update=changes | _colours(media, plan))
 
 

@@ -8,7 +8,6 @@ import io
 from collections.abc import Mapping
 from contextlib import suppress
 from fractions import Fraction
-from itertools import pairwise
 from math import lcm
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,15 +47,13 @@ class VideoFile:
         self.notes: list[str] = []
         self._target = target
         self._clock = media.clock
-        # mp4 drops what is before 0, so a media that begins there is moved, sound and all
-        self._shift = max(0, -media.origin)
         self._timeline = Timeline(media)
         self._file: PartFile | None = None
         self._output: OutputContainer | None = None
         self._tracks: OutputTracks | None = None
         self._early: list[Mapping[str, Array]] = []  # what came beside the picture before the first picture
         self._facts: Mapping[str, Any] = {}  # of the first part
-        if self._shift:
+        if self._timeline.shift:
             self.notes.append(f"begins {self._clock.seconds(0):.3f} s before 0: moved to begin at 0")
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
@@ -109,15 +106,17 @@ class VideoFile:
 
     def _timed(self, meta: PartMeta, arrays: Mapping[str, Array]) -> list[_Packet]:
         """The part's packets with their times in the whole file, in decode order."""
-        pts, dts = self._timeline.extend([pts + self._shift for pts in meta.pts])
+        order, keys, sizes = (arrays[name].tolist() for name in ("order", "key", "sizes"))
+        times = self._timeline.extend(meta.pts, order)
         if self._timeline.bent:
             self._note_once("times do not rise and were moved by the least", meta)
-        order, keys, sizes = (arrays[name].tolist() for name in ("order", "key", "sizes"))
+        after = [*(each.dts for each in times[1:]), self._timeline.next_dts]
         packets = []
-        for which, key, size, (late, after) in zip(order, keys, sizes, pairwise(dts), strict=True):
-            # FFmpeg reads no packet after a key one whose pts and distance in dts reach the file's end: move the end
-            duration = max(self._timeline.step, after - late + 1) if key else self._timeline.step
-            packets.append(_Packet(pts[which], late, duration, bool(key), size))
+        for (pts, dts, lasts), next_dts, key, size in zip(times, after, keys, sizes, strict=True):
+            if key and next_dts is not None and self._container != "matroska":
+                # FFmpeg reads no packet of an mp4 after a key one whose pts and distance in dts reach its end: move it
+                lasts = max(lasts, next_dts - dts + 1)
+            packets.append(_Packet(pts, dts, lasts, bool(key), size))
         return packets
 
     def _note_once(self, what: str, meta: PartMeta) -> None:
@@ -126,7 +125,7 @@ class VideoFile:
 
     def _start(self, picture: bytes) -> None:
         """Opens the file, now that the first picture is there, and writes what came before it."""
-        container = self._tracks.container if self._tracks else "mp4"
+        container = self._container
         if container not in SUFFIXES:
             raise MediaError(f"a video of format {container!r} is not written here", "send mp4, mov or matroska")
         path = self._target.with_name(f"{self._target.name}.{SUFFIXES[container]}")
@@ -167,8 +166,13 @@ class VideoFile:
             self._output.mux(packet)
 
     @property
+    def _container(self) -> str:
+        return self._tracks.container if self._tracks else "mp4"
+
+    @property
     def _shift_s(self) -> Fraction:
-        return self._shift * self._clock.time_base
+        """By how much all is moved, sound and all."""
+        return self._timeline.shift * self._clock.time_base
 
 
 def _options(container: str, base: Fraction, rates: list[int]) -> dict[str, str]:

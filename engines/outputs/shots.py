@@ -123,6 +123,7 @@ class ShotsAssembler:
         self.notes: list[str] = []
         self._table = table
         self._picture = picture
+        self._media = media
         self._clock = media.clock
         self._sheet = ShotSheet(media)
         self._shots = 0
@@ -155,7 +156,10 @@ class ShotsAssembler:
         for cut in self._cuts.close():
             self._begin(cut)
         if self._time is not None:
-            self._end(self._time + self._step)
+            end = self._time + self._step
+            if self._media.last is not None and self._clock.seconds(self._media.last) == self._time:
+                end = self._media.duration_s or end
+            self._end(end)
         if self._picture is not None:
             self._picture.write(encode_png(self._sheet.draw()))
             self.notes += self._sheet.notes

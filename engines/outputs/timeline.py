@@ -5,41 +5,74 @@ needs to know its neighbours.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from schemas.messages import MediaInfo
 
 REORDER = 2  # pictures by which x264 can be late: num_reorder_frames with a B-pyramid; no preset has more
 
 
+class Timed(NamedTuple):
+    """When a picture is shown and decoded, and how long it is shown."""
+
+    pts: int
+    dts: int
+    lasts: int
+
+
 class Timeline:
     """Times of the whole file, in units of `time_base`: strictly rising pts, and the dts that go with them.
 
-    `step` is how long a picture lasts by the rate of the pipeline, or else of the source; `bent` is whether pts had to
-    be moved to rise.
+    `step` is how long a picture lasts by the rate of the pipeline; `bent` is whether pts had to be moved to rise. mp4
+    drops what is before 0: a media that begins there is moved by `shift`, in units of its own clock.
     """
 
     def __init__(self, media: MediaInfo) -> None:
         self.time_base = media.clock.time_base
-        rate = Fraction(*media.window_rate) or Fraction(*media.frame_rate) or Fraction(25)
+        rate = Fraction(*media.frame_rate) or Fraction(25)
         self.step = max(1, round(1 / (rate * self.time_base)))
+        self.shift = max(0, -media.origin)
         self.bent = False
+        self._media = media
         self._scale = 1
         self._late: deque[int] = deque()
+        self._delay = 0  # from the first dts to the first pts
         self._last = -1
+        self._over = False
 
-    def extend(self, pts: list[int]) -> tuple[list[int], list[int]]:
-        """`(pts, dts)` of the next pictures: pts in order of showing, dts in order of decoding and one more."""
+    def extend(self, pts: Sequence[int], order: Sequence[int]) -> list[Timed]:
+        """The times of the next pictures, in order of decoding: picture `order[n]` of those at the source's `pts`."""
         if not self._late:
-            self._begin(pts[0])
+            self._begin(pts[0] + self.shift)
         shown = []
         for time in pts:
-            scaled = time * self._scale
+            scaled = (time + self.shift) * self._scale
             self.bent |= scaled <= self._last
             self._last = max(scaled, self._last + 1)
             shown.append(self._last)
         self._late.extend(shown)
-        return shown, [*(self._late.popleft() for _ in shown), self._late[0]]
+        times = [Timed(shown[which], self._late.popleft(), self.step) for which in order]
+        self._over = pts[-1] == self._media.last
+        return self._ended(times) if self._over else times
+
+    @property
+    def next_dts(self) -> int | None:
+        """When the next picture is decoded; None behind the last one of the media."""
+        return None if self._over else self._late[0]
+
+    def _ended(self, times: list[Timed]) -> list[Timed]:
+        """The last pictures of the media, of which none is shown after its end.
+
+        To FFmpeg a track of mp4 lasts from the first dts to the end of the last one, so that one must not be too early.
+        """
+        if self._media.end is None:
+            return times
+        end = (self._media.end + self.shift) * self._scale
+        times = [each._replace(lasts=max(1, end - each.pts)) if each.pts == self._last else each for each in times]
+        pts, dts, _ = times[-1]
+        return [*times[:-1], Timed(pts, max(dts, pts - self._delay), max(1, end - pts))]
 
     def _begin(self, first: int) -> None:
         """The dts of the first pictures lie before the first pts, but not before 0: mp4 would take that for its start.
@@ -52,4 +85,5 @@ class Timeline:
             self.step *= REORDER
         first *= self._scale
         apart = min(self.step, first // REORDER) if first > 0 else self.step
+        self._delay = apart * REORDER
         self._late.extend(first - apart * early for early in range(REORDER, 0, -1))

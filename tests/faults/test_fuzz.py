@@ -20,7 +20,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.messages import Done, decode
 from schemas.settings import MIB
 from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_TYPE
-from tests.faults.fuzz import damaged, sources
+from tests.damage import damaged, sources
 from tests.fleet import Fleet
 from tests.rig import Rig
 from workers.local import find_models, register

@@ -8,6 +8,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from tests.coloured import orient
+from tests.films import Sound, add_track, sound_packets
+
+SOUND_S = 1.5  # how long the sound of a file lasts
 ENCODERS = {
     "libx264": ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "gray"),
     "libx265": ("yuv420p", "yuv422p10le", "gbrp"),
@@ -55,17 +59,23 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A file to try: `traits` are b-frames, vfr, interlaced, odd (sizes)."""
+    """A file to try: `traits` are b-frames, vfr, interlaced, odd (sizes).
+
+    `orientation` is EXIF's number of its display matrix, in mp4 and mov; `sound` is the encoder of its sound track.
+    """
 
     encoder: str
     container: str
     layout: str
     traits: frozenset[str] = frozenset()
+    orientation: int = 1
+    sound: str = ""
 
     @property
     def name(self) -> str:
         """A file name that says all of it."""
-        return "-".join([self.encoder, self.layout, *sorted(self.traits)]) + f".{self.container}"
+        words = (self.encoder, self.layout, *sorted(self.traits), self.sound, self.orientation)
+        return "-".join(str(word) for word in words if word not in ("", 1)) + f".{self.container}"
 
 
 def write(folder: Path, kind: Kind, frames: int = 24) -> Path | None:
@@ -76,10 +86,13 @@ def write(folder: Path, kind: Kind, frames: int = 24) -> Path | None:
             _encode(out, kind, frames)
     except (av.error.FFmpegError, ValueError):
         return None
+    if kind.orientation != 1:
+        orient(path, kind.orientation)
     return path
 
 
 def _encode(out: av.container.OutputContainer, kind: Kind, frames: int) -> None:
+    sound = Sound(kind.sound, spans=((0, SOUND_S),))
     video = out.add_stream(kind.encoder, rate=25, options=dict(_OPTIONS.get(kind.encoder, {})))
     assert isinstance(video, av.VideoStream)
     context = video.codec_context
@@ -91,13 +104,15 @@ def _encode(out: av.container.OutputContainer, kind: Kind, frames: int) -> None:
     if "interlaced" in kind.traits:
         context.flags |= av.codec.context.Flags.interlaced_dct
         context.field_order = 2  # the top field first
+    packets = list(sound_packets(add_track(out, sound), sound)) if kind.sound else []
     y, x = np.mgrid[: context.height, : context.width]
     for number in range(frames):
-        picture = np.stack([x * 2 + number * 5, y * 3, 255 - x - y + number], -1) % 256
-        frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), "rgb24").reformat(format=kind.layout)
+        picture = np.stack([x + number * 5, 90 + y, 220 - x - y + number], -1).astype(np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=kind.layout)
         frame.pts, frame.time_base = written(kind, number), Fraction(1, 25)
         out.mux(video.encode(frame))
     out.mux(video.encode(None))
+    out.mux(packets)
 
 
 def written(kind: Kind, number: int) -> int:

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +12,9 @@ from engines.media.limits import Limits
 from engines.media.source import media_kind
 from engines.media.split import Splitter
 from engines.outputs.thumbnail import thumbnail
+from engines.part import Array
 from schemas.errors import ItemTooLarge, MediaError
+from tests.clips import still
 from tests.plans import converter
 from tests.unit.media_passes import decoded, pipeline, segments_of
 
@@ -51,6 +54,8 @@ def test_every_picture_comes_at_its_time(name: str, mode: str) -> None:
     times, colours = shown(data)
     assert times == pytest.approx(np.cumsum([0, *LASTS_MS[:-1]]) / 1000, abs=1e-3)
     assert np.abs(np.array(colours) - COLOURS).max() <= (0 if name in EXACT else 8)
+    with Splitter(data, pipeline().grid, 1) as splitter:
+        assert splitter.media.duration_s == pytest.approx(sum(LASTS_MS) / 1000, abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "lasts_ms"), [("webp", 100), ("png", 1000 / 15)])
@@ -62,6 +67,40 @@ def test_pictures_without_a_duration_last_as_long_as_players_show_them(name: str
 @pytest.mark.parametrize("name", ["gif", "png", "webp", "avif"])
 def test_one_picture_is_an_image(name: str) -> None:
     assert media_kind(animation(name, [100])) == "image"
+
+
+def test_jpegs_one_after_the_other_are_a_video(tmp_path: Path) -> None:
+    pictures = [still("mjpeg", (40, 64), seed=seed) for seed in range(5)]
+    path, photo = tmp_path / "film.mjpeg", tmp_path / "photo.JPG"
+    for file in (path, photo):
+        file.write_bytes(b"".join(pictures))
+    padded = bytes(20).join(pictures)
+    assert [media_kind(each) for each in (path, padded, photo, pictures[0])] == ["video", "video", "image", "image"]
+    assert [media_kind(path.read_bytes(), name) for name in ("", "a.jpeg")] == ["video", "image"]
+    spec = pipeline()
+    media, pieces = segments_of(path, spec, 0.1)
+    parts = decoded(media, pieces, spec)
+    assert [media.clock.seconds(pts) for part in parts for pts in part.meta.pts] == [n / 25 for n in range(5)]
+    found = [row for part in parts for row in part.arrays["raw"]]
+    wanted = [decoded_raw(picture) for picture in pictures]
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def decoded_raw(picture: bytes) -> Array:
+    """The bytes of the planes of a jpeg, in one row."""
+    (frame,) = av.CodecContext.create("mjpeg", "r").decode(av.Packet(picture))
+    return np.concatenate(
+        [
+            np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width].reshape(-1)
+            for plane in frame.planes
+        ]
+    )
+
+
+def test_a_photo_with_further_pictures_is_an_image() -> None:
+    first, second = still("mjpeg"), still("mjpeg", seed=1)
+    mpf = b"\xff\xe2" + (2 + 12).to_bytes(2, "big") + b"MPF\0" + bytes(8)
+    assert media_kind(first[:2] + mpf + first[2:] + second) == "image"
 
 
 def test_the_picture_for_readers_without_animation_is_not_shown() -> None:

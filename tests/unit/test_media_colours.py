@@ -169,6 +169,26 @@ def test_every_pixel_format_that_has_eight_bits_keeps_its_colours() -> None:
     assert tried > 150
 
 
+@pytest.mark.parametrize("size", [(67, 75), (67, 96), (68, 75), (3, 5)])
+def test_an_odd_size_leaves_no_pixel_unwritten_in_any_format(size: tuple[int, int]) -> None:
+    """One colour stays one colour, to the last line and column."""
+    tried = 0
+    for name in sorted(names):
+        bits = {component.bits for component in av.VideoFormat(name).components}
+        if not bits or min(bits) < 8 or max(bits) > 16:
+            continue
+        plain = av.VideoFrame.from_ndarray(np.full((*size, 3), (200, 90, 40), np.uint8), "rgb24")
+        try:
+            frames = [plain.reformat(format=name, threads=1) for _ in range(2)]
+        except (av.error.FFmpegError, ValueError):
+            continue
+        media, tried = MediaInfo(kind="video", width=size[1], height=size[0], pixel_format=name), tried + 1
+        for frame, spec in zip(frames, both(size), strict=True):
+            for array in arrays_of(frame, media, spec).values():
+                assert np.abs(array.astype(int) - np.median(array, axis=(0, 1))).max() <= 4, name
+    assert tried > 150
+
+
 @pytest.mark.parametrize(
     "name", [f"{order}5{g}5{end}" for order in ("rgb", "bgr") for g in "56" for end in ("le", "be")]
 )

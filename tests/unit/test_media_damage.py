@@ -11,44 +11,12 @@ from engines.media.split import Splitter
 from schemas.errors import MediaError, RigflowError
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated
+from tests.damage import SMALL, changed
 from tests.unit.media_passes import Windows, decoded, in_segments, joined, pipeline, segments_of
 from tests.unit.plain import Kind, write
 
-CLIPS = [
-    Clip(size=(64, 80)),
-    Clip(size=(64, 80), open_gop=True, container="mkv", b_frames=3),
-    Clip(size=(64, 80), container="ts"),
-    Clip(size=(64, 80), container="avi"),
-    Clip(size=(64, 80), container="h264"),
-    Clip(codec="hevc", size=(64, 80), container="mkv"),
-    Clip(codec="vp9", container="webm", size=(64, 80)),
-    Clip(codec="mpeg4", container="avi", size=(64, 80)),
-    Clip(codec="mpeg4", container="ts", size=(64, 80)),
-]
+END_OF_SEQUENCE = b"\0\0\0\1\x0a"  # of H.264: a packet of it gives no frame and no error
 FRAMES, SAMPLED = pipeline(), pipeline(fps=5)
-
-
-def changed(dice: random.Random) -> bytes:
-    """A file with flipped bits, a hole, a missing end, a piece of another file, or a header that is not true."""
-    data = bytearray(generated(dice.choice(CLIPS)).read_bytes())
-    kind = dice.choice(("flip", "hole", "truncate", "splice", "header"))
-    at = dice.randrange(len(data))
-    if kind == "flip":
-        for _ in range(dice.randint(1, 20)):
-            data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-    elif kind == "hole":
-        length = min(dice.randint(1, 600), len(data) - at)
-        data[at : at + length] = bytes(length)
-    elif kind == "truncate":
-        del data[max(at, len(data) // 4) :]
-    elif kind == "splice":
-        other = generated(dice.choice(CLIPS)).read_bytes()
-        begin = dice.randrange(len(other))
-        data[at : at + dice.randint(0, 3000)] = other[begin : begin + dice.randint(100, 20_000)]
-    else:
-        for _ in range(dice.randint(1, 6)):
-            data[dice.randrange(min(600, len(data)))] = dice.randrange(256)
-    return bytes(data)
 
 
 def outcome(data: bytes, spec: PipelineSpec, segment_s: float) -> tuple[int, int, Windows] | None:
@@ -72,7 +40,7 @@ def check(seed: int, count: int) -> tuple[int, int, int, int]:
     """
     whole = damaged = refused = differ = 0
     for number in range(count):
-        data = changed(random.Random(seed * 1_000_000 + number))
+        _, data = changed(random.Random(seed * 1_000_000 + number))
         for spec in (FRAMES, SAMPLED):
             one, some, many = (outcome(data, spec, segment_s) for segment_s in (3600, 0.9, 0.001))
             reported = [each and (each[0], each[1], each[2].pts) for each in (one, some, many)]
@@ -101,20 +69,39 @@ def test_a_thousand_changed_files(seed: int) -> None:
 
 
 def test_frames_that_take_times_by_rank_keep_them_behind_a_run_without_frames() -> None:
-    """No frame comes of the first run: those of the second must not take its times before the loss is noticed."""
-    clip = generated(Clip(size=(64, 80), container="avi"))
+    """No frame comes of the first run: those of the second must not take its times before the loss is noticed.
+
+    The clip is longer than two parts: the first part would be sent before its end tells how many frames are missing.
+    """
+    clip = generated(Clip(size=(64, 80), container="avi", frames=100))
     data = bytearray(clip.read_bytes())
     with av.open(clip) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         run = [packet.is_keyframe for packet in packets].index(True, 1)
     for packet in packets[:run]:
         at = packet.pos + 8  # behind the chunk's header
-        data[at : at + packet.size] = bytes(packet.size)
+        data[at : at + packet.size] = END_OF_SEQUENCE.ljust(packet.size, b"\0")
     one, many = (outcome(bytes(data), FRAMES, segment_s) for segment_s in (3600, 0.001))
     assert one is not None
-    assert (one[:2], one) == ((50 - run, run), many)
+    assert (one[:2], one) == ((100 - run, run), many)
     with Splitter(bytes(data), FRAMES.grid, 3600) as splitter:
         assert one[2].pts == splitter.surveyed.packets.pts.tolist()[run:]
+
+
+def test_a_keyframe_that_gives_no_picture_is_noticed_however_cut(tmp_path: Path) -> None:
+    """18 packets are missing between two keyframes of open GOPs: of the second one no picture comes."""
+    path = tmp_path / "gap.mkv"
+    clip = generated(Clip(size=(64, 80), open_gop=True, container="mkv", b_frames=3))
+    with av.open(clip) as source, av.open(path, "w") as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream, opaque=True)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        keys = [at for at, packet in enumerate(packets) if packet.is_keyframe]
+        for packet in (*packets[: keys[2] + 1], *packets[keys[4] :]):
+            packet.stream = copy
+            out.mux(packet)
+    one, some, many = (outcome(path.read_bytes(), SAMPLED, segment_s) for segment_s in (3600, 0.9, 0.001))
+    assert one == some == many
 
 
 @pytest.mark.parametrize(
@@ -211,5 +198,20 @@ def test_hidden_pictures_are_no_frames(tmp_path: Path) -> None:
 
 
 def test_a_file_without_packets_is_refused() -> None:
-    with pytest.raises(MediaError), Splitter(generated(CLIPS[0]).read_bytes()[:400], FRAMES.grid, 1):
+    with pytest.raises(MediaError), Splitter(generated(SMALL[0]).read_bytes()[:400], FRAMES.grid, 1):
         pass
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
+@pytest.mark.parametrize("container", ["mkv", "mp4"])
+def test_a_film_of_which_nothing_is_whole_is_refused_in_true_words(codec: str, container: str) -> None:
+    path = generated(Clip(codec=codec, container=container, size=(64, 80)))
+    data = bytearray(path.read_bytes())
+    with av.open(path) as source:
+        for packet in source.demux(video=0):
+            if packet.size:
+                at = data.index(bytes(packet)) + 4  # behind a NAL unit's length
+                data[at : at + packet.size - 4] = bytes(packet.size - 4)
+    for spec in (FRAMES, SAMPLED):
+        with pytest.raises(MediaError, match=r"no frame of its .* video can be decoded"), Splitter(data, spec.grid, 1):
+            pass

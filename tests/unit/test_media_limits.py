@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from engines.media import split
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_image
@@ -200,3 +201,18 @@ if __name__ == "__main__":
     except (MediaError, ItemTooLarge) as error:
         print(error)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+
+
+@pytest.mark.parametrize("sound", ["", "aac"])
+def test_what_lies_between_two_cuts_is_bounded_in_memory(sound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets count with what they take beside their bytes, and those of the sound with those of the picture."""
+    clip = generated(Clip(frames=600, gop=600, container="mkv", size=(64, 80), sound=sound))
+    packets = 600 + (563 if sound else 0)
+    for room, fits in ((packets << 11, True), (packets << 10, False)):
+        monkeypatch.setattr(split, "MAX_SEGMENT_BYTES", room)
+        with Splitter(clip, pipeline().grid, 1) as splitter:
+            if fits:
+                assert len(list(splitter.segments())) == 1
+                continue
+            with pytest.raises(ItemTooLarge, match=r"\d+ packets lie between two places where it can be cut, and take"):
+                list(splitter.segments())

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from engines.media.times import Settled, Stamps, frame_rate, settle
+from tests.clips import Clip, generated
+from tests.unit.media_passes import in_segments, pipeline
 
 STEADY: list[int] = [40 * number for number in range(60)]
 WITH_B = [40 * (3 * group + place) for group in range(20) for place in (0, 3, 1, 2) if (group, place) != (19, 3)]
@@ -97,3 +101,29 @@ def test_a_rate_of_milliseconds_is_no_rate() -> None:
     assert frame_rate(Fraction(1000), Fraction(24)) == 24
     assert frame_rate(Fraction(100), Fraction(25), seen=Fraction(24)) == 25
     assert frame_rate(None, Fraction(0)) == 25
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4"])
+@pytest.mark.parametrize("overlap", [1, 2, 5, 9, 20])
+def test_joined_streams_whose_ends_overlap_lose_nothing(tmp_path: Path, codec: str, overlap: int) -> None:
+    """The second recording begins `overlap` frames before the end of the first one."""
+    first, second = (generated(Clip(codec=codec, container="ts", size=(64, 80), seed=seed)) for seed in (0, 1))
+    late = tmp_path / "late.ts"
+    with av.open(second) as source, av.open(late, "w", format="mpegts") as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream, opaque=True)
+        for packet in source.demux(stream):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts += (50 - overlap) * 3600
+                packet.dts += (50 - overlap) * 3600
+                packet.stream = copy
+                out.mux(packet)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + late.read_bytes())
+    for segment_s in (0.5, 3600):
+        windows, parts = in_segments(joined, pipeline(), segment_s)
+        assert (sum(part.meta.frames for part in parts), sum(part.meta.lost for part in parts)) == (100, 0)
+        steps = np.diff(windows.pts)
+        assert steps.min() > 0
+        notes = [note for part in parts for note in part.meta.notes]
+        assert "the times start anew or leap 1 times: what follows was moved to go on" in notes

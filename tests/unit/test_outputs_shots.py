@@ -61,6 +61,12 @@ def test_a_shot_starts_at_the_second_frame_of_its_window(tmp_path: Path, cut: in
         assert abs(tile - colour).max() < 8  # jpeg
 
 
+def test_the_last_shot_lasts_until_the_end_of_the_media(tmp_path: Path) -> None:
+    media = WIDE.model_copy(update={"last": 59, "end": 75})
+    (row,) = run(tmp_path / "a", parts_of([0.0] * 60, [0] * 60, media), media, sheet=False)
+    assert (row["start"], row["end"]) == (0.0, 3.0)
+
+
 def test_only_the_peak_of_a_run_of_high_scores_is_a_cut(tmp_path: Path) -> None:
     scores = [0.0] * 75
     scores[28:33] = [0.4, 0.6, 0.8, 0.7, 0.5]

@@ -114,12 +114,23 @@ def test_a_pause_shortly_before_the_end_hides_no_picture(tmp_path: Path) -> None
 
 
 def test_pictures_of_a_sampled_pipeline_last_as_long_as_its_step(tmp_path: Path) -> None:
-    media = VIDEO.model_copy(update={"window_rate": (1, 2)})
+    media = VIDEO.model_copy(update={"frame_rate": (1, 2)})
     (path,) = assemble(FORMAT, tmp_path / "a", media, cut(media, planes_of(3), [0, 50, 100], [1, 2]))
     assert times(decoded(path)) == [0, 2, 4]
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert (stream.duration or 0) * (stream.time_base or 1) == 6
+
+
+@pytest.mark.parametrize("sizes", [[3], [2, 1], [1, 2]])
+@pytest.mark.parametrize("end", [101, 107, 300])
+def test_the_last_picture_lasts_until_the_end_of_the_media(tmp_path: Path, end: int, sizes: list[int]) -> None:
+    media = VIDEO.model_copy(update={"last": 100, "end": end})
+    (path,) = assemble(FORMAT, tmp_path / "a", media, cut(media, planes_of(3), [0, 50, 100], sizes))
+    assert times(decoded(path)) == [0, 2, 4]
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert (stream.duration or 0) * (stream.time_base or 1) == Fraction(end, 25)
 
 
 def test_a_media_that_begins_before_zero_is_moved(tmp_path: Path) -> None:

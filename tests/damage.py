@@ -1,4 +1,4 @@
-"""Damaged media for fault runs: clips and images of every kind, and what can befall their bytes."""
+"""Damaged media: clips and images of every kind, and what can befall their bytes."""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 
-from tests.clips import Clip, make_clip, real_clip, still
+from tests.clips import Clip, generated, make_clip, real_clip, still
 
 Damage = Callable[[bytearray, random.Random, list[bytes]], bytearray]
 HEAD_BYTES = 1024  # of most files, what says how the rest is to be read
@@ -21,6 +21,18 @@ GENERATED = (
     Clip(frames=10, codec="av1", container="mkv"),
 )
 
+SMALL = (
+    Clip(size=(64, 80)),
+    Clip(size=(64, 80), open_gop=True, container="mkv", b_frames=3),
+    Clip(size=(64, 80), container="ts"),
+    Clip(size=(64, 80), container="avi"),
+    Clip(size=(64, 80), container="h264"),
+    Clip(codec="hevc", size=(64, 80), container="mkv"),
+    Clip(codec="vp9", container="webm", size=(64, 80)),
+    Clip(codec="mpeg4", container="avi", size=(64, 80)),
+    Clip(codec="mpeg4", container="ts", size=(64, 80)),
+)
+
 
 def sources(folder: Path) -> dict[str, bytes]:
     """Whole files by name: the first seconds of real clips, generated clips, images."""
@@ -33,6 +45,13 @@ def damaged(data: bytes, chance: random.Random, others: list[bytes]) -> tuple[st
     """What happened, and what is left."""
     damage = chance.choice((_flip, _flip_head, _truncate, _zero, _splice, _repeat, _insert))
     return damage.__name__.strip("_"), bytes(damage(bytearray(data), chance, others))
+
+
+def changed(chance: random.Random) -> tuple[str, bytes]:
+    """A small clip that was damaged: its name with what happened, and what is left of it."""
+    clip = chance.choice(SMALL)
+    how, body = damaged(generated(clip).read_bytes(), chance, [generated(each).read_bytes() for each in SMALL])
+    return f"{how}-{clip.name}", body
 
 
 def _first_seconds(folder: Path, name: str, seconds: float) -> bytes:
