@@ -1,4 +1,4 @@
-"""The stages between decode and encode of one pipeline revision, thin: engines do the computing."""
+"""The stages of one pipeline revision from decode to encode. Engines do the computing."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -29,7 +29,7 @@ class LoadedPipeline:
         self.depth = {stage.name: depth for depth, stage in enumerate(spec.stage)}
         self._stages = {stage.name: stage for stage in spec.stage}
         self._sessions = sessions
-        # once, not at each choice among tasks: to compare an object with a protocol takes 10 us
+        # here, once: `isinstance` with a protocol takes 10 us
         self._overlapping = {name: each for name, each in sessions.items() if isinstance(each, Overlapping)}
         self._fused = {spec.decode.name, spec.preprocess.name} <= self.hosted
         self._preprocess = device.preprocess(spec.preprocess)
@@ -40,7 +40,7 @@ class LoadedPipeline:
         return self._stages[name]
 
     def after(self, name: str) -> str | None:
-        """The stage that takes what `name` gives, past any stage that is part of the same step; None after encode."""
+        """The stage after `name`, skipping a stage that is part of the same step; None after encode."""
         if name == self.spec.decode.name and self._fused:
             name = self.spec.preprocess.name
         following = self.spec.next_stage(name)
@@ -51,12 +51,12 @@ class LoadedPipeline:
         return self._sessions[stage.model]
 
     def most_rows(self, stage: InferStage) -> int:
-        """Rows that are worth giving to `infer` at once: a batch for each that can be in flight."""
+        """Most rows to give to `infer` at once: a batch for each that can be in flight."""
         session = self._overlapping.get(stage.model)
         return stage.max_batch * (session.in_flight if session is not None else 1)
 
     def decode(self, segment: Segment, buffers: Sequence[memoryview], tick: Tick) -> Iterator[Part]:
-        """Parts of a segment, one at a time as asked for."""
+        """Parts of a segment, decoded one at a time on request."""
         return self._device.decode(segment, buffers, self.spec, self._preprocess if self._fused else None, tick)
 
     def preprocess(self, part: Part, tick: Tick) -> Part:
@@ -73,5 +73,5 @@ class LoadedPipeline:
         return result.encode(buffers)
 
     def infer(self, stage: InferStage, parts: Sequence[Part], tick: Tick) -> list[Part | RigflowError]:
-        """Parts after a model, in the order they came; each part's outcome is its own."""
+        """Parts after a model, in the order they came; each with its own outcome."""
         return infer_parts(stage, self.session_of(stage), parts, tick)
