@@ -79,7 +79,7 @@ def answer(arguments: list[str]) -> int:
 
 
 def _usage_error(error: Exception) -> UsageError:
-    """What the parser says, and the help that would have told."""
+    """The parser's message as a UsageError, with the command whose help explains the usage."""
     message = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
     if name := getattr(getattr(error, "param", None), "name", None):
         message = message.replace(f"'{name.upper()}'", f"'{name}'")  # some releases of typer write it in capitals

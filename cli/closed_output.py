@@ -7,7 +7,7 @@ from schemas.errors import ExitCode
 
 
 def reader_gone() -> ExitCode:
-    """Whoever read our output has left (`| head -1`): nothing more is written, and the exit code says so."""
+    """The reader of our output has ended (`| head -1`): nothing more is written, and the exit code is READER_GONE."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())

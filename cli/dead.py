@@ -211,7 +211,7 @@ def describe(letter: "Letter") -> str:
 
 
 def _attempt(attempt: "Attempt") -> str:
-    """Who tried, where and when, and what came of it."""
+    """One attempt: its worker, host, device and time, and how it ended."""
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.at_s))
-    came = printable(attempt.ended) or "it said no more: killed, or stuck"
+    came = printable(attempt.ended) or "it ended without a message: killed, or stuck"
     return f"{attempt.worker} on {attempt.host} ({attempt.device}), {began}: {came}"

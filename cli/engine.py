@@ -144,7 +144,7 @@ def list_(
 @app.command()
 @ends_well
 def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) -> ExitCode:
-    """Tell all that is known of an engine.
+    """Show everything about an engine.
 
     What it takes and gives, for which shapes, and what it was built from.
 

@@ -68,7 +68,7 @@ def cancel(
 ) -> ExitCode:
     """End jobs that are not over; their results so far are deleted.
 
-    What is queued of them is deleted, what workers have in hand is dropped. Published again, a job is begun anew.
+    What is queued of them is deleted, what workers have in flight is dropped. Published again, a job is begun anew.
 
     Example: rigflow jobs cancel 5f0c6a4be1d2f7a09c3e
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # commands import what they use when they run, so that `rigfl
 
 P = ParamSpec("P")
 
-UP_PORT = 4222  # of `rigflow up`, and where the other commands look for a fleet when nobody names one
+UP_PORT = 4222  # of `rigflow up`; other commands use it when no broker is named
 
 FleetUrl: TypeAlias = Annotated[
     str | None,

@@ -216,7 +216,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
 
 
 def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
-    """Workers that their rig says have no process; what they said of themselves is yet to fade."""
+    """Workers without a process, by the status of their rig: their own last status is still stored."""
     workers = (worker for rig in fleet.rigs for worker in rig["workers"])
     return {worker["worker"]: worker for worker in workers if worker["state"] in ("given up", "down")}
 
@@ -226,7 +226,7 @@ def _stages(stages: Sequence[str]) -> str:
 
 
 def _state(status: Mapping[str, Any]) -> str:
-    """What a worker or a rig said its state is, unless it fell silent."""
+    """The state of a worker or a rig; or for how long it has sent no status."""
     silent_s = time.time() - status["at_s"]
     return f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else str(status["state"])
 

@@ -1,4 +1,4 @@
-"""`rigflow up`: a broker and workers on this machine, kept alive until told to stop."""
+"""`rigflow up`: a broker and workers on this machine, kept running until a signal stops them."""
 
 import asyncio
 import signal

@@ -107,7 +107,7 @@ async def _watch(
 
 
 async def _until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGINT or SIGTERM. What is in hand then is not in the ledger, and is done at the next start."""
+    """Run until SIGINT or SIGTERM. What is in process then is not in the ledger, and is done at the next start."""
     running = asyncio.create_task(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)

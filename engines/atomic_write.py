@@ -1,4 +1,4 @@
-"""Small files that others read while they are written: whole or not at all."""
+"""Writes small files atomically, for files that other processes read at any time."""
 
 import os
 import threading
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def atomic_write(path: Path, content: bytes, sync: bool = False) -> None:
-    """Give `path` this content in one step, over what was there; its folder is made. Raises OSError.
+    """Write a file in one step; replaces an existing one, and makes its folder. Raises OSError.
 
-    Several processes and threads may write the same file: one of them wins. `sync`: it is on the disk on return, and
-    outlives a loss of power.
+    Several processes and threads may write the same file: the last one wins. `sync`: on return the content is on the
+    disk and survives a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}")
@@ -22,6 +22,6 @@ def atomic_write(path: Path, content: bytes, sync: bool = False) -> None:
                 os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError:
-        with suppress(OSError):  # what stands in the way is told above all
+        with suppress(OSError):  # the first error is the one to report
             unfinished.unlink()
         raise

@@ -1,7 +1,7 @@
-"""Attempts that did not finish a message. They make a dead letter of a message that crashes every worker that has it.
+"""Attempts that did not finish a message. After too many, a message that crashes its workers becomes a dead letter.
 
-The server counts deliveries, and those include messages that were handed back untouched and messages that only waited
-in a worker that another message crashed. So each worker process stores what it has begun under one key, which the next
+The server counts all deliveries: also of messages that were handed back, and of messages that only waited in a worker
+that another message crashed. So each worker process stores what it has begun under one key, which the next
 write of the same process replaces. What a crashed process stored stays, and the next worker with the message reads it.
 """
 
@@ -24,23 +24,23 @@ Begun = RootModel[list[tuple[str, int, Attempt]]]  # what a process had begun, e
 
 
 class Attempts:
-    """What one worker process has begun, and what became of earlier attempts at what it is given."""
+    """Stores what one worker process has begun, and loads earlier attempts at a message."""
 
     def __init__(self, broker: Broker, worker: str, host: str, device: str) -> None:
         self._broker = broker
-        self._life = broker.connection.unique()
+        self._process = broker.connection.unique()
         self._origin = {"worker": worker, "host": host, "device": device}
 
     async def of(self, delivery: Delivery) -> tuple[Attempt, ...]:
-        """Earlier attempts at a message, in order. An asker pays for it only when it was delivered before."""
+        """Earlier attempts at a message, in order. Asks the broker only for a message that was delivered before."""
         if delivery.deliveries == 1:
             return ()
         place = _place(delivery)
-        words, failed = await asyncio.gather(
+        stored, failed = await asyncio.gather(
             self._broker.items(self._broker.names.attempts, "begun.*"),
             self._broker.items(self._broker.names.attempts, f"failed.{place[0]}.{place[1]}.*"),
         )
-        begun = (decoded(Begun, body, f"attempts {key}") for key, body in words.items())
+        begun = (decoded(Begun, body, f"attempts {key}") for key, body in stored.items())
         ended = (decoded(Attempt, body, f"attempt {key}") for key, body in failed.items())
         known = {at.number: at for each in begun if each for *where, at in each.root if tuple(where) == place}
         known |= {attempt.number: attempt for attempt in ended if attempt}
@@ -54,12 +54,12 @@ class Attempts:
     async def store_begun(self, begun: Iterable[tuple[Delivery, Attempt]], surely: bool) -> None:
         """Store which messages this process has begun and not finished; replaces what it stored before.
 
-        It is not awaited to be stored, for that would cost each message a round trip: if this write is lost, the
-        attempt is not counted as a crash. It does not even wait until the kernel has it, which takes microseconds in
-        which no engine crashes, unless `surely`: a message that crashed a worker before must be counted this time.
+        It does not wait for the broker's answer, which would cost a round trip for each message: if this write is lost,
+        the attempt is not counted as a crash. With `surely` it waits until the kernel has the write: a message that may
+        have crashed a worker before must be counted this time.
         """
         rows = [[*_place(delivery), attempt.model_dump()] for delivery, attempt in begun]
-        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._life}", json.dumps(rows).encode()
+        subject, body = f"$KV.{self._broker.names.attempts}.begun.{self._process}", json.dumps(rows).encode()
         with suppress(Away):
             await (self._broker.connection.send_now if surely else self._broker.connection.send)(subject, body)
 

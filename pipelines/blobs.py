@@ -25,9 +25,9 @@ from schemas.wire import Buffer
 
 CHUNK_BYTES = 1 << 20  # or what the server takes in one message, if that is less
 RECORD_BYTES = 512  # most that the store needs for a chunk beside its bytes: subject, headers, framing
-LOOKS = 8  # for chunks that are not all there, over 2 s
-STRAGGLER_S = 0.1  # a chunk that was on its way may be stored after the first purge
-REMOVE_S = 5.0  # for the broker to remove a partial upload
+LOOKS = 8  # reads until all chunks are there, over 2 s
+STRAGGLER_S = 0.1  # a chunk in flight may be stored after the first purge
+REMOVE_S = 5.0  # longest wait for the removal of a partial upload
 GIVE_WAY_S = 0.5  # in a full store an upload gives way to others after a random time up to this
 LONGEST_WAY_S = 10.0
 
@@ -48,16 +48,17 @@ async def put_blob(
 ) -> str:
     """Store an object, the content of a file if `body` is a path, under a unique name unless one is given; its name.
 
-    Waits before the first chunk until the store has room for all of it. If other processes fill that room meanwhile,
-    one upload gives way and starts again later, so that two half uploads never wait for each other. The chunks of an
-    upload that fails or is cancelled are removed. Raises NeverFits, BrokerError, OSError when the file cannot be read.
+    Waits before the first chunk until the store has space for the entire object. If other processes fill that space
+    meanwhile, one upload is removed and starts again later, so that two partial uploads never wait for each other. The
+    chunks of an upload that fails or is cancelled are removed. Raises NeverFits, BrokerError, OSError when the file
+    cannot be read.
     """
     size = body.stat().st_size if isinstance(body, Path) else len(body)
     chunk_bytes = min(CHUNK_BYTES, broker.max_body)
     needed = size + RECORD_BYTES * (2 + size // chunk_bytes)
     with broker.waiting_for_fleet() as wait:
         for attempt in itertools.count(1):
-            async with broker.uploads.room(f"OBJ_{bucket}", needed):
+            async with broker.uploads.reserve(f"OBJ_{bucket}", needed):
                 chunks_id = broker.connection.unique()
                 try:
                     sent, digest = await _send_chunks(broker, bucket, chunks_id, body, chunk_bytes)

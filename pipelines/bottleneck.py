@@ -1,4 +1,4 @@
-"""Which stage holds a fleet up, in one sentence with its evidence."""
+"""Finds the bottleneck of a fleet: one sentence with its evidence."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 from pipelines.status import FleetStatus, QueueStatus
 from schemas.subjects import COLLECT, SPLIT
 
-Worker = Mapping[str, Any]  # what a worker last said of itself
+Worker = Mapping[str, Any]  # the last status of a worker
 FULL = 0.95  # of a stream's limit: publishers wait
-STANDING_S = 1.0  # what is older did not just pass by
-IDLE = 0.05  # of a worker's time: nothing to speak of
+STANDING_S = 1.0  # a queue whose oldest message is older than this has a backlog
+IDLE = 0.05  # below this share of its time, a worker counts as idle
 
 
 def bottleneck(fleet: FleetStatus) -> str:
-    """One sentence: the stage that the fleet waits for and how one can tell, or that there is none."""
+    """One sentence: the stage that the fleet waits for, with figures, or that there is none."""
     if fleet.results.limit_bytes and fleet.results.nbytes > FULL * fleet.results.limit_bytes:
         return (
             f"The bottleneck are the results: {_size(fleet.results.nbytes)} of {_size(fleet.results.limit_bytes)} are "
@@ -23,7 +23,7 @@ def bottleneck(fleet: FleetStatus) -> str:
     if fleet.claims.limit_bytes and fleet.claims.nbytes > FULL * fleet.claims.limit_bytes:
         return (
             f"The bottleneck is the store of large bodies: {_size(fleet.claims.nbytes)} of "
-            f"{_size(fleet.claims.limit_bytes)} are kept, so whoever sends a body larger than a message waits."
+            f"{_size(fleet.claims.limit_bytes)} are kept, so publishers of bodies larger than a message wait."
         )
     standing = [queue for queue in fleet.queues if _waiting(queue) and not queue.hungry]
     if not standing:
@@ -61,7 +61,7 @@ def _nothing_stands(fleet: FleetStatus) -> str:
 
 
 def _furthest(standing: Sequence[QueueStatus]) -> QueueStatus:
-    """Of the pipeline that has waited longest, the queue furthest down that stands: it holds up those before it."""
+    """The last queue with a backlog in the pipeline that has waited longest: it blocks the queues before it."""
     oldest = max(standing, key=lambda queue: queue.stream.oldest_s)
     alike = [queue for queue in standing if queue.pipeline == oldest.pipeline and queue.stream.oldest_s >= STANDING_S]
     return alike[-1] if alike else oldest

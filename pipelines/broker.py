@@ -1,4 +1,4 @@
-"""The broker as the rest of rigflow sees it: publish with back-pressure, key-value buckets, readers."""
+"""The broker's interface for the rest of rigflow: publish with back-pressure, key-value buckets, readers."""
 
 import asyncio
 import contextlib
@@ -19,12 +19,12 @@ from schemas.wire import Buffer
 
 __all__ = ["DELETED", "ApiError", "Broker", "Stored"]
 
-LEAST_PAYLOAD = 8192  # what must go into one message (headers of dead letters, manifests, status) needs so much
-READER_IDLE_S = 300.0  # a reader that nobody pulls from for so long goes away
-DROP_S = 2.0  # for the broker to take note that a reader is not needed any more
+LEAST_PAYLOAD = 8192  # headers of dead letters, manifests and status must fit into one message
+READER_IDLE_S = 300.0  # the server deletes a reader that gets no request for this time
+DROP_S = 2.0  # longest wait for the deletion of a reader
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE = 10071  # JetStream's own error number
-DELETED = "KV-Operation"  # header of an entry that says its key is gone
+DELETED = "KV-Operation"  # header of an entry whose key is deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Broker(MessageStore):
     async def publish(
         self, subject: str, body: Buffer | Path, message_id: str, headers: Mapping[str, str] | None = None
     ) -> bool:
-        """Store a message once; waits while its stream is full or the broker away, for ever.
+        """Store a message once; waits without limit while its stream is full or the broker away.
 
         A body over `max_body` goes to the blob store, a file's (`body` is a path then) chunk by chunk, and the message
         carries its name in the header `Rigflow-Blob` and its size in decimal. False when a message with this id was
@@ -89,10 +89,10 @@ class Broker(MessageStore):
         await put_blob(self, self.names.blobs, body, blob, {SUBJECT: subject})
         try:
             acked, attempts = await self.store(subject, str(size).encode(), all_headers | {HEADER_BLOB: blob})
-        except BrokerError:  # it was refused: no message will ever name the blob
+        except BrokerError:  # the message was refused, so no message names the blob
             await discard_claims(self, [blob])
             raise
-        if not acked.new and attempts == 1:  # the message that was there before has a blob of its own
+        if not acked.new and attempts == 1:  # the earlier message has a blob of its own
             await discard_claims(self, [blob])
         return acked.new
 
@@ -103,8 +103,8 @@ class Broker(MessageStore):
     ) -> int:
         """A consumer for one `Pull` that reads `subjects` from sequence `first` on and settles nothing.
 
-        Gives the number of messages that are there for it. What was on its way when the connection broke is not lost:
-        the pull then calls `resume_reader`.
+        Returns the number of messages that wait for it. After a lost connection the pull calls `resume_reader`, so that
+        no message is lost.
         """
         config = {
             "name": consumer,
@@ -122,13 +122,13 @@ class Broker(MessageStore):
         return int(made["num_pending"])
 
     def is_reader(self, stream: str, consumer: str) -> bool:
-        """Whether a consumer is a reader of ours."""
+        """Whether a consumer is a reader of this connection."""
         return (stream, consumer) in self._readers
 
     async def resume_reader(self, stream: str, consumer: str, last: int) -> int:
-        """Make a reader anew that has had sequence `last`; nothing happens to a consumer that is no reader of ours.
+        """Create a reader again, after sequence `last`. Does nothing for a consumer that is not a reader.
 
-        Gives the sequence after which it goes on: `last`, or 0 when the stream was deleted and made anew.
+        Returns the sequence after which it continues: `last`, or 0 when the stream was deleted and created again.
         """
         reader = self._readers.get((stream, consumer))
         if reader is None:
@@ -140,7 +140,7 @@ class Broker(MessageStore):
         return last
 
     async def drop_reader(self, stream: str, consumer: str) -> None:
-        """Delete a reader. A broker that does not answer now drops it by itself later: nobody waits for that."""
+        """Delete a reader. A broker that does not answer within `DROP_S` deletes it after `READER_IDLE_S`."""
         self._readers.pop((stream, consumer), None)
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(DROP_S if self.connection.connected else 0.0):
@@ -150,7 +150,7 @@ class Broker(MessageStore):
 
     async def put(self, bucket: str, key: str, value: bytes) -> None:
         """Set a key of a bucket."""
-        message_id = self.connection.unique()  # so that an answer that is lost does not store it twice
+        message_id = self.connection.unique()  # so that it is not stored twice when the answer is lost
         await self.store(f"$KV.{bucket}.{key}", value, {HEADER_ID: message_id})
 
     async def delete_key(self, bucket: str, key: str) -> None:
@@ -159,7 +159,7 @@ class Broker(MessageStore):
         await self.store(f"$KV.{bucket}.{key}", b"", headers)
 
     async def replace(self, bucket: str, key: str, value: bytes, sequence: int) -> int | None:
-        """Set a key that was last set at `sequence` (0: never); where that is now, or None when another was faster."""
+        """Set a key whose last entry is at `sequence` (0: none). The new sequence; None when it has a newer entry."""
         headers = {HEADER_ID: self.connection.unique(), EXPECTED: str(sequence)}
         try:
             acked, _ = await self.store(f"$KV.{bucket}.{key}", value, headers)

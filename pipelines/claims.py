@@ -15,14 +15,14 @@ SUBJECT = "subject"  # metadata of the object: its message's subject
 
 
 def claim_name(subject: str, message_id: str, unique: str) -> str:
-    """Name of the object for one attempt to publish a message; `unique` tells attempts from each other."""
+    """Name of the object for one attempt to publish a message; `unique` differs for each attempt."""
     return f"{_owner(subject, message_id)}.{unique}"
 
 
 def claim_of(subject: str, headers: Mapping[str, str]) -> str:
-    """Name of the object that holds a message's body; empty when the message holds it itself.
+    """Name of the object that holds a message's body; empty when the body is in the message.
 
-    A header that names the object of another message counts as none.
+    A header with the name of another message's object is ignored.
     """
     name = headers.get(HEADER_BLOB, "")
     return name if name.startswith(f"{_owner(subject, headers.get(HEADER_ID, ''))}.") else ""

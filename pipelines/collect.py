@@ -1,4 +1,4 @@
-"""Results -> ordered, complete, on disk. One collector follows many jobs through one consumer."""
+"""Collects the results of jobs into files. One collector follows many jobs through one consumer."""
 
 import asyncio
 import contextlib
@@ -34,18 +34,16 @@ from schemas.wire import Buffer
 
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
-HELD_BYTES = 32 << 20  # results ahead of their turn that stay in memory; more goes to a temporary file
+HELD_BYTES = 32 << 20  # early results that stay in memory; more go to a temporary file
 NAMED_OUTPUTS = 10  # in notes of values that are not finite
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
-LOST_S = 10.0  # without a result for so long, the collector looks whether results were lost
+LOST_S = 10.0  # after this time without a result, the collector checks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
-RESULT_PIECES = frozenset(
-    {"part", "fragment", "failure"}
-)  # pieces of a result; the other types are finished files and Done
+RESULT_PIECES = frozenset({"part", "fragment", "failure"})  # the other types are finished files and Done
 
 
 class CollectedElsewhere(RigflowError):
-    """A collector finished the job, and its results are gone from the broker; `done` is its Done."""
+    """Another collector finished the job, and its results are deleted; `done` is its Done."""
 
     def __init__(self, done: Done) -> None:
         files = ", ".join(done.files[:5]) + (", ..." if len(done.files) > 5 else "")
@@ -56,7 +54,7 @@ class CollectedElsewhere(RigflowError):
 
 @dataclass(slots=True)
 class _Held:
-    """A piece and its body, in memory or in the spool; decoded for as long as it need not wait for its turn."""
+    """A piece and its body, in memory or in the spool; `decoded` until it has to wait for earlier pieces."""
 
     body: Buffer | None
     decoded: tuple[Message, list[memoryview]] | None
@@ -91,8 +89,9 @@ class _Job:
 class Collector:
     """Collects jobs of one pipeline revision: `open`, then `wait` for each job, then `close`.
 
-    What was published before `open` is read before any failure counts: a retry of its dead letter may have replaced
-    it. Results of a job without failures are deleted once its files are in place; those of a job with failures stay
+    All results that were published before `open` are read before any failure counts: a retry of its dead letter may
+    have replaced it. Results of a job without failures are deleted once its files are in place; those of a job with
+    failures stay
     for as long as results are kept, so that a retry can complete it and it can be collected again.
     """
 
@@ -117,10 +116,10 @@ class Collector:
         self._held_bytes = 0
         self._busy = asyncio.Lock()
         self._noting: list[asyncio.Task[None]] = []
-        self._backlog: int | None = None  # messages of before `open` still to come; None before the first
-        self._seen: list[tuple[int, str]] = []  # where results that we have stand, and their claim checks
+        self._backlog: int | None = None  # messages from before `open` that have not arrived; None before the first
+        self._seen: list[tuple[int, str]] = []  # sequences of the results taken, and their claim checks
         self._seen_bytes = 0
-        self._moved_s = 0.0  # when a result came last
+        self._moved_s = 0.0  # when the last result came
 
     async def open(self, targets: Mapping[JobRef, Path]) -> None:
         """Follow these jobs; `targets` are paths without suffix. Results published before now count too."""
@@ -187,7 +186,7 @@ class Collector:
             await step
         except Exception as error:
             if not job.finished.done():
-                job.finished.set_exception(_in_words(job.ref, error))
+                job.finished.set_exception(_as_rigflow_error(job.ref, error))
             _abort(job)
 
     async def _take(self, job: _Job, delivery: Delivery) -> None:
@@ -199,19 +198,19 @@ class Collector:
             return
         if HEADER_BLOB in delivery.headers and not blob:
             job.skipped = (
-                job.skipped or "a message among the results claims a body that is not its own, and was skipped"
+                job.skipped or "a message among the results names the object of another message, and was skipped"
             )
             return
         body = await delivery.load()
         try:
             message, buffers = decode(body)
         except ValueError as error:
-            job.skipped = job.skipped or f"a message among the results is none, and was skipped: {error}"
+            job.skipped = job.skipped or f"a message among the results cannot be decoded, and was skipped: {error}"
             return
         if not isinstance(message, Result | Fragment | Failure | Done):
             return
         if _generation(message) != job.ref.generation:
-            if _generation(message) < job.ref.generation:  # left over from before the job was begun anew
+            if _generation(message) < job.ref.generation:  # from before the job was begun anew
                 await self._broker.delete_message(self._broker.names.results_stream, delivery.stream_seq)
                 await discard_claims(self._broker, [blob])
             return
@@ -301,7 +300,7 @@ class Collector:
     # the stream
 
     async def _relieve(self, sequence: int, blob: str, nbytes: int) -> None:
-        """Delete results that we hold from a stream that fills up: a job may be larger than the stream (law 4)."""
+        """Delete results taken here from a stream that is more than half full: a job may be larger than it (law 4)."""
         self._seen.append((sequence, blob))
         self._seen_bytes += nbytes
         limit_bytes = self._broker.settings.results_bytes
@@ -319,7 +318,7 @@ class Collector:
     # the manifest
 
     async def _note(self) -> None:
-        """Write progress into the manifests of jobs that take long, so that it survives this process."""
+        """Write progress into manifests regularly, which survive this process; end jobs whose results are lost."""
         while True:
             await asyncio.sleep(NOTE_S)
             async with self._busy:
@@ -350,7 +349,7 @@ class Collector:
 
     async def _end_lost_jobs(self) -> None:
         """End jobs of which results are missing while no stage has a message: they aged out, or were deleted."""
-        with contextlib.suppress(RigflowError):  # nothing is known then
+        with contextlib.suppress(RigflowError):  # the broker does not answer: check again later
             pipelines = {job.ref.pipeline for job in self._unfinished()}
             idle = [pipeline for pipeline in pipelines if await is_idle(self._broker, pipeline)]
             if not idle or await pending(self._broker, self._broker.names.results_stream, self._consumer):
@@ -382,7 +381,7 @@ class Collector:
             job.notes += job.assembler.notes
             job.notes += _not_finite_notes(job)
             job.assembler = None  # frees its memory: `_jobs` keeps this job until all are done
-        if job.frames <= job.unseen and not job.failures.count:  # what decoders draw over damage is no result
+        if job.frames <= job.unseen and not job.failures.count:  # damaged frames are guesses of the decoder
             job.failures.add(f"no frame that it looks at could be decoded whole, {job.lost} are damaged: copy it again")
         done = Done(
             job=job.ref,
@@ -404,11 +403,11 @@ class Collector:
         if not done.failures:
             await self._forget_results(job)
         if done.failures or self._deliver is not None:
-            await self._retention.make()
+            await self._retention.free_space()
         job.finished.set_result(done)
 
     async def _forget_results(self, job: _Job) -> None:
-        """Delete the results of a job that we have seen, and their objects; its Done and files are newer, and stay."""
+        """Delete the results of a job that were taken here, and their objects; its newer Done and files stay."""
         await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
         await discard_claims(self._broker, job.blobs)
 
@@ -436,8 +435,8 @@ def _abort(job: _Job) -> None:
             assembler.abort()
 
 
-def _in_words(job: JobRef, error: Exception) -> RigflowError:
-    """The error that ends a job: a RigflowError as it is, any other as an OutputError that has its text."""
+def _as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:
+    """The error that ends a job: a RigflowError unchanged, any other as an OutputError with its text."""
     if isinstance(error, RigflowError):
         return error
     what = f"the results of job {job.id} cannot be put together ({type(error).__name__}: {error})"

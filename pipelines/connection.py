@@ -1,6 +1,6 @@
-"""One connection to the broker: errors in plain words, requests that notice a lost broker, settlements that wait.
+"""One connection to the broker: clear errors, requests that fail when the broker is lost, settlements that are kept.
 
-Nothing is buffered inside nats-py: a message that its caller gave up on cannot appear at the broker later.
+Nothing is buffered inside nats-py, so a message whose caller stopped waiting cannot reach the broker later.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from schemas.text import without_passwords
 
 SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
-HANDSHAKES = 8  # a server that refuses us hangs up at once, and its reason may not reach us each time
+HANDSHAKES = 8  # attempts: a server that refuses us closes the connection, and its reason may be lost
 REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
-HANDED_OVER_S = 1.0  # for what we send to reach the kernel
+HANDED_OVER_S = 1.0  # until what is sent reaches the kernel
 PING_S, PINGS_LOST = 5, 2  # a peer that is silent for 15 s is gone
 RECONNECT_S = 0.1
 STATUS = "Status"  # header of the server's own answers
@@ -39,7 +39,7 @@ class Away(Exception):
 
 
 class NoResponders(Exception):
-    """Nobody at the broker takes this subject; while a broker recovers, that may be about to change."""
+    """No stream or subscriber takes this subject. While a broker recovers, that may change soon."""
 
 
 class MessageTooLarge(BrokerError):
@@ -53,7 +53,7 @@ class _HungUp(Exception):
 
 
 class Connection:
-    """A connection that comes back for ever. Made by `Connection.open`, ended by `close`."""
+    """A connection that reconnects without limit. Made by `Connection.open`, ended by `close`."""
 
     def __init__(self, settings: Settings) -> None:
         self.nc = SecureClient(settings)
@@ -77,7 +77,9 @@ class Connection:
             connection = cls(settings)
             if await connection._handshake(name):
                 return connection
-        raise BrokerError(f"the broker at {connection._where} hangs up on us", "check the URL and `--credentials`")
+        raise BrokerError(
+            f"the broker at {connection._where} closes the connection", "check the URL and `--credentials`"
+        )
 
     async def _handshake(self, name: str) -> bool:
         """Whether we are connected; False when the server hung up before we could read why."""
@@ -127,23 +129,23 @@ class Connection:
         }
 
     def _login(self) -> dict[str, Any]:
-        """Options for nats-py: the credentials file, or what the URLs say, or the password of a broker of this user."""
+        """Options for nats-py: credentials of the settings, else of the URLs, else the password of a local broker."""
         given = _credentials(self.settings.credentials) or password_options(self.nc, self.settings.nats.split(","))
         return given or _of_local_broker(self.settings.nats)
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there now."""
+        """Whether the broker is connected now."""
         return bool(self.nc.is_connected)
 
     @property
     def absence(self) -> str:
-        """Where the broker is that is not there now, and the last reason why it is not."""
+        """For messages: the URL of the broker that is away, and the last error."""
         return f"the broker at {self._where} is away" + (f" ({self._last_error})" if self._last_error else "")
 
     @property
     def closed(self) -> bool:
-        """Whether it is over for good: closed by us, or shut out by the broker."""
+        """Whether the connection is closed for good, by `close` or by the broker."""
         return bool(self.nc.is_closed)
 
     @property
@@ -152,13 +154,13 @@ class Connection:
         return int(self.nc.max_payload)
 
     async def wait_connected(self) -> None:
-        """Until the broker is there. Raises BrokerError when it has shut us out for good."""
+        """Wait until the broker is connected. Raises BrokerError when the connection is closed for good."""
         await self._connected.wait()
         if self.closed:
             raise BrokerError(f"the connection to {self._where} is closed ({self._last_error or 'by us'})")
 
     def when_reconnected(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Have `call` called after each reconnect; call the function returned to end that."""
+        """Call `call` after each reconnect, until the returned function is called."""
         self._on_reconnect.append(call)
         return lambda: self._on_reconnect.remove(call)
 
@@ -168,7 +170,7 @@ class Connection:
             return await _next(answers)
 
     async def request_many(self, subject: str, body: bytes) -> list[Msg]:
-        """Send and await all answers up to the server's mark of their end. Raises as `request` does."""
+        """Send and await all answers until the server ends them. Raises as `request` does."""
         found = []
         async with self._asking(subject, body, None) as answers:
             while not status_of(answer := await _next(answers)):
@@ -190,7 +192,7 @@ class Connection:
             del self._asked[token]
 
     async def send(self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
-        """Send without an answer. Raises Away when the broker is not there, MessageTooLarge."""
+        """Send without waiting for an answer. Raises Away when the broker is away, MessageTooLarge."""
         nbytes = len(body) + (_headers_bytes(headers) if headers else 0)
         if self.connected and nbytes > self.max_payload:
             what = (
@@ -203,32 +205,34 @@ class Connection:
             raise Away(_reason(error)) from error
 
     async def send_now(self, subject: str, body: bytes) -> None:
-        """`send`, and wait until the kernel has it: it arrives then even if this process is killed. Raises Away."""
+        """`send`, and wait until the kernel has it. It then arrives even if this process is killed. Raises Away."""
         await self.send(subject, body)
-        # a task of its own, for nats-py loses a cancellation there; `flush` would wait for the server's answer too
+        # in a task, because nats-py loses a cancellation there; `flush` would wait for an answer
         await asyncio.wait([asyncio.create_task(self.nc._flush_pending(force_flush=True))], timeout=HANDED_OVER_S)
 
     async def settle(self, reply: str, verdict: bytes) -> None:
-        """Send the verdict on a delivery; while the broker is away it is kept, and sent when it is back."""
+        """Send the settlement of a delivery. While the broker is away, it is kept and sent after the reconnect."""
         try:
             await self.send(reply, verdict)
         except Away:
             self._unsettled.append((reply, verdict))
 
     async def flush(self) -> None:
-        """Until what the server sent before now is here. Raises Away when the broker does not answer."""
+        """Wait until all that the server has sent so far is received. Raises Away when the broker does not answer."""
         try:
             await self.nc.flush(int(REQUEST_S))
         except (nats.errors.Error, TimeoutError) as error:
             raise Away(_reason(error)) from error
 
     async def unsubscribe(self, subscription: Subscription, drain_s: float = 0.0, linger_s: float = 0.0) -> None:
-        """End a subscription; with `drain_s` what is on its way still arrives, if it does within so many seconds.
+        """End a subscription. Messages that arrive within `drain_s` seconds are still delivered.
 
-        The server confirms the end before the last messages of a consumer leave it: for those the subscription stays
-        for `linger_s`, or they would be lost until their leases end.
+        The server confirms the end before it sends the last messages of a consumer. The subscription stays for
+        `linger_s` to receive those: otherwise they would be delivered again only after `ack_wait_s`.
         """
-        with contextlib.suppress(TimeoutError, nats.errors.Error):  # it breaks just now, which ends it as well
+        with contextlib.suppress(
+            TimeoutError, nats.errors.Error
+        ):  # the connection breaks at this moment, which ends it as well
             if drain_s and self.connected:
                 if linger_s:
                     await self.nc._send_unsubscribe(subscription._id)
@@ -239,7 +243,7 @@ class Connection:
                 await subscription.unsubscribe()
 
     def unique(self) -> str:
-        """A token that nobody else makes."""
+        """A token that no other process makes."""
         return str(self.nc.new_inbox().rpartition(".")[2])
 
     async def close(self) -> None:
@@ -247,7 +251,7 @@ class Connection:
         self._handshaking = False
         try:
             await self.nc.close()
-        except (OSError, EOFError):  # it broke while the last words were flushed: what closing does then is still to do
+        except (OSError, EOFError):  # it broke while it was flushed: close again
             self.nc._status = Client.DISCONNECTED
             await self.nc.close()
 
@@ -268,7 +272,7 @@ class Connection:
 
     async def _on_disconnect(self) -> None:
         if self.closed:
-            self._connected.set()  # whoever waits learns that it is over
+            self._connected.set()  # wakes `wait_connected`, which raises
         else:
             self._connected.clear()
         self.losses += 1
@@ -276,7 +280,7 @@ class Connection:
             answers.put_nowait(Away("the connection broke"))
 
     async def _on_error(self, error: Exception) -> None:
-        """What nats-py reports: fatal while we connect for the first time, a note later."""
+        """Handle an error of nats-py: it is raised during the first handshake, and recorded later."""
         self._last_error = _reason(error)
         if self._handshaking:
             if isinstance(error, ConnectionResetError | BrokenPipeError):
@@ -295,7 +299,9 @@ class Connection:
 
     def _refusal(self, error: Exception) -> BrokerError:
         if isinstance(error, nats.errors.Error) and "authorization" in self._last_error.lower():
-            hint = "check the URL and --credentials; that of `rigflow up` is the file `password` in its --store"
+            hint = (
+                "check the URL and --credentials; the password of `rigflow up` is in the file `password` of its --store"
+            )
             return BrokerError(f"the broker at {self._where} refuses these credentials", hint)
         if isinstance(error, nats.errors.Error):
             return BrokerError(f"the broker at {self._where} refuses us ({self._last_error})", "check its log")
@@ -320,7 +326,7 @@ def headers_of(message: Msg) -> dict[str, str]:
 
 
 def status_of(message: Msg) -> str:
-    """The status of an answer of the server's own, "" for any other: clients may give a message such a header, too."""
+    """The status of an answer of the server; "" for a message of a stream, which may have that header too."""
     headers = headers_of(message)
     return "" if PLACE in headers else headers.get(STATUS, "")
 

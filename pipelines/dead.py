@@ -1,4 +1,4 @@
-"""Dead letters: what failed, why, and the input that did it; to be looked at, sent again, or forgotten."""
+"""Dead letters: failures with their reason and their input. They can be listed, sent again, or dropped."""
 
 import json
 import time
@@ -27,15 +27,15 @@ from schemas.subjects import (
 )
 from schemas.wire import Buffer
 
-GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_CONTENT_TYPE)  # what a publisher said of its media
+GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_CONTENT_TYPE)  # headers of raw media that its publisher set
 
 HEADER_BYTES = 3000
-ATTEMPTS, ENDED_CHARACTERS = 6, 60  # that a header has room for beside a long error
+ATTEMPTS, ENDED_CHARACTERS = 6, 60  # as many fit into a header beside a long error
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter: its number in the stream, what failed, and the subject that its input came on."""
+    """A dead letter: its number in the stream, its failure, and the subject of its input (`queue`)."""
 
     number: int
     failure: Failure
@@ -52,10 +52,10 @@ class Letter:
 async def dead_letter(
     broker: Broker, failure: Failure, body: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
-    """Publish a failure: as the piece's result for whoever waits for it, then as a dead letter with its input.
+    """Publish a failure: as the piece's result, for collectors, then as a dead letter with its input.
 
     `subject`, `sequence` and `headers` are those of the input. They make the id, so that the failure counts once
-    however often the input is delivered, and again when the input is sent again.
+    however often the input is delivered, and once more when the input is sent again.
     """
     dated = failure.model_copy(update={"at_s": time.time()})
     result, identity = broker.names.results(failure.key.job), _identity(failure, subject, sequence)
@@ -95,7 +95,7 @@ async def find_letter(broker: Broker, number: int) -> Letter:
 
 
 async def input_of(broker: Broker, letter: Letter) -> Buffer:
-    """The input that failed, as it lay in front of its stage. Raises StoreError when it grew too old."""
+    """The body of the input that failed. Raises StoreError when its object is too old."""
     return await load(broker, letter.stored)
 
 
@@ -119,7 +119,7 @@ async def media_of(broker: Broker, letter: Letter) -> dict[str, Buffer]:
 async def retry(broker: Broker, letter: Letter) -> None:
     """Send the input again to the queue it came from, and take the failure back from the job's results.
 
-    The job is unfinished then, until a result or another failure comes. Cut short, this can be done again. Raises
+    The job is unfinished then, until a result or another failure comes. If this is interrupted, call it again. Raises
     UsageError for a dead letter that rigflow did not write.
     """
     kinds = (f"{broker.names.prefix}.work.", f"{broker.names.prefix}.media.")
@@ -128,7 +128,7 @@ async def retry(broker: Broker, letter: Letter) -> None:
         raise UsageError(f"dead letter {letter.number} does not say which queue its input came from", hint)
     job = letter.failure.key.job
     taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
-    again = f"{job.identity}/{letter.queue}/dead-{letter.number}"  # its own, for the first one's counts as a repeat
+    again = f"{job.identity}/{letter.queue}/dead-{letter.number}"  # a new id, since the broker drops repeats
     given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
     await broker.publish(letter.queue, await input_of(broker, letter), again, given)
     for sequence in taken_back:
@@ -149,7 +149,7 @@ async def drop(broker: Broker, letter: Letter) -> None:
 
 
 async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
-    """Where in the results a failure stands."""
+    """Sequences of a failure in the stream of results."""
     subject = broker.names.results(failure.key.job)
     async for stored in broker.read(broker.names.results_stream, subject):
         if stored.headers.get(HEADER_TYPE) == "failure":
@@ -162,7 +162,7 @@ async def _failures(broker: Broker, failure: Failure) -> AsyncIterator[int]:
 
 
 def _header(failure: Failure) -> str:
-    """A failure as a header: ASCII, and short enough for the room that headers have beside a body."""
+    """A failure as a header: ASCII, and at most `HEADER_BYTES` long."""
     no_detail = failure.model_copy(update={"detail": ""})
     short = [attempt.model_copy(update={"ended": attempt.ended[:ENDED_CHARACTERS]}) for attempt in failure.attempts]
     no_detail_short = no_detail.model_copy(update={"attempts": tuple(short[-ATTEMPTS:])})
@@ -180,7 +180,7 @@ def _letter(stored: Stored) -> Letter:
 
 
 def _unknown(subject: str) -> Failure:
-    """The failure of a dead letter whose own cannot be read: such a letter can only be shown and dropped."""
+    """A failure in place of one that cannot be read: such a dead letter can only be shown and dropped."""
     pipeline, stage = (token if is_token(token) else "unknown" for token in subject.split(".")[-2:])
     job = JobRef(id="unknown", pipeline=pipeline, revision="unknown")
     return Failure(key=Key(job=job, segment=-1), stage=stage, entire_segment=True, error="it does not say what failed")

@@ -1,6 +1,6 @@
-"""Follow a stream or a bucket: what is there, then everything that comes, in order and each once.
+"""Follows a stream or a bucket: existing messages, then new ones, in order and each once.
 
-It is done by a consumer of the stream. A subscription to the subjects beside one reading of the stream misses a message
+It uses a consumer of the stream. A subscription to the subjects beside one reading of the stream misses a message
 that is published before the subscription and stored after the reading: about one in a hundred, when both begin at the
 moment of the message.
 """
@@ -14,8 +14,8 @@ from pipelines.jetstream import StreamGone
 from pipelines.pull import Delivery, Pull
 
 PREFETCH = 256  # messages asked for at a time while there are many
-STUCK_S = 1.0  # what was there may be deleted before it reaches us: ask after so long
-ABSENT_S = 0.2  # how often a bucket that is not there yet is asked for
+STUCK_S = 1.0  # existing messages may be deleted before they arrive: count again after this time
+ABSENT_S = 0.2  # between checks for a bucket that does not exist yet
 
 
 async def follow(

@@ -1,4 +1,4 @@
-"""What the broker has of a job's results now: which segments are there, which failed, which are missing."""
+"""The results of a job that the broker has now: which segments are there, which failed, which are missing."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -12,12 +12,12 @@ from pipelines.result_index import follow_result_index
 from schemas.messages import Done, Failure, JobState, Manifest, PartHeader, Result, decode
 from schemas.subjects import HEADER_PART, HEADER_TYPE
 
-REASONS = 16  # failures that a manifest has in words
-DONE_REASONS = 100  # failures, and notes, that a Done has in words
-DONE_FILES = 100  # names of files that it has
+REASONS = 16  # failures whose text a manifest has
+DONE_REASONS = 100  # failures, and notes, whose text a Done has
+DONE_FILES = 100  # names of files in a Done
 REASON_CHARACTERS = 300  # of one of them
-TOUCH_S = 1e-3  # seconds are rounded; no frame is so short
-MISSING = 100_000  # segments that are listed as missing: a forged number must not fill the memory
+TOUCH_S = 1e-3  # spans this close are joined: seconds are rounded, and every frame is longer
+MISSING = 100_000  # segments listed as missing, at most: a forged number must not fill the memory
 SPANS = 64  # spans of missing seconds that a manifest has
 
 
@@ -63,19 +63,19 @@ class Inventory:
 
     @property
     def failed(self) -> list[int]:
-        """Segments that have failures in place of results, and nothing more to come."""
+        """Segments that are settled and have failures in place of results."""
         return sorted(number for number, seen in self._segments.items() if seen.settled and not seen.complete)
 
     @property
     def missing(self) -> list[int]:
-        """Segments of which more is to come, as far as segments are known; of a great many, the first."""
+        """Known segments that are not settled; the first `MISSING` of them."""
         known = range(self.total if self.total is not None else max(self._segments, default=-1) + 1)
         settled = {*self.complete_segments, *self.failed}
         return list(islice((number for number in known if number not in settled), MISSING))
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more will come, unless somebody retries what failed."""
+        """Whether all results or failures are there. Only a retry of a failure can add more."""
         return self.given_up or (self.total is not None and not self.missing)
 
     def add(self, message: Result | Failure) -> None:
@@ -97,7 +97,7 @@ class Inventory:
             seen.last = key.part
 
     def add_part(self, header: PartHeader) -> None:
-        """Count a result by what its header says."""
+        """Count a result by its header."""
         seen = self._segment(header.segment, header.final)
         if header.part not in seen.parts:
             self.frames += header.frames
@@ -113,7 +113,7 @@ class Inventory:
 
     @property
     def progress(self) -> Manifest:
-        """The job's manifest with what is there, for a job that nobody collects yet."""
+        """The job's manifest with these counts, for a job without a collector."""
         known, complete = self.manifest, self.complete_segments
         if known.state.ended:
             return known
@@ -134,7 +134,7 @@ class Inventory:
 
 
 def ended(done: Done) -> dict[str, Any]:
-    """What a manifest says of a job that is over."""
+    """Fields of the manifest of a job that is over."""
     state = JobState.FAILED if done.failures else JobState.DONE
     fields = {
         "state": JobState.CANCELLED if done.cancelled else state,
@@ -150,25 +150,25 @@ def ended(done: Done) -> dict[str, Any]:
 
 
 async def take_inventory(broker: Broker, manifest: Manifest) -> Inventory:
-    """What is there of a job. Raises StoreError when a part of that is gone while we look."""
+    """The results of a job. Raises StoreError when the object of one is gone."""
     [inventory] = await take_inventories(broker, [manifest])
     return inventory
 
 
 async def take_inventories(broker: Broker, manifests: Sequence[Manifest]) -> list[Inventory]:
-    """What is there of each of these jobs."""
+    """The results of each of these jobs."""
     async with aclosing(follow_inventories(broker, manifests)) as following:
         return await anext(following)
 
 
 async def follow_inventories(broker: Broker, manifests: Sequence[Manifest]) -> AsyncGenerator[list[Inventory], None]:
-    """What is there of each of these jobs now, and then what is there of one whenever that changes, for ever."""
+    """The results of all these jobs now, then those of one job whenever they change, for ever."""
     inventories = [Inventory(manifest, total=manifest.total) for manifest in manifests]
     by_subject = {broker.names.results(taken.manifest.job): taken for taken in inventories}
     if not by_subject:
         yield inventories
         return
-    caught_up = False  # before that a failure may be one that was made good
+    caught_up = False  # before that, a failure may be one that a result has replaced
     async with aclosing(follow_result_index(broker, list(by_subject))) as following:
         async for stored in following:
             if stored is None:
@@ -190,7 +190,7 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
             inventory.add_part(header)
     elif kind in ("failure", "done"):
         entire = await broker.message(broker.names.results_stream, stored.sequence)
-        if entire is None:  # taken back by a retry, or collected, while we look
+        if entire is None:  # deleted meanwhile, by a retry or a collector
             return
         try:
             message, _ = decode(await load(broker, entire))
@@ -212,9 +212,9 @@ def _part_header_of(stored: Stored) -> PartHeader | None:
 
 @dataclass(slots=True)
 class Reasons:
-    """The first failures of a job in words, how many `more` there are, and the first spans of seconds that they took.
+    """The texts of a job's first failures, how many `more` there are, and the first spans of seconds that are missing.
 
-    They are bounded, so that a Done fits into a message whatever its job was.
+    All are bounded, so that every Done fits into a message.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -228,11 +228,11 @@ class Reasons:
 
     @property
     def missing(self) -> tuple[tuple[float, float], ...]:
-        """Spans of seconds in order, those that touch made one."""
+        """Spans of seconds in order; spans that touch are joined."""
         return joined(self._spans)[:SPANS]
 
     def add(self, text: str, start_s: float = 0.0, end_s: float = 0.0) -> None:
-        """Count a failure that took these seconds."""
+        """Count a failure that cost these seconds."""
         if len(self.texts) < DONE_REASONS:
             self.texts.append(shortened(text))
         else:
@@ -254,7 +254,7 @@ def describe(failure: Failure) -> str:
 
 
 def joined(spans: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Spans of seconds in order, those that touch made one."""
+    """Spans of seconds in order; spans that touch are joined."""
     found: list[tuple[float, float]] = []
     for start_s, end_s in sorted(span for span in spans if span[1] > span[0]):
         if found and start_s <= found[-1][1] + TOUCH_S:

@@ -1,4 +1,4 @@
-"""JetStream's API as we use it: calls that outlast a recovering broker, and reading streams without a consumer."""
+"""JetStream's API: calls that are repeated while a broker recovers, and reading of streams without a consumer."""
 
 import asyncio
 import base64
@@ -25,11 +25,11 @@ ACCOUNT_FULL, STORAGE_FULL, STREAM_FULL = 10002, 10047, 10077
 
 
 class Gone(BrokerError):
-    """Something that a job needs was deleted from the broker; a job that is begun again has it made anew."""
+    """A stream or message that a job needs was deleted. Publishing the job again creates it."""
 
 
 class ApiError(BrokerError):
-    """The broker understood and said no: `status` as in HTTP, `code` JetStream's own number."""
+    """The broker refused a request: `status` as in HTTP, `code` JetStream's own number."""
 
     def __init__(self, what: str, status: int, code: int) -> None:
         super().__init__(f"the broker says: {what}")
@@ -38,17 +38,17 @@ class ApiError(BrokerError):
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may be granted later: a stream, a server or an account is full just now."""
+        """Whether the same request may succeed later: the broker recovers, or is full now."""
         return self.status == 503 or self.full
 
     @property
     def full(self) -> bool:
-        """Whether a stream, a server or an account has no room for the message."""
+        """Whether a stream, a server or an account has no space for the message."""
         return self.code in (ACCOUNT_FULL, STORAGE_FULL, STREAM_FULL)
 
 
 class StreamGone(ApiError, Gone):
-    """A stream is not at the broker."""
+    """The broker has no stream of this name."""
 
     def __init__(self, stream: str) -> None:
         hint = "`rigflow run` and `rigflow publish` create it"
@@ -172,7 +172,7 @@ class JetStream:
 
 
 async def pause(attempt: int) -> None:
-    """Wait before the next attempt: doubling, bounded, and jittered so that a fleet does not knock in step."""
+    """Wait before the next attempt: doubled, bounded, and random so that processes do not retry at once."""
     doubled_s = FIRST_PAUSE_S * 2 ** min(attempt - 1, 10)
     await asyncio.sleep(min(LONGEST_PAUSE_S, doubled_s) * random.uniform(0.5, 1.5))
 
@@ -198,7 +198,7 @@ def _parse_headers(raw: bytes) -> dict[str, str]:
 
 
 def _stored(message: Msg) -> Stored:
-    """A message that came by direct get: where it lay is in headers that the server added."""
+    """A message from a direct get; the server adds headers with its subject and sequence."""
     headers = headers_of(message)
     own = {name: value for name, value in headers.items() if name not in _ADDED}
     stored_s = _seconds(headers.get("Nats-Time-Stamp", ""))

@@ -17,11 +17,11 @@ from schemas.messages import Done, JobRef, JobState, Manifest, decode
 from schemas.pipeline import is_token
 from schemas.subjects import HEADER_TYPE
 
-CANCELLED = "cancelled"  # first token of keys that tell workers what to drop
+CANCELLED = "cancelled"  # first token of the keys of cancelled jobs, which workers follow
 
 
 class JobCancelled(RigflowError):
-    """Somebody cancelled the job, or began it anew, while we were at it."""
+    """The job was cancelled, or begun anew as another generation, while this process worked on it."""
 
     def __init__(self, job: JobRef) -> None:
         super().__init__(f"job {job.id} was cancelled", "publish it again to have it done")
@@ -29,15 +29,18 @@ class JobCancelled(RigflowError):
 
 
 class ResultsEvicted(RigflowError):
-    """Results of a job were taken off a full stream by a collector that did not finish it: nobody can make it whole."""
+    """A collector deleted results of a job from a full stream, and ended before it had written them.
+
+    No other collector can complete the job.
+    """
 
     def __init__(self, job: JobRef) -> None:
-        gone = "a collector that took some of its results off a full stream ended before it was done"
-        super().__init__(f"job {job.id} cannot be made whole: {gone}", "publish it again; it is begun anew then")
+        gone = "a collector deleted some of its results from a full stream and ended before it had written them"
+        super().__init__(f"job {job.id} cannot be completed: {gone}", "publish it again; it is begun anew then")
 
 
 class OtherInput(UsageError):
-    """An id stands for another input, or another pipeline, whose job is `known`."""
+    """The id belongs to a job with another input or another pipeline; that job is `known`."""
 
     def __init__(self, what: str, known: JobRef) -> None:
         super().__init__(what, "choose another id; cancel that job, or collect it if it is over, to use this one again")
@@ -45,9 +48,9 @@ class OtherInput(UsageError):
 
 
 class JobRecord:
-    """One job's manifest, changed by compare-and-set: its publisher, its collector and whoever cancels it all write it.
+    """One job's manifest, changed by compare-and-set: its publisher, its collector and `cancel` write it.
 
-    What another wrote meanwhile is kept: a change sets its own fields only, and a job never goes back a state.
+    A change sets only its own fields, so changes of other processes are kept. A job never returns to an earlier state.
     """
 
     def __init__(self, broker: Broker, manifest: Manifest, sequence: int = 0) -> None:
@@ -57,7 +60,7 @@ class JobRecord:
 
     @classmethod
     async def read(cls, broker: Broker, job: JobRef) -> Self | None:
-        """What is known of a job; None when it never was, or is long over."""
+        """The manifest of a job; None when there is none, or it is too old."""
         stored = await _entry(broker, job.tenant, job.id)
         manifest = _manifest_of(stored)
         return None if manifest is None or stored is None else cls(broker, manifest, stored.sequence)
@@ -82,7 +85,7 @@ class JobRecord:
             await self.refresh()
 
     async def write(self, manifest: Manifest) -> bool:
-        """Set all of it; False when somebody else wrote since we read."""
+        """Replace the manifest; False when another process wrote it since it was read here."""
         manifest = manifest.model_copy(update={"updated_s": time.time()})
         bucket, key = self._broker.names.jobs, _key(manifest.job.tenant, manifest.job.id)
         sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
@@ -101,7 +104,7 @@ class JobRecord:
             return
         if not _is_current(manifest, job):
             raise JobCancelled(job)
-        if not manifest.name:  # a collector was faster than the publisher, who knows more
+        if not manifest.name:  # a collector wrote it before the publisher, which has these fields
             known = self.manifest.model_dump(include={"name", "source", "hosted", "created_s"})
             manifest = manifest.model_copy(update=known)
         self.manifest = manifest
@@ -119,7 +122,7 @@ def _merged(manifest: Manifest, fields: dict[str, Any]) -> Manifest:
 
 
 async def find_manifest(broker: Broker, job: str, tenant: str = "") -> Manifest | None:
-    """What is known of a job by its id; None when it never was, or is long over."""
+    """The manifest of a job by its id; None when there is none, or it is too old."""
     return _manifest_of(await _entry(broker, tenant or broker.settings.tenant, job))
 
 
@@ -131,13 +134,13 @@ async def all_manifests(broker: Broker) -> list[Manifest]:
 
 
 async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRecord:
-    """The job to publish and collect under the id of `wanted`, which may go on where it was left.
+    """The job to publish and collect under the id of `wanted`: a new one, or a known one that continues.
 
-    A job that is not over goes on, unless its work was lost with a queue. One that is over is given back as it is while
-    its results are there; when they are gone, or it was cancelled, or could not be published, it is begun anew, as the
-    next generation. So is one with failures
-    where `again` asks for it, and one that is over when raw media (`hosted`) comes that is other media, or goes through
-    another revision of the pipeline. Raises OtherInput when the id stands for another input or another pipeline.
+    A job that is not over continues, unless its messages were lost with a queue. A job that is over is returned as it
+    is while its results are at the broker. It is begun anew, as its next generation, when its results are gone, when it
+    was cancelled or could not be published, when it has failures and `again` is set, and when raw media (`hosted`)
+    under its id is other media or is for another revision of the pipeline. Raises OtherInput when the id belongs to a
+    job with another input or another pipeline.
     """
     wanted = wanted.model_copy(update={"created_s": time.time()})
     while True:
@@ -173,7 +176,7 @@ async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
 
 
 async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: bool) -> bool:
-    """Whether a job that is known goes on or still has its results; False: it is to be begun anew."""
+    """Whether a known job continues or still has its results; False: it has to be begun anew."""
     if known.state is JobState.CANCELLED:
         return False
     stale = known.results_evicted or time.time() - known.created_s > broker.settings.results_age_s
@@ -198,7 +201,10 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
 
 
 async def _is_lost(broker: Broker, known: Manifest) -> bool:
-    """Whether results of a published job are missing that nothing brings any more: a queue was deleted or purged."""
+    """Whether results of a published job are missing and no message is left that could make them.
+
+    That happens when a queue was deleted or purged.
+    """
     if known.total is None or not await is_idle(broker, known.job.pipeline):
         return False
     inventory = await take_inventory(broker, known)
@@ -206,7 +212,7 @@ async def _is_lost(broker: Broker, known: Manifest) -> bool:
 
 
 def _is_same(known: Manifest, wanted: Manifest) -> bool:
-    """Whether a job is the one that is wanted: the same input through the same revision of the same pipeline."""
+    """Whether two manifests have the same input, pipeline and revision."""
     try:
         _check_same(known, wanted)
     except OtherInput:
@@ -223,9 +229,9 @@ def _check_same(known: Manifest, wanted: Manifest) -> None:
 
 
 async def cancel(broker: Broker, manifest: Manifest) -> Manifest:
-    """End a job: what is queued of it goes, workers drop what they have, its results go, whoever waits for it is told.
+    """Cancel a job: delete its queued messages and its results, have workers drop its messages, and publish its Done.
 
-    Gives the job as it is then: one that was over stays as it is. Cut short, this can be done again.
+    Returns the job's manifest afterwards; a job that was over is not changed. If this is interrupted, call it again.
     """
     record = await JobRecord.read(broker, manifest.job)
     record = record or JobRecord(broker, manifest)
@@ -254,7 +260,7 @@ async def _settle_as_cancelled(record: JobRecord) -> None:
 
 
 async def _drop_queued(broker: Broker, job: JobRef) -> None:
-    """Tell all workers to drop what they have or meet of a job, up to this generation."""
+    """Have all workers drop the messages of a job up to this generation, those they hold and those they receive."""
     await broker.put(broker.names.jobs, f"{CANCELLED}.{_key(job.tenant, job.id)}", job.model_dump_json().encode())
 
 
@@ -268,14 +274,14 @@ async def _forget_results(broker: Broker, job: JobRef) -> None:
 
 
 class Cancelled:
-    """The generations that workers drop: `follow` for ever, then ask `has`."""
+    """The cancelled generations of jobs. Run `follow` in a task; `has` then answers for a job."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._generations: dict[tuple[str, str], int] = {}
 
     async def follow(self) -> AsyncIterator[None]:
-        """Learn of every cancellation there was and will be, one at a time."""
+        """Read all cancellations, then new ones as they come; yields after each."""
         async for key, value in follow_bucket(self._broker, self._broker.names.jobs, f"{CANCELLED}.*.*"):
             job = decoded(JobRef, value, key)
             if job is not None:
@@ -283,7 +289,7 @@ class Cancelled:
                 yield
 
     def has(self, job: JobRef) -> bool:
-        """Whether work of this job is in vain."""
+        """Whether this generation of a job is cancelled."""
         return bool(self._generations) and job.generation <= self._generations.get((job.tenant, job.id), -1)
 
 
@@ -291,21 +297,21 @@ class Cancelled:
 
 
 async def publish_done(broker: Broker, done: Done, reason: str) -> None:
-    """Tell that a job is over; once for each `reason`, which is what the last word on the job was."""
+    """Publish that a job is over. It is stored once for each `reason`."""
     await broker.publish(
         broker.names.results(done.job), done.encode(), f"{done.job.identity}/done/{reason}", {HEADER_TYPE: "done"}
     )
 
 
 async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
-    """Note in the manifest how a job ended. Raises JobCancelled when it was cancelled meanwhile, or begun anew."""
+    """Write the end of a job into its manifest. Raises JobCancelled when it was cancelled or begun anew meanwhile."""
     record = record or await JobRecord.current(broker, done.job)
     record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=time.time()))
     await record.change(**ended(done), ended_s=time.time())
 
 
 async def reopen(broker: Broker, job: JobRef) -> None:
-    """What failed of a job was sent again: it is not over any more, and its Done does not hold."""
+    """Set a job back to unfinished, and delete its Done: a failed message of it was sent again."""
     stream = broker.names.results_stream
     async for stored in result_index(broker, [broker.names.results(job)]):
         if stored.headers.get(HEADER_TYPE) == "done":
@@ -318,7 +324,7 @@ async def reopen(broker: Broker, job: JobRef) -> None:
         try:
             await record.refresh()
         except JobCancelled:
-            return  # what was sent again is raw media, and the worker that took it began the job anew
+            return  # the message was raw media, and the worker that took it began the job anew
 
 
 async def _entry(broker: Broker, tenant: str, job: str) -> Stored | None:

@@ -1,4 +1,4 @@
-"""Messages stored in streams with back-pressure, and room for uploads in the object stores."""
+"""Stores messages in streams with back-pressure, and reserves space for uploads in the object stores."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from pipelines.jetstream import ATTEMPTS, ApiError, Gone, JetStream, parse, paus
 from schemas.errors import BrokerError, Disposition, StoreError
 from schemas.subjects import Names
 
-HEADERS_BYTES = 4096  # room for headers, which count towards the server's max_payload
+HEADERS_BYTES = 4096  # reserved for headers, which count towards the server's max_payload
 IN_FLIGHT_BYTES = 8 << 20  # more in flight gives no more throughput, and every queue on the way copies it
 
 
@@ -31,7 +31,7 @@ class Acked:
 
 
 class Uploads:
-    """Room in the broker's object stores for the uploads of one process: first come, first served."""
+    """Reserves space in the broker's object stores for the uploads of one process, in order of their requests."""
 
     def __init__(self, broker: "MessageStore") -> None:
         self._broker = broker
@@ -39,8 +39,8 @@ class Uploads:
         self._reserved: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
-    async def room(self, stream: str, nbytes: int) -> AsyncIterator[None]:
-        """Wait until a stream has room for `nbytes`, and hold them. Raises NeverFits, BrokerError."""
+    async def reserve(self, stream: str, nbytes: int) -> AsyncIterator[None]:
+        """Wait until a stream has space for `nbytes`, and reserve it for the block. Raises NeverFits, BrokerError."""
         async with self._turns[stream]:
             attempt = 0
             with self._broker.waiting_for_fleet() as wait:
@@ -90,7 +90,7 @@ class MessageStore(JetStream):
 
     @contextmanager
     def waiting_for_fleet(self) -> Iterator[Callable[[], None]]:
-        """Within it, `waiting` says that we wait for the fleet once the function that it gives was called."""
+        """Within the block, after a call of the function it yields, `waiting` is "the fleet"."""
         refused = False
 
         def wait() -> None:
@@ -106,17 +106,19 @@ class MessageStore(JetStream):
     async def store(
         self, subject: str, body: bytes, headers: Mapping[str, str], until_full: bool = False
     ) -> tuple["Acked", int]:
-        """Publish one message as it is until it is stored: the broker's word on it, and how many attempts that took.
+        """Publish one message until it is stored: the broker's acknowledgement, and the number of attempts.
 
-        Its `Nats-Msg-Id` is what makes it safe to send again when the answer is lost. With `until_full` a full stream
-        is an ApiError instead of a reason to wait.
+        Its `Nats-Msg-Id` makes it safe to send it again when the answer is lost. With `until_full` a full stream raises
+        ApiError; without it this waits.
         """
         attempts = missing = 0
         with self.waiting_for_fleet() as wait:
             while True:
                 attempts += 1
                 try:
-                    async with self._flight.hold(len(body)):  # not while we wait: a full queue must not block others
+                    async with self._flight.hold(
+                        len(body)
+                    ):  # released while we wait: one full queue must not block the others
                         acked = parse(await self.connection.request(subject, body, headers))
                     return Acked(acked["seq"], not acked.get("duplicate", False)), attempts
                 except Away:
@@ -133,12 +135,12 @@ class MessageStore(JetStream):
                 await pause(attempts)
 
     async def _takes(self, subject: str) -> bool:
-        """Whether a stream takes a subject; in a cluster it may be between two leaders, and not answer."""
+        """Whether a stream takes a subject. A stream without a leader does not answer."""
         return bool((await self.api("STREAM.NAMES", {"subject": subject}))["total"])
 
 
 class _Flight:
-    """Bytes on their way to the broker: first come, first served, and one that is larger than the limit goes alone."""
+    """Limits the bytes of publishes in flight, in order of requests. A message over the limit goes alone."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes

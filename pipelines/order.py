@@ -1,4 +1,4 @@
-"""One job's results, put in order: every piece once, however often and in whatever order it arrives (law 2)."""
+"""Puts the results of one job in order. Each piece is given out once, in any order and number of arrivals (law 2)."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -21,10 +21,10 @@ class _Segment(Generic[E]):
 
 
 class JobOrder(Generic[E]):
-    """Takes pieces in any order with whatever entry the caller keeps for them, gives the entries back in order.
+    """Takes pieces in any order, each with an entry of the caller, and gives the entries back in order.
 
-    The order is: the packets of a segment's tracks, then its parts. A failure stands where the piece it replaces would
-    stand, until a result of that piece comes: a dead letter that was retried makes good what failed.
+    The order is: the packets of a segment's tracks, then its parts. A failure has the place of the piece it replaces,
+    until a result of that piece arrives, for example after a retry of its dead letter.
     """
 
     def __init__(self) -> None:
@@ -42,11 +42,11 @@ class JobOrder(Generic[E]):
 
     @property
     def segments(self) -> int:
-        """Segments given out whole."""
+        """Segments that were given out completely."""
         return self._segment
 
     def offer(self, message: Result | Fragment | Failure, entry: E) -> bool:
-        """Take a piece; False when it is a repeat, or comes after its place was given out."""
+        """Take a piece; False when it is a repeat, or its place was given out already."""
         key = message.meta.key if isinstance(message, Result) else message.key
         if key.segment < 0:
             return self._offer_abort(entry)
@@ -81,7 +81,7 @@ class JobOrder(Generic[E]):
         return True
 
     def _offer_abort(self, entry: E) -> bool:
-        """The whole job failed: nothing will come, unless somebody retries it."""
+        """Take the failure of the entire job. No more results come unless its dead letter is retried."""
         if self.complete or self._abort is not None:
             return False
         self._abort = entry
@@ -90,7 +90,8 @@ class JobOrder(Generic[E]):
     def take(self, failures: bool = True) -> E | None:
         """The next entry in order; None when it has not arrived.
 
-        Without `failures` a failure counts as not arrived: for whoever reads old results and may yet find better ones.
+        Without `failures` a failure counts as not arrived: use that while older results are read, because a result that
+        replaces the failure may follow.
         """
         segment = self._segments.get(self._segment)
         if segment is not None and segment.tracks is not None and self._part == 0:

@@ -1,6 +1,6 @@
-"""Media -> segments -> the first queue, with the pressure of a full queue reaching whoever publishes.
+"""Media -> segments -> the first queue. While that queue is full, publishing waits.
 
-What is with the broker is noted in the job's manifest, so that a publisher that was killed goes on where it stopped.
+The manifest of the job records how much is stored, so that a publisher that was killed continues where it stopped.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from schemas.wire import Buffer
 
 T = TypeVar("T")
 OnSent = Callable[[str, float, int], None]  # job, seconds of media sent so far, segments sent so far
-ALBUM_ITEMS = 64  # small images travel together, for there the cost of a message decides
+ALBUM_ITEMS = 64  # small images share a message: the cost of a message is larger than that of an image
 ALBUM_BYTES = 4 << 20
-PREFETCH = 2  # segments on their way to the broker while the next is cut
-NOTE_S = 0.5  # how often the manifest of a job says how far its publishing is, and we learn that it was cancelled
+PREFETCH = 2  # segments that are being published while the next is cut
+NOTE_S = 0.5  # how often progress is written into the manifest, and a cancellation is noticed
 
 
 def job_id(spec: PipelineSpec, files: Iterable[tuple[str, os.stat_result]]) -> str:
@@ -47,7 +47,7 @@ def job_id(spec: PipelineSpec, files: Iterable[tuple[str, os.stat_result]]) -> s
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """One segment to be sent; with it `sent_s` of `duration_s` seconds are with the broker."""
+    """One segment to send. Once it is stored, `sent_s` of `duration_s` seconds of the media are at the broker."""
 
     send: Callable[[Key], Coroutine[Any, Any, None]]
     final: bool
@@ -59,7 +59,7 @@ class Publisher:
     """Publishes jobs of one pinned pipeline in one priority; `hosted`: a worker is asked to collect them.
 
     The methods that publish take the record that `begin` gave; without one they continue the job's current generation.
-    What is with the broker already is not sent again. They raise JobCancelled when the job is cancelled.
+    What is already at the broker is not sent again. They raise JobCancelled when the job is cancelled.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Publisher:
         self._hosted = hosted
 
     def ref(self, job: str) -> JobRef:
-        """What a job with this id is pinned to."""
+        """The reference of a job with this id: its tenant, pipeline, revision and priority."""
         return JobRef(
             id=job, tenant=self._tenant, pipeline=self.spec.name, revision=self.spec.revision, priority=self._priority
         )
 
     async def begin(self, job: JobRef, name: str, source: str = "", again: bool = False) -> JobRecord:
-        """Where a job is to go on: see `pipelines.jobs.begin`. `source` tells its input from others."""
+        """Begin or continue a job, see `pipelines.jobs.begin`. `source` identifies its input."""
         return await begin(self._broker, self._manifest(job, name, source), again)
 
     async def publish_video(
@@ -110,7 +110,7 @@ class Publisher:
         )
 
     async def give_up(self, record: JobRecord, error: RigflowError) -> None:
-        """The rest of a job will never come: say so where its results appear, for whoever waits for them."""
+        """Publish the failure of the rest of a job among its results: its collectors wait for them."""
         known = record.manifest
         failure = Failure(
             key=Key(job=known.job, segment=-1, final=True),
@@ -135,7 +135,7 @@ class Publisher:
         return await JobRecord.current(self._broker, job) or JobRecord(self._broker, self._manifest(job, name))
 
     async def _publish(self, record: JobRecord, cuts: Iterator[_Cut]) -> int:
-        """Send what is not with the broker yet, noting how far that is."""
+        """Send what is not at the broker yet, and write the progress into the manifest."""
         if record.manifest.total is not None:
             self._on_sent(record.manifest.job.id, record.manifest.sent_s, record.manifest.total)
             return record.manifest.total
@@ -219,7 +219,7 @@ class Publisher:
 
 
 async def _note(record: JobRecord, sending: "_Sending") -> None:
-    """Note progress until cancelled. Raises JobCancelled as soon as the job is, also while a full queue holds us."""
+    """Write progress until cancelled. Raises JobCancelled once the job is cancelled, also while a full queue blocks."""
     while True:
         await asyncio.sleep(NOTE_S)
         await record.change(**sending.progress)
@@ -238,14 +238,14 @@ async def _note_failure(record: JobRecord, sending: "_Sending", error: RigflowEr
 
 
 class _Sending:
-    """A few publishes in flight, in order of submission; the first failure surfaces at the next call.
+    """A few publishes in flight, in order of submission; the next call raises the first failure.
 
-    Counts what is with the broker: `segments`, the first `sent_s` of `duration_s` seconds.
+    Counts what is at the broker: `segments`, the first `sent_s` of `duration_s` seconds.
     """
 
     def __init__(self, limit: int, known: Manifest) -> None:
         self._limit = limit
-        self._flying: list[tuple[_Cut, asyncio.Task[None]]] = []
+        self._in_flight: list[tuple[_Cut, asyncio.Task[None]]] = []
         self.segments = known.segments
         self.sent_s = known.sent_s
         self.duration_s = known.duration_s
@@ -257,14 +257,14 @@ class _Sending:
 
     async def submit(self, cut: _Cut, key: Key) -> None:
         self.duration_s = cut.duration_s
-        self._flying.append((cut, asyncio.create_task(cut.send(key))))
-        while len(self._flying) >= self._limit:
-            await self._land()
+        self._in_flight.append((cut, asyncio.create_task(cut.send(key))))
+        while len(self._in_flight) >= self._limit:
+            await self._finish_first()
 
-    async def _land(self) -> None:
-        cut, sending = self._flying[0]
+    async def _finish_first(self) -> None:
+        cut, sending = self._in_flight[0]
         await sending
-        del self._flying[0]
+        del self._in_flight[0]
         self.segments += 1
         self.sent_s = cut.sent_s
 
@@ -273,10 +273,10 @@ class _Sending:
 
     async def __aexit__(self, kind: object, *_: object) -> None:
         try:
-            while self._flying and kind is None:
-                await self._land()
+            while self._in_flight and kind is None:
+                await self._finish_first()
         finally:
-            left = [sending for _, sending in self._flying]
+            left = [sending for _, sending in self._in_flight]
             for sending in left:
                 sending.cancel()
             await asyncio.gather(*left, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Pulls messages by credit: requests as many as there is room for; each is settled exactly once."""
+"""Pulls messages by credit: as many are requested as the caller can take; each is settled exactly once."""
 
 import asyncio
 import contextlib
@@ -16,12 +16,12 @@ from pipelines.jetstream import StreamGone
 from schemas.errors import BrokerError
 from schemas.wire import Buffer
 
-EXPIRES_S = 30.0  # how long a request stands at the server
+EXPIRES_S = 30.0  # after which the server ends a request
 LATE_S = 2.0  # a request without an answer this long after it expired is lost
 HEARTBEAT_S = 3.0  # the server confirms the newest request this often
 SILENT_S = 2.5 * HEARTBEAT_S  # without an answer for this long, our requests are lost (with a cluster's leader)
-CLOSE_S = 2.0  # for messages on their way, and for an `on_delivery` that runs
-LINGER_S = 1.0  # after a withdrawal, for messages that the server has just sent
+CLOSE_S = 2.0  # longest wait for late messages, and for an `on_delivery` that runs
+LINGER_S = 1.0  # wait after a withdrawal for messages that the server has just sent
 CLOSING_LINGER_S = 0.05
 REFUSED_S = 0.25  # pause after a request that the server refused, doubled each time
 LONGEST_REFUSED_S = 4.0  # a publisher may create a deleted stream again
@@ -30,7 +30,7 @@ LONGEST_REFUSED_S = 4.0  # a publisher may create a deleted stream again
 class Delivery:
     """One message, leased to us until it is settled or silent for `ack_wait_s`.
 
-    `deliveries` counts them, this one included; `pending` is how many messages wait behind it in its consumer.
+    `deliveries` counts its deliveries, this one included; `pending` is how many messages wait in its consumer.
     `content` are the message's own bytes: the body, or for a claim check its size in decimal. Exactly one of `ack`,
     `retry`, `release` and `terminate` ends it. A reader's deliveries need no settling.
     """
@@ -81,11 +81,11 @@ class Delivery:
         return self._body
 
     async def ack(self) -> None:
-        """Done: all it led to is durable."""
+        """Acknowledge it: everything that was made of it is stored."""
         await self._settle_with_blob(b"+ACK")
 
     async def terminate(self, reason: str) -> None:
-        """It will never work; `reason` goes into the server's advisory."""
+        """End it without success; `reason` goes into the server's advisory."""
         await self._settle_with_blob(b"+TERM " + reason.replace("\n", " ").encode())
 
     async def retry(self, delay_s: float) -> None:
@@ -93,7 +93,7 @@ class Delivery:
         await self._settle(b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
 
     async def release(self) -> None:
-        """Hand it back for others to do now."""
+        """Hand it back: another worker gets it at once."""
         await self._settle(b"-NAK")
 
     async def progress(self) -> None:
@@ -118,7 +118,7 @@ class Delivery:
         try:
             await self._broker.connection.request(self._reply, verdict)
         except (Away, NoResponders):
-            return  # it may be delivered again and needs its object then; otherwise a sweep removes the object
+            return  # it may be delivered again, and then it needs its object; otherwise a sweep removes the object
         from pipelines.blobs import discard_claims
 
         await discard_claims(self._broker, [self._blob])
@@ -129,14 +129,14 @@ OnGone = Callable[[StreamGone], Awaitable[None]]
 
 
 class Pull:
-    """Takes messages from one consumer: `open`, then `request` as many as there is room for, then `close`.
+    """Takes messages from one consumer: `open`, then `request` as many as the caller can take, then `close`.
 
-    Every message asked for, and not withdrawn, arrives at `on_delivery` sooner or later, one after the other: requests
-    that expire, that the server turns down, or that are lost with the connection are made anew. An exception of
-    `on_delivery` goes to the loop's exception handler, and its message is delivered again when its lease ends.
+    For every message requested and not withdrawn, `on_delivery` is called once, one call after the other. Requests that
+    expire, that the server refuses, or that are lost with the connection are repeated. An exception of `on_delivery` is
+    logged, and its message is delivered again when its lease ends.
 
-    A stream that is deleted is waited for: its messages arrive when it is created again. With `on_gone` that is called
-    instead, and no message arrives any more.
+    When the stream is deleted, the pull waits until it is created again. With `on_gone` that is called instead, and no
+    message arrives any more.
     """
 
     def __init__(
@@ -148,14 +148,14 @@ class Pull:
         self._on_delivery = on_delivery
         self._on_gone = on_gone
         self._wanted = 0
-        self._expiries: deque[float] = deque()  # of the requests that stand at the server, oldest first
+        self._expiries: deque[float] = deque()  # of the requests that the server has, oldest first
         self._last_seq = 0
         self._heard_s = 0.0
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._losses = broker.connection.losses
         self._refused = False
-        self._refusals = 0  # one after the other
+        self._refusals = 0  # in a row
         self._closed = False
         self._asking: list[asyncio.Task[None]] = []
         self._feeding: list[asyncio.Task[None]] = []
@@ -170,7 +170,7 @@ class Pull:
         return self._wanted
 
     async def open(self) -> None:
-        """Listen; nothing comes before `request`."""
+        """Subscribe. No message comes before `request`."""
         await self._listen()
         self._forget = self._broker.connection.when_reconnected(self._changed.set)
         self._asking = [asyncio.create_task(self._ask())]
@@ -182,16 +182,16 @@ class Pull:
         self._changed.set()
 
     def withdraw(self) -> None:
-        """Take back what was asked for, so that others get it; what is on its way to us still arrives.
+        """Withdraw all requests, so that other workers get the messages. Messages already sent still arrive.
 
-        Not for readers: the broker does not give their messages out again.
+        Not for readers: the broker does not deliver their messages again.
         """
         if self._wanted > 0:
             self._leave_inbox()
             self._wanted = 0
 
     async def close(self) -> None:
-        """Request nothing more and hand back what arrives too late; `on_delivery` settles what it has."""
+        """Request nothing more, and hand back messages that arrive late. `on_delivery` settles those it has."""
         self._closed = True
         self._forget()
         for task in self._asking:
@@ -250,14 +250,14 @@ class Pull:
         try:
             delivery = Delivery(self._broker, message)
         except (ValueError, IndexError):
-            return  # any client may publish to an inbox
+            return  # not from a consumer: any client may publish to an inbox
         reader = self._broker.is_reader(self._stream, self._consumer)
         if (delivery.stream, delivery.consumer) != (self._stream, self._consumer) or (reader and not asked):
-            return  # a reader that was made anew sends it again
+            return  # from an earlier reader: the one that was created again sends it too
         if asked and self._expiries:
             self._expiries.popleft()
         if delivery.stream_seq <= self._last_seq and reader:
-            self._changed.set()  # the reader was made anew, and the old one had sent it already
+            self._changed.set()  # the reader was created again, and the earlier one had sent it already
             return
         self._last_seq = delivery.stream_seq
         self._wanted -= asked
@@ -275,7 +275,7 @@ class Pull:
                 _log(f"taking a message from {self._stream} failed", error)
 
     async def _ask(self) -> None:
-        """Keep as many requests standing at the server as messages are wanted."""
+        """Keep as many requests at the server as messages are wanted."""
         connection = self._broker.connection
         while True:
             self._changed.clear()
@@ -288,7 +288,7 @@ class Pull:
                         await self._start_over(connection)
                 await self._ask_for_wanted(connection)
             except Away:
-                pass  # the reconnect wakes us
+                pass  # the reconnect sets `_changed`
             except BrokerError as error:
                 if connection.closed:
                     return  # its other users raise the error
@@ -311,7 +311,7 @@ class Pull:
         self._refusals += 1
 
     async def _silent(self, connection: Connection) -> bool:
-        """Whether requests stand that the server has not confirmed for too long."""
+        """Whether the server has not confirmed our requests for `SILENT_S`."""
         if not self._expiries or self._heard_s + SILENT_S > asyncio.get_running_loop().time():
             return False
         await connection.flush()  # its answer may have come while this process was busy
@@ -321,7 +321,7 @@ class Pull:
         """Make requests anew after the connection broke or the consumer's leader died: all earlier ones are lost."""
         await connection.wait_connected()
         losses = connection.losses
-        self._leave_inbox()  # first: the refusals that requests get when their reader is deleted say nothing new
+        self._leave_inbox()  # first: requests of a deleted reader get refusals, which must not count
         last_seq = await self._broker.resume_reader(self._stream, self._consumer, self._last_seq)
         if last_seq < self._last_seq and self._on_gone is not None:
             raise StreamGone(self._stream)

@@ -1,4 +1,4 @@
-"""What is queued of one job, taken out of queues that it shares with others."""
+"""Finds and deletes the queued messages of one job. Jobs of a pipeline share its queues."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,10 +26,10 @@ async def delete_queued(broker: Broker, job: JobRef) -> int:
 
 
 async def is_idle(broker: Broker, pipeline: str) -> bool:
-    """Whether no stage of a pipeline has a message, queued or in a worker's hands.
+    """Whether no stage of a pipeline has a message, queued or in flight.
 
-    Streams are read one after the other, and a message may pass from one that is still to be read to one that was
-    read: so they are read twice, and nothing may have come in between.
+    Streams are read one after the other. A message may move meanwhile from a stream that is not read yet to one that
+    was read. So all are read twice, and no new message may have come in between.
     """
     subject = f"{broker.names.prefix}.work.{pipeline}.*.*"
     looks = []
@@ -44,7 +44,7 @@ async def is_idle(broker: Broker, pipeline: str) -> bool:
 
 
 async def _queued(broker: Broker, job: JobRef) -> AsyncIterator[tuple[str, Stored]]:
-    """Its messages, and the stream of each, without their bodies."""
+    """The queued messages of a job without their bodies, and the stream of each."""
     names = broker.names
     work = names.work(job.pipeline, "*", job.priority)
     streams = (await broker.api("STREAM.NAMES", {"subject": work}))["streams"] or []

@@ -20,7 +20,7 @@ SUBJECT_CHARACTERS = 256
 
 
 def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[str, str]:
-    """Space and id of the job of raw media; without an id, one made of its stream sequence. Raises UsageError."""
+    """Tenant and id of the job of raw media; without an id, one made of its stream sequence. Raises UsageError."""
     tenant = subject.split(".")[-2]
     given = headers.get(HEADER_JOB, _made_id(sequence))
     for token, what in ((tenant, "tenant"), (given, HEADER_JOB)):
@@ -36,7 +36,7 @@ def _made_id(sequence: int) -> str:
 
 
 def source_of(media: Buffer) -> str:
-    """The identity of media: its digest. Other media under the same id is another input."""
+    """The identity of media: its digest."""
     return f"sha256:{hashlib.sha256(media).hexdigest()}"
 
 

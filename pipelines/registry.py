@@ -1,4 +1,4 @@
-"""Pipelines and models by content hash, at the broker: any worker can serve any of them with no file of its own."""
+"""Pipelines and models at the broker, by content hash: a worker needs no files of its own."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ def builtin_pipeline(name: str) -> PipelineSpec:
 async def publish_pipeline(
     broker: Broker, spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, bytes]]
 ) -> PipelineSpec:
-    """Make a pipeline known with its models pinned, under its name and its revision; the pinned spec.
+    """Publish a pipeline with its models pinned, under its name and its revision; the pinned spec.
 
     `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, BrokerError.
     """
@@ -83,7 +83,7 @@ async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
 
 
 async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
-    """A pipeline by its revision, or the newest one of a name. Raises PipelineError: there is none, or none to read."""
+    """A pipeline by its revision, or the newest one of a name. Raises PipelineError: none, or unreadable."""
     bucket, revision, body = broker.names.pipelines, name, None
     if is_token(name):
         body = await broker.get(bucket, f"revision.{revision}")
@@ -118,7 +118,7 @@ async def _known(broker: Broker, name: str, revision: str) -> PipelineSpec | Non
 
 
 async def pipeline_names(broker: Broker) -> dict[str, str]:
-    """The pipelines that the broker knows: name -> newest revision. What is no name or no revision is reported."""
+    """The pipelines that the broker knows: name -> newest revision. Invalid entries are reported."""
     items = await broker.items(broker.names.pipelines, "name.*")
     names = {key.removeprefix("name."): revision.decode(errors="replace") for key, revision in items.items()}
     for name, revision in names.items():
@@ -128,7 +128,7 @@ async def pipeline_names(broker: Broker) -> dict[str, str]:
 
 
 async def watch_pipelines(broker: Broker) -> AsyncIterator[PipelineSpec]:
-    """Every pipeline revision that the broker knows and will know, each once. Unreadable ones are reported."""
+    """Every known pipeline revision, then new ones as they come, each once. Unreadable ones are reported."""
     seen: set[str] = set()
     async for key, body in follow_bucket(broker, broker.names.pipelines, "revision.*"):
         if key not in seen:
@@ -210,7 +210,7 @@ async def _load_graph(broker: Broker, card: ModelSpec, folder: Path) -> bytes:
             return graph
     if await blob_info(broker, broker.names.models, sha256) is None:
         raise _no_graph(card)
-    with tempfile.TemporaryFile(dir=folder) as file:  # in chunks: an event loop joins no gigabytes
+    with tempfile.TemporaryFile(dir=folder) as file:  # in chunks, so that the event loop does not join gigabytes
         await get_blob_to(broker, broker.names.models, sha256, file)
         file.seek(0)
         graph = await asyncio.to_thread(file.read)

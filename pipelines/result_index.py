@@ -1,4 +1,4 @@
-"""Results by their headers alone: what is there of a job is counted without reading what it is."""
+"""Results without their bodies: the headers are enough to count what exists of a job."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -8,7 +8,7 @@ from pipelines.follow import follow
 
 
 async def result_index(broker: Broker, subjects: Sequence[str]) -> AsyncIterator[Stored]:
-    """All results on `subjects` that are there now, in order, without their bodies."""
+    """All existing results on `subjects`, in order, without their bodies."""
     async with aclosing(follow_result_index(broker, subjects)) as following:
         async for stored in following:
             if stored is None:
@@ -17,5 +17,5 @@ async def result_index(broker: Broker, subjects: Sequence[str]) -> AsyncIterator
 
 
 def follow_result_index(broker: Broker, subjects: Sequence[str]) -> AsyncGenerator[Stored | None, None]:
-    """Results on `subjects` without their bodies: those that are there now, then None, then those to come, for ever."""
+    """Results on `subjects` without their bodies: existing ones, then None, then new ones, without end."""
     return follow(broker, broker.names.results_stream, subjects, headers_only=True)

@@ -1,4 +1,4 @@
-"""Room in the stream of results: what stays there after its job is over goes first when others need the place."""
+"""Retention of results: deletes those of finished jobs when the stream of results fills up."""
 
 import time
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from schemas.subjects import HEADER_TYPE
 
-LOOK_AGAIN_S = 10.0  # after a look that did not find enough: what fills the stream is not over
+LOOK_AGAIN_S = 10.0  # pause after a call that could not free enough: unfinished jobs fill the stream
 
 
 class Retention:
-    """Deletes the oldest jobs that are over while results, or their claim checks, take more than half their limit.
+    """Deletes results of the oldest finished jobs while results or their claim checks take over half their limit.
 
-    Those are finished files, kept for subscribers that come late, and jobs with failures, kept for a retry. The other
-    half is for work that goes on; when that is full, publishers wait (law 4).
+    Those are finished files, kept for late subscribers, and results of jobs with failures, kept for a retry. The other
+    half is for unfinished jobs; when that is full too, publishers wait (law 4).
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -23,8 +23,8 @@ class Retention:
         self._stream = broker.names.results_stream
         self._not_before_s = 0.0
 
-    async def make(self) -> None:
-        """Look, and delete if need be; costs two requests where there is room."""
+    async def free_space(self) -> None:
+        """Delete results of finished jobs if needed. Costs two requests when nothing is to delete."""
         if time.monotonic() < self._not_before_s:
             return
         excess = _Bytes(await self._excess(self._stream), await self._excess(f"OBJ_{self._broker.names.blobs}"))
@@ -32,13 +32,13 @@ class Retention:
             self._not_before_s = time.monotonic() + LOOK_AGAIN_S
 
     async def _excess(self, stream: str) -> int:
-        """Bytes to free of a stream, so that it is not looked through again for each job; 0 where there is room."""
+        """Bytes to free in a stream: down to 3/8 of its limit, so that it is not read again for each job; or 0."""
         limit = self._broker.settings.results_bytes
         stored = await self._broker.stream_bytes(stream)
         return stored - limit // 2 + limit // 8 if stored > limit // 2 else 0
 
     async def _free(self, excess: "_Bytes") -> bool:
-        """Delete jobs that are over, oldest first; whether that was enough."""
+        """Delete the results of finished jobs, oldest first; whether that freed enough."""
         sizes: dict[str, _Bytes] = {}
         blobs: dict[str, list[str]] = {}
         async for stored in self._broker.read(self._stream):

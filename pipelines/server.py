@@ -23,8 +23,8 @@ from schemas.settings import Durability, Settings
 MAX_PAYLOAD = 8 << 20  # the most that nats-server takes without a warning
 READY_S = 60.0  # a large store takes long to recover, and so does a busy machine
 STOP_S = 5.0
-HEALTH_S = 5.0  # for the server's word on its health
-MIN_FREE_BYTES = 2 * MAX_PAYLOAD  # free on the disk before a server that ran out of it is worth starting again
+HEALTH_S = 5.0  # for the answer to a health request
+MIN_FREE_BYTES = 2 * MAX_PAYLOAD  # free disk space below which the server is not started
 
 # The child asks the kernel to kill it when the thread that started it ends, then becomes nats-server. A `preexec_fn`
 # would do the same, but forks a process that has threads.
@@ -70,7 +70,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where clients reach it."""
+        """The URL for clients."""
         return f"nats://{self._host}:{self._port}"
 
     @property
@@ -92,7 +92,7 @@ class EmbeddedServer:
 
     @property
     def log(self) -> Path:
-        """What the server has to say."""
+        """The server's log file."""
         return self.store / "nats-server.log"
 
     @property
@@ -133,9 +133,9 @@ class EmbeddedServer:
 
     @property
     def unwritable(self) -> str:
-        """What the server says of a stream that it cannot write to; empty when all is well, or nothing is known.
+        """The server's error about a stream that it cannot write to; empty when there is none, or it does not answer.
 
-        It never tries again by itself, not even when a full disk has room again: it takes a `restart`.
+        The server never tries again by itself, not even when a full disk has free space again: call `restart`.
         """
         import urllib.error
         import urllib.request
@@ -152,7 +152,7 @@ class EmbeddedServer:
 
     @property
     def has_free_space(self) -> bool:
-        """Whether the store's disk takes more."""
+        """Whether the store's disk has `MIN_FREE_BYTES` free."""
         return shutil.disk_usage(self.store).free >= MIN_FREE_BYTES
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -210,7 +210,7 @@ class EmbeddedServer:
         return password
 
     def _run(self, command: list[str], spawned: "Future[subprocess.Popen[bytes]]") -> None:
-        """Start the server and outlive it: its life is tied to this thread, and so to this process."""
+        """Start the server and wait for its end. The kernel kills the server when this thread or process ends."""
         assert self._lock is not None
         try:
             with open(self.log, "ab", opener=_private) as log:
@@ -220,7 +220,7 @@ class EmbeddedServer:
                     stdout=log,
                     stderr=log,
                     umask=0o077,  # of all that it writes
-                    start_new_session=True,  # Ctrl-C is ours to handle; the server goes last
+                    start_new_session=True,  # Ctrl-C does not reach it: this process stops it last
                     pass_fds=(self._lock.fileno(),),  # the store stays locked until the server itself is gone
                 )
         except OSError as error:
@@ -237,9 +237,9 @@ class EmbeddedServer:
             if self._ended.wait(0.002):
                 raise self._why_it_ended(logged)
             if ports.exists() and (text := ports.read_text()):
-                ports = json.loads(text)
-                self._port = int(ports["nats"][0].rsplit(":", 1)[1])
-                self._health = f"{ports['monitoring'][0]}/healthz"
+                listening = json.loads(text)
+                self._port = int(listening["nats"][0].rsplit(":", 1)[1])
+                self._health = f"{listening['monitoring'][0]}/healthz"
                 return
         self.kill()
         raise BrokerError(f"nats-server was not ready within {READY_S:.0f} s", f"see {self.log}")
@@ -321,7 +321,10 @@ def _private(path: str, flags: int) -> int:
 
 
 def _lock(store: Path) -> IO[str]:
-    """Lock a store; the file says whose it is. Raises StoreError: nats-server itself would share it and damage it."""
+    """Lock a store, and write our pid into the lock file. Raises StoreError when another process has it locked.
+
+    nats-server itself does not lock it: two servers on one store would damage it.
+    """
     try:
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open(store / ".lock", "a+", opener=_private)  # noqa: SIM115, it is held as long as the server runs
@@ -335,7 +338,7 @@ def _lock(store: Path) -> IO[str]:
         lock.close()
         hint = "stop that one, use it with --nats, or choose another --store"
         raise StoreError(f"store {store} is locked by another rigflow (pid {owner})", hint) from None
-    with suppress(OSError):  # the disk is full: the lock holds all the same, and does not say whose it is
+    with suppress(OSError):  # the disk is full: the lock holds, but the file has no pid
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
     lock.flush()

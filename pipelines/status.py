@@ -1,4 +1,4 @@
-"""What a fleet does now: queues, workers, results and dead letters, as the broker tells it."""
+"""The status of a fleet, read from the broker: queues, workers, results and dead letters."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ Info = Mapping[str, Any]  # a stream or a consumer, in the fields of JetStream's
 
 @dataclass(frozen=True, slots=True)
 class PriorityStatus:
-    """One priority of a queue: messages that wait, those in workers' hands, and those that were delivered before."""
+    """One priority of a queue: numbers of messages that wait, that are in flight, and that were delivered before."""
 
     waiting: int = 0
     in_flight: int = 0
@@ -39,7 +39,7 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """The queue in front of one stage; that of `split` serves all pipelines. `hungry`: requests that wait for work."""
+    """The queue in front of one stage; that of `split` serves all pipelines. `hungry`: waiting pull requests."""
 
     pipeline: str
     stage: str
@@ -51,7 +51,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """All of it at one moment. `pipelines`: name -> revision; `workers`, `rigs`: the last status of each.
+    """The status at one moment. `pipelines`: name -> revision; `workers`, `rigs`: the last status of each.
 
     `claims` are the bodies of messages that are too large for their streams, whatever stream that is.
     """
@@ -68,9 +68,9 @@ class FleetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Depths:
-    """What waits at the broker: the queue in front of each (pipeline, stage), the number of dead letters, claim checks.
+    """The depth of the queue in front of each (pipeline, stage), the number of dead letters, and the claim checks.
 
-    The queue of `split` serves all pipelines, so it has the empty name for one.
+    The queue of `split` serves all pipelines, so its pipeline is the empty name.
     """
 
     queues: Mapping[tuple[str, str], StreamStatus]
@@ -79,7 +79,7 @@ class Depths:
 
 
 async def queue_depths(broker: Broker) -> Depths:
-    """Ask for the queues alone: one request. Raises BrokerError."""
+    """Depths of the queues, by one request. Raises BrokerError."""
     names = broker.names
     queues: dict[tuple[str, str], StreamStatus] = {}
     dead, claims = 0, StreamStatus()
@@ -98,7 +98,7 @@ async def queue_depths(broker: Broker) -> Depths:
 
 
 async def fleet_status(broker: Broker) -> FleetStatus:
-    """Ask the broker for all of it. Raises BrokerError."""
+    """The status of the fleet now. Raises BrokerError."""
     names = broker.names
     account, specs, rigs, infos = await asyncio.gather(
         broker.api("INFO"),
@@ -132,7 +132,7 @@ def _statuses(model: type[Status], statuses: Mapping[str, bytes], prefix: str) -
 
 
 def _queues(broker: Broker, specs: Sequence[PipelineSpec]) -> list[tuple[str, str, str, str]]:
-    """Pipeline, stage, its kind and the stream of each queue, in the order in which work passes them."""
+    """Pipeline, stage, its kind and the stream of each queue, in the order of the stages."""
     names = broker.names
     queues = []
     for spec in specs:
@@ -166,6 +166,6 @@ def _stream(info: Info | None) -> StreamStatus:
         return StreamStatus()
     state, limit = info["state"], info["config"]["max_bytes"]
     oldest_s = 0.0
-    if state["messages"]:  # both times are the server's, so that no clock needs to agree with ours
+    if state["messages"]:  # both times are the server's, so that our clock does not matter
         oldest_s = (datetime.fromisoformat(info["ts"]) - datetime.fromisoformat(state["first_ts"])).total_seconds()
     return StreamStatus(state["messages"], state["bytes"], max(0, limit), max(0.0, oldest_s))

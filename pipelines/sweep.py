@@ -109,7 +109,7 @@ async def _sweep_results(broker: Broker, before_s: float) -> int:
 
 
 def _without_pieces(body: bytes) -> Manifest | None:
-    """The manifest of a job that is to have no pieces among the results any more."""
+    """The manifest of a job whose pieces are no longer needed; None for other jobs."""
     with suppress(ValueError):
         manifest = Manifest.model_validate_json(body)
         return manifest if manifest.state in (JobState.DONE, JobState.CANCELLED) else None

@@ -1,4 +1,4 @@
-"""A NATS client that enforces TLS, decodes passwords in URLs and survives what it reads, which nats-py does not.
+"""A NATS client that enforces TLS, decodes passwords in URLs and survives malformed input, which nats-py does not.
 
 nats-py 2.16 speaks plain text to a `tls://` server that does not ask for TLS, sends passwords as they are written in
 the URL, percent-encoded, and reads nothing any more after the answer to a flush that timed out, and after a message

@@ -1,9 +1,10 @@
 """Streams and consumers: what there should be, how that differs from what there is, and making it so.
 
-Applying is idempotent and safe beside others who apply: no stream is shared between pipelines that may come one by one,
-limits are never lowered on a stream that holds work, and the difference is taken again until there is none.
+Several processes may apply at the same time, and more than once: no stream is shared between pipelines, limits are
+never lowered on a stream that holds messages, and the difference is taken again until there is none.
 
-Who runs the fleet `apply`s settings; who merely publishes to it `ensure`s that nothing is missing, and changes nothing.
+The operator of a fleet calls `apply_topology`, which changes settings. Publishers call `ensure_topology`, which creates
+what is missing and changes nothing else.
 """
 
 import asyncio
@@ -22,21 +23,21 @@ from schemas.subjects import COLLECT, SPLIT, Names
 DEDUPLICATION_S = 120.0
 DAY_S = 86400.0
 MEDIA_AGE_S = 7 * DAY_S  # raw media that no worker takes
-BLOB_AGE_S = 7 * DAY_S  # a claim check that nobody settles
+BLOB_AGE_S = 7 * DAY_S  # the object of a message that is never settled
 JOB_AGE_S = 7 * DAY_S  # what is known of a job
 DEAD_AGE_S = 30 * DAY_S
-ATTEMPT_AGE_S = DAY_S  # what is known of attempts at an item that nobody finished
-RIG_AGE_S = 10.0  # a worker's status is news for so long
-SMALL_BYTES = 64 << 20  # of many small things: manifests, status, attempts
-UNBOUNDED = -1  # but for the broker's store as a whole
-IN_FLIGHT = 50_000  # messages that a whole fleet may have in hand at one queue
-REQUESTS = 10_000  # requests of a whole fleet that may stand at one queue
+ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
+RIG_AGE_S = 10.0  # the status of a worker that sends no more
+SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
+UNBOUNDED = -1  # limited only by the size of the broker's store
+IN_FLIGHT = 50_000  # messages of one queue that all workers together may hold
+REQUESTS = 10_000  # pull requests of all workers together that one queue may have
 ROUNDS = 8
 
 # JetStream's own error numbers
 IN_USE, CONSUMER_EXISTS, NO_SUCH_SUBJECT, OVERLAP, NO_STORAGE = 10058, 10148, 10093, 10065, 10047
 NO_CLUSTER, NO_PEERS, NO_RESOURCES = 10074, 10005, 10023
-SOMEBODY_WAS_FASTER = frozenset({IN_USE, CONSUMER_EXISTS, NO_SUCH_SUBJECT})
+CHANGED_CONCURRENTLY = frozenset({IN_USE, CONSUMER_EXISTS, NO_SUCH_SUBJECT})
 
 Config = dict[str, Any]
 
@@ -56,7 +57,7 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference between what is and what should be; what is `refuse`d is told, not made."""
+    """One difference between what is and what should be. A change that is `refuse`d is reported and not made."""
 
     action: Literal["create", "update", "refuse"]
     stream: str
@@ -67,7 +68,7 @@ class Change:
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
-        """Field of JetStream's configuration -> its value now and its value then."""
+        """Field of JetStream's configuration -> its value before and after the change."""
         return {
             key: (self.before.get(key), value)
             for key, value in self.config.items()
@@ -76,21 +77,21 @@ class Change:
 
 
 async def ensure_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
-    """Make what these pipelines lack, as durable as what is there; what is there stays as it is.
+    """Create what these pipelines lack, with as many copies as existing streams have. Nothing that exists is changed.
 
     Returns the changes that were made. Raises BrokerError, StoreError.
     """
     made: list[Change] = []
-    await _until_it_is_so(broker, desired(broker.names, settings, specs), keep=True, made=made)
+    await _until_equal(broker, desired(broker.names, settings, specs), keep=True, made=made)
     return made
 
 
 async def apply_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
     """Make everything that these pipelines need; the changes that were refused. Raises BrokerError, StoreError."""
-    return await _until_it_is_so(broker, desired(broker.names, settings, specs), keep=False)
+    return await _until_equal(broker, desired(broker.names, settings, specs), keep=False)
 
 
-async def _until_it_is_so(
+async def _until_equal(
     broker: Broker, wanted: Sequence[StreamPlan], keep: bool, made: list[Change] | None = None
 ) -> list[Change]:
     for _ in range(ROUNDS):
@@ -153,7 +154,7 @@ def _replicated(stream: StreamPlan, replicas: int) -> StreamPlan:
 
 
 def _as_durable_as(found: Mapping[str, Config], wanted: Sequence[StreamPlan]) -> list[StreamPlan]:
-    """`wanted` with as many copies as the fleet's streams have: that is for its operator to say, if there is one."""
+    """`wanted` with as many copies as the fleet's streams have: the operator of a fleet decides that number."""
     replicas = max(
         (found[stream.name]["config"]["num_replicas"] for stream in wanted if stream.name in found), default=0
     )
@@ -168,7 +169,7 @@ def _stream(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0
         "max_age": _ns(max_age_s),
         "duplicate_window": _ns(min(DEDUPLICATION_S, max_age_s or DEDUPLICATION_S)),
         "retention": "limits",
-        "discard": "new",  # a full stream refuses, and whoever publishes waits; it never forgets
+        "discard": "new",  # a full stream refuses messages and the publisher waits; nothing is dropped
         "storage": "file",
         "allow_direct": True,
         "allow_rollup_hdrs": False,  # one message with such a header deletes all others
@@ -191,9 +192,10 @@ def _queue(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.
 
 
 def _media(names: Names, settings: Settings, pipeline: str) -> StreamPlan:
-    """Raw media: only of pipelines that there are, so that whoever names another is told at once.
+    """The queue of raw media for one pipeline.
 
-    A stream each, for several who add their own subjects to one at once overwrite each other's.
+    A message for a pipeline without this stream gets "no responders" at once. Each pipeline has its own stream, because
+    processes that add subjects to one stream at the same time overwrite each other's change.
     """
     subject = names.media("*", pipeline)
     config = _queue(names.media_stream(pipeline), [subject], settings.queue_bytes, MEDIA_AGE_S)
@@ -214,7 +216,7 @@ def _consumer(settings: Settings, name: str, subject: str) -> Config:
         "filter_subject": subject,
         "ack_policy": "explicit",
         "ack_wait": _ns(settings.ack_wait_s),
-        "max_deliver": -1,  # the server counts what was handed back too; workers count what failed (pipelines.attempts)
+        "max_deliver": -1,  # the server counts hand-backs too; workers count failures (pipelines.attempts)
         "max_ack_pending": IN_FLIGHT,
         "max_waiting": REQUESTS,
     }
@@ -263,7 +265,7 @@ async def _consumer_changes(broker: Broker, stream: StreamPlan, exists: bool) ->
 
 
 def _differs(wanted: Config, current: Config) -> bool:
-    """Whether a field that we set is otherwise; the server leaves out what is zero or false."""
+    """Whether a field that we set has another value. The server leaves out fields that are zero or false."""
     return any((current.get(key) or None) != (value or None) for key, value in wanted.items())
 
 
@@ -310,5 +312,5 @@ async def _make(broker: Broker, change: Change) -> None:
         if error.code == OVERLAP:
             hint = "use another --prefix"
             raise BrokerError(f"another stream takes the subjects of {change.stream}", hint) from error
-        if error.code not in SOMEBODY_WAS_FASTER:
+        if error.code not in CHANGED_CONCURRENTLY:
             raise

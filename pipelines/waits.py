@@ -11,8 +11,8 @@ from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import RigflowError
 from schemas.messages import JobRef
 
-ANSWER_S = 10.0  # for all that the broker is asked here
-JOBS = 16  # looked at, at most
+ANSWER_S = 10.0  # for all requests together
+JOBS = 16  # jobs that are checked, at most
 
 
 async def why_waiting(broker: Broker, jobs: Sequence[JobRef]) -> str:

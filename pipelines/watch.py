@@ -1,4 +1,4 @@
-"""A watched folder, the part without waiting: which files are new and quiet, and which were done before."""
+"""State of a watched folder: which files are new and unchanged for a while, and which were processed before."""
 
 import errno
 import fcntl
@@ -55,7 +55,7 @@ class ContentResult:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What is known of one input; `target` is the name of its result, without suffix, "" if it has none."""
+    """The record of one input; `target` is the name of its result, without suffix, "" if it has none."""
 
     stamp: Stamp
     digest: str
@@ -67,17 +67,17 @@ _UNSEEN = Stamp(-1, 0)
 
 @dataclass(slots=True)
 class Scan:
-    """What is in a folder: files by their path in it, and why others are skipped."""
+    """The content of a folder: files by their path in it, and the reasons why others are skipped."""
 
     files: dict[str, Stamp] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
 def scan(folder: Path, leave_out: Path) -> Scan:
-    """All files under `folder` by their path in it, but for hidden and unfinished ones and what is in `leave_out`.
+    """All files under `folder` by their path in it, without hidden and unfinished ones and those in `leave_out`.
 
-    What is no regular file, leads out of the folder or cannot be looked at is in `skipped` with the reason; "." is the
-    folder itself.
+    A path that is no regular file, leads out of the folder or cannot be read is in `skipped` with the reason; "." is
+    the folder itself.
     """
     found = Scan()
     left_out, home = leave_out.resolve(), folder.resolve()
@@ -94,7 +94,7 @@ def scan(folder: Path, leave_out: Path) -> Scan:
             path = here / name
             relative = str(path.relative_to(folder))
             try:
-                found.files[relative] = _looked_at(path, home)
+                found.files[relative] = _stamp_in(path, home)
             except FileNotFoundError:
                 continue  # gone, or a dangling link
             except OSError as error:
@@ -102,7 +102,7 @@ def scan(folder: Path, leave_out: Path) -> Scan:
     return found
 
 
-def _looked_at(path: Path, home: Path) -> Stamp:
+def _stamp_in(path: Path, home: Path) -> Stamp:
     """The stamp of a file that may be read. Raises OSError with the reason in words."""
     if not is_text(os.path.realpath(path)):
         raise OSError(errno.EILSEQ, "its name is not UTF-8: rename it")
@@ -116,7 +116,7 @@ def _looked_at(path: Path, home: Path) -> Stamp:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """A file's stamp now; None when it is gone, or a link to nowhere."""
+    """A file's stamp now; None when it is gone, or a dangling link."""
     try:
         status = path.stat()
     except OSError:
@@ -132,7 +132,7 @@ class Quiet:
         self._since: dict[str, tuple[Stamp, float]] = {}
 
     def ready(self, stamps: Mapping[str, Stamp], now_s: float) -> list[str]:
-        """Of the files in `stamps`, all that are of interest now, those that have been quiet; each is told once."""
+        """Those files of `stamps` that have not changed for `quiet_s`; each is returned once."""
         for name in self._since.keys() - stamps.keys():
             del self._since[name]
         ready = []
@@ -147,10 +147,10 @@ class Quiet:
 
 
 class Ledger:
-    """What was done before, in a database beside the results; one process writes it at a time. `open`, then `close`.
+    """The files that were processed, in a database beside the results. One process has it open: `open`, then `close`.
 
-    Any thread may call it; it waits for the disk. All of it is in memory too, and each change is on the disk when the
-    method returns.
+    Any thread may call it; calls wait for the disk. All rows are also in memory, and each change is on the disk when
+    the method returns.
     """
 
     def __init__(self, path: Path, out: Path, revision: str = "") -> None:
@@ -189,7 +189,7 @@ class Ledger:
         except sqlite3.OperationalError as error:
             raise OutputError(f"{self._path}: {error}", "choose another --out") from error
         except (sqlite3.Error, TypeError, ValueError) as error:
-            hint = "delete it to have every file done again"
+            hint = "delete it to have every file processed again"
             raise OutputError(f"{self._path}: not a ledger of rigflow watch", hint) from error
         except OSError as error:
             raise OutputError(f"{self._path}: {error.strerror}", "choose another --out") from error
@@ -211,14 +211,14 @@ class Ledger:
             self._lock.close()
 
     def knows(self, name: str, stamp: Stamp) -> bool:
-        """Whether this very file was done before by this pipeline, and its results are there."""
+        """Whether this file with this stamp was processed by this pipeline, and its results exist."""
         known = self._files.get(name)
         return known is not None and known.stamp == stamp and self.outcome(known.digest) is not None
 
     def news(self, stamps: Mapping[str, Stamp], left_out: Iterable[str]) -> dict[str, Stamp]:
-        """Those of all files that there are that `knows` does not know, without those in `left_out`.
+        """Those files of `stamps` that still have to be processed, without those in `left_out`.
 
-        A copy is no news for as long as the file is there whose result stands for both: that one is.
+        A copy is left out while the file exists whose result has the same content: that file is in the answer.
         """
         left_out = set(left_out)
         return {
@@ -239,41 +239,41 @@ class Ledger:
         )
 
     def outcome(self, digest: str) -> ContentResult | None:
-        """What became of a content; None when it is new, was done by another revision, or its results are gone."""
+        """The result of a content; None when it is new, was processed by another revision, or its results are gone."""
         outcome = self._contents.get(digest)
         if outcome is None or outcome.revision != self.revision:
             return None
         return outcome if all((self._out / file).exists() for file in outcome.files) else None
 
     def has(self, name: str, digest: str) -> bool:
-        """Whether the file of this name had this content when it was last looked at."""
+        """Whether the file of this name had this content at its last scan."""
         known = self._files.get(name)
         return known is not None and known.digest == digest
 
     def target(self, name: str) -> str:
-        """How the result of this file is called, without suffix; "" when it has none yet."""
+        """The name of this file's result, without suffix; "" when it has none yet."""
         known = self._files.get(name)
         return "" if known is None else known.target
 
     def owner(self, target: str) -> str:
-        """The file whose result is called so; "" when there is none."""
+        """The file whose result has this name; "" when there is none."""
         return self._owners.get(target, "")
 
     def claim(self, name: str, target: str) -> None:
-        """Note how the result of this file is going to be called. Raises OutputError."""
+        """Record the name that the result of this file will have. Raises OutputError."""
         known = self._files.get(name, _File(_UNSEEN, "", ""))
         self._change({name: replace(known, target=target)}, {}, set())
 
     def same(self, name: str, stamp: Stamp, digest: str) -> None:
-        """Note that a file has a content that was done before. Raises OutputError."""
+        """Record that a file has a content that was processed before. Raises OutputError."""
         self._change({name: _File(stamp, digest, self.target(name))}, {}, set())
 
     def record(
         self, name: str, stamp: Stamp, digest: str, files: tuple[str, ...] = (), failures: tuple[str, ...] = ()
     ) -> None:
-        """Note what became of a file. Raises OutputError.
+        """Record the result of a file. Raises OutputError.
 
-        Contents whose results were in these files before are forgotten: whatever still has one is new again.
+        Records of contents whose results were in these files before are deleted, so files with them are new again.
         """
         with self._busy:
             gone = {self._makers[file] for file in files if file in self._makers} - {digest}
@@ -281,7 +281,7 @@ class Ledger:
             self._change({name: _File(stamp, digest, self.target(name))}, {digest: outcome}, gone)
 
     def _change(self, files: Mapping[str, _File], contents: Mapping[str, ContentResult], gone: set[str]) -> None:
-        """Set rows, forget the contents in `gone`; on the disk first, all or nothing."""
+        """Set rows, and delete the contents in `gone`, in one transaction; on the disk first."""
         assert self._database is not None, "open first"
         with self._busy:
             try:
@@ -310,7 +310,7 @@ class Ledger:
 
 
 def content_digest(path: Path) -> str:
-    """sha256 of a file's content. Raises OSError, also for what is no regular file: nothing waits for its writer."""
+    """sha256 of a file's content. Raises OSError, also for what is no regular file: a FIFO would block."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a file")

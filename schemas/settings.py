@@ -57,7 +57,9 @@ class Settings(BaseModel):
         description="folders that publisher and workers both see, `:` between them: their images travel as paths",
     )
     prefix: str = Field(default="rigflow", pattern=r"^[a-z0-9]+$", description="first token of all subjects")
-    tenant: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
+    tenant: str = Field(
+        default="main", pattern=r"^[A-Za-z0-9_-]+$", description="tenant of the jobs: a token of the public subjects"
+    )
     store: str = Field(default="", description="folder of the embedded broker's store; empty: a default by command")
     port: int = Field(default=0, ge=0, le=65535, description="port of the embedded broker; 0: any that is free")
     durability: Durability = Field(
@@ -75,7 +77,7 @@ class Settings(BaseModel):
     max_windows: int = Field(default=5_000_000, ge=1, description="most windows that a pipeline may see in a media")
     max_duration_s: float = Field(default=86400.0, gt=0, description="most seconds that a video may last")
     prefetch_s: float = Field(
-        default=0.03, ge=0, description="most seconds that a worker asks for work before it is idle"
+        default=0.03, ge=0, description="most seconds before it is idle that a worker fetches more"
     )
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
     credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")

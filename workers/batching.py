@@ -1,4 +1,4 @@
-"""What the computing thread does next, and what it does together: the tasks that wait in one worker.
+"""Chooses the next task of the computing thread, and the parts that share its batch.
 
 Of all tasks that could run, the one furthest down its pipeline runs first, interactive before
 bulk: finished work leaves before new work begins, so memory stays bounded without further limits, and an interactive
@@ -24,7 +24,7 @@ from workers.messages_in_flight import MessagesInFlight
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the computing thread does now, since `began_s` of the monotonic clock."""
+    """The step that the computing thread runs, since `began_s` of the monotonic clock."""
 
     pipeline: str
     stage: str
@@ -32,27 +32,27 @@ class Step:
 
 
 class Batching:
-    """Chooses among the tasks that wait in hand: `pick` the next, `companions` what goes into one batch with it."""
+    """Chooses among waiting tasks: `pick` the next one, `companions` the others of its batch."""
 
     def __init__(self, in_flight: MessagesInFlight, handoff: Handoff) -> None:
         self._in_flight = in_flight
         self._handoff = handoff
         self._turn = 0
-        self.hurry = False  # this worker stops: no batch waits to be filled
+        self.hurry = False  # the worker stops: batches do not wait until they are full
 
     async def pick(self) -> Task | None:
-        """The next task: interactive first (but for bulk's own turn), then furthest down, then first come."""
+        """The next task: interactive first (except in bulk's turn), then the latest stage, then the longest wait."""
         while ready := self._ready():
             self._turn += 1
             first = Priority.BULK if self._turn % BULK_TURN == 0 else Priority.INTERACTIVE
             chosen = max(ready, key=lambda task: (task.message.queue.priority == first, task.depth, -task.since_s))
             chosen = self._filling(chosen, ready) or await self._feeding(chosen)
-            if chosen in chosen.message.waiting:  # or its job was cancelled while the broker was asked
+            if chosen in chosen.message.waiting:  # its job may have been cancelled during the request to the broker
                 return chosen
         return None
 
     def due_in_s(self) -> float | None:
-        """Seconds until a batch that waits for others is to run as it is; None: no batch waits."""
+        """Seconds until a partial batch has to run; None: no batch waits."""
         dues = [due_s for task in self._runnable() if (due_s := self._due_s(task)) is not None]
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
@@ -76,7 +76,7 @@ class Batching:
         return found
 
     def _ready(self) -> list[Task]:
-        """Tasks that may run now."""
+        """Tasks that can run now."""
         now_s = time.monotonic()
         return [task for task in self._runnable() if task.part is None or (self._due_s(task) or now_s) <= now_s]
 
@@ -90,7 +90,7 @@ class Batching:
         return [task for task in waiting if task.message.poison_candidate] or waiting
 
     def _due_s(self, task: Task) -> float | None:
-        """When a part runs though its batch is not full, on the monotonic clock; None: it waits for no others."""
+        """When a part runs in a partial batch, on the monotonic clock; None: it does not wait for others."""
         stage = task.pipeline.stage(task.stage)
         if (
             self.hurry
@@ -106,7 +106,7 @@ class Batching:
         return min(other.since_s for other in alike) + stage.max_delay_ms / 1000
 
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
-        """The decode task of a part that is decoded already and fits into the batch that would run now, or None."""
+        """A decode task whose next part is ready, while the batch that would run now is not full; or None."""
         stage = chosen.pipeline.stage(chosen.stage)
         if not isinstance(stage, OperatorStage) or not stage.batches:
             return None
@@ -121,7 +121,7 @@ class Batching:
         return next(decoded, None)
 
     async def _feeding(self, chosen: Task) -> Task:
-        """`chosen`; while others wait idle at the queue of its stage, an earlier task that makes parts for them."""
+        """`chosen`, or an earlier task that makes parts for other workers that wait at the queue of its stage."""
         before = [task for task in chosen.message.waiting if task.depth < chosen.depth]
         if before and self._like(chosen) == 1 and await self._handoff.hungry(chosen.queue):
             return max(before, key=lambda task: task.depth)

@@ -1,4 +1,4 @@
-"""Rows of a user's own media as a model sees them in its pipeline: what int8 takes its ranges from."""
+"""Model inputs from a user's media, to calibrate the ranges of int8."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ BATCH = 8
 
 
 def pipeline_of(card: ModelSpec) -> PipelineSpec:
-    """The plainest pipeline that feeds a model: its frames or windows, stretched to its size, every frame.
+    """A simple pipeline for a model: every frame or window, stretched to its input size.
 
     Raises UsageError for a model that takes anything but such pixels.
     """
@@ -33,7 +33,7 @@ def pipeline_of(card: ModelSpec) -> PipelineSpec:
     sizes = [size for size in inner if isinstance(size, int)]
     if len(card.inputs) != 1 or dtype != "uint8" or len(sizes) != len(inner) or len(sizes) not in (2, 3):
         raise UsageError(
-            f"nothing tells how model `{card.name}` sees media: it takes no pixels of one size",
+            f"it is not known how model `{card.name}` takes media: its input is not pixels of one size",
             "name the pipeline that uses it: --pipeline FILE.toml",
         )
     frames, size = (sizes[0] if len(sizes) == 3 else 1), (sizes[-2], sizes[-1])
@@ -59,7 +59,7 @@ def calibration_rows(
     media: Sequence[Path],
     rows: int = ROWS,
 ) -> list[dict[str, Array]]:
-    """Batches of what `model` gets in `spec`, from the beginning of every file, about `rows` together.
+    """Batches of the inputs of `model` in `spec`, from the beginning of every file, about `rows` together.
 
     `models` are those of the stages, as they name them. Raises MediaError, ModelError, UsageError.
     """
@@ -72,10 +72,10 @@ def calibration_rows(
     sessions = {
         name: OnnxRuntimeSession(models[name][1], models[name][0]) for name in {s.model for s in stages[:-1]} if name
     }
-    sessions[model] = listener = _Listener(models[model][1], models[model][0])
+    sessions[model] = recorder = _Recorder(models[model][1], models[model][0])
     try:
         for path in media:
-            until = listener.rows + max(1, rows // len(media))
+            until = recorder.rows + max(1, rows // len(media))
             for part in _parts(plan, path):
                 for stage in stages:
                     session = sessions[stage.model] if stage.model else None
@@ -83,26 +83,26 @@ def calibration_rows(
                     if isinstance(outcome, RigflowError):
                         raise outcome
                     part = plan.kept(stage.name, part, outcome)
-                if listener.rows >= until:
+                if recorder.rows >= until:
                     break
     finally:
         for session in sessions.values():
             session.close()
-    if not listener.heard:
+    if not recorder.inputs:
         raise ModelError(f"model `{model}` got no rows from this media", "give media with pictures in it")
-    return listener.heard
+    return recorder.inputs
 
 
-class _Listener(OnnxRuntimeSession):
-    """A session that keeps what it is asked, and computes nothing."""
+class _Recorder(OnnxRuntimeSession):
+    """A session that records its inputs and computes nothing."""
 
     def __init__(self, model: bytes, spec: ModelSpec) -> None:
         super().__init__(model, spec)
-        self.heard: list[dict[str, Array]] = []
+        self.inputs: list[dict[str, Array]] = []
         self.rows = 0
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        self.heard.append({name: array.copy() for name, array in inputs.items()})
+        self.inputs.append({name: array.copy() for name, array in inputs.items()})
         rows = min(len(array) for array in inputs.values())
         self.rows += rows
         return {tensor.name: np.zeros((rows, 1), np.float32) for tensor in self.spec.outputs}

@@ -22,7 +22,7 @@ from workers.in_flight import InFlight
 
 
 class CollectHandler:
-    """Collects one job into a temporary folder; its files become messages, then its Done."""
+    """Collects a job into a temporary folder, and publishes its files and its Done."""
 
     def __init__(self, broker: Broker, failures: Failures) -> None:
         self._broker = broker
@@ -33,8 +33,8 @@ class CollectHandler:
         """Finish the job that one message asks for."""
         request = await _request_of(message)
         message.job = request.job
-        await self._failures.look_up(message)  # its own errors: collecting is not stored as begun, it computes nothing
-        with contextlib.suppress(CollectedElsewhere, JobCancelled):  # another delivery, or the publisher, was faster
+        await self._failures.look_up(message)  # counts errors only: collecting is not stored as begun
+        with contextlib.suppress(CollectedElsewhere, JobCancelled):  # another delivery or the publisher did it
             await self._collect(request)
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
@@ -43,7 +43,7 @@ class CollectHandler:
         await publish_done(self._broker, done, f"{message.delivery.subject}/{message.delivery.stream_seq}")
         with contextlib.suppress(JobCancelled):  # its subscribers have its Done already
             await end(self._broker, None, done)
-        await self._retention.make()
+        await self._retention.free_space()
 
     async def _collect(self, request: CollectRequest) -> None:
         spec = await load_pipeline(self._broker, request.job.revision)
@@ -62,7 +62,7 @@ class CollectHandler:
                 await collector.close()
 
     async def _deliver(self, job: JobRef, files: list[Path]) -> None:
-        """Publish a job's files as they are: a subscriber needs nothing of ours to use them."""
+        """Publish a job's files unchanged: a subscriber needs no rigflow to use them."""
         for path in files:
             headers = {
                 HEADER_TYPE: "file",

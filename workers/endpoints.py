@@ -1,4 +1,4 @@
-"""A few pages over HTTP: metrics for Prometheus, health for an orchestrator."""
+"""A small HTTP server: metrics for Prometheus, health checks for an orchestrator."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ BACKLOG = 16
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer."""
+    """A response."""
 
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
@@ -39,7 +39,7 @@ class Endpoints:
         self._answering: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # the oldest first
 
     async def open(self) -> str:
-        """Listen; the URL. Raises UsageError when that cannot be."""
+        """Listen; returns the URL. Raises UsageError when the address cannot be used."""
         host, _, port = self._address.rpartition(":")
         host = host.strip("[]")
         if not port.isdigit() or not host:
@@ -56,7 +56,7 @@ class Endpoints:
         return f"http://{name}:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
-        """Listen no more, and end all connections."""
+        """Stop listening, and end all connections."""
         if self._server is not None:
             self._server.close()
         answering = list(self._answering)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """An engine to be opened, and the ONNX file that it has to answer like."""
+    """An engine that is ready to open, and the ONNX file whose answers it must reproduce."""
 
     spec: EngineSpec
     plan: bytes
@@ -38,7 +38,7 @@ class LoadedEngine:
 
 
 def engine_store(cache: Path) -> EngineStore:
-    """Where this machine keeps engines."""
+    """The store of engines on this machine."""
     return EngineStore(cache / "engines")
 
 
@@ -72,14 +72,14 @@ async def engine_for(
     device: str,
     building: asyncio.Lock,
 ) -> LoadedEngine:
-    """The engine that a worker's GPU runs: kept here, or the fleet's, or built now and shared.
+    """The engine for a worker's GPU: from this machine, else from the fleet, else built now and shared.
 
-    It is built while `building` is held, for a builder takes gigabytes. What is damaged, or built by another version
-    than the one here, is passed over. Raises ModelError, UsageError, StoreError.
+    It is built while `building` is held, because a builder takes gigabytes of memory. Engines that are damaged or were
+    built by another version are skipped. Raises ModelError, UsageError, StoreError.
     """
     backend, target = _backend(settings), target_of(capability)
     if backend == "tensorrt_rtx":
-        plans_for((target,))  # refuses what it cannot run on
+        plans_for((target,))  # raises for a GPU that it cannot run on
     precision: Precision = advised(target) if settings.precision == "auto" else settings.precision
     warning = check_precision(target, precision, backend, anyway=settings.precision != "auto")
     if warning:
@@ -109,12 +109,12 @@ async def engine_for(
     try:
         await push_engine(broker, built.spec, built.plan, store.graph(spec))
     except (BrokerError, StoreError) as error:
-        log_event(Event("engine_not_shared", f"engine {spec.key} serves here, and is not shared: {error}"))
+        log_event(Event("engine_not_shared", f"engine {spec.key} is used here, and is not shared: {error}"))
     return built
 
 
 def ready(store: EngineStore, found: EngineSpec, model: bytes) -> LoadedEngine:
-    """An engine of this machine, whole, with what it is tested against. Raises ModelError when either is damaged."""
+    """An engine of this machine with the model for its test. Raises ModelError when either is damaged."""
     spec, plan = store.load(found.key)
     if spec.basis.precision != "int8":
         return LoadedEngine(spec, plan, model)

@@ -21,7 +21,7 @@ UNPUBLISHED_S = 5.0  # pause before a message whose failure could not be publish
 
 
 class Place(NamedTuple):
-    """What of a job is missing when a piece fails.
+    """The part of a job that is missing when a message fails.
 
     `entire_segment`: the segment will have no further part. `span_s` are the seconds of the media.
     """
@@ -54,13 +54,13 @@ class Failures:
             raise GaveUp(message)
 
     def begin(self, message: InFlight) -> None:
-        """Our attempt begins."""
+        """Begin this worker's attempt."""
         message.begin(self._attempts.new(message.delivery))
 
     async def store_begun(self, in_flight: MessagesInFlight, surely: bool) -> None:
-        """Store which messages have begun: if this process crashes, one of them may be the reason.
+        """Store which messages have begun: if this process crashes, one of them may be the cause.
 
-        While a poison candidate is computed, it is computed alone, and it alone is stored.
+        A poison candidate is computed alone, and then only that message is stored.
         """
         begun = [message for message in (*in_flight.messages, *in_flight.io_messages) if message.begun]
         stored = [message for message in in_flight.poison_candidates if message.begun] or begun
@@ -68,7 +68,7 @@ class Failures:
         await self._attempts.store_begun(pairs, surely)
 
     async def retry(self, message: InFlight, error: Exception, pause_s: float) -> bool:
-        """Mark a message for another attempt after growing pauses; False when it was rejected, or tried enough."""
+        """Mark a message for another attempt after a growing pause; False for a rejected one or the last attempt."""
         if message.useless:
             return True
         # it may have failed before `look_up`, for example because its object is gone
@@ -87,7 +87,7 @@ class Failures:
         stage: str,
         place: Place,
     ) -> Failure:
-        """Publish the failure of a piece as its result, and the message as a dead letter. Returns the failure."""
+        """Publish a failure in place of a result, and the message as a dead letter. Returns the failure."""
         failure = self._failure(message, error, stage, place)
         source = message.delivery
         body = await _body_of(message)
@@ -99,10 +99,10 @@ class Failures:
     async def settle(
         self, message: InFlight, error: Exception, place: PlaceOf, on_failure: OnFailure = _nothing
     ) -> bool:
-        """Retry a message whose work failed as a whole, or end it with its failure, which `on_failure` then gets.
+        """Retry a message whose handler failed, or end it with its failure; `on_failure` is called with that.
 
-        One whose job is not known, or not of its queue's pipeline, becomes a dead letter alone. Returns whether it
-        failed for good.
+        For a message whose job is unknown or belongs to another pipeline, only a dead letter is published. Returns
+        whether it failed for good.
         """
         try:
             if await self.retry(message, error, 2 * RETRY_S):
@@ -117,7 +117,7 @@ class Failures:
         return True
 
     async def reject(self, message: InFlight, error: Exception) -> None:
-        """End a message that belongs to no job that could be read: it becomes a dead letter with its reason."""
+        """End a message whose job cannot be read, with a dead letter that has the reason."""
         queue = message.queue
         job = JobRef(id=f"unreadable-{message.delivery.stream_seq}", pipeline=queue.pipeline, revision="unknown")
         failure = self._failure(message, error, queue.stage, _entire(job))
@@ -149,17 +149,17 @@ class Failures:
         )
 
     def _ended(self, message: InFlight, error: Exception) -> Attempt:
-        """Our attempt, which ended with an error."""
+        """This worker's attempt, which ended with an error."""
         attempt = message.attempt or self._attempts.new(message.delivery)
         return attempt.model_copy(update={"ended": format_error(error)})
 
 
 class GaveUp(RigflowError):
-    """A message was begun too often, and never finished."""
+    """A message was begun `max_deliver` times and never finished."""
 
     def __init__(self, message: InFlight) -> None:
         silent = sum(not attempt.ended for attempt in message.attempts)
-        killed = ": it may have ended them; see their logs" if silent else ""
+        killed = ": it may have crashed them; see their logs" if silent else ""
         super().__init__(f"no worker finished it in {len(message.attempts)} attempts{killed}")
 
 
@@ -172,18 +172,18 @@ async def place_in_body(message: InFlight) -> Place:
 
 
 async def place_of_job(message: InFlight) -> Place:
-    """The place of a message that stands for its whole job."""
+    """The place for a failure of the entire job of a message."""
     assert message.job is not None
     return _entire(message.job)
 
 
 def _entire(job: JobRef) -> Place:
-    """The place of a message that stands for its whole job."""
+    """The place for a failure of an entire job."""
     return Place(Key(job=job, segment=-1, final=True), entire_segment=True)
 
 
 async def _body_of(message: InFlight) -> Buffer:
-    """The body for a dead letter; empty when its object cannot be fetched: the failure has that reason."""
+    """The body for a dead letter; empty when its object cannot be fetched, which the failure then says."""
     try:
         return await message.delivery.load()
     except RigflowError:

@@ -1,4 +1,4 @@
-"""Watches a folder: waits until files are complete, runs each as a job of its own, and keeps the ledger."""
+"""Watches a folder: waits until files are complete, runs each as a job, and records the results in the ledger."""
 
 import asyncio
 import hashlib
@@ -20,16 +20,16 @@ from schemas.pipeline import PipelineSpec
 from workers.local import JobOutcome, as_ours, begin_job, kind_of, run_job
 from workers.waits import Repair, explained, repaired
 
-Say = Callable[[str], None]
-AT_ONCE = 16  # files in hand: enough to keep a fleet busy with images, few enough to begin again after a crash
+Report = Callable[[str], None]
+AT_ONCE = 16  # files in process: enough to keep a fleet busy with images, few enough to repeat after a crash
 PUBLISH_AT_ONCE = 2
 RESCAN_S = 5.0  # for folders without change notifications (network file systems)
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 120.0  # before a file is tried again after an error that may pass
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 120.0  # before a file is tried again after a temporary error
 
 
 @dataclass(slots=True)
 class _Trouble:
-    """An error of one file that may pass: its text, and when the file is tried again."""
+    """A temporary error of one file: its text, and when the file is tried again."""
 
     text: str
     pause_s: float
@@ -37,7 +37,7 @@ class _Trouble:
 
 
 class FolderWatch:
-    """Runs every file of `folder` through a pipeline once; `run` until cancelled. `say` gets a line each."""
+    """Runs every file of `folder` through a pipeline once; `run` until cancelled. `report` gets a line for each."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class FolderWatch:
         ledger: Ledger,
         names: OutputNames,
         quiet_s: float,
-        say: Say,
+        report: Report,
         repair: Repair,
     ) -> None:
         self._broker = broker
@@ -60,23 +60,23 @@ class FolderWatch:
         self._ledger = ledger
         self._names = names
         self._quiet_s = quiet_s
-        self._say = say
+        self._report = report
         self._repair = repair
         self._quiet = Quiet(quiet_s)
-        self._in_flight: set[str] = set()  # names
-        self._contents: dict[str, asyncio.Event] = {}  # by digests of files in hand; set when they are finished
+        self._in_process: set[str] = set()  # names
+        self._contents: dict[str, asyncio.Event] = {}  # by digest of the files in process; set when they are finished
         self._jobs: list[JobRef] = []
         self._moved: Callable[[], None] = lambda: None
         self._troubles: dict[str, _Trouble] = {}
         self._skipped: dict[str, str] = {}
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._publishing = asyncio.Semaphore(PUBLISH_AT_ONCE)
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch until cancelled; an error of one file ends no other. Raises BrokerError when the broker refuses us."""
+        """Watch until cancelled. An error of one file does not affect others. Raises BrokerError when refused."""
         async with (
-            explained(self._broker, self._say, self._jobs.copy, self._repair) as self._moved,
+            explained(self._broker, self._report, self._jobs.copy, self._repair) as self._moved,
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(self._notice())
@@ -84,22 +84,22 @@ class FolderWatch:
                 self._changed.clear()
                 new = await self._look()
                 for name in self._quiet.ready(new, time.monotonic()):
-                    self._in_flight.add(name)
+                    self._in_process.add(name)
                     tasks.create_task(self._take(name, new.pop(name)))
                 await self._pause(self._quiet_s / 4 if new else RESCAN_S, at_change=not new)
 
     async def _look(self) -> dict[str, Stamp]:
-        """The files that are to be done now, or soon."""
+        """The files that have to be processed now or soon."""
         found = await asyncio.to_thread(scan, self._folder, self._out)
         for name, reason in found.skipped.items():
             if self._skipped.get(name) != reason:
-                self._say(f"{self._folder if name == '.' else name}: left alone: {reason}")
+                self._report(f"{self._folder if name == '.' else name}: left alone: {reason}")
         self._skipped = found.skipped
         for name in self._troubles.keys() - found.files.keys():
             del self._troubles[name]
         now_s = time.monotonic()
         later = {name for name, trouble in self._troubles.items() if trouble.again_s > now_s}
-        return await asyncio.to_thread(self._ledger.news, found.files, self._in_flight | later)
+        return await asyncio.to_thread(self._ledger.news, found.files, self._in_process | later)
 
     async def _pause(self, seconds: float, at_change: bool) -> None:
         if not at_change:
@@ -112,52 +112,52 @@ class FolderWatch:
             pass
 
     async def _notice(self) -> None:
-        """Have the system notify us of changes, so that an idle watch costs little and a new file does not wait."""
+        """Get change notifications of the system, so that an idle watch costs little and a new file is seen at once."""
         from watchfiles import awatch
 
         try:
             async for _ in awatch(self._folder, watch_filter=None, debounce=200, ignore_permission_denied=True):
                 self._changed.set()
         except (OSError, RuntimeError) as error:  # for example no inotify instance or watch is left
-            self._say(f"no notice of changes ({error}): looking every {RESCAN_S:.0f} s instead")
+            self._report(f"no change notifications ({error}): scanning every {RESCAN_S:.0f} s instead")
 
     async def _take(self, name: str, stamp: Stamp) -> None:
         try:
-            async with self._room:
+            async with self._slots:
                 twin = await self._process(name, stamp)
             if twin is not None:
                 await twin.wait()
                 self._changed.set()
         except BrokenPipeError:
-            raise  # the reader of our lines has left
+            raise  # the reader of our output has ended
         except Exception as error:
-            fault = as_ours(error)
-            if isinstance(fault, BrokerError) and self._broker.connection.closed:
-                raise fault from error
-            made = await repaired(self._broker, self._repair) if isinstance(fault, Gone) else ""
-            self._trouble(name, made or str(fault))
+            rigflow_error = as_ours(error)
+            if isinstance(rigflow_error, BrokerError) and self._broker.connection.closed:
+                raise rigflow_error from error
+            made = await repaired(self._broker, self._repair) if isinstance(rigflow_error, Gone) else ""
+            self._retry_later(name, made or str(rigflow_error))
         else:
             self._troubles.pop(name, None)
         finally:
-            self._in_flight.discard(name)
+            self._in_process.discard(name)
 
-    def _trouble(self, name: str, text: str) -> None:
+    def _retry_later(self, name: str, text: str) -> None:
         """Report the error of a file once, and try the file again after growing pauses."""
         known = self._troubles.get(name)
         pause_s = FIRST_PAUSE_S if known is None else min(LONGEST_PAUSE_S, 2 * known.pause_s)
         if known is None or known.text != text:
-            self._say(f"{name}: {text}; tried again later")
+            self._report(f"{name}: {text}; tried again later")
         self._troubles[name] = _Trouble(text, pause_s, time.monotonic() + pause_s)
 
     async def _process(self, name: str, stamp: Stamp) -> asyncio.Event | None:
-        """Process a file. If its content is in hand under another name, returns the event to wait for first."""
+        """Process a file. If its content is in process under another name, returns the event to wait for first."""
         path = self._folder / name
         try:
             digest = await _digest_of(path)
         except FileNotFoundError:
             return None
         if stamp_of(path) != stamp:
-            return None  # it changed after the digest was made; taken again when it is quiet
+            return None  # it changed after the digest was made; it is processed when it is quiet
         if digest in self._contents:
             return self._contents[digest]
         self._contents[digest] = asyncio.Event()
@@ -169,9 +169,9 @@ class FolderWatch:
         return None
 
     async def _was_done(self, name: str, stamp: Stamp, digest: str) -> bool:
-        """Whether this content has its result, under this name or that of another file which is still there.
+        """Whether this content has a result, under this name or that of another file that still exists.
 
-        A file that was renamed is done again under the new name: the old one may have been a temporary one.
+        A renamed file is processed again under its new name: the old one may have been a temporary name.
         """
         before = await asyncio.to_thread(self._ledger.outcome, digest)
         if before is None:
@@ -181,7 +181,7 @@ class FolderWatch:
             return False
         await asyncio.to_thread(self._ledger.same, name, stamp, digest)
         if copy:
-            self._say(f"{name}: the same content as {before.name}, done before")
+            self._report(f"{name}: the same content as {before.name}, processed before")
         return True
 
     async def _run(self, name: str, path: Path, digest: str) -> JobOutcome:
@@ -208,7 +208,7 @@ class FolderWatch:
         return outcome
 
     def _reserve(self, name: str) -> Path:
-        """Where the result of a file goes: into the same folder as the file, and where it went before."""
+        """Reserve the path for the result of a file: in the same subfolder, and the same path as before."""
         folder = self._out / os.path.dirname(name)
         own = self._ledger.target(name)
         wanted = Wanted(
@@ -227,32 +227,32 @@ class FolderWatch:
         return os.path.relpath(path, self._out)
 
     async def _conclude(self, name: str, stamp: Stamp, digest: str, outcome: JobOutcome) -> None:
-        """Write the ledger, unless the file changed while it was read or its error may pass.
+        """Record the result in the ledger, unless the file changed while it was read or its error is temporary.
 
         A file that was moved away meanwhile was read completely if nothing failed.
         """
         error, done = outcome.error, outcome.done
         now = stamp_of(self._folder / name)
         if now is None and not outcome.ok:
-            self._say(f"{name}: it went away while it was read")
+            self._report(f"{name}: it was removed while it was read")
         elif now not in (None, stamp):
-            self._say(f"{name}: it changed while it was read; taken again when it is quiet")
+            self._report(f"{name}: it changed while it was read; it is processed again when it is quiet")
         elif error is not None:
             await self._failed(name, stamp, digest, error)
         elif done is not None:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
             missing = f", {done.failed} failures: {done.failures[0]}" if done.failures else ""
-            self._say(f"{name}: {', '.join(files)} ({done.frames:,} frames, {outcome.seconds:.1f} s{missing})")
+            self._report(f"{name}: {', '.join(files)} ({done.frames:,} frames, {outcome.seconds:.1f} s{missing})")
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError) -> None:
-        """Record an error of the media; one of the disk, the broker or reading is raised, to be tried again."""
+        """Record an error of the media. An error of the disk or the broker is raised, and the file is tried again."""
         if error.disposition is not Disposition.REJECT or isinstance(error, OutputError):
             raise error
         if await _digest_of(self._folder / name) != digest:
             return
         await asyncio.to_thread(self._ledger.record, name, stamp, digest, (), (str(error),))
-        self._say(f"{name}: {error}")
+        self._report(f"{name}: {error}")
 
 
 async def _digest_of(path: Path) -> str:

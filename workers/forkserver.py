@@ -31,7 +31,7 @@ _library = ThreadPoolExecutor(1, thread_name_prefix="processes")
 
 
 def start_fork_server() -> None:
-    """Start the fork server, unless it runs. Returns at once: it imports what workers need while we go on."""
+    """Start the fork server, unless it runs. Returns at once; its imports go on meanwhile."""
     _library.submit(multiprocessing.forkserver.ensure_running).result()
 
 
@@ -48,7 +48,7 @@ class WorkerProcess:
         self._exited: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
-        """Start it; waits for the fork server's imports. Raises OSError when the system has no room for it."""
+        """Start it; waits for the fork server's imports. Raises OSError when the system cannot start a process."""
         await asyncio.wrap_future(_library.submit(self._start))
 
     def start_now(self) -> None:
@@ -73,7 +73,7 @@ class WorkerProcess:
         return await asyncio.shield(self._exited)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal, unless it has ended. One that is being started gets it when it runs."""
+        """Send a signal, unless it has ended. A process that is being started gets it when it runs."""
         _library.submit(self._send, number)
 
     async def _wait(self) -> int:
@@ -106,4 +106,4 @@ class WorkerProcess:
 def end_with_parent() -> None:
     """Have the kernel end this process when its parent ends, even by kill -9 (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nothing milder ends a worker that is stuck
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # SIGTERM would not end a stuck worker

@@ -1,7 +1,7 @@
-"""Decides whether a part stays in this process or goes to its queue, where other workers wait.
+"""Decides whether a part goes to the next stage in this process or through the queue of that stage.
 
-A part goes to the next stage in the same process. Only when one waits there already and other workers wait idle
-at that stage's queue, it goes to the queue: so the whole fleet infers a long segment that one worker decodes.
+A part stays in the process, unless another part waits for the same stage already and other workers wait idle at its
+queue. Then it goes to the queue, so that the whole fleet infers a long segment that one worker decodes.
 """
 
 import asyncio
@@ -13,37 +13,37 @@ from workers.in_flight import Queue
 from workers.intake import Intake
 
 ANSWER_S = 0.1  # if the broker takes longer, the part stays here
-NEWS_S = 0.1  # how long an answer of the broker is current; `OLD_S`: for parts made because of it
-OLD_S = 10 * NEWS_S
+FRESH_S = 0.1  # how long an answer of the broker is current; `OLD_S`: for parts that were made because of it
+OLD_S = 10 * FRESH_S
 
 
 class Handoff:
-    """Counts idle workers at the queues of this worker's own stages; asks the broker when a long step is ahead."""
+    """Counts idle workers at the queues of this worker's stages. Asks the broker only before long steps."""
 
     def __init__(self, broker: Broker, intake: Intake, worth_s: float) -> None:
-        """A step shorter than `worth_s` is not worth a trip to another worker."""
+        """`worth_s`: a step must take longer than this to be worth the transfer to another worker."""
         self._broker = broker
         self._intake = intake
         self._worth_s = worth_s
         self._step_s: dict[tuple[str, str], float] = {}
-        self._hungry: dict[Queue, tuple[int, float]] = {}  # how many wait, and when that was seen
+        self._hungry: dict[Queue, tuple[int, float]] = {}  # how many requests wait, and when that was read
 
     def took(self, pipeline: str, stage: str, seconds: float) -> None:
         """Record how long a step of a stage took: the next one is expected to take as long."""
         self._step_s[pipeline, stage] = seconds
 
     async def hungry(self, queue: Queue) -> bool:
-        """Whether others wait idle at a queue of ours, and its next step is long enough to matter."""
+        """Whether other workers wait at a queue that this worker hosts, and a step of its stage takes `worth_s`."""
         if self._step_s.get((queue.pipeline, queue.stage), 0.0) < self._worth_s:
             return False
         count, seen_s = self._hungry.get(queue, (0, 0.0))
-        if not count or time.monotonic() - seen_s > NEWS_S:
+        if not count or time.monotonic() - seen_s > FRESH_S:
             count = await self._waiting(queue)
             self._hungry[queue] = count, time.monotonic()
         return count > 0
 
     def spill(self, queue: Queue) -> bool:
-        """Whether a part shall go to the queue: true once for each request that waited there."""
+        """Whether a part goes to the queue: true once for each request that waited there."""
         count, seen_s = self._hungry.get(queue, (0, 0.0))
         if not count or time.monotonic() - seen_s > OLD_S:
             return False
@@ -51,7 +51,7 @@ class Handoff:
         return True
 
     async def _waiting(self, queue: Queue) -> int:
-        """How many requests stand at a queue that are not ours, and that nothing there will answer."""
+        """Open requests of other workers at a queue that has no message for them."""
         stream = self._broker.names.work_stream(queue.pipeline, queue.stage)
         try:
             async with asyncio.timeout(ANSWER_S):

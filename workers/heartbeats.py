@@ -1,4 +1,4 @@
-"""Renews leases while work moves, and only then: what a stuck engine holds goes to other workers after one lease."""
+"""Renews leases only while work moves: the messages of a stuck worker go to other workers after `ack_wait_s`."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ from workers.messages_in_flight import MessagesInFlight
 
 
 class Heartbeats:
-    """Records when work in hand moved last; `run` renews its leases until it is cancelled.
+    """Records when work last moved; `run` renews leases until it is cancelled.
 
-    A step moves when it ends and whenever it calls `tick` from inside, so that a slow step is not a stuck one.
-    `computing` returns whether a step runs: without one, nothing can be stuck, for all that is in hand waits for the
-    broker or for a model that is loaded. `tick` may be called from any thread.
+    Work moves when a step begins or ends, and whenever it calls `tick`, so that a slow step does not count as stuck.
+    `computing` returns whether a step runs. While none runs, nothing is stuck: messages wait for the broker or for a
+    model that is loaded. `tick` may be called from any thread.
     """
 
     def __init__(
@@ -28,30 +28,30 @@ class Heartbeats:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._moved = asyncio.Event()
         self._moved_s = time.monotonic()
-        self._awaited = False  # the next tick sets `_moved`; others cost a clock reading each
+        self._awaited = False  # the next tick sets `_moved`; other ticks only read the clock
 
     @property
     def still_s(self) -> float:
-        """Seconds since work in hand last moved; 0 while no step runs."""
+        """Seconds since work last moved; 0 while no step runs."""
         return time.monotonic() - self._moved_s if self._computing() else 0.0
 
     def move(self) -> None:
-        """A step begins or ends."""
+        """Record that a step begins or ends."""
         self._moved_s = time.monotonic()
         self._moved.set()
 
     def tick(self) -> None:
-        """A step goes on."""
+        """Record that a step makes progress; called from inside it."""
         self._moved_s = time.monotonic()
         if self._awaited and self._loop is not None:
             self._awaited = False
             self._loop.call_soon_threadsafe(self._moved.set)
 
     async def run(self) -> None:
-        """Renew the leases every third of ack_wait, and only when work moves: a stuck engine lets them lapse.
+        """Renew the leases every third of `ack_wait_s`, and only when work moves.
 
-        They are renewed right after work moved, so that they end ack_wait after the last move. Before that the intake
-        of a stuck worker pauses, so that the broker does not deliver the same messages to it again.
+        They are renewed right after work moved, so that they end `ack_wait_s` after the last move. When work does not
+        move, the intake pauses first, so that the broker does not deliver the same messages to this worker again.
         """
         self._loop = asyncio.get_running_loop()
         third_s = self._settings.ack_wait_s / 3
@@ -73,7 +73,7 @@ class Heartbeats:
                 await message.delivery.progress()
 
     async def _renew_io(self) -> None:
-        """Renew those of split and collect: a full queue may hold them back for as long as it takes."""
+        """Renew those of split and collect, which may wait for a full queue without limit."""
         for message in list(self._in_flight.io_messages):
             if not message.ended:
                 await message.delivery.progress()

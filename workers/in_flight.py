@@ -1,12 +1,12 @@
-"""One message in hand: the queue it came from, what derives from it, and how it ends.
+"""One message in flight: the queue it came from, its tasks, and how it ends.
 
-Nothing else settles a delivery. A message ends once, in one of the states `ENDS`:
+Only this module settles deliveries. A message ends once, in one of the states `ENDS`:
 
-    taken -> begun -> acked          all that it led to is durable
+    taken -> begun -> acked          everything made of it is stored
                    -> retried        an attempt failed, another one follows after a pause
-          -> dead-lettered           it will never work; its failure and its dead letter are durable
+          -> dead-lettered           it failed for good; its failure and its dead letter are stored
           -> cancelled               its job was cancelled
-          -> handed back             this worker stops, or cannot go on
+          -> handed back             this worker stops, or cannot continue
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from workers.telemetry import Event, log_event
 
 
 class State(Enum):
-    """How far a message is."""
+    """The state of a message."""
 
     TAKEN = "taken"
     BEGUN = "begun"
@@ -42,7 +42,7 @@ ENDS = frozenset(State) - {State.TAKEN, State.BEGUN}
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue that a worker takes from: the stage behind it, and the priority."""
+    """A queue that a worker takes from: the stage it belongs to, and the priority."""
 
     pipeline: str
     stage: str
@@ -51,9 +51,9 @@ class Queue:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """Something the computing thread can do next: go on with a segment's decoding, or take a part one stage further.
+    """One step for the computing thread: decode the next part of a segment, or run a part through the next stage.
 
-    `prefetch` is the decoding, where the device decodes before it is asked.
+    `prefetch` is the decoding, on devices that decode in advance.
     """
 
     message: "InFlight"
@@ -71,7 +71,7 @@ class Task:
 
     @property
     def depth(self) -> int:
-        """How far down its pipeline this is."""
+        """Position of its stage in the pipeline."""
         return self.pipeline.depth[self.stage]
 
     @property
@@ -88,8 +88,8 @@ class InFlight:
     """A message from the moment it is delivered until it is settled, with the tasks that derive from it.
 
     A task waits, then is active (computed, or published), then it is finished; the message is acked after its last
-    one (law 1). `mark_for_retry` and every end drop the tasks that wait, so that no path can leave one behind.
-    `attempts` are earlier ones that did not finish it, `attempt` is ours once it has begun. `expected_s` and `spent_s`
+    one (law 1). `mark_for_retry` and every end drop the waiting tasks, so that none is left behind. `attempts` are
+    earlier ones that did not finish it, `attempt` is this worker's, once it has begun. `expected_s` and `spent_s`
     are seconds of computing, for the credit of the intake. `on_end` is called once, when it has ended.
     """
 
@@ -98,7 +98,7 @@ class InFlight:
         self.queue = queue
         self.state = State.TAKEN
         self.nbytes = delivery.nbytes
-        self.job: JobRef | None = None  # known once the body was read
+        self.job: JobRef | None = None  # set when the body is read
         self.attempts: tuple[Attempt, ...] = ()
         self.attempt: Attempt | None = None
         self.expected_s = 0.0
@@ -121,34 +121,34 @@ class InFlight:
 
     @property
     def begun(self) -> bool:
-        """Whether work on it has begun, and goes on."""
+        """Whether work on it has begun and is not over."""
         return self.state is State.BEGUN
 
     @property
     def poison_candidate(self) -> bool:
-        """Whether an earlier attempt did not finish it: it may be what ended that attempt's worker."""
+        """Whether an earlier attempt did not finish it: the message may have crashed that worker."""
         return bool(self.attempts)
 
     # tasks
 
     def add(self, task: Task) -> None:
-        """A task can run; one that was active waits again. Ignored when the message is `useless`."""
+        """Add a task that can run, or one that was active and waits again. Ignored when the message is `useless`."""
         self._active.discard(task)
         if not self.useless:
             task.since_s = time.monotonic()
             self.waiting.append(task)
 
     def start(self, task: Task) -> None:
-        """A task that waits is computed now."""
+        """A waiting task becomes active: it is computed now."""
         self.waiting.remove(task)
         self._active.add(task)
 
     def hold(self, task: Task) -> None:
-        """A task is active: what it gave is being published."""
+        """A task stays active: its output is being published."""
         self._active.add(task)
 
     async def finish(self, task: Task) -> None:
-        """A task is finished: what it led to, or its failure, is durable. The last task settles the message."""
+        """A task is finished: its output, or its failure, is stored. The last task settles the message."""
         if task not in self._active:
             return
         self._active.discard(task)
@@ -170,12 +170,12 @@ class InFlight:
             self.state, self.attempt = State.BEGUN, attempt
 
     async def ack(self) -> None:
-        """All that it led to is durable."""
+        """Acknowledge it: everything made of it is stored."""
         self.waiting.clear()
         await self._settle_if_over()
 
     async def mark_for_retry(self, delay_s: float) -> None:
-        """Have it delivered again, `delay_s` after the tasks that are active now are through."""
+        """Have it delivered again, `delay_s` after its active tasks are finished."""
         if self.useless:
             return
         self._retry_delay_s = delay_s
@@ -183,17 +183,17 @@ class InFlight:
         await self._settle_if_over()
 
     async def dead_letter(self, reason: str) -> None:
-        """It will never work; its failure and its dead letter are durable."""
+        """End it as failed for good; its failure and its dead letter are stored."""
         if not self.ended:
             await self._end(State.DEAD_LETTERED, self.delivery.terminate(reason))
 
     async def cancel(self) -> None:
-        """Its job was cancelled: it is not delivered again."""
+        """End it because its job was cancelled: it is not delivered again."""
         if not self.ended:
             await self._end(State.CANCELLED, self.delivery.terminate("its job was cancelled"))
 
     async def hand_back(self) -> None:
-        """Have it delivered to another worker now; one that is marked for a retry, after its pause."""
+        """Have it delivered to another worker at once; after its pause if it is marked for a retry."""
         if self.ended:
             return
         if self._retry_delay_s is None:
@@ -202,7 +202,7 @@ class InFlight:
             await self._end(State.RETRIED, self.delivery.retry(self._retry_delay_s))
 
     async def _end(self, state: State, settling: Coroutine[Any, Any, None]) -> None:
-        """Settle the message. If the broker does not get this, the lease ends and the message is delivered again."""
+        """Settle the message. If the broker does not receive this, it delivers the message again after `ack_wait_s`."""
         self.state = state
         self.waiting.clear()
         self._active.clear()

@@ -1,4 +1,4 @@
-"""A rig's own folder: one rig of a name on a machine at a time, and nothing stays behind from one that was killed."""
+"""The lock of a rig: one rig of a name on a machine at a time. Cleans up after a rig that was killed."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ HOME = "RIG_HOME"  # in the environment of a rig's worker processes: the folder 
 
 @contextmanager
 def instance_lock(folder: Path, name: str) -> Iterator[Path]:
-    """Lock a rig's folder, and end what an earlier rig left there; its scratch folder, empty, and removed at the end.
+    """Lock a rig's folder, and end processes that an earlier rig left. Yields an empty folder for temporary files.
 
     Raises UsageError when another rig of this name runs, StoreError when the folder is not writable.
     """
@@ -41,12 +41,12 @@ def instance_lock(folder: Path, name: str) -> Iterator[Path]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        shutil.rmtree(scratch, ignore_errors=True)  # what workers of a killed rig left
+        shutil.rmtree(scratch, ignore_errors=True)  # files of a killed rig's workers
         scratch.mkdir()
         for left in folder.glob("pymp-*"):
             shutil.rmtree(left, ignore_errors=True)
         if len(os.fsencode(folder)) < SOCKET_FOLDER_BYTES:
-            tempfile.tempdir = str(folder)  # so that a killed rig's socket is removed by the next
+            tempfile.tempdir = str(folder)  # the next rig then removes the socket of a killed one
         for pid in end_leftovers(folder):
             log_event(Event("leftover", f"worker process {pid} of an earlier rig was still there", facts={"pid": pid}))
         os.environ[HOME] = str(folder)
@@ -58,10 +58,10 @@ def instance_lock(folder: Path, name: str) -> Iterator[Path]:
 
 
 def end_leftovers(home: Path) -> list[int]:
-    """End worker processes of an earlier rig in this folder, in a second of their own to hand work back; their ids.
+    """End worker processes of an earlier rig in this folder, after some seconds to hand messages back; their ids.
 
-    The kernel ends them with their supervisor; this is for those that could not die then (in a driver, say). Call it
-    with the folder locked and no worker started, for then all that there are were left.
+    The kernel kills workers with their supervisor, but not at once when they are in a driver, for example. Call it with
+    the folder locked and before any worker is started, because then all workers found are of an earlier rig.
     """
     found = leftovers(home)
     for pid in found:
@@ -83,7 +83,7 @@ def _is_leftover(entry: Path, home: Path) -> bool:
     try:
         environment = (entry / "environ").read_bytes().split(b"\0")
         state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:  # it has ended meanwhile, or is another user's
+    except OSError:  # it has ended, or belongs to another user
         return False
     return os.fsencode(f"{HOME}={home}") in environment and state != "Z"
 

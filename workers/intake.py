@@ -1,8 +1,8 @@
 """Decides when a worker fetches messages, and how many: credit in items, bytes and seconds.
 
 A worker that has work for longer than `prefetch_s` (less where items are long) requests nothing and withdraws its
-requests, so that work never waits with a slow worker while a fast one idles. A worker that is about to run out of work
-requests more in time to hide the broker's round trip.
+requests, so that work does not wait in a slow worker while a fast one is idle. A worker that is about to run out of
+work requests more in time to hide the broker's round trip.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from workers.messages_in_flight import MessagesInFlight
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 
 
-PATIENCE_S = 0.005  # a queue that held more work answers within this, unless others have emptied it
-BULK_TURN = 8  # every eighth time bulk is asked first, so that it never starves
+PATIENCE_S = 0.005  # a queue with messages answers within this
+BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
 
 
 class Intake:
@@ -34,7 +34,7 @@ class Intake:
     def __init__(
         self, broker: Broker, settings: Settings, in_flight: MessagesInFlight, accept: Accept, concurrency: int = 1
     ) -> None:
-        """`concurrency`: items that the device works on at a time, so that fewer in hand leave it idle."""
+        """`concurrency`: items that the device works on at a time; with fewer in flight it is partly idle."""
         self._broker = broker
         self._concurrency = concurrency
         self._settings = settings
@@ -42,8 +42,8 @@ class Intake:
         self._accept = accept
         self._pulls: dict[Queue, Pull] = {}
         self._depth: dict[Queue, int] = {}
-        self._full: set[Queue] = set()  # queues that held more when we took from them last
-        self._asked: Queue | None = None  # the one of them that has not answered yet
+        self._full: set[Queue] = set()  # queues that had more messages at the last delivery
+        self._asked: Queue | None = None  # the one of them with an open request
         self._asked_s = 0.0
         self._taken = 0
         self._last_taken: dict[Queue, int] = {}
@@ -54,7 +54,7 @@ class Intake:
         self._closed = False
 
     async def host(self, spec: PipelineSpec, stages: list[str]) -> None:
-        """Take from the queues in front of `stages` too, both priorities."""
+        """Also take from the queues of these stages, both priorities."""
         for depth, stage in enumerate(stages):
             stream = self._broker.names.work_stream(spec.name, stage)
             for priority in Priority:
@@ -65,7 +65,7 @@ class Intake:
         self.refill()
 
     async def host_io_stage(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
-        """Take work of `split` or `collect`: it mostly waits, so up to `limit` run beside the computing."""
+        """Take messages of `split` or `collect`, up to `limit` at a time: they mostly wait for I/O."""
         names = self._broker.names
         queues = (
             [(names.media_stream(spec.name), SPLIT, Priority.INTERACTIVE)]
@@ -99,18 +99,18 @@ class Intake:
         return pull
 
     def refill(self) -> None:
-        """Request as much as there is credit for; called whenever a message comes, ends or makes progress."""
+        """Request as many messages as there is credit for; called when a message comes, ends or makes progress."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
         if self._closed or self._paused:
             return
-        room = max(self._settings.credit_items, 2 * self._concurrency - 2) - len(self._in_flight.messages)
+        free_items = max(self._settings.credit_items, 2 * self._concurrency - 2) - len(self._in_flight.messages)
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
         if self._concurrency > len(self._in_flight.messages):
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
         if self._in_flight.messages and (
-            shortfall_s <= 0.0 or room <= 0 or self._in_flight.nbytes >= self._settings.credit_bytes
+            shortfall_s <= 0.0 or free_items <= 0 or self._in_flight.nbytes >= self._settings.credit_bytes
         ):
             if (
                 shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0
@@ -118,15 +118,15 @@ class Intake:
                 self._withdraw()
             again_s = max(0.001, -shortfall_s)
         else:
-            self._ask(room, shortfall_s)
+            self._ask(free_items, shortfall_s)
             again_s = self._settings.prefetch_s if self._asked is None else PATIENCE_S
         if again_s < math.inf and (self._in_flight.messages or self._asked is not None):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
-    def _ask(self, room: int, shortfall_s: float) -> None:
-        """Keep a request at every queue that seems empty, and one at only one of those that held more work.
+    def _ask(self, free_items: int, shortfall_s: float) -> None:
+        """Keep a request at every queue that seems empty, and at one of the queues that had more messages.
 
-        That one will answer. If all of them had a request, a slow worker would get an item of each.
+        That one answers at once. With requests at all of them, a slow worker would get a message of each.
         """
         now = time.monotonic()
         if self._asked is not None:
@@ -140,9 +140,9 @@ class Intake:
         if self._asked is not None:
             pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             wanted = min(
-                room,
+                free_items,
                 max(self._concurrency - len(self._in_flight.messages), 1)
-                + int(prefetch_s / max(PATIENCE_S / room, self._in_flight.pace_s(self._asked))),
+                + int(prefetch_s / max(PATIENCE_S / free_items, self._in_flight.pace_s(self._asked))),
             )
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
@@ -167,11 +167,11 @@ class Intake:
         await self._accept(queue, delivery)
 
     def outstanding(self, queue: Queue) -> int:
-        """How many of the requests that stand at a queue are ours."""
+        """How many open requests this worker has at a queue."""
         return self._pulls[queue].outstanding if queue in self._pulls else 0
 
     def pause(self) -> None:
-        """Withdraw all requests: the computing thread is stuck, and messages that come now would wait for it."""
+        """Withdraw all requests: the computing thread is stuck, and new messages would wait for it."""
         self._paused = True
         self._withdraw()
 

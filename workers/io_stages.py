@@ -1,4 +1,4 @@
-"""Stages that mostly wait, `split` and `collect`: several of their messages run beside the computing."""
+"""Runs the stages that mostly wait for I/O, `split` and `collect`: several messages at a time."""
 
 import asyncio
 import functools
@@ -15,19 +15,19 @@ from workers.messages_in_flight import MessagesInFlight
 
 
 class MessageHandler(Protocol):
-    """What such a stage does with a message."""
+    """Handles the messages of one such stage."""
 
     async def run(self, message: InFlight) -> None:
-        """Do what a message asks for; sets `message.job` as soon as it is known."""
+        """Process a message; sets `message.job` as soon as it is known."""
         ...
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
-        """The failure of a message's job is published."""
+        """Called after the failure of a message's job is published."""
         ...
 
 
 class IoStages:
-    """Runs the messages of such stages. An error fails the job of its message as a whole."""
+    """Runs the messages of these stages. An error fails the entire job of its message."""
 
     def __init__(
         self, intake: Intake, in_flight: MessagesInFlight, failures: Failures, on_end: Callable[[InFlight], None]

@@ -1,4 +1,4 @@
-"""`rigflow run` without its listener: a broker and workers on this machine, or a fleet elsewhere; publish, collect."""
+"""The work of `rigflow run`: starts a local broker and workers, or uses a fleet; publishes and collects jobs."""
 
 import asyncio
 import hashlib
@@ -40,30 +40,30 @@ from workers.waits import both, explained
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its model card and its ONNX file
 LOOK_S = 2.0  # how often the embedded broker is asked for its health
-ROUNDS = 3  # of a job whose messages were deleted from the broker
+TRIES = 3  # of a job whose messages were deleted from the broker
 BEGIN_AT_ONCE = 16  # jobs that ask the broker how far they are
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
 
 
 class ProgressListener(Protocol):
-    """Shows the progress of a run."""
+    """Gets calls about the progress of a run, to show it."""
 
     def planned(self, outcomes: "list[JobOutcome]") -> None:
         """These jobs are to be done."""
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
-        """`seconds` and `segments` of a job's media are with the broker."""
+        """`seconds` and `segments` of a job's media are at the broker."""
 
     def part(self, job: str, meta: PartMeta) -> None:
         """A part of a job is done."""
 
     def event(self, text: str) -> None:
-        """A line for a person, for example that a worker died."""
+        """One line of text, for example that a worker died."""
 
 
 @dataclass(slots=True)
 class JobOutcome:
-    """One job of a run, and its end: its Done, or the error that ended it.
+    """One job of a run and its outcome: its Done, or the error that ended it.
 
     `real` are the paths of its inputs with links resolved; `source` identifies its input; `target` is where its result
     goes, without suffix.
@@ -111,7 +111,7 @@ async def local_fleet(
     over = False
 
     def show(event: Event) -> None:
-        if event.level > logging.INFO and not over:  # when the block is over, what workers still hold does not matter
+        if event.level > logging.INFO and not over:  # after the block, events of ending workers do not matter
             listener.event(str(event))
 
     supervisor = Supervisor(options, show)
@@ -170,15 +170,15 @@ async def _watch_server(server: EmbeddedServer, listener: ProgressListener) -> N
                 await _wait_for_free_space(server, listener)
                 await asyncio.to_thread(server.restart)
                 listener.event(
-                    "the embedded broker could not write to its disk, and was started again now there is room"
+                    "the embedded broker could not write to its disk, and was started again now that space is free"
                 )
             looked_s = time.monotonic()
 
 
 async def _wait_for_free_space(server: EmbeddedServer, listener: ProgressListener) -> None:
     if not server.has_free_space:
-        listener.event(f"no room on the disk of {server.store}: rigflow waits until you free some")
-    while not server.has_free_space:  # noqa: ASYNC110, it is a question to the file system
+        listener.event(f"the disk of {server.store} is full: rigflow waits until you free some space")
+    while not server.has_free_space:  # noqa: ASYNC110, the file system sends no event
         await asyncio.sleep(1.0)
 
 
@@ -217,13 +217,13 @@ def find_models(
 
 
 async def register(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> PipelineSpec:
-    """Make a pipeline known to the fleet with its streams and its models; the spec with its models pinned."""
+    """Publish a pipeline with its streams and models to the fleet; the spec with its models pinned."""
     await ensure_topology(broker, settings, [spec])
     return await publish_pipeline(broker, spec, models)
 
 
 async def repair(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> list[str]:
-    """`register`, if streams or consumers that a pipeline needs were deleted; what was created again."""
+    """Create streams and consumers of a pipeline that were deleted, and publish it again; names of the created ones."""
     made = await ensure_topology(broker, settings, [spec])
     if made:
         await publish_pipeline(broker, spec, models)
@@ -231,10 +231,10 @@ async def repair(broker: Broker, settings: Settings, spec: PipelineSpec, models:
 
 
 async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
-    """Make the pipelines that come with rigflow known to the fleet at `settings.nats`; the names of those.
+    """Publish the pipelines that come with rigflow to the fleet at `settings.nats`; their names.
 
-    Where the broker is `ours`, our settings are what its streams should be. Pipelines whose model has not been brought
-    are left out.
+    With `ours`, the broker is of this process, and its streams are changed to our settings. Pipelines whose model is
+    missing are left out.
     """
     ready: list[tuple[PipelineSpec, Models]] = []
     for spec in map(builtin_pipeline, builtin_pipelines()):
@@ -263,8 +263,8 @@ async def run_jobs(
 ) -> list[JobOutcome]:
     """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`.
 
-    Results take names that are free, or with `overwrite` those of earlier results. What ends one job is in its outcome,
-    and the others go on. Raises BrokerError, OutputError when nothing can be published or written.
+    Results get names that are free, or with `overwrite` those of earlier results. An error of one job is in its
+    outcome, and the others continue. Raises BrokerError, OutputError when nothing can be published or written.
     """
     broker = await Broker.connect(settings, name="rigflow-run")
     outcomes: list[JobOutcome] = []
@@ -272,12 +272,12 @@ async def run_jobs(
         mend = partial(repair, broker, settings, spec, models)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
             registering = register(broker, settings, spec, models)
-            spec, looked_at = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs))
+            spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs))
             publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
-            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, looked_at)
+            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inspected)
             with OutputNames(out, overwrite, inputs) as names:
                 await asyncio.to_thread(name_results, names, out, outcomes)
-                for left in reversed(range(ROUNDS)):
+                for left in reversed(range(TRIES)):
                     waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
                     able = await _begin_all(publisher, waiting)
                     listener.planned(outcomes)
@@ -292,7 +292,7 @@ async def run_jobs(
 
 
 def _to_begin_again(outcomes: Sequence[JobOutcome], listener: ProgressListener) -> bool:
-    """Whether jobs ended because something of them was deleted from the broker: their errors are taken back."""
+    """Whether jobs ended because their messages were deleted from the broker; clears their errors for another try."""
     lost = [(outcome, outcome.error) for outcome in outcomes if isinstance(outcome.error, Gone)]
     for outcome, error in lost:
         listener.event(f"{outcome.name} is begun again: {error.what}")
@@ -325,18 +325,18 @@ class _Input(NamedTuple):
     kind: str
 
 
-LookedAt = Sequence[tuple[Path, _Input | RigflowError]]
+Inspected = Sequence[tuple[Path, _Input | RigflowError]]
 
 
-def look_at(inputs: Sequence[Path]) -> LookedAt:
+def look_at(inputs: Sequence[Path]) -> Inspected:
     """Each input once, looked at; or why it cannot be sent."""
     each = {str(path): path for path in inputs}
-    return [(path, _look_at(path, *found)) for path, found in zip(each.values(), located(each), strict=True)]
+    return [(path, _inspect(path, *found)) for path, found in zip(each.values(), located(each), strict=True)]
 
 
-def plan_jobs(publisher: Publisher, spec: PipelineSpec, looked_at: LookedAt) -> list[JobOutcome]:
+def plan_jobs(publisher: Publisher, spec: PipelineSpec, inspected: Inspected) -> list[JobOutcome]:
     """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
-    fit = [found for _, found in looked_at if isinstance(found, _Input)]
+    fit = [found for _, found in inspected if isinstance(found, _Input)]
     images = [file for file in fit if file.kind == "image"]
     jobs = [(file.path.name, [file], False) for file in fit if file.kind == "video"]
     if images:
@@ -346,18 +346,18 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, looked_at: LookedAt) -> 
     for name, files, are_images in jobs:
         paths = [file.path for file in files]
         identity = job_id(spec, ((file.real, file.stat) for file in files))
-        if identity in identities:  # another name of the same file: a job of its own, for it has a result of its own
+        if identity in identities:  # another path of the same file gets a job and a result of its own
             identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
         identities.add(identity)
         real = [file.real for file in files]
         outcomes.append(JobOutcome(name, publisher.ref(identity), paths, real, images=are_images, source=identity))
-    for path, why in looked_at:
+    for path, why in inspected:
         if isinstance(why, RigflowError):
             outcomes.append(JobOutcome(printable(path.name), publisher.ref("unfit"), [path], [], error=why))
     return outcomes
 
 
-def _look_at(path: Path, real: str, found: os.stat_result | None) -> _Input | RigflowError:
+def _inspect(path: Path, real: str, found: os.stat_result | None) -> _Input | RigflowError:
     """An input, looked at once; or why it cannot be sent."""
     file = _regular(path, real, found)
     return file if isinstance(file, RigflowError) else _Input(path, real, file, kind_of(path))
@@ -425,7 +425,7 @@ def name_results(names: OutputNames, out: Path, outcomes: Sequence[JobOutcome]) 
 
 
 def kind_of(path: Path) -> str:
-    """Kind of media of a file; one that cannot be read counts as video, and fails there with the reason."""
+    """Kind of media of a file. An unreadable file counts as video; publishing it then fails with the reason."""
     try:
         return media_kind(path)
     except RigflowError:
@@ -433,7 +433,7 @@ def kind_of(path: Path) -> str:
 
 
 async def begin_job(publisher: Publisher, outcome: JobOutcome, again: bool) -> JobRecord:
-    """Begin a job, or go on where it was left; see `pipelines.jobs.begin`."""
+    """Begin or continue a job; see `pipelines.jobs.begin`."""
     name = outcome.name if len(outcome.inputs) == 1 else "images"
     outcome.record = await publisher.begin(outcome.job, name, outcome.source, again)
     outcome.job = outcome.record.manifest.job
@@ -441,7 +441,7 @@ async def begin_job(publisher: Publisher, outcome: JobOutcome, again: bool) -> J
 
 
 async def send_job(publisher: Publisher, outcome: JobOutcome) -> None:
-    """Publish what is not with the broker yet. Raises UsageError when the pipeline does not take its kind of media."""
+    """Publish what is not at the broker yet. Raises UsageError when the pipeline does not take its kind of media."""
     publisher.spec.check_takes("image" if outcome.images else "video")
     if outcome.images:
         names = [path.name for path in outcome.inputs]
@@ -465,7 +465,7 @@ async def run_job(publisher: Publisher, collector: Collector, outcome: JobOutcom
 
 
 def as_ours(error: Exception) -> RigflowError:
-    """Any error as a RigflowError of one line."""
+    """Convert any error to a RigflowError of one line."""
     found = first_error(error)
     if isinstance(found, RigflowError):
         return found

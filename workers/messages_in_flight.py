@@ -1,4 +1,4 @@
-"""The messages that one worker holds, and how long the work on them will take."""
+"""The messages in flight in one worker, and an estimate of the time that they need."""
 
 import math
 import time
@@ -10,12 +10,12 @@ TAIL = 1 / 8  # the share of its own time that a long item may wait with a worke
 
 
 class MessagesInFlight:
-    """`messages` are for the computing thread; `io_messages` are those of `split` and `collect`, which mostly wait."""
+    """`messages` are for the computing thread; `io_messages` are those of `split` and `collect`."""
 
     def __init__(self) -> None:
         self.messages: set[InFlight] = set()
         self.io_messages: set[InFlight] = set()
-        self.idle = False  # all that is in hand waits for a batch to be filled
+        self.idle = False  # all messages wait until a batch is full
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
         self._since_s = 0.0
@@ -32,7 +32,7 @@ class MessagesInFlight:
 
     @property
     def revisions(self) -> set[str]:
-        """The pipeline revisions that the jobs in hand need, and those of a step that runs for a job that is over."""
+        """The pipeline revisions of the messages in flight, and of a step that still runs for a settled message."""
         messages = (*self.messages, *self.io_messages, *self._computing)
         return {message.job.revision for message in messages if message.job is not None}
 
@@ -61,25 +61,25 @@ class MessagesInFlight:
         return self._pace_s.get((queue.pipeline, queue.stage), math.inf)
 
     def prefetch_s(self, most_s: float) -> float:
-        """How long before the work in hand ends a worker fetches more: `most_s`, less while a long message is in hand.
+        """How long before its work ends a worker fetches more: `most_s`, less while it has a long message.
 
-        A message that is fetched early waits here while another worker could compute it. Several short ones fit into
-        that time, and it covers a slow answer of the broker; before a long one only the round trip needs covering.
+        A message that is fetched early waits here while another worker could compute it. For short messages `most_s`
+        also covers a slow answer of the broker; before a long one it only has to cover the round trip.
         """
         longest_s = max((message.expected_s for message in self.messages), default=0.0)
         return min(most_s, max(most_s * most_s / longest_s, TAIL * longest_s)) if longest_s else most_s
 
     def computing(self, messages: Sequence[InFlight]) -> None:
-        """A step on `messages` together begins; none: the step ends. Its time is shared among them."""
+        """Record that a step on `messages` begins, or with none that it ends. Its time is divided among them."""
         now = time.monotonic()
         for message in self._computing:
             message.spent_s += (now - self._since_s) / len(self._computing)
         self._computing, self._since_s = messages, now
 
     def remaining_s(self) -> float:
-        """Seconds until all messages in hand are through, as far as the measured paces say.
+        """Seconds until all messages in flight are computed, by the measured times.
 
-        One that takes longer than expected is expected to exceed its time by as much again.
+        A message that takes longer than expected is expected to take as much longer again.
         """
         if self.idle:
             return 0.0

@@ -1,4 +1,4 @@
-"""A rig's Prometheus metrics: what its workers count, summed by stage, and the queues as the broker tells them."""
+"""A rig's Prometheus metrics: counts of its workers, summed by stage, and the depths of the broker's queues."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ WORKER = ("worker",)
 
 @dataclass(slots=True)
 class Snapshot:
-    """A rig at one moment. `workers`: messages in hand and bytes of memory of each that runs; `deaths` of all.
+    """The values of a rig at one moment: messages in flight and bytes of memory by running worker, `deaths` by worker.
 
-    `depths` is None while the broker is away: metrics that nobody knows are left out, not repeated.
+    `depths` is None while the broker is away: its metrics are then left out, and no old values are repeated.
     """
 
     stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
@@ -39,7 +39,7 @@ def families(now: Snapshot) -> Iterator[Metric]:
     yield count("rigflow_parts", "Parts that a stage finished.", lambda counts: counts.parts)
     yield count("rigflow_frames", "Frames in the parts that a stage finished.", lambda counts: counts.frames)
     yield _steps(now.stages)
-    yield _queue_bytes(now.stages)
+    yield _stage_bytes(now.stages)
     yield count(
         "rigflow_redeliveries",
         "Messages taken that had been delivered before.",
@@ -48,7 +48,7 @@ def families(now: Snapshot) -> Iterator[Metric]:
     yield count("rigflow_failures", "Pieces of work that failed for good.", lambda counts: counts.failures)
     yield _gauge("rigflow_worker_in_flight", "Messages that a worker holds.", WORKER, _alone(now.in_flight))
     yield _gauge("rigflow_worker_resident_memory_bytes", "Resident memory of a worker.", WORKER, _alone(now.memory))
-    yield _counter("rigflow_worker_deaths", "Worker processes that ended untold.", WORKER, _alone(now.deaths))
+    yield _counter("rigflow_worker_deaths", "Worker processes that ended unexpectedly.", WORKER, _alone(now.deaths))
     queues = {} if now.depths is None else now.depths.queues
     yield _gauge(
         "rigflow_queue_bytes",
@@ -113,9 +113,9 @@ def _steps(stages: Mapping[tuple[str, str], StageCounts]) -> HistogramMetricFami
     return family
 
 
-def _queue_bytes(stages: Mapping[tuple[str, str], StageCounts]) -> CounterMetricFamily:
+def _stage_bytes(stages: Mapping[tuple[str, str], StageCounts]) -> CounterMetricFamily:
     text = "Bytes that a stage took from its queue (in) and gave to the broker (out)."
-    family = CounterMetricFamily("rigflow_queue_bytes", text, labels=(*STAGE, "direction"))
+    family = CounterMetricFamily("rigflow_stage_bytes", text, labels=(*STAGE, "direction"))
     for key, counts in stages.items():
         family.add_metric((*key, "in"), counts.received_bytes)
         family.add_metric((*key, "out"), counts.sent_bytes)

@@ -1,4 +1,4 @@
-"""What a worker process is told when it starts."""
+"""The options that a worker process gets when it starts."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,9 @@ ALL_STAGES = ("all",)  # of every pipeline, operators of installed packages too
 class WorkerOptions(BaseModel):
     """Options of a worker process.
 
-    `rig` and `device` are for its status. `scratch` is its folder for temporary files. `quarantine`: the models that it
-    must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work meanwhile, to find
-    one that ends processes.
+    `rig` and `device` are shown in its status. `scratch` is its folder for temporary files. `quarantine`: the models
+    that it must not load, by sha256, and why. `load_alone`: it loads one model at a time and takes no work
+    meanwhile, to find the one that crashes processes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

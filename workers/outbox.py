@@ -1,4 +1,6 @@
-"""What a worker publishes while it computes on: bounded in bytes, and each message kept until its piece is stored."""
+"""Publishes output while the worker computes. Limits the unacknowledged bytes, and keeps a task active until its output
+is stored.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +13,7 @@ CLOSE_S = 1.0  # the broker may be away
 
 
 class Outbox:
-    """Publishes while the computing goes on; a task stays active until what it gave is stored (law 1).
+    """Publishes while the worker computes; a task stays active until its output is stored (law 1).
 
     `on_error` is called when something cannot be published, before its task is finished.
     """
@@ -24,7 +26,7 @@ class Outbox:
         self._sent = asyncio.Event()
 
     def send(self, task: Task, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]) -> None:
-        """Publish what a task gave."""
+        """Publish the output of a task."""
         self._unsent_bytes += len(body)
         task.message.hold(task)
         sending = asyncio.create_task(self._send(task, subject, body, message_id, headers))
@@ -41,8 +43,8 @@ class Outbox:
             self._sent.set()
         await task.message.finish(task)
 
-    async def room(self) -> None:
-        """Wait until there is room for more."""
+    async def wait_for_space(self) -> None:
+        """Wait while more than `UNSENT_BYTES` are unacknowledged."""
         while self._unsent_bytes > UNSENT_BYTES:
             self._sent.clear()
             await self._sent.wait()

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UNLOAD_EVERY_S = 5.0
-EVICT_POLL_S = 0.05  # between looks whether messages still need what takes the room of a model
+EVICT_POLL_S = 0.05  # between checks whether messages still need all loaded models
 
 
 class PipelineCache:
     """Loads and keeps pipelines by revision, and sessions by the hash of their model.
 
-    Different ones load at the same time, so that one that takes minutes does not delay the others; all callers of
-    the same one wait for one attempt, and share its failure. `quarantine` has models that must not be loaded, and why;
+    Different pipelines load at the same time, so that a slow one does not delay the others. All callers for the same
+    one wait for the same attempt, and get the same error. `quarantine` has models that must not be loaded, and why;
     `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model. `in_flight`
-    returns the revisions that messages need: they stay loaded.
+    returns the revisions that messages need: these stay loaded.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class PipelineCache:
         alone = load_alone or device.gpu is not None
         self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
         self.first_warm_up = asyncio.Event()  # set when it is over, failures included
-        self._names: dict[str, str] = {}  # what each name stands for
+        self._names: dict[str, str] = {}  # name -> its newest revision
         self._used_s: dict[str, float] = {}  # when a revision was asked for last
-        self._cold = {"": "the broker has not answered yet which pipelines there are"}
+        self._cold = {"": "the list of pipelines is not read from the broker yet"}
         self.loading: list[str] = []  # models, by sha256
         self.on_loading: Callable[[], None] = lambda: None
         self.in_flight: Callable[[], set[str]] = set
@@ -75,7 +75,7 @@ class PipelineCache:
 
     @property
     def cold(self) -> str:
-        """What is missing before every engine of the fleet's pipelines has answered its warm-up; empty: nothing."""
+        """Why not every engine of the fleet's pipelines has finished its warm-up; empty when all have."""
         return "; ".join(self._cold.values())
 
     @property
@@ -84,11 +84,11 @@ class PipelineCache:
         return len(self._sessions)
 
     def superseded(self, spec: PipelineSpec) -> bool:
-        """Whether a pipeline's name stands for another revision now: its jobs load it when they come."""
+        """Whether a pipeline has a newer revision; older ones are loaded only when a job needs them."""
         return self._names.get(spec.name, spec.revision) != spec.revision
 
     async def warm_up(self) -> None:
-        """Load what jobs will need before they come, now and whenever a pipeline is published."""
+        """Load all pipelines before jobs need them: now, and whenever one is published."""
         self._names = await pipeline_names(self._broker)
         await asyncio.gather(*(self._warm(name, revision) for name, revision in self._names.items()))
         self._cold.pop("", None)
@@ -96,18 +96,18 @@ class PipelineCache:
 
         async def warm(news: tuple[str, bytes]) -> None:
             name, revision = news[0].removeprefix("name."), news[1].decode(errors="replace")
-            if self._names.get(name) != revision:  # a watch begins with what is known
+            if self._names.get(name) != revision:  # the watch begins with known entries
                 self._names[name] = revision
                 await self._warm(name, revision)
 
         await for_each(follow_bucket(self._broker, self._broker.names.pipelines, "name.*"), warm)
 
     async def _warm(self, name: str, revision: str) -> None:
-        """Load one pipeline; if an engine does not work, that is reported, and its jobs fail with the same words."""
+        """Load one pipeline. If an engine does not work, that is logged, and its jobs fail with the same error."""
         self._cold[name] = f"{name}: its engines are being loaded"
         try:
             await self.get(revision)
-        except PipelineError as error:  # no worker of this version can serve it, so this one stays ready
+        except PipelineError as error:  # no worker of this version can run it, so this one still counts as ready
             self._cold.pop(name, None)
             report_skipped(f"pipeline {name}", str(error))
         except Exception as error:
@@ -118,7 +118,7 @@ class PipelineCache:
             self._cold.pop(name, None)
 
     async def get(self, revision: str) -> LoadedPipeline:
-        """The pipeline of a revision. Raises PipelineError, ModelError or BrokerError."""
+        """The loaded pipeline of a revision. Raises PipelineError, ModelError or BrokerError."""
         self._used_s[revision] = time.monotonic()
         if revision not in self._pipelines:
             pipeline = await self._once(revision, lambda: self._load(revision))
@@ -129,7 +129,7 @@ class PipelineCache:
         return pipeline
 
     async def unload_unused(self) -> None:
-        """Forget withdrawn pipelines, and unload revisions that no name stands for and no message needs.
+        """Unload withdrawn pipelines, and revisions that are not the newest and that no message needs.
 
         A revision stays for `work_deadline_s` after its last use: no step that uses its sessions takes longer.
         """
@@ -138,7 +138,7 @@ class PipelineCache:
             known = set(self._names)
             try:
                 withdrawn = known - (await pipeline_names(self._broker)).keys()
-            except RigflowError:  # the broker is away: nothing is known to be withdrawn
+            except RigflowError:  # the broker is away
                 continue
             for name in withdrawn:
                 self._names.pop(name, None)
@@ -150,7 +150,7 @@ class PipelineCache:
             )
 
     async def _unload(self, revisions: Sequence[str]) -> None:
-        """Forget these revisions, and close the sessions that no other one uses."""
+        """Unload these revisions, and close the sessions that no other one uses."""
         for revision in revisions:
             del self._pipelines[revision], self._used_s[revision]
         used = {sha256 for pipeline in self._pipelines.values() for sha256 in pipeline.spec.models.values()}
@@ -158,9 +158,9 @@ class PipelineCache:
             await asyncio.to_thread(self._close, self._sessions.pop(sha256))
 
     async def _evict_models(self, spec: PipelineSpec, models: set[str]) -> None:
-        """Unload what was used least recently, and no message needs, until these models fit beside the others.
+        """Unload the least recently used revisions that no message needs, until these models fit beside the others.
 
-        Waits while messages need all of it. Raises ModelError when the models alone are too large.
+        Waits while messages need all loaded revisions. Raises ModelError when the models alone are too large.
         """
         for sha256 in models - self._sizes.keys():
             self._sizes[sha256] = await model_bytes(self._broker, sha256, self._cache)
@@ -188,7 +188,7 @@ class PipelineCache:
                 known: T = await asyncio.shield(self._loading[key])
                 return known
             except RigflowError:
-                await asyncio.sleep(0)  # its done callback removes it from `_loading` meanwhile
+                await asyncio.sleep(0)  # so that its done callback removes it from `_loading`
         loading = self._loading[key] = asyncio.create_task(load())
         loading.add_done_callback(lambda _: self._loading.pop(key))
         loaded: T = await asyncio.shield(loading)

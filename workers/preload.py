@@ -1,6 +1,6 @@
-"""What the fork server imports before it forks workers: they share these modules, and the memory of them.
+"""Imported by the fork server before it forks workers, which then share the memory of these modules.
 
-The library imports this module by name in the fork server, and nowhere else.
+multiprocessing imports this module by name in the fork server; nothing else imports it.
 """
 
 import gc
@@ -11,9 +11,9 @@ from workers.forkserver import end_with_parent
 
 end_with_parent()
 os.setsid()  # Ctrl-C at a terminal is for the supervisor alone
-# a signal to the whole group ends the workers, and they drain first; one that a new worker gets waits until it can act
+# a SIGTERM to the whole group must not end the fork server before its workers; a new worker unblocks it
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process that forks must have no threads; workers need none
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process that forks must have no threads
 
 import uvloop  # noqa: E402, F401
 

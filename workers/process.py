@@ -1,4 +1,4 @@
-"""One worker process: connects, learns the pipelines from the broker, works until a signal stops it."""
+"""One worker process: connects, reads the pipelines from the broker, works until a signal stops it."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ from workers.split import SplitHandler
 from workers.telemetry import Event, log_event, set_up_logging
 
 HELPER_PAUSE_S = 1.0
-CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at once
+CONCURRENT = {SPLIT: 2, COLLECT: 32}  # messages at a time: these two stages mostly wait for I/O
 
 
 class Worker:
@@ -58,7 +58,7 @@ class Worker:
         return self._options.hosts(stage.kind, stage.name)
 
     async def run(self) -> ExitCode:
-        """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
+        """Work until SIGTERM or SIGINT. Raises RigflowError when the worker cannot start or continue."""
         broker = await Broker.connect(self._settings, name=self.name)
         self._on_connected()
         cache = self._settings.cache_folder
@@ -72,7 +72,7 @@ class Worker:
         pipelines.in_flight = lambda: runner.in_flight.revisions
         self._stop_on_signals(runner, reporter)
         loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            functools.partial(self._learn, broker, runner, pipelines, failures),
+            functools.partial(self._host_pipelines, broker, runner, pipelines, failures),
             pipelines.warm_up,
             pipelines.unload_unused,
             runner.follow_cancelled,
@@ -82,7 +82,7 @@ class Worker:
             loops.append(functools.partial(sweep_regularly, broker))
         if self._heartbeats is not None:
             loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
-        helpers = [asyncio.create_task(_kept_up(each)) for each in loops]
+        helpers = [asyncio.create_task(_keep_running(each)) for each in loops]
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -100,11 +100,13 @@ class Worker:
             await broker.close()
         return ExitCode.OK
 
-    async def _learn(self, broker: Broker, runner: Runner, pipelines: PipelineCache, failures: Failures) -> None:
-        """Host each pipeline that the broker knows, its computing stages as soon as its own engines have answered.
+    async def _host_pipelines(
+        self, broker: Broker, runner: Runner, pipelines: PipelineCache, failures: Failures
+    ) -> None:
+        """Host each pipeline that the broker knows; its computing stages only after its engines are loaded.
 
-        Work that is taken earlier would wait here while others could do it. A pipeline whose engines do not work is
-        hosted too: its jobs fail with the reason.
+        Messages taken earlier would wait here while other workers could process them. A pipeline whose engines do not
+        work is hosted too: its jobs fail with the reason.
         """
         split = SplitHandler(broker, failures, runner.begin)
         collect = CollectHandler(broker, failures)
@@ -119,7 +121,7 @@ class Worker:
             if not pipelines.superseded(spec):
                 with contextlib.suppress(Exception):  # warm_up reports it
                     await pipelines.get(spec.revision)
-            if self._options.load_alone:  # a crash has one cause only if no work is in hand
+            if self._options.load_alone:  # so that a crash has one cause, no work may be in flight
                 await pipelines.first_warm_up.wait()
             async with hosting:
                 await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
@@ -127,7 +129,7 @@ class Worker:
         await for_each(watch_pipelines(broker), host)
 
     def _stop_on_signals(self, runner: Runner, reporter: Reporter) -> None:
-        """First signal: finish what is in hand. Second: hand it back at once."""
+        """At the first signal finish the messages in flight, at the second hand them back at once."""
 
         async def stop(grace_s: float) -> None:
             await runner.stop(grace_s)
@@ -142,10 +144,10 @@ class Worker:
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
 
-async def _kept_up(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a helper task, and run it again after an unexpected error: no content of a message or value ends the process.
+async def _keep_running(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a helper task, and run it again after an unexpected error, so that bad data does not end the process.
 
-    Raises RigflowError: the broker or the supervisor is gone.
+    Raises RigflowError when the broker or the supervisor is gone.
     """
     while True:
         try:
@@ -154,7 +156,7 @@ async def _kept_up(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
         except RigflowError:
             raise
         except Exception as error:
-            log_event(Event("unexpected", f"a task beside the work failed: {format_error(error)}", logging.ERROR))
+            log_event(Event("unexpected", f"a background task failed: {format_error(error)}", logging.ERROR))
         await asyncio.sleep(HELPER_PAUSE_S)
 
 
@@ -176,15 +178,15 @@ def work(
             print(f"rigflow worker: {error}", file=sys.stderr)
         code = error.exit_code
     sys.stdout.flush()
-    os._exit(code)  # a computing thread stuck in native code must not keep the process
+    os._exit(code)  # a computing thread that is stuck in native code would keep the process alive
 
 
 def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> NoReturn:
-    """Be a worker of a supervisor, in a process of its own."""
+    """Run a worker in a process that a supervisor started."""
     end_with_parent()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which the fork server blocks
     parent = multiprocessing.parent_process()
-    if parent is None or not parent.is_alive():  # it ended before we asked the kernel
+    if parent is None or not parent.is_alive():  # it ended before `end_with_parent` had effect
         os._exit(ExitCode.OK)
     if options.scratch:
         tempfile.tempdir = options.scratch
@@ -194,9 +196,9 @@ def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> No
 
 
 def limit_memory(options: WorkerOptions) -> None:
-    """Have allocations beyond `worker_memory_bytes` fail here, so that the kernel does not have to end a process.
+    """Make allocations beyond `worker_memory_bytes` fail, so that the kernel does not kill a process.
 
-    A GPU's driver maps more than it uses, so there the supervisor's own check is the only one.
+    Not for GPUs: their driver maps more memory than it uses, so only the supervisor checks those workers.
     """
     limit = options.settings.worker_memory_bytes
     if limit and options.device == "cpu" and sys.platform == "linux":

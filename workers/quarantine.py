@@ -35,7 +35,7 @@ class LoadCrashes:
         return bool(self._crashes)
 
     def loaded(self, models: Iterable[str]) -> None:
-        """These models are no longer being loaded, and the process lives: they did not crash it."""
+        """Record that these models were loaded and the process did not crash."""
         for sha256 in models:
             self._crashes.pop(sha256, None)
 

@@ -19,13 +19,13 @@ from workers.runner import Runner
 from workers.telemetry import Heartbeat
 
 STATUS_EVERY_S = 2.0
-RATES_OVER = 4  # reports, so that a rate is that of the last six seconds
+RATES_OVER = 4  # reports: a rate is over the last six seconds
 HEARTBEAT_S = 1.0
 HEARTBEATS_PER_ACK_WAIT = 5
 
 
 def heartbeat_s(ack_wait_s: float) -> float:
-    """Seconds between two heartbeats: several fit into a lease, so that silence is noticed before the lease ends."""
+    """Seconds between two heartbeats: several within `ack_wait_s`, so that missing ones are noticed in time."""
     return min(HEARTBEAT_S, ack_wait_s / HEARTBEATS_PER_ACK_WAIT)
 
 
@@ -33,7 +33,7 @@ Key = tuple[str, str]  # pipeline, stage
 
 
 class StageTotals(NamedTuple):
-    """What a stage has done since its worker started."""
+    """Totals of a stage since its worker started."""
 
     parts: int
     frames: int
@@ -44,7 +44,7 @@ NOTHING = StageTotals(0, 0, 0.0)
 
 
 class SupervisorGone(RigflowError):
-    """The supervisor has ended: no process would notice if this worker got stuck."""
+    """The supervisor has ended: nothing would kill this worker if it got stuck."""
 
 
 class Reporter:
@@ -81,7 +81,7 @@ class Reporter:
     async def to_fleet(self) -> None:
         """Put this worker's status into KV; it expires there when the worker is gone."""
         while True:
-            with contextlib.suppress(RigflowError):  # the broker is away: no client could read it either
+            with contextlib.suppress(RigflowError):  # the broker is away: no client can read the status either
                 await self._broker.put(
                     self._broker.names.rigs, f"worker.{self._name}", json.dumps(self._status()).encode()
                 )
@@ -108,10 +108,10 @@ class Reporter:
         }
 
     def _done(self) -> list[dict[str, object]]:
-        """What each stage did since the start, and in the last seconds: frames a second, and its share of the time."""
+        """Totals of each stage, and its frames a second and share of the time over the last reports."""
         runner, now_s = self._runner, time.monotonic()
         done = {key: StageTotals(of.parts, of.frames, of.seconds) for key, of in runner.meter.stages.items()}
-        if step := runner.step:  # a long one counts while it lasts
+        if step := runner.step:  # count a running step too
             key = (step.pipeline, step.stage)
             known = done.get(key, NOTHING)
             done[key] = known._replace(seconds=known.seconds + now_s - step.began_s)
@@ -143,7 +143,7 @@ class Reporter:
                 try:
                     channel.send(self._heartbeat().encode())
                 except BlockingIOError:
-                    pass  # the supervisor has not read the last ones yet; the next one has all that this one has
+                    pass  # the supervisor has not read the last ones yet; the next one replaces this one
                 except OSError as error:
                     raise SupervisorGone("the supervisor has ended") from error
                 await asyncio.sleep(every_s)

@@ -1,4 +1,4 @@
-"""Runs one machine of a fleet: its workers under a supervisor, their metrics and health, and its status."""
+"""Runs one machine of a fleet: a supervisor with its workers, metrics, health checks and the status."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ DEPTHS_S = 2.0  # how long the depths of queues are kept, and most seconds to wa
 
 
 class Rig:
-    """Runs the workers of `spec`, which has a name, until SIGTERM or SIGINT; `scratch`: folder for their files."""
+    """Runs the workers of `spec` until SIGTERM or SIGINT; `scratch` is the folder for their temporary files."""
 
     def __init__(self, settings: Settings, spec: RigSpec, scratch: Path) -> None:
         self.name = spec.name
@@ -79,7 +79,7 @@ class Rig:
             await self._leave()
 
     def _on_signal(self) -> None:
-        """The first signal has the workers finish what they hold, the second has them hand it back."""
+        """At the first signal workers finish the messages they hold, at the second they hand them back."""
         if self._stopping.is_set() and self._draining is not None:
             self._draining.cancel()
         self._stopping.set()
@@ -110,11 +110,11 @@ class Rig:
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     async def _supervise(self) -> ExitCode:
-        """Keep the workers up until a signal; a second one has them hand back at once what they hold."""
+        """Keep the workers running until a signal; at a second signal they hand back their messages at once."""
         watching = asyncio.create_task(self._supervisor.watch())
         reporting = asyncio.create_task(self._report())
         try:
-            await self._unless_stopped(watching)  # raises: no worker is left
+            await self._unless_stopped(watching)  # raises GivenUp
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -127,7 +127,7 @@ class Rig:
         try:
             in_time = await self._draining
         except asyncio.CancelledError:
-            in_time = True  # a second signal does not ask whether all was finished
+            in_time = True  # after a second signal, unfinished work is no failure
         log_event(Event("stopped", "all workers have ended", logging.INFO))
         return ExitCode.OK if in_time else ExitCode.CUT_SHORT
 
@@ -176,7 +176,7 @@ class Rig:
         )
 
     async def _queue_depths(self) -> Depths | None:
-        """The queues now, or a moment ago; None while the broker is away."""
+        """Depths of the queues, at most `DEPTHS_S` old; None while the broker is away."""
         taken_s, known = self._depths
         if time.monotonic() - taken_s < DEPTHS_S:
             return known

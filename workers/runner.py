@@ -54,7 +54,7 @@ class Runner:
         self._outbox = Outbox(broker, self._failed)
         self._drained = asyncio.Event()
         self._stopping = False
-        self._fatal: Exception | None = None  # raised by `serve` once every task of the step has its failure
+        self._fatal: Exception | None = None  # `serve` raises it after every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()
         self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
         self.step: Step | None = None
@@ -69,7 +69,7 @@ class Runner:
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
     async def serve(self) -> None:
-        """Compute until `stop` and until all that was taken is settled. Raises what is fatal to the process."""
+        """Compute until `stop` was called and all messages are settled. Raises errors that are fatal to the process."""
         beats = asyncio.create_task(self.heartbeats.run())
         try:
             while not (self._stopping and not self.in_flight.messages):
@@ -81,7 +81,7 @@ class Runner:
                     await self._advance(task)
                 if self._fatal is not None:
                     raise self._fatal
-                await self._outbox.room()
+                await self._outbox.wait_for_space()
         finally:
             for helper in (beats, *self._preparing):
                 helper.cancel()
@@ -91,7 +91,7 @@ class Runner:
             self._compute.shutdown(wait=False)
 
     async def stop(self, grace_s: float) -> None:
-        """Take nothing more, finish what is in hand within `grace_s`, hand back the rest."""
+        """Fetch no more messages, finish those in flight within `grace_s`, and hand back the rest."""
         self._stopping = self._batching.hurry = True
         await self.intake.close()
         self._wake.set()
@@ -109,7 +109,7 @@ class Runner:
     async def _wait(self) -> None:
         """Wait until a task comes, or until a batch that waits for others is due."""
         due_in_s = self._batching.due_in_s()
-        if due_in_s is not None:  # the others may still be at the broker
+        if due_in_s is not None:  # more parts for the batch may be at the broker
             self.in_flight.idle = True
             self.intake.refill()
         with contextlib.suppress(TimeoutError):
@@ -120,7 +120,7 @@ class Runner:
     # taking in
 
     async def accept(self, queue: Queue, delivery: Delivery) -> None:
-        """Take a message in, and prepare it in a task of its own: the next message does not wait for it."""
+        """Take a message and prepare it in a new asyncio task: the next message does not wait for it."""
         message = InFlight(delivery, queue, self._ended)
         self.in_flight.take(message)
         self.meter.received(queue.pipeline, queue.stage, message.nbytes, delivery.deliveries)
@@ -170,14 +170,14 @@ class Runner:
         return Task(message, pipeline, stage, parts=pipeline.decode(content, buffers, self.heartbeats.tick))
 
     async def follow_cancelled(self) -> None:
-        """Cancel the messages in hand of each job that is cancelled; runs until this task is cancelled."""
+        """Drop the messages in flight of each cancelled job; runs until this asyncio task is cancelled."""
         async for _ in self.cancelled.follow():
             for message in list(self.in_flight.messages):
                 if message.job is not None and self.cancelled.has(message.job):
                     await message.cancel()
 
     def _ended(self, message: InFlight) -> None:
-        """A message is settled: there may be room for more, or nothing left to wait for."""
+        """A message is settled: fetch more, and wake `stop` when no message is left."""
         self.in_flight.drop(message)
         if not self.in_flight.messages:
             self._drained.set()
@@ -187,7 +187,7 @@ class Runner:
     # computing
 
     async def _advance(self, task: Task) -> None:
-        """Run one step of a task and hand over what it gives; what fails, fails for the tasks of this step alone."""
+        """Run one step of a task and hand over its output. An error fails only the tasks of this step."""
         stage = task.pipeline.stage(task.stage)
         together = [task]
         if isinstance(stage, OperatorStage) and stage.batches:
@@ -204,7 +204,7 @@ class Runner:
         except Exception as error:
             for each in together:
                 await self._failed(each, error)
-        # not in a `finally`: when this is cancelled half-way, the tasks stay active and their messages are handed back
+        # not in a `finally`: if this is cancelled, the tasks stay active and their messages are handed back
         for each in together:
             await each.message.finish(each)
 
@@ -232,7 +232,7 @@ class Runner:
                 if isinstance(outcome, RigflowError):
                     raise outcome
                 await self._hand_over(task, outcome)
-            except Exception as error:  # it is this part's alone
+            except Exception as error:  # an error of this part only
                 await self._failed(task, error)
 
     async def _encode(self, task: Task) -> None:
@@ -277,7 +277,10 @@ class Runner:
     # handing over and failing
 
     async def _hand_over(self, task: Task, part: Part) -> None:
-        """Give a part to the next stage in this process; to its queue when it is not here or others wait there."""
+        """Give a part to the next stage: in this process, or through its queue.
+
+        It goes through the queue when this worker does not host the stage, or when other workers wait there.
+        """
         if task.message.ended:
             return
         following = task.pipeline.after(task.stage)
@@ -295,7 +298,7 @@ class Runner:
         self._outbox.send(_sent(task, part), subject, body, key.message_id(following), {})
 
     async def _failed(self, task: Task, error: Exception) -> None:
-        """One piece failed: retry its message, or publish the failure and go on without it (law 5)."""
+        """A task failed: retry its message, or publish the failure and continue with its other tasks (law 5)."""
         message, part = task.message, task.part
         if message.ended:
             return
@@ -317,7 +320,7 @@ class Runner:
             await (message.hand_back() if message.useless else message.dead_letter(str(error)))
 
     async def _reject(self, message: InFlight, error: Exception) -> None:
-        """Retry or fail a message without a task: it cannot be read, or its pipeline or model cannot be loaded."""
+        """Retry or fail a message that has no task: it cannot be read, or its pipeline or model cannot be loaded."""
         if not message.ended and await self._failures.settle(message, error, place_in_body):
             self._count_failure(message.queue.pipeline, message.queue.stage)
 

@@ -16,7 +16,7 @@ Stages = Mapping[tuple[str, str], StageCounts]
 
 @dataclass(slots=True)
 class Slot:
-    """One worker's place: the process in it changes, the place stays.
+    """One worker over its lifetime; its process may be replaced.
 
     States repeat: no process (`down`), a process without heartbeat (`starting`), with heartbeats, an exit, a pause; the
     last state is `given_up`. `silent_s` counts checks of the supervisor, so that a machine that was suspended does not
@@ -49,7 +49,7 @@ class Slot:
 
     @property
     def state(self) -> str:
-        """What `status` shows."""
+        """The state for `rigflow status`."""
         if self.given_up:
             return "given up"
         if not self.running:

@@ -30,7 +30,7 @@ class SplitHandler:
         self._begin = begin
 
     async def run(self, message: InFlight) -> None:
-        """Split one message; for media that cannot become a job, publish the reason."""
+        """Split the media of one message; if it cannot become a job, publish the reason."""
         delivery = message.delivery
         where = delivery.subject, delivery.stream_seq, delivery.headers
         try:
@@ -67,7 +67,7 @@ class SplitHandler:
         return publisher, record
 
     async def on_failure(self, message: InFlight, failure: Failure) -> None:
-        """The collector of the job ends it."""
+        """Do nothing: the collector of the job ends it."""
 
     async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
         """Request collecting once for each message of media: a message that is sent again is collected again."""
@@ -92,6 +92,6 @@ def _priority_of(delivery: Delivery) -> Priority:
 
 
 def _name_of(delivery: Delivery) -> str:
-    """The file's name as its publisher gave it; headers are bytes, and need not be text."""
+    """The file's name from the header; invalid UTF-8 is replaced."""
     given = delivery.headers.get(HEADER_NAME, "")
     return given.encode(errors="surrogateescape").decode(errors="replace")

@@ -1,7 +1,8 @@
 """Starts the worker processes of a rig, restarts those that die, gives up those that die too often.
 
-Each worker sends heartbeats on a socket of its own. One whose work has not moved for `work_deadline_s` is stuck, one
-that sends no heartbeats is stopped or starved; both are killed, because others have taken over their work by then.
+Each worker sends heartbeats on a socket of its own. A worker whose work has not moved for `work_deadline_s` is stuck; a
+worker that sends no heartbeats is suspended or gets no CPU time. Both are killed: by then the broker has delivered
+their messages to other workers.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from workers.telemetry import Event, Fact, Heartbeat, StageCounts
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 HAND_BACK_S = 3.0
 CHECK_EVERY_S = 0.25
-LEAST_SILENCE_S = 2.0  # a busy machine may keep a process waiting for so long
+LEAST_SILENCE_S = 2.0  # a process on a busy machine may not run for this long
 LOADING_SILENCE_S = 60.0
 HEARTBEAT_BYTES = 1 << 17
 
@@ -33,7 +34,7 @@ OnEvent = Callable[[Event], None]
 
 
 class Supervisor:
-    """Keeps worker processes alive: `watch` until cancelled, then `stop`. `entry` is what the processes run."""
+    """Keeps worker processes alive: `watch` until cancelled, then `stop`. They run `entry`."""
 
     def __init__(
         self, workers: Sequence[WorkerOptions], on_event: OnEvent = lambda _: None, entry: Entry = start_worker
@@ -59,7 +60,7 @@ class Supervisor:
         return total
 
     async def watch(self) -> None:
-        """Start all workers, restart those that die, kill those that are stuck. Raises GivenUp when none is left."""
+        """Start all workers, restart those that die, kill stuck ones. Raises GivenUp when all are given up."""
         checking = asyncio.create_task(self._check())
         keeping = [asyncio.create_task(self._keep(slot)) for slot in self.slots]
         try:
@@ -76,7 +77,8 @@ class Supervisor:
     async def stop(self, grace_s: float, hard_s: float = HAND_BACK_S) -> bool:
         """Let workers finish within `grace_s`, have them hand back the rest within `hard_s`, then kill them.
 
-        When this call is cancelled, they hand back at once. No message is lost in any case; false when one was killed.
+        When this call is cancelled, they hand back at once. No message is lost in any case. False when a worker was
+        killed.
         """
         self._stopping = True
         await asyncio.gather(*self._starting, return_exceptions=True)
@@ -100,7 +102,7 @@ class Supervisor:
         return not late
 
     async def _terminate(self, slots: Sequence[Slot], within_s: float) -> None:
-        """SIGTERM to those that run, and up to `within_s` for all to end."""
+        """Send SIGTERM to those that run, and wait up to `within_s` for all to end."""
         running = [slot for slot in slots if slot.process]
         for slot in running:
             if slot.process:
@@ -117,7 +119,7 @@ class Supervisor:
             starting.add_done_callback(self._starting.discard)
             try:
                 await asyncio.shield(starting)
-            except OSError as error:  # file descriptors, processes or memory ran out: that passes
+            except OSError as error:  # file descriptors, processes or memory ran out: a temporary error
                 pause_s = self._retry_start(slot, f"cannot be started ({error.strerror})")
             else:
                 pause_s = self._on_exit(slot, await self._exited(slot))
@@ -186,7 +188,7 @@ class Supervisor:
             patience_s = max(patience_s, settings.work_deadline_s)
         elif heartbeat.loading:  # ONNX Runtime parses a model without letting other threads run: 2 s a GB
             patience_s = max(patience_s, min(LOADING_SILENCE_S, settings.work_deadline_s))
-        if slot.silent_s > patience_s:  # its leases end now, and what the broker still gives it would wait
+        if slot.silent_s > patience_s:  # its leases end now, and new messages would wait in it
             self._kill(slot, "silent", f"has not answered for {slot.silent_s:.1f} s and is killed")
         elif heartbeat and heartbeat.still_s > settings.work_deadline_s and not heartbeat.loading:
             still = f"work has not moved for {heartbeat.still_s:.1f} s"
@@ -204,7 +206,7 @@ class Supervisor:
         slot.process.send_signal(signal.SIGKILL)
 
     def _on_exit(self, slot: Slot, code: int) -> float:
-        """A worker ended: seconds until it is started again, unless it is given up."""
+        """Handle the end of a worker: seconds until it is started again, unless it is given up."""
         if self._stopping:
             return 0.0
         heartbeat = slot.heartbeat

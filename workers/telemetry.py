@@ -22,14 +22,14 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 
 Fact = str | int | float | bool
 log = logging.getLogger("rigflow")
-log.addHandler(logging.NullHandler())  # quiet until `set_up_logging`: a person at a terminal has a screen
+log.addHandler(logging.NullHandler())  # no output before `set_up_logging`: commands show events themselves
 
 
 @dataclass(slots=True)
 class StageCounts:
-    """What a stage did since its worker started; `steps[n]` of its steps took at most `BUCKETS_S[n]` seconds.
+    """Counts of a stage since its worker started; `steps[n]` of its steps took at most `BUCKETS_S[n]` seconds.
 
-    A step may give several parts (infer, a batch) or none (the end of a decode).
+    A step may produce several parts (infer, a batch) or none (the end of a decode).
     """
 
     parts: int = 0
@@ -42,7 +42,7 @@ class StageCounts:
     failures: int = 0
 
     def add(self, other: "StageCounts") -> None:
-        """Count what another worker, or an earlier process, did."""
+        """Add the counts of another worker or of an earlier process."""
         for name in ("parts", "frames", "seconds", "received_bytes", "sent_bytes", "redeliveries", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.steps = [mine + theirs for mine, theirs in zip(self.steps, other.steps, strict=True)]
@@ -55,29 +55,29 @@ class Meter:
         self.stages: defaultdict[tuple[str, str], StageCounts] = defaultdict(StageCounts)
 
     def received(self, pipeline: str, stage: str, nbytes: int, deliveries: int) -> None:
-        """A message came from the queue of a stage."""
+        """Count a message from the queue of a stage."""
         counts = self.stages[pipeline, stage]
         counts.received_bytes += nbytes
         counts.redeliveries += deliveries > 1
 
     def step(self, pipeline: str, stage: str, seconds: float) -> None:
-        """A step of a stage is over."""
+        """Count a step of a stage."""
         counts = self.stages[pipeline, stage]
         counts.seconds += seconds
         counts.steps[bisect_left(BUCKETS_S, seconds)] += 1
 
     def part(self, pipeline: str, stage: str, frames: int) -> None:
-        """A stage is through with a part."""
+        """Count a part that a stage finished."""
         counts = self.stages[pipeline, stage]
         counts.parts += 1
         counts.frames += frames
 
     def sent(self, pipeline: str, stage: str, nbytes: int) -> None:
-        """What a stage gave goes to the broker."""
+        """Count bytes that a stage sends to the broker."""
         self.stages[pipeline, stage].sent_bytes += nbytes
 
     def failed(self, pipeline: str, stage: str) -> None:
-        """A piece failed for good."""
+        """Count a final failure."""
         self.stages[pipeline, stage].failures += 1
 
 
@@ -85,8 +85,8 @@ class Meter:
 class Heartbeat:
     """What a worker reports to its supervisor every second.
 
-    `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since the
-    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds.
+    `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since
+    work last moved. `step`: what is being computed now, if anything, for `step_s` seconds.
     `poison_candidate`: it works on an input that may have crashed a worker before. `loading`: sha256 of the models
     being loaded, `loaded`: how many are loaded.
     """
@@ -120,7 +120,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something a person or an alert should know: `text` for people, `what` and `facts` for programs."""
+    """An event for operators: `text` for people, `what` and `facts` for programs."""
 
     what: str
     text: str
@@ -176,7 +176,7 @@ class _Kind:
 
 
 class _Line(logging.Formatter):
-    """`time=... level=... msg="..." key=value`: what people call logfmt."""
+    """`time=... level=... msg="..." key=value`: the format logfmt."""
 
     def __init__(self, always: Mapping[str, Fact]) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ def test_a_full_disk(clip: Path, small_disk: Path, tmp_path: Path) -> None:
             ballast.write_bytes(bytes(58 * MIB))
             with Fleet((), tmp_path / "cache", nats=here.nats) as fleet:
                 running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
-                await listener.until_reported("no room on the disk")
+                await listener.until_reported("is full: rigflow waits")
                 halted = await listener.halted()
                 assert not running.done()
                 ballast.unlink()

@@ -63,7 +63,7 @@ async def test_wrong_credentials_are_an_error_at_once(tmp_path: Path) -> None:
             with pytest.raises(BrokerError, match="refuses these credentials") as caught:
                 await Broker.connect(Settings(nats=wrong))
             assert "wrong" not in str(caught.value)
-            assert "the file `password` in its --store" in str(caught.value)
+            assert "the file `password` of its --store" in str(caught.value)
         broker = await Broker.connect(Settings(nats=url.replace("//", "//me:right@")))
         await broker.close()
 

@@ -88,7 +88,7 @@ async def test_what_is_no_message_is_skipped_and_reported(settings: Settings, tm
                 done = await collector.wait("job")
         assert done.frames == 1
         [note] = done.notes
-        assert note.startswith("a message among the results is none, and was skipped: ")
+        assert note.startswith("a message among the results cannot be decoded, and was skipped: ")
         record = await JobRecord.read(broker, job)
         assert record is not None
         assert record.manifest.state == "done"

@@ -72,7 +72,7 @@ async def test_a_job_whose_collector_died_after_it_made_room_fails_with_a_reason
         while not isinstance(message, Done):
             reported = await results.next_msg(30)
             message = decode(reported.data)[0] if reported.headers[HEADER_TYPE] == "done" else None
-        assert "cannot be made whole" in message.failures[0]
+        assert "cannot be completed" in message.failures[0]
         assert "publish it again" in message.failures[0]
         await eventually(failed, 30)
         await client.close()

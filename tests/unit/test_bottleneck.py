@@ -42,8 +42,8 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
     [
         (
             full_of_claims(),
-            "The bottleneck is the store of large bodies: 1,000.0 MB of 1,000.0 MB are kept, so whoever sends a body "
-            "larger than a message waits.",
+            "The bottleneck is the store of large bodies: 1,000.0 MB of 1,000.0 MB are kept, so publishers of "
+            "bodies larger than a message wait.",
         ),
         (fleet([queue("decode", 0)], TWO), "No bottleneck: all queues are empty."),
         (

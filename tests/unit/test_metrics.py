@@ -83,7 +83,7 @@ def test_what_prometheus_reads() -> None:
         2,
         3,
     ]
-    assert (found["rigflow_queue_bytes_totalin"], found["rigflow_queue_bytes_totalout"]) == (1000, 300)
+    assert (found["rigflow_stage_bytes_totalin"], found["rigflow_stage_bytes_totalout"]) == (1000, 300)
     assert (found["rigflow_redeliveries_total"], found["rigflow_failures_total"]) == (1, 1)
     assert (found["rigflow_worker_in_flight"], found["rigflow_worker_resident_memory_bytes"]) == (2, 10**8)
     assert found["rigflow_claim_check_bytes"] == 700
