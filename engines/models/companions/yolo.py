@@ -1,0 +1,142 @@
+"""YOLO and its kin, by the shape of their rows: v5 and v7, v8 to v12, end-to-end exports, YOLOX, NanoDet.
+
+Strides and rows: https://docs.ultralytics.com (v5: three boxes a cell, xywh and objectness; v8: one, channels first),
+https://github.com/Megvii-BaseDetection/YOLOX and https://github.com/RangiLyu/nanodet (one a cell, rows first).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from engines.models.companions.base import Line, Model, Picture, Sure
+from engines.models.companions.coco import COCO
+from engines.part import Array
+
+_ULTRALYTICS = {
+    "colours": "rgb",
+    "scale": 1 / 255,
+    "fit": "letterbox",
+    "pad_value": 114,
+    "pad_place": "center",
+    "resize": "bilinear",
+}
+_YOLOX = {**_ULTRALYTICS, "colours": "bgr", "scale": 1.0, "pad_place": "corner"}
+# of its configurations: https://github.com/RangiLyu/nanodet/blob/main/config/nanodet-g.yml
+_NANODET = {
+    "colours": "bgr",
+    "scale": 1.0,
+    "mean": [103.53, 116.28, 123.675],
+    "std": [57.375, 57.12, 58.395],
+    "fit": "letterbox",
+    "pad_value": 0,
+    "resize": "bilinear",
+}
+_PIXELS = 32  # a box of pixels is larger than this somewhere, one in strides or logarithms is not
+
+
+def rows(model: Model) -> Sequence[Line]:
+    """Families with one array of rows, `[N, rows, row]` or `[N, row, rows]`."""
+    picture = model.picture
+    large = [(name, shape) for name, shape in model.shapes.items() if len(shape) == 3]
+    if picture is None or len(large) != 1:
+        return []
+    (name, (_, first, last)) = large[0]
+    if not isinstance(first, int) or not isinstance(last, int):
+        return []
+    array = model.answer(name)
+    cells = _cells(_size(model, picture))
+    shape = f"output {name} [N, {first}, {last}]"
+    if last == 6 and first <= 1000:
+        return _lines(model, "end-to-end", 0, Sure.likely, f"{shape}: rows of box, score, class", _ULTRALYTICS)
+    if first < last and (last in cells or (not cells and last > 10 * first)) and first > 4:
+        return _channels_first(model, first, shape, last in cells)
+    if first in {3 * count for count in cells} and last > 5:
+        why = f"{shape}: three boxes a cell of strides 8, 16, 32"
+        return _lines(model, "yolov5", last - 5, Sure.certain, why, _ULTRALYTICS)
+    if first in cells and last > 5 and array is not None:
+        return _one_a_cell(model, array[0], shape)
+    return []
+
+
+def _channels_first(model: Model, first: int, shape: str, fits: bool) -> Sequence[Line]:
+    prototypes = [each for each in model.shapes.values() if len(each) == 4 and isinstance(each[1], int)]
+    extra = int(prototypes[0][1]) if prototypes else 0
+    why = f"{shape}: rows last, one a cell" + (f", {extra} of them mask coefficients" if extra else "")
+    sure = Sure.certain if fits and not extra else Sure.likely
+    return _lines(model, "yolov8", first - 4 - extra, sure, why, _ULTRALYTICS)
+
+
+def _one_a_cell(model: Model, row: Array, shape: str) -> Sequence[Line]:
+    """YOLOX, or NanoDet with its bins of distances behind the classes."""
+    probable = np.all((row >= 0) & (row <= 1), axis=0)
+    classes = int(np.argmin(probable)) if not probable.all() else len(probable)
+    bins = len(probable) - classes
+    if classes >= 1 and bins % 4 == 0 and 8 <= bins // 4 <= 33:
+        why = f"{shape}: {classes} scores in 0 ... 1, then 4 x {bins // 4} bins"
+        return [*_lines(model, "nanodet", classes, Sure.certain, why, _NANODET)]
+    if not probable[4:].all():
+        return []
+    if np.abs(row[:, :4]).max() < _PIXELS:
+        why = f"{shape}: one row a cell, boxes in strides"
+        return _lines(model, "yolox", row.shape[1] - 5, Sure.certain, why, _YOLOX)
+    why = f"{shape}: one row a cell, boxes in pixels"
+    return _lines(model, "yolov5", row.shape[1] - 5, Sure.likely, why, _YOLOX)
+
+
+def strides(model: Model) -> Sequence[Line]:
+    """NanoDet with an array of scores and one of bins for each stride."""
+    picture = model.picture
+    shapes = {name: shape for name, shape in model.shapes.items() if len(shape) == 3}
+    if picture is None or len(shapes) != len(model.shapes) or len(shapes) not in (6, 8):
+        return []
+    by_rows: dict[Any, list[int]] = {}
+    for _, count, last in shapes.values():
+        if not isinstance(last, int):
+            return []
+        by_rows.setdefault(count, []).append(last)
+    height, width = _size(model, picture)
+    cells = {math.ceil(height / stride) * math.ceil(width / stride) for stride in (8, 16, 32, 64)}
+    pairs = {tuple(sorted(each, reverse=True)) for each in by_rows.values()}
+    if len(pairs) != 1 or not set(by_rows) <= cells or len(next(iter(pairs))) != 2:
+        return []
+    lasts = set(next(iter(pairs)))
+    bins = next((last for last in sorted(lasts) if last in (32, 44, 68)), None)
+    if bins is None:
+        return []
+    classes = next(iter(lasts - {bins}), bins)
+    why = f"for each stride scores [n, {classes}] and 4 x {bins // 4} bins"
+    return _lines(model, "nanodet", classes, Sure.certain, why, _NANODET)
+
+
+def _lines(model: Model, decoder: str, classes: int, sure: Sure, why: str, values: dict[str, Any]) -> list[Line]:
+    picture = model.picture
+    assert picture is not None
+    usual = f"what {decoder} takes"
+    lines = [Line("heads.0.kind", "detect", sure, why), Line("heads.0.decoder", decoder, sure, why)]
+    lines += [Line(f"{picture.path}.{name}", value, Sure.likely, usual) for name, value in values.items()]
+    if picture.height is None:
+        lines.append(Line(f"{picture.path}.size", [640, 640], Sure.guess, "the graph leaves it free; 640 is usual"))
+    if classes == len(COCO):
+        lines.append(Line("heads.0.labels", list(COCO), Sure.guess, "80 classes: those of COCO"))
+    return lines
+
+
+def _size(model: Model, picture: Picture) -> tuple[int, int]:
+    """Height and width that the answers are of, or that the graph has; zeros where neither is known."""
+    if model.picture_values is not None and model.answers:
+        height, width = model.picture_values.shape[:2]
+        return height, width
+    return picture.height or 0, picture.width or 0
+
+
+def _cells(size: tuple[int, int]) -> set[int]:
+    """Cells of strides 8 to 32, and 8 to 64, in a picture of this size."""
+    counts = list(_counts(size))
+    return {sum(counts[:3]), sum(counts)} if all(size) else set()
+
+
+def _counts(size: tuple[int, int]) -> Iterator[int]:
+    for stride in (8, 16, 32, 64):
+        yield math.ceil(size[0] / stride) * math.ceil(size[1] / stride)
