@@ -291,12 +291,13 @@ NANODET_ROWS = np.concatenate([scores(1, CELLS + 9, 80), logits(1, CELLS + 9, 32
 DETECTORS = {
     "yolov8": {"output0": scores(1, 84, CELLS) * 160},
     "yolov5": {"output": scores(1, 3 * CELLS, 85) * 160},
-    "end-to-end": {"output0": scores(1, 40, 6) * 160},
+    "end2end": {"output0": scores(1, 40, 6) * 160},
     "yolox": {"output": YOLOX_ROWS},
     "nanodet": {"output": NANODET_ROWS},
     "detr": {"dets": scores(1, 300, 4), "labels": logits(1, 300, 91)},
-    "ssd": {"bboxes": scores(1, 200, 4), "labels": scores(1, 200), "scores": scores(1, 200)},
-    "ultraface": {"scores": scores(1, 500, 2), "boxes": scores(1, 500, 4)},
+    "arrays": {"bboxes": scores(1, 200, 4), "labels": scores(1, 200), "scores": scores(1, 200)},
+    "ssd": {"scores": np.full((1, 500, 21), 1 / 21), "boxes": scores(1, 500, 4)},
+    "ultraface": {"scores": np.full((1, 500, 2), 0.5), "boxes": scores(1, 500, 4)},
     "retinaface": {"a": scores(1, 500, 4), "b": scores(1, 500, 2), "c": logits(1, 500, 10)},
     "scrfd": {f"{n}_{count}": scores(count, n) for count in (128, 32, 8) for n in (1, 4, 10)},
     "yunet": {

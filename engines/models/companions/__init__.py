@@ -18,7 +18,7 @@ COMPANIONS: Mapping[str, str] = {
     "inputs": "inputs:look",
     "yolo": "yolo:rows",
     "nanodet": "yolo:strides",
-    "faces": "faces:look",
+    "detectors": "detectors:look",
     "name": "known:look",
     "pictures": "pictures:look",
     "vectors": "vectors:look",

@@ -49,7 +49,7 @@ def rows(model: Model) -> Sequence[Line]:
     cells = _cells(_size(model, picture))
     shape = f"output {name} [N, {first}, {last}]"
     if last == 6 and first <= 1000:
-        return _lines(model, "end-to-end", 0, Sure.likely, f"{shape}: rows of box, score, class", _ULTRALYTICS)
+        return _lines(model, "end2end", 0, Sure.likely, f"{shape}: rows of box, score, class", _ULTRALYTICS)
     if first < last and (last in cells or (not cells and last > 10 * first)) and first > 4:
         return _channels_first(model, first, shape, last in cells)
     if first in {3 * count for count in cells} and last > 5:
@@ -57,6 +57,12 @@ def rows(model: Model) -> Sequence[Line]:
         return _lines(model, "yolov5", last - 5, Sure.certain, why, _ULTRALYTICS)
     if first in cells and last > 5 and array is not None:
         return _one_a_cell(model, array[0], shape)
+    if first in (100, 300) and last > 6 and array is not None and np.all((array >= 0) & (array <= 1)):
+        values = {**_ULTRALYTICS, "fit": "stretch"}
+        why = f"{shape}: a box and scores of classes for each of {first} queries, all in 0 ... 1"
+        lines = _lines(model, "detr", last - 4, Sure.likely, why, values)
+        options = {"activation": "none", "multi_label": False}
+        return [*lines, *(Line(f"heads.0.{name}", value, Sure.likely, why) for name, value in options.items())]
     return []
 
 
@@ -75,13 +81,16 @@ def _one_a_cell(model: Model, row: Array, shape: str) -> Sequence[Line]:
     bins = len(probable) - classes
     if classes >= 1 and bins % 4 == 0 and 8 <= bins // 4 <= 33:
         why = f"{shape}: {classes} scores in 0 ... 1, then 4 x {bins // 4} bins"
-        return [*_lines(model, "nanodet", classes, Sure.certain, why, _NANODET)]
+        return [*_lines(model, "nanodet", classes, Sure.certain, why, _NANODET), *_bins(bins, len(row), model)]
     if not probable[4:].all():
         return []
     if np.abs(row[:, :4]).max() < _PIXELS:
         why = f"{shape}: one row a cell, boxes in strides"
         return _lines(model, "yolox", row.shape[1] - 5, Sure.certain, why, _YOLOX)
     why = f"{shape}: one row a cell, boxes in pixels"
+    if row.shape[1] == 4 + len(COCO):
+        lines = _lines(model, "yolov8", len(COCO), Sure.likely, why, _ULTRALYTICS)
+        return [*lines, Line("heads.0.transposed", True, Sure.likely, why)]
     return _lines(model, "yolov5", row.shape[1] - 5, Sure.likely, why, _YOLOX)
 
 
@@ -107,7 +116,19 @@ def strides(model: Model) -> Sequence[Line]:
         return []
     classes = next(iter(lasts - {bins}), bins)
     why = f"for each stride scores [n, {classes}] and 4 x {bins // 4} bins"
-    return _lines(model, "nanodet", classes, Sure.certain, why, _NANODET)
+    rows = sum(count for count in by_rows if isinstance(count, int))
+    return [*_lines(model, "nanodet", classes, Sure.certain, why, _NANODET), *_bins(bins, rows, model)]
+
+
+def _bins(bins: int, rows: int, model: Model) -> list[Line]:
+    """How many bins a side has; NanoDet-Plus has a stride of 64 too, and its points at the corners of cells."""
+    lines = [Line("heads.0.reg_max", bins // 4 - 1, Sure.certain, f"4 x {bins // 4} bins of distances")]
+    picture = model.picture
+    if picture is not None and rows == sum(_counts(_size(model, picture))):
+        why = f"{rows} rows: strides 8 to 64, as NanoDet-Plus has"
+        lines.append(Line("heads.0.strides", [8, 16, 32, 64], Sure.certain, why))
+        lines.append(Line("heads.0.offset", 0.0, Sure.likely, why))
+    return lines
 
 
 def _lines(model: Model, decoder: str, classes: int, sure: Sure, why: str, values: dict[str, Any]) -> list[Line]:
