@@ -49,13 +49,16 @@ class Proposal:
             ) from error
 
 
-def propose(path: Path, body: bytes) -> Proposal:
-    """The card of the model `body` that lies at `path`. Raises ModelError: it, or a file beside it, cannot be read."""
+def propose(path: Path, body: bytes, name: str = "") -> Proposal:
+    """The card of the model `body` that lies at `path` and is called `name`, by default as its file.
+
+    Raises ModelError: it, or a file beside it, cannot be read.
+    """
     model = in_own_process(str(path), "loads", trial.HINT, observe, body, path)
-    return Proposal(model, merged([load(name)(model) for name in COMPANIONS], model))
+    return Proposal(model, merged([load(each)(model) for each in COMPANIONS], name or path.stem))
 
 
-def merged(said: Iterable[Sequence[Line]], model: Model) -> tuple[Line, ...]:
+def merged(said: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
     """For each field the surest line, the first of equals; fields that make sense only together come from one source.
 
     A companion that takes the model for another kind than the surest one does says nothing at all.
@@ -63,8 +66,8 @@ def merged(said: Iterable[Sequence[Line]], model: Model) -> tuple[Line, ...]:
     found = [lines for lines in said if lines]
     heads = [line for lines in found for line in lines if line.field == "heads.0.kind"]
     kind = max(heads, key=lambda line: line.sure, default=None)
-    name = _UNNAMED.sub("-", model.path.stem).strip("-._") or "model"
-    groups = {"name": (Sure.guess, [Line("name", name, Sure.certain, "the file's name")])}
+    name = _UNNAMED.sub("-", name).strip("-._") or "model"
+    groups = {"name": (Sure.guess, [Line("name", name, Sure.certain, "the name of the file or folder")])}
     for lines in found:
         if kind is None or all(line.value == kind.value for line in lines if line.field == "heads.0.kind"):
             for group, members in _grouped(lines).items():

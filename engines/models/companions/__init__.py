@@ -16,6 +16,7 @@ COMPANIONS: Mapping[str, str] = {
     "tag_mapping.json": "wd_tags:tag_mapping",
     "labels.txt": "labels:look",
     "inputs": "inputs:look",
+    "silero": "inputs:silero",
     "yolo": "yolo:rows",
     "nanodet": "yolo:strides",
     "detectors": "detectors:look",

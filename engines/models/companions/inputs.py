@@ -59,6 +59,15 @@ def _others(model: Model) -> Iterator[Line]:
                 yield Line(f"inputs.{number}.value", value, sure, f"input {port.name}: {why}")
 
 
+def silero(model: Model) -> Sequence[Line]:
+    """Silero VAD, known by its inputs: 512 values of sound at 16 kHz behind 64 of those before."""
+    names = [port.name for port in model.inputs]
+    if not {"input", "state", "sr"} <= set(names) or len(model.inputs[names.index("input")].shape) != 2:
+        return []
+    why = "inputs input, state, sr: Silero VAD at 16 kHz, 64 values of context and 512"
+    return [Line(f"inputs.{names.index('input')}.shape", ["N", 576], Sure.likely, why)]
+
+
 def _feeding(port: Port, outputs: Sequence[Port]) -> str:
     """The output that is a state's next value: of equal rank and dtype, and named after it."""
     names = [each.name for each in outputs if len(each.shape) == len(port.shape) > 0 and each.dtype == port.dtype]

@@ -48,6 +48,6 @@ def look(model: Model) -> Sequence[Line]:
         return []
     for pattern, (values, source) in _KNOWN.items():
         if re.search(pattern, model.path.stem.lower()):
-            why = f"the file's name, {model.path.stem[:40]}; {source}"
+            why = f"known by the file's name: {source}"
             return [Line(f"{picture.path}.{name}", value, Sure.likely, why) for name, value in values.items()]
     return []

@@ -65,7 +65,8 @@ def _image(model: Model, picture: Picture, name: str, factor: int) -> list[Line]
     best = min(errors, key=lambda values: errors[values])
     if errors[best] < _SAME:
         sure = Sure.likely
-        why = f"tried: with values {_SPANS[best]} the output shows the input, mean error {errors[best]:.1%}"
+        low, high = _SPANS[best]
+        why = f"tried: with {low:g} ... {high:g} the output shows the input, error {errors[best]:.1%}"
         lines[0] = Line("heads.0.kind", "image", Sure.certain, f"{lines[0].why} and shows it")
     else:
         best, sure, why = "unit", Sure.guess, "0 ... 1 is usual; no trial showed the input in the output"
