@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -314,6 +315,31 @@ def test_detectors_are_known_by_their_rows(tmp_path: Path, decoder: str) -> None
     found = values(proposed(tmp_path, graph(DETECTORS[decoder])).lines)
     assert found["heads.0.decoder"] == decoder
     assert found["inputs.0.colours"] == COLOURS.get(decoder, "rgb")
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "rows", "given"),
+    [
+        ("pose", "keypoints", 4 + 1 + 51, {"points": 17, "dimensions": 3}),
+        ("obb", "obb", 4 + 2 + 1, {}),
+        ("segment", "instances", 4 + 2 + 32, {}),
+    ],
+)
+def test_the_tasks_of_ultralytics(tmp_path: Path, task: str, kind: str, rows: int, given: dict[str, int]) -> None:
+    outputs = {"output0": scores(1, rows, CELLS) * 160}
+    if task == "segment":
+        outputs["output1"] = logits(1, 32, 40, 40)
+    body = onnx.load_from_string(graph(outputs))
+    said = {"task": task, "names": "{0: 'a', 1: 'b'}", "kpt_shape": "[17, 3]"}
+    helper.set_model_props(body, said)
+    found = values(proposed(tmp_path, body.SerializeToString()).lines)
+    assert (found["heads.0.kind"], found["heads.0.decoder"]) == (kind, "yolov8")
+    assert {key: found.get(f"heads.0.{key}") for key in given} == given
+
+
+def test_a_model_with_prototypes_has_masks(tmp_path: Path) -> None:
+    outputs = {"output0": scores(1, 38, CELLS) * 160, "output1": logits(1, 32, 40, 40)}
+    assert values(proposed(tmp_path, graph(outputs)).lines)["heads.0.kind"] == "instances"
 
 
 def test_nanodet_with_arrays_for_each_stride(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ _DETR = {
     "resize": "bilinear",
     "antialias": True,
 }
+_POINTS = {"points": 5}  # eyes, nose, corners of the mouth
 _YUNET_NAMES = {f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)}
 # names of outputs of detectors that suppress by themselves: boxes, scores, classes, count, and what else they are
 _TENSORFLOW = {"order": ["y1", "x1", "y2", "x2"], "normalised": True, "first_class": 1}
@@ -80,7 +81,7 @@ def look(model: Model) -> Sequence[Line]:
 
 def _yunet(model: Model) -> Family | None:
     if {port.name for port in model.outputs} >= _YUNET_NAMES:
-        return Family("yunet", Sure.certain, "outputs cls_8 ... kps_32", _YUNET, kind="keypoints")
+        return Family("yunet", Sure.certain, "outputs cls_8 ... kps_32", _YUNET, _POINTS, kind="keypoints")
     return None
 
 
@@ -89,14 +90,16 @@ def _scrfd(model: Model) -> Family | None:
     if lasts not in (Counter({1: 3, 4: 3, 10: 3}), Counter({1: 3, 4: 3})) or len(counts) != 3:
         return None
     why = "scores [n, 1], boxes [n, 4] for each of three strides"
-    return Family("scrfd", Sure.certain, why, _SCRFD, kind="keypoints" if lasts[10] else "detect")
+    if not lasts[10]:
+        return Family("scrfd", Sure.certain, why, _SCRFD)
+    return Family("scrfd", Sure.certain, f"{why}, points [n, 10]", _SCRFD, _POINTS, kind="keypoints")
 
 
 def _retinaface(model: Model) -> Family | None:
     if _lasts(model) != Counter({4: 1, 2: 1, 10: 1}) or not _of_equal_rows(model):
         return None
     why = "boxes [n, 4], scores [n, 2], landmarks [n, 10]"
-    return Family("retinaface", Sure.certain, why, _RETINAFACE, kind="keypoints")
+    return Family("retinaface", Sure.certain, why, _RETINAFACE, _POINTS, kind="keypoints")
 
 
 def _arrays(model: Model) -> Family | None:

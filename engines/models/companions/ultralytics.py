@@ -8,14 +8,18 @@ from typing import Any
 
 from engines.models.companions.base import Line, Model, Sure
 
-_HEADS = {"detect": "detect", "segment": "detect", "pose": "keypoints", "obb": "obb", "classify": "classify"}
+_HEADS = {"detect": "detect", "segment": "instances", "pose": "keypoints", "obb": "obb", "classify": "classify"}
+
+
+def head_of(model: Model) -> str:
+    """The head that the metadata name; "" without such metadata."""
+    return _HEADS.get(model.metadata.get("task", ""), "") if "names" in model.metadata else ""
 
 
 def look(model: Model) -> Sequence[Line]:
     """Head, labels, size and values of the picture."""
-    said = model.metadata
-    task = _HEADS.get(said.get("task", ""))
-    if task is None or "names" not in said:
+    said, task = model.metadata, head_of(model)
+    if not task:
         return []
     lines = [Line("heads.0.kind", task, Sure.certain, f"metadata: task = {said['task']}")]
     names = _literal(said["names"])
@@ -24,6 +28,10 @@ def look(model: Model) -> Sequence[Line]:
     if isinstance(names, dict) and names:
         labels = [str(names.get(number, names.get(str(number), number))) for number in range(len(names))]
         lines.append(Line("heads.0.labels", labels, Sure.certain, f"metadata: names has {len(labels)}"))
+    points = _literal(said.get("kpt_shape", ""))
+    if task == "keypoints" and isinstance(points, (list, tuple)) and len(points) == 2:
+        for name, value in zip(("points", "dimensions"), points, strict=True):
+            lines.append(Line(f"heads.0.{name}", int(value), Sure.certain, f"metadata: kpt_shape = {list(points)}"))
     if text := _description(said):
         lines.append(Line("description", text, Sure.certain, "metadata: description, license"))
     return [*lines, *_picture_lines(model, said, task)]

@@ -12,6 +12,7 @@ import numpy as np
 
 from engines.models.companions.base import Line, Model, Picture, Sure
 from engines.models.companions.coco import COCO
+from engines.models.companions.ultralytics import head_of
 from engines.part import Array
 
 _ULTRALYTICS = {
@@ -48,13 +49,16 @@ def rows(model: Model) -> Sequence[Line]:
     array = model.answer(name)
     cells = _cells(_size(model, picture))
     shape = f"output {name} [N, {first}, {last}]"
-    if last == 6 and first <= 1000:
+    extra = _extra(model)
+    if first <= 1000 and (last == 6 + extra or (head_of(model) and last > 6 and first == 300)):
         return _lines(model, "end2end", 0, Sure.likely, f"{shape}: rows of box, score, class", _ULTRALYTICS)
     if first < last and (last in cells or (not cells and last > 10 * first)) and first > 4:
-        return _channels_first(model, first, shape, last in cells)
-    if first in {3 * count for count in cells} and last > 5:
+        why = f"{shape}: rows last, one a cell" + (f", {extra} of them mask coefficients" if extra else "")
+        sure = Sure.certain if last in cells else Sure.likely
+        return _lines(model, "yolov8", first - 4 - extra, sure, why, _ULTRALYTICS)
+    if first in {3 * count for count in cells} and last > 5 + extra:
         why = f"{shape}: three boxes a cell of strides 8, 16, 32"
-        return _lines(model, "yolov5", last - 5, Sure.certain, why, _ULTRALYTICS)
+        return _lines(model, "yolov5", last - 5 - extra, Sure.certain, why, _ULTRALYTICS)
     if first in cells and last > 5 and array is not None:
         return _one_a_cell(model, array[0], shape)
     if first in (100, 300) and last > 6 and array is not None and np.all((array >= 0) & (array <= 1)):
@@ -66,12 +70,9 @@ def rows(model: Model) -> Sequence[Line]:
     return []
 
 
-def _channels_first(model: Model, first: int, shape: str, fits: bool) -> Sequence[Line]:
-    prototypes = [each for each in model.shapes.values() if len(each) == 4 and isinstance(each[1], int)]
-    extra = int(prototypes[0][1]) if prototypes else 0
-    why = f"{shape}: rows last, one a cell" + (f", {extra} of them mask coefficients" if extra else "")
-    sure = Sure.certain if fits and not extra else Sure.likely
-    return _lines(model, "yolov8", first - 4 - extra, sure, why, _ULTRALYTICS)
+def _extra(model: Model) -> int:
+    """Coefficients of masks behind each row, where there is an output of as many prototypes."""
+    return next((int(each[1]) for each in model.shapes.values() if len(each) == 4 and isinstance(each[1], int)), 0)
 
 
 def _one_a_cell(model: Model, row: Array, shape: str) -> Sequence[Line]:
@@ -135,7 +136,8 @@ def _lines(model: Model, decoder: str, classes: int, sure: Sure, why: str, value
     picture = model.picture
     assert picture is not None
     usual = f"what {decoder} takes"
-    lines = [Line("heads.0.kind", "detect", sure, why), Line("heads.0.decoder", decoder, sure, why)]
+    kind = head_of(model) or ("instances" if _extra(model) else "detect")
+    lines = [Line("heads.0.kind", kind, sure, why), Line("heads.0.decoder", decoder, sure, why)]
     lines += [Line(f"{picture.path}.{name}", value, Sure.likely, usual) for name, value in values.items()]
     if picture.height is None:
         lines.append(Line(f"{picture.path}.size", [640, 640], Sure.guess, "the graph leaves it free; 640 is usual"))
