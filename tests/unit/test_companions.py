@@ -9,6 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from engines import registry
+from engines.heads.base import Tensor
+from engines.models.catalogue import travelling
 from engines.models.companions import load
 from engines.models.companions.base import Line, Model, Port, Sure
 from engines.models.proposal import Proposal, propose
@@ -460,3 +463,14 @@ def test_a_field_that_no_card_has(tmp_path: Path, field: str) -> None:
     with pytest.raises(ModelError) as caught:
         proposed(tmp_path, graph(DETECTORS["yolov8"])).changed({field: 1}, "given").card()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("decoder", DETECTORS)
+def test_a_proposed_head_fits_its_model(tmp_path: Path, decoder: str) -> None:
+    proposal = proposed(tmp_path, graph(DETECTORS[decoder]))
+    card = proposal.card()
+    spec, _ = travelling(proposal.model.path, card, proposal.model.path.read_bytes())
+    outputs = {tensor.name: Tensor(tensor.dtype, tensor.shape) for tensor in spec.outputs}
+    for head in card.heads:
+        made = registry.load("heads", head.kind)(head.options, outputs, spec.inputs[0].picture)
+        assert "boxes" in made.plan()

@@ -39,8 +39,10 @@ def _picture(model: Model) -> Iterator[Line]:
         yield Line(f"{picture.path}.colours", "rgb", Sure.guess, "usual")
     if port.dtype == "uint8":
         yield Line(f"{picture.path}.scale", 1.0, Sure.certain, f"{_GRAPH} takes bytes")
-    if not picture.batch and all(not shape or shape[0] != 1 for shape in model.shapes.values()):
-        yield Line("batch", "none", Sure.likely, f"{shape} has no batch")
+    rows = [shape[:1] for shape in model.shapes.values()] if model.answers or not picture.batch else []
+    if rows and (1,) not in rows:
+        why = "one picture gives no output that begins with 1" if picture.batch else f"{shape} has no batch"
+        yield Line("batch", "none", Sure.likely, why)
 
 
 def _others(model: Model) -> Iterator[Line]:
