@@ -59,7 +59,7 @@ def add(
 
     Example: rigflow model add yolov8n.onnx --picture street.jpg --show boxes.png
     """
-    from engines.models.catalogue import save_model, travelling
+    from engines.models.catalogue import models_folder, save_model, travelling
     from engines.models.proposal import propose
     from engines.models.store import check_name, find
 
@@ -74,10 +74,10 @@ def add(
     _try(spec, body, picture, shown)
     if dry_run:
         return ExitCode.OK
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty() and not typer.confirm(f"keep it as {spec.name}?", True):
+    if not yes and not _agreed(f"keep it as {spec.name}?"):
         warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
         return ExitCode.SOME_FAILED
-    save_model(_folder(), made, found.body)
+    save_model(models_folder(), made, found.body)
     say(f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(found.body))}")
     return ExitCode.OK
 
@@ -154,10 +154,14 @@ def remove(name: Name) -> ExitCode:
     return ExitCode.OK
 
 
-def _folder() -> Path:
-    from engines.models.catalogue import models_folder
-
-    return models_folder()
+def _agreed(question: str) -> bool:
+    """Ask, if there is a person at a terminal; without one the answer is yes."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    try:
+        return typer.confirm(question, True)
+    except typer.Abort:  # the end of the input, or Ctrl-C
+        return False
 
 
 def _fields(given: Sequence[str]) -> dict[str, Any]:

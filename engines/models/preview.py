@@ -21,6 +21,7 @@ from schemas.model import ModelSpec, PictureSpec, describe
 
 _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a model takes any size
 _MOST_LINES = 10
+_ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
 _FILTERS = {
     "area": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
@@ -130,7 +131,7 @@ def sentences(found: Answer) -> Iterator[str]:
 def _counted(found: Answer, arrays: Mapping[str, Array], name: str) -> Iterator[str]:
     rows, scores = arrays[name], arrays.get("scores")
     if name == "boxes" or not len(rows):
-        yield f"{len(rows)} {name}"
+        yield f"{len(rows)} {_ONE[name] if len(rows) == 1 else name}"
     numbers = arrays.get("classes", rows) if name == "boxes" else rows
     labels = found.labels.get("classes" if name == "boxes" else name, ())
     for at in range(min(len(rows), _MOST_LINES)):

@@ -16,6 +16,7 @@ from engines.models.companions import load
 from engines.models.companions.base import Line, Model, Port, Sure
 from engines.models.proposal import Proposal, propose
 from schemas.errors import ModelError
+from tests.answering import graph
 
 PICTURE = Port("images", "float32", ("N", 3, 640, 640))
 
@@ -253,22 +254,6 @@ def test_a_broken_companion_is_one_true_line(tmp_path: Path, file: str, content:
 
 
 # graphs
-
-
-def graph(outputs: dict[str, np.ndarray], picture: tuple[int | str, ...] = (1, 3, 160, 160)) -> bytes:
-    """A model with a picture input that gives these arrays whatever the picture is."""
-    nodes = [helper.make_node("ReduceMin", ["images"], ["least"], keepdims=0)]
-    nodes.append(helper.make_node("Mul", ["least", "zero"], ["nothing"]))
-    constants = [numpy_helper.from_array(np.float32(0), "zero")]
-    infos = []
-    for name, array in outputs.items():
-        constants.append(numpy_helper.from_array(array.astype(np.float32), f"{name}_constant"))
-        nodes.append(helper.make_node("Add", [f"{name}_constant", "nothing"], [name]))
-        infos.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape))
-    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, picture)
-    made = helper.make_graph(nodes, "g", [image], infos, constants)
-    opsets = [helper.make_opsetid("", 17)]
-    return helper.make_model(made, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
 def proposed(folder: Path, body: bytes, name: str = "theirs") -> Proposal:
