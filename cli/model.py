@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from cli.options import SettingsFile, ends_well, settings_from
-from cli.words import cell, say, size, stdout, table, warn
+from cli.text import cell, say, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from engines.models.companions import COMPANIONS, load
 from engines.models.companions.base import Line, Model, Sure
 from engines.models.observe import observe
 from engines.own_process import in_own_process
-from schemas.errors import ModelError, fault_of
+from schemas.errors import ModelError, format_field_error
 from schemas.model import ModelCard
 
 MOST_ITEMS = 1000  # inputs or heads
@@ -45,7 +45,7 @@ class Proposal:
             return ModelCard.model_validate({key: value for key, value in fields.items() if value != []})
         except ValidationError as error:
             raise ModelError(
-                f"model card of {self.model.path.name}, {fault_of(error.errors()[0])}", "see docs/models.md"
+                f"model card of {self.model.path.name}, {format_field_error(error.errors()[0])}", "see docs/models.md"
             ) from error
 
 

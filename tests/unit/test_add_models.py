@@ -55,9 +55,10 @@ KNOWN: dict[str, dict[str, Any]] = {
             f"{IN}colours": "rgb",
             f"{IN}mean": 127.5,
             f"{IN}std": 128.0,
-            "heads.0.kind": None,
+            "heads.0.kind": kind,
+            "heads.0.decoder": "mtcnn",
         }
-        for name in ("pnet", "rnet", "onet")
+        for name, kind in (("pnet", "detect"), ("rnet", "detect"), ("onet", "keypoints"))
     },
 }
 

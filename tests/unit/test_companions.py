@@ -350,7 +350,7 @@ def test_decoded_rows_of_one_a_cell_are_read_as_boxes_in_pixels(tmp_path: Path) 
     [
         (np.full((1, 10), 0.1), "theirs", "classify", "none"),
         (logits(1, 10), "theirs", "classify", "softmax"),
-        (scores(1, 10), "theirs", "tag", None),
+        (scores(1, 10), "theirs", "classify", "none"),
         (np.full((1, 64), 0.125), "theirs", "embed", None),
     ],
 )

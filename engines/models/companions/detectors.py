@@ -1,4 +1,4 @@
-"""Detectors that are no YOLO: YuNet, SCRFD, RetinaFace, UltraFace, SSD, DETR, and those that suppress by themselves.
+"""Detectors that are no YOLO: YuNet, SCRFD, RetinaFace, MTCNN, UltraFace, SSD, DETR, and others that suppress themselves.
 
 They are known by the names and shapes of their outputs."""
 
@@ -15,6 +15,8 @@ from engines.models.companions.base import Line, Model, Sure
 _ULTRAFACE = {"colours": "rgb", "scale": 1.0, "mean": 127.0, "std": 128.0, "fit": "stretch", "resize": "bilinear"}
 # https://github.com/biubug6/Pytorch_Retinaface, detect.py
 _RETINAFACE = {"colours": "bgr", "scale": 1.0, "mean": [104.0, 117.0, 123.0], "resize": "bilinear"}
+# https://github.com/timesler/facenet-pytorch, models/utils/detect_face.py
+_MTCNN = {"colours": "rgb", "scale": 1.0, "mean": 127.5, "std": 128.0, "fit": "stretch", "resize": "area"}
 # https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet
 _YUNET = {"colours": "bgr", "scale": 1.0, "resize": "bilinear"}
 # https://github.com/deepinsight/insightface/tree/master/detection/scrfd, tools/scrfd.py
@@ -102,6 +104,18 @@ def _retinaface(model: Model) -> Family | None:
     return Family("retinaface", Sure.certain, why, _RETINAFACE, _POINTS, kind="keypoints")
 
 
+def _mtcnn(model: Model) -> Family | None:
+    """P-Net gives maps, R-Net and O-Net vectors of one candidate each, O-Net with points."""
+    ranks = {len(shape) for shape in model.shapes.values()}
+    lasts = _lasts(model)
+    if lasts not in (Counter({4: 1, 2: 1}), Counter({4: 1, 2: 1, 10: 1})) or ranks not in ({2}, {4}):
+        return None
+    why = "boxes [..., 4] and scores [..., 2]" + (", points [N, 10]" if lasts[10] else "")
+    if lasts[10]:
+        return Family("mtcnn", Sure.likely, why, _MTCNN, _POINTS, kind="keypoints")
+    return Family("mtcnn", Sure.likely, why, _MTCNN)
+
+
 def _arrays(model: Model) -> Family | None:
     outputs = {port.name: len(port.shape) for port in model.outputs}
     for boxes, scores, classes, count, options in _ARRAYS:
@@ -140,7 +154,7 @@ def _detr(model: Model) -> Family | None:
     return Family("detr", Sure.certain, f"outputs {', '.join(sorted(names))}", _DETR, options)
 
 
-_FAMILIES = (_yunet, _scrfd, _retinaface, _arrays, _detr, _ssd)
+_FAMILIES = (_yunet, _scrfd, _retinaface, _mtcnn, _arrays, _detr, _ssd)
 
 
 def _lasts(model: Model) -> Counter[Any]:

@@ -36,7 +36,6 @@ _KNOWN: dict[str, tuple[dict[str, Any], str]] = {
     r"gfpgan|gpen|codeformer|restoreformer": (_HALF, "TencentARC/GFPGAN"),
     r"arcface|w600k|glint": ({**_HALF, "colours": "rgb"}, "deepinsight/insightface"),
     r"open.?nsfw": ({"colours": "bgr", "scale": 1.0, "mean": [104.0, 117.0, 123.0]}, "yahoo/open_nsfw"),
-    r"^[pro]net$": ({"colours": "rgb", "scale": 1.0, "mean": 127.5, "std": 128.0}, "MTCNN"),
     r"deepdanbooru": ({"colours": "rgb", "scale": 1 / 255, "fit": "letterbox"}, "KichangKim/DeepDanbooru"),
 }
 

@@ -48,7 +48,8 @@ def _classifier(name: str, count: int, answer: Array | None) -> list[Line]:
     if np.all(answer >= 0) and np.allclose(answer.sum(-1), 1, atol=1e-3):
         lines.append(Line("heads.0.activation", "none", Sure.certain, f"output {name} sums to 1: it has its softmax"))
     elif np.all((answer >= 0) & (answer <= 1)):
-        lines[0] = Line("heads.0.kind", "tag", Sure.guess, f"{why}, each in 0 ... 1, sum {answer.sum():.3g}")
+        why = f"{why}, each in 0 ... 1, sum {answer.sum():.3g}: scores of their own"
+        return [Line("heads.0.kind", "classify", Sure.guess, why), Line("heads.0.activation", "none", Sure.likely, why)]
     else:
         lines.append(Line("heads.0.activation", "softmax", Sure.likely, f"output {name} has values beyond 0 ... 1"))
     return lines
@@ -64,7 +65,7 @@ def _usual(model: Model) -> dict[str, Any]:
 def _tagger(at: str, why: str) -> list[Line]:
     values = {"colours": "bgr", "scale": 1.0, "fit": "letterbox", "pad_value": 255, "resize": "area"}
     return [
-        Line("heads.0.kind", "tag", Sure.likely, why),
+        Line("heads.0.kind", "raw", Sure.guess, f"{why}, but selected_tags.csv is not beside it"),
         *(Line(f"{at}.{field}", value, Sure.likely, "what a WD tagger takes") for field, value in values.items()),
     ]
 

@@ -52,6 +52,7 @@ def _tag_lines(model: Model, tags: Sequence[tuple[str, str]], file: str) -> list
         Line("heads.0.labels", [name for name, _ in tags], sure, why),
         Line("heads.0.categories", [category for _, category in tags], sure, f"{file}: category"),
         Line("heads.0.thresholds", {"general": 0.35, "character": 0.85}, Sure.likely, "what users of taggers take"),
+        Line("heads.0.best_only", ["rating"], Sure.likely, "of the ratings one applies"),
     ]
 
 
