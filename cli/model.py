@@ -224,7 +224,8 @@ def _try(spec: "ModelSpec", body: bytes, picture: Path | None, show: Path) -> No
     from engines.models.preview import answer, drawn, read_picture, save, sentences
 
     found = answer(spec, body, None if picture is None else read_picture(picture))
-    say(f"on {picture or 'the test picture'}:")
+    takes = any(tensor.picture for tensor in spec.inputs)
+    say(f"on {(picture or 'the test picture') if takes else 'zeros, for it takes no picture'}:")
     for line in sentences(found):
         say(f"  {line}")
     image = drawn(found)

@@ -1,4 +1,4 @@
-"""Detectors that are no YOLO: YuNet, SCRFD, RetinaFace, MTCNN, UltraFace, SSD, DETR, and others that suppress themselves.
+"""Detectors that are no YOLO: of faces, SSD, DETR, and those that suppress by themselves.
 
 They are known by the names and shapes of their outputs."""
 
@@ -41,7 +41,8 @@ _DETR = {
     "resize": "bilinear",
     "antialias": True,
 }
-_POINTS = {"points": 5}  # eyes, nose, corners of the mouth
+_FACE = {"labels": ["face"]}
+_POINTS = {"points": 5, **_FACE}  # eyes, nose, corners of the mouth
 _YUNET_NAMES = {f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)}
 # names of outputs of detectors that suppress by themselves: boxes, scores, classes, count, and what else they are
 _TENSORFLOW = {"order": ["y1", "x1", "y2", "x2"], "normalised": True, "first_class": 1}
@@ -93,7 +94,7 @@ def _scrfd(model: Model) -> Family | None:
         return None
     why = "scores [n, 1], boxes [n, 4] for each of three strides"
     if not lasts[10]:
-        return Family("scrfd", Sure.certain, why, _SCRFD)
+        return Family("scrfd", Sure.certain, why, _SCRFD, _FACE)
     return Family("scrfd", Sure.certain, f"{why}, points [n, 10]", _SCRFD, _POINTS, kind="keypoints")
 
 
@@ -113,7 +114,7 @@ def _mtcnn(model: Model) -> Family | None:
     why = "boxes [..., 4] and scores [..., 2]" + (", points [N, 10]" if lasts[10] else "")
     if lasts[10]:
         return Family("mtcnn", Sure.likely, why, _MTCNN, _POINTS, kind="keypoints")
-    return Family("mtcnn", Sure.likely, why, _MTCNN)
+    return Family("mtcnn", Sure.likely, why, _MTCNN, _FACE)
 
 
 def _arrays(model: Model) -> Family | None:
@@ -141,8 +142,10 @@ def _ssd(model: Model) -> Family | None:
     answer = model.answer(scores)
     if not isinstance(shape[-1], int) or answer is None or not np.allclose(answer.sum(-1), 1, atol=1e-3):
         return None
-    decoder, picture = ("ultraface", _ULTRAFACE) if shape[-1] == 2 else ("ssd", {**_ULTRAFACE, "resize": "bilinear"})
-    return Family(decoder, Sure.likely, f"scores [N, n, {shape[-1]}] that sum to 1, and boxes [N, n, 4]", picture)
+    why = f"scores [N, n, {shape[-1]}] that sum to 1, and boxes [N, n, 4]"
+    if shape[-1] == 2:
+        return Family("ultraface", Sure.likely, why, _ULTRAFACE, _FACE)
+    return Family("ssd", Sure.likely, why, _ULTRAFACE)  # both are of one author's code
 
 
 def _detr(model: Model) -> Family | None:
