@@ -21,6 +21,7 @@ from schemas.model import ModelSpec, PictureSpec, describe
 
 _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a model takes any size
 _MOST_LINES = 10
+_LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
 _FILTERS = {
     "area": Image.Resampling.BOX,
@@ -38,6 +39,7 @@ class Answer:
     picture: Array
     arrays: Mapping[str, Value]
     labels: Mapping[str, Sequence[str]]
+    named: frozenset[str]  # arrays that heads made, and whose names say what they are
 
 
 def read_picture(path: Path) -> Array:
@@ -84,14 +86,16 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
             feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
     arrays: dict[str, Value] = dict(OnnxRuntimeSession(body, spec).run(feed))
     labels: dict[str, Sequence[str]] = {}
+    named: set[str] = set()
     if made is not None:
         views = [view_of((picture.shape[0], picture.shape[1]), made)]
         given = dict(arrays)
         arrays = {name: value for name, value in given.items() if not any(name in head.reads for head in heads)}
         for head in heads:
             arrays |= head.decode(given, views)
+            named |= head.plan().keys()
             labels |= {name: tensor.labels for name, tensor in head.plan().items() if tensor.labels}
-    return Answer(picture, arrays, labels)
+    return Answer(picture, arrays, labels, frozenset(named))
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:
@@ -120,11 +124,11 @@ def _made(picture: Array, spec: PictureSpec) -> Array:
 def sentences(found: Answer) -> Iterator[str]:
     """What was found, a line each; the surest first."""
     arrays = {name: _row(value) for name, value in found.arrays.items()}
-    named = [name for name in ("boxes", "classes", "tags") if name in arrays]
-    if named:
-        yield from _counted(found, arrays, named[0])
+    listed = [name for name in _LISTED if name in found.named]
+    if listed:
+        yield from _counted(found, arrays, listed[0])
     for name, row in arrays.items():
-        if name not in ("boxes", "classes", "tags", "scores"):
+        if not listed or name not in (*_LISTED, "scores"):
             yield f"{name}: {_described(name, row, found.labels.get(name, ()))}"
 
 
@@ -172,7 +176,7 @@ def _row(value: Value) -> Array:
 
 def drawn(found: Answer) -> Image.Image | None:
     """The picture with what was found; the model's own picture where it makes one. None: there is nothing to draw."""
-    arrays = {name: _row(value) for name, value in found.arrays.items()}
+    arrays = {name: _row(value) for name, value in found.arrays.items() if name in found.named}
     if "image" in arrays:
         return Image.fromarray(arrays["image"].astype(np.uint8).squeeze())
     if "alpha" in arrays:
@@ -184,7 +188,7 @@ def drawn(found: Answer) -> Image.Image | None:
     image = Image.fromarray(found.picture)
     if "mask" in arrays:
         return _tinted(image, arrays["mask"])
-    names = [name for name in ("boxes", "classes", "tags") if name in arrays]
+    names = [name for name in _LISTED if name in arrays]
     if not names:
         return None
     draw = ImageDraw.Draw(image)

@@ -111,10 +111,18 @@ def test_a_dry_run_keeps_nothing(here: Path, said: Said) -> None:
     assert kept(here) == []
 
 
-def test_a_model_without_a_picture_is_kept_too(here: Path, said: Said) -> None:
+def test_a_model_without_heads_is_kept_too(here: Path, said: Said) -> None:
     (here / "dogs.onnx").write_bytes(detector())
     out, _ = said("add", "dogs.onnx", "--set", "heads=[]")
     assert f"output0: float32 [6, {CELLS}], from 0 to 100" in out
+
+
+def test_outputs_that_no_head_reads_are_described_whatever_they_are_called(here: Path, said: Said) -> None:
+    outputs = {"boxes": np.full((1, 3, 4), 0.5), "scores": np.full((1, 3), 0.25), "classes": np.ones((1, 3))}
+    (here / "m.onnx").write_bytes(graph(outputs))
+    out, _ = said("add", "m.onnx", "--set", "heads=[]")
+    for name, row in (("boxes", "[3, 4], from 0.5"), ("scores", "[3], from 0.25"), ("classes", "[3], from 1 to 1")):
+        assert f"  {name}: float32 {row}" in out
 
 
 def with_data_outside(folder: Path) -> None:

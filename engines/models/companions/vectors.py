@@ -37,6 +37,8 @@ def look(model: Model) -> Sequence[Line]:
     else:
         lines = _classifier(name, count, answer)
     usual = "usual for such networks; see where the model is from"
+    if picture.height is None:
+        lines.append(Line(f"{picture.path}.size", [224, 224], Sure.guess, "the graph leaves it free; 224 is usual"))
     return lines + [Line(f"{picture.path}.{key}", value, Sure.guess, usual) for key, value in _usual(model).items()]
 
 
