@@ -10,6 +10,7 @@ from cli.dead import app as dead
 from cli.doctor import doctor
 from cli.engine import app as engine
 from cli.jobs import app as jobs
+from cli.model import app as model
 from cli.near import near
 from cli.pipelines import app as pipelines
 from cli.publish import publish
@@ -60,6 +61,7 @@ app.command()(worker)
 app.command()(status)
 app.add_typer(dead)
 app.add_typer(pipelines)
+app.add_typer(model)
 app.add_typer(engine)
 app.add_typer(topology)
 app.command()(near)

@@ -27,35 +27,8 @@ app.command()(push)
 app.command()(pull)
 app.command()(export)
 
-Model: TypeAlias = Annotated[str, typer.Argument(help="An ONNX file, or the name of a model imported or built in.")]
+Model: TypeAlias = Annotated[str, typer.Argument(help="An ONNX file, or the name of a model added or built in.")]
 Key: TypeAlias = Annotated[str, typer.Argument(help="The beginning of an engine's key.")]
-
-
-@app.command("import")
-@ends_well
-def import_(
-    model: Annotated[Path, typer.Argument(help="An ONNX file, or one with weights beside it.", metavar="MODEL.onnx")],
-    card: Annotated[Path | None, typer.Option(help="Its model card. Default: MODEL.toml.", metavar="FILE")] = None,
-) -> ExitCode:
-    """Keep a model where pipelines and engines look for it.
-
-    Its graph is held against its model card and run once first. Weights in files beside it become part of it.
-
-    Example: rigflow engine import faces.onnx --card faces.toml
-    """
-    from engines.models.catalogue import builtin_models, models_folder, read_files, save_model, travelling
-    from schemas.pipeline import describe
-
-    declared, body = read_files(model, card, take_weights=True)
-    spec, _ = travelling(model, declared, body)
-    if spec.name in builtin_models():  # pipelines would go on with that one
-        raise UsageError(f"rigflow has a model {spec.name} of its own", "give yours another name in its model card")
-    save_model(models_folder(), declared, body)
-    say(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
-    for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
-        for tensor in tensors:
-            say(f"{side}  {tensor.name}  {describe(tensor.dtype, tensor.shape)}")
-    return ExitCode.OK
 
 
 @app.command()

@@ -27,7 +27,7 @@ def check_weights_inside(model: bytes, name: str) -> None:
     if outside:
         raise ModelError(
             f"model `{name}`: its weights are in another file, {outside[0][:200]}",
-            f"`rigflow engine import` takes them in, or {_ONE_FILE}",
+            f"`rigflow model add` takes them in, or {_ONE_FILE}",
         )
 
 
@@ -45,17 +45,24 @@ def with_weights_inside(model: bytes, path: Path) -> bytes:
     from onnx.external_data_helper import load_external_data_for_tensor
 
     folder = path.resolve().parent
+    locations = {_location(tensor): _beside(folder, _location(tensor), path) for tensor in tensors}
+    _check_size(sum((folder / each).stat().st_size for each in set(locations.values())), path)
     for tensor in tensors:
-        location = _beside(folder, _location(tensor), path)
+        location = locations[_location(tensor)]
         try:
             load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:  # the checker's own classes share no base below Exception
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"model `{path}`: cannot read weights from {location}: {reason}", _ONE_FILE) from error
-    if parsed.ByteSize() > _MOST_BYTES:
-        size = f"{parsed.ByteSize() / 1e9:.1f} GB"
-        raise ModelError(f"model `{path}` has {size} with its weights", "a model may have 2 GB: export it in fp16")
+    _check_size(parsed.ByteSize(), path)
     return bytes(parsed.SerializeToString(deterministic=True))
+
+
+def _check_size(nbytes: int, path: Path) -> None:
+    """Raise ModelError for more than one ONNX file can have; before weights are read, for they may fill the memory."""
+    if nbytes > _MOST_BYTES:
+        what = f"model `{path}` has {nbytes / 1e9:.1f} GB with its weights"
+        raise ModelError(what, "rigflow sends a model as one file of at most 2 GB: export it in fp16 or int8")
 
 
 def _parsed(model: bytes, name: str) -> Any:

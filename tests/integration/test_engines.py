@@ -114,12 +114,12 @@ def test_the_whole_way_on_the_command_line(
 
     def output(*arguments: str, cache: Path, code: int = ExitCode.OK) -> str:
         monkeypatch.setenv("RIGFLOW_CACHE", str(cache))
-        ended = answer(["engine", *arguments])
+        ended = answer([*(() if arguments[0] == "model" else ("engine",)), *arguments])
         out, err = capsys.readouterr()
         assert ended == code, err
         return out + err
 
-    assert "sorter@3" in output("import", "net.onnx", "--card", "net.toml", **here)
+    assert "sorter@3" in output("model", "add", "net.onnx", "--card", "net.toml", **here)
     bench = json.loads(
         output("bench", "sorter", "--batches", "1,4", "--seconds", "0.05", "--out", "bench.json", "--json", **here)
     )

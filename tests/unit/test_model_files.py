@@ -31,7 +31,7 @@ def test_weights_outside_of_a_model_are_never_read(
     (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
     (tmp_path / "m.onnx").write_bytes(made("secret.bin"))
     for load in (lambda: onnxruntime.load(made("secret.bin"), "m"), lambda: load_model(tmp_path / "m.onnx")):
-        with pytest.raises(ModelError, match=r"its weights are in another file, secret\.bin: `rigflow engine import`"):
+        with pytest.raises(ModelError, match=r"its weights are in another file, secret\.bin: `rigflow model add`"):
             load()
 
 
@@ -92,12 +92,12 @@ def test_a_file_in_the_runtimes_own_format_is_no_model(tmp_path: Path) -> None:
         load_model(tmp_path / "m.onnx")
 
 
-def test_an_import_reads_the_card_beside_the_model_and_one_line_is_the_answer(tmp_path: Path) -> None:
+def test_a_model_is_added_with_the_card_beside_it(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path)}
     (tmp_path / "m.onnx").write_bytes(mean())
     (tmp_path / "m.toml").write_text('name = "faces"\nversion = "7"\n')
-    output = rigflow("engine", "import", tmp_path / "m.onnx", **env)
-    assert output.stdout.startswith("faces@7 ")
+    output = rigflow("model", "add", tmp_path / "m.onnx", **env)
+    assert "\nkept faces@7 " in output.stdout
     kept = tmp_path / ".local/share/rigflow/models"
     assert sorted(path.name for path in kept.iterdir()) == ["faces.onnx", "faces.toml"]
 
@@ -231,26 +231,26 @@ def test_a_card_says_rows_or_none(tmp_path: Path) -> None:
         ("", "name: takes letters"),
         ("a b", "name: takes letters"),
         ("x" * 300, "name: takes letters"),
-        ("fingerprint", "rigflow has a model fingerprint of its own: give yours another name in its model card"),
+        ("fingerprint", "rigflow has a model fingerprint of its own: give yours another name"),
     ],
 )
-def test_an_import_writes_nowhere_but_under_a_name_of_its_own(tmp_path: Path, name: str, words: str) -> None:
+def test_a_model_is_added_nowhere_but_under_a_name_of_its_own(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "m.onnx").write_bytes(mean())
     (tmp_path / "m.toml").write_text(f'name = "{name}"\n')
     before = sorted(tmp_path.rglob("*"))
-    ended = rigflow("engine", "import", tmp_path / "m.onnx", HOME=str(tmp_path))
+    ended = rigflow("model", "add", tmp_path / "m.onnx", HOME=str(tmp_path))
     assert (ended.returncode, ended.stderr.count("\n")) == (ExitCode.USAGE, 1)
     assert words in ended.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", ["import", "build", "bench"])
+@pytest.mark.parametrize("command", ["add", "build", "bench"])
 @pytest.mark.parametrize("body", [with_scalar(), as_initializer("../w.bin"), b"", b"no model", one_row_at_a_time()])
-def test_no_engine_command_ends_in_a_traceback(tmp_path: Path, command: str, body: bytes) -> None:
+def test_no_command_ends_in_a_traceback(tmp_path: Path, command: str, body: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(body)
-    options = {"import": (), "build": ("--for", "sm86"), "bench": ("--batches", "1")}[command]
+    options = {"add": (), "build": ("--for", "sm86"), "bench": ("--batches", "1")}[command]
     env = {"HOME": str(tmp_path), "RIGFLOW_CACHE": str(tmp_path / "cache")}
-    ended = rigflow("engine", command, tmp_path / "m.onnx", *options, **env)
+    ended = rigflow("model" if command == "add" else "engine", command, tmp_path / "m.onnx", *options, **env)
     assert ended.returncode == ExitCode.USAGE
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("rigflow: model `")

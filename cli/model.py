@@ -1,0 +1,234 @@
+"""`rigflow model`: bring models, look at them, try them on a picture."""
+
+import hashlib
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from cli.options import SettingsFile, ends_well, settings_from
+from cli.text import cell, say, size, stdout, table, warn
+from schemas.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from engines.models.companions.base import Line
+    from engines.models.proposal import Proposal
+    from schemas.model import ModelSpec
+
+app = typer.Typer(
+    name="model",
+    rich_markup_mode=None,
+    help="Bring models, look at them, try them on a picture.\n\nExample: rigflow model add yolov8n.onnx",
+)
+
+Name: TypeAlias = Annotated[str, typer.Argument(help="A model's name, as `rigflow model list` has it.")]
+Show: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="File for the picture with the answer drawn. Default: in the cache folder.", metavar="FILE"),
+]
+
+
+@app.command()
+@ends_well
+def add(
+    model: Annotated[
+        Path, typer.Argument(help="An .onnx file, a folder with one, ncnn's .param, or torch's .pth.", metavar="FILE")
+    ],
+    name: Annotated[str, typer.Option(help="What pipelines call it. Default: the file's name.")] = "",
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A field of its card, say inputs.0.mean=[0.5]; repeat it.", metavar="FIELD=VALUE"),
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Its model card. Default: the .toml of its name beside it.", metavar="FILE")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="A picture to try it on. Default: slopes and a disc.", metavar="FILE")
+    ] = None,
+    show: Show = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Keep it without a question.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and try only; keep nothing.")] = False,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Look at a model, propose its card, try it, and keep it where pipelines find it.
+
+    The card is put together from what the file, its neighbours and its shapes say. Check lines that are not certain.
+
+    Example: rigflow model add yolov8n.onnx --picture street.jpg --show boxes.png
+    """
+    from engines.models.catalogue import models_folder, save_model, travelling
+    from engines.models.proposal import propose
+    from engines.models.store import check_name, find
+
+    found = find(model)
+    proposal = propose(found.path, found.body, found.name)
+    proposal = _overridden(proposal, found.path, card, {**_fields(given or []), **({"name": name} if name else {})})
+    _print(proposal.lines)
+    made = proposal.card().model_copy(update={"sha256": hashlib.sha256(found.body).hexdigest()})
+    check_name(made.name)
+    spec, body = travelling(found.path, made, found.body)
+    shown = show or settings_from(settings_file).cache_folder / "previews" / f"{spec.name}.png"
+    _try(spec, body, picture, shown)
+    if dry_run:
+        return ExitCode.OK
+    if not yes and not _agreed(f"keep it as {spec.name}?"):
+        warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
+        return ExitCode.SOME_FAILED
+    save_model(models_folder(), made, found.body)
+    say(f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(found.body))}")
+    return ExitCode.OK
+
+
+@app.command("list")
+@ends_well
+def list_() -> ExitCode:
+    """List the models that are kept here, and those that come with rigflow.
+
+    Example: rigflow model list
+    """
+    from engines.models.catalogue import builtin_models
+    from engines.models.store import kept
+
+    rows = table("model", "version", "heads", "size", left=3)
+    for name, path, card in kept():
+        heads = ", ".join(head.kind for head in card.heads) if card else "its card cannot be read"
+        rows.add_row(cell(name), cell(card.version if card else ""), cell(heads), size(path.stat().st_size))
+    for name in builtin_models():
+        rows.add_row(name, "", "comes with rigflow", "")
+    stdout().print(rows)
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def show(name: Name) -> ExitCode:
+    """Show a model's card as TOML, its hash, and what it takes and gives in a pipeline.
+
+    Example: rigflow model show yolov8n
+    """
+    from engines.models.catalogue import load_model
+    from engines.models.store import card_text, kept_path
+
+    text = card_text(name)
+    spec, _ = load_model(kept_path(name))
+    say(text.rstrip("\n") + "\n", keep="\n")
+    for line in _described(spec):
+        say(f"# {line}")
+    return ExitCode.OK
+
+
+@app.command("test")
+@ends_well
+def try_on(
+    name: Name,
+    picture: Annotated[Path | None, typer.Argument(help="A picture. Default: slopes, a disc and a grid.")] = None,
+    show: Show = None,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Run a model on a picture on the CPU, and print and draw its answer.
+
+    Example: rigflow model test yolov8n street.jpg --show boxes.png
+    """
+    from engines.models.catalogue import load_model
+    from engines.models.store import kept_path
+
+    spec, body = load_model(kept_path(name))
+    _try(spec, body, picture, show or settings_from(settings_file).cache_folder / "previews" / f"{name}.png")
+    return ExitCode.OK
+
+
+@app.command()
+@ends_well
+def remove(name: Name) -> ExitCode:
+    """Forget a model: its file and its card. Jobs that were published with it have a copy of their own.
+
+    Example: rigflow model remove yolov8n
+    """
+    from engines.models.store import remove as forget
+
+    forget(name)
+    say(f"removed {name}")
+    return ExitCode.OK
+
+
+def _agreed(question: str) -> bool:
+    """Ask, if there is a person at a terminal; without one the answer is yes."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    try:
+        return typer.confirm(question, True)
+    except typer.Abort:  # the end of the input, or Ctrl-C
+        return False
+
+
+def _fields(given: Sequence[str]) -> dict[str, Any]:
+    """`--set` as fields; a value is TOML, and text where it is none. Raises UsageError."""
+    fields: dict[str, Any] = {}
+    for each in given:
+        field, equals, text = each.partition("=")
+        if not field.strip() or not equals:
+            raise UsageError(f"--set {each}: no FIELD=VALUE", "say, for example, --set inputs.0.colours=bgr")
+        try:
+            fields[field.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except ValueError:
+            fields[field.strip()] = text.strip()
+    return fields
+
+
+def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapping[str, Any]) -> "Proposal":
+    """The proposal with the fields of a card, and over them those that were given by `--set`."""
+    from engines.models.store import card_fields
+
+    if card is None and (beside := path.with_suffix(".toml")).is_file():
+        card = beside
+    if card is not None:
+        said = card_fields(card, [port.name for port in proposal.model.inputs])
+        proposal = proposal.changed({key: value for key, value in said.items() if key != "sha256"}, card.name)
+    return proposal.changed(given, "given here") if given else proposal
+
+
+def _print(lines: "Sequence[Line]") -> None:
+    rows = table("field", "value", "sure", "why", left=4)
+    why = ""
+    for line in lines:
+        said = "as above" if line.why == why else line.why
+        rows.add_row(cell(line.field), cell(_short(line.value)), cell(line.sure.name), cell(said))
+        why = line.why
+    stdout().print(rows)
+
+
+def _short(value: Any) -> str:
+    """A value in a few words."""
+    if isinstance(value, list) and len(value) > 4:
+        return f"{len(value)}: {', '.join(map(str, value[:3]))} ..."
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _described(spec: "ModelSpec") -> list[str]:
+    from schemas.model import describe
+
+    lines = [f"identity {spec.identity[:16]}, graph {spec.sha256[:16]}"]
+    lines += [f"takes {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.inputs]
+    lines += [f"gives {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.outputs]
+    return lines
+
+
+def _try(spec: "ModelSpec", body: bytes, picture: Path | None, show: Path) -> None:
+    """Run a model on a picture; what it answers on stdout, and drawn in the file `show`."""
+    from engines.models.preview import answer, drawn, read_picture, save, sentences
+
+    found = answer(spec, body, None if picture is None else read_picture(picture))
+    takes = any(tensor.picture for tensor in spec.inputs)
+    say(f"on {(picture or 'the test picture') if takes else 'zeros, for it takes no picture'}:")
+    for line in sentences(found):
+        say(f"  {line}")
+    image = drawn(found)
+    if image is not None:
+        save(image, show)
+        say(f"drawn in {show}")

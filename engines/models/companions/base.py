@@ -1,0 +1,152 @@
+"""What companions share: a line of a proposed card, and what they look at."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from engines.part import Array
+from schemas.errors import ModelError
+
+MOST_BYTES = 64 << 20  # of a companion; the largest known, selected_tags.csv, has 300 kB
+
+
+class Sure(IntEnum):
+    """How sure a line is: a file says so, its form says so, or it is what most such models want."""
+
+    guess = 0
+    likely = 1
+    certain = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One field of a card, as in `inputs.0.mean`; its value; how sure it is; and what said so."""
+
+    field: str
+    value: Any
+    sure: Sure
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output as the graph declares it. A free dimension is a name, or "" without one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The input that takes pictures: which one, in which layout; height and width are None where they are free."""
+
+    number: int
+    layout: str  # nchw or nhwc
+    channels: int
+    height: int | None
+    width: int | None
+    batch: bool  # whether the graph has one
+
+    @property
+    def path(self) -> str:
+        """Where its lines go."""
+        return f"inputs.{self.number}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What companions look at: a model's file and what is beside it, its graph, and what it answers to a test picture.
+
+    `answers`: for the values "unit" (0 ... 1), "bytes" (0 ... 255) and "signed" (-1 ... 1) of the picture the outputs
+    by name; empty where the model could not be run. `picture_values [H, W, 3]`: that picture, 0 ... 1, as it was fed.
+    `first`: the kinds of the first nodes behind the picture input.
+    """
+
+    path: Path
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    producer: str = ""
+    first: tuple[str, ...] = ()
+    answers: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    picture_values: Array | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where companions lie."""
+        return self.path.parent
+
+    @property
+    def picture(self) -> Picture | None:
+        """The first input that looks like a picture."""
+        return next((found for number, port in enumerate(self.inputs) if (found := _picture(number, port))), None)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """Shapes of the outputs: as they came for one row, or as the graph declares them."""
+        seen = self.answers.get("unit", {})
+        return {port.name: tuple(seen[port.name].shape) if port.name in seen else port.shape for port in self.outputs}
+
+    def answer(self, name: str) -> Array | None:
+        """What an output was for a picture of 0 ... 1."""
+        return self.answers.get("unit", {}).get(name)
+
+    def beside(self, *names: str) -> Iterator[Path]:
+        """The files of these names beside the model; a name may be a pattern. First those that carry its own name."""
+        for name in names:
+            for pattern in (f"{self.path.stem}.{name}", f"{self.path.stem}_{name}", name):
+                yield from (each for each in sorted(self.folder.glob(pattern)) if each.is_file())
+
+
+class Companion(Protocol):
+    """Reads one kind of file beside a model, or one sign in its graph."""
+
+    def __call__(self, model: Model) -> Sequence[Line]:
+        """The lines that it can say; none where it is not there. Raises ModelError when it is there and broken."""
+        ...
+
+
+def text_of(path: Path) -> str:
+    """The text of a companion. Raises ModelError."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ModelError(f"{path} has more than {MOST_BYTES >> 20} MB", "move it away from the model")
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", "check its permissions, or move it away") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not UTF-8 text", "save it as UTF-8, or move it away from the model") from error
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """A companion's json object. Raises ModelError."""
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text_of(path))
+        if isinstance(found, dict):
+            return found
+    raise ModelError(f"{path} is not a json object", "correct it, or move it away from the model")
+
+
+def count_of(model: Model, name: str) -> int:
+    """The last dimension of an output, 0 where it is free."""
+    last = (model.shapes[name] or ("",))[-1]
+    return last if isinstance(last, int) else 0
+
+
+def _picture(number: int, port: Port) -> Picture | None:
+    if port.dtype not in ("float32", "float16", "float64", "uint8") or len(port.shape) not in (3, 4):
+        return None
+    batch = len(port.shape) == 4
+    first, middle, last = port.shape[-3:]
+    for layout, channels, shape in (("nchw", first, (middle, last)), ("nhwc", last, (first, middle))):
+        height, width = (side if isinstance(side, int) and side > 0 else None for side in shape)
+        if channels in (1, 3) and all(side is None or side > 4 for side in (height, width)):
+            if not batch and (height is None or width is None):  # [batch, samples, 1] and the like
+                continue
+            return Picture(number, layout, int(channels), height, width, batch)
+    return None

@@ -1,0 +1,82 @@
+"""What the graph says of its inputs: layout, bytes, gray, batch; states, and constants that need a value."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from engines.models.companions.base import Line, Model, Port, Sure
+
+_GRAPH = "the graph"
+# by the name of a scalar input: what the projects that have such an input give it by default
+_CONSTANTS: dict[str, tuple[float, str]] = {
+    "sr": (16000, "Silero VAD: 16 kHz"),
+    "downsample_ratio": (0.25, "Robust Video Matting: 0.25 for HD"),
+    "weight": (0.5, "CodeFormer and its kin: half of each"),
+    "fidelity": (0.5, "CodeFormer and its kin: half of each"),
+    "confidence_threshold": (0.25, "usual"),
+    "score_threshold": (0.25, "usual"),
+    "iou_threshold": (0.45, "usual"),
+    "max_output_boxes_per_class": (100, "usual"),
+}
+_PAIRS = (("", "N"), ("", "n"), ("i", "o"), ("_in", "_out"), ("in_", "out_"), ("", "_out"), ("past", "present"))
+
+
+def look(model: Model) -> Sequence[Line]:
+    """Lines of each input."""
+    return [*_picture(model), *_others(model)]
+
+
+def _picture(model: Model) -> Iterator[Line]:
+    if (picture := model.picture) is None:
+        return
+    port = model.inputs[picture.number]
+    shape = f"input {port.name} {list(port.shape)}"
+    yield Line(f"{picture.path}.layout", picture.layout, Sure.certain, shape)
+    if picture.height is not None and picture.width is not None:
+        yield Line(f"{picture.path}.size", [picture.height, picture.width], Sure.certain, shape)
+    if picture.channels == 1:
+        yield Line(f"{picture.path}.colours", "gray", Sure.likely, f"{shape}: one channel")
+    else:
+        yield Line(f"{picture.path}.colours", "rgb", Sure.guess, "usual")
+    if port.dtype == "uint8":
+        yield Line(f"{picture.path}.scale", 1.0, Sure.certain, f"{_GRAPH} takes bytes")
+    rows = [shape[:1] for shape in model.shapes.values()] if model.answers or not picture.batch else []
+    if rows and (1,) not in rows:
+        why = "one picture gives no output that begins with 1" if picture.batch else f"{shape} has no batch"
+        yield Line("batch", "none", Sure.likely, why)
+
+
+def _others(model: Model) -> Iterator[Line]:
+    picture = model.picture
+    for number, port in enumerate(model.inputs):
+        if picture is not None and number == picture.number:
+            continue
+        fed = _feeding(port, model.outputs)
+        if fed:
+            why = f"output {fed} has its shape and its name"
+            yield Line(f"inputs.{number}.state", {"output": fed}, Sure.likely, why)
+        elif len(port.shape) <= 1 or all(size == 1 for size in port.shape):
+            value, why = _CONSTANTS.get(port.name, (0.0, ""))
+            if why:
+                sure = Sure.guess if why == "usual" else Sure.likely
+                yield Line(f"inputs.{number}.value", value, sure, f"input {port.name}: {why}")
+
+
+def silero(model: Model) -> Sequence[Line]:
+    """Silero VAD, known by its inputs: 512 values of sound at 16 kHz behind 64 of those before."""
+    names = [port.name for port in model.inputs]
+    if not {"input", "state", "sr"} <= set(names) or len(model.inputs[names.index("input")].shape) != 2:
+        return []
+    why = "inputs input, state, sr: Silero VAD at 16 kHz, 64 values of context and 512"
+    return [Line(f"inputs.{names.index('input')}.shape", ["N", 576], Sure.likely, why)]
+
+
+def _feeding(port: Port, outputs: Sequence[Port]) -> str:
+    """The output that is a state's next value: of equal rank and dtype, and named after it."""
+    names = [each.name for each in outputs if len(each.shape) == len(port.shape) > 0 and each.dtype == port.dtype]
+    for old, new in _PAIRS:
+        wanted = port.name + new if not old else re.sub(f"{re.escape(old)}", new, port.name, count=1)
+        if wanted != port.name and wanted in names:
+            return wanted
+        if old and port.name.endswith(old) and port.name[: -len(old)] + new in names:
+            return port.name[: -len(old)] + new
+    return ""

@@ -1,0 +1,324 @@
+"""ncnn's .param and .bin of networks of pictures (ESRGAN, Real-ESRGAN and their kin) as an ONNX file.
+
+The formats: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure, the layers' numbered parameters and
+weights: https://github.com/Tencent/ncnn/wiki/operation-param-weight-table, version of 2026-01.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from engines.models.graph import Graph
+from engines.part import Array
+from schemas.errors import ModelError
+from schemas.model import ModelSpec, TensorSpec
+
+Params: TypeAlias = Mapping[int, "float | list[float]"]
+
+_MAGIC = "7767517"
+_HALF, _PLAIN, _TAGGED = 0x01306B47, 0, 0x0002C056  # what weights begin with: float16, float32 and float32 again
+_LIST = -23300  # a parameter that is a list has this minus its number
+_INTERPOLATIONS = {1: "nearest", 2: "linear", 3: "cubic"}
+_OPERATIONS = {0: "Add", 1: "Sub", 2: "Mul", 3: "Div", 4: "Max", 5: "Min"}  # of BinaryOp
+_CONVERT = "export the network to ONNX from where it was trained"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A line of a .param file."""
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: Params
+
+    def number(self, key: int, default: float = 0.0) -> float:
+        """A parameter that is one number."""
+        value = self.params.get(key, default)
+        if isinstance(value, list):
+            raise ModelError(f"layer {self.name}: parameter {key} is a list", _CONVERT)
+        return value
+
+    def integer(self, key: int, default: int = 0) -> int:
+        """A parameter that is a whole number."""
+        return int(self.number(key, default))
+
+    def numbers(self, key: int) -> list[float]:
+        """A parameter that is a list; empty where it is missing."""
+        value = self.params.get(key, [])
+        return value if isinstance(value, list) else [value]
+
+
+def convert(param: Path, weights: Path) -> bytes:
+    """The ONNX file of a network: `input [n, C, h, w]` -> `output [n, C', h', w']`, float32, opset 17.
+
+    Raises ModelError: a file cannot be read, or a layer is none of those that such networks have.
+    """
+    try:
+        text, body = param.read_bytes(), weights.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"cannot read {error.filename}: {error.strerror}", "a network has both .param and .bin"
+        ) from error
+    return _Network(param, list(_layers(text, param)), _Weights(body, weights)).onnx()
+
+
+def _layers(text: bytes, path: Path) -> Iterator[Layer]:
+    broken = ModelError(f"{path} is not ncnn's text format", "give the .param, not the .param.bin")
+    lines = text.decode("ascii", "replace").splitlines()
+    if not lines or lines[0].strip() != _MAGIC:
+        raise broken
+    for line in lines[2:]:
+        if not (words := line.split()):
+            continue
+        try:
+            kind, name, takes, gives = words[0], words[1], int(words[2]), int(words[3])
+            blobs, rest = words[4 : 4 + takes + gives], words[4 + takes + gives :]
+            params = dict(_parameter(each) for each in rest)
+        except (ValueError, IndexError) as error:
+            raise broken from error
+        yield Layer(kind, name, tuple(blobs[:takes]), tuple(blobs[takes:]), params)
+
+
+def _parameter(text: str) -> tuple[int, "float | list[float]"]:
+    key, _, value = text.partition("=")
+    number = int(key)
+    if number <= _LIST:
+        return _LIST - number, [float(each) for each in value.split(",")[1:]]
+    return number, float(value)
+
+
+class _Weights:
+    """A .bin file, read from its beginning to its end."""
+
+    def __init__(self, body: bytes, path: Path) -> None:
+        self._body, self._path, self._at = body, path, 0
+
+    def plain(self, count: int) -> Array:
+        """So many float32, as a bias has them."""
+        return self._taken(count, "<f4")
+
+    def tagged(self, count: int) -> Array:
+        """So many weights behind a tag that says how they are stored, filled up to 4 bytes."""
+        tag = int(self._taken(1, "<u4")[0])
+        if tag == _HALF:
+            found = self._taken(count, "<f2").astype(np.float32)
+            self._at += -self._at % 4
+            return found
+        if tag in (_PLAIN, _TAGGED):
+            return self._taken(count, "<f4")
+        raise ModelError(f"{self._path} has int8 or quantised weights", "give the float16 or float32 network")
+
+    def check_all_read(self) -> None:
+        """Raise ModelError unless every byte had its layer."""
+        if self._at != len(self._body):
+            raise ModelError(
+                f"{self._path} has {len(self._body)} bytes, its .param {self._at}", "give both of one export"
+            )
+
+    def _taken(self, count: int, dtype: str) -> Array:
+        nbytes = count * np.dtype(dtype).itemsize
+        if count < 0 or self._at + nbytes > len(self._body):
+            raise ModelError(f"{self._path} is shorter than its .param says", "give both files of one export")
+        found = np.frombuffer(self._body, dtype, count, self._at)
+        self._at += nbytes
+        return found
+
+
+class _Network:
+    """A graph in the making: blobs by ncnn's names as results of ONNX operations, with their channels."""
+
+    def __init__(self, path: Path, layers: list[Layer], weights: _Weights) -> None:
+        self._path, self._layers, self._weights = path, layers, weights
+        self._graph = Graph()
+        self._blobs: dict[str, str] = {}
+        self._channels: dict[str, int] = {}
+        self._input_channels = 0
+
+    def onnx(self) -> bytes:
+        """The finished file."""
+        for layer in self._layers:
+            build = _BUILD.get(layer.kind)
+            if build is None:
+                raise ModelError(f"{self._path} has a layer {layer.kind}, which no ESRGAN-like network has", _CONVERT)
+            if missing := [each for each in layer.inputs if each not in self._blobs]:
+                raise ModelError(f"{self._path}: nothing makes {missing[0]} before layer {layer.name}", _CONVERT)
+            if layer.kind in _OF_ONE and len(layer.inputs) != 1:
+                raise ModelError(f"{self._path}: layer {layer.name} has {len(layer.inputs)} inputs", _CONVERT)
+            build(self, layer)
+        self._weights.check_all_read()
+        read = {blob for layer in self._layers for blob in layer.inputs}
+        last = [blob for layer in self._layers for blob in layer.outputs if blob not in read]
+        if len(last) != 1 or not self._input_channels:
+            raise ModelError(f"{self._path} has {len(last)} outputs, and one is wanted", _CONVERT)
+        channels = self._channels[last[0]]
+        self._graph.op("Identity", self._blobs[last[0]], result="output")
+        spec = ModelSpec(
+            name=_MODEL,
+            inputs=(TensorSpec(name="input", dtype="float32", shape=("n", self._input_channels, "h", "w")),),
+            outputs=(TensorSpec(name="output", dtype="float32", shape=("n", channels, "oh", "ow")),),
+            sha256="",
+        )
+        return self._graph.finish(spec)[1]
+
+    def start(self, layer: Layer) -> None:
+        """Input: a picture, of as many channels as the first convolution takes."""
+        if self._input_channels:
+            raise ModelError(f"{self._path} has two inputs, and one is wanted", _CONVERT)
+        first = next((each for each in self._layers if each.kind == "Convolution"), None)
+        sides = max(1, first.integer(1)) * max(1, first.integer(11, first.integer(1))) if first else 1
+        self._input_channels = first.integer(6) // (max(1, first.integer(0)) * sides) if first else 3
+        self._blobs[layer.outputs[0]], self._channels[layer.outputs[0]] = "input", self._input_channels
+
+    def same(self, layer: Layer) -> None:
+        """Split, Noop: the blob under further names."""
+        for name in layer.outputs:
+            self._blobs[name], self._channels[name] = self._blobs[layer.inputs[0]], self._channels[layer.inputs[0]]
+
+    def convolution(self, layer: Layer) -> None:
+        """Convolution, ConvolutionDepthWise: weights `[out, in / groups, kh, kw]`, then the bias."""
+        out, groups = layer.integer(0), max(1, layer.integer(7, 1)) if layer.kind != "Convolution" else 1
+        width, stride, dilation = layer.integer(1), layer.integer(3, 1), layer.integer(2, 1)
+        height = layer.integer(11, width)
+        left = layer.integer(4)
+        top = layer.integer(14, left)
+        pads = [top, left, layer.integer(16, top), layer.integer(15, left)]
+        count = layer.integer(6)
+        if layer.integer(8) or min(pads) < 0 or out < 1 or count % max(1, out * width * height):
+            raise ModelError(f"{self._path}: layer {layer.name} has int8 weights, or pads by itself", _CONVERT)
+        shape = (out, count // (out * width * height), height, width)
+        given = [self._weights.tagged(prod(shape)).reshape(shape)]
+        given += [self._weights.plain(out)] if layer.integer(5) else []
+        made = self._graph.op(
+            "Conv",
+            self._blobs[layer.inputs[0]],
+            *given,
+            kernel_shape=[height, width],
+            pads=pads,
+            group=groups,
+            strides=[layer.integer(13, stride), stride],
+            dilations=[layer.integer(12, dilation), dilation],
+        )
+        self._set(layer, self._activated(layer, made), out)
+
+    def activation(self, layer: Layer) -> None:
+        """Sigmoid, TanH, ReLU with a slope."""
+        blob = self._blobs[layer.inputs[0]]
+        if layer.kind == "ReLU" and layer.number(0):
+            made = self._graph.op("LeakyRelu", blob, alpha=layer.number(0))
+        else:
+            made = self._graph.op({"Sigmoid": "Sigmoid", "TanH": "Tanh", "ReLU": "Relu"}[layer.kind], blob)
+        self._set(layer, made)
+
+    def swish(self, layer: Layer) -> None:
+        """Swish: `x * sigmoid(x)`."""
+        blob = self._blobs[layer.inputs[0]]
+        self._set(layer, self._graph.op("Mul", blob, self._graph.op("Sigmoid", blob)))
+
+    def clip(self, layer: Layer) -> None:
+        """Clip to parameter 0 ... parameter 1."""
+        limits = [np.float32(layer.number(key)) for key in (0, 1)]
+        self._set(layer, self._graph.op("Clip", self._blobs[layer.inputs[0]], *limits))
+
+    def prelu(self, layer: Layer) -> None:
+        """PReLU: a slope for each channel, without a tag."""
+        slopes = self._weights.plain(layer.integer(0)).reshape(-1, 1, 1)
+        self._set(layer, self._graph.op("PRelu", self._blobs[layer.inputs[0]], slopes))
+
+    def shuffle(self, layer: Layer) -> None:
+        """PixelShuffle: channels become pixels, in PyTorch's order or (1) TensorFlow's."""
+        factor, mode = layer.integer(0, 1), "DCR" if layer.integer(1) else "CRD"
+        blob = self._blobs[layer.inputs[0]]
+        channels = self._channels[layer.inputs[0]] // factor**2
+        self._set(layer, self._graph.op("DepthToSpace", blob, blocksize=factor, mode=mode), channels)
+
+    def resize(self, layer: Layer) -> None:
+        """Interp by factors: nearest repeats pixels, linear and cubic look at centres."""
+        mode = _INTERPOLATIONS.get(layer.integer(0), "")
+        scales = np.array([1, 1, layer.number(1, 1), layer.number(2, 1)], np.float32)
+        if not mode or layer.integer(3) or layer.integer(4) or min(scales) <= 0:
+            raise ModelError(f"{self._path}: layer {layer.name} resizes to a fixed size", _CONVERT)
+        centres = "align_corners" if layer.integer(6) else "half_pixel"
+        nearest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        how: dict[str, Any] = nearest if mode == "nearest" else {"coordinate_transformation_mode": centres}
+        if mode == "cubic":
+            how = {**how, "cubic_coeff_a": -0.75}
+        self._set(layer, self._graph.op("Resize", self._blobs[layer.inputs[0]], "", scales, mode=mode, **how))
+
+    def binary(self, layer: Layer) -> None:
+        """BinaryOp of two blobs, or of one and (1) the number 2."""
+        operation = _OPERATIONS.get(layer.integer(0), "")
+        wanted = 1 if layer.integer(1) else 2
+        if not operation or len(layer.inputs) != wanted:
+            raise ModelError(f"{self._path}: layer {layer.name} is operation {layer.integer(0)}", _CONVERT)
+        blobs = [self._blobs[each] for each in layer.inputs]
+        other = [np.float32(layer.number(2))] if layer.integer(1) else []
+        self._set(layer, self._graph.op(operation, *blobs, *other))
+
+    def eltwise(self, layer: Layer) -> None:
+        """Eltwise: a product, a sum with factors, or the largest."""
+        kind, factors = layer.integer(0), layer.numbers(1)
+        blobs = [self._blobs[each] for each in layer.inputs]
+        if kind == 1:
+            scaled = zip(blobs, factors or [1.0] * len(blobs), strict=False)
+            blobs = [blob if by == 1 else self._graph.op("Mul", blob, np.float32(by)) for blob, by in scaled]
+        made = blobs[0]
+        for blob in blobs[1:]:
+            made = self._graph.op({0: "Mul", 1: "Add", 2: "Max"}.get(kind, "Add"), made, blob)
+        self._set(layer, made)
+
+    def concat(self, layer: Layer) -> None:
+        """Concat along the channels; ncnn's axes have no batch."""
+        if layer.integer(0):
+            raise ModelError(f"{self._path}: layer {layer.name} joins along axis {layer.integer(0)}", _CONVERT)
+        made = self._graph.op("Concat", *(self._blobs[each] for each in layer.inputs), axis=1)
+        self._set(layer, made, sum(self._channels[each] for each in layer.inputs))
+
+    def _activated(self, layer: Layer, made: str) -> str:
+        """The activation that ncnn's tools fuse into a convolution: parameter 9, with its numbers in 10."""
+        kind, numbers = layer.integer(9), layer.numbers(10)
+        if kind == 0:
+            return made
+        if kind == 1:
+            return self._graph.op("Relu", made)
+        if kind == 2 and len(numbers) == 1:
+            return self._graph.op("LeakyRelu", made, alpha=numbers[0])
+        if kind == 3 and len(numbers) == 2:
+            return self._graph.op("Clip", made, *map(np.float32, numbers))
+        if kind == 4:
+            return self._graph.op("Sigmoid", made)
+        raise ModelError(f"{self._path}: layer {layer.name} has activation {kind}", _CONVERT)
+
+    def _set(self, layer: Layer, made: str, channels: int | None = None) -> None:
+        if len(layer.outputs) != 1:
+            raise ModelError(f"{self._path}: layer {layer.name} has {len(layer.outputs)} outputs", _CONVERT)
+        self._blobs[layer.outputs[0]] = made
+        self._channels[layer.outputs[0]] = self._channels[layer.inputs[0]] if channels is None else channels
+
+
+_MODEL = "ncnn"  # what the graph is called
+_BUILD: Mapping[str, Callable[[_Network, Layer], None]] = {
+    "Input": _Network.start,
+    "Split": _Network.same,
+    "Noop": _Network.same,
+    "Dropout": _Network.same,
+    "Convolution": _Network.convolution,
+    "ConvolutionDepthWise": _Network.convolution,
+    "ReLU": _Network.activation,
+    "Sigmoid": _Network.activation,
+    "TanH": _Network.activation,
+    "Swish": _Network.swish,
+    "Clip": _Network.clip,
+    "PReLU": _Network.prelu,
+    "PixelShuffle": _Network.shuffle,
+    "Interp": _Network.resize,
+    "BinaryOp": _Network.binary,
+    "Eltwise": _Network.eltwise,
+    "Concat": _Network.concat,
+}
+_OF_ONE = _BUILD.keys() - {"Input", "BinaryOp", "Eltwise", "Concat"}

@@ -1,0 +1,241 @@
+"""What a model answers to one picture: in words, and drawn."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from engines.heads.base import Tensor, Value
+from engines.heads.view import view_of
+from engines.inference.trial import HINT
+from engines.models.observe import test_picture
+from engines.own_process import in_own_process
+from engines.part import Array
+from engines.ragged import Ragged
+from engines.registry import load
+from engines.transforms import cropped_from, scaled_size
+from schemas.errors import MediaError, ModelError
+from schemas.model import ModelSpec, PictureSpec, describe
+
+_LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a model takes any size
+_MOST_LINES = 10
+_LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
+_ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
+_FILTERS = {
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one picture, `picture [H, W, 3]` uint8; arrays with one row, as heads and outputs gave them."""
+
+    picture: Array
+    arrays: Mapping[str, Value]
+    labels: Mapping[str, Sequence[str]]
+    named: frozenset[str]  # arrays that heads made, and whose names say what they are
+
+
+def read_picture(path: Path) -> Array:
+    """A picture file, upright, `[H, W, 3]` uint8. Raises MediaError."""
+    try:
+        with Image.open(path) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except OSError as error:
+        raise MediaError(f"cannot read the picture {path}: {error.strerror or error}", "give a png or jpeg") from error
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"cannot read the picture {path}: {error}", "give a png or jpeg") from error
+
+
+def answer(spec: ModelSpec, body: bytes, picture: Array | None = None) -> Answer:
+    """Run a model that travels on a picture, by default on one of slopes, a disc and a grid, in a process of its own.
+
+    Raises ModelError.
+    """
+    if picture is None:
+        free = any(tensor.picture and tensor.picture.size == "source" for tensor in spec.inputs)
+        picture = np.asarray(np.rint(test_picture(*(_SMALL if free else _LARGE)) * 255), np.uint8)
+    return in_own_process(spec.name, "runs", HINT, _answer, spec, body, picture)
+
+
+def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
+    from engines.inference.onnxruntime import OnnxRuntimeSession
+    from engines.inference.trial import limit_memory
+
+    limit_memory()
+    made = next((tensor.picture for tensor in spec.inputs if tensor.picture), None)
+    outputs = {tensor.name: Tensor(tensor.dtype, tensor.shape) for tensor in spec.outputs}
+    heads = [load("heads", head.kind)(head.options, outputs, made) for head in spec.heads]
+    feed = {}
+    for tensor in spec.inputs:
+        if tensor.picture:
+            feed[tensor.name] = _made(picture, tensor.picture)[None]
+        else:
+            if any(isinstance(size, str) for size in tensor.shape[1:]) and not tensor.state:
+                what = (
+                    f"model {spec.name} is not tried: its input {tensor.name} is {describe(tensor.dtype, tensor.shape)}"
+                )
+                raise ModelError(what, f"give it a size: --set inputs.{len(feed)}.shape=[...]")
+            shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
+            feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
+    arrays: dict[str, Value] = dict(OnnxRuntimeSession(body, spec).run(feed))
+    labels: dict[str, Sequence[str]] = {}
+    named: set[str] = set()
+    if made is not None:
+        views = [view_of((picture.shape[0], picture.shape[1]), made)]
+        given = dict(arrays)
+        arrays = {name: value for name, value in given.items() if not any(name in head.reads for head in heads)}
+        for head in heads:
+            arrays |= head.decode(given, views)
+            named |= head.plan().keys()
+            labels |= {name: tensor.labels for name, tensor in head.plan().items() if tensor.labels}
+    return Answer(picture, arrays, labels, frozenset(named))
+
+
+def _made(picture: Array, spec: PictureSpec) -> Array:
+    """The picture as a model takes it."""
+    image = Image.fromarray(picture)
+    image = image.convert("L") if spec.layout == "gray" else image
+    if spec.size == "source":
+        height, width = (-(-side // spec.multiple) * spec.multiple for side in picture.shape[:2])
+        top = left = 0
+    else:
+        scaled = scaled_size((picture.shape[0], picture.shape[1]), spec.size, spec.fit)
+        image = image.resize(scaled[::-1], _FILTERS[spec.resize], reducing_gap=None)
+        (height, width), top, left = spec.size, 0, 0
+        if spec.fit == "crop":
+            top, left = (-cropped_from(side, kept) for side, kept in zip(scaled, spec.size, strict=True))
+        elif spec.pad_place == "center":
+            top, left = ((side - used) // 2 for side, used in zip(spec.size, scaled, strict=True))
+    canvas = Image.new(image.mode, (width, height), (spec.pad_value,) * len(image.getbands()))
+    canvas.paste(image, (left, top))
+    return np.asarray(canvas)
+
+
+# in words
+
+
+def sentences(found: Answer) -> Iterator[str]:
+    """What was found, a line each; the surest first."""
+    arrays = {name: _row(value) for name, value in found.arrays.items()}
+    listed = [name for name in _LISTED if name in found.named]
+    if listed:
+        yield from _counted(found, arrays, listed[0])
+    for name, row in arrays.items():
+        if not listed or name not in (*_LISTED, "scores"):
+            yield f"{name}: {_described(name, row, found.labels.get(name, ()))}"
+
+
+def _counted(found: Answer, arrays: Mapping[str, Array], name: str) -> Iterator[str]:
+    rows, scores = arrays[name], arrays.get("scores")
+    if name == "boxes" or not len(rows):
+        yield f"{len(rows)} {_ONE[name] if len(rows) == 1 else name}"
+    numbers = arrays.get("classes", rows) if name == "boxes" else rows
+    labels = found.labels.get("classes" if name == "boxes" else name, ())
+    for at in range(min(len(rows), _MOST_LINES)):
+        number = int(numbers[at]) if name != "boxes" or "classes" in arrays else 0
+        words = [labels[number] if number < len(labels) else f"class {number}"]
+        words += [f"{float(scores[at]):.2f}"] if scores is not None else []
+        if name == "boxes":
+            left, top, right, bottom = (round(float(side)) for side in rows[at])
+            words.append(f"from {left}, {top} to {right}, {bottom}")
+        yield " ".join(words)
+    if len(rows) > _MOST_LINES:
+        yield f"and {len(rows) - _MOST_LINES} more"
+
+
+def _described(name: str, row: Array, labels: Sequence[str]) -> str:
+    what = describe(row.dtype.name, row.shape)
+    if not row.size:
+        return what
+    if name == "mask":
+        numbers, counts = np.unique(row, return_counts=True)
+        order = np.argsort(-counts)[:_MOST_LINES]
+        shares = (
+            f"{labels[n] if n < len(labels) else n} {c / row.size:.0%}"
+            for n, c in zip(numbers[order], counts[order], strict=True)
+        )
+        return f"{what}, {', '.join(shares)}"
+    if name == "embedding":
+        return f"{what}, length {np.linalg.norm(row.astype(np.float64)):.3g}"
+    return f"{what}, from {row.min():.3g} to {row.max():.3g}"
+
+
+def _row(value: Value) -> Array:
+    return np.asarray(value.row(0) if isinstance(value, Ragged) else value[0] if np.ndim(value) else value)
+
+
+# drawn
+
+
+def drawn(found: Answer) -> Image.Image | None:
+    """The picture with what was found; the model's own picture where it makes one. None: there is nothing to draw."""
+    arrays = {name: _row(value) for name, value in found.arrays.items() if name in found.named}
+    if "image" in arrays:
+        return Image.fromarray(arrays["image"].astype(np.uint8).squeeze())
+    if "alpha" in arrays:
+        return Image.fromarray(arrays["alpha"].astype(np.uint8))
+    if "depth" in arrays:
+        depth = arrays["depth"].astype(np.float64)
+        span = float(np.ptp(depth)) or 1.0
+        return Image.fromarray(((depth - depth.min()) / span * 255).astype(np.uint8))
+    image = Image.fromarray(found.picture)
+    if "mask" in arrays:
+        return _tinted(image, arrays["mask"])
+    names = [name for name in _LISTED if name in arrays]
+    if not names:
+        return None
+    draw = ImageDraw.Draw(image)
+    size = max(12, image.height // 32)
+    font = ImageFont.load_default(size)
+    if names[0] != "boxes":
+        for line, text in enumerate(_counted(found, arrays, names[0])):
+            draw.text(
+                (size // 2, size // 2 + line * size * 1.25), text, "white", font, stroke_width=2, stroke_fill="black"
+            )
+        return image
+    lines = list(_counted(found, arrays, "boxes"))[1:]
+    for at, box in enumerate(arrays["boxes"]):
+        colour = _colour(int(arrays["classes"][at]) if "classes" in arrays else 0)
+        draw.rectangle(tuple(map(float, box)), outline=colour, width=max(2, size // 8))
+        for x, y, score in arrays["keypoints"][at] if "keypoints" in arrays else ():
+            if score > 0:
+                draw.ellipse((x - size // 6, y - size // 6, x + size // 6, y + size // 6), colour)
+        if at < len(lines) and at < _MOST_LINES:
+            draw.text(
+                (box[0] + 3, box[1] + 2),
+                lines[at].split(" from ")[0],
+                "white",
+                font,
+                stroke_width=2,
+                stroke_fill="black",
+            )
+    return image
+
+
+def _tinted(image: Image.Image, mask: Array) -> Image.Image:
+    colours = np.array([(0, 0, 0), *(_colour(number) for number in range(1, 256))], np.uint8)
+    painted = Image.fromarray(colours[mask.astype(np.uint8)]).resize(image.size, Image.Resampling.NEAREST)
+    return Image.blend(image, painted, 0.4)
+
+
+def _colour(number: int) -> tuple[int, int, int]:
+    """The colour of a class: hues a golden angle apart."""
+    angle = number * 2.399963
+    red, green, blue = (round(127.5 + 127.5 * np.cos(angle + shift)) for shift in (0.0, 2.094, 4.189))
+    return int(red), int(green), int(blue)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture in the format that its name has. Raises ModelError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot write {path}: {error}", "choose another --show, ending in .png or .jpg") from error

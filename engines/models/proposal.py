@@ -1,0 +1,125 @@
+"""A model card proposed from what is beside a model, inside it and in its shapes: line by line, how sure and why."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from engines.inference import trial
+from engines.models.companions import COMPANIONS, load
+from engines.models.companions.base import Line, Model, Sure
+from engines.models.observe import observe
+from engines.own_process import in_own_process
+from schemas.errors import ModelError, format_field_error
+from schemas.model import ModelCard
+
+MOST_ITEMS = 1000  # inputs or heads
+_TOGETHER = (("scale", "mean", "std"), ("fit", "pad_value", "pad_place"), ("resize", "antialias"))  # of an input
+_UNNAMED = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Lines of a card, one for each field, sorted by field; `model` is what they were read from."""
+
+    model: Model
+    lines: tuple[Line, ...]
+
+    def changed(self, fields: Mapping[str, Any], why: str) -> "Proposal":
+        """The proposal with these fields as they were given."""
+        kept = [line for line in self.lines if not any(_covers(field, line.field) for field in fields)]
+        given = [Line(field, value, Sure.certain, why) for field, value in fields.items()]
+        return replace(self, lines=_sorted([*kept, *given]))
+
+    def card(self) -> ModelCard:
+        """The card of these lines. Raises ModelError in words for a field that no card has."""
+        fields = _nested(self.lines)
+        for number, given in enumerate(fields.get("inputs", [])):
+            if number < len(self.model.inputs):
+                given.setdefault("name", self.model.inputs[number].name)
+        fields["inputs"] = [each for each in fields.get("inputs", []) if len(each) > 1]
+        try:
+            return ModelCard.model_validate({key: value for key, value in fields.items() if value != []})
+        except ValidationError as error:
+            raise ModelError(
+                f"model card of {self.model.path.name}, {format_field_error(error.errors()[0])}", "see docs/models.md"
+            ) from error
+
+
+def propose(path: Path, body: bytes, name: str = "") -> Proposal:
+    """The card of the model `body` that lies at `path` and is called `name`, by default as its file.
+
+    Raises ModelError: it, or a file beside it, cannot be read.
+    """
+    model = in_own_process(str(path), "loads", trial.HINT, observe, body, path)
+    return Proposal(model, merged([load(each)(model) for each in COMPANIONS], name or path.stem))
+
+
+def merged(said: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
+    """For each field the surest line, the first of equals; fields that make sense only together come from one source.
+
+    A companion that takes the model for another kind than the surest one does says nothing at all.
+    """
+    found = [lines for lines in said if lines]
+    heads = [line for lines in found for line in lines if line.field == "heads.0.kind"]
+    kind = max(heads, key=lambda line: line.sure, default=None)
+    name = _UNNAMED.sub("-", name).strip("-._") or "model"
+    groups = {"name": (Sure.guess, [Line("name", name, Sure.certain, "the name of the file or folder")])}
+    for lines in found:
+        if kind is None or all(line.value == kind.value for line in lines if line.field == "heads.0.kind"):
+            for group, members in _grouped(lines).items():
+                sure = max(line.sure for line in members)
+                if group not in groups or sure > groups[group][0]:
+                    groups[group] = (sure, members)
+    best = [line for _, members in groups.values() for line in members]
+    if kind is None:  # labels of an unknown head have no place
+        best = [line for line in best if not line.field.startswith("heads.")]
+    return _sorted(best)
+
+
+def _grouped(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """Lines by what they decide together."""
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        parent, _, last = line.field.rpartition(".")
+        together = (
+            next((each for each in _TOGETHER if last in each), (last,)) if parent.startswith("inputs") else (last,)
+        )
+        groups.setdefault(f"{parent}.{together[0]}".lstrip("."), []).append(line)
+    return groups
+
+
+def _sorted(lines: Iterable[Line]) -> tuple[Line, ...]:
+    order = ("name", "version", "description", "batch", "inputs", "outputs", "heads")
+    ranks = {field: rank for rank, field in enumerate(order)}
+    return tuple(sorted(lines, key=lambda line: (ranks.get(line.field.split(".")[0], 9), _numbered(line.field))))
+
+
+def _numbered(field: str) -> tuple[Any, ...]:
+    """Orders `inputs.2` before `inputs.10`, and a head's kind before its options."""
+    return tuple((0, int(part), "") if part.isdigit() else (1, part != "kind", part) for part in field.split("."))
+
+
+def _covers(field: str, other: str) -> bool:
+    return other == field or other.startswith(f"{field}.") or field.startswith(f"{other}.")
+
+
+def _nested(lines: Iterable[Line]) -> dict[str, Any]:
+    """`{"inputs.0.mean": 1}` as `{"inputs": [{"mean": 1}]}`."""
+    top: dict[str, Any] = {}
+    for line in lines:
+        here: Any = top
+        parts = line.field.split(".")
+        for part, following in zip(parts, [*parts[1:], ""], strict=True):
+            fresh: Any = [] if following.isdigit() else {} if following else line.value
+            if isinstance(here, dict) and not part.isdigit():
+                here = here.setdefault(part, fresh)
+            elif isinstance(here, list) and part.isdigit() and int(part) < MOST_ITEMS:
+                here.extend({} for _ in range(int(part) + 1 - len(here)))
+                here = here[int(part)]
+            else:
+                raise ModelError(f"a model card has no field {line.field}", "see docs/models.md")
+    return top

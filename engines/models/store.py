@@ -1,0 +1,140 @@
+"""The user's models: what a file or folder holds, and what is kept under a name in `models_folder`.
+
+A model is kept as its owner has it: `NAME.onnx`, with weights of further files inside, and its card `NAME.toml`, which
+has the hash of that file. Every load puts the card's arithmetic in front of the graph anew.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.inference.weights import with_weights_inside
+from engines.models.card_text import card_toml
+from engines.models.catalogue import builtin_models, models_folder
+from schemas.errors import ModelError, ModelMissing, UsageError
+from schemas.model import ModelCard
+
+_MOST_BYTES = (1 << 31) - 1
+_GENERAL = ("model", "model_optimized", "model_fp16", "model_quantized", "1")  # names of files that say nothing
+_ANY = "give an .onnx file, a folder with one, ncnn's .param, or weights of torch (.pth, .safetensors)"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model that was found: its file, what it is called there, and its ONNX file with all weights inside."""
+
+    path: Path
+    name: str
+    body: bytes
+
+
+def find(given: Path) -> Found:
+    """The model of a file or folder, made ONNX where it is ncnn's or torch's. Raises ModelError."""
+    from engines.models import torch_weights
+
+    path = _in_folder(given) if given.is_dir() else given
+    name = path.stem
+    if name in _GENERAL:  # a folder, perhaps with a version or `onnx` between
+        folders = [each.name for each in path.resolve().parents if each.name != "onnx" and not each.name.isdigit()]
+        name = folders[0] if folders else name
+    match path.suffix.lower():
+        case ".onnx":
+            return Found(path, name, with_weights_inside(_read(path), path))
+        case ".param" | ".bin":
+            from engines.models.ncnn import convert
+
+            return Found(path, name, convert(path.with_suffix(".param"), path.with_suffix(".bin")))
+        case suffix if suffix in torch_weights.SUFFIXES:
+            return Found(path, name, torch_weights.convert(path))
+    raise ModelError(f"{path} is no model that rigflow reads", _ANY)
+
+
+def _in_folder(folder: Path) -> Path:
+    """The one model of a folder: at its top, in `onnx/`, or in the latest version of a Triton repository."""
+    versions = sorted((each for each in folder.iterdir() if each.name.isdigit()), key=lambda each: int(each.name))
+    for place in (folder, folder / "onnx", *versions[::-1]):
+        for pattern in ("model.onnx", "*.onnx", "*.param"):
+            found = sorted(each for each in place.glob(pattern) if each.is_file())
+            if len(found) > 1:
+                names = ", ".join(each.name for each in found[:4])
+                raise ModelError(f"{place} has several models: {names}", "give the file of the one that you mean")
+            if found:
+                return found[0]
+    raise ModelError(f"{folder} has no model", _ANY)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            size = f"{path.stat().st_size / 1e9:.1f} GB"
+            raise ModelError(f"{path} has {size}", "a model may have 2 GB with its weights: export it in fp16")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}", "check the path") from error
+
+
+def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:
+    """A card file as fields of a proposal, `names` being those of the graph's inputs in order. Raises ModelError."""
+    try:
+        said = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot read model card {path}: {error.strerror}", "check the path") from error
+    except ValueError as error:
+        raise ModelError(f"model card {path}: not TOML, {error}", "see docs/models.md") from error
+    fields: dict[str, Any] = {}
+    for key, value in said.items():
+        if key != "inputs" or not isinstance(value, list):
+            fields[key] = value
+            continue
+        for each in value:
+            name = each.get("name") if isinstance(each, dict) else None
+            if name not in names:
+                known = ", ".join(f"`{known}`" for known in names)
+                raise ModelError(f"model card {path}: the model has no input `{name}`, only {known}", "correct it")
+            fields |= {f"inputs.{names.index(name)}.{field}": given for field, given in each.items()}
+    return fields
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for a name that a model of rigflow has: pipelines would go on with that one."""
+    if name in builtin_models():
+        raise UsageError(f"rigflow has a model {name} of its own", "give yours another name, by --name or in its card")
+
+
+def kept() -> Iterator[tuple[str, Path, ModelCard | None]]:
+    """Name, file and card of each model that is kept, sorted; None for a card that cannot be read."""
+    for path in sorted(models_folder().glob("*.onnx")):
+        yield path.stem, path, _card(path.with_suffix(".toml"))
+
+
+def _card(path: Path) -> ModelCard | None:
+    try:
+        return ModelCard.model_validate(tomllib.loads(path.read_text("utf-8"))) if path.exists() else ModelCard()
+    except (OSError, ValueError):  # pydantic's and tomllib's errors are ValueErrors
+        return None
+
+
+def kept_path(name: str) -> Path:
+    """The file of a model that is kept. Raises ModelMissing."""
+    path = models_folder() / f"{name}.onnx"
+    if Path(name).name != name or not path.is_file():
+        raise ModelMissing(f"there is no model {name}", "`rigflow model list` lists those there are")
+    return path
+
+
+def card_text(name: str) -> str:
+    """The card of a model that is kept, as it is written. Raises ModelMissing, ModelError."""
+    path = kept_path(name).with_suffix(".toml")
+    try:
+        return path.read_text("utf-8") if path.exists() else card_toml(ModelCard(name=name))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read model card {path}: {error}", "write it again, see docs/models.md") from error
+
+
+def remove(name: str) -> None:
+    """Forget a model that is kept: its file, its card. Raises ModelMissing, OSError."""
+    path = kept_path(name)
+    path.with_suffix(".toml").unlink(missing_ok=True)
+    path.unlink()

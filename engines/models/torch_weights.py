@@ -1,0 +1,85 @@
+"""Weights of torch (.pth, .pt, .ckpt, .safetensors) of networks of pictures as ONNX files.
+
+spandrel recognises the network by the names of its tensors: ESRGAN, Compact, SwinIR, HAT, GFPGAN and forty more. It
+and torch come with the extra `convert` and are imported here alone; running the model does not need them.
+"""
+
+import io
+import sys
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from engines.models.graph import OPSET
+from engines.own_process import in_own_process
+from schemas.errors import ModelError
+
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+_ONNX = "export it to ONNX where it was trained"
+_SIDE = 64  # of the picture that is traced, at least
+
+
+def convert(weights: Path) -> bytes:
+    """The ONNX file of a network: `input [n, C, h, w]`, 0 ... 1 -> `output [n, C', h', w']`, float32, opset 17.
+
+    Networks that take one size only keep it. Nothing in the file is run. Raises ModelError: the extra is not installed,
+    or spandrel knows no network with such tensors.
+    """
+    return in_own_process(str(weights), "converts", _ONNX, _convert, weights)
+
+
+def _convert(weights: Path) -> bytes:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import spandrel
+            import torch
+    except ImportError as error:
+        what = f"converting {weights.name} needs torch and spandrel ({error})"
+        raise ModelError(what, "install the extra: pip install 'rigflow[convert]'") from error
+    try:
+        found = spandrel.ModelLoader(device="cpu").load_from_file(weights)
+    except OSError as error:
+        raise ModelError(f"cannot read {weights}: {error.strerror or error}", "check the path") from error
+    except Exception as error:  # what the readers of torch, pickle and zip raise, and an unknown network
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{weights} has weights of no network that spandrel knows: {said}", _ONNX) from error
+    if not isinstance(found, spandrel.ImageModelDescriptor):
+        raise ModelError(f"{weights} is {found.architecture.name}, which wants more than a picture", _ONNX)
+    return _onnx(torch, found)
+
+
+def _onnx(torch: Any, found: Any) -> bytes:
+    """The network of a descriptor, traced."""
+    needs = found.size_requirements
+    side = max(_SIDE, needs.minimum)
+    side += -side % needs.multiple_of
+    free = not needs.square and needs.minimum <= _SIDE and needs.multiple_of == 1
+
+    class Picture(torch.nn.Module):  # type: ignore[misc]
+        """The network with the picture alone as its answer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = found.model.eval()
+
+        def forward(self, picture: Any) -> Any:
+            answer = self.network(picture)
+            return answer[0] if isinstance(answer, (tuple, list)) else answer
+
+    file = io.BytesIO()
+    axes = {0: "n", **({2: "h", 3: "w"} if free else {})}
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of the tracing exporter, the only one that writes an opset this old
+        torch.onnx.export(
+            Picture().eval(),
+            (torch.full((1, found.input_channels, side, side), 0.5),),
+            file,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": axes, "output": {key: f"o{name}" if key else name for key, name in axes.items()}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return file.getvalue()

@@ -1,0 +1,220 @@
+"""`rigflow model`: from a file or folder to a model that pipelines find, on the command line."""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from cli.app import answer
+from engines.models.catalogue import own_model
+from schemas.errors import ExitCode
+from tests.answering import graph
+
+SIDE = 160
+CELLS = 400 + 100 + 25
+Said = Callable[..., tuple[str, str]]
+
+
+def detector() -> bytes:
+    """Of the layout of YOLOv8, with two classes: a dog from (40, 80) to (80, 120) in each picture of 160 x 160."""
+    rows = np.zeros((1, 6, CELLS), np.float32)
+    rows[0, :, 7] = 60, 100, 40, 40, 0.1, 0.9
+    return graph({"output0": rows})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the user's files; models and previews are kept beside it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RIGFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """Runs `rigflow model ...`: its stdout and stderr."""
+
+    def run(*arguments: object, code: int | None = ExitCode.OK) -> tuple[str, str]:
+        """`code` None: any but success."""
+        ended = answer(["model", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        assert ended == code if code is not None else ended != ExitCode.OK, err
+        return out, err
+
+    return run
+
+
+def kept(folder: Path) -> list[str]:
+    models = folder.parent / "home/.local/share/rigflow/models"
+    return sorted(path.name for path in models.iterdir()) if models.exists() else []
+
+
+def test_a_detector_is_looked_at_tried_and_kept(here: Path, said: Said) -> None:
+    (here / "dogs.onnx").write_bytes(detector())
+    (here / "labels.txt").write_text("cat\ndog\n")
+    Image.new("RGB", (320, 320), "gray").save(here / "street.png")
+    out, _ = said("add", "dogs.onnx", "--picture", "street.png", "--show", "boxes.png")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "heads.0.decoder" in out
+    assert "1 box\n  dog 0.90 from 80, 160 to 160, 240\n" in out
+    assert "kept dogs@1" in out
+    assert kept(here) == ["dogs.onnx", "dogs.toml"]
+    drawn = np.asarray(Image.open(here / "boxes.png")).astype(int)
+    assert (drawn[200, 80] != 128).any(), "the left side of the box"
+    assert (drawn[100, 100] == 128).all()
+    listed, _ = said("list")
+    assert [line.split()[:3] for line in listed.splitlines()[1:2]] == [["dogs", "1", "detect"]]
+    assert "fingerprint" in listed
+    shown, _ = said("show", "dogs")
+    assert 'labels = ["cat", "dog"]' in shown
+    assert f"# takes images uint8 [1, {SIDE}, {SIDE}, 3]" in shown
+    tried, _ = said("test", "dogs", "street.png")
+    assert "dog 0.90 from 80, 160 to 160, 240" in tried
+    assert (here.parent / "cache/previews/dogs.png").is_file()
+    said("remove", "dogs")
+    assert kept(here) == []
+
+
+def test_what_is_shown_is_a_card_that_makes_the_same_model(here: Path, said: Said) -> None:
+    (here / "dogs.onnx").write_bytes(detector())
+    said("add", "dogs.onnx")
+    spec = own_model("dogs")[0]
+    (here / "again.toml").write_text(said("show", "dogs")[0])
+    said("remove", "dogs")
+    said("add", "dogs.onnx", "--card", "again.toml")
+    assert own_model("dogs")[0] == spec
+
+
+def test_fields_given_by_hand_go_before_the_card_and_the_card_before_what_is_found(here: Path, said: Said) -> None:
+    (here / "dogs.onnx").write_bytes(detector())
+    card = '[[inputs]]\nname = "images"\ncolours = "bgr"\nmean = [1.0, 2.0, 3.0]\n'
+    (here / "dogs.toml").write_text(card)
+    said("add", "dogs.onnx", "--set", "inputs.0.mean=[4, 5, 6]", "--set", "heads.0.threshold=0.95", "--name", "hounds")
+    shown, _ = said("show", "hounds")
+    assert 'colours = "bgr"' in shown
+    assert "mean = [4.0, 5.0, 6.0]" in shown
+    assert "  0 boxes\n" in said("test", "hounds")[0]
+
+
+def test_a_dry_run_keeps_nothing(here: Path, said: Said) -> None:
+    (here / "dogs.onnx").write_bytes(detector())
+    out, _ = said("add", "dogs.onnx", "--dry-run")
+    assert "1 box" in out
+    assert kept(here) == []
+
+
+def test_a_model_without_heads_is_kept_too(here: Path, said: Said) -> None:
+    (here / "dogs.onnx").write_bytes(detector())
+    out, _ = said("add", "dogs.onnx", "--set", "heads=[]")
+    assert f"output0: float32 [6, {CELLS}], from 0 to 100" in out
+
+
+def test_outputs_that_no_head_reads_are_described_whatever_they_are_called(here: Path, said: Said) -> None:
+    outputs = {"boxes": np.full((1, 3, 4), 0.5), "scores": np.full((1, 3), 0.25), "classes": np.ones((1, 3))}
+    (here / "m.onnx").write_bytes(graph(outputs))
+    out, _ = said("add", "m.onnx", "--set", "heads=[]")
+    for name, row in (("boxes", "[3, 4], from 0.5"), ("scores", "[3], from 0.25"), ("classes", "[3], from 1 to 1")):
+        assert f"  {name}: float32 {row}" in out
+
+
+def with_data_outside(folder: Path) -> None:
+    model = onnx.load_from_string(detector())
+    onnx.save_model(
+        model, folder / "model.onnx", save_as_external_data=True, location="model.onnx_data", size_threshold=1000
+    )
+
+
+def test_a_folder_is_one_model_with_its_weights_and_its_name(here: Path, said: Said) -> None:
+    folder = here / "hounds" / "onnx"
+    folder.mkdir(parents=True)
+    with_data_outside(folder)
+    (folder.parent / "config.json").write_text('{"id2label": {"0": "cat", "1": "dog"}}')
+    out, _ = said("add", here / "hounds")
+    assert "kept hounds@1" in out
+    assert "config.json: id2label has 2" in " ".join(out.split())
+    assert kept(here) == ["hounds.onnx", "hounds.toml"]
+    assert "1 box\n  dog 0.90" in said("test", "hounds")[0]
+
+
+def test_weights_of_more_than_2_gb_are_refused_before_they_are_read(here: Path, said: Said) -> None:
+    with_data_outside(here)
+    with (here / "model.onnx_data").open("r+b") as file:
+        file.truncate(3_000_000_000)
+    _, err = said("add", "model.onnx", code=ExitCode.USAGE)
+    assert err.count("\n") == 1
+    assert "has 3.0 GB with its weights: rigflow sends a model as one file of at most 2 GB" in err
+
+
+def two(here: Path) -> None:
+    (here / "a.onnx").write_bytes(detector())
+    (here / "b.onnx").write_bytes(detector())
+
+
+FILES: Mapping[str, Callable[[Path], object]] = {
+    "nothing": lambda here: None,
+    "two": two,
+    "text": lambda here: (here / "m.txt").write_text("x"),
+    "no model": lambda here: (here / "m.onnx").write_bytes(b"x"),
+    "half of ncnn": lambda here: (here / "m.param").write_text("7767517\n"),
+    "torch": lambda here: (here / "m.pth").write_bytes(b"x"),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "words"),
+    [
+        ("nothing", ".", ". has no model: give an .onnx file, a folder with one"),
+        ("nothing", "m.onnx", "cannot read m.onnx: No such file or directory"),
+        ("two", ".", ". has several models: a.onnx, b.onnx: give the file of the one that you mean"),
+        ("text", "m.txt", "m.txt is no model that rigflow reads"),
+        ("no model", "m.onnx", "m.onnx"),
+        ("half of ncnn", "m.param", "cannot read m.bin: No such file or directory: a network has both"),
+        ("torch", "m.pth", "m.pth"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: str, given: str, words: str) -> None:
+    FILES[files](here)
+    _, err = said("add", given, code=ExitCode.USAGE)
+    assert err.count("\n") == 1
+    assert words in err
+    if files == "torch" and importlib.util.find_spec("spandrel") is None:
+        assert "needs torch and spandrel" in err
+        assert err.endswith("install the extra: pip install 'rigflow[convert]'\n")
+    assert kept(here) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--set", "inputs.0.mean"), "--set inputs.0.mean: no FIELD=VALUE"),
+        (("--set", "inputs.0.nothing=1"), "inputs.0.nothing"),
+        (("--set", "heads.0.decoder=yolov99"), "there is no decoder yolov99"),
+        (("--set", "heads.0.kind=nothing"), "there is no head nothing"),
+        (("--name", "fingerprint"), "rigflow has a model fingerprint of its own"),
+        (("--name", "../evil"), "name: takes letters"),
+        (("--card", "missing.toml"), "cannot read model card missing.toml"),
+        (("--picture", "m.onnx"), "cannot read the picture m.onnx"),
+        (("--show", "picture.nothing"), "cannot write picture.nothing"),
+    ],
+)
+def test_wrong_words_are_refused_in_a_line(here: Path, said: Said, arguments: tuple[str, str], words: str) -> None:
+    (here / "m.onnx").write_bytes(detector())
+    _, err = said("add", "m.onnx", *arguments, code=None)
+    assert words in err
+    assert err.count("\n") == 1
+    assert kept(here) == []
+
+
+@pytest.mark.parametrize("command", ["show", "test", "remove"])
+def test_a_model_that_is_not_there(here: Path, said: Said, command: str) -> None:
+    for name in ("nothing", "../files/m", "fingerprint"):
+        _, err = said(command, name, code=ExitCode.USAGE)
+        assert f"there is no model {name}: `rigflow model list` lists those there are" in err
