@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from engines.media.tracks import SoundChoice
 from engines.outputs.base import Labels
 from engines.outputs.detections import DetectionsFormat
+from engines.outputs.image import ImageFormat
 from engines.outputs.jsonl import JsonlFormat
 from engines.outputs.npz import NpzFormat
 from engines.outputs.shots import ShotsFormat
@@ -18,6 +19,7 @@ _FORMATS: Mapping[str, Callable[[EncodeStage, Labels | None, PictureEncoder | No
     "detections": DetectionsFormat,
     "shots": ShotsFormat,
     "video": VideoFormat,
+    "image": ImageFormat,
 }
 
 
