@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from engines.media.tracks import SoundChoice
+from engines.outputs.annotated import AnnotatedFormat
 from engines.outputs.base import Labels
 from engines.outputs.detections import DetectionsFormat
 from engines.outputs.image import ImageFormat
@@ -20,6 +21,7 @@ _FORMATS: Mapping[str, Callable[[EncodeStage, Labels | None, PictureEncoder | No
     "shots": ShotsFormat,
     "video": VideoFormat,
     "image": ImageFormat,
+    "annotated": AnnotatedFormat,
 }
 
 

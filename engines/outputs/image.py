@@ -65,11 +65,11 @@ class ImageFormat(BaseFormat[ImageOptions]):
             return join_files([])
         shown = part.with_arrays({"pixels": part.arrays[self._array_in(part.arrays)]})
         if part.meta.media.kind == "image":
-            pictures = channels_of(shown.on_host(), "image")
+            pictures = channels_of(shown, "image")
             return encode_images(
                 pictures, lambda each: encode_file(each, self._options.file, self._options.quality), tick
             )
-        planes, colour = picture_planes(shown.on_host())
+        planes, colour = picture_planes(shown)
         return (self._encoder or X264()).encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
