@@ -18,7 +18,7 @@ from engines.outputs.draw import BLACK, WHITE, Canvas, Point, Rgb, channel_paint
 from engines.outputs.h264 import X264
 from engines.outputs.image import PictureOptions
 from engines.outputs.images import Channels, ImageFolder, channels_of, encode_images
-from engines.outputs.masks import placed_mask
+from engines.outputs.masks import box_pixels, placed_mask
 from engines.outputs.mux import VideoFile
 from engines.outputs.objects import Objects, check_objects, label_of, objects_of, source_sizes
 from engines.outputs.pictures import encode_file
@@ -172,7 +172,7 @@ class _Finding:
                 region = placed_mask(found.masks[number], found.boxes[number], canvas.height, canvas.width)
                 canvas.blend(region.top, region.left, region.inside * np.uint8(_MASK), colours[number])
         for number in numbers:
-            left, top, right, bottom = np.rint(np.nan_to_num(found.boxes[number])).astype(int).tolist()
+            left, top, right, bottom = _corners(canvas, found.boxes[number])
             if found.corners is not None:
                 canvas.polyline(found.corners[number].tolist(), colours[number], closed=True)
             else:
@@ -180,7 +180,7 @@ class _Finding:
             if found.keypoints is not None:
                 self._draw_keypoints(canvas, found.keypoints[number], colours[number])
         for number in numbers:
-            left, top, _, _ = np.rint(np.nan_to_num(found.boxes[number])).astype(int).tolist()
+            left, top, _, _ = _corners(canvas, found.boxes[number])
             _draw_label(canvas, top, left, self._object_text(found, number), colours[number])
 
     def _object_text(self, found: Objects, number: int) -> str:
@@ -219,14 +219,19 @@ class _Finding:
             canvas.text(top, 2 * pad, text, WHITE)
 
 
+def _corners(canvas: Canvas, box: Array) -> list[int]:
+    """Left, top, right and bottom of a box, in pixels where samples of all planes begin."""
+    return [canvas.snapped(value) for value in box_pixels(box, canvas.height, canvas.width)]
+
+
 def _draw_label(canvas: Canvas, top: int, left: int, text: str, colour: Rgb) -> None:
     """A label above the upper left corner of a box, or inside where there is no room above."""
     if not text:
         return
     text = one_line(text, canvas.text_size, canvas.width)
     height, width = canvas.text_box(text)
-    pad = height // 6
-    left = max(0, min(left, canvas.width - width - 2 * pad))
+    pad = canvas.snapped(height // 6)
+    left = max(0, canvas.snapped(min(left, canvas.width - width - 2 * pad)))
     top = top - height if top >= height else max(top, 0)
     canvas.rectangle(top, left, top + height, left + width + 2 * pad, colour)
     canvas.text(top, left + pad, text, text_colour(colour))

@@ -1,7 +1,7 @@
 """Drawing on the planes of one picture, YCbCr or RGB, without a round trip through another colour space.
 
 A shape is a mask of how much of its colour a pixel takes. On subsampled planes it is the mean of the pixels that share
-a sample.
+a sample; boxes and their labels begin and end with a sample there, so that their colours are pure and have no seams.
 """
 
 import colorsys
@@ -86,10 +86,16 @@ class Canvas:
             (plane, 1 if len(plane) == self.height else 2, 1 if plane.shape[1] == self.width else 2) for plane in planes
         ]
 
+        self._step = max(max(down, across) for _, down, across in self._planes)
+
+    def snapped(self, value: int) -> int:
+        """The nearest row or column with which samples of all planes begin."""
+        return round(value / self._step) * self._step
+
     @property
     def line_width(self) -> int:
         """Pixels of a line that is seen well at this size."""
-        return max(2, round((self.height + self.width) * 0.0015))
+        return max(2, self.snapped(round((self.height + self.width) * 0.0015)))
 
     @property
     def text_size(self) -> int:
@@ -106,6 +112,9 @@ class Canvas:
         if upper >= lower or first >= last:
             return
         mask = mask[upper - top : lower - top, first - left : last - left]
+        if self._step > 1:  # at an odd border, the last sample has but one row or column of pixels
+            beyond = (int(lower == self.height), int(last == self.width))
+            mask = np.pad(mask, ((0, beyond[0]), (0, beyond[1])), mode="edge")
         for (plane, down, across), value in zip(self._planes, self._paint(colour), strict=False):
             share = _shared(mask, upper % down, first % across, down, across)
             place = plane[upper // down :, first // across :][: share.shape[0], : share.shape[1]]
@@ -159,8 +168,9 @@ class Canvas:
         self.blend(top, left, _text_mask(text, self.text_size), colour)
 
     def text_box(self, text: str) -> tuple[int, int]:
-        """Height and width of a line of text."""
-        return sum(font(self.text_size).getmetrics()), text_width(text, self.text_size)
+        """Height and width of a line of text, in whole samples of all planes."""
+        height, width = sum(font(self.text_size).getmetrics()), text_width(text, self.text_size)
+        return height + height % self._step, width + width % self._step
 
     def _near(self, point: Point) -> tuple[int, int]:
         """The pixel of a point, no further from the picture than it is large: a shape's mask is of bounded size."""
