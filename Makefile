@@ -24,7 +24,7 @@ format: .venv/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# the kernels for every architecture the CUDA toolkit here knows; without it a card's first worker compiles its own
+# the kernels for every architecture the CUDA toolkit here knows; without it a GPU's first worker compiles its own
 kernels: .venv/base
 	$(BIN)/python -m engines.cuda.kernels
 

@@ -58,9 +58,9 @@ class Bench:
         folder = str(self.runner.folder)
         return Order(contestant, pipeline, workloads, folder, "", **{"options": options, "sizes": self.sizes, **more})
 
-    def contest(self, order: Order, kind: str, **said: Any) -> list[dict[str, Any]]:
+    def contest(self, order: Order, kind: str, **about: Any) -> list[dict[str, Any]]:
         """What a contestant measured; that it could not is wrong unless it is a package's, which may fail here."""
-        records = self.runner.contest(order, kind, **said)
+        records = self.runner.contest(order, kind, **about)
         if len(records) < len(order.workloads) and not CONTESTANTS[order.contestant].needs:
             self.wrong.append(f"{order.contestant} is left out of {order.pipeline}")
         return records
@@ -119,8 +119,8 @@ class Bench:
         parts = ["--parts", "2000" if self.few else "100000", "--json", str(line)]
         fleet = ["scale", "--json", str(line), "--seconds", "1" if self.few else "3"]
         fleet += ["--counts", *(["1", "2"] if self.few else ["1", "2", "4", "8", "16", "32"])]
-        hop = ["--json", str(line), "--rounds", "1" if self.few else "5"]
-        for module, arguments in (("depth", parts), ("hop", hop), ("fleet", fleet)):
+        queue_cost = ["--json", str(line), "--rounds", "1" if self.few else "5"]
+        for module, arguments in (("depth", parts), ("queue_cost", queue_cost), ("fleet", fleet)):
             if why := self.runner.process(f"benchmarks.{module}", arguments):
                 self.wrong.append(f"benchmarks.{module}: {why}")
         if line.exists():
@@ -188,11 +188,11 @@ def long_name(sizes: Sizes) -> str:
 def bring_model(folder: Path) -> str:
     """Put the model of clip-features there: the user's own, or a small one with random weights; which it is."""
     try:
-        model, said = own_model("x3d_s"), "the user's own x3d_s"
+        model, about = own_model("x3d_s"), "the user's own x3d_s"
     except ModelError:
-        model, said = small_x3d(), "a small network of X3D's kind with random weights"
+        model, about = small_x3d(), "a small network of X3D's kind with random weights"
     save_model(folder, *model)
-    return said
+    return about
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -227,10 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench.chosen, first = earlier.kept(), earlier.rounds
         else:
             results.write_text("")
-            bench.runner.keep({"kind": "run", **machine.described(), "sizes": sizes.said(), "clip-features": model})
+            bench.runner.keep(
+                {"kind": "run", **machine.described(), "sizes": sizes.described(), "clip-features": model}
+            )
 
-        def step(said: str, do: Callable[[], T]) -> T:
-            print(f"{said}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+        def step(about: str, do: Callable[[], T]) -> T:
+            print(f"{about}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
             return do()
 
         step("the script's answers", bench.reference)

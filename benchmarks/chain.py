@@ -28,7 +28,7 @@ from schemas.messages import JobRef, Key, MediaInfo, PartMeta, Segment
 from schemas.pipeline import ModelSpec, PipelineSpec
 from workers.local import find_models
 
-WHOLE_S = 1e9  # a segment that no media outlasts
+ENTIRE_MEDIA_S = 1e9  # a segment that no media outlasts
 SHARED = SharedFolders(("/",))
 JOB = JobRef(id="bench", pipeline="bench", revision="bench")
 Answer: TypeAlias = tuple[PartMeta, dict[str, Array], dict[str, Any]]
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def models(self) -> dict[str, tuple[ModelSpec, bytes]]:
-        """Cards and ONNX files."""
+        """Model cards and ONNX files."""
         return find_models(self.spec, Path(self.models_folder))
 
 
@@ -108,9 +108,9 @@ def units_of(task: Task, paths: Sequence[Path], split: bool) -> Iterator[Unit]:
 def segments_of(path: Path, spec: PipelineSpec, segment_s: float) -> Iterator[tuple[Segment, tuple[bytes, ...]]]:
     """What rigflow would publish of a video."""
     with Splitter(path, spec.grid, segment_s) as splitter:
-        for number, piece in enumerate(splitter.pieces()):
-            key = Key(job=JOB, segment=number, final=piece.final)
-            yield piece.segment(key, splitter.media), piece.buffers
+        for number, segment_data in enumerate(splitter.segments()):
+            key = Key(job=JOB, segment=number, final=segment_data.final)
+            yield segment_data.segment(key, splitter.media), segment_data.buffers
 
 
 class Chain:
@@ -158,7 +158,7 @@ def chain_of(task: Task) -> Chain:
 
 def decoded(unit: Unit, spec: PipelineSpec, convert: Convert) -> list[Part]:
     """A unit's parts as `convert` makes them."""
-    given = [(unit.segment, unit.buffers)] if unit.segment else segments_of(Path(unit.path), spec, WHOLE_S)
+    given = [(unit.segment, unit.buffers)] if unit.segment else segments_of(Path(unit.path), spec, ENTIRE_MEDIA_S)
     parts: list[Part] = []
     for segment, buffers in given:
         if segment.media.kind == "image":
@@ -174,9 +174,9 @@ def write(task: Task, paths: Sequence[Path], finished: Sequence[Finished], out: 
     by_file: dict[int, list[Finished]] = {}
     for each in sorted(finished, key=lambda each: (each.file, each.number)):
         by_file.setdefault(each.file, []).append(each)
-    for file, pieces in by_file.items():
-        assert [piece.number for piece in pieces] == list(range(len(pieces))), "a unit is missing"
-        answers = [answer for piece in pieces for answer in piece.answers]
+    for file, segments in by_file.items():
+        assert [segment_data.number for segment_data in segments] == list(range(len(segments))), "a unit is missing"
+        answers = [answer for segment_data in segments for answer in segment_data.answers]
         assembler = output.assemble(target_of(task, paths, file, out), answers[0][0].media)
         for meta, arrays, facts in answers:
             assembler.add(meta, arrays, facts)

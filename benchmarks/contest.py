@@ -86,9 +86,9 @@ class Meter:
         self._stopping.set()
         self._thread.join()
         after = measure.cpu_s(self._look())
-        told = sum(after.values()) - sum(self._before.values())
+        measured = sum(after.values()) - sum(self._before.values())
         seen = sum(used - self._own_before.get(pid, 0.0) for pid, used in self._own.items())
-        return max(told, seen), self._peak
+        return max(measured, seen), self._peak
 
     def by_role(self, role_of: Callable[[int], str]) -> dict[str, float]:
         """CPU seconds by what each process that is still there is, once stopped."""
@@ -117,8 +117,8 @@ async def contest(order: Order) -> None:
                 await check(peer, order, fresh(out))
             for workload, repeats in order.workloads:
                 record = await timed(peer, workload, repeats, order, out)
-                said = {"contestant": order.contestant, "pipeline": order.pipeline, "workload": workload}
-                line = {**said, "options": order.options, "start_s": started_s, **record}
+                about = {"contestant": order.contestant, "pipeline": order.pipeline, "workload": workload}
+                line = {**about, "options": order.options, "start_s": started_s, **record}
                 with Path(order.result).open("a") as lines:
                     lines.write(json.dumps(line) + "\n")
         finally:

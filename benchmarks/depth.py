@@ -1,6 +1,6 @@
 """Streams with 100,000 queued parts: does publishing or fetching slow down, and what does the server hold in memory?
 
-`python -m benchmarks.depth [--parts 100000] [--json FILE]`. Small parts are published into one hop while nobody takes
+`python -m benchmarks.depth [--parts 100000] [--json FILE]`. Small parts are published into one queue while nobody takes
 them, then all of them are pulled and acked as a worker would. Rates are of each tenth of them.
 """
 
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
-from benchmarks.hop import part_of
+from benchmarks.queue_cost import part_of
 from engines.part import decode_part, encode_part
 from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
-from schemas.messages import Lane, PartMessage, decode
+from schemas.messages import PartMessage, Priority, decode
 from schemas.settings import Settings
 
 PARTS, PART_BYTES, STEPS = 100_000, 1024, 10
 IN_FLIGHT = 64
 FETCHED = 256  # parts asked for and not settled yet
-HOP_BYTES = 1 << 30
+QUEUE_BYTES = 1 << 30
 
 
 async def depth(parts: int) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ async def depth(parts: int) -> list[dict[str, Any]]:
         server = EmbeddedServer(Path(folder) / "store")
         server.start()
         try:
-            settings = Settings(nats=server.url, hop_bytes=HOP_BYTES)
+            settings = Settings(nats=server.url, queue_bytes=QUEUE_BYTES)
             broker = await Broker.connect(settings, name="depth")
             await apply_topology(broker, settings, [builtin_pipeline("fingerprint")])
             step = parts // STEPS
@@ -58,7 +58,7 @@ async def depth(parts: int) -> list[dict[str, Any]]:
 async def _publish(broker: Broker, first: int, count: int, server_pid: int) -> tuple[float, int]:
     """Parts a second, and the server's memory after them."""
     bodies = [(number, part_of(PART_BYTES, number)) for number in range(first, first + count)]
-    subject = broker.names.work("fingerprint", "infer", Lane.BULK)
+    subject = broker.names.work("fingerprint", "infer", Priority.BULK)
     began = time.perf_counter()
     flying: set[asyncio.Task[Any]] = set()
     for _, part in bodies:
@@ -92,7 +92,7 @@ async def _fetch(broker: Broker, step: int, server_pid: int) -> list[tuple[float
             if len(tenths) == STEPS:
                 over.set()
 
-    pull = Pull(broker, broker.names.work_stream("fingerprint", "infer"), Lane.BULK.value, take)
+    pull = Pull(broker, broker.names.work_stream("fingerprint", "infer"), Priority.BULK.value, take)
     await pull.open()
     pull.request(FETCHED)
     await over.wait()

@@ -1,9 +1,9 @@
-"""Fleets of paced workers: does the work balance itself, and does one job spread over all of them?
+"""Fleets of simulated workers: does the work balance itself, and does one job spread over all of them?
 
 `python -m benchmarks.fleet [mixed] [scale] [--seconds 10] [--json FILE]`. Every worker is a real process with the model
-`paced`, which sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is left
-of real work is that of a segment of one tiny frame: its message, decoding, result and collecting. Every answer is
-checked.
+`simulated`, which sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is
+left of real work is that of a segment of one tiny frame: its message, decoding, result and collecting. Every answer
+is checked.
 
 `mixed`: workers of 10, 20, 40 and 80 ms a segment, each measured alone first; then all together, flooded with the whole
 job at once, and fed at 97 % of what they did then, where the time from the last segment published to the last result is
@@ -29,7 +29,7 @@ from engines.part import Array
 from engines.transforms import Preprocess
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from schemas.messages import JobRef, Key, Lane, MediaInfo
+from schemas.messages import JobRef, Key, MediaInfo, Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
@@ -37,7 +37,7 @@ from workers.local import find_models, register
 from workers.options import ALL_STAGES
 
 PIPELINE = """
-name = "paced"
+name = "simulated"
 segment_s = 0.001
 
 [[stage]]
@@ -50,7 +50,7 @@ layout = "gray"
 
 [[stage]]
 kind = "infer"
-model = "paced"
+model = "simulated"
 
 [[stage]]
 kind = "encode"
@@ -99,12 +99,12 @@ class Trial:
         self._folder = folder
         self._jobs = 0
         clip = make_clip(folder, Clip(frames=FRAMES, gop=1, b_frames=0, size=(32, 32)))
-        self._spec = paced()
+        self._spec = simulated()
         self._answers = answers_of(clip, self._spec)
         with Splitter(clip, self._spec.grid, self._spec.segment_s) as splitter:
             self._media: MediaInfo = splitter.media
-            self._pieces = list(splitter.pieces())
-        assert len(self._pieces) == FRAMES
+            self._segments = list(splitter.segments())
+        assert len(self._segments) == FRAMES
 
     async def __aenter__(self) -> "Trial":
         self._broker = await Broker.connect(self._fleet.settings, name="trial")
@@ -117,7 +117,7 @@ class Trial:
 
     async def _wait_for_workers(self) -> None:
         """Until every worker waits for work, and has done its first: a start is no part of a pace."""
-        consumer = f"{self._broker.names.work_stream(self._spec.name, 'decode')}.{Lane.BULK.value}"
+        consumer = f"{self._broker.names.work_stream(self._spec.name, 'decode')}.{Priority.BULK.value}"
         waiting = 0
         async with asyncio.timeout(START_S):
             while waiting < len(self._fleet.workers):
@@ -128,7 +128,9 @@ class Trial:
     async def run(self, segments: int, rate: float = float("inf")) -> Run:
         """A job of so many segments, published at `rate` a second; its answers are checked."""
         self._jobs += 1
-        job = JobRef(id=f"job-{self._jobs}", pipeline=self._spec.name, revision=self._spec.revision, lane=Lane.BULK)
+        job = JobRef(
+            id=f"job-{self._jobs}", pipeline=self._spec.name, revision=self._spec.revision, priority=Priority.BULK
+        )
         run = Run()
         collector = Collector(self._broker, self._spec, lambda _job, _meta: run.arrived_s.append(time.monotonic()))
         await collector.open({job: self._folder / job.id})
@@ -154,13 +156,13 @@ class Trial:
             late = started + number / rate - time.monotonic()
             if late > 0:
                 await asyncio.sleep(late)
-            piece = self._pieces[number % FRAMES]
+            segment_data = self._segments[number % FRAMES]
             key = Key(job=job, segment=number, final=number == segments - 1)
-            segment = piece.segment(key, self._media)
-            subject = self._broker.names.work(self._spec.name, "decode", job.lane)
+            segment = segment_data.segment(key, self._media)
+            subject = self._broker.names.work(self._spec.name, "decode", job.priority)
             run.published_s.append(time.monotonic())
             task = asyncio.create_task(
-                self._broker.publish(subject, segment.encode(piece.buffers), key.message_id("decode"))
+                self._broker.publish(subject, segment.encode(segment_data.buffers), key.message_id("decode"))
             )
             sending.add(task)
             task.add_done_callback(sending.discard)
@@ -169,13 +171,13 @@ class Trial:
         await asyncio.gather(*sending)
 
 
-def paced() -> PipelineSpec:
+def simulated() -> PipelineSpec:
     """The pipeline of all trials: a checksum for each frame."""
-    return parse_pipeline(PIPELINE, "paced.toml")
+    return parse_pipeline(PIPELINE, "simulated.toml")
 
 
 def answers_of(clip: Path, spec: PipelineSpec) -> Array:
-    """What `paced` must answer for each frame, by one sequential pass."""
+    """What `simulated` must answer for each frame, by one sequential pass."""
     preprocess = Preprocess(spec.preprocess)
     with av.open(clip) as container:
         frames = [preprocess.convert(frame)["pixels"] for frame in container.decode(video=0)]

@@ -1,4 +1,4 @@
-"""What one card does, beside what it could do: decoding, transforms, inference, and the whole chain through a broker.
+"""What one GPU does, beside what it could do: decoding, transforms, inference, and the whole chain through a broker.
 
 `python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section in a process
 of its own, so that none disturbs or breaks another; its table as it ends. Sections are the functions of
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = {
-    "card": "benchmarks.gpu_parts",
+    "gpu": "benchmarks.gpu_parts",
     "planes": "benchmarks.gpu_parts",
     "transforms": "benchmarks.gpu_parts",
     "nvdec": "benchmarks.gpu_chain",
@@ -27,9 +27,9 @@ SECTIONS = {
     "kill": "benchmarks.gpu_chain",
     "infer": "benchmarks.gpu_infer",
     "windows": "benchmarks.gpu_infer",
-    "cards": "benchmarks.gpu_infer",
+    "gpus": "benchmarks.gpu_infer",
 }
-DEFAULT = tuple(name for name in SECTIONS if name != "cards")
+DEFAULT = tuple(name for name in SECTIONS if name != "gpus")
 LIMIT_S = 400.0
 
 
@@ -66,16 +66,16 @@ def section(name: str, options: argparse.Namespace) -> Any:
     began_s = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-        text, said = done.stdout, done.stderr
+        text, errors = done.stdout, done.stderr
     except subprocess.TimeoutExpired as error:
-        text, said = "", f"timed out after {LIMIT_S:.0f} s: {str(error.stderr or b'')[-2000:]}"
+        text, errors = "", f"timed out after {LIMIT_S:.0f} s: {str(error.stderr or b'')[-2000:]}"
     took_s = round(time.monotonic() - began_s, 1)
     print(f"{name}: {took_s} s", file=sys.stderr, flush=True)
     try:
         return {"took_s": took_s, **json.loads(text.rstrip().splitlines()[-1])}
     except (ValueError, IndexError):
         traceback.print_exc(file=sys.stderr)
-        return {"took_s": took_s, "error": (text[-600:] + said)[-3000:]}
+        return {"took_s": took_s, "error": (text[-600:] + errors)[-3000:]}
 
 
 def table(found: Any, above: str = "") -> list[str]:

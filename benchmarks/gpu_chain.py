@@ -1,4 +1,4 @@
-"""The whole chain through JetStream on a card, beside the card's bare decoder; and what it makes against the host."""
+"""The whole chain through JetStream on a GPU, beside the GPU's bare decoder; and what it makes against the host."""
 
 import argparse
 import asyncio
@@ -19,16 +19,16 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.gpu_clips import count, full_hd, hd
 from benchmarks.workloads import named
-from engines.cuda.card import CudaCard
+from engines.cuda.gpu import CudaGpu
 from engines.cuda.nvdec import open_decoder
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec
 from tests.clips import real_clip
 from tests.fleet import Fleet, Silent
-from workers.local import Outcome, find_models, run_jobs
+from workers.local import JobOutcome, find_models, run_jobs
 from workers.options import ALL_STAGES
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
@@ -41,14 +41,14 @@ MAKES = {"1080p": full_hd, "720p": hd}
 
 def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> dict[str, float]:
     """Frames that `threads` decoders give in `BARE_S` seconds from `begin_s` on, and the CPU seconds they take."""
-    card = CudaCard(device, cache)
+    gpu = CudaGpu(device, cache)
     counts = [0] * threads
 
     def decode(number: int) -> None:
-        card.enter()
+        gpu.enter()
         with av.open(path) as container:
             stream = container.streams.video[0]
-            decoder = open_decoder(card.number, stream.codec_context)
+            decoder = open_decoder(gpu.number, stream.codec_context)
             assert decoder is not None
             packets = list(itertools.islice((packet for packet in container.demux(stream) if packet.size), 600))
             decoder.decode(packets[0])
@@ -57,7 +57,7 @@ def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> 
                 for packet in packets:
                     counts[number] += len(decoder.decode(packet))
                     if time.time() > begin_s + BARE_S:
-                        card.leave()
+                        gpu.leave()
                         return
                 decoder.decode(None)
                 decoder.flush_buffers()
@@ -70,7 +70,7 @@ def bare(path: Path, threads: int, begin_s: float, device: str, cache: Path) -> 
     for worker in workers:
         worker.join()
     used_s = time.process_time() - used_s
-    card.close()
+    gpu.close()
     return {"frames": sum(counts), "cpu_s": used_s, "rss": measure.rss_bytes([os.getpid()])}
 
 
@@ -89,12 +89,12 @@ def nvdec(options: argparse.Namespace) -> dict[str, Any]:
                 subprocess.Popen([sys.executable, "-c", code, *map(str, given)], stdout=subprocess.PIPE, text=True)
                 for _ in range(processes)
             ]
-            told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
-            frames = sum(each["frames"] for each in told)
+            measured = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+            frames = sum(each["frames"] for each in measured)
             found[f"{name} {processes} x {threads}"] = {
                 "frames/s": frames / BARE_S,
-                "CPU s a 1,000 frames": 1000 * sum(each["cpu_s"] for each in told) / max(1, frames),
-                "resident MB a process": max(each["rss"] for each in told) / 1e6,
+                "CPU s a 1,000 frames": 1000 * sum(each["cpu_s"] for each in measured) / max(1, frames),
+                "resident MB a process": max(each["rss"] for each in measured) / 1e6,
             }
     return found
 
@@ -112,7 +112,7 @@ def every_frame(spec: PipelineSpec) -> PipelineSpec:
 
 
 def chain(options: argparse.Namespace) -> dict[str, Any]:
-    """`fingerprint` with everything on the card, sampled and with every frame, at several arrangements."""
+    """`fingerprint` with everything on the GPU, sampled and with every frame, at several arrangements."""
     found: dict[str, Any] = {}
     spec = builtin_pipeline("fingerprint")
     for name, path in clips(options.folder).items():
@@ -121,20 +121,20 @@ def chain(options: argparse.Namespace) -> dict[str, Any]:
             for label, each in {"sampled": spec, "every frame": every_frame(spec)}.items():
                 if label == "every frame" and (workers, decoders) not in ((1, 8), (4, 4)):
                     continue
-                fleet = on_card(options, workers, decoders=decoders)
+                fleet = on_gpu(options, workers, decoders=decoders)
                 found[f"{name} {label} {workers} x {decoders}"] = timed(fleet, each, [path], frames, options)
         short = MAKES[name](options.folder, FRAMES[name] // FILMS)
         several = named(short, [short], FILMS)
         frames = FILMS * count(several[0])
         for workers, decoders in CHAIN[-2:]:
-            fleet = on_card(options, workers, decoders=decoders)
+            fleet = on_gpu(options, workers, decoders=decoders)
             label = f"{name} sampled, {FILMS} films, {workers} x {decoders}"
             found[label] = timed(fleet, spec, several, frames, options)
     return found
 
 
-def on_card(options: argparse.Namespace, workers: int, ack_wait_s: float = 20.0, **settings: Any) -> Fleet:
-    """A fleet of workers on one card."""
+def on_gpu(options: argparse.Namespace, workers: int, ack_wait_s: float = 20.0, **settings: Any) -> Fleet:
+    """A fleet of workers on one GPU."""
     cache = options.folder / "cache"
     return Fleet((ALL_STAGES,) * workers, cache, devices=[options.device], ack_wait_s=ack_wait_s, **settings)
 
@@ -163,12 +163,12 @@ def timed(
         }
 
 
-def run(fleet: Fleet, spec: PipelineSpec, paths: Sequence[Path], options: argparse.Namespace) -> list[Outcome]:
+def run(fleet: Fleet, spec: PipelineSpec, paths: Sequence[Path], options: argparse.Namespace) -> list[JobOutcome]:
     """Run a pipeline over files into a new folder."""
     out = options.folder / f"out-{time.time_ns()}"
     out.mkdir()
     models = find_models(spec, options.model.parent if options.model else None)
-    return asyncio.run(run_jobs(fleet.settings, spec, models, paths, out, Lane.BULK, Silent()))
+    return asyncio.run(run_jobs(fleet.settings, spec, models, paths, out, Priority.BULK, Silent()))
 
 
 async def warmed(fleet: Fleet, spec: PipelineSpec, options: argparse.Namespace) -> None:
@@ -177,31 +177,31 @@ async def warmed(fleet: Fleet, spec: PipelineSpec, options: argparse.Namespace) 
     out.mkdir()
     models = find_models(spec, options.model.parent if options.model else None)
     small = hd(options.folder, 1500)
-    await run_jobs(fleet.settings, spec, models, [small, full_hd(options.folder, 1200)], out, Lane.BULK, Silent())
+    await run_jobs(fleet.settings, spec, models, [small, full_hd(options.folder, 1200)], out, Priority.BULK, Silent())
 
 
 async def counters(fleet: Fleet) -> dict[str, int]:
-    """What the workers' cards did, summed; waits until each has reported it."""
-    names = ("allocations", "to_card_bytes", "from_card_bytes", "on_card_segments", "on_host_segments")
+    """What the workers' GPUs did, summed; waits until each has reported it."""
+    names = ("allocations", "to_gpu_bytes", "from_gpu_bytes", "on_gpu_segments", "on_host_segments")
     await asyncio.sleep(2.5)
     broker = await Broker.connect(fleet.settings, name="counters")
     try:
-        told = [json.loads(body) for body in (await broker.items(broker.names.rigs)).values()]
+        measured = [json.loads(body) for body in (await broker.items(broker.names.rigs)).values()]
     finally:
         await broker.close()
-    return {name: sum(int(each["card"][name]) for each in told if each.get("card")) for name in names}
+    return {name: sum(int(each["gpu"][name]) for each in measured if each.get("gpu")) for name in names}
 
 
 def results(options: argparse.Namespace) -> dict[str, Any]:
-    """Whole pipelines on real clips: the card's answers against the host's."""
+    """Whole pipelines on real clips: the GPU's answers against the host's."""
     paths = [real_clip(name) for name in ("bigbuckbunny", "bikes", "carphone_pristine")]
     found: dict[str, Any] = {}
     specs = [builtin_pipeline("fingerprint"), builtin_pipeline("upscale2x")]
     specs += [builtin_pipeline("clip-features")] if options.model else []
     host = Fleet((ALL_STAGES,) * 4, options.folder / "cache", ack_wait_s=20.0)
-    card, hosted = on_card(options, 1), on_card(options, 1, decoder="host")
+    gpu, hosted = on_gpu(options, 1), on_gpu(options, 1, decoder="host")
     answers: dict[str, dict[str, list[Path]]] = {}
-    for label, fleet in {"host": host, "card": card, "card, decoded by the host": hosted}.items():
+    for label, fleet in {"host": host, "gpu": gpu, "GPU, decoded by the host": hosted}.items():
         with fleet:
             for spec in specs:
                 outcomes = run(fleet, spec, paths, options)
@@ -214,7 +214,7 @@ def results(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def written(outcome: Outcome) -> Path:
+def written(outcome: JobOutcome) -> Path:
     (path,) = outcome.target.parent.glob(f"{outcome.target.name}.*")
     return path
 
@@ -244,21 +244,21 @@ def _psnr(one: Array, other: Array) -> float:
 
 
 def kill(options: argparse.Namespace) -> dict[str, Any]:
-    """kill -9 of the card's worker in the middle of a job: the job is complete, and equal to one in peace."""
+    """kill -9 of the GPU's worker in the middle of a job: the job is complete, and equal to one in peace."""
     spec, path = builtin_pipeline("fingerprint"), hd(options.folder, 24000)
-    with on_card(options, 1, ack_wait_s=3.0) as fleet:
+    with on_gpu(options, 1, ack_wait_s=3.0) as fleet:
         (peace,) = run(fleet, spec, [path], options)
         calm = np.load(written(peace))
-    with on_card(options, 1, ack_wait_s=3.0) as fleet:
+    with on_gpu(options, 1, ack_wait_s=3.0) as fleet:
         out = options.folder / "killed"
         out.mkdir()
 
-        async def killed() -> list[Outcome]:
-            screen = Silent()
-            job = asyncio.create_task(fleet.run_async(spec, [path], out, screen))
-            while screen.parts < 40 and not job.done():
+        async def killed() -> list[JobOutcome]:
+            listener = Silent()
+            job = asyncio.create_task(fleet.run_async(spec, [path], out, listener))
+            while listener.parts < 40 and not job.done():
                 await asyncio.sleep(0.005)
-            parts = screen.parts
+            parts = listener.parts
             await asyncio.to_thread(fleet.kill, 0)
             found["parts that were there when it was killed"] = parts
             return await job

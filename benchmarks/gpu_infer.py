@@ -1,4 +1,4 @@
-"""X3D-S on a card: the infer stage beside a bare loop over its session, latency, bytes over the bus, several cards."""
+"""X3D-S on a GPU: the infer stage beside a bare loop over its session, latency, bytes over the bus, several GPUs."""
 
 import argparse
 import os
@@ -12,38 +12,38 @@ from benchmarks import measure
 from benchmarks.gpu_chain import run, timed
 from benchmarks.gpu_clips import hd
 from benchmarks.workloads import named
-from engines.cuda.arrays import CardRow, CardRows
-from engines.cuda.card import CudaCard
-from engines.devices import cards as all_cards
+from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.gpu import CudaGpu
+from engines.devices import gpus as all_gpus
 from engines.inference.batch import infer_parts
 from engines.inference.cuda import CudaSession
-from engines.inference.session import Chosen, Rows
+from engines.inference.session import RowBatch, RowSelection
 from engines.models.catalogue import load_model
 from engines.part import Part
 from pipelines.registry import builtin_pipeline
-from schemas.messages import JobRef, Key, Lane, MediaInfo, PartMeta
+from schemas.messages import JobRef, Key, MediaInfo, PartMeta, Priority
 from schemas.pipeline import InferStage
 from tests.fleet import Fleet
 from workers.options import ALL_STAGES
 
 SIDE, FRAMES, STRIDE, BATCH, SECONDS = 182, 13, 6, 16, 4.0
-FILMS = 4  # for each card
+FILMS = 4  # for each GPU
 
 
 class Timeline(CudaSession):
-    """A session that notes when the card began and ended each batch."""
+    """A session that notes when the GPU began and ended each batch."""
 
     spans: list[tuple[Any, Any]]
 
     def _go(self, binding: Any) -> None:
-        began, ended = (self._card.driver.Event() for _ in range(2))
+        began, ended = (self._gpu.driver.Event() for _ in range(2))
         began.record(self._runs)
         super()._go(binding)
         ended.record(self._runs)
         self.__dict__.setdefault("spans", []).append((began, ended))
 
     def busy(self) -> tuple[float, float]:
-        """Milliseconds that the card was at it, and from the first beginning to the last end."""
+        """Milliseconds that the GPU was at it, and from the first beginning to the last end."""
         spans = self.spans
         spans[-1][1].synchronize()
         return sum(began.time_till(ended) for began, ended in spans), spans[0][0].time_till(spans[-1][1])
@@ -53,7 +53,7 @@ def infer(options: argparse.Namespace) -> dict[str, Any]:
     """Windows a second and latency of X3D-S."""
     if options.model is None:
         return {"left out": "no --model"}
-    card = CudaCard(options.device, options.folder / "cache")
+    gpu = CudaGpu(options.device, options.folder / "cache")
     spec, model = load_model(options.model)
     found: dict[str, Any] = {}
     choices: dict[str, dict[str, Any]] = {
@@ -64,46 +64,46 @@ def infer(options: argparse.Namespace) -> dict[str, Any]:
     }
     for label, given in choices.items():
         before_mb = measure.rss_bytes([os.getpid()]) / 1e6
-        session = Timeline(model, spec, card, **given)
+        session = Timeline(model, spec, gpu, **given)
         began_s = time.perf_counter()
-        rows = windows_on(card, BATCH)
+        rows = windows_on(gpu, BATCH)
         session.run({"pixels": rows})
         runtime_mb = measure.rss_bytes([os.getpid()]) / 1e6
         found.setdefault("resident MB of the runtime", runtime_mb - before_mb)
         found[f"{label}: first batch, s"] = time.perf_counter() - began_s
         found[f"{label}: bare loop, windows/s"] = bare = loop(session, rows)
         if label == "TF32, exhaustive":
-            found |= stage(session, card, bare)
-            found |= latency(session, card, bare)
+            found |= stage(session, gpu, bare)
+            found |= latency(session, gpu, bare)
             found["resident MB beyond the runtime"] = measure.rss_bytes([os.getpid()]) / 1e6 - runtime_mb
         session.close()
-    card.close()
+    gpu.close()
     return found
 
 
-def frames_on(card: CudaCard, count: int) -> CardRows:
-    """Noise in the card's memory, a block each frame."""
+def frames_on(gpu: CudaGpu, count: int) -> GpuRows:
+    """Noise in the GPU's memory, a block each frame."""
     generator = np.random.default_rng(0)
     shape = (SIDE, SIDE, 3)
     rows = []
     for _ in range(count):
-        block = card.memory.take(SIDE * SIDE * 3)
-        card.driver.memcpy_htod(block.pointer, generator.integers(0, 256, shape, np.uint8))
-        rows.append(CardRow(card, block, shape))
-    return CardRows(rows)
+        block = gpu.memory.take(SIDE * SIDE * 3)
+        gpu.driver.memcpy_htod(block.pointer, generator.integers(0, 256, shape, np.uint8))
+        rows.append(GpuRow(gpu, block, shape))
+    return GpuRows(rows)
 
 
 def index_of(windows: int) -> Any:
     return (np.arange(windows)[:, None] * STRIDE + np.arange(FRAMES)).astype(np.int32)
 
 
-def windows_on(card: CudaCard, count: int) -> Rows:
-    """Windows that share frames, in the card's memory."""
-    frames: Any = frames_on(card, FRAMES + STRIDE * (count - 1))
-    return Rows([Chosen(frames, index_of(count), 0, len(frames))])
+def windows_on(gpu: CudaGpu, count: int) -> RowBatch:
+    """Windows that share frames, in the GPU's memory."""
+    frames: Any = frames_on(gpu, FRAMES + STRIDE * (count - 1))
+    return RowBatch([RowSelection(frames, index_of(count), 0, len(frames))])
 
 
-def loop(session: CudaSession, rows: Rows) -> float:
+def loop(session: CudaSession, rows: RowBatch) -> float:
     """Windows a second of the session alone, two batches in flight."""
     waiting: deque[Any] = deque()
     for _ in range(3):
@@ -120,38 +120,38 @@ def loop(session: CudaSession, rows: Rows) -> float:
     return done / took_s
 
 
-def stage(session: Timeline, card: CudaCard, bare: float) -> dict[str, Any]:
-    """The infer stage over parts of eight windows in the card's memory."""
+def stage(session: Timeline, gpu: CudaGpu, bare: float) -> dict[str, Any]:
+    """The infer stage over parts of eight windows in the GPU's memory."""
     spec = InferStage(kind="infer", model="x3d_s", max_batch=BATCH)
-    parts = [part_of(card, number) for number in range(16)]
+    parts = [part_of(gpu, number) for number in range(16)]
     infer_parts(spec, session, parts)
     session.spans = []
     used_s, done, began_s = time.process_time(), 0, time.perf_counter()
-    before = (card.counters.allocations, card.counters.to_card_bytes, card.counters.from_card_bytes)
+    before = (gpu.counters.allocations, gpu.counters.to_gpu_bytes, gpu.counters.from_gpu_bytes)
     while time.perf_counter() - began_s < SECONDS:
         made = infer_parts(spec, session, parts[:8])
         assert all(isinstance(part, Part) for part in made), made
         parts = parts[8:] + parts[:8]
         done += 8 * 8
     took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - used_s
-    after = (card.counters.allocations, card.counters.to_card_bytes, card.counters.from_card_bytes)
+    after = (gpu.counters.allocations, gpu.counters.to_gpu_bytes, gpu.counters.from_gpu_bytes)
     busy_ms, span_ms = session.busy()
     return {
         "infer stage, windows/s": done / took_s,
         "infer stage beside the bare loop": done / took_s / bare,
-        "card busy over the run": busy_ms / span_ms,
+        "GPU busy over the run": busy_ms / span_ms,
         "CPU s a 1,000 windows": 1000 * cpu_s / done,
         "allocations in steady state": after[0] - before[0],
-        "bytes to the card a window": (after[1] - before[1]) / done,
-        "bytes from the card a window": (after[2] - before[2]) / done,
+        "bytes to the GPU a window": (after[1] - before[1]) / done,
+        "bytes from the GPU a window": (after[2] - before[2]) / done,
     }
 
 
-def part_of(card: CudaCard, number: int) -> Part:
-    frames: Any = frames_on(card, FRAMES + STRIDE * 7)
+def part_of(gpu: CudaGpu, number: int) -> Part:
+    frames: Any = frames_on(gpu, FRAMES + STRIDE * 7)
     media = MediaInfo(kind="video", width=SIDE, height=SIDE)
     key = Key(
-        job=JobRef(id="bench", space="main", pipeline="clip-features", revision="0" * 16, lane=Lane.BULK),
+        job=JobRef(id="bench", tenant="main", pipeline="clip-features", revision="0" * 16, priority=Priority.BULK),
         segment=number,
         part=0,
         last=True,
@@ -159,9 +159,9 @@ def part_of(card: CudaCard, number: int) -> Part:
     return Part(PartMeta(key=key, media=media, pts=tuple(range(8)), frames=8), {"pixels": frames, "index": index_of(8)})
 
 
-def latency(session: CudaSession, card: CudaCard, bare: float) -> dict[str, float]:
-    """Milliseconds from a batch of windows to its answer, at half of what the card can do."""
-    rows = windows_on(card, BATCH)
+def latency(session: CudaSession, gpu: CudaGpu, bare: float) -> dict[str, float]:
+    """Milliseconds from a batch of windows to its answer, at half of what the GPU can do."""
+    rows = windows_on(gpu, BATCH)
     for _ in range(3):
         session.run({"pixels": rows})
     every_s, took = BATCH / (bare / 2), []
@@ -175,11 +175,11 @@ def latency(session: CudaSession, card: CudaCard, bare: float) -> dict[str, floa
 
 
 def windows(options: argparse.Namespace) -> dict[str, Any]:
-    """Bytes over the bus a window of `clip-features`, decoded by the card and by the host; and its rate."""
+    """Bytes over the bus a window of `clip-features`, decoded by the GPU and by the host; and its rate."""
     if options.model is None:
         return {"left out": "no --model"}
     spec, found = builtin_pipeline("clip-features"), {}
-    for decoder in ("card", "host"):
+    for decoder in ("gpu", "host"):
         path, frames = hd(options.folder, 6000), 6000
         fleet = Fleet(
             (ALL_STAGES,),
@@ -189,19 +189,19 @@ def windows(options: argparse.Namespace) -> dict[str, Any]:
             decoder=decoder,
             tf32=True,
         )
-        told = timed(fleet, spec, [path], frames, options)
+        measured = timed(fleet, spec, [path], frames, options)
         count = frames / 25 * 5 / STRIDE
         for side in ("to", "from"):
-            told[f"MB {side} the card a window"] = told.pop(f"{side}_card_bytes, of the job") / count / 1e6
-        found[f"decoded by the {decoder}"] = told | {"windows/s": told["frames/s"] / 25 * 5 / STRIDE}
+            measured[f"MB {side} the GPU a window"] = measured.pop(f"{side}_gpu_bytes, of the job") / count / 1e6
+        found[f"decoded by the {decoder}"] = measured | {"windows/s": measured["frames/s"] / 25 * 5 / STRIDE}
     return found
 
 
-def cards(options: argparse.Namespace) -> dict[str, Any]:
-    """`clip-features` over one card, two, and all: windows a second, and each card's share of one card's alone."""
+def gpus(options: argparse.Namespace) -> dict[str, Any]:
+    """`clip-features` over one GPU, two, and all: windows a second, and each GPU's share of one GPU's alone."""
     if options.model is None:
         return {"left out": "no --model"}
-    names = [f"cuda:{card.uuid}" for card in all_cards()]
+    names = [f"cuda:{gpu.uuid}" for gpu in all_gpus()]
     spec, found, alone = builtin_pipeline("clip-features"), {}, 0.0
     warm, film = hd(options.folder, 1500), hd(options.folder, 6000)
     for count in sorted({1, 2, len(names)}):
@@ -218,5 +218,5 @@ def cards(options: argparse.Namespace) -> dict[str, Any]:
         assert all(outcome.ok for outcome in outcomes), [str(outcome.error) for outcome in outcomes]
         rate = len(outcomes) * 6000 / took_s / 25 * 5 / STRIDE
         alone = alone or rate
-        found[f"{count} cards"] = {"windows/s": rate, "of one card's, each": rate / count / alone}
+        found[f"{count} GPUs"] = {"windows/s": rate, "of one GPU's, each": rate / count / alone}
     return found

@@ -1,4 +1,4 @@
-"""The pieces of a card's path, each held against the host's: what opens, decoded planes, transforms."""
+"""The pieces of a GPU's path, each held against the host's: what opens, decoded planes, transforms."""
 
 import argparse
 import os
@@ -11,9 +11,9 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.gpu_clips import KINDS, pattern
-from engines.cuda.card import CudaCard
-from engines.cuda.nvdec import CardDecoders
-from engines.cuda.probe import card_codecs
+from engines.cuda.gpu import CudaGpu
+from engines.cuda.nvdec import GpuDecoders
+from engines.cuda.probe import gpu_codecs
 from engines.cuda.transforms import CudaPreprocess
 from engines.part import Array
 from engines.transforms import Preprocess
@@ -23,30 +23,30 @@ from tests.clips import real_clip
 REAL = ("bigbuckbunny", "bikes", "carphone_pristine")
 
 
-def card(options: argparse.Namespace) -> dict[str, Any]:
+def gpu(options: argparse.Namespace) -> dict[str, Any]:
     """What it is, what it opens, how long it takes to come up."""
     without_mb = measure.rss_bytes([os.getpid()]) / 1e6
     began_s = time.perf_counter()
-    opened = CudaCard(options.device, options.folder / "cache")
+    opened = CudaGpu(options.device, options.folder / "cache")
     first_s = time.perf_counter() - began_s
     facts = opened.facts
     with_context_mb = measure.rss_bytes([os.getpid()]) / 1e6
     opened.close()
     began_s = time.perf_counter()
-    CudaCard(options.device, options.folder / "cache").close()
+    CudaGpu(options.device, options.folder / "cache").close()
     again_s = time.perf_counter() - began_s
-    decoders, encoders = card_codecs(options.device, options.folder / "cache")
-    told = {"name": facts.name, "uuid": facts.uuid, "memory_bytes": facts.memory_bytes, "link": facts.link}
-    told |= {"capability": f"{facts.capability}", "decodes": ", ".join(decoders), "encodes": ", ".join(encoders)}
-    told |= {"resident MB of a context alone": with_context_mb - without_mb}
-    return told | {"open, kernels compiled, s": first_s, "open, kernels cached, s": again_s}
+    decoders, encoders = gpu_codecs(options.device, options.folder / "cache")
+    measured = {"name": facts.name, "uuid": facts.uuid, "memory_bytes": facts.memory_bytes, "link": facts.link}
+    measured |= {"capability": f"{facts.capability}", "decodes": ", ".join(decoders), "encodes": ", ".join(encoders)}
+    measured |= {"resident MB of a context alone": with_context_mb - without_mb}
+    return measured | {"open, kernels compiled, s": first_s, "open, kernels cached, s": again_s}
 
 
-def decoded(opened: CudaCard, path: Path, most: int = 30) -> list[tuple[av.VideoFrame, av.VideoFrame]]:
-    """The first frames of a clip as the host and as the card decode them."""
+def decoded(opened: CudaGpu, path: Path, most: int = 30) -> list[tuple[av.VideoFrame, av.VideoFrame]]:
+    """The first frames of a clip as the host and as the GPU decode them."""
     with av.open(path) as container:
         host = [frame for _, frame in zip(range(most), container.decode(video=0), strict=False)]
-    decoders = CardDecoders(opened, 1, "card")
+    decoders = GpuDecoders(opened, 1, "gpu")
     mine: list[av.VideoFrame] = []
     with av.open(path) as container:
         stream = container.streams.video[0]
@@ -61,7 +61,7 @@ def decoded(opened: CudaCard, path: Path, most: int = 30) -> list[tuple[av.Video
 
 def planes(options: argparse.Namespace) -> dict[str, Any]:
     """Decoded planes of both, and the largest difference; 10 bits against the host's own 10."""
-    opened = CudaCard(options.device, options.folder / "cache")
+    opened = CudaGpu(options.device, options.folder / "cache")
     found: dict[str, Any] = {}
     paths = {name: real_clip(name) for name in REAL}
     paths |= {kind: pattern(options.folder / f"{kind.replace(' ', '-')}.mp4", kind) for kind in KINDS}
@@ -104,7 +104,7 @@ def samples(frame: av.VideoFrame) -> list[Array]:
 
 def transforms(options: argparse.Namespace) -> dict[str, Any]:
     """Largest and mean difference of converted frames: matrices, ranges, odd sizes, depths; and the time of one."""
-    opened = CudaCard(options.device, options.folder / "cache")
+    opened = CudaGpu(options.device, options.folder / "cache")
     found: dict[str, Any] = {}
     sizes = {"32x32": (32, 32), "182x182": (182, 182), "odd 91x161": (91, 161)}
     for kind in ("h264", "h264 odd", "hevc 10 bit"):
@@ -136,11 +136,11 @@ def transforms(options: argparse.Namespace) -> dict[str, Any]:
     for label, given in kinds.items():
         convert = CudaPreprocess(_stage(given), opened)
         convert.convert(mine)
-        convert.settle()
+        convert.synchronize()
         began_s = time.perf_counter()
         for _ in range(200):
             convert.convert(mine)
-        convert.settle()
+        convert.synchronize()
         found[f"720p to {label}, us a frame"] = (time.perf_counter() - began_s) / 200 * 1e6
     opened.close()
     return found
@@ -151,11 +151,11 @@ def _stage(given: dict[str, Any]) -> PreprocessStage:
 
 
 def _apart(
-    opened: CudaCard, host: av.VideoFrame, mine: av.VideoFrame, given: dict[str, Any], orientation: int = 1
+    opened: CudaGpu, host: av.VideoFrame, mine: av.VideoFrame, given: dict[str, Any], orientation: int = 1
 ) -> str:
     convert = CudaPreprocess(_stage(given), opened)
     made = convert.convert(mine, orientation)
-    convert.settle()
+    convert.synchronize()
     gaps = [
         np.abs(array.astype(np.int32) - np.asarray(made[name]))
         for name, array in Preprocess(_stage(given)).convert(host, orientation).items()

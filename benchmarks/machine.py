@@ -17,8 +17,8 @@ def described() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     memory_kb = int(Path("/proc/meminfo").read_text().split()[1])
-    said = subprocess.run([nats_server_binary(), "--version"], capture_output=True, text=True, check=True).stdout
-    versions = {"Python": platform.python_version(), "nats-server": said.strip().rsplit("v", 1)[-1]}
+    output = subprocess.run([nats_server_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    versions = {"Python": platform.python_version(), "nats-server": output.strip().rsplit("v", 1)[-1]}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

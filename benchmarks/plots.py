@@ -44,7 +44,7 @@ def scale(records: Records, path: Path) -> None:
         workers.plot(
             counts, [found[0]["rate"] * count / counts[0] for count in counts], "--", color=THEIRS, label="N x one"
         )
-    _titled(workers, "segments/s", "paced workers")
+    _titled(workers, "segments/s", "simulated workers")
     found = records.of("depth")
     at = [record["queued"] for record in found]
     depth.plot(at, [record["publish_rate"] for record in found], "o-", color=OURS, label="published")

@@ -52,8 +52,8 @@ METHOD = """\
 - Limits are measured in the same rounds: decoding alone in one process with frame threads, and in two without, which
   leave out frames that no window looks at, as rigflow does; the model alone on pixels that are in memory; one copy of
   the raw frames.
-- All is on one machine, loopback and warm page cache; failures, real networks and cards are not measured here
-  ([cards.md](cards.md) has the last).
+- All is on one machine, loopback and warm page cache; failures, real networks and GPUs are not measured here
+  ([gpus.md](gpus.md) has the last).
 """
 
 
@@ -89,7 +89,7 @@ def machine(records: Records) -> str:
     minutes = " and ".join(f"{end['minutes']:.0f}" for end in ends)
     return (
         f"Measured on {run['cores']} cores of {run['processor']}, {run['memory_gb']} GB, {run['system']}, without a "
-        f"card, at a load of {run['load']:.1f} before it began; {records.rounds} rounds in {minutes} minutes. "
+        f"GPU, at a load of {run['load']:.1f} before it began; {records.rounds} rounds in {minutes} minutes. "
         f"{versions}.\n\n"
         "Work: the pipeline `fingerprint` (five pictures a second, 32x32 gray, a tiny model), unless said otherwise. "
         f"*Long* is {sizes['long_s']:g} s of 1280x720 with a keyframe every 5 s, *clips* are {sizes['clips']} clips of "
@@ -135,8 +135,8 @@ def roles(records: Records) -> str:
     named = {"workers": "workers", "publisher": "the client, which publishes and collects", "broker": "broker"}
     rows = []
     for name in (*TITLES, "clip"):
-        told = records.timed("rigflow", name)
-        if found := [record["cpu_s_per_1000_by_role"] for record in told if "cpu_s_per_1000_by_role" in record]:
+        measured = records.timed("rigflow", name)
+        if found := [record["cpu_s_per_1000_by_role"] for record in measured if "cpu_s_per_1000_by_role" in record]:
             cells = [f"{median(each.get(role, 0.0) for each in found):.2f}" for role in named]
             rows.append([name, *cells, _median(records.timed("pool", name), "cpu_s_per_1000", 2)])
     head = ["CPU s per 1,000", *named.values(), "the whole pool"]
@@ -216,8 +216,8 @@ def scale(records: Records) -> str:
         ]
         head = ["parts queued", "published/s", "fetched/s", "server MB", "while fetching"]
         parts.append(table(head, rows) + f"\nThe idle server holds {depth[0]['idle_bytes'] / 1e6:.0f} MB.\n")
-    if hops := records.of("hop"):
-        rows = [[f"{r['bytes'] / 1024:,.0f} KB", f"{r['in_process_ms']:.3f}", f"{r['between_ms']:.3f}"] for r in hops]
+    if queues := records.of("queue_cost"):
+        rows = [[f"{r['bytes'] / 1024:,.0f} KB", f"{r['in_process_ms']:.3f}", f"{r['between_ms']:.3f}"] for r in queues]
         head = ["CPU ms to move a part of", "within a process", "through the broker"]
         parts.append(table(head, rows))
     return "\n".join(parts)

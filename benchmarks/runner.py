@@ -42,20 +42,20 @@ class Runner:
         for line in lines.read_text().splitlines():
             self.keep(json.loads(line))
 
-    def contest(self, order: Order, kind: str, checkout: Path | None = None, **said: Any) -> list[dict[str, Any]]:
+    def contest(self, order: Order, kind: str, checkout: Path | None = None, **labels: Any) -> list[dict[str, Any]]:
         """What a contestant measured, kept as records of `kind`; none, and a line that says why, where it could not."""
         self._line.unlink(missing_ok=True)
         missing = CONTESTANTS[order.contestant].needs
         why = f"{missing} is not installed" if missing and find_spec(missing) is None else ""
         why = why or self.process("benchmarks.contest", [replace(order, result=str(self._line)).json()], checkout)
         lines = self._line.read_text().splitlines() if self._line.exists() else []
-        records = [{"kind": kind, **said, **json.loads(line)} for line in lines]
+        records = [{"kind": kind, **labels, **json.loads(line)} for line in lines]
         for record in records:
             self.keep(record)
         if why:
             left_out = " ".join(name for name, _ in order.workloads[len(records) :])
             about = {"contestant": order.contestant, "pipeline": order.pipeline, "workload": left_out}
-            self.keep({"kind": "skipped", **said, **about, "why": why})
+            self.keep({"kind": "skipped", **labels, **about, "why": why})
             print(f"  {order.contestant} is left out of {order.pipeline} of {left_out}: {why}", flush=True)
         return records
 

@@ -26,7 +26,7 @@ class Sizes:
     small: int = SMALL
     small_s: float = SMALL_S
 
-    def said(self) -> dict[str, float]:
+    def described(self) -> dict[str, float]:
         """As numbers by name."""
         return asdict(self)
 

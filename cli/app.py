@@ -17,10 +17,10 @@ from cli.results import results
 from cli.rig import rig
 from cli.run import run
 from cli.status import status
+from cli.text import warn
 from cli.topology import app as topology
 from cli.up import up
 from cli.watch import watch
-from cli.words import warn
 from cli.worker import worker
 from schemas.errors import ExitCode, UsageError
 
@@ -80,9 +80,9 @@ def answer(arguments: list[str]) -> int:
 
 def _usage_error(error: Exception) -> UsageError:
     """What the parser says, and the help that would have told."""
-    said = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
+    message = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
     if name := getattr(getattr(error, "param", None), "name", None):
-        said = said.replace(f"'{name.upper()}'", f"'{name}'")  # some releases of typer write it in capitals
+        message = message.replace(f"'{name.upper()}'", f"'{name}'")  # some releases of typer write it in capitals
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "rigflow"
-    return UsageError(said[:1].lower() + said[1:], f"see {command} --help")
+    return UsageError(message[:1].lower() + message[1:], f"see {command} --help")

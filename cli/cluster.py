@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Overwrite, ends_well
-from cli.words import say, warn
+from cli.text import say, warn
 from schemas.errors import ExitCode, RigflowError, UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import typer
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from cli.results import write_result
 from cli.run import prepare_folder
-from cli.words import age, cell, say, size, stdout, table
+from cli.text import age, cell, say, size, stdout, table
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 
@@ -122,7 +122,7 @@ async def _list(settings: "Settings", job: str) -> ExitCode:
                 failure.key.job.id,
                 f"{failure.key.job.pipeline} {failure.stage}",
                 segment,
-                "all" if failure.whole else str(failure.key.part),
+                "all" if failure.entire_segment else str(failure.key.part),
                 age(time.time() - failure.at_s),
                 size(letter.nbytes),
                 cell(failure.error),
@@ -193,17 +193,17 @@ def describe(letter: "Letter") -> str:
     failure = letter.failure
     key = failure.key
     piece = "the whole job" if key.segment < 0 else f"segment {key.segment}"
-    piece += "" if failure.whole else f", part {key.part}"
+    piece += "" if failure.entire_segment else f", part {key.part}"
     span = f", {failure.start_s:.2f} to {failure.end_s:.2f} s" if failure.end_s > failure.start_s else ""
     lines = {
-        "job": f"{key.job.id} ({key.job.pipeline} {key.job.revision}, space {key.job.space}, {key.job.lane})",
+        "job": f"{key.job.id} ({key.job.pipeline} {key.job.revision}, tenant {key.job.tenant}, {key.job.priority})",
         "piece": piece + span,
         "stage": failure.stage,
         "error": printable(failure.error),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.at_s)),
         "worker": failure.worker or "-",
         "delivered": f"{failure.deliveries} times" if failure.deliveries > 1 else "once",
-        "input": f"{size(letter.nbytes)} from {letter.hop}",
+        "input": f"{size(letter.nbytes)} from {letter.queue}",
     }
     lines |= {f"attempt {number}": _attempt(each) for number, each in enumerate(failure.attempts, 1)}
     described = "\n".join(f"{title:<9} {text}" for title, text in lines.items())

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cli.options import Json, SettingsFile, Store, default_store, ends_well, settings_from
-from cli.words import size, stdout, table
+from cli.text import size, stdout, table
 from schemas.errors import ExitCode, RigflowError
 
 if TYPE_CHECKING:
-    from engines.devices import Card
+    from engines.devices import Gpu
     from schemas.settings import Settings
 
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "png", "webp")
@@ -68,7 +68,7 @@ def examine(settings: "Settings") -> list[Finding]:
         "broker": _broker,
         "store": lambda: _disk("store", Path(settings.store or default_store())),
         "temporary": lambda: _disk("temporary", Path(tempfile.gettempdir())),
-        "cards": lambda: _cards(settings),
+        "GPUs": lambda: _gpus(settings),
     }
     findings: list[Finding] = []
     for what, check in checks.items():
@@ -173,54 +173,54 @@ def _broker() -> Finding:
 
 def _disk(what: str, folder: Path) -> Finding:
     """Free space where a folder is or will be."""
-    from pipelines.server import ROOM_BYTES
+    from pipelines.server import MIN_FREE_BYTES
 
     there = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
     if not os.access(there, os.W_OK):
         return Finding(what, "bad", f"{folder}: not writable", "choose another folder with --store, or TMPDIR")
     free = shutil.disk_usage(there).free
-    if free < ROOM_BYTES:
-        found = f"{folder}: {size(free)} free, and a broker needs {size(ROOM_BYTES)}"
+    if free < MIN_FREE_BYTES:
+        found = f"{folder}: {size(free)} free, and a broker needs {size(MIN_FREE_BYTES)}"
         return Finding(what, "bad", found, "free some, or choose another folder with --store, or TMPDIR")
     if free < LOW_DISK:
         return Finding(what, "note", f"{folder}: {size(free)} free", "make room: a full disk stops publishing")
     return Finding(what, "good", f"{folder}: {size(free)} free")
 
 
-def _cards(settings: "Settings") -> list[Finding]:
-    """A finding for each card, with what its decoder and encoder really opened."""
-    from engines.devices import DriverError, card_files, cards
+def _gpus(settings: "Settings") -> list[Finding]:
+    """A finding for each GPU, with what its decoder and encoder really opened."""
+    from engines.devices import DriverError, gpu_files, gpus
 
     try:
-        found = cards()
+        found = gpus()
     except DriverError as error:
-        return [Finding("cards", "note", f"the NVIDIA driver does not work ({error})", "see nvidia-smi and dmesg")]
+        return [Finding("GPUs", "note", f"the NVIDIA driver does not work ({error})", "see nvidia-smi and dmesg")]
     if found:
-        return [_card(card, settings) for card in found]
-    if card_files():
+        return [_gpu(gpu, settings) for gpu in found]
+    if gpu_files():
         hint = "install the NVIDIA driver; in a container, start it with --gpus all"
-        what = f"{len(card_files())} NVIDIA device files, but no driver that shows a card"
-        return [Finding("cards", "note", what, hint)]
-    return [Finding("cards", "good", "no NVIDIA card; rigflow computes on the CPU here")]
+        what = f"{len(gpu_files())} NVIDIA device files, but no driver that shows a GPU"
+        return [Finding("GPUs", "note", what, hint)]
+    return [Finding("GPUs", "good", "no NVIDIA GPU; rigflow computes on the CPU here")]
 
 
-def _card(card: "Card", settings: "Settings") -> Finding:
-    facts = [card.name, size(card.memory_bytes), f"compute capability {'.'.join(map(str, card.capability))}"]
-    facts += [card.link] if card.link else []
+def _gpu(gpu: "Gpu", settings: "Settings") -> Finding:
+    facts = [gpu.name, size(gpu.memory_bytes), f"compute capability {'.'.join(map(str, gpu.capability))}"]
+    facts += [gpu.link] if gpu.link else []
     try:
-        from engines.cuda.probe import card_codecs
+        from engines.cuda.probe import gpu_codecs
 
-        decoders, encoders = card_codecs(f"cuda:{card.uuid}", settings.cache_folder)
+        decoders, encoders = gpu_codecs(f"cuda:{gpu.uuid}", settings.cache_folder)
         import onnxruntime
     except ImportError as error:
-        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(facts)}; {error}", "pip install rigflow[gpu]")
+        return Finding(f"cuda:{gpu.uuid}", "note", f"{', '.join(facts)}; {error}", "pip install rigflow[gpu]")
     except RigflowError as error:
-        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(facts)}; {error.what}", error.hint)
+        return Finding(f"cuda:{gpu.uuid}", "note", f"{', '.join(facts)}; {error.what}", error.hint)
     facts += [f"decodes {', '.join(decoders) or 'nothing'}", f"encodes {', '.join(encoders) or 'nothing'}"]
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         hint = "pip uninstall onnxruntime, then pip install --force-reinstall onnxruntime-gpu"
-        return Finding(f"cuda:{card.uuid}", "note", f"{', '.join(facts)}; ONNX Runtime has no CUDA", hint)
-    return Finding(f"cuda:{card.uuid}", "good", ", ".join(facts))
+        return Finding(f"cuda:{gpu.uuid}", "note", f"{', '.join(facts)}; ONNX Runtime has no CUDA", hint)
+    return Finding(f"cuda:{gpu.uuid}", "good", ", ".join(facts))
 
 
 def _show(findings: list[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""`rigflow engine`: models compiled for kinds of cards: build, test, measure and share them."""
+"""`rigflow engine`: models compiled for kinds of GPUs: build, test, measure and share them."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from cli.engine_bench import bench
-from cli.engine_share import Keys, at_fleet, cards_of, pull, push, store_of
+from cli.engine_share import Keys, at_fleet, gpus_of, pull, push, store_of
 from cli.export import export
 from cli.options import Credentials, Json, NatsUrl, SettingsFile, ends_well, settings_from
-from cli.words import say, size, stdout, table, warn
+from cli.text import say, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="engine",
     rich_markup_mode=None,
-    help="Build, test, measure and share engines for cards.\n\nExample: rigflow engine build faces --for sm86",
+    help="Build, test, measure and share engines for GPUs.\n\nExample: rigflow engine build faces --for sm86",
 )
 app.command()(bench)
 app.command()(push)
@@ -39,7 +39,7 @@ def import_(
 ) -> ExitCode:
     """Keep a model where pipelines and engines look for it.
 
-    Its graph is held against its card and run once first. Weights in files beside it become part of it.
+    Its graph is held against its model card and run once first. Weights in files beside it become part of it.
 
     Example: rigflow engine import faces.onnx --card faces.toml
     """
@@ -48,7 +48,7 @@ def import_(
 
     spec, body = load_model(model, card, take_weights=True)
     if spec.name in builtin_models():  # pipelines would go on with that one
-        raise UsageError(f"rigflow has a model {spec.name} of its own", "give yours another name in its card")
+        raise UsageError(f"rigflow has a model {spec.name} of its own", "give yours another name in its model card")
     save_model(models_folder(), spec, body)
     say(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
@@ -61,8 +61,8 @@ def import_(
 @ends_well
 def build(
     model: Model,
-    cards: Annotated[str, typer.Option("--for", help="Kinds of cards: sm75,sm86,sm89,sm120, or all.")] = "",
-    precision: Annotated[str, typer.Option(help="auto (what suits each card), fp32, fp16 or int8.")] = "auto",
+    gpus: Annotated[str, typer.Option("--for", help="Kinds of GPUs: sm75,sm86,sm89,sm120, or all.")] = "",
+    precision: Annotated[str, typer.Option(help="auto (what suits each GPU), fp32, fp16 or int8.")] = "auto",
     dim: Annotated[
         list[str] | None,
         typer.Option(help="Range of a free dimension; the batch has 1:8:32.", metavar="NAME=SMALLEST:BEST:LARGEST"),
@@ -72,14 +72,14 @@ def build(
         typer.Option(help="A video or image of yours to test on and take int8 ranges from; repeat it."),
     ] = None,
     pipeline: Annotated[str, typer.Option(help="The pipeline that feeds the model, for --calibrate.")] = "",
-    backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the card.")] = "",
-    anyway: Annotated[bool, typer.Option("--anyway", help="Build a precision that the card is slow at.")] = False,
+    backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the GPU.")] = "",
+    anyway: Annotated[bool, typer.Option("--anyway", help="Build a precision that the GPU is slow at.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Build what is there already.")] = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Compile a model for kinds of cards.
+    """Compile a model for kinds of GPUs.
 
-    With TensorRT-RTX no card is needed here. sm75 has a plan of its own, newer cards share one.
+    With TensorRT-RTX no GPU is needed here. sm75 has a plan of its own, newer GPUs share one.
 
     Example: rigflow engine build faces --for sm75,sm86 --precision fp16
     """
@@ -92,7 +92,7 @@ def build(
         spec=spec,
         model=body,
         backend=chosen,
-        targets=chosen_targets(cards, chosen),
+        targets=chosen_targets(gpus, chosen),
         precision=parse_precision(precision),
         ranges=parse_ranges(dim or []),
         calibrate=tuple(calibrate or ()),
@@ -102,7 +102,7 @@ def build(
     )
     for engine, new in build_all(order, engine_store(settings_from(settings_file).cache_folder), warn):
         done = f"built in {engine.build_s:.1f} s" if new else "is here already"
-        say(f"{engine.key[:12]}  {cards_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
+        say(f"{engine.key[:12]}  {gpus_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
     return ExitCode.OK
 
 
@@ -129,12 +129,12 @@ def list_(
     if as_json:
         print(json.dumps([_as_json(spec) for spec in specs], indent=1))
         return ExitCode.OK
-    rows = table("engine", "model", "cards", "precision", "backend", "batch", "size", left=5)
+    rows = table("engine", "model", "GPUs", "precision", "backend", "batch", "size", left=5)
     for spec in specs:
         backend = f"{spec.basis.backend} {spec.basis.version}"
         batch = f"1 to {spec.rows}"
         rows.add_row(
-            spec.key[:12], spec.model, cards_of(spec), spec.basis.precision, backend, batch, size(spec.size_bytes)
+            spec.key[:12], spec.model, gpus_of(spec), spec.basis.precision, backend, batch, size(spec.size_bytes)
         )
     stdout().print(rows if specs else "no engines yet; see `rigflow engine build --help`")
     return ExitCode.OK
@@ -160,7 +160,7 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
     lines = [
         ("engine", spec.key),
         ("model", f"{spec.model} {basis.model_sha256[:16]}"),
-        ("cards", cards_of(spec) + (f", timed on {basis.device}" if basis.device else "")),
+        ("GPUs", gpus_of(spec) + (f", timed on {basis.device}" if basis.device else "")),
         ("precision", basis.precision),
         ("backend", f"{basis.backend} {basis.version}"),
         ("plan", f"{size(spec.size_bytes)}, sha256 {spec.sha256[:16]}, built in {spec.build_s:.1f} s"),
@@ -185,7 +185,7 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
 def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
     """Test engines: whole, what they say, and right.
 
-    The graph that was compiled is run against the model on the CPU; a card is tested when it loads the engine.
+    The graph that was compiled is run against the model on the CPU; a GPU is tested when it loads the engine.
 
     Example: rigflow engine check 6c5cb62260de
     """
@@ -202,8 +202,8 @@ def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
     for spec in [store.find(key) for key in keys] if keys else specs:
         try:
             card, body = _model_of(spec)
-            for what, said in check_engine(store, spec.key, card, body):
-                say(f"{spec.key[:12]}  {what}: {said}")
+            for what, finding in check_engine(store, spec.key, card, body):
+                say(f"{spec.key[:12]}  {what}: {finding}")
         except RigflowError as error:
             wrong += 1
             say(f"{spec.key[:12]}  {error}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Json, SettingsFile, ends_well, settings_from
-from cli.words import say, size, stdout, table
+from cli.text import say, size, stdout, table
 from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @ends_well
 def bench(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a model imported or built in.")],
-    engine: Annotated[str, typer.Option(help="Measure this engine, on the card of --device.", metavar="KEY")] = "",
+    engine: Annotated[str, typer.Option(help="Measure this engine, on the GPU of --device.", metavar="KEY")] = "",
     device: Annotated[str | None, typer.Option(help="cpu, cuda:INDEX or cuda:UUID.")] = None,
     batches: Annotated[str, typer.Option(help="Batch sizes in rows.", metavar="N,N...")] = "1,2,4,8,16,32",
     seconds: Annotated[float, typer.Option(help="How long each batch size is run.", min=0.01)] = 2.0,
@@ -34,7 +34,7 @@ def bench(
 ) -> ExitCode:
     """Measure how fast a model answers.
 
-    By ONNX Runtime on one core of the CPU or on a card, or as an engine on a card. Latency is from the call to the
+    By ONNX Runtime on one core of the CPU or on a GPU, or as an engine on a GPU. Latency is from the call to the
     answer on the host.
 
     Example: rigflow engine bench fingerprint --dim T=16 --latency-ms 5 --plot fingerprint.png
@@ -43,7 +43,7 @@ def bench(
     from engines.building.engine import profiles_of
     from engines.device import open_device
     from workers.building import parse_ranges
-    from workers.engines import engine_store, find_model, opened_on_card, ready
+    from workers.engines import engine_store, find_model, opened_on_gpu, ready
 
     sizes = _sizes(batches)
     if plot is not None:
@@ -64,17 +64,17 @@ def bench(
     else:
         profiles = profiles_of(spec, parse_ranges(dim or []))
     place = open_device(settings.device, settings, settings.cache_folder)
-    used = place.card.used_bytes if place.card is not None else measure.resident_bytes
+    used = place.gpu.used_bytes if place.gpu is not None else measure.resident_bytes
     measure.forget_peak()
     before = used()
     if chosen is None:
-        backend = "onnxruntime" if place.card is not None else "onnxruntime, one thread"
+        backend = "onnxruntime" if place.gpu is not None else "onnxruntime, one thread"
         session = place.session(body, spec)
-    elif place.card is None:
-        raise UsageError(f"engine {chosen.key} runs on a card", "say --device cuda:0")
+    elif place.gpu is None:
+        raise UsageError(f"engine {chosen.key} runs on a GPU", "say --device cuda:0")
     else:
         backend = f"{chosen.basis.backend} {chosen.basis.version}"
-        session = opened_on_card(spec, ready(store, chosen, body), place.card)
+        session = opened_on_gpu(spec, ready(store, chosen, body), place.gpu)
     try:
         points = measure.sweep(session, profiles, sizes, seconds, lambda: max(0, used() - before))
     finally:

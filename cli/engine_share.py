@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 import typer
 
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from cli.words import say, size
+from cli.text import say, size
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def push(
 ) -> ExitCode:
     """Share engines of this machine with a fleet.
 
-    Every machine with such a card then takes them from there.
+    Every machine with such a GPU then takes them from there.
 
     Example: rigflow engine push 6c5cb62260de --nats nats://rig1:4222
     """
@@ -73,19 +73,19 @@ def pull(
                     f"the fleet has {len(found) or 'no'} engine{'s'[: len(found)]} {key}",
                     "see `rigflow engine list --nats URL`",
                 )
-            if store.whole(found[0]):
+            if store.is_intact(found[0]):
                 say(f"{found[0][:12]}  is here already")
                 continue
             spec, plan, graph = await pull_engine(broker, found[0])
             store.keep(spec, plan, graph)
-            say(f"{spec.key[:12]}  {spec.model}  {cards_of(spec)}  {size(spec.size_bytes)}")
+            say(f"{spec.key[:12]}  {spec.model}  {gpus_of(spec)}  {size(spec.size_bytes)}")
 
     at_fleet(settings, pulling)
     return ExitCode.OK
 
 
-def cards_of(spec: "EngineSpec") -> str:
-    """The kinds of cards of an engine, in words."""
+def gpus_of(spec: "EngineSpec") -> str:
+    """The kinds of GPUs of an engine, in words."""
     return " ".join(spec.basis.targets)
 
 

@@ -1,4 +1,4 @@
-"""`rigflow engine export`: a network with its weights, as an ONNX file and its card."""
+"""`rigflow engine export`: a network with its weights, as an ONNX file and its model card."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.options import ends_well
-from cli.words import say, warn
+from cli.text import say, warn
 from schemas.errors import ExitCode, UsageError
 
 
@@ -22,7 +22,7 @@ def export(
         typer.Option(help="Folder for the model. Default: where pipelines look for it.", metavar="DIR"),
     ] = None,
 ) -> ExitCode:
-    """Make an ONNX file and its card from a network's official weights.
+    """Make an ONNX file and its model card from a network's official weights.
 
     Needs torch and pytorchvideo, which come with the extra `export`. Running the model does not.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.words import age, cell, say, stdout, table, warn
+from cli.text import age, cell, say, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import printable
 
@@ -202,9 +202,9 @@ def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":
 def describe(manifest: "Manifest") -> str:
     """All that is known of a job, a line each."""
     job = manifest.job
-    again = f", begun anew {job.round} times" if job.round > 1 else ", begun anew" if job.round else ""
+    again = f", begun anew {job.generation} times" if job.generation > 1 else ", begun anew" if job.generation else ""
     lines = {
-        "job": f"{job.id} ({job.pipeline} {job.revision}, space {job.space}, {job.lane}{again})",
+        "job": f"{job.id} ({job.pipeline} {job.revision}, tenant {job.tenant}, {job.priority}{again})",
         "input": printable(manifest.name) or "-",
         "state": manifest.state.value,
         "segments": _segments(manifest),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.options import Json, ends_well
-from cli.words import say
+from cli.text import say
 from schemas.errors import ExitCode
 
 

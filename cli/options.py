@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeAlias
 import typer
 
 from cli.closed_output import reader_gone
-from cli.words import warn
+from cli.text import warn
 from schemas.errors import ExitCode, RigflowError, first_error
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once

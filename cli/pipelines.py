@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
-from cli.words import cell, say, stdout, table
+from cli.text import cell, say, stdout, table
 from schemas.errors import ExitCode, PipelineError, UsageError
 from schemas.text import without_passwords
 

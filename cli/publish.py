@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Credentials, FleetUrl, SettingsFile, Stream, ends_well, fleet_from
-from cli.words import say, stderr, warn
+from cli.text import say, stderr, warn
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipelines.publish import Publisher
-    from schemas.messages import JobRef, Lane, Manifest
+    from schemas.messages import JobRef, Manifest, Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.local import Models, Outcome
+    from workers.local import JobOutcome, Models
 
 
 @ends_well
@@ -41,7 +41,7 @@ def publish(
     """
 
     from cli.run import check_inputs
-    from schemas.messages import Lane
+    from schemas.messages import Priority
     from schemas.pipeline import is_token
     from workers.local import find_models, find_pipeline
 
@@ -53,8 +53,8 @@ def publish(
     models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
     console = stderr()
-    lane = Lane.INTERACTIVE if interactive else Lane.BULK
-    return asyncio.run(_publish(settings, spec, models, inputs, job, lane, console))
+    priority = Priority.INTERACTIVE if interactive else Priority.BULK
+    return asyncio.run(_publish(settings, spec, models, inputs, job, priority, console))
 
 
 async def _publish(
@@ -63,7 +63,7 @@ async def _publish(
     models: "Models",
     inputs: list[Path],
     job: str,
-    lane: "Lane",
+    priority: "Priority",
     console: "Console",
 ) -> ExitCode:
     from pipelines.broker import Broker
@@ -76,7 +76,7 @@ async def _publish(
     try:
         async with explained(broker, warn, lambda: sending) as moved:
             spec = await register(broker, settings, spec, models)
-            publisher = Publisher(broker, spec, settings.space, lane, lambda *_: moved())
+            publisher = Publisher(broker, spec, settings.tenant, priority, lambda *_: moved())
             planned = await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
             if job:
                 if len(planned) > 1:
@@ -92,7 +92,7 @@ async def _publish(
     return ExitCode.OK if all(sent) else ExitCode.SOME_FAILED
 
 
-async def _send(publisher: "Publisher", outcome: "Outcome", console: "Console") -> bool:
+async def _send(publisher: "Publisher", outcome: "JobOutcome", console: "Console") -> bool:
     """Publish one job and print its id; False when its media cannot be sent."""
     from rich.text import Text
 

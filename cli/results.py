@@ -9,7 +9,7 @@ import typer
 
 from cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
 from cli.run import prepare_folder
-from cli.words import say, stderr
+from cli.text import say, stderr
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 from schemas.wire import Buffer
@@ -47,7 +47,7 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path, over
     from pipelines.broker import Broker
     from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
-    from pipelines.jobs import JobCancelled, Thinned, find_manifest
+    from pipelines.jobs import JobCancelled, ResultsEvicted, find_manifest
     from schemas.messages import JobState
 
     broker = await Broker.connect(settings, name="rigflow-results")
@@ -57,8 +57,8 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path, over
             raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
         if manifest.state is JobState.CANCELLED:
             raise JobCancelled(manifest.job)
-        if manifest.thinned and not manifest.state.ended:
-            raise Thinned(manifest.job)
+        if manifest.results_evicted and not manifest.state.ended:
+            raise ResultsEvicted(manifest.job)
         inventory = await take_inventory(broker, manifest)
         if inventory.done is not None and not inventory.done.failures:
             if not inventory.files:
@@ -76,24 +76,24 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     """Collect the job as `rigflow run` does, waiting for what is missing."""
     import time
 
-    from cli.screen import Progress, summary
+    from cli.progress import Progress, summary
     from engines.outputs.names import OutputNames, Wanted
     from pipelines.collect import Collector
     from pipelines.registry import load_pipeline
-    from workers.local import Outcome
+    from workers.local import JobOutcome
     from workers.waits import both, explained
 
     prepare_folder(out)
     console = stderr()
     spec = await load_pipeline(broker, manifest.job.revision)
-    outcome = Outcome(manifest.name, manifest.job, [])
+    outcome = JobOutcome(manifest.name, manifest.job, [])
     started = time.monotonic()
-    with OutputNames(out, overwrite) as names, Progress(console) as screen:
+    with OutputNames(out, overwrite) as names, Progress(console) as progress:
         outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
-        screen.planned([outcome])
-        screen.sent(manifest.job.id, 0.0, manifest.segments)
-        async with explained(broker, screen.event, lambda: [manifest.job]) as moved:
-            collector = Collector(broker, spec, both(screen.part, moved))
+        progress.planned([outcome])
+        progress.sent(manifest.job.id, 0.0, manifest.segments)
+        async with explained(broker, progress.event, lambda: [manifest.job]) as moved:
+            collector = Collector(broker, spec, both(progress.part, moved))
             await collector.open({manifest.job: outcome.target})
             try:
                 outcome.done = await collector.wait(manifest.job.id)
@@ -152,7 +152,9 @@ def describe(inventory: "Inventory") -> str:
 
     manifest = inventory.manifest
     total = "an unknown number" if inventory.total is None else str(inventory.total)
-    lines = [f"{printable(manifest.name)} ({manifest.job.id}): {len(inventory.whole)} of {total} segments there"]
+    lines = [
+        f"{printable(manifest.name)} ({manifest.job.id}): {len(inventory.complete_segments)} of {total} segments there"
+    ]
     if manifest.state == "publishing":
         lines.append("it is still being published, or its publisher stopped")
     if inventory.missing:
@@ -160,6 +162,6 @@ def describe(inventory: "Inventory") -> str:
     lines += [
         f"failed: segment {failure.key.segment}, {failure.stage}: {printable(failure.error)}"
         for failure in inventory.failures
-        if failure.key.segment not in inventory.whole
+        if failure.key.segment not in inventory.complete_segments
     ]
     return "\n".join(lines)

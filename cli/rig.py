@@ -31,18 +31,18 @@ def rig(
 
     Until Ctrl-C or SIGTERM. What dies is started again, what dies too often is given up, what is stuck is killed.
     Stopped, workers finish what they hold; stopped twice, they hand it back. --config says which stages each hosts;
-    without it there is a worker for each card, or for each core where there is no card, with all of them.
+    without it there is a worker for each GPU, or for each core where there is no GPU, with all of them.
 
     Example: rigflow rig --nats nats://rig1:4222 --config rig.toml
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, metrics=metrics)
     spec = _spec(config, name)
     from workers.forkserver import start_fork_server
-    from workers.home import rig_home
+    from workers.instance_lock import instance_lock
     from workers.telemetry import set_up_logging
 
     set_up_logging(rig=spec.name)
-    with rig_home(settings.cache_folder / "rigs" / spec.name, spec.name) as scratch:
+    with instance_lock(settings.cache_folder / "rigs" / spec.name, spec.name) as scratch:
         start_fork_server()  # it imports what workers need while we import what we need
         import uvloop
 
@@ -52,7 +52,7 @@ def rig(
 
 
 def _spec(config: Path | None, name: str) -> "RigSpec":
-    """The rig's file, or a worker for each card or core. Raises UsageError."""
+    """The rig's file, or a worker for each GPU or core. Raises UsageError."""
     from schemas.rig import RigSpec, parse_rig, rig_name
 
     if config is None:
@@ -67,15 +67,15 @@ def _spec(config: Path | None, name: str) -> "RigSpec":
 
 
 def _each_device() -> "tuple[WorkerGroup, ...]":
-    """A worker for each card that CUDA_VISIBLE_DEVICES lets us use, by its UUID; without cards one for each core."""
-    from engines.devices import DriverError, cards, cores
+    """A worker for each GPU that CUDA_VISIBLE_DEVICES lets us use, by its UUID; without GPUs one for each core."""
+    from engines.devices import DriverError, cores, gpus
     from schemas.rig import WorkerGroup
 
     try:
-        found = cards()
+        found = gpus()
     except DriverError as error:
         raise UsageError(f"the NVIDIA driver does not work ({error})", "see nvidia-smi, or give --config") from error
-    return tuple(WorkerGroup(device=f"cuda:{card.uuid}") for card in found) or (WorkerGroup(count=cores()),)
+    return tuple(WorkerGroup(device=f"cuda:{gpu.uuid}") for gpu in found) or (WorkerGroup(count=cores()),)
 
 
 def _named(spec: "RigSpec", name: str) -> "RigSpec":

@@ -17,15 +17,15 @@ from cli.options import (
     ends_well,
     settings_from,
 )
-from cli.words import stderr
+from cli.text import stderr
 from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from cli.screen import Progress
-    from schemas.messages import Lane
+    from cli.progress import Progress
+    from schemas.messages import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.local import Models, Outcome
+    from workers.local import JobOutcome, Models
 
 
 @ends_well
@@ -60,8 +60,8 @@ def run(
     if workers:
         start_fork_server()  # it imports what workers need while we import what we need
 
-    from cli.screen import Progress, summary
-    from schemas.messages import Lane
+    from cli.progress import Progress, summary
+    from schemas.messages import Priority
     from workers.local import find_models, find_pipeline
 
     spec, folder = find_pipeline(pipeline)
@@ -70,14 +70,14 @@ def run(
     check_inputs(inputs)
     prepare_folder(out)
     console = stderr()
-    lane = Lane.INTERACTIVE if interactive else Lane.BULK
-    with Progress(console) as screen:
-        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, lane, screen, overwrite))
+    priority = Priority.INTERACTIVE if interactive else Priority.BULK
+    with Progress(console) as progress:
+        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, priority, progress, overwrite))
     console.print(summary(outcomes))
     return exit_code(outcomes)
 
 
-def exit_code(outcomes: "list[Outcome]") -> ExitCode:
+def exit_code(outcomes: "list[JobOutcome]") -> ExitCode:
     """OK; where all failed for one reason, its code; else SOME_FAILED."""
     if all(outcome.ok for outcome in outcomes):
         return ExitCode.OK
@@ -92,15 +92,15 @@ async def _run(
     inputs: list[Path],
     out: Path,
     workers: int,
-    lane: "Lane",
-    screen: "Progress",
+    priority: "Priority",
+    progress: "Progress",
     overwrite: bool,
-) -> "list[Outcome]":
+) -> "list[JobOutcome]":
     from workers.local import local_fleet, run_jobs
 
     with acknowledged():
-        async with local_fleet(settings, workers, screen) as fleet:
-            return await run_jobs(fleet, spec, models, inputs, out, lane, screen, overwrite)
+        async with local_fleet(settings, workers, progress) as fleet:
+            return await run_jobs(fleet, spec, models, inputs, out, priority, progress, overwrite)
 
 
 def check_inputs(inputs: list[Path]) -> None:

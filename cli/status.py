@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.words import age, size, stdout, table
+from cli.text import age, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.text import without_passwords
 
@@ -68,8 +68,8 @@ def _print_json(fleet: "FleetStatus", lines: bool) -> None:
 
     from pipelines.bottleneck import bottleneck
 
-    told = asdict(fleet) | {"bottleneck": bottleneck(fleet)}
-    print(json.dumps(told, indent=None if lines else 2), flush=True)
+    status = asdict(fleet) | {"bottleneck": bottleneck(fleet)}
+    print(json.dumps(status, indent=None if lines else 2), flush=True)
 
 
 async def _silences(asking: "asyncio.Task[FleetStatus]") -> AsyncIterator[str]:
@@ -154,7 +154,7 @@ def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
 
 def _queues(fleet: "FleetStatus") -> "RenderableType":
     """A row for each queue that holds something, and what the stage behind it does."""
-    from schemas.messages import Lane
+    from schemas.messages import Priority
 
     busy = [queue for queue in fleet.queues if queue.stream.messages]
     if not busy:
@@ -162,13 +162,16 @@ def _queues(fleet: "FleetStatus") -> "RenderableType":
         return f"[bold]queue[/]  all {count} are empty" if count else "[bold]queue[/]  none yet"
     rows = table("queue", "interactive", "bulk", "in flight", "again", "size", "oldest", "frames/s", left=1)
     for queue in busy:
-        lanes = queue.lanes.values()
-        waiting = [queue.lanes[lane].waiting if lane in queue.lanes else 0 for lane in (Lane.INTERACTIVE, Lane.BULK)]
-        again = sum(lane.redelivered for lane in lanes)
+        priorities = queue.priorities.values()
+        waiting = [
+            queue.priorities[priority].waiting if priority in queue.priorities else 0
+            for priority in (Priority.INTERACTIVE, Priority.BULK)
+        ]
+        again = sum(priority.redelivered for priority in priorities)
         rows.add_row(
             f"{queue.pipeline} {queue.stage}".strip(),
             *(f"{count:,}" for count in waiting),
-            f"{sum(lane.in_flight for lane in lanes):,}",
+            f"{sum(priority.in_flight for priority in priorities):,}",
             f"[yellow]{again:,}[/]" if again else "0",
             size(queue.stream.nbytes),
             age(queue.stream.oldest_s),
@@ -199,12 +202,12 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
             escape(worker["worker"]),
             escape(_stages(worker["stages"])),
             _state(worker),
-            f"{worker['in_hand']:,}",
+            f"{worker['in_flight']:,}",
             f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
             f"{max((of['frames_per_s'] for of in worker['done']), default=0.0):,.0f}",
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
-            escape(worker.get("card", {}).get("name") or worker["device"]),
+            escape(worker.get("gpu", {}).get("name") or worker["device"]),
         )
     for name, worker in gone.items():
         state = f"[red]{worker['state']}[/] ({worker['last_exit']})"
@@ -224,10 +227,10 @@ def _stages(stages: Sequence[str]) -> str:
     return "all" if tuple(stages) == ALL_STAGES else " ".join(stages)
 
 
-def _state(told: Mapping[str, Any]) -> str:
+def _state(status: Mapping[str, Any]) -> str:
     """What a worker or a rig said its state is, unless it fell silent."""
-    silent_s = time.time() - told["at_s"]
-    return f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else str(told["state"])
+    silent_s = time.time() - status["at_s"]
+    return f"[yellow]silent for {silent_s:.0f} s[/]" if silent_s > SILENT_S else str(status["state"])
 
 
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from, settings_from
-from cli.words import age, say, size
+from cli.text import age, say, size
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def plan(
 ) -> ExitCode:
     """Show what `apply` would change.
 
-    Settings say what should be: durability, hop_bytes, results_bytes, ack_wait_s and their like.
+    Settings say what should be: durability, queue_bytes, results_bytes, ack_wait_s and their like.
 
     Example: rigflow topology plan --settings fleet.toml --nats nats://rig1:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     changes = asyncio.run(_changes(settings, pipelines or [], applying=False))
-    _tell(changes, "as it should be: nothing to change")
+    _report(changes, "as it should be: nothing to change")
     return ExitCode.OK
 
 
@@ -67,7 +67,7 @@ def apply(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     changes = asyncio.run(_changes(settings, pipelines or [], applying=True))
-    _tell(changes, "as it should be: nothing changed")
+    _report(changes, "as it should be: nothing changed")
     return ExitCode.SOME_FAILED if any(change.action == "refuse" for change in changes) else ExitCode.OK
 
 
@@ -98,7 +98,7 @@ def sweep(
 def roles(settings_file: SettingsFile = None) -> ExitCode:
     """Print the permissions of each role, as nats-server includes it.
 
-    It is for the prefix and the space of the settings; the users' public keys come from the broker's environment.
+    It is for the prefix and the tenant of the settings; the users' public keys come from the broker's environment.
 
     Example: rigflow topology roles > roles.conf
     """
@@ -106,7 +106,7 @@ def roles(settings_file: SettingsFile = None) -> ExitCode:
     from schemas.subjects import Names
 
     settings = settings_from(settings_file)
-    print(configuration(Names(settings.prefix), settings.space), end="")
+    print(configuration(Names(settings.prefix), settings.tenant), end="")
     return ExitCode.OK
 
 
@@ -140,7 +140,7 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
         return changes
 
 
-def _tell(changes: "Sequence[Change]", otherwise: str) -> None:
+def _report(changes: "Sequence[Change]", otherwise: str) -> None:
     for change in changes:
         say(line(change))
     if not changes:

@@ -16,7 +16,7 @@ from cli.options import (
     ends_well,
     settings_from,
 )
-from cli.words import stderr, stdout
+from cli.text import stderr, stdout
 from schemas.errors import ExitCode
 from schemas.text import without_passwords
 
@@ -56,7 +56,7 @@ def up(
 
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:
-    from cli.screen import Progress
+    from cli.progress import Progress
     from workers.local import local_fleet, register_builtin
 
     signals = _StopSignals()

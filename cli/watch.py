@@ -10,11 +10,11 @@ import typer
 
 from cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, Stream, ends_well, settings_from
 from cli.run import prepare_folder
-from cli.words import say, stderr
+from cli.text import say, stderr
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from schemas.messages import Lane
+    from schemas.messages import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.local import Models
@@ -45,7 +45,7 @@ def watch(
     Example: rigflow watch fingerprint incoming --out results
     """
     from engines.devices import cores
-    from schemas.messages import Lane
+    from schemas.messages import Priority
     from workers.local import find_models, find_pipeline
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
@@ -61,8 +61,8 @@ def watch(
         workers = 0 if settings.nats else cores()
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
-    lane = Lane.INTERACTIVE if interactive else Lane.BULK
-    return asyncio.run(_watch(settings, spec, models, folder, out, quiet, workers, lane, overwrite))
+    priority = Priority.INTERACTIVE if interactive else Priority.BULK
+    return asyncio.run(_watch(settings, spec, models, folder, out, quiet, workers, priority, overwrite))
 
 
 async def _watch(
@@ -73,12 +73,12 @@ async def _watch(
     out: Path,
     quiet_s: float,
     workers: int,
-    lane: "Lane",
+    priority: "Priority",
     overwrite: bool,
 ) -> ExitCode:
     from functools import partial
 
-    from cli.screen import Progress
+    from cli.progress import Progress
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
@@ -95,7 +95,7 @@ async def _watch(
                 mend = partial(repair, broker, fleet, spec, models)
                 spec = await register(broker, fleet, spec, models)
                 ledger.revision = spec.revision
-                publisher = Publisher(broker, spec, fleet.space, lane)
+                publisher = Publisher(broker, spec, fleet.tenant, priority)
                 with OutputNames(out, overwrite) as names:
                     watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say, mend)
                     await _until_told(watching.run())

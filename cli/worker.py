@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
-from cli.words import warn
+from cli.text import warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import without_passwords
 

@@ -1,4 +1,4 @@
-"""What this machine has to compute with: cores and memory that we may use, and NVIDIA cards."""
+"""What this machine has to compute with: cores and memory that we may use, and NVIDIA GPUs."""
 
 import ctypes
 import os
@@ -12,8 +12,8 @@ _PCI = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """An NVIDIA card as its driver describes it.
+class Gpu:
+    """An NVIDIA GPU as its driver describes it.
 
     `capability` is CUDA's (major, minor); `uuid` its name wherever it is plugged in, as nvidia-smi has it; `link` the
     PCI Express link as it is now and as it could be, empty where the kernel does not tell.
@@ -49,8 +49,8 @@ def memory_bytes() -> int:
     return min(total, int(limit)) if limit.isdigit() and total else total
 
 
-def cards() -> list[Card]:
-    """The NVIDIA cards that the CUDA driver shows us; none without a driver. Raises DriverError when it is broken."""
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs that the CUDA driver shows us; none without a driver. Raises DriverError when it is broken."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -59,15 +59,15 @@ def cards() -> list[Card]:
         return []
     count = ctypes.c_int()
     _works(cuda, cuda.cuDeviceGetCount(ctypes.byref(count)))
-    return [_card(cuda, number) for number in range(count.value)]
+    return [_gpu(cuda, number) for number in range(count.value)]
 
 
-def card_files() -> list[Path]:
-    """The kernel's device files of NVIDIA cards: there are some when a card is there, whether or not we may use it."""
+def gpu_files() -> list[Path]:
+    """The kernel's device files of NVIDIA GPUs: there are some when a GPU is there, whether or not we may use it."""
     return sorted(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _card(cuda: ctypes.CDLL, number: int) -> Card:
+def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     name = ctypes.create_string_buffer(128)
     memory = ctypes.c_size_t()
     major, minor = ctypes.c_int(), ctypes.c_int()
@@ -81,7 +81,7 @@ def _card(cuda: ctypes.CDLL, number: int) -> Card:
         cuda.cuDeviceGetPCIBusId(bus, len(bus), number),
     ):
         _works(cuda, result)
-    return Card(
+    return Gpu(
         name=name.value.decode(),
         memory_bytes=memory.value,
         capability=(major.value, minor.value),
@@ -91,7 +91,7 @@ def _card(cuda: ctypes.CDLL, number: int) -> Card:
 
 
 def _link(device: Path) -> str:
-    """As in `PCIe 8.0 GT/s x1 of 16.0 GT/s x16`; a card that rests shows less than it can."""
+    """As in `PCIe 8.0 GT/s x1 of 16.0 GT/s x16`; a GPU that rests shows less than it can."""
     speed, width = _read(device / "current_link_speed"), _read(device / "current_link_width")
     most, widest = _read(device / "max_link_speed"), _read(device / "max_link_width")
     if not speed or not width:
@@ -101,7 +101,7 @@ def _link(device: Path) -> str:
 
 
 def _works(cuda: ctypes.CDLL, result: int) -> bool:
-    """Whether a call went well; False when the driver sees no card. Raises DriverError with its own words."""
+    """Whether a call went well; False when the driver sees no GPU. Raises DriverError with its own words."""
     if result == 100:  # CUDA_ERROR_NO_DEVICE
         return False
     if result != 0:

@@ -14,7 +14,7 @@ Arrays: TypeAlias = dict[str, TensorSpec]  # what a part holds at some point
 
 
 def check_fits(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> None:
-    """Follow the arrays through the stages of `spec`; `models` has the card of each model a stage names.
+    """Follow the arrays through the stages of `spec`; `models` has the model card of each model a stage names.
 
     Raises ModelError when a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError
     when a stage reads or keeps what is not there, or its format cannot encode what the last one leaves.
@@ -95,7 +95,7 @@ def _check(stage: InferStage, model: ModelSpec, tensor: TensorSpec, array: Tenso
     if tensor.shape and isinstance(tensor.shape[0], int) and tensor.shape[0] != 1:
         raise ModelError(
             f"model `{model.name}`, input `{tensor.name}`: {describe(tensor.dtype, tensor.shape)} has no free batch",
-            'export it with a first dimension that is free, or 1; or say batch = "none" in its card',
+            'export it with a first dimension that is free, or 1; or say batch = "none" in its model card',
         )
     if not fits(tensor, array.dtype, array.shape):
         raise ModelError(

@@ -39,9 +39,9 @@ def in_own_process(model: str, does: str, hint: str, function: Callable[..., T],
         answer = child.stdout.read()
         code = child.wait()
         errors.seek(0)
-        said = errors.read().decode(errors="replace").splitlines()
+        output = errors.read().decode(errors="replace").splitlines()
     if code or not answer:
-        how = _ending(code) + (f": {said[-1][:300]}" if code > 0 and said else "")
+        how = _ending(code) + (f": {output[-1][:300]}" if code > 0 and output else "")
         raise ModelError(f"model `{model}` ends the process that {does} it ({how})", hint)
     made, error = pickle.loads(answer)
     if isinstance(error, RigflowError):

@@ -45,7 +45,7 @@ class Part:
         return sum(array.nbytes for array in self.arrays.values())
 
     def on_host(self) -> "Part":
-        """The same part, with copies of what lies on a card."""
+        """The same part, with copies of what lies on a GPU."""
         return self.with_arrays({name: np.asarray(array) for name, array in self.arrays.items()})
 
     def with_arrays(self, arrays: dict[str, Array], **meta: Any) -> "Part":
@@ -104,7 +104,7 @@ def decode_part(message: PartMessage, buffers: list[memoryview]) -> Part:
 
 
 def _check_index(part: Part) -> None:
-    """NumPy would count a negative row from the end, and a kernel on a card reads beyond the array."""
+    """NumPy would count a negative row from the end, and a kernel on a GPU reads beyond the array."""
     index = part.arrays.get("index")
     if index is None:
         return

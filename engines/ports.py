@@ -17,19 +17,19 @@ from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage, TensorSpe
 
 
 class Preprocessing(Protocol):
-    """A preprocess stage's conversion of single frames; arrays may be on a card, where NumPy takes them for its own."""
+    """A preprocess stage's conversion of single frames; arrays may be on a GPU, where NumPy takes them for its own."""
 
     def convert(self, frame: av.VideoFrame, orientation: int = 1) -> dict[str, Array]:
         """Arrays of one frame; see `engines.transforms.Preprocess.convert`."""
         ...
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all that was converted on this thread is there."""
         ...
 
 
 @runtime_checkable
-class Ahead(Protocol):
+class PrefetchedParts(Protocol):
     """Parts of a segment that are decoded before they are asked for."""
 
     @property
@@ -47,7 +47,7 @@ class Session(Protocol):
 
     @property
     def spec(self) -> ModelSpec:
-        """The card of the model that runs here."""
+        """The model card of the model that runs here."""
         ...
 
     @property
@@ -58,8 +58,8 @@ class Session(Protocol):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of one batch. The arrays belong to the caller, on both sides.
 
-        Raises ModelError when the inputs do not fit the card or the model fails on them, DeviceLost when only a new
-        process can go on.
+        Raises ModelError when the inputs do not fit the model card or the model fails on them, DeviceLost when only a
+        new process can go on.
         """
         ...
 
@@ -163,7 +163,7 @@ class Colour(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a card."""
+    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a GPU."""
 
     planes: Sequence[Array]
     colour: Colour
@@ -171,9 +171,9 @@ class Pictures(NamedTuple):
 
 
 class PictureEncoder(Protocol):
-    """An encoder of H.264. `on_card`: it takes planes where they are, without the host."""
+    """An encoder of H.264. `on_gpu`: it takes planes where they are, without the host."""
 
-    on_card: bool
+    on_gpu: bool
 
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         """One closed GOP, which needs nothing of any other. Raises PipelineError, and MediaError when it cannot."""
@@ -181,14 +181,14 @@ class PictureEncoder(Protocol):
 
 
 class Device(Protocol):
-    """Where a worker decodes, preprocesses, infers and encodes. `abreast`: segments it works on at a time."""
+    """Where a worker decodes, preprocesses, infers and encodes. `concurrency`: segments it works on at a time."""
 
     name: str
-    abreast: int
+    concurrency: int
 
     @property
-    def card(self) -> Any:
-        """The card, an `engines.cuda.card.CudaCard`; None on the host."""
+    def gpu(self) -> Any:
+        """The GPU, an `engines.cuda.gpu.CudaGpu`; None on the host."""
         ...
 
     def preprocess(self, stage: PreprocessStage) -> Preprocessing:

@@ -48,7 +48,7 @@ class Preprocess:
             return {f"plane{i}": upright(plane, orientation) for i, plane in enumerate(planes)}
         return {"pixels": self._pixels(frame, self.stage.size, orientation)}
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Nothing to wait for."""
 
     def _planes(self, frame: av.VideoFrame) -> list[Array]:
@@ -113,7 +113,7 @@ def preprocess_part(part: Part, pre: Preprocessing, tick: Tick = no_tick) -> Par
         rows.append(pre.convert(frame, orientation))
         tick()
     arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
-    pre.settle()
+    pre.synchronize()
     return part.with_arrays({**arrays, "index": part.arrays["index"]})
 
 

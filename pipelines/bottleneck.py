@@ -84,7 +84,7 @@ def _key(of: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _waiting(queue: QueueStatus) -> int:
-    return sum(lane.waiting for lane in queue.lanes.values())
+    return sum(priority.waiting for priority in queue.priorities.values())
 
 
 def _name(queue: QueueStatus) -> str:

@@ -25,7 +25,7 @@ from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
 from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
 from pipelines.queued import is_idle
-from pipelines.room import Room
+from pipelines.retention import Retention
 from schemas.errors import OutputError, RigflowError
 from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
 from schemas.pipeline import PipelineSpec
@@ -39,7 +39,9 @@ NAMED_OUTPUTS = 10  # in notes of values that are not finite
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 LOST_S = 10.0  # without a result for so long, the collector looks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
-PIECES = frozenset({"part", "fragment", "failure"})  # pieces of a result; the other types are finished files and Done
+RESULT_PIECES = frozenset(
+    {"part", "fragment", "failure"}
+)  # pieces of a result; the other types are finished files and Done
 
 
 class CollectedElsewhere(RigflowError):
@@ -100,13 +102,13 @@ class Collector:
         spec: PipelineSpec,
         on_part: OnPart = lambda *_: None,
         deliver: Deliver | None = None,
-        room: Room | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self._broker = broker
         self._format: Format = load_format(spec.encode)
         self._on_part = on_part
         self._deliver = deliver
-        self._room = room or Room(broker)
+        self._retention = retention or Retention(broker)
         self._jobs: dict[str, _Job] = {}
         self._pull: Pull | None = None
         self._consumer = ""
@@ -193,7 +195,7 @@ class Collector:
         blob = claim_of(delivery.subject, delivery.headers)
         if blob:
             job.blobs.append(blob)
-        if delivery.headers.get(HEADER_TYPE, "") not in PIECES | {"done"}:
+        if delivery.headers.get(HEADER_TYPE, "") not in RESULT_PIECES | {"done"}:
             return
         if HEADER_BLOB in delivery.headers and not blob:
             job.skipped = (
@@ -208,8 +210,8 @@ class Collector:
             return
         if not isinstance(message, Result | Fragment | Failure | Done):
             return
-        if _round(message) != job.ref.round:
-            if _round(message) < job.ref.round:  # left over from before the job was begun anew
+        if _generation(message) != job.ref.generation:
+            if _generation(message) < job.ref.generation:  # left over from before the job was begun anew
                 await self._broker.delete_message(self._broker.names.results_stream, delivery.stream_seq)
                 await discard_claims(self._broker, [blob])
             return
@@ -308,7 +310,7 @@ class Collector:
         self._seen_bytes = 0
         stream, blobs = self._broker.names.results_stream, f"OBJ_{self._broker.names.blobs}"
         if max([await self._broker.stream_bytes(stream), await self._broker.stream_bytes(blobs)]) > limit_bytes // 2:
-            await self._note_thinned()
+            await self._note_evicted()
             for seen, _ in self._seen:
                 await self._broker.delete_message(stream, seen)
             await discard_claims(self._broker, [blob for _, blob in self._seen])
@@ -360,16 +362,16 @@ class Collector:
                     what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
                     await self._guarded(job, _raise(Gone(what, "publish it again; it is begun anew then")))
 
-    async def _note_thinned(self) -> None:
+    async def _note_evicted(self) -> None:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""
         for job in self._unfinished():
             if job.last_seq:
-                await self._guarded(job, self._note_thinned_job(job))
+                await self._guarded(job, self._note_evicted_job(job))
 
-    async def _note_thinned_job(self, job: _Job) -> None:
+    async def _note_evicted_job(self, job: _Job) -> None:
         job.record = job.record or await JobRecord.current(self._broker, job.ref)
         job.record = job.record or JobRecord(self._broker, Manifest(job=job.ref, name="", created_s=time.time()))
-        await job.record.change(thinned=True)
+        await job.record.change(results_evicted=True)
 
     def _unfinished(self) -> list[_Job]:
         return [job for job in self._jobs.values() if not job.finished.done()]
@@ -402,7 +404,7 @@ class Collector:
         if not done.failures:
             await self._forget_results(job)
         if done.failures or self._deliver is not None:
-            await self._room.make()
+            await self._retention.make()
         job.finished.set_result(done)
 
     async def _forget_results(self, job: _Job) -> None:
@@ -444,7 +446,7 @@ def _in_words(job: JobRef, error: Exception) -> RigflowError:
     return made
 
 
-def _round(message: Result | Fragment | Failure | Done) -> int:
+def _generation(message: Result | Fragment | Failure | Done) -> int:
     if isinstance(message, Done):
-        return message.job.round
-    return (message.meta.key if isinstance(message, Result) else message.key).job.round
+        return message.job.generation
+    return (message.meta.key if isinstance(message, Result) else message.key).job.generation

@@ -19,15 +19,15 @@ from schemas.subjects import (
     HEADER_CONTENT_TYPE,
     HEADER_FAILURE,
     HEADER_JOB,
-    HEADER_LANE,
     HEADER_NAME,
+    HEADER_PRIORITY,
     HEADER_SUBJECT,
     HEADER_TYPE,
     SPLIT,
 )
 from schemas.wire import Buffer
 
-GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_LANE, HEADER_CONTENT_TYPE)  # what a publisher said of its media
+GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_CONTENT_TYPE)  # what a publisher said of its media
 
 HEADER_BYTES = 3000
 ATTEMPTS, ENDED_CHARACTERS = 6, 60  # that a header has room for beside a long error
@@ -39,7 +39,7 @@ class Letter:
 
     number: int
     failure: Failure
-    hop: str
+    queue: str
     stored: Stored
 
     @property
@@ -49,7 +49,7 @@ class Letter:
         return int(self.stored.body) if claimed else len(self.stored.body)
 
 
-async def bury(
+async def dead_letter(
     broker: Broker, failure: Failure, body: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
     """Publish a failure: as the piece's result for whoever waits for it, then as a dead letter with its input.
@@ -60,13 +60,13 @@ async def bury(
     dated = failure.model_copy(update={"at_s": time.time()})
     result, identity = broker.names.results(failure.key.job), _identity(failure, subject, sequence)
     await broker.publish(result, dated.encode(), identity, {HEADER_TYPE: "failure"})
-    await bury_unread(broker, dated, body, subject, sequence, headers)
+    await dead_letter_unread(broker, dated, body, subject, sequence, headers)
 
 
-async def bury_unread(
+async def dead_letter_unread(
     broker: Broker, failure: Failure, body: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
-    """Publish a dead letter alone, as `bury` does: no job waits for the result of an input that cannot be read."""
+    """Publish a dead letter, but no failure: no job waits for the result of an input that cannot be read."""
     described = {HEADER_FAILURE: _header(failure), HEADER_SUBJECT: subject}
     given = {name: headers[name] for name in GIVEN if name in headers}
     dead = broker.names.dead(failure.key.job.pipeline, failure.stage)
@@ -117,27 +117,27 @@ async def media_of(broker: Broker, letter: Letter) -> dict[str, Buffer]:
 
 
 async def retry(broker: Broker, letter: Letter) -> None:
-    """Send the input again to the hop it came from, and take the failure back from the job's results.
+    """Send the input again to the queue it came from, and take the failure back from the job's results.
 
     The job is unfinished then, until a result or another failure comes. Cut short, this can be done again. Raises
     UsageError for a dead letter that rigflow did not write.
     """
     kinds = (f"{broker.names.prefix}.work.", f"{broker.names.prefix}.media.")
-    if not letter.hop.startswith(kinds) or not all(map(is_token, letter.hop.split("."))):
+    if not letter.queue.startswith(kinds) or not all(map(is_token, letter.queue.split("."))):
         hint = f"see it with `rigflow dead show {letter.number} --save FILE`, or drop it"
         raise UsageError(f"dead letter {letter.number} does not say which queue its input came from", hint)
     job = letter.failure.key.job
     taken_back = [sequence async for sequence in _failures(broker, letter.failure)]
-    again = f"{job.identity}/{letter.hop}/dead-{letter.number}"  # its own, for the first one's counts as a repeat
+    again = f"{job.identity}/{letter.queue}/dead-{letter.number}"  # its own, for the first one's counts as a repeat
     given = {name: letter.stored.headers[name] for name in GIVEN if name in letter.stored.headers}
-    await broker.publish(letter.hop, await input_of(broker, letter), again, given)
+    await broker.publish(letter.queue, await input_of(broker, letter), again, given)
     for sequence in taken_back:
         await broker.delete_message(broker.names.results_stream, sequence)
     await reopen(broker, job)
-    manifest = await find_manifest(broker, job.id, job.space)
+    manifest = await find_manifest(broker, job.id, job.tenant)
     splits = letter.failure.stage == SPLIT  # asks for its own collector
     if manifest is not None and manifest.hosted and manifest.job == job and not splits:
-        subject = broker.names.work(job.pipeline, COLLECT, job.lane)
+        subject = broker.names.work(job.pipeline, COLLECT, job.priority)
         await broker.publish(subject, CollectRequest(job=job, name=manifest.name).encode(), f"{again}/{COLLECT}")
     await drop(broker, letter)
 
@@ -183,4 +183,4 @@ def _unknown(subject: str) -> Failure:
     """The failure of a dead letter whose own cannot be read: such a letter can only be shown and dropped."""
     pipeline, stage = (token if is_token(token) else "unknown" for token in subject.split(".")[-2:])
     job = JobRef(id="unknown", pipeline=pipeline, revision="unknown")
-    return Failure(key=Key(job=job, segment=-1), stage=stage, whole=True, error="it does not say what failed")
+    return Failure(key=Key(job=job, segment=-1), stage=stage, entire_segment=True, error="it does not say what failed")

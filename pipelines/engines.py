@@ -1,4 +1,4 @@
-"""Engines at the broker: built once, used by every machine with such a card. `<key>` -> plan, sidecar as metadata."""
+"""Engines at the broker: built once, used by every machine with such a GPU. `<key>` -> plan, sidecar as metadata."""
 
 import hashlib
 

@@ -13,7 +13,7 @@ from pipelines.broker import DELETED, Broker, Stored
 from pipelines.jetstream import StreamGone
 from pipelines.pull import Delivery, Pull
 
-AHEAD = 256  # messages asked for at a time while there are many
+PREFETCH = 256  # messages asked for at a time while there are many
 STUCK_S = 1.0  # what was there may be deleted before it reaches us: ask after so long
 ABSENT_S = 0.2  # how often a bucket that is not there yet is asked for
 
@@ -32,7 +32,7 @@ async def follow(
     await pull.open()
     try:
         while backlog > 0:
-            pull.request(min(backlog, AHEAD) - pull.outstanding)
+            pull.request(min(backlog, PREFETCH) - pull.outstanding)
             try:
                 async with asyncio.timeout(STUCK_S):
                     delivery = await arrived.get()

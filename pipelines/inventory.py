@@ -8,9 +8,9 @@ from typing import Any
 
 from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
-from pipelines.marks import follow_marks
-from schemas.messages import Done, Failure, JobState, Manifest, PartMark, Result, decode
-from schemas.subjects import HEADER_MARK, HEADER_TYPE
+from pipelines.result_index import follow_result_index
+from schemas.messages import Done, Failure, JobState, Manifest, PartHeader, Result, decode
+from schemas.subjects import HEADER_PART, HEADER_TYPE
 
 REASONS = 16  # failures that a manifest has in words
 DONE_REASONS = 100  # failures, and notes, that a Done has in words
@@ -28,15 +28,15 @@ class _Seen:
     parts: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
     last: int | None = None
-    failed_whole: bool = False
+    failed_entirely: bool = False
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return self.last is not None and len(self.parts) == self.last + 1
 
     @property
     def settled(self) -> bool:
-        return self.failed_whole or (self.last is not None and len(self.parts | self.failed) == self.last + 1)
+        return self.failed_entirely or (self.last is not None and len(self.parts | self.failed) == self.last + 1)
 
 
 @dataclass(slots=True)
@@ -57,20 +57,20 @@ class Inventory:
     _segments: dict[int, _Seen] = field(default_factory=dict)
 
     @property
-    def whole(self) -> list[int]:
+    def complete_segments(self) -> list[int]:
         """Segments with all their results."""
-        return sorted(number for number, seen in self._segments.items() if seen.whole)
+        return sorted(number for number, seen in self._segments.items() if seen.complete)
 
     @property
     def failed(self) -> list[int]:
         """Segments that have failures in place of results, and nothing more to come."""
-        return sorted(number for number, seen in self._segments.items() if seen.settled and not seen.whole)
+        return sorted(number for number, seen in self._segments.items() if seen.settled and not seen.complete)
 
     @property
     def missing(self) -> list[int]:
         """Segments of which more is to come, as far as segments are known; of a great many, the first."""
         known = range(self.total if self.total is not None else max(self._segments, default=-1) + 1)
-        settled = {*self.whole, *self.failed}
+        settled = {*self.complete_segments, *self.failed}
         return list(islice((number for number in known if number not in settled), MISSING))
 
     @property
@@ -81,7 +81,7 @@ class Inventory:
     def add(self, message: Result | Failure) -> None:
         """Count a piece."""
         if isinstance(message, Result):
-            self.add_part(PartMark.of(message.meta))
+            self.add_part(PartHeader.of(message.meta))
             return
         key = message.key
         self.failures.append(message)
@@ -89,22 +89,22 @@ class Inventory:
             self.given_up = True
             return
         seen = self._segment(key.segment, key.final)
-        if message.whole:
-            seen.failed_whole = True
+        if message.entire_segment:
+            seen.failed_entirely = True
             return
         seen.failed.add(key.part)
         if key.last:
             seen.last = key.part
 
-    def add_part(self, mark: PartMark) -> None:
+    def add_part(self, header: PartHeader) -> None:
         """Count a result by what its header says."""
-        seen = self._segment(mark.segment, mark.final)
-        if mark.part not in seen.parts:
-            self.frames += mark.frames
-            self.lost += mark.lost
-        seen.parts.add(mark.part)
-        if mark.last:
-            seen.last = mark.part
+        seen = self._segment(header.segment, header.final)
+        if header.part not in seen.parts:
+            self.frames += header.frames
+            self.lost += header.lost
+        seen.parts.add(header.part)
+        if header.last:
+            seen.last = header.part
 
     def _segment(self, segment: int, final: bool) -> _Seen:
         if final:
@@ -114,14 +114,14 @@ class Inventory:
     @property
     def progress(self) -> Manifest:
         """The job's manifest with what is there, for a job that nobody collects yet."""
-        known, whole = self.manifest, self.whole
+        known, complete = self.manifest, self.complete_segments
         if known.state.ended:
             return known
         if self.done is not None:
             return known.model_copy(update=ended(self.done))
-        failures = [failure for failure in self.failures if failure.key.segment not in whole]
+        failures = [failure for failure in self.failures if failure.key.segment not in complete]
         seen = {
-            "segments_done": max(known.segments_done, len(whole)),
+            "segments_done": max(known.segments_done, len(complete)),
             "frames": max(known.frames, self.frames),
             "lost": max(known.lost, self.lost),
             "failures": len(failures),
@@ -169,7 +169,7 @@ async def follow_inventories(broker: Broker, manifests: Sequence[Manifest]) -> A
         yield inventories
         return
     caught_up = False  # before that a failure may be one that was made good
-    async with aclosing(follow_marks(broker, list(by_subject))) as following:
+    async with aclosing(follow_result_index(broker, list(by_subject))) as following:
         async for stored in following:
             if stored is None:
                 caught_up = True
@@ -185,27 +185,27 @@ async def _count(broker: Broker, inventory: Inventory, stored: Stored) -> None:
     if kind == "file":
         inventory.files.append(stored)
     elif kind == "part":
-        mark = _mark_of(stored)
-        if mark is not None and mark.round == job.round:
-            inventory.add_part(mark)
+        header = _part_header_of(stored)
+        if header is not None and header.generation == job.generation:
+            inventory.add_part(header)
     elif kind in ("failure", "done"):
-        whole = await broker.message(broker.names.results_stream, stored.sequence)
-        if whole is None:  # taken back by a retry, or collected, while we look
+        entire = await broker.message(broker.names.results_stream, stored.sequence)
+        if entire is None:  # taken back by a retry, or collected, while we look
             return
         try:
-            message, _ = decode(await load(broker, whole))
+            message, _ = decode(await load(broker, entire))
         except ValueError:
             return  # no message of rigflow: collectors skip it too, and report it
-        if isinstance(message, Done) and message.job.round == job.round:
+        if isinstance(message, Done) and message.job.generation == job.generation:
             inventory.done = message
-        elif isinstance(message, Failure) and message.key.job.round == job.round:
+        elif isinstance(message, Failure) and message.key.job.generation == job.generation:
             inventory.add(message)
 
 
-def _mark_of(stored: Stored) -> PartMark | None:
+def _part_header_of(stored: Stored) -> PartHeader | None:
     """The parsed header of a part; None when it cannot be read."""
     try:
-        return PartMark.parse(stored.headers.get(HEADER_MARK, ""))
+        return PartHeader.parse(stored.headers.get(HEADER_PART, ""))
     except ValueError:
         return None
 

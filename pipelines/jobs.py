@@ -9,8 +9,8 @@ from pipelines.broker import DELETED, Broker, Stored
 from pipelines.claims import claim_of
 from pipelines.follow import follow_bucket
 from pipelines.inventory import ended, take_inventory
-from pipelines.marks import marks
 from pipelines.queued import delete_queued, is_idle
+from pipelines.result_index import result_index
 from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Done, JobRef, JobState, Manifest, decode
@@ -28,7 +28,7 @@ class JobCancelled(RigflowError):
         self.job = job
 
 
-class Thinned(RigflowError):
+class ResultsEvicted(RigflowError):
     """Results of a job were taken off a full stream by a collector that did not finish it: nobody can make it whole."""
 
     def __init__(self, job: JobRef) -> None:
@@ -58,13 +58,13 @@ class JobRecord:
     @classmethod
     async def read(cls, broker: Broker, job: JobRef) -> Self | None:
         """What is known of a job; None when it never was, or is long over."""
-        stored = await _entry(broker, job.space, job.id)
+        stored = await _entry(broker, job.tenant, job.id)
         manifest = _manifest_of(stored)
         return None if manifest is None or stored is None else cls(broker, manifest, stored.sequence)
 
     @classmethod
     async def current(cls, broker: Broker, job: JobRef) -> Self | None:
-        """`read`, for who works on this round of a job. Raises JobCancelled when it was cancelled, or begun anew."""
+        """`read`, for work on this generation of a job. Raises JobCancelled when it was cancelled or begun anew."""
         record = await cls.read(broker, job)
         if record is not None and not _is_current(record.manifest, job):
             raise JobCancelled(job)
@@ -84,7 +84,7 @@ class JobRecord:
     async def write(self, manifest: Manifest) -> bool:
         """Set all of it; False when somebody else wrote since we read."""
         manifest = manifest.model_copy(update={"updated_s": time.time()})
-        bucket, key = self._broker.names.jobs, _key(manifest.job.space, manifest.job.id)
+        bucket, key = self._broker.names.jobs, _key(manifest.job.tenant, manifest.job.id)
         sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
         if sequence is None:
             return False
@@ -94,7 +94,7 @@ class JobRecord:
     async def refresh(self) -> None:
         """Read it again. Raises JobCancelled when the job was cancelled, or begun anew."""
         job = self.manifest.job
-        stored = await _entry(self._broker, job.space, job.id)
+        stored = await _entry(self._broker, job.tenant, job.id)
         self._sequence = 0 if stored is None else stored.sequence
         manifest = _manifest_of(stored)
         if manifest is None:
@@ -108,7 +108,7 @@ class JobRecord:
 
 
 def _is_current(manifest: Manifest, job: JobRef) -> bool:
-    return manifest.state is not JobState.CANCELLED and manifest.job.round == job.round
+    return manifest.state is not JobState.CANCELLED and manifest.job.generation == job.generation
 
 
 def _merged(manifest: Manifest, fields: dict[str, Any]) -> Manifest:
@@ -118,14 +118,14 @@ def _merged(manifest: Manifest, fields: dict[str, Any]) -> Manifest:
     return manifest.model_copy(update=fields | ({"state": manifest.state} if back else {}))
 
 
-async def find_manifest(broker: Broker, job: str, space: str = "") -> Manifest | None:
+async def find_manifest(broker: Broker, job: str, tenant: str = "") -> Manifest | None:
     """What is known of a job by its id; None when it never was, or is long over."""
-    return _manifest_of(await _entry(broker, space or broker.settings.space, job))
+    return _manifest_of(await _entry(broker, tenant or broker.settings.tenant, job))
 
 
 async def all_manifests(broker: Broker) -> list[Manifest]:
-    """All jobs of our space that the broker knows, oldest first. Manifests that cannot be read are reported."""
-    found = await broker.items(broker.names.jobs, _key(broker.settings.space, "*"))
+    """All jobs of our tenant that the broker knows, oldest first. Manifests that cannot be read are reported."""
+    found = await broker.items(broker.names.jobs, _key(broker.settings.tenant, "*"))
     manifests = (decoded(Manifest, body, f"the manifest of job {key}") for key, body in found.items())
     return sorted((each for each in manifests if each is not None), key=lambda each: each.created_s)
 
@@ -135,7 +135,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
     A job that is not over goes on, unless its work was lost with a queue. One that is over is given back as it is while
     its results are there; when they are gone, or it was cancelled, or could not be published, it is begun anew, as the
-    next round. So is one with failures
+    next generation. So is one with failures
     where `again` asks for it, and one that is over when raw media (`hosted`) comes that is other media, or goes through
     another revision of the pipeline. Raises OtherInput when the id stands for another input or another pipeline.
     """
@@ -149,8 +149,8 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
         if await _goes_on(broker, found.manifest, wanted, again):
             return found
         before = found.manifest
-        next_round = wanted.job.model_copy(update={"round": before.job.round + 1})
-        if await found.write(wanted.model_copy(update={"job": next_round})):
+        next_generation = wanted.job.model_copy(update={"generation": before.job.generation + 1})
+        if await found.write(wanted.model_copy(update={"job": next_generation})):
             if before.state is not JobState.DONE:
                 await _drop_queued(broker, before.job)
             await _forget_results(broker, before.job)
@@ -158,7 +158,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
 
 
 async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
-    """`wanted`, or its next round if the job has a Done among the results and no manifest: the bucket was deleted."""
+    """`wanted`; its next generation if the job has a Done in the results but no manifest (its bucket was deleted)."""
     stored = await broker.last(broker.names.results_stream, broker.names.results(wanted.job))
     if stored is None or stored.headers.get(HEADER_TYPE) != "done":
         return wanted
@@ -169,14 +169,14 @@ async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
     if not isinstance(done, Done):
         return wanted
     await _forget_results(broker, wanted.job)
-    return wanted.model_copy(update={"job": wanted.job.model_copy(update={"round": done.job.round + 1})})
+    return wanted.model_copy(update={"job": wanted.job.model_copy(update={"generation": done.job.generation + 1})})
 
 
 async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: bool) -> bool:
     """Whether a job that is known goes on or still has its results; False: it is to be begun anew."""
     if known.state is JobState.CANCELLED:
         return False
-    stale = known.thinned or time.time() - known.created_s > broker.settings.results_age_s
+    stale = known.results_evicted or time.time() - known.created_s > broker.settings.results_age_s
     is_other_media = wanted.hosted and known.job.pipeline == wanted.job.pipeline and not _is_same(known, wanted)
     if not known.state.ended:
         if is_other_media and (await take_inventory(broker, known)).done is not None:
@@ -254,37 +254,37 @@ async def _settle_as_cancelled(record: JobRecord) -> None:
 
 
 async def _drop_queued(broker: Broker, job: JobRef) -> None:
-    """Tell all workers to drop what they have or meet of a job, up to this round."""
-    await broker.put(broker.names.jobs, f"{CANCELLED}.{_key(job.space, job.id)}", job.model_dump_json().encode())
+    """Tell all workers to drop what they have or meet of a job, up to this generation."""
+    await broker.put(broker.names.jobs, f"{CANCELLED}.{_key(job.tenant, job.id)}", job.model_dump_json().encode())
 
 
 async def _forget_results(broker: Broker, job: JobRef) -> None:
     """Delete all results of a job, with their claim checks."""
     stream, subject = broker.names.results_stream, broker.names.results(job)
-    found = [stored async for stored in marks(broker, [subject])]
+    found = [stored async for stored in result_index(broker, [subject])]
     if found:
         await broker.purge(stream, subject, found[-1].sequence)
         await discard_claims(broker, [claim_of(stored.subject, stored.headers) for stored in found])
 
 
 class Cancelled:
-    """The rounds that workers drop: `follow` for ever, then ask `has`."""
+    """The generations that workers drop: `follow` for ever, then ask `has`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._rounds: dict[tuple[str, str], int] = {}
+        self._generations: dict[tuple[str, str], int] = {}
 
     async def follow(self) -> AsyncIterator[None]:
         """Learn of every cancellation there was and will be, one at a time."""
         async for key, value in follow_bucket(self._broker, self._broker.names.jobs, f"{CANCELLED}.*.*"):
             job = decoded(JobRef, value, key)
             if job is not None:
-                self._rounds[job.space, job.id] = job.round
+                self._generations[job.tenant, job.id] = job.generation
                 yield
 
     def has(self, job: JobRef) -> bool:
         """Whether work of this job is in vain."""
-        return bool(self._rounds) and job.round <= self._rounds.get((job.space, job.id), -1)
+        return bool(self._generations) and job.generation <= self._generations.get((job.tenant, job.id), -1)
 
 
 # how a job ends
@@ -307,7 +307,7 @@ async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
 async def reopen(broker: Broker, job: JobRef) -> None:
     """What failed of a job was sent again: it is not over any more, and its Done does not hold."""
     stream = broker.names.results_stream
-    async for stored in marks(broker, [broker.names.results(job)]):
+    async for stored in result_index(broker, [broker.names.results(job)]):
         if stored.headers.get(HEADER_TYPE) == "done":
             await broker.delete_message(stream, stored.sequence)
     record = await JobRecord.read(broker, job)
@@ -321,10 +321,10 @@ async def reopen(broker: Broker, job: JobRef) -> None:
             return  # what was sent again is raw media, and the worker that took it began the job anew
 
 
-async def _entry(broker: Broker, space: str, job: str) -> Stored | None:
-    if not (is_token(space) and is_token(job)):  # a wildcard in it would find another job
+async def _entry(broker: Broker, tenant: str, job: str) -> Stored | None:
+    if not (is_token(tenant) and is_token(job)):  # a wildcard in it would find another job
         return None
-    return await broker.last(f"KV_{broker.names.jobs}", f"$KV.{broker.names.jobs}.{_key(space, job)}")
+    return await broker.last(f"KV_{broker.names.jobs}", f"$KV.{broker.names.jobs}.{_key(tenant, job)}")
 
 
 def _manifest_of(stored: Stored | None) -> Manifest | None:
@@ -333,5 +333,5 @@ def _manifest_of(stored: Stored | None) -> Manifest | None:
     return decoded(Manifest, stored.body, f"the manifest {stored.subject}")
 
 
-def _key(space: str, job: str) -> str:
-    return f"{space}.{job}"
+def _key(tenant: str, job: str) -> str:
+    return f"{tenant}.{job}"

@@ -60,7 +60,7 @@ class JobOrder(Generic[E]):
             if new:
                 segment.has_tracks, segment.tracks = True, entry
             return new
-        if isinstance(message, Failure) and message.whole:
+        if isinstance(message, Failure) and message.entire_segment:
             new = segment.failure is None
             segment.failure = entry if new else segment.failure
             return new

@@ -1,4 +1,4 @@
-"""Media -> segments -> the first hop, with the pressure of a full hop reaching whoever publishes.
+"""Media -> segments -> the first queue, with the pressure of a full queue reaching whoever publishes.
 
 What is with the broker is noted in the job's manifest, so that a publisher that was killed goes on where it stopped.
 """
@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from engines.media.limits import Limits
 from engines.media.shared import SharedFolders, read_image, resolved
-from engines.media.split import Piece, Splitter
+from engines.media.split import SegmentData, Splitter
 from engines.outputs.format import sound_of
 from engines.part import pack_arrays
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord, begin
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import Failure, Fragment, Item, JobRef, JobState, Key, Lane, Manifest, MediaInfo, Segment
+from schemas.messages import Failure, Fragment, Item, JobRef, JobState, Key, Manifest, MediaInfo, Priority, Segment
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_TYPE, SPLIT
 from schemas.wire import Buffer
@@ -30,7 +30,7 @@ T = TypeVar("T")
 OnSent = Callable[[str, float, int], None]  # job, seconds of media sent so far, segments sent so far
 ALBUM_ITEMS = 64  # small images travel together, for there the cost of a message decides
 ALBUM_BYTES = 4 << 20
-AHEAD = 2  # segments on their way to the broker while the next is cut
+PREFETCH = 2  # segments on their way to the broker while the next is cut
 NOTE_S = 0.5  # how often the manifest of a job says how far its publishing is, and we learn that it was cancelled
 
 
@@ -56,31 +56,33 @@ class _Cut:
 
 
 class Publisher:
-    """Publishes jobs of one pinned pipeline in one lane; `hosted`: a worker is asked to collect them.
+    """Publishes jobs of one pinned pipeline in one priority; `hosted`: a worker is asked to collect them.
 
-    The methods that publish take the record that `begin` gave; without one they go on with the job's round as it is.
-    What is with the broker already is not sent again. They raise JobCancelled when somebody cancels the job.
+    The methods that publish take the record that `begin` gave; without one they continue the job's current generation.
+    What is with the broker already is not sent again. They raise JobCancelled when the job is cancelled.
     """
 
     def __init__(
         self,
         broker: Broker,
         spec: PipelineSpec,
-        space: str,
-        lane: Lane,
+        tenant: str,
+        priority: Priority,
         on_sent: OnSent = lambda *_: None,
         hosted: bool = False,
     ) -> None:
         self._broker = broker
         self.spec = spec
-        self._space = space
-        self._lane = lane
+        self._tenant = tenant
+        self._priority = priority
         self._on_sent = on_sent
         self._hosted = hosted
 
     def ref(self, job: str) -> JobRef:
         """What a job with this id is pinned to."""
-        return JobRef(id=job, space=self._space, pipeline=self.spec.name, revision=self.spec.revision, lane=self._lane)
+        return JobRef(
+            id=job, tenant=self._tenant, pipeline=self.spec.name, revision=self.spec.revision, priority=self._priority
+        )
 
     async def begin(self, job: JobRef, name: str, source: str = "", again: bool = False) -> JobRecord:
         """Where a job is to go on: see `pipelines.jobs.begin`. `source` tells its input from others."""
@@ -113,7 +115,7 @@ class Publisher:
         failure = Failure(
             key=Key(job=known.job, segment=-1, final=True),
             stage=SPLIT,
-            whole=True,
+            entire_segment=True,
             error=str(error),
             start_s=known.sent_s,
             end_s=known.duration_s,
@@ -137,29 +139,29 @@ class Publisher:
         if record.manifest.total is not None:
             self._on_sent(record.manifest.job.id, record.manifest.sent_s, record.manifest.total)
             return record.manifest.total
-        ahead = _Ahead(AHEAD, record.manifest)
-        tasks = [asyncio.create_task(self._send(record, cuts, ahead)), asyncio.create_task(_note(record, ahead))]
+        sending = _Sending(PREFETCH, record.manifest)
+        tasks = [asyncio.create_task(self._send(record, cuts, sending)), asyncio.create_task(_note(record, sending))]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.result()
         except RigflowError as error:
             if error.disposition is Disposition.REJECT and not isinstance(error, JobCancelled):
-                await _note_failure(record, ahead, error)
+                await _note_failure(record, sending, error)
             raise
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await record.change(**ahead.progress, state=JobState.PUBLISHED, total=ahead.segments)
-        return ahead.segments
+        await record.change(**sending.progress, state=JobState.PUBLISHED, total=sending.segments)
+        return sending.segments
 
-    async def _send(self, record: JobRecord, cuts: Iterator[_Cut], ahead: "_Ahead") -> None:
+    async def _send(self, record: JobRecord, cuts: Iterator[_Cut], sending: "_Sending") -> None:
         job, known, number = record.manifest.job, record.manifest.segments, 0
-        async with ahead:
+        async with sending:
             while (cut := await asyncio.to_thread(_next, cuts)) is not None:
                 if number >= known:
-                    await ahead.submit(cut, Key(job=job, segment=number, final=cut.final))
+                    await sending.submit(cut, Key(job=job, segment=number, final=cut.final))
                 number += 1
                 self._on_sent(job.id, cut.sent_s, number)
 
@@ -177,9 +179,11 @@ class Publisher:
         )
         with splitter:
             media = splitter.media
-            for piece in splitter.pieces():
-                end_s = media.duration_s if piece.end is None else media.clock.seconds(piece.end)
-                yield _Cut(partial(self._send_piece, media, piece), piece.final, end_s, media.duration_s)
+            for segment_data in splitter.segments():
+                end_s = media.duration_s if segment_data.end is None else media.clock.seconds(segment_data.end)
+                yield _Cut(
+                    partial(self._send_segment, media, segment_data), segment_data.final, end_s, media.duration_s
+                )
 
     def _images(self, paths: Sequence[Path], names: Sequence[str]) -> Iterator[_Cut]:
         left = len(paths)
@@ -191,9 +195,9 @@ class Publisher:
         segment = Segment(key=key, media=MediaInfo(kind="image", name=items[0].name), items=tuple(items))
         await self._enter(key, segment.encode(buffers))
 
-    async def _send_piece(self, media: MediaInfo, piece: Piece, key: Key) -> None:
-        if piece.tracks is not None:
-            beside = piece.tracks
+    async def _send_segment(self, media: MediaInfo, segment_data: SegmentData, key: Key) -> None:
+        if segment_data.tracks is not None:
+            beside = segment_data.tracks
             arrays, buffers = pack_arrays(beside.arrays)
             fragment = Fragment(
                 key=key,
@@ -206,25 +210,25 @@ class Publisher:
             body = fragment.encode(buffers)
             subject = self._broker.names.results(key.job)
             await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment"})
-        await self._enter(key, piece.segment(key, media).encode(piece.buffers))
+        await self._enter(key, segment_data.segment(key, media).encode(segment_data.buffers))
 
     async def _enter(self, key: Key, body: bytes) -> None:
         first = self.spec.decode.name
-        subject = self._broker.names.work(self.spec.name, first, key.job.lane)
+        subject = self._broker.names.work(self.spec.name, first, key.job.priority)
         await self._broker.publish(subject, body, key.message_id(first))
 
 
-async def _note(record: JobRecord, ahead: "_Ahead") -> None:
+async def _note(record: JobRecord, sending: "_Sending") -> None:
     """Note progress until cancelled. Raises JobCancelled as soon as the job is, also while a full queue holds us."""
     while True:
         await asyncio.sleep(NOTE_S)
-        await record.change(**ahead.progress)
+        await record.change(**sending.progress)
 
 
-async def _note_failure(record: JobRecord, ahead: "_Ahead", error: RigflowError) -> None:
-    missing = ((ahead.sent_s, ahead.duration_s),) if ahead.duration_s > ahead.sent_s else ()
+async def _note_failure(record: JobRecord, sending: "_Sending", error: RigflowError) -> None:
+    missing = ((sending.sent_s, sending.duration_s),) if sending.duration_s > sending.sent_s else ()
     await record.change(
-        **ahead.progress,
+        **sending.progress,
         state=JobState.FAILED,
         failures=1,
         reasons=(str(error),),
@@ -233,7 +237,7 @@ async def _note_failure(record: JobRecord, ahead: "_Ahead", error: RigflowError)
     )
 
 
-class _Ahead:
+class _Sending:
     """A few publishes in flight, in order of submission; the first failure surfaces at the next call.
 
     Counts what is with the broker: `segments`, the first `sent_s` of `duration_s` seconds.
@@ -264,7 +268,7 @@ class _Ahead:
         self.segments += 1
         self.sent_s = cut.sent_s
 
-    async def __aenter__(self) -> "_Ahead":
+    async def __aenter__(self) -> "_Sending":
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:

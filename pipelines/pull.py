@@ -272,7 +272,7 @@ class Pull:
             try:
                 await (delivery.release() if self._closed else self._on_delivery(delivery))
             except Exception as error:
-                _tell(f"taking a message from {self._stream} failed", error)
+                _log(f"taking a message from {self._stream} failed", error)
 
     async def _ask(self) -> None:
         """Keep as many requests standing at the server as messages are wanted."""
@@ -296,7 +296,7 @@ class Pull:
                     await self._on_gone(error)
                     return
                 if self._refusals.bit_count() <= 1 and not isinstance(error, StreamGone):  # 1st, 2nd, 3rd, 5th ...
-                    _tell(f"asking {self._stream} for messages failed", error)
+                    _log(f"asking {self._stream} for messages failed", error)
                 await self._pause()
                 self._refused = True
                 self._changed.set()
@@ -351,7 +351,7 @@ class Pull:
         return min(self._expiries[0] + LATE_S, self._heard_s + SILENT_S) - asyncio.get_running_loop().time()
 
 
-def _tell(what: str, error: Exception) -> None:
+def _log(what: str, error: Exception) -> None:
     asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
 
 

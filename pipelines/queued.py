@@ -13,9 +13,9 @@ AT_ONCE = 32
 
 
 async def delete_queued(broker: Broker, job: JobRef) -> int:
-    """Delete all messages of a job, of any round, in front of its pipeline's stages; how many there were.
+    """Delete all messages of a job, of any generation, in front of its pipeline's stages; how many there were.
 
-    It reads the queues of the job's lane from end to end. What workers have in hand goes too: it does not come back.
+    It reads the queues of the job's priority from end to end. What workers have in flight goes too.
     """
     found = [(stream, stored) async for stream, stored in _queued(broker, job)]
     for first in range(0, len(found), AT_ONCE):
@@ -46,14 +46,14 @@ async def is_idle(broker: Broker, pipeline: str) -> bool:
 async def _queued(broker: Broker, job: JobRef) -> AsyncIterator[tuple[str, Stored]]:
     """Its messages, and the stream of each, without their bodies."""
     names = broker.names
-    work = names.work(job.pipeline, "*", job.lane)
+    work = names.work(job.pipeline, "*", job.priority)
     streams = (await broker.api("STREAM.NAMES", {"subject": work}))["streams"] or []
     for stream in streams:
         async for stored in broker.read(stream, work):
-            if stored.headers.get(HEADER_ID, "").startswith(job.whole):
+            if stored.headers.get(HEADER_ID, "").startswith(job.id_prefix):
                 yield stream, _bodiless(stored)
     stream = names.media_stream(job.pipeline)
-    async for stored in broker.read(stream, names.media(job.space, job.pipeline)):
+    async for stored in broker.read(stream, names.media(job.tenant, job.pipeline)):
         if job.id in (stored.headers.get(HEADER_JOB), f"media-{stored.sequence}"):
             yield stream, _bodiless(stored)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from pipelines.broker import Broker
-from pipelines.dead import bury
+from pipelines.dead import dead_letter
 from pipelines.inventory import describe
 from pipelines.jobs import JobCancelled, OtherInput, end, publish_done
 from schemas.errors import RigflowError, UsageError
@@ -21,13 +21,13 @@ SUBJECT_CHARACTERS = 256
 
 def given_job(subject: str, headers: Mapping[str, str], sequence: int) -> tuple[str, str]:
     """Space and id of the job of raw media; without an id, one made of its stream sequence. Raises UsageError."""
-    space = subject.split(".")[-2]
+    tenant = subject.split(".")[-2]
     given = headers.get(HEADER_JOB, _made_id(sequence))
-    for token, what in ((space, "space"), (given, HEADER_JOB)):
+    for token, what in ((tenant, "tenant"), (given, HEADER_JOB)):
         if not re.fullmatch(TOKEN, token):
             hint = "use letters, digits, - and _, at most 64, and begin with a letter or a digit"
             raise UsageError(f"{what} {token[:100]!a} cannot be one of a job", hint)
-    return space, given
+    return tenant, given
 
 
 def _made_id(sequence: int) -> str:
@@ -49,15 +49,15 @@ async def refuse_media(
     subject, and on that of `media-` and the message's sequence. The one exception is an id whose job is not over: that
     job goes on, and the failure is published on its subject as one of the next generation, without a Done.
     """
-    space, pipeline = subject.split(".")[-2:]
-    known_space = space if re.fullmatch(TOKEN, space) else broker.settings.space
-    job = JobRef(id=_made_id(sequence), space=known_space, pipeline=pipeline, revision=NO_REVISION)
+    tenant, pipeline = subject.split(".")[-2:]
+    known_tenant = tenant if re.fullmatch(TOKEN, tenant) else broker.settings.tenant
+    job = JobRef(id=_made_id(sequence), tenant=known_tenant, pipeline=pipeline, revision=NO_REVISION)
     given = headers.get(HEADER_JOB, job.id)
-    results = f"{broker.names.prefix}.results.{space}.{pipeline}.{given}"
+    results = f"{broker.names.prefix}.results.{tenant}.{pipeline}.{given}"
     if isinstance(error, OtherInput):
-        job = error.known.model_copy(update={"pipeline": pipeline, "round": error.known.round + 1})
-    failure = Failure(key=Key(job=job, segment=-1, final=True), stage=SPLIT, whole=True, error=str(error))
-    await bury(broker, failure, media, subject, sequence, headers)
+        job = error.known.model_copy(update={"pipeline": pipeline, "generation": error.known.generation + 1})
+    failure = Failure(key=Key(job=job, segment=-1, final=True), stage=SPLIT, entire_segment=True, error=str(error))
+    await dead_letter(broker, failure, media, subject, sequence, headers)
     if isinstance(error, OtherInput) and error.known.pipeline == pipeline:
         return
     done = Done(job=job, segments=0, frames=0, lost=0, failures=(describe(failure),))

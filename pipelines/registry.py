@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.whole import write_whole
+from engines.atomic_write import atomic_write
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.jobs import all_manifests
@@ -183,11 +183,11 @@ async def _load_card(broker: Broker, identity: str, folder: Path) -> ModelSpec:
         raise ModelError(f"the broker has no model {identity[:12]}", "publish its pipeline again")
     if info.size > MOST_CARD_BYTES:
         raise ModelError(
-            f"the card of model {identity[:12]} has {info.size / 1e6:.1f} MB", "publish its pipeline again"
+            f"the model card of model {identity[:12]} has {info.size / 1e6:.1f} MB", "publish its pipeline again"
         )
     body = bytes(await get_blob(broker, broker.names.models, identity))
     card = _parse_card(body, identity)
-    await asyncio.to_thread(write_whole, kept, body)
+    await asyncio.to_thread(atomic_write, kept, body)
     return card
 
 
@@ -208,18 +208,19 @@ async def _load_graph(broker: Broker, card: ModelSpec, folder: Path) -> bytes:
         graph = await asyncio.to_thread(file.read)
     if await asyncio.to_thread(_sha256, graph) != sha256:
         raise StoreError(f"model {card.name} is damaged in the broker's store", "publish its pipeline again")
-    await asyncio.to_thread(write_whole, kept, graph)
+    await asyncio.to_thread(atomic_write, kept, graph)
     return graph
 
 
 async def _publish_model(broker: Broker, card: ModelSpec, graph: bytes) -> None:
-    """Store a graph by its hash and its card by their identity, so that cards of one graph share its bytes."""
+    """Store a graph by its hash and a model card by its identity: model cards of one graph share its bytes."""
     from pipelines.blobs import blob_info, put_blob
 
     bucket = broker.names.models
     if await blob_info(broker, bucket, card.sha256) is None:
         if await asyncio.to_thread(_sha256, graph) != card.sha256:
-            raise ModelError(f"model {card.name}: its file is not the one its card describes", "make its card anew")
+            what = f"model {card.name}: its file is not the one its model card describes"
+            raise ModelError(what, "make its model card anew")
         await put_blob(broker, bucket, graph, card.sha256)
     if await blob_info(broker, bucket, card.identity) is None:
         await put_blob(broker, bucket, card.model_dump_json().encode(), card.identity)
@@ -263,9 +264,9 @@ def _parse_card(card: bytes, identity: str) -> ModelSpec:
     try:
         spec = ModelSpec.model_validate_json(card)
     except ValidationError as error:
-        raise ModelError(f"the card of model {identity[:12]} is not readable", hint) from error
+        raise ModelError(f"the model card of model {identity[:12]} is not readable", hint) from error
     if spec.identity != identity:
-        raise ModelError(f"the card of model {identity[:12]} is that of model {spec.identity[:12]}", hint)
+        raise ModelError(f"the model card of model {identity[:12]} is that of model {spec.identity[:12]}", hint)
     return spec
 
 

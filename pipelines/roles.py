@@ -1,4 +1,4 @@
-"""The permissions of each role at the broker: nats-server's accounts for one prefix and one space.
+"""The permissions of each role at the broker: nats-server's accounts for one prefix and one tenant.
 
 Operator, worker and publisher share the fleet's account. Clients have an account of their own, for permissions do not
 cover the reply of a message: in one account the broker would publish its acknowledgement on whatever subject a client
@@ -8,7 +8,7 @@ names as the reply, the broker's own API included. Between accounts a reply stay
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.subjects import SPLIT, Names
 
 API = "$JS.API"
@@ -29,7 +29,7 @@ def worker(names: Names) -> Role:
     prefix, results = names.prefix, names.results_stream
     blobs, models, engines = (f"OBJ_{bucket}" for bucket in (names.blobs, names.models, names.engines))
     read = (results, f"KV_{names.pipelines}", f"KV_{names.jobs}", f"KV_{names.attempts}", blobs, models, engines)
-    consumers = (SPLIT, *(lane.value for lane in Lane))
+    consumers = (SPLIT, *(priority.value for priority in Priority))
     return Role(
         "worker",
         publish=(
@@ -52,8 +52,8 @@ def worker(names: Names) -> Role:
     )
 
 
-def publisher(names: Names, space: str) -> Role:
-    """Publishes jobs of one space and collects them; sees the fleet's counts, takes no work."""
+def publisher(names: Names, tenant: str) -> Role:
+    """Publishes jobs of one tenant and collects them; sees the fleet's counts, takes no work."""
     prefix, results = names.prefix, names.results_stream
     blobs, models = f"OBJ_{names.blobs}", f"OBJ_{names.models}"
     read = (results, f"KV_{names.pipelines}", f"KV_{names.jobs}", f"KV_{names.rigs}", blobs, models)
@@ -61,8 +61,8 @@ def publisher(names: Names, space: str) -> Role:
         "publisher",
         publish=(
             f"{prefix}.work.*.*.*",
-            f"{prefix}.results.{space}.*.*",
-            *_keys(names.jobs, f"{space}.*", f"cancelled.{space}.*"),
+            f"{prefix}.results.{tenant}.*.*",
+            *_keys(names.jobs, f"{tenant}.*", f"cancelled.{tenant}.*"),
             *_keys(names.pipelines, ">"),
             f"$O.{names.blobs}.>",
             f"$O.{names.models}.>",
@@ -76,21 +76,21 @@ def publisher(names: Names, space: str) -> Role:
     )
 
 
-def client(names: Names, space: str) -> Role:
+def client(names: Names, tenant: str) -> Role:
     """A program that speaks plain NATS: media in, results out. It can write nothing else, not even by a reply."""
     return Role(
         "client",
-        publish=_client_services(names, space),
-        subscribe=("_INBOX_client.>", f"{names.prefix}.results.{space}.>"),
+        publish=_client_services(names, tenant),
+        subscribe=("_INBOX_client.>", f"{names.prefix}.results.{tenant}.>"),
     )
 
 
-def _client_services(names: Names, space: str) -> tuple[str, ...]:
+def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
     gets = f"{API}.DIRECT.GET"
     return (
-        f"{names.prefix}.media.{space}.*",
+        f"{names.prefix}.media.{tenant}.*",
         f"{gets}.{names.results_stream}",
-        f"{gets}.{names.results_stream}.{names.prefix}.results.{space}.>",
+        f"{gets}.{names.results_stream}.{names.prefix}.results.{tenant}.>",
         f"{gets}.OBJ_{names.blobs}",
         f"{gets}.OBJ_{names.blobs}.$O.{names.blobs}.M.*",
     )
@@ -113,7 +113,7 @@ def _reading(streams: Iterable[str], followed: Iterable[str]) -> Iterable[str]:
 
 HEAD = """\
 # Permissions of each role: include it from single.conf or cluster.conf. Made by `rigflow topology roles` for the
-# prefix "{prefix}" and the space "{space}"; docs/operations.md describes the roles.
+# prefix "{prefix}" and the tenant "{tenant}"; docs/operations.md describes the roles.
 #
 # Users are nkeys. Their public keys come from the environment, so that this file holds no secret:
 #   NKEY_OPERATOR, NKEY_WORKER, NKEY_PUBLISHER, NKEY_CLIENT
@@ -121,22 +121,22 @@ HEAD = """\
 """
 
 
-def configuration(names: Names, space: str) -> str:
+def configuration(names: Names, tenant: str) -> str:
     """The roles as a file that nats-server includes."""
     upper = names.prefix.upper()
     fleet, clients = upper, f"{upper}_CLIENTS"
-    services, feed = _client_services(names, space), f"{names.prefix}.results.{space}.>"
+    services, feed = _client_services(names, tenant), f"{names.prefix}.results.{tenant}.>"
     exports = [f'{{ service: "{subject}", accounts: [{clients}] }}' for subject in services]
     imports = [f'{{ service: {{ account: {fleet}, subject: "{subject}" }} }}' for subject in services]
     exports.append(f'{{ stream: "{feed}", accounts: [{clients}] }}')
     imports.append(f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}')
     operator = '{ nkey: $NKEY_OPERATOR, permissions: { publish: ">", subscribe: ">" } }'
-    users = [operator, _user(worker(names)), _user(publisher(names, space))]
+    users = [operator, _user(worker(names)), _user(publisher(names, tenant))]
     return (
-        HEAD.format(prefix=names.prefix, space=space)
+        HEAD.format(prefix=names.prefix, tenant=tenant)
         + "\naccounts {\n"
         + _account(fleet, "jetstream: enabled", users, "exports", exports)
-        + _account(clients, "", [_user(client(names, space))], "imports", imports)
+        + _account(clients, "", [_user(client(names, tenant))], "imports", imports)
         + "}\n"
     )
 

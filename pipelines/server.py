@@ -24,7 +24,7 @@ MAX_PAYLOAD = 8 << 20  # the most that nats-server takes without a warning
 READY_S = 60.0  # a large store takes long to recover, and so does a busy machine
 STOP_S = 5.0
 HEALTH_S = 5.0  # for the server's word on its health
-ROOM_BYTES = 2 * MAX_PAYLOAD  # free on the disk before a server that ran out of it is worth starting again
+MIN_FREE_BYTES = 2 * MAX_PAYLOAD  # free on the disk before a server that ran out of it is worth starting again
 
 # The child asks the kernel to kill it when the thread that started it ends, then becomes nats-server. A `preexec_fn`
 # would do the same, but forks a process that has threads.
@@ -106,9 +106,11 @@ class EmbeddedServer:
             self._folder = _temporary_folder()
         self._lock = _lock(self.store)
         try:
-            if not self.has_room:
+            if not self.has_free_space:
                 free = shutil.disk_usage(self.store).free >> 20
-                what = f"store {self.store}: its disk has {free} MiB free, and the broker needs {ROOM_BYTES >> 20} MiB"
+                what = (
+                    f"store {self.store}: its disk has {free} MiB free, and the broker needs {MIN_FREE_BYTES >> 20} MiB"
+                )
                 raise StoreError(what, "free some, or choose another folder with --store")
             if self._guarded:
                 self._password = self._stored_password()
@@ -142,16 +144,16 @@ class EmbeddedServer:
             urllib.request.urlopen(self._health, timeout=HEALTH_S).close()
         except urllib.error.HTTPError as error:
             with error:
-                said = str(json.load(error).get("error", ""))
-            return said if "write error" in said else ""
+                status = str(json.load(error).get("error", ""))
+            return status if "write error" in status else ""
         except (OSError, ValueError):
             pass
         return ""
 
     @property
-    def has_room(self) -> bool:
+    def has_free_space(self) -> bool:
         """Whether the store's disk takes more."""
-        return shutil.disk_usage(self.store).free >= ROOM_BYTES
+        return shutil.disk_usage(self.store).free >= MIN_FREE_BYTES
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the server has ended; False when it still runs after `timeout_s`."""
@@ -235,9 +237,9 @@ class EmbeddedServer:
             if self._ended.wait(0.002):
                 raise self._why_it_ended(logged)
             if ports.exists() and (text := ports.read_text()):
-                told = json.loads(text)
-                self._port = int(told["nats"][0].rsplit(":", 1)[1])
-                self._health = f"{told['monitoring'][0]}/healthz"
+                ports = json.loads(text)
+                self._port = int(ports["nats"][0].rsplit(":", 1)[1])
+                self._health = f"{ports['monitoring'][0]}/healthz"
                 return
         self.kill()
         raise BrokerError(f"nats-server was not ready within {READY_S:.0f} s", f"see {self.log}")
@@ -248,8 +250,8 @@ class EmbeddedServer:
             lines = log.read().decode(errors="replace").strip().splitlines()
         if any("address already in use" in line for line in lines):
             return BrokerError(f"port {self._port} is taken", "choose another port, or 0 for any that is free")
-        said = lines[-1] if lines else "it said nothing"
-        return BrokerError(f"nats-server did not start ({said})", f"see {self.log}")
+        last_line = lines[-1] if lines else "it wrote no log"
+        return BrokerError(f"nats-server did not start ({last_line})", f"see {self.log}")
 
     def _config(self) -> str:
         # nats-server's configuration has no \\u escapes

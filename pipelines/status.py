@@ -10,7 +10,7 @@ from pipelines.broker import Broker
 from pipelines.registry import known_pipelines
 from pipelines.topology import listed
 from pipelines.values import decoded
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.status import RigStatus, Status, WorkerStatus
 from schemas.subjects import COLLECT, SPLIT
@@ -19,8 +19,8 @@ Info = Mapping[str, Any]  # a stream or a consumer, in the fields of JetStream's
 
 
 @dataclass(frozen=True, slots=True)
-class LaneStatus:
-    """One lane of a queue: messages that wait, those in workers' hands, and those that were delivered before."""
+class PriorityStatus:
+    """One priority of a queue: messages that wait, those in workers' hands, and those that were delivered before."""
 
     waiting: int = 0
     in_flight: int = 0
@@ -45,7 +45,7 @@ class QueueStatus:
     stage: str
     kind: str
     stream: StreamStatus
-    lanes: Mapping[Lane, LaneStatus]
+    priorities: Mapping[Priority, PriorityStatus]
     hungry: int
 
 
@@ -110,7 +110,7 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     queues = await asyncio.gather(
         *(
             _queue(broker, pipeline, stage, kind, streams[name])
-            for pipeline, stage, kind, name in _hops(broker, specs)
+            for pipeline, stage, kind, name in _queues(broker, specs)
             if name in streams
         )
     )
@@ -126,33 +126,35 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     )
 
 
-def _statuses(model: type[Status], said: Mapping[str, bytes], prefix: str) -> list[dict[str, Any]]:
-    found = (decoded(model, said[key], f"status {key}") for key in sorted(said) if key.startswith(prefix))
+def _statuses(model: type[Status], statuses: Mapping[str, bytes], prefix: str) -> list[dict[str, Any]]:
+    found = (decoded(model, statuses[key], f"status {key}") for key in sorted(statuses) if key.startswith(prefix))
     return [status.fields() for status in found if status is not None]
 
 
-def _hops(broker: Broker, specs: Sequence[PipelineSpec]) -> list[tuple[str, str, str, str]]:
+def _queues(broker: Broker, specs: Sequence[PipelineSpec]) -> list[tuple[str, str, str, str]]:
     """Pipeline, stage, its kind and the stream of each queue, in the order in which work passes them."""
     names = broker.names
-    hops = []
+    queues = []
     for spec in specs:
         stages = [*((stage.name, stage.kind) for stage in spec.stage), (COLLECT, COLLECT)]
-        hops.append((spec.name, SPLIT, SPLIT, names.media_stream(spec.name)))
-        hops += [(spec.name, stage, kind, names.work_stream(spec.name, stage)) for stage, kind in stages]
-    return hops
+        queues.append((spec.name, SPLIT, SPLIT, names.media_stream(spec.name)))
+        queues += [(spec.name, stage, kind, names.work_stream(spec.name, stage)) for stage, kind in stages]
+    return queues
 
 
 async def _queue(broker: Broker, pipeline: str, stage: str, kind: str, info: Info) -> QueueStatus:
     consumers = await listed(broker, f"CONSUMER.LIST.{info['config']['name']}", "consumers")
-    if stage == SPLIT:  # no lanes
-        lanes = {Lane.INTERACTIVE: _lane(consumers)}
+    if stage == SPLIT:  # no priorities
+        priorities = {Priority.INTERACTIVE: _priority(consumers)}
     else:
-        lanes = {lane: _lane([each for each in consumers if each["name"] == lane.value]) for lane in Lane}
-    return QueueStatus(pipeline, stage, kind, _stream(info), lanes, sum(each["num_waiting"] for each in consumers))
+        priorities = {
+            priority: _priority([each for each in consumers if each["name"] == priority.value]) for priority in Priority
+        }
+    return QueueStatus(pipeline, stage, kind, _stream(info), priorities, sum(each["num_waiting"] for each in consumers))
 
 
-def _lane(consumers: Sequence[Info]) -> LaneStatus:
-    return LaneStatus(
+def _priority(consumers: Sequence[Info]) -> PriorityStatus:
+    return PriorityStatus(
         waiting=sum(each["num_pending"] for each in consumers),
         in_flight=sum(each["num_ack_pending"] for each in consumers),
         redelivered=sum(each["num_redelivered"] for each in consumers),

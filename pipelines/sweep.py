@@ -20,7 +20,7 @@ from datetime import datetime
 from pipelines.blobs import BlobInfo, delete_blob, discard_claims, parse_info
 from pipelines.broker import Broker
 from pipelines.claims import SUBJECT, claim_of
-from pipelines.marks import marks
+from pipelines.result_index import result_index
 from schemas.errors import RigflowError
 from schemas.messages import JobState, Manifest
 from schemas.subjects import HEADER_TYPE
@@ -98,7 +98,9 @@ async def _sweep_results(broker: Broker, before_s: float) -> int:
         subject = names.results(manifest.job)
         if counts.get(subject, 0) <= 1:  # its Done
             continue
-        pieces = [stored async for stored in marks(broker, [subject]) if stored.headers.get(HEADER_TYPE) not in KEPT]
+        pieces = [
+            stored async for stored in result_index(broker, [subject]) if stored.headers.get(HEADER_TYPE) not in KEPT
+        ]
         for piece in pieces:
             await broker.delete_message(names.results_stream, piece.sequence)
         await discard_claims(broker, [claim_of(subject, piece.headers) for piece in pieces])
@@ -220,7 +222,7 @@ async def _named_blobs(broker: Broker, subject: str) -> set[str] | None:
         return set()
     if stream != broker.names.results_stream or 0 < FULL * limit < state["bytes"]:
         return None
-    found = marks(broker, [subject])
+    found = result_index(broker, [subject])
     return {claim async for stored in found if (claim := claim_of(stored.subject, stored.headers))}
 
 

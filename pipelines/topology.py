@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pipelines.broker import ApiError, Broker
 from pipelines.jetstream import ATTEMPTS, pause
 from schemas.errors import BrokerError, StoreError
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT, Names
@@ -29,8 +29,8 @@ ATTEMPT_AGE_S = DAY_S  # what is known of attempts at an item that nobody finish
 RIG_AGE_S = 10.0  # a worker's status is news for so long
 SMALL_BYTES = 64 << 20  # of many small things: manifests, status, attempts
 UNBOUNDED = -1  # but for the broker's store as a whole
-IN_HAND = 50_000  # messages that a whole fleet may have in hand at one hop
-REQUESTS = 10_000  # requests of a whole fleet that may stand at one hop
+IN_FLIGHT = 50_000  # messages that a whole fleet may have in hand at one queue
+REQUESTS = 10_000  # requests of a whole fleet that may stand at one queue
 ROUNDS = 8
 
 # JetStream's own error numbers
@@ -130,7 +130,7 @@ async def apply(broker: Broker, changes: Sequence[Change]) -> None:
 def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> list[StreamPlan]:
     """What the broker should have for these pipelines."""
     prefix = names.prefix
-    hops = [(spec.name, stage) for spec in specs for stage in (*(stage.name for stage in spec.stage), COLLECT)]
+    queues = [(spec.name, stage) for spec in specs for stage in (*(stage.name for stage in spec.stage), COLLECT)]
     results_age_s = settings.results_age_s
     plans = [
         StreamPlan(_bucket(names.pipelines, UNBOUNDED)),
@@ -144,7 +144,7 @@ def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> 
         StreamPlan(_stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),
     ]
     plans += [_media(names, settings, spec.name) for spec in specs]
-    plans += [_hop(names, settings, pipeline, stage) for pipeline, stage in hops]
+    plans += [_work_queue(names, settings, pipeline, stage) for pipeline, stage in queues]
     return [_replicated(plan, settings.durability.replicas) for plan in plans]
 
 
@@ -196,14 +196,16 @@ def _media(names: Names, settings: Settings, pipeline: str) -> StreamPlan:
     A stream each, for several who add their own subjects to one at once overwrite each other's.
     """
     subject = names.media("*", pipeline)
-    config = _queue(names.media_stream(pipeline), [subject], settings.hop_bytes, MEDIA_AGE_S)
+    config = _queue(names.media_stream(pipeline), [subject], settings.queue_bytes, MEDIA_AGE_S)
     return StreamPlan(config, (_consumer(settings, SPLIT, subject),))
 
 
-def _hop(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamPlan:
-    lanes = {lane.value: names.work(pipeline, stage, lane) for lane in Lane}
-    consumers = tuple(_consumer(settings, lane, subject) for lane, subject in lanes.items())
-    return StreamPlan(_queue(names.work_stream(pipeline, stage), list(lanes.values()), settings.hop_bytes), consumers)
+def _work_queue(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamPlan:
+    priorities = {priority.value: names.work(pipeline, stage, priority) for priority in Priority}
+    consumers = tuple(_consumer(settings, priority, subject) for priority, subject in priorities.items())
+    return StreamPlan(
+        _queue(names.work_stream(pipeline, stage), list(priorities.values()), settings.queue_bytes), consumers
+    )
 
 
 def _consumer(settings: Settings, name: str, subject: str) -> Config:
@@ -213,7 +215,7 @@ def _consumer(settings: Settings, name: str, subject: str) -> Config:
         "ack_policy": "explicit",
         "ack_wait": _ns(settings.ack_wait_s),
         "max_deliver": -1,  # the server counts what was handed back too; workers count what failed (pipelines.attempts)
-        "max_ack_pending": IN_HAND,
+        "max_ack_pending": IN_FLIGHT,
         "max_waiting": REQUESTS,
     }
 
@@ -297,7 +299,7 @@ async def _make(broker: Broker, change: Change) -> None:
     except ApiError as error:
         if error.code == NO_STORAGE:
             room = f"{change.config.get('max_bytes', 0) >> 20} MiB"
-            hint = "raise store_bytes, or lower hop_bytes and results_bytes"
+            hint = "raise store_bytes, or lower queue_bytes and results_bytes"
             raise StoreError(f"the broker's store has no room for {room} of {change.stream}", hint) from error
         if error.code in (NO_CLUSTER, NO_PEERS, NO_RESOURCES):
             copies = change.config.get("num_replicas", 1)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from schemas.errors import fault_of
+from schemas.errors import format_field_error
 from schemas.fields import clean_name
 
 log = logging.getLogger("rigflow")
@@ -21,7 +21,9 @@ def decoded(model: type[Model], body: bytes, where: str) -> Model | None:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        report_skipped(where, fault_of(error.errors(include_url=False, include_input=False)[0]).removeprefix(": "))
+        report_skipped(
+            where, format_field_error(error.errors(include_url=False, include_input=False)[0]).removeprefix(": ")
+        )
     return None
 
 

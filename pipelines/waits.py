@@ -50,7 +50,9 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
         stage = f"{idle.pipeline} {idle.stage}" if idle is not None else ", ".join(sorted(pipelines))
         return f"no worker takes {stage}: start one with `rigflow worker` or `rigflow rig`"
     for queue in queues:
-        if queue.stream.messages and not any(lane.waiting or lane.in_flight for lane in queue.lanes.values()):
+        if queue.stream.messages and not any(
+            priority.waiting or priority.in_flight for priority in queue.priorities.values()
+        ):
             return (
                 f"a consumer of the queue in front of {queue.pipeline} {queue.stage} is gone from the broker: "
                 "`rigflow run` and `rigflow publish` create it"
@@ -64,11 +66,11 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
 
 async def _lost_results(broker: Broker, job: JobRef) -> str:
     """The results of a job that are lost, as a line; empty when there are none. Call it when nothing is queued."""
-    manifest = await find_manifest(broker, job.id, job.space)
+    manifest = await find_manifest(broker, job.id, job.tenant)
     if manifest is None or manifest.total is None:
         return ""
     missing = (await take_inventory(broker, manifest)).missing
-    if not missing or manifest.job.round != job.round:
+    if not missing or manifest.job.generation != job.generation:
         return ""
     why = f"results are kept for {broker.settings.results_age_s:.0f} s (results_age_s)"
     return f"{len(missing)} segments of job {job.id} are gone from the broker, {why}: publish it again"

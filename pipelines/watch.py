@@ -40,7 +40,7 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ContentResult:
     """The result of a content: its files, or why there are none.
 
     `name` is the input that had it first, `revision` that of the pipeline. `files` are paths in the folder of results.
@@ -161,7 +161,7 @@ class Ledger:
         self._database: sqlite3.Connection | None = None
         self._busy = threading.RLock()
         self._files: dict[str, _File] = {}
-        self._contents: dict[str, Outcome] = {}
+        self._contents: dict[str, ContentResult] = {}
         self._makers: dict[str, str] = {}  # path of a result -> digest of the content that it was made of
         self._owners: dict[str, str] = {}
 
@@ -199,7 +199,7 @@ class Ledger:
             self._files[name] = _File(Stamp(nbytes, mtime_ns, inode), digest, target)
             self._owners[target] = name
         for digest, name, revision, files, failures, at_s in database.execute("SELECT * FROM contents"):
-            outcome = Outcome(name, revision, tuple(json.loads(files)), tuple(json.loads(failures)), at_s)
+            outcome = ContentResult(name, revision, tuple(json.loads(files)), tuple(json.loads(failures)), at_s)
             self._contents[digest] = outcome
             self._makers.update(dict.fromkeys(outcome.files, digest))
 
@@ -238,7 +238,7 @@ class Ledger:
             and (self.has(of.name, known.digest))
         )
 
-    def outcome(self, digest: str) -> Outcome | None:
+    def outcome(self, digest: str) -> ContentResult | None:
         """What became of a content; None when it is new, was done by another revision, or its results are gone."""
         outcome = self._contents.get(digest)
         if outcome is None or outcome.revision != self.revision:
@@ -277,10 +277,10 @@ class Ledger:
         """
         with self._busy:
             gone = {self._makers[file] for file in files if file in self._makers} - {digest}
-            outcome = Outcome(name, self.revision, files, failures, time.time())
+            outcome = ContentResult(name, self.revision, files, failures, time.time())
             self._change({name: _File(stamp, digest, self.target(name))}, {digest: outcome}, gone)
 
-    def _change(self, files: Mapping[str, _File], contents: Mapping[str, Outcome], gone: set[str]) -> None:
+    def _change(self, files: Mapping[str, _File], contents: Mapping[str, ContentResult], gone: set[str]) -> None:
         """Set rows, forget the contents in `gone`; on the disk first, all or nothing."""
         assert self._database is not None, "open first"
         with self._busy:

@@ -26,7 +26,7 @@ class EngineBasis(Spec):
     backend: Literal["tensorrt", "tensorrt_rtx"]
     version: str  # of the backend
     targets: tuple[str, ...]  # compute capabilities, `sm86`
-    device: str = ""  # the card's name where the plan was timed on one; TensorRT-RTX needs none
+    device: str = ""  # the GPU's name where the plan was timed on one; TensorRT-RTX needs none
     precision: Precision
     profiles: tuple[Profile, ...]
     recipe: int  # of rigflow's own builder: changes when the same basis would give another plan
@@ -47,7 +47,7 @@ class Agreement(Spec):
     `on` says which rows were asked: those of the user's `media`, or drawn `pictures`; `ranges` has each input's values.
     """
 
-    where: str  # `graph`: the compiled graph, on the CPU; else the card that answered
+    where: str  # `graph`: the compiled graph, on the CPU; else the GPU that answered
     on: Literal["media", "pictures"]
     ranges: dict[str, Range]
     error: float  # the worst output's

@@ -49,7 +49,7 @@ def reason_of(detail: Mapping[str, Any]) -> str:
     return reason[:1].lower() + reason[1:]
 
 
-def fault_of(detail: Mapping[str, Any]) -> str:
+def format_field_error(detail: Mapping[str, Any]) -> str:
     """The same with the field in front, its path dotted."""
     return f"{'.'.join(map(str, detail['loc']))}: {reason_of(detail)}"
 

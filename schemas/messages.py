@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, TypeAdapter, ValidationError
 
-from schemas.errors import MessageError, fault_of
+from schemas.errors import MessageError, format_field_error
 from schemas.fields import (
     Count,
     GivenName,
@@ -37,10 +37,10 @@ DType: TypeAlias = Literal[
     "|b1", "|u1", "|i1", "<u2", "<i2", "<f2", "<u4", "<i4", "<f4", "<u8", "<i8", "<f8"
 ]  # numpy's names; the digit is the bytes of an element
 _ITEM_BYTES = {dtype: int(dtype[2]) for dtype in get_args(DType)}
-_MARK = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re.ASCII)
+_PART_HEADER = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re.ASCII)
 
 
-class Lane(StrEnum):
+class Priority(StrEnum):
     """Priority of a job: a person waits for it (`interactive`), or it runs when there is room (`bulk`)."""
 
     INTERACTIVE = "interactive"
@@ -66,28 +66,29 @@ class Message(BaseModel):
 class JobRef(BaseModel):
     """Which job a message belongs to, and what the job is pinned to.
 
-    `round` counts how often the job was begun anew under its id: messages of an earlier round are ignored.
+    `generation` counts how often the job was begun anew under its id: messages of an earlier generation are ignored.
     """
 
     model_config = ConfigDict(frozen=True)
     id: Name
-    space: Name = "main"
+    tenant: Name = "main"
     pipeline: Name
     revision: Name
-    lane: Lane = Lane.BULK
-    round: Number = 0
+    priority: Priority = Priority.BULK
+    generation: Number = 0
 
     @property
-    def whole(self) -> str:
-        """Prefix of the ids of the job's messages, in any round. It has the space, because all spaces share a stream's
-        window of duplicates.
+    def id_prefix(self) -> str:
+        """Prefix of the ids of the job's messages, in any generation.
+
+        It has the tenant, because all tenants share a stream's window of duplicates.
         """
-        return f"{self.space}/{self.id}/"
+        return f"{self.tenant}/{self.id}/"
 
     @property
     def identity(self) -> str:
-        """Prefix of the ids of the messages of this round."""
-        return f"{self.whole}{self.revision}" + (f".{self.round}" if self.round else "")
+        """Prefix of the ids of the messages of this generation."""
+        return f"{self.id_prefix}{self.revision}" + (f".{self.generation}" if self.generation else "")
 
 
 Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
@@ -179,7 +180,7 @@ class Key(BaseModel):
     last: bool = True
 
     def message_id(self, stage: str) -> str:
-        """The `Nats-Msg-Id` of the message in front of `stage`: `space/job/revision[.round]/segment/part/stage`."""
+        """The `Nats-Msg-Id` of a message for `stage`: `tenant/job/revision[.generation]/segment/part/stage`."""
         return f"{self.job.identity}/{self.segment}/{self.part}/{stage}"
 
     def check(self) -> None:
@@ -318,10 +319,10 @@ class PartMessage(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class PartMark:
+class PartHeader:
     """The header of a part's result: progress is counted from it, without reading bodies."""
 
-    round: int
+    generation: int
     segment: int
     part: int
     last: bool
@@ -333,7 +334,7 @@ class PartMark:
     def of(cls, meta: PartMeta) -> Self:
         """The mark of a part."""
         key = meta.key
-        return cls(key.job.round, key.segment, key.part, key.last, key.final, meta.frames, meta.lost)
+        return cls(key.job.generation, key.segment, key.part, key.last, key.final, meta.frames, meta.lost)
 
     def header(self) -> str:
         """Seven numbers in the order of the fields."""
@@ -342,11 +343,11 @@ class PartMark:
     @classmethod
     def parse(cls, header: str) -> Self:
         """The mark in a header. Raises MessageError."""
-        if not _MARK.fullmatch(header):
-            raise MessageError(f"the mark of a part is not seven numbers: {clean_name(header)}")
+        if not _PART_HEADER.fullmatch(header):
+            raise MessageError(f"the header of a part is not seven numbers: {clean_name(header)}")
         number, segment, part, last, final, frames, lost = map(int, header.split())
         if max(number, segment, part) >= 1 << 31 or max(frames, lost) >= 1 << 53:
-            raise MessageError(f"the mark of a part has a number that is too large: {header}")
+            raise MessageError(f"the header of a part has a number that is too large: {header}")
         return cls(number, segment, part, bool(last), bool(final), frames, lost)
 
 
@@ -414,15 +415,15 @@ class Attempt(BaseModel):
 class Failure(Message):
     """A piece of a job that will have no result. `stage` says where, `error` what and why, in a line.
 
-    `start_s` and `end_s` say which seconds of the media are missing. `whole`: the segment will have no further part;
-    a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970. `worker`
-    published it, after these `attempts`; `deliveries` also counts those that were handed back untouched.
+    `start_s` and `end_s` say which seconds of the media are missing. `entire_segment`: the segment will have no
+    further part; a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970.
+    `worker` published it, after these `attempts`; `deliveries` also counts those that were handed back untouched.
     """
 
     type: Literal["failure"] = "failure"
     key: Key
     stage: Name
-    whole: bool = False
+    entire_segment: bool = False
     error: str
     detail: str = ""
     start_s: Seconds = 0.0
@@ -489,7 +490,7 @@ class Manifest(BaseModel):
     `source` identifies its input. `segments` are with the broker, the first `sent_s` of `duration_s` seconds;
     `total` is how many there are, once all are. `segments_done`, `frames` and `lost` are what its collector has seen.
     `failures` is their number, `reasons` the text of the first few, `missing` the seconds they took. `hosted`: a worker
-    collects it, for a publisher that has only NATS. `thinned`: its collector took results off a full stream.
+    collects it, for a publisher that has only NATS. `results_evicted`: its collector took results off a full stream.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -509,7 +510,7 @@ class Manifest(BaseModel):
     reasons: tuple[str, ...] = ()
     missing: tuple[tuple[Seconds, Seconds], ...] = ()
     files: tuple[GivenName, ...] = ()
-    thinned: bool = False
+    results_evicted: bool = False
     created_s: Moment = 0.0
     updated_s: Moment = 0.0
     ended_s: Moment = 0.0
@@ -531,7 +532,7 @@ def decode(body: Buffer) -> tuple[AnyMessage, list[memoryview]]:
         message.check(buffers)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise MessageError(f"not a rigflow message: {clean_name(fault_of(first))}") from error
+        raise MessageError(f"not a rigflow message: {clean_name(format_field_error(first))}") from error
     except MessageError as error:
         raise MessageError(f"not a rigflow message: {clean_name(error.what)}") from error
     return message, buffers

@@ -1,7 +1,7 @@
 """What a model card says: names and shapes, how inputs are made, and what outputs mean.
 
-A card is written for a model as it was exported. An import puts the arithmetic of its inputs in front of the graph, so
-that a model that travels takes pictures as bytes; see `engines.models.front`.
+A model card is written for a model as it was exported. An import puts the arithmetic of its inputs in front of the
+graph, so that a model that travels takes pictures as bytes; see `engines.models.front`.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def describe(dtype: str, shape: Sequence[int | str]) -> str:
 
 
 class InputCard(Spec):
-    """One input of an exported model, as its card declares it. What is left out follows from the graph.
+    """One input of an exported model, as its model card declares it. What is left out follows from the graph.
 
     A picture input has a fixed or free `[N, 3, H, W]`, `[N, H, W, 3]` or the like; its values are
     `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a channel, in the order of `colours`.
@@ -107,7 +107,7 @@ class InputCard(Spec):
 class HeadSpec(Spec):
     """What some outputs of a model mean; `kind` names a class in `engines.heads`, `options` are its own.
 
-    In a card's TOML the options stand beside `kind`.
+    In a model card's TOML the options stand beside `kind`.
     """
 
     kind: str
@@ -124,15 +124,15 @@ class HeadSpec(Spec):
 class ModelSpec(Spec):
     """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
 
-    Card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
+    Model card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
 
-    `engine` `paced` has no ONNX file: it is the model `paced`, for trials of fleets (docs/models.md).
+    `engine` `simulated` has no ONNX file: it is the model `simulated`, for trials of fleets (docs/models.md).
     """
 
     name: ModelName
     version: ModelName = "1"
     description: str = ""
-    engine: Literal["onnx", "paced"] = "onnx"
+    engine: Literal["onnx", "simulated"] = "onnx"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     heads: tuple[HeadSpec, ...] = ()
@@ -140,7 +140,7 @@ class ModelSpec(Spec):
 
     @property
     def identity(self) -> str:
-        """Hash of the card and, through `sha256`, of the graph: 64 hex digits. The description decides no answer."""
+        """Hash of the model card, without its description, and through `sha256` of the graph: 64 hex digits."""
         return digest(self.model_dump(mode="json", exclude={"description"}))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from schemas.errors import UsageError, fault_of
+from schemas.errors import UsageError, format_field_error
 from schemas.pipeline import Name, Spec
 from schemas.settings import DEVICE
 
@@ -16,7 +16,7 @@ SEE = "see docs/cli.md, rigflow rig"
 class WorkerGroup(Spec):
     """`count` equal workers: what each computes on, and the kinds or names of its stages; none given means all.
 
-    `device`: `cpu`, `cuda:INDEX` or `cuda:UUID`; several workers may share a card.
+    `device`: `cpu`, `cuda:INDEX` or `cuda:UUID`; several workers may share a GPU.
     """
 
     device: str = Field(default="cpu", pattern=DEVICE)
@@ -38,7 +38,7 @@ def parse_rig(text: str, source: str) -> RigSpec:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{source}: not TOML, {error}", SEE) from error
     except ValidationError as error:
-        raise UsageError(f"{source}, {fault_of(error.errors()[0])}", SEE) from error
+        raise UsageError(f"{source}, {format_field_error(error.errors()[0])}", SEE) from error
 
 
 def rig_name(host: str) -> str:

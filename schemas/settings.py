@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from schemas.errors import UsageError, fault_of
+from schemas.errors import UsageError, format_field_error
 
 MIB = 1 << 20
 CACHE_HINT = "set RIGFLOW_CACHE, or the setting `cache`, to another folder"  # where the cache cannot be written
@@ -57,14 +57,14 @@ class Settings(BaseModel):
         description="folders that publisher and workers both see, `:` between them: their images travel as paths",
     )
     prefix: str = Field(default="rigflow", pattern=r"^[a-z0-9]+$", description="first token of all subjects")
-    space: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
+    tenant: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]+$", description="whose work it is")
     store: str = Field(default="", description="folder of the embedded broker's store; empty: a default by command")
     port: int = Field(default=0, ge=0, le=65535, description="port of the embedded broker; 0: any that is free")
     durability: Durability = Field(
         default=Durability.PROCESS, description="what streams outlive: process, power or cluster"
     )
     store_bytes: int = Field(default=16384 * MIB, ge=64 * MIB, description="most bytes the embedded broker may store")
-    hop_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
+    queue_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
     results_bytes: int = Field(default=2048 * MIB, ge=MIB, description="most bytes of results kept")
     results_age_s: float = Field(default=86400.0, gt=0, description="seconds that results are kept")
     dead_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes of dead letters kept")
@@ -74,7 +74,9 @@ class Settings(BaseModel):
     max_pixels: int = Field(default=50_000_000, ge=1, description="most pixels of a picture of a media")
     max_windows: int = Field(default=5_000_000, ge=1, description="most windows that a pipeline may see in a media")
     max_duration_s: float = Field(default=86400.0, gt=0, description="most seconds that a video may last")
-    lead_s: float = Field(default=0.03, ge=0, description="most seconds that a worker asks for work before it is idle")
+    prefetch_s: float = Field(
+        default=0.03, ge=0, description="most seconds that a worker asks for work before it is idle"
+    )
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
     credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")
     worker_memory_bytes: int = Field(
@@ -86,25 +88,26 @@ class Settings(BaseModel):
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
-    pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `paced` takes for a frame")
+    pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `simulated` takes for a frame")
     backend: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = Field(
-        default="onnxruntime", description="what runs models on cards: onnxruntime, tensorrt or tensorrt_rtx"
+        default="onnxruntime", description="what runs models on GPUs: onnxruntime, tensorrt or tensorrt_rtx"
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        default="auto", description="of the engines that workers use; auto: what suits the card"
+        default="auto", description="of the engines that workers use; auto: what suits the GPU"
     )
     device: str = Field(
         default="cpu", pattern=DEVICE, description="what workers compute on: cpu, cuda:INDEX or cuda:UUID"
     )
-    decoders: int = Field(default=8, ge=1, le=64, description="segments that a card's worker decodes at a time")
-    decoder: Literal["any", "card", "host"] = Field(
-        default="any", description="who decodes for a card: itself, the host, or any: the host what the card cannot"
+    decoders: int = Field(default=8, ge=1, le=64, description="segments that a GPU's worker decodes at a time")
+    decoder: Literal["any", "gpu", "host"] = Field(
+        default="any",
+        description="what decodes for a GPU: `gpu`, `host`, or `any`: the host decodes what the GPU cannot",
     )
-    encoder: Literal["host", "any", "card"] = Field(
+    encoder: Literal["host", "any", "gpu"] = Field(
         default="host",
-        description="who encodes video for a card: the host, itself, or any: the host what the card cannot",
+        description="what encodes video for a GPU: `host`, `gpu`, or `any`: the host encodes what the GPU cannot",
     )
-    tf32: bool = Field(default=False, description="whether cards may round float32 products to 10 bits, for speed")
+    tf32: bool = Field(default=False, description="whether GPUs may round float32 products to 10 bits, for speed")
     cache: str = Field(default="", description="folder for models and engines; empty: the user's cache folder")
 
     @field_validator("shared", mode="before")
@@ -149,4 +152,4 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file
     except ValidationError as error:
         first = error.errors()[0]
         where = origins.get(str(first["loc"][0]), "")
-        raise UsageError(f"setting {fault_of(first)} ({where})", "see docs/settings.md") from error
+        raise UsageError(f"setting {format_field_error(first)} ({where})", "see docs/settings.md") from error

@@ -27,8 +27,8 @@ class StageStatus(Status):
     busy: Seconds
 
 
-class CardStatus(Status):
-    """The card a worker computes on; empty for the CPU."""
+class GpuStatus(Status):
+    """The GPU a worker computes on; empty for the CPU."""
 
     name: GivenName = ""
 
@@ -38,12 +38,12 @@ class WorkerStatus(Status):
 
     worker: GivenName
     device: GivenName
-    card: CardStatus = CardStatus()
+    gpu: GpuStatus = GpuStatus()
     stages: tuple[GivenName, ...]
     state: GivenName
     at_s: Moment
     rss_bytes: Count
-    in_hand: Count
+    in_flight: Count
     failures: Count
     done: tuple[StageStatus, ...]
 

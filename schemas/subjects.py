@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from schemas.messages import JobRef, Lane
+from schemas.messages import JobRef, Priority
 
 HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file
-HEADER_MARK = "Rigflow-Mark"  # on parts: where in its job it belongs, as PartMark writes it
+HEADER_PART = "Rigflow-Part"  # on parts: where in its job it belongs, as PartHeader writes it
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
-HEADER_LANE = "Rigflow-Lane"  # optional on media: interactive (default) | bulk
+HEADER_PRIORITY = "Rigflow-Priority"  # optional on media: interactive (default) | bulk
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
 HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
-HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the hop the input came from, and goes back to at a retry
+HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue the input came from, and goes back to at a retry
 HEADER_CONTENT_TYPE = "Content-Type"
 HEADER_ID = "Nats-Msg-Id"
 
@@ -29,17 +29,17 @@ class Names:
     def _upper(self) -> str:
         return self.prefix.upper()
 
-    def media(self, space: str, pipeline: str) -> str:
+    def media(self, tenant: str, pipeline: str) -> str:
         """Where anyone publishes raw media."""
-        return f"{self.prefix}.media.{space}.{pipeline}"
+        return f"{self.prefix}.media.{tenant}.{pipeline}"
 
-    def work(self, pipeline: str, stage: str, lane: Lane) -> str:
-        """The hop in front of `stage`."""
-        return f"{self.prefix}.work.{pipeline}.{stage}.{lane.value}"
+    def work(self, pipeline: str, stage: str, priority: Priority) -> str:
+        """The queue in front of `stage`."""
+        return f"{self.prefix}.work.{pipeline}.{stage}.{priority.value}"
 
     def results(self, job: JobRef) -> str:
         """Where a job's results appear, and its Done."""
-        return f"{self.prefix}.results.{job.space}.{job.pipeline}.{job.id}"
+        return f"{self.prefix}.results.{job.tenant}.{job.pipeline}.{job.id}"
 
     def dead(self, pipeline: str, stage: str) -> str:
         """Where failures go, with their input."""
@@ -60,12 +60,15 @@ class Names:
         return f"{self._upper}_MEDIA_{pipeline}"
 
     def work_stream(self, pipeline: str, stage: str) -> str:
-        """Work queue of one hop."""
+        """Work queue of one queue."""
         return f"{self._upper}_WORK_{pipeline}_{stage}"
 
     @property
     def jobs(self) -> str:
-        """KV bucket of jobs: `<space>.<job>` -> Manifest, `cancelled.<space>.<job>` -> JobRef, the last such round."""
+        """KV bucket of jobs: `<tenant>.<job>` -> Manifest, `cancelled.<tenant>.<job>` -> JobRef.
+
+        The JobRef has the last generation that was cancelled.
+        """
         return f"{self.prefix}_jobs"
 
     @property
@@ -91,7 +94,7 @@ class Names:
 
     @property
     def models(self) -> str:
-        """Object store of models: `<sha256>` -> the ONNX file, its card in the metadata."""
+        """Object store of models: `<sha256>` -> the ONNX file, its model card in the metadata."""
         return f"{self.prefix}_models"
 
     @property

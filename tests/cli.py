@@ -80,18 +80,18 @@ class Running:
         self._said.extend(iter(self.process.stdout.readline, ""))
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What it printed until now."""
         return "".join(self._said)
 
     def until(self, text: str, timeout_s: float = 60.0) -> str:
         """Wait until it printed `text`; all that it printed."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.said:
-            assert self.process.poll() is None, f"ended with {self.process.returncode} and said: {self.said}"
-            assert time.monotonic() < deadline, f"not within {timeout_s} s: {text!r} in {self.said}"
+        while text not in self.output:
+            assert self.process.poll() is None, f"ended with {self.process.returncode} and said: {self.output}"
+            assert time.monotonic() < deadline, f"not within {timeout_s} s: {text!r} in {self.output}"
             time.sleep(0.02)
-        return self.said
+        return self.output
 
     def end(self, number: signal.Signals, timeout_s: float = 60.0) -> int:
         """Send a signal; the exit code."""

@@ -173,8 +173,8 @@ def _sound(out: av.container.OutputContainer, clip: Clip) -> Iterator[None]:
         tone = (np.sin(2 * np.pi * 440 * time) * np.sin(time) * 8000).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(tone[None], "s16", "mono")
         frame.sample_rate, frame.pts, frame.time_base = rate, number * chunk, Fraction(1, rate)
-        for piece in resampler.resample(frame):
-            out.mux(stream.encode(piece))
+        for segment_data in resampler.resample(frame):
+            out.mux(stream.encode(segment_data))
         yield
     out.mux(stream.encode(None))
 

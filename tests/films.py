@@ -146,16 +146,22 @@ def through(path: Path, target: Path, segment_s: float = 1.0, sound: SoundChoice
     with Splitter(path, Grid(None, 1, 1), segment_s, sound=sound) as splitter:
         assembler = format_.assemble(target, splitter.media)
         try:
-            for number, piece in enumerate(splitter.pieces()):
-                if piece.tracks is not None:
+            for number, segment_data in enumerate(splitter.segments()):
+                if segment_data.tracks is not None:
                     key = Key(job=JOB, segment=number)
-                    specs, buffers = pack_arrays(piece.tracks.arrays)
-                    facts = {"container": piece.tracks.container, "tracks": piece.tracks.tracks}
-                    body = Fragment(key=key, media=splitter.media, notes=piece.tracks.notes, arrays=specs, **facts)
+                    specs, buffers = pack_arrays(segment_data.tracks.arrays)
+                    facts = {"container": segment_data.tracks.container, "tracks": segment_data.tracks.tracks}
+                    body = Fragment(
+                        key=key, media=splitter.media, notes=segment_data.tracks.notes, arrays=specs, **facts
+                    )
                     message, views = decode(body.encode(buffers))
                     assert isinstance(message, Fragment)
                     assembler.add_tracks(message, unpack_arrays(message.arrays, views))
-                own = [time for time in times if time >= piece.start and (piece.end is None or time < piece.end)]
+                own = [
+                    time
+                    for time in times
+                    if time >= segment_data.start and (segment_data.end is None or time < segment_data.end)
+                ]
                 part = make_part(splitter.media, {"plane0": np.zeros((len(own), 48, 64), np.uint8)}, own)
                 encoded = format_.encode(part)
                 assembler.add(part.meta, encoded.arrays, encoded.facts)

@@ -9,11 +9,11 @@ from typing import Self
 
 from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
-from schemas.messages import Lane, PartMeta
+from schemas.messages import PartMeta, Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.forkserver import Entry, WorkerProcess
-from workers.local import Outcome, find_models, run_jobs
+from workers.local import JobOutcome, find_models, run_jobs
 from workers.options import ALL_STAGES, WorkerOptions
 from workers.process import start_worker
 
@@ -22,13 +22,13 @@ ONE_STAGE_EACH = (("decode",), ("preprocess",), ("infer",), ("encode", "split", 
 
 
 class Silent:
-    """A screen that shows nothing, and counts."""
+    """A listener that shows nothing, and counts."""
 
     def __init__(self) -> None:
         self.parts = 0
         self.events: list[str] = []
 
-    def planned(self, outcomes: list[Outcome]) -> None: ...
+    def planned(self, outcomes: list[JobOutcome]) -> None: ...
 
     def sent(self, job: str, seconds: float, segments: int) -> None: ...
 
@@ -42,8 +42,8 @@ class Silent:
 class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
-    `paces` are milliseconds that the model `paced` takes for a frame, worker by worker. `entry` is what they run. They
-    compute on `devices` by turns.
+    `paces` are milliseconds that the model `simulated` takes for a frame, worker by worker. `entry` is what they run.
+    They compute on `devices` by turns.
     """
 
     def __init__(
@@ -80,17 +80,19 @@ class Fleet:
             worker.wait()
         self.server.stop()
 
-    def run(self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, screen: Silent | None = None) -> list[Outcome]:
+    def run(
+        self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, listener: Silent | None = None
+    ) -> list[JobOutcome]:
         """Run a pipeline over files on this fleet, as `rigflow run` does."""
-        return asyncio.run(self.run_async(spec, inputs, out, screen))
+        return asyncio.run(self.run_async(spec, inputs, out, listener))
 
     async def run_async(
-        self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, screen: Silent | None = None
-    ) -> list[Outcome]:
+        self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, listener: Silent | None = None
+    ) -> list[JobOutcome]:
         """`run`, for tests that do something meanwhile."""
         out.mkdir(parents=True, exist_ok=True)
         models = find_models(spec, None)
-        return await run_jobs(self.settings, spec, models, inputs, out, Lane.BULK, screen or Silent())
+        return await run_jobs(self.settings, spec, models, inputs, out, Priority.BULK, listener or Silent())
 
     def kill(self, number: int) -> None:
         """Kill -9 a worker, and start another in its place."""
@@ -126,7 +128,7 @@ class Fleet:
 
 
 async def redeliveries(broker: Broker, pipelines: set[str]) -> int:
-    """How often the hops gave out work that they had given out before, as their consumers counted."""
+    """How often the queues gave out work that they had given out before, as their consumers counted."""
     total = 0
     for info in (await broker.api("STREAM.LIST"))["streams"]:
         name = info["config"]["name"]

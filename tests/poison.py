@@ -15,11 +15,11 @@ from typing import Any, Literal
 import av
 import numpy as np
 
-import engines.inference.paced
+import engines.inference.simulated
 import engines.media.source
-import workers.lines
+import workers.pipeline_cache
 import workers.split
-from engines.inference.paced import PacedSession
+from engines.inference.simulated import SimulatedSession
 from engines.part import Array
 from engines.ports import Session
 from pipelines.registry import builtin_pipeline
@@ -47,8 +47,8 @@ def media_kind(source: Path | Buffer) -> Literal["video", "image"]:
     return engines.media.source.media_kind(source)
 
 
-class Poisoned(PacedSession):
-    """`paced`, until it is given a white frame."""
+class Poisoned(SimulatedSession):
+    """`simulated`, until it is given a white frame."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Answers of one batch, or nothing ever again."""
@@ -81,20 +81,20 @@ def poisoned_clip(
 def start_poisoned(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     """Be such a worker."""
     workers.split.media_kind = media_kind
-    engines.inference.paced.PacedSession = Poisoned  # type: ignore[misc]
+    engines.inference.simulated.SimulatedSession = Poisoned  # type: ignore[misc]
     start_worker(options, heartbeats)
 
 
 def start_with_deadly_model(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     """Be a worker whose process ends while it loads the model of `scenes`."""
-    load = workers.lines._warmed
+    load = workers.pipeline_cache._warmed
 
     def warmed(model: bytes, card: ModelSpec, *rest: Any) -> Session:
         if card.name == DEADLY_MODEL:
             os.kill(os.getpid(), signal.SIGSEGV)
         return load(model, card, *rest)
 
-    workers.lines._warmed = warmed
+    workers.pipeline_cache._warmed = warmed
     start_worker(options, heartbeats)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 from hypothesis import strategies as st
 
-from schemas.subjects import HEADER_BLOB, HEADER_JOB, HEADER_LANE, HEADER_MARK, HEADER_NAME, HEADER_TYPE
+from schemas.subjects import HEADER_BLOB, HEADER_JOB, HEADER_NAME, HEADER_PART, HEADER_PRIORITY, HEADER_TYPE
 
 Meta = dict[str, Any]
 Body = tuple[str, bytes, dict[str, str]]
@@ -67,8 +67,8 @@ def well_formed(
 ) -> tuple[str, Meta, list[bytes]]:
     """`(kind of subject, meta, buffers)` of a body that `decode` takes; its media and numbers are invented."""
     job = {
-        "id": f"poison-{rng.getrandbits(64):x}", "space": "main", "pipeline": pipeline, "revision": revision,
-        "lane": rng.choice(("bulk", "interactive")), "round": 0,
+        "id": f"poison-{rng.getrandbits(64):x}", "tenant": "main", "pipeline": pipeline, "revision": revision,
+        "priority": rng.choice(("bulk", "interactive")), "generation": 0,
     }  # fmt: skip
     return rng.choice(_MAKERS)(rng, job)
 
@@ -183,7 +183,7 @@ def _headers(rng: random.Random) -> dict[str, str]:
         f"0 {2**80} 0 1 1 1 0", "1 2", "part", "done", "failure", "file", "fragment", "bulk", "no-such-blob",
         "x" * 3000,
     )  # fmt: skip
-    names = (HEADER_JOB, HEADER_LANE, HEADER_MARK, HEADER_NAME, HEADER_TYPE, HEADER_BLOB)
+    names = (HEADER_JOB, HEADER_PRIORITY, HEADER_PART, HEADER_NAME, HEADER_TYPE, HEADER_BLOB)
     return {rng.choice(names): rng.choice(wild) for _ in range(rng.choice((0, 0, 1, 2)))}
 
 

@@ -26,7 +26,7 @@ class Rig(Running):
     @property
     def pids(self) -> list[int]:
         """Processes of its workers now, in their order."""
-        started = re.findall(r"event=started worker=\S+cpu(\d) pid=(\d+)", self.said)
+        started = re.findall(r"event=started worker=\S+cpu(\d) pid=(\d+)", self.output)
         return [int(pid) for _, pid in sorted(dict(started).items())]
 
     def get(self, path: str) -> tuple[int, str]:

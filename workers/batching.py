@@ -1,12 +1,12 @@
 """What the computing thread does next, and what it does together: the tasks that wait in one worker.
 
-Of all tasks that could run, the one furthest down its pipeline runs first, the interactive lane before the bulk lane:
-finished work leaves before new work begins, so memory stays bounded without further limits, and an interactive job
-waits for one step at most, not for a queue.
+Of all tasks that could run, the one furthest down its pipeline runs first, interactive before
+bulk: finished work leaves before new work begins, so memory stays bounded without further limits, and an interactive
+job waits for one step at most, not for a queue.
 
 A batch that is not full waits for others until `max_delay_ms` after its first part came; meanwhile other tasks run.
 
-A suspect, a message that an earlier attempt did not finish, runs alone: if it ends the process, it alone is the reason.
+A poison candidate, a message that an earlier attempt did not finish, runs alone: if the process ends, it is the cause.
 """
 
 import time
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.part import Part
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import InferStage
 from workers.handoff import Handoff
 from workers.in_flight import Task
-from workers.in_hand import InHand
 from workers.intake import BULK_TURN
+from workers.messages_in_flight import MessagesInFlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Step:
 class Batching:
     """Chooses among the tasks that wait in hand: `pick` the next, `companions` what goes into one batch with it."""
 
-    def __init__(self, in_hand: InHand, handoff: Handoff) -> None:
-        self._in_hand = in_hand
+    def __init__(self, in_flight: MessagesInFlight, handoff: Handoff) -> None:
+        self._in_flight = in_flight
         self._handoff = handoff
         self._turn = 0
         self.hurry = False  # this worker stops: no batch waits to be filled
@@ -44,8 +44,8 @@ class Batching:
         """The next task: interactive first (but for bulk's own turn), then furthest down, then first come."""
         while ready := self._ready():
             self._turn += 1
-            first = Lane.BULK if self._turn % BULK_TURN == 0 else Lane.INTERACTIVE
-            chosen = max(ready, key=lambda task: (task.message.queue.lane == first, task.depth, -task.since_s))
+            first = Priority.BULK if self._turn % BULK_TURN == 0 else Priority.INTERACTIVE
+            chosen = max(ready, key=lambda task: (task.message.queue.priority == first, task.depth, -task.since_s))
             chosen = self._filling(chosen, ready) or await self._feeding(chosen)
             if chosen in chosen.message.waiting:  # or its job was cancelled while the broker was asked
                 return chosen
@@ -64,11 +64,13 @@ class Batching:
         """The other parts that wait for the same stage and fit into its batch, from any segment and job."""
         rows = _rows(part_of(task))
         found = []
-        for other in sorted(self._in_hand.waiting(), key=lambda each: each.since_s):
-            apart = other.message is not task.message and (other.message.suspect or task.message.suspect)
+        for other in sorted(self._in_flight.waiting(), key=lambda each: each.since_s):
+            apart = other.message is not task.message and (
+                other.message.poison_candidate or task.message.poison_candidate
+            )
             if other is task or other.part is None or apart or not other.alike(task):
                 continue
-            if rows + _rows(other.part) <= task.line.most_rows(stage):
+            if rows + _rows(other.part) <= task.pipeline.most_rows(stage):
                 rows += _rows(other.part)
                 found.append(other)
         return found
@@ -80,34 +82,38 @@ class Batching:
         return [task for task, due_s in dues if due_s is None or due_s <= now_s]
 
     def _runnable(self) -> list[Task]:
-        """All tasks that wait; while there is a suspect, it begins after, and ends before, any other message."""
-        waiting = list(self._in_hand.waiting())
-        if not self._in_hand.suspects:
+        """All tasks that wait; a poison candidate begins after all other messages, and ends before the next begins."""
+        waiting = list(self._in_flight.waiting())
+        if not self._in_flight.poison_candidates:
             return waiting
-        if any(message.begun for message in self._in_hand.messages):
+        if any(message.begun for message in self._in_flight.messages):
             return [task for task in waiting if task.message.begun]
-        return [task for task in waiting if task.message.suspect] or waiting
+        return [task for task in waiting if task.message.poison_candidate] or waiting
 
     def _due_s(self, task: Task) -> float | None:
         """When a part runs though its batch is not full, on the monotonic clock; None: it waits for no others."""
-        stage = task.line.stage(task.stage)
-        if self.hurry or not isinstance(stage, InferStage) or not stage.max_delay_ms or task.message.suspect:
+        stage = task.pipeline.stage(task.stage)
+        if self.hurry or not isinstance(stage, InferStage) or not stage.max_delay_ms or task.message.poison_candidate:
             return None
-        alike = [other for other in self._in_hand.waiting() if other.part is not None and other.alike(task)]
-        if sum(_rows(part_of(other)) for other in alike) >= task.line.most_rows(stage):
+        alike = [other for other in self._in_flight.waiting() if other.part is not None and other.alike(task)]
+        if sum(_rows(part_of(other)) for other in alike) >= task.pipeline.most_rows(stage):
             return None
         return min(other.since_s for other in alike) + stage.max_delay_ms / 1000
 
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
         """The decode task of a part that is decoded already and fits into the batch that would run now, or None."""
-        stage = chosen.line.stage(chosen.stage)
+        stage = chosen.pipeline.stage(chosen.stage)
         if not isinstance(stage, InferStage):
             return None
-        rows = sum(_rows(part_of(task)) for task in self._in_hand.waiting() if task.alike(chosen))
-        if rows >= chosen.line.most_rows(stage):
+        rows = sum(_rows(part_of(task)) for task in self._in_flight.waiting() if task.alike(chosen))
+        if rows >= chosen.pipeline.most_rows(stage):
             return None
-        ahead = (task for task in ready if task.line is chosen.line and task.ahead is not None and task.ahead.ready)
-        return next(ahead, None)
+        decoded = (
+            task
+            for task in ready
+            if task.pipeline is chosen.pipeline and task.prefetch is not None and task.prefetch.ready
+        )
+        return next(decoded, None)
 
     async def _feeding(self, chosen: Task) -> Task:
         """`chosen`; while others wait idle at the queue of its stage, an earlier task that makes parts for them."""
@@ -118,7 +124,7 @@ class Batching:
 
     def _like(self, task: Task) -> int:
         """How many tasks like this one wait here."""
-        return sum(other.alike(task) for other in self._in_hand.waiting())
+        return sum(other.alike(task) for other in self._in_flight.waiting())
 
 
 def part_of(task: Task) -> Part:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.building.cards import COMMON, RTX, advised, check_precision, number_of, parse_targets, plans_for, target_of
-from engines.building.convert import Rows
+from engines.building.convert import Batch
 from engines.building.engine import Range, Recipe, obtain
+from engines.building.gpus import COMMON, RTX, advised, check_precision, number_of, parse_targets, plans_for, target_of
 from engines.building.store import EngineStore
-from engines.devices import cards
+from engines.devices import gpus
 from engines.inference.bindings import BACKENDS, Backend, installed
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import UsageError
@@ -19,7 +19,7 @@ PRECISIONS: Mapping[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "
 
 @dataclass(frozen=True)
 class Order:
-    """What `rigflow engine build` was asked for; `precision` None is `auto`, by card."""
+    """What `rigflow engine build` was asked for; `precision` None is `auto`, by GPU."""
 
     spec: ModelSpec
     model: bytes
@@ -59,7 +59,7 @@ def build_all(order: Order, store: EngineStore, warn: Callable[[str], None]) -> 
 
 
 def _groups(order: Order) -> list[tuple[tuple[str, ...], Precision]]:
-    """The cards of each plan and its precision."""
+    """The GPUs of each plan and its precision."""
     found: list[tuple[tuple[str, ...], Precision]] = []
     for targets in plans_for(order.targets) if order.backend == "tensorrt_rtx" else [order.targets]:
         by_precision: dict[Precision, list[str]] = {}
@@ -69,7 +69,7 @@ def _groups(order: Order) -> list[tuple[tuple[str, ...], Precision]]:
     return found
 
 
-def _calibration(order: Order) -> Sequence[Rows]:
+def _calibration(order: Order) -> Sequence[Batch]:
     if not order.calibrate:
         raise UsageError("int8 needs media of yours to see the model's ranges on", "add --calibrate FILE")
     from workers.calibration import calibration_rows, pipeline_of
@@ -117,25 +117,25 @@ def parse_ranges(given: Sequence[str]) -> dict[str, Range]:
 
 
 def chosen_targets(text: str, backend: Backend) -> tuple[str, ...]:
-    """The cards to build for: those named, or those of this machine. Raises UsageError."""
-    here = tuple(sorted({target_of(card.capability) for card in cards()}, key=number_of))
+    """The GPUs to build for: those named, or those of this machine. Raises UsageError."""
+    here = tuple(sorted({target_of(gpu.capability) for gpu in gpus()}, key=number_of))
     if backend == "tensorrt":
         named = parse_targets(text) if text else here[:1]
         if not here or any(target not in here for target in named):
             raise UsageError(
-                f"tensorrt builds only for the card it runs on, and here is {', '.join(here) or 'none'}",
-                "run it where that card is, or build with --backend tensorrt_rtx",
+                f"tensorrt builds only for the GPU it runs on, and here is {', '.join(here) or 'none'}",
+                "run it where that GPU is, or build with --backend tensorrt_rtx",
             )
         return named
     if text:
         return parse_targets(text)
     if not here:
-        raise UsageError("no card is here to build for", f"say --for {','.join(COMMON)}, or all")
+        raise UsageError("no GPU is here to build for", f"say --for {','.join(COMMON)}, or all")
     unfit = [target for target in here if target not in RTX]
     if unfit:
-        raise UsageError(f"TensorRT-RTX does not run on the {unfit[0]} that is here", "say for which cards: --for")
+        raise UsageError(f"TensorRT-RTX does not run on the {unfit[0]} that is here", "say for which GPUs: --for")
     return here
 
 
 def _device() -> str:
-    return cards()[0].name
+    return gpus()[0].name

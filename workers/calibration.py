@@ -116,6 +116,6 @@ def _parts(spec: PipelineSpec, path: Path) -> Iterator[Part]:
         yield from decode_images(segment, [body], spec, convert)
         return
     with Splitter(path, spec.grid, spec.segment_s, sound=None) as splitter:
-        for number, piece in enumerate(splitter.pieces()):
-            segment = piece.segment(Key(job=job, segment=number), splitter.media)
-            yield from decode_video(segment, piece.buffers, spec, convert)
+        for number, segment_data in enumerate(splitter.segments()):
+            segment = segment_data.segment(Key(job=job, segment=number), splitter.media)
+            yield from decode_video(segment, segment_data.buffers, spec, convert)

@@ -11,9 +11,9 @@ from pathlib import Path
 from pipelines.broker import Broker
 from pipelines.collect import CollectedElsewhere, Collector
 from pipelines.inventory import describe
-from pipelines.jobs import JobCancelled, JobRecord, Thinned, end, publish_done
+from pipelines.jobs import JobCancelled, JobRecord, ResultsEvicted, end, publish_done
 from pipelines.registry import load_pipeline
-from pipelines.room import Room
+from pipelines.retention import Retention
 from schemas.errors import RigflowError
 from schemas.messages import CollectRequest, Done, Failure, JobRef, decode
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
@@ -21,13 +21,13 @@ from workers.failures import Failures
 from workers.in_flight import InFlight
 
 
-class CollectStage:
+class CollectHandler:
     """Collects one job into a temporary folder; its files become messages, then its Done."""
 
     def __init__(self, broker: Broker, failures: Failures) -> None:
         self._broker = broker
         self._failures = failures
-        self._room = Room(broker)
+        self._retention = Retention(broker)
 
     async def run(self, message: InFlight) -> None:
         """Finish the job that one message asks for."""
@@ -43,18 +43,18 @@ class CollectStage:
         await publish_done(self._broker, done, f"{message.delivery.subject}/{message.delivery.stream_seq}")
         with contextlib.suppress(JobCancelled):  # its subscribers have its Done already
             await end(self._broker, None, done)
-        await self._room.make()
+        await self._retention.make()
 
     async def _collect(self, request: CollectRequest) -> None:
         spec = await load_pipeline(self._broker, request.job.revision)
         record = await JobRecord.current(self._broker, request.job)
         if record is None or record.manifest.job != request.job:
             raise RigflowError(f"job {request.job.id} is not known", "publish its media again")
-        if record.manifest.thinned and not record.manifest.state.ended:
-            raise Thinned(request.job)
+        if record.manifest.results_evicted and not record.manifest.state.ended:
+            raise ResultsEvicted(request.job)
         stem = re.sub(r"[^\w -]", "_", Path(request.name).stem, flags=re.ASCII)[:64]  # headers are ASCII
         with tempfile.TemporaryDirectory(prefix="rigflow-collect-") as folder:
-            collector = Collector(self._broker, spec, deliver=self._deliver, room=self._room)
+            collector = Collector(self._broker, spec, deliver=self._deliver, retention=self._retention)
             await collector.open({request.job: Path(folder) / f"{stem or request.job.id}.{spec.name}"})
             try:
                 await collector.wait(request.job.id)
@@ -70,7 +70,7 @@ class CollectStage:
                 HEADER_CONTENT_TYPE: mimetypes.guess_type(path.name)[0] or "application/octet-stream",
             }
             digest = await asyncio.to_thread(_digest_of, path)
-            identity = f"{job.space}/{job.id}/{job.revision}/file/{path.name}/{digest}"
+            identity = f"{job.tenant}/{job.id}/{job.revision}/file/{path.name}/{digest}"
             await self._broker.publish(self._broker.names.results(job), path, identity, headers)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from engines.building.agreement import agree, demand, described
 from engines.building.builder import version
-from engines.building.cards import advised, check_precision, plans_for, target_of
 from engines.building.engine import PROBE_ROWS, Recipe, agreement_of_graph, obtain
+from engines.building.gpus import advised, check_precision, plans_for, target_of
 from engines.building.store import EngineStore
 from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
@@ -22,14 +22,14 @@ from schemas.engine import Agreement, EngineSpec, Precision
 from schemas.errors import BrokerError, ModelError, StoreError, UsageError
 from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
-from workers.telemetry import Event, tell
+from workers.telemetry import Event, log_event
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class LoadedEngine:
     """An engine to be opened, and the ONNX file that it has to answer like."""
 
     spec: EngineSpec
@@ -43,7 +43,7 @@ def engine_store(cache: Path) -> EngineStore:
 
 
 def find_model(name: str) -> tuple[ModelSpec, bytes]:
-    """A model by the path of its ONNX file (its card beside it), or by name: built in, or the user's own.
+    """A model by the path of its ONNX file (its model card beside it), or by name: built in, or the user's own.
 
     `name@version` must be that version. Raises ModelError.
     """
@@ -71,8 +71,8 @@ async def engine_for(
     capability: tuple[int, int],
     device: str,
     building: asyncio.Lock,
-) -> Ready:
-    """The engine that a worker's card runs: kept here, or the fleet's, or built now and shared.
+) -> LoadedEngine:
+    """The engine that a worker's GPU runs: kept here, or the fleet's, or built now and shared.
 
     It is built while `building` is held, for a builder takes gigabytes. What is damaged, or built by another version
     than the one here, is passed over. Raises ModelError, UsageError, StoreError.
@@ -83,7 +83,7 @@ async def engine_for(
     precision: Precision = advised(target) if settings.precision == "auto" else settings.precision
     warning = check_precision(target, precision, backend, anyway=settings.precision != "auto")
     if warning:
-        tell(Event("slow_precision", f"model {card.name}: {warning}"))
+        log_event(Event("slow_precision", f"model {card.name}: {warning}"))
     store = engine_store(cache)
     here = version(backend)
     timed_on = device if backend == "tensorrt" else ""
@@ -91,37 +91,37 @@ async def engine_for(
         try:
             return await asyncio.to_thread(ready, store, spec, model)
         except ModelError as error:
-            tell(Event("engine_damaged", str(error)))
+            log_event(Event("engine_damaged", str(error)))
     for spec in await fleet_engines(broker):
         if not _runs(spec, card, backend, here, target, precision, timed_on):
             continue
         try:
             spec, plan, graph = await pull_engine(broker, spec.key)
         except (ModelError, UsageError, StoreError) as error:
-            tell(Event("engine_damaged", str(error)))
+            log_event(Event("engine_damaged", str(error)))
             continue
         await asyncio.to_thread(store.keep, spec, plan, graph)
         return await asyncio.to_thread(ready, store, spec, model)
-    tell(Event("engine_build", f"no engine of {card.name} for {target} in {precision}: it is built now"))
+    log_event(Event("engine_build", f"no engine of {card.name} for {target} in {precision}: it is built now"))
     async with building:
         spec = await asyncio.to_thread(_build, store, model, card, precision, backend, target, timed_on)
     built = await asyncio.to_thread(ready, store, spec, model)
     try:
         await push_engine(broker, built.spec, built.plan, store.graph(spec))
     except (BrokerError, StoreError) as error:
-        tell(Event("engine_not_shared", f"engine {spec.key} serves here, and is not shared: {error}"))
+        log_event(Event("engine_not_shared", f"engine {spec.key} serves here, and is not shared: {error}"))
     return built
 
 
-def ready(store: EngineStore, found: EngineSpec, model: bytes) -> Ready:
+def ready(store: EngineStore, found: EngineSpec, model: bytes) -> LoadedEngine:
     """An engine of this machine, whole, with what it is tested against. Raises ModelError when either is damaged."""
     spec, plan = store.load(found.key)
     if spec.basis.precision != "int8":
-        return Ready(spec, plan, model)
+        return LoadedEngine(spec, plan, model)
     graph = store.graph(spec)
     if graph is None:
         raise ModelError(f"engine {spec.key}: the graph it was compiled from is not here to test it", "build it again")
-    return Ready(spec, plan, graph)
+    return LoadedEngine(spec, plan, graph)
 
 
 def _build(
@@ -146,14 +146,14 @@ def _backend(settings: Settings) -> Backend:
     return settings.backend
 
 
-def opened_on_card(spec: ModelSpec, ready: Ready, card: "CudaCard") -> Session:
-    """An engine on a card, after it answered as its reference in ONNX Runtime on the CPU does.
+def opened_on_gpu(spec: ModelSpec, ready: LoadedEngine, gpu: "CudaGpu") -> Session:
+    """An engine on a GPU, after it answered as its reference in ONNX Runtime on the CPU does.
 
     Raises ModelError when it does not: nothing serves it then.
     """
     from engines.inference.plan import PlanSession
 
-    session = PlanSession(ready.plan, spec, ready.spec, card)
+    session = PlanSession(ready.plan, spec, ready.spec, gpu)
     try:
         demand(agreement_on(session, ready.reference, ready.spec, ready.spec.basis.backend), spec.name)
     except BaseException:
@@ -179,16 +179,16 @@ def check_engine(store: EngineStore, key: str, spec: ModelSpec | None, model: by
     Raises ModelError when anything is wrong.
     """
     engine, plan = store.load(key)
-    said = [("plan", f"{len(plan)} bytes, as built"), ("sidecar", f"key {engine.key} is that of what it depends on")]
+    reports = [("plan", f"{len(plan)} bytes, as built"), ("sidecar", f"key {engine.key} is that of what it depends on")]
     graph = store.graph(engine)
     if spec is None or graph is None:
         missing = "its model" if spec is None else "the graph it was compiled from"
-        said.append(("graph", f"not tested, for {missing} is not here"))
-        return said
+        reports.append(("graph", f"not tested, for {missing} is not here"))
+        return reports
     agreement, when = engine.agreement, ", at its build"
     if agreement.on == "pictures":
         given = (spec, graph, model, engine.basis.profiles, engine.basis.precision, [agreement.ranges])
         found = in_own_process(spec.name, "tests", HINT, agreement_of_graph, *given)
         agreement, when = demand(found, spec.name), ""
     bound = f"error {agreement.error:.2g} against ONNX Runtime on the CPU, allowed {agreement.tolerance:g}"
-    return [*said, ("graph", f"{bound}{when}, on {described(agreement)}")]
+    return [*reports, ("graph", f"{bound}{when}, on {described(agreement)}")]

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
-from pipelines.dead import bury, bury_unread
+from pipelines.dead import dead_letter, dead_letter_unread
 from schemas.errors import Disposition, RigflowError, format_error
 from schemas.messages import Attempt, Failure, JobRef, Key, PartMessage, Segment, decode
 from schemas.wire import Buffer
 from workers.in_flight import InFlight
-from workers.in_hand import InHand
-from workers.telemetry import Event, Fact, tell
+from workers.messages_in_flight import MessagesInFlight
+from workers.telemetry import Event, Fact, log_event
 
 RETRY_S = 0.5  # pause before the second attempt, twice that before the third ...
 DETAIL_CHARACTERS = 1500
@@ -23,11 +23,11 @@ UNPUBLISHED_S = 5.0  # pause before a message whose failure could not be publish
 class Place(NamedTuple):
     """What of a job is missing when a piece fails.
 
-    `whole`: the segment will have no further part. `span_s` are the seconds of the media.
+    `entire_segment`: the segment will have no further part. `span_s` are the seconds of the media.
     """
 
     key: Key
-    whole: bool
+    entire_segment: bool
     span_s: tuple[float, float] = (0.0, 0.0)
 
 
@@ -57,13 +57,13 @@ class Failures:
         """Our attempt begins."""
         message.begin(self._attempts.new(message.delivery))
 
-    async def store_begun(self, in_hand: InHand, surely: bool) -> None:
+    async def store_begun(self, in_flight: MessagesInFlight, surely: bool) -> None:
         """Store which messages have begun: if this process crashes, one of them may be the reason.
 
-        While a suspect is computed, it is computed alone, and it alone is stored.
+        While a poison candidate is computed, it is computed alone, and it alone is stored.
         """
-        begun = [message for message in (*in_hand.messages, *in_hand.beside) if message.begun]
-        stored = [message for message in in_hand.suspects if message.begun] or begun
+        begun = [message for message in (*in_flight.messages, *in_flight.io_messages) if message.begun]
+        stored = [message for message in in_flight.poison_candidates if message.begun] or begun
         pairs = [(message.delivery, message.attempt) for message in stored if message.attempt is not None]
         await self._attempts.store_begun(pairs, surely)
 
@@ -91,9 +91,9 @@ class Failures:
         failure = self._failure(message, error, stage, place)
         source = message.delivery
         body = await _body_of(message)
-        await bury(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
+        await dead_letter(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
         facts: dict[str, Fact] = {"job": place.key.job.id, "segment": place.key.segment, "stage": stage}
-        tell(Event("failed", failure.error, facts=facts))
+        log_event(Event("failed", failure.error, facts=facts))
         return failure
 
     async def settle(
@@ -123,14 +123,14 @@ class Failures:
         failure = self._failure(message, error, queue.stage, _entire(job))
         source = message.delivery
         body = await _body_of(message)
-        await bury_unread(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
-        tell(Event("rejected", failure.error, facts={"pipeline": queue.pipeline, "stage": queue.stage}))
+        await dead_letter_unread(self._broker, failure, body, source.subject, source.stream_seq, source.headers)
+        log_event(Event("rejected", failure.error, facts={"pipeline": queue.pipeline, "stage": queue.stage}))
         await message.dead_letter(failure.error)
 
     async def give_back(self, message: InFlight, error: Exception) -> None:
         """A failure could not be published: have the message delivered again later, so that it is not lost."""
         what = f"a failure of {message.delivery.subject} could not be published: {format_error(error)}"
-        tell(Event("unpublished", what, logging.ERROR, {"detail": _traceback(error)}))
+        log_event(Event("unpublished", what, logging.ERROR, {"detail": _traceback(error)}))
         await message.mark_for_retry(UNPUBLISHED_S)
 
     def _failure(self, message: InFlight, error: Exception, stage: str, place: Place) -> Failure:
@@ -138,7 +138,7 @@ class Failures:
         return Failure(
             key=place.key,
             stage=stage,
-            whole=place.whole,
+            entire_segment=place.entire_segment,
             error=format_error(error),
             detail="" if isinstance(error, RigflowError) else _traceback(error),
             start_s=place.span_s[0],
@@ -179,7 +179,7 @@ async def place_of_job(message: InFlight) -> Place:
 
 def _entire(job: JobRef) -> Place:
     """The place of a message that stands for its whole job."""
-    return Place(Key(job=job, segment=-1, final=True), whole=True)
+    return Place(Key(job=job, segment=-1, final=True), entire_segment=True)
 
 
 async def _body_of(message: InFlight) -> Buffer:

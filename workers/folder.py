@@ -17,7 +17,7 @@ from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
 from schemas.messages import JobRef
 from schemas.pipeline import PipelineSpec
-from workers.local import Outcome, as_ours, begin_job, kind_of, run_job
+from workers.local import JobOutcome, as_ours, begin_job, kind_of, run_job
 from workers.waits import Repair, explained, repaired
 
 Say = Callable[[str], None]
@@ -63,7 +63,7 @@ class FolderWatch:
         self._say = say
         self._repair = repair
         self._quiet = Quiet(quiet_s)
-        self._in_hand: set[str] = set()  # names
+        self._in_flight: set[str] = set()  # names
         self._contents: dict[str, asyncio.Event] = {}  # by digests of files in hand; set when they are finished
         self._jobs: list[JobRef] = []
         self._moved: Callable[[], None] = lambda: None
@@ -84,7 +84,7 @@ class FolderWatch:
                 self._changed.clear()
                 new = await self._look()
                 for name in self._quiet.ready(new, time.monotonic()):
-                    self._in_hand.add(name)
+                    self._in_flight.add(name)
                     tasks.create_task(self._take(name, new.pop(name)))
                 await self._pause(self._quiet_s / 4 if new else RESCAN_S, at_change=not new)
 
@@ -99,7 +99,7 @@ class FolderWatch:
             del self._troubles[name]
         now_s = time.monotonic()
         later = {name for name, trouble in self._troubles.items() if trouble.again_s > now_s}
-        return await asyncio.to_thread(self._ledger.news, found.files, self._in_hand | later)
+        return await asyncio.to_thread(self._ledger.news, found.files, self._in_flight | later)
 
     async def _pause(self, seconds: float, at_change: bool) -> None:
         if not at_change:
@@ -139,7 +139,7 @@ class FolderWatch:
         else:
             self._troubles.pop(name, None)
         finally:
-            self._in_hand.discard(name)
+            self._in_flight.discard(name)
 
     def _trouble(self, name: str, text: str) -> None:
         """Report the error of a file once, and try the file again after growing pauses."""
@@ -184,14 +184,14 @@ class FolderWatch:
             self._say(f"{name}: the same content as {before.name}, done before")
         return True
 
-    async def _run(self, name: str, path: Path, digest: str) -> Outcome:
+    async def _run(self, name: str, path: Path, digest: str) -> JobOutcome:
         """Run one file as a job of its own; its id is made of its content. Raises OutputError."""
         content = hashlib.sha256(f"{self._spec.revision}/{digest}".encode()).hexdigest()[:20]
         target = await asyncio.to_thread(self._reserve, name)
         try:
             kind = await asyncio.to_thread(kind_of, path)
             job = self._publisher.ref(content)
-            outcome = Outcome(path.name, job, [path], target, images=kind == "image", source=content)
+            outcome = JobOutcome(path.name, job, [path], target, images=kind == "image", source=content)
             await begin_job(self._publisher, outcome, again=True)
             collector = Collector(self._broker, self._spec, lambda *_: self._moved())
             await collector.open({outcome.job: target})
@@ -225,7 +225,7 @@ class FolderWatch:
     def _relative(self, path: Path) -> str:
         return os.path.relpath(path, self._out)
 
-    async def _conclude(self, name: str, stamp: Stamp, digest: str, outcome: Outcome) -> None:
+    async def _conclude(self, name: str, stamp: Stamp, digest: str, outcome: JobOutcome) -> None:
         """Write the ledger, unless the file changed while it was read or its error may pass.
 
         A file that was moved away meanwhile was read completely if nothing failed.

@@ -55,7 +55,7 @@ class Handoff:
         stream = self._broker.names.work_stream(queue.pipeline, queue.stage)
         try:
             async with asyncio.timeout(ANSWER_S):
-                info = await self._broker.api(f"CONSUMER.INFO.{stream}.{queue.lane.value}")
+                info = await self._broker.api(f"CONSUMER.INFO.{stream}.{queue.priority.value}")
         except (RigflowError, TimeoutError):
             return 0  # publishing reports a broker that is away
         return max(0, int(info["num_waiting"]) - int(info["num_pending"]) - self._intake.outstanding(queue))

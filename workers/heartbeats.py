@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from schemas.settings import Settings
-from workers.in_hand import InHand
 from workers.intake import Intake
+from workers.messages_in_flight import MessagesInFlight
 
 
 class Heartbeats:
@@ -18,9 +18,11 @@ class Heartbeats:
     broker or for a model that is loaded. `tick` may be called from any thread.
     """
 
-    def __init__(self, settings: Settings, in_hand: InHand, intake: Intake, computing: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, in_flight: MessagesInFlight, intake: Intake, computing: Callable[[], bool]
+    ) -> None:
         self._settings = settings
-        self._in_hand = in_hand
+        self._in_flight = in_flight
         self._intake = intake
         self._computing = computing
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,24 +57,24 @@ class Heartbeats:
         third_s = self._settings.ack_wait_s / 3
         while True:
             await asyncio.sleep(third_s)
-            await self._renew_beside()
+            await self._renew_io()
             if not await self._moves(third_s):
                 self._intake.pause()
                 while not await self._moves(third_s):
-                    await self._renew_beside()
+                    await self._renew_io()
                 self._intake.resume()
             await self._renew()
 
     async def _renew(self) -> None:
         now_s = time.monotonic()
-        for message in list(self._in_hand.messages):
+        for message in list(self._in_flight.messages):
             late = self._computing() and now_s - message.taken_s >= self._settings.work_deadline_s
             if not message.ended and not late:
                 await message.delivery.progress()
 
-    async def _renew_beside(self) -> None:
+    async def _renew_io(self) -> None:
         """Renew those of split and collect: a full queue may hold them back for as long as it takes."""
-        for message in list(self._in_hand.beside):
+        for message in list(self._in_flight.io_messages):
             if not message.ended:
                 await message.delivery.progress()
 

@@ -18,11 +18,11 @@ from enum import Enum
 from typing import Any
 
 from engines.part import Part
-from engines.ports import Ahead
+from engines.ports import PrefetchedParts
 from pipelines.pull import Delivery
-from schemas.messages import Attempt, JobRef, Lane
-from workers.stages import Line
-from workers.telemetry import Event, tell
+from schemas.messages import Attempt, JobRef, Priority
+from workers.stages import LoadedPipeline
+from workers.telemetry import Event, log_event
 
 
 class State(Enum):
@@ -42,45 +42,45 @@ ENDS = frozenset(State) - {State.TAKEN, State.BEGUN}
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue that a worker takes from: the stage behind it, and the lane."""
+    """A queue that a worker takes from: the stage behind it, and the priority."""
 
     pipeline: str
     stage: str
-    lane: Lane
+    priority: Priority
 
 
 @dataclass(slots=True, eq=False)
 class Task:
     """Something the computing thread can do next: go on with a segment's decoding, or take a part one stage further.
 
-    `ahead` is the decoding, where the device decodes before it is asked.
+    `prefetch` is the decoding, where the device decodes before it is asked.
     """
 
     message: "InFlight"
-    line: Line
+    pipeline: LoadedPipeline
     stage: str
     part: Part | None = None
     parts: Iterator[Part] | None = None
     since_s: float = 0.0  # of the monotonic clock: when it began to wait
-    ahead: Ahead | None = field(init=False)
+    prefetch: PrefetchedParts | None = field(init=False)
 
     def __post_init__(self) -> None:
         # once, not at each choice among tasks: to compare an object with a protocol takes 10 us
-        self.ahead = self.parts if self.parts is not None and isinstance(self.parts, Ahead) else None
+        self.prefetch = self.parts if self.parts is not None and isinstance(self.parts, PrefetchedParts) else None
 
     @property
     def depth(self) -> int:
         """How far down its pipeline this is."""
-        return self.line.depth[self.stage]
+        return self.pipeline.depth[self.stage]
 
     @property
     def queue(self) -> Queue:
         """The queue in front of its stage."""
-        return Queue(self.line.spec.name, self.stage, self.message.queue.lane)
+        return Queue(self.pipeline.spec.name, self.stage, self.message.queue.priority)
 
     def alike(self, other: "Task") -> bool:
-        """Whether another task is for the same stage of the same line."""
-        return self.stage == other.stage and self.line is other.line
+        """Whether another task is for the same stage of the same pipeline."""
+        return self.stage == other.stage and self.pipeline is other.pipeline
 
 
 class InFlight:
@@ -124,7 +124,7 @@ class InFlight:
         return self.state is State.BEGUN
 
     @property
-    def suspect(self) -> bool:
+    def poison_candidate(self) -> bool:
         """Whether an earlier attempt did not finish it: it may be what ended that attempt's worker."""
         return bool(self.attempts)
 
@@ -210,4 +210,4 @@ class InFlight:
             await asyncio.shield(settling)
         except Exception as error:
             where = f"{self.delivery.subject} {self.delivery.stream_seq}"
-            tell(Event("unsettled", f"{where} could not be {state.value}: {error}", logging.WARNING))
+            log_event(Event("unsettled", f"{where} could not be {state.value}: {error}", logging.WARNING))

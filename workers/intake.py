@@ -1,6 +1,6 @@
 """Decides when a worker fetches messages, and how many: credit in items, bytes and seconds.
 
-A worker that has work for longer than its lead (`lead_s`, less where items are long) requests nothing and withdraws its
+A worker that has work for longer than `prefetch_s` (less where items are long) requests nothing and withdraws its
 requests, so that work never waits with a slow worker while a fast one idles. A worker that is about to run out of work
 requests more in time to hide the broker's round trip.
 """
@@ -14,12 +14,12 @@ from typing import Any
 
 from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
 from workers.in_flight import Queue
-from workers.in_hand import InHand
+from workers.messages_in_flight import MessagesInFlight
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
 
@@ -32,13 +32,13 @@ class Intake:
     """Keeps the right number of requests open on every queue that this worker hosts."""
 
     def __init__(
-        self, broker: Broker, settings: Settings, in_hand: InHand, accept: Accept, concurrency: int = 1
+        self, broker: Broker, settings: Settings, in_flight: MessagesInFlight, accept: Accept, concurrency: int = 1
     ) -> None:
         """`concurrency`: items that the device works on at a time, so that fewer in hand leave it idle."""
         self._broker = broker
         self._concurrency = concurrency
         self._settings = settings
-        self._in_hand = in_hand
+        self._in_flight = in_flight
         self._accept = accept
         self._pulls: dict[Queue, Pull] = {}
         self._depth: dict[Queue, int] = {}
@@ -47,46 +47,46 @@ class Intake:
         self._asked_s = 0.0
         self._taken = 0
         self._last_taken: dict[Queue, int] = {}
-        self._pulls_beside: dict[Queue, Pull] = {}
-        self._beside: set[asyncio.Task[None]] = set()
+        self._io_pulls: dict[Queue, Pull] = {}
+        self._io_tasks: set[asyncio.Task[None]] = set()
         self._later: asyncio.TimerHandle | None = None
         self._paused = False
         self._closed = False
 
     async def host(self, spec: PipelineSpec, stages: list[str]) -> None:
-        """Take from the queues in front of `stages` too, both lanes."""
+        """Take from the queues in front of `stages` too, both priorities."""
         for depth, stage in enumerate(stages):
             stream = self._broker.names.work_stream(spec.name, stage)
-            for lane in Lane:
-                queue = Queue(spec.name, stage, lane)
+            for priority in Priority:
+                queue = Queue(spec.name, stage, priority)
                 if queue not in self._pulls:
                     self._depth[queue] = depth
-                    self._pulls[queue] = await self._open(queue, stream, lane.value, self._take)
+                    self._pulls[queue] = await self._open(queue, stream, priority.value, self._take)
         self.refill()
 
-    async def host_beside(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
+    async def host_io_stage(self, spec: PipelineSpec, stage: str, handle: Accept, limit: int) -> None:
         """Take work of `split` or `collect`: it mostly waits, so up to `limit` run beside the computing."""
         names = self._broker.names
         queues = (
-            [(names.media_stream(spec.name), SPLIT, Lane.INTERACTIVE)]
+            [(names.media_stream(spec.name), SPLIT, Priority.INTERACTIVE)]
             if stage == SPLIT
-            else [(names.work_stream(spec.name, stage), lane.value, lane) for lane in Lane]
+            else [(names.work_stream(spec.name, stage), priority.value, priority) for priority in Priority]
         )
-        for stream, consumer, lane in queues:
-            queue = Queue(spec.name, stage, lane)
-            if queue in self._pulls_beside:
+        for stream, consumer, priority in queues:
+            queue = Queue(spec.name, stage, priority)
+            if queue in self._io_pulls:
                 continue
 
             async def accept(queue: Queue, delivery: Delivery) -> None:
                 task = asyncio.create_task(handle(queue, delivery))
-                self._beside.add(task)
-                task.add_done_callback(functools.partial(self._done_beside, self._pulls_beside[queue]))
+                self._io_tasks.add(task)
+                task.add_done_callback(functools.partial(self._io_done, self._io_pulls[queue]))
 
-            self._pulls_beside[queue] = await self._open(queue, stream, consumer, accept)
-            self._pulls_beside[queue].request(limit)
+            self._io_pulls[queue] = await self._open(queue, stream, consumer, accept)
+            self._io_pulls[queue].request(limit)
 
-    def _done_beside(self, pull: Pull, task: "asyncio.Task[None]") -> None:
-        self._beside.discard(task)
+    def _io_done(self, pull: Pull, task: "asyncio.Task[None]") -> None:
+        self._io_tasks.discard(task)
         if not self._closed:
             pull.request(1)
 
@@ -105,23 +105,25 @@ class Intake:
             self._later = None
         if self._closed or self._paused:
             return
-        room = max(self._settings.credit_items, 2 * self._concurrency - 2) - len(self._in_hand.messages)
-        lead_s = self._in_hand.prefetch_s(self._settings.lead_s) - self._in_hand.remaining_s()
-        if self._concurrency > len(self._in_hand.messages):
-            lead_s = max(lead_s, self._settings.lead_s)
-        if self._in_hand.messages and (
-            lead_s <= 0.0 or room <= 0 or self._in_hand.nbytes >= self._settings.credit_bytes
+        room = max(self._settings.credit_items, 2 * self._concurrency - 2) - len(self._in_flight.messages)
+        shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
+        if self._concurrency > len(self._in_flight.messages):
+            shortfall_s = max(shortfall_s, self._settings.prefetch_s)
+        if self._in_flight.messages and (
+            shortfall_s <= 0.0 or room <= 0 or self._in_flight.nbytes >= self._settings.credit_bytes
         ):
-            if lead_s < -self._settings.lead_s or lead_s > 0.0:  # work that ends soon is not worth a withdrawal
+            if (
+                shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0
+            ):  # work that ends soon is not worth a withdrawal
                 self._withdraw()
-            again_s = max(0.001, -lead_s)
+            again_s = max(0.001, -shortfall_s)
         else:
-            self._ask(room, lead_s)
-            again_s = self._settings.lead_s if self._asked is None else PATIENCE_S
-        if again_s < math.inf and (self._in_hand.messages or self._asked is not None):
+            self._ask(room, shortfall_s)
+            again_s = self._settings.prefetch_s if self._asked is None else PATIENCE_S
+        if again_s < math.inf and (self._in_flight.messages or self._asked is not None):
             self._later = asyncio.get_running_loop().call_later(again_s, self.refill)
 
-    def _ask(self, room: int, lead_s: float) -> None:
+    def _ask(self, room: int, shortfall_s: float) -> None:
         """Keep a request at every queue that seems empty, and one at only one of those that held more work.
 
         That one will answer. If all of them had a request, a slow worker would get an item of each.
@@ -136,19 +138,19 @@ class Intake:
                 pull.request(1)
         self._asked = min(self._full, key=self._turn, default=None)
         if self._asked is not None:
-            pull, ahead_s = self._pulls[self._asked], max(0.0, lead_s)
+            pull, prefetch_s = self._pulls[self._asked], max(0.0, shortfall_s)
             wanted = min(
                 room,
-                max(self._concurrency - len(self._in_hand.messages), 1)
-                + int(ahead_s / max(PATIENCE_S / room, self._in_hand.pace_s(self._asked))),
+                max(self._concurrency - len(self._in_flight.messages), 1)
+                + int(prefetch_s / max(PATIENCE_S / room, self._in_flight.pace_s(self._asked))),
             )
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
 
     def _turn(self, queue: Queue) -> tuple[bool, int, int]:
         """Order of queues: interactive first (except in bulk's turn), then later stages, then the least recent."""
-        first = Lane.BULK if self._taken % BULK_TURN == 0 else Lane.INTERACTIVE
-        return queue.lane != first, -self._depth[queue], self._last_taken.get(queue, 0)
+        first = Priority.BULK if self._taken % BULK_TURN == 0 else Priority.INTERACTIVE
+        return queue.priority != first, -self._depth[queue], self._last_taken.get(queue, 0)
 
     async def _take(self, queue: Queue, delivery: Delivery) -> None:
         if self._paused:
@@ -190,8 +192,8 @@ class Intake:
         self._closed = True
         if self._later is not None:
             self._later.cancel()
-        pulls = (*self._pulls.values(), *self._pulls_beside.values())
+        pulls = (*self._pulls.values(), *self._io_pulls.values())
         await asyncio.gather(*(pull.close() for pull in pulls))
-        for task in self._beside:
+        for task in self._io_tasks:
             task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await asyncio.gather(*self._io_tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""`rigflow run` without its screen: a broker and workers on this machine, or a fleet elsewhere; publish, collect."""
+"""`rigflow run` without its listener: a broker and workers on this machine, or a fleet elsewhere; publish, collect."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipe
 from pipelines.server import EmbeddedServer, embedded
 from pipelines.topology import apply_topology, ensure_topology
 from schemas.errors import ModelMissing, PipelineError, RigflowError, StoreError, UsageError, first_error
-from schemas.messages import Done, JobRef, Lane, PartMeta
+from schemas.messages import Done, JobRef, PartMeta, Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
 from schemas.settings import CACHE_HINT, Settings
 from schemas.text import is_text, printable
@@ -38,16 +38,16 @@ from workers.supervisor import Supervisor
 from workers.telemetry import Event
 from workers.waits import both, explained
 
-Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its card and its ONNX file
+Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its model card and its ONNX file
 LOOK_S = 2.0  # how often the embedded broker is asked for its health
 ROUNDS = 3  # of a job whose messages were deleted from the broker
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
 
 
-class Screen(Protocol):
+class ProgressListener(Protocol):
     """Shows the progress of a run."""
 
-    def planned(self, outcomes: "list[Outcome]") -> None:
+    def planned(self, outcomes: "list[JobOutcome]") -> None:
         """These jobs are to be done."""
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
@@ -61,7 +61,7 @@ class Screen(Protocol):
 
 
 @dataclass(slots=True)
-class Outcome:
+class JobOutcome:
     """One job of a run, and its end: its Done, or the error that ended it.
 
     `source` identifies its input; `target` is where its result goes, without suffix.
@@ -86,7 +86,7 @@ class Outcome:
 
 @asynccontextmanager
 async def local_fleet(
-    settings: Settings, workers: int, screen: Screen, grace_s: float = 2.0
+    settings: Settings, workers: int, listener: ProgressListener, grace_s: float = 2.0
 ) -> AsyncIterator[Settings]:
     """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
 
@@ -109,14 +109,14 @@ async def local_fleet(
 
     def show(event: Event) -> None:
         if event.level > logging.INFO and not over:  # when the block is over, what workers still hold does not matter
-            screen.event(str(event))
+            listener.event(str(event))
 
     supervisor = Supervisor(options, show)
     try:
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(supervisor.watch())]
             if server is not None:
-                watches.append(group.create_task(_watch_server(server, screen)))
+                watches.append(group.create_task(_watch_server(server, listener)))
             yield settings
             for watch in watches:
                 watch.cancel()
@@ -154,26 +154,28 @@ def _check_cache(folder: Path) -> None:
         raise StoreError(what, CACHE_HINT) from error
 
 
-async def _watch_server(server: EmbeddedServer, screen: Screen) -> None:
+async def _watch_server(server: EmbeddedServer, listener: ProgressListener) -> None:
     """Start the broker again when it dies, or could not write to its disk; its store has all that was acked."""
     looked_s = time.monotonic()
     while True:
         await asyncio.sleep(0.2)
         if not server.alive:
-            screen.event("the embedded broker died, starting it again on its store")
+            listener.event("the embedded broker died, starting it again on its store")
             await asyncio.to_thread(server.restart)
         elif time.monotonic() - looked_s > LOOK_S:
             if await asyncio.to_thread(lambda: server.unwritable):
-                await _wait_for_room(server, screen)
+                await _wait_for_free_space(server, listener)
                 await asyncio.to_thread(server.restart)
-                screen.event("the embedded broker could not write to its disk, and was started again now there is room")
+                listener.event(
+                    "the embedded broker could not write to its disk, and was started again now there is room"
+                )
             looked_s = time.monotonic()
 
 
-async def _wait_for_room(server: EmbeddedServer, screen: Screen) -> None:
-    if not server.has_room:
-        screen.event(f"no room on the disk of {server.store}: rigflow waits until you free some")
-    while not server.has_room:  # noqa: ASYNC110, it is a question to the file system
+async def _wait_for_free_space(server: EmbeddedServer, listener: ProgressListener) -> None:
+    if not server.has_free_space:
+        listener.event(f"no room on the disk of {server.store}: rigflow waits until you free some")
+    while not server.has_free_space:  # noqa: ASYNC110, it is a question to the file system
         await asyncio.sleep(1.0)
 
 
@@ -195,8 +197,8 @@ def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
 def find_models(
     spec: PipelineSpec, folder: Path | None, cache: Path | None = None
 ) -> dict[str, tuple[ModelSpec, bytes]]:
-    """The models of a pipeline: NAME.onnx beside the pipeline's file (with NAME.toml as its card), built in, or one of
-    the user's own in the folder of models. What is built stays in the folder `cache`.
+    """The models of a pipeline: NAME.onnx beside the pipeline's file (with NAME.toml as its model card), built in, or
+    one of the user's own in the folder of models. What is built stays in the folder `cache`.
 
     Raises ModelError when one is missing or does not fit its stage.
     """
@@ -252,32 +254,32 @@ async def run_jobs(
     models: Models,
     inputs: Sequence[Path],
     out: Path,
-    lane: Lane,
-    screen: Screen,
+    priority: Priority,
+    listener: ProgressListener,
     overwrite: bool = False,
-) -> list[Outcome]:
+) -> list[JobOutcome]:
     """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`.
 
     Results take names that are free, or with `overwrite` those of earlier results. What ends one job is in its outcome,
     and the others go on. Raises BrokerError, OutputError when nothing can be published or written.
     """
     broker = await Broker.connect(settings, name="rigflow-run")
-    outcomes: list[Outcome] = []
+    outcomes: list[JobOutcome] = []
     try:
         mend = partial(repair, broker, settings, spec, models)
-        async with explained(broker, screen.event, lambda: unfinished(outcomes), mend) as moved:
+        async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
             spec = await register(broker, settings, spec, models)
-            publisher = Publisher(broker, spec, settings.space, lane, both(screen.sent, moved))
+            publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
             outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
             with OutputNames(out, overwrite, inputs) as names:
                 await asyncio.to_thread(name_results, names, out, outcomes)
                 for left in reversed(range(ROUNDS)):
                     waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
                     able = [outcome for outcome in waiting if await _begun(publisher, outcome)]
-                    screen.planned(outcomes)
+                    listener.planned(outcomes)
                     if able:
-                        await _run_all(publisher, Collector(broker, spec, both(screen.part, moved)), able)
-                    if not (left and _to_begin_again(able, screen)):
+                        await _run_all(publisher, Collector(broker, spec, both(listener.part, moved)), able)
+                    if not (left and _to_begin_again(able, listener)):
                         break
                     await register(broker, settings, spec, models)
     finally:
@@ -285,21 +287,21 @@ async def run_jobs(
     return outcomes
 
 
-def _to_begin_again(outcomes: Sequence[Outcome], screen: Screen) -> bool:
+def _to_begin_again(outcomes: Sequence[JobOutcome], listener: ProgressListener) -> bool:
     """Whether jobs ended because something of them was deleted from the broker: their errors are taken back."""
     lost = [(outcome, outcome.error) for outcome in outcomes if isinstance(outcome.error, Gone)]
     for outcome, error in lost:
-        screen.event(f"{outcome.name} is begun again: {error.what}")
+        listener.event(f"{outcome.name} is begun again: {error.what}")
         outcome.error = None
     return bool(lost)
 
 
-def unfinished(outcomes: Sequence[Outcome]) -> list[JobRef]:
+def unfinished(outcomes: Sequence[JobOutcome]) -> list[JobRef]:
     """The jobs that are not over."""
     return [outcome.job for outcome in outcomes if outcome.done is None and outcome.error is None]
 
 
-async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[Outcome]) -> None:
+async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[JobOutcome]) -> None:
     await collector.open({outcome.job: outcome.target for outcome in outcomes})
     try:
         turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
@@ -319,7 +321,7 @@ class _Input(NamedTuple):
     kind: str
 
 
-def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[Outcome]:
+def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[JobOutcome]:
     """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
     each = {str(path): path for path in inputs}
     looked_at = [(path, _look_at(path, real)) for path, real in zip(each.values(), resolved(each), strict=True)]
@@ -328,7 +330,7 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) 
     jobs = [(file.path.name, [file], False) for file in fit if file.kind == "video"]
     if images:
         jobs.append((images[0].path.name if len(images) == 1 else f"{len(images)} images", images, True))
-    outcomes: list[Outcome] = []
+    outcomes: list[JobOutcome] = []
     identities: set[str] = set()
     for name, files, are_images in jobs:
         paths = [file.path for file in files]
@@ -336,10 +338,10 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) 
         if identity in identities:  # another name of the same file: a job of its own, for it has a result of its own
             identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
         identities.add(identity)
-        outcomes.append(Outcome(name, publisher.ref(identity), paths, images=are_images, source=identity))
+        outcomes.append(JobOutcome(name, publisher.ref(identity), paths, images=are_images, source=identity))
     for path, why in looked_at:
         if isinstance(why, RigflowError):
-            outcomes.append(Outcome(printable(path.name), publisher.ref("unfit"), [path], error=why))
+            outcomes.append(JobOutcome(printable(path.name), publisher.ref("unfit"), [path], error=why))
     return outcomes
 
 
@@ -372,7 +374,7 @@ def _regular(path: Path, real: str) -> os.stat_result | UsageError:
     return found
 
 
-async def _begun(publisher: Publisher, outcome: Outcome) -> bool:
+async def _begun(publisher: Publisher, outcome: JobOutcome) -> bool:
     """Begin a job; False when its id belongs to another input."""
     try:
         await begin_job(publisher, outcome, again=True)
@@ -381,7 +383,7 @@ async def _begun(publisher: Publisher, outcome: Outcome) -> bool:
     return outcome.error is None
 
 
-def name_results(names: OutputNames, out: Path, outcomes: Sequence[Outcome]) -> None:
+def name_results(names: OutputNames, out: Path, outcomes: Sequence[JobOutcome]) -> None:
     """Reserve a name for each result; for inputs of the same name it has the suffix or the folder too."""
     videos = [outcome.inputs[0] for outcome in outcomes if len(outcome.inputs) == 1]
     stems, full = Counter(path.stem for path in videos), Counter(path.name for path in videos)
@@ -409,7 +411,7 @@ def kind_of(path: Path) -> str:
         return "video"
 
 
-async def begin_job(publisher: Publisher, outcome: Outcome, again: bool) -> JobRecord:
+async def begin_job(publisher: Publisher, outcome: JobOutcome, again: bool) -> JobRecord:
     """Begin a job, or go on where it was left; see `pipelines.jobs.begin`."""
     name = outcome.name if len(outcome.inputs) == 1 else "images"
     outcome.record = await publisher.begin(outcome.job, name, outcome.source, again)
@@ -417,7 +419,7 @@ async def begin_job(publisher: Publisher, outcome: Outcome, again: bool) -> JobR
     return outcome.record
 
 
-async def send_job(publisher: Publisher, outcome: Outcome) -> None:
+async def send_job(publisher: Publisher, outcome: JobOutcome) -> None:
     """Publish what is not with the broker yet. Raises UsageError when the pipeline does not take its kind of media."""
     publisher.spec.check_takes("image" if outcome.images else "video")
     if outcome.images:
@@ -427,7 +429,7 @@ async def send_job(publisher: Publisher, outcome: Outcome) -> None:
         await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name, outcome.record)
 
 
-async def run_job(publisher: Publisher, collector: Collector, outcome: Outcome, turn: asyncio.Semaphore) -> None:
+async def run_job(publisher: Publisher, collector: Collector, outcome: JobOutcome, turn: asyncio.Semaphore) -> None:
     """Publish one job and wait for it; its error goes into `outcome` and ends no other job (law 5)."""
     started = time.monotonic()
     try:

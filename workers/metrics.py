@@ -23,7 +23,7 @@ class Snapshot:
     """
 
     stages: Mapping[tuple[str, str], StageCounts] = field(default_factory=dict)
-    in_hand: Mapping[str, int] = field(default_factory=dict)
+    in_flight: Mapping[str, int] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     deaths: Mapping[str, int] = field(default_factory=dict)
     depths: Depths | None = None
@@ -39,14 +39,14 @@ def families(now: Snapshot) -> Iterator[Metric]:
     yield count("rigflow_parts", "Parts that a stage finished.", lambda counts: counts.parts)
     yield count("rigflow_frames", "Frames in the parts that a stage finished.", lambda counts: counts.frames)
     yield _steps(now.stages)
-    yield _hop_bytes(now.stages)
+    yield _queue_bytes(now.stages)
     yield count(
         "rigflow_redeliveries",
         "Messages taken that had been delivered before.",
         lambda counts: counts.redeliveries,
     )
     yield count("rigflow_failures", "Pieces of work that failed for good.", lambda counts: counts.failures)
-    yield _gauge("rigflow_worker_in_hand", "Messages that a worker holds.", WORKER, _alone(now.in_hand))
+    yield _gauge("rigflow_worker_in_flight", "Messages that a worker holds.", WORKER, _alone(now.in_flight))
     yield _gauge("rigflow_worker_resident_memory_bytes", "Resident memory of a worker.", WORKER, _alone(now.memory))
     yield _counter("rigflow_worker_deaths", "Worker processes that ended untold.", WORKER, _alone(now.deaths))
     queues = {} if now.depths is None else now.depths.queues
@@ -113,9 +113,9 @@ def _steps(stages: Mapping[tuple[str, str], StageCounts]) -> HistogramMetricFami
     return family
 
 
-def _hop_bytes(stages: Mapping[tuple[str, str], StageCounts]) -> CounterMetricFamily:
+def _queue_bytes(stages: Mapping[tuple[str, str], StageCounts]) -> CounterMetricFamily:
     text = "Bytes that a stage took from its queue (in) and gave to the broker (out)."
-    family = CounterMetricFamily("rigflow_hop_bytes", text, labels=(*STAGE, "direction"))
+    family = CounterMetricFamily("rigflow_queue_bytes", text, labels=(*STAGE, "direction"))
     for key, counts in stages.items():
         family.add_metric((*key, "in"), counts.received_bytes)
         family.add_metric((*key, "out"), counts.sent_bytes)

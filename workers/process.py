@@ -22,15 +22,15 @@ from pipelines.sweep import sweep_regularly
 from schemas.errors import ExitCode, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.subjects import COLLECT, SPLIT
-from workers.collect import CollectStage
+from workers.collect import CollectHandler
 from workers.failures import Failures
 from workers.forkserver import end_with_parent
-from workers.lines import Lines, for_each
 from workers.options import WorkerOptions
+from workers.pipeline_cache import PipelineCache, for_each
 from workers.reporter import Reporter
 from workers.runner import Runner
-from workers.split import SplitStage
-from workers.telemetry import Event, set_up_logging, tell
+from workers.split import SplitHandler
+from workers.telemetry import Event, log_event, set_up_logging
 
 HELPER_PAUSE_S = 1.0
 CONCURRENT = {SPLIT: 2, COLLECT: 32}  # these two mostly wait, so several run at once
@@ -63,26 +63,26 @@ class Worker:
         self._on_connected()
         cache = self._settings.cache_folder
         device = await asyncio.to_thread(open_device, self._options.device, self._settings, cache)
-        lines = Lines(broker, self.hosts, cache, device, self._options.quarantine, self._options.load_alone)
+        pipelines = PipelineCache(broker, self.hosts, cache, device, self._options.quarantine, self._options.load_alone)
         attempts = Attempts(broker, self.name, socket.gethostname(), self._options.device)
         failures = Failures(broker, attempts, self.name)
-        runner = Runner(broker, self._settings, lines.get, failures, device)
-        reporter = Reporter(self._options, self.name, broker, runner, lines, device)
-        runner.on_suspect = lines.on_loading = reporter.report_now
-        lines.in_hand = lambda: runner.in_hand.revisions
+        runner = Runner(broker, self._settings, pipelines.get, failures, device)
+        reporter = Reporter(self._options, self.name, broker, runner, pipelines, device)
+        runner.on_poison_candidate = pipelines.on_loading = reporter.report_now
+        pipelines.in_flight = lambda: runner.in_flight.revisions
         self._stop_on_signals(runner, reporter)
-        beside: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            functools.partial(self._learn, broker, runner, lines, failures),
-            lines.warm_up,
-            lines.unload_unused,
+        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            functools.partial(self._learn, broker, runner, pipelines, failures),
+            pipelines.warm_up,
+            pipelines.unload_unused,
             runner.follow_cancelled,
             reporter.to_fleet,
         ]
         if COLLECT in self._options.stages:
-            beside.append(functools.partial(sweep_regularly, broker))
+            loops.append(functools.partial(sweep_regularly, broker))
         if self._heartbeats is not None:
-            beside.append(functools.partial(reporter.to_supervisor, self._heartbeats))
-        helpers = [asyncio.create_task(_kept_up(each)) for each in beside]
+            loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
+        helpers = [asyncio.create_task(_kept_up(each)) for each in loops]
         serving = asyncio.create_task(runner.serve())
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -95,32 +95,32 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            lines.close()
+            pipelines.close()
             await attempts.store_begun((), surely=True)
             await broker.close()
         return ExitCode.OK
 
-    async def _learn(self, broker: Broker, runner: Runner, lines: Lines, failures: Failures) -> None:
+    async def _learn(self, broker: Broker, runner: Runner, pipelines: PipelineCache, failures: Failures) -> None:
         """Host each pipeline that the broker knows, its computing stages as soon as its own engines have answered.
 
         Work that is taken earlier would wait here while others could do it. A pipeline whose engines do not work is
         hosted too: its jobs fail with the reason.
         """
-        split = SplitStage(broker, failures, runner.begin)
-        collect = CollectStage(broker, failures)
+        split = SplitHandler(broker, failures, runner.begin)
+        collect = CollectHandler(broker, failures)
         hosting = asyncio.Lock()  # revisions of a pipeline share its queues
 
         async def host(spec: PipelineSpec) -> None:
             async with hosting:
                 if SPLIT in self._options.stages:
-                    await runner.beside.host(spec, SPLIT, split, CONCURRENT[SPLIT])
+                    await runner.io_stages.host(spec, SPLIT, split, CONCURRENT[SPLIT])
                 if COLLECT in self._options.stages:
-                    await runner.beside.host(spec, COLLECT, collect, CONCURRENT[COLLECT])
-            if not lines.superseded(spec):
+                    await runner.io_stages.host(spec, COLLECT, collect, CONCURRENT[COLLECT])
+            if not pipelines.superseded(spec):
                 with contextlib.suppress(Exception):  # warm_up reports it
-                    await lines.get(spec.revision)
+                    await pipelines.get(spec.revision)
             if self._options.load_alone:  # a crash has one cause only if no work is in hand
-                await lines.first_warm_up.wait()
+                await pipelines.first_warm_up.wait()
             async with hosting:
                 await runner.intake.host(spec, [stage.name for stage in spec.stage if self.hosts(stage)])
 
@@ -154,7 +154,7 @@ async def _kept_up(helper: Callable[[], Coroutine[Any, Any, None]]) -> None:
         except RigflowError:
             raise
         except Exception as error:
-            tell(Event("unexpected", f"a task beside the work failed: {format_error(error)}", logging.ERROR))
+            log_event(Event("unexpected", f"a task beside the work failed: {format_error(error)}", logging.ERROR))
         await asyncio.sleep(HELPER_PAUSE_S)
 
 
@@ -171,7 +171,7 @@ def work(
         code = uvloop.run(Worker(options, heartbeats, on_connected).run())
     except RigflowError as error:
         if options.rig:
-            tell(Event("ended", str(error), logging.ERROR))
+            log_event(Event("ended", str(error), logging.ERROR))
         else:
             print(f"rigflow worker: {error}", file=sys.stderr)
         code = error.exit_code
@@ -196,7 +196,7 @@ def start_worker(options: WorkerOptions, heartbeats: socket.socket | None) -> No
 def limit_memory(options: WorkerOptions) -> None:
     """Have allocations beyond `worker_memory_bytes` fail here, so that the kernel does not have to end a process.
 
-    A card's driver maps more than it uses, so there the supervisor's own check is the only one.
+    A GPU's driver maps more than it uses, so there the supervisor's own check is the only one.
     """
     limit = options.settings.worker_memory_bytes
     if limit and options.device == "cpu" and sys.platform == "linux":

@@ -1,7 +1,8 @@
 """Finds models that crash the processes that load them; they are not loaded on that device again.
 
-A worker reports which models it is loading before it loads them. If it ends during a load, they are suspects on its
-device, and workers there load one model at a time and take no work meanwhile, so that the next crash has one cause.
+A worker reports which models it is loading before it loads them. If it ends during a load, each of them may be the
+cause: workers on its device then load one model at a time and take no work meanwhile, so that the next crash has one
+cause.
 """
 
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 CRASHES = 2.0  # after which a model is quarantined
 KILLED = 0.5  # a SIGKILL from outside may have another cause: four of them count as two crashes
-SUSPECT_S = 600.0
+UNEXPLAINED_S = 600.0
 TRUSTED = 3  # if more models than this crash on a device and none loads, the device is broken
 
 
@@ -25,14 +26,16 @@ class LoadCrashes:
         self.quarantined: dict[str, str] = {}  # sha256 -> why
 
     @property
-    def suspects(self) -> bool:
-        """Whether a model crashed a process within `SUSPECT_S`, and it is not known which."""
-        if self._clock() - self._last_s > SUSPECT_S:  # they are no longer loaded: perhaps their pipeline was withdrawn
+    def unexplained(self) -> bool:
+        """Whether a model crashed a process within `UNEXPLAINED_S`, and it is not known which."""
+        if (
+            self._clock() - self._last_s > UNEXPLAINED_S
+        ):  # they are no longer loaded: perhaps their pipeline was withdrawn
             self._crashes.clear()
         return bool(self._crashes)
 
     def loaded(self, models: Iterable[str]) -> None:
-        """These models are no longer being loaded, and the process lives: they are no suspects."""
+        """These models are no longer being loaded, and the process lives: they did not crash it."""
         for sha256 in models:
             self._crashes.pop(sha256, None)
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from engines.ports import Device
 from pipelines.broker import Broker
 from schemas.errors import RigflowError
-from workers.lines import Lines
 from workers.options import WorkerOptions
+from workers.pipeline_cache import PipelineCache
 from workers.runner import Runner
 from workers.telemetry import Heartbeat
 
@@ -32,7 +32,7 @@ def heartbeat_s(ack_wait_s: float) -> float:
 Key = tuple[str, str]  # pipeline, stage
 
 
-class Done(NamedTuple):
+class StageTotals(NamedTuple):
     """What a stage has done since its worker started."""
 
     parts: int
@@ -40,7 +40,7 @@ class Done(NamedTuple):
     seconds: float
 
 
-NOTHING = Done(0, 0, 0.0)
+NOTHING = StageTotals(0, 0, 0.0)
 
 
 class SupervisorGone(RigflowError):
@@ -51,15 +51,21 @@ class Reporter:
     """Sends status and heartbeats: `to_fleet` and `to_supervisor` run until they are cancelled."""
 
     def __init__(
-        self, options: WorkerOptions, name: str, broker: Broker, runner: Runner, lines: Lines, device: Device
+        self,
+        options: WorkerOptions,
+        name: str,
+        broker: Broker,
+        runner: Runner,
+        pipelines: PipelineCache,
+        device: Device,
     ) -> None:
         self._options = options
         self._device = device
         self._name = name
         self._broker = broker
         self._runner = runner
-        self._lines = lines
-        self._past: deque[tuple[float, dict[Key, Done]]] = deque(maxlen=RATES_OVER)
+        self._pipelines = pipelines
+        self._past: deque[tuple[float, dict[Key, StageTotals]]] = deque(maxlen=RATES_OVER)
         self._channel: socket.socket | None = None
         self.draining = False
 
@@ -68,9 +74,9 @@ class Reporter:
         """`draining`, `starting` (engines are loaded), `working` or `idle`."""
         if self.draining:
             return "draining"
-        if self._runner.in_hand.messages:
+        if self._runner.in_flight.messages:
             return "working"
-        return "starting" if self._lines.starting else "idle"
+        return "starting" if self._pipelines.starting else "idle"
 
     async def to_fleet(self) -> None:
         """Put this worker's status into KV; it expires there when the worker is gone."""
@@ -82,12 +88,12 @@ class Reporter:
             await asyncio.sleep(STATUS_EVERY_S)
 
     def _status(self) -> dict[str, object]:
-        why = self._lines.cold
+        why = self._pipelines.cold
         return {
             "worker": self._name,
             "rig": self._options.rig,
             "device": self._options.device,
-            "card": self._device.facts(),
+            "gpu": self._device.facts(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "stages": list(self._options.stages),
@@ -96,7 +102,7 @@ class Reporter:
             "why": why,
             "at_s": time.time(),
             "rss_bytes": rss_bytes(),
-            "in_hand": len(self._runner.in_hand.messages),
+            "in_flight": len(self._runner.in_flight.messages),
             "done": self._done(),
             **self._runner.counts,
         }
@@ -104,7 +110,7 @@ class Reporter:
     def _done(self) -> list[dict[str, object]]:
         """What each stage did since the start, and in the last seconds: frames a second, and its share of the time."""
         runner, now_s = self._runner, time.monotonic()
-        done = {key: Done(of.parts, of.frames, of.seconds) for key, of in runner.meter.stages.items()}
+        done = {key: StageTotals(of.parts, of.frames, of.seconds) for key, of in runner.meter.stages.items()}
         if step := runner.step:  # a long one counts while it lasts
             key = (step.pipeline, step.stage)
             known = done.get(key, NOTHING)
@@ -150,7 +156,7 @@ class Reporter:
 
     def _heartbeat(self) -> Heartbeat:
         runner, step = self._runner, self._runner.step
-        why = self._lines.cold
+        why = self._pipelines.cold
         return Heartbeat(
             state=self.state,
             ready=not why,
@@ -158,11 +164,11 @@ class Reporter:
             still_s=runner.heartbeats.still_s,
             step=f"{step.pipeline} {step.stage}" if step else "",
             step_s=time.monotonic() - step.began_s if step else 0.0,
-            in_hand=len(runner.in_hand.messages),
+            in_flight=len(runner.in_flight.messages),
             rss_bytes=rss_bytes(),
-            loading=self._lines.loading,
-            loaded=self._lines.loaded,
-            suspect=any(message.begun for message in runner.in_hand.suspects),
+            loading=self._pipelines.loading,
+            loaded=self._pipelines.loaded,
+            poison_candidate=any(message.begun for message in runner.in_flight.poison_candidates),
             stages=runner.meter.stages,
         )
 

@@ -21,7 +21,7 @@ from workers.metrics import CONTENT_TYPE, Snapshot, exposition
 from workers.options import ALL_STAGES, WorkerOptions
 from workers.slot import Slot
 from workers.supervisor import Supervisor
-from workers.telemetry import Event, Fact, tell
+from workers.telemetry import Event, Fact, log_event
 
 STATUS_EVERY_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0  # between attempts to reach the broker
@@ -35,7 +35,7 @@ class Rig:
         self.name = spec.name
         self._settings = settings
         self._scratch = scratch
-        self._supervisor = Supervisor(self._workers(spec), tell)
+        self._supervisor = Supervisor(self._workers(spec), log_event)
         self._state = "working"
         self._depths: tuple[float, Depths | None] = (-DEPTHS_S, None)
         self._url = ""
@@ -66,7 +66,7 @@ class Rig:
         endpoints = Endpoints(self._settings.metrics, pages)
         self._url = await endpoints.open() if self._settings.metrics else ""
         facts: dict[str, Fact] = {"metrics": self._url, "broker": self._settings.nats, "pid": os.getpid()}
-        tell(Event("serving", f"rig {self.name} runs {len(self._supervisor.slots)} workers", logging.INFO, facts))
+        log_event(Event("serving", f"rig {self.name} runs {len(self._supervisor.slots)} workers", logging.INFO, facts))
         connecting = asyncio.create_task(self._connect())
         try:
             if not await self._unless_stopped(connecting):
@@ -105,7 +105,7 @@ class Rig:
                 return
             except BrokerError as error:
                 self._away = f", {error}"
-                tell(Event("waits", f"waits for the broker, trying again in {pause_s:.0f} s: {error}"))
+                log_event(Event("waits", f"waits for the broker, trying again in {pause_s:.0f} s: {error}"))
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
@@ -122,13 +122,13 @@ class Rig:
         self._state = "draining"
         grace_s, hard_s = self._settings.stop_grace_s, self._settings.stop_hard_s
         text = f"stopping: workers finish what they hold within {grace_s:.0f} s; at a second signal they hand it back"
-        tell(Event("stopping", text, logging.INFO))
+        log_event(Event("stopping", text, logging.INFO))
         self._draining = asyncio.create_task(self._supervisor.stop(grace_s, hard_s))
         try:
             in_time = await self._draining
         except asyncio.CancelledError:
             in_time = True  # a second signal does not ask whether all was finished
-        tell(Event("stopped", "all workers have ended", logging.INFO))
+        log_event(Event("stopped", "all workers have ended", logging.INFO))
         return ExitCode.OK if in_time else ExitCode.CUT_SHORT
 
     async def _leave(self) -> None:
@@ -169,7 +169,7 @@ class Rig:
         beats = {slot.options.name: slot.heartbeat for slot in slots if slot.heartbeat}
         return Snapshot(
             stages=self._supervisor.counts(),
-            in_hand={name: beat.in_hand for name, beat in beats.items()},
+            in_flight={name: beat.in_flight for name, beat in beats.items()},
             memory={name: beat.rss_bytes for name, beat in beats.items()},
             deaths={slot.options.name: slot.died for slot in slots},
             depths=await self._queue_depths(),
@@ -206,12 +206,12 @@ class Rig:
             "state": self._state,
             "at_s": time.time(),
             "metrics": self._url,
-            "workers": [_told(slot) for slot in self._supervisor.slots],
+            "workers": [_describe(slot) for slot in self._supervisor.slots],
         }
         await broker.put(broker.names.rigs, f"rig.{self.name}", json.dumps(status).encode())
 
 
-def _told(slot: Slot) -> dict[str, object]:
+def _describe(slot: Slot) -> dict[str, object]:
     return {
         "worker": slot.options.name,
         "device": slot.options.device,

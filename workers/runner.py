@@ -18,34 +18,36 @@ from pipelines.broker import Broker
 from pipelines.jobs import Cancelled
 from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import PartMark, PartMessage, Segment, decode
+from schemas.messages import PartHeader, PartMessage, Segment, decode
 from schemas.pipeline import InferStage
 from schemas.settings import Settings
-from schemas.subjects import HEADER_MARK, HEADER_TYPE
+from schemas.subjects import HEADER_PART, HEADER_TYPE
 from workers.batching import Batching, Step, part_of
-from workers.beside import Beside
 from workers.failures import RETRY_S, Failures, Place, place_in_body
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
 from workers.in_flight import InFlight, Queue, State, Task
-from workers.in_hand import InHand
 from workers.intake import Intake
+from workers.io_stages import IoStages
+from workers.messages_in_flight import MessagesInFlight
 from workers.outbox import Outbox
-from workers.stages import Line
+from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
 
 P = ParamSpec("P")
 T = TypeVar("T")
-LineOf = Callable[[str], Awaitable[Line]]
+LoadPipeline = Callable[[str], Awaitable[LoadedPipeline]]
 
 
 class Runner:
     """Runs every pipeline's hosted stages from their queues; `serve` until `stop`."""
 
-    def __init__(self, broker: Broker, settings: Settings, line_of: LineOf, failures: Failures, device: Device) -> None:
+    def __init__(
+        self, broker: Broker, settings: Settings, load_pipeline: LoadPipeline, failures: Failures, device: Device
+    ) -> None:
         self._device = device
         self._broker = broker
-        self._line_of = line_of
+        self._load_pipeline = load_pipeline
         self._failures = failures
         self._wake = asyncio.Event()
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
@@ -54,23 +56,23 @@ class Runner:
         self._stopping = False
         self._fatal: Exception | None = None  # raised by `serve` once every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()
-        self.on_suspect: Callable[[], None] = lambda: None  # called before work on a suspect message begins
+        self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
         self.step: Step | None = None
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
-        self.in_hand = InHand()
-        self.intake = Intake(broker, settings, self.in_hand, self.accept, device.abreast)
-        self.beside = Beside(self.intake, self.in_hand, failures, self._ended)
-        self.handoff = Handoff(broker, self.intake, settings.lead_s)
-        self.heartbeats = Heartbeats(settings, self.in_hand, self.intake, lambda: self.step is not None)
-        self._batching = Batching(self.in_hand, self.handoff)
+        self.in_flight = MessagesInFlight()
+        self.intake = Intake(broker, settings, self.in_flight, self.accept, device.concurrency)
+        self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended)
+        self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
+        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: self.step is not None)
+        self._batching = Batching(self.in_flight, self.handoff)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
     async def serve(self) -> None:
         """Compute until `stop` and until all that was taken is settled. Raises what is fatal to the process."""
         beats = asyncio.create_task(self.heartbeats.run())
         try:
-            while not (self._stopping and not self.in_hand.messages):
+            while not (self._stopping and not self.in_flight.messages):
                 self._wake.clear()
                 task = await self._batching.pick()
                 if task is None:
@@ -93,7 +95,7 @@ class Runner:
         self._stopping = self._batching.hurry = True
         await self.intake.close()
         self._wake.set()
-        if self.in_hand.messages:
+        if self.in_flight.messages:
             self._drained.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
@@ -101,26 +103,26 @@ class Runner:
         await self._hand_back_all()
 
     async def _hand_back_all(self) -> None:
-        for message in list(self.in_hand.messages):
+        for message in list(self.in_flight.messages):
             await message.hand_back()
 
     async def _wait(self) -> None:
         """Wait until a task comes, or until a batch that waits for others is due."""
         due_in_s = self._batching.due_in_s()
         if due_in_s is not None:  # the others may still be at the broker
-            self.in_hand.idle = True
+            self.in_flight.idle = True
             self.intake.refill()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(due_in_s):
                 await self._wake.wait()
-        self.in_hand.idle = False
+        self.in_flight.idle = False
 
     # taking in
 
     async def accept(self, queue: Queue, delivery: Delivery) -> None:
         """Take a message in, and prepare it in a task of its own: the next message does not wait for it."""
         message = InFlight(delivery, queue, self._ended)
-        self.in_hand.take(message)
+        self.in_flight.take(message)
         self.meter.received(queue.pipeline, queue.stage, message.nbytes, delivery.deliveries)
         preparing = asyncio.create_task(self._prepare(message))
         self._preparing.add(preparing)
@@ -132,9 +134,9 @@ class Runner:
             task = await self._first_task(message)
             if task is None or message.ended:
                 return
-            if task.ahead is not None and not self.in_hand.suspects:
+            if task.prefetch is not None and not self.in_flight.poison_candidates:
                 await self.begin([message])
-                task.ahead.begin()
+                task.prefetch.begin()
         except Exception as error:
             await self._reject(message, error)
             return
@@ -158,26 +160,26 @@ class Runner:
             await message.cancel()
             return None
         await self._failures.look_up(message)
-        line = await self._line_of(message.job.revision)
-        if stage not in line.hosted:
+        pipeline = await self._load_pipeline(message.job.revision)
+        if stage not in pipeline.hosted:
             raise RigflowError(f"this revision of the pipeline has no stage {stage} here")
         if isinstance(content, PartMessage):
-            return Task(message, line, stage, part=decode_part(content, buffers))
-        if stage != line.spec.decode.name:
+            return Task(message, pipeline, stage, part=decode_part(content, buffers))
+        if stage != pipeline.spec.decode.name:
             raise RigflowError(f"a segment does not belong in the queue of stage {stage}")
-        return Task(message, line, stage, parts=line.decode(content, buffers, self.heartbeats.tick))
+        return Task(message, pipeline, stage, parts=pipeline.decode(content, buffers, self.heartbeats.tick))
 
     async def follow_cancelled(self) -> None:
         """Cancel the messages in hand of each job that is cancelled; runs until this task is cancelled."""
         async for _ in self.cancelled.follow():
-            for message in list(self.in_hand.messages):
+            for message in list(self.in_flight.messages):
                 if message.job is not None and self.cancelled.has(message.job):
                     await message.cancel()
 
     def _ended(self, message: InFlight) -> None:
         """A message is settled: there may be room for more, or nothing left to wait for."""
-        self.in_hand.drop(message)
-        if not self.in_hand.messages:
+        self.in_flight.drop(message)
+        if not self.in_flight.messages:
             self._drained.set()
         self._wake.set()
         self.intake.refill()
@@ -186,7 +188,7 @@ class Runner:
 
     async def _advance(self, task: Task) -> None:
         """Run one step of a task and hand over what it gives; what fails, fails for the tasks of this step alone."""
-        stage = task.line.stage(task.stage)
+        stage = task.pipeline.stage(task.stage)
         together = [task]
         if isinstance(stage, InferStage) and task.part is not None:
             together += self._batching.companions(task, stage)
@@ -198,7 +200,7 @@ class Runner:
             elif isinstance(stage, InferStage):
                 await self._infer(together, stage)
             elif stage.kind == "preprocess":
-                preprocess = task.line.preprocess
+                preprocess = task.pipeline.preprocess
                 await self._hand_over(task, await self._on_device([task], preprocess, part_of(task), self._tick))
             else:
                 await self._encode(task)
@@ -227,7 +229,7 @@ class Runner:
 
     async def _infer(self, together: list[Task], stage: InferStage) -> None:
         parts = [part_of(task) for task in together]
-        outcomes = await self._on_device(together, together[0].line.infer, stage, parts, self._tick)
+        outcomes = await self._on_device(together, together[0].pipeline.infer, stage, parts, self._tick)
         for task, outcome in zip(together, outcomes, strict=True):
             try:
                 if isinstance(outcome, RigflowError):
@@ -238,42 +240,42 @@ class Runner:
 
     async def _encode(self, task: Task) -> None:
         part = part_of(task)
-        body = await self._on_device([task], task.line.encode, part, self._tick)
+        body = await self._on_device([task], task.pipeline.encode, part, self._tick)
         if task.message.ended:
             return
         self.counts["results"] += 1
         key = part.meta.key
         self.meter.part(key.job.pipeline, task.stage, part.meta.frames)
         self.meter.sent(key.job.pipeline, task.stage, len(body))
-        headers = {HEADER_TYPE: "part", HEADER_MARK: PartMark.of(part.meta).header()}
+        headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header()}
         subject = self._broker.names.results(key.job)
         self._outbox.send(_sent(task, part), subject, body, key.message_id("result"), headers)
 
     async def _on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread."""
         await self.begin([task.message for task in tasks])
-        self.in_hand.computing([task.message for task in tasks])
+        self.in_flight.computing([task.message for task in tasks])
         self.intake.refill()
-        self.step = now = Step(tasks[0].line.spec.name, tasks[0].stage, time.monotonic())
+        self.step = now = Step(tasks[0].pipeline.spec.name, tasks[0].stage, time.monotonic())
         self.heartbeats.move()
         try:
             call = functools.partial(step, *args, **kwargs)
             return await asyncio.get_running_loop().run_in_executor(self._compute, call)
         finally:
-            self.in_hand.computing(())
+            self.in_flight.computing(())
             self.step = None
             self.meter.step(now.pipeline, now.stage, took_s := time.monotonic() - now.began_s)
             self.handoff.took(now.pipeline, now.stage, took_s)
             self.heartbeats.move()
 
     async def begin(self, messages: Sequence[InFlight]) -> None:
-        """Store that work on messages begins: if one crashes this process, the next worker treats it as suspect."""
+        """Store that work on messages begins: one that crashes this process is a poison candidate next time."""
         for message in messages:
             if message.state is State.TAKEN:
                 self._failures.begin(message)
-                await self._failures.store_begun(self.in_hand, surely=message.delivery.deliveries > 1)
-                if message.suspect:
-                    self.on_suspect()
+                await self._failures.store_begun(self.in_flight, surely=message.delivery.deliveries > 1)
+                if message.poison_candidate:
+                    self.on_poison_candidate()
 
     # handing over and failing
 
@@ -281,16 +283,16 @@ class Runner:
         """Give a part to the next stage in this process; to its queue when it is not here or others wait there."""
         if task.message.ended:
             return
-        following = task.line.after(task.stage)
+        following = task.pipeline.after(task.stage)
         assert following is not None
-        self.meter.part(task.line.spec.name, task.stage, part.meta.frames)
-        handed = Task(task.message, task.line, following, part=part)
-        if following in task.line.hosted and not self._batching.spills(handed):
+        self.meter.part(task.pipeline.spec.name, task.stage, part.meta.frames)
+        handed = Task(task.message, task.pipeline, following, part=part)
+        if following in task.pipeline.hosted and not self._batching.spills(handed):
             task.message.add(handed)
             self._wake.set()
             return
         key = part.meta.key
-        subject = self._broker.names.work(key.job.pipeline, following, key.job.lane)
+        subject = self._broker.names.work(key.job.pipeline, following, key.job.priority)
         body = await asyncio.get_running_loop().run_in_executor(self._compute, encode_part, part)
         self.meter.sent(key.job.pipeline, task.stage, len(body))
         self._outbox.send(_sent(task, part), subject, body, key.message_id(following), {})
@@ -305,7 +307,7 @@ class Runner:
             if await self._failures.retry(message, error, RETRY_S):
                 self.counts["retries"] += 1
             else:
-                self._count_failure(task.line.spec.name, task.stage)
+                self._count_failure(task.pipeline.spec.name, task.stage)
                 if part is not None and not fatal:
                     place = Place(part.meta.key, False, part.meta.span_s)
                 else:
@@ -329,4 +331,4 @@ class Runner:
 
 def _sent(task: Task, part: Part) -> Task:
     """The task of a part that is being published, without its arrays: their memory is freed meanwhile."""
-    return Task(task.message, task.line, task.stage, part=part.with_arrays({}))
+    return Task(task.message, task.pipeline, task.stage, part=part.with_arrays({}))

@@ -20,9 +20,9 @@ class Slot:
 
     States repeat: no process (`down`), a process without heartbeat (`starting`), with heartbeats, an exit, a pause; the
     last state is `given_up`. `silent_s` counts checks of the supervisor, so that a machine that was suspended does not
-    kill its workers. `retired` are the counts of earlier processes. `suspected`: the last process ended while it worked
-    on a suspect message. `deaths` are those within `DEATHS_WITHIN_S` that count against the device: the time, and the
-    parts that were finished before that process started.
+    kill its workers. `retired` are the counts of earlier processes. `ended_at_candidate`: the last process
+    ended while it worked on a poison candidate. `deaths` are those within `DEATHS_WITHIN_S` that count against the
+    device: the time, and the parts that were finished before that process started.
     """
 
     options: WorkerOptions
@@ -33,7 +33,7 @@ class Slot:
     being_killed: str = ""  # why
     oom_kills: int = 0
     load_alone: bool = False
-    suspected: bool = False
+    ended_at_candidate: bool = False
     deaths: deque[tuple[float, int]] = field(default_factory=deque)
     parts_before: int = 0
     died: int = 0
@@ -65,7 +65,7 @@ class Slot:
 
     def retire(self) -> None:
         """Add the counts of the process that ended to `retired`."""
-        self.suspected = self.heartbeat is not None and self.heartbeat.suspect
+        self.ended_at_candidate = self.heartbeat is not None and self.heartbeat.poison_candidate
         if self.heartbeat is not None:
             add_counts(self.retired, self.heartbeat.stages)
         self.heartbeat = None
@@ -80,7 +80,7 @@ class Slot:
         while self.deaths and now_s - self.deaths[0][0] >= DEATHS_WITHIN_S:
             self.deaths.popleft()
         parts = sum(counts.parts for counts in self.retired.values())
-        if not (self.suspected and self.deaths and parts > self.deaths[0][1]):
+        if not (self.ended_at_candidate and self.deaths and parts > self.deaths[0][1]):
             self.deaths.append((now_s, self.parts_before))
         self.parts_before = parts
 
@@ -89,7 +89,7 @@ def describe_work(heartbeat: Heartbeat | None) -> str:
     """What a worker does, by its last heartbeat."""
     if heartbeat is None:
         return "it has sent no heartbeat yet"
-    items = f"holds {heartbeat.in_hand} {'item' if heartbeat.in_hand == 1 else 'items'}"
+    items = f"holds {heartbeat.in_flight} {'item' if heartbeat.in_flight == 1 else 'items'}"
     return f"{items}, computes {heartbeat.step} since {heartbeat.step_s:.1f} s" if heartbeat.step else items
 
 

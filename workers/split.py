@@ -11,8 +11,8 @@ from pipelines.pull import Delivery
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import StoreError, UsageError
-from schemas.messages import CollectRequest, Failure, Lane
-from schemas.subjects import COLLECT, HEADER_LANE, HEADER_NAME
+from schemas.messages import CollectRequest, Failure, Priority
+from schemas.subjects import COLLECT, HEADER_NAME, HEADER_PRIORITY
 from schemas.wire import Buffer
 from workers.failures import Failures
 from workers.in_flight import InFlight
@@ -20,7 +20,7 @@ from workers.in_flight import InFlight
 Begin = Callable[[Sequence[InFlight]], Awaitable[None]]
 
 
-class SplitStage:
+class SplitHandler:
     """Takes raw media, asks a collector to finish the job for the publisher, and cuts the media."""
 
     def __init__(self, broker: Broker, failures: Failures, begin: Begin) -> None:
@@ -58,9 +58,9 @@ class SplitStage:
     async def _job_of(self, message: InFlight, media: Buffer) -> tuple[Publisher, JobRecord]:
         """Begin the job of raw media, or resume it. Raises UsageError when there can be none."""
         delivery = message.delivery
-        space, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
+        tenant, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
         spec = await load_pipeline(self._broker, message.queue.pipeline)
-        publisher = Publisher(self._broker, spec, space, _lane_of(delivery), hosted=True)
+        publisher = Publisher(self._broker, spec, tenant, _priority_of(delivery), hosted=True)
         source = await asyncio.to_thread(source_of, media)
         name = _name_of(delivery) or identity
         record = await publisher.begin(publisher.ref(identity), name, source, again=delivery.deliveries == 1)
@@ -71,7 +71,7 @@ class SplitStage:
 
     async def _ask_for_collect(self, request: CollectRequest, delivery: Delivery) -> None:
         """Request collecting once for each message of media: a message that is sent again is collected again."""
-        subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.lane)
+        subject = self._broker.names.work(request.job.pipeline, COLLECT, request.job.priority)
         identity = f"{request.job.identity}/{delivery.stream_seq}/{COLLECT}"
         await self._broker.publish(subject, request.encode(), identity)
 
@@ -86,9 +86,9 @@ async def _publish(publisher: Publisher, record: JobRecord, body: Buffer) -> Non
         await publisher.publish_video(job, body, name, record)
 
 
-def _lane_of(delivery: Delivery) -> Lane:
-    given = delivery.headers.get(HEADER_LANE, Lane.INTERACTIVE.value)
-    return Lane.BULK if given == Lane.BULK.value else Lane.INTERACTIVE
+def _priority_of(delivery: Delivery) -> Priority:
+    given = delivery.headers.get(HEADER_PRIORITY, Priority.INTERACTIVE.value)
+    return Priority.BULK if given == Priority.BULK.value else Priority.INTERACTIVE
 
 
 def _name_of(delivery: Delivery) -> str:

@@ -15,7 +15,7 @@ from schemas.pipeline import InferStage, PipelineSpec, Stage
 Hosts = Callable[[Stage], bool]
 
 
-class Line:
+class LoadedPipeline:
     """One pipeline revision in one worker: its spec, the models' sessions and the stages this worker hosts.
 
     Decode and preprocess in one process are one step: each frame is converted as it leaves the decoder, so full-size

@@ -126,7 +126,7 @@ class Supervisor:
     async def _start(self, slot: Slot) -> None:
         crashes = self._load_crashes[slot.options.device]
         options = slot.options.model_copy(
-            update={"quarantine": dict(crashes.quarantined), "load_alone": crashes.suspects}
+            update={"quarantine": dict(crashes.quarantined), "load_alone": crashes.unexplained}
         )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         process = WorkerProcess(options, self._entry, theirs)
@@ -224,7 +224,7 @@ class Supervisor:
             self._report(slot, "given-up", what, facts, logging.ERROR)
             return 0.0
         pause_s = _pause_s(max(0, len(slot.deaths) - 1))
-        at = " at an input that may have ended it before" if slot.suspected else ""
+        at = " at an input that may have ended it before" if slot.ended_at_candidate else ""
         what = f"ended ({slot.last_exit}){at}, starting it again in {pause_s:.1f} s"
         self._report(slot, "died", what, facts | {"pause_s": pause_s})
         return pause_s

@@ -86,9 +86,9 @@ class Heartbeat:
     """What a worker reports to its supervisor every second.
 
     `ready`: every engine has answered its warm-up; if not, `why` says what is missing. `still_s`: seconds since the
-    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds. `suspect`: it
-    works on an input that may have crashed a worker before. `loading`: sha256 of the models being loaded, `loaded`:
-    how many are loaded.
+    work in hand last moved. `step`: what is being computed now, if anything, for `step_s` seconds.
+    `poison_candidate`: it works on an input that may have crashed a worker before. `loading`: sha256 of the models
+    being loaded, `loaded`: how many are loaded.
     """
 
     state: str
@@ -97,8 +97,8 @@ class Heartbeat:
     still_s: float = 0.0
     step: str = ""
     step_s: float = 0.0
-    suspect: bool = False
-    in_hand: int = 0
+    poison_candidate: bool = False
+    in_flight: int = 0
     rss_bytes: int = 0
     loading: list[str] = field(default_factory=list)
     loaded: int = 0
@@ -131,7 +131,7 @@ class Event:
         return self.text
 
 
-def tell(event: Event) -> None:
+def log_event(event: Event) -> None:
     """Write an event as one line of the log."""
     log.log(event.level, event.text, extra={"facts": {"event": event.what, **event.facts}})
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from benchmarks.chain import Arrived, Task
 from benchmarks.measure import role_of
 from pipelines.server import EmbeddedServer
-from schemas.messages import Lane, PartMeta
+from schemas.messages import PartMeta, Priority
 from schemas.settings import Settings
-from workers.local import Outcome, local_fleet, run_jobs
+from workers.local import JobOutcome, local_fleet, run_jobs
 
 
 class Rigflow:
-    """`workers` workers and a broker that are up and warm; each run publishes its jobs in a space of its own."""
+    """`workers` workers and a broker that are up and warm; each run publishes its jobs in a tenant of its own."""
 
     role_of = staticmethod(role_of)
 
@@ -30,13 +30,15 @@ class Rigflow:
         self._server.start()
         self._open = AsyncExitStack()
         settings = Settings(nats=self._server.url, shared=("/",))
-        self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, Screen()))
+        self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, ProgressListener()))
         self._spec, self._models = self._task.spec, self._task.models
 
     async def run(self, paths: Sequence[Path], out: Path, arrived: Arrived) -> None:
-        self._runs += 1  # the same file again is the same job, but not in another space
-        settings = self._settings.model_copy(update={"space": f"run{self._runs}"})
-        outcomes = await run_jobs(settings, self._spec, self._models, paths, out, Lane.BULK, Screen(arrived))
+        self._runs += 1  # the same file again is the same job, but not in another tenant
+        settings = self._settings.model_copy(update={"tenant": f"run{self._runs}"})
+        outcomes = await run_jobs(
+            settings, self._spec, self._models, paths, out, Priority.BULK, ProgressListener(arrived)
+        )
         assert all(outcome.ok for outcome in outcomes), outcomes
 
     async def stop(self) -> None:
@@ -47,13 +49,13 @@ class Rigflow:
         return broker_bytes(self._server)
 
 
-class Screen:
+class ProgressListener:
     """Counts what comes, and shows what a person should know."""
 
     def __init__(self, arrived: Arrived = lambda: None) -> None:
         self._arrived = arrived
 
-    def planned(self, outcomes: list[Outcome]) -> None: ...
+    def planned(self, outcomes: list[JobOutcome]) -> None: ...
 
     def sent(self, job: str, seconds: float, segments: int) -> None: ...
 

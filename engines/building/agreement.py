@@ -17,12 +17,12 @@ TOLERANCE: Mapping[Precision, float] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 1e-1
 SEED = 20
 
 
-USUAL: Sequence[Range] = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, where a card does not say
+USUAL: Sequence[Range] = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, where a model card does not say
 _LONG = 8  # an axis of fewer elements is one of colours, not of place or time
 
 
 def known_ranges(spec: ModelSpec) -> list[dict[str, Range]]:
-    """The values of the inputs: of a card's `range` and of integers there is one answer, else each of `USUAL`."""
+    """The values of the inputs: of a model card's `range` and of integers there is one answer, else each of `USUAL`."""
     known: dict[str, Range] = {}
     for tensor in spec.inputs:
         kind = np.dtype(tensor.dtype).kind

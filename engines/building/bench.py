@@ -42,7 +42,7 @@ def sweep(
     batches: Sequence[int],
     seconds: float,
     memory_bytes: Callable[[], int],
-    tell: Callable[[Point], None] = lambda point: None,
+    report: Callable[[Point], None] = lambda point: None,
 ) -> list[Point]:
     """Run each batch size for `seconds`, after one run that is not counted. Raises as `Session.run` does.
 
@@ -64,7 +64,7 @@ def sweep(
         mean_ms = float(np.mean(times)) * 1e3
         point = Point(batch, len(times), batch * len(times) / took_s, mean_ms, p50, p90, p99, memory_bytes())
         points.append(point)
-        tell(point)
+        report(point)
     return points
 
 

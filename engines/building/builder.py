@@ -1,4 +1,4 @@
-"""ONNX -> plan, by one code path for tensorrt 8.6, 10 and 11 and tensorrt_rtx; the latter needs no card.
+"""ONNX -> plan, by one code path for tensorrt 8.6, 10 and 11 and tensorrt_rtx; the latter needs no GPU.
 
 The path uses only names that all of them have; tests hold it against the bindings of each.
 """
@@ -32,22 +32,22 @@ def build_plan(
     precision: Precision,
     profiles: Sequence[Profile],
 ) -> Built:
-    """Compile an ONNX file; `targets` are the cards of a TensorRT-RTX plan, which other backends take from the machine.
+    """Compile an ONNX file; `targets` are the GPUs of a TensorRT-RTX plan, which other backends take from the machine.
 
     Raises ModelError in one line for whatever the builder refuses, UsageError when the backend is not installed.
     """
     trt = load(backend)
-    said: list[str] = []
-    logger = collecting_logger(trt, said)
+    messages: list[str] = []
+    logger = collecting_logger(trt, messages)
     builder = trt.Builder(logger)
     if builder is None:
-        raise refused(name, said)
+        raise refused(name, messages)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not graph:  # the parser takes nothing for a model
         raise ModelError(f"model `{name}`: it is an empty file", "export it again")
     if not parser.parse(graph):
-        raise refused(name, [str(parser.get_error(number)) for number in range(parser.num_errors)] + said)
+        raise refused(name, [str(parser.get_error(number)) for number in range(parser.num_errors)] + messages)
     config = builder.create_builder_config()
     if precision != "fp32":
         _allow(trt, config, precision)
@@ -56,12 +56,12 @@ def build_plan(
         for shapes in profiles:
             optimization.set_shape(shapes.input, shapes.smallest, shapes.best, shapes.largest)
         if config.add_optimization_profile(optimization) < 0:
-            raise refused(name, said)
+            raise refused(name, messages)
     if backend == "tensorrt_rtx":
         _aim(trt, config, targets)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise refused(name, said)
+        raise refused(name, messages)
     inputs = tuple(_tensor(network.get_input(number)) for number in range(network.num_inputs))
     outputs = tuple(_tensor(network.get_output(number)) for number in range(network.num_outputs))
     return Built(bytes(plan), inputs, outputs, version(backend))
@@ -86,7 +86,7 @@ def _allow(trt: Any, config: Any, precision: Precision) -> None:
 
 
 def _aim(trt: Any, config: Any, targets: Sequence[str]) -> None:
-    """Name the cards of a plan, which TensorRT-RTX alone can."""
+    """Name the GPUs of a plan, which TensorRT-RTX alone can."""
     config.num_compute_capabilities = len(targets)
     for number, target in enumerate(targets):
         config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), number)

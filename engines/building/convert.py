@@ -14,7 +14,7 @@ from engines.part import Array
 from schemas.engine import Precision
 from schemas.errors import ModelError
 
-Rows = Mapping[str, Array]  # a batch by input name
+Batch = Mapping[str, Array]  # a batch by input name
 
 QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where int8 pays; the rest stays as it is
 
@@ -22,7 +22,7 @@ QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where int8 pays; the 
 INT8_OPSET = 13  # the first whose DequantizeLinear has an axis, for weights per channel
 
 
-def converted(name: str, model: bytes, precision: Precision, batches: Sequence[Rows]) -> bytes:
+def converted(name: str, model: bytes, precision: Precision, batches: Sequence[Batch]) -> bytes:
     """The graph to be compiled for a precision. Call it by `in_own_process`: ONNX's tools crash on some graphs."""
     check_weights_inside(model, name)
     graph = bytes_at_ends(model)
@@ -45,7 +45,7 @@ def to_fp16(name: str, model: bytes) -> bytes:
         raise ModelError(f"model `{name}` cannot be converted to fp16: {_line(error)}", "build it in fp32") from error
 
 
-def to_int8(name: str, model: bytes, batches: Iterable[Rows]) -> bytes:
+def to_int8(name: str, model: bytes, batches: Iterable[Batch]) -> bytes:
     """The same model with its products in int8, by Q/DQ nodes: ranges as `batches` of real media show them.
 
     Symmetric, weights per channel, biases unquantised: what TensorRT takes. Raises ModelError.
@@ -102,7 +102,7 @@ def _raised(name: str, model: bytes) -> bytes:
 class _Reader:
     """Calibration rows in the way that the quantiser asks for them."""
 
-    def __init__(self, batches: Iterable[Rows]) -> None:
+    def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A model to engines: converted, tested as a graph, compiled for each kind of card, kept with its sidecar."""
+"""A model to engines: converted, tested as a graph, compiled for each kind of GPU, kept with its sidecar."""
 
 import hashlib
 import time
@@ -8,7 +8,7 @@ from functools import cached_property
 
 from engines.building.agreement import agree, compare, demand, known_ranges
 from engines.building.builder import build_plan, version
-from engines.building.convert import Rows, converted
+from engines.building.convert import Batch, converted
 from engines.building.store import EngineStore
 from engines.inference import trial
 from engines.inference.bindings import Backend
@@ -67,7 +67,7 @@ class Recipe:
     precision: Precision
     profiles: tuple[Profile, ...]
     graph: bytes
-    probe: Rows | None = None  # rows of the user's media that it is tested on; None: drawn pictures
+    probe: Batch | None = None  # rows of the user's media that it is tested on; None: drawn pictures
 
     @classmethod
     def make(
@@ -76,7 +76,7 @@ class Recipe:
         model: bytes,
         precision: Precision,
         ranges: Mapping[str, Range],
-        calibration: Sequence[Rows] = (),
+        calibration: Sequence[Batch] = (),
     ) -> "Recipe":
         """Convert a model. Raises ModelError when it cannot be, UsageError when a range or calibration is missing."""
         profiles = profiles_of(spec, ranges)
@@ -97,7 +97,7 @@ class Recipe:
         return demand(in_own_process(name, "loads", trial.HINT, agreement_of_graph, *given), self.spec.name)
 
     def basis(self, backend: Backend, targets: Sequence[str], device: str = "") -> EngineBasis:
-        """What an engine for these cards depends on."""
+        """What an engine for these GPUs depends on."""
         return EngineBasis(
             model_sha256=self.spec.sha256,
             graph_sha256=hashlib.sha256(self.graph).hexdigest(),
@@ -137,7 +137,7 @@ def agreement_of_graph(
     profiles: Sequence[Profile],
     precision: Precision,
     ranges: Sequence[Mapping[str, ValueRange]],
-    probe: Rows | None = None,
+    probe: Batch | None = None,
 ) -> Agreement:
     """How far a converted graph is from its model, both on the CPU. Call it by `in_own_process`: graphs may crash."""
     trial.limit_memory()
@@ -149,7 +149,7 @@ def agreement_of_graph(
 
 
 def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """The network's own tensors, their free dimensions called as the card calls them."""
+    """The network's own tensors, their free dimensions called as the model card calls them."""
     called = {tensor.name: tensor for tensor in card}
     return tuple(
         called[tensor.name]
@@ -162,7 +162,7 @@ def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[T
 def obtain(store: EngineStore, recipe: Recipe, basis: EngineBasis, again: bool = False) -> tuple[EngineSpec, bool]:
     """The sidecar of a whole engine in `store`, and whether it had to be built: absent, damaged or `again`."""
     with store.building(basis.key):
-        if not again and store.whole(basis.key):
+        if not again and store.is_intact(basis.key):
             return store.load(basis.key)[0], False
         spec, plan = recipe.build(basis)
         store.keep(spec, plan, recipe.graph)

@@ -9,11 +9,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Cannot compile operation '?([^']*?)'? for Turing \(SM75\): (FP32 [^.]*?) is not supported",
         "sm75 has no {1} in TensorRT-RTX (operation {0})",
-        "build that card's engine with --precision fp16",
+        "build that GPU's engine with --precision fp16",
     ),
     (
         r"(FP32 [\w ]+) is not supported",
-        "TensorRT-RTX has no {0} for one of these cards",
+        "TensorRT-RTX has no {0} for one of these GPUs",
         "build with --precision fp16",
     ),
     (r"MODEL_DESERIALIZE_FAILED", "it is not a whole ONNX file", "export it again, weights inside"),
@@ -61,19 +61,19 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"MyelinCheckException|CUDA_SUCCESS|cudaError 35",
-        "this needs a card and its driver",
-        "build it on a machine that has the card",
+        "this needs a GPU and its driver",
+        "build it on a machine that has the GPU",
     ),
 )
 
 
-def refused(name: str, said: list[str]) -> ModelError:
+def refused(name: str, messages: list[str]) -> ModelError:
     """The error of a model that a builder refused, from what the builder said."""
-    words = " ".join(" ".join(said).split())
+    words = " ".join(" ".join(messages).split())
     for pattern, what, hint in _KNOWN:
         found = re.search(pattern, words)
         if found:
             return ModelError(f"model `{name}`: {what.format(*found.groups())}", hint)
-    told = [line for line in said if "cudaError 35" not in line]
-    text = " ".join((told or said or ["it gave no reason"])[0].split())
+    specific = [line for line in messages if "cudaError 35" not in line]
+    text = " ".join((specific or messages or ["it gave no reason"])[0].split())
     return ModelError(f"model `{name}` was refused by TensorRT: {text[:300]}", "see docs/engines.md")

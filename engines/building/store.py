@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.whole import write_whole
+from engines.atomic_write import atomic_write
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import ModelError, StoreError, UsageError
 from schemas.settings import CACHE_HINT
@@ -53,7 +53,7 @@ class EngineStore:
     def suitable(
         self, model_sha256: str, backend: str, version: str, target: str, precision: Precision, device: str = ""
     ) -> list[EngineSpec]:
-        """Engines of a model that this backend, in this version, can run on a card; most rows first.
+        """Engines of a model that this backend, in this version, can run on a GPU; most rows first.
 
         What another version built is stale, and not among them.
         """
@@ -75,7 +75,7 @@ class EngineStore:
             raise ModelError(f"engine {key} is damaged: its plan is not the one that was built", "build it again")
         return spec, plan
 
-    def whole(self, key: str) -> bool:
+    def is_intact(self, key: str) -> bool:
         """Whether an engine is here and undamaged."""
         try:
             self.load(key)
@@ -126,6 +126,6 @@ class EngineStore:
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
-            write_whole(path, content)
+            atomic_write(path, content)
         except OSError as error:
             raise StoreError(f"cannot keep engines in {path.parent}: {error.strerror}", CACHE_HINT) from error

@@ -1,4 +1,4 @@
-"""Arrays on a card that NumPy can take for its own.
+"""Arrays on a GPU that NumPy can take for its own.
 
 `np.stack` and `np.concatenate` join them there, slices and row numbers choose there, all else brings them to the host.
 """
@@ -13,10 +13,10 @@ from engines.cuda.memory import Block
 from engines.part import Array
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 
-class OnCard:
+class OnGpu:
     """What both kinds share: shape, dtype, and the way to the host."""
 
     shape: tuple[int, ...]
@@ -51,18 +51,18 @@ class OnCard:
         return self.on_host()[key]
 
     def __array_function__(self, function: Any, types: Any, given: Any, named: Any) -> Any:
-        if function is np.stack and all(isinstance(array, CardRow) for array in given[0]):
-            return CardRows(given[0])
+        if function is np.stack and all(isinstance(array, GpuRow) for array in given[0]):
+            return GpuRows(given[0])
         if function is np.concatenate and not named and _are_alike(given):
-            return CardRows([row for array in given[0] for row in array.rows])
+            return GpuRows([row for array in given[0] for row in array.rows])
         return function(*_hosted(given), **{name: _hosted(value) for name, value in named.items()})
 
 
-class CardRow(OnCard):
+class GpuRow(OnGpu):
     """One frame, contiguous at `block.pointer`; written by then, whoever holds it."""
 
-    def __init__(self, card: "CudaCard", block: Block, shape: tuple[int, ...], dtype: Any = np.uint8) -> None:
-        self.card = card
+    def __init__(self, gpu: "CudaGpu", block: Block, shape: tuple[int, ...], dtype: Any = np.uint8) -> None:
+        self.gpu = gpu
         self.block = block
         self.shape = shape
         self.dtype = np.dtype(dtype)
@@ -73,10 +73,10 @@ class CardRow(OnCard):
         return row
 
 
-class CardRows(OnCard):
+class GpuRows(OnGpu):
     """Frames `[F, ...]`, each where it was made: those that two parts share exist once."""
 
-    def __init__(self, rows: Sequence[CardRow]) -> None:
+    def __init__(self, rows: Sequence[GpuRow]) -> None:
         self.rows = tuple(rows)
         self.shape = (len(self.rows), *self.rows[0].shape)
         self.dtype = self.rows[0].dtype
@@ -89,9 +89,9 @@ class CardRows(OnCard):
     def __getitem__(self, key: Any) -> Any:
         """Rows that a slice or an array of numbers chooses stay where they are; all else comes to the host."""
         if isinstance(key, slice) and self.rows[key]:
-            return CardRows(self.rows[key])
+            return GpuRows(self.rows[key])
         if isinstance(key, np.ndarray) and key.ndim == 1 and key.size and key.dtype.kind in "iu":
-            return CardRows([self.rows[number] for number in key])
+            return GpuRows([self.rows[number] for number in key])
         return super().__getitem__(key)
 
     def on_host(self) -> Array:
@@ -99,36 +99,36 @@ class CardRows(OnCard):
         return download_rows(self.rows)
 
 
-def rows_of(card: "CudaCard", block: Block, shape: Sequence[int], dtype: Any) -> CardRows:
+def rows_of(gpu: "CudaGpu", block: Block, shape: Sequence[int], dtype: Any) -> GpuRows:
     """The rows of an array `shape` that lies at `block.pointer`; the block is held as long as any of them."""
     step = prod(shape[1:]) * np.dtype(dtype).itemsize
     begins = (block.pointer + number * step for number in range(shape[0]))
-    return CardRows([CardRow(card, Block(begin, step, block), tuple(shape[1:]), dtype) for begin in begins])
+    return GpuRows([GpuRow(gpu, Block(begin, step, block), tuple(shape[1:]), dtype) for begin in begins])
 
 
-def download_rows(rows: Sequence[CardRow]) -> Array:
+def download_rows(rows: Sequence[GpuRow]) -> Array:
     """Frames `[F, ...]` on the host. Raises DeviceLost."""
-    card, shape = rows[0].card, rows[0].shape
-    with card.guarded():
-        stream = card.stream()
-        block = card.pinned.take(rows[0].nbytes * len(rows))
+    gpu, shape = rows[0].gpu, rows[0].shape
+    with gpu.guarded():
+        stream = gpu.stream()
+        block = gpu.pinned.take(rows[0].nbytes * len(rows))
         staged = block.host(rows[0].dtype, (len(rows), *shape))
         for number, row in enumerate(rows):
-            card.download(staged[number], row.block.pointer, stream)
+            gpu.download(staged[number], row.block.pointer, stream)
         stream.synchronize()
     return staged.copy()
 
 
 def _are_alike(given: Any) -> bool:
-    """Whether `np.concatenate` is given rows on a card, all of one shape."""
+    """Whether `np.concatenate` is given rows on a GPU, all of one shape."""
     return len(given) == 1 and all(
-        isinstance(array, CardRows) and (array.shape[1:], array.dtype) == (given[0][0].shape[1:], given[0][0].dtype)
+        isinstance(array, GpuRows) and (array.shape[1:], array.dtype) == (given[0][0].shape[1:], given[0][0].dtype)
         for array in given[0]
     )
 
 
 def _hosted(value: Any) -> Any:
-    if isinstance(value, OnCard):
+    if isinstance(value, OnGpu):
         return value.on_host()
     if isinstance(value, list | tuple):
         return type(value)(_hosted(each) for each in value)

@@ -1,4 +1,4 @@
-"""A card's memory lent to others by DLPack: what takes it holds the block, and gives it back whenever it likes."""
+"""A GPU's memory lent to others by DLPack: what takes it holds the block, and gives it back whenever it likes."""
 
 import ctypes
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from engines.cuda.memory import Block
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 _UNSIGNED, _BITS, _LANES = 1, 8, 1
 _FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -45,8 +45,8 @@ _give_back = _FREE(lambda address: _lent.pop(address) and None)  # called by who
 class Lent:
     """Bytes `[H, W]`, lines `pitch` apart, that begin `offset` bytes into a block."""
 
-    def __init__(self, card: "CudaCard", block: Block, shape: Sequence[int], pitch: int, offset: int = 0) -> None:
-        self._device = card.dlpack_device
+    def __init__(self, gpu: "CudaGpu", block: Block, shape: Sequence[int], pitch: int, offset: int = 0) -> None:
+        self._device = gpu.dlpack_device
         self._block = block
         self._shape, self._pitch, self._offset = shape, pitch, offset
 

@@ -1,7 +1,7 @@
 """What a scaling kernel multiplies by: filter taps and colour coefficients, in the integers that swscale works in.
 
 The kernel must give what `engines.transforms` gives, so the arithmetic is that of swscale's exact C path: 14-bit taps
-across, sums kept in 15 bits, 12-bit taps down, 8-bit Y, Cb and Cr, then the matrix. All of it is integers; no card can
+across, sums kept in 15 bits, 12-bit taps down, 8-bit Y, Cb and Cr, then the matrix. All of it is integers; no GPU can
 round otherwise than another. Pure NumPy: computed once for each geometry, on the host.
 """
 

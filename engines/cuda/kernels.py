@@ -2,7 +2,7 @@
 
 `python -m engines.cuda.kernels` compiles them ahead of time, beside their source, for every architecture that the
 toolkit knows and as PTX for those it does not. Where that was not done, the first worker compiles them for its own
-card, by nvcc or else by NVRTC, and keeps them in the cache folder.
+GPU, by nvcc or else by NVRTC, and keeps them in the cache folder.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.whole import write_whole
+from engines.atomic_write import atomic_write
 from schemas.errors import RigflowError
 
 SOURCE = Path(__file__).with_name("kernels.cu")
@@ -59,11 +59,11 @@ STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "
 
 
 class CompilerMissing(RigflowError):
-    """The kernels are not compiled for this card, and nothing here can compile them."""
+    """The kernels are not compiled for this GPU, and nothing here can compile them."""
 
 
 class Kernels:
-    """The kernels of one card, loaded into its current context."""
+    """The kernels of one GPU, loaded into its current context."""
 
     def __init__(self, image: bytes, driver: Any) -> None:
         self._module = driver.module_from_buffer(image)
@@ -75,39 +75,39 @@ class Kernels:
 
 
 def image_for(capability: tuple[int, int], cache: Path) -> bytes:
-    """The kernels for a card of that compute capability: what was compiled before, else compiled now.
+    """The kernels for a GPU of that compute capability: what was compiled before, else compiled now.
 
     Raises CompilerMissing.
     """
-    ahead = _ahead()
-    if ahead.exists():
-        return ahead.read_bytes()
+    precompiled = _precompiled()
+    if precompiled.exists():
+        return precompiled.read_bytes()
     kept = cache / "kernels" / f"{_digest()}-sm{capability[0]}{capability[1]}"
     if not kept.exists():
         image = _by_nvcc([capability[0] * 10 + capability[1]]) or _by_nvrtc(capability)
         if image is None:
             raise CompilerMissing(
                 f"the kernels are not compiled for compute capability {capability[0]}.{capability[1]}",
-                "install the CUDA toolkit or nvidia-cuda-nvrtc; for Pascal cards a 12.x one",
+                "install the CUDA toolkit or nvidia-cuda-nvrtc; for Pascal GPUs a 12.x one",
             )
-        write_whole(kept, image)
+        atomic_write(kept, image)
     return kept.read_bytes()
 
 
-def compile_ahead() -> Path | None:
+def precompile() -> Path | None:
     """Compile for every architecture the toolkit knows, beside the source; None without a toolkit."""
     nvcc = _nvcc()
     if nvcc is None:
         return None
-    told = subprocess.run([nvcc, "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout
-    image = _by_nvcc([number for number in _ARCHITECTURES if f"compute_{number}" in told.split()])
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout
+    image = _by_nvcc([number for number in _ARCHITECTURES if f"compute_{number}" in listed.split()])
     if image is None:
         return None
-    _ahead().write_bytes(image)
-    return _ahead()
+    _precompiled().write_bytes(image)
+    return _precompiled()
 
 
-def _ahead() -> Path:
+def _precompiled() -> Path:
     return SOURCE.with_name(f"kernels-{_digest()}.fatbin")
 
 
@@ -139,7 +139,7 @@ def _by_nvcc(numbers: list[int]) -> bytes | None:
 
 
 def _by_nvrtc(capability: tuple[int, int]) -> bytes | None:
-    """PTX by the NVRTC library; None where there is none, or it is too new for the card."""
+    """PTX by the NVRTC library; None where there is none, or it is too new for the GPU."""
     for name in ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", *_wheels("*/lib/libnvrtc.so.1[0-9]")):
         try:
             nvrtc = ctypes.CDLL(name)
@@ -163,4 +163,4 @@ def _by_nvrtc(capability: tuple[int, int]) -> bytes | None:
 
 
 if __name__ == "__main__":
-    print(compile_ahead() or "no CUDA toolkit: a card's first worker will compile the kernels")
+    print(precompile() or "no CUDA toolkit: a GPU's first worker will compile the kernels")

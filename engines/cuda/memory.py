@@ -1,4 +1,4 @@
-"""Memory of a card, and pinned memory of the host: blocks that go back to their pool when nobody holds them.
+"""Memory of a GPU, and pinned memory of the host: blocks that go back to their pool when nobody holds them.
 
 After the first batches nothing is allocated any more; `Counters.allocations` tells.
 """
@@ -19,30 +19,30 @@ _LEAST_BYTES = 512
 
 @dataclass(slots=True)
 class Counters:
-    """What went on between the host and the card; never reset."""
+    """What went on between the host and the GPU; never reset."""
 
     allocations: int = 0
     allocated_bytes: int = 0
-    to_card_bytes: int = 0
-    from_card_bytes: int = 0
-    on_card_segments: int = 0  # decoded by the card
-    on_host_segments: int = 0  # decoded by the host, for the card cannot
+    to_gpu_bytes: int = 0
+    from_gpu_bytes: int = 0
+    on_gpu_segments: int = 0  # decoded by the GPU
+    on_host_segments: int = 0  # decoded by the host, for the GPU cannot
 
 
 class Block:
     """Some memory at `pointer`, at least `nbytes`; back in its pool when the last reference to it is gone."""
 
-    __slots__ = ("__weakref__", "nbytes", "pointer", "whole")
+    __slots__ = ("__weakref__", "buffer", "nbytes", "pointer")
 
-    def __init__(self, pointer: int, nbytes: int, whole: Any) -> None:
+    def __init__(self, pointer: int, nbytes: int, buffer: Any) -> None:
         self.pointer = pointer
         self.nbytes = nbytes
-        self.whole = whole
+        self.buffer = buffer
 
     def host(self, dtype: Any, shape: Sequence[int]) -> Array:
         """Pinned memory as an array, valid while the block is held."""
         count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        array: Array = self.whole[:count].view(dtype).reshape(shape)
+        array: Array = self.buffer[:count].view(dtype).reshape(shape)
         return array
 
 
@@ -61,9 +61,9 @@ class Pool:
         size = _size_class(nbytes)
         with self._lock:
             waiting = self._free[size]
-            pointer, whole = waiting.pop() if waiting else self._fresh(size)
-        block = Block(pointer, size, whole)
-        weakref.finalize(block, self._back, size, pointer, whole)
+            pointer, buffer = waiting.pop() if waiting else self._fresh(size)
+        block = Block(pointer, size, buffer)
+        weakref.finalize(block, self._back, size, pointer, buffer)
         return block
 
     def close(self) -> None:
@@ -77,10 +77,10 @@ class Pool:
         self._counters.allocated_bytes += size
         return self._allocate(size)
 
-    def _back(self, size: int, pointer: int, whole: Any) -> None:
+    def _back(self, size: int, pointer: int, buffer: Any) -> None:
         with self._lock:
             if not self._closed:
-                self._free[size].append((pointer, whole))
+                self._free[size].append((pointer, buffer))
 
 
 def _size_class(nbytes: int) -> int:

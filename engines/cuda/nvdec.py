@@ -1,4 +1,4 @@
-"""The card's video decoder, NVDEC, through FFmpeg: frames stay on the card.
+"""The GPU's video decoder, NVDEC, through FFmpeg: frames stay on the GPU.
 
 Opening a decoder costs as much as decoding dozens of frames, so it is kept, flushed, for the next segment like it.
 """
@@ -16,18 +16,18 @@ from av.video.codeccontext import VideoCodecContext
 from schemas.errors import MediaError
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 _TRIES = 2  # segments of a kind that gave no frame at all, before the host decodes their like
 _NATIVE = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}  # those that NVDEC hooks into
-Decoding = Literal["any", "card", "host"]
+Decoding = Literal["any", "gpu", "host"]
 
 
-class CardDecoders:
-    """Decoder sessions of one card; at most `most` wait idle for their next segment."""
+class GpuDecoders:
+    """Decoder sessions of one GPU; at most `most` wait idle for their next segment."""
 
-    def __init__(self, card: "CudaCard", most: int, decoding: Decoding) -> None:
-        self._card = card
+    def __init__(self, gpu: "CudaGpu", most: int, decoding: Decoding) -> None:
+        self._gpu = gpu
         self._most = most
         self._decoding = decoding
         self._idle: OrderedDict[int, tuple[tuple[Any, ...], VideoCodecContext]] = OrderedDict()
@@ -36,21 +36,19 @@ class CardDecoders:
 
     @contextmanager
     def lease(self, like: VideoCodecContext, label: str) -> Iterator[VideoCodecContext]:
-        """A decoder for what `like`, the host's, decodes: the card's, or `like` itself where settings allow it.
+        """A decoder for what `like`, the host's, decodes: the GPU's, or `like` itself where settings allow it.
 
-        A decoder that met an error is not used again. Raises MediaError when the card must decode it, and cannot.
+        A decoder that met an error is not used again. Raises MediaError when the GPU must decode it, and cannot.
         """
         key = _key(like)
         if self._decoding == "host" or self._failures[key] >= _TRIES:
-            if self._decoding == "card":
-                raise MediaError(
-                    f"{label}: the card can not decode it", "allow `decoder = any`, or convert it to H.264"
-                )
-            self._card.counters.on_host_segments += 1
+            if self._decoding == "gpu":
+                raise MediaError(f"{label}: the GPU can not decode it", "allow `decoder = any`, or convert it to H.264")
+            self._gpu.counters.on_host_segments += 1
             yield like
             return
-        self._card.enter()
-        decoder = self._taken(key) or open_decoder(self._card.number, like)
+        self._gpu.enter()
+        decoder = self._taken(key) or open_decoder(self._gpu.number, like)
         if decoder is None:
             self._failures[key] = _TRIES
             with self.lease(like, label) as other:
@@ -60,11 +58,11 @@ class CardDecoders:
             yield decoder
         except Exception:
             self._failures[key] += 1
-            self._card.counters.on_host_segments += 1
+            self._gpu.counters.on_host_segments += 1
             raise
         self._failures[key] = -1_000_000  # it works; what fails from now on is damaged
         decoder.flush_buffers()
-        self._card.counters.on_card_segments += 1
+        self._gpu.counters.on_gpu_segments += 1
         with self._lock:
             self._idle[id(decoder)] = (key, decoder)
             while len(self._idle) > self._most:
@@ -72,7 +70,7 @@ class CardDecoders:
 
     def close(self) -> None:
         """Close the sessions that are idle."""
-        self._card.enter()
+        self._gpu.enter()
         self._idle.clear()
 
     def _taken(self, key: tuple[Any, ...]) -> VideoCodecContext | None:
@@ -86,7 +84,7 @@ class CardDecoders:
 
 
 def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | None:
-    """A decoder on card `number`, whose context must be current, for what `like` decodes; None: NVDEC has none."""
+    """A decoder on GPU `number`, whose context must be current, for what `like` decodes; None: NVDEC has none."""
     # the context that is current, for FFmpeg takes a primary context only with exactly the flags that it would set
     options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
     accel = HWAccel("cuda", str(number), allow_software_fallback=False, options=options, is_hw_owned=True)

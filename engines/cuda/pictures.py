@@ -1,4 +1,4 @@
-"""Pictures in a card's memory, and where a scaled one goes in its row."""
+"""Pictures in a GPU's memory, and where a scaled one goes in its row."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ FULL = 2  # AVColorRange
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A frame's planes in the card's memory: Y, Cb and Cr, `step` samples apart, of `bits`, above `low_bits` unused."""
+    """A frame's planes in the GPU's memory: Y, Cb and Cr, `step` samples apart, of `bits`, above `low_bits` unused."""
 
     height: int
     width: int
@@ -52,7 +52,7 @@ class Place:
         given["stride_y"], given["stride_x"] = self.strides
 
 
-def whole(size: tuple[int, int], pixel_bytes: int) -> Place:
+def entire_picture(size: tuple[int, int], pixel_bytes: int) -> Place:
     """A picture at its own size, all of it, as it is."""
     return Place(size, (0, 0), size, 0, (size[1] * pixel_bytes, pixel_bytes), False)
 
@@ -71,15 +71,15 @@ def upright_strides(size: tuple[int, int], orientation: int, pixel_bytes: int) -
     return (begin + (width - 1) * right, down, -right) if mirrored else (begin, down, right)
 
 
-def name_on_card(frame: av.VideoFrame) -> str:
-    """The layout of a frame of the card's decoder."""
+def name_on_gpu(frame: av.VideoFrame) -> str:
+    """The layout of a frame of the GPU's decoder."""
     assert frame.sw_format is not None
     return frame.sw_format.name
 
 
 def surface(frame: av.VideoFrame, gray: bool) -> Picture:
     """A decoder's frame, read in place."""
-    bits, low_bits = SURFACES[name_on_card(frame)]
+    bits, low_bits = SURFACES[name_on_gpu(frame)]
     luma, chroma = frame.planes[:2]
     sample = 1 if bits == 8 else 2
     pointers = (luma.buffer_ptr, chroma.buffer_ptr, chroma.buffer_ptr + sample)

@@ -1,4 +1,4 @@
-"""What a card's decoder and encoder really open: asked of them, not of a table."""
+"""What a GPU's decoder and encoder really open: asked of them, not of a table."""
 
 import os
 from fractions import Fraction
@@ -8,32 +8,32 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
-from engines.cuda.card import CudaCard
+from engines.cuda.gpu import CudaGpu
 from engines.cuda.nvdec import open_decoder
 
 _MAKERS = {"h264": "libx264", "hevc": "libx265", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 _MAKERS |= {"mpeg4": "mpeg4", "mpeg2video": "mpeg2video", "mjpeg": "mjpeg"}
 ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
 _OPTIONS = {"libx265": {"x265-params": "log-level=none", "preset": "ultrafast"}, "libsvtav1": {"preset": "12"}}
-_SIDE, _FRAMES = 256, 4  # small enough for every card, and large enough: NVENC takes no less than 145
+_SIDE, _FRAMES = 256, 4  # small enough for every GPU, and large enough: NVENC takes no less than 145
 
 
-def card_codecs(name: str, cache: Path) -> tuple[list[str], list[str]]:
-    """Codecs that card `name` decoded a few frames of, and the encoders of FFmpeg that it opened.
+def gpu_codecs(name: str, cache: Path) -> tuple[list[str], list[str]]:
+    """Codecs that GPU `name` decoded a few frames of, and the encoders of FFmpeg that it opened.
 
     Raises UsageError and DeviceLost.
     """
     os.environ.setdefault("SVT_LOG", "0")  # it knows no other way to be quiet
-    card = CudaCard(name, cache)
+    gpu = CudaGpu(name, cache)
     try:
-        decoders = [codec for codec, maker in _MAKERS.items() if _decodes(card.number, maker)]
-        return decoders, [encoder for encoder in ENCODERS if opens_encoder(encoder, card.number)]
+        decoders = [codec for codec, maker in _MAKERS.items() if _decodes(gpu.number, maker)]
+        return decoders, [encoder for encoder in ENCODERS if opens_encoder(encoder, gpu.number)]
     finally:
-        card.close()
+        gpu.close()
 
 
 def opens_encoder(name: str, number: int) -> bool:
-    """Whether an encoder of FFmpeg opens on card `number`; H200 has no NVENC, and mining cards have it switched off."""
+    """Whether an encoder of FFmpeg opens on GPU `number`; H200 has no NVENC, and mining GPUs have it switched off."""
     try:
         encoder = _encoder(name)
         encoder.options = {"gpu": str(number)}
@@ -44,7 +44,7 @@ def opens_encoder(name: str, number: int) -> bool:
 
 
 def _decodes(number: int, maker: str) -> bool:
-    """Whether the card gives a picture for a stream that `maker` wrote."""
+    """Whether the GPU gives a picture for a stream that `maker` wrote."""
     try:
         encoder = _encoder(maker)
         packets = [

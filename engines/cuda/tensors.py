@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.cuda.arrays import CardRows
+from engines.cuda.arrays import GpuRows
 from engines.cuda.kernels import PACK
 from engines.part import Array
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 _TYPES = {"uint8": 0, "float16": 1, "float32": 2}
 _AXES = {"N": "stride_window", "T": "stride_frame", "H": "stride_y", "W": "stride_x", "C": "stride_channel"}
 
 
 def pack_windows(
-    card: "CudaCard",
-    frames: CardRows,
+    gpu: "CudaGpu",
+    frames: GpuRows,
     index: Array,
     pointer: int,
     dtype: str = "float32",
@@ -35,7 +35,7 @@ def pack_windows(
 
     `axes` is any order of N, T, H, W and C; without `mean` and `std` values stay 0 to 255.
     """
-    stream = stream or card.stream()
+    stream = stream or gpu.stream()
     (count, length), (height, width, *colours) = index.shape, frames.shape[1:]
     sizes = {"N": count, "T": length, "H": height, "W": width, "C": colours[0] if colours else 1}
     given = np.zeros((), PACK)
@@ -49,13 +49,13 @@ def pack_windows(
         shift[: len(mean)] = -np.asarray(mean) / np.asarray(std)
     given["scale"], given["shift"] = scale, shift
     pointers = frames.pointers[index.reshape(-1)]
-    table, staging = card.memory.take(pointers.nbytes), card.pinned.take(pointers.nbytes)
+    table, staging = gpu.memory.take(pointers.nbytes), gpu.pinned.take(pointers.nbytes)
     staged = staging.host(np.uint64, pointers.shape)
     staged[:] = pointers
-    card.upload(table.pointer, staged, stream)
+    gpu.upload(table.pointer, staged, stream)
     given["rows"], given["out"], given["type"] = table.pointer, pointer, _TYPES[dtype]
     given["frames"], given["channels"] = length, sizes["C"]
     given["height"], given["width"] = height, width
     blocks = -(-height * width * sizes["C"] // 256)
-    card.kernels.launch("pack", (blocks, count * length), (256, 1, 1), stream, given[()])
+    gpu.kernels.launch("pack", (blocks, count * length), (256, 1, 1), stream, given[()])
     return [frames, table, staging], tuple(sizes[axis] for axis in axes)

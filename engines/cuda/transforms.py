@@ -1,6 +1,6 @@
-"""Frames to arrays on a card: what `engines.transforms.Preprocess` does, by one kernel a frame.
+"""Frames to arrays on a GPU: what `engines.transforms.Preprocess` does, by one kernel a frame.
 
-Frames of the card's decoder are read where they lie. Those that the host decoded come over as small as they can be:
+Frames of the GPU's decoder are read where they lie. Those that the host decoded come over as small as they can be:
 scaled there, and as YCbCr of two bytes a pixel where colours are wanted. Against swscale, scaled pictures differ by two
 levels at most where both sides shrink or both grow, by four where one shrinks and one grows; colours of the host's
 frames by twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import av
 import numpy as np
 
-from engines.cuda.arrays import CardRow
+from engines.cuda.arrays import GpuRow
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
 from engines.cuda.kernels import BILINEAR, PLANE, SCALE
-from engines.cuda.pictures import FULL, SURFACES, Picture, Place, name_on_card, surface, upright_strides, whole
+from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
@@ -25,7 +25,7 @@ from engines.transforms import Preprocess, bilinear_taps, check_scalable, croppe
 from schemas.pipeline import PreprocessStage
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
 _BT601 = (5, 6)
@@ -34,21 +34,21 @@ _SMALL = "yuv422p"  # what swscale would make RGB of, when it has halved the pic
 
 
 class CudaPreprocess:
-    """A preprocess stage's conversion of single frames on a card. Threads share it, each with its own stream."""
+    """A preprocess stage's conversion of single frames on a GPU. Threads share it, each with its own stream."""
 
-    def __init__(self, stage: PreprocessStage, card: "CudaCard") -> None:
+    def __init__(self, stage: PreprocessStage, gpu: "CudaGpu") -> None:
         self.stage = stage
-        self._card = card
+        self._gpu = gpu
         self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
         self._lock = threading.Lock()
         self._here = threading.local()
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """As `Preprocess.convert`, with `CardRow`s for arrays. Raises what it raises, and DeviceLost."""
-        with self._card.guarded():
-            self._card.enter()
-            if frame.format.name == "cuda" and name_on_card(frame) not in SURFACES:
-                frame = frame.reformat(format=name_on_card(frame))  # 4:4:4, say, which only few cards decode
+        """As `Preprocess.convert`, with `GpuRow`s for arrays. Raises what it raises, and DeviceLost."""
+        with self._gpu.guarded():
+            self._gpu.enter()
+            if frame.format.name == "cuda" and name_on_gpu(frame) not in SURFACES:
+                frame = frame.reformat(format=name_on_gpu(frame))  # 4:4:4, say, which only few GPUs decode
             if frame.format.name == "cuda":
                 picture = surface(frame, self.stage.layout == "gray")
                 self._after_decoder()
@@ -61,15 +61,15 @@ class CudaPreprocess:
                 rows = self._from_host(frame, orientation)
         return cast("dict[str, Array]", rows)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all that this thread has converted is there; nothing is held any more. Raises DeviceLost."""
-        with self._card.guarded():
-            self._card.stream().synchronize()
+        with self._gpu.guarded():
+            self._gpu.stream().synchronize()
         self._held.clear()
 
     # frames of the host
 
-    def _from_host(self, frame: av.VideoFrame, orientation: int) -> dict[str, CardRow]:
+    def _from_host(self, frame: av.VideoFrame, orientation: int) -> dict[str, GpuRow]:
         host, size = self._host(), self.stage.size
         if size is not None and (self.stage.layout, self.stage.resize) == ("rgb", "area") and host.is_planar(frame):
             target = size[::-1] if transposes(orientation) else size
@@ -93,14 +93,14 @@ class CudaPreprocess:
         chroma = chroma_height, chroma_width
         return Picture(height, width, (luma, cb, cr), (width, chroma_width), chroma, 1, 8, 0, left=False)
 
-    def _upload(self, array: Array) -> CardRow:
-        card = self._card
-        row = CardRow(card, card.memory.take(array.nbytes), array.shape)
+    def _upload(self, array: Array) -> GpuRow:
+        gpu = self._gpu
+        row = GpuRow(gpu, gpu.memory.take(array.nbytes), array.shape)
         if array.nbytes:
-            pinned = card.pinned.take(array.nbytes)
+            pinned = gpu.pinned.take(array.nbytes)
             staged = pinned.host(np.uint8, array.shape)
             staged[...] = array
-            card.upload(row.block.pointer, staged, card.stream())
+            gpu.upload(row.block.pointer, staged, gpu.stream())
             self._hold(pinned)
         return row
 
@@ -108,9 +108,9 @@ class CudaPreprocess:
 
     def _after_decoder(self) -> None:
         """Have this thread's stream wait for what the decoder queued; FFmpeg copies its surfaces on the null stream."""
-        event = self._card.event()
+        event = self._gpu.event()
         event.record()
-        self._card.stream().wait_for_event(event)
+        self._gpu.stream().wait_for_event(event)
 
     @property
     def _held(self) -> list[tuple[Any, Any]]:
@@ -120,8 +120,8 @@ class CudaPreprocess:
 
     def _hold(self, thing: Any) -> None:
         """Keep a frame or a block until the kernels queued so far have read it; few at a time."""
-        event = self._card.event()
-        event.record(self._card.stream())
+        event = self._gpu.event()
+        event.record(self._gpu.stream())
         held = self._held
         held.append((event, thing))
         while len(held) > HELD_FRAMES:
@@ -129,25 +129,25 @@ class CudaPreprocess:
 
     # kernels
 
-    def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> dict[str, CardRow]:
+    def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> dict[str, GpuRow]:
         """A frame at the stage's size; `bilinear` from all of its pixels, which nobody else sees."""
         assert self.stage.size is not None
         channels = (3,) if self.stage.layout == "rgb" else ()
         row = self._row((*self.stage.size, *channels))
         place = self._place((frame.height, frame.width), orientation)
         if place.padded:
-            self._card.driver.memset_d8_async(row.block.pointer, 0, row.nbytes, self._card.stream())
+            self._gpu.driver.memset_d8_async(row.block.pointer, 0, row.nbytes, self._gpu.stream())
         if self.stage.resize == "bilinear":
             native = self._row((frame.height, frame.width, *channels))
-            self._scale(frame, picture, native, whole((frame.height, frame.width), 3 if channels else 1))
+            self._scale(frame, picture, native, entire_picture((frame.height, frame.width), 3 if channels else 1))
             self._bilinear(native, row, place)
             self._hold(native)
         else:
             self._scale(frame, picture, row, place)
         return {"pixels": row}
 
-    def _row(self, shape: tuple[int, ...]) -> CardRow:
-        return CardRow(self._card, self._card.memory.take(prod(shape)), shape)
+    def _row(self, shape: tuple[int, ...]) -> GpuRow:
+        return GpuRow(self._gpu, self._gpu.memory.take(prod(shape)), shape)
 
     def _place(self, source: tuple[int, int], orientation: int) -> "Place":
         """Where a picture goes, and which part of it: the middle of what is too large, into that of what it leaves."""
@@ -161,7 +161,7 @@ class CudaPreprocess:
         first = cropped_from(scaled[0], size[0]), cropped_from(scaled[1], size[1])
         return Place(scaled, first, size, begin, (stride_y, stride_x), size != target)
 
-    def _scale(self, frame: av.VideoFrame, picture: Picture, row: CardRow, place: "Place") -> None:
+    def _scale(self, frame: av.VideoFrame, picture: Picture, row: GpuRow, place: "Place") -> None:
         """Queue the kernel that makes a row of a picture."""
         template = self._template(frame, picture, place)
         given = template.copy()
@@ -170,7 +170,7 @@ class CudaPreprocess:
             given["cb"], given["cr"] = picture.pointers[1:]
         given["luma_pitch"], given["chroma_pitch"] = picture.pitches
         grid = -(-place.size[1] // _BLOCK[0]), place.size[0]
-        self._card.kernels.launch("scale", grid, _BLOCK, self._card.stream(), given[()])
+        self._gpu.kernels.launch("scale", grid, _BLOCK, self._gpu.stream(), given[()])
 
     def _template(self, frame: av.VideoFrame, picture: Picture, place: "Place") -> Any:
         """A frame's struct but for its pointers, made once for all frames like it."""
@@ -207,7 +207,7 @@ class CudaPreprocess:
         place.into(given)
         return given, tables
 
-    def _bilinear(self, native: CardRow, row: CardRow, place: "Place") -> None:
+    def _bilinear(self, native: GpuRow, row: GpuRow, place: "Place") -> None:
         """Queue the kernel that makes a row of a picture's pixels."""
         key = ("bilinear", native.shape, place)
         with self._lock:
@@ -225,23 +225,23 @@ class CudaPreprocess:
         given = self._kept[key][0].copy()
         given["source"], given["out"] = native.block.pointer, row.block.pointer + place.begin
         grid = -(-place.size[1] // 128), place.size[0]
-        self._card.kernels.launch("bilinear", grid, (128, 1, 1), self._card.stream(), given[()])
+        self._gpu.kernels.launch("bilinear", grid, (128, 1, 1), self._gpu.stream(), given[()])
 
     def _table(self, array: Array, tables: list[Any]) -> int:
-        """Where an array is on the card, for good."""
-        block = self._card.memory.take(array.nbytes)
-        self._card.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
-        self._card.counters.to_card_bytes += array.nbytes
+        """Where an array is on the GPU, for good."""
+        block = self._gpu.memory.take(array.nbytes)
+        self._gpu.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
+        self._gpu.counters.to_gpu_bytes += array.nbytes
         tables.append(block)
         return block.pointer
 
-    def _planes(self, picture: Picture, orientation: int) -> dict[str, CardRow]:
+    def _planes(self, picture: Picture, orientation: int) -> dict[str, GpuRow]:
         """Each plane in 8 bits, at its own size."""
-        card, rows = self._card, {}
+        gpu, rows = self._gpu, {}
         sizes = ((picture.height, picture.width), picture.chroma, picture.chroma)
         for number, (height, width) in enumerate(sizes):
             shape = (width, height) if transposes(orientation) else (height, width)
-            row = CardRow(card, card.memory.take(height * width), shape)
+            row = GpuRow(gpu, gpu.memory.take(height * width), shape)
             begin, stride_y, stride_x = upright_strides((height, width), orientation, 1)
             given = np.zeros((), PLANE)
             given["source"], given["out"] = picture.pointers[number], row.block.pointer + begin
@@ -249,6 +249,6 @@ class CudaPreprocess:
             given["deep"], given["drop"] = picture.bits > 8, picture.bits + picture.low_bits - 8
             given["width"], given["height"] = width, height
             given["stride_x"], given["stride_y"] = stride_x, stride_y
-            card.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), card.stream(), given[()])
+            gpu.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), gpu.stream(), given[()])
             rows[f"plane{number}"] = row
         return rows

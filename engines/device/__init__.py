@@ -1,4 +1,4 @@
-"""What a worker computes on: the host's cores, or one card. This is the one place that knows there are two."""
+"""What a worker computes on: the host's cores, or one GPU. This is the one place that knows there are two."""
 
 from pathlib import Path
 

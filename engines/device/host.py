@@ -20,8 +20,8 @@ class Host:
     """The host's cores: one segment at a time on the worker's computing thread."""
 
     name = "cpu"
-    abreast = 1
-    card = None
+    concurrency = 1
+    gpu = None
     encoder = X264()
 
     def __init__(self, settings: Settings) -> None:

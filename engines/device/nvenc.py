@@ -1,7 +1,7 @@
-"""The card's video encoder, NVENC, through FFmpeg: pictures that are on the card go there without the host.
+"""The GPU's video encoder, NVENC, through FFmpeg: pictures that are on the GPU go there without the host.
 
 All but `_new_encoder`, the call that needs the hardware, is tested without it: frames are made by the same code on any
-card, and on the host in place of one.
+GPU, and on the host in place of one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import CudaContext
 
-from engines.cuda.arrays import CardRows
-from engines.cuda.card import CudaCard
+from engines.cuda.arrays import GpuRows
 from engines.cuda.dlpack import Lent
+from engines.cuda.gpu import CudaGpu
 from engines.cuda.kernels import NV12
 from engines.cuda.memory import Block
 from engines.outputs.h264 import Geometry, encode_gop, geometry_of, new_encoder
@@ -41,16 +41,16 @@ _PRESETS = {
 }
 
 
-class CardEncoder:
-    """NVENC of one card, a session for each part; what it does not take goes to `host`, where there is one."""
+class GpuEncoder:
+    """NVENC of one GPU, a session for each part; what it does not take goes to `host`, where there is one."""
 
-    on_card = True
+    on_gpu = True
 
-    def __init__(self, card: CudaCard, host: PictureEncoder | None) -> None:
-        self._card = card
+    def __init__(self, gpu: CudaGpu, host: PictureEncoder | None) -> None:
+        self._gpu = gpu
         self._host = host
         # the context that is current, for FFmpeg takes a primary context only with exactly the flags that it would set
-        self._context = CudaContext(card.number, primary_ctx=False, current_ctx=True)
+        self._context = CudaContext(gpu.number, primary_ctx=False, current_ctx=True)
 
     def opens(self) -> bool:
         """Whether it really encodes a picture here. Raises DeviceLost."""
@@ -58,27 +58,27 @@ class CardEncoder:
             [np.zeros((1, *_TRIED), np.uint8)], Colour(0, *(_UNSPECIFIED,) * 3), MediaInfo(kind="video", name="a trial")
         )
         try:
-            CardEncoder(self._card, None).encode(grey, VideoOptions())
+            GpuEncoder(self._gpu, None).encode(grey, VideoOptions())
         except MediaError:
             return False
         return True
 
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         """One closed GOP. Raises PipelineError, DeviceLost, and MediaError for what NVENC refuses and no other may."""
-        card, geometry = self._card, geometry_of(pictures.planes)
+        gpu, geometry = self._gpu, geometry_of(pictures.planes)
         why = "it is not 4:2:0"
         if geometry.pix_fmt == "yuv420p":
-            card.enter()
+            gpu.enter()
             try:
-                with card.guarded():
-                    frames = card_frames(card, pictures.planes, geometry, self._context)
+                with gpu.guarded():
+                    frames = gpu_frames(gpu, pictures.planes, geometry, self._context)
                     return encode_gop(_new_encoder(geometry, pictures, options), frames, tick)
             except _REFUSED as error:
-                if not card.works():
-                    raise card.lost(error) from error
+                if not gpu.works():
+                    raise gpu.lost(error) from error
                 why = getattr(error, "strerror", None) or str(error)
         if self._host is None:
-            what = f"{pictures.media.name}: the card can not encode {geometry.width}x{geometry.height} ({why})"
+            what = f"{pictures.media.name}: the GPU can not encode {geometry.width}x{geometry.height} ({why})"
             raise MediaError(what, "allow `encoder = any`")
         return self._host.encode(pictures, options, tick)
 
@@ -100,27 +100,27 @@ def nvenc_options(options: VideoOptions) -> dict[str, str]:
 
 
 def _new_encoder(geometry: Geometry, pictures: Pictures, options: VideoOptions) -> VideoCodecContext:
-    """NVENC, which opens with the first frame and on that frame's card."""
+    """NVENC, which opens with the first frame and on that frame's GPU."""
     encoder = new_encoder(NAME, geometry._replace(pix_fmt="cuda"), pictures)
     encoder.options = nvenc_options(options)
     return encoder
 
 
-def card_frames(
-    card: CudaCard, planes: Sequence[Array], geometry: Geometry, context: CudaContext
+def gpu_frames(
+    gpu: CudaGpu, planes: Sequence[Array], geometry: Geometry, context: CudaContext
 ) -> Iterator[av.VideoFrame]:
-    """A frame in NV12 on the card of each row of planes `[N, H, W]` uint8, which may be on the host. Raises DeviceLost.
+    """A frame in NV12 on the GPU of each row of planes `[N, H, W]` uint8, which may be on the host. Raises DeviceLost.
 
-    A frame's memory goes back to the card's pool when nobody holds the frame.
+    A frame's memory goes back to the GPU's pool when nobody holds the frame.
     """
-    stream = card.stream()
+    stream = gpu.stream()
     pitch = -(-geometry.width // _PITCH) * _PITCH
     for number in range(len(planes[0])):
-        block = card.memory.take(geometry.height * 3 // 2 * pitch)
+        block = gpu.memory.take(geometry.height * 3 // 2 * pitch)
         given = np.zeros((), NV12)
         held: list[Block] = []
         for name, plane in zip(("luma", "cb", "cr"), planes, strict=False):
-            source = plane.rows[number].block if isinstance(plane, CardRows) else _uploaded(card, plane[number], held)
+            source = plane.rows[number].block if isinstance(plane, GpuRows) else _uploaded(gpu, plane[number], held)
             given[name] = source.pointer
             held.append(source)
         given["out"], given["pitch"] = block.pointer, pitch
@@ -128,19 +128,19 @@ def card_frames(
         given["chroma_height"], given["chroma_width"] = planes[-1].shape[1:]
         given["rows"], given["columns"] = geometry.height, geometry.width
         grid = -(-geometry.width // 128), geometry.height * 3 // 2
-        card.kernels.launch("nv12", grid, (128, 1, 1), stream, given[()])
+        gpu.kernels.launch("nv12", grid, (128, 1, 1), stream, given[()])
         stream.synchronize()
-        luma = Lent(card, block, (geometry.height, geometry.width), pitch)
+        luma = Lent(gpu, block, (geometry.height, geometry.width), pitch)
         # NVENC is told where the luma begins, and looks for the chroma right behind it
-        chroma = Lent(card, block, (geometry.height // 2, geometry.width), pitch, geometry.height * pitch)
+        chroma = Lent(gpu, block, (geometry.height // 2, geometry.width), pitch, geometry.height * pitch)
         yield av.VideoFrame.from_dlpack((luma, chroma), format="nv12", cuda_context=context)
 
 
-def _uploaded(card: CudaCard, plane: Array, held: list[Block]) -> Block:
+def _uploaded(gpu: CudaGpu, plane: Array, held: list[Block]) -> Block:
     """Queue a copy of a plane of the host; what is `held` is needed until it is there."""
-    block, pinned = card.memory.take(plane.nbytes), card.pinned.take(plane.nbytes)
+    block, pinned = gpu.memory.take(plane.nbytes), gpu.pinned.take(plane.nbytes)
     staged = pinned.host(np.uint8, plane.shape)
     staged[...] = plane
-    card.upload(block.pointer, staged, card.stream())
+    gpu.upload(block.pointer, staged, gpu.stream())
     held.append(pinned)
     return block

@@ -37,7 +37,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What a head is told of an output of the model, or tells of an array that it makes.
+    """What a head knows of an output of the model, or declares of an array that it makes.
 
     `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
     is `(name, "count", ...)`. `labels`: what the values, or the columns, of an array stand for.

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from engines.inference.session import Chosen, Overlapping, Rows
+from engines.inference.session import Overlapping, RowBatch, RowSelection
 from engines.part import Array, Part, Tick, holds_frames, no_tick
 from engines.ports import Session
 from schemas.errors import ModelError, RigflowError
@@ -48,11 +48,11 @@ class _Source:
     array: Array
     index: Array | None = None  # which rows of `array` make row i; None: row i itself
 
-    def chosen(self, start: int, stop: int) -> Chosen:
+    def chosen(self, start: int, stop: int) -> RowSelection:
         if self.index is None:
-            return Chosen(self.array, None, start, stop)
+            return RowSelection(self.array, None, start, stop)
         rows = self.index[start:stop]
-        return Chosen(self.array, rows, int(rows.min(initial=0)), int(rows.max(initial=-1)) + 1)
+        return RowSelection(self.array, rows, int(rows.min(initial=0)), int(rows.max(initial=-1)) + 1)
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class _Work:
                 raise ModelError(f"output `{output}` changes its shape between batches: {shapes}", "give it one shape")
             if len(known) == self.rows:
                 known[start : start + len(array)] = array
-            else:  # on a card, where rows are joined without a copy
+            else:  # on a GPU, where rows are joined without a copy
                 self.made[name] = np.concatenate([known, array])
 
 
@@ -260,7 +260,7 @@ def _finish(session: Session, batch: Sequence[_Span], answer: _Answer, failed: d
 def _begin(session: Session, batch: Sequence[_Span]) -> _Answer:
     """Queue a batch, or run it where the session knows no queue; what is returned gives its answer or its error."""
     inputs = {
-        name: Rows([span.work.inputs[name].chosen(span.start, span.stop) for span in batch])
+        name: RowBatch([span.work.inputs[name].chosen(span.start, span.stop) for span in batch])
         for name in batch[0].work.inputs
     }
     try:

@@ -33,13 +33,13 @@ def load(backend: Backend) -> Any:
         raise UsageError(f"{backend} cannot be imported: {error}", f"install {wheel}; see docs/engines.md") from error
 
 
-def collecting_logger(trt: Any, said: list[str]) -> Any:
-    """A logger that appends what the library calls an error to `said`, and prints nothing."""
+def collecting_logger(trt: Any, messages: list[str]) -> Any:
+    """A logger that appends what the library calls an error to `messages`, and prints nothing."""
 
     class Collecting(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
             if severity.name in ("ERROR", "INTERNAL_ERROR"):
-                said.append(message)
+                messages.append(message)
 
     logger = Collecting.__new__(Collecting)
     trt.ILogger.__init__(logger)

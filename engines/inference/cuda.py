@@ -1,4 +1,4 @@
-"""ONNX Runtime on a card: inputs gathered there, two batches in flight, no wait between them.
+"""ONNX Runtime on a GPU: inputs gathered there, two batches in flight, no wait between them.
 
 A batch is filled on one stream while the one before runs on another. Nothing is allocated for it once its kind was
 seen: there are two slots for each input, and outputs go to blocks of a pool.
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from engines.cuda.arrays import CardRows, rows_of
+from engines.cuda.arrays import GpuRows, rows_of
 from engines.cuda.kernels import GATHER
 from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
 from engines.inference.reasons import one_line
-from engines.inference.session import Rows, check_card, check_inputs
+from engines.inference.session import RowBatch, check_inputs, check_model_card
 from engines.inference.weights import check_weights_inside
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
     from engines.cuda.memory import Block
 
 _PROVIDER = "CUDAExecutionProvider"
@@ -33,9 +33,9 @@ _CONVOLVED_ROWS = 16
 
 
 class CudaSession:
-    """A model on a card. Raises ModelError: not an ONNX file, not what `spec` says, or no CUDA in ONNX Runtime.
+    """A model on a GPU. Raises ModelError: not an ONNX file, not what `spec` says, or no CUDA in ONNX Runtime.
 
-    With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the card, as `CardRows`, for its encoder.
+    With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the GPU, as `GpuRows`, for its encoder.
     """
 
     batch_bytes = 256 << 20
@@ -45,23 +45,23 @@ class CudaSession:
         self,
         model: bytes,
         spec: ModelSpec,
-        card: "CudaCard",
+        gpu: "CudaGpu",
         tf32: bool = False,
         search: str = "",
         pictures_stay: bool = False,
     ) -> None:
         self.spec = spec
         self._pictures_stay = pictures_stay
-        self._card = card
-        card.enter()
-        with card.guarded():
-            self._fills, self._runs = card.new_stream(), card.new_stream()
+        self._gpu = gpu
+        gpu.enter()
+        with gpu.guarded():
+            self._fills, self._runs = gpu.new_stream(), gpu.new_stream()
         shapes = {tensor.name: tensor.shape[1:] for tensor in spec.inputs}
         fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
         self._one_row: dict[str, Any] = shapes if fixed else {}
         self._padded_rows = _CONVOLVED_ROWS if fixed and b"Conv" in model else 0
         self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if self._padded_rows else "HEURISTIC"))
-        check_card(spec, *tensors_of(self._session))
+        check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -71,32 +71,32 @@ class CudaSession:
         if self._padded_rows:
             self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros(self._padded_rows).values())
 
-    def run(self, inputs: Mapping[str, "Array | Rows"]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, "Array | RowBatch"]) -> dict[str, Array]:
         """Outputs of one batch by name. Raises ModelError and DeviceLost."""
         return self.start(inputs)()
 
-    def start(self, inputs: Mapping[str, "Array | Rows"]) -> Callable[[], dict[str, Array]]:
+    def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
         """Queue one batch; what is returned waits for its outputs. Two may be queued before one is waited for.
 
         Raises ModelError and DeviceLost, now or then.
         """
         check_inputs(self.spec, inputs)
-        card = self._card
-        card.enter()
-        with card.guarded():
+        gpu = self._gpu
+        gpu.enter()
+        with gpu.guarded():
             slot = self._slots[self._turn]
             self._turn = (self._turn + 1) % self.in_flight
             binding, held = self._session.io_binding(), []
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
-                rows = array if isinstance(array, Rows) else Rows.all_of(array)
+                rows = array if isinstance(array, RowBatch) else RowBatch.all_of(array)
                 count = self._computed(rows.shape[0])
                 nbytes = rows.nbytes // max(1, rows.shape[0]) * count
                 slot[tensor.name] = block = self._room(slot.get(tensor.name), nbytes)
                 held += self._fill(block.pointer, rows)
                 shape = (count, *rows.shape[1:])
-                binding.bind_input(tensor.name, "cuda", card.number, rows.dtype, shape, block.pointer)
-            filled = card.event()
+                binding.bind_input(tensor.name, "cuda", gpu.number, rows.dtype, shape, block.pointer)
+            filled = gpu.event()
             filled.record(self._fills)
             self._runs.wait_for_event(filled)
             finish = self._queue(binding, inputs)
@@ -111,12 +111,12 @@ class CudaSession:
         return {tensor.name: np.zeros((rows, *self._one_row[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
 
     def close(self) -> None:
-        """Give back the card's memory.
+        """Give back the GPU's memory.
 
         The runtime's own goes with the process: ONNX Runtime 1.31 ends that when it cannot free pinned memory
         (cudaFreeHost: operation not permitted), which happens on threads that are not its own.
         """
-        self._card.enter()
+        self._gpu.enter()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
         self._session = None
         for slot in self._slots:
@@ -132,15 +132,15 @@ class CudaSession:
     # filling
 
     def _room(self, block: "Block | None", nbytes: int) -> "Block":
-        return block if block is not None and block.nbytes >= nbytes else self._card.memory.take(max(1, nbytes))
+        return block if block is not None and block.nbytes >= nbytes else self._gpu.memory.take(max(1, nbytes))
 
-    def _fill(self, pointer: int, rows: Rows) -> list[Any]:
+    def _fill(self, pointer: int, rows: RowBatch) -> list[Any]:
         """Queue what puts rows one after the other at `pointer`; what must be held until it is done."""
-        card = self._card
+        gpu = self._gpu
         held: list[Any] = []
         froms = []
         for span in rows.spans:
-            if isinstance(span.array, CardRows):
+            if isinstance(span.array, GpuRows):
                 chosen = span.array.pointers[span.first : span.last]
             else:
                 chosen = self._uploaded(span.array[span.first : span.last], held)
@@ -149,11 +149,11 @@ class CudaSession:
         pointers = np.concatenate(froms)
         if not len(pointers):
             return held
-        table = card.memory.take(pointers.nbytes)
-        staging = card.pinned.take(pointers.nbytes)
+        table = gpu.memory.take(pointers.nbytes)
+        staging = gpu.pinned.take(pointers.nbytes)
         staged = staging.host(np.uint64, pointers.shape)
         staged[:] = pointers
-        card.upload(table.pointer, staged, self._fills)
+        gpu.upload(table.pointer, staged, self._fills)
         given = np.zeros((), GATHER)
         row_bytes = rows.nbytes // len(pointers)
         given["rows"], given["out"] = table.pointer, pointer
@@ -162,18 +162,18 @@ class CudaSession:
         for begin in range(0, len(pointers), 65535):  # the most that a grid has down
             count = min(65535, len(pointers) - begin)
             given["rows"], given["out"] = table.pointer + 8 * begin, pointer + begin * row_bytes
-            card.kernels.launch("gather", (blocks, count), (_THREADS, 1, 1), self._fills, given[()])
+            gpu.kernels.launch("gather", (blocks, count), (_THREADS, 1, 1), self._fills, given[()])
         return [*held, table, staging]
 
     def _uploaded(self, array: Array, held: list[Any]) -> Array:
         """Queue a copy of rows of the host, in one piece: `[N]` uint64, where each of them will begin."""
-        card = self._card
+        gpu = self._gpu
         array = np.ascontiguousarray(array)
-        block, staging = card.memory.take(max(1, array.nbytes)), card.pinned.take(max(1, array.nbytes))
+        block, staging = gpu.memory.take(max(1, array.nbytes)), gpu.pinned.take(max(1, array.nbytes))
         staged = staging.host(array.dtype, array.shape)
         staged[...] = array
         if array.nbytes:
-            card.upload(block.pointer, staged, self._fills)
+            gpu.upload(block.pointer, staged, self._fills)
         held += [block, staging]
         step = array.nbytes // max(1, len(array))
         return np.uint64(block.pointer) + np.arange(len(array), dtype=np.uint64) * np.uint64(step)
@@ -182,44 +182,44 @@ class CudaSession:
 
     def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Array]]:
         """Queue the model and the copies of its outputs; what is returned waits for them."""
-        card = self._card
+        gpu = self._gpu
         kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
         count = next(iter(inputs.values())).shape[0]
         computed = self._computed(count)
         shapes = self._made.get(kind)
         if shapes is None:  # the first of its kind: where do the outputs go?
             for name in self._outputs:
-                binding.bind_output(name, "cuda", card.number)
+                binding.bind_output(name, "cuda", gpu.number)
             self._go(binding)
             self._runs.synchronize()
             arrays = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
             if all(array.ndim and len(array) == computed for array in arrays.values()):
                 self._made[kind] = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
-            card.counters.from_card_bytes += sum(array.nbytes for array in arrays.values())
+            gpu.counters.from_gpu_bytes += sum(array.nbytes for array in arrays.values())
             return lambda _: {name: array[:count] for name, array in arrays.items()}
         outputs = []
         for name in self._outputs:
             dtype, row = shapes[name]
             nbytes = max(1, computed * int(np.prod(row, dtype=np.int64)) * dtype.itemsize)
             stays = self._pictures_stay and dtype == np.uint8 and len(row) == 2
-            staging = None if stays else card.pinned.take(nbytes)
-            outputs.append((name, dtype, (count, *row), card.memory.take(nbytes), staging))
+            staging = None if stays else gpu.pinned.take(nbytes)
+            outputs.append((name, dtype, (count, *row), gpu.memory.take(nbytes), staging))
         for name, dtype, shape, block, _ in outputs:
-            binding.bind_output(name, "cuda", card.number, dtype, (computed, *shape[1:]), block.pointer)
+            binding.bind_output(name, "cuda", gpu.number, dtype, (computed, *shape[1:]), block.pointer)
         self._go(binding)
         for _, dtype, shape, block, staging in outputs:
             if staging is not None:
-                card.download(staging.host(dtype, shape), block.pointer, self._runs)
-        done = card.event()
+                gpu.download(staging.host(dtype, shape), block.pointer, self._runs)
+        done = gpu.event()
         done.record(self._runs)
 
         def finish(held: Sequence[Any]) -> dict[str, Array]:
             """Wait; `held` and `outputs` are needed until then."""
-            with card.guarded():
+            with gpu.guarded():
                 done.synchronize()
             made: dict[str, Any] = {}
             for name, dtype, shape, block, staging in outputs:
-                made[name] = staging.host(dtype, shape).copy() if staging else rows_of(card, block, shape, dtype)
+                made[name] = staging.host(dtype, shape).copy() if staging else rows_of(gpu, block, shape, dtype)
             return made
 
         return finish
@@ -228,8 +228,8 @@ class CudaSession:
         try:
             self._session.run_with_iobinding(binding, self._options)
         except Exception as error:  # the runtime's own classes share no base below Exception
-            if not self._card.works():
-                raise self._card.lost(error) from error
+            if not self._gpu.works():
+                raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
 
     def _load(self, model: bytes, tf32: bool, search: str) -> Any:
@@ -249,7 +249,7 @@ class CudaSession:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what matters comes as an exception
         provider = {
-            "device_id": str(self._card.number),
+            "device_id": str(self._gpu.number),
             "user_compute_stream": str(self._runs.handle),
             "cudnn_conv_algo_search": search,
             "arena_extend_strategy": "kSameAsRequested",
@@ -258,8 +258,8 @@ class CudaSession:
         try:
             session = new_session(model, options, [(_PROVIDER, provider), "CPUExecutionProvider"])
         except Exception as error:  # the runtime's own classes share no base below Exception
-            if not self._card.works():
-                raise self._card.lost(error) from error
+            if not self._gpu.works():
+                raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
         if session.get_providers()[0] != _PROVIDER:  # it says nothing when it finds no cuDNN, and takes the CPU
             raise ModelError(

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.inference.reasons import one_line
-from engines.inference.session import check_card, check_inputs
+from engines.inference.session import check_inputs, check_model_card
 from engines.inference.weights import check_weights_inside
 from engines.part import Array
 from schemas.errors import ModelError
@@ -79,10 +79,10 @@ class OnnxRuntimeSession:
         self.spec = spec
         self._session: Any = loaded or load(model, spec.name, simulate)
         self._outputs = [tensor.name for tensor in spec.outputs]
-        check_card(spec, *tensors_of(self._session))
+        check_model_card(spec, *tensors_of(self._session))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of one batch by name. Raises ModelError: inputs do not fit the card, or the model fails on them."""
+        """Outputs of one batch by name. Raises ModelError: inputs do not fit the model card, or the model fails."""
         check_inputs(self.spec, inputs)
         feed = {tensor.name: np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs}
         try:
@@ -98,7 +98,7 @@ class OnnxRuntimeSession:
             self.run(zeros)
 
     def zeros(self, rows: int) -> dict[str, Array] | None:
-        """Inputs of so many rows; None where the card has a free inner dimension, or a batch of another size."""
+        """Inputs of so many rows; None where the model card has a free inner dimension, or a batch of another size."""
         zeros = {}
         for tensor in self.spec.inputs:
             batch, inner = tensor.shape[0], [size for size in tensor.shape[1:] if isinstance(size, int)]

@@ -1,4 +1,4 @@
-"""A TensorRT plan fed as ONNX Runtime is on a card: rows gathered there, two batches in flight."""
+"""A TensorRT plan fed as ONNX Runtime is on a GPU: rows gathered there, two batches in flight."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -14,16 +14,16 @@ from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from engines.cuda.card import CudaCard
+    from engines.cuda.gpu import CudaGpu
 
 
 class PlanSession(CudaSession):
-    """A plan on a card, over device pointers. Raises ModelError: it is not for this card, or not what `spec` says."""
+    """A plan on a GPU, over device pointers. Raises ModelError: it is not for this GPU, or not what `spec` says."""
 
-    def __init__(self, plan: bytes, spec: ModelSpec, engine: EngineSpec, card: "CudaCard") -> None:
-        self._plan = TensorRtPlan(plan, engine, card.enter)
+    def __init__(self, plan: bytes, spec: ModelSpec, engine: EngineSpec, gpu: "CudaGpu") -> None:
+        self._plan = TensorRtPlan(plan, engine, gpu.enter)
         self._engine = engine
-        super().__init__(b"", spec, card)
+        super().__init__(b"", spec, gpu)
         self.batch_bytes = self._plan.batch_bytes
 
     def warm_up(self) -> None:
@@ -61,7 +61,7 @@ class PlanSession(CudaSession):
         self._made[kind] = {name: (dtypes[name], shapes[name][1:]) for name in self._outputs}
         spare = [name for name in shapes if name not in self._outputs]
         sizes = {name: int(np.prod(shapes[name])) * dtypes[name].itemsize for name in spare}
-        blocks = {name: self._card.memory.take(max(1, nbytes)) for name, nbytes in sizes.items()}
+        blocks = {name: self._gpu.memory.take(max(1, nbytes)) for name, nbytes in sizes.items()}
         binding.pointers |= {name: block.pointer for name, block in blocks.items()}
         finish = super()._queue(binding, inputs)
         return lambda held: finish([held, blocks])  # blocks go back to the pool after the plan is done with them

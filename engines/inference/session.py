@@ -14,14 +14,14 @@ from schemas.messages import DType
 from schemas.pipeline import ModelSpec, TensorSpec, describe
 
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
-_OMIT = "export the model without it, or list its other outputs in its card"
+_OMIT = "export the model without it, or list its other outputs in its model card"
 _NO_BATCH = f'{_OMIT}; for a graph without a batch, say batch = "none" there'
 _FEED = "make it a constant of the graph: rigflow feeds a model one row a frame or window"
-_CORRECT = "correct its card, or leave the tensors out of it"
+_CORRECT = "correct its model card, or leave the tensors out of it"
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class RowSelection:
     """Rows of `array`: those that `rows` names, in its order and shape, or `[first, last)` where that is None."""
 
     array: Array
@@ -31,15 +31,15 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of many arrays as one, not gathered yet: a card gathers them where it needs them, NumPy on the host."""
+class RowBatch:
+    """Rows of many arrays as one, not gathered yet: a GPU gathers them where it needs them, NumPy on the host."""
 
-    spans: Sequence[Chosen]
+    spans: Sequence[RowSelection]
 
     @classmethod
     def all_of(cls, array: Array) -> Self:
         """Each row of an array."""
-        return cls([Chosen(array, None, 0, len(array))])
+        return cls([RowSelection(array, None, 0, len(array))])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -72,13 +72,13 @@ class Overlapping(Protocol):
 
     in_flight: int
 
-    def start(self, inputs: Mapping[str, "Array | Rows"]) -> Callable[[], dict[str, Array]]:
+    def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
         """Queue a batch; what is returned waits for its outputs. Raises as `run` does, now or then."""
         ...
 
 
-def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | Rows"]) -> None:
-    """Raise ModelError unless `inputs` are what the card asks for: the names, dtypes, ranks and fixed dimensions."""
+def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | RowBatch"]) -> None:
+    """Raise ModelError unless `inputs` fit the model card: their names, dtypes, ranks and fixed dimensions."""
     for tensor in spec.inputs:
         if tensor.name not in inputs:
             given = ", ".join(f"`{name}`" for name in inputs) or "nothing"
@@ -91,8 +91,8 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | Rows"]) -> None:
             )
 
 
-def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Raise ModelError when a card says other than its graph; it may leave outputs out, but no inputs.
+def check_model_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Raise ModelError when a model card says other than its graph; it may leave outputs out, but no inputs.
 
     All must be arrays of numbers with a batch dimension: others cannot travel between workers.
     """
@@ -108,20 +108,20 @@ def check_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[T
     _check_batch(spec, inputs)
     missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
     if missing:
-        raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its card lacks it", _CORRECT)
+        raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its model card lacks it", _CORRECT)
     if not spec.outputs:
-        raise ModelError(f"model `{spec.name}` has no outputs", "list one in its card, or export it with one")
+        raise ModelError(f"model `{spec.name}` has no outputs", "list one in its model card, or export it with one")
 
 
 def _check_batch(spec: ModelSpec, graph: tuple[TensorSpec, ...]) -> None:
-    """Raise ModelError when a card leaves free what its graph fixes: such rows or sizes would come, and fail."""
+    """Raise ModelError when a model card leaves free what its graph fixes: such rows or sizes would come, and fail."""
     found = {tensor.name: tensor for tensor in graph}
     for tensor in spec.inputs:
         for axis, (size, fixed) in enumerate(zip(tensor.shape, found[tensor.name].shape, strict=True)):
             if isinstance(size, str) and isinstance(fixed, int):
                 where, unit = (f", dimension {axis}", "") if axis else ("", " rows")
-                said = f"its card says {size}{unit}, its graph takes {fixed}"
-                raise ModelError(f"model `{spec.name}`, input `{tensor.name}`{where}: {said}", _CORRECT)
+                difference = f"its model card says {size}{unit}, its graph takes {fixed}"
+                raise ModelError(f"model `{spec.name}`, input `{tensor.name}`{where}: {difference}", _CORRECT)
 
 
 def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph: tuple[TensorSpec, ...]) -> None:
@@ -133,7 +133,8 @@ def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph:
         actual = found[tensor.name]
         if not fits(tensor, actual.dtype, actual.shape):
             raise ModelError(
-                f"model `{spec.name}`, {side} `{tensor.name}`: its card says {describe(tensor.dtype, tensor.shape)}, "
+                f"model `{spec.name}`, {side} `{tensor.name}`: "
+                f"its model card says {describe(tensor.dtype, tensor.shape)}, "
                 f"its graph {describe(actual.dtype, actual.shape)}",
                 _CORRECT,
             )

@@ -1,4 +1,4 @@
-"""A TensorRT plan on a card: tensorrt 8.6, 10, 11 and tensorrt_rtx, by names that all of them have."""
+"""A TensorRT plan on a GPU: tensorrt 8.6, 10, 11 and tensorrt_rtx, by names that all of them have."""
 
 from collections.abc import Callable, Mapping
 from math import prod
@@ -12,20 +12,20 @@ from schemas.errors import DeviceLost, ModelError
 
 
 class TensorRtPlan:
-    """A plan, loaded; `enter` makes its card's context the calling thread's. Raises ModelError: it does not fit here.
+    """A plan, loaded; `enter` makes its GPU's context the calling thread's. Raises ModelError: it does not fit here.
 
     Used by `engines.inference.plan.PlanSession`, which feeds it.
     """
 
     def __init__(self, plan: bytes, engine: EngineSpec, enter: Callable[[], None]) -> None:
         enter()
-        self._spec, self._said = engine, list[str]()
+        self._spec, self._messages = engine, list[str]()
         trt = load(engine.basis.backend)
-        self._runtime = trt.Runtime(collecting_logger(trt, self._said))
+        self._runtime = trt.Runtime(collecting_logger(trt, self._messages))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         self._context: Any = self._engine.create_execution_context() if self._engine else None
         if self._context is None:
-            raise ModelError(f"engine {engine.key} cannot be loaded: {self._why()}", "build it for this card")
+            raise ModelError(f"engine {engine.key} cannot be loaded: {self._why()}", "build it for this GPU")
         for tensor in (*engine.inputs, *engine.outputs):
             dtype = DTYPES.get(self._engine.get_tensor_dtype(tensor.name).name)
             if dtype != tensor.dtype:
@@ -52,11 +52,11 @@ class TensorRtPlan:
         for name, pointer in pointers.items():
             self._context.set_tensor_address(name, int(pointer))
         if not self._context.execute_async_v3(stream.handle):
-            raise DeviceLost(f"model `{self._spec.model}` failed on the card: {self._why()}")
+            raise DeviceLost(f"model `{self._spec.model}` failed on the GPU: {self._why()}")
 
     def close(self) -> None:
-        """Give back the card's memory."""
+        """Give back the GPU's memory."""
         self._context = self._engine = self._runtime = None
 
     def _why(self) -> str:
-        return " ".join(" ".join(self._said[-1:]).split())[:300] or "it gave no reason"
+        return " ".join(" ".join(self._messages[-1:]).split())[:300] or "it gave no reason"

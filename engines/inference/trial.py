@@ -12,23 +12,23 @@ import numpy as np
 from pydantic import ValidationError
 
 from engines.devices import memory_bytes
-from engines.inference.session import check_card
-from schemas.errors import ModelError, fault_of
+from engines.inference.session import check_model_card
+from schemas.errors import ModelError, format_field_error
 from schemas.pipeline import ModelSpec
 
 if TYPE_CHECKING:
     from engines.inference.onnxruntime import OnnxRuntimeSession
 
 HINT = "ONNX Runtime fails on its graph: export it in fp32, or with another opset"
-_NO_ROWS = 'give it one row for each row in; for a graph without a batch, say batch = "none" in its card'
-_NO_FREE_BATCH = "export it with a free batch, or write a card whose inputs have 1 as their first dimension"
+_NO_ROWS = 'give it one row for each row in; for a graph without a batch, say batch = "none" in its model card'
+_NO_FREE_BATCH = "export it with a free batch, or write a model card whose inputs have 1 as their first dimension"
 
 
 def read_model(model: bytes, name: str, card: Mapping[str, Any], source: str) -> ModelSpec:
-    """The card of an ONNX file: `card`, and what it leaves out from the graph; `source` is where it is from.
+    """The model card of an ONNX file: `card`, and what it leaves out from the graph; `source` is where it is from.
 
     The model is run once on one row of zeros and once on two. Raises ModelError when it cannot be loaded, is not what
-    its card says, or does not answer with a row for each row.
+    its model card says, or does not answer with a row for each row.
     """
     from engines.inference.onnxruntime import OnnxRuntimeSession, load, tensors_of
 
@@ -38,8 +38,8 @@ def read_model(model: bytes, name: str, card: Mapping[str, Any], source: str) ->
     try:
         spec = ModelSpec.model_validate({"inputs": inputs, "outputs": outputs, **card})
     except ValidationError as error:
-        raise ModelError(f"{source}, {fault_of(error.errors()[0])}", "see docs/models.md") from error
-    check_card(spec, inputs, outputs)
+        raise ModelError(f"{source}, {format_field_error(error.errors()[0])}", "see docs/models.md") from error
+    check_model_card(spec, inputs, outputs)
     _check_rows(OnnxRuntimeSession(model, spec, loaded=loaded))
     return spec
 

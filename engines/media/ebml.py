@@ -5,7 +5,7 @@ from schemas.wire import Buffer
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def length_told(head: Buffer) -> int | None:
+def declared_length(head: Buffer) -> int | None:
     """The bytes of the whole file, by its first ones; None where they do not tell (live recordings)."""
     data = bytes(head)
     if not data.startswith(_EBML):

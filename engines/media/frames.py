@@ -1,4 +1,4 @@
-"""Raw frames on the hop between decode and preprocess, for rigs that run those two in different processes.
+"""Raw frames on the queue between decode and preprocess, for rigs that run those two in different processes.
 
 A frame travels as the bytes of its planes, `frame0` ... `frame3`, without the padding of its lines, and as
 `frame_info`, which holds what else decides its conversion.

@@ -208,7 +208,7 @@ def _checked(data: Buffer, limits: Limits) -> _Head:
         raise MediaError("not an image of a format that rigflow reads", f"send {FORMATS}")
     jpeg = _jpeg_header(memoryview(data)) if name == "jpeg" else None
     size = jpeg.size if jpeg else _size(name, data, limits)
-    if size is None or not size[0] * size[1] or not _is_whole(name, data):
+    if size is None or not size[0] * size[1] or not _looks_complete(name, data):
         raise MediaError(f"the {name} image is truncated", "copy or download it again")
     limits.check_pixels("the image", size[1], size[0])
     return _Head(name, size, jpeg)
@@ -227,7 +227,7 @@ def _suits_ffmpeg(head: _Head, data: Buffer, odd: bool) -> bool:
     return name in _CODECS
 
 
-def _is_whole(name: str, data: Buffer) -> bool:
+def _looks_complete(name: str, data: Buffer) -> bool:
     """Whether the file's end is there; FFmpeg's decoders fill what is missing with gray and say nothing."""
     if name == "webp":
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)

@@ -8,13 +8,13 @@ _SIGNATURE_BYTES = 8
 
 def without_packed_chunks(data: Buffer) -> bytes:
     """The png without its compressed texts and colour profile. Source: PNG (ISO 15948), section 5.3."""
-    whole = bytes(data)
-    if not any(kind in whole for kind in _PACKED_CHUNKS):
-        return whole
-    kept, at = [whole[:_SIGNATURE_BYTES]], _SIGNATURE_BYTES
-    while at + 8 <= len(whole):
-        end = at + 12 + int.from_bytes(whole[at : at + 4], "big")
-        if whole[at + 4 : at + 8] not in _PACKED_CHUNKS:
-            kept.append(whole[at:end])
+    content = bytes(data)
+    if not any(kind in content for kind in _PACKED_CHUNKS):
+        return content
+    kept, at = [content[:_SIGNATURE_BYTES]], _SIGNATURE_BYTES
+    while at + 8 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] not in _PACKED_CHUNKS:
+            kept.append(content[at:end])
         at = end
     return b"".join(kept)

@@ -62,7 +62,7 @@ class FrameReader:
         self._hidden = {coded.pts for coded in packets if not coded.shown}.difference(self._times)
         self._entries = [coded.pts for coded in packets if coded.flags & Flag.ENTRY]
         self._empty: list[_Run] = []  # runs that gave no frame
-        self._whole: set[int] = set()  # times of frames that came out whole
+        self._intact: set[int] = set()  # times of frames that came out whole
         self._skips = segment.codec is not None and segment.codec.decoder in _SKIPPABLE and not self._by_rank
         self._judged: Sequence[int] | None = None  # times of which frames should have come whole
 
@@ -74,7 +74,7 @@ class FrameReader:
     @property
     def counted(self) -> int:
         """How many of the frames that the segment owns came out whole so far."""
-        return len(self._whole.intersection(self._owned))
+        return len(self._intact.intersection(self._owned))
 
     @cached_property
     def _due(self) -> list[int] | None:
@@ -95,7 +95,7 @@ class FrameReader:
         judged = self._judged
         if judged is None:  # nothing was damaged: without a choice of frames all of them had to come
             judged = self._owned[self._undecodable :] if self._due is None else ()
-        gone = len(set(judged).difference(self._whole))
+        gone = len(set(judged).difference(self._intact))
         counts.lost = gone + self._undecodable
         counts.frames = len(self._owned) - counts.lost
         counts.unseen = max(0, counts.frames - self.counted)
@@ -106,7 +106,7 @@ class FrameReader:
         """`(pts, frame)` in rising time. Raises MissingFrame on damage."""
         due = self._times[bisect_left(self._times, self._span.clock.origin) :] if self._due is None else self._due
         for pts, frame in self._strict(decoder, self._packets, due):
-            self._whole.add(pts)
+            self._intact.add(pts)
             yield pts, frame
 
     def patched(self, new_decoder: Callable[[], VideoCodecContext]) -> Generator[tuple[int, av.VideoFrame]]:
@@ -116,13 +116,13 @@ class FrameReader:
         frame stands in for those that are missing before it, and no window begins in a run without frames. Where only
         some frames are due, a run is judged by them: it is whole as long as these come out whole.
         """
-        self._whole.clear()
+        self._intact.clear()
         judged: list[int] = []
         for run in self._runs():
             due = None if self._due is None else [pts for pts in self._due if run.owns(pts)]
-            if due is not None and (not due or self._is_whole(new_decoder(), run, due)):
+            if due is not None and (not due or self._is_intact(new_decoder(), run, due)):
                 for pts, frame in self._strict(new_decoder(), run.packets, due) if due else ():
-                    self._whole.add(pts)
+                    self._intact.add(pts)
                     yield pts, frame
                 continue
             judged += [pts for pts in self._owned[self._undecodable :] if run.owns(pts)]
@@ -162,7 +162,7 @@ class FrameReader:
             return False
         return bisect_right(self._entries, pts) != bisect_right(self._entries, of_packet)
 
-    def _is_whole(self, decoder: VideoCodecContext, run: _Run, due: Sequence[int]) -> bool:
+    def _is_intact(self, decoder: VideoCodecContext, run: _Run, due: Sequence[int]) -> bool:
         try:
             for _ in self._strict(decoder, run.packets, due):
                 pass
@@ -178,7 +178,7 @@ class FrameReader:
             if self._grid.fps is not None and not some and pts > since:
                 yield since, frame
             if not frame.is_corrupt:
-                self._whole.add(pts)
+                self._intact.add(pts)
             some = True
             yield pts, frame
         if not some:

@@ -26,7 +26,7 @@ AnyStream: TypeAlias = VideoStream | AudioStream
 
 _PNG_CODEC = "png"
 _MP4 = b"ftyp"  # from the fifth byte on
-_TOLD = ("h264", "hevc")  # whose parameter sets an mp4 has in its header
+_DECLARED = ("h264", "hevc")  # whose parameter sets an mp4 has in its header
 
 
 def media_kind(source: Source) -> Literal["image", "video"]:
@@ -101,11 +101,11 @@ def open_picture(
     """
     name = label or (str(source) if isinstance(source, Path) else "the media")
     with media_errors(name):
-        told = head_of(source)[4:8] == _MP4
-    if told:
+        is_mp4 = head_of(source)[4:8] == _MP4
+    if is_mp4:
         with open_media(source, container, label, decoders=False, limits=limits) as opened:
             pictures = [stream.codec_context for stream in opened.streams.video]
-            if all(picture and picture.name in _TOLD and picture.extradata for picture in pictures):
+            if all(picture and picture.name in _DECLARED and picture.extradata for picture in pictures):
                 yield opened
                 return
     with open_media(source, container, label, limits=limits) as opened:

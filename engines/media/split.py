@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from engines.media.animation import film_of
 from engines.media.cuts import Cut, Packets, plan_cuts
-from engines.media.ebml import length_told
+from engines.media.ebml import declared_length
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import orientation_of
 from engines.media.packets import Coded, Flag, carried_side, pack, parameters_of, side_data
@@ -37,18 +37,18 @@ from engines.media.source import (
 )
 from engines.media.survey import Survey, survey
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
-from schemas.errors import ItemTooLarge, MediaError, fault_of
+from schemas.errors import ItemTooLarge, MediaError, format_field_error
 from schemas.grid import Grid
 from schemas.messages import CodecParameters, Key, MediaInfo, Segment
 
-MAX_PIECE_BYTES = 512 << 20
+MAX_SEGMENT_BYTES = 512 << 20
 _PACKET_BYTES = 1 << 10  # what a packet takes beside its data
 _CONVERT = "convert it to H.264 with a keyframe every few seconds: ffmpeg -i IN -g 100 OUT.mp4"
 _AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SegmentData:
     """One segment's share of a media: its fields and buffers; `tracks` is what was read beside the picture."""
 
     start: int
@@ -110,12 +110,12 @@ class Splitter:
         self._stamp = _stamp(self._source)
         with self._opened() as container:
             stream = picture_stream(container, self._label, self._limits, self._number)
-            length = length_told(head_of(self._source))
+            length = declared_length(head_of(self._source))
             self.surveyed = survey(container, stream, self._label, self._limits, length)
             try:
                 self.media = _media_info(container, stream, self.surveyed, self._name, self._grid)
             except ValidationError as error:  # FFmpeg reads what a header says, however wild
-                raise MediaError(f"{self._label}: {fault_of(error.errors()[0])}", _CONVERT) from error
+                raise MediaError(f"{self._label}: {format_field_error(error.errors()[0])}", _CONVERT) from error
         packets = self.surveyed.packets
         self._check_length(packets)
         self._cuts = plan_cuts(packets, self._grid, self.media.clock, self._segment_s)
@@ -126,7 +126,7 @@ class Splitter:
     ) -> None:
         return None
 
-    def pieces(self) -> Iterator[Piece]:
+    def segments(self) -> Iterator[SegmentData]:
         """The pieces in order, one at least, the last one `final`. Holds no more packets than the largest piece has."""
         firsts = self._first_packets()
         with self._opened() as container:
@@ -142,7 +142,7 @@ class Splitter:
                     raise _changed(self._label)
                 notes = () if cut.first else self.surveyed.notes
                 by_rank, final = self.surveyed.packets.by_rank, cut.end is None
-                yield Piece(cut.start, cut.end, codec, buffers, by_rank, notes, final, beside)
+                yield SegmentData(cut.start, cut.end, codec, buffers, by_rank, notes, final, beside)
 
     def _first_packets(self) -> dict[int, bytes]:
         if self._sound is None:
@@ -284,5 +284,5 @@ def _media_info(container: InputContainer, stream: VideoStream, surveyed: Survey
 
 
 def _check_size(size: int, label: str) -> None:
-    if size > MAX_PIECE_BYTES:
-        raise ItemTooLarge(f"{label} can not be cut into pieces below {MAX_PIECE_BYTES >> 20} MB", _CONVERT)
+    if size > MAX_SEGMENT_BYTES:
+        raise ItemTooLarge(f"{label} can not be cut into pieces below {MAX_SEGMENT_BYTES >> 20} MB", _CONVERT)

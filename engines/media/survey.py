@@ -164,13 +164,13 @@ def _truncated(container: InputContainer, stream: VideoStream, last_s: Fraction,
     """
     if "matroska" not in container.format.name or not container.duration:
         return ["it is truncated: its last bytes are missing"] if cut_off else []
-    start, told = (container.start_time or 0) / 1e6, container.duration / 1e6
+    start, declared = (container.start_time or 0) / 1e6, container.duration / 1e6
     end = float(last_s) - start
     own = re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if own is not None:
-        told = sum(float(part) * unit for part, unit in zip(own.groups(), (3600, 60, 1), strict=True))
-    return [_cut_short(end, told)] if cut_off or told - end >= max(1.0, 0.02 * told) else []
+        declared = sum(float(part) * unit for part, unit in zip(own.groups(), (3600, 60, 1), strict=True))
+    return [_cut_short(end, declared)] if cut_off or declared - end >= max(1.0, 0.02 * declared) else []
 
 
-def _cut_short(end: float, told: float) -> str:
-    return f"it is truncated, or its picture ends early: {end:.1f} s of the {told:.1f} s that its header says"
+def _cut_short(end: float, declared: float) -> str:
+    return f"it is truncated, or its picture ends early: {end:.1f} s of the {declared:.1f} s that its header says"

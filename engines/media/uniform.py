@@ -93,7 +93,7 @@ class Uniform:
         self._deinterlace = spec.decode.deinterlace
         self._tonemap = spec.decode.tonemap and media.color_transfer in HDR
         turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
-        self._host_only = self._tonemap or turned  # what no kernel of a card does
+        self._host_only = self._tonemap or turned  # what no kernel of a GPU does
         name = media.pixel_format
         wanted = self._shown.pixel_format if self._planes else name and frame_formats(name)[-1]
         as_it_is = name and name == wanted and not self._tonemap

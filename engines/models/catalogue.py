@@ -1,6 +1,6 @@
 """Where models come from: those that rigflow builds from formulas, and those that users bring as ONNX files.
 
-A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.toml` as its card.
+A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.toml` as its model card.
 """
 
 import hashlib
@@ -12,17 +12,17 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from engines.atomic_write import atomic_write
 from engines.files import PartFile
 from engines.inference import trial
 from engines.inference.weights import with_weights_inside
 from engines.models.batchless import with_batch
 from engines.own_process import in_own_process
-from engines.whole import write_whole
 from schemas.errors import ModelError, ModelMissing
 from schemas.pipeline import ModelSpec
 from schemas.settings import home_folder
 
-_BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "paced")
+_BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "simulated")
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models that `rigflow engine export` makes, and the file that has their weights
 
 
@@ -33,7 +33,7 @@ def builtin_models() -> tuple[str, ...]:
 
 @cache
 def builtin_model(name: str, keep: Path | None = None) -> tuple[ModelSpec, bytes]:
-    """Card and ONNX file of a model of rigflow, as `name` or `name@version`. Raises ModelError when there is none.
+    """Model card and ONNX file of a built-in model, `name` or `name@version`. Raises ModelError when there is none.
 
     What was built stays in the folder `keep`, for building imports onnx, which takes a third of a second.
     """
@@ -53,7 +53,7 @@ def _build(name: str) -> tuple[ModelSpec, bytes]:
 
 
 def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
-    """A model as an earlier run built it from the same source, or built now and kept: its card, then its file."""
+    """A model as an earlier run built it from the same source, or built now and kept: its model card, then its file."""
     sources = b"".join(Path(__file__).with_name(f"{each}.py").read_bytes() for each in (name, "graph"))
     path = keep / f"{name}-{hashlib.sha256(sources).hexdigest()[:16]}.model"
     with suppress(OSError, ValueError):
@@ -63,7 +63,7 @@ def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
             return spec, body
     spec, body = _build(name)
     with suppress(OSError):  # it only saves time
-        write_whole(path, spec.model_dump_json().encode() + b"\n" + body)
+        atomic_write(path, spec.model_dump_json().encode() + b"\n" + body)
     return spec, body
 
 
@@ -73,7 +73,7 @@ def models_folder() -> Path:
 
 
 def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
-    """Card and content of the user's model `name`, in `folder` (that of the pipeline's file) or in `models_folder`.
+    """Model card and content of the user's model `name`, in `folder` (the pipeline file's) or in `models_folder`.
 
     Raises ModelError when it is in neither (ModelMissing), or as `load_model` does.
     """
@@ -88,7 +88,7 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
 
 
 def save_model(folder: Path, spec: ModelSpec, body: bytes) -> Path:
-    """Write `NAME.onnx` and its card into `folder`, made if missing; the path of the former. Raises OutputError."""
+    """Write `NAME.onnx` and its model card into `folder`, made if missing; the model's path. Raises OutputError."""
     path = folder / f"{spec.name}.onnx"
     files = [PartFile.create(path), PartFile.create(path.with_suffix(".toml"))]
     try:
@@ -117,12 +117,13 @@ def _toml(fields: Mapping[str, object]) -> str:
 
 
 def load_model(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelSpec, bytes]:
-    """Card and content of a user's ONNX file.
+    """Model card and content of a user's ONNX file.
 
-    The card is a TOML file, by default the one beside the model; what it leaves out (all of it, without a card) follows
-    from the file's name and its graph. With `take_weights`, weights in files beside the model become part of it; with
-    `batch = "none"` in the card, so does the batch that its graph lacks. The card's shapes are those with a batch.
-    Raises ModelError when a file cannot be read, the model cannot be loaded or run, or card and graph disagree.
+    The model card is a TOML file, by default the one beside the model; what it leaves out (all of it, without a card)
+    follows from the file's name and its graph. With `take_weights`, weights in files beside the model become part of
+    it; with `batch = "none"` in the model card, so does the batch that its graph lacks. The model card's shapes are
+    those with a batch. Raises ModelError when a file cannot be read, the model cannot be loaded or run, or model card
+    and graph disagree.
     """
     body = _read(path)
     if card_path is None and (beside := path.with_suffix(".toml")).exists():
@@ -130,7 +131,7 @@ def load_model(path: Path, card_path: Path | None = None, take_weights: bool = F
     card = {} if card_path is None else _read_card(card_path)
     digest = hashlib.sha256(body).hexdigest()
     if card.get("sha256", digest) != digest:
-        raise ModelError(f"model {path} is not the file its card {card_path} was made for", "correct its sha256")
+        raise ModelError(f"model {path} is not the file its model card {card_path} was made for", "correct its sha256")
     source = f"model {path}" if card_path is None else f"model card {card_path}"
     if take_weights:
         body = with_weights_inside(body, path)

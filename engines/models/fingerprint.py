@@ -43,7 +43,7 @@ def blank_windows(descriptors: Array) -> Array:
 
 
 def build() -> tuple[ModelSpec, bytes]:
-    """Card and ONNX file."""
+    """Model card and ONNX file."""
     graph = Graph()
     matrix = cosines().astype(np.float32)
     floor = np.zeros(KEPT * KEPT, np.float32)

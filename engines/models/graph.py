@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.part import Array
 from schemas.pipeline import ModelSpec, TensorSpec
 
-# old enough for every runtime that still drives a Pascal card
+# old enough for every runtime that still drives a Pascal GPU
 OPSET = 17
 IR_VERSION = 8
 
@@ -34,7 +34,7 @@ class Graph:
         return result
 
     def finish(self, card: ModelSpec) -> tuple[ModelSpec, bytes]:
-        """The card with its hash filled in, and the model's file: equal bytes for equal graphs."""
+        """The model card with its hash filled in, and the model's file: equal bytes for equal graphs."""
         graph = helper.make_graph(self._nodes, card.name, _values(card.inputs), _values(card.outputs), self._constants)
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(graph, producer_name="rigflow", opset_imports=[opset], ir_version=IR_VERSION)

@@ -28,7 +28,7 @@ def taps() -> Array:
 
 
 def build() -> tuple[ModelSpec, bytes]:
-    """Card and ONNX file."""
+    """Model card and ONNX file."""
     graph = Graph()
     height, width = _size(graph, "plane", 1), _size(graph, "plane", 2)
     doubled = _double_columns(graph, _double_rows(graph, "plane", width), height)

@@ -32,7 +32,7 @@ COLOURS = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0
 
 
 def build() -> tuple[ModelSpec, bytes]:
-    """Card and ONNX file."""
+    """Model card and ONNX file."""
     graph = Graph()
     blocks = _blocks(graph)
     product = graph.op("Mul", _colour_change(graph, blocks), _structure_change(graph, blocks))

@@ -28,7 +28,9 @@ _BUILT_FOR_SIDE = (
 
 
 def export_x3d_s(weights: Path | None = None) -> tuple[ModelSpec, bytes]:
-    """Card and ONNX file of X3D-S, `pixels [N, 13, 182, 182, 3] uint8` -> `features [N, 2048]`, `scores [N, classes]`.
+    """Model card and ONNX file of X3D-S: `pixels [N, 13, 182, 182, 3] uint8` -> `features [N, 2048]`, `scores`.
+
+    `scores` is `[N, classes]`.
 
     `weights` is a checkpoint of PyTorchVideo's model zoo, a file of torch with `model_state`; without one the weights
     are random, the same each time. `features` is what the last layer classifies, averaged over the picture, and

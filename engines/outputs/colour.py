@@ -23,7 +23,7 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
     `index` maps to windows where the two differ. Raises PipelineError when the part holds neither.
     """
     media = part.meta.media
-    if "plane0" in part.arrays:  # which may be on a card, and stay there
+    if "plane0" in part.arrays:  # which may be on a GPU, and stay there
         planes = [_rows(part, name) for name in ("plane0", "plane1", "plane2") if name in part.arrays]
         for number, plane in enumerate(planes):
             if plane.ndim != 3 or 0 in plane.shape:

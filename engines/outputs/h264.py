@@ -42,7 +42,7 @@ class Geometry(NamedTuple):
 class X264:
     """libx264 on one core: the same bytes on every run and on every processor."""
 
-    on_card = False
+    on_gpu = False
 
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         """One closed GOP. Raises PipelineError for planes that make no picture."""

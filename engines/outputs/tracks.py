@@ -64,9 +64,9 @@ class OutputTrack:
         return after if self._next is not None and abs(time - after) < self._tick else time
 
     def _length(self, packet: "Packet[Any]") -> Fraction:
-        told = (packet.duration or 0) * self._tick
+        declared = (packet.duration or 0) * self._tick
         frame = self._frame * self._base if self._stream.type == "audio" else Fraction(0)
-        return frame if frame and (not told or abs(frame - told) < max(self._tick, self._base)) else told
+        return frame if frame and (not declared or abs(frame - declared) < max(self._tick, self._base)) else declared
 
 
 class OutputTracks:

@@ -42,7 +42,7 @@ class VideoFormat(BaseFormat[VideoOptions]):
         if not part.meta.pts:
             return Encoded({})
         encoder = self._encoder or X264()
-        planes, colour = picture_planes(part if encoder.on_card else part.on_host())
+        planes, colour = picture_planes(part if encoder.on_gpu else part.on_host())
         return encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:

@@ -19,7 +19,7 @@ from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet
 from tests.reference import answers_of, frames_of
-from workers.local import Outcome
+from workers.local import JobOutcome
 
 TWICE = """
 name = "twice"
@@ -42,7 +42,7 @@ reads = { plane = "pixels" }
 [[stage]]
 kind = "infer"
 name = "check"
-model = "paced"
+model = "simulated"
 reads = { pixels = "doubled" }
 
 [[stage]]
@@ -112,14 +112,14 @@ def in_peace(folder: Path, planned: Sequence[tuple[PipelineSpec, list[Path]]]) -
     return made
 
 
-def results_of(outcome: Outcome) -> tuple[bytes, ...]:
+def results_of(outcome: JobOutcome) -> tuple[bytes, ...]:
     """All files of a job that is done, without a failure."""
     assert outcome.done is not None, outcome.error
     assert not outcome.done.failures, outcome.done.failures
     return tuple((outcome.target.parent / name).read_bytes() for name in outcome.done.files)
 
 
-def check(outcome: Outcome, spec: PipelineSpec) -> None:
+def check(outcome: JobOutcome, spec: PipelineSpec) -> None:
     """Hold a job against one sequential pass over its input."""
     assert outcome.done is not None, outcome.error
     files = [outcome.target.parent / name for name in outcome.done.files]

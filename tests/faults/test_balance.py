@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fleet import Trial, answers_of, paced
+from benchmarks.fleet import Trial, answers_of, simulated
 from pipelines.broker import Broker
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
@@ -42,7 +42,7 @@ def test_a_long_segment_spills_to_workers_that_wait_and_never_otherwise(
     helpers: tuple[tuple[str, ...], ...], tmp_path: Path
 ) -> None:
     clip = make_clip(tmp_path, Clip(frames=FRAMES, gop=FRAMES, b_frames=0, size=(32, 32)))
-    spec = paced().model_copy(update={"segment_s": 1000.0})
+    spec = simulated().model_copy(update={"segment_s": 1000.0})
     pace_ms = 3.0 if helpers else 0.5
     with Fleet([ALL_STAGES, *helpers], tmp_path / "cache", [pace_ms] * (1 + len(helpers))) as fleet:
         (outcome,) = fleet.run(spec, [clip], tmp_path / "out")
@@ -55,10 +55,10 @@ def test_a_long_segment_spills_to_workers_that_wait_and_never_otherwise(
 
 
 async def parts_ever_queued(fleet: Fleet, stage: str) -> int:
-    """How many messages the hop in front of a stage ever held."""
+    """How many messages the queue in front of a stage ever held."""
     broker = await Broker.connect(fleet.settings)
     try:
-        info = await broker.api(f"STREAM.INFO.{broker.names.work_stream('paced', stage)}")
+        info = await broker.api(f"STREAM.INFO.{broker.names.work_stream('simulated', stage)}")
         return int(info["state"]["last_seq"])
     finally:
         await broker.close()

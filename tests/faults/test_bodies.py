@@ -17,7 +17,7 @@ from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.topology import ensure_topology
 from schemas.errors import BrokerError, MessageError
-from schemas.messages import JobRef, Lane, decode
+from schemas.messages import JobRef, Priority, decode
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_ID, HEADER_TYPE, SPLIT
 from tests.clips import still
@@ -61,7 +61,7 @@ class Storm:
         elif kind == "media":
             await self._store(names.media("main", self.spec.name), body, headers, number)
         else:
-            subject = names.work(self.spec.name, kind, self.dice.choice(list(Lane)))
+            subject = names.work(self.spec.name, kind, self.dice.choice(list(Priority)))
             if await self._store(subject, body, headers, number) and not _readable(body):
                 self.unreadable += 1
         self.sent[kind] += 1
@@ -76,7 +76,7 @@ class Storm:
 
     async def good_job(self, job: str) -> None:
         """An honest image goes through while all that was sent is worked off."""
-        publisher = Publisher(self.broker, self.spec, "main", Lane.INTERACTIVE)
+        publisher = Publisher(self.broker, self.spec, "main", Priority.INTERACTIVE)
         await publisher.publish_image(publisher.ref(job), still("png"), "a.png")
         async with asyncio.timeout(HANGS_S):
             while not await self.has_results(publisher.ref(job)):
@@ -156,6 +156,6 @@ def test_strange_bodies_freeze_no_worker(count: int, tmp_path: Path) -> None:
     with Fleet((), tmp_path / "cache") as fleet, Rig(fleet, tmp_path, ack_wait_s=10.0) as rig:
         rig.until("event=serving")
         asyncio.run(storm(fleet, count, seed))
-        deaths = re.findall(r"event=(?:died|stuck|silent|ended).*", rig.said)
+        deaths = re.findall(r"event=(?:died|stuck|silent|ended).*", rig.output)
     print(f"bodies, seed {seed}: {count} in {time.monotonic() - began_s:.0f} s, {len(deaths)} deaths of workers")
     assert not deaths

@@ -15,11 +15,11 @@ from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.topology import ensure_topology
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import MIB, Durability, Settings
 from tests.cluster import Cluster, leader_of
 from tests.fleet import ONE_WORKER, Fleet, Silent
-from tests.integration.hops import SPEC, Taken, a_broker, a_pull, hop
+from tests.integration.queues import SPEC, Taken, a_broker, a_pull, queue_subject
 from tests.reference import answers_of
 
 pytestmark = pytest.mark.slow  # `make faults`
@@ -42,7 +42,7 @@ class Load:
     async def run(self) -> None:
         """Publish until `stop`, and until all that was acked has arrived."""
         stream = self._consuming.names.work_stream("p", "decode")
-        self._pull = Pull(self._consuming, stream, Lane.BULK.value, self._take)
+        self._pull = Pull(self._consuming, stream, Priority.BULK.value, self._take)
         await self._pull.open()
         self._pull.request(2 * PUBLISHERS)
         try:
@@ -60,7 +60,7 @@ class Load:
         count = 0
         while not self._stopping:
             identity = f"{number}-{count}"
-            await self._publishing.publish(hop(self._publishing), BODY, identity, {"Number": identity})
+            await self._publishing.publish(queue_subject(self._publishing), BODY, identity, {"Number": identity})
             self.acked[identity] = time.monotonic()
             count += 1
             await asyncio.sleep(0.02)
@@ -113,20 +113,20 @@ async def jobs_under_kills(fleet: Fleet, cluster: Cluster, clip: Path, out: Path
     await ensure_topology(broker, fleet.settings, [SPEC])
     load = Load(broker, beside)
     loading = asyncio.create_task(load.run())
-    screen = Silent()
+    listener = Silent()
     results: list[Path] = []
 
     async def jobs() -> None:
         while len(results) <= kills and not (results and killing.done()):
-            (outcome,) = await fleet.run_async(spec, [clip], out / str(len(results)), screen)
+            (outcome,) = await fleet.run_async(spec, [clip], out / str(len(results)), listener)
             assert outcome.done is not None, outcome.error
             assert not outcome.done.failures
             results.append(outcome.target.parent / outcome.done.files[0])
 
     async def kill() -> None:
         for _ in range(kills):
-            seen = screen.parts
-            while screen.parts == seen and not running.done():
+            seen = listener.parts
+            while listener.parts == seen and not running.done():
                 await asyncio.sleep(0.02)
             await kill_leader(cluster, broker, load)
 
@@ -182,11 +182,13 @@ async def test_what_was_asked_for_arrives_though_nobody_tells_that_the_leader_di
 ) -> None:
     """Requests that stand at a dead node are lost in silence: the connection, to another node, is well."""
     with Cluster(tmp_path) as cluster:
-        settings = Settings(nats=cluster.url, durability=Durability.CLUSTER, hop_bytes=4 * MIB, results_bytes=16 * MIB)
+        settings = Settings(
+            nats=cluster.url, durability=Durability.CLUSTER, queue_bytes=4 * MIB, results_bytes=16 * MIB
+        )
         async with a_broker(settings) as broker:
             stream = broker.names.work_stream("p", "decode")
             info = await broker.api(f"CONSUMER.INFO.{stream}.bulk")
-            subject, consumer = hop(broker), Lane.BULK.value
+            subject, consumer = queue_subject(broker), Priority.BULK.value
             other = next(node for node in cluster.nodes if node.name != info["cluster"]["leader"])
             if reader:
                 stream, subject, consumer = broker.names.results_stream, "rigflow.results.main.p.job", "reader"
@@ -215,16 +217,18 @@ async def test_what_was_asked_for_arrives_though_nobody_tells_that_the_leader_di
 @pytest.mark.slow
 async def test_all_three_at_once_and_then_one_with_an_empty_disk(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
-        settings = Settings(nats=cluster.url, durability=Durability.CLUSTER, hop_bytes=4 * MIB, results_bytes=16 * MIB)
+        settings = Settings(
+            nats=cluster.url, durability=Durability.CLUSTER, queue_bytes=4 * MIB, results_bytes=16 * MIB
+        )
         async with a_broker(settings) as broker:
             for number in range(100):
-                await broker.publish(hop(broker), b"%d" % number, str(number))
+                await broker.publish(queue_subject(broker), b"%d" % number, str(number))
             for node in cluster.nodes:
                 cluster.kill(node)
             for node in cluster.nodes:
                 cluster.start(node)
             started_s = time.monotonic()
-            await broker.publish(hop(broker), b"100", "100")
+            await broker.publish(queue_subject(broker), b"100", "100")
             print(f"all three killed: an ack {time.monotonic() - started_s:.1f} s after their start")
             await asyncio.to_thread(cluster.until_healthy)
             emptied, other, _ = cluster.nodes
@@ -233,7 +237,7 @@ async def test_all_three_at_once_and_then_one_with_an_empty_disk(tmp_path: Path)
             cluster.start(emptied)
             print(f"an empty node has everything after {await asyncio.to_thread(cluster.until_healthy):.1f} s")
             cluster.kill(other)
-            await broker.publish(hop(broker), b"101", "101")
+            await broker.publish(queue_subject(broker), b"101", "101")
             async with a_pull(broker, requests=102) as taken:
                 await taken.until(102, within_s=30.0)
                 assert sorted(map(int, taken.bodies)) == list(range(102))

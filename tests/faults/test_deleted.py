@@ -11,7 +11,7 @@ from pipelines.registry import builtin_pipeline
 from tests.cli import rigflow
 from tests.faults.mix import check
 from tests.fleet import ONE_WORKER, Fleet, Silent
-from workers.local import Outcome
+from workers.local import JobOutcome
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 1.0})
 QUEUE = "RIGFLOW_WORK_fingerprint_decode"
@@ -40,18 +40,18 @@ def test_a_run_goes_on_after_a_deletion(what: str, clip: Path, tmp_path: Path, m
         monkeypatch.setattr(name, 1.0)
     reports: list[str] = []
 
-    async def trial(fleet: Fleet) -> Outcome:
+    async def trial(fleet: Fleet) -> JobOutcome:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(str(context)))
-        screen = Silent()
+        listener = Silent()
         broker = await Broker.connect(fleet.settings)
-        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", screen))
-        while screen.parts < 3:
+        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
+        while listener.parts < 3:
             await asyncio.sleep(0.005)
         await broker.api(DELETED[what])
         [outcome] = await running
         await broker.close()
-        assert what in FOUND_AT_ONCE or screen.events, "no line says what happened"
-        print(f"\n{what}: {screen.events}")
+        assert what in FOUND_AT_ONCE or listener.events, "no line says what happened"
+        print(f"\n{what}: {listener.events}")
         return outcome
 
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:

@@ -20,8 +20,8 @@ from schemas.settings import MIB
 from tests.cli import Running
 from tests.fleet import ONE_WORKER, Fleet
 
-HOP_BYTES = 4 * MIB
-FIRST_HOP = "RIGFLOW_WORK_paced_decode"
+QUEUE_BYTES = 4 * MIB
+FIRST_QUEUE = "RIGFLOW_WORK_simulated_decode"
 GENEROUS_S = 90.0
 PACE_MS = 8.0  # a frame
 SPARE_BYTES = 24 * MIB  # what a process may grow by when it is warm: heaps breathe
@@ -56,10 +56,10 @@ async def stream_bytes(broker: Broker) -> dict[str, int]:
 
 def splitting_rate(clip: Path) -> float:
     """Bytes a second that a publisher could send if nothing held it."""
-    spec = parse_pipeline(PIPELINE, "paced.toml")
+    spec = parse_pipeline(PIPELINE, "simulated.toml")
     began = time.monotonic()
     with Splitter(clip, spec.grid, spec.segment_s) as splitter:
-        sent = sum(sum(map(len, piece.buffers)) for piece in splitter.pieces())
+        sent = sum(sum(map(len, segment_data.buffers)) for segment_data in splitter.segments())
     return sent / (time.monotonic() - began)
 
 
@@ -75,11 +75,11 @@ async def watched(fleet: Fleet, seconds: float, every_s: float) -> list[tuple[di
         memory = {role: pss_bytes(pid) for pid in tree() if (role := role_of(pid))}
         streams = await stream_bytes(broker)
         seen.append((memory, streams))
-        if full_s is None and streams.get(FIRST_HOP, 0) > HOP_BYTES // 2:
+        if full_s is None and streams.get(FIRST_QUEUE, 0) > QUEUE_BYTES // 2:
             full_s = now
-        told = ", ".join(f"{role} {size >> 20}" for role, size in sorted(memory.items()))
+        reported = ", ".join(f"{role} {size >> 20}" for role, size in sorted(memory.items()))
         queued = ", ".join(f"{name.removeprefix('RIGFLOW_')} {size >> 10}" for name, size in streams.items() if size)
-        print(f"{now:5.0f} s  MiB: {told};  KiB: {queued}")
+        print(f"{now:5.0f} s  MiB: {reported};  KiB: {queued}")
         await asyncio.sleep(every_s)
     await broker.close()
     return seen
@@ -93,21 +93,21 @@ def test_memory_and_streams_stay_flat_under_a_flood(seconds: float, every_s: flo
     clips = [first, *(tmp_path / f"{number}.mp4" for number in range(1, 60))]
     for clip in clips[1:]:
         os.link(first, clip)
-    pipeline = tmp_path / "paced.toml"
+    pipeline = tmp_path / "simulated.toml"
     pipeline.write_text(PIPELINE)
     settings = tmp_path / "settings.toml"
-    settings.write_text(f"hop_bytes = {HOP_BYTES}\n")
+    settings.write_text(f"queue_bytes = {QUEUE_BYTES}\n")
     print(f"\na publisher cuts {splitting_rate(first) / MIB:.0f} MiB/s; the fleet eats", end=" ")
     frame_bytes = first.stat().st_size / (60 * 30)
     print(f"{2 * frame_bytes * 1000 / PACE_MS / MIB:.1f} MiB/s")
     command = ("run", pipeline, *clips, "--out", tmp_path / "out", "--settings", settings)
     with (
-        Fleet(ONE_WORKER * 2, tmp_path / "cache", (PACE_MS,) * 2, hop_bytes=HOP_BYTES) as fleet,
+        Fleet(ONE_WORKER * 2, tmp_path / "cache", (PACE_MS,) * 2, queue_bytes=QUEUE_BYTES) as fleet,
         Running(*command, "--nats", fleet.settings.nats) as publisher,
     ):
         seen = asyncio.run(watched(fleet, seconds, every_s))
-        assert publisher.process.poll() is None, publisher.said
-    assert max(streams.get(FIRST_HOP, 0) for _, streams in seen) <= HOP_BYTES
+        assert publisher.process.poll() is None, publisher.output
+    assert max(streams.get(FIRST_QUEUE, 0) for _, streams in seen) <= QUEUE_BYTES
     if seconds < 60:
         return
     third = len(seen) // 3

@@ -19,7 +19,7 @@ from pipelines.jobs import find_manifest
 from pipelines.registry import builtin_pipeline
 from schemas.messages import Done, decode
 from schemas.settings import MIB
-from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_LANE, HEADER_NAME, HEADER_TYPE
+from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_TYPE
 from tests.faults.fuzz import damaged, sources
 from tests.fleet import Fleet
 from tests.rig import Rig
@@ -65,7 +65,7 @@ async def fuzz(fleet: Fleet, rig: Rig, folder: Path, count: int, seed: int) -> t
                 pipeline = "fingerprint"  # scenes takes no images
             job = f"fuzz-{len(sent)}"
             sent[job] = f"{name}, {how}"
-            headers = {HEADER_JOB: job, HEADER_NAME: name, HEADER_LANE: "bulk", HEADER_ID: job}
+            headers = {HEADER_JOB: job, HEADER_NAME: name, HEADER_PRIORITY: "bulk", HEADER_ID: job}
             await broker.store(broker.names.media("main", pipeline), body, headers)
             if len(sent) % 250 == 0:
                 print(f"{len(sent):5} sent, workers have {rss_bytes(rig.pids) >> 20} MiB")
@@ -82,9 +82,9 @@ async def fuzz(fleet: Fleet, rig: Rig, folder: Path, count: int, seed: int) -> t
                 await asyncio.sleep(0.05)
         assert done.files or done.failures, f"{sent[job]}: neither a result nor a reason"
         assert all(failure.strip() for failure in done.failures)
-    buried = [letter.failure async for letter in letters(broker)]
-    print(f"\n{len(buried)} dead letters")
-    for failure in buried:
+    dead_letters = [letter.failure async for letter in letters(broker)]
+    print(f"\n{len(dead_letters)} dead letters")
+    for failure in dead_letters:
         if failure.detail or "attempts" in failure.error:
             print(f"  {sent[failure.key.job.id]}: {failure.stage}: {failure.error} {failure.detail}")
     await broker.close()
@@ -104,7 +104,7 @@ def test_damaged_media_hurts_nobody(count: int, tmp_path: Path) -> None:
         rig.until("event=serving")
         sent, ended = asyncio.run(fuzz(fleet, rig, tmp_path, count, seed))
         memory = rss_bytes(rig.pids)
-        deaths = re.findall(r"event=(?:died|stuck|silent).*", rig.said)
+        deaths = re.findall(r"event=(?:died|stuck|silent).*", rig.output)
     failed = {job: done for job, done in ended.items() if done.failures}
     reasons = Counter(re.sub(r"[\d.]+", "N", done.failures[0])[:90] for done in failed.values())
     print(f"\nfuzz, seed {seed}: {count} files in {time.monotonic() - began:.0f} s, {len(deaths)} deaths of workers,")

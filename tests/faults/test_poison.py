@@ -13,14 +13,14 @@ import nats
 import numpy as np
 import pytest
 
-from benchmarks.fleet import answers_of, paced
+from benchmarks.fleet import answers_of, simulated
 from cli.app import answer
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.dead import Letter, letters
 from pipelines.jobs import find_manifest
 from pipelines.publish import Publisher
-from schemas.messages import Done, Lane, Manifest, decode
+from schemas.messages import Done, Manifest, Priority, decode
 from schemas.settings import Settings
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
@@ -33,7 +33,7 @@ from workers.supervisor import Supervisor
 
 GOP = 8
 SEGMENT_S = GOP / 25
-SPEC = paced().model_copy(update={"segment_s": 0.1})
+SPEC = simulated().model_copy(update={"segment_s": 0.1})
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def revived(fleet: Fleet) -> Iterator[list[int]]:
 async def publish(settings: Settings, clips: dict[str, Path]) -> None:
     broker = await Broker.connect(settings)
     spec = await register(broker, settings, SPEC, find_models(SPEC, None))
-    publisher = Publisher(broker, spec, "main", Lane.BULK)
+    publisher = Publisher(broker, spec, "main", Priority.BULK)
     await asyncio.gather(*(publisher.publish_video(publisher.ref(job), clip, clip.name) for job, clip in clips.items()))
     await broker.close()
 
@@ -98,10 +98,10 @@ def test_a_segment_that_kills_its_workers_fails_alone(
                 assert answer(["results", name, "--follow", "--out", str(tmp_path), *where]) == (name == "poisoned")
         dead, queued, manifest = asyncio.run(left(fleet.settings))
         for name in clips.keys() - {"poisoned"}:
-            np.testing.assert_array_equal(crc32(tmp_path / f"{name}.paced.npz"), answers_of(clips[name], SPEC))
+            np.testing.assert_array_equal(crc32(tmp_path / f"{name}.simulated.npz"), answers_of(clips[name], SPEC))
         expected = answers_of(clips["poisoned"], SPEC)
         healthy = [number for number in range(len(expected)) if number // GOP not in poison]
-        np.testing.assert_array_equal(crc32(tmp_path / "poisoned.paced.npz"), expected[healthy])
+        np.testing.assert_array_equal(crc32(tmp_path / "poisoned.simulated.npz"), expected[healthy])
 
         assert sorted(letter.failure.key.segment for letter in dead) == list(poison)
         assert not any(queued.values()), "a corpse stays in the queue"
@@ -136,7 +136,7 @@ def test_a_segment_that_kills_its_workers_fails_alone(
         fleet.revive()
         assert answer(["dead", "retry", "--all", *where]) == 0
         assert answer(["results", "poisoned", "--follow", "--overwrite", "--out", str(tmp_path), *where]) == 0
-        np.testing.assert_array_equal(crc32(tmp_path / "poisoned.paced.npz"), expected)
+        np.testing.assert_array_equal(crc32(tmp_path / "poisoned.simulated.npz"), expected)
         assert asyncio.run(left(fleet.settings))[0] == []
     print(f"{len(poison)} of {8 * len(clips)} segments kill their worker: {len(deaths)} deaths, nothing else was lost")
 
@@ -173,12 +173,12 @@ def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_
 async def published_raw(settings: Settings, media: bytes) -> Done:
     """What a publisher that has only NATS is told in the end."""
     client = await nats.connect(settings.nats)
-    results = await client.subscribe("rigflow.results.main.paced.raw")
-    await client.jetstream().publish("rigflow.media.main.paced", media, headers={HEADER_JOB: "raw"})
-    while (told := await results.next_msg(60)).headers[HEADER_TYPE] != "done":
+    results = await client.subscribe("rigflow.results.main.simulated.raw")
+    await client.jetstream().publish("rigflow.media.main.simulated", media, headers={HEADER_JOB: "raw"})
+    while (reported := await results.next_msg(60)).headers[HEADER_TYPE] != "done":
         pass
     await client.close()
-    done, _ = decode(told.data)
+    done, _ = decode(reported.data)
     assert isinstance(done, Done)
     return done
 

@@ -15,17 +15,17 @@ from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
 from pipelines.jobs import JobRecord, find_manifest
-from pipelines.marks import marks
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Done, JobState, Manifest, PartMark
+from pipelines.result_index import result_index
+from schemas.messages import Done, JobState, Manifest, PartHeader
 from schemas.settings import MIB, Settings
-from schemas.subjects import HEADER_MARK
+from schemas.subjects import HEADER_PART
 from tests.cli import COMMAND, environment, rigflow_process
 from tests.fleet import Fleet
 
 pytestmark = pytest.mark.slow  # `make faults`
 
-HOP = {"RIGFLOW_HOP_BYTES": str(3 * MIB)}  # the queue is full long before the clip ends
+QUEUE = {"RIGFLOW_QUEUE_BYTES": str(3 * MIB)}  # the queue is full long before the clip ends
 JOB = ("--job", "film")
 
 
@@ -71,13 +71,13 @@ async def parts_of(settings: Settings) -> tuple[Counter[tuple[int, int]], Done |
     manifest = await find_manifest(broker, "film")
     assert manifest is not None
     found = [
-        PartMark.parse(stored.headers[HEADER_MARK])
-        async for stored in marks(broker, [broker.names.results(manifest.job)])
-        if HEADER_MARK in stored.headers
+        PartHeader.parse(stored.headers[HEADER_PART])
+        async for stored in result_index(broker, [broker.names.results(manifest.job)])
+        if HEADER_PART in stored.headers
     ]
     done = (await take_inventory(broker, manifest)).done
     await broker.close()
-    return Counter((mark.segment, mark.part) for mark in found), done
+    return Counter((header.segment, header.part) for header in found), done
 
 
 @pytest.mark.parametrize("also", ["server", "two minutes"])
@@ -87,7 +87,7 @@ def test_a_killed_publisher_goes_on_where_it_stopped(also: str, tmp_path: Path) 
         where = ("--nats", fleet.settings.nats)
         command = ["publish", "fingerprint", str(clip), *JOB, *where]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen([*COMMAND, *command], env=environment() | HOP, **quiet) as publisher:
+        with subprocess.Popen([*COMMAND, *command], env=environment() | QUEUE, **quiet) as publisher:
             halted = until_it_waits(fleet.settings)
             os.kill(publisher.pid, signal.SIGKILL)
         assert halted.state is JobState.PUBLISHING
@@ -97,7 +97,7 @@ def test_a_killed_publisher_goes_on_where_it_stopped(also: str, tmp_path: Path) 
         else:
             asyncio.run(after_two_minutes(fleet.settings))
         fleet.add()
-        ended = rigflow_process(*command, **HOP)
+        ended = rigflow_process(*command, **QUEUE)
         assert ended.returncode == 0, ended.stderr
         assert f"going on after the first {halted.segments - (also != 'server')} segments" in ended.stderr
         assert answer(["jobs", "wait", "film", *where]) == 0

@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.fleet import answers_of, paced
+from benchmarks.fleet import answers_of, simulated
 from pipelines.broker import Broker
 from pipelines.publish import Publisher, job_id
 from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import ExitCode
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import Settings
 from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
 from workers.endpoints import CONNECTIONS
-from workers.home import HOME
-from workers.local import Outcome, find_models, register
+from workers.instance_lock import HOME
+from workers.local import JobOutcome, find_models, register
 
 pytestmark = pytest.mark.slow  # `make faults`
 
 FOR_EVER_MS = 1e9
 FRAMES, GOP = 128, 8  # a segment for each group of pictures
-SPEC = paced().model_copy(update={"segment_s": 0.1})
+SPEC = simulated().model_copy(update={"segment_s": 0.1})
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def status_of(settings: Settings) -> FleetStatus:
     return asyncio.run(ask())
 
 
-async def with_fault(fleet: Fleet, clip: Path, out: Path, fault: Callable[[], None]) -> tuple[Outcome, float]:
+async def with_fault(fleet: Fleet, clip: Path, out: Path, fault: Callable[[], None]) -> tuple[JobOutcome, float]:
     """Run a job with a fault as soon as its first part is there; the outcome, and seconds from the fault to its end."""
-    screen = Silent()
-    running = asyncio.create_task(fleet.run_async(SPEC, [clip], out, screen))
-    while not screen.parts and not running.done():
+    listener = Silent()
+    running = asyncio.create_task(fleet.run_async(SPEC, [clip], out, listener))
+    while not listener.parts and not running.done():
         await asyncio.sleep(0.005)
     await asyncio.to_thread(fault)
     since = time.monotonic()
@@ -72,7 +72,7 @@ async def with_fault(fleet: Fleet, clip: Path, out: Path, fault: Callable[[], No
     return outcome, time.monotonic() - since
 
 
-def assert_whole(outcome: Outcome, clip: Path) -> None:
+def assert_complete(outcome: JobOutcome, clip: Path) -> None:
     assert outcome.done is not None, outcome.error
     assert not outcome.done.failures
     with np.load(outcome.target.parent / outcome.done.files[0]) as found:
@@ -84,16 +84,16 @@ def test_a_slow_engine_goes_on_with_its_work(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(frames=3 * GOP, gop=GOP, b_frames=0, size=(32, 32)))
     with Fleet(ONE_WORKER, tmp_path / "cache", (2400.0 / GOP,), ack_wait_s=3.0, max_deliver=1) as fleet:
         (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
-    assert_whole(outcome, clip)
+    assert_complete(outcome, clip)
 
 
 def test_a_stuck_worker_is_killed_after_its_deadline_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
     with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, work_deadline_s=2.0) as rig:
         rig.until_ready()
         asyncio.run(publish(fleet, clip))
-        said = rig.until("event=stuck")
+        output = rig.until("event=stuck")
         rig.until('exit="signal SIGKILL"')
-    assert re.search(r"event=stuck .*computes paced infer since \d", said)
+    assert re.search(r"event=stuck .*computes simulated infer since \d", output)
 
 
 async def publish(fleet: Fleet, clip: Path | None) -> None:
@@ -102,7 +102,7 @@ async def publish(fleet: Fleet, clip: Path | None) -> None:
     try:
         spec = await register(broker, fleet.settings, SPEC, find_models(SPEC, None))
         if clip is not None:
-            publisher = Publisher(broker, spec, "main", Lane.BULK)
+            publisher = Publisher(broker, spec, "main", Priority.BULK)
             await publisher.publish_video(publisher.ref(job_id(spec, [(str(clip), clip.stat())])), clip, clip.name)
     finally:
         await broker.close()
@@ -117,7 +117,7 @@ def test_a_stopped_worker_is_killed_and_told(fleet: Fleet, clip: Path, tmp_path:
         rig.until_ready()
         eventually(lambda: rig.metric("rigflow_redeliveries_total") > 0)  # the worker held something
         assert rig.metric("rigflow_worker_deaths_total") == 1
-    assert_whole(outcome, clip)
+    assert_complete(outcome, clip)
 
 
 def test_a_worker_that_dies_too_often_is_given_up_and_told(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_too_often_is_given_up_and_told(fleet: Fleet, clip: P
             rig.until(f"deaths={death + 1}")
         rig.until("worker r-cpu0 died 5 times, given up (last exit: signal SIGKILL)")
         (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
-        assert_whole(outcome, clip)
+        assert_complete(outcome, clip)
         code, why = rig.get("/readyz")
         assert (code, why) == (503, "r-cpu0: given up, last exit: signal SIGKILL\n")
         eventually(lambda: rig_status(fleet)["workers"][0]["state"] == "given up")
@@ -143,8 +143,8 @@ def test_a_worker_that_dies_too_often_is_given_up_and_told(fleet: Fleet, clip: P
 
 
 def rig_status(fleet: Fleet) -> Any:
-    (told,) = status_of(fleet.settings).rigs
-    return told
+    (reported,) = status_of(fleet.settings).rigs
+    return reported
 
 
 def test_told_to_stop_it_finishes_what_it_holds(fleet: Fleet, clip: Path, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_told_to_stop_it_finishes_what_it_holds(fleet: Fleet, clip: Path, tmp_pa
         outcome, _ = asyncio.run(with_fault(fleet, clip, tmp_path / "out", fault))
         assert second.metric("rigflow_redeliveries_total") == 0
     assert ended == [ExitCode.OK]
-    assert_whole(outcome, clip)
+    assert_complete(outcome, clip)
 
 
 def test_what_cannot_finish_is_handed_back_and_what_does_not_answer_is_killed(
@@ -166,14 +166,14 @@ def test_what_cannot_finish_is_handed_back_and_what_does_not_answer_is_killed(
     with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, stop_grace_s=1.0, stop_hard_s=1.0) as rig:
         rig.until_ready()
         asyncio.run(publish(fleet, clip))
-        eventually(lambda: rig.metric("rigflow_worker_in_hand") > 1)
+        eventually(lambda: rig.metric("rigflow_worker_in_flight") > 1)
         os.kill(rig.pids[0], signal.SIGSTOP)
         began = time.monotonic()
         assert rig.end(signal.SIGTERM) == ExitCode.CUT_SHORT
         assert time.monotonic() - began < 6
-    assert re.search(r"event=unfinished worker=r-cpu0 .*has not finished within 1 s, holds \d+ item", rig.said)
-    assert re.search(r"event=killed worker=r-cpu0 .*others redo its work", rig.said)
-    assert "event=killed worker=r-cpu1" not in rig.said, "its loop lives, so it hands back"
+    assert re.search(r"event=unfinished worker=r-cpu0 .*has not finished within 1 s, holds \d+ item", rig.output)
+    assert re.search(r"event=killed worker=r-cpu0 .*others redo its work", rig.output)
+    assert "event=killed worker=r-cpu1" not in rig.output, "its loop lives, so it hands back"
 
 
 def test_told_twice_it_hands_back_at_once(clip: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_told_twice_it_hands_back_at_once(clip: Path, tmp_path: Path) -> None:
         with Rig(fleet, tmp_path, pace_ms=FOR_EVER_MS, ack_wait_s=60.0) as rig:
             rig.until_ready()
             asyncio.run(publish(fleet, clip))
-            eventually(lambda: rig.metric("rigflow_worker_in_hand") > 1)
+            eventually(lambda: rig.metric("rigflow_worker_in_flight") > 1)
             rig.process.send_signal(signal.SIGTERM)
             rig.until("event=stopping")
             began = time.monotonic()
@@ -192,7 +192,7 @@ def test_told_twice_it_hands_back_at_once(clip: Path, tmp_path: Path) -> None:
         began = time.monotonic()
         (outcome,) = fleet.run(SPEC, [clip], tmp_path / "out")
         assert time.monotonic() - began < 20
-    assert_whole(outcome, clip)
+    assert_complete(outcome, clip)
 
 
 def test_a_killed_supervisor_takes_its_workers_along_and_the_next_goes_on(
@@ -213,7 +213,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_the_next_goes_on(
             second.until_ready()
         finally:
             second.__exit__(None, None, None)
-    assert_whole(outcome, clip)
+    assert_complete(outcome, clip)
 
 
 def test_what_an_earlier_life_left_is_cleaned_up(fleet: Fleet, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_supervisor_that_is_stopped_while_it_starts_gets_all_its_workers(fleet
 def test_a_flood_of_connections_does_not_end_it(fleet: Fleet, tmp_path: Path) -> None:
     with Rig(fleet, tmp_path) as rig:
         rig.until_ready()
-        port = int(re.findall(r"metrics=http://127.0.0.1:(\d+)", rig.said)[0])
+        port = int(re.findall(r"metrics=http://127.0.0.1:(\d+)", rig.output)[0])
         with ExitStack() as flood:
             for _ in range(3 * CONNECTIONS):
                 each = flood.enter_context(socket.create_connection(("127.0.0.1", port)))

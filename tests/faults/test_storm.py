@@ -24,7 +24,7 @@ from schemas.subjects import HEADER_ID, HEADER_TYPE
 from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
 from tests.fleet import Fleet, Silent, redeliveries
 from tests.rig import Rig, alive
-from workers.local import Outcome
+from workers.local import JobOutcome
 
 AT_ONCE = 6  # jobs
 REST_S = 120.0  # in which what was delivered again at the end is computed
@@ -40,7 +40,7 @@ VICTIMS = {  # and how likely each is
 SETTINGS = {"ack_wait_s": 2.0, "pace_ms": 3.0}
 
 
-class Screen(Silent):
+class ProgressListener(Silent):
     """Counts how often a collector saw each part."""
 
     def __init__(self) -> None:
@@ -140,18 +140,20 @@ class Storm:
 
     def story(self, failure: Failure) -> str:
         """What befell each attempt at a dead letter: seconds until the next blow after it began."""
-        told = []
+        reported = []
         for attempt in failure.attempts:
             blow_s, victim = next(((at_s, whom) for at_s, whom in self.struck if at_s > attempt.at_s), (0.0, "nobody"))
-            told.append(f"{attempt.worker} {attempt.ended} then after {blow_s - attempt.at_s:.2f} s {victim}")
-        return f"\n  {failure.key.job.pipeline} segment {failure.key.segment}: {'; '.join(told)}"
+            reported.append(f"{attempt.worker} {attempt.ended} then after {blow_s - attempt.at_s:.2f} s {victim}")
+        return f"\n  {failure.key.job.pipeline} segment {failure.key.segment}: {'; '.join(reported)}"
 
 
-async def rage(storm: Storm, screen: Screen, kills: int, chance: random.Random, until: asyncio.Event) -> None:
+async def rage(
+    storm: Storm, listener: ProgressListener, kills: int, chance: random.Random, until: asyncio.Event
+) -> None:
     """Strike again and again, each time after work has moved, until there were enough kills and jobs."""
     while storm.kills.total() < kills or not until.is_set():
-        before, since = screen.parts, time.monotonic()
-        while screen.parts == before and time.monotonic() - since < PATIENCE_S:
+        before, since = listener.parts, time.monotonic()
+        while listener.parts == before and time.monotonic() - since < PATIENCE_S:
             await asyncio.sleep(chance.uniform(0.01, 0.1))
             if storm.kills.total() >= kills and until.is_set():
                 return
@@ -162,14 +164,14 @@ async def rage(storm: Storm, screen: Screen, kills: int, chance: random.Random, 
             await asyncio.to_thread(storm.revive)
 
 
-async def one_job(fleet: Fleet, kind: Kind, number: int, folder: Path, screen: Screen) -> Outcome:
+async def one_job(fleet: Fleet, kind: Kind, number: int, folder: Path, listener: ProgressListener) -> JobOutcome:
     """Run a job of a kind on copies of its inputs, so that it has an id of its own."""
     own = folder / f"job{number}"
     own.mkdir()
     inputs = [Path(shutil.copy(path, own)) for path in kind.inputs]
     while True:
         try:
-            (outcome,) = await fleet.run_async(kind.spec, inputs, own / "out", screen)
+            (outcome,) = await fleet.run_async(kind.spec, inputs, own / "out", listener)
             return outcome
         except BrokerError:  # it was away when the job was to begin
             await asyncio.sleep(0.2)
@@ -177,19 +179,19 @@ async def one_job(fleet: Fleet, kind: Kind, number: int, folder: Path, screen: S
 
 async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills: int, chance: random.Random) -> str:
     """All of it; what is to be printed."""
-    screen, observer = Screen(), Observer()
+    listener, observer = ProgressListener(), Observer()
     broker = await Broker.connect(storm.fleet.settings)
     await observer.open(broker)
     enough = asyncio.Event()
-    storming = asyncio.create_task(rage(storm, screen, kills, chance, enough))
-    running: dict[asyncio.Task[Outcome], Kind] = {}
-    ended: list[tuple[Kind, Outcome]] = []
+    storming = asyncio.create_task(rage(storm, listener, kills, chance, enough))
+    running: dict[asyncio.Task[JobOutcome], Kind] = {}
+    ended: list[tuple[Kind, JobOutcome]] = []
     started = 0
     while running or started < jobs or storm.kills.total() < kills:
         assert not storming.done() or storming.exception() is None, storming.exception()
         while len(running) < AT_ONCE and (started < jobs or storm.kills.total() < kills):
             kind = mix[started % len(mix)]
-            running[asyncio.create_task(one_job(storm.fleet, kind, started, folder, screen))] = kind
+            running[asyncio.create_task(one_job(storm.fleet, kind, started, folder, listener))] = kind
             started += 1
         done, _ = await asyncio.wait(running, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
         ended += [(running.pop(task), task.result()) for task in done]
@@ -203,8 +205,8 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
         else:
             why = outcome.error or "; ".join(outcome.done.failures if outcome.done else ())
             failed.append(f"  {kind.name}: {why}")
-    assert max(screen.seen.values()) == 1, "a collector saw a part twice"
-    buried = [letter.failure async for letter in letters(broker)]
+    assert max(listener.seen.values()) == 1, "a collector saw a part twice"
+    dead_letters = [letter.failure async for letter in letters(broker)]
     again = await redeliveries(broker, {kind.spec.name for kind in mix})
     if not failed:
         await nothing_left(broker)
@@ -212,14 +214,14 @@ async def weather(storm: Storm, mix: list[Kind], folder: Path, jobs: int, kills:
     lines = [
         f"{storm.kills.total()} kills ({', '.join(f'{count} {what}' for what, count in storm.kills.most_common())})",
         f"{len(ended)} jobs: {len(ended) - len(failed)} complete and equal to the reference, {len(failed)} failed",
-        f"{len(screen.seen)} parts, each seen once; {again} redeliveries, {observer.repeats} duplicates suppressed",
-        f"{len(buried)} dead letters{''.join(storm.story(failure) for failure in buried)}",
+        f"{len(listener.seen)} parts, each seen once; {again} redeliveries, {observer.repeats} duplicates suppressed",
+        f"{len(dead_letters)} dead letters{''.join(storm.story(failure) for failure in dead_letters)}",
         *failed,
     ]
     return "\n".join(lines)
 
 
-async def in_hand(broker: Broker) -> int:
+async def in_flight(broker: Broker) -> int:
     """How many messages workers have that they have not settled."""
     pending = 0
     for stream in (await broker.api("STREAM.LIST"))["streams"]:
@@ -233,7 +235,7 @@ async def in_hand(broker: Broker) -> int:
 async def nothing_left(broker: Broker) -> None:
     """Of jobs that are all done, the broker keeps each one's Done, and nothing else after a sweep."""
     async with asyncio.timeout(REST_S):
-        while await in_hand(broker):  # a message whose ack was lost is computed again after its job is done
+        while await in_flight(broker):  # a message whose ack was lost is computed again after its job is done
             await asyncio.sleep(0.1)
     swept = await sweep(broker, age_s=0.0, queues=True)
     names = broker.names
@@ -269,10 +271,10 @@ def test_every_job_of_a_mix_outlives_a_storm_of_kills(kills: int, jobs: int, rig
         storm = Storm(fleet, tmp_path, rigs, 2, chance)
         try:
             storm.start()
-            said = asyncio.run(weather(storm, mix, tmp_path / "jobs", jobs, kills, chance))
+            output = asyncio.run(weather(storm, mix, tmp_path / "jobs", jobs, kills, chance))
         finally:
             storm.stop()
         assert not [pid for rig in storm.rigs for pid in rig.pids if alive(pid)]
     left = [path for path in (tmp_path / "jobs").rglob("*") if ".part" in path.name]
     assert not left
-    print(f"\nstorm, seed {seed}, {time.monotonic() - began:.0f} s: {said}")
+    print(f"\nstorm, seed {seed}, {time.monotonic() - began:.0f} s: {output}")

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.fleet import answers_of, paced
+from benchmarks.fleet import answers_of, simulated
 from pipelines.broker import Broker
 from pipelines.status import fleet_status
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent, redeliveries
 from tests.rig import eventually
-from workers.local import Outcome, find_models, register
+from workers.local import JobOutcome, find_models, register
 
 FOR_EVER_MS = 1e9
-SPEC = paced().model_copy(update={"segment_s": 0.1})
+SPEC = simulated().model_copy(update={"segment_s": 0.1})
 LEASES = pytest.mark.parametrize("lease_s", [1.0, pytest.param(5.0, marks=pytest.mark.slow)])
 
 
@@ -41,7 +41,7 @@ def until_ready(fleet: Fleet) -> None:
     eventually(lambda: asyncio.run(ready()) == [True] * len(fleet.workers))
 
 
-def assert_done_by_others(fleet: Fleet, clip: Path, outcome: Outcome, fault: str, took_s: float) -> None:
+def assert_done_by_others(fleet: Fleet, clip: Path, outcome: JobOutcome, fault: str, took_s: float) -> None:
     """It is whole, somebody's work was done again, and it did not take for ever."""
     assert outcome.done is not None, outcome.error
     assert not outcome.done.failures
@@ -71,7 +71,7 @@ async def given_out(broker: Broker) -> bool:
 def test_a_stuck_engine(lease_s: float, clip: Path, tmp_path: Path) -> None:
     """The other worker comes when the stuck one holds something."""
 
-    async def trial(fleet: Fleet) -> tuple[Outcome, float]:
+    async def trial(fleet: Fleet) -> tuple[JobOutcome, float]:
         running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out"))
         broker = await Broker.connect(fleet.settings)
         while not await given_out(broker):
@@ -90,10 +90,10 @@ def test_a_stuck_engine(lease_s: float, clip: Path, tmp_path: Path) -> None:
 
 @LEASES
 def test_a_stopped_process(lease_s: float, clip: Path, tmp_path: Path) -> None:
-    async def trial(fleet: Fleet) -> tuple[Outcome, float]:
-        screen = Silent()
-        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", screen))
-        while not screen.parts:
+    async def trial(fleet: Fleet) -> tuple[JobOutcome, float]:
+        listener = Silent()
+        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
+        while not listener.parts:
             await asyncio.sleep(0.005)
         os.kill(fleet.workers[0].pid, signal.SIGSTOP)
         since = time.monotonic()

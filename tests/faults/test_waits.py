@@ -12,7 +12,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.settings import MIB, Settings
 from tests.faults.mix import check
 from tests.fleet import ONE_WORKER, Fleet, Silent
-from workers.local import Outcome, local_fleet
+from workers.local import JobOutcome, local_fleet
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 1.0})
 GENEROUS_S = 60.0
@@ -43,7 +43,7 @@ class Told(Silent):
                 return before
         raise AssertionError("it never waited")
 
-    async def until_told(self, text: str) -> None:
+    async def until_reported(self, text: str) -> None:
         async with asyncio.timeout(GENEROUS_S):
             while not any(text in event for event in self.events):
                 await asyncio.sleep(0.05)
@@ -51,10 +51,10 @@ class Told(Silent):
 
 @pytest.mark.slow
 def test_a_full_stream(clip: Path, tmp_path: Path) -> None:
-    async def trial(fleet: Fleet) -> Outcome:
-        screen = Told()
-        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", screen))
-        halted = await screen.halted()
+    async def trial(fleet: Fleet) -> JobOutcome:
+        listener = Told()
+        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
+        halted = await listener.halted()
         assert not running.done()
         await asyncio.to_thread(fleet.add)
         (outcome,) = await running
@@ -63,7 +63,7 @@ def test_a_full_stream(clip: Path, tmp_path: Path) -> None:
         print(f"\nthe stream was full after {halted} of {outcome.done.segments} segments")
         return outcome
 
-    with Fleet((), tmp_path / "cache", hop_bytes=MIB) as fleet:
+    with Fleet((), tmp_path / "cache", queue_bytes=MIB) as fleet:
         check(asyncio.run(trial(fleet)), SPEC)
 
 
@@ -71,20 +71,20 @@ def test_a_full_disk(clip: Path, small_disk: Path, tmp_path: Path) -> None:
     ballast = small_disk / "somebody else's"
     assert small_disk.stat().st_dev != tmp_path.stat().st_dev
     settings = Settings(store=str(small_disk / "store"), cache=str(tmp_path / "cache"))
-    screen = Told()
+    listener = Told()
 
-    async def trial() -> Outcome:
-        async with local_fleet(settings, 0, screen) as here:
+    async def trial() -> JobOutcome:
+        async with local_fleet(settings, 0, listener) as here:
             broker = await Broker.connect(here)
             await broker.close()
             ballast.write_bytes(bytes(58 * MIB))
             with Fleet((), tmp_path / "cache", nats=here.nats) as fleet:
-                running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", screen))
-                await screen.until_told("no room on the disk")
-                halted = await screen.halted()
+                running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
+                await listener.until_reported("no room on the disk")
+                halted = await listener.halted()
                 assert not running.done()
                 ballast.unlink()
-                await screen.until_told("was started again")
+                await listener.until_reported("was started again")
                 fleet.add()
                 began = time.monotonic()
                 (outcome,) = await running
@@ -100,13 +100,13 @@ def test_a_full_disk(clip: Path, small_disk: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("away_s", [2.0, 60.0])
 def test_a_server_that_is_away(away_s: float, clip: Path, tmp_path: Path) -> None:
-    async def trial(fleet: Fleet) -> Outcome:
-        screen = Told()
-        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", screen))
-        while screen.parts < 2:
+    async def trial(fleet: Fleet) -> JobOutcome:
+        listener = Told()
+        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
+        while listener.parts < 2:
             await asyncio.sleep(0.005)
         await asyncio.to_thread(fleet.server.kill)
-        sent = screen.segments
+        sent = listener.segments
         await asyncio.sleep(away_s)
         assert not running.done()
         await asyncio.to_thread(fleet.server.restart)
@@ -117,19 +117,19 @@ def test_a_server_that_is_away(away_s: float, clip: Path, tmp_path: Path) -> Non
         print(f"\naway for {away_s:.0f} s after {sent} of {outcome.done.segments} segments; done {took_s:.1f} s later")
         return outcome
 
-    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0, hop_bytes=MIB) as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0, queue_bytes=MIB) as fleet:
         check(asyncio.run(trial(fleet)), SPEC)
 
 
 def test_who_is_told_to_stop_while_the_server_is_away_ends(clip: Path, tmp_path: Path) -> None:
     async def trial(fleet: Fleet) -> None:
-        screen = Told()
-        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", screen))
-        await screen.halted()
+        listener = Told()
+        running = asyncio.create_task(fleet.run_async(SPEC, [clip], tmp_path / "out", listener))
+        await listener.halted()
         await asyncio.to_thread(fleet.server.kill)
         running.cancel()
         await asyncio.wait([running], timeout=GENEROUS_S)
         assert running.cancelled(), "it waits for a broker that is gone"
 
-    with Fleet((), tmp_path / "cache", hop_bytes=MIB) as fleet:
+    with Fleet((), tmp_path / "cache", queue_bytes=MIB) as fleet:
         asyncio.run(trial(fleet))

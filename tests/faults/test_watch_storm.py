@@ -39,9 +39,9 @@ class Watcher:
 
     def __init__(self, fleet: Fleet, folder: Path, out: Path) -> None:
         self.lives = 0
-        self.said: list[str] = []
+        self.output: list[str] = []
         settings = out.with_suffix(".toml")
-        settings.write_text(f'nats = "{fleet.settings.nats}"\nhop_bytes = {fleet.settings.hop_bytes}\n')
+        settings.write_text(f'nats = "{fleet.settings.nats}"\nqueue_bytes = {fleet.settings.queue_bytes}\n')
         self._command = ("watch", "fingerprint", folder, "--out", out, "--quiet", str(QUIET_S), "--settings", settings)
         self._running: Running | None = None
 
@@ -54,7 +54,7 @@ class Watcher:
         assert self._running is not None
         code = self._running.end(number)
         self._running.__exit__(None, None, None)
-        self.said.append(self._running.said)
+        self.output.append(self._running.output)
         return code
 
 
@@ -100,7 +100,7 @@ async def rounds(fleet: Fleet, kills: int) -> tuple[int, int]:
     manifests = await all_manifests(broker)
     await broker.close()
     assert sum(manifest.state is not JobState.DONE for manifest in manifests) <= kills
-    return len(manifests), sum(manifest.job.round > 0 for manifest in manifests)
+    return len(manifests), sum(manifest.job.generation > 0 for manifest in manifests)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def sending(tmp_path: Path) -> Iterator[tuple[Fleet, People, Watcher]]:
     """A watcher in the middle of sending clip.mp4, with a queue that is full and nobody who works."""
     first = looped(tmp_path / "first.mp4", 40, "carphone_pristine")
     people = People(tmp_path / "folder", tmp_path / "outside", random.Random(1))
-    with Fleet((), tmp_path / "cache", hop_bytes=MIB) as fleet:
+    with Fleet((), tmp_path / "cache", queue_bytes=MIB) as fleet:
         watcher = Watcher(fleet, people.folder, tmp_path / "out")
         watcher.start()
         shutil.copy(first, people.folder / "clip.mp4")
@@ -172,7 +172,7 @@ def sending(tmp_path: Path) -> Iterator[tuple[Fleet, People, Watcher]]:
         time.sleep(1.0)
         yield fleet, people, watcher
         assert watcher.end(signal.SIGTERM) == 0
-        print("\n" + "".join(watcher.said))
+        print("\n" + "".join(watcher.output))
         assert people.files() == people.stamps
 
 

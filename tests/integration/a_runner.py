@@ -16,13 +16,13 @@ from pipelines.publish import Publisher
 from pipelines.registry import load_pipeline
 from pipelines.topology import ensure_topology
 from schemas.errors import RigflowError
-from schemas.messages import JobRef, Lane, Result, decode
+from schemas.messages import JobRef, Priority, Result, decode
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from schemas.settings import Settings
 from schemas.subjects import HEADER_TYPE
 from workers.failures import Failures
 from workers.runner import Runner
-from workers.stages import Line
+from workers.stages import LoadedPipeline
 
 CARD = ModelSpec(
     name="mean",
@@ -79,15 +79,15 @@ class Trial:
         self.session = session
         attempts = Attempts(broker, "worker", "host", "cpu")
         failures = Failures(broker, attempts, "worker")
-        self.line = Line(spec, lambda stage: True, {"mean": session}, Host(broker.settings))
-        self.runner = Runner(broker, broker.settings, self._line_of, failures, Host(broker.settings))
-        self.publisher = Publisher(broker, spec, "main", Lane.BULK)
+        self.pipeline = LoadedPipeline(spec, lambda stage: True, {"mean": session}, Host(broker.settings))
+        self.runner = Runner(broker, broker.settings, self._load_pipeline, failures, Host(broker.settings))
+        self.publisher = Publisher(broker, spec, "main", Priority.BULK)
         self.serving: asyncio.Task[None] | None = None
 
-    async def _line_of(self, revision: str) -> Line:
+    async def _load_pipeline(self, revision: str) -> LoadedPipeline:
         if revision != self.spec.revision:
             await load_pipeline(self.broker, revision)  # raises what a worker meets
-        return self.line
+        return self.pipeline
 
     async def serve(self) -> None:
         """Host the pipeline and compute."""

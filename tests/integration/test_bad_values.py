@@ -17,18 +17,18 @@ from pipelines.pull import Delivery
 from pipelines.registry import builtin_pipeline, known_pipelines, load_model, load_pipeline, watch_pipelines
 from pipelines.status import fleet_status
 from schemas.errors import ModelError, PipelineError, UsageError
-from schemas.messages import Attempt, JobRef, Lane, Manifest
+from schemas.messages import Attempt, JobRef, Manifest, Priority
 from schemas.settings import Settings
 from schemas.subjects import HEADER_FAILURE, HEADER_SUBJECT
 from tests.cli import rigflow, rigflow_process
-from tests.integration.hops import SPEC, a_broker, a_pull
+from tests.integration.queues import SPEC, a_broker, a_pull
 from workers.local import find_models, register
 
 BAD = (b"", b"{nonsense", b"{}", b"[]", b"[1,2]", b"null", b"\xff\xfe", b"[" * 10_000, b'{"id": 5}', b"a b")
 JOB = JobRef(id="j", pipeline="p", revision="r")
 
 
-async def spoil(broker: Broker, bucket: str, prefix: str) -> None:
+async def corrupt(broker: Broker, bucket: str, prefix: str) -> None:
     """Put each bad value under a key of its own."""
     for number, value in enumerate(BAD):
         await broker.put(bucket, f"{prefix}{number}", value)
@@ -37,8 +37,8 @@ async def spoil(broker: Broker, bucket: str, prefix: str) -> None:
 async def test_pipelines(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     spec = builtin_pipeline("fingerprint")
     async with a_broker(settings) as broker:
-        await spoil(broker, broker.names.pipelines, "revision.")
-        await spoil(broker, broker.names.pipelines, "name.bad")
+        await corrupt(broker, broker.names.pipelines, "revision.")
+        await corrupt(broker, broker.names.pipelines, "name.bad")
         pinned = await register(broker, settings, spec, find_models(spec, None))
         newer = json.loads(pinned.model_dump_json()) | {"colour": "of the future"}
         await broker.put(broker.names.pipelines, "revision.newer", json.dumps(newer).encode())
@@ -61,11 +61,11 @@ async def test_pipelines(settings: Settings, caplog: pytest.LogCaptureFixture) -
         assert json.loads((await asyncio.to_thread(rigflow, "status", "--json", "--nats", settings.nats)).stdout)[
             "pipelines"
         ] == {"fingerprint": pinned.revision}
-        said = await asyncio.to_thread(rigflow_process, "pipelines", "list", "--nats", settings.nats)
-    assert "fingerprint" in said.stdout
-    assert said.stderr.count("pipeline newer cannot be read, and is left out") == 1
+        output = await asyncio.to_thread(rigflow_process, "pipelines", "list", "--nats", settings.nats)
+    assert "fingerprint" in output.stdout
+    assert output.stderr.count("pipeline newer cannot be read, and is left out") == 1
     assert caplog.text.count("pipeline newer cannot be read") == 1
-    assert "Traceback" not in said.stderr
+    assert "Traceback" not in output.stderr
 
 
 async def test_a_models_card(settings: Settings, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ async def test_a_models_card(settings: Settings, tmp_path: Path) -> None:
 
 async def test_jobs(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     async with a_broker(settings) as broker:
-        await spoil(broker, broker.names.jobs, "main.bad")
-        await spoil(broker, broker.names.jobs, "cancelled.main.bad")
+        await corrupt(broker, broker.names.jobs, "main.bad")
+        await corrupt(broker, broker.names.jobs, "cancelled.main.bad")
         await broker.put(broker.names.jobs, "cancelled.main.j", JOB.model_dump_json().encode())
         record = JobRecord(broker, Manifest(job=JOB, name="good"))
         await record.change(frames=3)
@@ -109,7 +109,7 @@ async def test_jobs(settings: Settings, caplog: pytest.LogCaptureFixture) -> Non
 
 async def test_attempts(settings: Settings) -> None:
     async with a_broker(settings) as broker:
-        await spoil(broker, broker.names.attempts, "begun.bad")
+        await corrupt(broker, broker.names.attempts, "begun.bad")
         stream = broker.names.work_stream("p", "decode")
         for number, value in enumerate(BAD):
             await broker.put(broker.names.attempts, f"failed.{stream}.1.{number + 10}", value)
@@ -117,7 +117,7 @@ async def test_attempts(settings: Settings) -> None:
         await broker.put(broker.names.attempts, f"failed.{stream}.1.1", attempt.model_dump_json().encode())
         begun = [["other", 1, attempt.model_dump()], [stream, 1, attempt.model_dump() | {"number": 2, "ended": ""}]]
         await broker.put(broker.names.attempts, "begun.life", json.dumps(begun).encode())
-        await broker.publish(broker.names.work("p", "decode", Lane.BULK), b"x", "x")
+        await broker.publish(broker.names.work("p", "decode", Priority.BULK), b"x", "x")
         async with a_pull(broker, 1) as taken:
             while not taken.deliveries:
                 await asyncio.sleep(0.01)
@@ -129,12 +129,12 @@ async def test_attempts(settings: Settings) -> None:
 
 async def test_statuses_and_engines(settings: Settings) -> None:
     worker = {
-        "worker": "w", "device": "cpu", "card": {}, "stages": ["decode"], "state": "working", "at_s": 1.0,
-        "rss_bytes": 1, "in_hand": 0, "failures": 0, "done": [], "new": "of a newer worker",
+        "worker": "w", "device": "cpu", "gpu": {}, "stages": ["decode"], "state": "working", "at_s": 1.0,
+        "rss_bytes": 1, "in_flight": 0, "failures": 0, "done": [], "new": "of a newer worker",
     }  # fmt: skip
     async with a_broker(settings) as broker:
-        await spoil(broker, broker.names.rigs, "worker.bad")
-        await spoil(broker, broker.names.rigs, "rig.bad")
+        await corrupt(broker, broker.names.rigs, "worker.bad")
+        await corrupt(broker, broker.names.rigs, "rig.bad")
         lying = {**worker, "worker": "w2", "done": [{"pipeline": "p"}], "at_s": "never"}
         await broker.put(broker.names.rigs, "worker.lying", json.dumps(lying).encode())
         await broker.put(broker.names.rigs, "worker.w", json.dumps(worker).encode())

@@ -20,17 +20,17 @@ from pipelines.server import EmbeddedServer
 from schemas.errors import BrokerError, Disposition, StoreError, UsageError
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID
-from tests.integration.hops import MIB, a_broker, a_pull, eventually, hop, hop_is_empty
+from tests.integration.queues import MIB, a_broker, a_pull, eventually, queue_is_empty, queue_subject
 
 
 async def test_a_body_that_is_too_large_travels_as_a_claim_check(settings: Settings) -> None:
     body = bytes(range(256)) * (12 * MIB // 256) + b"odd"
     async with a_broker(settings) as broker, a_pull(broker, requests=3) as taken:
         blobs = f"OBJ_{broker.names.blobs}"
-        assert await broker.publish(hop(broker), body, "large")
+        assert await broker.publish(queue_subject(broker), body, "large")
         stored_bytes = await broker.stream_bytes(blobs)
         assert stored_bytes > len(body)
-        assert not await broker.publish(hop(broker), body, "large")
+        assert not await broker.publish(queue_subject(broker), body, "large")
         assert await broker.stream_bytes(blobs) == stored_bytes, "a repeat leaves nothing behind"
         await taken.until(1)
         assert taken.deliveries[0].nbytes == len(body)
@@ -40,13 +40,13 @@ async def test_a_body_that_is_too_large_travels_as_a_claim_check(settings: Setti
         assert await taken.deliveries[1].load() == body, "it is there until the message is settled for good"
         await taken.deliveries[1].ack()
         assert await broker.stream_bytes(blobs) == 0
-        await eventually(lambda: hop_is_empty(broker))
+        await eventually(lambda: queue_is_empty(broker))
 
 
 async def test_the_largest_body_with_headers_goes_as_one_message(settings: Settings) -> None:
-    async with a_broker(settings.model_copy(update={"hop_bytes": 32 * MIB})) as broker, a_pull(broker, 1) as taken:
+    async with a_broker(settings.model_copy(update={"queue_bytes": 32 * MIB})) as broker, a_pull(broker, 1) as taken:
         headers = {"Rigflow-Failure": "x" * 3000}
-        await broker.publish(hop(broker), bytes(broker.max_body), "largest", headers)
+        await broker.publish(queue_subject(broker), bytes(broker.max_body), "largest", headers)
         await taken.until(1)
         assert HEADER_BLOB not in taken.deliveries[0].headers
         assert len(taken.bodies[0]) == broker.max_body
@@ -101,7 +101,7 @@ def small_payload(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("pipelines.server.MAX_PAYLOAD", request.param)
     server = EmbeddedServer()
     server.start()
-    yield Settings(nats=server.url, hop_bytes=4 * MIB, results_bytes=64 * MIB, ack_wait_s=300.0)
+    yield Settings(nats=server.url, queue_bytes=4 * MIB, results_bytes=64 * MIB, ack_wait_s=300.0)
     server.stop()
 
 
@@ -110,7 +110,7 @@ async def test_bodies_of_any_size_travel_whatever_max_payload_is(small_payload: 
         limit = broker.connection.max_payload
         bodies = [bytes(3 * MIB + 1), b"x" * limit, b"y" * broker.max_body]
         for number, body in enumerate(bodies):
-            await broker.publish(hop(broker), body, f"body-{number}", {"Rigflow-Failure": "x" * 3000})
+            await broker.publish(queue_subject(broker), body, f"body-{number}", {"Rigflow-Failure": "x" * 3000})
         await taken.until(3)
         assert [await delivery.load() for delivery in taken.deliveries] == bodies
         with pytest.raises(MessageTooLarge, match="raise the broker's max_payload"):
@@ -135,20 +135,20 @@ async def test_what_can_never_fit_is_refused_at_once_and_leaves_nothing(settings
         with pytest.raises(
             StoreError, match=r"17\.8 MB never fit into OBJ_rigflow_blobs.*raise results_bytes"
         ) as refused:
-            await broker.publish(hop(broker), bytes(17 * MIB), "huge")
+            await broker.publish(queue_subject(broker), bytes(17 * MIB), "huge")
         assert refused.value.disposition is Disposition.REJECT
         assert await broker.last(blobs, ">") is None
         with pytest.raises(StoreError, match="never fit"):
-            await broker.publish(hop(broker), bytes(16 * MIB), "just too large")
+            await broker.publish(queue_subject(broker), bytes(16 * MIB), "just too large")
 
 
 async def test_uploads_that_fit_one_by_one_all_end_in_a_store_that_others_fill(settings: Settings) -> None:
     """Three publishers of 9 MiB each and room for 16: one after the other, and never two halves that wait for ever."""
-    settings = settings.model_copy(update={"results_bytes": 16 * MIB, "hop_bytes": MIB})
+    settings = settings.model_copy(update={"results_bytes": 16 * MIB, "queue_bytes": MIB})
     async with a_broker(settings) as broker, a_pull(broker, 3) as taken:
         others = [await Broker.connect(settings) for _ in range(3)]
         publishing = [
-            asyncio.create_task(other.publish(hop(broker), bytes([number]) * (9 * MIB), f"large-{number}"))
+            asyncio.create_task(other.publish(queue_subject(broker), bytes([number]) * (9 * MIB), f"large-{number}"))
             for number, other in enumerate(others)
         ]
         seen = set()

@@ -10,28 +10,29 @@ from pipelines.follow import follow_bucket
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
 from schemas.errors import BrokerError
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import Settings
-from tests.integration.hops import MIB, SPEC, a_broker, a_pull, eventually, hop, waiting_in_hop
+from tests.integration.queues import MIB, SPEC, a_broker, a_pull, eventually, queue_subject, waiting_in_queue
 
 
 async def test_an_id_is_stored_once(settings: Settings) -> None:
     async with a_broker(settings) as broker:
-        assert await broker.publish(hop(broker), b"one", "id") is True
-        assert await broker.publish(hop(broker), b"one", "id") is False
-        assert await waiting_in_hop(broker) == 1
+        assert await broker.publish(queue_subject(broker), b"one", "id") is True
+        assert await broker.publish(queue_subject(broker), b"one", "id") is False
+        assert await waiting_in_queue(broker) == 1
 
 
 async def test_a_full_queue_holds_the_publisher_until_there_is_room(settings: Settings) -> None:
     async with a_broker(settings) as broker, a_pull(broker) as taken:
         publishing = [
-            asyncio.create_task(broker.publish(hop(broker), bytes(MIB), f"part-{number}")) for number in range(8)
+            asyncio.create_task(broker.publish(queue_subject(broker), bytes(MIB), f"part-{number}"))
+            for number in range(8)
         ]
         await eventually(lambda: broker.waiting == "the fleet")
         stream = broker.names.work_stream("p", "decode")
-        assert 0 < await broker.stream_bytes(stream) <= settings.hop_bytes
+        assert 0 < await broker.stream_bytes(stream) <= settings.queue_bytes
         assert sum(task.done() for task in publishing) == 3
-        other = broker.names.work("p", "encode", Lane.BULK)
+        other = broker.names.work("p", "encode", Priority.BULK)
         async with asyncio.timeout(60.0):  # a full queue holds nobody else up
             await broker.publish(other, bytes(MIB), "other")
         for number in range(8):
@@ -46,8 +47,8 @@ async def test_a_full_queue_holds_the_publisher_until_there_is_room(settings: Se
 async def test_a_waiting_publisher_can_be_cancelled(settings: Settings) -> None:
     async with a_broker(settings) as broker:
         for number in range(3):
-            await broker.publish(hop(broker), bytes(MIB), str(number))
-        held = asyncio.create_task(broker.publish(hop(broker), bytes(MIB), "held"))
+            await broker.publish(queue_subject(broker), bytes(MIB), str(number))
+        held = asyncio.create_task(broker.publish(queue_subject(broker), bytes(MIB), "held"))
         await eventually(lambda: broker.waiting == "the fleet")
         held.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -67,11 +68,11 @@ async def test_a_bucket_is_watched_before_it_is_there_and_across_a_restart(
     server: EmbeddedServer, settings: Settings
 ) -> None:
     watcher = await Broker.connect(settings)
-    told: list[tuple[str, bytes]] = []
+    reported: list[tuple[str, bytes]] = []
 
     async def watch() -> None:
         async for change in follow_bucket(watcher, watcher.names.jobs, "a.*"):
-            told.append(change)
+            reported.append(change)
 
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0.05)
@@ -80,15 +81,15 @@ async def test_a_bucket_is_watched_before_it_is_there_and_across_a_restart(
         assert await broker.get(bucket, "a.1") is None
         await broker.put(bucket, "a.1", b"one")
         await broker.put(bucket, "b.1", b"another")
-        await eventually(lambda: told == [("a.1", b"one")])
+        await eventually(lambda: reported == [("a.1", b"one")])
         await broker.put(bucket, "a.1", b"two")
-        await eventually(lambda: told[-1] == ("a.1", b"two"))
+        await eventually(lambda: reported[-1] == ("a.1", b"two"))
         assert await broker.get(bucket, "a.1") == b"two"
         assert await broker.items(bucket) == {"a.1": b"two", "b.1": b"another"}
         server.kill()
         server.restart()
         await broker.put(bucket, "a.1", b"three")
-        await eventually(lambda: told == [("a.1", b"one"), ("a.1", b"two"), ("a.1", b"three")])
+        await eventually(lambda: reported == [("a.1", b"one"), ("a.1", b"two"), ("a.1", b"three")])
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     await watcher.close()

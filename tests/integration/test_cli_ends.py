@@ -51,8 +51,8 @@ def test_a_run_that_is_ended_leaves_nothing(signals: tuple[signal.Signals, ...],
         for number in signals:
             run.send_signal(number)
             time.sleep(0.05)
-        _, said = run.communicate(timeout=GENEROUS_S)
-    assert (run.returncode, said) == (code, "rigflow: stopping; once more stops at once\nrigflow: interrupted\n")
+        _, output = run.communicate(timeout=GENEROUS_S)
+    assert (run.returncode, output) == (code, "rigflow: stopping; once more stops at once\nrigflow: interrupted\n")
     assert list(out.iterdir()) == []
     assert list(scratch.iterdir()) == []
     while left := processes(scratch):  # the kernel ends the last of them just now
@@ -72,6 +72,6 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> N
             assert process.stdout is not None
             assert process.stderr is not None
             process.stdout.close()
-            said = process.stderr.read()
+            output = process.stderr.read()
             code = process.wait(GENEROUS_S)
-        assert (code, said) == (ExitCode.READER_GONE, "")
+        assert (code, output) == (ExitCode.READER_GONE, "")

@@ -64,7 +64,7 @@ def test_ctrl_c_ends_up_with_130_and_nothing_stays_behind(tmp_path: Path) -> Non
         assert len(family) == 2
         assert fleet.end(signal.SIGINT) == ExitCode.INTERRUPTED
     eventually(lambda: not any(map(alive, family)))
-    assert "Traceback" not in fleet.said
+    assert "Traceback" not in fleet.output
 
 
 def test_up_keeps_its_work_starts_again_what_dies_and_drains_on_sigterm(tmp_path: Path) -> None:
@@ -75,10 +75,10 @@ def test_up_keeps_its_work_starts_again_what_dies_and_drains_on_sigterm(tmp_path
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
     with up(tmp_path / "store", "--workers", "1") as fleet:
         url = url_of(fleet)
-        said = fleet.said
-        assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in said
-        assert "fingerprint, scenes, upscale2x" in said
-        assert f"rigflow run fingerprint clip.mp4 --nats {url}" in said
+        output = fleet.output
+        assert f"rigflow is up on {url}, its work kept in {tmp_path / 'store'}" in output
+        assert "fingerprint, scenes, upscale2x" in output
+        assert f"rigflow run fingerprint clip.mp4 --nats {url}" in output
         got = rigflow("results", published.stdout.strip(), "--follow", "--out", tmp_path / "first", "--nats", url)
         assert got.returncode == 0, got.stderr
         assert (tmp_path / "first" / "bikes.fingerprint.npz").exists()
@@ -92,8 +92,8 @@ def test_up_keeps_its_work_starts_again_what_dies_and_drains_on_sigterm(tmp_path
         assert ran.returncode == 0, ran.stderr
         assert (tmp_path / "second" / "bikes.scenes.jsonl").exists()
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
-    assert "stopping" in fleet.said
-    assert "Traceback" not in fleet.said
+    assert "stopping" in fleet.output
+    assert "Traceback" not in fleet.output
 
 
 def test_up_says_which_port_is_taken_and_whose_the_store_is(tmp_path: Path, server: EmbeddedServer) -> None:
@@ -136,7 +136,7 @@ def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server:
         fleet.process.send_signal(signal.SIGTERM)
         fleet.until("once more")
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
-    assert "stopped at once" in fleet.said
+    assert "stopped at once" in fleet.output
     assert not alive(worker)
     assert server.alive
 
@@ -156,11 +156,11 @@ def test_workers_of_some_stages_each_do_the_whole_together(tmp_path: Path, serve
         assert ran.returncode == 0, ran.stderr
         wanted = {"front": (["decode", "preprocess"], 250, False), "back": (["infer", "encode"], 0, True)}
 
-        def told() -> dict[str, tuple[list[str], int, bool]]:
+        def reported() -> dict[str, tuple[list[str], int, bool]]:
             workers = status(server.url)["workers"]  # each reports for itself, now and then
             return {each["worker"]: (each["stages"], each["frames"], each["results"] > 0) for each in workers}
 
-        eventually(lambda: told() == wanted)
+        eventually(lambda: reported() == wanted)
         assert first.end(signal.SIGTERM) == ExitCode.OK
         assert second.end(signal.SIGINT) == ExitCode.OK
 
@@ -172,16 +172,18 @@ def test_a_worker_without_a_broker_ends_at_once() -> None:
     assert "rigflow worker on" not in ended.stderr
 
 
-def test_status_shows_what_waits_by_lane(tmp_path: Path, server: EmbeddedServer) -> None:
+def test_status_shows_what_waits_by_priority(tmp_path: Path, server: EmbeddedServer) -> None:
     bare = rigflow("status", "--nats", server.url).stdout
     assert "none yet" in bare
-    for lane, flag in (("bulk", []), ("interactive", ["--interactive"])):
-        published = rigflow("publish", "fingerprint", real_clip("bikes"), *flag, "--job", lane, "--nats", server.url)
+    for priority, flag in (("bulk", []), ("interactive", ["--interactive"])):
+        published = rigflow(
+            "publish", "fingerprint", real_clip("bikes"), *flag, "--job", priority, "--nats", server.url
+        )
         assert published.returncode == 0, published.stderr
-    told = status(server.url)
-    (queue,) = [queue for queue in told["queues"] if queue["stream"]["messages"]]
+    reported = status(server.url)
+    (queue,) = [queue for queue in reported["queues"] if queue["stream"]["messages"]]
     assert (queue["pipeline"], queue["stage"]) == ("fingerprint", "decode")
-    waiting = {lane: told["waiting"] for lane, told in queue["lanes"].items()}
+    waiting = {priority: reported["waiting"] for priority, reported in queue["priorities"].items()}
     assert waiting["bulk"] == waiting["interactive"] > 0
     assert queue["stream"]["messages"] == sum(waiting.values())
     assert queue["stream"]["nbytes"] > real_clip("bikes").stat().st_size
@@ -212,7 +214,7 @@ def test_ctrl_c_ends_a_run_with_130_and_leaves_nothing(tmp_path: Path) -> None:
         family = workers_of(run.process.pid) + children(run.process.pid, "nats-server")
         time.sleep(0.5)  # into the job, where the machine is quick enough
         assert run.end(signal.SIGINT) == ExitCode.INTERRUPTED
-    assert run.said.endswith("rigflow: interrupted\n")
-    assert "Traceback" not in run.said
+    assert run.output.endswith("rigflow: interrupted\n")
+    assert "Traceback" not in run.output
     assert list(out.iterdir()) == []
     eventually(lambda: not any(map(alive, family)))

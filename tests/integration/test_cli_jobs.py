@@ -82,9 +82,9 @@ def test_what_cannot_be_published_is_told_and_the_rest_goes_on(
     with Fleet((), tmp_path / "cache") as nobody:
         where = ("--nats", nobody.settings.nats)
         assert rigflow("publish", "fingerprint", text, clip, *where) == 1
-        told = capsys.readouterr()
-        assert len(told.out.split()) == 1
-        assert "is not media" in told.err
+        reported = capsys.readouterr()
+        assert len(reported.out.split()) == 1
+        assert "is not media" in reported.err
         assert rigflow("publish", "fingerprint", text, "--job", "text", *where) == 1
         assert rigflow("results", "text", "--out", tmp_path / "out", *where) == 1
         assert "is not media" in capsys.readouterr().err
@@ -105,7 +105,7 @@ def test_the_same_run_again_gives_the_same_results_again(tmp_path: Path) -> None
         assert first.done is not None
         assert second.done is not None
         assert (first.done.digest, first.done.files) == (second.done.digest, second.done.files)
-        assert (second.job.id, second.job.round) == (first.job.id, first.job.round + 1)
+        assert (second.job.id, second.job.generation) == (first.job.id, first.job.generation + 1)
         assert (tmp_path / "second" / second.done.files[0]).exists()
 
 

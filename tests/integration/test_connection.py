@@ -17,7 +17,7 @@ from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, UsageError
 from schemas.settings import Settings
-from tests.integration.hops import a_broker, eventually, hop
+from tests.integration.queues import a_broker, eventually, queue_subject
 
 
 @pytest.mark.parametrize("url", ["nats://127.0.0.1:1", "nats://user:secret@127.0.0.1:1,127.0.0.1:2"])
@@ -88,14 +88,14 @@ async def test_what_the_broker_forbids_is_an_error_at_once(tmp_path: Path) -> No
     users = '{ user: me, password: right, permissions: { publish: { deny: "rigflow.>" } } }'
     async with a_guarded_server(tmp_path, users) as url, a_broker(Settings(nats=url.replace("//", "//me:right@"))) as b:
         with pytest.raises(BrokerError, match="forbids"):
-            await b.publish(hop(b), b"", "id")
+            await b.publish(queue_subject(b), b"", "id")
 
 
 async def test_a_closed_connection_says_so(settings: Settings) -> None:
     async with a_broker(settings) as broker:
         await broker.close()
         with pytest.raises(BrokerError, match="is closed"):
-            await broker.publish(hop(broker), b"", "id")
+            await broker.publish(queue_subject(broker), b"", "id")
 
 
 async def test_a_connection_that_breaks_while_it_closes_is_closed(

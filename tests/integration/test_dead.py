@@ -17,13 +17,13 @@ from cli.app import app
 from engines.models.catalogue import builtin_model
 from pipelines.blobs import delete_blob, put_blob
 from pipelines.broker import Broker
-from pipelines.dead import HEADER_BYTES, bury, drop, find_letter, input_of, letters, retry
+from pipelines.dead import HEADER_BYTES, dead_letter, drop, find_letter, input_of, letters, retry
 from pipelines.inventory import take_inventory
 from pipelines.publish import Publisher
 from pipelines.pull import Delivery, Pull
 from pipelines.registry import builtin_pipeline
 from schemas.errors import UsageError
-from schemas.messages import Failure, JobRef, Key, Lane, Manifest, decode
+from schemas.messages import Failure, JobRef, Key, Manifest, Priority, decode
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_FAILURE, HEADER_JOB, HEADER_NAME, HEADER_TYPE
 from tests.clips import real_clip, still
@@ -45,7 +45,7 @@ async def connected(settings: Settings) -> AsyncIterator[Broker]:
 
 
 def failure_of(segment: int, error: str = "bad", detail: str = "") -> Failure:
-    return Failure(key=Key(job=JOB, segment=segment), stage="decode", whole=True, error=error, detail=detail)
+    return Failure(key=Key(job=JOB, segment=segment), stage="decode", entire_segment=True, error=error, detail=detail)
 
 
 def rigflow(*arguments: str | Path) -> int:
@@ -55,15 +55,17 @@ def rigflow(*arguments: str | Path) -> int:
 
 async def test_a_letter_has_its_reason_its_input_and_what_its_publisher_said(settings: Settings) -> None:
     async with connected(settings) as broker:
-        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        subject = broker.names.work("fingerprint", "decode", Priority.BULK)
         failure = failure_of(3, "Schlüssel [bold] fehlt", "line 1\nline 2")
-        await bury(broker, failure, b"input", hop, 7, {HEADER_JOB: "j", "Nats-Msg-Id": "x"})
-        await bury(broker, failure, b"input", hop, 7, {HEADER_JOB: "j", "Nats-Msg-Id": "x"})  # delivered twice
+        await dead_letter(broker, failure, b"input", subject, 7, {HEADER_JOB: "j", "Nats-Msg-Id": "x"})
+        await dead_letter(
+            broker, failure, b"input", subject, 7, {HEADER_JOB: "j", "Nats-Msg-Id": "x"}
+        )  # delivered twice
         [letter] = [letter async for letter in letters(broker)]
         assert letter.failure.error == failure.error
         assert letter.failure.detail == failure.detail
         assert letter.failure.at_s > 0
-        assert (letter.hop, letter.nbytes) == (hop, 5)
+        assert (letter.queue, letter.nbytes) == (subject, 5)
         assert await input_of(broker, letter) == b"input"
         assert letter.stored.headers[HEADER_JOB] == "j"
         assert [letter async for letter in letters(broker, "another")] == []
@@ -72,8 +74,8 @@ async def test_a_letter_has_its_reason_its_input_and_what_its_publisher_said(set
 async def test_a_letter_larger_than_a_message_comes_back_whole(settings: Settings) -> None:
     async with connected(settings) as broker:
         body = np.random.default_rng(1).bytes(10 << 20)
-        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
-        await bury(broker, failure_of(0), body, hop, 1, {})
+        subject = broker.names.work("fingerprint", "decode", Priority.BULK)
+        await dead_letter(broker, failure_of(0), body, subject, 1, {})
         [letter] = [letter async for letter in letters(broker)]
         assert letter.nbytes == len(body)
         assert await input_of(broker, letter) == body
@@ -84,9 +86,9 @@ async def test_a_letter_larger_than_a_message_comes_back_whole(settings: Setting
 
 async def test_a_long_reason_does_not_break_the_connection(settings: Settings) -> None:
     async with connected(settings) as broker:
-        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        subject = broker.names.work("fingerprint", "decode", Priority.BULK)
         body = bytes(broker.max_body)
-        await bury(broker, failure_of(0, "ü" * 5000, "x" * 50_000), body, hop, 1, {})
+        await dead_letter(broker, failure_of(0, "ü" * 5000, "x" * 50_000), body, subject, 1, {})
         [letter] = [letter async for letter in letters(broker)]
         assert len(letter.stored.headers[HEADER_FAILURE]) <= HEADER_BYTES
         assert letter.failure.error.startswith("üüü")
@@ -94,18 +96,20 @@ async def test_a_long_reason_does_not_break_the_connection(settings: Settings) -
 
 async def test_retry_sends_the_input_again_and_takes_the_failure_back(settings: Settings) -> None:
     async with connected(settings) as broker:
-        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
+        subject = broker.names.work("fingerprint", "decode", Priority.BULK)
         stream = broker.names.work_stream("fingerprint", "decode")
-        await broker.publish(hop, b"first", "main/j/r/3/0/decode")
+        await broker.publish(subject, b"first", "main/j/r/3/0/decode")
         for segment in (3, 4):
-            await bury(broker, failure_of(segment), b"first", hop, segment, {})
+            await dead_letter(broker, failure_of(segment), b"first", subject, segment, {})
         three, four = [letter async for letter in letters(broker)]
         await retry(broker, three)
         assert [stored.body async for stored in broker.read(stream)] == [b"first", b"first"]
         left = [decode(stored.body)[0] async for stored in broker.read(broker.names.results_stream)]
         assert [failure.key.segment for failure in left if isinstance(failure, Failure)] == [4]
         assert [letter.number async for letter in letters(broker)] == [four.number]
-        await bury(broker, failure_of(3), b"first", hop, 9, {})  # the second attempt fails too, and that counts
+        await dead_letter(
+            broker, failure_of(3), b"first", subject, 9, {}
+        )  # the second attempt fails too, and that counts
         assert len([letter async for letter in letters(broker)]) == 2
 
 
@@ -114,21 +118,21 @@ async def test_a_letter_that_cannot_be_sent_again_keeps_no_other_from_it(
 ) -> None:
     monkeypatch.setattr(pipelines.message_store, "ATTEMPTS", 2)  # to publish to a queue that is not there
     async with connected(settings) as broker:
-        hop = broker.names.work("fingerprint", "decode", Lane.BULK)
-        await bury(broker, failure_of(1), b"a", broker.names.work("gone", "decode", Lane.BULK), 1, {})
-        await bury(broker, failure_of(2), b"b", hop, 2, {})
-        await bury(broker, failure_of(3), b"c" * (1 << 24), hop, 3, {})
+        subject = broker.names.work("fingerprint", "decode", Priority.BULK)
+        await dead_letter(broker, failure_of(1), b"a", broker.names.work("gone", "decode", Priority.BULK), 1, {})
+        await dead_letter(broker, failure_of(2), b"b", subject, 2, {})
+        await dead_letter(broker, failure_of(3), b"c" * (1 << 24), subject, 3, {})
         stored = await broker.message(broker.names.dead_stream, 3)
         assert stored is not None
         await delete_blob(broker, broker.names.blobs, stored.headers[HEADER_BLOB])
-        await bury(broker, failure_of(4), b"d", hop, 4, {})
+        await dead_letter(broker, failure_of(4), b"d", subject, 4, {})
         assert await asyncio.to_thread(rigflow, "dead", "retry", "--all", "--nats", settings.nats) == 1
         assert [letter.number async for letter in letters(broker)] == [1, 3]
         queued = [each.body async for each in broker.read(broker.names.work_stream("fingerprint", "decode"))]
         assert queued == [b"b", b"d"]
-    said = capsys.readouterr().out
-    assert "no stream takes rigflow.work.gone.decode.bulk" in said
-    assert "is not in store rigflow_blobs" in said
+    output = capsys.readouterr().out
+    assert "no stream takes rigflow.work.gone.decode.bulk" in output
+    assert "is not in store rigflow_blobs" in output
 
 
 async def test_a_letter_that_is_not_there_is_a_usage_error(settings: Settings) -> None:
@@ -175,7 +179,7 @@ async def _fail_all(fleet: Fleet, clip: Path) -> None:
         pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
         await delete_blob(broker, broker.names.models, card.sha256)
         fleet.add()  # not before, for workers load what they will need
-        publisher = Publisher(broker, pinned, "main", Lane.INTERACTIVE)
+        publisher = Publisher(broker, pinned, "main", Priority.INTERACTIVE)
         job = publisher.ref("broken")
         await publisher.publish_video(job, clip, clip.name)
         inventory = None
@@ -239,7 +243,7 @@ async def test_what_is_not_media_is_a_dead_letter_of_its_publisher(tmp_path: Pat
             assert await _kinds_until_done(results) == ["failure"]  # told again, for somebody may wait for it
             await client.close()
             [letter] = [letter async for letter in letters(broker)]
-            assert (letter.failure.stage, letter.hop, letter.failure.key.segment) == ("split", media, -1)
+            assert (letter.failure.stage, letter.queue, letter.failure.key.segment) == ("split", media, -1)
             assert "not media" in letter.failure.error
             assert await input_of(broker, letter) == b"not media"
 
@@ -250,7 +254,7 @@ async def test_what_is_handed_back_however_often_is_no_failure(tmp_path: Path) -
     with Fleet((), tmp_path / "cache", max_deliver=2) as fleet:
         async with connected(fleet.settings) as broker:
             pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
-            publisher = Publisher(broker, pinned, "main", Lane.BULK)
+            publisher = Publisher(broker, pinned, "main", Priority.BULK)
             await publisher.publish_video(publisher.ref("often"), clip, clip.name)
             back: list[int] = []
 

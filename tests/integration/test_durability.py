@@ -10,11 +10,11 @@ from pipelines.registry import builtin_pipeline
 from pipelines.server import embedded
 from pipelines.topology import apply_topology, desired, ensure_topology, plan
 from schemas.errors import BrokerError, UsageError
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import Durability, Settings
 from tests.cli import rigflow, rigflow_process
 from tests.cluster import Cluster
-from tests.integration.hops import SPEC, a_broker, a_pull, hop
+from tests.integration.queues import SPEC, a_broker, a_pull, queue_subject
 
 MIB = 1 << 20
 
@@ -38,9 +38,9 @@ def test_one_machine_is_no_cluster() -> None:
     with pytest.raises(UsageError, match="three brokers") as caught:
         embedded(Settings(durability=Durability.CLUSTER))
     assert "docs/operations.md" in caught.value.hint
-    told = rigflow_process("run", "scenes", __file__, RIGFLOW_DURABILITY="cluster")
-    assert told.returncode == 2
-    assert "three brokers" in told.stderr
+    reported = rigflow_process("run", "scenes", __file__, RIGFLOW_DURABILITY="cluster")
+    assert reported.returncode == 2
+    assert "three brokers" in reported.stderr
 
 
 async def test_one_broker_cannot_keep_three_copies(settings: Settings) -> None:
@@ -55,23 +55,25 @@ async def test_one_broker_cannot_keep_three_copies(settings: Settings) -> None:
 
 
 async def test_who_only_publishes_changes_nothing(settings: Settings) -> None:
-    other = settings.model_copy(update={"hop_bytes": 2 * settings.hop_bytes, "results_bytes": MIB, "ack_wait_s": 7.0})
+    other = settings.model_copy(
+        update={"queue_bytes": 2 * settings.queue_bytes, "results_bytes": MIB, "ack_wait_s": 7.0}
+    )
     async with a_broker(settings) as broker:
         before = await plan(broker, desired(broker.names, other, [SPEC]))
         assert {change.action for change in before} == {"update"}
         await ensure_topology(broker, other, [SPEC, builtin_pipeline("scenes")])
         assert await plan(broker, desired(broker.names, settings, [SPEC])) == [], "what was there stayed"
         made = await broker.api(f"STREAM.INFO.{broker.names.work_stream('scenes', 'decode')}")
-        assert made["config"]["max_bytes"] == other.hop_bytes, "what was missing was made"
+        assert made["config"]["max_bytes"] == other.queue_bytes, "what was missing was made"
 
 
 @pytest.mark.slow
 async def test_copies_come_and_go_under_work(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
-        single = Settings(nats=cluster.url, hop_bytes=4 * MIB, results_bytes=16 * MIB)
+        single = Settings(nats=cluster.url, queue_bytes=4 * MIB, results_bytes=16 * MIB)
         triple = single.model_copy(update={"durability": Durability.CLUSTER})
         async with a_broker(single) as broker:
-            await broker.publish(hop(broker, Lane.BULK), b"work", "id")
+            await broker.publish(queue_subject(broker, Priority.BULK), b"work", "id")
             assert set((await copies(broker)).values()) == {1}
             assert await apply_topology(broker, triple, [SPEC]) == []
             assert set((await copies(broker)).values()) == {3}
@@ -89,7 +91,7 @@ async def test_copies_come_and_go_under_work(tmp_path: Path) -> None:
 
 def test_the_command_shows_the_difference_and_makes_it(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "fleet.toml"
-    file.write_text(f'nats = "{settings.nats}"\nhop_bytes = {4 * MIB}\nresults_bytes = {64 * MIB}\n')
+    file.write_text(f'nats = "{settings.nats}"\nqueue_bytes = {4 * MIB}\nresults_bytes = {64 * MIB}\n')
     asked = rigflow("topology", "plan", "scenes", "--settings", file)
     assert asked.returncode == 0, asked.stderr
     assert "+ RIGFLOW_WORK_scenes_decode: 4.19 MB, 1 copy" in asked.stdout
@@ -97,7 +99,7 @@ def test_the_command_shows_the_difference_and_makes_it(settings: Settings, tmp_p
     assert rigflow("topology", "apply", "scenes", "--settings", file).returncode == 0
     asked = rigflow("topology", "plan", "scenes", "--settings", file)
     assert asked.stdout == "as it should be: nothing to change\n"
-    file.write_text(file.read_text().replace(f"hop_bytes = {4 * MIB}", f"hop_bytes = {8 * MIB}\nack_wait_s = 30.0"))
+    file.write_text(file.read_text().replace(f"queue_bytes = {4 * MIB}", f"queue_bytes = {8 * MIB}\nack_wait_s = 30.0"))
     asked = rigflow("topology", "apply", "scenes", "--settings", file)
     assert "~ RIGFLOW_WORK_scenes_decode: max_bytes 4.19 MB -> 8.39 MB\n" in asked.stdout
     assert "~ RIGFLOW_WORK_scenes_decode bulk: ack_wait 10 s -> 30 s\n" in asked.stdout
@@ -108,14 +110,20 @@ async def test_the_command_refuses_to_shrink_what_holds_work(settings: Settings,
     film = SPEC.encode.model_copy(update={"format": "video"})
     pipeline.write_text(to_toml(SPEC.model_copy(update={"stage": (*SPEC.stage[:-1], film)})))
     async with a_broker(settings) as broker:
-        await broker.publish(hop(broker), b"work", "id")
+        await broker.publish(queue_subject(broker), b"work", "id")
         asked = rigflow_process(
-            "topology", "apply", pipeline, "--nats", settings.nats, RIGFLOW_HOP_BYTES=str(MIB), RIGFLOW_ACK_WAIT_S="1.0"
+            "topology",
+            "apply",
+            pipeline,
+            "--nats",
+            settings.nats,
+            RIGFLOW_QUEUE_BYTES=str(MIB),
+            RIGFLOW_ACK_WAIT_S="1.0",
         )
         stream = broker.names.work_stream("p", "decode")
         assert asked.returncode == 1, asked.stderr
-        assert f"! {stream}: max_bytes stays at {settings.hop_bytes}, for it holds 1 messages" in asked.stdout
+        assert f"! {stream}: max_bytes stays at {settings.queue_bytes}, for it holds 1 messages" in asked.stdout
         kept = await broker.api(f"STREAM.INFO.{stream}")
-        assert kept["config"]["max_bytes"] == settings.hop_bytes
+        assert kept["config"]["max_bytes"] == settings.queue_bytes
         emptier = await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'encode')}")
         assert emptier["config"]["max_bytes"] == MIB

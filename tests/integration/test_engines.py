@@ -58,7 +58,7 @@ async def test_a_plan_that_is_not_its_sidecars_is_not_pulled(settings: Settings,
 
 
 @rtx
-async def test_a_card_takes_its_engine_from_here_then_from_the_fleet_and_builds_what_nobody_has(
+async def test_a_gpu_takes_its_engine_from_here_then_from_the_fleet_and_builds_what_nobody_has(
     settings: Settings, tmp_path: Path
 ) -> None:
     card, model = resnet()
@@ -66,7 +66,7 @@ async def test_a_card_takes_its_engine_from_here_then_from_the_fleet_and_builds_
     broker = await shared(settings)
 
     async def ready(machine: str, capability: tuple[int, int] = (8, 6)) -> tuple[str, bytes]:
-        found = await engine_for(broker, settings, tmp_path / machine, model, card, capability, "a card", Lock())
+        found = await engine_for(broker, settings, tmp_path / machine, model, card, capability, "a GPU", Lock())
         assert found.reference == model
         return found.spec.key, found.plan
 
@@ -95,7 +95,7 @@ async def test_a_damaged_engine_of_the_fleet_is_passed_over_and_replaced(setting
         recipe = Recipe.make(card, model, "fp16", {})
         spec, _ = obtain(EngineStore(tmp_path / "a"), recipe, recipe.basis("tensorrt_rtx", ("sm86",)))
         await push_engine(broker, spec, b"not the plan")
-        found = await engine_for(broker, settings, tmp_path / "b", model, card, (8, 6), "a card", Lock())
+        found = await engine_for(broker, settings, tmp_path / "b", model, card, (8, 6), "a GPU", Lock())
         assert found.spec.key == spec.key
         assert (await pull_engine(broker, spec.key))[1] == found.plan
     finally:
@@ -112,38 +112,38 @@ def test_the_whole_way_on_the_command_line(
     (tmp_path / "net.toml").write_text('name = "sorter"\nversion = "3"\n')
     here, there = {"cache": tmp_path / "here"}, {"cache": tmp_path / "there"}
 
-    def said(*arguments: str, cache: Path, code: int = ExitCode.OK) -> str:
+    def output(*arguments: str, cache: Path, code: int = ExitCode.OK) -> str:
         monkeypatch.setenv("RIGFLOW_CACHE", str(cache))
         ended = answer(["engine", *arguments])
         out, err = capsys.readouterr()
         assert ended == code, err
         return out + err
 
-    assert "sorter@3" in said("import", "net.onnx", "--card", "net.toml", **here)
+    assert "sorter@3" in output("import", "net.onnx", "--card", "net.toml", **here)
     bench = json.loads(
-        said("bench", "sorter", "--batches", "1,4", "--seconds", "0.05", "--out", "bench.json", "--json", **here)
+        output("bench", "sorter", "--batches", "1,4", "--seconds", "0.05", "--out", "bench.json", "--json", **here)
     )
     assert bench == json.loads((tmp_path / "bench.json").read_text())
     assert [point["batch"] for point in bench["points"]] == [1, 4]
     assert all(0 < point["p50_ms"] <= point["p99_ms"] and point["runs"] >= 5 for point in bench["points"])
     assert bench["best_batch"] in (1, 4)
-    assert "model nothing is missing" in said("bench", "nothing", code=ExitCode.USAGE, **here)
+    assert "model nothing is missing" in output("bench", "nothing", code=ExitCode.USAGE, **here)
     if not installed("tensorrt_rtx"):
-        assert "install tensorrt-rtx" in said("build", "sorter", "--for", "sm86", code=ExitCode.USAGE, **here)
+        assert "install tensorrt-rtx" in output("build", "sorter", "--for", "sm86", code=ExitCode.USAGE, **here)
         return
-    built = said("build", "sorter", "--for", "sm75,sm86", **here)
+    built = output("build", "sorter", "--for", "sm75,sm86", **here)
     assert built.count("built in") == 2
-    assert said("build", "sorter", "--for", "sm75,sm86", **here).count("is here already") == 2
-    assert said("check", **here).count("graph: error") == 2
+    assert output("build", "sorter", "--for", "sm75,sm86", **here).count("is here already") == 2
+    assert output("check", **here).count("graph: error") == 2
     first, second = (line.split()[0] for line in built.splitlines())
-    assert "sorter@3" in said("show", first, **here)
-    assert said("push", "--nats", server.url, **here).count("shared") == 2
-    assert first in said("list", "--nats", server.url, **there)
-    assert second in said("pull", second, "--nats", server.url, **there)
-    assert [spec["key"][:12] for spec in json.loads(said("list", "--json", **there))] == [second]
+    assert "sorter@3" in output("show", first, **here)
+    assert output("push", "--nats", server.url, **here).count("shared") == 2
+    assert first in output("list", "--nats", server.url, **there)
+    assert second in output("pull", second, "--nats", server.url, **there)
+    assert [spec["key"][:12] for spec in json.loads(output("list", "--json", **there))] == [second]
     plan = next((tmp_path / "here" / "engines").glob(f"{first}*.plan"))
     plan.write_bytes(plan.read_bytes()[:-1])
-    assert "its plan is not the one that was built" in said("check", first, code=ExitCode.SOME_FAILED, **here)
+    assert "its plan is not the one that was built" in output("check", first, code=ExitCode.SOME_FAILED, **here)
 
 
 @rtx

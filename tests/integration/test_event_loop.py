@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet, Silent
@@ -135,7 +135,7 @@ def test_a_worker_blocks_its_event_loop_with_nothing(tmp_path: Path, monkeypatch
             await until(fleet, lambda worker: worker["worker"] == "watched" and worker["ready"])
             done = []
             for spec, models in ((upscale, find_models(upscale, None)), (BIG, {"big": big})):
-                done += await run_jobs(fleet.settings, spec, models, [clip], out, Lane.BULK, Silent())
+                done += await run_jobs(fleet.settings, spec, models, [clip], out, Priority.BULK, Silent())
             return done
 
         return asyncio.run(publish())

@@ -14,11 +14,11 @@ from pipelines.inventory import take_inventory
 from pipelines.jobs import JobRecord
 from pipelines.publish import Publisher
 from schemas.errors import RigflowError
-from schemas.messages import ArraySpec, Item, JobRef, Key, Manifest, MediaInfo, PartMark, PartMeta, Result
+from schemas.messages import ArraySpec, Item, JobRef, Key, Manifest, MediaInfo, PartHeader, PartMeta, Result
 from schemas.settings import Settings
-from schemas.subjects import HEADER_BLOB, HEADER_MARK, HEADER_TYPE
+from schemas.subjects import HEADER_BLOB, HEADER_PART, HEADER_TYPE
 from schemas.wire import pack
-from tests.integration.hops import a_fleet
+from tests.integration.queues import a_fleet
 
 MEDIA = MediaInfo(kind="video", time_base=(1, 25), last=100, width=64, height=64, frame_rate=(25, 1))
 VALUES = np.arange(4, dtype="<f4").tobytes()
@@ -77,13 +77,13 @@ async def test_what_is_no_message_is_skipped_and_reported(settings: Settings, tm
         job = publisher.ref("job")
         subject, (body, meta) = broker.names.results(job), a_result(job)
         for kind, wrong in garbage.items():
-            await broker.publish(subject, wrong, f"garbage-{kind}", {HEADER_TYPE: kind, HEADER_MARK: "no mark"})
+            await broker.publish(subject, wrong, f"garbage-{kind}", {HEADER_TYPE: kind, HEADER_PART: "no header"})
         await broker.publish(subject, b"12", "a blob", {HEADER_TYPE: "part", HEADER_BLOB: "of another message"})
         inventory = await take_inventory(broker, Manifest(job=job, name="film"))
         assert (inventory.missing, inventory.complete) == ([], False)
         async with collecting(broker, publisher, job, out=tmp_path) as collector:
-            mark = PartMark.of(meta).header()
-            await broker.publish(subject, body, "result", {HEADER_TYPE: "part", HEADER_MARK: mark})
+            header = PartHeader.of(meta).header()
+            await broker.publish(subject, body, "result", {HEADER_TYPE: "part", HEADER_PART: header})
             async with asyncio.timeout(30):
                 done = await collector.wait("job")
         assert done.frames == 1
@@ -108,7 +108,7 @@ async def test_the_done_of_a_job_with_very_many_failures_fits_into_a_message(
                 meta = PartMeta(key=key, media=media, pts=(0,) * len(items), items=items, frames=len(items))
                 rows = ArraySpec(dtype="<f4", shape=(len(items), 4), buffer=0)
                 body = Result(meta=meta, format="npz", arrays={"descriptor": rows}).encode([bytes(16 * len(items))])
-                headers = {HEADER_TYPE: "part", HEADER_MARK: PartMark.of(meta).header()}
+                headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(meta).header()}
                 await broker.publish(subject, body, f"{segment}", headers)
             async with asyncio.timeout(120):
                 done = await collector.wait("album")

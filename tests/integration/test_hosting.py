@@ -7,34 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fleet import paced
+from benchmarks.fleet import simulated
 from engines.device import open_device
 from engines.ports import Session
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import Settings
-from tests.integration.hops import eventually
-from workers import lines
+from tests.integration.queues import eventually
+from workers import pipeline_cache
 from workers.local import find_models, register
 from workers.options import WorkerOptions
 from workers.process import Worker
 
-QUICK, SLOW, BROKEN = paced(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
+QUICK, SLOW, BROKEN = simulated(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
 
 
 async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings.model_copy(update={"work_deadline_s": 0.5})
-    monkeypatch.setattr(lines, "UNLOAD_EVERY_S", 0.05)
+    monkeypatch.setattr(pipeline_cache, "UNLOAD_EVERY_S", 0.05)
     broker = await Broker.connect(settings)
     old = await register(broker, settings, SLOW, find_models(SLOW, None))
     kept = await register(broker, settings, BROKEN, find_models(BROKEN, None))
-    cache = lines.Lines(broker, lambda _: True, tmp_path, open_device("cpu", settings, tmp_path), {}, False)
-    in_hand = {old.revision}
-    cache.in_hand = lambda: in_hand
+    cache = pipeline_cache.PipelineCache(
+        broker, lambda _: True, tmp_path, open_device("cpu", settings, tmp_path), {}, False
+    )
+    in_flight = {old.revision}
+    cache.in_flight = lambda: in_flight
     tasks = [asyncio.create_task(each) for each in (cache.warm_up(), cache.unload_unused())]
     try:
         async with asyncio.timeout(30):
@@ -44,7 +46,7 @@ async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
             await broker.purge(f"KV_{bucket}", f"$KV.{bucket}.name.{SLOW.name}")
             await asyncio.sleep(1.0)
             assert cache.loaded == 2, "a message needs it"
-            in_hand.clear()
+            in_flight.clear()
             while cache.loaded > 1:
                 await asyncio.sleep(0.05)
         assert (await cache.get(kept.revision)).spec == kept
@@ -66,9 +68,11 @@ async def test_loaded_models_are_bounded_in_bytes(settings: Settings, tmp_path: 
     ]
     sizes = [len(model) for models in given for _, model in models.values()]
 
-    def loading(limit: int) -> lines.Lines:
+    def loading(limit: int) -> pipeline_cache.PipelineCache:
         small = broker.settings = settings.model_copy(update={"models_bytes": limit})
-        return lines.Lines(broker, lambda _: True, tmp_path, open_device("cpu", small, tmp_path), {}, False)
+        return pipeline_cache.PipelineCache(
+            broker, lambda _: True, tmp_path, open_device("cpu", small, tmp_path), {}, False
+        )
 
     cache = loading(max(sizes))
     try:
@@ -76,12 +80,12 @@ async def test_loaded_models_are_bounded_in_bytes(settings: Settings, tmp_path: 
             for spec in (first, second, first):
                 await cache.get(spec.revision)
                 assert cache.loaded == 1
-            in_hand = {first.revision}
-            cache.in_hand = lambda: in_hand
+            in_flight = {first.revision}
+            cache.in_flight = lambda: in_flight
             waiting = asyncio.create_task(cache.get(second.revision))
             await asyncio.sleep(1.0)
             assert (waiting.done(), cache.loaded) == (False, 1), "a message needs the other"
-            in_hand.clear()
+            in_flight.clear()
             await waiting
             assert cache.loaded == 1
     finally:
@@ -97,15 +101,15 @@ async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings.model_copy(update={"cache": str(tmp_path), "work_deadline_s": 1.0})
-    ended, load = threading.Event(), lines._warmed
+    ended, load = threading.Event(), pipeline_cache._warmed
 
-    def warmed(model: bytes, card: lines.ModelSpec, *rest: object) -> Session:
+    def warmed(model: bytes, card: pipeline_cache.ModelSpec, *rest: object) -> Session:
         if card.name == SLOW.infers[0].model:
             ended.wait(60)
         return load(model, card, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lines, "_warmed", warmed)
-    monkeypatch.setattr(lines, "UNLOAD_EVERY_S", 0.2)
+    monkeypatch.setattr(pipeline_cache, "_warmed", warmed)
+    monkeypatch.setattr(pipeline_cache, "UNLOAD_EVERY_S", 0.2)
     broker = await Broker.connect(settings)
     for spec in (SLOW, QUICK):
         await register(broker, settings, spec, find_models(spec, None))
@@ -113,8 +117,8 @@ async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own
         await broker.put(broker.names.pipelines, key, value)
 
     async def unready() -> str:
-        told = await broker.get(broker.names.rigs, "worker.w")
-        return str(json.loads(told)["why"]) if told else ""
+        reported = await broker.get(broker.names.rigs, "worker.w")
+        return str(json.loads(reported)["why"]) if reported else ""
 
     worker = Worker(WorkerOptions(settings=settings, name="w"))
     working = asyncio.create_task(worker.run())
@@ -125,7 +129,7 @@ async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own
                 await asyncio.sleep(0.05)
         for stage in ("decode", "encode"):
             for spec in (SLOW, QUICK):
-                consumer = f"{broker.names.work_stream(spec.name, stage)}.{Lane.BULK.value}"
+                consumer = f"{broker.names.work_stream(spec.name, stage)}.{Priority.BULK.value}"
                 assert (await broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"], "its jobs have to fail"
         bucket = broker.names.pipelines
         assert "worse" not in await unready(), "what no worker can read makes none unready"
@@ -145,9 +149,9 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
 ) -> None:
     settings = settings.model_copy(update={"cache": str(tmp_path)})
     loaded, attempts = threading.Event(), list[str]()
-    load = lines._warmed
+    load = pipeline_cache._warmed
 
-    def warmed(model: bytes, card: lines.ModelSpec, *rest: object) -> Session:
+    def warmed(model: bytes, card: pipeline_cache.ModelSpec, *rest: object) -> Session:
         attempts.append(card.name)
         if card.name == SLOW.infers[0].model:
             assert loaded.wait(120)
@@ -155,18 +159,18 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
             raise ModelError("it does not load", "mend it")
         return load(model, card, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lines, "_warmed", warmed)
+    monkeypatch.setattr(pipeline_cache, "_warmed", warmed)
     broker = await Broker.connect(settings)
     for spec in (SLOW, BROKEN, QUICK):
         await register(broker, settings, spec, find_models(spec, None))
 
     async def hosted(pipeline: str) -> bool:
-        consumer = f"{broker.names.work_stream(pipeline, 'decode')}.{Lane.BULK.value}"
+        consumer = f"{broker.names.work_stream(pipeline, 'decode')}.{Priority.BULK.value}"
         return bool((await broker.api(f"CONSUMER.INFO.{consumer}"))["num_waiting"])
 
     async def unready() -> str:
-        told = await broker.get(broker.names.rigs, "worker.w")
-        return str(json.loads(told)["why"]) if told else ""
+        reported = await broker.get(broker.names.rigs, "worker.w")
+        return str(json.loads(reported)["why"]) if reported else ""
 
     worker = Worker(WorkerOptions(settings=settings, name="w"))
     working = asyncio.create_task(worker.run())

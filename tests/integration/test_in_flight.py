@@ -18,16 +18,16 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID
 from tests.clips import Clip, make_clip, still
 from tests.integration.a_runner import Trial, a_trial, spec_of
-from tests.integration.hops import a_broker, a_pull, eventually, hop, hop_is_empty
+from tests.integration.queues import a_broker, a_pull, eventually, queue_is_empty, queue_subject
 from workers.in_flight import ENDS, InFlight, Queue, State, Task
-from workers.in_hand import InHand
+from workers.messages_in_flight import MessagesInFlight
 
 ATTEMPT = Attempt(number=1, worker="w", host="h", device="cpu", at_s=0.0)
 
 
-def in_hand_of(delivery: Delivery, in_hand: InHand) -> InFlight:
-    message = InFlight(delivery, Queue("p", "decode", "bulk"), in_hand.drop)  # type: ignore[arg-type]
-    in_hand.take(message)
+def taken_in(delivery: Delivery, in_flight: MessagesInFlight) -> InFlight:
+    message = InFlight(delivery, Queue("p", "decode", "bulk"), in_flight.drop)  # type: ignore[arg-type]
+    in_flight.take(message)
     return message
 
 
@@ -36,12 +36,12 @@ async def test_any_order_of_transitions_settles_a_message_once_and_leaves_no_tas
     count = 60
     async with a_broker(settings) as broker:
         for number in range(count):
-            await broker.publish(hop(broker), b"x", str(number))
+            await broker.publish(queue_subject(broker), b"x", str(number))
         async with a_pull(broker, requests=count) as taken:
             await taken.until(count)
-            in_hand = InHand()
+            in_flight = MessagesInFlight()
             for delivery in list(taken.deliveries):
-                message = in_hand_of(delivery, in_hand)
+                message = taken_in(delivery, in_flight)
                 tasks = [Task(message, None, "decode") for _ in range(3)]  # type: ignore[arg-type]
                 for task in tasks:
                     message.add(task)
@@ -58,12 +58,12 @@ async def test_any_order_of_transitions_settles_a_message_once_and_leaves_no_tas
                     done = step()
                     if asyncio.iscoroutine(done):
                         await done
-                    assert message.ended == (message not in in_hand.messages)
+                    assert message.ended == (message not in in_flight.messages)
                     assert message.ended == delivery.settled
                     assert not (message.useless and message.waiting), "more work on it is in vain"
                 await message.hand_back()
                 assert message.state in ENDS
-            assert not in_hand.messages
+            assert not in_flight.messages
 
 
 def _started(message: InFlight, task: Task) -> None:
@@ -73,10 +73,10 @@ def _started(message: InFlight, task: Task) -> None:
 
 async def test_a_message_is_acked_after_its_last_task(settings: Settings) -> None:
     async with a_broker(settings) as broker:
-        await broker.publish(hop(broker), b"x", "1")
+        await broker.publish(queue_subject(broker), b"x", "1")
         async with a_pull(broker, requests=1) as taken:
             await taken.until(1)
-            message = in_hand_of(taken.deliveries[0], InHand())
+            message = taken_in(taken.deliveries[0], MessagesInFlight())
             first = Task(message, None, "decode")  # type: ignore[arg-type]
             message.add(first)
             message.start(first)
@@ -87,7 +87,7 @@ async def test_a_message_is_acked_after_its_last_task(settings: Settings) -> Non
             assert not message.ended
             await message.finish(second)
             assert message.state is State.ACKED
-            await eventually(lambda: hop_is_empty(broker))
+            await eventually(lambda: queue_is_empty(broker))
 
 
 async def ended_with_failures(trial: Trial, job: str) -> list[Failure]:
@@ -97,7 +97,7 @@ async def ended_with_failures(trial: Trial, job: str) -> list[Failure]:
         return bool(await trial.results(job, "failure")) and not await trial.queued()
 
     await eventually(over)
-    await eventually(lambda: not trial.runner.in_hand.messages)
+    await eventually(lambda: not trial.runner.in_flight.messages)
     return await trial.results(job, "failure")  # type: ignore[return-value]
 
 
@@ -114,11 +114,11 @@ async def test_an_unexpected_error_in_any_stage_is_a_failure_and_the_next_job_is
 
         with monkeypatch.context() as patched:
             if stage == "preprocess":
-                patched.setattr(trial.line._preprocess, "convert", fail)
+                patched.setattr(trial.pipeline._preprocess, "convert", fail)
             elif stage == "publish":
-                patched.setattr(trial.line, "encode", lambda part, tick: "no bytes")
+                patched.setattr(trial.pipeline, "encode", lambda part, tick: "no bytes")
             else:
-                patched.setattr(trial.line, stage, fail)
+                patched.setattr(trial.pipeline, stage, fail)
             await trial.publisher.publish_video(trial.ref("bad"), clip, clip.name)
             failures = await ended_with_failures(trial, "bad")
         assert len(failures) == 1
@@ -133,9 +133,9 @@ async def test_a_message_whose_object_is_gone_becomes_a_dead_letter(settings: Se
     settings = settings.model_copy(update={"max_deliver": 2})
     async with a_trial(settings, spec_of()) as trial:
         broker = trial.broker
-        claim = {HEADER_ID: "m", HEADER_BLOB: claim_name(hop(broker), "m", "x")}
-        await broker.store(hop(broker), b"5", claim)
-        await eventually(lambda: hop_is_empty(broker))
+        claim = {HEADER_ID: "m", HEADER_BLOB: claim_name(queue_subject(broker), "m", "x")}
+        await broker.store(queue_subject(broker), b"5", claim)
+        await eventually(lambda: queue_is_empty(broker))
         [letter] = [letter async for letter in letters(broker)]
         assert "is not in store rigflow_blobs" in letter.failure.error
         assert len(letter.failure.attempts) == 2
@@ -154,7 +154,7 @@ async def test_a_rejected_part_fails_at_once_and_alone(
         def reject(*_: object) -> bytes:
             raise MediaError("these pixels cannot be encoded")
 
-        monkeypatch.setattr(trial.line, "encode", reject)
+        monkeypatch.setattr(trial.pipeline, "encode", reject)
         await trial.publisher.publish_video(trial.ref("bad"), clip, clip.name)
         (failure,) = await ended_with_failures(trial, "bad")
         assert failure.error == "these pixels cannot be encoded"
@@ -174,7 +174,7 @@ async def test_a_message_whose_worker_ends_half_way_is_handed_back(
         raise MediaError("too late")
 
     async with a_trial(settings, spec_of()) as trial:
-        monkeypatch.setattr(trial.line._preprocess, "convert", convert)
+        monkeypatch.setattr(trial.pipeline._preprocess, "convert", convert)
         await trial.publisher.publish_video(trial.ref("cut-short"), clip, clip.name)
         await eventually(began.is_set)
         assert trial.serving is not None
@@ -194,7 +194,7 @@ async def test_a_step_that_ticks_keeps_its_lease_and_is_done_once(settings: Sett
         trial.session.before = lambda number: time.sleep(0.3)
         await trial.publisher.publish_video(trial.ref("slow"), clip, clip.name)
         await eventually(lambda: _has_results(trial, "slow"))
-        await eventually(lambda: not trial.runner.in_hand.messages)
+        await eventually(lambda: not trial.runner.in_flight.messages)
         assert len(trial.session.batches) == 12
         info = await trial.broker.api(f"CONSUMER.INFO.{trial.broker.names.work_stream('p', 'decode')}.bulk")
         assert info["num_redelivered"] == 0
@@ -208,7 +208,7 @@ async def test_a_batch_waits_for_others_as_long_as_max_delay_ms_says(
     async with a_trial(settings, spec_of(max_batch=2, max_delay_ms=max_delay_ms)) as trial:
         await trial.publisher.publish_image(trial.ref("first"), still("png"), "first.png")
         await eventually(
-            lambda: any(message.waiting for message in trial.runner.in_hand.messages) or trial.session.batches
+            lambda: any(message.waiting for message in trial.runner.in_flight.messages) or trial.session.batches
         )
         if not max_delay_ms:
             await eventually(lambda: _has_results(trial, "first"))

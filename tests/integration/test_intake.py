@@ -10,12 +10,12 @@ import pytest
 from pipelines.broker import Broker
 from pipelines.pull import Delivery
 from pipelines.topology import apply_topology
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import Settings
-from tests.integration.hops import SPEC, eventually
+from tests.integration.queues import SPEC, eventually
 from workers.in_flight import InFlight, Queue
-from workers.in_hand import InHand
 from workers.intake import Intake
+from workers.messages_in_flight import MessagesInFlight
 
 SPECS = [SPEC.model_copy(update={"name": name}) for name in ("p", "q", "r")]
 
@@ -24,18 +24,18 @@ class Slow:
     """A worker that holds what it takes until it is told how long that took."""
 
     def __init__(self, broker: Broker, settings: Settings) -> None:
-        self.in_hand = InHand()
-        self.intake = Intake(broker, settings, self.in_hand, self.accept)
+        self.in_flight = MessagesInFlight()
+        self.intake = Intake(broker, settings, self.in_flight, self.accept)
         self.taken: list[InFlight] = []
 
     async def accept(self, queue: Queue, delivery: Delivery) -> None:
-        message = InFlight(delivery, queue, self.in_hand.drop)
-        self.in_hand.take(message)
+        message = InFlight(delivery, queue, self.in_flight.drop)
+        self.in_flight.take(message)
         self.taken.append(message)
         self.intake.refill()
 
     async def finish_all(self, spent_s: float) -> None:
-        for message in list(self.in_hand.messages):
+        for message in list(self.in_flight.messages):
             message.spent_s = spent_s
             await message.ack()
         self.intake.refill()
@@ -44,7 +44,7 @@ class Slow:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items are known to be quick, so that several are taken."""
-    monkeypatch.setattr(InHand, "pace_s", lambda *_: 0.001)
+    monkeypatch.setattr(MessagesInFlight, "pace_s", lambda *_: 0.001)
 
 
 @asynccontextmanager
@@ -56,7 +56,9 @@ async def a_slow_worker(settings: Settings, backlog: int) -> AsyncIterator[Slow]
         await apply_topology(broker, settings, SPECS)
         for spec in SPECS:
             for number in range(backlog):
-                await broker.publish(broker.names.work(spec.name, "decode", Lane.BULK), b"x", f"{spec.name}-{number}")
+                await broker.publish(
+                    broker.names.work(spec.name, "decode", Priority.BULK), b"x", f"{spec.name}-{number}"
+                )
         worker = Slow(broker, settings)
         for spec in SPECS:
             await worker.intake.host(spec, [stage.name for stage in spec.stage])
@@ -73,16 +75,16 @@ async def test_a_slow_worker_takes_from_one_full_queue_at_a_time_each_in_turn(
     async with a_slow_worker(settings, backlog=20) as worker:
         known = set()
         while len(known) < len(SPECS):  # how long an item takes, it has to see first
-            await eventually(lambda: bool(worker.in_hand.messages))
-            known |= {message.queue.pipeline for message in worker.in_hand.messages}
+            await eventually(lambda: bool(worker.in_flight.messages))
+            known |= {message.queue.pipeline for message in worker.in_flight.messages}
             await worker.finish_all(spent_s=10.0)
         await asyncio.sleep(0.1)
         await worker.finish_all(spent_s=10.0)
         order = []
         for _ in range(6):
-            await eventually(lambda: bool(worker.in_hand.messages))
+            await eventually(lambda: bool(worker.in_flight.messages))
             await asyncio.sleep(0.05)
-            (message,) = worker.in_hand.messages
+            (message,) = worker.in_flight.messages
             order.append(message.queue.pipeline)
             await worker.finish_all(spent_s=10.0)
         assert sorted(order[:3]) == sorted(order[3:]) == ["p", "q", "r"]
@@ -92,10 +94,10 @@ async def test_short_items_are_taken_several_at_a_time(settings: Settings) -> No
     async with a_slow_worker(settings, backlog=40) as worker:
         most = 0
         for _ in range(8):
-            await eventually(lambda: bool(worker.in_hand.messages))
+            await eventually(lambda: bool(worker.in_flight.messages))
             await asyncio.sleep(0.02)
-            most = max(most, len(worker.in_hand.messages))
-            await worker.finish_all(spent_s=settings.lead_s / 5)
+            most = max(most, len(worker.in_flight.messages))
+            await worker.finish_all(spent_s=settings.prefetch_s / 5)
         asked = settings.credit_items + len(SPECS)
         assert 3 <= most <= 2 * asked, "what was withdrawn may come beside what is asked for anew"
 
@@ -106,10 +108,10 @@ async def test_an_item_that_overruns_keeps_others_away(settings: Settings, quick
         for message in worker.taken:
             message.expected_s = 0.0
         first = worker.taken[0]
-        worker.in_hand.computing([first])
+        worker.in_flight.computing([first])
         await asyncio.sleep(0.05)
-        assert worker.in_hand.remaining_s() >= 0.05
-        worker.in_hand.computing(())
+        assert worker.in_flight.remaining_s() >= 0.05
+        worker.in_flight.computing(())
         assert first.spent_s == pytest.approx(0.05, abs=0.05)
 
 
@@ -117,9 +119,9 @@ async def test_time_of_a_step_is_shared_among_its_leases(settings: Settings, qui
     async with a_slow_worker(settings, backlog=1) as worker:
         await eventually(lambda: len(worker.taken) == len(SPECS))
         started = time.monotonic()
-        worker.in_hand.computing(worker.taken)
+        worker.in_flight.computing(worker.taken)
         await asyncio.sleep(0.03)
-        worker.in_hand.computing(())
+        worker.in_flight.computing(())
         shares = [message.spent_s for message in worker.taken]
         assert min(shares) == max(shares) > 0.0
         assert sum(shares) <= time.monotonic() - started

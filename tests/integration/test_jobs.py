@@ -10,19 +10,19 @@ import nats
 import numpy as np
 import pytest
 
-from benchmarks.fleet import paced
+from benchmarks.fleet import simulated
 from benchmarks.workloads import looped
 from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
 from pipelines.jobs import JobCancelled, JobRecord, all_manifests, begin, cancel, end, find_manifest
-from pipelines.marks import marks
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
+from pipelines.result_index import result_index
 from pipelines.status import fleet_status
 from schemas.errors import UsageError
-from schemas.messages import Done, JobState, Lane, Manifest, Segment, decode
+from schemas.messages import Done, JobState, Manifest, Priority, Segment, decode
 from schemas.settings import MIB, Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
@@ -45,7 +45,7 @@ async def publishing(settings: Settings) -> AsyncIterator[tuple[Broker, Publishe
     try:
         spec = builtin_pipeline("fingerprint")
         spec = await register(broker, settings, spec, find_models(spec, None))
-        yield broker, Publisher(broker, spec, "main", Lane.BULK)
+        yield broker, Publisher(broker, spec, "main", Priority.BULK)
     finally:
         await broker.close()
 
@@ -68,9 +68,9 @@ def test_a_job_whose_work_was_lost_with_a_queue_is_begun_anew(clip: Path, tmp_pa
     async def lose(settings: Settings) -> None:
         async with publishing(settings) as (broker, publisher):
             await publisher.publish_video(publisher.ref("mine"), clip, "clip.mp4", await begun(publisher))
-            assert (await begun(publisher)).manifest.job.round == 0, "queued: it goes on"
+            assert (await begun(publisher)).manifest.job.generation == 0, "queued: it goes on"
             await broker.api(f"STREAM.{action}.{broker.names.work_stream('fingerprint', 'decode')}")
-            assert (await begun(publisher)).manifest.job.round == 1
+            assert (await begun(publisher)).manifest.job.generation == 1
 
     async def begun(publisher: Publisher) -> JobRecord:
         return await publisher.begin(publisher.ref("mine"), "clip.mp4", "source")
@@ -96,21 +96,21 @@ def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
         assert rigflow("jobs", "cancel", "unwanted", *where) == 0
         fleet.server.kill()
         fleet.server.restart()
-        told, other = listed(where, capsys)
+        reported, other = listed(where, capsys)
         assert (other["name"], other["state"]) == (real_clip("bikes").name, "cancelled")
-        assert (told["state"], told["segments_done"], told["name"]) == ("published", 0, "clip.mp4")
-        assert told["segments"] == told["total"] > 5
-        assert told["sent_s"] == pytest.approx(CLIP_S, abs=6)
+        assert (reported["state"], reported["segments_done"], reported["name"]) == ("published", 0, "clip.mp4")
+        assert reported["segments"] == reported["total"] > 5
+        assert reported["sent_s"] == pytest.approx(CLIP_S, abs=6)
         fleet.add()
         assert rigflow("jobs", "wait", "mine", *where) == 0
         assert capsys.readouterr().out.startswith("mine: done, ")
-        told, _ = listed(where, capsys)
-        assert (told["state"], told["segments_done"]) == ("done", told["total"])
+        reported, _ = listed(where, capsys)
+        assert (reported["state"], reported["segments_done"]) == ("done", reported["total"])
         assert rigflow("results", "mine", "--out", tmp_path, *where) == 0
         assert rigflow("jobs", "show", "mine", *where) == 0
         shown = capsys.readouterr().out
         assert "state     done" in shown
-        assert f"frames    {told['frames']:,}" in shown
+        assert f"frames    {reported['frames']:,}" in shown
         assert "files     clip.fingerprint.npz" in shown
         assert rigflow("jobs", "wait", "mine", *where) == 0
         assert rigflow("jobs", "show", "other", *where) == 2
@@ -158,11 +158,11 @@ async def _is_dropped(settings: Settings) -> bool:
             while await queued(broker):
                 await asyncio.sleep(0.05)
         subject = broker.names.results(publisher.ref("mine"))
-        return [stored.headers["Rigflow-Type"] async for stored in marks(broker, [subject])] == ["done"]
+        return [stored.headers["Rigflow-Type"] async for stored in result_index(broker, [subject])] == ["done"]
 
 
 async def test_cancelling_ends_a_publisher_that_waits_and_a_collector(clip: Path, settings: Settings) -> None:
-    async with publishing(settings.model_copy(update={"hop_bytes": MIB})) as (broker, publisher):
+    async with publishing(settings.model_copy(update={"queue_bytes": MIB})) as (broker, publisher):
         job = publisher.ref("j")
         collector = Collector(broker, builtin_pipeline("fingerprint"))
         await collector.open({job: clip.with_suffix("")})
@@ -226,11 +226,15 @@ async def test_a_job_whose_results_are_gone_is_begun_anew(settings: Settings) ->
         await first.change(state=JobState.PUBLISHED, segments=1, total=1)
         await end(broker, None, Done(job=first.manifest.job, segments=1, frames=9, lost=0))
         again = await begin(broker, wanted)
-        assert (again.manifest.job.round, again.manifest.state, again.manifest.segments) == (1, JobState.PUBLISHING, 0)
-        with pytest.raises(JobCancelled):  # who works on the first round is told
+        assert (again.manifest.job.generation, again.manifest.state, again.manifest.segments) == (
+            1,
+            JobState.PUBLISHING,
+            0,
+        )
+        with pytest.raises(JobCancelled):  # who works on the first generation is told
             await first.change(segments=5)
         assert again.manifest.job.identity != first.manifest.job.identity
-        assert [manifest.job.round for manifest in await all_manifests(broker)] == [1]
+        assert [manifest.job.generation for manifest in await all_manifests(broker)] == [1]
 
 
 async def test_changes_from_two_sides_are_both_kept_and_a_job_never_goes_back(settings: Settings) -> None:
@@ -340,20 +344,20 @@ async def test_what_is_computed_when_its_job_is_cancelled_is_not_handed_on(tmp_p
     clip = poisoned_clip(tmp_path / "clip.mp4", groups=4, gop=10, poison=())
     with Fleet(ONE_WORKER, tmp_path / "cache", (100.0,)) as fleet:
         broker = await Broker.connect(fleet.settings)
-        spec = await register(broker, fleet.settings, paced(), find_models(paced(), None))
-        publisher = Publisher(broker, spec, "main", Lane.BULK)
+        spec = await register(broker, fleet.settings, simulated(), find_models(simulated(), None))
+        publisher = Publisher(broker, spec, "main", Priority.BULK)
         job = publisher.ref("j")
         await publisher.publish_video(job, clip, clip.name)
         manifest = await find_manifest(broker, "j")
         assert manifest is not None
         async with asyncio.timeout(60):
-            while not [each for each in (await fleet_status(broker)).workers if each["in_hand"]]:
+            while not [each for each in (await fleet_status(broker)).workers if each["in_flight"]]:
                 await asyncio.sleep(0.05)
         await cancel(broker, manifest)
         async with asyncio.timeout(60):
-            while [each for each in (await fleet_status(broker)).workers if each["in_hand"]]:
+            while [each for each in (await fleet_status(broker)).workers if each["in_flight"]]:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(1.2)  # longer than any step
-        left = [stored.headers["Rigflow-Type"] async for stored in marks(broker, [broker.names.results(job)])]
+        left = [stored.headers["Rigflow-Type"] async for stored in result_index(broker, [broker.names.results(job)])]
         assert left == ["done"]
         await broker.close()

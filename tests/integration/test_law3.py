@@ -15,7 +15,7 @@ from schemas.messages import Done
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet
 from tests.reference import answers_of, frames_of
-from workers.local import Outcome
+from workers.local import JobOutcome
 
 CLIPS = (
     Clip(),
@@ -49,7 +49,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield fleet
 
 
-def done_of(outcome: Outcome) -> Done:
+def done_of(outcome: JobOutcome) -> Done:
     assert outcome.error is None, outcome.error
     assert outcome.done is not None
     assert not outcome.done.failures, outcome.done.failures
@@ -57,7 +57,7 @@ def done_of(outcome: Outcome) -> Done:
     return outcome.done
 
 
-def file_of(outcome: Outcome, suffix: str) -> Path:
+def file_of(outcome: JobOutcome, suffix: str) -> Path:
     return next(outcome.target.parent / name for name in done_of(outcome).files if name.endswith(suffix))
 
 

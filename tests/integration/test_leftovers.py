@@ -12,16 +12,16 @@ from pipelines.collect import CollectedElsewhere
 from pipelines.jobs import JobRecord, begin, cancel, publish_done
 from pipelines.publish import Publisher
 from pipelines.sweep import sweep
-from schemas.messages import Done, JobRef, JobState, Lane, Manifest, PartMark
+from schemas.messages import Done, JobRef, JobState, Manifest, PartHeader, Priority
 from schemas.settings import MIB, Settings
-from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_MARK, HEADER_TYPE
-from tests.integration.hops import a_fleet
+from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_PART, HEADER_TYPE
+from tests.integration.queues import a_fleet
 from tests.integration.test_forged import a_result, collecting
 
 
 async def send_result(broker: Broker, job: JobRef, message_id: str) -> None:
     body, meta = a_result(job)
-    headers = {HEADER_TYPE: "part", HEADER_MARK: PartMark.of(meta).header()}
+    headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(meta).header()}
     assert await broker.publish(broker.names.results(job), body, message_id, headers)
 
 
@@ -49,7 +49,7 @@ async def test_a_repeat_that_comes_after_the_end_wedges_nothing(settings: Settin
         await send_result(broker, first, "a repeat after the duplicate window")
         for generation in (1, 2):
             again = (await begin(broker, wanted(publisher))).manifest.job
-            assert again.round == generation, "its results were collected, so it is begun anew"
+            assert again.generation == generation, "its results were collected, so it is begun anew"
             await send_result(broker, first, f"another repeat {generation}")
             await send_result(broker, again, f"result {generation}")
             assert (await collected(broker, publisher, again, tmp_path)).frames == 1
@@ -66,7 +66,7 @@ async def test_a_job_whose_collector_died_between_done_and_manifest_can_be_begun
         await publish_done(broker, Done(job=job, segments=1, frames=1, lost=0, files=("film.npz",)), "1")
         with pytest.raises(CollectedElsewhere):
             await collected(broker, publisher, job, tmp_path)
-        assert (await begin(broker, wanted(publisher))).manifest.job.round == job.round + 1
+        assert (await begin(broker, wanted(publisher))).manifest.job.generation == job.generation + 1
 
 
 async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, 
         await JobRecord(broker, Manifest(job=going_on, name="other")).change(segments=1)
         await send_result(broker, going_on, "of a job that goes on")
         # attempts at a message that is gone, and at one that is there
-        hop = names.work("p", "decode", Lane.BULK)
-        await broker.publish(hop, b"settled", "settled")
-        await broker.publish(hop, b"waits", "waits")
+        subject = names.work("p", "decode", Priority.BULK)
+        await broker.publish(subject, b"settled", "settled")
+        await broker.publish(subject, b"waits", "waits")
         await broker.delete_message(names.work_stream("p", "decode"), 1)
         await broker.put(names.attempts, "begun.dead", json.dumps([[names.work_stream("p", "decode"), 1, {}]]).encode())
         await broker.put(names.attempts, "begun.closed", b"[]")

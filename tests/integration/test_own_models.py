@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from engines.models.catalogue import load_model
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
@@ -115,7 +115,9 @@ async def test_a_worker_reads_no_weights_that_another_client_names(
     out = tmp_path / "out"
     out.mkdir()
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
-        [outcome] = await run_jobs(fleet.settings, pipeline(), {"m": (card, body)}, [clip], out, Lane.BULK, Silent())
+        [outcome] = await run_jobs(
+            fleet.settings, pipeline(), {"m": (card, body)}, [clip], out, Priority.BULK, Silent()
+        )
     assert outcome.done is not None
     assert "its weights are in another file, secret.bin" in outcome.done.failures[0]
     assert os.listdir(out) == []

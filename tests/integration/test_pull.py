@@ -14,15 +14,15 @@ from nats.aio.msg import Msg
 from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
 from pipelines.server import EmbeddedServer
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import Settings
-from tests.integration.hops import Taken, a_broker, a_pull, eventually, hop, hop_is_empty
+from tests.integration.queues import Taken, a_broker, a_pull, eventually, queue_is_empty, queue_subject
 
 
 async def test_only_what_was_asked_for_arrives(settings: Settings) -> None:
     async with a_broker(settings) as broker, a_pull(broker) as taken:
         for number in range(5):
-            await broker.publish(hop(broker), b"%d" % number, str(number), {"Of": "test"})
+            await broker.publish(queue_subject(broker), b"%d" % number, str(number), {"Of": "test"})
         taken.pull.request(2)
         await taken.until(2)
         assert taken.pull.outstanding == 0
@@ -37,24 +37,24 @@ async def test_only_what_was_asked_for_arrives(settings: Settings) -> None:
         assert pending[0] <= 4, "its consumer may learn of what is stored a moment later"
         assert pending[1] <= 3
         assert taken.deliveries[0].headers["Of"] == "test"
-        assert taken.deliveries[0].subject == hop(broker)
+        assert taken.deliveries[0].subject == queue_subject(broker)
         for delivery in taken.deliveries:
             await delivery.ack()
-        await eventually(lambda: hop_is_empty(broker))
+        await eventually(lambda: queue_is_empty(broker))
 
 
-async def test_lanes_do_not_wait_for_each_other(settings: Settings) -> None:
-    async with a_broker(settings) as broker, a_pull(broker, 1, Lane.INTERACTIVE) as taken:
+async def test_priorities_do_not_wait_for_each_other(settings: Settings) -> None:
+    async with a_broker(settings) as broker, a_pull(broker, 1, Priority.INTERACTIVE) as taken:
         for number in range(100):
-            await broker.publish(hop(broker), b"bulk", f"bulk-{number}")
-        await broker.publish(hop(broker, Lane.INTERACTIVE), b"a person waits", "interactive")
+            await broker.publish(queue_subject(broker), b"bulk", f"bulk-{number}")
+        await broker.publish(queue_subject(broker, Priority.INTERACTIVE), b"a person waits", "interactive")
         await taken.until(1)
         assert taken.bodies == [b"a person waits"]
 
 
 async def test_verdicts(settings: Settings) -> None:
     async with a_broker(settings) as broker, a_pull(broker, requests=20) as taken:
-        await broker.publish(hop(broker), b"x", "id")
+        await broker.publish(queue_subject(broker), b"x", "id")
         await taken.until(1)
         await taken.deliveries[0].release()
         await taken.until(2)  # long before its lease ends
@@ -64,7 +64,7 @@ async def test_verdicts(settings: Settings) -> None:
         assert time.monotonic() - retried >= 0.25
         assert [delivery.deliveries for delivery in taken.deliveries] == [1, 2, 3]
         await taken.deliveries[2].terminate("it\nwill never work")
-        await eventually(lambda: hop_is_empty(broker))
+        await eventually(lambda: queue_is_empty(broker))
         with pytest.raises(AssertionError, match="settled already"):
             await taken.deliveries[2].ack()
 
@@ -75,7 +75,7 @@ async def test_silence_is_work_redone_and_progress_prevents_it(settings: Setting
         kept = 0
         for number in range(8):  # again when the machine is so busy that our word may have come too late
             before = len(taken.deliveries)
-            await broker.publish(hop(broker), b"busy", f"busy-{number}")
+            await broker.publish(queue_subject(broker), b"busy", f"busy-{number}")
             await eventually(lambda before=before: len(taken.deliveries) > before)
             delivery = taken.deliveries[before]
             for _ in range(8):
@@ -107,7 +107,7 @@ async def test_closing_hands_back_what_nobody_took(settings: Settings, monkeypat
         await pull.open()
         pull.request(3)
         for number in range(3):
-            await broker.publish(hop(broker), b"%d" % number, str(number))
+            await broker.publish(queue_subject(broker), b"%d" % number, str(number))
         await started.wait()
         asyncio.get_running_loop().call_later(0.05, go_on.set)
         await pull.close()
@@ -132,7 +132,7 @@ async def test_a_failing_handler_is_reported_and_the_next_message_comes(settings
         await pull.open()
         pull.request(2)
         for number in range(2):
-            await broker.publish(hop(broker), b"%d" % number, str(number))
+            await broker.publish(queue_subject(broker), b"%d" % number, str(number))
         await eventually(lambda: len(seen) == 2)
         await pull.close()
     assert reports == ["a bug"]
@@ -149,8 +149,8 @@ async def test_requests_that_expire_or_get_lost_are_made_anew(
         assert taken.pull.outstanding == 1
         taken.pull._expiries.append(0.0)  # one that the server knows nothing of
         taken.pull.request(1)
-        await broker.publish(hop(broker), b"1", "1")
-        await broker.publish(hop(broker), b"2", "2")
+        await broker.publish(queue_subject(broker), b"1", "1")
+        await broker.publish(queue_subject(broker), b"2", "2")
         await taken.until(2)
 
 
@@ -203,7 +203,7 @@ async def test_a_killed_server_loses_nothing_and_nothing_comes_twice_out_of_a_re
 
         async def publish() -> None:
             for number in range(count):
-                await broker.publish(hop(broker), b"%d" % number, f"message-{number}")
+                await broker.publish(queue_subject(broker), b"%d" % number, f"message-{number}")
 
         publishing = asyncio.create_task(publish())
         for thousandths in (250, 500, 750):
@@ -226,14 +226,14 @@ async def test_a_killed_server_loses_nothing_and_nothing_comes_twice_out_of_a_re
 async def test_verdicts_given_while_the_server_is_away_arrive_later(server: EmbeddedServer, settings: Settings) -> None:
     """It is told to stop: killed, it may forget what it gave out a moment ago, and gives it out again."""
     async with a_broker(settings) as broker, a_pull(broker, requests=1) as taken:
-        await broker.publish(hop(broker), b"x", "id")
+        await broker.publish(queue_subject(broker), b"x", "id")
         await taken.until(1)
         os.kill(server.pid, signal.SIGTERM)
         await eventually(lambda: broker.waiting == "the broker")
         await taken.deliveries[0].ack()
         assert await asyncio.to_thread(server.wait, 60.0)
         server.restart()
-        await eventually(lambda: hop_is_empty(broker))
+        await eventually(lambda: queue_is_empty(broker))
         assert len(taken.deliveries) == 1
 
 
@@ -245,7 +245,7 @@ async def test_what_is_withdrawn_goes_to_others_and_nothing_is_lost(settings: Se
         await eventually(lambda: waiting_pulls(broker, 0))
         idle.pull.request(2)
         for number in range(3):
-            await broker.publish(hop(broker), b"%d" % number, str(number))
+            await broker.publish(queue_subject(broker), b"%d" % number, str(number))
         await idle.until(2)
         busy.pull.request(1)
         await busy.until(1)
@@ -267,7 +267,7 @@ async def test_withdrawing_while_messages_fly_loses_none(settings: Settings) -> 
                     settled += 1
                 await asyncio.sleep(0.003)
         await sending
-        await eventually(lambda: hop_is_empty(broker))
+        await eventually(lambda: queue_is_empty(broker))
 
 
 async def test_withdrawing_before_the_request_is_sent_leaves_none(settings: Settings) -> None:
@@ -280,7 +280,7 @@ async def test_withdrawing_before_the_request_is_sent_leaves_none(settings: Sett
             taken.pull.withdraw()
             await asyncio.sleep(0.005)
         await eventually(lambda: waiting_pulls(broker, 0))
-        await broker.publish(hop(broker), b"x", "id")
+        await broker.publish(queue_subject(broker), b"x", "id")
         await asyncio.sleep(0.05)
         assert (taken.bodies, taken.pull.outstanding) == ([], 0)
         taken.pull.request(1)
@@ -289,12 +289,12 @@ async def test_withdrawing_before_the_request_is_sent_leaves_none(settings: Sett
 
 async def publish_all(broker: Broker, total: int) -> None:
     for number in range(total):
-        await broker.publish(hop(broker), b"%d" % number, str(number))
+        await broker.publish(queue_subject(broker), b"%d" % number, str(number))
 
 
 async def waiting_pulls(broker: Broker, count: int) -> bool:
-    """Whether so many requests stand at the bulk lane of the decode hop."""
-    info = await broker.api(f"CONSUMER.INFO.{broker.names.work_stream('p', 'decode')}.{Lane.BULK.value}")
+    """Whether so many requests stand at the bulk priority of the decode queue."""
+    info = await broker.api(f"CONSUMER.INFO.{broker.names.work_stream('p', 'decode')}.{Priority.BULK.value}")
     return int(info["num_waiting"]) == count
 
 
@@ -357,7 +357,7 @@ async def test_a_server_that_holds_no_request_of_ours_is_noticed(
         monkeypatch.setattr(broker.connection, "send", lost)  # the request gets nowhere, as at a node that dies
         taken.pull.request(1)
         await asyncio.sleep(0.05)
-        await broker.publish(hop(broker), b"work", "id")
+        await broker.publish(queue_subject(broker), b"work", "id")
         await taken.until(1)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from benchmarks.fleet import paced
+from benchmarks.fleet import simulated
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
@@ -12,10 +12,10 @@ from tests.fleet import Fleet
 from tests.poison import start_with_deadly_model
 from workers.local import find_models, register
 from workers.options import WorkerOptions
-from workers.quarantine import SUSPECT_S, LoadCrashes
+from workers.quarantine import UNEXPLAINED_S, LoadCrashes
 from workers.supervisor import Supervisor
 
-QUICK, DEADLY = paced(), builtin_pipeline("scenes")
+QUICK, DEADLY = simulated(), builtin_pipeline("scenes")
 REASON = "its model ended the process that loaded it (SIGSEGV)"
 
 
@@ -50,12 +50,12 @@ async def test_a_model_that_ends_its_workers_is_quarantined_and_the_fleet_goes_o
 def test_the_model_is_found_among_those_that_were_loaded_together() -> None:
     crashes = LoadCrashes()
     assert not crashes.died(["good", "bad", "better"], 1.0, "SIGSEGV", False), "it may have been any of them"
-    assert crashes.suspects, "so the next process loads them one by one"
+    assert crashes.unexplained, "so the next process loads them one by one"
     crashes.loaded(["good"])
     assert crashes.died(["bad"], 1.0, "SIGSEGV", True) == ["bad"]
     assert crashes.quarantined == {"bad": REASON}
     crashes.loaded(["better"])
-    assert not crashes.suspects
+    assert not crashes.unexplained
 
 
 def test_kills_from_outside_hardly_blame_a_model() -> None:
@@ -69,6 +69,6 @@ def test_a_worker_that_also_works_may_have_died_of_its_work() -> None:
     now_s = 0.0
     crashes = LoadCrashes(lambda: now_s)
     assert not any(crashes.died(["slow"], 1.0, "SIGSEGV", alone=False) for _ in range(5))
-    assert crashes.suspects
-    now_s = 2 * SUSPECT_S
-    assert not crashes.suspects, "it is not suspected for ever"
+    assert crashes.unexplained
+    now_s = 2 * UNEXPLAINED_S
+    assert not crashes.unexplained, "it is not a candidate for ever"

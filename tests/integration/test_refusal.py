@@ -16,14 +16,14 @@ from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import PipelineError, UsageError
-from schemas.messages import Done, Failure, JobState, Lane, Manifest, decode
+from schemas.messages import Done, Failure, JobState, Manifest, Priority, decode
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_TYPE, SPLIT
-from tests.integration.hops import Taken, a_broker
+from tests.integration.queues import Taken, a_broker
 from tests.integration.test_leftovers import a_fleet
 from workers.failures import Failures
 from workers.in_flight import InFlight, Queue
-from workers.split import SplitStage
+from workers.split import SplitHandler
 
 MEDIA = "rigflow.media.main.p"
 
@@ -60,7 +60,7 @@ async def test_an_id_that_is_none_is_answered_where_its_publisher_looks(settings
         if given in ("no.token", "-dash", "x" * 65):
             assert len(await answers(broker, f"rigflow.results.main.p.{given}")) == 2
         [letter] = [letter async for letter in letters(broker)]
-        assert (letter.stored.body, letter.hop) == (b"media", MEDIA)
+        assert (letter.stored.body, letter.queue) == (b"media", MEDIA)
         manifest = await find_manifest(broker, "media-1")
         assert manifest is not None
         assert manifest.state is JobState.FAILED
@@ -87,9 +87,9 @@ async def test_media_whose_object_is_gone_is_answered(settings: Settings) -> Non
         await pull.open()
         pull.request(1)
         await taken.until(1)
-        message = InFlight(taken.deliveries[0], Queue("p", SPLIT, Lane.INTERACTIVE), lambda _: None)
+        message = InFlight(taken.deliveries[0], Queue("p", SPLIT, Priority.INTERACTIVE), lambda _: None)
         failures = Failures(broker, Attempts(broker, "w", "h", "cpu"), "w")
-        await SplitStage(broker, failures, lambda _: asyncio.sleep(0)).run(message)
+        await SplitHandler(broker, failures, lambda _: asyncio.sleep(0)).run(message)
         await message.ack()
         await pull.close()
         here = await answers(broker, "rigflow.results.main.p.mine")
@@ -106,8 +106,8 @@ async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: S
 
         record = await begin(broker, wanted(b"first"))
         await record.change(segments=1, total=1, state=JobState.PUBLISHED)
-        await broker.publish(broker.names.work("p", "decode", Lane.BULK), b"its segment", "segment")
-        assert (await begin(broker, wanted(b"first"))).manifest.job.round == 0
+        await broker.publish(broker.names.work("p", "decode", Priority.BULK), b"its segment", "segment")
+        assert (await begin(broker, wanted(b"first"))).manifest.job.generation == 0
         # while the job is not over, other media is refused, and the job goes on
         media = await sent(broker, b"second", "mine")
         with pytest.raises(OtherInput, match="has another input") as refused:
@@ -117,16 +117,16 @@ async def test_other_media_under_an_old_id_never_gets_the_old_answer(settings: S
         assert (kind, "choose another id" in words) == ("failure", True)
         manifest = await find_manifest(broker, "mine")
         assert manifest is not None
-        assert (manifest.state, manifest.failures, manifest.job.round) == (JobState.PUBLISHED, 0, 0)
+        assert (manifest.state, manifest.failures, manifest.job.generation) == (JobState.PUBLISHED, 0, 0)
         await publish_done(broker, Done(job=job, segments=1, frames=1, lost=0), "1")
-        assert (await begin(broker, wanted(b"second"))).manifest.job.round == 1, "its Done is out"
-        job = job.model_copy(update={"round": 1})
+        assert (await begin(broker, wanted(b"second"))).manifest.job.generation == 1, "its Done is out"
+        job = job.model_copy(update={"generation": 1})
         # when it is over, the same media has its answer, and other media begins the job anew
         await broker.publish(broker.names.results(job), b"the file", "file", {HEADER_TYPE: "file"})
         done = Done(job=job, segments=1, frames=1, lost=0, files=("film.npz",))
         await end(broker, await JobRecord.read(broker, job), done)
         assert (await begin(broker, wanted(b"second"))).manifest.state is JobState.DONE
-        assert (await begin(broker, wanted(b"third"))).manifest.job.round == 2
+        assert (await begin(broker, wanted(b"third"))).manifest.job.generation == 2
         assert await answers(broker, broker.names.results(job)) == []
 
 
@@ -136,7 +136,9 @@ async def test_an_id_that_another_pipeline_has_is_answered(settings: Settings) -
         await JobRecord(broker, Manifest(job=theirs, name="film", created_s=time.time())).change(segments=1)
         media = await sent(broker, b"media", "mine")
         with pytest.raises(OtherInput, match="goes through another pipeline") as refused:
-            await Publisher(broker, publisher.spec, "main", Lane.BULK, hosted=True).begin(publisher.ref("mine"), "film")
+            await Publisher(broker, publisher.spec, "main", Priority.BULK, hosted=True).begin(
+                publisher.ref("mine"), "film"
+            )
         await refuse_media(broker, refused.value, media.body, media.subject, media.sequence, media.headers)
         here = await answers(broker, broker.names.results(publisher.ref("mine")))
         assert [kind for kind, _ in here] == ["failure", "done"]

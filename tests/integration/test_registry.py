@@ -23,7 +23,7 @@ from pipelines.registry import (
 )
 from pipelines.topology import apply_topology
 from schemas.errors import ModelError, PipelineError, StoreError
-from schemas.messages import JobRef, JobState, Lane, Manifest
+from schemas.messages import JobRef, JobState, Manifest, Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from schemas.settings import Settings
 from workers.local import find_models
@@ -154,7 +154,7 @@ async def test_a_model_that_is_not_what_it_claims(settings: Settings, tmp_path: 
     spec = builtin_pipeline("scenes")
     card, _ = a_model("shotchange", b"weights")
     async with a_broker(settings) as broker:
-        with pytest.raises(ModelError, match="not the one its card describes"):
+        with pytest.raises(ModelError, match="not the one its model card describes"):
             await publish_pipeline(broker, spec, {"shotchange": (card, b"other weights")})
         with pytest.raises(ModelError, match="model shotchange is missing"):
             await publish_pipeline(broker, spec, {})
@@ -182,7 +182,7 @@ async def test_a_pipeline_is_withdrawn_but_for_revisions_that_jobs_need(settings
         old = await publish_pipeline(broker, spec, models[spec.name])
         new = await publish_pipeline(broker, spec.model_copy(update={"segment_s": 9.0}), models[spec.name])
         await publish_pipeline(broker, other, models[other.name])
-        job = JobRef(id="film", space="main", pipeline=old.name, revision=old.revision, lane=Lane.BULK)
+        job = JobRef(id="film", tenant="main", pipeline=old.name, revision=old.revision, priority=Priority.BULK)
         record = JobRecord(broker, Manifest(job=job, name="film.mp4"))
         await record.change(state=JobState.PUBLISHED)
         assert await withdraw_pipeline(broker, spec.name) == [old.revision]

@@ -7,11 +7,11 @@ import signal
 import time
 from pathlib import Path
 
-from benchmarks.fleet import paced
+from benchmarks.fleet import simulated
 from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from schemas.errors import ExitCode
-from schemas.messages import Lane
+from schemas.messages import Priority
 from tests.cli import Running, rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
@@ -21,8 +21,8 @@ from workers.local import find_models, register
 async def publish(fleet: Fleet, clip: Path) -> None:
     broker = await Broker.connect(fleet.settings)
     try:
-        spec = await register(broker, fleet.settings, paced(), find_models(paced(), None))
-        publisher = Publisher(broker, spec, "main", Lane.BULK)
+        spec = await register(broker, fleet.settings, simulated(), find_models(simulated(), None))
+        publisher = Publisher(broker, spec, "main", Priority.BULK)
         await publisher.publish_video(publisher.ref("job"), clip, clip.name)
     finally:
         await broker.close()
@@ -33,16 +33,16 @@ def test_watch_names_the_bottleneck_of_a_fleet_at_work(tmp_path: Path) -> None:
     with Fleet(ONE_WORKER, tmp_path / "cache", [50.0]) as fleet:
         asyncio.run(publish(fleet, clip))
         with Running("status", "--watch", "--nats", fleet.settings.nats) as watch:
-            while watch.said.count("The bottleneck is paced infer: it takes ") < 2:
+            while watch.output.count("The bottleneck is simulated infer: it takes ") < 2:
                 time.sleep(0.1)
-            said = watch.said
+            output = watch.output
             assert watch.end(signal.SIGINT) == ExitCode.INTERRUPTED
-        told = json.loads(rigflow("status", "--json", "--nats", fleet.settings.nats).stdout)
-    assert len(re.findall(r"^\d\d:\d\d:\d\d$", said, re.MULTILINE)) > 1, "it is shown again and again"
-    assert re.search(r"test-0 +all +working +\d+ +\d+% +\d+", said)
-    assert re.search(r"messages wait \([\d.]+ MB, the oldest for \d+ s\) in front of paced decode\.", said)
-    assert told["bottleneck"].startswith("The bottleneck is paced infer")
-    (worker,) = told["workers"]
+        reported = json.loads(rigflow("status", "--json", "--nats", fleet.settings.nats).stdout)
+    assert len(re.findall(r"^\d\d:\d\d:\d\d$", output, re.MULTILINE)) > 1, "it is shown again and again"
+    assert re.search(r"test-0 +all +working +\d+ +\d+% +\d+", output)
+    assert re.search(r"messages wait \([\d.]+ MB, the oldest for \d+ s\) in front of simulated decode\.", output)
+    assert reported["bottleneck"].startswith("The bottleneck is simulated infer")
+    (worker,) = reported["workers"]
     (infer,) = [of for of in worker["done"] if of["stage"] == "infer"]
     assert 0.0 < infer["busy"] <= 1.0
     assert infer["frames_per_s"] > 0

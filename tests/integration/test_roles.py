@@ -22,12 +22,12 @@ from pipelines.registry import builtin_pipeline
 from pipelines.server import nats_server_binary, tied_to_us
 from pipelines.sweep import sweep
 from schemas.errors import BrokerError, ModelError
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.settings import Settings
 from schemas.subjects import HEADER_ID
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
-from tests.integration.hops import eventually
+from tests.integration.queues import eventually
 from tests.integration.test_clients_doc import BLOCKS, noise_picture
 from tests.nets import kept_engine
 from workers.local import find_models, register, run_jobs
@@ -95,7 +95,7 @@ def test_publisher_and_worker_do_a_job_and_a_client_gets_its_result(guarded: Gua
     (tmp_path / "out").mkdir()
     with Fleet(ONE_WORKER, tmp_path / "cache", **guarded.settings("worker")) as fleet:
         (outcome,) = asyncio.run(
-            run_jobs(publisher, spec, find_models(spec, None), [clip], tmp_path / "out", Lane.BULK, Silent())
+            run_jobs(publisher, spec, find_models(spec, None), [clip], tmp_path / "out", Priority.BULK, Silent())
         )
         assert outcome.ok, outcome.error
         kinds = asyncio.run(results_of_a_client(guarded, clip.read_bytes()))
@@ -233,10 +233,10 @@ SUBSCRIBE = {
 @pytest.mark.parametrize("role", ["worker", "publisher", "client"])
 async def test_a_role_may_what_the_table_says_and_no_more(guarded: Guarded, role: str) -> None:
     client = Client()
-    said: list[str] = []
+    output: list[str] = []
 
     async def on_error(error: Exception) -> None:
-        said.append(str(error))
+        output.append(str(error))
 
     seed = guarded.seeds[role].read_text()
     await client.connect(guarded.url, nkeys_seed_str=seed, inbox_prefix=f"_INBOX_{role}", error_cb=on_error)
@@ -245,12 +245,12 @@ async def test_a_role_may_what_the_table_says_and_no_more(guarded: Guarded, role
     for subject in SUBSCRIBE:
         await client.subscribe(subject)
     await client.publish("the.end", b"")  # refusals come in order
-    await eventually(lambda: any("the.end" in line for line in said))
+    await eventually(lambda: any("the.end" in line for line in output))
     await client.close()
-    forbidden = {match[1] for line in said if (match := re.search(r'publish to "(.*?)"', line, re.IGNORECASE))} - {
+    forbidden = {match[1] for line in output if (match := re.search(r'publish to "(.*?)"', line, re.IGNORECASE))} - {
         "the.end"
     }
-    unseen = {match[1] for line in said if (match := re.search(r'subscription to "(.*?)"', line, re.IGNORECASE))}
+    unseen = {match[1] for line in output if (match := re.search(r'subscription to "(.*?)"', line, re.IGNORECASE))}
     assert forbidden == {subject.lower() for subject, roles in PUBLISH.items() if role[0] not in roles}
     assert unseen == {subject.lower() for subject, roles in SUBSCRIBE.items() if role[0] not in roles}
 

@@ -13,12 +13,12 @@ from pipelines.broker import Broker
 from pipelines.connection import headers_of
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Lane, PartMeta
+from schemas.messages import PartMeta, Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.subjects import HEADER_TYPE
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet, Silent
-from workers.local import Outcome, find_models, register
+from workers.local import JobOutcome, find_models, register
 
 TWICE = """
 name = "upscale4x"
@@ -77,14 +77,14 @@ class Watching(Silent):
             self.stopped.set()
 
 
-async def overtaking(fleet: Fleet, spec: PipelineSpec, backlog: Path, short: Path, out: Path) -> tuple[int, Outcome]:
+async def overtaking(fleet: Fleet, spec: PipelineSpec, backlog: Path, short: Path, out: Path) -> tuple[int, JobOutcome]:
     """How many bulk parts were done before the last of an interactive clip that came after them, and the bulk job.
 
     The worker is stopped while the clip is sent, so it does not matter how slowly this process runs.
     """
-    screen = Watching(fleet)
-    bulk = asyncio.create_task(fleet.run_async(spec, [backlog], out, screen))
-    await screen.stopped.wait()
+    listener = Watching(fleet)
+    bulk = asyncio.create_task(fleet.run_async(spec, [backlog], out, listener))
+    await listener.stopped.wait()
     broker = await Broker.connect(fleet.settings)
     parts: list[str] = []
 
@@ -94,7 +94,7 @@ async def overtaking(fleet: Fleet, spec: PipelineSpec, backlog: Path, short: Pat
 
     await broker.connection.nc.subscribe(f"{broker.names.prefix}.results.>", cb=hear)
     pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
-    publisher = Publisher(broker, pinned, "main", Lane.INTERACTIVE)
+    publisher = Publisher(broker, pinned, "main", Priority.INTERACTIVE)
     await publisher.publish_video(publisher.ref("person"), short, short.name)
     os.kill(fleet.workers[0].pid, signal.SIGCONT)
     (outcome,) = await bulk

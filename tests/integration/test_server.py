@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.screen import Progress
+from cli.progress import Progress
 from pipelines.broker import Broker
 from pipelines.server import MAX_PAYLOAD, EmbeddedServer
 from schemas.errors import BrokerError, ExitCode, StoreError

@@ -12,7 +12,7 @@ from pipelines.registry import builtin_pipeline, builtin_pipelines
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply, apply_topology, desired, plan
 from schemas.errors import BrokerError, StoreError
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 
@@ -48,14 +48,14 @@ async def test_everything_is_there_and_a_second_time_changes_nothing(settings: S
         print(f"{len(specs())} pipelines in {(time.perf_counter() - started) * 1e3:.0f} ms")
         assert await plan(broker, desired(broker.names, settings, specs())) == []
         names = broker.names
-        hop = await config_of(broker, names.work_stream("fingerprint", "infer"))
-        assert (hop["retention"], hop["discard"], hop["max_bytes"]) == ("workqueue", "new", settings.hop_bytes)
-        assert hop["duplicate_window"] == 120 * 10**9
-        for lane in Lane:
-            lane_consumer = (await consumers_of(broker, hop["name"]))[lane.value]
-            assert lane_consumer["filter_subject"] == names.work("fingerprint", "infer", lane)
-            assert lane_consumer["ack_wait"] == int(settings.ack_wait_s * 1e9)
-            assert lane_consumer["max_deliver"] == -1, "a hand-back is no failure"
+        queue = await config_of(broker, names.work_stream("fingerprint", "infer"))
+        assert (queue["retention"], queue["discard"], queue["max_bytes"]) == ("workqueue", "new", settings.queue_bytes)
+        assert queue["duplicate_window"] == 120 * 10**9
+        for priority in Priority:
+            consumer = (await consumers_of(broker, queue["name"]))[priority.value]
+            assert consumer["filter_subject"] == names.work("fingerprint", "infer", priority)
+            assert consumer["ack_wait"] == int(settings.ack_wait_s * 1e9)
+            assert consumer["max_deliver"] == -1, "a hand-back is no failure"
         results = await config_of(broker, names.results_stream)
         assert (results["retention"], results["discard"]) == ("limits", "new"), "full results wait, they do not vanish"
         assert (await config_of(broker, names.dead_stream))["discard"] == "old"
@@ -86,25 +86,25 @@ async def test_many_apply_different_pipelines_at_once(settings: Settings) -> Non
 
 
 async def test_limits_grow_under_work_and_shrink_only_without(settings: Settings) -> None:
-    larger = settings.model_copy(update={"hop_bytes": 2 * settings.hop_bytes, "ack_wait_s": 3.0})
-    smaller = settings.model_copy(update={"hop_bytes": settings.hop_bytes // 2})
+    larger = settings.model_copy(update={"queue_bytes": 2 * settings.queue_bytes, "ack_wait_s": 3.0})
+    smaller = settings.model_copy(update={"queue_bytes": settings.queue_bytes // 2})
     async with connected(settings) as broker:
         stream = broker.names.work_stream("scenes", "decode")
-        subject = broker.names.work("scenes", "decode", Lane.BULK)
+        subject = broker.names.work("scenes", "decode", Priority.BULK)
         await apply_topology(broker, settings, specs())
         await broker.publish(subject, b"work", "id")
         assert await apply_topology(broker, larger, specs()) == []
-        assert (await config_of(broker, stream))["max_bytes"] == larger.hop_bytes
+        assert (await config_of(broker, stream))["max_bytes"] == larger.queue_bytes
         assert (await consumers_of(broker, stream))["bulk"]["ack_wait"] == 3 * 10**9
         refused = await apply_topology(broker, smaller, specs())
         assert [(change.action, change.stream) for change in refused] == [("refuse", stream)]
         assert "holds 1 messages" in refused[0].reason
-        assert (await config_of(broker, stream))["max_bytes"] == larger.hop_bytes
+        assert (await config_of(broker, stream))["max_bytes"] == larger.queue_bytes
         other = broker.names.work_stream("scenes", "encode")
-        assert (await config_of(broker, other))["max_bytes"] == smaller.hop_bytes, "an empty stream may shrink"
+        assert (await config_of(broker, other))["max_bytes"] == smaller.queue_bytes, "an empty stream may shrink"
         await broker.purge(stream, subject)
         assert await apply_topology(broker, smaller, specs()) == []
-        assert (await config_of(broker, stream))["max_bytes"] == smaller.hop_bytes
+        assert (await config_of(broker, stream))["max_bytes"] == smaller.queue_bytes
 
 
 async def test_a_plan_says_what_it_would_do(settings: Settings) -> None:
@@ -121,7 +121,7 @@ async def test_a_plan_says_what_it_would_do(settings: Settings) -> None:
 
 async def test_work_survives_a_pipeline_that_is_applied_again(settings: Settings) -> None:
     async with connected(settings) as broker:
-        subject = broker.names.work("scenes", "decode", Lane.INTERACTIVE)
+        subject = broker.names.work("scenes", "decode", Priority.INTERACTIVE)
         await apply_topology(broker, settings, specs())
         await broker.publish(subject, b"work", "id")
         await apply_topology(broker, settings, specs())
@@ -134,7 +134,7 @@ async def test_two_prefixes_share_a_broker(settings: Settings) -> None:
     async with connected(settings) as broker, connected(other) as elsewhere:
         await apply_topology(broker, settings, specs())
         await apply_topology(elsewhere, other, specs())
-        await elsewhere.publish(elsewhere.names.work("scenes", "decode", Lane.BULK), b"theirs", "id")
+        await elsewhere.publish(elsewhere.names.work("scenes", "decode", Priority.BULK), b"theirs", "id")
         assert [found async for found in broker.read(broker.names.work_stream("scenes", "decode"))] == []
 
 

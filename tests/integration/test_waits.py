@@ -9,7 +9,7 @@ from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.waits import why_waiting
-from schemas.messages import JobRef, Lane
+from schemas.messages import JobRef, Priority
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
@@ -20,7 +20,7 @@ from workers.local import find_models, register
 async def published(broker: Broker, clip: Path) -> JobRef:
     spec = builtin_pipeline("fingerprint")
     spec = await register(broker, broker.settings, spec, find_models(spec, None))
-    publisher = Publisher(broker, spec, "main", Lane.BULK)
+    publisher = Publisher(broker, spec, "main", Priority.BULK)
     job = publisher.ref("film")
     await publisher.publish_video(job, clip, clip.name)
     return job
@@ -43,7 +43,7 @@ async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         assert (await why_waiting(broker, [job])).endswith("(results_age_s): publish it again")
         await broker.api(f"CONSUMER.DELETE.{names.work_stream('fingerprint', 'decode')}.bulk")
-        await broker.publish(names.work("fingerprint", "decode", Lane.BULK), b"", "waits")
+        await broker.publish(names.work("fingerprint", "decode", Priority.BULK), b"", "waits")
         assert "a consumer of the queue in front of fingerprint decode is gone" in await why_waiting(broker, [job])
         await broker.api(f"STREAM.DELETE.KV_{names.jobs}")
         assert "the stream KV_rigflow_jobs is gone from the broker" in await why_waiting(broker, [job])
@@ -63,16 +63,16 @@ async def test_a_wait_is_told_once_and_not_while_something_moves(
         monkeypatch.setattr(waits, name, seconds)
     broker = await Broker.connect(settings)
     job = await published(broker, make_clip(tmp_path, Clip(frames=30)))
-    said: list[str] = []
-    async with waits.explained(broker, said.append, lambda: [job]) as moved:
+    output: list[str] = []
+    async with waits.explained(broker, output.append, lambda: [job]) as moved:
         for _ in range(25):
             moved()
             await asyncio.sleep(0.02)
-        before = said.copy()
-        while not said:
+        before = output.copy()
+        while not output:
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.6)
     assert before == []
-    assert len(said) == 1
-    assert "no worker takes fingerprint decode" in said[0]
+    assert len(output) == 1
+    assert "no worker takes fingerprint decode" in output[0]
     await broker.close()

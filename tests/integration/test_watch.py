@@ -54,7 +54,7 @@ def watching(
         assert code == (0 if end != signal.SIGKILL else -signal.SIGKILL)
 
 
-def told(process: "subprocess.Popen[str]", lines: int) -> str:
+def reported(process: "subprocess.Popen[str]", lines: int) -> str:
     """The next lines that it prints."""
     assert process.stdout is not None
     return "".join(process.stdout.readline() for _ in range(lines))
@@ -79,14 +79,14 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
     (incoming / "deep").mkdir()
     before = clip.stat()
     with watching(fleet, incoming, out) as process:
-        assert "bikes.mp4: bikes.fingerprint.npz (" in told(process, 1)
+        assert "bikes.mp4: bikes.fingerprint.npz (" in reported(process, 1)
         arrives(incoming / "deep" / "picture.jpg", still("mjpeg"))
         arrives(incoming / "notes.txt", b"not media")
-        text = told(process, 2)
+        text = reported(process, 2)
         assert "deep/picture.jpg: deep/picture.fingerprint.npz (" in text
         assert "notes.txt is not media" in text
         arrives(incoming / "copy.mp4", clip.read_bytes())
-        assert "copy.mp4: the same content as bikes.mp4" in told(process, 1)
+        assert "copy.mp4: the same content as bikes.mp4" in reported(process, 1)
     assert (clip.stat().st_mtime_ns, clip.stat().st_size) == (before.st_mtime_ns, before.st_size)
     assert set(outcomes(out)) == {"bikes.mp4", "deep/picture.jpg", "notes.txt"}
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*.npz"))
@@ -94,15 +94,15 @@ def test_each_file_is_done_once_and_only_read(fleet: Fleet, incoming: Path, tmp_
     written = (out / files[0]).stat().st_mtime_ns
     clip.rename(incoming / "renamed.mp4")  # its first name may have been a temporary one
     with watching(fleet, incoming, out) as process:
-        assert "renamed.mp4: renamed.fingerprint.npz (" in told(process, 1)
+        assert "renamed.mp4: renamed.fingerprint.npz (" in reported(process, 1)
         for frames in (20, 30):  # new content under an old name
             arrives(incoming / "new.mp4", generated(Clip(frames=frames)).read_bytes())
-            assert "new.mp4: new.fingerprint.npz (" in told(process, 1)
+            assert "new.mp4: new.fingerprint.npz (" in reported(process, 1)
         arrives(incoming / "new.mov", generated(Clip(frames=40)).read_bytes())
-        assert "new.mov: new.mov.fingerprint.npz (" in told(process, 1)
+        assert "new.mov: new.mov.fingerprint.npz (" in reported(process, 1)
         (out / "renamed.fingerprint.npz").unlink()
         arrives(incoming / "again.jpg", still("mjpeg", seed=5))  # so that the folder is looked at now
-        assert "renamed.mp4: renamed.fingerprint.npz (" in told(process, 2)
+        assert "renamed.mp4: renamed.fingerprint.npz (" in reported(process, 2)
     assert (out / files[0]).stat().st_mtime_ns == written
     assert not list(out.rglob("*.part"))
 
@@ -115,7 +115,7 @@ def test_a_half_written_file_is_waited_for(fleet: Fleet, incoming: Path, tmp_pat
         for number in range(20):
             name = f"slow{number}.mp4"
             longest_s = write_slowly(incoming / name, content + bytes(number))
-            while f"slow{number}.fingerprint.npz" not in told(process, 1):
+            while f"slow{number}.fingerprint.npz" not in reported(process, 1):
                 pass
             if longest_s < 0.7:
                 break
@@ -146,11 +146,11 @@ def test_what_was_in_hand_at_a_kill_is_done_after_the_restart(fleet: Fleet, inco
         (incoming / f"{number}.jpg").write_bytes(still("mjpeg", seed=number))
     shutil.copy(real_clip("bigbuckbunny"), incoming / "bunny.mp4")
     with watching(fleet, incoming, out, end=signal.SIGKILL) as process:
-        first = told(process, 2)
+        first = reported(process, 2)
     with watching(fleet, incoming, out) as process:
         wanted = {f"{number}.jpg" for number in range(6)} | {"bunny.mp4"}
         while set(outcomes(out)) != wanted:
-            told(process, 1)
+            reported(process, 1)
     assert not any(outcomes(out).values())
     assert len(list(out.glob("*.npz"))) == 7
     assert first.count(".npz") == 2
@@ -169,13 +169,13 @@ def test_a_fault_of_one_file_is_its_own_and_one_that_may_pass_is_tried_again(
     (incoming / "deep" / "late.jpg").write_bytes(still("mjpeg", seed=3))
     (out / "deep").write_text("in the way")
     with watching(fleet, incoming, out) as process:
-        text = told(process, 4)
+        text = reported(process, 4)
         assert "fifo.mp4: left alone: it is not a file\n" in text
         assert "nnn.fingerprint: File name too long: rename the input, or choose another --out; tried again" in text
         assert "a\\n\\x1b[31mb.jpg: a__[31mb.fingerprint.npz (" in text
         assert "deep/late.jpg: cannot write" in text
         (out / "deep").unlink()
-        assert "deep/late.jpg: deep/late.fingerprint.npz (" in told(process, 1)
+        assert "deep/late.jpg: deep/late.fingerprint.npz (" in reported(process, 1)
     assert sorted(path.name for path in out.rglob("*.npz")) == ["a__[31mb.fingerprint.npz", "late.fingerprint.npz"]
     assert sorted(path.name for path in out.glob(".rigflow*")) == [LEDGER, LEDGER.replace(".db", ".lock")]
 

@@ -17,7 +17,7 @@ from tests.clips import Clip, generated
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet
 from tests.properties.test_segments import CLIPS
 from tests.reference import answers_of
-from workers.local import Outcome
+from workers.local import JobOutcome
 
 SPEC = builtin_pipeline("fingerprint")
 ARRANGED = ONE_WORKER + ONE_STAGE_EACH  # each part finds its own way through these
@@ -37,7 +37,7 @@ def expected(path: Path) -> tuple[Array, Array]:
     return answers_of(path, SPEC)
 
 
-def check(outcomes: list[Outcome]) -> None:
+def check(outcomes: list[JobOutcome]) -> None:
     """Each job is whole, and its times and descriptors are those of one sequential pass, bit for bit."""
     for outcome in outcomes:
         assert outcome.error is None, outcome.error

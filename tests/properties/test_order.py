@@ -12,16 +12,16 @@ JOB = JobRef(id="j", pipeline="p", revision="r")
 MEDIA = MediaInfo(kind="video")
 
 
-def pieces_of(parts: list[int], with_sound: bool) -> list[Result | Fragment]:
-    pieces: list[Result | Fragment] = []
+def segments_of(parts: list[int], with_sound: bool) -> list[Result | Fragment]:
+    segments: list[Result | Fragment] = []
     for segment, count in enumerate(parts):
         final = segment == len(parts) - 1
         if with_sound:
-            pieces.append(Fragment(key=Key(job=JOB, segment=segment, final=final), media=MEDIA))
+            segments.append(Fragment(key=Key(job=JOB, segment=segment, final=final), media=MEDIA))
         for part in range(count):
             key = Key(job=JOB, segment=segment, final=final, part=part, last=part == count - 1)
-            pieces.append(Result(meta=PartMeta(key=key, media=MEDIA), format="npz"))
-    return pieces
+            segments.append(Result(meta=PartMeta(key=key, media=MEDIA), format="npz"))
+    return segments
 
 
 def drain(order: JobOrder[int]) -> list[int]:
@@ -40,25 +40,25 @@ def drain(order: JobOrder[int]) -> list[int]:
 def test_any_interleaving_with_repeats_gives_each_piece_once_in_order(
     parts: list[int], with_sound: bool, repeats: int, seed: int
 ) -> None:
-    pieces = pieces_of(parts, with_sound)
+    segments = segments_of(parts, with_sound)
     chance = random.Random(seed)
-    arrivals = list(range(len(pieces))) + [chance.randrange(len(pieces)) for _ in range(repeats)]
+    arrivals = list(range(len(segments))) + [chance.randrange(len(segments)) for _ in range(repeats)]
     chance.shuffle(arrivals)
     if with_sound:  # split publishes a segment's tracks before the segment itself
-        arrivals = [*(n for n, piece in enumerate(pieces) if isinstance(piece, Fragment)), *arrivals]
+        arrivals = [*(n for n, segment_data in enumerate(segments) if isinstance(segment_data, Fragment)), *arrivals]
     order: JobOrder[int] = JobOrder()
     taken = []
     for arrival in arrivals:
-        order.offer(pieces[arrival], arrival)
+        order.offer(segments[arrival], arrival)
         taken += drain(order)
-    assert taken == list(range(len(pieces)))
+    assert taken == list(range(len(segments)))
     assert order.complete
     assert order.segments == len(parts)
 
 
 def test_a_failed_part_stands_where_its_result_would_stand() -> None:
     order: JobOrder[str] = JobOrder()
-    first, second, third = pieces_of([3], with_sound=False)
+    first, second, third = segments_of([3], with_sound=False)
     assert isinstance(second, Result)
     order.offer(third, "third")
     order.offer(Failure(key=second.meta.key, stage="infer", error="bad"), "failed")
@@ -70,9 +70,9 @@ def test_a_failed_part_stands_where_its_result_would_stand() -> None:
 
 def test_a_failed_segment_ends_after_the_parts_it_gave() -> None:
     order: JobOrder[str] = JobOrder()
-    first, _, after = pieces_of([2, 1], with_sound=False)
+    first, _, after = segments_of([2, 1], with_sound=False)
     order.offer(first, "first")
-    order.offer(Failure(key=Key(job=JOB, segment=0), stage="decode", whole=True, error="bad"), "failed")
+    order.offer(Failure(key=Key(job=JOB, segment=0), stage="decode", entire_segment=True, error="bad"), "failed")
     order.offer(after, "after")
     assert [order.take() for _ in range(3)] == ["first", "failed", "after"]
     assert order.complete
@@ -80,7 +80,7 @@ def test_a_failed_segment_ends_after_the_parts_it_gave() -> None:
 
 def test_a_failed_job_is_complete_at_once() -> None:
     order: JobOrder[str] = JobOrder()
-    failure = Failure(key=Key(job=JOB, segment=-1, final=True), stage="split", whole=True, error="not media")
+    failure = Failure(key=Key(job=JOB, segment=-1, final=True), stage="split", entire_segment=True, error="not media")
     assert order.offer(failure, "failed")
     assert order.take() == "failed"
     assert order.complete
@@ -95,29 +95,31 @@ def test_a_failed_job_is_complete_at_once() -> None:
 def test_results_make_good_every_failure_of_before(
     parts: list[int], failed: set[tuple[int, int, bool]], job_failed: bool, seed: int
 ) -> None:
-    pieces = pieces_of(parts, with_sound=False)
-    arrivals: list[tuple[Result | Fragment | Failure, int]] = [(piece, n) for n, piece in enumerate(pieces)]
+    segments = segments_of(parts, with_sound=False)
+    arrivals: list[tuple[Result | Fragment | Failure, int]] = [
+        (segment_data, n) for n, segment_data in enumerate(segments)
+    ]
     for segment, part, whole in failed:
         count = parts[segment % len(parts)]
         key = Key(job=JOB, segment=segment % len(parts), part=part % count, last=part % count == count - 1)
-        arrivals.append((Failure(key=key, stage="infer", whole=whole, error="bad"), -1))
+        arrivals.append((Failure(key=key, stage="infer", entire_segment=whole, error="bad"), -1))
     if job_failed:
-        arrivals.append((Failure(key=Key(job=JOB, segment=-1), stage="split", whole=True, error="bad"), -1))
+        arrivals.append((Failure(key=Key(job=JOB, segment=-1), stage="split", entire_segment=True, error="bad"), -1))
     random.Random(seed).shuffle(arrivals)
     order: JobOrder[int] = JobOrder()
     taken = []
-    for piece, entry in arrivals:  # all that there is, as `rigflow results` reads it, before a failure counts
-        order.offer(piece, entry)
+    for segment_data, entry in arrivals:  # all that there is, as `rigflow results` reads it, before a failure counts
+        order.offer(segment_data, entry)
         while (given := order.take(failures=False)) is not None:
             taken.append(given)
-    assert taken == list(range(len(pieces)))
+    assert taken == list(range(len(segments)))
     assert order.complete
     assert order.take() is None
 
 
 def test_a_failure_counts_once_nothing_better_is_to_come() -> None:
     order: JobOrder[str] = JobOrder()
-    first, second = pieces_of([2], with_sound=False)
+    first, second = segments_of([2], with_sound=False)
     assert isinstance(first, Result)
     assert order.offer(Failure(key=first.meta.key, stage="infer", error="bad"), "failed")
     assert order.offer(second, "second")
@@ -130,9 +132,9 @@ def test_a_failure_counts_once_nothing_better_is_to_come() -> None:
 
 def test_a_failed_job_gives_out_the_pieces_that_it_has_in_order() -> None:
     order: JobOrder[str] = JobOrder()
-    first, _, after = pieces_of([1, 1, 1], with_sound=False)
+    first, _, after = segments_of([1, 1, 1], with_sound=False)
     order.offer(after, "after")
-    order.offer(Failure(key=Key(job=JOB, segment=-1), stage="split", whole=True, error="not media"), "failed")
+    order.offer(Failure(key=Key(job=JOB, segment=-1), stage="split", entire_segment=True, error="not media"), "failed")
     order.offer(first, "first")
     assert [order.take() for _ in range(3)] == ["first", "failed", None]
     assert order.complete

@@ -12,7 +12,7 @@ from engines.media.cuts import Packets, plan_cuts
 from engines.media.windows import Slice, Span, every_frame, last_before, needed_ticks, slices
 from schemas.grid import Clock, Grid, frame_at
 from tests.clips import Clip, generated
-from tests.unit.media_passes import in_segments, pieces_of, pipeline, sequential
+from tests.unit.media_passes import in_segments, pipeline, segments_of, sequential
 
 CONTAINERS = {
     "h264": ["mp4", "mkv", "ts", "mov"],
@@ -58,7 +58,7 @@ def test_generated_media(clip: Clip, grid: Grid, segment_s: float) -> None:
     assert windows == expected
     assert sum(part.meta.frames for part in parts) == frames
     assert not any(part.meta.lost for part in parts)
-    assert len({part.meta.key.segment for part in parts}) == len(pieces_of(path, spec, segment_s)[1])
+    assert len({part.meta.key.segment for part in parts}) == len(segments_of(path, spec, segment_s)[1])
 
 
 TIMES = st.lists(st.integers(0, 400), min_size=1, max_size=40, unique=True).map(sorted)
@@ -70,11 +70,11 @@ def test_windows_of_any_times_and_any_cuts(times: list[int], grid: Grid, borders
     clock = Clock(Fraction(1, 100), times[0])
     starts = sorted({times[0], *(border for border in borders if border in times)})
     spans = [Span(clock, a, b) for a, b in pairwise(starts)] + [Span(clock, starts[-1], None)]
-    found = [piece for span in spans for piece in _slices(times, grid, span, limit)]
-    seen = [[piece.rows[row] for row in look] for piece in found for look in piece.index.tolist()]
-    pts = [each for piece in found for each in piece.pts]
+    found = [segment_data for span in spans for segment_data in _slices(times, grid, span, limit)]
+    seen = [[segment_data.rows[row] for row in look] for segment_data in found for look in segment_data.index.tolist()]
+    pts = [each for segment_data in found for each in segment_data.pts]
     assert (pts, seen) == _expected(times, grid, clock)
-    assert all(len(piece.pts) <= limit for piece in found)
+    assert all(len(segment_data.pts) <= limit for segment_data in found)
 
 
 @given(times=TIMES, grid=GRIDS.filter(lambda grid: grid.fps is not None))
@@ -86,8 +86,8 @@ def test_frames_that_are_due_are_all_that_is_needed(times: list[int], grid: Grid
     frames = ((pts, pts) for pts in times if pts in due.values())
     span = Span(clock, times[0], None)
     found = list(slices(last_before(frames, grid, span, times[-1]), grid, 3, lambda pts: pts))
-    seen = [[piece.rows[row] for row in look] for piece in found for look in piece.index.tolist()]
-    assert ([pts for piece in found for pts in piece.pts], seen) == _expected(times, grid, clock)
+    seen = [[segment_data.rows[row] for row in look] for segment_data in found for look in segment_data.index.tolist()]
+    assert ([pts for segment_data in found for pts in segment_data.pts], seen) == _expected(times, grid, clock)
 
 
 @given(

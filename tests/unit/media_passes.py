@@ -11,7 +11,7 @@ import numpy as np
 
 from engines.media.decode import decode_video
 from engines.media.source import Source
-from engines.media.split import Piece, Splitter
+from engines.media.split import SegmentData, Splitter
 from engines.part import Array, Part
 from schemas.messages import JobRef, Key, MediaInfo
 from schemas.pipeline import PipelineSpec
@@ -88,23 +88,23 @@ def _windows(pts: list[int], pictures: list[Array], spec: PipelineSpec, time_bas
     return Windows(ticks, seen)
 
 
-def pieces_of(source: Source, spec: PipelineSpec, segment_s: float) -> tuple[MediaInfo, list[Piece]]:
+def segments_of(source: Source, spec: PipelineSpec, segment_s: float) -> tuple[MediaInfo, list[SegmentData]]:
     """What the splitter makes of a source."""
     with Splitter(source, spec.grid, segment_s) as splitter:
-        return splitter.media, list(splitter.pieces())
+        return splitter.media, list(splitter.segments())
 
 
 def decoded(
     media: MediaInfo,
-    pieces: Sequence[Piece],
+    segments: Sequence[SegmentData],
     spec: PipelineSpec,
     convert: Callable[[av.VideoFrame, int], dict[str, Array]] = raw,
 ) -> list[Part]:
     """The parts of all pieces, the last piece decoded first: no piece may depend on another."""
     parts: list[list[Part]] = []
-    for number, piece in reversed(list(enumerate(pieces))):
-        key = Key(job=JOB, segment=number, final=piece.final)
-        parts.append(list(decode_video(piece.segment(key, media), piece.buffers, spec, convert)))
+    for number, segment_data in reversed(list(enumerate(segments))):
+        key = Key(job=JOB, segment=number, final=segment_data.final)
+        parts.append(list(decode_video(segment_data.segment(key, media), segment_data.buffers, spec, convert)))
     return [part for segment_parts in reversed(parts) for part in segment_parts]
 
 
@@ -115,7 +115,7 @@ def joined(parts: Sequence[Part], name: str = "raw") -> Windows:
 
 
 def in_segments(source: Source, spec: PipelineSpec, segment_s: float) -> tuple[Windows, list[Part]]:
-    """Windows and parts of a source that is split and decoded piece by piece."""
-    media, pieces = pieces_of(source, spec, segment_s)
-    parts = decoded(media, pieces, spec)
+    """Windows and parts of a source that is split and decoded piece by segment_data."""
+    media, segments = segments_of(source, spec, segment_s)
+    parts = decoded(media, segments, spec)
     return joined(parts), parts

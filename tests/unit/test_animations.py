@@ -13,7 +13,7 @@ from engines.media.split import Splitter
 from engines.outputs.thumbnail import thumbnail
 from engines.transforms import Preprocess
 from schemas.errors import ItemTooLarge, MediaError
-from tests.unit.media_passes import decoded, pieces_of, pipeline
+from tests.unit.media_passes import decoded, pipeline, segments_of
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (20, 40, 60)]
 LASTS_MS = [200, 40, 120, 500, 80]
@@ -34,9 +34,9 @@ def animation(name: str, lasts_ms: list[int], size: tuple[int, int] = (64, 40), 
 def shown(source: bytes | Path) -> tuple[list[float], list[tuple[int, ...]]]:
     """When each frame is shown, in seconds, and the colour in its middle."""
     spec = pipeline(size=[40, 64], layout="rgb")
-    media, pieces = pieces_of(source, spec, 0.1)
+    media, segments = segments_of(source, spec, 0.1)
     times, colours = [], []
-    for part in decoded(media, pieces, spec, Preprocess(spec.preprocess).convert):
+    for part in decoded(media, segments, spec, Preprocess(spec.preprocess).convert):
         times += [media.clock.seconds(pts) for pts in part.meta.pts]
         pixels = part.arrays["pixels"]
         colours += [tuple(pixels[row, 20, 32].tolist()) for row in part.arrays["index"][:, 0]]

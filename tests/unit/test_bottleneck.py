@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from pipelines.bottleneck import bottleneck
-from pipelines.status import FleetStatus, LaneStatus, QueueStatus, StreamStatus
-from schemas.messages import Lane
+from pipelines.status import FleetStatus, PriorityStatus, QueueStatus, StreamStatus
+from schemas.messages import Priority
 
 STAGES = ("decode", "preprocess", "infer", "encode")
 GB = 10**9
 
 
 def queue(stage: str, waiting: int, oldest_s: float = 10.0, hungry: int = 0, pipeline: str = "up") -> QueueStatus:
-    lanes = {Lane.BULK: LaneStatus(waiting=waiting)}
-    return QueueStatus(pipeline, stage, stage, StreamStatus(waiting, 10**6 * waiting, GB, oldest_s), lanes, hungry)
+    priorities = {Priority.BULK: PriorityStatus(waiting=waiting)}
+    return QueueStatus(pipeline, stage, stage, StreamStatus(waiting, 10**6 * waiting, GB, oldest_s), priorities, hungry)
 
 
 def worker(busy: Mapping[str, float], stages: tuple[str, ...] = STAGES, pipeline: str = "up") -> dict[str, Any]:
@@ -38,7 +38,7 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
 
 
 @pytest.mark.parametrize(
-    ("now", "said"),
+    ("now", "output"),
     [
         (
             full_of_claims(),
@@ -90,5 +90,5 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
     ],
     ids=["claims", "idle", "passing", "local", "apart", "young", "nobody", "another", "stuck", "results"],
 )
-def test_it_names_the_stage_and_the_evidence(now: FleetStatus, said: str) -> None:
-    assert bottleneck(now) == said
+def test_it_names_the_stage_and_the_evidence(now: FleetStatus, output: str) -> None:
+    assert bottleneck(now) == output

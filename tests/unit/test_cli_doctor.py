@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.devices import cards, cores, memory_bytes
+from engines.devices import cores, gpus, memory_bytes
 from tests.cli import rigflow, rigflow_process
 
 EVERYTHING = [
@@ -19,7 +19,7 @@ EVERYTHING = [
     "broker",
     "store",
     "temporary",
-    "cards",
+    "GPUs",
 ]
 
 
@@ -61,8 +61,8 @@ def test_cores_and_memory_are_what_we_may_use() -> None:
     assert 0 < memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_cards_have_names_and_memory() -> None:
-    for card in cards():
-        assert card.name
-        assert card.memory_bytes > 1 << 30
-        assert card.capability >= (3, 0)
+def test_gpu_have_names_and_memory() -> None:
+    for gpu in gpus():
+        assert gpu.name
+        assert gpu.memory_bytes > 1 << 30
+        assert gpu.capability >= (3, 0)

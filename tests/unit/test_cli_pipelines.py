@@ -75,7 +75,7 @@ def test_check_tells_everything_that_is_wrong_by_line_and_field(tmp_path: Path) 
 
 def test_check_looks_at_models_and_options_too(tmp_path: Path) -> None:
     text = to_toml(builtin_pipeline("fingerprint"))
-    for wrong, said in (
+    for wrong, output in (
         (text.replace("[32, 32]", "[48, 32]"), "model `fingerprint` wants `pixels`"),
         (text.replace('"fingerprint"\nmax', '"nosuch"\nmax'), "model nosuch is missing"),
         (text + "options = { nosuch = 1 }\n", "nosuch"),
@@ -85,7 +85,7 @@ def test_check_looks_at_models_and_options_too(tmp_path: Path) -> None:
         ended = rigflow("pipelines", "check", file)
         assert ended.returncode == 2, wrong
         assert ended.stdout.startswith(f"{file}: ")
-        assert said in ended.stdout
+        assert output in ended.stdout
         assert ended.stdout.count("\n") == 1
 
 

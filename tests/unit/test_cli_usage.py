@@ -50,7 +50,7 @@ def test_the_docs_list_every_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["runn"], "no such command 'runn'. Did you mean 'run'?: see rigflow --help"),
         (["run"], "missing argument 'pipeline': see rigflow run --help"),
@@ -63,12 +63,12 @@ def test_the_docs_list_every_exit_code() -> None:
         (["run", "nosuch", "/no/such.mp4"], "no pipeline is called nosuch: there are clip-features, fingerprint"),
     ],
 )
-def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], output: str) -> None:
     ended = (rigflow_process if arguments[0] == "run" else rigflow)(*arguments)
     assert ended.returncode == ExitCode.USAGE
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith(f"rigflow: {said}")
+    assert ended.stderr.startswith(f"rigflow: {output}")
 
 
 def test_without_arguments_it_prints_its_help() -> None:

@@ -1,4 +1,4 @@
-"""The card's arithmetic and memory, on the host: the kernels' source itself runs, see tests/host_card.py."""
+"""The GPU's arithmetic and memory, on the host: the kernels' source itself runs, see tests/host_gpu.py."""
 
 import gc
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from av.video.format import VideoFormat
 
-from engines.cuda.arrays import CardRow, CardRows
+from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, taps
 from engines.cuda.memory import Counters, Pool
 from engines.cuda.tensors import pack_windows
@@ -17,7 +17,7 @@ from engines.part import Array
 from engines.transforms import Preprocess
 from schemas.pipeline import PreprocessStage
 from tests.clips import real_clip
-from tests.host_card import COMPILER, HostCard
+from tests.host_gpu import COMPILER, HostGpu
 
 compiled = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
 BT709, BT601, BT2020 = 1, 5, 9
@@ -25,7 +25,7 @@ LIMITED, FULL = 1, 2
 
 
 class Surface:
-    """A frame of the host that says it is one of the card's decoder."""
+    """A frame of the host that says it is one of the GPU's decoder."""
 
     format = VideoFormat("cuda", 16, 16)
 
@@ -49,10 +49,10 @@ def surface(frame: av.VideoFrame) -> Any:
 
 
 def both(stage: PreprocessStage, frame: av.VideoFrame, shown: Any, orientation: int = 1) -> list[tuple[Array, Array]]:
-    """Each array of a frame as the host makes it and as the card does."""
-    card = CudaPreprocess(stage, HostCard())  # type: ignore[arg-type]
-    wanted, made = Preprocess(stage).convert(frame, orientation), card.convert(shown, orientation)
-    card.settle()
+    """Each array of a frame as the host makes it and as the GPU does."""
+    gpu = CudaPreprocess(stage, HostGpu())  # type: ignore[arg-type]
+    wanted, made = Preprocess(stage).convert(frame, orientation), gpu.convert(shown, orientation)
+    gpu.synchronize()
     assert wanted.keys() == made.keys()
     pairs = [(wanted[name], np.asarray(made[name])) for name in wanted]
     assert all(one.shape == other.shape for one, other in pairs)
@@ -135,12 +135,12 @@ def test_frames_that_the_host_decoded_become_the_same_but_for_sharp_edges_of_col
 
 @compiled
 def test_a_colour_frame_of_the_host_costs_two_bytes_a_pixel() -> None:
-    card = HostCard()
-    convert = CudaPreprocess(stage((90, 160)), card).convert  # type: ignore[arg-type]
+    gpu = HostGpu()
+    convert = CudaPreprocess(stage((90, 160)), gpu).convert  # type: ignore[arg-type]
     convert(picture("yuv420p"))
-    before = card.counters.to_card_bytes
+    before = gpu.counters.to_gpu_bytes
     convert(picture("yuv420p"))
-    assert card.counters.to_card_bytes - before == 2 * 90 * 160
+    assert gpu.counters.to_gpu_bytes - before == 2 * 90 * 160
 
 
 @pytest.mark.parametrize(("source", "target"), [(1920, 182), (720, 182), (64, 640), (7, 3), (3, 7), (1, 5), (100, 100)])
@@ -153,15 +153,15 @@ def test_taps_stay_inside_and_keep_the_mean(source: int, target: int, cubic: boo
         assert np.abs(made.weights.astype(np.int64).sum(axis=1) - one).max() <= 1
 
 
-def test_rows_on_a_card_are_numpys_to_join_and_to_bring_back() -> None:
-    card = HostCard()
+def test_rows_on_a_gpu_are_numpys_to_join_and_to_bring_back() -> None:
+    gpu = HostGpu()
     rows = []
     for value in range(3):
-        block = card.memory.take(6)
+        block = gpu.memory.take(6)
         block.host(np.uint8, (2, 3))[...] = value
-        rows.append(CardRow(card, block, (2, 3)))  # type: ignore[arg-type]
+        rows.append(GpuRow(gpu, block, (2, 3)))  # type: ignore[arg-type]
     joined = np.stack(rows)  # type: ignore[call-overload]
-    assert isinstance(joined, CardRows)
+    assert isinstance(joined, GpuRows)
     assert (joined.shape, joined.ndim, joined.nbytes, joined.itemsize, len(joined)) == ((3, 2, 3), 3, 18, 1, 3)
     assert np.ascontiguousarray(joined).tolist() == [[[value] * 3] * 2 for value in range(3)]
     assert joined[1].tolist() == [[1, 1, 1], [1, 1, 1]]
@@ -171,17 +171,17 @@ def test_rows_on_a_card_are_numpys_to_join_and_to_bring_back() -> None:
 @pytest.mark.parametrize("axes", ["NCTHW", "NTCHW", "NTHWC"])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 def test_windows_become_the_tensor_a_model_wants(dtype: str, axes: str) -> None:
-    card, shape = HostCard(), (5, 7, 3)
+    gpu, shape = HostGpu(), (5, 7, 3)
     values = np.random.default_rng(0).integers(0, 256, (6, *shape), np.uint8)
     rows = []
     for value in values:
-        block = card.memory.take(value.nbytes)
+        block = gpu.memory.take(value.nbytes)
         block.host(np.uint8, shape)[...] = value
-        rows.append(CardRow(card, block, shape))  # type: ignore[arg-type]
+        rows.append(GpuRow(gpu, block, shape))  # type: ignore[arg-type]
     index = np.array([[0, 1, 2], [2, 3, 4], [5, 5, 5]], np.int32)
     floats: dict[str, Any] = {} if dtype == "uint8" else {"mean": (0.45, 0.4, 0.5), "std": (0.225, 0.2, 0.25)}
-    slot = card.memory.take(index.size * values[0].size * np.dtype(dtype).itemsize)
-    _, made = pack_windows(card, CardRows(rows), index, slot.pointer, dtype, axes, **floats)  # type: ignore[arg-type]
+    slot = gpu.memory.take(index.size * values[0].size * np.dtype(dtype).itemsize)
+    _, made = pack_windows(gpu, GpuRows(rows), index, slot.pointer, dtype, axes, **floats)  # type: ignore[arg-type]
     wanted = values[index].astype(np.float32)
     if floats:
         mean, std = (np.asarray(floats[name]) for name in ("mean", "std"))

@@ -1,4 +1,4 @@
-"""The card's encoder but for the call of NVENC itself: x264 takes its place, the host's memory the card's."""
+"""The GPU's encoder but for the call of NVENC itself: x264 takes its place, the host's memory the GPU's."""
 
 import errno
 import gc
@@ -12,11 +12,11 @@ import pytest
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import CudaContext
 
-from engines.cuda.arrays import CardRow, CardRows, rows_of
+from engines.cuda.arrays import GpuRow, GpuRows, rows_of
 from engines.cuda.dlpack import Lent
 from engines.device import cuda as device
 from engines.device import nvenc
-from engines.device.nvenc import CardEncoder, card_frames, nvenc_options
+from engines.device.nvenc import GpuEncoder, gpu_frames, nvenc_options
 from engines.inference.batch import infer_parts
 from engines.outputs.h264 import X264, X264_PARAMS, Geometry, frames_of, geometry_of, new_encoder
 from engines.outputs.video import VideoFormat
@@ -25,7 +25,7 @@ from engines.ports import Colour, Pictures, VideoOptions
 from schemas.errors import ExitCode, MediaError, UsageError
 from schemas.pipeline import EncodeStage, InferStage, ModelSpec, TensorSpec
 from schemas.settings import Settings
-from tests.host_card import COMPILER, HostCard
+from tests.host_gpu import COMPILER, HostGpu
 from tests.unit.outputs_parts import VIDEO, assemble, make_part
 from tests.unit.test_outputs_video import cut, decoded, plane_of, planes_of, psnr
 
@@ -42,14 +42,14 @@ def in_place_of_nvenc(geometry: Geometry, pictures: Pictures, options: VideoOpti
     return encoder
 
 
-def on_card(card: HostCard, array: Array) -> CardRows:
-    block = card.memory.take(array.nbytes)
+def on_gpu(gpu: HostGpu, array: Array) -> GpuRows:
+    block = gpu.memory.take(array.nbytes)
     block.host(np.uint8, array.shape)[...] = array
-    return rows_of(card, block, array.shape, np.uint8)  # type: ignore[arg-type]
+    return rows_of(gpu, block, array.shape, np.uint8)  # type: ignore[arg-type]
 
 
-def encoder_of(card: HostCard, host: X264 | None = None) -> CardEncoder:
-    return CardEncoder(card, host)  # type: ignore[arg-type]
+def encoder_of(gpu: HostGpu, host: X264 | None = None) -> GpuEncoder:
+    return GpuEncoder(gpu, host)  # type: ignore[arg-type]
 
 
 @compiled
@@ -61,10 +61,10 @@ def test_a_picture_in_nv12_is_what_x264_is_given(height: int, width: int, kind: 
         planes = [plane.repeat(2, axis=1).repeat(2, axis=2) for plane in planes]
     if geometry_of(planes).pix_fmt != "yuv420p":
         planes = planes[:1]
-    card, geometry = HostCard(), geometry_of(planes)
+    gpu, geometry = HostGpu(), geometry_of(planes)
     context = CudaContext(primary_ctx=False, current_ctx=True)
-    for given in (planes, [on_card(card, plane) for plane in planes]):
-        made = list(card_frames(card, given, geometry, context))  # type: ignore[arg-type]
+    for given in (planes, [on_gpu(gpu, plane) for plane in planes]):
+        made = list(gpu_frames(gpu, given, geometry, context))  # type: ignore[arg-type]
         assert len(made) == 2
         for frame, wanted in zip(made, frames_of(planes, geometry), strict=True):
             assert (frame.format.name, frame.height, frame.width) == ("nv12", geometry.height, geometry.width)
@@ -75,57 +75,57 @@ def test_a_picture_in_nv12_is_what_x264_is_given(height: int, width: int, kind: 
 
 
 def test_lent_memory_is_read_where_it_lies_and_comes_back() -> None:
-    card = HostCard()
-    block = card.memory.take(4 * 16)
+    gpu = HostGpu()
+    block = gpu.memory.take(4 * 16)
     whole = block.host(np.uint8, (4, 16))
     whole[...] = np.arange(64).reshape(4, 16)
     pointer = block.pointer
-    seen: Array | None = np.from_dlpack(Lent(card, block, (3, 5), 16, offset=16))  # type: ignore[arg-type]
+    seen: Array | None = np.from_dlpack(Lent(gpu, block, (3, 5), 16, offset=16))  # type: ignore[arg-type]
     assert seen is not None
     assert (seen == whole[1:, :5]).all()
     assert seen.ctypes.data == pointer + 16
     del block
     gc.collect()
-    assert card.memory.take(64).pointer != pointer  # somebody still looks at it
+    assert gpu.memory.take(64).pointer != pointer  # somebody still looks at it
     seen = None
     gc.collect()
-    assert card.memory.take(64).pointer == pointer
+    assert gpu.memory.take(64).pointer == pointer
 
 
 @compiled
 @pytest.mark.parametrize("colours", [1, 3])
-def test_pictures_on_the_card_become_the_same_bytes_without_the_host(
+def test_pictures_on_the_gpu_become_the_same_bytes_without_the_host(
     monkeypatch: pytest.MonkeyPatch, colours: int
 ) -> None:
     monkeypatch.setattr(nvenc, "_new_encoder", in_place_of_nvenc)
-    card, planes = HostCard(), list(planes_of(20, 47, 63).values())[:colours]
+    gpu, planes = HostGpu(), list(planes_of(20, 47, 63).values())[:colours]
     wanted = X264().encode(Pictures(planes, COLOUR, VIDEO), VideoOptions()).arrays
-    there = Pictures([on_card(card, plane) for plane in planes], COLOUR, VIDEO)
+    there = Pictures([on_gpu(gpu, plane) for plane in planes], COLOUR, VIDEO)
     for _ in range(3):
-        made = encoder_of(card).encode(there, VideoOptions()).arrays
+        made = encoder_of(gpu).encode(there, VideoOptions()).arrays
         assert all((made[name] == wanted[name]).all() for name in wanted)
-    assert (card.counters.to_card_bytes, card.counters.from_card_bytes) == (0, 0)
-    before = card.counters.allocations
-    encoder_of(card).encode(there, VideoOptions())
-    assert card.counters.allocations == before
-    made = encoder_of(card).encode(Pictures(planes, COLOUR, VIDEO), VideoOptions()).arrays
+    assert (gpu.counters.to_gpu_bytes, gpu.counters.from_gpu_bytes) == (0, 0)
+    before = gpu.counters.allocations
+    encoder_of(gpu).encode(there, VideoOptions())
+    assert gpu.counters.allocations == before
+    made = encoder_of(gpu).encode(Pictures(planes, COLOUR, VIDEO), VideoOptions()).arrays
     assert all((made[name] == wanted[name]).all() for name in wanted)
-    assert card.counters.to_card_bytes == sum(plane.nbytes for plane in planes)
+    assert gpu.counters.to_gpu_bytes == sum(plane.nbytes for plane in planes)
 
 
 @compiled
-def test_a_file_of_parts_on_a_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_of_parts_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(nvenc, "_new_encoder", in_place_of_nvenc)
-    card, planes = HostCard(), planes_of(12)
+    gpu, planes = HostGpu(), planes_of(12)
     parts = cut(VIDEO, planes, range(12), [5, 7])
-    parts = [part.with_arrays({name: on_card(card, plane) for name, plane in part.arrays.items()}) for part in parts]
-    again = {name: on_card(card, plane[:2]) for name, plane in planes.items()}
+    parts = [part.with_arrays({name: on_gpu(gpu, plane) for name, plane in part.arrays.items()}) for part in parts]
+    again = {name: on_gpu(gpu, plane[:2]) for name, plane in planes.items()}
     parts.append(make_part(VIDEO, {**again, "index": np.array([[0], [1], [1], [0]], np.int32)}, range(12, 16)))
-    (path,) = assemble(VideoFormat(STAGE, encoder=encoder_of(card)), tmp_path / "a", VIDEO, parts)
+    (path,) = assemble(VideoFormat(STAGE, encoder=encoder_of(gpu)), tmp_path / "a", VIDEO, parts)
     frames = decoded(path)
     for frame, row in zip(frames, [*range(12), 0, 1, 1, 0], strict=True):
         assert psnr(plane_of(frame, 0), planes["plane0"][row]) > 36
-    assert card.counters.from_card_bytes == 0
+    assert gpu.counters.from_gpu_bytes == 0
 
 
 @pytest.mark.parametrize("preset", VideoOptions.model_json_schema()["properties"]["preset"]["enum"])
@@ -151,50 +151,50 @@ def test_crf_becomes_the_nearest_quantiser() -> None:
 
 
 @compiled
-def test_what_the_card_refuses_goes_to_the_host_or_is_an_error_of_one_line() -> None:
-    card = HostCard()
-    assert not encoder_of(card).opens()
+def test_what_the_gpu_refuses_goes_to_the_host_or_is_an_error_of_one_line() -> None:
+    gpu = HostGpu()
+    assert not encoder_of(gpu).opens()
     small, full = list(planes_of(3).values()), list(planes_of(3, 48, 64, 1, 1).values())
     for planes, why in ((small, ""), (full, "it is not 4:2:0")):
-        pictures = Pictures([on_card(card, plane) for plane in planes], COLOUR, VIDEO)
-        made = encoder_of(card, X264()).encode(pictures, VideoOptions())
+        pictures = Pictures([on_gpu(gpu, plane) for plane in planes], COLOUR, VIDEO)
+        made = encoder_of(gpu, X264()).encode(pictures, VideoOptions())
         wanted = X264().encode(Pictures(planes, COLOUR, VIDEO), VideoOptions())
         assert made.facts == wanted.facts == {"encoder": "libx264", "size": [64, 48]}
         assert (made.arrays["data"] == wanted.arrays["data"]).all()
         with pytest.raises(MediaError) as raised:
-            encoder_of(card).encode(pictures, VideoOptions())
-        assert str(raised.value).startswith(f"clip.mp4: the card can not encode 64x48 ({why}")
+            encoder_of(gpu).encode(pictures, VideoOptions())
+        assert str(raised.value).startswith(f"clip.mp4: the GPU can not encode 64x48 ({why}")
         assert str(raised.value).endswith(": allow `encoder = any`")
         assert "\n" not in str(raised.value)
 
 
 @compiled
 @pytest.mark.parametrize("opens", [True, False])
-@pytest.mark.parametrize("wanted", ["host", "any", "card"])
+@pytest.mark.parametrize("wanted", ["host", "any", "gpu"])
 def test_who_encodes_is_chosen_by_the_setting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, opens: bool
 ) -> None:
-    monkeypatch.setattr(device, "CudaCard", lambda name, cache: HostCard())
+    monkeypatch.setattr(device, "CudaGpu", lambda name, cache: HostGpu())
     if opens:
         monkeypatch.setattr(nvenc, "_new_encoder", in_place_of_nvenc)
     settings = Settings.model_validate({"encoder": wanted})
-    if wanted == "card" and not opens:
+    if wanted == "gpu" and not opens:
         with pytest.raises(UsageError) as raised:
             device.CudaDevice("cuda:0", settings, tmp_path)
         assert str(raised.value) == (
-            "device cuda:0: A card of the host opens no encoder of H.264 (h264_nvenc): "
-            "set `encoder` to any or host, see docs/cards.md"
+            "device cuda:0: A GPU of the host opens no encoder of H.264 (h264_nvenc): "
+            "set `encoder` to any or host, see docs/gpus.md"
         )
         assert raised.value.exit_code == ExitCode.USAGE
         return
     opened = device.CudaDevice("cuda:0", settings, tmp_path)
-    assert opened.encoder.on_card == (opens and wanted != "host")
-    assert opened.facts()["encodes"] == opened.encoder.on_card
+    assert opened.encoder.on_gpu == (opens and wanted != "host")
+    assert opened.facts()["encodes"] == opened.encoder.on_gpu
     opened.close()
 
 
 class Doubler:
-    """A session whose outputs stay on a card: each row twice its value."""
+    """A session whose outputs stay on a GPU: each row twice its value."""
 
     spec = ModelSpec(
         name="doubler",
@@ -204,14 +204,14 @@ class Doubler:
     )
     batch_bytes = 1 << 20
 
-    def __init__(self, card: HostCard, first_on_host: bool) -> None:
-        self._card = card
+    def __init__(self, gpu: HostGpu, first_on_host: bool) -> None:
+        self._gpu = gpu
         self._on_host = first_on_host
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
         made = np.asarray(inputs["plane"]) * 2
         on_host, self._on_host = self._on_host, False
-        return {"doubled": made if on_host else on_card(self._card, made)}
+        return {"doubled": made if on_host else on_gpu(self._gpu, made)}
 
     def warm_up(self) -> None: ...
 
@@ -220,30 +220,30 @@ class Doubler:
 
 @pytest.mark.parametrize("first_on_host", [False, True])
 @pytest.mark.parametrize("max_batch", [3, 4, 64])
-def test_outputs_that_stay_on_a_card_are_joined_there(max_batch: int, first_on_host: bool) -> None:
-    card = HostCard()
+def test_outputs_that_stay_on_a_gpu_are_joined_there(max_batch: int, first_on_host: bool) -> None:
+    gpu = HostGpu()
     stage = InferStage.model_validate({"kind": "infer", "model": "doubler", "each": ["plane0"], "max_batch": max_batch})
     planes = np.random.default_rng(0).integers(0, 100, (12, 4, 6), np.uint8)
     parts = cut(VIDEO, {"plane0": planes}, range(12), [5, 7])
-    outcomes = infer_parts(stage, Doubler(card, first_on_host), parts)
+    outcomes = infer_parts(stage, Doubler(gpu, first_on_host), parts)
     arrays = [outcome.arrays["plane0"] for outcome in outcomes]  # type: ignore[union-attr]
     if not first_on_host:
-        assert all(isinstance(array, CardRows) for array in arrays)
-        assert card.counters.from_card_bytes == 0
+        assert all(isinstance(array, GpuRows) for array in arrays)
+        assert gpu.counters.from_gpu_bytes == 0
     assert (np.concatenate([np.asarray(array) for array in arrays]) == planes * 2).all()
 
 
-def test_rows_are_chosen_and_joined_on_the_card() -> None:
-    card = HostCard()
+def test_rows_are_chosen_and_joined_on_the_gpu() -> None:
+    gpu = HostGpu()
     values = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
-    rows = on_card(card, values)
+    rows = on_gpu(gpu, values)
     for key in (slice(1, 3), slice(None, None, 2), np.array([3, 0, 0])):
-        assert isinstance(rows[key], CardRows)
+        assert isinstance(rows[key], GpuRows)
         assert (np.asarray(rows[key]) == values[key]).all()
     joined: Any = np.concatenate([rows, rows[1:]])  # type: ignore[arg-type, list-item]
-    assert isinstance(joined, CardRows)
+    assert isinstance(joined, GpuRows)
     assert (np.asarray(joined) == np.concatenate([values, values[1:]])).all()
     assert rows[:0].shape == (0, 2, 3)
     assert rows[2].tolist() == values[2].tolist()
     assert np.concatenate([rows, values]).shape == (8, 2, 3)  # type: ignore[arg-type, list-item]
-    assert isinstance(rows.rows[0], CardRow)
+    assert isinstance(rows.rows[0], GpuRow)

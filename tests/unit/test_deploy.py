@@ -78,9 +78,9 @@ def test_settings_and_commands_of_the_rigs_exist() -> None:
         for variable in services[name]["environment"]:
             assert variable.removeprefix("RIGFLOW_").lower() in Settings.model_fields, variable
         words = services[name]["command"]
-        told = rigflow(*[word for word in words[:2] if word.isalpha()], "--help")
-        assert told.returncode == 0, told.stderr
-        assert all(word in told.stdout for word in words if word.startswith("--"))
+        reported = rigflow(*[word for word in words[:2] if word.isalpha()], "--help")
+        assert reported.returncode == 0, reported.stderr
+        assert all(word in reported.stdout for word in words if word.startswith("--"))
 
 
 def test_the_gpu_rig_has_the_device_and_its_memory() -> None:

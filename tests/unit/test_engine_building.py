@@ -1,4 +1,4 @@
-"""Engines: converted, built for cards that are not here, kept, tested, refused."""
+"""Engines: converted, built for GPUs that are not here, kept, tested, refused."""
 
 import hashlib
 import sys
@@ -12,9 +12,9 @@ from onnx import TensorProto
 
 from engines.building.agreement import compare, demand, described, probe_rows
 from engines.building.builder import build_plan
-from engines.building.cards import advised, check_precision, parse_targets, plans_for
 from engines.building.convert import bytes_at_ends
 from engines.building.engine import Recipe, profiles_of
+from engines.building.gpus import advised, check_precision, parse_targets, plans_for
 from engines.building.refusals import refused
 from engines.building.store import EngineStore
 from engines.inference.bindings import installed
@@ -53,13 +53,13 @@ def build_for(name: str, precision: Precision, targets: tuple[str, ...]) -> tupl
     return made.build(made.basis("tensorrt_rtx", targets))
 
 
-# which cards, which precision
+# which GPUs, which precision
 
 
-def test_cards_are_named_as_people_name_them() -> None:
+def test_gpus_are_named_as_people_name_them() -> None:
     assert parse_targets("sm120, 8.6,sm_75,86") == ("sm75", "sm86", "sm120")
     assert parse_targets("all") == ("sm75", *NEWER)
-    with pytest.raises(UsageError, match="rtx3090 is no kind of card"):
+    with pytest.raises(UsageError, match="rtx3090 is no kind of GPU"):
         parse_targets("rtx3090")
 
 
@@ -69,7 +69,7 @@ def test_turing_has_a_plan_of_its_own() -> None:
         plans_for(("sm61",))
 
 
-def test_the_precision_is_the_cards_own_never_blindly() -> None:
+def test_the_precision_is_the_gpus_own_never_blindly() -> None:
     assert [advised(target) for target in ("sm60", "sm61", "sm75", "sm86")] == ["fp32", "fp32", "fp16", "fp16"]
     with pytest.raises(
         UsageError, match="sm61 computes fp16 at 1/64 of the rate of fp32: take int8, which it has DP4A"
@@ -317,13 +317,13 @@ def test_every_free_dimension_needs_a_range_but_the_batch() -> None:
         profiles_of(resnet()[0], {"N": (4, 2, 1)})
 
 
-# plans, really built, on a machine without a card
+# plans, really built, on a machine without a GPU
 
 
 @rtx
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("targets", [("sm75",), NEWER], ids="+".join)
-def test_plans_are_built_for_cards_that_are_not_here(name: str, targets: tuple[str, ...], tmp_path: Path) -> None:
+def test_plans_are_built_for_gpus_that_are_not_here(name: str, targets: tuple[str, ...], tmp_path: Path) -> None:
     spec, plan = build_for(name, "fp16", targets)
     assert plan[:4] == b"vtrt"
     assert plan[32] == sum(TARGET_BITS[target] for target in targets)
@@ -339,14 +339,14 @@ def test_plans_are_built_for_cards_that_are_not_here(name: str, targets: tuple[s
 
 
 @rtx
-def test_fp32_and_int8_are_built_for_newer_cards() -> None:
+def test_fp32_and_int8_are_built_for_newer_gpus() -> None:
     for precision in ("fp32", "int8"):
         assert build_for("resnet", precision, NEWER)[0].basis.precision == precision  # type: ignore[arg-type]
 
 
 @rtx
 @pytest.mark.parametrize(
-    ("graph", "said"),
+    ("graph", "output"),
     [
         (lambda: b"", "it is an empty file"),
         (lambda: b"no onnx at all", "it is not a whole ONNX file"),
@@ -354,15 +354,15 @@ def test_fp32_and_int8_are_built_for_newer_cards() -> None:
         (lambda: builtin_model("shotchange")[1], "it computes with bytes: cast uint8 inputs to float first"),
     ],
 )
-def test_what_the_builder_refuses_is_told_in_one_line(graph: Callable[[], bytes], said: str) -> None:
+def test_what_the_builder_refuses_is_told_in_one_line(graph: Callable[[], bytes], output: str) -> None:
     with pytest.raises(ModelError) as error:
         build_plan("m", graph(), "tensorrt_rtx", ("sm75",), "fp32", profiles_of(resnet()[0], {}))
-    assert str(error.value).startswith(f"model `m`: {said}")
+    assert str(error.value).startswith(f"model `m`: {output}")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         ("In node 0 with name:  and operator: Foo (checkFallbackPluginImporter): INVALID_NODE", "no operation Foo"),
         ('UNSUPPORTED_NODE_ATTR: (antialias == 0) && "..."', "no antialiased Resize"),
@@ -371,7 +371,7 @@ def test_what_the_builder_refuses_is_told_in_one_line(graph: Callable[[], bytes]
         ("something\nquite new", "was refused by TensorRT: something quite new"),
     ],
 )
-def test_known_refusals_have_words_of_ours(words: str, said: str) -> None:
+def test_known_refusals_have_words_of_ours(words: str, output: str) -> None:
     error = refused("m", [words])
-    assert said in str(error)
+    assert output in str(error)
     assert error.hint

@@ -42,7 +42,7 @@ def test_a_damaged_engine_is_never_given_out(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="its plan is not the one that was built"):
             store.load(spec.key)
     plan.unlink()
-    assert not store.whole(spec.key)
+    assert not store.is_intact(spec.key)
     plan.write_bytes(whole)
     sidecar.write_text(sidecar.read_text().replace('"1.7.1"', '"1.7.2"'))
     with pytest.raises(ModelError, match="its sidecar was changed"):

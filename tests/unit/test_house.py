@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("schemas", "engines", "pipelines", "workers", "cli")  # each imports only itself and what stands before it
+PACKAGES = ("schemas", "engines", "pipelines", "workers", "cli")  # each imports only itself and what stands before it
 Graph = Mapping[str, set[str]]
 
 
@@ -20,7 +20,11 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-TREES = {name_of(path): ast.parse(path.read_text()) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))}
+TREES = {
+    name_of(path): ast.parse(path.read_text())
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
 
 
 def imports_of(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -73,14 +77,14 @@ def test_no_folders_of_engines_import_each_other_in_a_circle() -> None:
     assert circle_in(folders) == ""
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_go_one_way_between_the_rooms(room: str) -> None:
-    below = ROOMS[: ROOMS.index(room) + 1]
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way_between_the_rooms(package: str) -> None:
+    below = PACKAGES[: PACKAGES.index(package) + 1]
     wrong = [
         f"{module} imports {each}"
         for module, imported in GRAPH.items()
         for each in sorted(imported)
-        if module.split(".")[0] == room and each.split(".")[0] not in below
+        if module.split(".")[0] == package and each.split(".")[0] not in below
     ]
     assert wrong == []
 

@@ -309,9 +309,9 @@ def test_truncated_model_is_a_bad_model(named: tuple[ModelSpec, bytes]) -> None:
     ("inputs", "outputs", "words"),
     [
         ([tensor("z", "uint8", "N", 2)], [], "has no input `z`, only `x`"),
-        ([tensor("x", "uint8", "N", 3)], [], r"its card says uint8 \[N, 3\], its graph uint8 \[N, 2\]"),
-        ([tensor("x", "float32", "N", 2)], [], r"its card says float32 \[N, 2\]"),
-        ([], [], "wants input `x`, and its card lacks it"),
+        ([tensor("x", "uint8", "N", 3)], [], r"its model card says uint8 \[N, 3\], its graph uint8 \[N, 2\]"),
+        ([tensor("x", "float32", "N", 2)], [], r"its model card says float32 \[N, 2\]"),
+        ([], [], "wants input `x`, and its model card lacks it"),
         ([tensor("x", "uint8", "N", 2)], [tensor("q", "float32", "N")], "has no output `q`, only `y`"),
     ],
 )
@@ -346,37 +346,37 @@ def test_an_output_that_cannot_travel_is_refused_when_the_model_is_loaded(
         load_model(path)
 
 
-_SAID = "[ONNXRuntimeError] : 1 : FAIL : "
+_LOG = "[ONNXRuntimeError] : 1 : FAIL : "
 _FILE = "/onnxruntime_src/onnxruntime/core/"
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("output", "reason"),
     [
         (
             "[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Failed to load model because protobuf parsing failed.",
             "it is not a whole ONNX file",
         ),
         (
-            f"{_SAID}{_FILE}graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, const std::map<int(int), "
+            f"{_LOG}{_FILE}graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, const std::map<int(int), "
             "char>&) Unsupported model IR version: 99, max supported IR version: 14",
             "Unsupported model IR version: 99, max supported IR version: 14",
         ),
         (
-            f'{_SAID}Load model from /x/m.onnx failed:This is an invalid model. In Node, ("n", Foo, "", -1) : '
+            f'{_LOG}Load model from /x/m.onnx failed:This is an invalid model. In Node, ("n", Foo, "", -1) : '
             '("x": tensor(float),) -> ("y": tensor(float),) , Error No Op registered for Foo',
             "Foo `n`: No Op registered for Foo",
         ),
-        (f"{_SAID}Node () Op (Add) [ShapeInferenceError] Incompatible dimensions", "Add: Incompatible dimensions"),
+        (f"{_LOG}Node () Op (Add) [ShapeInferenceError] Incompatible dimensions", "Add: Incompatible dimensions"),
         (
-            f"{_SAID}Non-zero status code returned while running Reshape node. Name:'' Status Message: {_FILE}tensor/"
+            f"{_LOG}Non-zero status code returned while running Reshape node. Name:'' Status Message: {_FILE}tensor/"
             "reshape_helper.h:91 onnxruntime::ReshapeHelper::ReshapeHelper(const onnxruntime::TensorShape&, bool) "
             "a == b::c was false. The input tensor cannot be reshaped\nto the requested shape.",
             "Reshape: The input tensor cannot be reshaped to the requested shape.",
         ),
         (
-            f"{_SAID}Exception during initialization: {_FILE}optimizer/initializer.cc:51 onnxruntime::Initializer::"
-            f"Initializer(const onnx::TensorProto&) {_SAID}tensorprotoutils.cc:1730 ValidateSize Initializer 'c': "
+            f"{_LOG}Exception during initialization: {_FILE}optimizer/initializer.cc:51 onnxruntime::Initializer::"
+            f"Initializer(const onnx::TensorProto&) {_LOG}tensorprotoutils.cc:1730 ValidateSize Initializer 'c': "
             "raw_data size (4 bytes) does not match",
             "Initializer 'c': raw_data size (4 bytes) does not match",
         ),
@@ -390,8 +390,8 @@ _FILE = "/onnxruntime_src/onnxruntime/core/"
         ("x" * 900, "x" * 299 + "…"),
     ],
 )
-def test_of_what_onnx_runtime_says_the_reason_is_left(said: str, reason: str) -> None:
-    assert one_line(RuntimeError(said)) == reason
+def test_of_what_onnx_runtime_says_the_reason_is_left(output: str, reason: str) -> None:
+    assert one_line(RuntimeError(output)) == reason
 
 
 def test_a_large_model_is_loaded_as_a_file(monkeypatch: pytest.MonkeyPatch, named: tuple[ModelSpec, bytes]) -> None:

@@ -18,24 +18,26 @@ def result(segment: int, part: int = 0, last: bool = True, final: bool = False) 
     return Result(meta=PartMeta(key=key, media=MEDIA), format="npz")
 
 
-def failure(segment: int, part: int = 0, last: bool = True, final: bool = False, whole: bool = False) -> Failure:
+def failure(
+    segment: int, part: int = 0, last: bool = True, final: bool = False, entire_segment: bool = False
+) -> Failure:
     key = Key(job=JOB, segment=segment, part=part, last=last, final=final)
-    return Failure(key=key, stage="infer", error="bad", whole=whole)
+    return Failure(key=key, stage="infer", error="bad", entire_segment=entire_segment)
 
 
-def inventory(*pieces: Result | Failure) -> Inventory:
+def inventory(*segments: Result | Failure) -> Inventory:
     taken = Inventory(Manifest(job=JOB, name="clip.mp4"))
-    for piece in pieces:
-        taken.add(piece)
+    for segment_data in segments:
+        taken.add(segment_data)
     return taken
 
 
 def test_a_segment_is_whole_when_all_its_parts_are_there() -> None:
     taken = inventory(result(0, 1), result(2), result(1, 0, last=False))
-    assert (taken.whole, taken.missing, taken.total) == ([2], [0, 1], None)
+    assert (taken.complete_segments, taken.missing, taken.total) == ([2], [0, 1], None)
     taken.add(result(0, 0, last=False))
     taken.add(result(3, final=True))
-    assert (taken.whole, taken.missing, taken.total) == ([0, 2, 3], [1], 4)
+    assert (taken.complete_segments, taken.missing, taken.total) == ([0, 2, 3], [1], 4)
     assert not taken.complete
 
 
@@ -44,16 +46,16 @@ def test_a_failed_part_does_not_end_its_segment_but_a_failed_segment_is_over() -
     assert (taken.failed, taken.missing) == ([], [0])
     taken.add(result(0, 1))
     assert (taken.failed, taken.missing, taken.complete) == ([0], [], True)
-    assert inventory(failure(0, whole=True, final=True)).complete
+    assert inventory(failure(0, entire_segment=True, final=True)).complete
 
 
 def test_a_result_makes_a_failure_good() -> None:
-    taken = inventory(failure(0, whole=True, final=True), result(0, final=True))
-    assert (taken.failed, taken.whole) == ([], [0])
+    taken = inventory(failure(0, entire_segment=True, final=True), result(0, final=True))
+    assert (taken.failed, taken.complete_segments) == ([], [0])
 
 
 def test_a_job_that_was_given_up_is_complete() -> None:
-    assert inventory(result(0), failure(-1, whole=True, final=True)).complete
+    assert inventory(result(0), failure(-1, entire_segment=True, final=True)).complete
 
 
 @given(parts=st.lists(st.integers(1, 3), min_size=1, max_size=4), kept=st.floats(0, 1), seed=st.integers(0, 2**32))
@@ -63,10 +65,10 @@ def test_it_is_complete_exactly_when_a_collector_would_finish(parts: list[int], 
     for segment, count in enumerate(parts):
         for part in range(count):
             make = result if dice.random() < 0.7 else failure
-            piece = make(segment, part, part == count - 1, segment == len(parts) - 1)
+            segment_data = make(segment, part, part == count - 1, segment == len(parts) - 1)
             if dice.random() <= kept:
-                taken.add(piece)
-                order.offer(piece, 0)
+                taken.add(segment_data)
+                order.offer(segment_data, 0)
     while order.take() is not None:
         pass
     assert taken.complete == order.complete

@@ -76,10 +76,10 @@ def parts_of(path: Path, spec: PipelineSpec, segment_s: float = 100) -> list[Par
     """What decode and preprocess make of a file."""
     parts: list[Part] = []
     with Splitter(path, spec.grid, segment_s) as splitter:
-        for number, piece in enumerate(splitter.pieces()):
-            key = Key(job=JOB, segment=number, final=piece.final)
-            segment = piece.segment(key, splitter.media)
-            parts += decode_video(segment, piece.buffers, spec, Preprocess(spec.preprocess).convert)
+        for number, segment_data in enumerate(splitter.segments()):
+            key = Key(job=JOB, segment=number, final=segment_data.final)
+            segment = segment_data.segment(key, splitter.media)
+            parts += decode_video(segment, segment_data.buffers, spec, Preprocess(spec.preprocess).convert)
     return parts
 
 
@@ -157,7 +157,7 @@ def test_every_pixel_format_that_has_eight_bits_keeps_its_colours() -> None:
         try:
             frames = [coloured.frame_of(clip) for _ in range(2)]
         except (av.error.FFmpegError, ValueError):
-            continue  # of a card, or swscale does not write it
+            continue  # of a GPU, or swscale does not write it
         media = MediaInfo(kind="video", width=clip.size[1], height=clip.size[0], pixel_format=name)
         wanted, tried = coloured.expected(clip).astype(float), tried + 1
         made = [arrays_of(frame, media, spec) for frame, spec in zip(frames, both(clip.size), strict=True)]

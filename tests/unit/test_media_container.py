@@ -26,7 +26,7 @@ from tests.clips import Clip, generated
 from tests.unit.outputs_parts import VIDEO, format_of
 
 _IN_OPEN = 0x20
-ROOMS = ("schemas", "engines", "pipelines", "workers", "cli")
+PACKAGES = ("schemas", "engines", "pipelines", "workers", "cli")
 
 
 @pytest.fixture
@@ -108,11 +108,11 @@ def test_segments_name_no_unsafe_decoder(name: str) -> None:
     spec = builtin_pipeline("fingerprint")
     key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     with Splitter(generated(Clip(frames=5)), spec.grid, 4) as splitter:
-        (piece,) = splitter.pieces()
-        codec = piece.codec.model_copy(update={"decoder": name})
-        segment = piece.segment(key, splitter.media).model_copy(update={"codec": codec})
+        (segment_data,) = splitter.segments()
+        codec = segment_data.codec.model_copy(update={"decoder": name})
+        segment = segment_data.segment(key, splitter.media).model_copy(update={"codec": codec})
     with pytest.raises(MediaError, match="there is no decoder"):
-        list(decode_video(segment, piece.buffers, spec, pack_frame))
+        list(decode_video(segment, segment_data.buffers, spec, pack_frame))
 
 
 @pytest.mark.parametrize("container", ["hls", "concat", "image2", "nonsense", ""])
@@ -147,8 +147,8 @@ def test_what_is_no_regular_file_is_refused_at_once(read: Callable[[Path], objec
 def test_one_module_opens_containers_to_read() -> None:
     readers = {
         str(path)
-        for room in ROOMS
-        for path in Path(room).rglob("*.py")
+        for package in PACKAGES
+        for path in Path(package).rglob("*.py")
         for call in ast.walk(ast.parse(path.read_text()))
         if isinstance(call, ast.Call)
         and ast.unparse(call.func) in ("av.open", "av.container.open")

@@ -6,12 +6,12 @@ from pathlib import Path
 import av
 import pytest
 
-from engines.media.ebml import length_told
+from engines.media.ebml import declared_length
 from engines.media.split import Splitter
 from schemas.errors import MediaError, RigflowError
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated
-from tests.unit.media_passes import Windows, decoded, in_segments, joined, pieces_of, pipeline
+from tests.unit.media_passes import Windows, decoded, in_segments, joined, pipeline, segments_of
 from tests.unit.plain import Kind, write
 
 CLIPS = [
@@ -54,8 +54,8 @@ def changed(dice: random.Random) -> bytes:
 def outcome(data: bytes, spec: PipelineSpec, segment_s: float) -> tuple[int, int, Windows] | None:
     """Frames, lost ones and windows; None where the file is refused."""
     try:
-        media, pieces = pieces_of(data, spec, segment_s)
-        parts = decoded(media, pieces, spec)
+        media, segments = segments_of(data, spec, segment_s)
+        parts = decoded(media, segments, spec)
     except RigflowError:
         return None
     frames, lost = sum(part.meta.frames for part in parts), sum(part.meta.lost for part in parts)
@@ -75,8 +75,8 @@ def check(seed: int, count: int) -> tuple[int, int, int, int]:
         data = changed(random.Random(seed * 1_000_000 + number))
         for spec in (FRAMES, SAMPLED):
             one, some, many = (outcome(data, spec, segment_s) for segment_s in (3600, 0.9, 0.001))
-            told = [each and (each[0], each[1], each[2].pts) for each in (one, some, many)]
-            assert told[0] == told[1] == told[2], (seed, number, spec.grid)
+            reported = [each and (each[0], each[1], each[2].pts) for each in (one, some, many)]
+            assert reported[0] == reported[1] == reported[2], (seed, number, spec.grid)
             differ += not one == some == many
             refused += one is None
             whole += one is not None and not one[1]
@@ -161,8 +161,8 @@ def test_a_matroska_file_that_does_not_tell_its_length_is_not_called_truncated()
     data = generated(Clip(container="mkv")).read_bytes()
     at = data.index(b"\x18\x53\x80\x67") + 4
     live = data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :]
-    assert length_told(data[:512]) == len(data)
-    assert length_told(live[:512]) is length_told(b"\x1a\x45\xdf\xa3") is length_told(b"") is None
+    assert declared_length(data[:512]) == len(data)
+    assert declared_length(live[:512]) is declared_length(b"\x1a\x45\xdf\xa3") is declared_length(b"") is None
     with Splitter(live, FRAMES.grid, 1) as splitter:
         assert not splitter.surveyed.notes
 

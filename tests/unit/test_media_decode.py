@@ -15,7 +15,7 @@ from engines.transforms import Preprocess
 from schemas.messages import Key, MediaInfo
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip
-from tests.unit.media_passes import JOB, decoded, in_segments, joined, pieces_of, pipeline, raw, sequential
+from tests.unit.media_passes import JOB, decoded, in_segments, joined, pipeline, raw, segments_of, sequential
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_a_part_has_as_many_windows_as_its_raw_frames_allow(
 
 def test_parts_are_numbered_and_the_last_one_says_so() -> None:
     clip = Clip(size=(480, 640), frames=60, gop=30)
-    media, pieces = pieces_of(generated(clip), pipeline(frames=2), 1)
-    parts = decoded(media, pieces, pipeline(frames=2))
+    media, segments = segments_of(generated(clip), pipeline(frames=2), 1)
+    parts = decoded(media, segments, pipeline(frames=2))
     keys = [(part.meta.key.segment, part.meta.key.part, part.meta.key.last) for part in parts]
     assert keys == [(0, 0, False), (0, 1, True), (1, 0, False), (1, 1, True)]
     assert [part.meta.key.final for part in parts] == [False, False, True, True]
@@ -83,16 +83,16 @@ def test_frames_that_no_window_sees_are_not_converted() -> None:
         return raw(frame, orientation)
 
     spec = pipeline(fps=5, frames=2, stride=5)
-    media, pieces = pieces_of(generated(Clip()), spec, 100)
-    parts = decoded(media, pieces, spec, count)
+    media, segments = segments_of(generated(Clip()), spec, 100)
+    parts = decoded(media, segments, spec, count)
     assert seen == 4, "two windows of two frames in two seconds"
     assert sum(part.meta.frames for part in parts) == 50
 
 
 def test_a_segment_without_windows_is_one_part_with_shapes() -> None:
     spec = pipeline(fps=0.5, size=[8, 6], layout="rgb")
-    media, pieces = pieces_of(generated(Clip()), spec, 0.4)
-    parts = decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)
+    media, segments = segments_of(generated(Clip()), spec, 0.4)
+    parts = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)
     assert [len(part.meta.pts) for part in parts] == [1, 0, 0, 0, 0]
     assert parts[1].arrays["pixels"].shape == (0, 8, 6, 3)
     assert parts[1].arrays["index"].shape == (0, 1)
@@ -118,15 +118,15 @@ def test_a_lost_frame_is_replaced_by_the_one_before_it() -> None:
     """A packet that does not decode at all, in a codec without concealment."""
     path = generated(Clip(codec="vp9", container="webm"))
     spec = pipeline(fps=25)
-    media, pieces = pieces_of(path, spec, 100)
-    table, bodies = pieces[0].buffers
+    media, segments = segments_of(path, spec, 100)
+    table, bodies = segments[0].buffers
     data = bytearray(bodies)
     with av.open(path) as container:
         victim = [bytes(packet) for packet in container.demux(video=0) if packet.size][39]
     at = data.index(victim)
     data[at : at + len(victim)] = b"\0" * len(victim)
-    clean = joined(decoded(media, pieces, spec))
-    segment = pieces[0].segment(Key(job=JOB, segment=0, final=True), media)
+    clean = joined(decoded(media, segments, spec))
+    segment = segments[0].segment(Key(job=JOB, segment=0, final=True), media)
     parts = list(decode_video(segment, (table, bytes(data)), spec, raw))
     hurt = joined(parts)
     assert hurt.pts == clean.pts
@@ -139,8 +139,8 @@ def test_a_lost_frame_is_replaced_by_the_one_before_it() -> None:
 def test_a_size_that_changes_in_mid_stream_is_brought_back(tmp_path: Path, spec: PipelineSpec) -> None:
     path = tmp_path / "changing.h264"
     path.write_bytes(b"".join(_stream(size) for size in ((72, 128), (96, 160))))
-    media, pieces = pieces_of(path, spec, 1)
-    parts = decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)
+    media, segments = segments_of(path, spec, 1)
+    parts = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)
     shapes = {array.shape[1:] for part in parts for name, array in part.arrays.items() if name in ("pixels", "plane0")}
     assert len(shapes) == 1
     assert any("size or format changes" in note for note in parts[-1].meta.notes)
@@ -149,8 +149,8 @@ def test_a_size_that_changes_in_mid_stream_is_brought_back(tmp_path: Path, spec:
 
 def test_a_conversion_to_eight_bits_is_noted() -> None:
     spec = pipeline()
-    media, pieces = pieces_of(generated(Clip(pixel_format="yuv420p10le")), spec, 100)
-    part = decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)[-1]
+    media, segments = segments_of(generated(Clip(pixel_format="yuv420p10le")), spec, 100)
+    part = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)[-1]
     assert part.meta.notes == ("yuv420p10le was converted to yuv420p",)
     assert part.arrays["plane1"].shape[1:] == (36, 64)
 

@@ -25,9 +25,9 @@ def files(body: bytes) -> dict[str, Buffer]:
 def test_a_segment_of_video_is_a_video(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(frames=50, gop=10))
     with Splitter(clip, Grid(None), 0.3) as splitter:
-        piece = next(splitter.pieces())
+        segment_data = next(splitter.segments())
         media = splitter.media
-    [(name, body)] = files(piece.segment(KEY, media).encode(piece.buffers)).items()
+    [(name, body)] = files(segment_data.segment(KEY, media).encode(segment_data.buffers)).items()
     assert name == "j-3.mkv"
     with av.open(io.BytesIO(body)) as video:
         assert sum(1 for _ in video.decode(video=0)) >= 10

@@ -13,7 +13,7 @@ from engines.transforms import Preprocess, preprocess_part
 from schemas.errors import MediaError
 from schemas.messages import Item, Key, MediaInfo, PartMessage, PartMeta, Segment, decode
 from tests.clips import Clip, generated, pictures, still
-from tests.unit.media_passes import JOB, decoded, pieces_of, pipeline
+from tests.unit.media_passes import JOB, decoded, pipeline, segments_of
 
 LAYOUTS = [
     {"layout": "planes"},
@@ -41,10 +41,10 @@ def over_the_wire(part: Part) -> Part:
 )
 def test_two_processes_equal_one(clip: Clip, layout: dict[str, Any]) -> None:
     spec = pipeline(frames=2, **layout)
-    media, pieces = pieces_of(generated(clip), spec, 0.5)
-    together = decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)
+    media, segments = segments_of(generated(clip), spec, 0.5)
+    together = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)
     pre = Preprocess(spec.preprocess)
-    apart = [preprocess_part(over_the_wire(part), pre) for part in decoded(media, pieces, spec, pack_frame)]
+    apart = [preprocess_part(over_the_wire(part), pre) for part in decoded(media, segments, spec, pack_frame)]
     assert_equal(apart, together)
 
 
@@ -70,8 +70,8 @@ def test_images_of_all_sizes_and_formats_equal_too(layout: dict[str, Any]) -> No
 
 def test_a_part_without_frames_keeps_its_shapes() -> None:
     spec = pipeline(fps=0.5, size=[8, 6], layout="gray")
-    media, pieces = pieces_of(generated(Clip()), spec, 0.4)
-    raw = decoded(media, pieces[1:2], spec, pack_frame)[0]
+    media, segments = segments_of(generated(Clip()), spec, 0.4)
+    raw = decoded(media, segments[1:2], spec, pack_frame)[0]
     part = preprocess_part(over_the_wire(raw), Preprocess(spec.preprocess))
     assert part.arrays["pixels"].shape == (0, 8, 6)
 

@@ -91,8 +91,8 @@ def decode(path: Path) -> None:
         decode_image(path.read_bytes())
         return
     with Splitter(path, pipeline().grid, 1.0) as splitter:
-        for piece in splitter.pieces():
-            list(decode_video(piece.segment(KEY, splitter.media), piece.buffers, pipeline(), pack_frame))
+        for segment_data in splitter.segments():
+            list(decode_video(segment_data.segment(KEY, splitter.media), segment_data.buffers, pipeline(), pack_frame))
 
 
 def outcome_of(path: Path) -> tuple[str, int]:
@@ -133,9 +133,9 @@ def test_frames_that_grow_in_mid_stream_are_refused(tmp_path: Path) -> None:
     for most, lost in ((10_000, 1), (400_000, 0)):
         limits = Limits(pixels=most)
         with Splitter(path, pipeline().grid, 1.0, limits=limits) as splitter:
-            (piece,) = splitter.pieces()
-            segment = piece.segment(KEY, splitter.media)
-        parts = list(decode_video(segment, piece.buffers, pipeline(), pack_frame, limits=limits))
+            (segment_data,) = splitter.segments()
+            segment = segment_data.segment(KEY, splitter.media)
+        parts = list(decode_video(segment, segment_data.buffers, pipeline(), pack_frame, limits=limits))
         assert sum(part.meta.lost for part in parts) == lost
 
 
@@ -159,19 +159,24 @@ def test_a_segment_asks_for_no_more_than_the_settings_allow() -> None:
     clip = generated(Clip(frames=10))
     spec = pipeline(fps=1000.0)
     with Splitter(clip, spec.grid, 10.0) as splitter:
-        (piece,), media = splitter.pieces(), splitter.media
-    far = np.frombuffer(piece.buffers[0], "<i8").copy()
+        (segment_data,), media = splitter.segments(), splitter.media
+    far = np.frombuffer(segment_data.buffers[0], "<i8").copy()
     far[-3] = 10**15
     large = {"width": 60_000, "height": 60_000}
     for changes, end, table, words in (
-        ({}, 10**17, piece.buffers[0], "asks for .* windows"),
+        ({}, 10**17, segment_data.buffers[0], "asks for .* windows"),
         ({}, None, far.tobytes(), "asks for .* windows"),
-        ({"media": media.model_copy(update=large)}, None, piece.buffers[0], "has 60000x60000 pixels"),
-        ({"codec": piece.codec.model_copy(update=large)}, None, piece.buffers[0], "has 60000x60000 pixels"),
+        ({"media": media.model_copy(update=large)}, None, segment_data.buffers[0], "has 60000x60000 pixels"),
+        (
+            {"codec": segment_data.codec.model_copy(update=large)},
+            None,
+            segment_data.buffers[0],
+            "has 60000x60000 pixels",
+        ),
     ):
-        segment = piece.segment(KEY, media).model_copy(update={"end": end, **changes})
+        segment = segment_data.segment(KEY, media).model_copy(update={"end": end, **changes})
         with pytest.raises(ItemTooLarge, match=words):
-            list(decode_video(segment, (table, piece.buffers[1]), spec, pack_frame, limits=Limits(windows=1000)))
+            list(decode_video(segment, (table, segment_data.buffers[1]), spec, pack_frame, limits=Limits(windows=1000)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.unit.media_passes import pipeline
 from tests.unit.plain import CONTAINERS, ENCODERS, REORDERING, Kind, digest, shown, write, written
 
 JOB = JobRef(id="job", pipeline="test", revision="0")
-_UNTOLD = 2  # frames that a decoder holds back
+_UNDECLARED = 2  # frames that a decoder holds back
 TRAITS = ("", "b-frames", "vfr", "interlaced", "odd")
 
 
@@ -67,9 +67,10 @@ def _is_truth(kind: Kind, times: list[Fraction]) -> bool:
 
     Of a stream with times of decoding alone, those of the last frames are told by no packet.
     """
-    told = len(times) - _UNTOLD if "vfr" in kind.traits else len(times)
+    reported = len(times) - _UNDECLARED if "vfr" in kind.traits else len(times)
     return all(
-        abs(found - Fraction(written(kind, number), 25)) < Fraction(1, 500) for number, found in enumerate(times[:told])
+        abs(found - Fraction(written(kind, number), 25)) < Fraction(1, 500)
+        for number, found in enumerate(times[:reported])
     )
 
 
@@ -77,10 +78,10 @@ def parts_of(path: Path, segment_s: float) -> list[Part]:
     spec = pipeline()
     parts: list[Part] = []
     with Splitter(path, spec.grid, segment_s) as splitter:
-        for number, piece in enumerate(splitter.pieces()):
-            segment = piece.segment(Key(job=JOB, segment=number, final=piece.final), splitter.media)
+        for number, segment_data in enumerate(splitter.segments()):
+            segment = segment_data.segment(Key(job=JOB, segment=number, final=segment_data.final), splitter.media)
             # planes would be brought to one format, and these are to be as the decoder gives them
-            parts += decode_video(segment, piece.buffers, pipeline(size=(8, 8), layout="rgb"), _digest)
+            parts += decode_video(segment, segment_data.buffers, pipeline(size=(8, 8), layout="rgb"), _digest)
     return parts
 
 

@@ -19,7 +19,7 @@ from schemas.errors import MediaError
 from schemas.messages import MediaInfo
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip, still
-from tests.unit.media_passes import decoded, in_segments, joined, pieces_of, pipeline, sequential
+from tests.unit.media_passes import decoded, in_segments, joined, pipeline, segments_of, sequential
 
 CUTTABLE = [
     Clip(),
@@ -69,7 +69,7 @@ def test_segments_equal_one_pass(clip: Clip) -> None:
             assert sum(part.meta.frames for part in parts) == frames == clip.frames
             assert not any(part.meta.lost for part in parts)
     assert parts[-1].meta.key.segment == 0, "a segment longer than the media is the whole media"
-    assert len(pieces_of(path, spec, 0.01)[1]) >= 5, "a keyframe each ten frames, and a cut at each"
+    assert len(segments_of(path, spec, 0.01)[1]) >= 5, "a keyframe each ten frames, and a cut at each"
 
 
 @pytest.mark.parametrize("name", ["bikes", "carphone_pristine"])
@@ -90,7 +90,7 @@ def test_frames_without_times_of_their_own_take_those_of_packets_in_order(clip: 
         assert windows == expected
         assert sum(part.meta.frames for part in parts) == frames
         assert not any(part.meta.lost for part in parts)
-    assert len(pieces_of(path, spec, 0.01)[1]) == 5
+    assert len(segments_of(path, spec, 0.01)[1]) == 5
 
 
 def test_packed_frames_of_mpeg4_take_the_times_of_packets_in_order(tmp_path: Path) -> None:
@@ -156,28 +156,31 @@ def test_no_cut_where_a_picture_only_begins_to_recover(tmp_path: Path, container
 
 
 def test_pieces_tile_the_media_and_say_which_is_final() -> None:
-    _, pieces = pieces_of(generated(Clip(open_gop=True)), pipeline(fps=5, frames=5, stride=5), 0.01)
-    assert [piece.end for piece in pieces[:-1]] == [piece.start for piece in pieces[1:]]
-    assert [piece.final for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert pieces[-1].end is None
+    _, segments = segments_of(generated(Clip(open_gop=True)), pipeline(fps=5, frames=5, stride=5), 0.01)
+    assert [segment_data.end for segment_data in segments[:-1]] == [segment_data.start for segment_data in segments[1:]]
+    assert [segment_data.final for segment_data in segments] == [False] * (len(segments) - 1) + [True]
+    assert segments[-1].end is None
 
 
 def test_segments_are_as_long_as_asked() -> None:
-    media, pieces = pieces_of(real_clip("bikes"), pipeline(), 2.0)
-    borders = [media.clock.seconds(piece.start) for piece in pieces]
+    media, segments = segments_of(real_clip("bikes"), pipeline(), 2.0)
+    borders = [media.clock.seconds(segment_data.start) for segment_data in segments]
     assert all(b - a >= 2.0 for a, b in pairwise(borders))
-    assert len(pieces) > 2
+    assert len(segments) > 2
 
 
 def test_a_closed_gop_carries_nothing_twice() -> None:
     path = generated(Clip(b_frames=0))
-    _, pieces = pieces_of(path, pipeline(), 0.01)
-    assert sum(len(packets.unpack(piece.codec, piece.buffers)[1]) for piece in pieces) == Clip().frames
+    _, segments = segments_of(path, pipeline(), 0.01)
+    assert (
+        sum(len(packets.unpack(segment_data.codec, segment_data.buffers)[1]) for segment_data in segments)
+        == Clip().frames
+    )
 
 
 def test_a_source_in_memory_is_the_same_as_a_file() -> None:
     path = generated(Clip(sound="aac"))
-    from_bytes, from_file = (pieces_of(source, pipeline(), 0.3)[1] for source in (path.read_bytes(), path))
+    from_bytes, from_file = (segments_of(source, pipeline(), 0.3)[1] for source in (path.read_bytes(), path))
     for one, other in zip(from_bytes, from_file, strict=True):
         assert replace(one, tracks=None) == replace(other, tracks=None)
         assert one.tracks
@@ -199,21 +202,21 @@ def test_a_source_in_memory_is_the_same_as_a_file() -> None:
 @pytest.mark.parametrize("segment_s", [0.01, 0.7, 100])
 def test_sound_travels_whole_and_on_time(clip: Clip, segment_s: float) -> None:
     path = generated(clip)
-    _, pieces = pieces_of(path, pipeline(), segment_s)
+    _, segments = segments_of(path, pipeline(), segment_s)
     with av.open(path) as container:
         expected = [(bytes(p), p.pts * p.time_base) for p in container.demux(audio=0) if p.pts is not None]
     found = []
-    for piece in pieces:
-        if piece.tracks and "table0" in piece.tracks.arrays:
-            found += list(unpack_track(piece.tracks.arrays["table0"], piece.tracks.arrays["data0"]))
-    assert pieces[0].tracks is not None
-    (track,) = pieces[0].tracks.tracks
+    for segment_data in segments:
+        if segment_data.tracks and "table0" in segment_data.tracks.arrays:
+            found += list(unpack_track(segment_data.tracks.arrays["table0"], segment_data.tracks.arrays["data0"]))
+    assert segments[0].tracks is not None
+    (track,) = segments[0].tracks.tracks
     assert [(bytes(packet), packet.pts * Fraction(*track.time_base)) for packet in found] == expected
 
 
 def test_media_info_says_what_the_media_is() -> None:
     clip = Clip(rotation=90, size=(70, 130), colour=(1, 1, 1, 1))
-    media, _ = pieces_of(generated(clip), pipeline(), 1)
+    media, _ = segments_of(generated(clip), pipeline(), 1)
     expected = {"kind": "video", "codec": "h264", "width": 130, "height": 70, "orientation": 8, "frame_rate": (25, 1)}
     colours = {"color_space": 1, "color_primaries": 1, "color_transfer": 1, "color_range": 1, "pixel_format": "yuv420p"}
     assert media.model_dump(include={*expected, *colours}) == expected | colours
@@ -237,7 +240,7 @@ def test_the_picture_is_chosen_over_cover_art(tmp_path: Path) -> None:
             if packet.dts is not None:
                 packet.stream = copy
                 out.mux(packet)
-    media, _ = pieces_of(path, pipeline(), 1)
+    media, _ = segments_of(path, pipeline(), 1)
     assert (media.codec, media.width) == ("h264", 128)
 
 
@@ -250,9 +253,9 @@ def test_a_frame_rate_over_the_clock_keeps_every_frame() -> None:
 def test_any_piece_can_be_decoded_alone() -> None:
     spec: PipelineSpec = pipeline(frames=3)
     media: MediaInfo
-    media, pieces = pieces_of(generated(Clip(codec="hevc", open_gop=True)), spec, 0.01)
-    everything = joined(decoded(media, pieces, spec))
-    alone = joined(decoded(media, pieces[2:3], spec))
+    media, segments = segments_of(generated(Clip(codec="hevc", open_gop=True)), spec, 0.01)
+    everything = joined(decoded(media, segments, spec))
+    alone = joined(decoded(media, segments[2:3], spec))
     at = everything.pts.index(alone.pts[0])
     assert alone.pts == everything.pts[at : at + len(alone.pts)]
     assert all((a == b).all() for a, b in zip(alone.seen, everything.seen[at:], strict=False))
@@ -261,44 +264,44 @@ def test_any_piece_can_be_decoded_alone() -> None:
 def test_no_piece_is_of_a_file_that_was_written_again(tmp_path: Path) -> None:
     clip = Path(shutil.copy(generated(Clip()), tmp_path))
     with Splitter(clip, pipeline().grid, 0.3) as splitter:
-        pieces = splitter.pieces()
-        next(pieces)
+        segments = splitter.segments()
+        next(segments)
         with clip.open("r+b") as file:
             file.write(clip.read_bytes())
         with pytest.raises(MediaError, match="changed while it was read"):
-            next(pieces)
+            next(segments)
 
 
 def test_a_file_that_is_moved_meanwhile_is_read_to_its_end(tmp_path: Path) -> None:
     clip = Path(shutil.copy(generated(Clip()), tmp_path))
     with Splitter(clip, pipeline().grid, 0.3) as splitter:
-        pieces = splitter.pieces()
-        found = [next(pieces)]
+        segments = splitter.segments()
+        found = [next(segments)]
         clip.rename(tmp_path / "elsewhere.mp4")
-        found += pieces
-    _, whole = pieces_of(generated(Clip()), pipeline(), 0.3)
-    assert [piece.buffers for piece in found] == [piece.buffers for piece in whole]
+        found += segments
+    _, whole = segments_of(generated(Clip()), pipeline(), 0.3)
+    assert [segment_data.buffers for segment_data in found] == [segment_data.buffers for segment_data in whole]
 
 
 def test_a_segment_of_a_pixel_format_that_does_not_exist_is_refused() -> None:
     spec = pipeline(layout="planes")
-    media, pieces = pieces_of(generated(Clip()), spec, 0.5)
+    media, segments = segments_of(generated(Clip()), spec, 0.5)
     with pytest.raises(MediaError, match="nonsense"):
-        decoded(media.model_copy(update={"pixel_format": "nonsense", "width": 10}), pieces, spec)
+        decoded(media.model_copy(update={"pixel_format": "nonsense", "width": 10}), segments, spec)
 
 
 def _packed(path: Path) -> Path:
     """I, P with B, B, a VOP that is not coded, and so on. Source: ISO 14496-2, 6.2.5; FFmpeg's mpeg4_unpack_bframes."""
-    start, said = b"\0\0\1\xb6", b"\0\0\1\xb2"
+    start, output = b"\0\0\1\xb6", b"\0\0\1\xb2"
     with av.open(generated(Clip(codec="mpeg4", container="avi", frames=49, gop=12))) as source:
         stream = source.streams.video[0]
         frames = [bytes(packet) for packet in source.demux(stream) if packet.size]
         with av.open(path, "w") as out:
             copy = out.add_stream_from_template(stream)
             for number, data in enumerate(_in_packets(frames, start)):
-                at = data.find(said)
+                at = data.find(output)
                 end = data.find(b"\0\0\1", at + 4)
-                made = av.Packet(data if at < 0 else data[:at] + said + b"DivX503b1393p" + data[end:])
+                made = av.Packet(data if at < 0 else data[:at] + output + b"DivX503b1393p" + data[end:])
                 made.stream, made.time_base, made.pts, made.dts = copy, Fraction(1, 25), number, number
                 made.is_keyframe = _coding(data, start) == 0
                 out.mux(made)

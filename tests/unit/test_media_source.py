@@ -13,12 +13,12 @@ from engines.media.split import Splitter
 from engines.media.survey import reorder_depth
 from schemas.errors import ItemTooLarge, MediaError, RigflowError, UsageError
 from tests.clips import Clip, generated, real_clip, still
-from tests.unit.media_passes import pieces_of, pipeline
+from tests.unit.media_passes import pipeline, segments_of
 
 
 def error_of(source: Path | bytes) -> RigflowError:
     with pytest.raises(RigflowError) as caught:
-        pieces_of(source, pipeline(), 1)
+        segments_of(source, pipeline(), 1)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return caught.value
@@ -116,7 +116,7 @@ def test_a_video_without_a_frame_that_decodes() -> None:
 
 
 def test_what_can_not_be_cut_and_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(split, "MAX_PIECE_BYTES", 1 << 10)
+    monkeypatch.setattr(split, "MAX_SEGMENT_BYTES", 1 << 10)
     for clip in (Clip(), Clip(container="h264")):
         error = error_of(generated(clip))
         assert isinstance(error, ItemTooLarge)

@@ -13,7 +13,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import MediaError
 from schemas.pipeline import PipelineSpec
 from tests.clips import still
-from tests.unit.media_passes import decoded, pieces_of, pipeline
+from tests.unit.media_passes import decoded, pipeline, segments_of
 
 SMALL, LARGE = (96, 72), (160, 120)
 
@@ -61,8 +61,8 @@ def test_the_best_stream_is_ffmpegs_choice(
         assert wanted == LARGE
     with Splitter(path, pipeline().grid, 0.4, sound=sound) as splitter:
         assert (splitter.media.width, splitter.media.height) == wanted
-        pieces = list(splitter.pieces())
-        parts = decoded(splitter.media, pieces, pipeline())
+        segments = list(splitter.segments())
+        parts = decoded(splitter.media, segments, pipeline())
     assert sum(part.meta.frames for part in parts) == 30
     assert {part.arrays["raw"].shape[1] for part in parts} == {wanted[0] * wanted[1] * 3 // 2}
 
@@ -73,7 +73,7 @@ def test_a_stream_may_be_chosen_by_its_index(tmp_path: Path, number: int, size: 
     spec = pipeline().with_stream(number)
     for segment_s in (0.4, 60.0):
         with Splitter(path, spec.grid, segment_s, stream=number) as splitter:
-            parts = decoded(splitter.media, list(splitter.pieces()), spec)
+            parts = decoded(splitter.media, list(splitter.segments()), spec)
         assert sum(part.meta.frames for part in parts) == 30
         assert {part.arrays["raw"].shape[1] for part in parts} == {size[0] * size[1] * 3 // 2}
 
@@ -87,7 +87,7 @@ def test_a_stream_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 def test_cover_art_is_no_video(tmp_path: Path, suffix: str) -> None:
     path = film(tmp_path / f"art.{suffix}", [SMALL, LARGE], cover=True)
-    media, _ = pieces_of(path, pipeline(), 1)
+    media, _ = segments_of(path, pipeline(), 1)
     assert (media.width, media.height) == LARGE
 
 

@@ -13,7 +13,7 @@ from engines.transforms import Preprocess
 from schemas.errors import RigflowError
 from schemas.pipeline import PreprocessStage
 from tests.clips import Clip, generated, pictures
-from tests.unit.media_passes import decoded, pieces_of, pipeline
+from tests.unit.media_passes import decoded, pipeline, segments_of
 
 # Luma weights of red, green and blue: BT.601 and BT.709
 WEIGHTS = {5: (0.299, 0.587, 0.114), 1: (0.2126, 0.7152, 0.0722)}
@@ -164,8 +164,8 @@ def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:
     plain, turned = Clip(size=(70, 130)), Clip(size=(70, 130), rotation=90)
     planes = []
     for clip in (plain, turned):
-        media, pieces = pieces_of(generated(clip), spec, 100)
-        planes.append(decoded(media, pieces, spec, Preprocess(spec.preprocess).convert)[0].arrays["plane0"])
+        media, segments = segments_of(generated(clip), spec, 100)
+        planes.append(decoded(media, segments, spec, Preprocess(spec.preprocess).convert)[0].arrays["plane0"])
     assert np.array_equal(planes[1], np.rot90(planes[0], axes=(1, 2)))
 
 

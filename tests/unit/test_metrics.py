@@ -22,8 +22,8 @@ from workers.telemetry import (
     Meter,
     StageCounts,
     _Limit,
+    log_event,
     set_up_logging,
-    tell,
 )
 
 DOC = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
@@ -67,8 +67,8 @@ def test_the_table_in_the_docs_is_what_is_told() -> None:
 def test_every_event_in_the_code_is_in_the_docs_and_no_other() -> None:
     workers = Path(__file__).parents[2] / "workers"
     code = "".join(path.read_text() for path in workers.glob("*.py"))
-    told = set(re.findall(r"(?:Event\(|_(?:report|kill)\(slot, )\"([a-z-]+)\"", code))
-    assert told == set(re.findall(r"^\| `([a-z-]+)` \|", DOC, re.MULTILINE))
+    reported = set(re.findall(r"(?:Event\(|_(?:report|kill)\(slot, )\"([a-z-]+)\"", code))
+    assert reported == set(re.findall(r"^\| `([a-z-]+)` \|", DOC, re.MULTILINE))
 
 
 def test_what_prometheus_reads() -> None:
@@ -83,9 +83,9 @@ def test_what_prometheus_reads() -> None:
         2,
         3,
     ]
-    assert (found["rigflow_hop_bytes_totalin"], found["rigflow_hop_bytes_totalout"]) == (1000, 300)
+    assert (found["rigflow_queue_bytes_totalin"], found["rigflow_queue_bytes_totalout"]) == (1000, 300)
     assert (found["rigflow_redeliveries_total"], found["rigflow_failures_total"]) == (1, 1)
-    assert (found["rigflow_worker_in_hand"], found["rigflow_worker_resident_memory_bytes"]) == (2, 10**8)
+    assert (found["rigflow_worker_in_flight"], found["rigflow_worker_resident_memory_bytes"]) == (2, 10**8)
     assert found["rigflow_claim_check_bytes"] == 700
     assert (found["rigflow_worker_deaths_total"], found["rigflow_dead_letters"]) == (4, 6)
     assert (found["rigflow_queue_bytes"], found["rigflow_queue_oldest_seconds"]) == (5000, 7.5)
@@ -98,7 +98,7 @@ def test_what_nobody_knows_is_left_out() -> None:
 
 def test_a_heartbeat_travels_and_counts_add_up() -> None:
     beat = Heartbeat(
-        "working", ready=False, why="why", still_s=1.5, step="up infer", in_hand=3, stages=snapshot().stages
+        "working", ready=False, why="why", still_s=1.5, step="up infer", in_flight=3, stages=snapshot().stages
     )
     assert Heartbeat.decode(beat.encode()) == beat
     twice = StageCounts()
@@ -112,7 +112,7 @@ def test_a_log_line_is_one_line_of_keys_and_values(capsys: pytest.CaptureFixture
     before = (root.handlers[:], root.level)
     try:
         set_up_logging(rig="r")
-        tell(Event("died", 'it "fell"\nover', facts={"pause_s": 0.2, "exit": "signal SIGKILL"}))
+        log_event(Event("died", 'it "fell"\nover', facts={"pause_s": 0.2, "exit": "signal SIGKILL"}))
     finally:
         root.handlers, root.level = before
     line = capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_a_rigs_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("[[worker]\n", "rig.toml: not TOML"),
         ("", "rig.toml, worker: missing"),
@@ -188,8 +188,8 @@ def test_a_rigs_file() -> None:
         ('name = "a.b"\n[[worker]]\n', "rig.toml, name"),
     ],
 )
-def test_what_is_wrong_with_a_rigs_file(text: str, said: str) -> None:
+def test_what_is_wrong_with_a_rigs_file(text: str, output: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse_rig(text, "rig.toml")
-    assert str(raised.value).startswith(said)
+    assert str(raised.value).startswith(output)
     assert str(raised.value).endswith("see docs/cli.md, rigflow rig")

@@ -1,4 +1,4 @@
-"""Files of models from outside: weights and cards beside them, batches and outputs that are not as declared."""
+"""Files of models from outside: weights and model cards beside them, batches and outputs that are not as declared."""
 
 import ctypes
 import operator
@@ -96,8 +96,8 @@ def test_an_import_reads_the_card_beside_the_model_and_one_line_is_the_answer(tm
     env = {"HOME": str(tmp_path)}
     (tmp_path / "m.onnx").write_bytes(mean())
     (tmp_path / "m.toml").write_text('name = "faces"\nversion = "7"\n')
-    said = rigflow("engine", "import", tmp_path / "m.onnx", **env)
-    assert said.stdout.startswith("faces@7 ")
+    output = rigflow("engine", "import", tmp_path / "m.onnx", **env)
+    assert output.stdout.startswith("faces@7 ")
     kept = tmp_path / ".local/share/rigflow/models"
     assert sorted(path.name for path in kept.iterdir()) == ["faces.onnx", "faces.toml"]
 
@@ -152,8 +152,8 @@ CARD = '[[inputs]]\nname = "pixels"\ndtype = "uint8"\nshape = {}\n'
 @pytest.mark.parametrize(
     ("body", "card", "words"),
     [
-        (mean(1, 1), CARD.format('["N", 4]'), "input `pixels`: its card says N rows, its graph takes 1: correct"),
-        (mean(), CARD.format('["N", "W"]'), "input `pixels`, dimension 1: its card says W, its graph takes 4"),
+        (mean(1, 1), CARD.format('["N", 4]'), "input `pixels`: its model card says N rows, its graph takes 1: correct"),
+        (mean(), CARD.format('["N", "W"]'), "input `pixels`, dimension 1: its model card says W, its graph takes 4"),
         (one_row_at_a_time(), "", "declares a free batch and takes only one row"),
         (summed_over_the_batch(), "", r"output `score`: shape \[1, 4\] for a batch of 2"),
         (squeezed(), "", r"output `score`: shape \[4\] for a batch of 1"),
@@ -200,7 +200,7 @@ def without_batch() -> bytes:
 @pytest.mark.parametrize("made", [squeezed, squeezed_in_old_opset, without_batch])
 def test_a_card_gives_a_graph_the_batch_that_it_lacks(tmp_path: Path, made: Callable[[], bytes]) -> None:
     (tmp_path / "m.onnx").write_bytes(made())
-    with pytest.raises(ModelError, match=r'say batch = "none" (?:in its card|there)$'):
+    with pytest.raises(ModelError, match=r'say batch = "none" (?:in its model card|there)$'):
         load_model(tmp_path / "m.onnx")
     (tmp_path / "m.toml").write_text('batch = "none"\n')
     spec, body = load_model(tmp_path / "m.onnx")
@@ -231,7 +231,7 @@ def test_a_card_says_rows_or_none(tmp_path: Path) -> None:
         ("", "name: takes letters"),
         ("a b", "name: takes letters"),
         ("x" * 300, "name: takes letters"),
-        ("fingerprint", "rigflow has a model fingerprint of its own: give yours another name in its card"),
+        ("fingerprint", "rigflow has a model fingerprint of its own: give yours another name in its model card"),
     ],
 )
 def test_an_import_writes_nowhere_but_under_a_name_of_its_own(tmp_path: Path, name: str, words: str) -> None:

@@ -307,7 +307,7 @@ def sample(model: str) -> Array:
     return frames(real_clip("bikes"), (90, 160), "gray")[0][:16, :85, :151]
 
 
-@pytest.mark.parametrize("model", [model for model in builtin_models() if model != "paced"])
+@pytest.mark.parametrize("model", [model for model in builtin_models() if model != "simulated"])
 def test_answers_do_not_depend_on_the_batch_bit_for_bit(model: str) -> None:
     batch = sample(model)
     together = run(model)(batch)
@@ -380,8 +380,8 @@ def test_a_card_adds_what_the_graph_does_not_know(frames_model: Path, tmp_path: 
         ('name = "../../evil"', "name: takes letters, digits, . - and _, at most 128"),
         ('name = "/abs"', "name: takes letters, digits, . - and _, at most 128"),
         ('version = "../x"', "version: takes letters, digits"),
-        ('sha256 = "00"', "is not the file its card"),
-        ('inputs = [{ name = "image", dtype = "uint8", shape = ["N", 3, 8, 12] }]', "its card says uint8"),
+        ('sha256 = "00"', "is not the file its model card"),
+        ('inputs = [{ name = "image", dtype = "uint8", shape = ["N", 3, 8, 12] }]', "its model card says uint8"),
         ('outputs = [{ name = "z", dtype = "float32", shape = ["N"] }]', "has no output `z`, only `features`"),
     ],
 )

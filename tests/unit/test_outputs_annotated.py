@@ -34,7 +34,7 @@ RNG = np.random.default_rng(4)
 class Capture:
     """Takes the pictures as they would be encoded."""
 
-    on_card = False
+    on_gpu = False
     pictures: Pictures
 
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:

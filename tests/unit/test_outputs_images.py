@@ -53,7 +53,7 @@ def test_pixels_of_a_resized_layout(tmp_path: Path, shape: tuple[int, ...], pix_
 
 @pytest.mark.parametrize("media", [IMAGES, VIDEO], ids=["image", "video"])
 @pytest.mark.parametrize(
-    ("arrays", "told"),
+    ("arrays", "reported"),
     [
         ({"pixels": noise(1, 3, 48, 64)}, r"`pixels` has shape \[1, 3, 48, 64\]"),
         ({"pixels": noise(1, 0, 64)}, r"`pixels` has shape \[1, 0, 64\]"),
@@ -62,10 +62,10 @@ def test_pixels_of_a_resized_layout(tmp_path: Path, shape: tuple[int, ...], pix_
         ({f"plane{n}": noise(1, 48 // (n + 1), 64) for n in range(3)}, "scale all planes alike"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(media: MediaInfo, arrays: dict[str, Array], told: str) -> None:
+def test_arrays_that_are_no_pictures_are_refused(media: MediaInfo, arrays: dict[str, Array], reported: str) -> None:
     with pytest.raises(PipelineError) as caught:
         format_of("video").encode(make_part(media, arrays, [0], items=[Item(name="a.png")]))
-    assert re.search(told, str(caught.value))
+    assert re.search(reported, str(caught.value))
 
 
 def test_names_stay_in_their_folder_and_apart(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ PER_PART, COUNT = 6, 36
 class Plain:
     """H.264 as a small encoder in hardware writes it: no B-pictures, no CABAC, its own parameter sets of number 0."""
 
-    on_card = False
+    on_gpu = False
 
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         geometry = geometry_of(pictures.planes)

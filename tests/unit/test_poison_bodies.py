@@ -19,7 +19,7 @@ from schemas.messages import (
     JobRef,
     Key,
     MediaInfo,
-    PartMark,
+    PartHeader,
     PartMessage,
     PartMeta,
     Result,
@@ -52,11 +52,11 @@ def taken(body: bytes) -> bool:
 @given(bodies())
 def test_any_bytes_are_a_message_or_one_error(body: Body) -> None:
     taken(body[1])
-    mark = body[2].get("Rigflow-Mark", "0 0 0 1 1 1 0")
+    header = body[2].get("Rigflow-Part", "0 0 0 1 1 1 0")
     try:
-        assert PartMark.parse(PartMark.parse(mark).header()) == PartMark.parse(mark)
+        assert PartHeader.parse(PartHeader.parse(header).header()) == PartHeader.parse(header)
     except MessageError:
-        assert mark != "0 0 0 1 1 1 0"
+        assert header != "0 0 0 1 1 1 0"
 
 
 def test_thousands_of_bodies_from_a_seed_reach_both_ends() -> None:
@@ -99,10 +99,10 @@ def video(**changes: Any) -> dict[str, Any]:
         (video(version=999), TWO, "version"),
         (video(version="evil"), TWO, "version"),
         (video(key__job__id="a\n"), TWO, "key.job.id"),
-        (video(key__job__space="main.other"), TWO, "key.job.space"),
+        (video(key__job__tenant="main.other"), TWO, "key.job.tenant"),
         (video(key__job__pipeline=">"), TWO, "key.job.pipeline"),
         (video(key__job__revision="r" * 65), TWO, "key.job.revision"),
-        (video(key__job__round=-1), TWO, "round"),
+        (video(key__job__generation=-1), TWO, "generation"),
         (video(key__segment=-1), TWO, "segments count from 0"),
         (video(key__part=2**63), TWO, "key.part"),
         (video(media__time_base=[0, 0]), TWO, "time_base"),
@@ -167,9 +167,9 @@ def test_what_does_not_travel_is_refused_where_it_is_made(array: np.ndarray[Any,
 @pytest.mark.parametrize(
     "header", ["", "1 2", "0 0 0 1 1 1 -1", "\u0663 0 0 1 1 1 0", f"0 {2**80} 0 1 1 1 0", "0 2147483648 0 1 1 1 0", "a"]
 )
-def test_a_mark_that_is_none_is_refused(header: str) -> None:
-    with pytest.raises(MessageError, match="mark"):
-        PartMark.parse(header)
+def test_a_part_header_that_is_none_is_refused(header: str) -> None:
+    with pytest.raises(MessageError, match="header of a part"):
+        PartHeader.parse(header)
 
 
 def test_names_are_cleaned_not_refused() -> None:

@@ -32,15 +32,15 @@ def test_the_table_in_the_docs_is_the_class() -> None:
 
 def test_given_goes_over_environment_over_file_over_default(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text('port = 1\nspace = "file"\nprefix = "file"\n')
+    file.write_text('port = 1\ntenant = "file"\nprefix = "file"\n')
     settings = load_settings(
-        {"port": 3, "nats": None}, {"RIGFLOW_PORT": "2", "RIGFLOW_SPACE": "env", "HOME": "/"}, file
+        {"port": 3, "nats": None}, {"RIGFLOW_PORT": "2", "RIGFLOW_TENANT": "env", "HOME": "/"}, file
     )
-    assert (settings.port, settings.space, settings.prefix, settings.max_deliver) == (3, "env", "file", 4)
+    assert (settings.port, settings.tenant, settings.prefix, settings.max_deliver) == (3, "env", "file", 4)
 
 
 @pytest.mark.parametrize(
-    ("given", "environment", "said"),
+    ("given", "environment", "output"),
     [
         (
             {},
@@ -52,10 +52,10 @@ def test_given_goes_over_environment_over_file_over_default(tmp_path: Path) -> N
         ({"prefix": "a.b"}, {}, "setting prefix: string should match pattern"),
     ],
 )
-def test_a_wrong_setting_is_named(given: dict[str, object], environment: dict[str, str], said: str) -> None:
+def test_a_wrong_setting_is_named(given: dict[str, object], environment: dict[str, str], output: str) -> None:
     with pytest.raises(UsageError) as raised:
         load_settings(given, environment)
-    assert str(raised.value).startswith(said)
+    assert str(raised.value).startswith(output)
     assert str(raised.value).endswith("see docs/settings.md")
 
 
@@ -68,7 +68,7 @@ def test_a_wrong_setting_of_a_file_is_named_with_its_file(tmp_path: Path) -> Non
     file = tmp_path / "settings.toml"
     file.write_text("port = -1\n")
     with pytest.raises(UsageError, match=rf"setting port: should be greater .* \(in {file}\)"):
-        load_settings({}, {"RIGFLOW_SPACE": "main"}, file)
+        load_settings({}, {"RIGFLOW_TENANT": "main"}, file)
 
 
 def test_a_settings_file_that_cannot_be_read_or_is_not_toml(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from workers.telemetry import Event, Heartbeat, StageCounts
 
 
 def slot_after(deaths: list[tuple[float, int, bool]]) -> Slot:
-    """A slot whose processes died at those seconds, each after so many parts, at a suspect or not."""
+    """A slot whose processes died at those seconds, each after so many parts, at a poison candidate or not."""
     slot = Slot(WorkerOptions.model_validate({"settings": {}}))
-    for at_s, parts, suspect in deaths:
-        slot.heartbeat = Heartbeat("working", True, suspect=suspect, stages={("p", "infer"): StageCounts(parts=parts)})
+    for at_s, parts, poison_candidate in deaths:
+        slot.heartbeat = Heartbeat(
+            "working", True, poison_candidate=poison_candidate, stages={("p", "infer"): StageCounts(parts=parts)}
+        )
         slot.retire()
         slot.count_crash(at_s)
     return slot

@@ -1,6 +1,6 @@
-"""The TensorRT session's own doing, over a stand-in for library and card: host memory, and ONNX Runtime behind it.
+"""The TensorRT session's own doing, over a stand-in for library and GPU: host memory, and ONNX Runtime behind it.
 
-It shows the order of calls, shapes, dtypes and errors. That a plan runs on a card it can not show.
+It shows the order of calls, shapes, dtypes and errors. That a plan runs on a GPU it can not show.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from engines.inference.session import Overlapping
 from engines.part import Array
 from schemas.errors import DeviceLost, ModelError
 from tests.nets import kept_engine, resnet
-from workers.engines import opened_on_card, ready
+from workers.engines import opened_on_gpu, ready
 
 NAMES = {numpy: name for name, numpy in DTYPES.items()}
 
@@ -72,13 +72,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if loads else None)
         library = SimpleNamespace(Runtime=lambda logger: runtime)
         monkeypatch.setattr(module, "load", lambda backend: library)
-        monkeypatch.setattr(module, "collecting_logger", lambda trt, said: said.append("version mismatch"))
+        monkeypatch.setattr(module, "collecting_logger", lambda trt, output: output.append("version mismatch"))
 
     return install
 
 
-class Card:
-    """A card whose memory is the host's, and whose streams run everything at once."""
+class Gpu:
+    """A GPU whose memory is the host's, and whose streams run everything at once."""
 
     number = 0
 
@@ -116,13 +116,13 @@ def _host_memory(nbytes: int) -> tuple[int, Array]:
     return block.ctypes.data, block
 
 
-def test_on_a_card_two_batches_are_in_flight_and_nothing_is_allocated_twice(
+def test_on_a_gpu_two_batches_are_in_flight_and_nothing_is_allocated_twice(
     machine: Callable[..., None], tmp_path: Path
 ) -> None:
     machine()
     store, engine = kept_engine(tmp_path)
-    card = Card()
-    session = PlanSession(store.load(engine.key)[1], resnet()[0], engine, card)  # type: ignore[arg-type]
+    gpu = Gpu()
+    session = PlanSession(store.load(engine.key)[1], resnet()[0], engine, gpu)  # type: ignore[arg-type]
     assert isinstance(session, Overlapping)
     session.warm_up()
     pixels = np.random.default_rng(1).integers(0, 255, (32, 64, 64, 3), np.uint8)
@@ -132,7 +132,7 @@ def test_on_a_card_two_batches_are_in_flight_and_nothing_is_allocated_twice(
         started = [session.start({"pixels": pixels[rows]}) for rows in (slice(0, 20), slice(20, 32))]
         answers = np.concatenate([finish()["scores"] for finish in started])
         np.testing.assert_allclose(answers, expected, rtol=1e-4)
-        allocations.append(card.counters.allocations)
+        allocations.append(gpu.counters.allocations)
     assert allocations[1] == allocations[2]
     with pytest.raises(ModelError, match="outside of its engine's profile"):
         session.run({"pixels": np.concatenate([pixels, pixels])})
@@ -141,7 +141,7 @@ def test_on_a_card_two_batches_are_in_flight_and_nothing_is_allocated_twice(
 
 def opened(folder: Path) -> PlanSession:
     store, engine = kept_engine(folder)
-    return PlanSession(store.load(engine.key)[1], resnet()[0], engine, Card())  # type: ignore[arg-type]
+    return PlanSession(store.load(engine.key)[1], resnet()[0], engine, Gpu())  # type: ignore[arg-type]
 
 
 def test_it_answers_batches_of_any_size_in_its_profile(machine: Callable[..., None], tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_it_answers_batches_of_any_size_in_its_profile(machine: Callable[..., No
 
 def test_a_plan_that_cannot_be_loaded_is_told(machine: Callable[..., None], tmp_path: Path) -> None:
     machine(loads=False)
-    with pytest.raises(ModelError, match="cannot be loaded: version mismatch: build it for this card"):
+    with pytest.raises(ModelError, match="cannot be loaded: version mismatch: build it for this GPU"):
         opened(tmp_path)
 
 
-def test_a_run_that_fails_is_the_cards_loss(machine: Callable[..., None], tmp_path: Path) -> None:
+def test_a_run_that_fails_is_the_gpus_loss(machine: Callable[..., None], tmp_path: Path) -> None:
     machine(works=False)
-    with pytest.raises(DeviceLost, match="failed on the card"):
+    with pytest.raises(DeviceLost, match="failed on the GPU"):
         opened(tmp_path).warm_up()
 
 
@@ -182,7 +182,7 @@ def test_only_an_engine_that_answers_as_the_cpu_does_is_served(
     store, engine = kept_engine(tmp_path)
     found = ready(store, engine, model)
     if served:
-        assert opened_on_card(spec, found, Card()).spec == spec  # type: ignore[arg-type]
+        assert opened_on_gpu(spec, found, Gpu()).spec == spec  # type: ignore[arg-type]
     else:
         with pytest.raises(ModelError, match="does not answer as ONNX Runtime does on the CPU"):
-            opened_on_card(spec, found, Card())  # type: ignore[arg-type]
+            opened_on_gpu(spec, found, Gpu())  # type: ignore[arg-type]

@@ -265,13 +265,16 @@ def test_sound_moves_with_a_picture_that_begins_before_zero(tmp_path: Path) -> N
     format_ = format_of("video", preset="ultrafast")
     with Splitter(film, Grid(None, 1, 1), 100) as splitter:
         media = splitter.media.model_copy(update={"origin": -6400, "time_base": (1, 12800)})
-        (piece,) = splitter.pieces()
-    assert piece.tracks is not None
+        (segment_data,) = splitter.segments()
+    assert segment_data.tracks is not None
     assembler = format_.assemble(tmp_path / "out", media)
     fragment = Fragment(
-        key=Key(job=JOB, segment=0), media=media, container=piece.tracks.container, tracks=piece.tracks.tracks
+        key=Key(job=JOB, segment=0),
+        media=media,
+        container=segment_data.tracks.container,
+        tracks=segment_data.tracks.tracks,
     )
-    assembler.add_tracks(fragment, piece.tracks.arrays)
+    assembler.add_tracks(fragment, segment_data.tracks.arrays)
     part = make_part(media, {"plane0": np.zeros((2, 48, 64), np.uint8)}, [-6400, 0])
     encoded = format_.encode(part)
     assembler.add(part.meta, encoded.arrays, encoded.facts)
@@ -317,4 +320,4 @@ def test_a_head_that_is_none_is_refused(tmp_path: Path, container: str) -> None:
 def test_pieces_have_no_tracks_on_request(tmp_path: Path) -> None:
     film = make_film(tmp_path / "film.mp4", [Sound()])
     with Splitter(film, Grid(None, 1, 1), 1.0, sound=None) as splitter:
-        assert not any(piece.tracks for piece in splitter.pieces())
+        assert not any(segment_data.tracks for segment_data in splitter.segments())

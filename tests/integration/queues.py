@@ -9,7 +9,7 @@ from pipelines.publish import Publisher
 from pipelines.pull import Delivery, Pull
 from pipelines.registry import publish_pipeline
 from pipelines.topology import apply_topology
-from schemas.messages import Lane
+from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 
@@ -37,14 +37,14 @@ async def a_broker(settings: Settings) -> AsyncIterator[Broker]:
 async def a_fleet(settings: Settings) -> AsyncIterator[tuple[Broker, Publisher]]:
     """A broker that knows the pipeline `SPEC`, and a publisher of it; no worker."""
     async with a_broker(settings) as broker:
-        yield broker, Publisher(broker, await publish_pipeline(broker, SPEC, {}), "main", Lane.BULK)
+        yield broker, Publisher(broker, await publish_pipeline(broker, SPEC, {}), "main", Priority.BULK)
 
 
 @asynccontextmanager
-async def a_pull(broker: Broker, requests: int = 0, lane: Lane = Lane.BULK) -> AsyncIterator["Taken"]:
-    """A pull on the decode hop."""
+async def a_pull(broker: Broker, requests: int = 0, priority: Priority = Priority.BULK) -> AsyncIterator["Taken"]:
+    """A pull on the decode queue."""
     taken = Taken()
-    pull = taken.pull = Pull(broker, broker.names.work_stream("p", "decode"), lane.value, taken.take)
+    pull = taken.pull = Pull(broker, broker.names.work_stream("p", "decode"), priority.value, taken.take)
     await pull.open()
     pull.request(requests)
     try:
@@ -80,14 +80,14 @@ async def eventually(holds: Callable[[], bool | Awaitable[bool]], within_s: floa
             await asyncio.sleep(0.002)
 
 
-def hop(broker: Broker, lane: Lane = Lane.BULK) -> str:
-    return broker.names.work("p", "decode", lane)
+def queue_subject(broker: Broker, priority: Priority = Priority.BULK) -> str:
+    return broker.names.work("p", "decode", priority)
 
 
-async def waiting_in_hop(broker: Broker) -> int:
+async def waiting_in_queue(broker: Broker) -> int:
     return int((await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'decode')}"))["state"]["messages"])
 
 
-async def hop_is_empty(broker: Broker) -> bool:
-    """Whether every message of the decode hop is settled; the server takes a verdict a moment after it was given."""
-    return await waiting_in_hop(broker) == 0
+async def queue_is_empty(broker: Broker) -> bool:
+    """Whether every message of the decode queue is settled; the server takes a verdict a moment after it was given."""
+    return await waiting_in_queue(broker) == 0

@@ -1,6 +1,6 @@
-"""A card whose memory is the host's: the kernels' own source, built by a C++ compiler, run in its place.
+"""A GPU whose memory is the host's: the kernels' own source, built by a C++ compiler, run in its place.
 
-What it shows of the arithmetic and of the code around it holds for a card; order and speed it cannot show.
+What it shows of the arithmetic and of the code around it holds for a GPU; order and speed it cannot show.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.cuda.kernels import SOURCE, STRUCTS
 from engines.cuda.memory import Counters, Pool
-from engines.devices import Card
+from engines.devices import Gpu
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 _LAUNCH = """
@@ -78,14 +78,14 @@ class _Driver:
         ctypes.memset(pointer, value, nbytes)
 
 
-class HostCard:
-    """What `engines.cuda` wants of a `CudaCard`."""
+class HostGpu:
+    """What `engines.cuda` wants of a `CudaGpu`."""
 
     number = 0
     name = "host"
     dlpack_device = (1, 0)  # kDLCPU
     driver: Any = _Driver
-    facts = Card("A card of the host", 0, (0, 0))
+    facts = Gpu("A GPU of the host", 0, (0, 0))
 
     def __init__(self) -> None:
         self.kernels = _Kernels()
@@ -116,9 +116,9 @@ class HostCard:
         return True
 
     def upload(self, pointer: int, host: np.ndarray[Any, Any], stream: Any) -> None:
-        self.counters.to_card_bytes += host.nbytes
+        self.counters.to_gpu_bytes += host.nbytes
         ctypes.memmove(pointer, host.ctypes.data, host.nbytes)
 
     def download(self, host: np.ndarray[Any, Any], pointer: int, stream: Any) -> None:
-        self.counters.from_card_bytes += host.nbytes
+        self.counters.from_gpu_bytes += host.nbytes
         ctypes.memmove(host.ctypes.data, pointer, host.nbytes)

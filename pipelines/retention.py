@@ -11,7 +11,7 @@ from schemas.subjects import HEADER_TYPE
 LOOK_AGAIN_S = 10.0  # after a look that did not find enough: what fills the stream is not over
 
 
-class Room:
+class Retention:
     """Deletes the oldest jobs that are over while results, or their claim checks, take more than half their limit.
 
     Those are finished files, kept for subscribers that come late, and jobs with failures, kept for a retry. The other

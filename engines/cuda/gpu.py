@@ -1,6 +1,6 @@
-"""One card in one process: its primary context, its kernels, its memory, and what was copied to and from it.
+"""One GPU in one process: its primary context, its kernels, its memory, and what was copied to and from it.
 
-ONNX Runtime, TensorRT and FFmpeg share the primary context. It is set to sleep while it waits for the card, instead of
+ONNX Runtime, TensorRT and FFmpeg share the primary context. It is set to sleep while it waits for the GPU, instead of
 spinning, before anything else can make it otherwise. Opened by a worker after it was started, never at import.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from engines.cuda.kernels import Kernels, image_for
 from engines.cuda.memory import Counters, Pool
-from engines.devices import Card, DriverError, cards
+from engines.devices import DriverError, Gpu, gpus
 from schemas.errors import DeviceLost, UsageError
 
 T = TypeVar("T")
@@ -22,25 +22,25 @@ _CUDA = 2  # kDLCUDA, dlpack.h
 _APART = 1  # CU_STREAM_NON_BLOCKING: a stream that does not wait for the null stream, on which FFmpeg copies
 
 
-def find_card(name: str) -> tuple[int, Card]:
-    """`cuda:<index>` or `cuda:<UUID>`: the card's number among those we may use, and what it is. Raises UsageError."""
+def find_gpu(name: str) -> tuple[int, Gpu]:
+    """`cuda:<index>` or `cuda:<UUID>`: the GPU's number among those we may use, and what it is. Raises UsageError."""
     wanted = name.removeprefix("cuda:")
     try:
-        found = cards()
+        found = gpus()
     except DriverError as error:
         raise UsageError(f"device {name}: the NVIDIA driver does not work ({error})", "see nvidia-smi") from error
-    for number, card in enumerate(found):
-        if wanted in (str(number), card.uuid):
-            return number, card
-    there = ", ".join(f"cuda:{card.uuid}" for card in found) or "no card"
+    for number, gpu in enumerate(found):
+        if wanted in (str(number), gpu.uuid):
+            return number, gpu
+    there = ", ".join(f"cuda:{gpu.uuid}" for gpu in found) or "no GPU"
     raise UsageError(f"device {name}: not here, there is {there}", "see `rigflow doctor` and CUDA_VISIBLE_DEVICES")
 
 
-class CudaCard:
-    """An open card. Threads call `enter` before they use it; `close` is for those who opened it."""
+class CudaGpu:
+    """An open GPU. Threads call `enter` before they use it; `close` is for those who opened it."""
 
     def __init__(self, name: str, cache: Path) -> None:
-        self.number, self.facts = find_card(name)
+        self.number, self.facts = find_gpu(name)
         self.name = name
         self.dlpack_device = (_CUDA, self.number)
         self._here = threading.local()
@@ -61,7 +61,7 @@ class CudaCard:
         self.pinned = Pool(self._allocate_pinned, self.counters)
 
     def enter(self) -> None:
-        """Make the card's context this thread's own; does nothing the second time."""
+        """Make the GPU's context this thread's own; does nothing the second time."""
         if not getattr(self._here, "inside", False):
             self._context.push()
             self._here.inside = True
@@ -91,14 +91,14 @@ class CudaCard:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turns a failure of the card into DeviceLost: nothing in this process can use the card afterwards."""
+        """Turns a failure of the GPU into DeviceLost: nothing in this process can use the GPU afterwards."""
         try:
             yield
         except self.driver.Error as error:
             raise self.lost(error) from error
 
     def lost(self, error: object) -> DeviceLost:
-        """The error for a card that failed."""
+        """The error for a GPU that failed."""
         return DeviceLost(
             f"device {self.name} failed: {' '.join(str(error).split())[:200]}", "see dmesg for Xid errors"
         )
@@ -113,17 +113,17 @@ class CudaCard:
         return True
 
     def upload(self, pointer: int, host: Any, stream: Any) -> None:
-        """Queue a copy of a pinned array to the card, counted."""
-        self.counters.to_card_bytes += host.nbytes
+        """Queue a copy of a pinned array to the GPU, counted."""
+        self.counters.to_gpu_bytes += host.nbytes
         self.driver.memcpy_htod_async(pointer, host, stream)
 
     def download(self, host: Any, pointer: int, stream: Any) -> None:
-        """Queue a copy from the card to a pinned array, counted."""
-        self.counters.from_card_bytes += host.nbytes
+        """Queue a copy from the GPU to a pinned array, counted."""
+        self.counters.from_gpu_bytes += host.nbytes
         self.driver.memcpy_dtoh_async(host, pointer, stream)
 
     def used_bytes(self) -> int:
-        """Memory of the card that is in use, by whomever."""
+        """Memory of the GPU that is in use, by whomever."""
         self.enter()
         free, total = self.driver.mem_get_info()
         return int(total - free)

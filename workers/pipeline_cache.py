@@ -16,23 +16,23 @@ from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, RigflowError, format_error
 from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
-from workers.stages import Hosts, Line
-from workers.telemetry import Event, tell
+from workers.stages import Hosts, LoadedPipeline
+from workers.telemetry import Event, log_event
 
 if TYPE_CHECKING:
-    from workers.engines import Ready
+    from workers.engines import LoadedEngine
 
 T = TypeVar("T")
 UNLOAD_EVERY_S = 5.0
-ROOM_S = 0.05  # between looks whether messages still need what takes the room of a model
+EVICT_POLL_S = 0.05  # between looks whether messages still need what takes the room of a model
 
 
-class Lines:
-    """Loads and keeps lines by revision, and sessions by the hash of their model.
+class PipelineCache:
+    """Loads and keeps pipelines by revision, and sessions by the hash of their model.
 
     Different ones load at the same time, so that one that takes minutes does not delay the others; all callers of
     the same one wait for one attempt, and share its failure. `quarantine` has models that must not be loaded, and why;
-    `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model. `in_hand`
+    `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model. `in_flight`
     returns the revisions that messages need: they stay loaded.
     """
 
@@ -50,13 +50,13 @@ class Lines:
         self._settings = broker.settings
         self._hosts = hosts
         self._cache = cache
-        self._lines: dict[str, Line] = {}
+        self._pipelines: dict[str, LoadedPipeline] = {}
         self._sessions: dict[str, Session] = {}
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self._building = asyncio.Lock()
         self._quarantine = dict(quarantine)
-        # on a card one at a time: loading measures which algorithm is fastest there
-        alone = load_alone or device.card is not None
+        # on a GPU one at a time: loading measures which algorithm is fastest there
+        alone = load_alone or device.gpu is not None
         self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
         self.first_warm_up = asyncio.Event()  # set when it is over, failures included
         self._names: dict[str, str] = {}  # what each name stands for
@@ -64,7 +64,7 @@ class Lines:
         self._cold = {"": "the broker has not answered yet which pipelines there are"}
         self.loading: list[str] = []  # models, by sha256
         self.on_loading: Callable[[], None] = lambda: None
-        self.in_hand: Callable[[], set[str]] = set
+        self.in_flight: Callable[[], set[str]] = set
         self._sizes: dict[str, int] = {}  # of models, in bytes
         self._making: dict[str, set[str]] = {}  # revisions that are being loaded, and the models of each
 
@@ -103,7 +103,7 @@ class Lines:
         await for_each(follow_bucket(self._broker, self._broker.names.pipelines, "name.*"), warm)
 
     async def _warm(self, name: str, revision: str) -> None:
-        """Load one line; if an engine does not work, that is reported, and its jobs fail with the same words."""
+        """Load one pipeline; if an engine does not work, that is reported, and its jobs fail with the same words."""
         self._cold[name] = f"{name}: its engines are being loaded"
         try:
             await self.get(revision)
@@ -113,20 +113,20 @@ class Lines:
         except Exception as error:
             _raise_if_fatal(error)
             self._cold[name] = f"{name}: {format_error(error)}"
-            tell(Event("unready", f"pipeline {self._cold[name]}", facts={"why": format_error(error)}))
+            log_event(Event("unready", f"pipeline {self._cold[name]}", facts={"why": format_error(error)}))
         else:
             self._cold.pop(name, None)
 
-    async def get(self, revision: str) -> Line:
-        """The line of a revision. Raises PipelineError, ModelError or BrokerError."""
+    async def get(self, revision: str) -> LoadedPipeline:
+        """The pipeline of a revision. Raises PipelineError, ModelError or BrokerError."""
         self._used_s[revision] = time.monotonic()
-        if revision not in self._lines:
-            line = await self._once(revision, lambda: self._load(revision))
+        if revision not in self._pipelines:
+            pipeline = await self._once(revision, lambda: self._load(revision))
         else:
-            line = self._lines[revision]
-        if self._names.get(line.spec.name) == revision:
-            self._cold.pop(line.spec.name, None)
-        return line
+            pipeline = self._pipelines[revision]
+        if self._names.get(pipeline.spec.name) == revision:
+            self._cold.pop(pipeline.spec.name, None)
+        return pipeline
 
     async def unload_unused(self) -> None:
         """Forget withdrawn pipelines, and unload revisions that no name stands for and no message needs.
@@ -144,20 +144,20 @@ class Lines:
                 self._names.pop(name, None)
                 self._cold.pop(name, None)
             oldest_s = time.monotonic() - self._settings.work_deadline_s
-            needed = {*self._names.values(), *self.in_hand()}
+            needed = {*self._names.values(), *self.in_flight()}
             await self._unload(
-                [revision for revision in self._lines.keys() - needed if self._used_s[revision] < oldest_s]
+                [revision for revision in self._pipelines.keys() - needed if self._used_s[revision] < oldest_s]
             )
 
     async def _unload(self, revisions: Sequence[str]) -> None:
         """Forget these revisions, and close the sessions that no other one uses."""
         for revision in revisions:
-            del self._lines[revision], self._used_s[revision]
-        used = {sha256 for line in self._lines.values() for sha256 in line.spec.models.values()}
+            del self._pipelines[revision], self._used_s[revision]
+        used = {sha256 for pipeline in self._pipelines.values() for sha256 in pipeline.spec.models.values()}
         for sha256 in self._sessions.keys() - used.union(*self._making.values()):
             await asyncio.to_thread(self._close, self._sessions.pop(sha256))
 
-    async def _make_room(self, spec: PipelineSpec, models: set[str]) -> None:
+    async def _evict_models(self, spec: PipelineSpec, models: set[str]) -> None:
         """Unload what was used least recently, and no message needs, until these models fit beside the others.
 
         Waits while messages need all of it. Raises ModelError when the models alone are too large.
@@ -169,11 +169,11 @@ class Lines:
             what = f"the models of pipeline {spec.name} have {total:,} bytes, and this worker loads {limit:,} at most"
             raise ModelError(what, "raise the setting models_bytes")
         while self._bytes_of(models.union(self._sessions, *self._making.values())) > limit:
-            idle = self._lines.keys() - self.in_hand()
+            idle = self._pipelines.keys() - self.in_flight()
             if idle:
                 await self._unload([min(idle, key=self._used_s.__getitem__)])
             else:
-                await asyncio.sleep(ROOM_S)
+                await asyncio.sleep(EVICT_POLL_S)
 
     def _bytes_of(self, models: set[str]) -> int:
         return sum(self._sizes[sha256] for sha256 in models)
@@ -194,18 +194,18 @@ class Lines:
         loaded: T = await asyncio.shield(loading)
         return loaded
 
-    async def _load(self, revision: str) -> Line:
+    async def _load(self, revision: str) -> LoadedPipeline:
         spec = await load_pipeline(self._broker, revision)
         models = {stage.model: spec.models[stage.model] for stage in spec.infers if self._hosts(stage)}
-        await self._make_room(spec, set(models.values()))
+        await self._evict_models(spec, set(models.values()))
         self._making[revision] = set(models.values())
         try:
             for sha256 in models.values():
                 if sha256 not in self._sessions:
                     self._sessions[sha256] = await self._once(sha256, functools.partial(self._session, sha256))
             sessions = {name: self._sessions[sha256] for name, sha256 in models.items()}
-            line = self._lines[revision] = Line(spec, self._hosts, sessions, self._device)
-            return line
+            pipeline = self._pipelines[revision] = LoadedPipeline(spec, self._hosts, sessions, self._device)
+            return pipeline
         finally:
             del self._making[revision]
 
@@ -214,9 +214,9 @@ class Lines:
             raise ModelError(why, "publish its pipeline with another model, or withdraw it")
         card, model = await load_model(self._broker, sha256, self._cache)
         engine = None
-        backend, on = self._settings.backend, self._device.card
+        backend, on = self._settings.backend, self._device.gpu
         if backend != "onnxruntime" and on is None:
-            tell(Event("no_card", f"model {card.name}: {backend} needs a card, the CPU serves it by ONNX Runtime"))
+            log_event(Event("no_gpu", f"model {card.name}: {backend} needs a GPU, the CPU serves it by ONNX Runtime"))
         elif backend != "onnxruntime" and on is not None and card.engine == "onnx":
             from workers.engines import engine_for
 
@@ -227,7 +227,7 @@ class Lines:
         return await self._open_within_deadline(sha256, model, card, engine)
 
     async def _open_within_deadline(
-        self, sha256: str, model: bytes, card: ModelSpec, engine: "Ready | None"
+        self, sha256: str, model: bytes, card: ModelSpec, engine: "LoadedEngine | None"
     ) -> Session:
         deadline_s = self._settings.work_deadline_s
         async with self._turn:
@@ -267,7 +267,7 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
             await do(thing)
         except Exception as error:
             _raise_if_fatal(error)
-            tell(Event("skipped", f"one entry is skipped: {format_error(error)}"))
+            log_event(Event("skipped", f"one entry is skipped: {format_error(error)}"))
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -282,7 +282,9 @@ def _raise_if_fatal(error: Exception) -> None:
         raise error
 
 
-def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
+def _warmed(
+    model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "LoadedEngine | None"
+) -> Session:
     """A session that has answered its warm-up. Raises ModelError, DeviceLost."""
     try:
         session = _open(model, card, settings, device, engine)
@@ -296,14 +298,14 @@ def _warmed(model: bytes, card: ModelSpec, settings: Settings, device: Device, e
         device.leave()  # the thread that loads is not the one that computes
 
 
-def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "Ready | None") -> Session:
-    """A session of the card's engine; an engine is imported when it is needed, for its import costs half a second."""
-    if card.engine == "paced":
-        from engines.inference.paced import PacedSession
+def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "LoadedEngine | None") -> Session:
+    """A session of the model card's engine; an engine is imported when it is needed: that costs half a second."""
+    if card.engine == "simulated":
+        from engines.inference.simulated import SimulatedSession
 
-        return PacedSession(card, settings.pace_ms)
-    if engine is not None and device.card is not None:
-        from workers.engines import opened_on_card
+        return SimulatedSession(card, settings.pace_ms)
+    if engine is not None and device.gpu is not None:
+        from workers.engines import opened_on_gpu
 
-        return opened_on_card(card, engine, device.card)
+        return opened_on_gpu(card, engine, device.gpu)
     return device.session(model, card)

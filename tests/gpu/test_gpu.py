@@ -1,4 +1,4 @@
-"""What only a card can show: its decoder, its kernels, its runtime, and what becomes of a worker that loses it."""
+"""What only a GPU can show: its decoder, its kernels, its runtime, and what becomes of a worker that loses it."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ import pytest
 from av.video.frame import CudaContext
 
 from benchmarks.gpu_parts import decoded, samples
-from engines.cuda.arrays import CardRow, CardRows
-from engines.cuda.card import CudaCard, find_card
+from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.gpu import CudaGpu, find_gpu
 from engines.cuda.transforms import CudaPreprocess
-from engines.device.nvenc import CardEncoder, card_frames
-from engines.devices import cards
+from engines.device.nvenc import GpuEncoder, gpu_frames
+from engines.devices import gpus
 from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
@@ -31,7 +31,7 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
-from workers.local import Outcome
+from workers.local import JobOutcome
 from workers.options import ALL_STAGES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
@@ -39,22 +39,22 @@ CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")
 
 
 @pytest.fixture(scope="module")
-def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaCard]:
-    opened = CudaCard("cuda:0", tmp_path_factory.mktemp("kernels"))
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaGpu]:
+    opened = CudaGpu("cuda:0", tmp_path_factory.mktemp("kernels"))
     yield opened
     opened.close()
 
 
-def test_cards_are_found_by_their_uuid() -> None:
-    found = cards()
+def test_gpus_are_found_by_their_uuid() -> None:
+    found = gpus()
     assert found
-    number, card = find_card(f"cuda:{found[-1].uuid}")
-    assert (number, card) == (len(found) - 1, found[-1])
+    number, gpu = find_gpu(f"cuda:{found[-1].uuid}")
+    assert (number, gpu) == (len(found) - 1, found[-1])
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_planes_of_its_decoder_are_those_of_the_host(card: CudaCard, name: str) -> None:
-    for host, mine in decoded(card, real_clip(name)):
+def test_planes_of_its_decoder_are_those_of_the_host(gpu: CudaGpu, name: str) -> None:
+    for host, mine in decoded(gpu, real_clip(name)):
         assert mine.sw_format is not None
         there = mine.reformat(format=mine.sw_format.name)
         for one, other in zip(samples(host), samples(there), strict=True):
@@ -71,19 +71,19 @@ def test_planes_of_its_decoder_are_those_of_the_host(card: CudaCard, name: str) 
         {"size": (182, 182), "resize": "bilinear"},
     ],
 )
-def test_its_transforms_are_those_of_the_host(card: CudaCard, given: dict[str, object]) -> None:
+def test_its_transforms_are_those_of_the_host(gpu: CudaGpu, given: dict[str, object]) -> None:
     stage = PreprocessStage.model_validate({"kind": "preprocess", **given})
-    for host, mine in decoded(card, real_clip("bigbuckbunny"), 5):
-        convert = CudaPreprocess(stage, card)
+    for host, mine in decoded(gpu, real_clip("bigbuckbunny"), 5):
+        convert = CudaPreprocess(stage, gpu)
         made = convert.convert(mine)
-        convert.settle()
+        convert.synchronize()
         for name, wanted in Preprocess(stage).convert(host).items():
             assert np.abs(wanted.astype(np.int32) - np.asarray(made[name])).max() <= 2
 
 
-def test_a_session_answers_like_the_hosts(card: CudaCard) -> None:
+def test_a_session_answers_like_the_hosts(gpu: CudaGpu) -> None:
     spec, model = builtin_model("fingerprint")
-    session, host = CudaSession(model, spec, card), OnnxRuntimeSession(model, spec)
+    session, host = CudaSession(model, spec, gpu), OnnxRuntimeSession(model, spec)
     generator = np.random.default_rng(0)
     for rows in (1, 7, 7, 64):
         pixels = generator.integers(0, 256, (rows, 5, 32, 32), np.uint8)
@@ -92,16 +92,16 @@ def test_a_session_answers_like_the_hosts(card: CudaCard) -> None:
     session.close()
 
 
-def test_nothing_is_allocated_for_the_batches_that_follow(card: CudaCard) -> None:
+def test_nothing_is_allocated_for_the_batches_that_follow(gpu: CudaGpu) -> None:
     spec, model = builtin_model("fingerprint")
-    session = CudaSession(model, spec, card)
+    session = CudaSession(model, spec, gpu)
     pixels = np.zeros((16, 5, 32, 32), np.uint8)
     for _ in range(4):
         session.run({"pixels": pixels})
-    before = card.counters.allocations
+    before = gpu.counters.allocations
     for _ in range(50):
         session.run({"pixels": pixels})
-    assert card.counters.allocations == before
+    assert gpu.counters.allocations == before
     session.close()
 
 
@@ -124,7 +124,7 @@ def test_a_fleet_on_it_answers_like_one_on_the_host(tmp_path: Path) -> None:
 def test_pipelines_that_come_at_once_share_it(tmp_path: Path) -> None:
     specs = [builtin_pipeline(name) for name in ("fingerprint", "scenes", "upscale2x")]
 
-    async def at_once(fleet: Fleet) -> list[list[Outcome]]:
+    async def at_once(fleet: Fleet) -> list[list[JobOutcome]]:
         runs = (fleet.run_async(spec, [real_clip("bikes")], tmp_path / spec.name) for spec in specs)
         return await asyncio.gather(*runs)
 
@@ -149,27 +149,27 @@ def test_a_worker_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
     assert outcome.ok, outcome.error
 
 
-def on_card(card: CudaCard, plane: np.ndarray) -> CardRows:  # type: ignore[type-arg]
+def on_gpu(gpu: CudaGpu, plane: np.ndarray) -> GpuRows:  # type: ignore[type-arg]
     """Pictures of the host, as a stage before would leave them there."""
-    rows = [CardRow(card, card.memory.take(picture.nbytes), picture.shape) for picture in plane]
+    rows = [GpuRow(gpu, gpu.memory.take(picture.nbytes), picture.shape) for picture in plane]
     for row, picture in zip(rows, plane, strict=True):
-        card.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(picture))
-    return CardRows(rows)
+        gpu.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(picture))
+    return GpuRows(rows)
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (241, 319), (1080, 1918)])
 @pytest.mark.parametrize("colours", [1, 3])
 def test_pictures_become_frames_of_its_encoder_without_the_host(
-    card: CudaCard, height: int, width: int, colours: int
+    gpu: CudaGpu, height: int, width: int, colours: int
 ) -> None:
-    card.enter()
+    gpu.enter()
     planes = list(planes_of(5, height, width).values())[:colours]
-    there, geometry = [on_card(card, plane) for plane in planes], geometry_of(planes)
-    context = CudaContext(card.number, primary_ctx=False, current_ctx=True)
-    before = card.counters.to_card_bytes, card.counters.from_card_bytes
-    made = list(card_frames(card, there, geometry, context))
-    assert (card.counters.to_card_bytes, card.counters.from_card_bytes) == before
-    made += card_frames(card, planes, geometry, context)  # type: ignore[arg-type]
+    there, geometry = [on_gpu(gpu, plane) for plane in planes], geometry_of(planes)
+    context = CudaContext(gpu.number, primary_ctx=False, current_ctx=True)
+    before = gpu.counters.to_gpu_bytes, gpu.counters.from_gpu_bytes
+    made = list(gpu_frames(gpu, there, geometry, context))
+    assert (gpu.counters.to_gpu_bytes, gpu.counters.from_gpu_bytes) == before
+    made += gpu_frames(gpu, planes, geometry, context)  # type: ignore[arg-type]
     for frame, wanted in zip(made, [*frames_of(planes, geometry)] * 2, strict=True):
         assert (frame.format.name, frame.height, frame.width) == ("cuda", geometry.height, geometry.width)
         back = frame.reformat(format="nv12")
@@ -179,49 +179,49 @@ def test_pictures_become_frames_of_its_encoder_without_the_host(
         assert (pairs[:, 1::2] == plane_of(wanted, 2)).all()
 
 
-def test_frames_for_its_encoder_allocate_nothing_in_the_long_run(card: CudaCard) -> None:
-    card.enter()
-    planes = [on_card(card, plane) for plane in planes_of(8, 720, 1280).values()]
-    geometry, context = geometry_of(planes), CudaContext(card.number, primary_ctx=False, current_ctx=True)  # type: ignore[arg-type]
-    list(card_frames(card, planes, geometry, context))  # type: ignore[arg-type]
-    before = card.counters.allocations
+def test_frames_for_its_encoder_allocate_nothing_in_the_long_run(gpu: CudaGpu) -> None:
+    gpu.enter()
+    planes = [on_gpu(gpu, plane) for plane in planes_of(8, 720, 1280).values()]
+    geometry, context = geometry_of(planes), CudaContext(gpu.number, primary_ctx=False, current_ctx=True)  # type: ignore[arg-type]
+    list(gpu_frames(gpu, planes, geometry, context))  # type: ignore[arg-type]
+    before = gpu.counters.allocations
     for _ in range(20):
-        list(card_frames(card, planes, geometry, context))  # type: ignore[arg-type]
-    assert card.counters.allocations == before
+        list(gpu_frames(gpu, planes, geometry, context))  # type: ignore[arg-type]
+    assert gpu.counters.allocations == before
 
 
-def test_pictures_of_a_session_stay_for_its_encoder(card: CudaCard) -> None:
+def test_pictures_of_a_session_stay_for_its_encoder(gpu: CudaGpu) -> None:
     spec, model = builtin_model("lanczos2x")
-    session, host = CudaSession(model, spec, card, pictures_stay=True), OnnxRuntimeSession(model, spec)
+    session, host = CudaSession(model, spec, gpu, pictures_stay=True), OnnxRuntimeSession(model, spec)
     plane = planes_of(8, 90, 120)["plane0"]
     wanted = host.run({"plane": plane})["doubled"].astype(np.int32)
     for turn in range(3):
-        before = card.counters.from_card_bytes
+        before = gpu.counters.from_gpu_bytes
         made = session.run({"plane": plane})["doubled"]
         if turn:  # after the first of its kind
-            assert isinstance(made, CardRows)
-            assert card.counters.from_card_bytes == before
+            assert isinstance(made, GpuRows)
+            assert gpu.counters.from_gpu_bytes == before
         assert np.abs(np.asarray(made) - wanted).max() <= 1
     session.close()
 
 
-def test_a_card_that_shall_encode_and_cannot_says_so_in_one_line(card: CudaCard, tmp_path: Path) -> None:
-    if CardEncoder(card, None).opens():
-        pytest.skip("this card opens NVENC")
+def test_a_gpu_that_shall_encode_and_cannot_says_so_in_one_line(gpu: CudaGpu, tmp_path: Path) -> None:
+    if GpuEncoder(gpu, None).opens():
+        pytest.skip("this GPU opens NVENC")
     with Fleet((), tmp_path) as fleet:
-        given = {"RIGFLOW_ENCODER": "card", "RIGFLOW_CACHE": str(tmp_path)}
+        given = {"RIGFLOW_ENCODER": "gpu", "RIGFLOW_CACHE": str(tmp_path)}
         done = rigflow_process("worker", "--device", "cuda:0", "--nats", fleet.server.url, **given)
     assert done.returncode == ExitCode.USAGE, done.stderr[-2000:]
-    said = done.stderr.splitlines()[-1]
-    assert said.startswith("rigflow worker: device cuda:0: ")
-    assert said.endswith("opens no encoder of H.264 (h264_nvenc): set `encoder` to any or host, see docs/cards.md")
+    output = done.stderr.splitlines()[-1]
+    assert output.startswith("rigflow worker: device cuda:0: ")
+    assert output.endswith("opens no encoder of H.264 (h264_nvenc): set `encoder` to any or host, see docs/gpus.md")
 
 
-@pytest.mark.parametrize("encoder", ["any", "card"])
-def test_an_upscaled_video_of_a_card_shows_every_picture(card: CudaCard, tmp_path: Path, encoder: str) -> None:
-    opens = CardEncoder(card, None).opens()
-    if encoder == "card" and not opens:
-        pytest.skip("this card opens no NVENC")
+@pytest.mark.parametrize("encoder", ["any", "gpu"])
+def test_an_upscaled_video_of_a_gpu_shows_every_picture(gpu: CudaGpu, tmp_path: Path, encoder: str) -> None:
+    opens = GpuEncoder(gpu, None).opens()
+    if encoder == "gpu" and not opens:
+        pytest.skip("this GPU opens no NVENC")
     shown = []
     for device, given in (("cpu", "host"), ("cuda:0", encoder)):
         with Fleet((ALL_STAGES,), tmp_path / "cache", devices=[device], encoder=given) as fleet:
@@ -236,19 +236,19 @@ def test_an_upscaled_video_of_a_card_shows_every_picture(card: CudaCard, tmp_pat
 
 TRAP = """
 import sys; from pathlib import Path
-from engines.cuda.card import CudaCard, find_card
+from engines.cuda.gpu import CudaGpu, find_gpu
 from engines.inference.cuda import CudaSession
 from engines.models.catalogue import builtin_model
 from schemas.errors import DeviceLost
 import numpy as np
-card = CudaCard("cuda:0", Path(sys.argv[1]))
+GPU = CudaGpu("cuda:0", Path(sys.argv[1]))
 spec, model = builtin_model("fingerprint")
-session = CudaSession(model, spec, card)
+session = CudaSession(model, spec, GPU)
 pixels = np.zeros((4, 5, 32, 32), np.uint8)
 session.run({"pixels": pixels}); session.run({"pixels": pixels})
 from engines.cuda.kernels import GATHER
 given = np.zeros((), GATHER); given["rows"] = 8; given["out"] = 8; given["row_bytes"] = 64
-card.kernels.launch("gather", (1, 1), (32, 1, 1), session._runs, given[()])  # reads where nothing is
+gpu.kernels.launch("gather", (1, 1), (32, 1, 1), session._runs, given[()])  # reads where nothing is
 try:
     for _ in range(3): session.run({"pixels": pixels})
 except DeviceLost as error:
@@ -256,7 +256,7 @@ except DeviceLost as error:
 """
 
 
-def test_an_error_of_the_card_is_told_as_a_lost_device(tmp_path: Path) -> None:
+def test_an_error_of_the_gpu_is_told_as_a_lost_device(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", TRAP, str(tmp_path)], capture_output=True, text=True, env=os.environ)
     assert done.returncode == ExitCode.DEVICE_LOST, done.stderr[-2000:]
     assert "device cuda:0 failed" in done.stdout

@@ -9,9 +9,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cli.words import cell
+from cli.text import cell
 from schemas.messages import PartMeta
-from workers.local import Outcome
+from workers.local import JobOutcome
 
 ROWS = 12  # lines of files shown at once; finished ones make room first
 NOBODY_S = 2.0  # without a part for so long, a line says what it waits for
@@ -21,7 +21,7 @@ NOBODY_S = 2.0  # without a part for so long, a line says what it waits for
 class _Row:
     """What is known of one job."""
 
-    outcome: Outcome
+    outcome: JobOutcome
     started_s: float
     sent: int = 0
     sent_media_s: float = 0.0
@@ -48,7 +48,7 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
 
-    def planned(self, outcomes: list[Outcome]) -> None:
+    def planned(self, outcomes: list[JobOutcome]) -> None:
         """These jobs are to be done."""
         now = time.monotonic()
         self._rows = {each.job.id: _Row(each, now, moved_s=now) for each in outcomes if each.error is None}
@@ -96,7 +96,7 @@ def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
     return cell(row.outcome.name), bar, counts, f"{rate:,.0f} frames/s"
 
 
-def summary(outcomes: list[Outcome]) -> Table:
+def summary(outcomes: list[JobOutcome]) -> Table:
     """The table at the end of a run: a row per job."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("file", "frames", "lost", "frames/s", "result"):

@@ -1,8 +1,8 @@
-"""What one hop costs: CPU milliseconds to move one part between two stages, in one process and between two.
+"""What one queue costs: CPU milliseconds to move one part between two stages, in one process and between two.
 
-`python -m benchmarks.hop [--rounds 5] [--json FILE]`. In one process a part is handed over as it is; between two it is
-packed, published with its PubAck awaited, stored, delivered, unpacked and acked. CPU of publisher, broker and receiver
-are summed.
+`python -m benchmarks.queue_cost [--rounds 5] [--json FILE]`. In one process a part is handed over as it is; between two
+it is packed, published with its PubAck awaited, stored, delivered, unpacked and acked. CPU of publisher, broker and
+receiver are summed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pipelines.pull import Delivery, Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
-from schemas.messages import JobRef, Key, Lane, MediaInfo, PartMessage, PartMeta, decode
+from schemas.messages import JobRef, Key, MediaInfo, PartMessage, PartMeta, Priority, decode
 from schemas.settings import Settings
 
 SIZES = {"64 KB": 1 << 16, "1 MB": 1 << 20, "8 MB": 8 << 20}
@@ -32,7 +32,7 @@ ROUNDS = 5
 
 def part_of(nbytes: int, number: int) -> Part:
     """A part that weighs `nbytes`."""
-    key = Key(job=JobRef(id=f"hop-{nbytes}", pipeline="fingerprint", revision="bench"), segment=number)
+    key = Key(job=JobRef(id=f"queue-{nbytes}", pipeline="fingerprint", revision="bench"), segment=number)
     return Part(PartMeta(key=key, media=MediaInfo(kind="video")), {"pixels": np.zeros(nbytes, np.uint8)})
 
 
@@ -55,8 +55,8 @@ async def in_process(nbytes: int, count: int) -> float:
 
 
 async def between_processes(settings: Settings, server_pid: int, nbytes: int, count: int, turn: int) -> float:
-    """CPU seconds a part through the hop in front of `infer`: this process publishes and receives, as two would."""
-    broker = await Broker.connect(settings, name="hop")
+    """CPU seconds a part through the queue in front of `infer`: this process publishes and receives, as two would."""
+    broker = await Broker.connect(settings, name="queue_cost")
     received = asyncio.Event()
     left = count
 
@@ -70,14 +70,14 @@ async def between_processes(settings: Settings, server_pid: int, nbytes: int, co
         if not left:
             received.set()
 
-    pull = Pull(broker, broker.names.work_stream("fingerprint", "infer"), Lane.BULK.value, take)
+    pull = Pull(broker, broker.names.work_stream("fingerprint", "infer"), Priority.BULK.value, take)
     await pull.open()
     pull.request(count)
     pids = [os.getpid(), server_pid]
     before = sum(measure.cpu_s(pids).values())
     for number in range(count):
         part = part_of(nbytes, number + turn * count)
-        subject = broker.names.work("fingerprint", "infer", Lane.BULK)
+        subject = broker.names.work("fingerprint", "infer", Priority.BULK)
         await broker.publish(subject, encode_part(part), part.meta.key.message_id("infer"))
     await received.wait()
     used = (sum(measure.cpu_s(pids).values()) - before) / count
@@ -98,13 +98,18 @@ async def run(rounds: int, keep: Path | None) -> None:
             print(f"{'part':8} {'one process':>14} {'two processes':>16}   CPU ms a part, median of {rounds}")
             for label, nbytes in SIZES.items():
                 count = max(8, min(400, (64 << 20) // nbytes))
-                local, hop = [], []
+                local, between = [], []
                 for turn in range(rounds):
                     local.append(1000 * await in_process(nbytes, 400))
-                    hop.append(1000 * await between_processes(settings, server.pid, nbytes, count, turn))
-                print(f"{label:8} {median(local):14.3f} {median(hop):16.3f}")
+                    between.append(1000 * await between_processes(settings, server.pid, nbytes, count, turn))
+                print(f"{label:8} {median(local):14.3f} {median(between):16.3f}")
                 if keep:
-                    record = {"kind": "hop", "bytes": nbytes, "in_process_ms": median(local), "between_ms": median(hop)}
+                    record = {
+                        "kind": "queue_cost",
+                        "bytes": nbytes,
+                        "in_process_ms": median(local),
+                        "between_ms": median(between),
+                    }
                     with keep.open("a") as lines:
                         lines.write(json.dumps(record) + "\n")
         finally:

@@ -9,12 +9,12 @@ from workers.in_flight import InFlight, Queue, Task
 TAIL = 1 / 8  # the share of its own time that a long item may wait with a worker before it begins
 
 
-class InHand:
-    """`messages` are for the computing thread; `beside` are those of `split` and `collect`, which mostly wait."""
+class MessagesInFlight:
+    """`messages` are for the computing thread; `io_messages` are those of `split` and `collect`, which mostly wait."""
 
     def __init__(self) -> None:
         self.messages: set[InFlight] = set()
-        self.beside: set[InFlight] = set()
+        self.io_messages: set[InFlight] = set()
         self.idle = False  # all that is in hand waits for a batch to be filled
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
@@ -26,14 +26,14 @@ class InHand:
         return sum(message.nbytes for message in self.messages)
 
     @property
-    def suspects(self) -> list[InFlight]:
+    def poison_candidates(self) -> list[InFlight]:
         """Messages that an earlier attempt did not finish."""
-        return [message for message in self.messages if message.suspect]
+        return [message for message in self.messages if message.poison_candidate]
 
     @property
     def revisions(self) -> set[str]:
         """The pipeline revisions that the jobs in hand need, and those of a step that runs for a job that is over."""
-        messages = (*self.messages, *self.beside, *self._computing)
+        messages = (*self.messages, *self.io_messages, *self._computing)
         return {message.job.revision for message in messages if message.job is not None}
 
     def waiting(self) -> Iterator[Task]:
@@ -48,7 +48,7 @@ class InHand:
 
     def drop(self, message: InFlight) -> None:
         """Remove a settled message; its computing time goes into the average of its queue."""
-        self.beside.discard(message)
+        self.io_messages.discard(message)
         if message not in self.messages:
             return
         self.messages.discard(message)

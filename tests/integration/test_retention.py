@@ -2,7 +2,7 @@
 
 from pipelines.broker import Broker
 from pipelines.jobs import publish_done
-from pipelines.room import Room
+from pipelines.retention import Retention
 from pipelines.topology import apply_topology
 from schemas.messages import Done, JobRef
 from schemas.settings import Settings
@@ -20,7 +20,7 @@ async def test_the_oldest_jobs_that_are_over_go_first_and_work_that_goes_on_stay
     broker = await Broker.connect(settings)
     await apply_topology(broker, settings, [])
     stream = broker.names.results_stream
-    room = Room(broker)
+    retention = Retention(broker)
     for number in range(12):
         subject = broker.names.results(ref(number))
         size = 9 * MIB if number == 0 else 2 * MIB  # the first is larger than a message: a claim check
@@ -28,7 +28,7 @@ async def test_the_oldest_jobs_that_are_over_go_first_and_work_that_goes_on_stay
         if number != 1:
             done = Done(job=ref(number), segments=1, frames=1, lost=0, failures=("bad",) if number == 2 else ())
             await publish_done(broker, done, "1")
-    await room.make()
+    await retention.make()
     left = {stored.subject.rsplit(".", 1)[1] async for stored in broker.read(stream)}
     assert "job-1" in left
     assert not {"job-0", "job-2"} & left
@@ -42,6 +42,6 @@ async def test_where_there_is_room_nothing_goes(settings: Settings) -> None:
     broker = await Broker.connect(settings)
     await apply_topology(broker, settings, [])
     await publish_done(broker, Done(job=ref(1), segments=1, frames=1, lost=0), "1")
-    await Room(broker).make()
+    await Retention(broker).make()
     assert await broker.last(broker.names.results_stream, broker.names.results(ref(1))) is not None
     await broker.close()

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes, sync: bool = False) -> None:
+def atomic_write(path: Path, content: bytes, sync: bool = False) -> None:
     """Give `path` this content in one step, over what was there; its folder is made. Raises OSError.
 
     Several processes and threads may write the same file: one of them wins. `sync`: it is on the disk on return, and

@@ -11,12 +11,12 @@ from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.jobs import find_manifest
 from pipelines.publish import Publisher
-from schemas.messages import Done, JobState, Lane, decode
+from schemas.messages import Done, JobState, Priority, decode
 from schemas.pipeline import parse_pipeline
 from schemas.settings import MIB
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import Fleet
-from tests.integration.hops import eventually
+from tests.integration.queues import eventually
 from tests.poison import poisoned_clip
 from workers.local import register
 
@@ -47,22 +47,22 @@ async def test_a_job_whose_collector_died_after_it_made_room_fails_with_a_reason
     with Fleet((ALL_BUT_COLLECT,), tmp_path / "cache", results_bytes=MIB, ack_wait_s=2.0) as fleet:
         broker = await Broker.connect(fleet.settings)
         spec = await register(broker, fleet.settings, SPEC, {})
-        job = Publisher(broker, spec, "main", Lane.INTERACTIVE).ref("film")
+        job = Publisher(broker, spec, "main", Priority.INTERACTIVE).ref("film")
         collector = Collector(broker, spec)  # as the worker would have that died
         await collector.open({job: tmp_path / "film"})
         client = await nats.connect(fleet.settings.nats)
         results = await client.subscribe(broker.names.results(job))
         await client.jetstream().publish("rigflow.media.main.p", clip.read_bytes(), headers={HEADER_JOB: "film"})
 
-        async def thinned() -> bool:
+        async def results_evicted() -> bool:
             manifest = await find_manifest(broker, "film")
-            return manifest is not None and manifest.thinned
+            return manifest is not None and manifest.results_evicted
 
         async def failed() -> bool:
             manifest = await find_manifest(broker, "film")
             return manifest is not None and manifest.state is JobState.FAILED
 
-        await eventually(thinned, 30)
+        await eventually(results_evicted, 30)
         await collector.close()
         where = ("--nats", fleet.settings.nats)
         following = ["results", "film", "--follow", "--out", str(tmp_path), *where]
@@ -70,8 +70,8 @@ async def test_a_job_whose_collector_died_after_it_made_room_fails_with_a_reason
         fleet.add(("collect",))
         message = None
         while not isinstance(message, Done):
-            told = await results.next_msg(30)
-            message = decode(told.data)[0] if told.headers[HEADER_TYPE] == "done" else None
+            reported = await results.next_msg(30)
+            message = decode(reported.data)[0] if reported.headers[HEADER_TYPE] == "done" else None
         assert "cannot be made whole" in message.failures[0]
         assert "publish it again" in message.failures[0]
         await eventually(failed, 30)

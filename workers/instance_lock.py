@@ -12,7 +12,7 @@ from pathlib import Path
 
 from schemas.errors import StoreError, UsageError
 from schemas.settings import CACHE_HINT
-from workers.telemetry import Event, tell
+from workers.telemetry import Event, log_event
 
 HAND_BACK_S = 3.0
 SOCKET_FOLDER_BYTES = 70  # the fork server's socket is a file, and a socket's path has at most 107 bytes
@@ -20,7 +20,7 @@ HOME = "RIG_HOME"  # in the environment of a rig's worker processes: the folder 
 
 
 @contextmanager
-def rig_home(folder: Path, name: str) -> Iterator[Path]:
+def instance_lock(folder: Path, name: str) -> Iterator[Path]:
     """Lock a rig's folder, and end what an earlier rig left there; its scratch folder, empty, and removed at the end.
 
     Raises UsageError when another rig of this name runs, StoreError when the folder is not writable.
@@ -48,7 +48,7 @@ def rig_home(folder: Path, name: str) -> Iterator[Path]:
         if len(os.fsencode(folder)) < SOCKET_FOLDER_BYTES:
             tempfile.tempdir = str(folder)  # so that a killed rig's socket is removed by the next
         for pid in end_leftovers(folder):
-            tell(Event("leftover", f"worker process {pid} of an earlier rig was still there", facts={"pid": pid}))
+            log_event(Event("leftover", f"worker process {pid} of an earlier rig was still there", facts={"pid": pid}))
         os.environ[HOME] = str(folder)
         try:
             yield scratch

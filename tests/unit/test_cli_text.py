@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 
 from cli.near import describe_offset
-from cli.words import age, size, table
+from cli.text import age, size, table
 
 
 @pytest.mark.parametrize(
-    ("nbytes", "said"),
+    ("nbytes", "output"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -21,15 +21,15 @@ from cli.words import age, size, table
         (4e13, "40 TB"),
     ],
 )
-def test_size(nbytes: float, said: str) -> None:
-    assert size(nbytes) == said
+def test_size(nbytes: float, output: str) -> None:
+    assert size(nbytes) == output
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (180_000, "2 d 2 h")]
+    ("seconds", "output"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (180_000, "2 d 2 h")]
 )
-def test_age(seconds: float, said: str) -> None:
-    assert age(seconds) == said
+def test_age(seconds: float, output: str) -> None:
+    assert age(seconds) == output
 
 
 def test_an_offset_says_which_begins_in_which() -> None:

@@ -10,11 +10,11 @@ from schemas.messages import Failure
 from schemas.pipeline import PipelineSpec
 from workers.failures import Failures, place_of_job
 from workers.in_flight import InFlight, Queue
-from workers.in_hand import InHand
 from workers.intake import Intake
+from workers.messages_in_flight import MessagesInFlight
 
 
-class StageBeside(Protocol):
+class MessageHandler(Protocol):
     """What such a stage does with a message."""
 
     async def run(self, message: InFlight) -> None:
@@ -26,22 +26,24 @@ class StageBeside(Protocol):
         ...
 
 
-class Beside:
+class IoStages:
     """Runs the messages of such stages. An error fails the job of its message as a whole."""
 
-    def __init__(self, intake: Intake, in_hand: InHand, failures: Failures, on_end: Callable[[InFlight], None]) -> None:
+    def __init__(
+        self, intake: Intake, in_flight: MessagesInFlight, failures: Failures, on_end: Callable[[InFlight], None]
+    ) -> None:
         self._intake = intake
-        self._in_hand = in_hand
+        self._in_flight = in_flight
         self._failures = failures
         self._on_end = on_end
 
-    async def host(self, spec: PipelineSpec, stage: str, work: StageBeside, limit: int) -> None:
+    async def host(self, spec: PipelineSpec, stage: str, work: MessageHandler, limit: int) -> None:
         """Take messages of a stage, up to `limit` at a time."""
-        await self._intake.host_beside(spec, stage, functools.partial(self._run, work), limit)
+        await self._intake.host_io_stage(spec, stage, functools.partial(self._run, work), limit)
 
-    async def _run(self, work: StageBeside, queue: Queue, delivery: Delivery) -> None:
+    async def _run(self, work: MessageHandler, queue: Queue, delivery: Delivery) -> None:
         message = InFlight(delivery, queue, self._on_end)
-        self._in_hand.beside.add(message)
+        self._in_flight.io_messages.add(message)
         try:
             await work.run(message)
             await message.ack()

@@ -1,4 +1,4 @@
-"""The engine of the model `paced`: checksums, and time that passes without work."""
+"""The engine of the model `simulated`: checksums, and time that passes without work."""
 
 import time
 import zlib
@@ -11,7 +11,7 @@ from engines.part import Array
 from schemas.pipeline import ModelSpec
 
 
-class PacedSession:
+class SimulatedSession:
     """Answers `crc32 [N] uint32` of the bytes of each row of `pixels [N, ...]`, and takes `pace_ms` for each row.
 
     It sleeps: a hundred of them share one core. The answers do not depend on the pace.

@@ -1,4 +1,4 @@
-"""What each generation of cards computes well: which precisions it may be given, and which share a plan."""
+"""What each generation of GPUs computes well: which precisions it may be given, and which share a plan."""
 
 import re
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ def parse_targets(text: str) -> tuple[str, ...]:
     for word in filter(None, re.split(r"[,\s]+", text)):
         number = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", word.lower())
         if not number:
-            raise UsageError(f"{word} is no kind of card", f"say {','.join(COMMON)}, or all")
+            raise UsageError(f"{word} is no kind of GPU", f"say {','.join(COMMON)}, or all")
         found.add(f"sm{int(number[1])}{number[2]}")
     if not found:
-        raise UsageError("no kind of card was named", f"say --for {','.join(COMMON)}, or all")
+        raise UsageError("no kind of GPU was named", f"say --for {','.join(COMMON)}, or all")
     return tuple(sorted(found, key=number_of))
 
 
@@ -36,14 +36,14 @@ def target_of(capability: tuple[int, int]) -> str:
 
 
 def plans_for(targets: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which cards share a plan of TensorRT-RTX: a plan that includes Turing is Turing's, and slower on all others."""
+    """Which GPUs share a plan of TensorRT-RTX: a plan that includes Turing is Turing's, and slower on all others."""
     unknown = [target for target in targets if target not in RTX]
     if unknown:
         raise UsageError(
             f"TensorRT-RTX builds no engine for {unknown[0]}, only for {', '.join(RTX)}",
-            "build it with `--backend tensorrt` on a machine with that card"
+            "build it with `--backend tensorrt` on a machine with that GPU"
             if number_of(unknown[0]) >= 60
-            else "that card is too old",
+            else "that GPU is too old",
         )
     turing = tuple(target for target in targets if target == "sm75")
     newer = tuple(target for target in targets if target != "sm75")
@@ -51,12 +51,12 @@ def plans_for(targets: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def advised(target: str) -> Precision:
-    """The precision that `auto` means on a kind of card."""
+    """The precision that `auto` means on a kind of GPU."""
     return "fp16" if number_of(target) >= 70 else "fp32"
 
 
 def objection(target: str, precision: Precision) -> tuple[str, str] | None:
-    """What speaks against a precision on a kind of card, and what to take instead; None when nothing does."""
+    """What speaks against a precision on a kind of GPU, and what to take instead; None when nothing does."""
     number = number_of(target)
     if number < 70 and precision == "fp16":
         if number == 60:  # GP100 has twice the rate, but no tensor cores
@@ -69,12 +69,12 @@ def objection(target: str, precision: Precision) -> tuple[str, str] | None:
 
 
 def check_precision(target: str, precision: Precision, backend: str, anyway: bool = False) -> str:
-    """A warning, or "" when the precision suits the card. Raises UsageError where it never makes sense.
+    """A warning, or "" when the precision suits the GPU. Raises UsageError where it never makes sense.
 
-    `anyway` makes a warning of what a slow card would refuse.
+    `anyway` makes a warning of what a slow GPU would refuse.
     """
     if backend == "tensorrt_rtx" and target == "sm75" and precision == "fp32":
-        raise UsageError("TensorRT-RTX builds fp16 engines only for sm75", "say --precision fp16 for that card")
+        raise UsageError("TensorRT-RTX builds fp16 engines only for sm75", "say --precision fp16 for that GPU")
     found = objection(target, precision)
     if found is None:
         return ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from engines.part import Part
 
-AHEAD_PARTS = 2  # of one segment
+PREFETCH_PARTS = 2  # of one segment
 
 
 class _Run:
@@ -27,8 +27,8 @@ class _Run:
 class _Reader:
     """The parts of a segment, in order; who stops reading simply lets go of it."""
 
-    def __init__(self, ahead: "Prefetcher", run: _Run) -> None:
-        self._ahead = ahead
+    def __init__(self, prefetcher: "Prefetcher", run: _Run) -> None:
+        self._prefetcher = prefetcher
         self._run = run
 
     @property
@@ -38,25 +38,25 @@ class _Reader:
 
     def begin(self) -> None:
         """Begin to decode; otherwise the first `next` does."""
-        self._ahead.begin(self._run)
+        self._prefetcher.begin(self._run)
 
     def __iter__(self) -> Iterator[Part]:
         return self
 
     def __next__(self) -> Part:
-        return self._ahead.take(self._run)
+        return self._prefetcher.take(self._run)
 
 
 class Prefetcher:
-    """`threads` that decode. `enter` and `leave` begin and end each; `settle` ends each part before it is handed over.
+    """`threads` that decode: `enter` runs first and `leave` last on each, `synchronize` after each part.
 
     No thread waits for a reader: a segment that is far enough ahead gives its thread to another.
     """
 
     def __init__(
-        self, threads: int, enter: Callable[[], None], settle: Callable[[], None], leave: Callable[[], None]
+        self, threads: int, enter: Callable[[], None], synchronize: Callable[[], None], leave: Callable[[], None]
     ) -> None:
-        self._enter, self._settle, self._leave = enter, settle, leave
+        self._enter, self._synchronize, self._leave = enter, synchronize, leave
         self._changed = threading.Condition()
         self._queue: list[tuple[int, int, _Run]] = []
         self._numbers = itertools.count()
@@ -75,7 +75,7 @@ class Prefetcher:
     def begin(self, run: _Run) -> None:
         """Decode until a run is far enough ahead."""
         with self._changed:
-            if not run.working and not run.over and len(run.ready) < AHEAD_PARTS:
+            if not run.working and not run.over and len(run.ready) < PREFETCH_PARTS:
                 self._schedule(run)
 
     def take(self, run: _Run) -> Part:
@@ -133,17 +133,17 @@ class Prefetcher:
         if not run.over:
             try:
                 part = next(run.parts, None)
-                self._settle()
+                self._synchronize()
             except BaseException as raised:
                 error = raised
         with self._changed:
             if part is None or run.over:
                 run.over, run.error = True, error
-                run.parts = iter(())  # frees what it holds, on a thread of the card
+                run.parts = iter(())  # frees what it holds, on a thread of the GPU
             else:
                 run.ready.append(part)
-            run.working = not run.over and len(run.ready) < AHEAD_PARTS and not self._better(run)
-            if not run.working and not run.over and len(run.ready) < AHEAD_PARTS:
+            run.working = not run.over and len(run.ready) < PREFETCH_PARTS and not self._better(run)
+            if not run.working and not run.over and len(run.ready) < PREFETCH_PARTS:
                 self._schedule(run)
                 self._changed.notify_all()
                 return False
