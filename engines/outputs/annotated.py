@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from engines.outputs.base import BaseFormat, Value, row_of
+from engines.outputs.base import BaseFormat, Value, check_rows, row_of
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
 from engines.outputs.h264 import X264
@@ -25,10 +25,11 @@ from engines.part import Part, Tick, no_tick
 from engines.ports import Assembler, Encoded, Pictures
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import TensorSpec
+from schemas.pipeline import TensorSpec, describe
 
 _NAME = "annotated"
 _DRAWN = ("boxes", "mask", "classes", "tags")
+_OF_PICTURES = ("mask", "classes", "tags", "scores")
 
 
 class AnnotatedOptions(PictureOptions):
@@ -58,6 +59,9 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
             raise PipelineError(what, "take a model whose card has a head that makes one, or add `keeps`")
         if "boxes" in arrays:
             check_objects(arrays, _NAME)
+        if "mask" in arrays and (arrays["mask"].dtype != "uint8" or len(arrays["mask"].shape) != 3):
+            found = describe(arrays["mask"].dtype, arrays["mask"].shape)
+            raise PipelineError(f"`mask` is {found}", "format annotated takes uint8 [W, H, W'], a class for each pixel")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """A closed GOP of the part's pictures, or a file of each image."""
@@ -86,8 +90,13 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
         held: Mapping[str, Value] = part.arrays
         wanted = Wanted(self._options.labels, self._options.scores, self._options.least_score)
         objects = objects_of(part, _NAME) if "boxes" in held else iter([None] * len(part.meta.pts))
+        whole = {name: held[name] for name in _OF_PICTURES if name in held}
+        for name, array in whole.items():
+            check_rows(name, array, len(part.meta.pts))
         for number, (size, found) in enumerate(zip(source_sizes(part), objects, strict=True)):
-            rows = {name: row_of(held[name], number) for name in ("mask", "classes", "tags", "scores") if name in held}
+            rows = {name: row_of(array, number) for name, array in whole.items()}
+            if "mask" in rows and (rows["mask"].ndim != 2 or rows["mask"].dtype != np.uint8):
+                raise PipelineError("`mask` is no uint8 [W, H, W']", "format annotated takes a class for each pixel")
             yield Finding(size, found, rows, self._labels, wanted)
 
 

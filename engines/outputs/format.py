@@ -6,10 +6,12 @@ from engines.media.tracks import SoundChoice
 from engines.outputs.annotated import AnnotatedFormat
 from engines.outputs.base import Labels
 from engines.outputs.detections import DetectionsFormat
+from engines.outputs.embeddings import EmbeddingsFormat
 from engines.outputs.image import ImageFormat
 from engines.outputs.jsonl import JsonlFormat
 from engines.outputs.npz import NpzFormat
 from engines.outputs.shots import ShotsFormat
+from engines.outputs.tags import TagsFormat
 from engines.outputs.video import VideoFormat
 from engines.ports import Format, PictureEncoder
 from schemas.pipeline import EncodeStage
@@ -18,6 +20,8 @@ _FORMATS: Mapping[str, Callable[[EncodeStage, Labels | None, PictureEncoder | No
     "npz": NpzFormat,
     "jsonl": JsonlFormat,
     "detections": DetectionsFormat,
+    "tags": TagsFormat,
+    "embeddings": EmbeddingsFormat,
     "shots": ShotsFormat,
     "video": VideoFormat,
     "image": ImageFormat,
