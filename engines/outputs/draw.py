@@ -120,20 +120,26 @@ class Canvas:
             place = plane[upper // down :, first // across :][: share.shape[0], : share.shape[1]]
             _mix(place, share[: place.shape[0], : place.shape[1]], value)
 
-    def tint(self, classes: Array, colours: Sequence[Rgb | None], strength: int) -> None:
+    def tint(self, classes: Array, colours: tuple[Rgb | None, ...], strength: int) -> None:
         """Mix in the colour of each pixel's class, `classes [H, W]` uint8; None: the class changes nothing."""
-        masks = np.array([0 if colour is None else strength for colour in colours], np.uint8)
-        values = np.array([self._paint(colour or BLACK) for colour in colours], np.uint8)
-        for number, (plane, down, across) in enumerate(self._planes[: values.shape[1]]):
-            seen = classes[::down, ::across]
-            _mix(plane, masks[seen], values[:, number][seen])
+        shares = tuple(0 if colour is None else strength for colour in colours)
+        values = zip(*(self._paint(colour or BLACK) for colour in colours), strict=True)
+        for (plane, down, across), each in zip(self._planes, values, strict=False):
+            which = classes[::down, ::across].astype(np.uint16) << 8
+            np.take(_tints(each, shares), which | plane, out=plane)
 
     def rectangle(self, top: int, left: int, bottom: int, right: int, colour: Rgb, strength: int = OPAQUE) -> None:
         """Fill the pixels from (top, left) to before (bottom, right)."""
         top, left = max(top, 0), max(left, 0)
-        height, width = min(bottom, self.height) - top, min(right, self.width) - left
-        if height > 0 and width > 0:
-            self.blend(top, left, np.broadcast_to(np.uint8(strength), (height, width)), colour)
+        bottom, right = min(bottom, self.height), min(right, self.width)
+        if bottom <= top or right <= left:
+            return
+        edges = [top, left, bottom if bottom < self.height else 0, right if right < self.width else 0]
+        if strength < OPAQUE or any(edge % self._step for edge in edges):
+            self.blend(top, left, np.full((bottom - top, right - left), strength, np.uint8), colour)
+            return
+        for (plane, down, across), value in zip(self._planes, self._paint(colour), strict=False):
+            plane[top // down : -(-bottom // down), left // across : -(-right // across)] = value
 
     def outline(self, top: int, left: int, bottom: int, right: int, colour: Rgb) -> None:
         """The border of a rectangle, `line_width` wide, inside of it."""
@@ -192,7 +198,10 @@ def _shared(mask: Array, above: int, before: int, down: int, across: int) -> Arr
     rows, columns = -(-(above + height) // down), -(-(before + width) // across)
     blocks = np.zeros((rows * down, columns * across), np.uint16)
     blocks[above : above + height, before : before + width] = mask
-    total = blocks.reshape(rows, down, columns, across).sum(axis=(1, 3), dtype=np.uint16)
+    total = np.zeros((rows, columns), np.uint16)
+    for row in range(down):
+        for column in range(across):
+            total += blocks[row::down, column::across]
     share: Array = ((total + down * across // 2) // (down * across)).astype(np.uint8)
     return share
 
@@ -201,6 +210,14 @@ def _mix(place: Array, mask: Array, value: Array | int) -> None:
     """`place` becomes `value` as far as `mask` says, rounded to nearest."""
     weight = mask.astype(np.uint16)
     place[:] = (place * (OPAQUE - weight) + np.uint16(value) * weight + OPAQUE // 2) // OPAQUE
+
+
+@lru_cache(maxsize=16)
+def _tints(values: tuple[int, ...], shares: tuple[int, ...]) -> Array:
+    """What becomes of a sample, at `class * 256 + sample`: `values` and `shares` are by class."""
+    mixed = np.tile(np.arange(256, dtype=np.uint8), (len(values), 1))
+    _mix(mixed, np.array(shares, np.uint8)[:, None], np.array(values, np.uint8)[:, None])
+    return mixed.reshape(-1)
 
 
 @lru_cache(maxsize=64)

@@ -313,9 +313,7 @@ def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
         format_.check(planned(boxes=("W", "count", 4)), ["video"])
     with pytest.raises(PipelineError, match="needs one of `boxes`, `mask`, `classes`, `tags` to draw"):
         format_.check(planned(pixels=pixels), ["video"])
-    with pytest.raises(
-        PipelineError, match=r"`mask` is uint8 \[W, 3, 8, 8\]: format annotated takes uint8 \[W, H, W'\]"
-    ):
+    with pytest.raises(PipelineError, match=r"`mask` is uint8 \[W, 3, 8, 8\]: format annotated takes"):
         format_.check(planned(pixels=pixels, mask=("W", 3, 8, 8)), ["video"])
     with pytest.raises(PipelineError, match="`boxes` is uint8"):
         format_.check(planned(pixels=pixels, boxes=("W", "count", 5)), ["video"])
