@@ -12,15 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from engines.inference.batch import infer_parts
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.decode import Convert, decode_video
 from engines.media.images import decode_images
 from engines.media.shared import SharedFolders
 from engines.media.split import Splitter
 from engines.outputs.format import load_format
-from engines.part import Array, Part
-from engines.transforms import Preprocess
+from engines.part import Array, Part, no_tick
+from engines.pictures import Pictures
+from engines.plan import plan_pipeline
+from engines.planned import DecodePlan
 from pipelines.publish import albums
 from pipelines.registry import builtin_pipeline
 from schemas.errors import RigflowError
@@ -118,12 +119,9 @@ class Chain:
 
     def __init__(self, task: Task) -> None:
         self._spec = task.spec
-        self._preprocess = Preprocess(self._spec.preprocess)
-        self._sessions = [
-            (stage, OnnxRuntimeSession(body, card))
-            for stage in self._spec.infers
-            for card, body in [task.models[stage.model]]
-        ]
+        self._plan = plan_pipeline(task.spec, {name: card for name, (card, _) in task.models.items()})
+        self._pictures = Pictures(self._plan.decode.pictures)
+        self._sessions = {name: OnnxRuntimeSession(body, card) for name, (card, body) in task.models.items()}
         self._format = load_format(self._spec.encode)
 
     def __call__(self, unit: Unit) -> Finished:
@@ -132,7 +130,7 @@ class Chain:
 
     def decode(self, unit: Unit) -> list[Part]:
         """The unit's parts, decoded and preprocessed."""
-        return decoded(unit, self._spec, self._preprocess.convert)
+        return decoded(unit, self._spec, self._plan.decode, self._pictures.convert)
 
     def finish(self, parts: Sequence[Part]) -> list[Answer]:
         """What the parts become. Raises what their inference raised."""
@@ -141,12 +139,14 @@ class Chain:
 
     def infer(self, parts: Sequence[Part]) -> list[Part]:
         """The parts after the model."""
-        for stage, session in self._sessions:
-            outcomes = infer_parts(stage, session, parts)
+        for stage in self._spec.operators:
+            session = self._sessions[stage.model] if stage.model else None
+            outcomes = self._plan.operators[stage.name].run(parts, session, no_tick)
             for outcome in outcomes:
                 if isinstance(outcome, RigflowError):
                     raise outcome
-            parts = [outcome for outcome in outcomes if isinstance(outcome, Part)]
+            made = [outcome for outcome in outcomes if isinstance(outcome, Part)]
+            parts = [self._plan.kept(stage.name, *each) for each in zip(parts, made, strict=True)]
         return list(parts)
 
 
@@ -156,15 +156,15 @@ def chain_of(task: Task) -> Chain:
     return Chain(task)
 
 
-def decoded(unit: Unit, spec: PipelineSpec, convert: Convert) -> list[Part]:
+def decoded(unit: Unit, spec: PipelineSpec, plan: DecodePlan, convert: Convert) -> list[Part]:
     """A unit's parts as `convert` makes them."""
     given = [(unit.segment, unit.buffers)] if unit.segment else segments_of(Path(unit.path), spec, ENTIRE_MEDIA_S)
     parts: list[Part] = []
     for segment, buffers in given:
         if segment.media.kind == "image":
-            parts += decode_images(segment, buffers, spec, convert, shared=SHARED)
+            parts += decode_images(segment, buffers, plan, convert, shared=SHARED)
         else:
-            parts += decode_video(segment, buffers, spec, convert)
+            parts += decode_video(segment, buffers, plan, convert)
     return parts
 
 

@@ -26,13 +26,13 @@ import numpy as np
 from benchmarks import measure
 from engines.media.split import Splitter
 from engines.part import Array
-from engines.transforms import Preprocess
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from schemas.messages import JobRef, Key, MediaInfo, Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
+from tests.plans import converter
 from workers.local import find_models, register
 from workers.options import ALL_STAGES
 
@@ -44,7 +44,7 @@ segment_s = 0.001
 kind = "decode"
 
 [[stage]]
-kind = "preprocess"
+kind = "resize"
 size = [16, 16]
 layout = "gray"
 
@@ -178,7 +178,7 @@ def simulated() -> PipelineSpec:
 
 def answers_of(clip: Path, spec: PipelineSpec) -> Array:
     """What `simulated` must answer for each frame, by one sequential pass."""
-    preprocess = Preprocess(spec.preprocess)
+    preprocess = converter(spec)
     with av.open(clip) as container:
         frames = [preprocess.convert(frame)["pixels"] for frame in container.decode(video=0)]
     return np.array([zlib.crc32(np.ascontiguousarray(frame).data) for frame in frames], np.uint32)

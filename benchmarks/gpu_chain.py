@@ -105,10 +105,9 @@ def clips(folder: Path) -> dict[str, Path]:
 
 def every_frame(spec: PipelineSpec) -> PipelineSpec:
     """The pipeline without sampling: no frame may be left out."""
-    decode = spec.decode.model_copy(update={"fps": None})
-    window = spec.preprocess.window.model_copy(update={"stride": 1, "frames": 1})
-    preprocess = spec.preprocess.model_copy(update={"window": window})
-    return spec.model_copy(update={"name": "every-frame", "stage": (decode, preprocess, *spec.stage[2:])})
+    window = spec.decode.window.model_copy(update={"stride": 1, "frames": 1})
+    decode = spec.decode.model_copy(update={"fps": None, "window": window})
+    return spec.model_copy(update={"name": "every-frame", "stage": (decode, *spec.stage[1:])})
 
 
 def chain(options: argparse.Namespace) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from engines.models.catalogue import load_model
 from engines.part import Part
 from pipelines.registry import builtin_pipeline
 from schemas.messages import JobRef, Key, MediaInfo, PartMeta, Priority
-from schemas.pipeline import InferStage
+from schemas.pipeline import OperatorStage
 from tests.fleet import Fleet
 from workers.options import ALL_STAGES
 
@@ -122,7 +122,7 @@ def loop(session: CudaSession, rows: RowBatch) -> float:
 
 def stage(session: Timeline, gpu: CudaGpu, bare: float) -> dict[str, Any]:
     """The infer stage over parts of eight windows in the GPU's memory."""
-    spec = InferStage(kind="infer", model="x3d_s", max_batch=BATCH)
+    spec = OperatorStage(kind="infer", name="infer", model="x3d_s", max_batch=BATCH)
     parts = [part_of(gpu, number) for number in range(16)]
     infer_parts(spec, session, parts)
     session.spans = []

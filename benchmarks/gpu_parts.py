@@ -14,10 +14,10 @@ from benchmarks.gpu_clips import KINDS, pattern
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.probe import gpu_codecs
-from engines.cuda.transforms import CudaPreprocess
+from engines.cuda.transforms import CudaPictures
 from engines.part import Array
-from engines.transforms import Preprocess
-from schemas.pipeline import PreprocessStage
+from engines.pictures import Pictures
+from schemas.model import PictureSpec
 from tests.clips import real_clip
 
 REAL = ("bigbuckbunny", "bikes", "carphone_pristine")
@@ -127,14 +127,14 @@ def transforms(options: argparse.Namespace) -> dict[str, Any]:
                     for given in ({}, {"layout": "gray"}, {"resize": "bilinear", "fit": "crop"})
                 )
     host, mine = decoded(opened, pattern(options.folder / "h264.mp4", "h264"), 1)[0]
-    found["rotated, padded"] = _apart(opened, host, mine, {"size": (182, 182), "fit": "pad"}, 8)
+    found["rotated, padded"] = _apart(opened, host, mine, {"size": (182, 182), "fit": "letterbox"}, 8)
     found["planes"] = _apart(opened, host, mine, {"layout": "planes"})
     kinds: dict[str, dict[str, Any]] = {
         "32x32 gray": {"size": (32, 32), "layout": "gray"},
         "182x182": {"size": (182, 182)},
     }
     for label, given in kinds.items():
-        convert = CudaPreprocess(_stage(given), opened)
+        convert = CudaPictures(_pictures(given), opened)
         convert.convert(mine)
         convert.synchronize()
         began_s = time.perf_counter()
@@ -146,18 +146,18 @@ def transforms(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _stage(given: dict[str, Any]) -> PreprocessStage:
-    return PreprocessStage.model_validate({"kind": "preprocess", **given})
+def _pictures(given: dict[str, Any]) -> dict[str, PictureSpec]:
+    return {"plane" if given.get("layout") == "planes" else "pixels": PictureSpec.model_validate(given)}
 
 
 def _apart(
     opened: CudaGpu, host: av.VideoFrame, mine: av.VideoFrame, given: dict[str, Any], orientation: int = 1
 ) -> str:
-    convert = CudaPreprocess(_stage(given), opened)
+    convert = CudaPictures(_pictures(given), opened)
     made = convert.convert(mine, orientation)
     convert.synchronize()
     gaps = [
         np.abs(array.astype(np.int32) - np.asarray(made[name]))
-        for name, array in Preprocess(_stage(given)).convert(host, orientation).items()
+        for name, array in Pictures(_pictures(given)).convert(host, orientation).items()
     ]
     return f"{max(int(gap.max()) for gap in gaps)} ({max(float(gap.mean()) for gap in gaps):.3f})"

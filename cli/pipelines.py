@@ -40,7 +40,7 @@ def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: 
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
     rows = table("pipeline", "media", "models", "", left=4)
     for spec in specs:
-        models = ", ".join(stage.model for stage in spec.infers)
+        models = ", ".join(spec.model_names.values())
         rows.add_row(spec.name, ", ".join(spec.media), cell(models), cell(spec.description))
     stdout().print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
     return ExitCode.OK
@@ -109,6 +109,7 @@ def check(
 
     Example: rigflow pipelines check mine.toml
     """
+    from engines.options import check_options
     from schemas.pipeline import check_pipeline
 
     try:
@@ -116,7 +117,8 @@ def check(
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
-    problems = [str(error) for error in check_pipeline(text, str(file))] or _unfit(file)
+    errors = [*check_pipeline(text, str(file)), *check_options(text, str(file))]
+    problems = [str(error) for error in errors] or _unfit(file)
     if problems:
         say("\n".join(problems), keep="\n")
         return ExitCode.USAGE

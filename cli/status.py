@@ -222,9 +222,7 @@ def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
 
 
 def _stages(stages: Sequence[str]) -> str:
-    from workers.options import ALL_STAGES
-
-    return "all" if tuple(stages) == ALL_STAGES else " ".join(stages)
+    return " ".join(stages)
 
 
 def _state(status: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_fr
 from cli.text import warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import without_passwords
+from workers.options import ALL_STAGES
 
 
 @ends_well
@@ -27,25 +28,32 @@ def worker(
     """Run one worker in this process until Ctrl-C or SIGTERM.
 
     It serves every pipeline that the broker knows; models come from the broker too. Stages are split, decode,
-    preprocess, infer, encode and collect, or the names that pipelines give theirs. Those in one worker hand over in
-    memory. Stopped, it finishes what it holds; stopped twice, it hands it back.
+    encode, collect and operators (resize, infer ...), or the names that pipelines give theirs. Those in one worker hand
+    over in memory. Stopped, it finishes what it holds; stopped twice, it hands it back.
 
-    Example: rigflow worker --stages decode,preprocess --nats nats://rig1:4222
+    Example: rigflow worker --stages decode,resize --nats nats://rig1:4222
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, device=device)
     wanted = parse_stages(stages)
-    from workers.options import ALL_STAGES, WorkerOptions
+    from workers.options import WorkerOptions
     from workers.process import work
 
     def announce() -> None:
         at = without_passwords(settings.nats)
         print(f"rigflow worker on {at}: {', '.join(wanted or ALL_STAGES)}", file=sys.stderr, flush=True)
 
-    if names := [stage for stage in wanted if stage not in ALL_STAGES]:
+    if names := [stage for stage in wanted if stage not in kinds_of_stages()]:
         are = "is no kind of stage" if len(names) == 1 else "are no kinds of stages"
         warn(f"{', '.join(names)} {are}: it serves pipelines that name a stage so")
     options = WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device)
     work(options, on_connected=announce)
+
+
+def kinds_of_stages() -> tuple[str, ...]:
+    """All kinds of stages that this machine can run."""
+    from engines.registry import names
+
+    return (*ALL_STAGES, "split", "decode", *names("operators"), "encode", "collect")
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
@@ -55,5 +63,5 @@ def parse_stages(text: str) -> tuple[str, ...]:
     stages = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for stage in stages:
         if not is_token(stage):
-            raise UsageError(f"{stage}: not a stage", "give kinds or names with commas, like decode,preprocess")
+            raise UsageError(f"{stage}: not a stage", "give kinds or names with commas, like decode,resize")
     return stages

@@ -1,7 +1,7 @@
 """A part in memory: named arrays and where they belong."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,14 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from schemas.errors import MediaError, ModelError
+from engines.ragged import Ragged
+from schemas.errors import MediaError, ModelError, PipelineError
 from schemas.messages import ArraySpec, PartMessage, PartMeta
 from schemas.wire import Buffer
 
 Array = npt.NDArray[Any]
+Value = Array | Ragged
 Tick = Callable[[], None]
 """Called from inside a step whenever it has moved (a frame, a batch): a step that is slow is not stuck. Any thread."""
-_FRAMES = re.compile(r"pixels|plane\d")  # arrays with a row a frame, which `index` makes windows of
+_FRAMES = re.compile(r"(pixels|plane\d)(@.*)?|frame_size")  # arrays with a row a frame, which `index` makes windows of
 
 
 def no_tick() -> None:
@@ -32,12 +34,13 @@ def holds_frames(name: str) -> bool:
 class Part:
     """A bounded slice of a segment after decoding: the unit that moves between stages.
 
-    `arrays` by stage: decode leaves `frame0`, `frame1` ... (see engines.media.frames) and `index`; preprocess `pixels`
-    or `plane0` ...; infer its outputs. `index [W, T]` int32 says which rows of `pixels` each window looks at.
+    Decode leaves pictures, `pixels`, `plane0` ... or `pixels@stage.input`, or `frame0` ... for a resize elsewhere (see
+    engines.media.frames), with `index [W, T]` int32, which rows of those each window looks at. Operators leave what
+    they make, with a row a window.
     """
 
     meta: PartMeta
-    arrays: dict[str, Array]
+    arrays: dict[str, Value]
 
     @property
     def nbytes(self) -> int:
@@ -46,48 +49,96 @@ class Part:
 
     def on_host(self) -> "Part":
         """The same part, with copies of what lies on a GPU."""
-        return self.with_arrays({name: np.asarray(array) for name, array in self.arrays.items()})
+        return self.with_arrays({name: _on_host(value) for name, value in self.arrays.items()})
 
-    def with_arrays(self, arrays: dict[str, Array], **meta: Any) -> "Part":
+    def array(self, name: str) -> Array:
+        """The array of that name. Raises PipelineError when there is none, or its rows differ in length."""
+        value = self.arrays.get(name)
+        if value is None or isinstance(value, Ragged):
+            state = "has no array" if value is None else "has rows of different lengths in"
+            raise PipelineError(f"a part {state} `{name}`", f"it has {', '.join(sorted(self.arrays)) or 'none'}")
+        return value
+
+    def with_arrays(self, arrays: Mapping[str, Value], **meta: Any) -> "Part":
         """The same part holding other arrays, and with changed fields of its meta."""
-        return replace(self, arrays=arrays, meta=self.meta.model_copy(update=meta) if meta else self.meta)
+        return replace(self, arrays=dict(arrays), meta=self.meta.model_copy(update=meta) if meta else self.meta)
 
 
 def not_finite(part: Part) -> dict[str, int]:
     """How many rows of each array of floats have values that are NaN or infinite, without arrays that have none."""
     counts = {}
     for name, array in part.arrays.items():
-        if array.dtype.kind == "f" and array.ndim and array.size:
-            finite = np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1)
+        if isinstance(array, Ragged):
+            bad = (
+                np.flatnonzero(~_finite_rows(array.values))
+                if array.values.size and array.values.dtype.kind == "f"
+                else ()
+            )
+            counts[name] = len({int(np.searchsorted(array.offsets, place, side="right")) for place in bad})
+        elif array.dtype.kind == "f" and array.ndim and array.size:
+            finite = _finite_rows(np.asarray(array))
             counts[name] = int(len(finite) - finite.sum())
     return {name: count for name, count in counts.items() if count}
 
 
-def pack_arrays(arrays: dict[str, Array]) -> tuple[dict[str, ArraySpec], list[Buffer]]:
+def _finite_rows(array: Array) -> Array:
+    return np.asarray(np.isfinite(array).reshape(len(array), -1).all(axis=1))
+
+
+def _on_host(value: Value) -> Value:
+    return value if isinstance(value, Ragged) else np.asarray(value)
+
+
+def pack_arrays(arrays: Mapping[str, Value]) -> tuple[dict[str, ArraySpec], list[Buffer]]:
     """Specs and buffers of arrays for the wire; contiguous arrays are not copied.
 
     Raises ModelError for arrays that cannot be sent: text, objects, complex numbers, more than 32 dimensions.
     """
     specs: dict[str, ArraySpec] = {}
     buffers: list[Buffer] = []
-    for name, array in arrays.items():
+    for name, value in arrays.items():
+        array, offsets = (value.values, value.offsets) if isinstance(value, Ragged) else (value, None)
+        spec = {"dtype": array.dtype.str, "shape": array.shape, "buffer": len(buffers)}
+        if offsets is not None:
+            spec["offsets"] = len(buffers) + 1
         try:
-            specs[name] = ArraySpec.model_validate(
-                {"dtype": array.dtype.str, "shape": array.shape, "buffer": len(buffers)}
-            )
+            specs[name] = ArraySpec.model_validate(spec)
         except ValidationError as error:
             what = f"array `{name}`, {array.dtype}, shape {list(array.shape)}, can not travel between stages"
             raise ModelError(what, "give numbers of at most 8 bytes, in at most 32 dimensions") from error
         buffers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        if offsets is not None:
+            buffers.append(np.ascontiguousarray(offsets, "<i8").view(np.uint8).data)
     return specs, buffers
 
 
-def unpack_arrays(specs: dict[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Array]:
-    """Read-only arrays that are views into the buffers of a message that `schemas.messages.decode` gave."""
-    return {
-        name: np.frombuffer(buffers[spec.buffer], dtype=np.dtype(spec.dtype)).reshape(spec.shape)
-        for name, spec in specs.items()
-    }
+def unpack_arrays(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Array]:
+    """Read-only arrays that are views into the buffers of a message that `schemas.messages.decode` gave.
+
+    Raises MediaError for a ragged array: only parts have those.
+    """
+    values = unpack_values(specs, buffers)
+    arrays = {name: value for name, value in values.items() if not isinstance(value, Ragged)}
+    if len(arrays) < len(values):
+        raise MediaError(
+            f"array `{min(values.keys() - arrays)}` has rows of different lengths", "send them as two arrays"
+        )
+    return arrays
+
+
+def unpack_values(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Value]:
+    """As `unpack_arrays`, ragged arrays too. Raises MediaError when the rows of one are not one after the other."""
+    return {name: _unpacked(name, spec, buffers) for name, spec in specs.items()}
+
+
+def _unpacked(name: str, spec: ArraySpec, buffers: list[memoryview]) -> Value:
+    values = np.frombuffer(buffers[spec.buffer], dtype=np.dtype(spec.dtype)).reshape(spec.shape)
+    if spec.offsets is None:
+        return values
+    offsets = np.frombuffer(buffers[spec.offsets], "<i8")
+    if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
+        raise MediaError(f"the rows of array `{name}` do not follow each other")
+    return Ragged(values, offsets)
 
 
 def encode_part(part: Part) -> bytes:
@@ -98,7 +149,7 @@ def encode_part(part: Part) -> bytes:
 
 def decode_part(message: PartMessage, buffers: list[memoryview]) -> Part:
     """A part from its message. Raises MediaError when its windows are none of its frames."""
-    part = Part(message.meta, unpack_arrays(message.arrays, buffers))
+    part = Part(message.meta, unpack_values(message.arrays, buffers))
     _check_index(part)
     return part
 
@@ -108,10 +159,10 @@ def _check_index(part: Part) -> None:
     index = part.arrays.get("index")
     if index is None:
         return
-    if index.ndim != 2 or index.dtype != np.int32 or len(index) != len(part.meta.pts):
+    if isinstance(index, Ragged) or index.ndim != 2 or index.dtype != np.int32 or len(index) != len(part.meta.pts):
         windows = f"{len(part.meta.pts)} windows"
-        raise MediaError(f"`index` of a part of {windows} is {index.dtype}, shape {list(index.shape)}")
+        raise MediaError(f"`index` of a part of {windows} is no int32 array [{len(part.meta.pts)}, T]")
     for name, array in part.arrays.items():
-        rows = len(array) if array.ndim else 0
+        rows = len(array) if isinstance(array, Ragged) or array.ndim else 0
         if (holds_frames(name) or name == "frame_info") and index.size and not 0 <= index.min() <= index.max() < rows:
             raise MediaError(f"`index` of a part points outside the {rows} frames of `{name}`")

@@ -1,6 +1,6 @@
 """What the folders of engines are to each other and to the rooms above: protocols, and the values that they pass.
 
-Imports nothing of engines but parts, so that every folder can import it.
+Imports nothing of engines but parts and plans, so that every folder can import it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,15 +12,23 @@ import av
 from pydantic import BaseModel, ConfigDict, Field
 
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import DecodePlan, Tensor
+from schemas.errors import RigflowError
 from schemas.messages import Fragment, MediaInfo, PartMeta, Segment
-from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage, TensorSpec
+from schemas.model import ModelSpec, PictureSpec
+from schemas.pipeline import OperatorStage
 
 
 class Preprocessing(Protocol):
-    """A preprocess stage's conversion of single frames; arrays may be on a GPU, where NumPy takes them for its own."""
+    """Conversion of single frames to pictures; arrays may be on a GPU, where NumPy takes them for its own."""
+
+    @property
+    def pictures(self) -> Mapping[str, PictureSpec]:
+        """What it makes of a frame."""
+        ...
 
     def convert(self, frame: av.VideoFrame, orientation: int = 1) -> dict[str, Array]:
-        """Arrays of one frame; see `engines.transforms.Preprocess.convert`."""
+        """Arrays of one frame: see `engines.pictures.Pictures.convert`."""
         ...
 
     def synchronize(self) -> None:
@@ -72,6 +80,44 @@ class Session(Protocol):
         ...
 
 
+class Operator(Protocol):
+    """What a stage between decode and encode does. One a stage and worker, used by one thread at a time.
+
+    Made of the stage, and of its model where it names one. Raises PipelineError for options that it does not have.
+    `options_class` has them, as fields.
+    """
+
+    options_class: type[BaseModel]
+    needs_model: bool
+
+    def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None: ...
+
+    @property
+    def by_source(self) -> bool:
+        """Whether the size of what it makes depends on the size of the frame."""
+        ...
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it takes the parts of a segment in their order and all of them, because it has a state."""
+        ...
+
+    def pictures(self, inputs: Mapping[str, Tensor]) -> Mapping[str, PictureSpec]:
+        """What it wants decode to make of each frame, beside the arrays that are there: name -> how."""
+        ...
+
+    def plan(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The arrays that it makes of these, its pictures among them. Raises PipelineError by stage and field."""
+        ...
+
+    def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
+        """Parts with the arrays that it makes, or the error of that part alone; same length and order as `parts`.
+
+        A part's answer depends on that part alone. `session`: of the stage's model. `tick` is called as it moves.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """What became of one part: the arrays and `facts` (plain JSON) of its Result."""
@@ -108,12 +154,15 @@ class Assembler(Protocol):
 class Format(Protocol):
     """One kind of result. Has no state: any worker may encode any part, in any order."""
 
+    anywhere: bool
+    """Whether it takes arrays where they are, on a GPU too."""
+
     @property
     def sound(self) -> Literal["copy", "aac"] | None:
         """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
         ...
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
         ...
 
@@ -191,19 +240,19 @@ class Device(Protocol):
         """The GPU, an `engines.cuda.gpu.CudaGpu`; None on the host."""
         ...
 
-    def preprocess(self, stage: PreprocessStage) -> Preprocessing:
-        """Conversion of frames for a preprocess stage."""
+    def preprocess(self, pictures: Mapping[str, PictureSpec]) -> Preprocessing:
+        """Conversion of frames to these pictures."""
         ...
 
     def decode(
         self,
         segment: Segment,
         buffers: Sequence[memoryview],
-        spec: PipelineSpec,
-        preprocess: Preprocessing | None,
+        plan: DecodePlan,
+        preprocess: Preprocessing,
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
-        """Parts of a segment, one at a time as asked for; raw frames for a queue where there is no `preprocess`."""
+        """Parts of a segment, one at a time as asked for, with the pictures that `preprocess` makes."""
         ...
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:

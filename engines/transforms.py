@@ -10,46 +10,52 @@ from functools import lru_cache
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image
 
 from engines.media.colours import colour_matrix, plane_format
-from engines.media.frames import blank_frame, no_frames, plane_rows, stack_frames, unpack_frames
+from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes, upright
 from engines.media.reshape import EXACT, Reshape, Siting
-from engines.part import Array, Part, Tick, no_tick
-from engines.ports import Preprocessing
+from engines.part import Array
 from schemas.errors import ItemTooLarge, MediaError
-from schemas.pipeline import PreprocessStage
+from schemas.model import PictureSpec
 
 _SHRINKING, _GROWING = Interpolation.AREA | EXACT, Interpolation.BICUBIC | EXACT
 _MOST_PIXELS = 100_000_000
 _ONE = 1 << 11  # a bilinear weight of 1; two of them and a pixel fit into 31 bits
+_CUBIC = -0.75
+_PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _FORMATS = {"rgb": "rgb24", "gray": "gray"}
 _IMAGES = {"rgb24": 3, "rgba": 4}  # what images are decoded to for planes, and its channels
 
 
-class Preprocess:
-    """A preprocess stage's conversion of single frames. Not thread-safe: one instance a thread."""
+class Picture:
+    """Makes one kind of picture of single frames. Not thread-safe: one instance a thread."""
 
-    def __init__(self, stage: PreprocessStage) -> None:
-        self.stage = stage
+    def __init__(self, spec: PictureSpec) -> None:
+        self.spec = spec
         self._reformatter = VideoReformatter()
         self._siting = Siting()
         self._reshape = Reshape()
 
-    def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """Arrays of one frame, uint8 and contiguous, upright; `orientation` is EXIF's, from 1 to 8.
+    def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> list[Array]:
+        """The picture of one frame, uint8 and contiguous, upright; `orientation` is EXIF's, from 1 to 8.
 
-        `rgb`: `pixels [H, W, 3]`; `gray`: `pixels [H, W]`, full range; `planes`: `plane0 [H, W]`, `plane1 [H', W']` ...
+        `rgb`: one array `[H, W, 3]`; `gray`: one `[H, W]`, full range; `planes`: one a plane, `[H, W]`, `[H', W']` ...
         in 8 bits, see `plane_format`; of frames in rgb24 and rgba R, G, B (and A), for that is how images come. Raises
         ItemTooLarge and MediaError for shapes that can not be scaled.
         """
-        if self.stage.size is None:
-            planes = self._planes(frame)
-            return {f"plane{i}": upright(plane, orientation) for i, plane in enumerate(planes)}
-        return {"pixels": self._pixels(frame, self.stage.size, orientation)}
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
+        if self.spec.layout == "planes":
+            return [upright(plane, orientation) for plane in self._planes(frame)]
+        if self.spec.size != "source":
+            return [self._pixels(frame, self.spec.size, orientation)]
+        size = (frame.width, frame.height) if transposes(orientation) else (frame.height, frame.width)
+        return [_multiple(self._pixels(frame, size, orientation), self.spec)]
 
     def _planes(self, frame: av.VideoFrame) -> list[Array]:
         channels = _IMAGES.get(frame.format.name)
@@ -62,21 +68,29 @@ class Preprocess:
     def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], orientation: int) -> Array:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
         target = size[::-1] if transposes(orientation) else size
-        scaled = scaled_size((frame.height, frame.width), target, self.stage.fit)
+        scaled = scaled_size((frame.height, frame.width), target, self.spec.fit)
         pixels = self._resized(frame, scaled, target)
         if pixels.shape[:2] != target:
-            pixels = _cropped(pixels, target) if self.stage.fit == "crop" else _padded(pixels, target)
+            if self.spec.fit == "crop":
+                return upright(_cropped(pixels, target), orientation)
+            return self._padded(upright(pixels, orientation), size)
         return upright(pixels, orientation)
+
+    def _padded(self, pixels: Array, size: tuple[int, int]) -> Array:
+        canvas = np.full((*size, *pixels.shape[2:]), self.spec.pad_value, np.uint8)
+        top, left = padded_from((pixels.shape[0], pixels.shape[1]), size, self.spec)
+        canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+        return canvas
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int], most: tuple[int, int]) -> Array:
         """The frame at `size`, or already the middle of it where only `most` (height, width) is wanted."""
         check_scalable((frame.height, frame.width), size)
-        bilinear = self.stage.resize == "bilinear"
-        height, width = (frame.height, frame.width) if bilinear else size
-        out = self.reduced(frame, (height, width), _FORMATS[self.stage.layout])
+        by_area = self.spec.resize == "area"
+        height, width = size if by_area else (frame.height, frame.width)
+        out = self.reduced(frame, (height, width), _FORMATS[self.spec.layout])
         rows = plane_rows(out, 0)
-        pixels = rows.reshape(height, width, 3) if self.stage.layout == "rgb" else rows
-        return bilinear_resize(pixels, size, most) if bilinear else pixels
+        pixels = rows.reshape(height, width, 3) if self.spec.layout == "rgb" else rows
+        return pixels if by_area or pixels.shape[:2] == size else filtered(pixels, size, most, self.spec)
 
     def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
         """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
@@ -106,15 +120,46 @@ class Preprocess:
         return frame.format.name in ("yuv420p", "yuvj420p")
 
 
-def preprocess_part(part: Part, pre: Preprocessing, tick: Tick = no_tick) -> Part:
-    """A part of raw frames as the part of arrays that converting while decoding would have made."""
-    rows = []
-    for frame, orientation in unpack_frames(part):
-        rows.append(pre.convert(frame, orientation))
-        tick()
-    arrays = stack_frames(rows) if rows else no_frames(pre.convert(blank_frame(part.meta.media.kind)))
-    pre.synchronize()
-    return part.with_arrays({**arrays, "index": part.arrays["index"]})
+def filtered(pixels: Array, size: tuple[int, int], most: tuple[int, int], spec: PictureSpec) -> Array:
+    """`[H, W(, C)] uint8` at `size` (height, width) by the filter of `spec.resize`.
+
+    Bilinear without antialias is `bilinear_resize`, of which only the middle within `most` is computed. The others, and
+    nearest, are Pillow's, in fixed point with the same bytes on every machine; without antialias a wide filter
+    is applied to the nearest neighbours, as OpenCV and PyTorch do.
+    """
+    if spec.resize == "bilinear" and not spec.antialias:
+        return bilinear_resize(pixels, size, most)
+    if spec.resize == "bicubic" and not spec.antialias:
+        return bicubic_resize(pixels, size)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize(size[::-1], _PILLOW[spec.resize]))
+
+
+def bicubic_resize(pixels: Array, size: tuple[int, int]) -> Array:
+    """`[H, W(, C)] uint8` at `size`, each pixel from the four nearest a side however much it shrinks.
+
+    Keys' cubic convolution with a = -0.75, as OpenCV's and PyTorch's without antialias; the edge is repeated. Weights
+    have 11 bits, the result is rounded to nearest.
+    """
+    (rows, down), (columns, across) = (cubic_taps(length, to) for length, to in zip(pixels.shape, size, strict=False))
+    colours = (1,) * (pixels.ndim - 2)
+    over = sum(pixels[:, columns[tap]].astype(np.int32) * across[tap].reshape(1, -1, *colours) for tap in range(4))
+    both = sum(over[rows[tap]].astype(np.int64) * down[tap].reshape(-1, 1, *colours) for tap in range(4))
+    return np.asarray(np.clip((both + _ONE * _ONE // 2) >> 22, 0, 255), np.uint8)
+
+
+@lru_cache(maxsize=64)
+def cubic_taps(length: int, to: int) -> tuple[Array, Array]:
+    """For each of `to` pixels along a side of `length`: its four neighbours `[4, to]`, and their weights of 2048."""
+    place = (np.arange(to) + 0.5) * length / to - 0.5
+    first = np.floor(place).astype(np.int64)
+    taps = np.arange(-1, 3).reshape(-1, 1)
+    far = np.abs(place - first - taps)
+    near = (_CUBIC + 2) * far**3 - (_CUBIC + 3) * far**2 + 1
+    wide = _CUBIC * far**3 - 5 * _CUBIC * far**2 + 8 * _CUBIC * far - 4 * _CUBIC
+    weights = np.rint(np.where(far <= 1, near, wide) * _ONE).astype(np.int32)
+    weights[1] += _ONE - weights.sum(axis=0)  # so that flat pictures stay as they are
+    return np.clip(first + taps, 0, length - 1), weights
 
 
 def bilinear_resize(pixels: Array, size: tuple[int, int], most: tuple[int, int]) -> Array:
@@ -152,14 +197,14 @@ def bilinear_taps(length: int, to: int, kept: int) -> tuple[Array, Array, Array]
 def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
     """Size to scale `source` to before cropping or padding to `target`, in integer arithmetic.
 
-    The side that `target` does not fix is rounded to nearest for `pad`; for `crop` it is rounded down, as in the
-    evaluation transforms that video models were trained with.
+    The side that `target` does not fix is rounded to nearest where the picture is padded; for `crop` it is rounded
+    down, as in the evaluation transforms that video models were trained with.
     """
     if fit == "stretch":
         return target
     (height, width), (to_height, to_width) = source, target
     by_width = to_width * height >= to_height * width if fit == "crop" else to_width * height <= to_height * width
-    half = 1 if fit == "pad" else 0
+    half = 0 if fit == "crop" else 1
     if by_width:
         return max(1, (2 * height * to_width + half * width) // (2 * width)), to_width
     return to_height, max(1, (2 * width * to_height + half * height) // (2 * height))
@@ -170,10 +215,17 @@ def cropped_from(side: int, kept: int) -> int:
     return round((side - kept) / 2)
 
 
+def padded_from(scaled: tuple[int, int], size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
+    """Where, from the top and from the left, an upright picture of `scaled` begins in one of `size`."""
+    if spec.pad_place == "corner":
+        return 0, 0
+    return (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
+
+
 def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
     """Raise ItemTooLarge when a picture of `source` (height, width) would become too large at `size`."""
     if size[0] * size[1] > _MOST_PIXELS:
-        raise ItemTooLarge(_not_scalable(source, size), 'use `fit = "pad"`')
+        raise ItemTooLarge(_not_scalable(source, size), 'use `fit = "letterbox"`')
 
 
 def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
@@ -185,8 +237,11 @@ def _cropped(pixels: Array, size: tuple[int, int]) -> Array:
     return pixels[top : top + size[0], left : left + size[1]]
 
 
-def _padded(pixels: Array, size: tuple[int, int]) -> Array:
-    canvas = np.zeros((*size, *pixels.shape[2:]), np.uint8)
-    top, left = (size[0] - pixels.shape[0]) // 2, (size[1] - pixels.shape[1]) // 2
-    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+def _multiple(pixels: Array, spec: PictureSpec) -> Array:
+    """Padded right and below until both sides are multiples."""
+    height, width = (-(-side // spec.multiple) * spec.multiple for side in pixels.shape[:2])
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    canvas = np.full((height, width, *pixels.shape[2:]), spec.pad_value, np.uint8)
+    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
     return canvas

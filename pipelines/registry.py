@@ -43,15 +43,15 @@ async def publish_pipeline(
 
     `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, BrokerError.
     """
-    for stage in spec.infers:
-        if stage.model not in models:
-            raise ModelError(f"stage {stage.name}: model {stage.model} is missing", "give its ONNX file")
-    used = {stage.model: models[stage.model] for stage in spec.infers}
+    for stage, model in spec.model_names.items():
+        if model not in models:
+            raise ModelError(f"stage {stage}: model {model} is missing", "give its ONNX file")
+    used = {model: models[model] for model in spec.model_names.values()}
     pinned = spec.model_copy(update={"models": {name: card.identity for name, (card, _) in sorted(used.items())}})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
-    for card, model in used.values():
-        await _publish_model(broker, card, model)
+    for card, graph in used.values():
+        await _publish_model(broker, card, graph)
     if await broker.get(bucket, f"revision.{revision}") != body:
         await broker.put(bucket, f"revision.{revision}", body)
     newest = await broker.get(bucket, f"name.{spec.name}")
@@ -149,6 +149,13 @@ async def load_model(broker: Broker, identity: str, folder: Path) -> tuple[Model
         folder.mkdir(parents=True, exist_ok=True)
         card = await _load_card(broker, identity, folder)
         return card, await _load_graph(broker, card, folder)
+
+
+async def load_card(broker: Broker, identity: str, folder: Path) -> ModelSpec:
+    """The card of a model by its identity. Raises as `load_model` does."""
+    with _kept(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return await _load_card(broker, identity, folder)
 
 
 async def model_bytes(broker: Broker, identity: str, folder: Path) -> int:

@@ -237,12 +237,16 @@ class Segment(Message):
 
 
 class ArraySpec(BaseModel):
-    """An array on the wire: numpy dtype string, shape, and which buffer holds its bytes in C order."""
+    """An array on the wire: numpy dtype string, shape, and which buffer holds its bytes in C order.
+
+    `offsets`, for rows of different lengths: the buffer of the int64 offsets where each row begins, and the last ends.
+    """
 
     model_config = ConfigDict(frozen=True)
     dtype: DType
     shape: Annotated[tuple[Number, ...], Field(max_length=32)]
     buffer: Number
+    offsets: Number | None = None
 
 
 Arrays: TypeAlias = Annotated[dict[Label, ArraySpec], Field(max_length=1024)]
@@ -259,8 +263,20 @@ def _check_arrays(arrays: Mapping[str, ArraySpec], buffers: Sequence[Buffer]) ->
         if nbytes != lengths[number]:
             held = f"{spec.dtype}, shape {list(shape)}, is in a buffer of {lengths[number]} bytes"
             raise MessageError(f"array {clean_name(name)}, {held}")
+        if spec.offsets is not None and not _holds_offsets(spec, lengths):
+            raise MessageError(f"array {clean_name(name)} has no offsets in buffer {spec.offsets}")
         if not nbytes and prod(max(1, size) for size in shape) >= 1 << 59:  # numpy counts these bytes, too
             raise MessageError(f"array {clean_name(name)} has the shape {list(shape)}")
+
+
+def _holds_offsets(spec: ArraySpec, lengths: Sequence[int]) -> bool:
+    number = spec.offsets
+    return (
+        number is not None
+        and number < len(lengths)
+        and lengths[number] % 8 == 0 < lengths[number]
+        and len(spec.shape) > 0
+    )
 
 
 class PartMeta(BaseModel):

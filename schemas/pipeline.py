@@ -10,7 +10,10 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
+    Discriminator,
     Field,
+    JsonValue,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -40,74 +43,79 @@ class Window(Spec):
 class DecodeStage(Spec):
     """Compressed segment -> frames on the time grid; `fps` left out means every frame.
 
-    `deinterlace` makes whole pictures of frames that are coded as two fields, `tonemap` BT.709 of PQ and HLG.
+    `window`: what a temporal model looks at; windows of one frame are frames. `deinterlace` makes whole pictures of
+    frames that are coded as two fields, `tonemap` BT.709 of PQ and HLG.
     """
 
     kind: Literal["decode"]
     name: Name = "decode"
     stream: int | None = Field(default=None, ge=0, description="index of the video stream, if not FFmpeg's best one")
     fps: float | None = Field(default=None, gt=0, le=1000)
+    window: Window = Window(frames=1)
     deinterlace: bool = False
     tonemap: bool = False
 
 
-class PreprocessStage(Spec):
-    """Frames -> uint8 arrays.
+class OperatorStage(Spec):
+    """Arrays -> arrays, by the operator called `kind` (see `engines.operators`); `options` are the operator's own.
 
-    `layout` `rgb`: `pixels [F, H, W, 3]`; `gray`: `pixels [F, H, W]`; `planes`: each plane of the frame as it is,
-    `plane0 [F, H, W]`, `plane1 [F, H', W']` ..., without resizing. Always with `index [W, T]` int32, the rows of
-    each window, and upright (turned and mirrored as metadata say). `resize` `area` averages what a pixel covers;
-    `bilinear` looks at its two nearest neighbours a side, as PyTorch does: for models that were trained so.
+    In a pipeline's TOML the options stand beside `kind`. `model` is for operators that run one, with batches of at
+    most `max_batch` rows, which wait `max_delay_ms` for others. `reads` maps what the operator reads to the names of
+    arrays; `each`: it runs over each of these arrays by turns and replaces it; `keeps`: arrays that later stages still
+    want beside what the operator gives.
     """
 
-    kind: Literal["preprocess"]
-    name: Name = "preprocess"
-    size: tuple[Annotated[int, Field(ge=1, le=8192)], Annotated[int, Field(ge=1, le=8192)]] | None = None
-    fit: Literal["stretch", "crop", "pad"] = "stretch"
-    resize: Literal["area", "bilinear"] = "area"
-    layout: Literal["rgb", "gray", "planes"] = "rgb"
-    window: Window = Window(frames=1)
-
-    @model_validator(mode="after")
-    def _size_fits_layout(self) -> Self:
-        if (self.size is None) != (self.layout == "planes"):
-            raise ValueError("layout planes keeps the frame's own size; rgb and gray need a size")
-        return self
-
-
-class InferStage(Spec):
-    """Arrays -> arrays by a model.
-
-    The model's inputs are read from the arrays of the same names; `reads` maps other names, input -> array. With
-    `each`, a model of one input and one output runs over every array in `each` by turns and replaces it. `keeps`
-    names arrays that later stages still want beside the outputs.
-    """
-
-    kind: Literal["infer"]
-    name: Name = "infer"
-    model: ModelRef
+    kind: Name
+    name: Name
+    model: ModelRef | None = None
     max_batch: int = Field(default=32, ge=1, le=4096)
     max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
     reads: dict[str, str] = Field(default={})
     each: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
+    options: dict[str, JsonValue] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        fields = {key: value for key, value in given.items() if key in cls.model_fields}
+        options = {key: value for key, value in given.items() if key not in cls.model_fields}
+        named = {"name": given.get("kind"), **fields}
+        return {**named, "options": {**fields.get("options", {}), **options}} if options else named
+
+    @property
+    def batches(self) -> bool:
+        """Whether parts of several segments and jobs run together: where a model answers for all of them."""
+        return self.model is not None
 
 
 class EncodeStage(Spec):
-    """Arrays -> the job's results. `format` names a module of engines/outputs; `options` are that format's own."""
+    """Arrays -> the job's results, by the format of that name (see `engines.outputs`); `options` are its own."""
 
     kind: Literal["encode"]
     name: Name = "encode"
-    format: Literal["npz", "jsonl", "detections", "tags", "embeddings", "shots", "video", "image", "annotated"]
-    options: dict[str, bool | int | float | str] = Field(default={})
+    format: Name
+    options: dict[str, JsonValue] = Field(default={})
 
 
-Stage: TypeAlias = Annotated[DecodeStage | PreprocessStage | InferStage | EncodeStage, Field(discriminator="kind")]
-_ORDER = ("decode", "preprocess", "infer", "encode")
+def _tag(stage: Any) -> str:
+    kind = stage.get("kind") if isinstance(stage, dict) else getattr(stage, "kind", None)
+    return kind if kind in ("decode", "encode") else "operator"
+
+
+Stage: TypeAlias = Annotated[
+    Annotated[DecodeStage, Tag("decode")]
+    | Annotated[OperatorStage, Tag("operator")]
+    | Annotated[EncodeStage, Tag("encode")],
+    Discriminator(_tag),
+]
+_TAGS = ("decode", "operator", "encode")
 
 
 class PipelineSpec(Spec):
-    """A whole pipeline: `decode, preprocess, infer..., encode` over one kind of media."""
+    """A whole pipeline: `decode`, any operators, `encode`, over one kind of media or several."""
 
     name: Name
     description: str = ""
@@ -124,16 +132,13 @@ class PipelineSpec(Spec):
     @model_validator(mode="after")
     def _stages_in_order(self) -> Self:
         kinds = [stage.kind for stage in self.stage]
-        expected = ["decode", "preprocess", *["infer"] * kinds.count("infer"), "encode"]
-        if kinds != expected:
-            raise ValueError(
-                f"stages must be decode, preprocess, any number of infer, encode; found {', '.join(kinds)}"
-            )
+        if kinds[:1] != ["decode"] or kinds[-1:] != ["encode"] or {"decode", "encode"} & set(kinds[1:-1]):
+            raise ValueError(f"stages must be decode, any operators, encode; found {', '.join(kinds) or 'none'}")
         names = [stage.name for stage in self.stage]
         if len(set(names)) != len(names):
             raise ValueError(f"two stages share a name; give each its own `name`: {', '.join(names)}")
-        if self.decode.fps is None and self.preprocess.window.stride != 1:
-            raise ValueError("a window stride over 1 needs `fps` in the decode stage, for frames have no global number")
+        if self.decode.fps is None and self.decode.window.stride != 1:
+            raise ValueError("a window stride over 1 needs `fps`, for frames have no global number")
         return self
 
     @property
@@ -144,13 +149,6 @@ class PipelineSpec(Spec):
         return stage
 
     @property
-    def preprocess(self) -> PreprocessStage:
-        """The preprocess stage."""
-        stage = self.stage[1]
-        assert isinstance(stage, PreprocessStage)
-        return stage
-
-    @property
     def encode(self) -> EncodeStage:
         """The encode stage."""
         stage = self.stage[-1]
@@ -158,9 +156,14 @@ class PipelineSpec(Spec):
         return stage
 
     @property
-    def infers(self) -> tuple[InferStage, ...]:
-        """The infer stages, in order."""
-        return tuple(stage for stage in self.stage if isinstance(stage, InferStage))
+    def operators(self) -> tuple[OperatorStage, ...]:
+        """The stages between decode and encode, in order."""
+        return tuple(stage for stage in self.stage if isinstance(stage, OperatorStage))
+
+    @property
+    def model_names(self) -> dict[str, str]:
+        """Stage -> the model that it runs, in order, without stages that run none."""
+        return {stage.name: stage.model for stage in self.operators if stage.model is not None}
 
     def check_takes(self, kind: str) -> None:
         """Raises UsageError when media of this kind, `video` or `image`, are not for this pipeline."""
@@ -170,8 +173,8 @@ class PipelineSpec(Spec):
 
     @property
     def grid(self) -> Grid:
-        """The time grid that decode and preprocess declare together."""
-        fps, window = self.decode.fps, self.preprocess.window
+        """The time grid that the decode stage declares."""
+        fps, window = self.decode.fps, self.decode.window
         return Grid(None if fps is None else Fraction(str(fps)), window.frames, window.stride)
 
     def with_stream(self, stream: int | None) -> Self:
@@ -217,13 +220,13 @@ def check_pipeline(text: str, source: str) -> list[PipelineError]:
 def _pipeline_errors(error: ValidationError, text: str, source: str) -> list[PipelineError]:
     found = []
     for detail in error.errors():
-        path = [part for part in detail["loc"] if part not in _ORDER]
+        path = [part for part in detail["loc"] if part not in _TAGS]
         field = ".".join(str(part) for part in path) or "the file"
-        found.append(PipelineError(f"{source}, line {_line_of(text, path)}, {field}", reason_of(detail)))
+        found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}", reason_of(detail)))
     return found
 
 
-def _line_of(text: str, path: list[str | int]) -> int:
+def line_of(text: str, path: list[str | int]) -> int:
     """1-based line of the field at `path` in TOML `text`; the table's line when the field is missing."""
     lines = text.splitlines()
     start, end = 0, len(lines)

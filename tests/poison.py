@@ -30,7 +30,7 @@ from workers.options import WorkerOptions
 from workers.process import limit_memory, start_worker
 
 DEADLY = b"deadly"
-DEADLY_MODEL = builtin_pipeline("scenes").infers[0].model
+DEADLY_MODEL = next(iter(builtin_pipeline("scenes").model_names.values()))
 BLACK = 30
 WHITE = 225  # of 255, and nothing else in a clip of ours is that bright all over
 

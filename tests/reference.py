@@ -9,8 +9,8 @@ import numpy as np
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
 from engines.part import Array
-from engines.transforms import Preprocess
 from schemas.pipeline import ModelSpec, PipelineSpec
+from tests.plans import converter
 
 
 def frames_of(path: Path) -> tuple[list[tuple[int, av.VideoFrame]], Fraction, int]:
@@ -29,7 +29,7 @@ def frames_of(path: Path) -> tuple[list[tuple[int, av.VideoFrame]], Fraction, in
 def windows_of(path: Path, spec: PipelineSpec) -> tuple[list[float], list[Array]]:
     """Seconds from the first frame and pixels `[T, ...]` of every window of the media."""
     frames, time_base, orientation = frames_of(path)
-    preprocess = Preprocess(spec.preprocess)
+    preprocess = converter(spec)
     pixels = [preprocess.convert(frame, orientation)["pixels"] for _, frame in frames]
     times, looks = looks_of([pts for pts, _ in frames], time_base, spec)
     return times, [np.stack([pixels[row] for row in rows]) for rows in looks]
@@ -37,7 +37,7 @@ def windows_of(path: Path, spec: PipelineSpec) -> tuple[list[float], list[Array]
 
 def looks_of(pts: list[int], time_base: Fraction, spec: PipelineSpec) -> tuple[list[float], list[list[int]]]:
     """Seconds from the first frame of every window, and which of the frames at `pts` it looks at."""
-    length, stride = spec.preprocess.window.frames, spec.preprocess.window.stride
+    length, stride = spec.decode.window.frames, spec.decode.window.stride
     times: list[float] = []
     looks: list[list[int]] = []
     if spec.decode.fps is None:
@@ -61,7 +61,7 @@ def _seen_at(seconds: Fraction, pts: list[int], time_base: Fraction) -> int:
 
 def answers_of(path: Path, spec: PipelineSpec, brought: tuple[ModelSpec, bytes] | None = None) -> tuple[Array, Array]:
     """Times `[W]` and the model's answers `[W, ...]`, window by window, batch size one; of the first output."""
-    card, model = brought or builtin_model(spec.infers[0].model)
+    card, model = brought or builtin_model(next(iter(spec.model_names.values())))
     session = OnnxRuntimeSession(model, card)
     times, windows = windows_of(path, spec)
     name = card.outputs[0].name

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from engines.part import Part
 from schemas.messages import Priority
-from schemas.pipeline import InferStage
+from schemas.pipeline import OperatorStage
 from workers.handoff import Handoff
 from workers.in_flight import Task
 from workers.intake import BULK_TURN
@@ -58,9 +58,9 @@ class Batching:
 
     def spills(self, task: Task) -> bool:
         """Whether a task goes to its queue: one like it waits here already, and another worker waits for it there."""
-        return self._like(task) > 0 and self._handoff.spill(task.queue)
+        return self._like(task) > 0 and not task.pipeline.in_order(task.stage) and self._handoff.spill(task.queue)
 
-    def companions(self, task: Task, stage: InferStage) -> list[Task]:
+    def companions(self, task: Task, stage: OperatorStage) -> list[Task]:
         """The other parts that wait for the same stage and fit into its batch, from any segment and job."""
         rows = _rows(part_of(task))
         found = []
@@ -93,7 +93,13 @@ class Batching:
     def _due_s(self, task: Task) -> float | None:
         """When a part runs though its batch is not full, on the monotonic clock; None: it waits for no others."""
         stage = task.pipeline.stage(task.stage)
-        if self.hurry or not isinstance(stage, InferStage) or not stage.max_delay_ms or task.message.poison_candidate:
+        if (
+            self.hurry
+            or not isinstance(stage, OperatorStage)
+            or not stage.batches
+            or not stage.max_delay_ms
+            or task.message.poison_candidate
+        ):
             return None
         alike = [other for other in self._in_flight.waiting() if other.part is not None and other.alike(task)]
         if sum(_rows(part_of(other)) for other in alike) >= task.pipeline.most_rows(stage):
@@ -103,7 +109,7 @@ class Batching:
     def _filling(self, chosen: Task, ready: Sequence[Task]) -> Task | None:
         """The decode task of a part that is decoded already and fits into the batch that would run now, or None."""
         stage = chosen.pipeline.stage(chosen.stage)
-        if not isinstance(stage, InferStage):
+        if not isinstance(stage, OperatorStage) or not stage.batches:
             return None
         rows = sum(_rows(part_of(task)) for task in self._in_flight.waiting() if task.alike(chosen))
         if rows >= chosen.pipeline.most_rows(stage):

@@ -79,7 +79,7 @@ def _calibration(order: Order) -> Sequence[Batch]:
     if not order.pipeline:
         return calibration_rows(pipeline_of(order.spec), {name: (order.spec, order.model)}, name, order.calibrate)
     spec, folder = find_pipeline(order.pipeline)
-    used = [stage.model for stage in spec.infers if stage.model.partition("@")[0] == name]
+    used = [model for model in spec.model_names.values() if model.partition("@")[0] == name]
     if not used:
         raise UsageError(f"pipeline {spec.name} does not use model {name}", "name the pipeline that does")
     models = {**find_models(spec, folder), used[0]: (order.spec, order.model)}

@@ -5,25 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.inference.batch import infer_parts
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.decode import decode_video
 from engines.media.images import decode_images
 from engines.media.source import media_kind
 from engines.media.split import Splitter
-from engines.part import Array, Part
-from engines.transforms import Preprocess
+from engines.part import Array, Part, no_tick
+from engines.pictures import Pictures
+from engines.plan import Plan, plan_pipeline
 from schemas.errors import ModelError, RigflowError, UsageError
 from schemas.messages import Item, JobRef, Key, MediaInfo, Segment
-from schemas.pipeline import (
-    DecodeStage,
-    EncodeStage,
-    InferStage,
-    ModelSpec,
-    PipelineSpec,
-    PreprocessStage,
-    Window,
-)
+from schemas.model import ModelSpec
+from schemas.pipeline import PipelineSpec
 
 ROWS = 128
 BATCH = 8
@@ -45,11 +38,18 @@ def pipeline_of(card: ModelSpec) -> PipelineSpec:
         )
     frames, size = (sizes[0] if len(sizes) == 3 else 1), (sizes[-2], sizes[-1])
     layout = "rgb" if colours else "gray"
-    preprocess = PreprocessStage(kind="preprocess", size=size, layout=layout, window=Window(frames=frames))
-    reads = {card.inputs[0].name: "pixels"}
-    infer = InferStage(kind="infer", model=card.name, max_batch=BATCH, reads=reads)
-    stages = (DecodeStage(kind="decode"), preprocess, infer, EncodeStage(kind="encode", format="npz"))
-    return PipelineSpec(name="calibration", media=("video", "image"), stage=stages)
+    infer = {
+        "model": card.name,
+        "max_batch": BATCH,
+        "reads": {} if card.inputs[0].picture else {card.inputs[0].name: "pixels"},
+    }
+    stages: list[dict[str, object]] = [
+        {"kind": "decode", "window": {"frames": frames}},
+        {"kind": "resize", "size": list(size), "layout": layout},
+        {"kind": "infer", **infer},
+        {"kind": "encode", "format": "npz"},
+    ]
+    return PipelineSpec.model_validate({"name": "calibration", "media": ("video", "image"), "stage": stages})
 
 
 def calibration_rows(
@@ -63,27 +63,30 @@ def calibration_rows(
 
     `models` are those of the stages, as they name them. Raises MediaError, ModelError, UsageError.
     """
-    stages = spec.infers
-    names = [stage.model for stage in stages]
+    names = list(spec.model_names.values())
     if model not in names:
         raise UsageError(f"pipeline {spec.name} does not use model {model}", f"it uses {', '.join(names) or 'none'}")
-    last = names.index(model)
-    sessions: list[OnnxRuntimeSession] = [OnnxRuntimeSession(models[name][1], models[name][0]) for name in names[:last]]
-    listener = _Listener(models[model][1], models[model][0])
-    sessions.append(listener)
+    plan = plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
+    last = next(number for number, stage in enumerate(spec.operators) if stage.model == model)
+    stages = [stage for stage in spec.operators[: last + 1] if not plan.resizes(stage.name)]
+    sessions = {
+        name: OnnxRuntimeSession(models[name][1], models[name][0]) for name in {s.model for s in stages[:-1]} if name
+    }
+    sessions[model] = listener = _Listener(models[model][1], models[model][0])
     try:
         for path in media:
             until = listener.rows + max(1, rows // len(media))
-            for part in _parts(spec, path):
-                for stage, session in zip(stages, sessions, strict=False):
-                    [outcome] = infer_parts(stage.model_copy(update={"max_batch": BATCH}), session, [part])
+            for part in _parts(plan, path):
+                for stage in stages:
+                    session = sessions[stage.model] if stage.model else None
+                    [outcome] = plan.operators[stage.name].run([part], session, no_tick)
                     if isinstance(outcome, RigflowError):
                         raise outcome
-                    part = outcome
+                    part = plan.kept(stage.name, part, outcome)
                 if listener.rows >= until:
                     break
     finally:
-        for session in sessions:
+        for session in sessions.values():
             session.close()
     if not listener.heard:
         raise ModelError(f"model `{model}` got no rows from this media", "give media with pictures in it")
@@ -105,17 +108,18 @@ class _Listener(OnnxRuntimeSession):
         return {tensor.name: np.zeros((rows, 1), np.float32) for tensor in self.spec.outputs}
 
 
-def _parts(spec: PipelineSpec, path: Path) -> Iterator[Part]:
-    """A file's parts after preprocess, in order, on this thread."""
-    convert = Preprocess(spec.preprocess).convert
+def _parts(plan: Plan, path: Path) -> Iterator[Part]:
+    """A file's parts after decode, in order, on this thread."""
+    spec, decode = plan.spec, plan.decode
+    convert = Pictures(decode.pictures).convert
     job = JobRef(id="calibration", pipeline=spec.name, revision="0")
     if media_kind(path) == "image":
         body = path.read_bytes()
         media = MediaInfo(kind="image", name=path.name)
         segment = Segment(key=Key(job=job, segment=0), media=media, items=(Item(name=path.name),))
-        yield from decode_images(segment, [body], spec, convert)
+        yield from decode_images(segment, [body], decode, convert)
         return
     with Splitter(path, spec.grid, spec.segment_s, sound=None) as splitter:
         for number, segment_data in enumerate(splitter.segments()):
             segment = segment_data.segment(Key(job=job, segment=number), splitter.media)
-            yield from decode_video(segment, segment_data.buffers, spec, convert)
+            yield from decode_video(segment, segment_data.buffers, decode, convert)

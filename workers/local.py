@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from engines.fit import check_fits
 from engines.media.shared import resolved
 from engines.media.source import media_kind
 from engines.models.catalogue import builtin_model, builtin_models, own_model
 from engines.outputs.names import OutputNames, Wanted
+from engines.plan import plan_pipeline
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.jetstream import Gone
@@ -203,13 +203,13 @@ def find_models(
     Raises ModelError when one is missing or does not fit its stage.
     """
     models = {}
-    for stage in spec.infers:
-        beside = folder is not None and (folder / f"{stage.model}.onnx").exists()
-        if stage.model in builtin_models() and not beside:
-            models[stage.model] = builtin_model(stage.model, cache and cache / "builtin")
+    for name in spec.model_names.values():
+        beside = folder is not None and (folder / f"{name}.onnx").exists()
+        if name in builtin_models() and not beside:
+            models[name] = builtin_model(name, cache and cache / "builtin")
         else:
-            models[stage.model] = own_model(stage.model, folder)
-    check_fits(spec, {name: card for name, (card, _) in models.items()})
+            models[name] = own_model(name, folder)
+    plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     return models
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.settings import Settings
 
-ALL_STAGES = ("split", "decode", "preprocess", "infer", "encode", "collect")
+ALL_STAGES = ("all",)  # of every pipeline, operators of installed packages too
 
 
 class WorkerOptions(BaseModel):
@@ -19,10 +19,14 @@ class WorkerOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     settings: Settings
-    stages: tuple[str, ...] = ALL_STAGES
+    stages: tuple[str, ...] = ALL_STAGES  # kinds or names
     name: str = ""
     rig: str = ""
     device: str = "cpu"
     scratch: str = ""
     quarantine: Mapping[str, str] = {}
     load_alone: bool = False
+
+    def hosts(self, *names: str) -> bool:
+        """Whether the worker runs a stage of one of these kinds or names."""
+        return self.stages == ALL_STAGES or not set(names).isdisjoint(self.stages)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engines.ports import Device, Session
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from pipelines.registry import load_model, load_pipeline, model_bytes, pipeline_names
+from pipelines.registry import load_card, load_model, load_pipeline, model_bytes, pipeline_names
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, RigflowError, format_error
 from schemas.pipeline import ModelSpec, PipelineSpec
@@ -196,7 +196,9 @@ class PipelineCache:
 
     async def _load(self, revision: str) -> LoadedPipeline:
         spec = await load_pipeline(self._broker, revision)
-        models = {stage.model: spec.models[stage.model] for stage in spec.infers if self._hosts(stage)}
+        cards = {name: await load_card(self._broker, spec.models[name], self._cache) for name in spec.models}
+        hosted = (stage.model for stage in spec.operators if stage.model is not None and self._hosts(stage))
+        models = {name: spec.models[name] for name in hosted}
         await self._evict_models(spec, set(models.values()))
         self._making[revision] = set(models.values())
         try:
@@ -204,7 +206,7 @@ class PipelineCache:
                 if sha256 not in self._sessions:
                     self._sessions[sha256] = await self._once(sha256, functools.partial(self._session, sha256))
             sessions = {name: self._sessions[sha256] for name, sha256 in models.items()}
-            pipeline = self._pipelines[revision] = LoadedPipeline(spec, self._hosts, sessions, self._device)
+            pipeline = self._pipelines[revision] = LoadedPipeline(spec, cards, self._hosts, sessions, self._device)
             return pipeline
         finally:
             del self._making[revision]

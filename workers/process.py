@@ -55,7 +55,7 @@ class Worker:
 
     def hosts(self, stage: Stage) -> bool:
         """Whether this worker runs a stage."""
-        return stage.kind in self._options.stages or stage.name in self._options.stages
+        return self._options.hosts(stage.kind, stage.name)
 
     async def run(self) -> ExitCode:
         """Work until SIGTERM or SIGINT. Raises RigflowError when that is impossible."""
@@ -78,7 +78,7 @@ class Worker:
             runner.follow_cancelled,
             reporter.to_fleet,
         ]
-        if COLLECT in self._options.stages:
+        if self._options.hosts(COLLECT):
             loops.append(functools.partial(sweep_regularly, broker))
         if self._heartbeats is not None:
             loops.append(functools.partial(reporter.to_supervisor, self._heartbeats))
@@ -112,9 +112,9 @@ class Worker:
 
         async def host(spec: PipelineSpec) -> None:
             async with hosting:
-                if SPLIT in self._options.stages:
+                if self._options.hosts(SPLIT):
                     await runner.io_stages.host(spec, SPLIT, split, CONCURRENT[SPLIT])
-                if COLLECT in self._options.stages:
+                if self._options.hosts(COLLECT):
                     await runner.io_stages.host(spec, COLLECT, collect, CONCURRENT[COLLECT])
             if not pipelines.superseded(spec):
                 with contextlib.suppress(Exception):  # warm_up reports it

@@ -19,7 +19,7 @@ from pipelines.jobs import Cancelled
 from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
 from schemas.messages import PartHeader, PartMessage, Segment, decode
-from schemas.pipeline import InferStage
+from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
 from schemas.subjects import HEADER_PART, HEADER_TYPE
 from workers.batching import Batching, Step, part_of
@@ -190,18 +190,15 @@ class Runner:
         """Run one step of a task and hand over what it gives; what fails, fails for the tasks of this step alone."""
         stage = task.pipeline.stage(task.stage)
         together = [task]
-        if isinstance(stage, InferStage) and task.part is not None:
+        if isinstance(stage, OperatorStage) and stage.batches:
             together += self._batching.companions(task, stage)
         for each in together:
             each.message.start(each)
         try:
             if task.parts is not None:
                 await self._decode(task, task.parts)
-            elif isinstance(stage, InferStage):
-                await self._infer(together, stage)
-            elif stage.kind == "preprocess":
-                preprocess = task.pipeline.preprocess
-                await self._hand_over(task, await self._on_device([task], preprocess, part_of(task), self._tick))
+            elif isinstance(stage, OperatorStage):
+                await self._operate(together, stage)
             else:
                 await self._encode(task)
         except Exception as error:
@@ -227,9 +224,9 @@ class Runner:
         await self._hand_over(task, part)
         task.message.add(task)
 
-    async def _infer(self, together: list[Task], stage: InferStage) -> None:
+    async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
         parts = [part_of(task) for task in together]
-        outcomes = await self._on_device(together, together[0].pipeline.infer, stage, parts, self._tick)
+        outcomes = await self._on_device(together, together[0].pipeline.operate, stage, parts, self._tick)
         for task, outcome in zip(together, outcomes, strict=True):
             try:
                 if isinstance(outcome, RigflowError):

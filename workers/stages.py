@@ -2,38 +2,54 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from engines.inference.batch import infer_parts
 from engines.inference.session import Overlapping
 from engines.outputs.format import load_format
 from engines.part import Part, Tick, not_finite, pack_arrays
+from engines.pictures import Pictures, resized_part
+from engines.plan import Plan, plan_pipeline
 from engines.ports import Device, Session
-from engines.transforms import preprocess_part
 from schemas.errors import RigflowError
 from schemas.messages import Result, Segment
-from schemas.pipeline import InferStage, PipelineSpec, Stage
+from schemas.model import ModelSpec
+from schemas.pipeline import OperatorStage, PipelineSpec, Stage
 
 Hosts = Callable[[Stage], bool]
 
 
 class LoadedPipeline:
-    """One pipeline revision in one worker: its spec, the models' sessions and the stages this worker hosts.
+    """One pipeline revision in one worker: its plan, the models' sessions and the stages this worker hosts.
 
-    Decode and preprocess in one process are one step: each frame is converted as it leaves the decoder, so full-size
-    pictures never pile up (law 6).
+    The pictures that models and resize stages want are made of each frame as it leaves the decoder, so full-size
+    pictures never pile up (law 6); only a worker that decodes without hosting a resize stage sends it raw frames.
     """
 
-    def __init__(self, spec: PipelineSpec, hosts: Hosts, sessions: Mapping[str, Session], device: Device) -> None:
+    def __init__(
+        self,
+        spec: PipelineSpec,
+        models: Mapping[str, ModelSpec],
+        hosts: Hosts,
+        sessions: Mapping[str, Session],
+        device: Device,
+    ) -> None:
+        """`models` has the card of each model of the pipeline, `sessions` those of the stages hosted here.
+
+        Raises PipelineError and ModelError as `plan_pipeline` does.
+        """
         self.spec = spec
+        self.plan = plan_pipeline(spec, models)
         self._device = device
-        self.hosted = frozenset(stage.name for stage in spec.stage if hosts(stage))
+        self.hosted = _hosted(spec, self.plan, hosts)
         self.depth = {stage.name: depth for depth, stage in enumerate(spec.stage)}
         self._stages = {stage.name: stage for stage in spec.stage}
         self._sessions = sessions
         # once, not at each choice among tasks: to compare an object with a protocol takes 10 us
         self._overlapping = {name: each for name, each in sessions.items() if isinstance(each, Overlapping)}
-        self._fused = {spec.decode.name, spec.preprocess.name} <= self.hosted
-        self._preprocess = device.preprocess(spec.preprocess)
-        self._format = load_format(spec.encode, device.encoder)
+        decode = self.plan.decode
+        self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
+        raw = not self.hosted.issuperset(self._resizes)
+        self._preprocess = Pictures(decode.of_models, raw=True) if raw else device.preprocess(decode.pictures)
+        self._resize = device.preprocess(decode.resized)
+        self._format = load_format(spec.encode, device.encoder, self.plan.labels)
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`; KeyError when this revision has none."""
@@ -41,37 +57,52 @@ class LoadedPipeline:
 
     def after(self, name: str) -> str | None:
         """The stage that takes what `name` gives, past any stage that is part of the same step; None after encode."""
-        if name == self.spec.decode.name and self._fused:
-            name = self.spec.preprocess.name
         following = self.spec.next_stage(name)
+        while following is not None and following.name in self._resizes and self.hosted.issuperset(self._resizes):
+            following = self.spec.next_stage(following.name)
         return following.name if following else None
 
-    def session_of(self, stage: InferStage) -> Session:
-        """The session of a stage's model."""
-        return self._sessions[stage.model]
-
-    def most_rows(self, stage: InferStage) -> int:
-        """Rows that are worth giving to `infer` at once: a batch for each that can be in flight."""
-        session = self._overlapping.get(stage.model)
+    def most_rows(self, stage: OperatorStage) -> int:
+        """Rows that are worth giving to `operate` at once: a batch for each that can be in flight."""
+        session = self._overlapping.get(stage.model or "")
         return stage.max_batch * (session.in_flight if session is not None else 1)
+
+    def in_order(self, name: str) -> bool:
+        """Whether a stage must see all parts of a segment here, in their order."""
+        operator = self.plan.operators.get(name)
+        return operator is not None and operator.in_order
 
     def decode(self, segment: Segment, buffers: Sequence[memoryview], tick: Tick) -> Iterator[Part]:
         """Parts of a segment, one at a time as asked for."""
-        return self._device.decode(segment, buffers, self.spec, self._preprocess if self._fused else None, tick)
-
-    def preprocess(self, part: Part, tick: Tick) -> Part:
-        """A part that came with raw frames, as uint8 arrays."""
-        return preprocess_part(part, self._preprocess, tick)
+        return self._device.decode(segment, buffers, self.plan.decode, self._preprocess, tick)
 
     def encode(self, part: Part, tick: Tick) -> bytes:
         """The body of the part's Result."""
-        host = part if self.spec.encode.format == "video" else part.on_host()
+        host = part if self._format.anywhere else part.on_host()
         encoded = self._format.encode(host, tick)
         specs, buffers = pack_arrays(encoded.arrays)
         meta = part.meta.model_copy(update={"not_finite": not_finite(host)})
         result = Result(meta=meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)
 
-    def infer(self, stage: InferStage, parts: Sequence[Part], tick: Tick) -> list[Part | RigflowError]:
-        """Parts after a model, in the order they came; each part's outcome is its own."""
-        return infer_parts(stage, self.session_of(stage), parts, tick)
+    def operate(self, stage: OperatorStage, parts: Sequence[Part], tick: Tick) -> list[Part | RigflowError]:
+        """Parts after an operator, in the order they came; each part's outcome is its own."""
+        if stage.name in self._resizes:
+            return [resized_part(part, self._resize, tick) for part in parts]
+        session = self._sessions[stage.model] if stage.model is not None else None
+        outcomes = self.plan.operators[stage.name].run(parts, session, tick)
+        return [
+            outcome if isinstance(outcome, RigflowError) else self.plan.kept(stage.name, part, outcome)
+            for part, outcome in zip(parts, outcomes, strict=True)
+        ]
+
+
+def _hosted(spec: PipelineSpec, plan: Plan, hosts: Hosts) -> frozenset[str]:
+    """The stages that a worker hosts; a stage that takes parts in order only with all that come before it."""
+    hosted: set[str] = set()
+    for stage in spec.stage:
+        operator = plan.operators.get(stage.name)
+        alone = operator is not None and operator.in_order and len(hosted) < spec.stage.index(stage)
+        if hosts(stage) and not alone:
+            hosted.add(stage.name)
+    return frozenset(hosted)

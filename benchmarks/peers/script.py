@@ -17,7 +17,8 @@ import onnxruntime
 from benchmarks.chain import JOB, Answer, Arrived, Finished, Task, write
 from engines.outputs.format import load_format
 from engines.part import Array, Part
-from engines.transforms import Preprocess
+from engines.pictures import Pictures
+from engines.plan import plan_pipeline
 from schemas.messages import Item, Key, MediaInfo, PartMeta
 
 KEY = Key(job=JOB, segment=0)
@@ -36,12 +37,13 @@ class Script:
         spec = self._task.spec
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._model_threads
-        self._stage = spec.infers[0]
+        self._stage = spec.operators[-1]
         self._card, model = self._task.models[self._stage.model]
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._preprocess = Preprocess(spec.preprocess)
+        plan = plan_pipeline(spec, {name: card for name, (card, _) in self._task.models.items()})
+        self._preprocess = Pictures(plan.decode.pictures)
         self._format = load_format(spec.encode)
-        self._window = spec.preprocess.window
+        self._window = spec.decode.window
         self._fps = Fraction(str(spec.decode.fps)) if spec.decode.fps else None
 
     async def run(self, paths: Sequence[Path], out: Path, arrived: Arrived) -> None:

@@ -57,10 +57,13 @@ def entire_picture(size: tuple[int, int], pixel_bytes: int) -> Place:
     return Place(size, (0, 0), size, 0, (size[1] * pixel_bytes, pixel_bytes), False)
 
 
-def upright_strides(size: tuple[int, int], orientation: int, pixel_bytes: int) -> tuple[int, int, int]:
-    """Where the first pixel of a stored picture goes when it is made upright, and steps down and right; in bytes."""
+def upright_strides(size: tuple[int, int], orientation: int, pixel_bytes: int, line: int = 0) -> tuple[int, int, int]:
+    """Where the first pixel of a stored picture goes when it is made upright, and steps down and right; in bytes.
+
+    `line`: bytes of a line of what it goes into; 0: that of the upright picture.
+    """
     height, width = size
-    line = (height if transposes(orientation) else width) * pixel_bytes
+    line = line or (height if transposes(orientation) else width) * pixel_bytes
     mirrored, turns = steps_of(orientation)
     begin, down, right = (
         (0, line, pixel_bytes),

@@ -1,4 +1,4 @@
-"""Frames to arrays on a GPU: what `engines.transforms.Preprocess` does, by one kernel a frame.
+"""Frames to arrays on a GPU: what `engines.transforms.Picture` does, by one kernel a frame.
 
 Frames of the GPU's decoder are read where they lie. Those that the host decoded come over as small as they can be:
 scaled there, and as YCbCr of two bytes a pixel where colours are wanted. Against swscale, scaled pictures differ by two
@@ -7,6 +7,7 @@ frames by twelve at sharp edges, an eighth of a level on average (tests/unit/tes
 """
 
 import threading
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,8 +22,10 @@ from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array
-from engines.transforms import Preprocess, bilinear_taps, check_scalable, cropped_from, scaled_size
-from schemas.pipeline import PreprocessStage
+from engines.pictures import named, with_size
+from engines.transforms import Picture as HostPicture
+from engines.transforms import bilinear_taps, check_scalable, cropped_from, padded_from, scaled_size
+from schemas.model import PictureSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
@@ -33,33 +36,29 @@ _BLOCK = (32, 8, 1)
 _SMALL = "yuv422p"  # what swscale would make RGB of, when it has halved the picture's chroma across
 
 
-class CudaPreprocess:
-    """A preprocess stage's conversion of single frames on a GPU. Threads share it, each with its own stream."""
+class CudaPictures:
+    """All pictures that a pipeline wants of each frame, made on a GPU. Threads share it, each with its own stream."""
 
-    def __init__(self, stage: PreprocessStage, gpu: "CudaGpu") -> None:
-        self.stage = stage
+    def __init__(self, pictures: Mapping[str, PictureSpec], gpu: "CudaGpu") -> None:
+        self.pictures = pictures
         self._gpu = gpu
-        self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
-        self._lock = threading.Lock()
-        self._here = threading.local()
+        self._held = Held(gpu)
+        self._made = {spec: CudaPicture(spec, gpu, self._held) for spec in pictures.values()}
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """As `Preprocess.convert`, with `GpuRow`s for arrays. Raises what it raises, and DeviceLost."""
+        """As `engines.pictures.Pictures.convert`, with `GpuRow`s for arrays. Raises what it raises, and DeviceLost."""
         with self._gpu.guarded():
             self._gpu.enter()
             if frame.format.name == "cuda" and name_on_gpu(frame) not in SURFACES:
                 frame = frame.reformat(format=name_on_gpu(frame))  # 4:4:4, say, which only few GPUs decode
-            if frame.format.name == "cuda":
-                picture = surface(frame, self.stage.layout == "gray")
+            on_gpu = frame.format.name == "cuda"
+            if on_gpu:
                 self._after_decoder()
-                if self.stage.size is None:
-                    rows = self._planes(picture, orientation)
-                else:
-                    rows = self._scaled(frame, picture, orientation)
-                self._hold(frame)
-            else:
-                rows = self._from_host(frame, orientation)
-        return cast("dict[str, Array]", rows)
+            made = {spec: picture.convert(frame, orientation) for spec, picture in self._made.items()}
+            if on_gpu:
+                self._held.add(frame)
+        arrays = named(self.pictures, cast("dict[PictureSpec, list[Array]]", made))
+        return with_size(arrays, self.pictures, frame, orientation)
 
     def synchronize(self) -> None:
         """Wait until all that this thread has converted is there; nothing is held any more. Raises DeviceLost."""
@@ -67,27 +66,83 @@ class CudaPreprocess:
             self._gpu.stream().synchronize()
         self._held.clear()
 
+    def _after_decoder(self) -> None:
+        """Have this thread's stream wait for what the decoder queued; FFmpeg copies its surfaces on the null stream."""
+        event = self._gpu.event()
+        event.record()
+        self._gpu.stream().wait_for_event(event)
+
+
+class Held:
+    """Frames and blocks that kernels still read, few at a time and thread."""
+
+    def __init__(self, gpu: "CudaGpu") -> None:
+        self._gpu = gpu
+        self._here = threading.local()
+
+    def add(self, thing: Any) -> None:
+        """Keep a frame or a block until the kernels queued so far have read it."""
+        event = self._gpu.event()
+        event.record(self._gpu.stream())
+        held = self._mine()
+        held.append((event, thing))
+        while len(held) > HELD_FRAMES:
+            held.pop(0)[0].synchronize()
+
+    def clear(self) -> None:
+        """Keep nothing more of this thread."""
+        self._mine().clear()
+
+    def _mine(self) -> list[tuple[Any, Any]]:
+        if not hasattr(self._here, "held"):
+            self._here.held = []
+        return cast(list[tuple[Any, Any]], self._here.held)
+
+
+class CudaPicture:
+    """Makes one kind of picture of single frames on a GPU. What the GPU has no kernel for is resized by the host."""
+
+    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held) -> None:
+        self.spec = spec
+        self._gpu = gpu
+        self._held = held
+        self._by_host = spec.resize not in ("area", "bilinear") or spec.antialias
+        self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
+        self._lock = threading.Lock()
+        self._here = threading.local()
+
+    def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
+        """As `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
+        if frame.format.name == "cuda" and self._by_host:
+            frame = frame.reformat(format=name_on_gpu(frame))
+        if frame.format.name != "cuda":
+            return self._from_host(frame, orientation)
+        picture = surface(frame, self.spec.layout == "gray")
+        if self.spec.layout == "planes":
+            return self._planes(picture, orientation)
+        return [self._scaled(frame, picture, orientation)]
+
     # frames of the host
 
-    def _from_host(self, frame: av.VideoFrame, orientation: int) -> dict[str, GpuRow]:
-        host, size = self._host(), self.stage.size
-        if size is not None and (self.stage.layout, self.stage.resize) == ("rgb", "area") and host.is_planar(frame):
+    def _from_host(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
+        host, size = self._host(), self.spec.size
+        if size != "source" and (self.spec.layout, self.spec.resize) == ("rgb", "area") and host.is_planar(frame):
             target = size[::-1] if transposes(orientation) else size
-            height, width = scaled_size((frame.height, frame.width), target, self.stage.fit)
+            height, width = scaled_size((frame.height, frame.width), target, self.spec.fit)
             if width % 2 == 0 and (height < frame.height or width < frame.width):
                 small = host.reduced(frame, (height, width), _SMALL)
-                return self._scaled(frame, self._uploaded(small), orientation)
-        return {name: self._upload(array) for name, array in host.convert(frame, orientation).items()}
+                return [self._scaled(frame, self._uploaded(small), orientation)]
+        return [self._upload(array) for array in host.convert(frame, orientation)]
 
-    def _host(self) -> Preprocess:
+    def _host(self) -> HostPicture:
         if not hasattr(self._here, "host"):
-            self._here.host = Preprocess(self.stage)
-        return cast(Preprocess, self._here.host)
+            self._here.host = HostPicture(self.spec)
+        return cast(HostPicture, self._here.host)
 
     def _uploaded(self, frame: av.VideoFrame) -> Picture:
         rows = [self._upload(plane_rows(frame, number)) for number in range(3)]
         for row in rows:
-            self._hold(row)
+            self._held.add(row)
         luma, cb, cr = (row.block.pointer for row in rows)
         (height, width), (chroma_height, chroma_width) = rows[0].shape, rows[1].shape
         chroma = chroma_height, chroma_width
@@ -101,65 +156,47 @@ class CudaPreprocess:
             staged = pinned.host(np.uint8, array.shape)
             staged[...] = array
             gpu.upload(row.block.pointer, staged, gpu.stream())
-            self._hold(pinned)
+            self._held.add(pinned)
         return row
-
-    # order and lifetime
-
-    def _after_decoder(self) -> None:
-        """Have this thread's stream wait for what the decoder queued; FFmpeg copies its surfaces on the null stream."""
-        event = self._gpu.event()
-        event.record()
-        self._gpu.stream().wait_for_event(event)
-
-    @property
-    def _held(self) -> list[tuple[Any, Any]]:
-        if not hasattr(self._here, "held"):
-            self._here.held = []
-        return cast(list[tuple[Any, Any]], self._here.held)
-
-    def _hold(self, thing: Any) -> None:
-        """Keep a frame or a block until the kernels queued so far have read it; few at a time."""
-        event = self._gpu.event()
-        event.record(self._gpu.stream())
-        held = self._held
-        held.append((event, thing))
-        while len(held) > HELD_FRAMES:
-            held.pop(0)[0].synchronize()
 
     # kernels
 
-    def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> dict[str, GpuRow]:
-        """A frame at the stage's size; `bilinear` from all of its pixels, which nobody else sees."""
-        assert self.stage.size is not None
-        channels = (3,) if self.stage.layout == "rgb" else ()
-        row = self._row((*self.stage.size, *channels))
-        place = self._place((frame.height, frame.width), orientation)
+    def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> GpuRow:
+        """A frame at the picture's size; `bilinear` from all of its pixels, which nothing else sees."""
+        channels = (3,) if self.spec.layout == "rgb" else ()
+        source = frame.height, frame.width
+        place, canvas = self._place(source, orientation)
+        row = self._row((*canvas, *channels))
         if place.padded:
-            self._gpu.driver.memset_d8_async(row.block.pointer, 0, row.nbytes, self._gpu.stream())
-        if self.stage.resize == "bilinear":
-            native = self._row((frame.height, frame.width, *channels))
-            self._scale(frame, picture, native, entire_picture((frame.height, frame.width), 3 if channels else 1))
+            self._gpu.driver.memset_d8_async(row.block.pointer, self.spec.pad_value, row.nbytes, self._gpu.stream())
+        if self.spec.resize == "bilinear" and place.scaled != source:
+            native = self._row((*source, *channels))
+            self._scale(frame, picture, native, entire_picture(source, 3 if channels else 1))
             self._bilinear(native, row, place)
-            self._hold(native)
+            self._held.add(native)
         else:
             self._scale(frame, picture, row, place)
-        return {"pixels": row}
+        return row
 
     def _row(self, shape: tuple[int, ...]) -> GpuRow:
         return GpuRow(self._gpu, self._gpu.memory.take(prod(shape)), shape)
 
-    def _place(self, source: tuple[int, int], orientation: int) -> "Place":
-        """Where a picture goes, and which part of it: the middle of what is too large, into that of what it leaves."""
-        assert self.stage.size is not None
-        target = self.stage.size[::-1] if transposes(orientation) else self.stage.size
-        scaled = scaled_size(source, target, self.stage.fit)
+    def _place(self, source: tuple[int, int], orientation: int) -> tuple["Place", tuple[int, int]]:
+        """Where a picture goes, which part of it, and the (height, width) of the upright row that it goes into."""
+        turned = transposes(orientation)
+        shown = (source[::-1] if turned else source) if self.spec.size == "source" else self.spec.size
+        height, width = (-(-side // self.spec.multiple) * self.spec.multiple for side in shown)
+        target = shown[::-1] if turned else shown
+        scaled = scaled_size(source, target, self.spec.fit)
         check_scalable(source, scaled)
         size = min(scaled[0], target[0]), min(scaled[1], target[1])
-        begin, stride_y, stride_x = upright_strides(target, orientation, 3 if self.stage.layout == "rgb" else 1)
-        begin += (target[0] - size[0]) // 2 * stride_y + (target[1] - size[1]) // 2 * stride_x
+        pixel_bytes = 3 if self.spec.layout == "rgb" else 1
+        top, left = padded_from(size[::-1] if turned else size, shown, self.spec)
+        begin, stride_y, stride_x = upright_strides(size, orientation, pixel_bytes, width * pixel_bytes)
+        begin += (top * width + left) * pixel_bytes
         first = cropped_from(scaled[0], size[0]), cropped_from(scaled[1], size[1])
-        return Place(scaled, first, size, begin, (stride_y, stride_x), size != target)
+        padded = (size[::-1] if turned else size) != (height, width)
+        return Place(scaled, first, size, begin, (stride_y, stride_x), padded), (height, width)
 
     def _scale(self, frame: av.VideoFrame, picture: Picture, row: GpuRow, place: "Place") -> None:
         """Queue the kernel that makes a row of a picture."""
@@ -184,7 +221,7 @@ class CudaPreprocess:
     def _made(self, source: tuple[int, int], picture: Picture, matrix: int, full: bool, place: "Place") -> Any:
         height, width = place.scaled
         cubic = height >= source[0] and width >= source[1]
-        gray = self.stage.layout == "gray"
+        gray = self.spec.layout == "gray"
         luma_only, each = gray and matrix in _BT601, bool(width % 2)
         given = np.zeros((), SCALE)
         tables: list[Any] = []
@@ -235,9 +272,9 @@ class CudaPreprocess:
         tables.append(block)
         return block.pointer
 
-    def _planes(self, picture: Picture, orientation: int) -> dict[str, GpuRow]:
+    def _planes(self, picture: Picture, orientation: int) -> list[GpuRow]:
         """Each plane in 8 bits, at its own size."""
-        gpu, rows = self._gpu, {}
+        gpu, rows = self._gpu, []
         sizes = ((picture.height, picture.width), picture.chroma, picture.chroma)
         for number, (height, width) in enumerate(sizes):
             shape = (width, height) if transposes(orientation) else (height, width)
@@ -250,5 +287,5 @@ class CudaPreprocess:
             given["width"], given["height"] = width, height
             given["stride_x"], given["stride_y"] = stride_x, stride_y
             gpu.kernels.launch("plane", (-(-width // 128), height), (128, 1, 1), gpu.stream(), given[()])
-            rows[f"plane{number}"] = row
+            rows.append(row)
         return rows

@@ -1,6 +1,6 @@
 """A GPU as a worker sees it: decodes several segments at a time, converts and infers on the GPU."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -8,19 +8,19 @@ from pathlib import Path
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.prefetch import Prefetcher
-from engines.cuda.transforms import CudaPreprocess
+from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
 from engines.media.decode import decode_video
-from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.media.limits import Limits
 from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
+from engines.planned import DecodePlan
 from engines.ports import PictureEncoder, Preprocessing, Session
 from schemas.errors import RigflowError, UsageError
 from schemas.messages import Priority, Segment
-from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
+from schemas.model import ModelSpec, PictureSpec
 from schemas.settings import Settings
 
 
@@ -64,28 +64,28 @@ class CudaDevice:
         with self.gpu.guarded():
             self.gpu.stream().synchronize()
 
-    def preprocess(self, stage: PreprocessStage) -> CudaPreprocess:
+    def preprocess(self, pictures: Mapping[str, PictureSpec]) -> CudaPictures:
         """Conversion of frames on the GPU."""
-        return CudaPreprocess(stage, self.gpu)
+        return CudaPictures(pictures, self.gpu)
 
     def decode(
         self,
         segment: Segment,
         buffers: Sequence[memoryview],
-        spec: PipelineSpec,
-        preprocess: Preprocessing | None,
+        plan: DecodePlan,
+        preprocess: Preprocessing,
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
-        """Parts of a segment, decoded ahead; without `preprocess` raw frames for a queue, which the host decodes."""
+        """Parts of a segment, decoded ahead; by the host where `preprocess` wants its frames."""
         parts: Iterator[Part]
-        convert = preprocess.convert if preprocess else pack_frame
+        convert = preprocess.convert
         limits = Limits.of(self._settings)
         if segment.media.kind == "image":
             shared = SharedFolders.of(self._settings.shared)
-            parts = decode_images(segment, buffers, spec, convert, limits, shared, tick)
+            parts = decode_images(segment, buffers, plan, convert, limits, shared, tick)
         else:
-            decoders = None if preprocess is None else self.decoders
-            parts = decode_video(segment, buffers, spec, convert, decoders, limits, tick)
+            decoders = self.decoders if isinstance(preprocess, CudaPictures) else None
+            parts = decode_video(segment, buffers, plan, convert, decoders, limits, tick)
         return self._prefetcher.reader(parts, int(segment.key.job.priority is not Priority.INTERACTIVE))
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:

@@ -1,18 +1,18 @@
 """The host's cores as a worker sees them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from engines.media.decode import decode_video
-from engines.media.frames import pack_frame
 from engines.media.images import decode_images
 from engines.media.limits import Limits
 from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
+from engines.pictures import Pictures
+from engines.planned import DecodePlan
 from engines.ports import Preprocessing, Session
-from engines.transforms import Preprocess
 from schemas.messages import Segment
-from schemas.pipeline import ModelSpec, PipelineSpec, PreprocessStage
+from schemas.model import ModelSpec, PictureSpec
 from schemas.settings import Settings
 
 
@@ -28,23 +28,23 @@ class Host:
         self._limits = Limits.of(settings)
         self._shared = SharedFolders.of(settings.shared)
 
-    def preprocess(self, stage: PreprocessStage) -> Preprocess:
+    def preprocess(self, pictures: Mapping[str, PictureSpec]) -> Pictures:
         """Conversion of frames by swscale."""
-        return Preprocess(stage)
+        return Pictures(pictures)
 
     def decode(
         self,
         segment: Segment,
         buffers: Sequence[memoryview],
-        spec: PipelineSpec,
-        preprocess: Preprocessing | None,
+        plan: DecodePlan,
+        preprocess: Preprocessing,
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Parts of a segment, decoded as they are asked for."""
-        convert = preprocess.convert if preprocess else pack_frame
+        convert = preprocess.convert
         if segment.media.kind == "image":
-            return decode_images(segment, buffers, spec, convert, self._limits, self._shared, tick)
-        return decode_video(segment, buffers, spec, convert, limits=self._limits, tick=tick)
+            return decode_images(segment, buffers, plan, convert, self._limits, self._shared, tick)
+        return decode_video(segment, buffers, plan, convert, limits=self._limits, tick=tick)
 
     def session(self, model: bytes, spec: ModelSpec) -> Session:
         """A model in ONNX Runtime on one core."""

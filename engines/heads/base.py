@@ -1,13 +1,16 @@
-"""The protocol of heads, and what they share: where a picture came from, and options."""
+"""The protocol of heads, and what they share: what is known of outputs, options, the choice of an output."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from engines.heads.view import View
+from engines.planned import Tensor as Tensor
 from engines.ragged import Ragged
+from schemas.errors import ModelError, reason_of
+from schemas.model import PictureSpec
 
 Array: TypeAlias = npt.NDArray[Any]
 Value: TypeAlias = Array | Ragged
@@ -19,43 +22,17 @@ class HeadOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """Where a model's picture lies in its source, both upright.
-
-    A point (x, y) of the picture, in pixels from the outer corner of the first one, is
-    `((x - left) / scale_x, (y - top) / scale_y)` of the source. `width`, `height`: the source's size.
-    """
-
-    width: int
-    height: int
-    scale_x: float = 1.0
-    scale_y: float = 1.0
-    left: float = 0.0
-    top: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """What a head knows of an output of the model, or declares of an array that it makes.
-
-    `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
-    is `(name, "count", ...)`. `labels`: what the values, or the columns, of an array stand for.
-    """
-
-    dtype: str
-    shape: tuple[int | str, ...]
-    ragged: bool = False
-    labels: tuple[str, ...] = ()
+OptionsT = TypeVar("OptionsT", bound=HeadOptions)
 
 
 class Head(Protocol):
     """What some outputs of a model mean. Made once a session, has no state."""
 
-    def __init__(
-        self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: tuple[int, int] | None
-    ) -> None:
-        """`outputs`: all of the model's; `picture`: (height, width) of its picture input, None where that is free.
+    by_source: bool
+    """Whether the size of a row's arrays depends on its view: then the rows of one call have equal views."""
+
+    def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
+        """`outputs`: all of the model's; `picture`: how its picture input is made, None for a model without one.
 
         Raises ModelError, in words, for options or outputs that do not fit.
         """
@@ -70,9 +47,41 @@ class Head(Protocol):
         """The arrays that `decode` gives."""
         ...
 
-    def decode(self, outputs: Mapping[str, Array], views: Sequence[View]) -> dict[str, Value]:
-        """The meaning of a batch: `outputs [N, ...]` as the model gave them, a view for each row, arrays of N rows.
+    def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
+        """The meaning of a batch: `outputs` as the model gave them, a view for each row, arrays with a row for each.
 
+        An output is `[N, ...]`, or ragged where its rows have different lengths. The pictures of a batch have one size.
         A row's answer depends on that row alone. Coordinates are in pixels of the source. Raises ModelError.
         """
         ...
+
+
+def parse_options(kind: type[OptionsT], options: Mapping[str, Any], owner: str) -> OptionsT:
+    """Options as `kind`. Raises ModelError that names the option, and says that it is `owner`'s."""
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option, known = ".".join(str(part) for part in first["loc"]), ", ".join(kind.model_fields)
+        found = f", found {first['input']!r}" if first["type"] not in ("extra_forbidden", "missing") else ""
+        what = f"{owner}, option {option}: {reason_of(first)}{found}"
+        raise ModelError(what, f"the options of {owner} are: {known}") from error
+
+
+def chosen_output(outputs: Mapping[str, Tensor], wanted: str, owner: str, option: str = "output") -> str:
+    """The output called `wanted`, or the only one. Raises ModelError."""
+    if wanted in outputs:
+        return wanted
+    there = ", ".join(outputs)
+    if wanted:
+        raise ModelError(f"{owner}: the model has no output {wanted}", f"its outputs are: {there}")
+    if len(outputs) != 1:
+        raise ModelError(f"{owner}: the model has several outputs", f'name one by {option} = "...", of: {there}')
+    return there
+
+
+def dense(value: Value, name: str) -> Array:
+    """An output that has rows of equal lengths. Raises ModelError."""
+    if isinstance(value, Ragged):
+        raise ModelError(f"output {name} has rows of different lengths", "its head needs rows of one length")
+    return value

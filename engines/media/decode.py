@@ -6,7 +6,6 @@ sees; a part is a run of windows together with the frames they need, small enoug
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from math import prod
 from typing import Protocol, TypeAlias
 
 import av
@@ -22,13 +21,14 @@ from engines.media.source import media_errors
 from engines.media.uniform import Uniform, presented
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, last_before, slices
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import DecodePlan
 from schemas.grid import Grid
 from schemas.messages import MediaInfo, PartMeta, Segment
-from schemas.pipeline import PipelineSpec
+from schemas.model import PictureSpec
 from schemas.wire import Buffer
 
 Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
-"""Arrays of one frame, given its orientation: `Preprocess.convert`, or `pack_frame` where preprocess runs elsewhere."""
+"""Arrays of one frame, given its orientation: `engines.ports.Preprocessing.convert`."""
 
 
 class Decoders(Protocol):
@@ -39,15 +39,15 @@ class Decoders(Protocol):
         ...
 
 
-_PART_BYTES = {"planes": 16 << 20, "rgb": 64 << 20, "gray": 64 << 20}
+_PLANES_BYTES, _PICTURES_BYTES = 16 << 20, 64 << 20  # of a part of frames as they are, and of a part of pictures
 _MOST_PART_BYTES = 256 << 20  # of what is as large as that, a part holds fewer windows than the least
-_PART_WINDOWS = {"planes": (4, 24), "rgb": (1, 128), "gray": (1, 128)}
+_PLANES_WINDOWS, _PICTURES_WINDOWS = (4, 24), (1, 128)  # least and most
 
 
 def decode_video(
     segment: Segment,
     buffers: Sequence[Buffer],
-    spec: PipelineSpec,
+    plan: DecodePlan,
     convert: Convert,
     decoders: Decoders | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -68,37 +68,44 @@ def decode_video(
         counts = Counts(notes=dict.fromkeys(segment.notes))
         try:
             pieces = _slices(
-                segment, buffers, spec, convert, counts, damaged, None if damaged else decoders, limits, tick
+                segment, buffers, plan, convert, counts, damaged, None if damaged else decoders, limits, tick
             )
-            for number, (piece, last) in enumerate(_mark_last(pieces, spec.grid)):
+            for number, (piece, last) in enumerate(_mark_last(pieces, plan.grid)):
                 if number < sent_parts:
                     continue  # sent before damage made us start over; it was exact, for it missed no frame it was due
                 frames = max(0, counts.frames - sent_frames)
                 sent_parts, sent_frames = number + 1, sent_frames + frames
-                yield _part(segment, presented(segment.media, spec), number, last, piece, convert, frames, counts)
+                yield _part(segment, presented(segment.media, plan), number, last, piece, convert, frames, counts)
             return
         except MissingFrame:
             continue
 
 
-def windows_per_part(spec: PipelineSpec, media: MediaInfo) -> int:
+def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:
     """How many windows a part holds: as many as keep its frames within bounds, by pipeline and media alone.
 
-    The frames count as they are or as preprocess makes them, whichever is larger: a part may travel as either.
+    The frames count as they are or as their pictures, whichever is larger: a part may travel as either.
     """
-    grid, layout, size = spec.grid, spec.preprocess.layout, spec.preprocess.size
-    made_bytes = prod(size) * (3 if layout == "rgb" else 1) if size else 0
+    grid = plan.grid
+    made_bytes = sum(_picture_bytes(picture, media) for picture in plan.pictures.values())
     bits = max(12, av.VideoFormat(media.pixel_format).padded_bits_per_pixel) if media.pixel_format else 12
     window_bytes = max(1, media.width * media.height * bits // 8, made_bytes) * min(grid.stride, grid.frames)
-    least, most = _PART_WINDOWS[layout]
+    least, most = _PLANES_WINDOWS if plan.planes else _PICTURES_WINDOWS
     least = max(1, min(least, _MOST_PART_BYTES // window_bytes))
-    return min(most, max(least, _PART_BYTES[layout] // window_bytes))
+    return min(most, max(least, (_PLANES_BYTES if plan.planes else _PICTURES_BYTES) // window_bytes))
+
+
+def _picture_bytes(picture: PictureSpec, media: MediaInfo) -> int:
+    if picture.layout == "planes":
+        return 0  # as large as the frame
+    height, width = (media.height, media.width) if picture.size == "source" else picture.size
+    return height * width * (3 if picture.layout == "rgb" else 1)
 
 
 def _slices(
     segment: Segment,
     buffers: Sequence[Buffer],
-    spec: PipelineSpec,
+    plan: DecodePlan,
     convert: Convert,
     counts: Counts,
     damaged: bool,
@@ -107,13 +114,13 @@ def _slices(
     tick: Tick,
 ) -> Iterator[Slice[dict[str, Array]]]:
     """The segment's windows, those of one part at a time. Raises MissingFrame on damage, unless it is `damaged`."""
-    grid, media, codec = spec.grid, segment.media, segment.codec
+    grid, media, codec = plan.grid, segment.media, segment.codec
     assert codec is not None, "checked when the message was read"
     span = Span(media.clock, segment.start, segment.end)
     label = f"segment {segment.key.segment} of {media.name or 'the media'}"
     limits.check_pixels(label, media.width, media.height)
     with media_errors(label):
-        uniform = Uniform(media, spec, counts.notes)
+        uniform = Uniform(media, plan, counts.notes)
     extradata, packets = unpack(codec, buffers)
     host = open_decoder(codec, extradata, limits, label)
     with decoders.lease(host, label) if decoders else nullcontext(host) as decoder:
@@ -132,7 +139,7 @@ def _slices(
             for piece in slices(
                 ticks,
                 grid,
-                windows_per_part(spec, media),
+                windows_per_part(plan, media),
                 lambda frame: convert(uniform(frame), media.orientation),
                 reader.is_empty,
             ):

@@ -37,11 +37,16 @@ def pack_frame(frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Ar
 def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
     """The frames that `pack_frame` packed, in order, each with its orientation. Raises MediaError if they are none."""
     facts = part.arrays.get("frame_info")
-    if facts is None or facts.dtype != np.int32 or facts.ndim != 2 or facts.shape[1] != 5 + _FORMAT_CHARS:
+    if (
+        not isinstance(facts, np.ndarray)
+        or facts.dtype != np.int32
+        or facts.ndim != 2
+        or facts.shape[1] != 5 + _FORMAT_CHARS
+    ):
         raise MediaError("a part in front of preprocess has no raw frames", _WHENCE)
     if "index" not in part.arrays:
         raise MediaError("a part of raw frames has no `index` of its windows", _WHENCE)
-    left = [part.arrays[name].reshape(-1) for name in sorted(part.arrays) if _PLANES.fullmatch(name)]
+    left = [part.array(name).reshape(-1) for name in sorted(part.arrays) if _PLANES.fullmatch(name)]
     if any(plane.dtype != np.uint8 for plane in left):
         raise MediaError("the planes of a part's raw frames are not bytes", _WHENCE)
     for width, height, orientation, colorspace, color_range, *name in facts.tolist():

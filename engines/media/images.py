@@ -27,9 +27,9 @@ from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.sniff import FORMATS, has_chunk, image_format, is_animation, reader
 from engines.media.stills import Still, decode_still, still_size
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import DecodePlan
 from schemas.errors import MediaError, RigflowError
 from schemas.messages import Item, PartMeta, Segment
-from schemas.pipeline import PipelineSpec
 from schemas.wire import Buffer
 
 _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
@@ -88,7 +88,7 @@ class _Head(NamedTuple):
 def decode_images(
     segment: Segment,
     buffers: Sequence[Buffer],
-    spec: PipelineSpec,
+    plan: DecodePlan,
     convert: Convert,
     limits: Limits = DEFAULT_LIMITS,
     shared: SharedFolders = NO_FOLDERS,
@@ -98,13 +98,13 @@ def decode_images(
 
     `buffers` are the images' files, one an item of the segment; none where the items name files in `shared` folders.
     An image that fails has its reason in `meta.items[i].error`; those that do not have a row each, in order, and a
-    window that sees it `T` times. With `layout = "planes"` each image is a part of its own, else a part holds what
-    comes to 64 MB of raw frames.
+    window that sees it `T` times. Where what is made of an image depends on its size, each is a part of its own, else a
+    part holds what comes to 64 MB of raw frames.
     """
     given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)
-    planes = spec.preprocess.layout == "planes"
-    for number, (group, last) in enumerate(_groups(images, alone=planes)):
+    planes = plan.planes
+    for number, (group, last) in enumerate(_groups(images, alone=plan.by_source)):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
         notes: dict[str, None] = {}
@@ -114,7 +114,7 @@ def decode_images(
             items.append(item)
             rows += [row] if row is not None else []
         arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame("image"), UPRIGHT))
-        index = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], spec.grid.frames, axis=1)
+        index = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], plan.grid.frames, axis=1)
         meta = PartMeta(
             key=segment.key.model_copy(update={"part": number, "last": last}),
             media=segment.media,

@@ -24,8 +24,8 @@ from engines.media.colours import (
 from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
 from engines.media.reshape import Reshape
+from engines.planned import DecodePlan
 from schemas.messages import MediaInfo
-from schemas.pipeline import PipelineSpec
 
 _NO_RANGE, _BT2020 = 0, 9
 _kept = threading.local()
@@ -37,33 +37,33 @@ _TONE_MAP = (
 )
 
 
-def presented(media: MediaInfo, spec: PipelineSpec) -> MediaInfo:
-    """`media` as decode and preprocess of `spec` make it: upright, scaled, at the pipeline's rate, its colours named.
+def presented(media: MediaInfo, plan: DecodePlan) -> MediaInfo:
+    """`media` as a pipeline's decode makes it: upright, scaled, at the pipeline's rate, its colours named.
 
     `sample_aspect` is the shape of the pixels of the scaled picture, so that it is still shown in the source's shape.
     """
-    pre, grid = spec.preprocess, spec.grid
+    shown, grid = plan.shown, plan.grid
     height, width, aspect = media.height, media.width, Fraction(*media.sample_aspect)
     if transposes(media.orientation):
         height, width, aspect = width, height, 1 / aspect if aspect else aspect
-    if pre.size:
-        if pre.fit == "stretch" and height and width:
-            aspect = (aspect or Fraction(1)) * Fraction(width, height) * Fraction(*pre.size)
-        height, width = pre.size
+    if shown and shown.size != "source":
+        if shown.fit == "stretch" and height and width:
+            aspect = (aspect or Fraction(1)) * Fraction(width, height) * Fraction(*shown.size)
+        height, width = shown.size
     changes: dict[str, object] = {"orientation": UPRIGHT, "height": height, "width": width}
     changes["sample_aspect"] = _ratio(aspect)
     if grid.fps is not None:
         changes["frame_rate"] = _ratio(grid.fps / grid.stride)
-    return media.model_copy(update=changes | _colours(media, spec))
+    return media.model_copy(update=changes | _colours(media, plan))
 
 
-def _colours(media: MediaInfo, spec: PipelineSpec) -> dict[str, object]:
-    if spec.decode.tonemap and media.color_transfer in HDR:
+def _colours(media: MediaInfo, plan: DecodePlan) -> dict[str, object]:
+    if plan.stage.tonemap and media.color_transfer in HDR:
         named = {"color_space": BT709, "color_primaries": BT709, "color_transfer": BT709, "color_range": LIMITED}
         return {**named, "pixel_format": _TONE_MAPPED}
     name = media.pixel_format
     colours: dict[str, object] = {"color_space": source_matrix(media.color_space, media.height)}
-    if name and spec.preprocess.layout == "planes":
+    if name and plan.planes:
         colours |= {
             "pixel_format": plane_format(name, transposes(media.orientation)),
             "color_range": plane_range(name, media.color_range),
@@ -86,12 +86,12 @@ def _tone_map() -> FrameFilter:
 class Uniform:
     """Makes every frame of a media alike, and notes what was out of the ordinary. Not thread-safe."""
 
-    def __init__(self, media: MediaInfo, spec: PipelineSpec, notes: dict[str, None]) -> None:
+    def __init__(self, media: MediaInfo, plan: DecodePlan, notes: dict[str, None]) -> None:
         self._media = media
-        self._shown = presented(media, spec)
-        self._planes = spec.preprocess.layout == "planes"
-        self._deinterlace = spec.decode.deinterlace
-        self._tonemap = spec.decode.tonemap and media.color_transfer in HDR
+        self._shown = presented(media, plan)
+        self._planes = plan.planes
+        self._deinterlace = plan.stage.deinterlace
+        self._tonemap = plan.stage.tonemap and media.color_transfer in HDR
         turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
         self._host_only = self._tonemap or turned  # what no kernel of a GPU does
         name = media.pixel_format

@@ -22,10 +22,11 @@ from engines.outputs.objects import check_objects, objects_of, source_sizes
 from engines.outputs.overlay import Finding, Wanted
 from engines.outputs.pictures import encode_file
 from engines.part import Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import TensorSpec, describe
+from schemas.model import describe
 
 _NAME = "annotated"
 _DRAWN = ("boxes", "mask", "classes", "tags")
@@ -50,7 +51,7 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
         """What the options say."""
         return self._options.sound
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Pictures, and something to draw on them."""
         check_pictures(arrays, media, _NAME)
         if not any(name in arrays for name in _DRAWN):

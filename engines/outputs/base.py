@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Set
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-from pydantic import ValidationError
-
+from engines.options import parse_options as parse_stage_options
 from engines.part import Array, Part, holds_frames
+from engines.planned import Tensor
 from engines.ports import Options, PictureEncoder
 from engines.ragged import Ragged
-from schemas.errors import PipelineError, reason_of
-from schemas.pipeline import EncodeStage, TensorSpec
+from schemas.errors import PipelineError
+from schemas.pipeline import EncodeStage
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 Value: TypeAlias = Array | Ragged
@@ -30,6 +30,8 @@ class BaseFormat(Generic[OptionsT]):
         self._labels = labels or {}
         self._encoder = encoder
 
+    anywhere = False
+
     @property
     def sound(self) -> Literal["copy", "aac"] | None:
         """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
@@ -38,17 +40,7 @@ class BaseFormat(Generic[OptionsT]):
 
 def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:
     """The stage's options as `kind`. Raises PipelineError that names the option."""
-    try:
-        return kind.model_validate(stage.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(kind.model_fields) or "none"
-        if first["type"] == "extra_forbidden":
-            what = f"stage {stage.name}: format {stage.format} has no option `{option}`"
-        else:
-            what = f"stage {stage.name}, option {option}: {reason_of(first)}, found {first['input']!r}"
-        raise PipelineError(what, f"the options of {stage.format} are: {known}") from error
+    return parse_stage_options(kind, stage, f"format {stage.format}")
 
 
 _ONE_ROW = "a model must give one row a window"
@@ -60,7 +52,7 @@ def is_output(name: str) -> bool:
     return name not in _FRAMES and not holds_frames(name)
 
 
-def check_window_arrays(arrays: Mapping[str, TensorSpec], reserved: Set[str]) -> None:
+def check_window_arrays(arrays: Mapping[str, Tensor], reserved: Set[str]) -> None:
     """Raise PipelineError if `window_arrays` refuses every part that holds such arrays."""
     outputs = {name: array for name, array in arrays.items() if is_output(name)}
     if not outputs:

@@ -10,10 +10,11 @@ from engines.media.colours import BT709, FULL, LIMITED, UNNAMED, source_matrix
 from engines.media.reshape import EXACT
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Part
+from engines.planned import Tensor
 from engines.ports import Colour
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import TensorSpec, describe
+from schemas.model import describe
 
 
 def picture_planes(part: Part) -> tuple[list[Array], Colour]:
@@ -46,14 +47,14 @@ _COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
 _PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
 
 
-def check_pictures(arrays: Mapping[str, TensorSpec], media: Sequence[str], format_name: str) -> None:
+def check_pictures(arrays: Mapping[str, Tensor], media: Sequence[str], format_name: str) -> None:
     """Raise PipelineError unless a part that holds such arrays holds pictures of uint8: `plane0` ... or `pixels`."""
     check_names(arrays, format_name)
     name = "plane0" if "plane0" in arrays else "pixels"
     check_picture(name, arrays[name], media, format_name)
 
 
-def check_picture(name: str, found: TensorSpec, media: Sequence[str], format_name: str) -> None:
+def check_picture(name: str, found: Tensor, media: Sequence[str], format_name: str) -> None:
     """Raise PipelineError unless an array is pictures of uint8, with the colours that each kind of media can have."""
     if found.dtype != "uint8":
         raise PipelineError(f"`{name}` is {found.dtype}", f"format {format_name} takes uint8; round in the model")
@@ -77,7 +78,7 @@ def check_names(arrays: Collection[str], format_name: str = "video") -> None:
 
 
 def _rows(part: Part, name: str) -> Array:
-    array, windows = part.arrays[name], len(part.meta.pts)
+    array, windows = part.array(name), len(part.meta.pts)
     if not array.ndim:
         raise PipelineError(f"`{name}` is a single number", "format video takes [F, H, W, 3] or [F, H, W]")
     if array.dtype != np.uint8:
@@ -88,7 +89,7 @@ def _rows(part: Part, name: str) -> Array:
         raise PipelineError(
             f"`{name}` has {len(array)} frames for {windows} windows", 'add keeps = ["index"] to the infer stages'
         )
-    rows: Array = array[np.asarray(part.arrays["index"])[:, 0]]
+    rows: Array = array[np.asarray(part.array("index"))[:, 0]]
     return rows
 
 

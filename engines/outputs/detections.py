@@ -20,10 +20,10 @@ from engines.outputs.masks import placed_mask, run_lengths
 from engines.outputs.objects import Objects, check_objects, label_of, objects_of, source_sizes
 from engines.outputs.tables import CsvFile, Spool, json_text
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import TensorSpec
 
 _NAME = "detections"
 _COLUMNS = ("width", "height", "x1", "y1", "x2", "y2", "score", "class", "label")
@@ -41,7 +41,7 @@ class DetectionsFormat(BaseFormat[DetectionsOptions]):
 
     options_class = DetectionsOptions
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Boxes, and what belongs to them."""
         check_objects(arrays, _NAME)
 

@@ -13,11 +13,12 @@ from engines.files import PartFile
 from engines.outputs.base import BaseFormat, Value, check_rows
 from engines.outputs.npz import NpzAssembler
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import TensorSpec, describe
+from schemas.model import describe
 
 
 class EmbeddingsOptions(Options):
@@ -32,7 +33,7 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
 
     options_class = EmbeddingsOptions
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """One array of vectors."""
         self._check_name(arrays)
         found = arrays[self._options.array]

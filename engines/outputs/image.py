@@ -17,10 +17,10 @@ from engines.outputs.images import ImageFolder, channels_of, encode_images, join
 from engines.outputs.mux import VideoFile
 from engines.outputs.pictures import encode_file
 from engines.part import Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.pipeline import TensorSpec
 
 _ARRAYS = ("image", "alpha", "mask")  # that heads make
 _SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -54,7 +54,7 @@ class ImageFormat(BaseFormat[ImageOptions]):
         """What the options say."""
         return self._options.sound
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """One array of pictures, with the colours that each kind of media can have."""
         name = self._array_in(arrays)
         check_picture(name, arrays[name], media, "image")

@@ -46,7 +46,7 @@ def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
 
     Raises PipelineError without either, or when they are no pictures of uint8.
     """
-    planes = [part.arrays[name] for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
+    planes = [part.array(name) for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
         raise PipelineError(f"format {format_name} needs `plane0` or `pixels`", "add `keeps` to infer")
     if not part.meta.pts:
@@ -54,7 +54,7 @@ def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
     if len({plane.shape for plane in planes}) > 1:
         shapes = ", ".join(str(list(plane.shape)) for plane in planes)
         raise PipelineError(f"planes of the shapes {shapes} are no picture", "a model must scale all planes alike")
-    name, pictures = ("plane0", planes[0]) if planes else ("pixels", part.arrays["pixels"])
+    name, pictures = ("plane0", planes[0]) if planes else ("pixels", part.array("pixels"))
     if pictures.dtype != np.uint8:
         raise PipelineError(f"`{name}` is {pictures.dtype}", f"format {format_name} takes uint8; round in the model")
     shape = pictures.shape

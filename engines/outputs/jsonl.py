@@ -15,9 +15,9 @@ from engines.files import PartFile
 from engines.outputs.base import BaseFormat, check_window_arrays, row_of, window_arrays
 from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import TensorSpec
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))
@@ -28,7 +28,7 @@ class JsonlFormat(BaseFormat[Options]):
 
     options_class = Options
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
         check_window_arrays(arrays, _RESERVED)
 

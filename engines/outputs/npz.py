@@ -18,11 +18,11 @@ from engines.files import PartFile, writing
 from engines.outputs.base import BaseFormat, check_reserved, check_window_arrays, window_arrays
 from engines.outputs.tables import Spool
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import OutputError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import TensorSpec
 
 _OFFSETS = "_offsets"
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
@@ -33,7 +33,7 @@ class NpzFormat(BaseFormat[Options]):
 
     options_class = Options
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Outputs with a row a window, whose names the format does not need for itself."""
         check_window_arrays(arrays, _RESERVED)
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from engines.outputs.base import Value, check_rows, row_of
 from engines.part import Array, Part
+from engines.planned import Tensor
 from schemas.errors import PipelineError
-from schemas.pipeline import TensorSpec, describe
+from schemas.pipeline import describe
 
 ROWS: Mapping[str, tuple[int | None, ...]] = {
     "boxes": (4,),
@@ -44,7 +45,7 @@ class Objects:
     masks: Array | None = None
 
 
-def check_objects(arrays: Mapping[str, TensorSpec], format_name: str) -> None:
+def check_objects(arrays: Mapping[str, Tensor], format_name: str) -> None:
     """Raise PipelineError unless a part that holds such arrays holds boxes, and all that belongs to them fits."""
     if "boxes" not in arrays:
         raise _no_boxes(arrays, format_name)

@@ -28,11 +28,12 @@ from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import TensorSpec, describe
+from schemas.model import describe
 
 
 class ShotsOptions(Options):
@@ -48,7 +49,7 @@ class ShotsFormat(BaseFormat[ShotsOptions]):
 
     options_class = ShotsOptions
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """What `encode` needs, in its shapes."""
         self._check_names(arrays)
         if len(arrays["score"].shape) != 1:
@@ -100,13 +101,15 @@ class ShotsFormat(BaseFormat[ShotsOptions]):
         return ShotsAssembler(table, picture, media, self._options)
 
     def _looks(self, part: Part) -> dict[str, Array]:
-        pixels, index = part.arrays.get("pixels"), part.arrays.get("index")
-        if pixels is None or index is None or pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
+        if "pixels" not in part.arrays or "index" not in part.arrays:
+            return {}
+        pixels, index = part.array("pixels"), part.array("index")
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or not pixels.size:
             return {}
         return {"looks": looks(pixels, index[:, 0])}
 
     def _thumbs(self, part: Part) -> list[tuple[int, bytes]]:
-        pixels, index, score = (part.arrays[name] for name in ("pixels", "index", "score"))
+        pixels, index, score = (part.array(name) for name in ("pixels", "index", "score"))
         key = part.meta.key
         first = [(-1, index[0, 0])] if len(index) and (key.segment, key.part) == (0, 0) else []
         cuts = [(int(window), index[window, 1]) for window in np.flatnonzero(score >= self._options.threshold)]

@@ -19,10 +19,11 @@ from engines.outputs.jsonl import encoded_rows, rounded, rows_of
 from engines.outputs.objects import label_of
 from engines.outputs.tables import CsvFile
 from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError, PipelineError
 from schemas.messages import Fragment, MediaInfo, PartMeta
-from schemas.pipeline import TensorSpec, describe
+from schemas.model import describe
 
 _ARRAYS = ("tags", "classes")
 # tags that are faces, whose underscores stay, https://huggingface.co/spaces/SmilingWolf/wd-tagger
@@ -46,7 +47,7 @@ class TagsFormat(BaseFormat[TagsOptions]):
 
     options_class = TagsOptions
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """`tags` or `classes` of each window, `[W, M]`."""
         name = _array_in(arrays)
         found = arrays[name]

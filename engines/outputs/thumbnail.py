@@ -10,9 +10,9 @@ from engines.media.images import decode_image
 from engines.media.orientation import orientation_of, transposes
 from engines.media.source import media_errors, media_kind, open_media, picture_stream
 from engines.part import Array
-from engines.transforms import Preprocess
+from engines.transforms import Picture
 from schemas.errors import MediaError
-from schemas.pipeline import PreprocessStage
+from schemas.model import PictureSpec
 
 _MOST_FRAMES = 250  # decoded behind a keyframe: the picture may be an earlier one where keyframes are rare
 
@@ -32,8 +32,7 @@ def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:
     shape = aspect * frame.width / frame.height
     shape = min(max(1 / shape if transposes(orientation) else shape, Fraction(1, 4)), Fraction(4))
     height, width = (box[0], round(box[0] * shape)) if box[0] * shape <= box[1] else (round(box[1] / shape), box[1])
-    stage = PreprocessStage(kind="preprocess", size=(max(1, height), max(1, width)))
-    return Preprocess(stage).convert(frame, orientation)["pixels"]
+    return Picture(PictureSpec(size=(max(1, height), max(1, width)))).convert(frame, orientation)[0]
 
 
 def _frame_at(path: Path, at_s: float) -> tuple[av.VideoFrame, Fraction]:

@@ -16,9 +16,9 @@ from engines.outputs.images import ImageFolder, channels_of, encode_images
 from engines.outputs.mux import VideoFile
 from engines.outputs.pictures import encode_png
 from engines.part import Part, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures, VideoOptions
 from schemas.messages import MediaInfo
-from schemas.pipeline import TensorSpec
 
 
 class VideoFormat(BaseFormat[VideoOptions]):
@@ -31,7 +31,9 @@ class VideoFormat(BaseFormat[VideoOptions]):
         """What the options say."""
         return self._options.sound
 
-    def check(self, arrays: Mapping[str, TensorSpec], media: Sequence[str]) -> None:
+    anywhere = True
+
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Pictures of uint8: `plane0` ... or `pixels`, with the colours that each kind of media can have."""
         check_pictures(arrays, media, "video")
 

@@ -13,11 +13,11 @@ from benchmarks.workloads import looped
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
 from engines.part import Array
-from engines.transforms import Preprocess
 from pipelines.registry import builtin_pipeline
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet
+from tests.plans import converter
 from tests.reference import answers_of, frames_of
 from workers.local import JobOutcome
 
@@ -29,7 +29,7 @@ segment_s = 0.2
 kind = "decode"
 
 [[stage]]
-kind = "preprocess"
+kind = "resize"
 size = [24, 32]
 layout = "gray"
 
@@ -146,7 +146,7 @@ def check(outcome: JobOutcome, spec: PipelineSpec) -> None:
 
 
 def _twice(clip: Path, spec: PipelineSpec) -> Array:
-    preprocess = Preprocess(spec.preprocess)
+    preprocess = converter(spec)
     card, model = builtin_model("lanczos2x")
     session = OnnxRuntimeSession(model, card)
     with av.open(clip) as container:

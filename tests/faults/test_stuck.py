@@ -113,7 +113,7 @@ def test_a_stopped_process(lease_s: float, clip: Path, tmp_path: Path) -> None:
 def test_a_long_step_is_not_stuck(frames: int, pace_ms: float, settings: dict[str, float], tmp_path: Path) -> None:
     """Frames that are each a batch of their own are one step of many times ack_wait; six others wait idle for it."""
     clip = make_clip(tmp_path, Clip(frames=frames, gop=frames, b_frames=0, size=(32, 32)))
-    (infer,) = SPEC.infers
+    infer = SPEC.operators[-1]
     stages = (*SPEC.stage[:2], infer.model_copy(update={"max_batch": 1}), *SPEC.stage[3:])
     spec = SPEC.model_copy(update={"stage": stages})
     with Fleet(ONE_WORKER * 7, tmp_path / "cache", (pace_ms,) * 7, **settings) as fleet:

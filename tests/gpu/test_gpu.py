@@ -16,20 +16,20 @@ from av.video.frame import CudaContext
 from benchmarks.gpu_parts import decoded, samples
 from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.gpu import CudaGpu, find_gpu
-from engines.cuda.transforms import CudaPreprocess
+from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import GpuEncoder, gpu_frames
 from engines.devices import gpus
 from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
 from engines.outputs.h264 import frames_of, geometry_of
-from engines.transforms import Preprocess
+from engines.pictures import Pictures
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
-from schemas.pipeline import PreprocessStage
 from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
+from tests.plans import pictures
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
 from workers.local import JobOutcome
 from workers.options import ALL_STAGES
@@ -67,17 +67,17 @@ def test_planes_of_its_decoder_are_those_of_the_host(gpu: CudaGpu, name: str) ->
         {"size": (182, 182)},
         {"size": (32, 32), "layout": "gray"},
         {"layout": "planes"},
-        {"size": (91, 161), "fit": "pad"},
+        {"size": (91, 161), "fit": "letterbox"},
         {"size": (182, 182), "resize": "bilinear"},
     ],
 )
 def test_its_transforms_are_those_of_the_host(gpu: CudaGpu, given: dict[str, object]) -> None:
-    stage = PreprocessStage.model_validate({"kind": "preprocess", **given})
+    wanted_pictures = pictures(**given)
     for host, mine in decoded(gpu, real_clip("bigbuckbunny"), 5):
-        convert = CudaPreprocess(stage, gpu)
+        convert = CudaPictures(wanted_pictures, gpu)
         made = convert.convert(mine)
         convert.synchronize()
-        for name, wanted in Preprocess(stage).convert(host).items():
+        for name, wanted in Pictures(wanted_pictures).convert(host).items():
             assert np.abs(wanted.astype(np.int32) - np.asarray(made[name])).max() <= 2
 
 

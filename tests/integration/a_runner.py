@@ -40,7 +40,7 @@ def spec_of(max_batch: int = 32, max_delay_ms: float = 0.0) -> PipelineSpec:
             "media": ["video", "image"],
             "stage": [
                 {"kind": "decode"},
-                {"kind": "preprocess", "size": [8, 8]},
+                {"kind": "resize", "size": [8, 8]},
                 {"kind": "infer", "model": "mean", "max_batch": max_batch, "max_delay_ms": max_delay_ms},
                 {"kind": "encode", "format": "npz"},
             ],

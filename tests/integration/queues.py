@@ -17,7 +17,7 @@ MIB = 1 << 20
 SPEC = PipelineSpec.model_validate(
     {
         "name": "p",
-        "stage": [{"kind": "decode"}, {"kind": "preprocess", "layout": "planes"}, {"kind": "encode", "format": "npz"}],
+        "stage": [{"kind": "decode"}, {"kind": "resize", "layout": "planes"}, {"kind": "encode", "format": "npz"}],
     }
 )
 

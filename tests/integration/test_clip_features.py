@@ -15,6 +15,7 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.nets import small_x3d
+from tests.plans import decode_plan
 from tests.reference import answers_of
 from workers.engines import find_model
 
@@ -91,6 +92,6 @@ def test_what_cannot_be_exported_is_a_line(arguments: tuple[str, ...], words: st
 @pytest.mark.parametrize("size", [(144, 176), (720, 1280), (2160, 3840)])
 def test_parts_hold_at_most_64_mib_of_frames(size: tuple[int, int]) -> None:
     media = MediaInfo(kind="video", height=size[0], width=size[1])
-    frames = windows_per_part(SPEC, media) * 6
+    frames = windows_per_part(decode_plan(SPEC), media) * 6
     assert frames * SIDE * SIDE * 3 <= 64 << 20
     assert frames * size[0] * size[1] * 3 // 2 <= 72 << 20  # one window at least

@@ -103,7 +103,7 @@ BIG = PipelineSpec.model_validate(
         "name": "big",
         "stage": [
             {"kind": "decode", "fps": 5},
-            {"kind": "preprocess", "size": [32, 32]},
+            {"kind": "resize", "size": [32, 32]},
             {"kind": "infer", "name": "weigh", "model": "big"},
             {"kind": "encode", "format": "npz"},
         ],

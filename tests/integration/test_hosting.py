@@ -14,6 +14,7 @@ from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
 from schemas.messages import Priority
+from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from tests.integration.queues import eventually
 from workers import pipeline_cache
@@ -22,6 +23,10 @@ from workers.options import WorkerOptions
 from workers.process import Worker
 
 QUICK, SLOW, BROKEN = simulated(), builtin_pipeline("scenes"), builtin_pipeline("upscale2x")
+
+
+def model_of(spec: PipelineSpec) -> str:
+    return next(iter(spec.model_names.values()))
 
 
 async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
@@ -104,7 +109,7 @@ async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own
     ended, load = threading.Event(), pipeline_cache._warmed
 
     def warmed(model: bytes, card: pipeline_cache.ModelSpec, *rest: object) -> Session:
-        if card.name == SLOW.infers[0].model:
+        if card.name == model_of(SLOW):
             ended.wait(60)
         return load(model, card, *rest)  # type: ignore[arg-type]
 
@@ -153,9 +158,9 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
 
     def warmed(model: bytes, card: pipeline_cache.ModelSpec, *rest: object) -> Session:
         attempts.append(card.name)
-        if card.name == SLOW.infers[0].model:
+        if card.name == model_of(SLOW):
             assert loaded.wait(120)
-        elif card.name == BROKEN.infers[0].model:
+        elif card.name == model_of(BROKEN):
             raise ModelError("it does not load", "mend it")
         return load(model, card, *rest)  # type: ignore[arg-type]
 
@@ -184,7 +189,7 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
         assert f"{SLOW.name}: its engines are being loaded" in why
         loaded.set()
         await eventually(lambda: hosted(SLOW.name))
-        assert attempts.count(SLOW.infers[0].model) == 1, "all who want an engine wait for one attempt"
+        assert attempts.count(model_of(SLOW)) == 1, "all who want an engine wait for one attempt"
     finally:
         loaded.set()
         worker._stopped.set()

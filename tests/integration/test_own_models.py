@@ -40,7 +40,7 @@ def pipeline(encode: str = "npz") -> PipelineSpec:
         [[stage]]
         kind = "decode"
         [[stage]]
-        kind = "preprocess"
+        kind = "resize"
         size = [8, 8]
         layout = "gray"
         [[stage]]

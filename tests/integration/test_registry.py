@@ -46,7 +46,7 @@ def a_model(name: str, content: bytes) -> Model:
 
 
 def models_of(spec: PipelineSpec, content: bytes = b"weights") -> dict[str, Model]:
-    return {stage.model: a_model(stage.model, content) for stage in spec.infers}
+    return {stage.model: a_model(stage.model, content) for stage in spec.operators if stage.model}
 
 
 def test_the_pipelines_that_come_with_rigflow() -> None:

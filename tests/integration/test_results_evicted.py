@@ -29,7 +29,7 @@ segment_s = 0.3
 kind = "decode"
 
 [[stage]]
-kind = "preprocess"
+kind = "resize"
 layout = "planes"
 
 [[stage]]

@@ -27,7 +27,7 @@ name = "upscale4x"
 kind = "decode"
 
 [[stage]]
-kind = "preprocess"
+kind = "resize"
 layout = "planes"
 
 [[stage]]

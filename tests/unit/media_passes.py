@@ -1,5 +1,6 @@
 """The two ways to look at a media: one plain pass over one decoder, and in segments, each decoded by itself."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,16 +16,17 @@ from engines.media.split import SegmentData, Splitter
 from engines.part import Array, Part
 from schemas.messages import JobRef, Key, MediaInfo
 from schemas.pipeline import PipelineSpec
+from tests.plans import decode_plan
 
 JOB = JobRef(id="job", pipeline="test", revision="0")
 
 
-def pipeline(*, fps: float | None = None, frames: int = 1, stride: int = 1, **preprocess: Any) -> PipelineSpec:
-    """A pipeline with that grid and preprocess stage; planes unless it says otherwise."""
+def pipeline(*, fps: float | None = None, frames: int = 1, stride: int = 1, **resize: Any) -> PipelineSpec:
+    """A pipeline with that grid and resize stage; planes unless it says otherwise."""
     window = {"frames": frames, "stride": stride}
     stages = [
-        {"kind": "decode", "fps": fps},
-        {"kind": "preprocess", "window": window, **(preprocess or {"layout": "planes"})},
+        {"kind": "decode", "fps": fps, "window": window},
+        {"kind": "resize", **json.loads(json.dumps(resize or {"layout": "planes"}))},
         {"kind": "encode", "format": "npz"},
     ]
     return PipelineSpec.model_validate({"name": "test", "media": ["video", "image"], "stage": stages})
@@ -104,7 +106,9 @@ def decoded(
     parts: list[list[Part]] = []
     for number, segment_data in reversed(list(enumerate(segments))):
         key = Key(job=JOB, segment=number, final=segment_data.final)
-        parts.append(list(decode_video(segment_data.segment(key, media), segment_data.buffers, spec, convert)))
+        parts.append(
+            list(decode_video(segment_data.segment(key, media), segment_data.buffers, decode_plan(spec), convert))
+        )
     return [part for segment_parts in reversed(parts) for part in segment_parts]
 
 

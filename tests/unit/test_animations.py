@@ -11,8 +11,8 @@ from engines.media.limits import Limits
 from engines.media.source import media_kind
 from engines.media.split import Splitter
 from engines.outputs.thumbnail import thumbnail
-from engines.transforms import Preprocess
 from schemas.errors import ItemTooLarge, MediaError
+from tests.plans import converter
 from tests.unit.media_passes import decoded, pipeline, segments_of
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (20, 40, 60)]
@@ -36,7 +36,7 @@ def shown(source: bytes | Path) -> tuple[list[float], list[tuple[int, ...]]]:
     spec = pipeline(size=[40, 64], layout="rgb")
     media, segments = segments_of(source, spec, 0.1)
     times, colours = [], []
-    for part in decoded(media, segments, spec, Preprocess(spec.preprocess).convert):
+    for part in decoded(media, segments, spec, converter(spec).convert):
         times += [media.clock.seconds(pts) for pts in part.meta.pts]
         pixels = part.arrays["pixels"]
         colours += [tuple(pixels[row, 20, 32].tolist()) for row in part.arrays["index"][:, 0]]

@@ -1,6 +1,7 @@
 """The GPU's arithmetic and memory, on the host: the kernels' source itself runs, see tests/host_gpu.py."""
 
 import gc
+from collections.abc import Mapping
 from typing import Any
 
 import av
@@ -12,12 +13,13 @@ from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, taps
 from engines.cuda.memory import Counters, Pool
 from engines.cuda.tensors import pack_windows
-from engines.cuda.transforms import CudaPreprocess
+from engines.cuda.transforms import CudaPictures
 from engines.part import Array
-from engines.transforms import Preprocess
-from schemas.pipeline import PreprocessStage
+from engines.pictures import Pictures
+from schemas.model import PictureSpec
 from tests.clips import real_clip
 from tests.host_gpu import COMPILER, HostGpu
+from tests.plans import pictures
 
 compiled = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
 BT709, BT601, BT2020 = 1, 5, 9
@@ -48,10 +50,12 @@ def surface(frame: av.VideoFrame) -> Any:
     return Surface(frame.reformat(format="p010le" if "10" in frame.format.name else "nv12"))
 
 
-def both(stage: PreprocessStage, frame: av.VideoFrame, shown: Any, orientation: int = 1) -> list[tuple[Array, Array]]:
+def both(
+    stage: Mapping[str, PictureSpec], frame: av.VideoFrame, shown: Any, orientation: int = 1
+) -> list[tuple[Array, Array]]:
     """Each array of a frame as the host makes it and as the GPU does."""
-    gpu = CudaPreprocess(stage, HostGpu())  # type: ignore[arg-type]
-    wanted, made = Preprocess(stage).convert(frame, orientation), gpu.convert(shown, orientation)
+    gpu = CudaPictures(stage, HostGpu())  # type: ignore[arg-type]
+    wanted, made = Pictures(stage).convert(frame, orientation), gpu.convert(shown, orientation)
     gpu.synchronize()
     assert wanted.keys() == made.keys()
     pairs = [(wanted[name], np.asarray(made[name])) for name in wanted]
@@ -65,8 +69,8 @@ def apart(pairs: list[tuple[Array, Array]]) -> tuple[int, float]:
     return max(int(gap.max()) for gap in gaps), max(float(gap.mean()) for gap in gaps)
 
 
-def stage(size: tuple[int, int] | None, layout: str = "rgb", fit: str = "stretch") -> PreprocessStage:
-    return PreprocessStage.model_validate({"kind": "preprocess", "size": size, "layout": layout, "fit": fit})
+def stage(size: tuple[int, int] | str, layout: str = "rgb", fit: str = "stretch") -> Mapping[str, PictureSpec]:
+    return pictures(size=size, layout=layout, fit=fit)
 
 
 @compiled
@@ -95,7 +99,7 @@ def test_pictures_that_grow_differ_little_more() -> None:
 
 @compiled
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
 def test_cropped_padded_and_turned_like_on_the_host(fit: str, orientation: int) -> None:
     frame = picture("yuv420p")
     assert apart(both(stage((120, 90), "rgb", fit), frame, surface(frame), orientation))[0] <= 2
@@ -104,21 +108,21 @@ def test_cropped_padded_and_turned_like_on_the_host(fit: str, orientation: int) 
 
 @compiled
 @pytest.mark.parametrize("orientation", [1, 5, 8])
-@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
 def test_bilinear_like_on_the_host(fit: str, orientation: int) -> None:
     frame = picture("yuv420p", BT601)
-    given = {"kind": "preprocess", "size": (182, 182), "fit": fit, "resize": "bilinear"}
-    assert apart(both(PreprocessStage.model_validate(given), frame, surface(frame), orientation))[0] <= 2
-    assert apart(both(PreprocessStage.model_validate(given | {"layout": "gray"}), frame, surface(frame)))[0] <= 2
+    given = {"size": (182, 182), "fit": fit, "resize": "bilinear"}
+    assert apart(both(pictures(**given), frame, surface(frame), orientation))[0] <= 2
+    assert apart(both(pictures(**given, layout="gray"), frame, surface(frame)))[0] <= 2
 
 
 @compiled
 @pytest.mark.parametrize("orientation", [1, 5, 8])
 def test_planes_come_as_they_are(orientation: int) -> None:
     frame = picture("yuv420p")
-    assert apart(both(stage(None, "planes"), frame, surface(frame), orientation))[0] == 0
+    assert apart(both(stage("source", "planes"), frame, surface(frame), orientation))[0] == 0
     deep = picture("yuv420p10le")
-    assert apart(both(stage(None, "planes"), deep, surface(deep), orientation))[0] <= 1
+    assert apart(both(stage("source", "planes"), deep, surface(deep), orientation))[0] <= 1
 
 
 @compiled
@@ -136,7 +140,7 @@ def test_frames_that_the_host_decoded_become_the_same_but_for_sharp_edges_of_col
 @compiled
 def test_a_colour_frame_of_the_host_costs_two_bytes_a_pixel() -> None:
     gpu = HostGpu()
-    convert = CudaPreprocess(stage((90, 160)), gpu).convert  # type: ignore[arg-type]
+    convert = CudaPictures(stage((90, 160)), gpu).convert  # type: ignore[arg-type]
     convert(picture("yuv420p"))
     before = gpu.counters.to_gpu_bytes
     convert(picture("yuv420p"))

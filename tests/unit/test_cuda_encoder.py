@@ -23,7 +23,7 @@ from engines.outputs.video import VideoFormat
 from engines.part import Array
 from engines.ports import Colour, Pictures, VideoOptions
 from schemas.errors import ExitCode, MediaError, UsageError
-from schemas.pipeline import EncodeStage, InferStage, ModelSpec, TensorSpec
+from schemas.pipeline import EncodeStage, ModelSpec, OperatorStage, TensorSpec
 from schemas.settings import Settings
 from tests.host_gpu import COMPILER, HostGpu
 from tests.unit.outputs_parts import VIDEO, assemble, make_part
@@ -222,7 +222,9 @@ class Doubler:
 @pytest.mark.parametrize("max_batch", [3, 4, 64])
 def test_outputs_that_stay_on_a_gpu_are_joined_there(max_batch: int, first_on_host: bool) -> None:
     gpu = HostGpu()
-    stage = InferStage.model_validate({"kind": "infer", "model": "doubler", "each": ["plane0"], "max_batch": max_batch})
+    stage = OperatorStage.model_validate(
+        {"kind": "infer", "model": "doubler", "each": ["plane0"], "max_batch": max_batch}
+    )
     planes = np.random.default_rng(0).integers(0, 100, (12, 4, 6), np.uint8)
     parts = cut(VIDEO, {"plane0": planes}, range(12), [5, 7])
     outcomes = infer_parts(stage, Doubler(gpu, first_on_host), parts)

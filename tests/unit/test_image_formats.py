@@ -11,10 +11,10 @@ from PIL import Image, ImageOps
 from engines.media.images import decode_images
 from engines.media.source import media_kind
 from engines.part import Array, Part
-from engines.transforms import Preprocess
 from schemas.messages import Item, Key, MediaInfo, Segment
 from schemas.pipeline import PipelineSpec
 from tests.clips import still
+from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, pipeline
 
 PLANES = pipeline()
@@ -100,7 +100,7 @@ def expected(data: bytes) -> Array:
 
 def parts_of(data: bytes, spec: PipelineSpec = PLANES) -> Part:
     segment = Segment(key=Key(job=JOB, segment=0, final=True), media=MediaInfo(kind="image"), items=(Item(name="a"),))
-    [part] = decode_images(segment, [data], spec, Preprocess(spec.preprocess).convert)
+    [part] = decode_images(segment, [data], decode_plan(spec), converter(spec).convert)
     return part
 
 

@@ -22,7 +22,7 @@ from engines.models.graph import FLOAT, IR_VERSION, OPSET, Graph
 from engines.part import Array, Part
 from schemas.errors import ModelError, RigflowError
 from schemas.messages import JobRef, Key, MediaInfo, PartMeta
-from schemas.pipeline import InferStage, ModelSpec, TensorSpec
+from schemas.pipeline import ModelSpec, OperatorStage, TensorSpec
 
 
 def part_of(number: int = 0, /, **arrays: Array) -> Part:
@@ -85,8 +85,8 @@ class Counting:
 
 
 @pytest.fixture
-def stage() -> InferStage:
-    return InferStage(kind="infer", model="tiny", max_batch=4)
+def stage() -> OperatorStage:
+    return OperatorStage(kind="infer", name="infer", model="tiny", max_batch=4)
 
 
 def good(outcome: Part | RigflowError) -> Part:
@@ -110,7 +110,7 @@ def test_each_part_gets_the_answers_of_its_own_windows(counts: list[int], max_ba
     rng = np.random.default_rng(seed)
     parts = [windows(rng, number, count) for number, count in enumerate(counts)]
     session = Counting(sums())
-    outcomes = infer_parts(InferStage(kind="infer", model="tiny", max_batch=max_batch), session, parts)
+    outcomes = infer_parts(OperatorStage(kind="infer", name="infer", model="tiny", max_batch=max_batch), session, parts)
     for part, outcome in zip(parts, outcomes, strict=True):
         answer = good(outcome)
         expected = part.arrays["pixels"].astype(float).sum((1, 2))[part.arrays["index"]]
@@ -125,15 +125,13 @@ def test_each_part_gets_the_answers_of_its_own_windows(counts: list[int], max_ba
     assert len(filled) == -(-total // max_batch) + counts.count(0)
 
 
-def test_keeps_what_later_stages_want(stage: InferStage) -> None:
+def test_gives_what_the_model_makes_and_nothing_else(stage: OperatorStage) -> None:
     part = windows(np.random.default_rng(0), 0, 3)
-    keeping = stage.model_copy(update={"keeps": ("pixels", "index")})
-    arrays = good(infer_parts(keeping, sums(), [part])[0]).arrays
-    assert set(arrays) == {"sum", "pixels", "index"}
-    assert arrays["pixels"] is part.arrays["pixels"]
+    arrays = good(infer_parts(stage, sums(), [part])[0]).arrays
+    assert set(arrays) == {"sum"}, "the plan of the pipeline adds what the stage keeps"
 
 
-def test_windows_of_one_frame_give_a_row_a_window_although_frames_repeat(stage: InferStage) -> None:
+def test_windows_of_one_frame_give_a_row_a_window_although_frames_repeat(stage: OperatorStage) -> None:
     pixels = np.arange(2 * 4, dtype=np.uint8).reshape(2, 2, 2)
     part = part_of(pixels=pixels, index=np.array([[0], [1], [1]], np.int32))
     reading = stage.model_copy(update={"reads": {"x": "pixels"}})
@@ -141,7 +139,7 @@ def test_windows_of_one_frame_give_a_row_a_window_although_frames_repeat(stage: 
     np.testing.assert_array_equal(y, np.concatenate([pixels, pixels], 2)[[0, 1, 1]])
 
 
-def test_frames_of_longer_windows_are_answered_one_by_one_by_a_model_of_frames(stage: InferStage) -> None:
+def test_frames_of_longer_windows_are_answered_one_by_one_by_a_model_of_frames(stage: OperatorStage) -> None:
     pixels = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2)
     part = part_of(pixels=pixels, index=np.array([[0, 1], [1, 2]], np.int32))
     reading = stage.model_copy(update={"reads": {"x": "pixels"}})
@@ -149,9 +147,9 @@ def test_frames_of_longer_windows_are_answered_one_by_one_by_a_model_of_frames(s
     np.testing.assert_array_equal(y, np.concatenate([pixels, pixels], 2))
 
 
-def test_each_replaces_every_listed_array_that_is_there(stage: InferStage) -> None:
+def test_each_replaces_every_listed_array_that_is_there(stage: OperatorStage) -> None:
     rng = np.random.default_rng(0)
-    over = stage.model_copy(update={"each": ("plane0", "plane1", "plane3"), "keeps": ("index",)})
+    over = stage.model_copy(update={"each": ("plane0", "plane1", "plane3")})
     parts = [
         part_of(
             number,
@@ -165,14 +163,14 @@ def test_each_replaces_every_listed_array_that_is_there(stage: InferStage) -> No
     outcomes = infer_parts(over, session, parts)
     for part, outcome in zip(parts, outcomes, strict=True):
         arrays = good(outcome).arrays
-        assert set(arrays) == {"plane0", "plane1", "index"}
+        assert set(arrays) == {"plane0", "plane1"}
         for name in ("plane0", "plane1"):
             plane = part.arrays[name]
             np.testing.assert_array_equal(arrays[name], np.concatenate([plane, plane], 2))
     assert sorted(session.rows) == [1, 1, 1, 1, 4, 4]  # planes of two sizes never share a batch
 
 
-def test_one_bad_part_does_not_hurt_its_neighbours(stage: InferStage) -> None:
+def test_one_bad_part_does_not_hurt_its_neighbours(stage: OperatorStage) -> None:
     parts = [
         part_of(0, choice=np.array([1, 2])),
         part_of(1, choice=np.array([3, 99])),
@@ -193,7 +191,7 @@ def test_one_bad_part_does_not_hurt_its_neighbours(stage: InferStage) -> None:
         assert "\n" not in str(outcomes[bad])
 
 
-def test_a_model_exported_for_one_row_gets_one_row_at_a_time(stage: InferStage) -> None:
+def test_a_model_exported_for_one_row_gets_one_row_at_a_time(stage: OperatorStage) -> None:
     graph = Graph()
     graph.op("Cast", "x", to=FLOAT, result="y")
     session = Counting(session_of(graph, [tensor("x", "uint8", 1, 2)], [tensor("y", "float32", 1, 2)]))
@@ -202,7 +200,7 @@ def test_a_model_exported_for_one_row_gets_one_row_at_a_time(stage: InferStage) 
     assert session.rows == [1, 1, 1]
 
 
-def test_a_batch_is_bounded_in_bytes_and_has_at_least_one_row(stage: InferStage) -> None:
+def test_a_batch_is_bounded_in_bytes_and_has_at_least_one_row(stage: OperatorStage) -> None:
     planes = np.random.default_rng(0).integers(0, 256, (7, 10, 10), dtype=np.uint8)
     for batch_bytes, rows in ((50, [1] * 7), (250, [2, 2, 2, 1]), (10_000, [4, 3])):
         session = Counting(wider(), batch_bytes)
@@ -236,11 +234,10 @@ def totals() -> OnnxRuntimeSession:
         (totals, {}, {"x": np.zeros(3, np.float32)}, "output `y`: shape [1] for a batch of 3"),
         (wider, {"each": ("plane0",)}, {"x": np.zeros((1, 2, 2), np.uint8)}, "runs over plane0, and a part has none"),
         (wider, {"each": ("plane0",)}, {"plane0": np.zeros((1, 2), np.uint8)}, "wants 3 dimensions in each of plane0"),
-        (wider, {"keeps": ("z",)}, {"x": np.zeros((1, 2, 2), np.uint8)}, "keeps `z`, which a part lacks: it has x"),
     ],
 )
 def test_says_what_does_not_fit(
-    stage: InferStage, session: object, change: dict[str, object], arrays: dict[str, Array], words: str
+    stage: OperatorStage, session: object, change: dict[str, object], arrays: dict[str, Array], words: str
 ) -> None:
     assert callable(session)
     (outcome,) = infer_parts(stage.model_copy(update=change), session(), [part_of(0, **arrays)])
@@ -248,7 +245,7 @@ def test_says_what_does_not_fit(
     assert words in str(outcome)
 
 
-def test_an_output_whose_shape_depends_on_the_pixels_is_an_error_of_that_part(stage: InferStage) -> None:
+def test_an_output_whose_shape_depends_on_the_pixels_is_an_error_of_that_part(stage: OperatorStage) -> None:
     graph = Graph()  # as many columns as the batch's largest number says
     count = graph.op("ReduceMax", "x", keepdims=0)
     columns = graph.op("Range", np.int64(0), count, np.int64(1))
@@ -261,7 +258,7 @@ def test_an_output_whose_shape_depends_on_the_pixels_is_an_error_of_that_part(st
     assert good(outcomes[2]).arrays["y"].shape == (3, 5)
 
 
-def test_no_parts_no_answers(stage: InferStage) -> None:
+def test_no_parts_no_answers(stage: OperatorStage) -> None:
     assert infer_parts(stage, sums(), []) == []
 
 

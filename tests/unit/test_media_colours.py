@@ -19,12 +19,12 @@ from engines.media.split import Splitter
 from engines.media.uniform import Uniform, presented
 from engines.outputs.format import load_format
 from engines.part import Array, Part
-from engines.transforms import Preprocess
 from schemas.messages import Key, MediaInfo
 from schemas.pipeline import EncodeStage, PipelineSpec
 from tests import coloured
 from tests.clips import Clip, generated
 from tests.coloured import FULL, LIMITED, UNSPECIFIED, Coloured
+from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, pipeline
 
 LEVELS = 2.0  # of 255, on average over the picture
@@ -79,7 +79,7 @@ def parts_of(path: Path, spec: PipelineSpec, segment_s: float = 100) -> list[Par
         for number, segment_data in enumerate(splitter.segments()):
             key = Key(job=JOB, segment=number, final=segment_data.final)
             segment = segment_data.segment(key, splitter.media)
-            parts += decode_video(segment, segment_data.buffers, spec, Preprocess(spec.preprocess).convert)
+            parts += decode_video(segment, segment_data.buffers, decode_plan(spec), converter(spec).convert)
     return parts
 
 
@@ -161,7 +161,7 @@ def test_every_pixel_format_that_has_eight_bits_keeps_its_colours() -> None:
         media = MediaInfo(kind="video", width=clip.size[1], height=clip.size[0], pixel_format=name)
         wanted, tried = coloured.expected(clip).astype(float), tried + 1
         made = [arrays_of(frame, media, spec) for frame, spec in zip(frames, both(clip.size), strict=True)]
-        shown = presented(media, pipeline())
+        shown = presented(media, decode_plan(pipeline()))
         planes = [made[0][plane] for plane in sorted(made[0])]
         picture = coloured.rgb_of_planes(planes, shown.color_space, shown.color_range == FULL)
         assert np.abs(picture - wanted).mean(axis=(0, 1)).max() <= LEVELS, name
@@ -192,7 +192,7 @@ def both(size: tuple[int, int]) -> tuple[PipelineSpec, PipelineSpec]:
 
 
 def arrays_of(frame: av.VideoFrame, media: MediaInfo, spec: PipelineSpec) -> dict[str, Array]:
-    return Preprocess(spec.preprocess).convert(Uniform(media, spec, {})(frame))
+    return converter(spec).convert(Uniform(media, decode_plan(spec), {})(frame))
 
 
 def with_decode(spec: PipelineSpec, **options: Any) -> PipelineSpec:
@@ -217,7 +217,7 @@ def test_what_is_left_out_or_changed_is_noted(tmp_path: Path) -> None:
         ("stretch", 1, Fraction(128 * 4, 96 * 3)),
         ("stretch", 6, Fraction(96 * 3, 128 * 4)),
         ("crop", 1, Fraction(4, 3)),
-        ("pad", 5, Fraction(3, 4)),
+        ("letterbox", 5, Fraction(3, 4)),
     ],
 )
 def test_a_scaled_picture_is_shown_in_the_shape_of_its_source(

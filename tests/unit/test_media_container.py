@@ -23,6 +23,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import MediaError, UsageError
 from schemas.messages import Fragment, JobRef, Key
 from tests.clips import Clip, generated
+from tests.plans import decode_plan
 from tests.unit.outputs_parts import VIDEO, format_of
 
 _IN_OPEN = 0x20
@@ -112,7 +113,7 @@ def test_segments_name_no_unsafe_decoder(name: str) -> None:
         codec = segment_data.codec.model_copy(update={"decoder": name})
         segment = segment_data.segment(key, splitter.media).model_copy(update={"codec": codec})
     with pytest.raises(MediaError, match="there is no decoder"):
-        list(decode_video(segment, segment_data.buffers, spec, pack_frame))
+        list(decode_video(segment, segment_data.buffers, decode_plan(spec), pack_frame))
 
 
 @pytest.mark.parametrize("container", ["hls", "concat", "image2", "nonsense", ""])

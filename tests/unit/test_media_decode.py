@@ -11,10 +11,10 @@ import pytest
 
 from engines.media.decode import decode_video, windows_per_part
 from engines.part import Array
-from engines.transforms import Preprocess
 from schemas.messages import Key, MediaInfo
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip
+from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, decoded, in_segments, joined, pipeline, raw, segments_of, sequential
 
 
@@ -46,7 +46,7 @@ def test_a_part_has_as_many_windows_as_its_raw_frames_allow(
     layout: dict[str, Any], size: tuple[int, int], windows: int
 ) -> None:
     media = MediaInfo(kind="video", height=size[0], width=size[1])
-    assert windows_per_part(pipeline(**layout), media) == windows
+    assert windows_per_part(decode_plan(pipeline(**layout)), media) == windows
 
 
 def test_parts_are_numbered_and_the_last_one_says_so() -> None:
@@ -92,7 +92,7 @@ def test_frames_that_no_window_sees_are_not_converted() -> None:
 def test_a_segment_without_windows_is_one_part_with_shapes() -> None:
     spec = pipeline(fps=0.5, size=[8, 6], layout="rgb")
     media, segments = segments_of(generated(Clip()), spec, 0.4)
-    parts = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)
+    parts = decoded(media, segments, spec, converter(spec).convert)
     assert [len(part.meta.pts) for part in parts] == [1, 0, 0, 0, 0]
     assert parts[1].arrays["pixels"].shape == (0, 8, 6, 3)
     assert parts[1].arrays["index"].shape == (0, 1)
@@ -127,7 +127,7 @@ def test_a_lost_frame_is_replaced_by_the_one_before_it() -> None:
     data[at : at + len(victim)] = b"\0" * len(victim)
     clean = joined(decoded(media, segments, spec))
     segment = segments[0].segment(Key(job=JOB, segment=0, final=True), media)
-    parts = list(decode_video(segment, (table, bytes(data)), spec, raw))
+    parts = list(decode_video(segment, (table, bytes(data)), decode_plan(spec), raw))
     hurt = joined(parts)
     assert hurt.pts == clean.pts
     assert np.array_equal(hurt.seen[39], clean.seen[38])
@@ -140,7 +140,7 @@ def test_a_size_that_changes_in_mid_stream_is_brought_back(tmp_path: Path, spec:
     path = tmp_path / "changing.h264"
     path.write_bytes(b"".join(_stream(size) for size in ((72, 128), (96, 160))))
     media, segments = segments_of(path, spec, 1)
-    parts = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)
+    parts = decoded(media, segments, spec, converter(spec).convert)
     shapes = {array.shape[1:] for part in parts for name, array in part.arrays.items() if name in ("pixels", "plane0")}
     assert len(shapes) == 1
     assert any("size or format changes" in note for note in parts[-1].meta.notes)
@@ -150,7 +150,7 @@ def test_a_size_that_changes_in_mid_stream_is_brought_back(tmp_path: Path, spec:
 def test_a_conversion_to_eight_bits_is_noted() -> None:
     spec = pipeline()
     media, segments = segments_of(generated(Clip(pixel_format="yuv420p10le")), spec, 100)
-    part = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)[-1]
+    part = decoded(media, segments, spec, converter(spec).convert)[-1]
     assert part.meta.notes == ("yuv420p10le was converted to yuv420p",)
     assert part.arrays["plane1"].shape[1:] == (36, 64)
 

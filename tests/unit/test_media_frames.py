@@ -9,10 +9,11 @@ import pytest
 from engines.media.frames import pack_frame, unpack_frames
 from engines.media.images import decode_images
 from engines.part import Part, decode_part, encode_part
-from engines.transforms import Preprocess, preprocess_part
+from engines.pictures import resized_part
 from schemas.errors import MediaError
 from schemas.messages import Item, Key, MediaInfo, PartMessage, PartMeta, Segment, decode
 from tests.clips import Clip, generated, pictures, still
+from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, decoded, pipeline, segments_of
 
 LAYOUTS = [
@@ -42,9 +43,9 @@ def over_the_wire(part: Part) -> Part:
 def test_two_processes_equal_one(clip: Clip, layout: dict[str, Any]) -> None:
     spec = pipeline(frames=2, **layout)
     media, segments = segments_of(generated(clip), spec, 0.5)
-    together = decoded(media, segments, spec, Preprocess(spec.preprocess).convert)
-    pre = Preprocess(spec.preprocess)
-    apart = [preprocess_part(over_the_wire(part), pre) for part in decoded(media, segments, spec, pack_frame)]
+    together = decoded(media, segments, spec, converter(spec).convert)
+    pre = converter(spec)
+    apart = [resized_part(over_the_wire(part), pre) for part in decoded(media, segments, spec, pack_frame)]
     assert_equal(apart, together)
 
 
@@ -62,9 +63,11 @@ def test_images_of_all_sizes_and_formats_equal_too(layout: dict[str, Any]) -> No
     key = Key(job=JOB, segment=0, final=True)
     items = tuple(Item(name=str(number)) for number in range(len(files)))
     segment = Segment(key=key, media=MediaInfo(kind="image"), items=items)
-    together = list(decode_images(segment, files, spec, Preprocess(spec.preprocess).convert))
-    pre = Preprocess(spec.preprocess)
-    apart = [preprocess_part(over_the_wire(part), pre) for part in decode_images(segment, files, spec, pack_frame)]
+    together = list(decode_images(segment, files, decode_plan(spec), converter(spec).convert))
+    pre = converter(spec)
+    apart = [
+        resized_part(over_the_wire(part), pre) for part in decode_images(segment, files, decode_plan(spec), pack_frame)
+    ]
     assert_equal(apart, together)
 
 
@@ -72,7 +75,7 @@ def test_a_part_without_frames_keeps_its_shapes() -> None:
     spec = pipeline(fps=0.5, size=[8, 6], layout="gray")
     media, segments = segments_of(generated(Clip()), spec, 0.4)
     raw = decoded(media, segments[1:2], spec, pack_frame)[0]
-    part = preprocess_part(over_the_wire(raw), Preprocess(spec.preprocess))
+    part = resized_part(over_the_wire(raw), converter(spec))
     assert part.arrays["pixels"].shape == (0, 8, 6)
 
 
@@ -123,11 +126,11 @@ def test_facts_that_lie_about_a_frame_are_refused(changes: dict[int, int]) -> No
     meta = PartMeta(key=Key(job=JOB, segment=0), media=MediaInfo(kind="video"), pts=(0,))
     planes = {"frame0": np.zeros((1, 32), np.uint8), "index": np.zeros((1, 1), np.int32)}
     facts = np.array([[changes.get(place, value) for place, value in enumerate(INFO)]], np.int32)
-    pre = Preprocess(pipeline(layout="planes").preprocess)
-    whole = preprocess_part(Part(meta, {**planes, "frame_info": np.array([INFO], np.int32)}), pre)
+    pre = converter(pipeline(layout="planes"))
+    whole = resized_part(Part(meta, {**planes, "frame_info": np.array([INFO], np.int32)}), pre)
     assert whole.arrays["plane0"].shape == (1, 4, 8)
     with pytest.raises(MediaError, match=r"raw frame"):
-        preprocess_part(over_the_wire(Part(meta, {**planes, "frame_info": facts})), pre)
+        resized_part(over_the_wire(Part(meta, {**planes, "frame_info": facts})), pre)
     for lacking in ({}, {"frame_info": facts[:, :12]}, {"frame_info": facts.astype(np.int64)}):
         with pytest.raises(MediaError, match="no raw frames"):
-            preprocess_part(Part(meta, {**planes, **lacking}), pre)
+            resized_part(Part(meta, {**planes, **lacking}), pre)

@@ -12,11 +12,11 @@ from engines.media.images import decode_image, decode_images, image_size
 from engines.media.sniff import FORMATS
 from engines.media.source import media_kind
 from engines.part import Array, Part
-from engines.transforms import Preprocess
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.messages import Item, Key, MediaInfo, Segment
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, pictures, still
+from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, pipeline
 
 RESIZED = pipeline(frames=3, size=[16, 20], layout="rgb")
@@ -26,8 +26,8 @@ PLANES = pipeline()
 def parts_of(files: Sequence[bytes], spec: PipelineSpec = RESIZED) -> list[Part]:
     items = tuple(Item(name=f"{number}.img") for number in range(len(files)))
     segment = Segment(key=Key(job=JOB, segment=0, final=True), media=MediaInfo(kind="image"), items=items)
-    convert = Preprocess(spec.preprocess).convert
-    return list(decode_images(segment, files, spec, convert))
+    convert = converter(spec).convert
+    return list(decode_images(segment, files, decode_plan(spec), convert))
 
 
 def bomb() -> bytes:

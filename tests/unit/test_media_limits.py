@@ -21,6 +21,7 @@ from engines.media.split import Splitter
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.messages import JobRef, Key
 from tests.clips import Clip, generated
+from tests.plans import decode_plan
 from tests.unit.media_passes import pipeline
 
 SIDE = 8_000
@@ -92,7 +93,11 @@ def decode(path: Path) -> None:
         return
     with Splitter(path, pipeline().grid, 1.0) as splitter:
         for segment_data in splitter.segments():
-            list(decode_video(segment_data.segment(KEY, splitter.media), segment_data.buffers, pipeline(), pack_frame))
+            list(
+                decode_video(
+                    segment_data.segment(KEY, splitter.media), segment_data.buffers, decode_plan(pipeline()), pack_frame
+                )
+            )
 
 
 def outcome_of(path: Path) -> tuple[str, int]:
@@ -135,7 +140,7 @@ def test_frames_that_grow_in_mid_stream_are_refused(tmp_path: Path) -> None:
         with Splitter(path, pipeline().grid, 1.0, limits=limits) as splitter:
             (segment_data,) = splitter.segments()
             segment = segment_data.segment(KEY, splitter.media)
-        parts = list(decode_video(segment, segment_data.buffers, pipeline(), pack_frame, limits=limits))
+        parts = list(decode_video(segment, segment_data.buffers, decode_plan(pipeline()), pack_frame, limits=limits))
         assert sum(part.meta.lost for part in parts) == lost
 
 
@@ -176,7 +181,15 @@ def test_a_segment_asks_for_no_more_than_the_settings_allow() -> None:
     ):
         segment = segment_data.segment(KEY, media).model_copy(update={"end": end, **changes})
         with pytest.raises(ItemTooLarge, match=words):
-            list(decode_video(segment, (table, segment_data.buffers[1]), spec, pack_frame, limits=Limits(windows=1000)))
+            list(
+                decode_video(
+                    segment,
+                    (table, segment_data.buffers[1]),
+                    decode_plan(spec),
+                    pack_frame,
+                    limits=Limits(windows=1000),
+                )
+            )
 
 
 if __name__ == "__main__":

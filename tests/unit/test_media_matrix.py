@@ -12,6 +12,7 @@ from engines.media.decode import decode_video
 from engines.media.split import Splitter
 from engines.part import Array, Part
 from schemas.messages import JobRef, Key
+from tests.plans import decode_plan
 from tests.unit.media_passes import pipeline
 from tests.unit.plain import CONTAINERS, ENCODERS, REORDERING, Kind, digest, shown, write, written
 
@@ -81,7 +82,9 @@ def parts_of(path: Path, segment_s: float) -> list[Part]:
         for number, segment_data in enumerate(splitter.segments()):
             segment = segment_data.segment(Key(job=JOB, segment=number, final=segment_data.final), splitter.media)
             # planes would be brought to one format, and these are to be as the decoder gives them
-            parts += decode_video(segment, segment_data.buffers, pipeline(size=(8, 8), layout="rgb"), _digest)
+            parts += decode_video(
+                segment, segment_data.buffers, decode_plan(pipeline(size=(8, 8), layout="rgb")), _digest
+            )
     return parts
 
 

@@ -9,18 +9,18 @@ import pytest
 
 from engines.media.colours import colour_matrix, plane_format
 from engines.part import Array
-from engines.transforms import Preprocess
+from engines.pictures import Pictures
 from schemas.errors import RigflowError
-from schemas.pipeline import PreprocessStage
 from tests.clips import Clip, generated, pictures
+from tests.plans import converter
 from tests.unit.media_passes import decoded, pipeline, segments_of
 
 # Luma weights of red, green and blue: BT.601 and BT.709
 WEIGHTS = {5: (0.299, 0.587, 0.114), 1: (0.2126, 0.7152, 0.0722)}
 
 
-def converter(**stage: Any) -> Preprocess:
-    return Preprocess(PreprocessStage.model_validate({"kind": "preprocess", **stage}))
+def making(**options: Any) -> Pictures:
+    return converter(pipeline(**options))
 
 
 def smooth(height: int, width: int) -> Array:
@@ -44,7 +44,7 @@ def yuv(red_green_blue: Array, matrix: int, layout: str = "yuv444p") -> av.Video
 
 def test_shrinking_averages_areas() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
-    pixels = converter(size=[8, 12], layout="gray").convert(av.VideoFrame.from_ndarray(picture, "gray"))["pixels"]
+    pixels = making(size=[8, 12], layout="gray").convert(av.VideoFrame.from_ndarray(picture, "gray"))["pixels"]
     expected = picture.reshape(8, 8, 12, 8).mean(axis=(1, 3))
     assert np.abs(pixels - expected).max() <= 1
 
@@ -54,10 +54,10 @@ def test_colours_are_read_by_the_matrix_that_the_frame_names(matrix: int) -> Non
     picture = smooth(120, 160)
     frame = yuv(picture, matrix)
     expected = picture.reshape(60, 2, 80, 2, 3).mean(axis=(1, 3))
-    pixels = converter(size=[60, 80]).convert(frame)["pixels"].astype(float)
+    pixels = making(size=[60, 80]).convert(frame)["pixels"].astype(float)
     assert np.abs(pixels - expected).mean() < 1.5
     frame.colorspace = 6 - matrix
-    assert np.abs(converter(size=[60, 80]).convert(frame)["pixels"] - expected).mean() > 3
+    assert np.abs(making(size=[60, 80]).convert(frame)["pixels"] - expected).mean() > 3
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_colours_without_a_matrix_go_by_size(height: int, named: int, matrix: in
 @pytest.mark.parametrize(("size", "target"), [((9000, 1), [2, 8192]), ((1, 9000), [300, 7])])
 def test_shapes_out_of_proportion_are_an_error(size: tuple[int, int], target: list[int]) -> None:
     with pytest.raises(RigflowError, match="can not be scaled"):
-        converter(size=target, fit="crop").convert(av.VideoFrame(size[1], size[0], "yuv420p"))
+        making(size=target, fit="crop").convert(av.VideoFrame(size[1], size[0], "yuv420p"))
 
 
 def test_gray_is_luma_in_full_range() -> None:
     picture = smooth(64, 64)
-    pixels = converter(size=[32, 32], layout="gray").convert(yuv(picture, 5))["pixels"]
+    pixels = making(size=[32, 32], layout="gray").convert(yuv(picture, 5))["pixels"]
     expected = (picture @ np.array(WEIGHTS[5])).reshape(32, 2, 32, 2).mean(axis=(1, 3))
     assert np.abs(pixels - expected).max() <= 2
 
@@ -92,29 +92,29 @@ def test_gray_is_luma_in_full_range() -> None:
 )
 def test_crop_keeps_the_middle(size: tuple[int, int], target: list[int], box: tuple[int, int, int, int]) -> None:
     picture = smooth(*size)
-    found = converter(size=target, fit="crop").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
+    found = making(size=target, fit="crop").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
     top, left, bottom, right = box
     cut = np.ascontiguousarray(picture[top:bottom, left:right])
-    expected = converter(size=target).convert(av.VideoFrame.from_ndarray(cut, "rgb24"))["pixels"]
+    expected = making(size=target).convert(av.VideoFrame.from_ndarray(cut, "rgb24"))["pixels"]
     assert found.shape == (*target, 3)
     assert np.abs(found.astype(int) - expected).mean() < 2
 
 
 def test_pad_keeps_the_whole_picture_on_black() -> None:
     picture = np.full((50, 100, 3), 200, np.uint8)
-    pixels = converter(size=[40, 40], fit="pad").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
+    pixels = making(size=[40, 40], fit="letterbox").convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
     assert not pixels[:10].any()
     assert not pixels[30:].any()
     assert (pixels[10:30] == 200).all()
 
 
-@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (17, 31)])
 @pytest.mark.parametrize("target", [[1, 1], [7, 300], [33, 18]])
 def test_every_shape_comes_out_as_asked(fit: str, size: tuple[int, int], target: list[int]) -> None:
     frame = av.VideoFrame.from_ndarray(smooth(*size), "rgb24").reformat(format="yuv420p")
     for resize, (layout, shape) in product(("area", "bilinear"), (("rgb", (*target, 3)), ("gray", tuple(target)))):
-        pixels = converter(size=target, fit=fit, layout=layout, resize=resize).convert(frame)["pixels"]
+        pixels = making(size=target, fit=fit, layout=layout, resize=resize).convert(frame)["pixels"]
         assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == (shape, np.uint8, True)
 
 
@@ -122,7 +122,7 @@ def test_every_shape_comes_out_as_asked(fit: str, size: tuple[int, int], target:
 def test_bilinear_looks_at_two_neighbours_a_side(size: tuple[int, int], target: list[int]) -> None:
     picture = np.random.default_rng(5).integers(0, 256, (*size, 3), np.uint8)
     frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-    found = converter(size=target, resize="bilinear").convert(frame)["pixels"]
+    found = making(size=target, resize="bilinear").convert(frame)["pixels"]
     rows, columns = (
         np.maximum((np.arange(to) + 0.5) * length / to - 0.5, 0) for length, to in zip(size, target, strict=True)
     )
@@ -153,9 +153,9 @@ def test_pictures_come_out_upright(orientation: int) -> None:
     picture = smooth(40, 60)
     upright = av.VideoFrame.from_ndarray(np.ascontiguousarray(EXIF[orientation](picture)), "rgb24")
     frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-    found = converter(size=[20, 24]).convert(frame, orientation)["pixels"].astype(int)
-    assert np.abs(found - converter(size=[20, 24]).convert(upright)["pixels"]).max() <= 2
-    planes = converter(layout="planes").convert(frame, orientation)
+    found = making(size=[20, 24]).convert(frame, orientation)["pixels"].astype(int)
+    assert np.abs(found - making(size=[20, 24]).convert(upright)["pixels"]).max() <= 2
+    planes = making(layout="planes").convert(frame, orientation)
     assert np.array_equal(planes["plane1"], EXIF[orientation](picture[..., 1]))
 
 
@@ -165,7 +165,7 @@ def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:
     planes = []
     for clip in (plain, turned):
         media, segments = segments_of(generated(clip), spec, 100)
-        planes.append(decoded(media, segments, spec, Preprocess(spec.preprocess).convert)[0].arrays["plane0"])
+        planes.append(decoded(media, segments, spec, converter(spec).convert)[0].arrays["plane0"])
     assert np.array_equal(planes[1], np.rot90(planes[0], axes=(1, 2)))
 
 
@@ -191,7 +191,7 @@ def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:
 def test_planes_have_eight_bits(name: str, planes: str) -> None:
     assert plane_format(name) == planes
     frame = av.VideoFrame.from_ndarray(next(pictures(Clip(size=(38, 54)))), "rgb24").reformat(format=name)
-    arrays = converter(layout="planes").convert(frame)
+    arrays = making(layout="planes").convert(frame)
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.uint8)}
     assert arrays["plane0"].shape == (38, 54)
     assert all(array.flags.c_contiguous for array in arrays.values())
@@ -199,14 +199,14 @@ def test_planes_have_eight_bits(name: str, planes: str) -> None:
 
 def test_planes_are_those_of_the_decoder() -> None:
     array = np.random.default_rng(1).integers(0, 256, (60, 50), np.uint8)
-    planes = converter(layout="planes").convert(av.VideoFrame.from_ndarray(array, "yuv420p"))
+    planes = making(layout="planes").convert(av.VideoFrame.from_ndarray(array, "yuv420p"))
     assert np.array_equal(planes["plane0"], array[:40])
     assert np.array_equal(planes["plane1"].reshape(-1), array[40:50].reshape(-1))
     assert np.array_equal(planes["plane2"].reshape(-1), array[50:].reshape(-1))
 
 
 def test_arrays_outlive_their_frame() -> None:
-    pre = converter(layout="planes")
+    pre = making(layout="planes")
     kept = []
     for value in range(50):
         frame = av.VideoFrame.from_ndarray(np.full((48, 64), value, np.uint8), "gray")

@@ -17,11 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from engines.fit import check_fits
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models import fingerprint, lanczos2x, shotchange
 from engines.models.catalogue import builtin_model, builtin_models, load_model
 from engines.part import Array
+from engines.plan import plan_pipeline
 from schemas.errors import ExitCode, ModelError, PipelineError
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec, parse_pipeline
 from tests.clips import real_clip
@@ -445,10 +445,10 @@ def pipeline_text(stages: str, size: str = "size = [8, 12]", window: int = 1) ->
 name = "p"
 [[stage]]
 kind = "decode"
-[[stage]]
-kind = "preprocess"
-{size}
 window = {{ frames = {window} }}
+[[stage]]
+kind = "resize"
+{size}
 {stages}
 [[stage]]
 kind = "encode"
@@ -471,7 +471,7 @@ def one_to_one(shape: tuple[int | str, ...], dtype: str = "uint8", name: str = "
 @pytest.mark.parametrize("name", ["fingerprint", "scenes", "upscale2x"])
 def test_the_pipelines_of_rigflow_fit_their_models(name: str) -> None:
     spec = parse_pipeline((files("pipelines") / "definitions" / f"{name}.toml").read_text(), name)
-    check_fits(spec, {stage.model: builtin_model(stage.model)[0] for stage in spec.infers})
+    plan_pipeline(spec, {stage.model: builtin_model(stage.model)[0] for stage in spec.operators if stage.model})
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ def test_the_pipelines_of_rigflow_fit_their_models(name: str) -> None:
     ],
 )
 def test_fits(shape: tuple[int | str, ...], window: int) -> None:
-    check_fits(pipeline(INFER + 'model = "m"', window=window), {"m": one_to_one(shape)})
+    plan_pipeline(pipeline(INFER + 'model = "m"', window=window), {"m": one_to_one(shape)})
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def test_fits(shape: tuple[int | str, ...], window: int) -> None:
 )
 def test_a_model_that_does_not_fit_is_one_line(model: ModelSpec, words: str) -> None:
     with pytest.raises(ModelError, match=re.escape(words)) as caught:
-        check_fits(pipeline(INFER + 'model = "m"', window=2), {"m": model})
+        plan_pipeline(pipeline(INFER + 'model = "m"', window=2), {"m": model})
     assert "\n" not in str(caught.value)
     assert "`m`" in str(caught.value)
     assert caught.value.hint
@@ -519,7 +519,7 @@ def test_a_model_that_does_not_fit_is_one_line(model: ModelSpec, words: str) -> 
 )
 def test_a_stage_that_names_what_is_not_there_is_one_line(stage: str, words: str) -> None:
     with pytest.raises(PipelineError, match=re.escape(words)) as caught:
-        check_fits(pipeline(f'{INFER}model = "m"\n{stage}'), {"m": one_to_one(("N", 8, 12, 3))})
+        plan_pipeline(pipeline(f'{INFER}model = "m"\n{stage}'), {"m": one_to_one(("N", 8, 12, 3))})
     assert "\n" not in str(caught.value)
 
 
@@ -552,10 +552,10 @@ def test_what_the_encode_stage_would_refuse_of_every_part(
     text = pipeline_text(f'{INFER}model = "m"\n{infer}', window=window).replace('format = "npz"', encode)
     models = {"m": one_to_one(("N", 8, 12, 3), out=out)}
     if not words:
-        check_fits(parse_pipeline(text, "p.toml"), models)
+        plan_pipeline(parse_pipeline(text, "p.toml"), models)
         return
     with pytest.raises(PipelineError, match=f"^stage `?encode`?: {re.escape(words)}") as caught:
-        check_fits(parse_pipeline(text, "p.toml"), models)
+        plan_pipeline(parse_pipeline(text, "p.toml"), models)
     assert caught.value.hint
 
 
@@ -577,9 +577,9 @@ def test_shots_need_two_frames_in_colour_for_their_sheet(window: int, layout: st
     model = model.model_copy(update={"outputs": (model.outputs[0].model_copy(update={"shape": ("N",)}),)})
     if words:
         with pytest.raises(PipelineError, match=re.escape(words)):
-            check_fits(parse_pipeline(text, "p.toml"), {"m": model})
+            plan_pipeline(parse_pipeline(text, "p.toml"), {"m": model})
     else:
-        check_fits(parse_pipeline(text, "p.toml"), {"m": model})
+        plan_pipeline(parse_pipeline(text, "p.toml"), {"m": model})
 
 
 @pytest.mark.parametrize(
@@ -613,30 +613,30 @@ def test_pictures_that_no_video_or_image_can_be_made_of(
     model = one_to_one(seen).model_copy(update={"outputs": (TensorSpec(name="y", dtype=dtype, shape=shape),)})
     if words:
         with pytest.raises(PipelineError, match=re.escape(words)):
-            check_fits(parse_pipeline(text, "p.toml"), {"m": model})
+            plan_pipeline(parse_pipeline(text, "p.toml"), {"m": model})
     else:
-        check_fits(parse_pipeline(text, "p.toml"), {"m": model})
+        plan_pipeline(parse_pipeline(text, "p.toml"), {"m": model})
 
 
 def test_frames_alone_are_nothing_to_write() -> None:
     with pytest.raises(PipelineError, match="stage `encode`: the part holds frames and no output of a model"):
-        check_fits(pipeline(""), {})
+        plan_pipeline(pipeline(""), {})
 
 
 def test_a_missing_model_is_named() -> None:
     with pytest.raises(ModelError, match="stage `infer`: no model `m`, there is none"):
-        check_fits(pipeline(INFER + 'model = "m"'), {})
+        plan_pipeline(pipeline(INFER + 'model = "m"'), {})
 
 
 def test_the_second_model_sees_what_the_first_one_left() -> None:
     first, second = one_to_one(("N", 8, 12, 3)), one_to_one(("N", 4), "float32", "x")
     stages = '{0}model = "a"\n{0}name = "second"\nmodel = "b"\nreads = {{ x = "{1}" }}'
-    check_fits(pipeline(stages.format(INFER, "y")), {"a": first, "b": second})
+    plan_pipeline(pipeline(stages.format(INFER, "y")), {"a": first, "b": second})
     with pytest.raises(PipelineError, match="stage `second` wants array `pixels`, and there is only `y`"):
-        check_fits(pipeline(stages.format(INFER, "pixels")), {"a": first, "b": second})
+        plan_pipeline(pipeline(stages.format(INFER, "pixels")), {"a": first, "b": second})
     wrong = one_to_one(("N", 5), "float32", "x")
     with pytest.raises(ModelError, match=re.escape("as float32 [N, 5], and `y` is float32 [W, 4]")):
-        check_fits(pipeline(stages.format(INFER, "y")), {"a": first, "b": wrong})
+        plan_pipeline(pipeline(stages.format(INFER, "y")), {"a": first, "b": wrong})
 
 
 def test_each_needs_a_model_of_one_input_and_one_output() -> None:
@@ -644,4 +644,4 @@ def test_each_needs_a_model_of_one_input_and_one_output() -> None:
     model = ModelSpec(name="m", inputs=(plane, plane.model_copy(update={"name": "b"})), outputs=(), sha256="")
     stage = INFER + 'model = "m"\neach = ["plane0"]'
     with pytest.raises(ModelError, match="`each` needs a model of one input and one output"):
-        check_fits(pipeline(stage, size='layout = "planes"'), {"m": model})
+        plan_pipeline(pipeline(stage, size='layout = "planes"'), {"m": model})

@@ -17,11 +17,11 @@ from engines.outputs.draw import Canvas, channel_paint, class_colour, ycbcr_pain
 from engines.outputs.format import load_format, sound_of
 from engines.outputs.text import font
 from engines.part import Array, Tick, no_tick
+from engines.planned import Tensor
 from engines.ports import Colour, Encoded, Pictures, VideoOptions
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Item, MediaInfo
-from schemas.model import TensorSpec
 from schemas.pipeline import EncodeStage
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
@@ -303,8 +303,8 @@ def test_the_last_sample_of_an_odd_picture_takes_all_of_a_colour() -> None:
 
 
 def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
-    def planned(**shapes: tuple[int | str, ...]) -> dict[str, TensorSpec]:
-        return {name: TensorSpec(name=name, dtype="uint8", shape=shape) for name, shape in shapes.items()}
+    def planned(**shapes: tuple[int | str, ...]) -> dict[str, Tensor]:
+        return {name: Tensor("uint8", shape) for name, shape in shapes.items()}
 
     format_ = format_of("annotated")
     pixels = ("F", 32, 32, 3)

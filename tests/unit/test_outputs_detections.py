@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from engines.part import Array
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import OutputError, PipelineError
 from schemas.messages import Item
-from schemas.model import TensorSpec
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 LABELS = {"classes": ("person", "Fahrräder, rot")}
@@ -178,9 +178,9 @@ def test_parts_that_hold_no_boxes(arrays: dict[str, Array], message: str) -> Non
 
 
 def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
-    boxes = TensorSpec(name="boxes", dtype="float32", shape=("W", "count", 4))
+    boxes = Tensor("float32", ("W", "count", 4))
     format_of("detections").check({"boxes": boxes}, ["video"])
-    wrong = {"boxes": boxes, "keypoints": TensorSpec(name="keypoints", dtype="float32", shape=("W", "count", 17, 2))}
+    wrong = {"boxes": boxes, "keypoints": Tensor("float32", ("W", "count", 17, 2))}
     with pytest.raises(PipelineError, match=r"`keypoints` is float32 \[W, count, 17, 2\]: .* takes \[W, M, any, 3\]"):
         format_of("detections").check(wrong, ["video"])
     with pytest.raises(PipelineError, match="needs `boxes`"):

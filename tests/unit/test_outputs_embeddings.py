@@ -1,15 +1,16 @@
 """embeddings: unit vectors in an npz, with the times or names that they are of."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Item
-from schemas.model import TensorSpec
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 ROWS = np.random.default_rng(5).normal(size=(5, 7)).astype(np.float32) * 1e3
@@ -66,7 +67,7 @@ def test_parts_that_hold_no_vectors(arrays: dict[str, Any], message: str) -> Non
 
 
 def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
-    planned = TensorSpec(name="embedding", dtype="float32", shape=("W", "D"))
+    planned = Tensor("float32", ("W", "D"))
     format_of("embeddings").check({"embedding": planned}, ["image"])
     with pytest.raises(PipelineError, match=r"`embedding` is float32 \[W, 7, 7\]: format embeddings takes"):
-        format_of("embeddings").check({"embedding": planned.model_copy(update={"shape": ("W", 7, 7)})}, ["image"])
+        format_of("embeddings").check({"embedding": replace(planned, shape=("W", 7, 7))}, ["image"])

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from engines.part import Array
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.messages import Item
-from schemas.model import TensorSpec
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 ITEMS = [Item(name="a.jpg"), Item(name="bad.png", error="not an image"), Item(name="b.png")]
@@ -110,7 +110,7 @@ def test_images_that_all_failed_are_no_files(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_picture_is_refused_at_once(arrays: dict[str, Any], media: str, message: str) -> None:
-    planned = {name: TensorSpec(name=name, dtype=dtype, shape=("W", *shape)) for name, (dtype, shape) in arrays.items()}
+    planned = {name: Tensor(dtype, ("W", *shape)) for name, (dtype, shape) in arrays.items()}
     with pytest.raises(PipelineError, match=re.escape(message)):
         format_of("image").check(planned, [media])
 

@@ -2,16 +2,17 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import OutputError, PipelineError
 from schemas.messages import Item
-from schemas.model import TensorSpec
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 LABELS = {
@@ -112,10 +113,10 @@ def test_parts_that_hold_no_tags(arrays: dict[str, Any], message: str) -> None:
 
 
 def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
-    tags = TensorSpec(name="tags", dtype="int32", shape=("W", "count"))
+    tags = Tensor("int32", ("W", "count"))
     format_of("tags").check({"tags": tags}, ["image"])
     with pytest.raises(PipelineError, match=r"`tags` is int32 \[W\]: format tags takes \[W, M\]"):
-        format_of("tags").check({"tags": tags.model_copy(update={"shape": ("W",)})}, ["image"])
+        format_of("tags").check({"tags": replace(tags, shape=("W",))}, ["image"])
 
 
 def test_a_result_that_is_none_leaves_nothing_behind(tmp_path: Path) -> None:

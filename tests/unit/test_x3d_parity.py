@@ -124,9 +124,9 @@ def test_the_whole_chain_is_the_official_one(name: str, checkpoint: Path, found:
 
 
 def test_the_pixels_are_the_official_ones() -> None:
-    from engines.transforms import Preprocess
+    from tests.plans import converter
 
-    preprocess = Preprocess(builtin_pipeline("clip-features").preprocess)
+    preprocess = converter(builtin_pipeline("clip-features"))
     for name in CLIPS:
         frame = frames_of(real_clip(name))[0][0][1]
         rgb = frame.to_ndarray(format="rgb24")

@@ -1,0 +1,94 @@
+"""What all heads of detectors share: decode, suppress, choose, and go back to the source."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engines.heads.base import Array, Tensor, Value, parse_options
+from engines.heads.decoders.base import BoxOptions, Candidates, Decoder
+from engines.heads.suppression import Overlap, best_of_rows, box_overlap, suppress
+from engines.heads.view import View, WayBack
+from engines.ragged import Ragged
+from engines.registry import load, names
+from schemas.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Boxes of a batch in pixels of the model's picture, by row and falling score; row i ends at `offsets[i + 1]`."""
+
+    candidates: Candidates
+    offsets: Array
+    way_back: WayBack
+
+    def arrays(self) -> dict[str, Value]:
+        """`boxes`, `scores` and `classes` as every head of a detector gives them, in pixels of the source."""
+        found = self.candidates
+        return {
+            "boxes": self.ragged(self.way_back.boxes(found.boxes, found.rows)),
+            "scores": self.ragged(found.scores),
+            "classes": self.ragged(found.classes),
+        }
+
+    def ragged(self, values: Array) -> Ragged:
+        """An array of a value a box as one with the boxes of a picture a row."""
+        return Ragged(values, self.offsets)
+
+
+class Detector:
+    """A decoder with the options of its head. `extra`: how many values the head wants beside a box."""
+
+    def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], head: str, extra: int = 0) -> None:
+        own = dict(options)
+        name = own.pop("decoder", "")
+        if not isinstance(name, str) or not name:
+            raise ModelError(f"head {head} needs a decoder", f"there are {', '.join(names('decoders'))}")
+        kind: type[Decoder] = load("decoders", name)
+        self._options: BoxOptions = parse_options(kind.Options, own, f"decoder {name}")
+        self.decoder: Decoder = kind(self._options, outputs, extra)
+        classes, labels = self.decoder.classes, self._options.labels
+        if labels and classes is not None and len(labels) != classes:
+            raise ModelError(f"head {head}: {len(labels)} labels for {classes} classes", "give a label for each class")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the outputs that the decoder reads."""
+        return self.decoder.reads
+
+    def plan(self) -> dict[str, Tensor]:
+        """The arrays of `Found.arrays`."""
+        return {
+            "boxes": Tensor("float32", ("N", "count", 4), ragged=True),
+            "scores": Tensor("float32", ("N", "count"), ragged=True),
+            "classes": Tensor("int32", ("N", "count"), ragged=True, labels=self._options.labels),
+        }
+
+    def find(self, outputs: Mapping[str, Value], views: Sequence[View], overlap: Overlap = box_overlap) -> Found:
+        """The boxes of a batch. `overlap` compares boxes `[P, 4 + E]`, each with its extra values behind it."""
+        picture = views[0].picture if views else (0, 0)
+        with np.errstate(all="ignore"):  # what a model gives that is no number ends as no box
+            candidates = self.decoder.candidates(outputs, picture)
+        usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
+        candidates = _taken(candidates, np.flatnonzero(usable & (candidates.rows < len(views))))
+        candidates = _taken(candidates, self._chosen(candidates, overlap))
+        offsets = np.searchsorted(candidates.rows, np.arange(len(views) + 1)).astype(np.int64)
+        return Found(candidates, offsets, WayBack(views))
+
+    def _chosen(self, candidates: Candidates, overlap: Overlap) -> Array:
+        options, rows, scores = self._options, candidates.rows, candidates.scores
+        kept: Array = np.arange(len(rows))
+        if options.nms < 1 and len(rows):
+            groups = rows
+            if options.class_aware:
+                groups = rows * (int(candidates.classes.max()) + 1) + candidates.classes
+            shapes = np.concatenate([candidates.boxes, candidates.extra], axis=-1)
+            kept = suppress(shapes, scores, groups, options.nms, options.max, overlap)
+        return best_of_rows(kept, scores, rows, options.max)
+
+
+def _taken(found: Candidates, chosen: Array) -> Candidates:
+    return Candidates(
+        found.rows[chosen], found.boxes[chosen], found.scores[chosen], found.classes[chosen], found.extra[chosen]
+    )

@@ -1,0 +1,1 @@
+"""Decoders: how detectors write boxes, one file each, found by name; see `engines.heads.decoders.base`."""

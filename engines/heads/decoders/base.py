@@ -1,0 +1,147 @@
+"""The protocol of decoders, and what they share: from the outputs of a detector to candidates for boxes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from pydantic import Field
+
+from engines.heads.base import Array, HeadOptions, Tensor, Value
+from engines.heads.view import Size
+from schemas.errors import ModelError
+
+Score: TypeAlias = Annotated[float, Field(ge=0)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+
+
+class BoxOptions(HeadOptions):
+    """Options of every detector.
+
+    A candidate needs a score above `threshold`. `nms`: of boxes that overlap by more (intersection over union) only
+    the best stays, among those of one class if `class_aware`; 1 keeps all. At most `max` boxes a picture.
+    `multi_label`: a candidate may be of several classes; else it is of its best.
+    """
+
+    threshold: Score = 0.25
+    nms: Share = 0.45
+    max: Count = 300
+    class_aware: bool = True
+    multi_label: bool = False
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a detector found, before suppression. C candidates of all rows of a batch, in any order.
+
+    `rows [C]` int: the row of the batch; `boxes [C, 4]` float32: x1, y1, x2, y2 in pixels of the model's picture;
+    `scores [C]` float32; `classes [C]` int32; `extra [C, E]` float32: what a head asked for beside boxes.
+    """
+
+    rows: Array
+    boxes: Array
+    scores: Array
+    classes: Array
+    extra: Array
+
+    @classmethod
+    def of(cls, rows: Array, boxes: Array, scores: Array, classes: Array, extra: Array | None = None) -> "Candidates":
+        """In the dtypes that they have."""
+        more = np.zeros((len(rows), 0), np.float32) if extra is None else extra.astype(np.float32, copy=False)
+        return cls(
+            rows,
+            boxes.astype(np.float32, copy=False),
+            scores.astype(np.float32, copy=False),
+            classes.astype(np.int32, copy=False),
+            more,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Candidates"]) -> "Candidates":
+        """All of several, one after the other; there is one at least."""
+        fields = ("rows", "boxes", "scores", "classes", "extra")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+class Decoder(Protocol):
+    """How a family of detectors writes its boxes. Made once a session, has no state."""
+
+    Options: ClassVar[type[BoxOptions]]
+    """Those of every detector with the family's own defaults, and the family's own."""
+
+    reads: tuple[str, ...]
+    """Names of the outputs that it reads."""
+
+    classes: int | None
+    """How many classes the model tells apart; None where its outputs do not say."""
+
+    def __init__(self, options: BoxOptions, outputs: Mapping[str, Tensor], extra: int) -> None:
+        """`extra`: how many values beside its box the head wants of a candidate; points are x, y, score each.
+
+        Raises ModelError where outputs do not fit, or there are no such values.
+        """
+        ...
+
+    def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
+        """All candidates above the threshold, points and boxes in pixels of the `picture` (height, width)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Scores above a threshold: `rows [C]` and `places [C]` (which candidate), `scores [C]`, `classes [C]`."""
+
+    rows: Array
+    places: Array
+    scores: Array
+    classes: Array
+
+
+def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
+    """Of `scores [N, A, classes]` those above `threshold`: all, or the best of each of the A candidates."""
+    if multi_label:
+        rows, places, classes = np.nonzero(scores > threshold)
+        return Best(rows, places, scores[rows, places, classes], classes)
+    highest = scores.max(axis=-1)
+    rows, places = np.nonzero(highest > threshold)
+    return Best(rows, places, highest[rows, places], scores[rows, places].argmax(axis=-1))
+
+
+def corners(centers: Array, sizes: Array) -> Array:
+    """Boxes `[C, 4]` of x1, y1, x2, y2 from `centers [C, 2]` and `sizes [C, 2]`, each x before y."""
+    return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1)
+
+
+def grid_points(picture: Size, stride: int) -> Array:
+    """Columns and rows `[A, 2]` of the cells of a grid over a picture, x before y, row by row."""
+    height, width = (-(-side // stride) for side in picture)
+    rows, columns = np.divmod(np.arange(height * width), width)
+    return np.stack([columns, rows], axis=-1).astype(np.float32)
+
+
+def check_anchors(found: int, expected: int, picture: Size, decoder: str) -> None:
+    """Raise ModelError where an output has another number of candidates than the grid over the picture."""
+    if found != expected:
+        what = f"decoder {decoder}: {found} candidates, and a picture of {picture[0]}x{picture[1]} has {expected}"
+        raise ModelError(what, "correct strides, or choose another decoder")
+
+
+def refuse_extra(extra: int, decoder: str) -> None:
+    """Raise ModelError for a head that wants more than boxes of a decoder that has boxes only."""
+    if extra:
+        raise ModelError(f"decoder {decoder} gives boxes only", "choose another decoder, or the head detect")
+
+
+def columns_of(tensor: Tensor, axis: int, least: int, decoder: str) -> int | None:
+    """How many columns an output has along `axis`; None where that is free. Raises ModelError: fewer than `least`."""
+    shape = tensor.shape
+    if len(shape) != 3:
+        raise ModelError(f"decoder {decoder}: the output has {len(shape)} dimensions, and it needs 3")
+    columns = shape[axis]
+    if isinstance(columns, str):
+        return None
+    if columns < least:
+        raise ModelError(f"decoder {decoder}: the output has {columns} columns, and it needs {least} or more")
+    return columns

@@ -1,0 +1,46 @@
+"""yolov5: YOLOv5 and YOLOv7 with decoded outputs, YOLOX exported with decode_in_inference.
+
+Output `[N, A, 5 + classes + E]`: center x, center y, width, height in pixels of the picture, a score that there is
+an object, a score for each class, then what a task adds. A score is object * class.
+Source: ultralytics/yolov5, utils/general.py, non_max_suppression.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from engines.heads.base import Tensor, Value, chosen_output, dense
+from engines.heads.decoders.base import BoxOptions, Candidates, Count, best_classes, columns_of, corners
+from engines.heads.view import Size
+
+
+class YoloV5Options(BoxOptions):
+    """`output`: its name, where the model has several."""
+
+    max: Count = 1000
+    output: str = ""
+
+
+class YoloV5:
+    """See the module."""
+
+    Options = YoloV5Options
+
+    def __init__(self, options: YoloV5Options, outputs: Mapping[str, Tensor], extra: int) -> None:
+        self._options, self._extra = options, extra
+        self.reads = (chosen_output(outputs, options.output, "decoder yolov5"),)
+        columns = columns_of(outputs[self.reads[0]], 2, 6 + extra, "yolov5")
+        self.classes = None if columns is None else columns - 5 - extra
+
+    def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
+        """See `Decoder`."""
+        values = dense(outputs[self.reads[0]], self.reads[0])
+        end = values.shape[2] - self._extra
+        # a score of a class is at most 1: where there is no object there is no candidate
+        rows, places = np.nonzero(values[:, :, 4] > self._options.threshold)
+        found = values[rows, places]
+        scores = found[:, 4:5] * found[:, 5:end]
+        best = best_classes(scores[None], self._options.threshold, self._options.multi_label)
+        found = found[best.places]
+        boxes = corners(found[:, :2], found[:, 2:4])
+        return Candidates.of(rows[best.places], boxes, best.scores, best.classes, found[:, end:])

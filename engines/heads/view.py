@@ -1,0 +1,100 @@
+"""Where a model's picture lies in its source, and the way back from pixels of the picture to pixels of the source."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.transforms import cropped_from, scaled_size
+from schemas.model import PictureSpec
+
+Array: TypeAlias = npt.NDArray[Any]
+Size: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A picture made of a source, both upright; sizes are (height, width).
+
+    The source was scaled to `scaled`, and its upper left corner lies at row `top` and column `left` of the picture:
+    positive where the picture is padded, negative where it is cropped.
+    """
+
+    source: Size
+    picture: Size
+    scaled: Size
+    top: int = 0
+    left: int = 0
+
+    @property
+    def height(self) -> int:
+        """Of the source."""
+        return self.source[0]
+
+    @property
+    def width(self) -> int:
+        """Of the source."""
+        return self.source[1]
+
+    @property
+    def content(self) -> tuple[int, int, int, int]:
+        """The part of the picture that shows the source: top, left, bottom, right."""
+        (height, width), (scaled_height, scaled_width) = self.picture, self.scaled
+        bottom, right = min(height, self.top + scaled_height), min(width, self.left + scaled_width)
+        return max(0, self.top), max(0, self.left), bottom, right
+
+    @property
+    def shown(self) -> tuple[int, int, int, int]:
+        """The part of the source that the picture shows, to the nearest pixel: top, left, bottom, right."""
+        rows, columns = self.source[0] / self.scaled[0], self.source[1] / self.scaled[1]
+        top, left, bottom, right = self.content
+        return (
+            round((top - self.top) * rows),
+            round((left - self.left) * columns),
+            round((bottom - self.top) * rows),
+            round((right - self.left) * columns),
+        )
+
+
+def view_of(source: Size, spec: PictureSpec) -> View:
+    """The view that `spec` gives of an upright source of (height, width), in the integers of `engines.transforms`."""
+    if spec.size == "source":
+        picture = tuple(-(-side // spec.multiple) * spec.multiple for side in source)
+        return View(source, (picture[0], picture[1]), source)
+    scaled = scaled_size(source, spec.size, spec.fit)
+    if spec.fit == "crop":
+        top, left = (-cropped_from(side, kept) for side, kept in zip(scaled, spec.size, strict=True))
+    elif spec.pad_place == "center":
+        top, left = ((side - used) // 2 for side, used in zip(spec.size, scaled, strict=True))
+    else:
+        top, left = 0, 0
+    return View(source, spec.size, scaled, top, left)
+
+
+class WayBack:
+    """The way from the pictures of a batch to their sources, for any number of points at once."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        turned = np.array([(*v.source, *v.scaled, v.top, v.left) for v in views], np.float64).reshape(-1, 3, 2)
+        self._sizes, scaled, self._starts = turned[:, :, ::-1].swapaxes(0, 1)  # each [N, 2]: x, y
+        self._ratios = self._sizes / scaled
+
+    def points(self, points: Array, rows: Array, clip: bool = True) -> Array:
+        """Points `[M, ..., 2]` of x, y, in pixels from the outer corner of a picture's first, in pixels of the source.
+
+        `rows [M]`: whose picture each lies in. float32; `clip` moves those outside the source to its border.
+        """
+        inner = (1,) * (points.ndim - 2)
+        starts, ratios, sizes = (
+            of_rows[rows].reshape(-1, *inner, 2) for of_rows in (self._starts, self._ratios, self._sizes)
+        )
+        found = (points - starts) * ratios
+        if clip:
+            np.clip(found, 0, sizes, out=found)
+        return np.asarray(found, np.float32)
+
+    def boxes(self, boxes: Array, rows: Array) -> Array:
+        """Boxes `[M, 4]` of x1, y1, x2, y2, clipped to the source; float32."""
+        return self.points(boxes.reshape(-1, 2, 2), rows).reshape(-1, 4)

@@ -1,0 +1,43 @@
+"""resize: frames -> pictures of bytes, at the pipeline's size and in its layout."""
+
+from collections.abc import Mapping, Sequence
+
+from engines.options import parse_options
+from engines.part import Part, Tick
+from engines.planned import Arrays, planned_pictures
+from engines.ports import Session
+from schemas.errors import RigflowError
+from schemas.model import ModelSpec, PictureSpec
+from schemas.pipeline import OperatorStage
+
+
+class Resize:
+    """Its picture is made while decoding, or of raw frames by a worker of its own; `options` are those of PictureSpec.
+
+    `rgb`: `pixels [F, H, W, 3]`; `gray`: `pixels [F, H, W]`; `planes`: each plane of the frame as it is,
+    `plane0 [F, H, W]`, `plane1 [F, H', W']` ...
+    """
+
+    options_class = PictureSpec
+    needs_model = False
+    in_order = False
+
+    def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
+        self._picture = parse_options(PictureSpec, stage, "resize")
+
+    @property
+    def by_source(self) -> bool:
+        """Whether its picture has the frame's own size."""
+        return self._picture.size == "source"
+
+    def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
+        """`pixels`, or `plane` for all planes."""
+        return {"plane" if self._picture.layout == "planes" else "pixels": self._picture}
+
+    def plan(self, inputs: Arrays) -> Arrays:
+        """Its picture's arrays, and all that was there."""
+        return {**inputs, **planned_pictures(self.pictures(inputs))}
+
+    def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
+        """The parts as they are: decode has made the pictures."""
+        return list(parts)

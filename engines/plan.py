@@ -1,0 +1,109 @@
+"""A pipeline with its models, followed from stage to stage before any work is sent: what each part will hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engines.operators.resize import Resize
+from engines.outputs.format import load_format
+from engines.part import Part
+from engines.planned import FRAME_SIZE, INDEX, Arrays, DecodePlan, Tensor, planned_pictures
+from engines.ports import Operator
+from engines.registry import load
+from schemas.errors import ModelError, PipelineError
+from schemas.model import ModelSpec, PictureSpec
+from schemas.pipeline import PipelineSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`operators` and `arrays`, what a part holds after each stage, by stage."""
+
+    spec: PipelineSpec
+    decode: DecodePlan
+    operators: Mapping[str, Operator]
+    arrays: Mapping[str, Arrays]
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """What the values of the arrays that are encoded stand for."""
+        return labels_of(self.arrays[self.spec.stage[-2].name])
+
+    def resizes(self, stage: str) -> bool:
+        """Whether a stage only makes pictures of frames, so that decode can do it in one step."""
+        return isinstance(self.operators.get(stage), Resize)
+
+    def kept(self, stage: str, before: Part, after: Part) -> Part:
+        """A part after a stage: what the stage made, and what later stages read of what was there before."""
+        wanted = self.arrays[stage]
+        kept = {name: array for name, array in before.arrays.items() if name in wanted and name not in after.arrays}
+        return after.with_arrays({**kept, **after.arrays}) if kept else after
+
+
+def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
+    """Follow the arrays through the stages of `spec`; `models` has the card of each model a stage names.
+
+    Raises ModelError when a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError
+    when a stage reads or keeps what is not there, or its format cannot encode what the last one leaves.
+    """
+    operators: dict[str, Operator] = {}
+    for stage in spec.operators:
+        if stage.model is not None and stage.model not in models:
+            known = ", ".join(models) or "none"
+            raise ModelError(f"stage `{stage.name}`: no model `{stage.model}`, there is {known}", "see docs/models.md")
+        model = models[stage.model] if stage.model is not None else None
+        operators[stage.name] = load("operators", stage.kind)(stage, model)
+    arrays, resized, of_models, after = _followed(spec, operators)
+    _check_format(spec, arrays)
+    by_source = any(picture.size == "source" for picture in (*resized.values(), *of_models.values())) or any(
+        operator.by_source for operator in operators.values()
+    )
+    return Plan(spec, DecodePlan(spec.decode, spec.grid, resized, of_models, by_source), operators, after)
+
+
+def _followed(
+    spec: PipelineSpec, operators: Mapping[str, Operator]
+) -> tuple[Arrays, dict[str, PictureSpec], dict[str, PictureSpec], dict[str, Arrays]]:
+    """What is left at the end, the pictures of resize stages and of models, and what a part holds after each stage."""
+    index: Arrays = {INDEX: Tensor("int32", ("W", spec.grid.frames))}
+    arrays: Arrays = dict(index)
+    resized: dict[str, PictureSpec] = {}
+    of_models: dict[str, PictureSpec] = {}
+    own: dict[str, set[str]] = {}  # of each stage: the arrays that decode makes for it alone
+    after: dict[str, Arrays] = {spec.decode.name: arrays}
+    for stage in spec.operators:
+        operator = operators[stage.name]
+        pictures = operator.pictures(arrays)
+        if isinstance(operator, Resize):
+            if set(arrays) - set(index) - set(planned_pictures(resized)):
+                raise PipelineError(f"stage `{stage.name}`: a resize stage comes before all others", "move it up")
+            resized |= pictures
+            made = planned_pictures(pictures)
+            arrays = {**arrays, **made}
+        else:
+            of_models |= pictures
+            own[stage.name] = set(planned_pictures(pictures)) | ({INDEX, FRAME_SIZE} if pictures else set())
+            made = operator.plan({**arrays, **(index if pictures else {}), **planned_pictures(pictures)})
+            if missing := [name for name in stage.keeps if name not in arrays]:
+                there = ", ".join(f"`{array}`" for array in sorted(arrays))
+                what = f"stage `{stage.name}` wants array `{missing[0]}`, and there is only {there}"
+                raise PipelineError(what, "correct `keeps`")
+            arrays = {**{name: arrays[name] for name in stage.keeps}, **made}
+        after[stage.name] = arrays
+    hidden: Arrays = {}
+    for name in reversed([stage.name for stage in spec.operators]):
+        after[name] = {**hidden, **after[name]}
+        hidden |= {array: Tensor("uint8", ("F",)) for array in own.get(name, ())}
+    return arrays, resized, of_models, after
+
+
+def labels_of(arrays: Arrays) -> dict[str, tuple[str, ...]]:
+    """What the values of arrays stand for, without arrays of plain numbers."""
+    return {name: array.labels for name, array in arrays.items() if array.labels}
+
+
+def _check_format(spec: PipelineSpec, arrays: Arrays) -> None:
+    output = load_format(spec.encode, labels=labels_of(arrays))
+    try:
+        output.check(arrays, spec.media)
+    except PipelineError as error:
+        raise PipelineError(f"stage `{spec.encode.name}`: {error.what}", error.hint) from error

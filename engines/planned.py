@@ -1,0 +1,75 @@
+"""What is known of a part's arrays before there is any: names, dtypes and shapes, stage by stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from schemas.grid import Grid
+from schemas.model import PictureSpec
+from schemas.pipeline import DecodeStage
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What is known of an array, or of an output of a model, before there is any.
+
+    `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
+    is `(name, "count", ...)`. `labels`: what the numbers in an array, or its columns, stand for; `categories`: the
+    category of each label, where labels have one.
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+    ragged: bool = False
+    labels: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+Arrays: TypeAlias = dict[str, Tensor]
+"""What a part holds at some point. The first dimension is "F", a row a frame, or "W", a row a window."""
+
+INDEX, FRAME_SIZE = "index", "frame_size"
+
+
+def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
+    """The arrays that decode makes of these pictures; `plane` stands for the planes `plane0` ... `plane3`."""
+    arrays: Arrays = {}
+    for name, spec in pictures.items():
+        if spec.layout == "planes":
+            arrays |= {plane_name(name, n): Tensor("uint8", ("F", "H", "W")) for n in range(4)}
+        else:
+            size = ("H", "W") if spec.size == "source" else spec.size
+            arrays[name] = Tensor("uint8", ("F", *size, *((3,) if spec.layout == "rgb" else ())))
+    return arrays
+
+
+def plane_name(name: str, number: int) -> str:
+    """The array of one plane of the picture `name`."""
+    return f"{name}{number}"
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """What decode needs to know of a pipeline. `resized`: the pictures that the pipeline's own stages name."""
+
+    stage: DecodeStage
+    grid: Grid
+    resized: Mapping[str, PictureSpec]
+    of_models: Mapping[str, PictureSpec]
+    by_source: bool = False
+    """Whether what is made of a frame depends on its size: then each image is a part of its own."""
+
+    @property
+    def pictures(self) -> dict[str, PictureSpec]:
+        """All pictures of each frame."""
+        return {**self.resized, **self.of_models}
+
+    @property
+    def planes(self) -> bool:
+        """Whether frames keep their planes as they are."""
+        return any(picture.layout == "planes" for picture in self.pictures.values())
+
+    @property
+    def shown(self) -> PictureSpec | None:
+        """The picture that results are about; None: the frame itself."""
+        return next(iter(self.resized.values()), None)

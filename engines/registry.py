@@ -1,0 +1,122 @@
+"""Names of kinds and the classes behind them; installed packages add their own by entry points.
+
+A package that declares an entry point `NAME = "module:Class"` in the group `rigflow.heads`, `rigflow.formats` and so on
+adds a kind to every program of rigflow in the same environment. Nothing is imported before it is used.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from schemas.errors import ModelError, PipelineError, RigflowError
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Classes of one protocol. `noun` names one of them in errors; `classes` are those of rigflow itself."""
+
+    noun: str
+    error: type[RigflowError]
+    classes: Mapping[str, str]  # name -> "module:Class"
+
+
+GROUPS: Mapping[str, Group] = {
+    "heads": Group("head", ModelError, {"detect": "engines.heads.detect:Detect"}),
+    "decoders": Group(  # of detectors
+        "decoder",
+        ModelError,
+        {
+            "yolov5": "engines.heads.decoders.yolov5:YoloV5",
+            "yolov8": "engines.heads.decoders.yolov8:YoloV8",
+        },
+    ),
+    "operators": Group(
+        "operator",
+        PipelineError,
+        {"infer": "engines.operators.infer:Infer", "resize": "engines.operators.resize:Resize"},
+    ),
+    "formats": Group(
+        "format",
+        PipelineError,
+        {
+            "annotated": "engines.outputs.annotated:AnnotatedFormat",
+            "detections": "engines.outputs.detections:DetectionsFormat",
+            "embeddings": "engines.outputs.embeddings:EmbeddingsFormat",
+            "image": "engines.outputs.image:ImageFormat",
+            "jsonl": "engines.outputs.jsonl:JsonlFormat",
+            "npz": "engines.outputs.npz:NpzFormat",
+            "shots": "engines.outputs.shots:ShotsFormat",
+            "tags": "engines.outputs.tags:TagsFormat",
+            "video": "engines.outputs.video:VideoFormat",
+        },
+    ),
+    "media": Group("medium", PipelineError, {}),
+    "backends": Group("backend", ModelError, {}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A kind that an installed package adds: its version belongs to the revision of what uses it."""
+
+    group: str
+    name: str
+    package: str
+    version: str
+
+
+@cache
+def load(group: str, name: str) -> Any:
+    """The class called `name`. Raises the group's error: there is none, or its package cannot be imported."""
+    here = GROUPS[group]
+    if name in here.classes:
+        module, _, attribute = here.classes[name].partition(":")
+        return getattr(import_module(module), attribute)
+    entry = _added(group).get(name)
+    if entry is None:
+        raise here.error(f"there is no {here.noun} {name}", f"there are {', '.join(names(group))}")
+    try:
+        return entry.load()
+    except Exception as error:  # whatever an import of foreign code raises
+        what = f"the {here.noun} {name} of the package {_package(entry)[0]} cannot be imported"
+        raise here.error(what, f"{type(error).__name__}: {error}") from error
+
+
+def names(group: str) -> tuple[str, ...]:
+    """All names of a group, sorted: those of rigflow and those of installed packages."""
+    return tuple(sorted({*GROUPS[group].classes, *_added(group)}))
+
+
+def plugin(group: str, name: str) -> Plugin | None:
+    """The installed package that adds `name`; None for a class of rigflow. Raises as `load` for an unknown name."""
+    load(group, name)
+    entry = _added(group).get(name)
+    return Plugin(group, name, *_package(entry)) if entry else None
+
+
+def plugins() -> tuple[Plugin, ...]:
+    """All kinds that installed packages add."""
+    return tuple(
+        Plugin(group, name, *_package(entry)) for group in GROUPS for name, entry in sorted(_added(group).items())
+    )
+
+
+@cache
+def _added(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group. Raises its error where two classes have one name: which of them is meant is unknown."""
+    here, found = GROUPS[group], list(entry_points(group=f"rigflow.{group}"))
+    counts = Counter([*here.classes, *(entry.name for entry in found)])
+    for entry in found:
+        if counts[entry.name] > 1:
+            what = f"the package {_package(entry)[0]} adds the {here.noun} {entry.name}, which is there already"
+            raise here.error(what, "uninstall it")
+    return {entry.name: entry for entry in found}
+
+
+def _package(entry: EntryPoint) -> tuple[str, str]:
+    """Name and version of the package that declares an entry point."""
+    return (entry.dist.name, entry.dist.version) if entry.dist else (entry.module, "")

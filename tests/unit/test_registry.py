@@ -1,0 +1,71 @@
+"""Classes by name: those of rigflow, and those of packages that are installed beside it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engines import registry
+from schemas.errors import ModelError
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that packages are installed in, on the path; what is cached of packages is forgotten."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget()
+    yield tmp_path
+    forget()
+    sys.modules.pop("example_plugin", None)
+
+
+def forget() -> None:
+    registry.load.cache_clear()
+    registry._added.cache_clear()
+
+
+def install(site: Path, package: str, entries: str, code: str = "class Example:\n    pass\n") -> None:
+    """What an installer leaves behind of a package with one module."""
+    info = site / f"{package}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(entries)
+    (site / "example_plugin.py").write_text(code)
+
+
+@pytest.mark.parametrize("group", registry.GROUPS)
+def test_every_class_of_rigflow_is_there(group: str) -> None:
+    for name in registry.GROUPS[group].classes:
+        assert isinstance(registry.load(group, name), type)
+        assert registry.plugin(group, name) is None
+
+
+def test_a_package_adds_a_class(site: Path) -> None:
+    install(site, "example", "[rigflow.heads]\nexample = example_plugin:Example\n")
+    assert registry.load("heads", "example").__module__ == "example_plugin"
+    assert "example" in registry.names("heads")
+    assert "example" not in registry.names("decoders")
+    expected = registry.Plugin("heads", "example", "example", "1.2")
+    assert registry.plugin("heads", "example") == expected
+    assert expected in registry.plugins()
+
+
+def test_an_unknown_name_lists_what_there_is(site: Path) -> None:
+    install(site, "example", "[rigflow.heads]\nexample = example_plugin:Example\n")
+    with pytest.raises(ModelError, match=r"there is no head nothing: there are .*example"):
+        registry.load("heads", "nothing")
+
+
+def test_a_package_that_cannot_be_imported_says_why(site: Path) -> None:
+    install(site, "example", "[rigflow.heads]\nexample = example_plugin:Example\n", "import not_installed\n")
+    reason = r"the head example of the package example cannot be imported: ModuleNotFoundError: .*not_installed"
+    with pytest.raises(ModelError, match=reason):
+        registry.load("heads", "example")
+
+
+def test_two_packages_with_one_name_are_refused(site: Path) -> None:
+    for package in ("first", "second"):
+        install(site, package, "[rigflow.heads]\nexample = example_plugin:Example\n")
+    with pytest.raises(ModelError, match="adds the head example, which is there already"):
+        registry.load("heads", "example")
