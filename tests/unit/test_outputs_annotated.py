@@ -197,7 +197,7 @@ def test_classes_of_pixels_are_tinted_but_for_the_background() -> None:
 
 def test_coordinates_of_the_source_are_scaled_to_the_picture() -> None:
     pixels = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    arrays = {**boxes_of([60, 160, 400, 720]), "frame_size": np.array([[4 * HEIGHT, 2 * WIDTH]], np.int32)}
+    arrays = {**boxes_of([60, 160, 400, 720]), "source_size": np.array([[4 * HEIGHT, 2 * WIDTH]], np.int32)}
     expected = pillow(pixels, (30, 40, 200, 180), class_colour(0), "")
     np.testing.assert_array_equal(drawn_image(pixels, arrays), expected)
 
