@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: kernels demo test faults lint format bench bench-short clean
+.PHONY: kernels demo test test-models faults lint format bench bench-short clean
 
 demo: .venv/base
 	$(BIN)/python -m cli.demo
 
 test: .venv/test
 	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+# against real models, in the folder that RIGFLOW_TEST_WEIGHTS names; tests/weights.py lists them with their hashes
+test-models: .venv/test
+	@test -n "$$RIGFLOW_TEST_WEIGHTS" || echo "RIGFLOW_TEST_WEIGHTS names no folder of real models: their tests are skipped"
+	$(BIN)/python -m pytest -m models -rs
 
 # the long fault runs; `make test` has a short version of each
 faults: .venv/test

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.decode import Convert, decode_video
 from engines.media.images import decode_images
-from engines.media.shared import SharedFolders
+from engines.media.shared import SharedFolders, located
 from engines.media.split import Splitter
 from engines.outputs.format import load_format
 from engines.part import Array, Part, no_tick
@@ -94,7 +94,8 @@ def units_of(task: Task, paths: Sequence[Path], split: bool) -> Iterator[Unit]:
     """The units of these inputs: images 64 paths at a time, videos `split` at keyframes or whole."""
     spec = task.spec
     if paths[0].suffix == ".jpg":
-        for number, (items, _) in enumerate(albums(paths, [path.name for path in paths], SHARED)):
+        real = [path for path, _ in located(map(str, paths))]
+        for number, (items, _) in enumerate(albums(real, [path.name for path in paths], SHARED)):
             key = Key(job=JOB, segment=number)
             yield Unit(0, number, segment=Segment(key=key, media=MediaInfo(kind="image"), items=tuple(items)))
         return

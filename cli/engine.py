@@ -43,13 +43,14 @@ def import_(
 
     Example: rigflow engine import faces.onnx --card faces.toml
     """
-    from engines.models.catalogue import builtin_models, load_model, models_folder, save_model
+    from engines.models.catalogue import builtin_models, models_folder, read_files, save_model, travelling
     from schemas.pipeline import describe
 
-    spec, body = load_model(model, card, take_weights=True)
+    declared, body = read_files(model, card, take_weights=True)
+    spec, _ = travelling(model, declared, body)
     if spec.name in builtin_models():  # pipelines would go on with that one
         raise UsageError(f"rigflow has a model {spec.name} of its own", "give yours another name in its model card")
-    save_model(models_folder(), spec, body)
+    save_model(models_folder(), declared, body)
     say(f"{spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(body))}")
     for side, tensors in (("takes", spec.inputs), ("gives", spec.outputs)):
         for tensor in tensors:

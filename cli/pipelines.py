@@ -173,9 +173,12 @@ def to_toml(spec: "PipelineSpec") -> str:
     head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stage", "models"})
     blocks = [_lines(head | {"name": spec.name, "media": spec.media})]
     for stage in spec.stage:
-        blocks.append(
-            "[[stage]]\n" + _lines({"kind": stage.kind} | stage.model_dump(mode="json", exclude_defaults=True))
-        )
+        fields = {"kind": stage.kind} | stage.model_dump(mode="json", exclude_defaults=True)
+        if stage.kind != "encode":  # an operator's options stand beside its kind
+            fields |= fields.pop("options", {})
+        if stage.name == stage.kind:
+            fields.pop("name", None)
+        blocks.append("[[stage]]\n" + _lines(fields))
     return "\n".join(blocks)
 
 

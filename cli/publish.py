@@ -68,7 +68,7 @@ async def _publish(
 ) -> ExitCode:
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
-    from workers.local import plan_jobs, register
+    from workers.local import look_at, plan_jobs, register
     from workers.waits import explained
 
     broker = await Broker.connect(settings, name="rigflow-publish")
@@ -77,7 +77,7 @@ async def _publish(
         async with explained(broker, warn, lambda: sending) as moved:
             spec = await register(broker, settings, spec, models)
             publisher = Publisher(broker, spec, settings.tenant, priority, lambda *_: moved())
-            planned = await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
+            planned = await asyncio.to_thread(plan_jobs, publisher, spec, await asyncio.to_thread(look_at, inputs))
             if job:
                 if len(planned) > 1:
                     what = f"--job {job} cannot name {len(planned)} jobs"

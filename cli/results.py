@@ -86,7 +86,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     prepare_folder(out)
     console = stderr()
     spec = await load_pipeline(broker, manifest.job.revision)
-    outcome = JobOutcome(manifest.name, manifest.job, [])
+    outcome = JobOutcome(manifest.name, manifest.job, [], [])
     started = time.monotonic()
     with OutputNames(out, overwrite) as names, Progress(console) as progress:
         outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))

@@ -25,13 +25,41 @@ class Group:
 
 
 GROUPS: Mapping[str, Group] = {
-    "heads": Group("head", ModelError, {"detect": "engines.heads.detect:Detect"}),
+    "heads": Group(
+        "head",
+        ModelError,
+        {
+            "classify": "engines.heads.classify:Classify",
+            "depth": "engines.heads.depth:Depth",
+            "detect": "engines.heads.detect:Detect",
+            "embed": "engines.heads.embed:Embed",
+            "image": "engines.heads.image:ImageHead",
+            "instances": "engines.heads.instances:Instances",
+            "keypoints": "engines.heads.keypoints:Keypoints",
+            "matte": "engines.heads.matte:Matte",
+            "obb": "engines.heads.obb:OrientedBoxes",
+            "raw": "engines.heads.raw:Raw",
+            "segment": "engines.heads.segment:Segment",
+            "tag": "engines.heads.tag:Tag",
+        },
+    ),
     "decoders": Group(  # of detectors
         "decoder",
         ModelError,
         {
+            "arrays": "engines.heads.decoders.arrays:Arrays",
+            "detr": "engines.heads.decoders.detr:Detr",
+            "end2end": "engines.heads.decoders.end2end:End2End",
+            "mtcnn": "engines.heads.decoders.mtcnn:Mtcnn",
+            "nanodet": "engines.heads.decoders.nanodet:NanoDet",
+            "retinaface": "engines.heads.decoders.retinaface:RetinaFace",
+            "scrfd": "engines.heads.decoders.scrfd:Scrfd",
+            "ssd": "engines.heads.decoders.ssd:Ssd",
+            "ultraface": "engines.heads.decoders.ultraface:UltraFace",
             "yolov5": "engines.heads.decoders.yolov5:YoloV5",
             "yolov8": "engines.heads.decoders.yolov8:YoloV8",
+            "yolox": "engines.heads.decoders.yolox:YoloX",
+            "yunet": "engines.heads.decoders.yunet:YuNet",
         },
     ),
     "operators": Group(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.media.limits import Limits
-from engines.media.shared import SharedFolders, read_image, resolved
+from engines.media.shared import SharedFolders, read_image
 from engines.media.split import SegmentData, Splitter
 from engines.outputs.format import sound_of
 from engines.part import pack_arrays
@@ -96,9 +96,9 @@ class Publisher:
         return await self._publish(record, self._video(source, name))
 
     async def publish_images(
-        self, job: JobRef, paths: Sequence[Path], names: Sequence[str], record: JobRecord | None = None
+        self, job: JobRef, paths: Sequence[str], names: Sequence[str], record: JobRecord | None = None
     ) -> int:
-        """Send images, many to a segment, as one job; the number of segments."""
+        """Send images, many to a segment, as one job; the number of segments. `paths` have their links resolved."""
         record = record or await self._open(job, names[0] if len(names) == 1 else "images")
         return await self._publish(record, self._images(paths, names))
 
@@ -185,7 +185,7 @@ class Publisher:
                     partial(self._send_segment, media, segment_data), segment_data.final, end_s, media.duration_s
                 )
 
-    def _images(self, paths: Sequence[Path], names: Sequence[str]) -> Iterator[_Cut]:
+    def _images(self, paths: Sequence[str], names: Sequence[str]) -> Iterator[_Cut]:
         left = len(paths)
         for items, buffers in albums(paths, names, SharedFolders.of(self._broker.settings.shared)):
             left -= len(items)
@@ -287,16 +287,16 @@ def _next(iterator: Iterator[T]) -> T | None:
 
 
 def albums(
-    paths: Sequence[Path], names: Sequence[str], shared: SharedFolders
+    paths: Sequence[str], names: Sequence[str], shared: SharedFolders
 ) -> Iterator[tuple[list[Item], list[bytes]]]:
     """Images in groups of up to 64 or 4 MB: items, and their bytes unless they are in folders that workers see.
 
-    One that cannot be read travels as a failed item.
+    `paths` have their links resolved. One that cannot be read travels as a failed item.
     """
     items: list[Item] = []
     buffers: list[bytes] = []
     size = 0
-    for path, name in zip(resolved(paths), names, strict=True):
+    for path, name in zip(paths, names, strict=True):
         seen, data = shared.hold(path), b""
         item = Item(name=name, path=path if seen else "")
         if not seen:

@@ -52,9 +52,10 @@ async def publish_pipeline(
     body = pinned.model_dump_json().encode()
     for card, graph in used.values():
         await _publish_model(broker, card, graph)
-    if await broker.get(bucket, f"revision.{revision}") != body:
+    keys = f"revision.{revision}", f"name.{spec.name}"
+    held, newest = await asyncio.gather(*(broker.get(bucket, key) for key in keys))
+    if held != body:
         await broker.put(bucket, f"revision.{revision}", body)
-    newest = await broker.get(bucket, f"name.{spec.name}")
     # one that takes a certain stream is for the media that it was published for, not for whatever comes by the name
     if newest != revision.encode() and (newest is None or spec.decode.stream is None):
         await broker.put(bucket, f"name.{spec.name}", revision.encode())
@@ -224,12 +225,15 @@ async def _publish_model(broker: Broker, card: ModelSpec, graph: bytes) -> None:
     from pipelines.blobs import blob_info, put_blob
 
     bucket = broker.names.models
-    if await blob_info(broker, bucket, card.sha256) is None:
+    held, held_card = await asyncio.gather(
+        blob_info(broker, bucket, card.sha256), blob_info(broker, bucket, card.identity)
+    )
+    if held is None:
         if await asyncio.to_thread(_sha256, graph) != card.sha256:
             what = f"model {card.name}: its file is not the one its model card describes"
             raise ModelError(what, "make its model card anew")
         await put_blob(broker, bucket, graph, card.sha256)
-    if await blob_info(broker, bucket, card.identity) is None:
+    if held_card is None:
         await put_blob(broker, bucket, card.model_dump_json().encode(), card.identity)
 
 

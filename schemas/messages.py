@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from math import prod
@@ -354,7 +354,8 @@ class PartHeader:
 
     def header(self) -> str:
         """Seven numbers in the order of the fields."""
-        return " ".join(str(int(value)) for value in astuple(self))
+        place = f"{self.generation} {self.segment} {self.part} {self.last:d} {self.final:d}"
+        return f"{place} {self.frames} {self.lost}"
 
     @classmethod
     def parse(cls, header: str) -> Self:

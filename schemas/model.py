@@ -139,6 +139,11 @@ class ModelSpec(Spec):
     sha256: str  # of the ONNX file
 
     @property
+    def state_outputs(self) -> frozenset[str]:
+        """Names of the outputs that are inputs of the next run."""
+        return frozenset(tensor.state.output for tensor in self.inputs if tensor.state)
+
+    @property
     def identity(self) -> str:
         """Hash of the model card, without its description, and through `sha256` of the graph: 64 hex digits."""
         return digest(self.model_dump(mode="json", exclude={"description"}))

@@ -78,8 +78,7 @@ class Batching:
     def _ready(self) -> list[Task]:
         """Tasks that may run now."""
         now_s = time.monotonic()
-        dues = ((task, self._due_s(task)) for task in self._runnable())
-        return [task for task, due_s in dues if due_s is None or due_s <= now_s]
+        return [task for task in self._runnable() if task.part is None or (self._due_s(task) or now_s) <= now_s]
 
     def _runnable(self) -> list[Task]:
         """All tasks that wait; a poison candidate begins after all other messages, and ends before the next begins."""

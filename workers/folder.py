@@ -191,7 +191,8 @@ class FolderWatch:
         try:
             kind = await asyncio.to_thread(kind_of, path)
             job = self._publisher.ref(content)
-            outcome = JobOutcome(path.name, job, [path], target, images=kind == "image", source=content)
+            real = await asyncio.to_thread(os.path.realpath, path)
+            outcome = JobOutcome(path.name, job, [path], [real], target, images=kind == "image", source=content)
             await begin_job(self._publisher, outcome, again=True)
             collector = Collector(self._broker, self._spec, lambda *_: self._moved())
             await collector.open({outcome.job: target})

@@ -12,7 +12,7 @@ Nothing else settles a delivery. A message ends once, in one of the states `ENDS
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -66,7 +66,8 @@ class Task:
 
     def __post_init__(self) -> None:
         # once, not at each choice among tasks: to compare an object with a protocol takes 10 us
-        self.prefetch = self.parts if self.parts is not None and isinstance(self.parts, PrefetchedParts) else None
+        decodes_when_asked = self.parts is None or isinstance(self.parts, Generator)
+        self.prefetch = self.parts if not decodes_when_asked and isinstance(self.parts, PrefetchedParts) else None
 
     @property
     def depth(self) -> int:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from engines.media.shared import resolved
+from engines.media.shared import located
 from engines.media.source import media_kind
 from engines.models.catalogue import builtin_model, builtin_models, own_model
 from engines.outputs.names import OutputNames, Wanted
@@ -41,6 +41,7 @@ from workers.waits import both, explained
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its model card and its ONNX file
 LOOK_S = 2.0  # how often the embedded broker is asked for its health
 ROUNDS = 3  # of a job whose messages were deleted from the broker
+BEGIN_AT_ONCE = 16  # jobs that ask the broker how far they are
 PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
 
 
@@ -64,12 +65,14 @@ class ProgressListener(Protocol):
 class JobOutcome:
     """One job of a run, and its end: its Done, or the error that ended it.
 
-    `source` identifies its input; `target` is where its result goes, without suffix.
+    `real` are the paths of its inputs with links resolved; `source` identifies its input; `target` is where its result
+    goes, without suffix.
     """
 
     name: str
     job: JobRef
     inputs: list[Path]
+    real: list[str]
     target: Path = Path()
     images: bool = False
     source: str = ""
@@ -268,14 +271,15 @@ async def run_jobs(
     try:
         mend = partial(repair, broker, settings, spec, models)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
-            spec = await register(broker, settings, spec, models)
+            registering = register(broker, settings, spec, models)
+            spec, looked_at = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs))
             publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
-            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inputs)
+            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, looked_at)
             with OutputNames(out, overwrite, inputs) as names:
                 await asyncio.to_thread(name_results, names, out, outcomes)
                 for left in reversed(range(ROUNDS)):
                     waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
-                    able = [outcome for outcome in waiting if await _begun(publisher, outcome)]
+                    able = await _begin_all(publisher, waiting)
                     listener.planned(outcomes)
                     if able:
                         await _run_all(publisher, Collector(broker, spec, both(listener.part, moved)), able)
@@ -321,10 +325,17 @@ class _Input(NamedTuple):
     kind: str
 
 
-def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) -> list[JobOutcome]:
-    """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
+LookedAt = Sequence[tuple[Path, _Input | RigflowError]]
+
+
+def look_at(inputs: Sequence[Path]) -> LookedAt:
+    """Each input once, looked at; or why it cannot be sent."""
     each = {str(path): path for path in inputs}
-    looked_at = [(path, _look_at(path, real)) for path, real in zip(each.values(), resolved(each), strict=True)]
+    return [(path, _look_at(path, *found)) for path, found in zip(each.values(), located(each), strict=True)]
+
+
+def plan_jobs(publisher: Publisher, spec: PipelineSpec, looked_at: LookedAt) -> list[JobOutcome]:
+    """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
     fit = [found for _, found in looked_at if isinstance(found, _Input)]
     images = [file for file in fit if file.kind == "image"]
     jobs = [(file.path.name, [file], False) for file in fit if file.kind == "video"]
@@ -338,49 +349,59 @@ def plan_jobs(publisher: Publisher, spec: PipelineSpec, inputs: Sequence[Path]) 
         if identity in identities:  # another name of the same file: a job of its own, for it has a result of its own
             identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
         identities.add(identity)
-        outcomes.append(JobOutcome(name, publisher.ref(identity), paths, images=are_images, source=identity))
+        real = [file.real for file in files]
+        outcomes.append(JobOutcome(name, publisher.ref(identity), paths, real, images=are_images, source=identity))
     for path, why in looked_at:
         if isinstance(why, RigflowError):
-            outcomes.append(JobOutcome(printable(path.name), publisher.ref("unfit"), [path], error=why))
+            outcomes.append(JobOutcome(printable(path.name), publisher.ref("unfit"), [path], [], error=why))
     return outcomes
 
 
-def _look_at(path: Path, real: str) -> _Input | RigflowError:
+def _look_at(path: Path, real: str, found: os.stat_result | None) -> _Input | RigflowError:
     """An input, looked at once; or why it cannot be sent."""
-    found = _regular(path, real)
-    return found if isinstance(found, RigflowError) else _Input(path, real, found, kind_of(path))
+    file = _regular(path, real, found)
+    return file if isinstance(file, RigflowError) else _Input(path, real, file, kind_of(path))
 
 
 def input_error(path: Path) -> RigflowError | None:
     """Why an input cannot be sent, before it is read."""
-    found = _regular(path, os.path.realpath(path))
+    found = _regular(path, os.path.realpath(path), None)
     return found if isinstance(found, RigflowError) else None
 
 
-def _regular(path: Path, real: str) -> os.stat_result | UsageError:
-    """What the system says of a regular file. It is not opened: that would wake the writer of a FIFO."""
+def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_result | UsageError:
+    """What the system says of a regular file: `found` where it was asked before.
+
+    The file is not opened: that would wake the writer of a FIFO.
+    """
     if not is_text(real):
         return UsageError(f"{path}: its name is not UTF-8", "rename it")
     try:
-        found = path.stat()
+        file = found or path.stat()
     except FileNotFoundError:
         return UsageError(f"{path}: no such file", "check the path")
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(file.st_mode):
         return UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(file.st_mode):
         return UsageError(f"{path}: not a file that can be read twice", "copy it into one")
-    return found
+    return file
 
 
-async def _begun(publisher: Publisher, outcome: JobOutcome) -> bool:
-    """Begin a job; False when its id belongs to another input."""
-    try:
-        await begin_job(publisher, outcome, again=True)
-    except UsageError as error:
-        outcome.error = error
-    return outcome.error is None
+async def _begin_all(publisher: Publisher, outcomes: Sequence[JobOutcome]) -> list[JobOutcome]:
+    """Begin jobs, some at a time because each waits for the broker; those whose id does not belong to another input."""
+    turn = asyncio.Semaphore(BEGIN_AT_ONCE)
+
+    async def begin(outcome: JobOutcome) -> None:
+        async with turn:
+            try:
+                await begin_job(publisher, outcome, again=True)
+            except UsageError as error:
+                outcome.error = error
+
+    await asyncio.gather(*map(begin, outcomes))
+    return [outcome for outcome in outcomes if outcome.error is None]
 
 
 def name_results(names: OutputNames, out: Path, outcomes: Sequence[JobOutcome]) -> None:
@@ -424,7 +445,7 @@ async def send_job(publisher: Publisher, outcome: JobOutcome) -> None:
     publisher.spec.check_takes("image" if outcome.images else "video")
     if outcome.images:
         names = [path.name for path in outcome.inputs]
-        await publisher.publish_images(outcome.job, outcome.inputs, names, outcome.record)
+        await publisher.publish_images(outcome.job, outcome.real, names, outcome.record)
     else:
         await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name, outcome.record)
 

@@ -214,15 +214,15 @@ class Runner:
 
     async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
         part = await self._on_device([task], next, parts, None)
-        if part is None:
-            self.counts["segments"] += 1
-            return
-        if task.message.ended:
+        if part is None or task.message.ended:
             return  # it was cancelled, or handed back, meanwhile
+        last = part.meta.key.last  # nothing follows it: to ask for more would cost a trip to the computing thread
+        self.counts["segments"] += last
         self.counts["frames"] += part.meta.frames
         self.counts["lost"] += part.meta.lost
         await self._hand_over(task, part)
-        task.message.add(task)
+        if not last:
+            task.message.add(task)
 
     async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
         parts = [part_of(task) for task in together]

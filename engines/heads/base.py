@@ -1,6 +1,7 @@
 """The protocol of heads, and what they share: what is known of outputs, options, the choice of an output."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy.typing as npt
@@ -68,6 +69,12 @@ def parse_options(kind: type[OptionsT], options: Mapping[str, Any], owner: str) 
         raise ModelError(what, f"the options of {owner} are: {known}") from error
 
 
+def own_and_other(kind: type[HeadOptions], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that `kind` has, and those that are for something else, a decoder."""
+    own = {name: value for name, value in options.items() if name in kind.model_fields}
+    return own, {name: value for name, value in options.items() if name not in own}
+
+
 def chosen_output(outputs: Mapping[str, Tensor], wanted: str, owner: str, option: str = "output") -> str:
     """The output called `wanted`, or the only one. Raises ModelError."""
     if wanted in outputs:
@@ -78,6 +85,18 @@ def chosen_output(outputs: Mapping[str, Tensor], wanted: str, owner: str, option
     if len(outputs) != 1:
         raise ModelError(f"{owner}: the model has several outputs", f'name one by {option} = "...", of: {there}')
     return there
+
+
+def row_width(tensor: Tensor) -> int:
+    """How many values a row of an output has; 0 where a dimension is free."""
+    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+    return prod(sizes) if len(sizes) == len(tensor.shape) - 1 else 0
+
+
+def check_labels(labels: tuple[str, ...], classes: int | None, owner: str) -> None:
+    """Raise ModelError where there are labels, and not one for each of the classes; None or 0: any number of them."""
+    if labels and classes and len(labels) != classes:
+        raise ModelError(f"{owner}: {len(labels)} labels for {classes} classes", "give a label for each class")
 
 
 def dense(value: Value, name: str) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import Array, Tensor, Value, parse_options
+from engines.heads.base import Array, Tensor, Value, check_labels, parse_options
 from engines.heads.decoders.base import BoxOptions, Candidates, Decoder
 from engines.heads.suppression import Overlap, best_of_rows, box_overlap, suppress
 from engines.heads.view import View, WayBack
@@ -41,16 +41,14 @@ class Detector:
     """A decoder with the options of its head. `extra`: how many values the head wants beside a box."""
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], head: str, extra: int = 0) -> None:
-        own = dict(options)
+        self._extra, own = extra, dict(options)
         name = own.pop("decoder", "")
         if not isinstance(name, str) or not name:
             raise ModelError(f"head {head} needs a decoder", f"there are {', '.join(names('decoders'))}")
         kind: type[Decoder] = load("decoders", name)
         self._options: BoxOptions = parse_options(kind.Options, own, f"decoder {name}")
         self.decoder: Decoder = kind(self._options, outputs, extra)
-        classes, labels = self.decoder.classes, self._options.labels
-        if labels and classes is not None and len(labels) != classes:
-            raise ModelError(f"head {head}: {len(labels)} labels for {classes} classes", "give a label for each class")
+        check_labels(self._options.labels, self.decoder.classes, f"head {head}")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -67,11 +65,13 @@ class Detector:
 
     def find(self, outputs: Mapping[str, Value], views: Sequence[View], overlap: Overlap = box_overlap) -> Found:
         """The boxes of a batch. `overlap` compares boxes `[P, 4 + E]`, each with its extra values behind it."""
-        picture = views[0].picture if views else (0, 0)
+        if not views:
+            return Found(_none(self._extra), np.zeros(1, np.int64), WayBack(views))
         with np.errstate(all="ignore"):  # what a model gives that is no number ends as no box
-            candidates = self.decoder.candidates(outputs, picture)
+            candidates = self.decoder.candidates(outputs, views[0].picture)
         usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
-        candidates = _taken(candidates, np.flatnonzero(usable & (candidates.rows < len(views))))
+        usable &= (candidates.classes >= 0) & (candidates.rows < len(views))
+        candidates = _taken(candidates, np.flatnonzero(usable))
         candidates = _taken(candidates, self._chosen(candidates, overlap))
         offsets = np.searchsorted(candidates.rows, np.arange(len(views) + 1)).astype(np.int64)
         return Found(candidates, offsets, WayBack(views))
@@ -86,6 +86,11 @@ class Detector:
             shapes = np.concatenate([candidates.boxes, candidates.extra], axis=-1)
             kept = suppress(shapes, scores, groups, options.nms, options.max, overlap)
         return best_of_rows(kept, scores, rows, options.max)
+
+
+def _none(extra: int) -> Candidates:
+    none = np.zeros(0, np.int64)
+    return Candidates.of(none, np.zeros((0, 4)), none, none, np.zeros((0, extra)))
 
 
 def _taken(found: Candidates, chosen: Array) -> Candidates:

@@ -11,9 +11,9 @@ Overlap: TypeAlias = Callable[[Array, Array], Array]
 
 
 def box_overlap(first: Array, second: Array) -> Array:
-    """Intersection over union of pairs of boxes `[P, 4]` of x1, y1, x2, y2: `[P]`, as torchvision's `box_iou`."""
+    """Intersection over union `[P]` of pairs `[P, 4 or more]` of x1, y1, x2, y2, as torchvision's `box_iou`."""
     left_top = np.maximum(first[:, :2], second[:, :2])
-    right_bottom = np.minimum(first[:, 2:], second[:, 2:])
+    right_bottom = np.minimum(first[:, 2:4], second[:, 2:4])
     width, height = np.maximum(right_bottom - left_top, 0).T
     shared = width * height
     return np.asarray(shared / (_area(first) + _area(second) - shared))

@@ -98,9 +98,18 @@ class OnnxRuntimeSession:
             self.run(zeros)
 
     def zeros(self, rows: int) -> dict[str, Array] | None:
-        """Inputs of so many rows; None where the model card has a free inner dimension, or a batch of another size."""
+        """Inputs of so many rows; None where the card has a free inner dimension, or a batch of another size.
+
+        A state is that before the first run: its free dimensions are 1, and so is the batch.
+        """
         zeros = {}
+        if rows != 1 and self.spec.state_outputs:
+            return None
         for tensor in self.spec.inputs:
+            if tensor.state:
+                shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
+                zeros[tensor.name] = np.full(shape, tensor.state.start, tensor.dtype)
+                continue
             batch, inner = tensor.shape[0], [size for size in tensor.shape[1:] if isinstance(size, int)]
             if len(inner) + 1 != len(tensor.shape) or (isinstance(batch, int) and batch != rows):
                 return None

@@ -16,7 +16,8 @@ from schemas.pipeline import ModelSpec, TensorSpec, describe
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
 _OMIT = "export the model without it, or list its other outputs in its model card"
 _NO_BATCH = f'{_OMIT}; for a graph without a batch, say batch = "none" there'
-_FEED = "make it a constant of the graph: rigflow feeds a model one row a frame or window"
+_FEED = "give it a value in its model card: rigflow feeds a model one row a frame or window"
+_CONSTANT = "make it a constant of the graph"
 _CORRECT = "correct its model card, or leave the tensors out of it"
 
 
@@ -96,16 +97,16 @@ def check_model_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: t
 
     All must be arrays of numbers with a batch dimension: others cannot travel between workers.
     """
+    states = {tensor.name for tensor in spec.inputs if tensor.state} | spec.state_outputs
     for side, tensors, graph, hint in (("input", spec.inputs, inputs, _FEED), ("output", spec.outputs, outputs, _OMIT)):
         _check_side(spec, side, tensors, graph)
         for tensor in tensors:
             named = f"model `{spec.name}`, {side} `{tensor.name}`"
             if tensor.dtype not in _NUMBERS:
                 kind = "text" if tensor.dtype == "string" else tensor.dtype
-                raise ModelError(f"{named} is {kind}: rigflow carries numbers", hint)
-            if not tensor.shape:
+                raise ModelError(f"{named} is {kind}: rigflow carries numbers", _CONSTANT if side == "input" else hint)
+            if not tensor.shape and tensor.name not in states:
                 raise ModelError(f"{named} has no batch dimension", _NO_BATCH if side == "output" else hint)
-    _check_batch(spec, inputs)
     missing = {tensor.name for tensor in inputs} - {tensor.name for tensor in spec.inputs}
     if missing:
         raise ModelError(f"model `{spec.name}` wants input `{min(missing)}`, and its model card lacks it", _CORRECT)
@@ -113,15 +114,21 @@ def check_model_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: t
         raise ModelError(f"model `{spec.name}` has no outputs", "list one in its model card, or export it with one")
 
 
-def _check_batch(spec: ModelSpec, graph: tuple[TensorSpec, ...]) -> None:
-    """Raise ModelError when a model card leaves free what its graph fixes: such rows or sizes would come, and fail."""
-    found = {tensor.name: tensor for tensor in graph}
-    for tensor in spec.inputs:
-        for axis, (size, fixed) in enumerate(zip(tensor.shape, found[tensor.name].shape, strict=True)):
-            if isinstance(size, str) and isinstance(fixed, int):
-                where, unit = (f", dimension {axis}", "") if axis else ("", " rows")
-                difference = f"its model card says {size}{unit}, its graph takes {fixed}"
-                raise ModelError(f"model `{spec.name}`, input `{tensor.name}`{where}: {difference}", _CORRECT)
+def check_declared(model: str, card: TensorSpec, graph: TensorSpec, side: str = "input") -> None:
+    """Raise ModelError when a card says other than its graph of a tensor.
+
+    An input that its card leaves free and its graph fixes is refused too: such rows or sizes would come, and fail.
+    """
+    if not fits(card, graph.dtype, graph.shape):
+        declared, found = describe(card.dtype, card.shape), describe(graph.dtype, graph.shape)
+        raise ModelError(
+            f"model `{model}`, {side} `{card.name}`: its model card says {declared}, its graph {found}", _CORRECT
+        )
+    for axis, (size, fixed) in enumerate(zip(card.shape, graph.shape, strict=True)):
+        if side == "input" and isinstance(size, str) and isinstance(fixed, int):
+            where, unit = (f", dimension {axis}", "") if axis else ("", " rows")
+            words = f"its model card says {size}{unit}, its graph takes {fixed}"
+            raise ModelError(f"model `{model}`, input `{card.name}`{where}: {words}", _CORRECT)
 
 
 def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph: tuple[TensorSpec, ...]) -> None:
@@ -130,14 +137,7 @@ def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph:
         if tensor.name not in found:
             names = ", ".join(f"`{name}`" for name in found)
             raise ModelError(f"model `{spec.name}` has no {side} `{tensor.name}`, only {names}", _CORRECT)
-        actual = found[tensor.name]
-        if not fits(tensor, actual.dtype, actual.shape):
-            raise ModelError(
-                f"model `{spec.name}`, {side} `{tensor.name}`: "
-                f"its model card says {describe(tensor.dtype, tensor.shape)}, "
-                f"its graph {describe(actual.dtype, actual.shape)}",
-                _CORRECT,
-            )
+        check_declared(spec.name, tensor, found[tensor.name], side)
 
 
 def fits(tensor: TensorSpec, dtype: str, shape: Sequence[int | str]) -> bool:

@@ -71,9 +71,8 @@ def open_file(path: str | Path) -> Iterator[int]:
 
     Raises OSError, and MediaError for what is no regular file: a FIFO would hold its reader for ever.
     """
-    file = _open(path)
+    file, _ = open_regular(path)
     try:
-        _check_regular(file, path)
         yield file
     finally:
         os.close(file)
@@ -84,21 +83,26 @@ def read_head(path: str | Path, most: int) -> bytes:
 
     For thousands of images, a context manager or a file object would double what this costs.
     """
-    file = _open(path)
+    file, _ = open_regular(path)
     try:
-        _check_regular(file, path)
         return os.read(file, most)
     finally:
         os.close(file)
 
 
-def _open(path: str | Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_regular(path: str | Path, flags: int = 0) -> tuple[int, int]:
+    """A file descriptor, which the caller closes, and the bytes of the file; raises as `open_file`.
 
-
-def _check_regular(file: int, path: str | Path) -> None:
-    mode = os.fstat(file).st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(path)
-    if not stat.S_ISREG(mode):
-        raise MediaError(f"{path} is no regular file", "copy its content to a file")
+    `flags` are further ones of `os.open`.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        found = os.fstat(file)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise MediaError(f"{path} is no regular file", "copy its content to a file")
+    except BaseException:
+        os.close(file)
+        raise
+    return file, found.st_size

@@ -2,20 +2,24 @@
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
-from engines.media.container import open_file
+from engines.media.container import open_regular
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.sniff import HEAD_BYTES, image_format
 from schemas.errors import ItemTooLarge, MediaError, RigflowError
 from schemas.messages import Item
 
 _MOST_BYTES_PER_PIXEL = 8  # RGBA of 16 bits, not compressed
+_SMALL_BYTES = 64 << 10  # a file of no more is read at once, whatever it is
 _NOT_SHARED = "its path is in no folder that this worker shares: add the folder to the worker's setting shared"
 _NO_NAMES = frozenset(("", ".", ".."))  # at the end of a path, they are of a folder
+
+
+RealFolder: TypeAlias = Callable[[str], str]  # a folder -> its path with links resolved, and a `/` at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +42,50 @@ class SharedFolders:
 
     def read(self, items: Sequence[Item], limits: Limits) -> Iterator[tuple[Item, bytes]]:
         """As `read_image`, for each item of a message that has no error yet: only files in the folders are opened."""
-        for item, path in zip(items, resolved(item.path for item in items), strict=True):
-            if item.error:
-                yield item, b""
-            elif self.hold(path):
-                yield read_image(item, path, limits)
-            else:
-                yield item.model_copy(update={"error": _NOT_SHARED}), b""
+        real = functools.cache(_real_folder)
+        for item in items:
+            yield (item, b"") if item.error else self._read(item, real, limits)
+
+    def _read(self, item: Item, real: RealFolder, limits: Limits) -> tuple[Item, bytes]:
+        """A path is first taken for that of no link, because to ask for each file costs a tenth of decoding it."""
+        try:
+            path = _in_real_folder(item.path, real)
+            if self.hold(path):
+                found, data = read_image(item, path, limits)
+                if not found.error or not os.path.islink(path):
+                    return found, data
+            path = os.path.realpath(item.path)
+            if self.hold(path):
+                return read_image(item, path, limits)
+        except ValueError:  # no file's name has a zero byte in it
+            pass
+        return item.model_copy(update={"error": _NOT_SHARED}), b""
 
 
 NO_FOLDERS = SharedFolders()
 
 
-def resolved(paths: Iterable[str | Path]) -> Iterator[str]:
-    """Each path with links resolved; empty for a path that no file can have.
+def located(paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Each path with links resolved, and what the system says of the file; None for one that is not there.
 
     To resolve a path costs more than to read a small file, so that each folder is resolved once.
     """
     real = functools.cache(_real_folder)
-    for path in map(str, paths):
-        folder, slash, name = path.rpartition("/")
+    for path in paths:
         try:
-            yield os.path.realpath(path) if name in _NO_NAMES or os.path.islink(path) else real(folder + slash) + name
-        except ValueError:  # no file's name has a zero byte in it
-            yield ""
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode):
+                yield _in_real_folder(path, real), found
+            else:
+                yield os.path.realpath(path), os.stat(path)
+        except (OSError, ValueError):  # ValueError: no file's name has a zero byte in it
+            yield "" if "\0" in path else os.path.realpath(path), None
+
+
+def _in_real_folder(path: str, real: RealFolder) -> str:
+    """The path of a file that is no link, with the links of its folder resolved."""
+    folder, slash, name = path.rpartition("/")
+    return os.path.realpath(path) if name in _NO_NAMES else real(folder + slash) + name
 
 
 def _real_folder(path: str) -> str:
@@ -69,32 +93,37 @@ def _real_folder(path: str) -> str:
 
 
 def read_image(item: Item, path: str, limits: Limits = DEFAULT_LIMITS) -> tuple[Item, bytes]:
-    """The item and the content of its file at `path`; if that cannot be read, the item with the error, and no content.
+    """The item and the content of its file; if that cannot be read, the item with the error, and no content.
 
-    Of a file that is no image only the first bytes are read: decode rejects them.
+    `path` has its links resolved: a link that is there by now is not followed. Of a large file that is no image only
+    the first bytes are read: decode rejects them.
     """
     try:
-        with open_file(path) as file:
-            head = os.pread(file, HEAD_BYTES, 0)
-            if not head:
-                raise MediaError("the file is empty", "copy it again")
-            if image_format(head) is None:
-                return item, head
-            most, size = limits.pixels * _MOST_BYTES_PER_PIXEL, os.fstat(file).st_size
-            if size > most:
-                raise ItemTooLarge(
-                    f"the file has {size} bytes, more than {most}", "scale it down or raise the setting max_pixels"
-                )
-            return item, _read(file, size)
+        file, size = open_regular(path, os.O_NOFOLLOW)
+        try:
+            return item, _content(file, size, limits)
+        finally:
+            os.close(file)
     except OSError as error:
         return item.model_copy(update={"error": f"cannot read {path}: {error.strerror or 'a directory'}"}), b""
     except RigflowError as error:
         return item.model_copy(update={"error": str(error)}), b""
 
 
-def _read(file: int, size: int) -> bytes:
-    """The first `size` bytes of a file, or all where it is shorter. A file object would double what this costs."""
-    data = os.read(file, size)
-    while len(data) < size and (more := os.read(file, size - len(data))):  # a read may end early
-        data += more
+def _content(file: int, size: int, limits: Limits) -> bytes:
+    """The content of an open file of `size` bytes. Raises OSError, MediaError, ItemTooLarge."""
+    data = os.read(file, size if size <= _SMALL_BYTES else HEAD_BYTES)
+    if not data:
+        raise MediaError("the file is empty", "copy it again")
+    if size > len(data) and image_format(data) is None:
+        return data
+    most = limits.pixels * _MOST_BYTES_PER_PIXEL
+    if size > most:
+        raise ItemTooLarge(
+            f"the file has {size} bytes, more than {most}", "scale it down or raise the setting max_pixels"
+        )
+    if size > len(data):
+        data = os.pread(file, size, 0)  # a file object would double what this costs
+        while len(data) < size and (more := os.pread(file, size - len(data), len(data))):  # a read may end early
+            data += more
     return data

@@ -4,22 +4,23 @@ A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.to
 """
 
 import hashlib
-import json
 import tomllib
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from engines.atomic_write import atomic_write
 from engines.files import PartFile
-from engines.inference import trial
+from engines.inference.trial import HINT
 from engines.inference.weights import with_weights_inside
-from engines.models.batchless import with_batch
+from engines.models.card_text import card_toml
+from engines.models.reading import read_model
 from engines.own_process import in_own_process
-from schemas.errors import ModelError, ModelMissing
-from schemas.pipeline import ModelSpec
+from schemas.errors import ModelError, ModelMissing, format_field_error
+from schemas.model import ModelCard, ModelSpec
 from schemas.settings import home_folder
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "simulated")
@@ -87,12 +88,16 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
     raise ModelMissing(f"model {name} is missing", hint)
 
 
-def save_model(folder: Path, spec: ModelSpec, body: bytes) -> Path:
-    """Write `NAME.onnx` and its model card into `folder`, made if missing; the model's path. Raises OutputError."""
-    path = folder / f"{spec.name}.onnx"
+def save_model(folder: Path, card: ModelCard | ModelSpec, body: bytes) -> Path:
+    """Write `NAME.onnx` and its card into `folder`, made if missing; the path of the former. Raises OutputError.
+
+    What `read_files` gave is kept as its owner wrote it, and a model that travels as it is: `load_model` makes the
+    same of either.
+    """
+    path = folder / f"{card.name}.onnx"
     files = [PartFile.create(path), PartFile.create(path.with_suffix(".toml"))]
     try:
-        for file, content in zip(files, (body, card_toml(spec).encode()), strict=True):
+        for file, content in zip(files, (body, card_toml(card).encode()), strict=True):
             file.write(content)
         for file in files:
             file.commit()
@@ -102,49 +107,42 @@ def save_model(folder: Path, spec: ModelSpec, body: bytes) -> Path:
     return path
 
 
-def card_toml(spec: ModelSpec) -> str:
-    """A model card as TOML; `load_model` reads the same back."""
-    head = {"name": spec.name, "version": spec.version, "description": spec.description, "sha256": spec.sha256}
-    lines = [_toml(head)]
-    for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
-        lines += [f"[[{side}]]\n{_toml(tensor.model_dump(mode='json', exclude_none=True))}" for tensor in tensors]
-    return "\n".join(lines)
-
-
-def _toml(fields: Mapping[str, object]) -> str:
-    """Strings, numbers and lists of them look in TOML as in json."""
-    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
-
-
 def load_model(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelSpec, bytes]:
-    """Model card and content of a user's ONNX file.
+    """A user's ONNX file and its card, in the form that travels: `read_files`, then `travelling`."""
+    return travelling(path, *read_files(path, card_path, take_weights))
 
-    The model card is a TOML file, by default the one beside the model; what it leaves out (all of it, without a card)
-    follows from the file's name and its graph. With `take_weights`, weights in files beside the model become part of
-    it; with `batch = "none"` in the model card, so does the batch that its graph lacks. The model card's shapes are
-    those with a batch. Raises ModelError when a file cannot be read, the model cannot be loaded or run, or model card
-    and graph disagree.
+
+def read_files(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelCard, bytes]:
+    """A user's ONNX file and its card as they are, the card with a name and the hash of the file.
+
+    The card is a TOML file, by default the one beside the model; without one there is only the file's name. With
+    `take_weights`, weights in files beside the model become part of it. Raises ModelError when a file cannot be read,
+    is no card, or the card is of another model.
     """
     body = _read(path)
     if card_path is None and (beside := path.with_suffix(".toml")).exists():
         card_path = beside
-    card = {} if card_path is None else _read_card(card_path)
-    digest = hashlib.sha256(body).hexdigest()
-    if card.get("sha256", digest) != digest:
+    fields = {} if card_path is None else _read_card(card_path)
+    try:
+        card = ModelCard.model_validate({"name": path.stem, **fields})
+    except ValidationError as error:
+        source = f"model {path}" if card_path is None else f"model card {card_path}"
+        raise ModelError(f"{source}, {format_field_error(error.errors()[0])}", "see docs/models.md") from error
+    if card.sha256 not in ("", hashlib.sha256(body).hexdigest()):
         raise ModelError(f"model {path} is not the file its model card {card_path} was made for", "correct its sha256")
-    source = f"model {path}" if card_path is None else f"model card {card_path}"
     if take_weights:
         body = with_weights_inside(body, path)
-    match card.pop("batch", "rows"):
-        case "none":
-            body = with_batch(body, str(path))
-        case "rows":
-            pass
-        case other:
-            raise ModelError(f"{source}, batch: {other}", 'say "rows", or "none" for a graph without a batch')
-    fields = {"name": path.stem, **card, "sha256": hashlib.sha256(body).hexdigest()}
-    spec = in_own_process(str(path), "loads", trial.HINT, trial.read_model, body, str(path), fields, source)
-    return spec, body
+    return card.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()}), body
+
+
+def travelling(path: Path, card: ModelCard, body: bytes) -> tuple[ModelSpec, bytes]:
+    """The form in which a model travels: what its card says of its inputs is in front of its graph.
+
+    What the card leaves out follows from the graph. `path` is for errors. A process of its own loads the model and
+    runs it. Raises ModelError when that fails, or card and graph disagree.
+    """
+    spec, changed = in_own_process(str(path), "loads", HINT, read_model, body, str(path), card)
+    return spec, body if changed is None else changed
 
 
 def _read_card(path: Path) -> dict[str, object]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from onnx import helper
@@ -13,6 +14,7 @@ from onnx import helper
 from engines.models.catalogue import load_model
 from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
+from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.onnx_graphs import BODY, FLOAT, UINT8, as_constant, as_initializer, model_of, value
@@ -31,8 +33,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def pipeline(encode: str = "npz") -> PipelineSpec:
-    """Frames of 8 x 8 in grey through the model `m`, in segments of half a second."""
+def pipeline(encode: str = "npz", size: int = 8, layout: str = "gray") -> PipelineSpec:
+    """Frames of 8 x 8 in gray through the model `m`, in segments of half a second."""
     return parse_pipeline(
         f"""
         name = "p"
@@ -41,8 +43,8 @@ def pipeline(encode: str = "npz") -> PipelineSpec:
         kind = "decode"
         [[stage]]
         kind = "resize"
-        size = [8, 8]
-        layout = "gray"
+        size = [{size}, {size}]
+        layout = "{layout}"
         [[stage]]
         kind = "infer"
         model = "m"
@@ -121,3 +123,30 @@ async def test_a_worker_reads_no_weights_that_another_client_names(
     assert outcome.done is not None
     assert "its weights are in another file, secret.bin" in outcome.done.failures[0]
     assert os.listdir(out) == []
+
+
+def planes_of_floats() -> bytes:
+    """As frameworks export it: `images [N, 3, 32, 32] float32`, BGR and normalised, -> `mean [N, 3]`."""
+    node = helper.make_node("ReduceMean", ["images"], ["mean"], axes=[2, 3], keepdims=0)
+    return model_of([node], [value("images", FLOAT, ["N", 3, 32, 32])], [value("mean", FLOAT, ["N", 3])])
+
+
+@pytest.mark.parametrize("command", ["beside", "import"])
+def test_a_model_as_it_was_exported_needs_a_card_and_nothing_else(models: Path, tmp_path: Path, command: str) -> None:
+    folder = tmp_path if command == "import" else models
+    (folder / "m.onnx").write_bytes(planes_of_floats())
+    (folder / "m.toml").write_text(
+        '[[inputs]]\nname = "images"\nreads = "pixels"\ncolours = "bgr"\n'
+        "mean = [103.53, 116.28, 123.675]\nstd = [57.375, 57.12, 58.395]\n"
+    )
+    if command == "import":
+        rigflow("engine", "import", folder / "m.onnx", HOME=str(tmp_path / "home"))
+    clip = make_clip(tmp_path, Clip(frames=20, size=(32, 32)))
+    with av.open(str(clip)) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    normalised = (frames[..., ::-1] - np.float32([103.53, 116.28, 123.675])) / np.float32([57.375, 57.12, 58.395])
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        [outcome] = fleet.run(pipeline(size=32, layout="rgb"), [clip], tmp_path / "out")
+        assert outcome.ok, outcome.error
+        with np.load(f"{outcome.target}.npz") as found:
+            np.testing.assert_allclose(found["mean"], normalised.mean((1, 2)), atol=0.02)

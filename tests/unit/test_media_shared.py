@@ -50,9 +50,11 @@ def test_a_worker_reads_what_lies_in_its_folders(photo: Path, tmp_path: Path) ->
     (photo.parent / "out.png").symlink_to(private)
     (photo.parent / "folder").symlink_to(private.parent)
     (photo.parent / "in.png").symlink_to(photo)
+    (tmp_path / "private" / "in.png").symlink_to(photo)
     (tmp_path / "link").symlink_to(photo.parent)
     good = [str(photo), str(photo.parent / "in.png"), str(tmp_path / "link" / "photo.png")]
-    assert errors_of(good, photo.parent) == ["", "", ""]
+    good.append(str(tmp_path / "private" / "in.png"))
+    assert errors_of(good, photo.parent) == [""] * 4
     assert errors_of([str(photo)], tmp_path / "link") == [""]
     bad = [photo.parent / "out.png", photo.parent / "folder" / "photo.png", private, tmp_path / "shared2" / "photo.png"]
     bad += [photo.parent / ".." / "private" / "photo.png", photo.parent]

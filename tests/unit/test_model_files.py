@@ -157,7 +157,7 @@ CARD = '[[inputs]]\nname = "pixels"\ndtype = "uint8"\nshape = {}\n'
         (one_row_at_a_time(), "", "declares a free batch and takes only one row"),
         (summed_over_the_batch(), "", r"output `score`: shape \[1, 4\] for a batch of 2"),
         (squeezed(), "", r"output `score`: shape \[4\] for a batch of 1"),
-        (with_scalar(), "", "input `rate` has no batch dimension: make it a constant"),
+        (with_scalar(), "", "input `rate` has no batch dimension: give it a value in its model card"),
         (too_large(), "", "it needs 40000.0 GB of memory for one array"),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_card_gives_a_graph_the_batch_that_it_lacks(tmp_path: Path, made: Call
 def test_a_card_says_rows_or_none(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(mean())
     (tmp_path / "m.toml").write_text('batch = "one"\n')
-    with pytest.raises(ModelError, match=r'm\.toml, batch: one: say "rows", or "none"'):
+    with pytest.raises(ModelError, match=r"m\.toml, batch: should be 'rows' or 'none'"):
         load_model(tmp_path / "m.onnx")
 
 

@@ -1,13 +1,16 @@
 """Classes by name: those of rigflow, and those of packages that are installed beside it."""
 
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engines import registry
+from engines.heads.base import Tensor
 from schemas.errors import ModelError
+from schemas.model import ModelCard
 
 
 @pytest.fixture
@@ -69,3 +72,17 @@ def test_two_packages_with_one_name_are_refused(site: Path) -> None:
         install(site, package, "[rigflow.heads]\nexample = example_plugin:Example\n")
     with pytest.raises(ModelError, match="adds the head example, which is there already"):
         registry.load("heads", "example")
+
+
+@pytest.mark.parametrize("group", ["heads", "decoders"])
+def test_the_documents_name_every_class(group: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "heads.md").read_text()
+    assert [name for name in registry.GROUPS[group].classes if f"\n| `{name}` |" not in text] == []
+
+
+def test_the_card_of_the_documents_can_be_read() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "heads.md").read_text()
+    (spec,) = ModelCard.model_validate(tomllib.loads(text.split("```toml\n")[1].split("```")[0])).heads
+    outputs = {"output0": Tensor("float32", ("N", 6, 8400))}
+    head = registry.load("heads", spec.kind)(spec.options, outputs, None)
+    assert head.plan()["classes"].labels == ("cat", "dog")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -104,7 +105,10 @@ def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
     if multi_label:
         rows, places, classes = np.nonzero(scores > threshold)
         return Best(rows, places, scores[rows, places, classes], classes)
-    highest = scores.max(axis=-1)
+    if scores.strides[-1] == scores.itemsize:  # argmax is twice as fast as max here, and seven times as slow elsewhere
+        highest = np.take_along_axis(scores, scores.argmax(axis=-1)[..., None], axis=-1)[..., 0]
+    else:
+        highest = scores.max(axis=-1)
     rows, places = np.nonzero(highest > threshold)
     return Best(rows, places, highest[rows, places], scores[rows, places].argmax(axis=-1))
 
@@ -114,11 +118,25 @@ def corners(centers: Array, sizes: Array) -> Array:
     return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1)
 
 
-def grid_points(picture: Size, stride: int) -> Array:
-    """Columns and rows `[A, 2]` of the cells of a grid over a picture, x before y, row by row."""
+@lru_cache(maxsize=64)
+def grid_cells(picture: Size, stride: int) -> Array:
+    """Columns and rows `[A, 2]` float32 of the cells of a grid over a picture, x before y, row by row. Read-only."""
     height, width = (-(-side // stride) for side in picture)
-    rows, columns = np.divmod(np.arange(height * width), width)
-    return np.stack([columns, rows], axis=-1).astype(np.float32)
+    rows, columns = np.divmod(np.arange(height * width), max(width, 1))
+    cells = np.stack([columns, rows], axis=-1).astype(np.float32)
+    cells.flags.writeable = False
+    return cells
+
+
+def around(centers: Array, sides: Array) -> Array:
+    """Boxes `[C, 4]` from points inside `[C, 2]` and their distances `[C, 4]` to the left, top, right and bottom."""
+    return np.concatenate([centers - sides[:, :2], centers + sides[:, 2:]], axis=-1)
+
+
+def scored_points(points: Array) -> Array:
+    """Points `[C, K, 2]` as a head reads them, `[C, 3 K]`: x, y and the score 1, for the model gives none."""
+    ones = np.ones((*points.shape[:2], 1), points.dtype)
+    return np.concatenate([points, ones], axis=-1).reshape(len(points), 3 * points.shape[1])
 
 
 def check_anchors(found: int, expected: int, picture: Size, decoder: str) -> None:
@@ -126,6 +144,29 @@ def check_anchors(found: int, expected: int, picture: Size, decoder: str) -> Non
     if found != expected:
         what = f"decoder {decoder}: {found} candidates, and a picture of {picture[0]}x{picture[1]} has {expected}"
         raise ModelError(what, "correct strides, or choose another decoder")
+
+
+def check_points(extra: int, points: int, decoder: str) -> None:
+    """Raise ModelError for a head that wants something else than no points or the `points` that a decoder gives."""
+    if extra not in (0, 3 * points):
+        raise ModelError(f"decoder {decoder} gives boxes and {points} points each", f"say points = {points}")
+
+
+def levels_of(
+    outputs: Mapping[str, Tensor], names: tuple[str, ...], columns: int, levels: int, option: str
+) -> tuple[str, ...]:
+    """The outputs of the levels of a detector, the finest grid first: `names`, or those of so many columns.
+
+    Raises ModelError where there are not as many as `levels`; it asks for their names by `option`.
+    """
+    found = names or tuple(name for name, tensor in outputs.items() if tensor.shape[2:] == (columns,))
+    sizes = [outputs[name].shape[1] if name in outputs else "" for name in found]
+    if not names and all(isinstance(size, int) for size in sizes):
+        found = tuple(sorted(found, key=lambda name: -int(outputs[name].shape[1])))
+    if len(found) != levels or not set(found) <= outputs.keys():
+        what = f"{option}: {levels} outputs are needed, one for each stride, and there are {', '.join(found) or 'none'}"
+        raise ModelError(what, f"name them in the order of strides, of: {', '.join(outputs)}")
+    return found
 
 
 def refuse_extra(extra: int, decoder: str) -> None:

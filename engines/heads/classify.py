@@ -1,0 +1,69 @@
+"""classify: the classes with the highest scores."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engines.heads.activations import ACTIVATIONS, Activation
+from engines.heads.base import (
+    Array,
+    HeadOptions,
+    Tensor,
+    Value,
+    check_labels,
+    chosen_output,
+    dense,
+    parse_options,
+    row_width,
+)
+from engines.heads.decoders.base import Count
+from engines.heads.view import View
+from schemas.errors import ModelError
+from schemas.model import PictureSpec
+
+
+class ClassifyOptions(HeadOptions):
+    """`top`: how many classes. `activation` makes scores of the output: softmax or sigmoid, or none."""
+
+    output: str = ""
+    labels: tuple[str, ...] = ()
+    top: Count = 5
+    activation: Activation = "none"
+
+
+class Classify:
+    """Reads `[N, C]`, or `[N, C, 1, 1]`. Gives `classes [N, top]` int32 and `scores [N, top]` float32.
+
+    By falling score; of equal scores the class of the lower number comes first.
+    """
+
+    by_source = False
+
+    def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
+        self._options = parse_options(ClassifyOptions, options, "head classify")
+        self.reads = (chosen_output(outputs, self._options.output, "head classify"),)
+        self._classes = row_width(outputs[self.reads[0]]) or len(self._options.labels)
+        check_labels(self._options.labels, self._classes, "head classify")
+        if self._classes and self._classes < self._options.top:
+            raise ModelError(f"head classify: top = {self._options.top} of {self._classes} classes", "lower top")
+
+    def plan(self) -> dict[str, Tensor]:
+        """`classes` and `scores`."""
+        top = self._options.top
+        return {
+            "classes": Tensor("int32", ("N", top), labels=self._options.labels),
+            "scores": Tensor("float32", ("N", top)),
+        }
+
+    def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
+        """See the class."""
+        values = dense(outputs[self.reads[0]], self.reads[0])
+        scores = ACTIVATIONS[self._options.activation](flat_rows(values).astype(np.float32, copy=False))
+        classes = np.argsort(-scores, axis=1, kind="stable")[:, : self._options.top]
+        return {"classes": classes.astype(np.int32), "scores": np.take_along_axis(scores, classes, axis=1)}
+
+
+def flat_rows(values: Array) -> Array:
+    """`[N, ...]` as `[N, C]`."""
+    return values.reshape(len(values), int(np.prod(values.shape[1:])))

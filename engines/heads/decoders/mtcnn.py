@@ -1,0 +1,83 @@
+"""mtcnn: the networks of MTCNN: P-Net over a picture, R-Net and O-Net over crops of a candidate each.
+
+P-Net: scores `[N, h, w, 2]` and boxes `[N, h, w, 4]`, a square of `cell` pixels every `stride` pixels. R-Net and O-Net:
+scores `[N, 2]`, boxes `[N, 4]` and, of O-Net, points `[N, 10]`: the square is the whole picture. A score is that of
+class 1 (softmax done); a corner lies at that of the square plus box * side; points are five x, then five y, shares of
+the side. Source: Zhang et al. 2016, arXiv 1604.02878; timesler/facenet-pytorch, models/utils/detect_face.py, without
+its shift by one pixel.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from engines.heads.base import Array, Tensor, Value, chosen_output, dense
+from engines.heads.decoders.base import (
+    BoxOptions,
+    Candidates,
+    Count,
+    Score,
+    Share,
+    best_classes,
+    check_points,
+    scored_points,
+)
+from engines.heads.view import Size
+from schemas.errors import ModelError
+
+
+class MtcnnOptions(BoxOptions):
+    """`boxes`, `scores`, `points`: names of the outputs, where their last dimensions (4, 2, 10) do not say it."""
+
+    threshold: Score = 0.7
+    nms: Share = 0.7
+    boxes: str = ""
+    scores: str = ""
+    points: str = ""
+    stride: Count = 2
+    cell: Count = 12
+
+
+class Mtcnn:
+    """See the module."""
+
+    Options = MtcnnOptions
+    classes = 1
+
+    def __init__(self, options: MtcnnOptions, outputs: Mapping[str, Tensor], extra: int) -> None:
+        check_points(extra, 5, "mtcnn")
+        self._options = options
+        wanted = {"boxes": (options.boxes, 4), "scores": (options.scores, 2)}
+        if extra:
+            wanted["points"] = (options.points, 10)
+        names = []
+        for option, (name, columns) in wanted.items():
+            fitting = {each: tensor for each, tensor in outputs.items() if tensor.shape[-1] == columns}
+            names.append(chosen_output(outputs if name else fitting or outputs, name, "decoder mtcnn", option))
+        self.reads = tuple(names)
+        self._is_grid = len(outputs[names[0]].shape) == 4
+        if extra and self._is_grid:
+            raise ModelError("decoder mtcnn: P-Net gives boxes only", "choose the head detect")
+
+    def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
+        """See `Decoder`."""
+        boxes, scores, *points = (dense(outputs[name], name) for name in self.reads)
+        squares = self._squares(boxes.shape[1:3] if self._is_grid else (1, 1), picture)
+        count = len(squares)
+        best = best_classes(scores.reshape(-1, count, 2)[..., 1:], self._options.threshold, False)
+        square = squares[best.places]
+        sides = square[:, 2:] - square[:, :2]
+        found = square + boxes.reshape(-1, count, 4)[best.rows, best.places] * np.tile(sides, 2)
+        extra = None
+        if points:
+            shares = points[0].reshape(-1, 2, 5)[best.rows].swapaxes(1, 2)
+            extra = scored_points(square[:, None, :2] + shares * sides[:, None])
+        return Candidates.of(best.rows, found, best.scores, best.classes, extra)
+
+    def _squares(self, grid: Size, picture: Size) -> Array:
+        """The corners `[A, 4]` that boxes are relative to."""
+        if not self._is_grid:
+            return np.array([[0, 0, picture[1], picture[0]]], np.float32)
+        rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+        corner = np.stack([columns, rows], axis=-1) * self._options.stride
+        return np.concatenate([corner, corner + self._options.cell], axis=-1).astype(np.float32)

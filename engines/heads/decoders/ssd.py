@@ -1,0 +1,59 @@
+"""ssd: single shot detectors with decoded boxes.
+
+Outputs scores `[N, A, classes]`, the first class being the background, and boxes `[N, A, 4]`: x1, y1, x2, y2 as
+shares of the picture's sides. Source: qfgaohao/pytorch-ssd, vision/ssd/predictor.py.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from engines.heads.activations import ACTIVATIONS, Activation
+from engines.heads.base import Tensor, Value, dense
+from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, refuse_extra
+from engines.heads.view import Size
+from schemas.errors import ModelError
+
+
+class SsdOptions(BoxOptions):
+    """`activation` makes scores of the output; `background`: whether class 0 is none. `labels` are without it."""
+
+    multi_label: bool = True
+    scores: str = ""
+    boxes: str = ""
+    activation: Activation = "none"
+    background: bool = True
+
+
+class Ssd:
+    """See the module."""
+
+    Options: type[SsdOptions] = SsdOptions
+
+    def __init__(self, options: SsdOptions, outputs: Mapping[str, Tensor], extra: int) -> None:
+        refuse_extra(extra, "ssd")
+        self._options = options
+        boxes, scores = boxes_and_scores(outputs, options.boxes, options.scores, "ssd")
+        self.reads = (boxes, scores)
+        columns = outputs[scores].shape[-1]
+        self.classes = columns - options.background if isinstance(columns, int) else None
+
+    def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
+        """See `Decoder`."""
+        options = self._options
+        boxes, scores = (dense(outputs[name], name) for name in self.reads)
+        scores = ACTIVATIONS[options.activation](scores)[..., int(options.background) :]
+        best = best_classes(scores, options.threshold, options.multi_label)
+        found = boxes[best.rows, best.places] * np.array(picture[::-1] * 2, np.float32)
+        return Candidates.of(best.rows, found, best.scores, best.classes)
+
+
+def boxes_and_scores(outputs: Mapping[str, Tensor], boxes: str, scores: str, decoder: str) -> tuple[str, str]:
+    """The names of both; of two outputs the one with 4 columns has the boxes. Raises ModelError."""
+    four = [name for name, tensor in outputs.items() if tensor.shape[-1] == 4 and name != scores]
+    others = [name for name in outputs if name not in four]
+    found = boxes or (four[0] if len(four) == 1 else ""), scores or (others[0] if len(others) == 1 else "")
+    if not set(found) <= outputs.keys():
+        what = f"decoder {decoder}: which outputs are boxes and scores is not known"
+        raise ModelError(what, f'name them by boxes = "..." and scores = "...", of: {", ".join(outputs)}')
+    return found

@@ -1,0 +1,20 @@
+"""ultraface: Ultra-Light-Fast-Generic-Face-Detector-1MB, an `ssd` with the one class face.
+
+Source: Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB, run_video_face_detect_onnx.py.
+"""
+
+from engines.heads.decoders.base import Score, Share
+from engines.heads.decoders.ssd import Ssd, SsdOptions
+
+
+class UltraFaceOptions(SsdOptions):
+    """As `ssd`."""
+
+    threshold: Score = 0.7
+    nms: Share = 0.3
+
+
+class UltraFace(Ssd):
+    """See the module."""
+
+    Options = UltraFaceOptions

@@ -1,0 +1,71 @@
+"""yunet: YuNet, faces with 5 points: right eye, left eye, nose, right and left corner of the mouth.
+
+For each stride scores `[N, A, 1]` of class and object, boxes `[N, A, 4]`, points `[N, A, 10]`. For a cell: score
+`sqrt(class * object)`, both clipped to 0 ... 1; center `(cell + xy) * stride`, size `exp(wh) * stride`, points
+`(cell + xy) * stride`. Source: opencv, modules/objdetect/src/face_detect.cpp.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from engines.heads.base import Tensor, Value, chosen_output, dense
+from engines.heads.decoders.base import (
+    BoxOptions,
+    Candidates,
+    Count,
+    Score,
+    Share,
+    best_classes,
+    check_anchors,
+    check_points,
+    corners,
+    grid_cells,
+    scored_points,
+)
+from engines.heads.view import Size
+
+
+class YuNetOptions(BoxOptions):
+    """Names of outputs, `{stride}` in them standing for a stride."""
+
+    threshold: Score = 0.9
+    nms: Share = 0.3
+    strides: tuple[Count, ...] = (8, 16, 32)
+    class_output: str = "cls_{stride}"
+    object_output: str = "obj_{stride}"
+    boxes: str = "bbox_{stride}"
+    points: str = "kps_{stride}"
+
+
+class YuNet:
+    """See the module."""
+
+    Options = YuNetOptions
+    classes = 1
+
+    def __init__(self, options: YuNetOptions, outputs: Mapping[str, Tensor], extra: int) -> None:
+        check_points(extra, 5, "yunet")
+        self._options, self._extra = options, extra
+        forms = (options.class_output, options.object_output, options.boxes, options.points)
+        self._levels = [
+            (stride, [chosen_output(outputs, form.replace("{stride}", str(stride)), "decoder yunet") for form in forms])
+            for stride in options.strides
+        ]
+        self.reads = tuple(name for _, names in self._levels for name in names)
+
+    def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
+        """See `Decoder`."""
+        found = []
+        for stride, names in self._levels:
+            label, thing, boxes, points = (dense(outputs[name], name) for name in names)
+            cells = grid_cells(picture, stride)
+            check_anchors(label.shape[1], len(cells), picture, "yunet")
+            scores = np.sqrt(np.clip(label, 0, 1) * np.clip(thing, 0, 1))
+            best = best_classes(scores, self._options.threshold, False)
+            cell, box = cells[best.places], boxes[best.rows, best.places]
+            corner = corners((cell + box[:, :2]) * stride, np.exp(box[:, 2:]) * stride)
+            point = (points[best.rows, best.places].reshape(-1, 5, 2) + cell[:, None]) * stride
+            extra = scored_points(point)[:, : self._extra]
+            found.append(Candidates.of(best.rows, corner, best.scores, best.classes, extra))
+        return Candidates.joined(found)

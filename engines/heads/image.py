@@ -1,0 +1,65 @@
+"""image: an output that is a picture again: upscaled, restored, in another style."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import AfterValidator, model_validator
+
+from engines.heads.base import Tensor, Value, parse_options
+from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
+from engines.heads.view import View
+from schemas.errors import ModelError
+from schemas.model import PictureSpec
+
+_ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "gray": (0, 0, 0)}  # which channels of the output are R, G and B
+
+
+def _known(colours: str) -> str:
+    if colours not in _ORDERS:
+        raise ValueError(f"there are {', '.join(_ORDERS)}")
+    return colours
+
+
+class ImageOptions(PlaneOptions):
+    """`range`: the values of black and white. `colours`: of the output; gray is given as R, G and B too."""
+
+    range: tuple[float, float] = (0.0, 1.0)
+    colours: Annotated[str, AfterValidator(_known)] = "rgb"
+    resize: Filter = "lanczos"
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> Self:
+        if not self.range[0] < self.range[1]:
+            raise ValueError("range needs the value of black and a larger one of white")
+        return self
+
+
+class ImageHead:
+    """Reads `[N, 3, h, w]` (gray: 1 channel or none). Gives `image [N, height, width, 3]` uint8, RGB.
+
+    A byte is `(value - black) / (white - black) * 255`, clipped, to the nearest, halves to even; an output of bytes is
+    left as it is. Where the model scales its picture by a factor, the answer without padding is the source times that.
+    Source: xinntao/Real-ESRGAN, realesrgan/utils.py.
+    """
+
+    def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
+        self._options = parse_options(ImageOptions, options, "head image")
+        self._plane = PlaneOutput(self._options, outputs, picture, "head image")
+        self.by_source, self.reads = self._plane.by_source, (self._plane.name,)
+        channels, needed = self._plane.channels, len(set(_ORDERS[self._options.colours]))
+        if channels is not None and channels != needed:
+            what = f"head image: output {self.reads[0]} has {channels} channels, and {self._options.colours} {needed}"
+            raise ModelError(what, "correct colours or layout")
+
+    def plan(self) -> dict[str, Tensor]:
+        """`image`."""
+        return {"image": self._plane.planned("uint8", 3)}
+
+    def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
+        """See the class."""
+        values = self._plane.read(outputs)[..., list(_ORDERS[self._options.colours])]
+        if values.dtype != np.uint8:
+            black, white = (np.float32(each) for each in self._options.range)
+            values = byte_values((values.astype(np.float32) - black) / (white - black))
+        return {"image": self._plane.fitted(values, views, self._options.resize)}

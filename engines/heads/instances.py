@@ -1,0 +1,96 @@
+"""instances: boxes with a mask each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engines.heads.base import Array, HeadOptions, Tensor, Value, dense, own_and_other, parse_options
+from engines.heads.boxes import Detector
+from engines.heads.decoders.base import Count
+from engines.heads.view import View
+from schemas.errors import ModelError
+from schemas.model import PictureSpec
+
+
+class InstancesOptions(HeadOptions):
+    """`prototypes`: the output of that name, `[N, P, h, w]`; `mask_size`: height and width of a mask."""
+
+    prototypes: str = ""
+    mask_size: Count = 56
+
+
+class Instances:
+    """Options: those of the head detect, and `InstancesOptions`. Behind a box stand P coefficients.
+
+    Gives what detect gives, and `masks [M, mask_size, mask_size]` uint8: the box, clipped to the source, in so many
+    parts a side; 255 where the object is, 0 elsewhere. An object is where `coefficients . prototypes`, interpolated
+    bilinearly, exceeds 0, which is where its sigmoid exceeds 1/2.
+    Source: ultralytics, utils/ops.py, process_mask.
+    """
+
+    by_source = False
+
+    def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
+        own, others = own_and_other(InstancesOptions, options)
+        parsed = parse_options(InstancesOptions, own, "head instances")
+        self._size = parsed.mask_size
+        self._prototypes = parsed.prototypes or next((n for n, t in outputs.items() if len(t.shape) == 4), "")
+        if self._prototypes not in outputs:
+            raise ModelError("head instances: which output has the prototypes is not known", "name it by prototypes")
+        count = outputs[self._prototypes].shape[1]
+        if not isinstance(count, int):
+            raise ModelError("head instances: the number of prototypes is not fixed", "export that dimension fixed")
+        rest = {name: tensor for name, tensor in outputs.items() if name != self._prototypes}
+        self._detector = Detector(others, rest, "instances", count)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The outputs of the decoder, and the prototypes."""
+        return (*self._detector.reads, self._prototypes)
+
+    def plan(self) -> dict[str, Tensor]:
+        """`boxes`, `scores`, `classes` and `masks`."""
+        masks = Tensor("uint8", ("N", "count", self._size, self._size), ragged=True)
+        return {**self._detector.plan(), "masks": masks}
+
+    def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
+        """See the class."""
+        found = self._detector.find(outputs, views)
+        kept, prototypes = found.candidates, dense(outputs[self._prototypes], self._prototypes)
+        masks = np.zeros((len(kept.rows), self._size, self._size), np.uint8)
+        for row, view in enumerate(views):
+            mine = slice(found.offsets[row], found.offsets[row + 1])
+            masks[mine] = self._masks(prototypes[row], kept.extra[mine], kept.boxes[mine], view)
+        return {**found.arrays(), "masks": found.ragged(masks)}
+
+    def _masks(self, prototypes: Array, coefficients: Array, boxes: Array, view: View) -> Array:
+        """The masks of the boxes of one picture."""
+        count, height, width = prototypes.shape
+        logits = (coefficients @ prototypes.reshape(count, -1)).reshape(-1, height, width)
+        top, left, bottom, right = view.content
+        boxes = np.clip(boxes, [left, top] * 2, [right, bottom] * 2)
+        part = (np.arange(self._size) + 0.5) / self._size
+        across = (boxes[:, :1] + (boxes[:, 2:3] - boxes[:, :1]) * part) * width / view.picture[1] - 0.5
+        down = (boxes[:, 1:2] + (boxes[:, 3:4] - boxes[:, 1:2]) * part) * height / view.picture[0] - 0.5
+        return (_sampled(logits, down, across) > 0) * np.uint8(255)
+
+
+def _sampled(values: Array, down: Array, across: Array) -> Array:
+    """`values [M, h, w]` at rows `down [M, S]` and columns `across [M, S]`, bilinearly: `[M, S, S]`."""
+    number = np.arange(len(values))[:, None, None]
+    (top, bottom, low), (left, right, far) = (
+        _neighbours(places, side) for places, side in zip((down, across), values.shape[1:], strict=True)
+    )
+    top, bottom, low = top[:, :, None], bottom[:, :, None], low[:, :, None]
+    left, right, far = left[:, None], right[:, None], far[:, None]
+    upper = values[number, top, left] * (1 - far) + values[number, top, right] * far
+    lower = values[number, bottom, left] * (1 - far) + values[number, bottom, right] * far
+    return np.asarray(upper * (1 - low) + lower * low)
+
+
+def _neighbours(places: Array, side: int) -> tuple[Array, Array, Array]:
+    """The two pixels that a place lies between, and the weight of the second; beyond the border its pixel alone."""
+    places = np.clip(places, 0, side - 1)
+    first = np.floor(places).astype(np.int64)
+    return first, np.minimum(first + 1, side - 1), places - first

@@ -1,0 +1,109 @@
+"""What heads share whose answer is a picture: reading an output as one, and fitting it to the source."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypeAlias
+
+import numpy as np
+from PIL import Image
+from pydantic import AfterValidator
+
+from engines.heads.base import Array, HeadOptions, Tensor, Value, chosen_output, dense
+from engines.heads.view import View
+from schemas.errors import ModelError
+from schemas.model import PictureSpec
+
+_CHANNELS = {"nchw": 1, "nhwc": 3}  # where the channels of an output stand
+_SIZES = ("model", "content", "source")
+_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+def _one_of(names: Sequence[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"there are {', '.join(names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+Layout: TypeAlias = Annotated[str, _one_of(tuple(_CHANNELS))]
+AnswerSize: TypeAlias = Annotated[str, _one_of(_SIZES)]
+Filter: TypeAlias = Annotated[str, _one_of(_FILTERS)]
+
+
+class PlaneOptions(HeadOptions):
+    """`layout`: of the output, nchw or nhwc; one of three dimensions has no channels.
+
+    `size` of the answer: `model`, as the model gave it; `content`, without what lies over the padding of the model's
+    picture; `source`, that at the size of the source. What a cropped picture does not show is 0 at `source`.
+    """
+
+    output: str = ""
+    layout: Layout = "nchw"
+    size: AnswerSize = "content"
+
+
+class PlaneOutput:
+    """One output of a model as a picture."""
+
+    def __init__(
+        self, options: PlaneOptions, outputs: Mapping[str, Tensor], picture: PictureSpec | None, owner: str
+    ) -> None:
+        self._options, self._owner = options, owner
+        self.name = chosen_output(outputs, options.output, owner)
+        self._tensor = outputs[self.name]
+        if len(self._tensor.shape) not in (3, 4):
+            what = f"{owner}: output {self.name} has {len(self._tensor.shape)} dimensions"
+            raise ModelError(what, "a picture has 3, or 4 with channels")
+        pads = picture is not None and (picture.fit == "letterbox" or picture.multiple > 1 or picture.size == "source")
+        self.by_source = options.size == "source" or (options.size == "content" and pads)
+        shape = list(self._tensor.shape[1:])
+        channels = shape.pop(_CHANNELS[options.layout] - 1) if len(shape) == 3 else 1
+        self.channels = channels if isinstance(channels, int) else None
+        self._sides = ("height", "width") if self.by_source else (shape[0], shape[1])
+
+    def planned(self, dtype: str, *inner: int, labels: tuple[str, ...] = ()) -> Tensor:
+        """The answer: `[N, height, width, ...]`."""
+        return Tensor(dtype, ("N", *self._sides, *inner), labels=labels)
+
+    def read(self, outputs: Mapping[str, Value]) -> Array:
+        """The output as `[N, h, w, C]`."""
+        values = dense(outputs[self.name], self.name)
+        if values.ndim == 3:
+            return values[..., None]
+        return np.moveaxis(values, _CHANNELS[self._options.layout], 3)
+
+    def fitted(self, values: Array, views: Sequence[View], filtering: str) -> Array:
+        """`[N, h, w]` or `[N, h, w, C]`, uint8 or float32, at the size of the answer. Raises ModelError."""
+        if not views or not self.by_source:
+            return np.ascontiguousarray(values)
+        view = views[0]
+        if any(other != view for other in views):
+            raise ModelError(f"{self._owner}: pictures of different sizes are in one batch", "run them apart")
+        (height, width), (top, left, bottom, right) = values.shape[1:3], view.content
+        down, across = height / view.picture[0], width / view.picture[1]
+        if self._options.size == "source":
+            part = (left * across, top * down, right * across, bottom * down)
+            return _in_source(values, part, view, filtering)
+        rows, columns = (
+            slice(round(top * down), round(bottom * down)),
+            slice(round(left * across), round(right * across)),
+        )
+        return np.ascontiguousarray(values[:, rows, columns])
+
+
+def byte_values(values: Array) -> Array:
+    """Values from 0 to 1 as bytes: clipped, times 255, to the nearest, halves to even; what is no number is 0."""
+    scaled = np.clip(np.nan_to_num(values.astype(np.float32), nan=0), 0, 1) * np.float32(255)
+    return np.asarray(np.rint(scaled), np.uint8)
+
+
+def _in_source(values: Array, part: tuple[float, float, float, float], view: View, filtering: str) -> Array:
+    """The `part` (left, top, right, bottom) of each picture, scaled to what of the source it shows."""
+    top, left, bottom, right = view.shown
+    answer = np.zeros((len(values), *view.source, *values.shape[3:]), values.dtype)
+    for picture, target in zip(values, answer, strict=True):
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        resized = image.resize((right - left, bottom - top), Image.Resampling[filtering.upper()], part)
+        target[top:bottom, left:right] = np.asarray(resized)
+    return answer

