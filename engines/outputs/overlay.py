@@ -72,7 +72,8 @@ class Finding:
     def _draw_classes(self, canvas: Canvas, mask: Array) -> None:
         """A mask of class numbers, as large as the canvas or stretched to it. The background is left as it is."""
         names = self.labels.get("mask", ())
-        kept = names and "background" not in names[0]  # of a mask without labels, 0 is the background, too
+        # of a mask without labels, or with one, 0 is the background, too
+        kept = len(names) > 1 and "background" not in names[0]
         colours = (class_colour(0) if kept else None, *(class_colour(number) for number in range(1, 256)))
         if mask.shape != (canvas.height, canvas.width):
             stretched = Image.fromarray(mask).resize((canvas.width, canvas.height), Image.Resampling.NEAREST)

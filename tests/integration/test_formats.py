@@ -4,6 +4,7 @@ import asyncio
 import csv
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -14,7 +15,7 @@ from engines.outputs.draw import class_colour
 from schemas.messages import Priority
 from schemas.model import HeadSpec, ModelSpec, PictureSpec, TensorSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
-from tests.clips import Clip, make_clip
+from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.onnx_graphs import FLOAT, UINT8, model_of, value
 from workers.local import run_jobs
@@ -23,25 +24,21 @@ SIDE, LABELS = 64, ("Fahrrad", "车")
 BOXES = np.array([[20, 30, 24, 12], [40, 36, 16, 8]], np.float32)  # center, width and height in the model's picture
 
 
-def detector() -> tuple[ModelSpec, bytes]:
-    """`pixels [N, 64, 64, 3]` -> `out [N, 6, 2]`: two boxes, of class 0 and 1, in every picture."""
-    rows = np.zeros((1, 6, 2), np.float32)
-    rows[0, :4] = BOXES.T
-    rows[0, 4:] = [[0.9, 0.1], [0.2, 0.6]]
+def model_with(head: HeadSpec, answer: np.ndarray) -> tuple[ModelSpec, bytes]:
+    """`pixels [N, 64, 64, 3]` -> `out [N, ...]`, which is `answer` for every picture; its head says what that means."""
+    ones = np.ones(answer.ndim, np.int64)
     nodes = [
         helper.make_node("Cast", ["pixels"], ["f"], to=FLOAT),
-        helper.make_node("ReduceMean", ["f"], ["mean"], axes=[2, 3], keepdims=0),
-        helper.make_node("ReduceMean", ["mean"], ["mean1"], axes=[1], keepdims=1),
-        helper.make_node("Mul", ["mean1", "zero"], ["nothing"]),
-        helper.make_node("Unsqueeze", ["nothing", "axis"], ["nothing3"]),
-        helper.make_node("Add", ["nothing3", "rows"], ["out"]),
+        helper.make_node("ReduceMean", ["f"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Reshape", ["nothing", "shape"], ["rows"]),
+        helper.make_node("Add", ["rows", "answer"], ["out"]),
     ]
-    constants = {"zero": np.float32(0), "axis": np.array([2]), "rows": rows}
+    constants = {"zero": np.float32(0), "shape": np.array([-1, *ones]), "answer": answer[None].astype(np.float32)}
     tensors = tuple(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
-    given, made = ["N", SIDE, SIDE, 3], ["N", 6, 2]
+    given, made = ["N", SIDE, SIDE, 3], ["N", *answer.shape]
     body = model_of(nodes, [value("pixels", UINT8, given)], [value("out", FLOAT, made)], tensors)
     picture = PictureSpec(size=(SIDE, SIDE), fit="letterbox")
-    head = HeadSpec(kind="detect", options={"decoder": "yolov8", "labels": list(LABELS)})
     spec = ModelSpec(
         name="m",
         inputs=(TensorSpec(name="pixels", dtype="uint8", shape=tuple(given), picture=picture),),
@@ -52,12 +49,30 @@ def detector() -> tuple[ModelSpec, bytes]:
     return spec, body
 
 
+def detector() -> tuple[ModelSpec, bytes]:
+    """Finds two boxes, of class 0 and 1."""
+    scores = np.array([[0.9, 0.1], [0.2, 0.6]])
+    head = HeadSpec(kind="detect", options={"decoder": "yolov8", "labels": list(LABELS)})
+    return model_with(head, np.concatenate([BOXES.T, scores]))
+
+
+def tagger() -> tuple[ModelSpec, bytes]:
+    """Gives a rating and two tags, and leaves out a third."""
+    options = {
+        "labels": ["general", "sensitive", "long_hair", "^_^", "sky"],
+        "categories": ["rating", "rating", "general", "general", "general"],
+        "best_only": ["rating"],
+    }
+    return model_with(HeadSpec(kind="tag", options=options), np.array([0.2, 0.7, 0.5, 0.9, 0.1]))
+
+
 def pipeline(name: str, encode: str, planes: bool = False) -> PipelineSpec:
     resize = '[[stage]]\nkind = "resize"\nlayout = "planes"' if planes else ""
     kept = ["index", *(f"plane{number}" for number in range(3) if planes)]
     return parse_pipeline(
         f"""
         name = "{name}"
+        media = ["video", "image"]
         segment_s = 0.5
         [[stage]]
         kind = "decode"
@@ -74,10 +89,11 @@ def pipeline(name: str, encode: str, planes: bool = False) -> PipelineSpec:
     )
 
 
-def run(spec: PipelineSpec, clip: Path, out: Path, cache: Path) -> str:
+def run(spec: PipelineSpec, model: tuple[ModelSpec, bytes], inputs: Sequence[Path], folder: Path) -> str:
+    out, cache = folder / "out", folder / "cache"
     out.mkdir()
     with Fleet(ONE_WORKER * 2, cache) as fleet:
-        jobs = run_jobs(fleet.settings, spec, {"m": detector()}, [clip], out, Priority.BULK, Silent())
+        jobs = run_jobs(fleet.settings, spec, {"m": model}, inputs, out, Priority.BULK, Silent())
         [outcome] = asyncio.run(jobs)
     assert outcome.ok, outcome.error or (outcome.done and outcome.done.failures)
     return str(outcome.target)
@@ -95,7 +111,7 @@ def expected(height: int, width: int) -> np.ndarray:
 def test_boxes_come_in_pixels_of_the_source_in_all_three_files(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(size=(72, 128), frames=30))
     encode = 'format = "detections"\noptions = { coco = true, csv = true }'
-    target = run(pipeline("d", encode), clip, tmp_path / "out", tmp_path / "cache")
+    target = run(pipeline("d", encode), detector(), [clip], tmp_path)
     lines = [json.loads(line) for line in Path(f"{target}.jsonl").read_text().splitlines()]
     assert len(lines) == 30
     for line in lines:
@@ -113,7 +129,7 @@ def test_boxes_come_in_pixels_of_the_source_in_all_three_files(tmp_path: Path) -
 def test_an_annotated_film_has_its_boxes_and_its_sound(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(size=(288, 512), frames=30, sound="aac"))
     encode = 'format = "annotated"\noptions = { crf = 12, labels = false, scores = false }'
-    target = run(pipeline("a", encode, planes=True), clip, tmp_path / "out", tmp_path / "cache")
+    target = run(pipeline("a", encode, planes=True), detector(), [clip], tmp_path)
     with av.open(f"{target}.mp4") as film:
         assert [stream.type for stream in film.streams] == ["video", "audio"]
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
@@ -122,3 +138,22 @@ def test_an_annotated_film_has_its_boxes_and_its_sound(tmp_path: Path) -> None:
         for number, (left, _, right, bottom) in enumerate(np.rint(expected(288, 512)).astype(int).tolist()):
             line = frame[bottom - 2 : bottom, left + 4 : right - 4].astype(int).mean(axis=(0, 1))
             assert abs(line - class_colour(number)).max() < 40
+
+
+def test_pictures_get_text_files_with_their_tags(tmp_path: Path) -> None:
+    names = ["a.jpg", "böse 片.png"]
+    for name, codec in zip(names, ("mjpeg", "png"), strict=True):
+        (tmp_path / name).write_bytes(still(codec))
+    encode = 'format = "tags"\noptions = { spaces = true }'
+    target = Path(run(pipeline("t", encode), tagger(), [tmp_path / name for name in names], tmp_path))
+    rows = json.loads(Path(f"{target}.json").read_text())
+    assert [row["name"] for row in rows] == names
+    assert [[tag["tag"], tag["category"]] for tag in rows[0]["tags"]] == [
+        ["^_^", "general"],
+        ["sensitive", "rating"],
+        ["long_hair", "general"],
+    ]
+    assert {path.name: path.read_text() for path in target.iterdir()} == {
+        "a.txt": "^_^, long hair",
+        "böse 片.txt": "^_^, long hair",
+    }
