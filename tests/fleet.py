@@ -18,7 +18,7 @@ from workers.options import ALL_STAGES, WorkerOptions
 from workers.process import start_worker
 
 ONE_WORKER = (ALL_STAGES,)
-ONE_STAGE_EACH = (("decode",), ("preprocess",), ("infer",), ("encode", "split", "collect"))
+ONE_STAGE_EACH = (("decode",), ("resize",), ("infer",), ("encode", "split", "collect"))
 
 
 class Silent:

@@ -14,7 +14,7 @@ from schemas.subjects import HEADER_BLOB, HEADER_JOB, HEADER_NAME, HEADER_PART, 
 
 Meta = dict[str, Any]
 Body = tuple[str, bytes, dict[str, str]]
-KINDS = ("media", "decode", "preprocess", "infer", "encode", "collect", "results")  # the subjects that workers read
+KINDS = ("media", "decode", "resize", "infer", "encode", "collect", "results")  # the subjects that workers read
 PIPELINE, REVISION = "fingerprint", "0123456789abcdef"
 _WILD: tuple[Any, ...] = (
     None, True, -1, 0, 1, 2**20, 2**31 - 1, 2**31, 2**53, 2**62, -(2**62), 2**62 + 1, 2**63 - 1, 2**64 - 1, -(2**63),
@@ -106,7 +106,7 @@ def _image_segment(rng: random.Random, job: Meta) -> tuple[str, Meta, list[bytes
 
 def _part(rng: random.Random, job: Meta) -> tuple[str, Meta, list[bytes]]:
     kind, arrays = rng.choice((
-        ("preprocess", {"frame0": ("|u1", [1, 8]), "frame_info": ("<i4", [1, 29]), "index": ("<i4", [1, 1])}),
+        ("resize", {"frame0": ("|u1", [1, 8]), "frame_info": ("<i4", [1, 29]), "index": ("<i4", [1, 1])}),
         ("infer", {"pixels": ("|u1", [1, 32, 32, 3]), "index": ("<i4", [1, 1])}),
         ("encode", {"descriptor": ("<f4", [1, 4])}),
     ))  # fmt: skip

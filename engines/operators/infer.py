@@ -96,6 +96,7 @@ class Infer:
             seen = self._seen(name, array, tensor, arrays)
             self._check(tensor, name, seen)
             rows = seen.shape[0]
+        self._meaning.check_picture(self._stage, arrays)
         outputs = self._meaning.plan()
         for name in outputs:
             if holds_frames(name) or name == INDEX:
@@ -160,14 +161,17 @@ class _Heads:
         self._heads: list[Head] = [
             load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads
         ]
-        if self._heads and self._picture is None:
-            what = f"stage `{stage.name}`: the heads of model `{model.name}` need to know where its picture comes from"
-            raise PipelineError(what, "leave out `reads`, so that its card makes the picture")
         read = {name for head in self._heads for name in head.reads}
         singly = any(tensor.shape[:1] == (1,) for tensor in model.inputs)
         self._rest = {
             name: singly and _any_length(tensor) for name, tensor in self._outputs.items() if name not in read
         }
+
+    def check_picture(self, stage: OperatorStage, arrays: Arrays) -> None:
+        """Raise PipelineError if there are heads, and the model reads another array than the picture of its card."""
+        if self._heads and (self._picture is None or self._input not in arrays):
+            what = f"stage `{stage.name}`: the heads of its model need the picture that its card describes"
+            raise PipelineError(what, "leave out `reads` and the resize stage")
 
     def plan(self) -> Arrays:
         """The arrays that become of the outputs."""

@@ -79,7 +79,9 @@ class Trial:
         self.session = session
         attempts = Attempts(broker, "worker", "host", "cpu")
         failures = Failures(broker, attempts, "worker")
-        self.pipeline = LoadedPipeline(spec, lambda stage: True, {"mean": session}, Host(broker.settings))
+        self.pipeline = LoadedPipeline(
+            spec, {"mean": CARD}, lambda stage: True, {"mean": session}, Host(broker.settings)
+        )
         self.runner = Runner(broker, broker.settings, self._load_pipeline, failures, Host(broker.settings))
         self.publisher = Publisher(broker, spec, "main", Priority.BULK)
         self.serving: asyncio.Task[None] | None = None

@@ -149,12 +149,12 @@ def test_up_ends_when_it_cannot_reach_its_own_broker(tmp_path: Path) -> None:
 
 
 def test_workers_of_some_stages_each_do_the_whole_together(tmp_path: Path, server: EmbeddedServer) -> None:
-    first = Running("worker", "--stages", "decode,preprocess", "--nats", server.url, "--name", "front")
+    first = Running("worker", "--stages", "decode,resize", "--nats", server.url, "--name", "front")
     second = Running("worker", "--stages", "infer,encode", "--nats", server.url, "--name", "back")
     with first, second:
         ran = rigflow("run", "fingerprint", real_clip("bikes"), "--nats", server.url, "--out", tmp_path)
         assert ran.returncode == 0, ran.stderr
-        wanted = {"front": (["decode", "preprocess"], 250, False), "back": (["infer", "encode"], 0, True)}
+        wanted = {"front": (["decode", "resize"], 250, False), "back": (["infer", "encode"], 0, True)}
 
         def reported() -> dict[str, tuple[list[str], int, bool]]:
             workers = status(server.url)["workers"]  # each reports for itself, now and then

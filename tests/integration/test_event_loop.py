@@ -30,7 +30,7 @@ from workers.process import Worker
 
 SLOW_S = 0.05
 MODEL_MB = 60
-WITHOUT_INFER = ("split", "decode", "preprocess", "encode", "collect")
+WITHOUT_INFER = ("split", "decode", "resize", "encode", "collect")
 
 
 @contextmanager

@@ -101,7 +101,7 @@ async def ended_with_failures(trial: Trial, job: str) -> list[Failure]:
     return await trial.results(job, "failure")  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "infer", "encode", "publish"])
+@pytest.mark.parametrize("stage", ["resize", "infer", "encode", "publish"])
 async def test_an_unexpected_error_in_any_stage_is_a_failure_and_the_next_job_is_done(
     stage: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,12 +113,12 @@ async def test_an_unexpected_error_in_any_stage_is_a_failure_and_the_next_job_is
             raise KeyError("pixels")
 
         with monkeypatch.context() as patched:
-            if stage == "preprocess":
+            if stage == "resize":
                 patched.setattr(trial.pipeline._preprocess, "convert", fail)
             elif stage == "publish":
                 patched.setattr(trial.pipeline, "encode", lambda part, tick: "no bytes")
             else:
-                patched.setattr(trial.pipeline, stage, fail)
+                patched.setattr(trial.pipeline, "operate" if stage == "infer" else stage, fail)
             await trial.publisher.publish_video(trial.ref("bad"), clip, clip.name)
             failures = await ended_with_failures(trial, "bad")
         assert len(failures) == 1

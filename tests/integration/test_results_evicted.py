@@ -38,7 +38,7 @@ format = "video"
 """,
     "p.toml",
 )
-ALL_BUT_COLLECT = ("split", "decode", "preprocess", "encode")
+ALL_BUT_COLLECT = ("split", "decode", "resize", "encode")
 
 
 @pytest.mark.slow

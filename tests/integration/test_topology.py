@@ -62,7 +62,7 @@ async def test_everything_is_there_and_a_second_time_changes_nothing(settings: S
         for pipeline in builtin_pipelines():
             (media,) = (await consumers_of(broker, names.media_stream(pipeline))).values()
             assert media["filter_subject"] == f"rigflow.media.*.{pipeline}"
-        for stage in ("decode", "preprocess", "infer", "encode", "collect"):
+        for stage in ("decode", "resize", "infer", "encode", "collect"):
             await config_of(broker, names.work_stream("scenes", stage))
 
 

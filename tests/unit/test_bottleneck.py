@@ -10,7 +10,7 @@ from pipelines.bottleneck import bottleneck
 from pipelines.status import FleetStatus, PriorityStatus, QueueStatus, StreamStatus
 from schemas.messages import Priority
 
-STAGES = ("decode", "preprocess", "infer", "encode")
+STAGES = ("decode", "resize", "infer", "encode")
 GB = 10**9
 
 
@@ -58,7 +58,7 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         (
             fleet(
                 [queue("decode", 90, oldest_s=60.0), queue("infer", 5, oldest_s=4.0)],
-                [worker({"decode": 0.9}, ("decode", "preprocess")), worker({"infer": 0.99}, ("infer",))],
+                [worker({"decode": 0.9}, ("decode", "resize")), worker({"infer": 0.99}, ("infer",))],
             ),
             "The bottleneck is up infer: it takes 99% of the time of 1 worker (50 frames/s), while 5 messages wait "
             "(5.0 MB, the oldest for 4 s) in front of it.",
