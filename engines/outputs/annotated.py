@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from engines.outputs.base import BaseFormat, Value, check_rows, row_of
 from engines.outputs.colour import check_pictures, picture_planes
@@ -38,7 +39,7 @@ class AnnotatedOptions(PictureOptions):
 
     labels: bool = True
     scores: bool = True
-    least_score: float = 0.3
+    least_score: float = Field(default=0.3, ge=0, le=1)
 
 
 class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
