@@ -97,8 +97,9 @@ def _followed(
 
 
 def labels_of(arrays: Arrays) -> dict[str, tuple[str, ...]]:
-    """What the values of arrays stand for, without arrays of plain numbers."""
-    return {name: array.labels for name, array in arrays.items() if array.labels}
+    """What the values of arrays stand for, without arrays of plain numbers; with the categories of labels."""
+    labels = {name: array.labels for name, array in arrays.items() if array.labels}
+    return labels | {f"{name}.categories": array.categories for name, array in arrays.items() if array.categories}
 
 
 def _check_format(spec: PipelineSpec, arrays: Arrays) -> None:

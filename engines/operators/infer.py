@@ -1,6 +1,7 @@
 """infer: arrays -> arrays by a model, and what its heads make of its outputs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -103,10 +104,7 @@ class Infer:
                     f"model `{self._model.name}`: its output `{name}` bears the name of an array that decode made",
                     "give that output another name",
                 )
-        return {
-            name: Tensor(each.dtype, (rows, *each.shape[1:]), each.ragged, each.labels)
-            for name, each in outputs.items()
-        }
+        return {name: replace(each, shape=(rows, *each.shape[1:])) for name, each in outputs.items()}
 
     def _each(self, arrays: Arrays) -> Arrays:
         model = self._model

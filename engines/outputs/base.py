@@ -14,7 +14,7 @@ from schemas.pipeline import EncodeStage
 OptionsT = TypeVar("OptionsT", bound=Options)
 Value: TypeAlias = Array | Ragged
 Labels: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Array -> what its values, or its columns, stand for."""
+"""Array -> what its values, or its columns, stand for; `NAME.categories` -> the category of each label of NAME."""
 
 
 class BaseFormat(Generic[OptionsT]):

@@ -1,6 +1,6 @@
 """From a part's arrays to the planes and the colour metadata of the pictures to encode."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import av
 import numpy as np
@@ -10,9 +10,11 @@ from engines.media.colours import BT709, FULL, LIMITED, UNNAMED, source_matrix
 from engines.media.reshape import EXACT
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Part
+from engines.planned import Tensor
 from engines.ports import Colour
 from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
+from schemas.model import describe
 
 
 def picture_planes(part: Part) -> tuple[list[Array], Colour]:
@@ -37,11 +39,42 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
     return _yuv420(pixels, media)
 
 
-def check_names(arrays: Collection[str]) -> None:
+# how many colours the last axis of an array may have, by the kind of media; planes have none
+_COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
+    "video": ((3,), "[F, H, W] and [F, H, W, 3]"),
+    "image": ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]"),
+}
+_PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
+
+
+def check_pictures(arrays: Mapping[str, Tensor], media: Sequence[str], format_name: str) -> None:
+    """Raise PipelineError unless a part that holds such arrays holds pictures of uint8: `plane0` ... or `pixels`."""
+    check_names(arrays, format_name)
+    name = "plane0" if "plane0" in arrays else "pixels"
+    check_picture(name, arrays[name], media, format_name)
+
+
+def check_picture(name: str, found: Tensor, media: Sequence[str], format_name: str) -> None:
+    """Raise PipelineError unless an array is pictures of uint8, with the colours that each kind of media can have."""
+    if found.dtype != "uint8":
+        raise PipelineError(f"`{name}` is {found.dtype}", f"format {format_name} takes uint8; round in the model")
+    for kind in media:
+        colours, words = _PLANES if name == "plane0" and kind != "image" else _COLOURS[kind]
+        last = found.shape[-1]
+        if len(found.shape) != 3 and (
+            len(found.shape) != 4 or not colours or (isinstance(last, int) and last not in colours)
+        ):
+            what = f"`{name}` is {describe(found.dtype, found.shape)}"
+            raise PipelineError(what, f"of {kind}, format {format_name} takes {words}")
+
+
+def check_names(arrays: Collection[str], format_name: str = "video") -> None:
     """Raise PipelineError unless one of the arrays holds pictures."""
     if "plane0" not in arrays and "pixels" not in arrays:
         held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
-        raise PipelineError(f"format video needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer")
+        raise PipelineError(
+            f"format {format_name} needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer"
+        )
 
 
 def _rows(part: Part, name: str) -> Array:

@@ -1,31 +1,38 @@
-"""Images: a png each. The arrays of a part's result are `data [bytes] uint8` and `sizes [N] int32`, good items only."""
+"""Images: a file each.
+
+The arrays of a part's result are `data [bytes] uint8`, all files, and `sizes [N] int32`, of good items only.
+"""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from engines.files import PartFile
 from engines.outputs.names import clean
-from engines.outputs.pictures import encode_png
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded
 from schemas.errors import PipelineError
 from schemas.messages import Fragment, PartMeta
 from schemas.wire import Buffer
 
+Channels: TypeAlias = Array | tuple[Array, ...]
+"""A picture, `[H, W]` or `[H, W, C]` uint8, or its channels, `[H, W]` uint8 each."""
 
-def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
-    """A png of each row: of `plane0` ... (grey, RGB or RGBA), or of `pixels`.
 
-    Raises PipelineError without either, or when they are no pictures of uint8.
-    """
+def encode_images(pictures: Iterable[Channels], encode: Callable[[Channels], bytes], tick: Tick = no_tick) -> Encoded:
+    """A file of each picture."""
     files = []
-    for picture in _pictures(part):
-        files.append(encode_png(picture))
+    for picture in pictures:
+        files.append(encode(picture))
         tick()
+    return join_files(files)
+
+
+def join_files(files: Sequence[bytes]) -> Encoded:
+    """A part's result, whose files an `ImageFolder` writes."""
     return Encoded(
         {
             "data": np.frombuffer(b"".join(files), dtype=np.uint8),
@@ -34,11 +41,14 @@ def encode_images(part: Part, tick: Tick = no_tick) -> Encoded:
     )
 
 
-def _pictures(part: Part) -> Iterator[Array | tuple[Array, ...]]:
-    """Each picture, `[H, W]` or `[H, W, C]` uint8, or its channels, `[H, W]` uint8 each."""
+def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
+    """Each picture of a part of images: of `plane0` ... (grey, RGB or RGBA), or of `pixels`.
+
+    Raises PipelineError without either, or when they are no pictures of uint8.
+    """
     planes = [part.array(name) for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
-        raise PipelineError("format video needs `plane0` or `pixels`", "add `keeps` to infer")
+        raise PipelineError(f"format {format_name} needs `plane0` or `pixels`", "add `keeps` to infer")
     if not part.meta.pts:
         return
     if len({plane.shape for plane in planes}) > 1:
@@ -46,20 +56,24 @@ def _pictures(part: Part) -> Iterator[Array | tuple[Array, ...]]:
         raise PipelineError(f"planes of the shapes {shapes} are no picture", "a model must scale all planes alike")
     name, pictures = ("plane0", planes[0]) if planes else ("pixels", part.array("pixels"))
     if pictures.dtype != np.uint8:
-        raise PipelineError(f"`{name}` is {pictures.dtype}", "format video takes uint8; round in the model")
+        raise PipelineError(f"`{name}` is {pictures.dtype}", f"format {format_name} takes uint8; round in the model")
     shape = pictures.shape
     if 0 in shape or not (len(shape) == 3 or (len(shape) == 4 and len(planes) < 2 and shape[3] <= 4)):
-        hint = "format video takes images [N, H, W] or [N, H, W, 1 to 4]"
+        hint = f"format {format_name} takes images [N, H, W] or [N, H, W, 1 to 4]"
         raise PipelineError(f"`{name}` has shape {list(shape)}", hint)
     yield from zip(*planes, strict=True) if planes else pictures
 
 
 class ImageFolder:
-    """`<target>.png` for a single image, `<target>/<name>.png` for several; each file gets its name at `close`."""
+    """`<target>.png` for a single image, `<target>/<name>.png` for several; each file gets its name at `close`.
 
-    def __init__(self, target: Path) -> None:
+    `suffix` may be another one than png.
+    """
+
+    def __init__(self, target: Path, suffix: str = "png") -> None:
         self.notes: list[str] = []
         self._target = target
+        self._suffix = suffix
         self._files: list[PartFile] = []
         self._made_folder = not target.exists()
         self._taken: set[str] = set()
@@ -71,7 +85,10 @@ class ImageFolder:
         names = [item.name for item in meta.items if not item.error]
         single = meta.key.final and meta.key.last and (meta.key.segment, meta.key.part, len(meta.items)) == (0, 0, 1)
         for name, size in zip(names, sizes, strict=True):
-            self._write(self._target.with_name(f"{self._target.name}.png") if single else self._path(name), data[:size])
+            self._write(
+                self._target.with_name(f"{self._target.name}.{self._suffix}") if single else self._path(name),
+                data[:size],
+            )
             data = data[size:]
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
@@ -103,4 +120,4 @@ class ImageFolder:
             self._numbers[stem] += 1
             unique = f"{stem}-{self._numbers[stem] + 1}"
         self._taken.add(unique)
-        return self._target / f"{unique}.png"
+        return self._target / f"{unique}.{self._suffix}"

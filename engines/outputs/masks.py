@@ -16,12 +16,19 @@ class Region(NamedTuple):
     inside: Array
 
 
+def box_pixels(box: Array, height: int, width: int) -> tuple[int, int, int, int]:
+    """The nearest pixels of a box, x1, y1, x2, y2; what is far outside of a picture of that size is moved nearer."""
+    sides = np.array([width, height, width, height])
+    left, top, right, bottom = np.rint(np.clip(np.nan_to_num(box), -sides, 2 * sides)).astype(int).tolist()
+    return left, top, right, bottom
+
+
 def placed_mask(mask: Array, box: Array, height: int, width: int) -> Region:
     """A mask `[h, w]`, not 0 inside, that spans `box` (x1, y1, x2, y2), in pixels of a picture of that size.
 
     Between the mask's pixels it is interpolated, and what is at least half is inside.
     """
-    left, top, right, bottom = np.rint(np.nan_to_num(box)).astype(int).tolist()
+    left, top, right, bottom = box_pixels(box, height, width)
     left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
     right, bottom = min(max(right, left + 1), width), min(max(bottom, top + 1), height)
     picture = Image.fromarray((mask != 0).astype(np.uint8) * 255)

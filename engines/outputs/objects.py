@@ -9,13 +9,11 @@ The arrays of a part, with a row a window; coordinates are pixels of the upright
     corners    [M, 4, 2] float32   of a box that is turned
     masks      [M, h, w] uint8     not 0 inside; h and w span the box, at whatever resolution the model has
 
-All but `boxes` may be missing. `frame_size [F, 2]` int32 is height and width of the source of each frame.
+All but `boxes` may be missing. `source_size [W, 2]` int32 is (height, width) of the source of each window.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from engines.outputs.base import Value, check_rows, row_of
 from engines.part import Array, Part
@@ -79,14 +77,19 @@ def objects_of(part: Part, format_name: str) -> Iterator[Objects]:
 
 
 def source_sizes(part: Part) -> list[tuple[int, int]]:
-    """Height and width of the source of each window: of its first frame, or as the media says; (0, 0) where unknown."""
+    """Height and width of the source of each window, or those that the media has; (0, 0) where they are not known.
+
+    Raises PipelineError when `source_size` is not as this module says.
+    """
     media, windows = part.meta.media, len(part.meta.pts)
-    sizes = part.arrays.get("frame_size")
-    if sizes is None:
+    if "source_size" not in part.arrays:
         return [(media.height, media.width)] * windows
-    index = part.arrays.get("index")
-    rows = np.asarray(sizes) if index is None else np.asarray(sizes)[np.asarray(index)[:, 0]]
-    return [(height, width) for height, width in rows.tolist()]
+    sizes = part.array("source_size")
+    if sizes.shape != (windows, 2):
+        raise PipelineError(
+            f"`source_size` has shape {list(sizes.shape)} for {windows} windows", "give it two numbers each"
+        )
+    return [(height, width) for height, width in sizes.tolist()]
 
 
 def label_of(labels: tuple[str, ...], number: int) -> str:

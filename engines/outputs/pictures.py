@@ -1,7 +1,8 @@
-"""Single pictures to and from png and jpeg, by FFmpeg's codecs."""
+"""Single pictures to and from png and jpeg, by FFmpeg's codecs; to jpeg and webp of any quality by Pillow."""
 
 from collections.abc import Sequence
 from fractions import Fraction
+from io import BytesIO
 
 import av
 import numpy as np
@@ -9,10 +10,12 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 from av.video.reformatter import Interpolation
+from PIL import Image
 
 from engines.media.limits import DEFAULT_LIMITS, decoder_options
 from engines.media.reshape import EXACT
 from engines.part import Array
+from schemas.errors import PipelineError
 
 _PNG_FORMATS = {1: "gray", 2: "ya8", 3: "rgb24", 4: "rgba"}
 _JPEG_QUALITY = 4 * 118  # a quantiser of 4 (1 best, 31 worst) in units of FF_QP2LAMBDA
@@ -22,6 +25,27 @@ def encode_png(pixels: Array | Sequence[Array]) -> bytes:
     """A png of `[H, W]` or `[H, W, C]` uint8, C: grey and alpha, RGB, RGBA; or of its C channels, `[H, W]` each."""
     # zlib's level 6 takes six times as long for 15 % fewer bytes
     return _encode(_frame(pixels), "png", {"pred": "up", "compression_level": "1"})
+
+
+def encode_file(pixels: Array | Sequence[Array], kind: str, quality: int) -> bytes:
+    """A picture as `encode_png` takes it in a file of that kind: png, jpeg (without alpha) or webp.
+
+    `quality` is that of jpeg and webp, 1 to 100. Raises PipelineError where the kind holds no picture of that size.
+    """
+    if kind == "png":
+        return encode_png(pixels)
+    array = pixels if isinstance(pixels, np.ndarray) else np.stack(pixels, axis=-1)
+    if array.ndim == 3:
+        array = array[..., 0] if array.shape[2] == 1 else array
+    if kind == "jpeg" and array.ndim == 3:
+        array = array[..., 0] if array.shape[2] == 2 else array[..., :3]
+    data = BytesIO()
+    try:
+        Image.fromarray(np.ascontiguousarray(array)).save(data, kind, quality=quality)
+    except (OSError, ValueError) as error:
+        what = f"a picture of {array.shape[1]}x{array.shape[0]} cannot be a {kind} file"
+        raise PipelineError(what, 'set file = "png"') from error
+    return data.getvalue()
 
 
 def encode_jpeg(pixels: Array) -> bytes:

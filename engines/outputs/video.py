@@ -10,23 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from engines.outputs.base import BaseFormat
-from engines.outputs.colour import check_names, picture_planes
+from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.h264 import X264
-from engines.outputs.images import ImageFolder, encode_images
+from engines.outputs.images import ImageFolder, channels_of, encode_images
 from engines.outputs.mux import VideoFile
+from engines.outputs.pictures import encode_png
 from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures, VideoOptions
-from schemas.errors import PipelineError
 from schemas.messages import MediaInfo
-from schemas.model import describe
-
-# how many colours the last axis of an array may have, by the kind of media; planes have none
-_COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
-    "video": ((3,), "[F, H, W] and [F, H, W, 3]"),
-    "image": ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]"),
-}
-_PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
 
 
 class VideoFormat(BaseFormat[VideoOptions]):
@@ -43,22 +35,12 @@ class VideoFormat(BaseFormat[VideoOptions]):
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Pictures of uint8: `plane0` ... or `pixels`, with the colours that each kind of media can have."""
-        check_names(arrays)
-        name = "plane0" if "plane0" in arrays else "pixels"
-        dtype, shape = arrays[name].dtype, arrays[name].shape
-        if dtype != "uint8":
-            raise PipelineError(f"`{name}` is {dtype}", "format video takes uint8; round in the model")
-        for kind in media:
-            colours, words = _COLOURS[kind] if name == "pixels" or kind == "image" else _PLANES
-            last = shape[-1]
-            if len(shape) != 3 and (len(shape) != 4 or not colours or (isinstance(last, int) and last not in colours)):
-                what = f"`{name}` is {describe(dtype, shape)}"
-                raise PipelineError(what, f"of {kind}, format video takes {words}")
+        check_pictures(arrays, media, "video")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """A closed GOP of the part's pictures, or a png of each image."""
         if part.meta.media.kind == "image":
-            return encode_images(part.on_host(), tick)
+            return encode_images(channels_of(part.on_host()), encode_png, tick)
         if not part.meta.pts:
             return Encoded({})
         encoder = self._encoder or X264()

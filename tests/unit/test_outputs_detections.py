@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from engines.part import Array
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import OutputError, PipelineError
 from schemas.messages import Item
-from schemas.model import TensorSpec
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 LABELS = {"classes": ("person", "Fahrräder, rot")}
@@ -48,10 +48,9 @@ def decoded(rle: dict[str, Any]) -> Array:
 
 def test_a_line_a_frame_with_boxes_in_source_pixels(tmp_path: Path) -> None:
     sizes = np.array([[48, 64], [48, 64], [50, 60]], np.int32)
-    index = np.array([[0], [1], [2]], np.int32)
     parts = [
-        make_part(VIDEO, {**found(0, 2), "frame_size": sizes[:2], "index": index[:2]}, [0, 25]),
-        make_part(VIDEO, {**found(2, 3), "frame_size": sizes, "index": index[2:]}, [50], number=1),
+        make_part(VIDEO, {**found(0, 2), "source_size": sizes[:2]}, [0, 25]),
+        make_part(VIDEO, {**found(2, 3), "source_size": sizes[2:]}, [50], number=1),
     ]
     (path,) = assemble(format_of("detections", LABELS), tmp_path / "clip.x", VIDEO, parts)
     assert path == tmp_path / "clip.x.jsonl"
@@ -74,7 +73,7 @@ def test_a_line_a_frame_with_boxes_in_source_pixels(tmp_path: Path) -> None:
 
 def test_images_are_named_and_failures_have_reasons_everywhere(tmp_path: Path) -> None:
     items = [Item(name="a.jpg"), Item(name="böse.png", error="not an image"), Item(name='"c".webp'), Item(name="d.png")]
-    part = make_part(IMAGES, {**found(), "frame_size": np.array([[48, 64]] * 3)}, [0, 0, 0], items=items)
+    part = make_part(IMAGES, {**found(), "source_size": np.array([[48, 64]] * 3)}, [0, 0, 0], items=items)
     files = assemble(format_of("detections", LABELS, coco=True, csv=True), tmp_path / "set", IMAGES, [part])
     assert [path.name for path in files] == ["set.jsonl", "set.coco.json", "set.csv"]
     lines = read_lines(files[0])
@@ -168,6 +167,7 @@ def test_boxes_alone_are_enough_and_a_fixed_number_of_them_is_fine(tmp_path: Pat
     [
         ({"x": np.zeros(1)}, "format detections needs `boxes`, the part holds `x`: take a model whose card has a head"),
         ({"boxes": np.zeros((2, 3, 4))}, r"output `boxes` has shape \[2, 3, 4\] for 1 windows"),
+        ({"boxes": np.zeros((1, 3, 4)), "source_size": np.zeros(2)}, r"`source_size` has shape \[2\] for 1 windows"),
         ({"boxes": np.zeros((1, 3, 5))}, r"a row of `boxes` has shape \[3, 5\]"),
         ({"boxes": np.zeros((1, 3, 4)), "scores": np.zeros((1, 2))}, "`scores` has 2 rows for 3 boxes"),
     ],
@@ -178,9 +178,9 @@ def test_parts_that_hold_no_boxes(arrays: dict[str, Array], message: str) -> Non
 
 
 def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
-    boxes = TensorSpec(name="boxes", dtype="float32", shape=("W", "count", 4))
+    boxes = Tensor("float32", ("W", "count", 4))
     format_of("detections").check({"boxes": boxes}, ["video"])
-    wrong = {"boxes": boxes, "keypoints": TensorSpec(name="keypoints", dtype="float32", shape=("W", "count", 17, 2))}
+    wrong = {"boxes": boxes, "keypoints": Tensor("float32", ("W", "count", 17, 2))}
     with pytest.raises(PipelineError, match=r"`keypoints` is float32 \[W, count, 17, 2\]: .* takes \[W, M, any, 3\]"):
         format_of("detections").check(wrong, ["video"])
     with pytest.raises(PipelineError, match="needs `boxes`"):

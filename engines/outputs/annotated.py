@@ -1,0 +1,111 @@
+"""annotated: what models found, drawn on the video or the picture it was found in.
+
+Drawn are `boxes` with `classes`, `scores`, `keypoints`, `corners` and `masks` (see engines.outputs.objects), the `mask`
+of segmentation, and the labels and scores of `classes` or `tags` of a whole picture. The pictures are `plane0` ... or
+`pixels`, as in `video`; coordinates are those of the source, and are scaled to the picture.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from engines.outputs.base import BaseFormat, Value, check_rows, row_of
+from engines.outputs.colour import check_pictures, picture_planes
+from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
+from engines.outputs.h264 import X264
+from engines.outputs.image import PictureOptions
+from engines.outputs.images import Channels, ImageFolder, channels_of, encode_images
+from engines.outputs.mux import VideoFile
+from engines.outputs.objects import check_objects, objects_of, source_sizes
+from engines.outputs.overlay import Finding, Wanted
+from engines.outputs.pictures import encode_file
+from engines.part import Part, Tick, no_tick
+from engines.planned import Tensor
+from engines.ports import Assembler, Encoded, Pictures
+from schemas.errors import PipelineError
+from schemas.messages import MediaInfo
+from schemas.model import describe
+
+_NAME = "annotated"
+_DRAWN = ("boxes", "mask", "classes", "tags")
+_OF_PICTURES = ("mask", "classes", "tags", "scores")
+
+
+class AnnotatedOptions(PictureOptions):
+    """Those of `image`, and what to write: `labels` and `scores`; keypoints below `least_score` are not drawn."""
+
+    labels: bool = True
+    scores: bool = True
+    least_score: float = Field(default=0.3, ge=0, le=1)
+
+
+class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
+    """H.264 of video with the source's sound, a file of each image."""
+
+    options_class = AnnotatedOptions
+
+    @property
+    def sound(self) -> Literal["copy", "aac"]:
+        """What the options say."""
+        return self._options.sound
+
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
+        """Pictures, and something to draw on them."""
+        check_pictures(arrays, media, _NAME)
+        if not any(name in arrays for name in _DRAWN):
+            names = ", ".join(f"`{name}`" for name in _DRAWN)
+            what = f"format annotated needs one of {names} to draw"
+            raise PipelineError(what, "take a model whose card has a head that makes one, or add `keeps`")
+        if "boxes" in arrays:
+            check_objects(arrays, _NAME)
+        if "mask" in arrays and (arrays["mask"].dtype != "uint8" or len(arrays["mask"].shape) != 3):
+            found = describe(arrays["mask"].dtype, arrays["mask"].shape)
+            raise PipelineError(f"`mask` is {found}", "format annotated takes uint8 [W, H, W'], a class for each pixel")
+
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
+        """A closed GOP of the part's pictures, or a file of each image."""
+        options = self._options
+        findings = self._findings(part)
+        if part.meta.media.kind == "image":
+            pairs = zip(channels_of(part, _NAME), findings, strict=True)
+            pictures = (_drawn(picture, finding) for picture, finding in pairs)
+            return encode_images(pictures, lambda each: encode_file(each, options.file, options.quality), tick)
+        if not part.meta.pts:
+            return Encoded({})
+        planes, colour = picture_planes(part)
+        drawn = [np.array(plane) for plane in planes]
+        paint = ycbcr_paint(colour, drawn[0].shape[1])
+        for number, finding in enumerate(findings):
+            finding.draw(Canvas([plane[number] for plane in drawn], paint))
+            tick()
+        return (self._encoder or X264()).encode(Pictures(drawn, colour, part.meta.media), options, tick)
+
+    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
+        """`<target>.mp4`, begun with the first part, or the folder `<target>` of images."""
+        return ImageFolder(target, self._options.suffix) if media.kind == "image" else VideoFile(target, media)
+
+    def _findings(self, part: Part) -> Iterator[Finding]:
+        """What to draw on the picture of each window."""
+        held: Mapping[str, Value] = part.arrays
+        wanted = Wanted(self._options.labels, self._options.scores, self._options.least_score)
+        objects = objects_of(part, _NAME) if "boxes" in held else iter([None] * len(part.meta.pts))
+        whole = {name: held[name] for name in _OF_PICTURES if name in held}
+        for name, array in whole.items():
+            check_rows(name, array, len(part.meta.pts))
+        for number, (size, found) in enumerate(zip(source_sizes(part), objects, strict=True)):
+            rows = {name: row_of(array, number) for name, array in whole.items()}
+            if "mask" in rows and (rows["mask"].ndim != 2 or rows["mask"].dtype != np.uint8):
+                raise PipelineError("`mask` is no uint8 [W, H, W']", "format annotated takes a class for each pixel")
+            yield Finding(size, found, rows, self._labels, wanted)
+
+
+def _drawn(picture: Channels, finding: Finding) -> Channels:
+    """A copy of a picture with what was found in it."""
+    if isinstance(picture, np.ndarray):
+        picture = (picture,) if picture.ndim == 2 else tuple(picture[..., n] for n in range(picture.shape[2]))
+    channels = tuple(np.array(channel) for channel in picture)
+    finding.draw(Canvas(channels, channel_paint(len(channels))))
+    return channels[0] if len(channels) == 1 else channels

@@ -1,0 +1,235 @@
+"""Drawing on the planes of one picture, YCbCr or RGB, without a round trip through another colour space.
+
+A shape is a mask of how much of its colour a pixel takes. On subsampled planes it is the mean of the pixels that share
+a sample; boxes and their labels begin and end with a sample there, so that their colours are pure and have no seams.
+"""
+
+import colorsys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from engines.media.colours import BT709, FULL, source_matrix
+from engines.outputs.text import font, text_width
+from engines.part import Array
+from engines.ports import Colour
+
+Rgb: TypeAlias = tuple[int, int, int]
+Point: TypeAlias = tuple[float, float]
+Paint: TypeAlias = Callable[[Rgb], tuple[int, ...]]
+"""From a colour to its value in each plane."""
+
+WHITE: Rgb = (255, 255, 255)
+BLACK: Rgb = (0, 0, 0)
+OPAQUE = 255
+_GOLDEN = 0.618033988749895  # steps of the golden ratio around the circle of hues: neighbours differ most
+# how much red and blue are of luma, by FFmpeg's number of the matrix; ITU-R BT.709, BT.601, BT.2020, FCC, SMPTE 240M
+_LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
+_LUMA |= {9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+
+
+@lru_cache(maxsize=1024)
+def class_colour(number: int) -> Rgb:
+    """The colour of a class: always the same for a number, and far from that of the numbers beside it."""
+    red, green, blue = colorsys.hsv_to_rgb((0.03 + number * _GOLDEN) % 1, 0.78, 0.97)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def text_colour(paper: Rgb) -> Rgb:
+    """Black or white, whichever is read better on `paper`."""
+    return BLACK if luma(paper) > 140 else WHITE
+
+
+def luma(colour: Rgb) -> float:
+    """Brightness of a colour, 0 to 255, by BT.601."""
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def ycbcr_paint(colour: Colour, height: int) -> Paint:
+    """Paint for pictures of `height` lines that say so of their colours. Source: ITU-R BT.709-6, section 3."""
+    red_part, blue_part = _LUMA.get(source_matrix(colour.space, height), _LUMA[BT709])
+    full = colour.range == FULL
+    luma_scale, chroma_scale, black = (255, 255, 0) if full else (219, 224, 16)
+
+    def paint(rgb: Rgb) -> tuple[int, ...]:
+        red, green, blue = (value / 255 for value in rgb)
+        bright = red_part * red + (1 - red_part - blue_part) * green + blue_part * blue
+        blueness, redness = (blue - bright) / (2 - 2 * blue_part), (red - bright) / (2 - 2 * red_part)
+        values = black + luma_scale * bright, 128 + chroma_scale * blueness, 128 + chroma_scale * redness
+        return tuple(min(max(round(value), 0), 255) for value in values)
+
+    return paint
+
+
+def channel_paint(channels: int) -> Paint:
+    """Paint for images of 1 channel (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA)."""
+
+    def paint(rgb: Rgb) -> tuple[int, ...]:
+        values = rgb if channels > 2 else (round(luma(rgb)),)
+        return (*values, OPAQUE) if channels in (2, 4) else values
+
+    return paint
+
+
+class Canvas:
+    """One picture to draw on; `planes` are written to. The first plane has a sample for each pixel."""
+
+    def __init__(self, planes: Sequence[Array], paint: Paint) -> None:
+        self.height: int = planes[0].shape[0]
+        self.width: int = planes[0].shape[1]
+        self._paint = paint
+        self._planes = [
+            (plane, 1 if len(plane) == self.height else 2, 1 if plane.shape[1] == self.width else 2) for plane in planes
+        ]
+
+        self._step = max(max(down, across) for _, down, across in self._planes)
+
+    def snapped(self, value: int) -> int:
+        """The nearest row or column with which samples of all planes begin."""
+        return round(value / self._step) * self._step
+
+    @property
+    def line_width(self) -> int:
+        """Pixels of a line that is seen well at this size."""
+        return max(2, self.snapped(round((self.height + self.width) * 0.0015)))
+
+    @property
+    def text_size(self) -> int:
+        """Pixels of a font that is read well at this size."""
+        return max(12, round(min(self.height, self.width) / 40))
+
+    def blend(self, top: int, left: int, mask: Array, colour: Rgb) -> None:
+        """Mix in a colour; `mask [h, w]` uint8 is 0 where nothing changes and 255 where only the colour is left.
+
+        What lies outside the picture is left out.
+        """
+        upper, lower = max(top, 0), min(top + mask.shape[0], self.height)
+        first, last = max(left, 0), min(left + mask.shape[1], self.width)
+        if upper >= lower or first >= last:
+            return
+        mask = mask[upper - top : lower - top, first - left : last - left]
+        if self._step > 1:  # at an odd border, the last sample has but one row or column of pixels
+            beyond = (int(lower == self.height), int(last == self.width))
+            mask = np.pad(mask, ((0, beyond[0]), (0, beyond[1])), mode="edge")
+        for (plane, down, across), value in zip(self._planes, self._paint(colour), strict=False):
+            share = _shared(mask, upper % down, first % across, down, across)
+            place = plane[upper // down :, first // across :][: share.shape[0], : share.shape[1]]
+            _mix(place, share[: place.shape[0], : place.shape[1]], value)
+
+    def tint(self, classes: Array, colours: tuple[Rgb | None, ...], strength: int) -> None:
+        """Mix in the colour of each pixel's class, `classes [H, W]` uint8; None: the class changes nothing."""
+        shares = tuple(0 if colour is None else strength for colour in colours)
+        values = zip(*(self._paint(colour or BLACK) for colour in colours), strict=True)
+        for (plane, down, across), each in zip(self._planes, values, strict=False):
+            which = classes[::down, ::across].astype(np.uint16) << 8
+            np.take(_tints(each, shares), which | plane, out=plane)
+
+    def rectangle(self, top: int, left: int, bottom: int, right: int, colour: Rgb, strength: int = OPAQUE) -> None:
+        """Fill the pixels from (top, left) to before (bottom, right)."""
+        top, left = max(top, 0), max(left, 0)
+        bottom, right = min(bottom, self.height), min(right, self.width)
+        if bottom <= top or right <= left:
+            return
+        edges = [top, left, bottom if bottom < self.height else 0, right if right < self.width else 0]
+        if strength < OPAQUE or any(edge % self._step for edge in edges):
+            self.blend(top, left, np.full((bottom - top, right - left), strength, np.uint8), colour)
+            return
+        for (plane, down, across), value in zip(self._planes, self._paint(colour), strict=False):
+            plane[top // down : -(-bottom // down), left // across : -(-right // across)] = value
+
+    def outline(self, top: int, left: int, bottom: int, right: int, colour: Rgb) -> None:
+        """The border of a rectangle, `line_width` wide, inside of it."""
+        line = self.line_width
+        if bottom - top <= 2 * line or right - left <= 2 * line:
+            self.rectangle(top, left, bottom, right, colour)
+            return
+        self.rectangle(top, left, top + line, right, colour)
+        self.rectangle(bottom - line, left, bottom, right, colour)
+        self.rectangle(top + line, left, bottom - line, left + line, colour)
+        self.rectangle(top + line, right - line, bottom - line, right, colour)
+
+    def polyline(self, points: Sequence[Point], colour: Rgb, closed: bool = False) -> None:
+        """Lines from point to point, (x, y) each."""
+        near = [self._near(point) for point in points]
+        pad = self.line_width
+        left, top = min(x for x, _ in near) - pad, min(y for _, y in near) - pad
+        right, bottom = max(x for x, _ in near) + pad, max(y for _, y in near) + pad
+        picture = Image.new("L", (right - left + 1, bottom - top + 1))
+        moved = [(x - left, y - top) for x, y in (*near, *near[: 1 if closed else 0])]
+        ImageDraw.Draw(picture).line(moved, OPAQUE, self.line_width, joint="curve")
+        self.blend(top, left, np.asarray(picture), colour)
+
+    def dot(self, point: Point, colour: Rgb) -> None:
+        """A disc around a point (x, y)."""
+        disc = _disc(self.line_width + 1)
+        x, y = self._near(point)
+        self.blend(y - len(disc) // 2, x - len(disc) // 2, disc, colour)
+
+    def text(self, top: int, left: int, text: str, colour: Rgb) -> None:
+        """One line of text, whose upper left corner is (top, left)."""
+        self.blend(top, left, _text_mask(text, self.text_size), colour)
+
+    def text_box(self, text: str) -> tuple[int, int]:
+        """Height and width of a line of text, in whole samples of all planes."""
+        height, width = sum(font(self.text_size).getmetrics()), text_width(text, self.text_size)
+        return height + height % self._step, width + width % self._step
+
+    def _near(self, point: Point) -> tuple[int, int]:
+        """The pixel of a point, no further from the picture than it is large: a shape's mask is of bounded size."""
+        x, y = (value if np.isfinite(value) else 0 for value in point)
+        return (
+            round(min(max(x, -self.width), 2 * self.width)),
+            round(min(max(y, -self.height), 2 * self.height)),
+        )
+
+
+def _shared(mask: Array, above: int, before: int, down: int, across: int) -> Array:
+    """The mask of a plane with a sample for each `down` x `across` pixels: means of the pixels that share a sample.
+
+    `above`, `before`: how many pixels of the first sample's block lie before the mask.
+    """
+    if (down, across) == (1, 1):
+        return mask
+    height, width = mask.shape
+    rows, columns = -(-(above + height) // down), -(-(before + width) // across)
+    blocks = np.zeros((rows * down, columns * across), np.uint16)
+    blocks[above : above + height, before : before + width] = mask
+    total = np.zeros((rows, columns), np.uint16)
+    for row in range(down):
+        for column in range(across):
+            total += blocks[row::down, column::across]
+    share: Array = ((total + down * across // 2) // (down * across)).astype(np.uint8)
+    return share
+
+
+def _mix(place: Array, mask: Array, value: Array | int) -> None:
+    """`place` becomes `value` as far as `mask` says, rounded to nearest."""
+    weight = mask.astype(np.uint16)
+    place[:] = (place * (OPAQUE - weight) + np.uint16(value) * weight + OPAQUE // 2) // OPAQUE
+
+
+@lru_cache(maxsize=16)
+def _tints(values: tuple[int, ...], shares: tuple[int, ...]) -> Array:
+    """What becomes of a sample, at `class * 256 + sample`: `values` and `shares` are by class."""
+    mixed = np.tile(np.arange(256, dtype=np.uint8), (len(values), 1))
+    _mix(mixed, np.array(shares, np.uint8)[:, None], np.array(values, np.uint8)[:, None])
+    return mixed.reshape(-1)
+
+
+@lru_cache(maxsize=64)
+def _disc(radius: int) -> Array:
+    picture = Image.new("L", (2 * radius + 1, 2 * radius + 1))
+    ImageDraw.Draw(picture).ellipse((0, 0, 2 * radius, 2 * radius), OPAQUE)
+    return np.asarray(picture)
+
+
+@lru_cache(maxsize=1024)
+def _text_mask(text: str, size: int) -> Array:
+    face = font(size)
+    picture = Image.new("L", (max(1, text_width(text, size)), sum(face.getmetrics())))
+    ImageDraw.Draw(picture).text((0, 0), text, OPAQUE, face)
+    return np.asarray(picture)

@@ -1,0 +1,79 @@
+"""embeddings: a vector a window, in an npz: `embedding [W, D] float32`, with `times`, or the `names` of images.
+
+Vectors are of unit length unless `normalise` is false, so that a dot product is the cosine; one of zeros stays so. The
+file is that of the format npz.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engines.files import PartFile
+from engines.outputs.base import BaseFormat, Value, check_rows
+from engines.outputs.npz import NpzAssembler
+from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
+from engines.ports import Encoded, Options
+from engines.ragged import Ragged
+from schemas.errors import PipelineError
+from schemas.messages import MediaInfo
+from schemas.model import describe
+
+
+class EmbeddingsOptions(Options):
+    """`array`: the one that holds the vectors, `[W, D]`; whether to `normalise` them."""
+
+    array: str = "embedding"
+    normalise: bool = True
+
+
+class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
+    """A part's result is its vectors, as `embedding`."""
+
+    options_class = EmbeddingsOptions
+
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
+        """One array of vectors."""
+        self._check_name(arrays)
+        found = arrays[self._options.array]
+        if len(found.shape) != 2:
+            raise self._no_vectors(describe(found.dtype, found.shape))
+
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
+        """The part's vectors."""
+        windows = len(part.meta.pts)
+        if not windows:
+            return Encoded({})
+        self._check_name(part.arrays)
+        held: Mapping[str, Value] = part.arrays
+        vectors = held[self._options.array]
+        check_rows(self._options.array, vectors, windows)
+        if isinstance(vectors, Ragged) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+            raise self._no_vectors("rows of other lengths" if isinstance(vectors, Ragged) else _words(vectors))
+        return Encoded({"embedding": _unit(vectors) if self._options.normalise else vectors.astype(np.float32)})
+
+    def assemble(self, target: Path, media: MediaInfo) -> NpzAssembler:
+        """Starts `<target>.npz`."""
+        return NpzAssembler(PartFile.create(target.with_name(f"{target.name}.npz")), media)
+
+    def _check_name(self, arrays: Collection[str]) -> None:
+        if self._options.array not in arrays:
+            held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
+            what = f"format embeddings needs `{self._options.array}`, the part holds {held}"
+            raise PipelineError(what, 'set array = "..." in its options')
+
+    def _no_vectors(self, found: str) -> PipelineError:
+        return PipelineError(f"`{self._options.array}` is {found}", "format embeddings takes numbers [W, D]")
+
+
+def _words(array: Array) -> str:
+    return describe(str(array.dtype), array.shape)
+
+
+def _unit(vectors: Array) -> Array:
+    """Each row by its length, computed in 64 bits; `[W, D] float32`."""
+    wide = vectors.astype(np.float64)
+    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    unit: Array = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0).astype(np.float32)
+    return unit

@@ -1,0 +1,86 @@
+"""image: pictures that a model made, as a png, jpeg or webp file of each image, and as video of a video.
+
+Takes `image`, `alpha` or `mask`, or the array that the option says: `[W, H, W']` or `[W, H, W', 3]` uint8, a row a
+window (of images also with alpha). The arrays of a result are those of `video`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from engines.outputs.base import BaseFormat
+from engines.outputs.colour import check_picture, picture_planes
+from engines.outputs.h264 import X264
+from engines.outputs.images import ImageFolder, channels_of, encode_images, join_files
+from engines.outputs.mux import VideoFile
+from engines.outputs.pictures import encode_file
+from engines.part import Part, Tick, no_tick
+from engines.planned import Tensor
+from engines.ports import Assembler, Encoded, Pictures, VideoOptions
+from schemas.errors import PipelineError
+from schemas.messages import MediaInfo
+
+_ARRAYS = ("image", "alpha", "mask")  # that heads make
+_SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+
+
+class PictureOptions(VideoOptions):
+    """Those of `video`, and for images: the kind of `file`, and the `quality` of jpeg and webp."""
+
+    file: Literal["png", "jpeg", "webp"] = "png"
+    quality: int = Field(default=90, ge=1, le=100)
+
+    @property
+    def suffix(self) -> str:
+        """That of the files of images."""
+        return _SUFFIXES[self.file]
+
+
+class ImageOptions(PictureOptions):
+    """`array`: the one to show, if not the first there is of `image`, `alpha` and `mask`."""
+
+    array: str = ""
+
+
+class ImageFormat(BaseFormat[ImageOptions]):
+    """A file of each image, H.264 of video."""
+
+    options_class = ImageOptions
+
+    @property
+    def sound(self) -> Literal["copy", "aac"]:
+        """What the options say."""
+        return self._options.sound
+
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
+        """One array of pictures, with the colours that each kind of media can have."""
+        name = self._array_in(arrays)
+        check_picture(name, arrays[name], media, "image")
+
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
+        """A closed GOP of the part's pictures, or a file of each image."""
+        if not part.meta.pts:
+            return join_files([])
+        shown = part.with_arrays({"pixels": part.arrays[self._array_in(part.arrays)]})
+        if part.meta.media.kind == "image":
+            pictures = channels_of(shown, "image")
+            return encode_images(
+                pictures, lambda each: encode_file(each, self._options.file, self._options.quality), tick
+            )
+        planes, colour = picture_planes(shown)
+        return (self._encoder or X264()).encode(Pictures(planes, colour, part.meta.media), self._options, tick)
+
+    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
+        """`<target>.mp4`, begun with the first part, or the folder `<target>` of images."""
+        return ImageFolder(target, self._options.suffix) if media.kind == "image" else VideoFile(target, media)
+
+    def _array_in(self, arrays: Collection[str]) -> str:
+        wanted = (self._options.array,) if self._options.array else _ARRAYS
+        for name in wanted:
+            if name in arrays:
+                return name
+        held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
+        names = " or ".join(f"`{name}`" for name in wanted)
+        raise PipelineError(f"format image needs {names}, the part holds {held}", 'set array = "..." in its options')

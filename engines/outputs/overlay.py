@@ -1,0 +1,156 @@
+"""What was found in one picture, drawn on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from engines.outputs.base import Labels
+from engines.outputs.draw import BLACK, WHITE, Canvas, Point, Rgb, class_colour, text_colour
+from engines.outputs.masks import box_pixels, placed_mask
+from engines.outputs.objects import Objects, label_of
+from engines.outputs.text import one_line
+from engines.part import Array
+
+_MASK = 110  # of 255: how much a mask covers what is below
+_PAPER = 150  # behind the labels of a whole picture
+_MOST_LINES = 12  # labels of a whole picture
+# Which of the 17 keypoints of COCO are joined, https://cocodataset.org/#format-data, counted from 0
+_COCO_JOINTS = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to write beside what is drawn; keypoints with a score below `least_score` are left out."""
+
+    labels: bool
+    scores: bool
+    least_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found in one picture of a source of that height and width (0: that of the picture).
+
+    `rows` are those of the arrays about all of it: `mask`, `classes`, `tags`, `scores`.
+    """
+
+    source: tuple[int, int]
+    objects: Objects | None
+    rows: Mapping[str, Array]
+    labels: Labels
+    wanted: Wanted
+
+    def draw(self, canvas: Canvas) -> None:
+        """Draws all of it."""
+        if "mask" in self.rows:
+            self._draw_classes(canvas, self.rows["mask"])
+        if self.objects is not None:
+            self._draw_objects(canvas, self._scaled(self.objects, canvas))
+        else:
+            self._draw_labels(canvas)
+
+    def _scaled(self, found: Objects, canvas: Canvas) -> Objects:
+        """The objects in pixels of the canvas."""
+        height, width = self.source
+        if not (height and width) or (height, width) == (canvas.height, canvas.width):
+            return found
+        x, y = canvas.width / width, canvas.height / height
+        return Objects(
+            found.boxes * np.array([x, y, x, y]),
+            found.scores,
+            found.classes,
+            None if found.keypoints is None else found.keypoints * np.array([x, y, 1]),
+            None if found.corners is None else found.corners * np.array([x, y]),
+            found.masks,
+        )
+
+    def _draw_classes(self, canvas: Canvas, mask: Array) -> None:
+        """A mask of class numbers, as large as the canvas or stretched to it. The background is left as it is."""
+        names = self.labels.get("mask", ())
+        # of a mask without labels, or with one, 0 is the background, too
+        kept = len(names) > 1 and "background" not in names[0]
+        colours = (class_colour(0) if kept else None, *(class_colour(number) for number in range(1, 256)))
+        if mask.shape != (canvas.height, canvas.width):
+            stretched = Image.fromarray(mask).resize((canvas.width, canvas.height), Image.Resampling.NEAREST)
+            mask = np.asarray(stretched)
+        canvas.tint(mask, colours, _MASK)
+
+    def _draw_objects(self, canvas: Canvas, found: Objects) -> None:
+        numbers = range(len(found.boxes))[::-1]  # the surest is drawn last, over the others
+        colours = [
+            class_colour(0 if found.classes is None else int(found.classes[number]))
+            for number in range(len(found.boxes))
+        ]
+        if found.masks is not None:
+            for number in numbers:
+                region = placed_mask(found.masks[number], found.boxes[number], canvas.height, canvas.width)
+                canvas.blend(region.top, region.left, region.inside * np.uint8(_MASK), colours[number])
+        for number in numbers:
+            left, top, right, bottom = _corners(canvas, found.boxes[number])
+            if found.corners is not None:
+                canvas.polyline(found.corners[number].tolist(), colours[number], closed=True)
+            else:
+                canvas.outline(top, left, bottom, right, colours[number])
+            if found.keypoints is not None:
+                self._draw_keypoints(canvas, found.keypoints[number], colours[number])
+        for number in numbers:
+            left, top, _, _ = _corners(canvas, found.boxes[number])
+            _draw_label(canvas, top, left, self._object_text(found, number), colours[number])
+
+    def _object_text(self, found: Objects, number: int) -> str:
+        words = []
+        if self.wanted.labels and found.classes is not None:
+            words.append(label_of(self.labels.get("classes", ()), int(found.classes[number])))
+        if self.wanted.scores and found.scores is not None:
+            words.append(f"{found.scores[number]:.2f}")
+        return " ".join(words)
+
+    def _draw_keypoints(self, canvas: Canvas, keypoints: Array, colour: Rgb) -> None:
+        sure = keypoints[:, 2] >= self.wanted.least_score
+        points: list[Point] = [(x, y) for x, y, _ in keypoints.tolist()]
+        for start, end in _COCO_JOINTS if len(points) == 17 else ():
+            if sure[start] and sure[end]:
+                canvas.polyline([points[start], points[end]], colour)
+        for point, seen in zip(points, sure, strict=True):
+            if seen:
+                canvas.dot(point, WHITE)
+
+    def _draw_labels(self, canvas: Canvas) -> None:
+        """The classes or tags of the whole picture, one below the other in its corner."""
+        name = "tags" if "tags" in self.rows else "classes"
+        numbers, scores = self.rows.get(name), self.rows.get("scores")
+        if numbers is None or not self.wanted.labels:
+            return
+        height, _ = canvas.text_box("")
+        pad = height // 4
+        for line, number in enumerate(np.atleast_1d(numbers)[:_MOST_LINES].tolist()):
+            text = label_of(self.labels.get(name, ()), int(number))
+            if scores is not None and self.wanted.scores:
+                text = f"{text} {np.atleast_1d(scores)[line]:.2f}"
+            text = one_line(text, canvas.text_size, canvas.width - 4 * pad)
+            top, (_, width) = pad + line * height, canvas.text_box(text)
+            canvas.rectangle(top, pad, top + height, 3 * pad + width, BLACK, _PAPER)
+            canvas.text(top, 2 * pad, text, WHITE)
+
+
+def _corners(canvas: Canvas, box: Array) -> list[int]:
+    """Left, top, right and bottom of a box, in pixels where samples of all planes begin."""
+    return [canvas.snapped(value) for value in box_pixels(box, canvas.height, canvas.width)]
+
+
+def _draw_label(canvas: Canvas, top: int, left: int, text: str, colour: Rgb) -> None:
+    """A label above the upper left corner of a box, or inside where there is no room above."""
+    if not text:
+        return
+    text = one_line(text, canvas.text_size, canvas.width)
+    height, width = canvas.text_box(text)
+    pad = canvas.snapped(height // 6)
+    left = max(0, canvas.snapped(min(left, canvas.width - width - 2 * pad)))
+    top = top - height if top >= height else max(top, 0)
+    canvas.rectangle(top, left, top + height, left + width + 2 * pad, colour)
+    canvas.text(top, left + pad, text, text_colour(colour))
