@@ -245,9 +245,9 @@ from engines.inference.cuda import CudaSession
 from engines.models.catalogue import builtin_model
 from schemas.errors import DeviceLost
 import numpy as np
-GPU = CudaGpu("cuda:0", Path(sys.argv[1]))
+gpu = CudaGpu("cuda:0", Path(sys.argv[1]))
 spec, model = builtin_model("fingerprint")
-session = CudaSession(model, spec, GPU)
+session = CudaSession(model, spec, gpu)
 pixels = np.zeros((4, 5, 32, 32), np.uint8)
 session.run({"pixels": pixels}); session.run({"pixels": pixels})
 from engines.cuda.kernels import GATHER
