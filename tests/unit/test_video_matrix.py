@@ -66,7 +66,12 @@ def kinds() -> list[Kind]:
                 for orientation in range(2, 9) if container in TURNED else ():
                     odd = frozenset(("odd",) if orientation % 2 else ())
                     found.append(Kind(encoder, container, layout, odd, orientation, next(sounds)))
-    return found
+    return [kind for kind in found if not is_sheared(kind)]
+
+
+def is_sheared(kind: Kind) -> bool:
+    """FFmpeg pads the lines of raw RGB of an odd width in mov to an even number of bytes, and reads them unpadded."""
+    return (kind.encoder, kind.container, kind.layout) == ("rawvideo", "mov", "rgb24") and "odd" in kind.traits
 
 
 ALL = kinds()
