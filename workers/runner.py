@@ -215,7 +215,7 @@ class Runner:
     async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
         part = await self._on_device([task], next, parts, None)
         if part is None or task.message.ended:
-            return  # it was cancelled, or handed back, meanwhile
+            return  # the message was cancelled or handed back meanwhile
         last = part.meta.key.last  # nothing follows it: to ask for more would cost a trip to the computing thread
         self.counts["segments"] += last
         self.counts["frames"] += part.meta.frames
