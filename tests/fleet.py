@@ -81,17 +81,27 @@ class Fleet:
         self.server.stop()
 
     def run(
-        self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, listener: Silent | None = None
+        self,
+        spec: PipelineSpec,
+        inputs: Sequence[Path],
+        out: Path,
+        listener: Silent | None = None,
+        folder: Path | None = None,
     ) -> list[JobOutcome]:
-        """Run a pipeline over files on this fleet, as `rigflow run` does."""
-        return asyncio.run(self.run_async(spec, inputs, out, listener))
+        """Run a pipeline over files on this fleet, as `rigflow run` does; `folder` has the pipeline's own models."""
+        return asyncio.run(self.run_async(spec, inputs, out, listener, folder))
 
     async def run_async(
-        self, spec: PipelineSpec, inputs: Sequence[Path], out: Path, listener: Silent | None = None
+        self,
+        spec: PipelineSpec,
+        inputs: Sequence[Path],
+        out: Path,
+        listener: Silent | None = None,
+        folder: Path | None = None,
     ) -> list[JobOutcome]:
         """`run`, for tests that do something meanwhile."""
         out.mkdir(parents=True, exist_ok=True)
-        models = find_models(spec, None)
+        models = find_models(spec, folder)
         return await run_jobs(self.settings, spec, models, inputs, out, Priority.BULK, listener or Silent())
 
     def kill(self, number: int) -> None:

@@ -69,6 +69,10 @@ def test_planes_of_its_decoder_are_those_of_the_host(gpu: CudaGpu, name: str) ->
         {"layout": "planes"},
         {"size": (91, 161), "fit": "letterbox"},
         {"size": (182, 182), "resize": "bilinear"},
+        {"size": (160, 160), "fit": "letterbox", "pad_value": 114, "pad_place": "corner", "resize": "bilinear"},
+        {"multiple": 32, "pad_value": 7},
+        {"size": (120, 120), "fit": "crop", "resize": "bicubic", "antialias": True},
+        {"size": (90, 120), "resize": "lanczos"},
     ],
 )
 def test_its_transforms_are_those_of_the_host(gpu: CudaGpu, given: dict[str, object]) -> None:
