@@ -20,7 +20,7 @@ from engines.outputs.image import PictureOptions
 from engines.outputs.images import Channels, ImageFolder, channels_of, encode_images
 from engines.outputs.mux import VideoFile
 from engines.outputs.objects import check_objects, objects_of, source_sizes
-from engines.outputs.overlay import Finding, Wanted
+from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.outputs.pictures import encode_file
 from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
@@ -30,7 +30,6 @@ from schemas.messages import MediaInfo
 from schemas.model import describe
 
 _NAME = "annotated"
-_DRAWN = ("boxes", "mask", "classes", "tags")
 _OF_PICTURES = ("mask", "classes", "tags", "scores")
 
 
@@ -55,8 +54,8 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Pictures, and something to draw on them."""
         check_pictures(arrays, media, _NAME)
-        if not any(name in arrays for name in _DRAWN):
-            names = ", ".join(f"`{name}`" for name in _DRAWN)
+        if not any(name in arrays for name in DRAWN):
+            names = ", ".join(f"`{name}`" for name in DRAWN)
             what = f"format annotated needs one of {names} to draw"
             raise PipelineError(what, "take a model whose card has a head that makes one, or add `keeps`")
         if "boxes" in arrays:

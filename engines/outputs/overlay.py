@@ -13,6 +13,7 @@ from engines.outputs.objects import Objects, label_of
 from engines.outputs.text import one_line
 from engines.part import Array
 
+DRAWN = ("boxes", "mask", "classes", "tags")  # arrays of which one at least is drawn
 _MASK = 110  # of 255: how much a mask covers what is below
 _PAPER = 150  # behind the labels of a whole picture
 _MOST_LINES = 12  # labels of a whole picture
@@ -27,9 +28,9 @@ _COCO_JOINTS = (
 class Wanted:
     """What to write beside what is drawn; keypoints with a score below `least_score` are left out."""
 
-    labels: bool
-    scores: bool
-    least_score: float
+    labels: bool = True
+    scores: bool = True
+    least_score: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)

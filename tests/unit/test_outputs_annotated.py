@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from engines.outputs.draw import Canvas, channel_paint, class_colour, ycbcr_paint
 from engines.outputs.format import load_format, sound_of
+from engines.outputs.preview import Answer, drawn
 from engines.outputs.text import font
 from engines.part import Array, Tick, no_tick
 from engines.planned import Tensor
@@ -232,6 +233,14 @@ def test_tags_of_a_picture_stand_in_its_corner() -> None:
         assert line.all(axis=0).sum() >= width * 0.8
         assert not line[:, width + height :].any()
     assert not changed[3 * height :].any()
+
+
+def test_model_add_draws_its_trial_alike() -> None:
+    pixels = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    arrays = boxes_of([30, 40, 200, 180], classes=[1], scores=[0.5])
+    answer = Answer(pixels, arrays, LABELS, frozenset(arrays))
+    np.testing.assert_array_equal(np.asarray(drawn(answer)), drawn_image(pixels, arrays))
+    assert drawn(Answer(pixels, {"embedding": np.zeros((1, 4))}, {}, frozenset(["embedding"]))) is None
 
 
 def test_a_video_keeps_its_times_and_every_frame_has_its_own_boxes(tmp_path: Path) -> None:

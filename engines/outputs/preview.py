@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from engines.heads.base import Tensor, Value
 from engines.heads.view import view_of
 from engines.inference.trial import HINT
 from engines.models.observe import test_picture
+from engines.outputs.draw import Canvas, channel_paint
+from engines.outputs.objects import ROWS, Objects
+from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.ragged import Ragged
@@ -185,51 +188,13 @@ def drawn(found: Answer) -> Image.Image | None:
         depth = arrays["depth"].astype(np.float64)
         span = float(np.ptp(depth)) or 1.0
         return Image.fromarray(((depth - depth.min()) / span * 255).astype(np.uint8))
-    image = Image.fromarray(found.picture)
-    if "mask" in arrays:
-        return _tinted(image, arrays["mask"])
-    names = [name for name in _LISTED if name in arrays]
-    if not names:
+    if not any(name in arrays for name in DRAWN):
         return None
-    draw = ImageDraw.Draw(image)
-    size = max(12, image.height // 32)
-    font = ImageFont.load_default(size)
-    if names[0] != "boxes":
-        for line, text in enumerate(_counted(found, arrays, names[0])):
-            draw.text(
-                (size // 2, size // 2 + line * size * 1.25), text, "white", font, stroke_width=2, stroke_fill="black"
-            )
-        return image
-    lines = list(_counted(found, arrays, "boxes"))[1:]
-    for at, box in enumerate(arrays["boxes"]):
-        colour = _colour(int(arrays["classes"][at]) if "classes" in arrays else 0)
-        draw.rectangle(tuple(map(float, box)), outline=colour, width=max(2, size // 8))
-        for x, y, score in arrays["keypoints"][at] if "keypoints" in arrays else ():
-            if score > 0:
-                draw.ellipse((x - size // 6, y - size // 6, x + size // 6, y + size // 6), colour)
-        if at < len(lines) and at < _MOST_LINES:
-            draw.text(
-                (box[0] + 3, box[1] + 2),
-                lines[at].split(" from ")[0],
-                "white",
-                font,
-                stroke_width=2,
-                stroke_fill="black",
-            )
-    return image
-
-
-def _tinted(image: Image.Image, mask: Array) -> Image.Image:
-    colours = np.array([(0, 0, 0), *(_colour(number) for number in range(1, 256))], np.uint8)
-    painted = Image.fromarray(colours[mask.astype(np.uint8)]).resize(image.size, Image.Resampling.NEAREST)
-    return Image.blend(image, painted, 0.4)
-
-
-def _colour(number: int) -> tuple[int, int, int]:
-    """The colour of a class: hues a golden angle apart."""
-    angle = number * 2.399963
-    red, green, blue = (round(127.5 + 127.5 * np.cos(angle + shift)) for shift in (0.0, 2.094, 4.189))
-    return int(red), int(green), int(blue)
+    objects = Objects(**{name: arrays[name] for name in ROWS if name in arrays}) if "boxes" in arrays else None
+    labels = {name: tuple(words) for name, words in found.labels.items()}
+    channels = [np.array(found.picture[..., number]) for number in range(3)]
+    Finding((0, 0), objects, arrays, labels, Wanted()).draw(Canvas(channels, channel_paint(3)))
+    return Image.fromarray(np.stack(channels, axis=-1))
 
 
 def save(image: Image.Image, path: Path) -> None:
