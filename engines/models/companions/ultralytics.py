@@ -29,9 +29,9 @@ def look(model: Model) -> Sequence[Line]:
         labels = [str(names.get(number, names.get(str(number), number))) for number in range(len(names))]
         lines.append(Line("heads.0.labels", labels, Sure.certain, f"metadata: names has {len(labels)}"))
     points = _literal(said.get("kpt_shape", ""))
-    if task == "keypoints" and isinstance(points, (list, tuple)) and len(points) == 2:
+    if task == "keypoints" and _two_numbers(points):
         for name, value in zip(("points", "dimensions"), points, strict=True):
-            lines.append(Line(f"heads.0.{name}", int(value), Sure.certain, f"metadata: kpt_shape = {list(points)}"))
+            lines.append(Line(f"heads.0.{name}", value, Sure.certain, f"metadata: kpt_shape = {list(points)}"))
     if text := _description(said):
         lines.append(Line("description", text, Sure.certain, "metadata: description, license"))
     return [*lines, *_picture_lines(model, said, task)]
@@ -47,8 +47,8 @@ def _picture_lines(model: Model, said: Any, task: str) -> Sequence[Line]:
         Line(f"{at}.scale", 1 / 255, Sure.certain, why),
     ]
     size = _literal(said.get("imgsz", ""))
-    if picture.height is None and isinstance(size, (list, tuple)) and len(size) == 2:
-        lines.append(Line(f"{at}.size", [int(side) for side in size], Sure.certain, f"metadata: imgsz = {list(size)}"))
+    if picture.height is None and _two_numbers(size):
+        lines.append(Line(f"{at}.size", list(size), Sure.certain, f"metadata: imgsz = {list(size)}"))
     if task == "classify":
         return [
             *lines,
@@ -68,6 +68,10 @@ def _description(said: Any) -> str:
     """What the export says of itself, with its licence: AGPL-3.0 binds whoever offers the model over a network."""
     parts = [said.get("description", ""), f"licence {said['license']}" if said.get("license") else ""]
     return "; ".join(part for part in parts if part)[:500]
+
+
+def _two_numbers(said: Any) -> bool:
+    return isinstance(said, list | tuple) and len(said) == 2 and all(isinstance(each, int) for each in said)
 
 
 def _literal(text: str) -> Any:
