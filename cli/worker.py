@@ -9,7 +9,6 @@ from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_fr
 from cli.text import warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import without_passwords
-from workers.options import ALL_STAGES
 
 
 @ends_well
@@ -35,7 +34,7 @@ def worker(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, device=device)
     wanted = parse_stages(stages)
-    from workers.options import WorkerOptions
+    from workers.options import ALL_STAGES, WorkerOptions
     from workers.process import work
 
     def announce() -> None:
@@ -52,6 +51,7 @@ def worker(
 def kinds_of_stages() -> tuple[str, ...]:
     """All kinds of stages that this machine can run."""
     from engines.registry import names
+    from workers.options import ALL_STAGES
 
     return (*ALL_STAGES, "split", "decode", *names("operators"), "encode", "collect")
 
