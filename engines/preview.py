@@ -4,18 +4,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from engines.heads.base import Tensor, Value
 from engines.heads.view import view_of
 from engines.inference.trial import HINT
 from engines.models.observe import test_picture
+from engines.outputs.draw import Canvas, channel_paint
+from engines.outputs.objects import ROWS, Objects
+from engines.outputs.overlay import Finding, Wanted
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.ragged import Ragged
 from engines.registry import load
-from engines.transforms import cropped_from, scaled_size
+from engines.transforms import Picture
 from schemas.errors import MediaError, ModelError
 from schemas.model import ModelSpec, PictureSpec, describe
 
@@ -23,13 +27,7 @@ _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a mo
 _MOST_LINES = 10
 _LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
-_FILTERS = {
-    "area": Image.Resampling.BOX,
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_WANTED = Wanted(labels=True, scores=True, least_score=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Answer:
 
     picture: Array
     arrays: Mapping[str, Value]
-    labels: Mapping[str, Sequence[str]]
+    labels: Mapping[str, tuple[str, ...]]
     named: frozenset[str]  # arrays that heads made, and whose names say what they are
 
 
@@ -85,7 +83,7 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
             shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
             feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
     arrays: dict[str, Value] = dict(OnnxRuntimeSession(body, spec).run(feed))
-    labels: dict[str, Sequence[str]] = {}
+    labels: dict[str, tuple[str, ...]] = {}
     named: set[str] = set()
     if made is not None:
         views = [view_of((picture.shape[0], picture.shape[1]), made)]
@@ -99,23 +97,9 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:
-    """The picture as a model takes it."""
-    image = Image.fromarray(picture)
-    image = image.convert("L") if spec.layout == "gray" else image
-    if spec.size == "source":
-        height, width = (-(-side // spec.multiple) * spec.multiple for side in picture.shape[:2])
-        top = left = 0
-    else:
-        scaled = scaled_size((picture.shape[0], picture.shape[1]), spec.size, spec.fit)
-        image = image.resize(scaled[::-1], _FILTERS[spec.resize], reducing_gap=None)
-        (height, width), top, left = spec.size, 0, 0
-        if spec.fit == "crop":
-            top, left = (-cropped_from(side, kept) for side, kept in zip(scaled, spec.size, strict=True))
-        elif spec.pad_place == "center":
-            top, left = ((side - used) // 2 for side, used in zip(spec.size, scaled, strict=True))
-    canvas = Image.new(image.mode, (width, height), (spec.pad_value,) * len(image.getbands()))
-    canvas.paste(image, (left, top))
-    return np.asarray(canvas)
+    """The picture as a model takes it, made as workers do."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+    return Picture(spec).convert(frame)[0]
 
 
 # in words
@@ -185,51 +169,14 @@ def drawn(found: Answer) -> Image.Image | None:
         depth = arrays["depth"].astype(np.float64)
         span = float(np.ptp(depth)) or 1.0
         return Image.fromarray(((depth - depth.min()) / span * 255).astype(np.uint8))
-    image = Image.fromarray(found.picture)
-    if "mask" in arrays:
-        return _tinted(image, arrays["mask"])
-    names = [name for name in _LISTED if name in arrays]
-    if not names:
+    if not arrays.keys() & {"mask", *_LISTED}:
         return None
-    draw = ImageDraw.Draw(image)
-    size = max(12, image.height // 32)
-    font = ImageFont.load_default(size)
-    if names[0] != "boxes":
-        for line, text in enumerate(_counted(found, arrays, names[0])):
-            draw.text(
-                (size // 2, size // 2 + line * size * 1.25), text, "white", font, stroke_width=2, stroke_fill="black"
-            )
-        return image
-    lines = list(_counted(found, arrays, "boxes"))[1:]
-    for at, box in enumerate(arrays["boxes"]):
-        colour = _colour(int(arrays["classes"][at]) if "classes" in arrays else 0)
-        draw.rectangle(tuple(map(float, box)), outline=colour, width=max(2, size // 8))
-        for x, y, score in arrays["keypoints"][at] if "keypoints" in arrays else ():
-            if score > 0:
-                draw.ellipse((x - size // 6, y - size // 6, x + size // 6, y + size // 6), colour)
-        if at < len(lines) and at < _MOST_LINES:
-            draw.text(
-                (box[0] + 3, box[1] + 2),
-                lines[at].split(" from ")[0],
-                "white",
-                font,
-                stroke_width=2,
-                stroke_fill="black",
-            )
-    return image
-
-
-def _tinted(image: Image.Image, mask: Array) -> Image.Image:
-    colours = np.array([(0, 0, 0), *(_colour(number) for number in range(1, 256))], np.uint8)
-    painted = Image.fromarray(colours[mask.astype(np.uint8)]).resize(image.size, Image.Resampling.NEAREST)
-    return Image.blend(image, painted, 0.4)
-
-
-def _colour(number: int) -> tuple[int, int, int]:
-    """The colour of a class: hues a golden angle apart."""
-    angle = number * 2.399963
-    red, green, blue = (round(127.5 + 127.5 * np.cos(angle + shift)) for shift in (0.0, 2.094, 4.189))
-    return int(red), int(green), int(blue)
+    objects = Objects(**{name: row for name, row in arrays.items() if name in ROWS}) if "boxes" in arrays else None
+    rows: dict[str, Array] = {name: arrays[name] for name in ("mask", "classes", "tags", "scores") if name in arrays}
+    channels = tuple(np.array(found.picture[..., number]) for number in range(3))
+    size = found.picture.shape[0], found.picture.shape[1]
+    Finding(size, objects, rows, found.labels, _WANTED).draw(Canvas(channels, channel_paint(3)))
+    return Image.fromarray(np.stack(channels, axis=-1))
 
 
 def save(image: Image.Image, path: Path) -> None:
