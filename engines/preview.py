@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -13,12 +14,12 @@ from engines.inference.trial import HINT
 from engines.models.observe import test_picture
 from engines.outputs.draw import Canvas, channel_paint
 from engines.outputs.objects import ROWS, Objects
-from engines.outputs.overlay import DRAWN, Finding, Wanted
+from engines.outputs.overlay import Finding, Wanted
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.ragged import Ragged
 from engines.registry import load
-from engines.transforms import cropped_from, scaled_size
+from engines.transforms import Picture
 from schemas.errors import MediaError, ModelError
 from schemas.model import ModelSpec, PictureSpec, describe
 
@@ -26,13 +27,7 @@ _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a mo
 _MOST_LINES = 10
 _LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
-_FILTERS = {
-    "area": Image.Resampling.BOX,
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_WANTED = Wanted(labels=True, scores=True, least_score=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +36,7 @@ class Answer:
 
     picture: Array
     arrays: Mapping[str, Value]
-    labels: Mapping[str, Sequence[str]]
+    labels: Mapping[str, tuple[str, ...]]
     named: frozenset[str]  # arrays that heads made, and whose names say what they are
 
 
@@ -88,7 +83,7 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
             shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
             feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
     arrays: dict[str, Value] = dict(OnnxRuntimeSession(body, spec).run(feed))
-    labels: dict[str, Sequence[str]] = {}
+    labels: dict[str, tuple[str, ...]] = {}
     named: set[str] = set()
     if made is not None:
         views = [view_of((picture.shape[0], picture.shape[1]), made)]
@@ -102,23 +97,9 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:
-    """The picture as a model takes it."""
-    image = Image.fromarray(picture)
-    image = image.convert("L") if spec.layout == "gray" else image
-    if spec.size == "source":
-        height, width = (-(-side // spec.multiple) * spec.multiple for side in picture.shape[:2])
-        top = left = 0
-    else:
-        scaled = scaled_size((picture.shape[0], picture.shape[1]), spec.size, spec.fit)
-        image = image.resize(scaled[::-1], _FILTERS[spec.resize], reducing_gap=None)
-        (height, width), top, left = spec.size, 0, 0
-        if spec.fit == "crop":
-            top, left = (-cropped_from(side, kept) for side, kept in zip(scaled, spec.size, strict=True))
-        elif spec.pad_place == "center":
-            top, left = ((side - used) // 2 for side, used in zip(spec.size, scaled, strict=True))
-    canvas = Image.new(image.mode, (width, height), (spec.pad_value,) * len(image.getbands()))
-    canvas.paste(image, (left, top))
-    return np.asarray(canvas)
+    """The picture as a model takes it, made as workers do."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+    return Picture(spec).convert(frame)[0]
 
 
 # in words
@@ -188,12 +169,13 @@ def drawn(found: Answer) -> Image.Image | None:
         depth = arrays["depth"].astype(np.float64)
         span = float(np.ptp(depth)) or 1.0
         return Image.fromarray(((depth - depth.min()) / span * 255).astype(np.uint8))
-    if not any(name in arrays for name in DRAWN):
+    if not arrays.keys() & {"mask", *_LISTED}:
         return None
-    objects = Objects(**{name: arrays[name] for name in ROWS if name in arrays}) if "boxes" in arrays else None
-    labels = {name: tuple(words) for name, words in found.labels.items()}
-    channels = [np.array(found.picture[..., number]) for number in range(3)]
-    Finding((0, 0), objects, arrays, labels, Wanted()).draw(Canvas(channels, channel_paint(3)))
+    objects = Objects(**{name: row for name, row in arrays.items() if name in ROWS}) if "boxes" in arrays else None
+    rows: dict[str, Array] = {name: arrays[name] for name in ("mask", "classes", "tags", "scores") if name in arrays}
+    channels = tuple(np.array(found.picture[..., number]) for number in range(3))
+    size = found.picture.shape[0], found.picture.shape[1]
+    Finding(size, objects, rows, found.labels, _WANTED).draw(Canvas(channels, channel_paint(3)))
     return Image.fromarray(np.stack(channels, axis=-1))
 
 
