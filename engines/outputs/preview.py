@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -18,7 +19,7 @@ from engines.own_process import in_own_process
 from engines.part import Array
 from engines.ragged import Ragged
 from engines.registry import load
-from engines.transforms import cropped_from, scaled_size
+from engines.transforms import Picture
 from schemas.errors import MediaError, ModelError
 from schemas.model import ModelSpec, PictureSpec, describe
 
@@ -26,13 +27,6 @@ _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a mo
 _MOST_LINES = 10
 _LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
-_FILTERS = {
-    "area": Image.Resampling.BOX,
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +96,9 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:
-    """The picture as a model takes it."""
-    image = Image.fromarray(picture)
-    image = image.convert("L") if spec.layout == "gray" else image
-    if spec.size == "source":
-        height, width = (-(-side // spec.multiple) * spec.multiple for side in picture.shape[:2])
-        top = left = 0
-    else:
-        scaled = scaled_size((picture.shape[0], picture.shape[1]), spec.size, spec.fit)
-        image = image.resize(scaled[::-1], _FILTERS[spec.resize], reducing_gap=None)
-        (height, width), top, left = spec.size, 0, 0
-        if spec.fit == "crop":
-            top, left = (-cropped_from(side, kept) for side, kept in zip(scaled, spec.size, strict=True))
-        elif spec.pad_place == "center":
-            top, left = ((side - used) // 2 for side, used in zip(spec.size, scaled, strict=True))
-    canvas = Image.new(image.mode, (width, height), (spec.pad_value,) * len(image.getbands()))
-    canvas.paste(image, (left, top))
-    return np.asarray(canvas)
+    """The picture as a model takes it, made as workers make it."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+    return Picture(spec).convert(frame)[0]
 
 
 # in words
