@@ -221,7 +221,7 @@ def _described(spec: "ModelSpec") -> list[str]:
 
 def _try(spec: "ModelSpec", body: bytes, picture: Path | None, show: Path) -> None:
     """Run a model on a picture; what it answers on stdout, and drawn in the file `show`."""
-    from engines.preview import answer, drawn, read_picture, save, sentences
+    from engines.outputs.preview import answer, drawn, read_picture, save, sentences
 
     found = answer(spec, body, None if picture is None else read_picture(picture))
     takes = any(tensor.picture for tensor in spec.inputs)

@@ -43,8 +43,9 @@ def _convert(weights: Path) -> bytes:
     except OSError as error:
         raise ModelError(f"cannot read {weights}: {error.strerror or error}", "check the path") from error
     except Exception as error:  # what the readers of torch, pickle and zip raise, and an unknown network
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{weights} has weights of no network that spandrel knows: {said}", _ONNX) from error
+        said = " ".join(str(error).split())[:200]
+        what = f"{weights} has weights of no network that spandrel knows" + (f" ({said})" if said else "")
+        raise ModelError(what, _ONNX) from error
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise ModelError(f"{weights} is {found.architecture.name}, which wants more than a picture", _ONNX)
     return _onnx(torch, found)

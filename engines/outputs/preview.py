@@ -14,7 +14,7 @@ from engines.inference.trial import HINT
 from engines.models.observe import test_picture
 from engines.outputs.draw import Canvas, channel_paint
 from engines.outputs.objects import ROWS, Objects
-from engines.outputs.overlay import Finding, Wanted
+from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.ragged import Ragged
@@ -27,7 +27,6 @@ _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a mo
 _MOST_LINES = 10
 _LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
-_WANTED = Wanted(labels=True, scores=True, least_score=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Answer:
 
     picture: Array
     arrays: Mapping[str, Value]
-    labels: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, Sequence[str]]
     named: frozenset[str]  # arrays that heads made, and whose names say what they are
 
 
@@ -83,7 +82,7 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
             shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
             feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
     arrays: dict[str, Value] = dict(OnnxRuntimeSession(body, spec).run(feed))
-    labels: dict[str, tuple[str, ...]] = {}
+    labels: dict[str, Sequence[str]] = {}
     named: set[str] = set()
     if made is not None:
         views = [view_of((picture.shape[0], picture.shape[1]), made)]
@@ -97,7 +96,7 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:
-    """The picture as a model takes it, made as workers do."""
+    """The picture as a model takes it, made as workers make it."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
     return Picture(spec).convert(frame)[0]
 
@@ -169,13 +168,12 @@ def drawn(found: Answer) -> Image.Image | None:
         depth = arrays["depth"].astype(np.float64)
         span = float(np.ptp(depth)) or 1.0
         return Image.fromarray(((depth - depth.min()) / span * 255).astype(np.uint8))
-    if not arrays.keys() & {"mask", *_LISTED}:
+    if not any(name in arrays for name in DRAWN):
         return None
-    objects = Objects(**{name: row for name, row in arrays.items() if name in ROWS}) if "boxes" in arrays else None
-    rows: dict[str, Array] = {name: arrays[name] for name in ("mask", "classes", "tags", "scores") if name in arrays}
-    channels = tuple(np.array(found.picture[..., number]) for number in range(3))
-    size = found.picture.shape[0], found.picture.shape[1]
-    Finding(size, objects, rows, found.labels, _WANTED).draw(Canvas(channels, channel_paint(3)))
+    objects = Objects(**{name: arrays[name] for name in ROWS if name in arrays}) if "boxes" in arrays else None
+    labels = {name: tuple(words) for name, words in found.labels.items()}
+    channels = [np.array(found.picture[..., number]) for number in range(3)]
+    Finding((0, 0), objects, arrays, labels, Wanted()).draw(Canvas(channels, channel_paint(3)))
     return Image.fromarray(np.stack(channels, axis=-1))
 
 
