@@ -30,11 +30,11 @@ from pipelines.broker import Broker
 from pipelines.collect import Collector
 from schemas.messages import JobRef, Key, MediaInfo, Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
+from schemas.rig import ALL_STAGES
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.plans import converter
 from workers.local import find_models, register
-from workers.options import ALL_STAGES
 
 PIPELINE = """
 name = "simulated"

@@ -26,10 +26,10 @@ from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.messages import Priority
 from schemas.pipeline import PipelineSpec
+from schemas.rig import ALL_STAGES
 from tests.clips import real_clip
 from tests.fleet import Fleet, Silent
 from workers.local import JobOutcome, find_models, run_jobs
-from workers.options import ALL_STAGES
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
 BARE_S, START_S = 3.0, 8.0

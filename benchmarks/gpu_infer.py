@@ -23,8 +23,8 @@ from engines.part import Part
 from pipelines.registry import builtin_pipeline
 from schemas.messages import JobRef, Key, MediaInfo, PartMeta, Priority
 from schemas.pipeline import OperatorStage
+from schemas.rig import ALL_STAGES
 from tests.fleet import Fleet
-from workers.options import ALL_STAGES
 
 SIDE, FRAMES, STRIDE, BATCH, SECONDS = 182, 13, 6, 16, 4.0
 FILMS = 4  # for each GPU

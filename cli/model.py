@@ -186,7 +186,7 @@ def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapp
         card = beside
     if card is not None:
         said = card_fields(card, [port.name for port in proposal.model.inputs])
-        proposal = proposal.changed({key: value for key, value in said.items() if key != "sha256"}, card.name)
+        proposal = proposal.written({key: value for key, value in said.items() if key != "sha256"}, card.name)
     return proposal.changed(given, "given here") if given else proposal
 
 

@@ -34,7 +34,8 @@ def worker(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, device=device)
     wanted = parse_stages(stages)
-    from workers.options import ALL_STAGES, WorkerOptions
+    from schemas.rig import ALL_STAGES
+    from workers.options import WorkerOptions
     from workers.process import work
 
     def announce() -> None:
@@ -51,7 +52,7 @@ def worker(
 def kinds_of_stages() -> tuple[str, ...]:
     """All kinds of stages that this machine can run."""
     from engines.registry import names
-    from workers.options import ALL_STAGES
+    from schemas.rig import ALL_STAGES
 
     return (*ALL_STAGES, "split", "decode", *names("operators"), "encode", "collect")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.status import FleetStatus, QueueStatus
+from schemas.rig import runs_stage
 from schemas.subjects import COLLECT, SPLIT
 
 Worker = Mapping[str, Any]  # the last status of a worker
@@ -48,7 +49,7 @@ def bottleneck(fleet: FleetStatus) -> str:
 
 def hosts(workers: Sequence[Worker], queue: QueueStatus) -> list[Worker]:
     """Those workers that take from a queue."""
-    return [worker for worker in workers if {queue.stage, queue.kind} & set(worker["stages"])]
+    return [worker for worker in workers if runs_stage(worker["stages"], queue.stage, queue.kind)]
 
 
 def _nothing_stands(fleet: FleetStatus) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -11,6 +12,14 @@ from schemas.pipeline import Name, Spec
 from schemas.settings import DEVICE
 
 SEE = "see docs/cli.md, rigflow rig"
+
+
+ALL_STAGES = ("all",)  # of every pipeline, operators of installed packages too
+
+
+def runs_stage(stages: Collection[str], *names: str) -> bool:
+    """Whether a worker with these stages, kinds or names, runs a stage of one of the `names`."""
+    return "all" in stages or not set(names).isdisjoint(stages)
 
 
 class WorkerGroup(Spec):

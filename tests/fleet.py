@@ -11,10 +11,11 @@ from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
 from schemas.messages import PartMeta, Priority
 from schemas.pipeline import PipelineSpec
+from schemas.rig import ALL_STAGES
 from schemas.settings import Settings
 from workers.forkserver import Entry, WorkerProcess
 from workers.local import JobOutcome, find_models, run_jobs
-from workers.options import ALL_STAGES, WorkerOptions
+from workers.options import WorkerOptions
 from workers.process import start_worker
 
 ONE_WORKER = (ALL_STAGES,)

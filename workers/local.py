@@ -31,9 +31,10 @@ from pipelines.topology import apply_topology, ensure_topology
 from schemas.errors import ModelMissing, PipelineError, RigflowError, StoreError, UsageError, first_error
 from schemas.messages import Done, JobRef, PartMeta, Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
+from schemas.rig import ALL_STAGES
 from schemas.settings import CACHE_HINT, Settings
 from schemas.text import is_text, printable
-from workers.options import ALL_STAGES, WorkerOptions
+from workers.options import WorkerOptions
 from workers.supervisor import Supervisor
 from workers.telemetry import Event
 from workers.waits import both, explained

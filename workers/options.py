@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.rig import ALL_STAGES, runs_stage
 from schemas.settings import Settings
-
-ALL_STAGES = ("all",)  # of every pipeline, operators of installed packages too
 
 
 class WorkerOptions(BaseModel):
@@ -29,4 +28,4 @@ class WorkerOptions(BaseModel):
 
     def hosts(self, *names: str) -> bool:
         """Whether the worker runs a stage of one of these kinds or names."""
-        return self.stages == ALL_STAGES or not set(names).isdisjoint(self.stages)
+        return runs_stage(self.stages, *names)

@@ -14,11 +14,11 @@ from pathlib import Path
 from pipelines.broker import Broker
 from pipelines.status import Depths, queue_depths
 from schemas.errors import BrokerError, ExitCode, RigflowError
-from schemas.rig import RigSpec
+from schemas.rig import ALL_STAGES, RigSpec
 from schemas.settings import Settings
 from workers.endpoints import Endpoints, Response
 from workers.metrics import CONTENT_TYPE, Snapshot, exposition
-from workers.options import ALL_STAGES, WorkerOptions
+from workers.options import WorkerOptions
 from workers.slot import Slot
 from workers.supervisor import Supervisor
 from workers.telemetry import Event, Fact, log_event

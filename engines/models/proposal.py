@@ -34,6 +34,26 @@ class Proposal:
         given = [Line(field, value, Sure.certain, why) for field, value in fields.items()]
         return replace(self, lines=_sorted([*kept, *given]))
 
+    def written(self, fields: Mapping[str, Any], why: str) -> "Proposal":
+        """As `changed`, by a model card that a person wrote: what it says of an input or a head needs no guesses.
+
+        An input that reads an array has no picture, so nothing else that was found of it is kept.
+        """
+        items = {".".join(field.split(".")[:2]) for field in fields if "." in field}
+        reading = {field.removesuffix(".reads") for field in fields if field.endswith(".reads")}
+        kinds = [line.sure for line in self.lines if line.field == "heads.0.kind"]
+        heads = Sure.guess not in kinds or any(field.startswith("heads.") for field in fields)
+
+        def stays(line: Line) -> bool:
+            item = ".".join(line.field.split(".")[:2])
+            if item in reading:
+                return line.field.endswith(".name")
+            if line.field.startswith("heads"):
+                return heads
+            return item not in items or line.sure is not Sure.guess
+
+        return replace(self, lines=tuple(filter(stays, self.lines))).changed(fields, why)
+
     def card(self) -> ModelCard:
         """The card of these lines. Raises ModelError in words for a field that no card has."""
         fields = _nested(self.lines)

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.fleet import Trial, answers_of, simulated
 from pipelines.broker import Broker
+from schemas.rig import ALL_STAGES
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
-from workers.options import ALL_STAGES
 
 pytestmark = pytest.mark.slow  # `make faults`
 

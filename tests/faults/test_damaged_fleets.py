@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from pipelines.registry import builtin_pipeline
+from schemas.rig import ALL_STAGES
 from tests.damage import changed
 from tests.fleet import ONE_WORKER, Fleet
 from workers.local import JobOutcome
-from workers.options import ALL_STAGES
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 0.3})  # most clips become several segments
 THREE_WORKERS = (ALL_STAGES, ("decode", "infer"), ("preprocess", "encode", "collect"))

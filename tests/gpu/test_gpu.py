@@ -26,13 +26,13 @@ from engines.outputs.h264 import frames_of, geometry_of
 from engines.pictures import Pictures
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
+from schemas.rig import ALL_STAGES
 from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
 from tests.plans import pictures
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
 from workers.local import JobOutcome
-from workers.options import ALL_STAGES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from schemas.pipeline import parse_pipeline
+from schemas.rig import ALL_STAGES
 from tests.clips import real_clip
 from tests.fleet import Fleet
-from workers.options import ALL_STAGES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 CARD = """

@@ -140,7 +140,7 @@ def test_a_model_as_it_was_exported_needs_a_card_and_nothing_else(models: Path, 
         "mean = [103.53, 116.28, 123.675]\nstd = [57.375, 57.12, 58.395]\n"
     )
     if command == "import":
-        rigflow("engine", "import", folder / "m.onnx", HOME=str(tmp_path / "home"))
+        rigflow("model", "add", folder / "m.onnx", "--yes", HOME=str(tmp_path / "home"))
     clip = make_clip(tmp_path, Clip(frames=20, size=(32, 32)))
     with av.open(str(clip)) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -7,10 +7,12 @@ import pytest
 
 from engines.device import Host
 from engines.media.sniff import FORMATS
+from engines.pictures import Pictures
 from schemas.errors import UsageError
 from schemas.messages import Item, JobRef, Key, MediaInfo, Segment
 from schemas.settings import Settings, load_settings
 from tests.clips import still
+from tests.plans import decode_plan
 from tests.unit.media_passes import pipeline
 
 REFUSED = "its path is in no folder that this worker shares: add the folder to the worker's setting shared"
@@ -26,7 +28,11 @@ def decoded_by(host: Host, items: tuple[Item, ...]) -> list[str]:
     """The errors of the items of one message."""
     key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     segment = Segment(key=key, media=MediaInfo(kind="image"), items=items)
-    return [item.error for part in host.decode(segment, [], pipeline(), None) for item in part.meta.items]
+    return [
+        item.error
+        for part in host.decode(segment, [], decode_plan(pipeline()), Pictures({}, raw=True))
+        for item in part.meta.items
+    ]
 
 
 @pytest.fixture
