@@ -24,7 +24,7 @@ from engines.cuda.nvdec import open_decoder
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from tests.clips import real_clip
 from tests.fleet import Fleet, Silent

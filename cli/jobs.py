@@ -15,7 +15,7 @@ from schemas.text import printable
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
-    from schemas.messages import JobRef, Manifest
+    from schemas.jobs import JobRef, Manifest
     from schemas.settings import Settings
 
 app = typer.Typer(
@@ -135,7 +135,7 @@ async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
 
 async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
     from pipelines.jobs import cancel
-    from schemas.messages import JobState
+    from schemas.jobs import JobState
 
     async with _broker(settings) as broker:
         ended = [await cancel(broker, manifest) for manifest in [await _find(broker, job) for job in jobs]]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.text import cell
-from schemas.messages import PartMeta
+from schemas.parts import PartMeta
 from workers.local import JobOutcome
 
 ROWS = 12  # lines of files shown at once; finished ones make room first

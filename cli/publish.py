@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipelines.publish import Publisher
-    from schemas.messages import JobRef, Manifest, Priority
+    from schemas.jobs import JobRef, Manifest, Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.local import JobOutcome, Models
@@ -41,7 +41,7 @@ def publish(
     """
 
     from cli.run import check_inputs
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from schemas.pipeline import is_token
     from workers.local import find_models, find_pipeline
 

@@ -17,7 +17,7 @@ from schemas.wire import Buffer
 if TYPE_CHECKING:
     from pipelines.broker import Broker, Stored
     from pipelines.inventory import Inventory
-    from schemas.messages import Manifest
+    from schemas.jobs import Manifest
     from schemas.settings import Settings
 
 
@@ -48,7 +48,7 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path, over
     from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
     from pipelines.jobs import JobCancelled, ResultsEvicted, find_manifest
-    from schemas.messages import JobState
+    from schemas.jobs import JobState
 
     broker = await Broker.connect(settings, name="rigflow-results")
     try:

@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import (
-    Credentials,
-    NatsUrl,
-    Overwrite,
-    SettingsFile,
-    Stream,
-    acknowledged,
-    ends_well,
-    settings_from,
-)
+from cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Stream, acknowledged, ends_well, settings_from
 from cli.text import stderr
 from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
     from cli.progress import Progress
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.local import JobOutcome, Models
@@ -61,7 +52,7 @@ def run(
         start_fork_server()  # it imports what workers need while we import what we need
 
     from cli.progress import Progress, summary
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from workers.local import find_models, find_pipeline
 
     spec, folder = find_pipeline(pipeline)

@@ -14,7 +14,7 @@ from cli.text import say, stderr
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.local import Models
@@ -45,7 +45,7 @@ def watch(
     Example: rigflow watch fingerprint incoming --out results
     """
     from engines.devices import cores
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from workers.local import find_models, find_pipeline
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)

@@ -26,9 +26,14 @@ from pipelines.order import JobOrder
 from pipelines.pull import Delivery, Pull
 from pipelines.queued import is_idle
 from pipelines.retention import Retention
+from schemas.base import Message
 from schemas.errors import OutputError, RigflowError
-from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
+from schemas.jobs import JobRef, Manifest
+from schemas.messages import decode
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
+from schemas.results import Done, Failure, Result
+from schemas.segments import Fragment
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 from schemas.wire import Buffer
 

@@ -13,8 +13,10 @@ from pipelines.queued import delete_queued, is_idle
 from pipelines.result_index import result_index
 from pipelines.values import decoded
 from schemas.errors import RigflowError, UsageError
-from schemas.messages import Done, JobRef, JobState, Manifest, decode
+from schemas.jobs import JobRef, JobState, Manifest
+from schemas.messages import decode
 from schemas.pipeline import is_token
+from schemas.results import Done
 from schemas.subjects import HEADER_TYPE
 
 CANCELLED = "cancelled"  # first token of the keys of cancelled jobs, which workers follow

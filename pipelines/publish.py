@@ -21,8 +21,11 @@ from engines.part import pack_arrays
 from pipelines.broker import Broker
 from pipelines.jobs import JobCancelled, JobRecord, begin
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import Failure, Fragment, Item, JobRef, JobState, Key, Manifest, MediaInfo, Priority, Segment
+from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
+from schemas.media import Item, MediaInfo
 from schemas.pipeline import PipelineSpec
+from schemas.results import Failure
+from schemas.segments import Fragment, Segment
 from schemas.subjects import HEADER_TYPE, SPLIT
 from schemas.wire import Buffer
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pipelines.broker import ApiError, Broker
 from pipelines.jetstream import ATTEMPTS, pause
 from schemas.errors import BrokerError, StoreError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import COLLECT, SPLIT, Names

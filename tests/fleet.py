@@ -9,7 +9,8 @@ from typing import Self
 
 from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
-from schemas.messages import PartMeta, Priority
+from schemas.jobs import Priority
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.forkserver import Entry, WorkerProcess

@@ -15,7 +15,7 @@ from pipelines.jetstream import Gone
 from pipelines.publish import Publisher
 from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
-from schemas.messages import JobRef
+from schemas.jobs import JobRef
 from schemas.pipeline import PipelineSpec
 from workers.local import JobOutcome, as_ours, begin_job, kind_of, run_job
 from workers.waits import Repair, explained, repaired

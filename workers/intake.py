@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import SPLIT

@@ -29,8 +29,10 @@ from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipe
 from pipelines.server import EmbeddedServer, embedded
 from pipelines.topology import apply_topology, ensure_topology
 from schemas.errors import ModelMissing, PipelineError, RigflowError, StoreError, UsageError, first_error
-from schemas.messages import Done, JobRef, PartMeta, Priority
+from schemas.jobs import JobRef, Priority
+from schemas.parts import PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
+from schemas.results import Done
 from schemas.settings import CACHE_HINT, Settings
 from schemas.text import is_text, printable
 from workers.options import ALL_STAGES, WorkerOptions

@@ -11,7 +11,9 @@ from pipelines.pull import Delivery
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import StoreError, UsageError
-from schemas.messages import CollectRequest, Failure, Priority
+from schemas.jobs import Priority
+from schemas.messages import CollectRequest
+from schemas.results import Failure
 from schemas.subjects import COLLECT, HEADER_NAME, HEADER_PRIORITY
 from schemas.wire import Buffer
 from workers.failures import Failures

@@ -17,7 +17,8 @@ from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.topology import ensure_topology
 from schemas.errors import BrokerError, MessageError
-from schemas.messages import JobRef, Priority, decode
+from schemas.jobs import JobRef, Priority
+from schemas.messages import decode
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_ID, HEADER_TYPE, SPLIT
 from tests.clips import still

@@ -17,7 +17,8 @@ from pipelines.connection import headers_of
 from pipelines.dead import letters
 from pipelines.jobs import find_manifest
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Done, decode
+from schemas.messages import decode
+from schemas.results import Done
 from schemas.settings import MIB
 from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_TYPE
 from tests.damage import damaged, sources

@@ -20,7 +20,9 @@ from pipelines.broker import Broker
 from pipelines.dead import Letter, letters
 from pipelines.jobs import find_manifest
 from pipelines.publish import Publisher
-from schemas.messages import Done, Manifest, Priority, decode
+from schemas.jobs import Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Done
 from schemas.settings import Settings
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet

@@ -20,7 +20,7 @@ from pipelines.broker import Broker
 from pipelines.publish import Publisher, job_id
 from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import ExitCode
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Settings
 from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip

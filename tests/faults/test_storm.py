@@ -19,7 +19,8 @@ from pipelines.connection import headers_of
 from pipelines.dead import letters
 from pipelines.sweep import sweep
 from schemas.errors import BrokerError
-from schemas.messages import Failure, PartMeta
+from schemas.parts import PartMeta
+from schemas.results import Failure
 from schemas.subjects import HEADER_ID, HEADER_TYPE
 from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
 from tests.fleet import Fleet, Silent, redeliveries

@@ -9,7 +9,7 @@ from pipelines.publish import Publisher
 from pipelines.pull import Delivery, Pull
 from pipelines.registry import publish_pipeline
 from pipelines.topology import apply_topology
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 

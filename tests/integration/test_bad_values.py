@@ -17,7 +17,8 @@ from pipelines.pull import Delivery
 from pipelines.registry import builtin_pipeline, known_pipelines, load_model, load_pipeline, watch_pipelines
 from pipelines.status import fleet_status
 from schemas.errors import ModelError, PipelineError, UsageError
-from schemas.messages import Attempt, JobRef, Manifest, Priority
+from schemas.jobs import JobRef, Manifest, Priority
+from schemas.results import Attempt
 from schemas.settings import Settings
 from schemas.subjects import HEADER_FAILURE, HEADER_SUBJECT
 from tests.cli import rigflow, rigflow_process

@@ -23,7 +23,9 @@ from pipelines.publish import Publisher
 from pipelines.pull import Delivery, Pull
 from pipelines.registry import builtin_pipeline
 from schemas.errors import UsageError
-from schemas.messages import Failure, JobRef, Key, Manifest, Priority, decode
+from schemas.jobs import JobRef, Key, Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Failure
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_FAILURE, HEADER_JOB, HEADER_NAME, HEADER_TYPE
 from tests.clips import real_clip, still

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet, Silent

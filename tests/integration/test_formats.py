@@ -12,7 +12,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from engines.outputs.draw import class_colour
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.model import HeadSpec, ModelSpec, PictureSpec, TensorSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip, still

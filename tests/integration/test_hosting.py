@@ -13,7 +13,7 @@ from engines.ports import Session
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from tests.integration.queues import eventually

@@ -22,7 +22,10 @@ from pipelines.registry import builtin_pipeline
 from pipelines.result_index import result_index
 from pipelines.status import fleet_status
 from schemas.errors import UsageError
-from schemas.messages import Done, JobState, Manifest, Priority, Segment, decode
+from schemas.jobs import JobState, Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Done
+from schemas.segments import Segment
 from schemas.settings import MIB, Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from engines.models.catalogue import load_model
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip

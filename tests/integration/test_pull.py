@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.broker import Broker
 from pipelines.pull import Delivery, Pull
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Settings
 from tests.integration.queues import a_broker, a_pull, eventually, queue_is_empty, queue_subject
 

@@ -16,7 +16,9 @@ from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import PipelineError, UsageError
-from schemas.messages import Done, Failure, JobState, Manifest, Priority, decode
+from schemas.jobs import JobState, Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Done, Failure
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_TYPE, SPLIT
 from tests.integration.queues import Taken, a_broker

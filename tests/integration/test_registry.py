@@ -23,7 +23,7 @@ from pipelines.registry import (
 )
 from pipelines.topology import apply_topology
 from schemas.errors import ModelError, PipelineError, StoreError
-from schemas.messages import JobRef, JobState, Manifest, Priority
+from schemas.jobs import JobRef, JobState, Manifest, Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from schemas.settings import Settings
 from workers.local import find_models

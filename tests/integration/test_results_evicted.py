@@ -11,8 +11,10 @@ from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.jobs import find_manifest
 from pipelines.publish import Publisher
-from schemas.messages import Done, JobState, Priority, decode
+from schemas.jobs import JobState, Priority
+from schemas.messages import decode
 from schemas.pipeline import parse_pipeline
+from schemas.results import Done
 from schemas.settings import MIB
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import Fleet

@@ -22,7 +22,7 @@ from pipelines.registry import builtin_pipeline
 from pipelines.server import nats_server_binary, tied_to_us
 from pipelines.sweep import sweep
 from schemas.errors import BrokerError, ModelError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Settings
 from schemas.subjects import HEADER_ID
 from tests.clips import real_clip

@@ -13,7 +13,8 @@ from pipelines.broker import Broker
 from pipelines.connection import headers_of
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
-from schemas.messages import PartMeta, Priority
+from schemas.jobs import Priority
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.subjects import HEADER_TYPE
 from tests.clips import Clip, make_clip

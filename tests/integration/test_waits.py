@@ -9,7 +9,7 @@ from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.waits import why_waiting
-from schemas.messages import JobRef, Priority
+from schemas.jobs import JobRef, Priority
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet

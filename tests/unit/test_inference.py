@@ -12,7 +12,9 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.graph import FLOAT, Graph
 from engines.part import Array, Part
 from schemas.errors import ModelError, RigflowError
-from schemas.messages import JobRef, Key, MediaInfo, PartMeta
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
 from schemas.pipeline import ModelSpec, OperatorStage, TensorSpec
 
 

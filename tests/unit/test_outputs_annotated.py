@@ -9,20 +9,20 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
+from engines.outputs.preview import Answer, drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from engines.outputs.draw import Canvas, channel_paint, class_colour, ycbcr_paint
 from engines.outputs.format import load_format, sound_of
-from engines.outputs.preview import Answer, drawn
 from engines.outputs.text import font
 from engines.part import Array, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Colour, Encoded, Pictures, VideoOptions
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import Item, MediaInfo
+from schemas.media import Item, MediaInfo
 from schemas.pipeline import EncodeStage
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
