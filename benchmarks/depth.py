@@ -16,7 +16,8 @@ from benchmarks import measure
 from benchmarks.queue_cost import part_of
 from engines.part import decode_part, encode_part
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology

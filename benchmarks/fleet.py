@@ -34,7 +34,7 @@ from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.plans import converter
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 from workers.options import ALL_STAGES
 
 PIPELINE = """

@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks import measure
 from engines.part import Part, decode_part, encode_part
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology

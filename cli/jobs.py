@@ -93,7 +93,7 @@ def wait(
 
 async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     from pipelines.inventory import take_inventories
-    from pipelines.jobs import all_manifests
+    from pipelines.job_records import all_manifests
 
     async with _broker(settings) as broker:
         known = await all_manifests(broker)
@@ -185,7 +185,7 @@ async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[M
 
 
 async def _find(broker: "Broker", job: str) -> "Manifest":
-    from pipelines.jobs import find_manifest
+    from pipelines.job_records import find_manifest
 
     manifest = await find_manifest(broker, job)
     if manifest is None:

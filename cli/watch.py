@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from schemas.jobs import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.local import Models
+    from workers.definitions import Models
 
 
 @ends_well
@@ -46,7 +46,7 @@ def watch(
     """
     from engines.devices import cores
     from schemas.jobs import Priority
-    from workers.local import find_models, find_pipeline
+    from workers.definitions import find_models, find_pipeline
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, models_folder = find_pipeline(pipeline)
@@ -82,9 +82,10 @@ async def _watch(
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
-    from pipelines.watch import Ledger
+    from workers.definitions import register, repair
     from workers.folder import FolderWatch
-    from workers.local import local_fleet, register, repair
+    from workers.ledger import Ledger
+    from workers.local import local_fleet
 
     ledger = Ledger(out / f".rigflow-watch-{spec.name}.db", out)
     ledger.open()

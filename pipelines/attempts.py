@@ -14,8 +14,8 @@ from contextlib import suppress
 from pydantic import RootModel
 
 from pipelines.broker import Broker
-from pipelines.connection import Away
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
+from pipelines.inbox import Away
 from pipelines.values import decoded
 from schemas.results import Attempt
 

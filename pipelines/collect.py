@@ -18,12 +18,14 @@ from engines.ports import Assembler, Format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
+from pipelines.delivery import Delivery
 from pipelines.follow import pending
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.jetstream import Gone
-from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
+from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.jobs import end, publish_done
 from pipelines.order import JobOrder
-from pipelines.pull import Delivery, Pull
+from pipelines.pull import Pull
 from pipelines.queued import is_idle
 from pipelines.retention import Retention
 from schemas.base import Message

@@ -14,7 +14,6 @@ DType: TypeAlias = Literal[
     "|b1", "|u1", "|i1", "<u2", "<i2", "<f2", "<u4", "<i4", "<f4", "<u8", "<i8", "<f8"
 ]  # numpy's names; the digit is the bytes of an element
 
-
 _ITEM_BYTES = {dtype: int(dtype[2]) for dtype in get_args(DType)}
 
 

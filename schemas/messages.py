@@ -29,7 +29,6 @@ AnyMessage: TypeAlias = Annotated[
     Segment | PartMessage | Result | Fragment | Failure | Done | CollectRequest, Field(discriminator="type")
 ]
 
-
 _ANY: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 

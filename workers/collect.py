@@ -11,7 +11,8 @@ from pathlib import Path
 from pipelines.broker import Broker
 from pipelines.collect import CollectedElsewhere, Collector
 from pipelines.inventory import describe
-from pipelines.jobs import JobCancelled, JobRecord, ResultsEvicted, end, publish_done
+from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.jobs import ResultsEvicted, end, publish_done
 from pipelines.registry import load_pipeline
 from pipelines.retention import Retention
 from schemas.errors import RigflowError

@@ -19,7 +19,7 @@ from typing import Any
 
 from engines.part import Part
 from engines.ports import PrefetchedParts
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
 from schemas.jobs import JobRef, Priority
 from schemas.results import Attempt
 from workers.stages import LoadedPipeline

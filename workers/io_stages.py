@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
 from workers.failures import Failures, place_of_job

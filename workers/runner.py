@@ -15,8 +15,8 @@ from typing import ParamSpec, TypeVar
 from engines.part import Part, decode_part, encode_part
 from engines.ports import Device
 from pipelines.broker import Broker
+from pipelines.delivery import Delivery
 from pipelines.jobs import Cancelled
-from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
 from schemas.messages import decode
 from schemas.parts import PartHeader, PartMessage

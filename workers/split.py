@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from engines.media.source import media_kind
 from pipelines.broker import Broker
-from pipelines.jobs import JobCancelled, JobRecord
+from pipelines.delivery import Delivery
+from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.publish import Publisher
-from pipelines.pull import Delivery
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import StoreError, UsageError

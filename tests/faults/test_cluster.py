@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.workloads import looped
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.topology import ensure_topology
 from schemas.jobs import Priority

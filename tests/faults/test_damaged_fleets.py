@@ -14,7 +14,7 @@ import pytest
 from pipelines.registry import builtin_pipeline
 from tests.damage import changed
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 from workers.options import ALL_STAGES
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 0.3})  # most clips become several segments

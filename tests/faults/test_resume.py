@@ -14,7 +14,7 @@ from benchmarks.workloads import looped
 from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
-from pipelines.jobs import JobRecord, find_manifest
+from pipelines.job_records import JobRecord, find_manifest
 from pipelines.registry import builtin_pipeline
 from pipelines.result_index import result_index
 from schemas.jobs import JobState, Manifest

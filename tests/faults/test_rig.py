@@ -26,9 +26,10 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
+from workers.definitions import find_models, register
 from workers.endpoints import CONNECTIONS
+from workers.inputs import JobOutcome
 from workers.instance_lock import HOME
-from workers.local import JobOutcome, find_models, register
 
 pytestmark = pytest.mark.slow  # `make faults`
 

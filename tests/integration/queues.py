@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from pipelines.broker import Broker
+from pipelines.delivery import Delivery
 from pipelines.publish import Publisher
-from pipelines.pull import Delivery, Pull
+from pipelines.pull import Pull
 from pipelines.registry import publish_pipeline
 from pipelines.topology import apply_topology
 from schemas.jobs import Priority

@@ -8,7 +8,8 @@ from cli.pipelines import to_toml
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.server import embedded
-from pipelines.topology import apply_topology, desired, ensure_topology, plan
+from pipelines.streams import desired
+from pipelines.topology import apply_topology, ensure_topology, plan
 from schemas.errors import BrokerError, UsageError
 from schemas.jobs import Priority
 from schemas.settings import Durability, Settings

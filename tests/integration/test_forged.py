@@ -11,7 +11,7 @@ import pytest
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
-from pipelines.jobs import JobRecord
+from pipelines.job_records import JobRecord
 from pipelines.publish import Publisher
 from schemas.arrays import ArraySpec
 from schemas.errors import RigflowError

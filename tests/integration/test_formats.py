@@ -18,7 +18,7 @@ from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.onnx_graphs import FLOAT, UINT8, model_of, value
-from workers.local import run_jobs
+from workers.run import run_jobs
 
 SIDE, LABELS = 64, ("Fahrrad", "车")
 BOXES = np.array([[20, 30, 24, 12], [40, 36, 16, 8]], np.float32)  # center, width and height in the model's picture

@@ -18,7 +18,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from tests.integration.queues import eventually
 from workers import pipeline_cache
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.process import Worker
 

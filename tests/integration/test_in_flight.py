@@ -11,7 +11,7 @@ import pytest
 from engines.part import Array, Part
 from pipelines.claims import claim_name
 from pipelines.dead import letters
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
 from schemas.errors import MediaError
 from schemas.results import Attempt, Failure
 from schemas.settings import Settings

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
 from pipelines.topology import apply_topology
 from schemas.jobs import Priority
 from schemas.settings import Settings

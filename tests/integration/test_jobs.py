@@ -16,7 +16,8 @@ from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
-from pipelines.jobs import JobCancelled, JobRecord, all_manifests, begin, cancel, end, find_manifest
+from pipelines.job_records import JobCancelled, JobRecord, all_manifests, find_manifest
+from pipelines.jobs import begin, cancel, end
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.result_index import result_index
@@ -30,7 +31,7 @@ from schemas.settings import MIB, Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import poisoned_clip
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 CLIP_S = 30
 

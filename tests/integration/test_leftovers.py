@@ -9,7 +9,8 @@ from pipelines.blobs import put_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
 from pipelines.collect import CollectedElsewhere
-from pipelines.jobs import JobRecord, begin, cancel, publish_done
+from pipelines.job_records import JobRecord
+from pipelines.jobs import begin, cancel, publish_done
 from pipelines.publish import Publisher
 from pipelines.sweep import sweep
 from schemas.jobs import JobRef, JobState, Manifest, Priority

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from schemas.jobs import Priority
 from schemas.settings import Settings
 from tests.integration.queues import a_broker, a_pull, eventually, queue_is_empty, queue_subject

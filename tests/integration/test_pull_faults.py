@@ -8,7 +8,8 @@ import signal
 import pytest
 from nats.aio.msg import Msg
 
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
 from tests.integration.queues import Taken, a_broker, a_pull, eventually, queue_is_empty, queue_subject
@@ -33,7 +34,7 @@ async def test_requests_that_expire_or_get_lost_are_made_anew(
 async def test_a_request_learns_of_a_dead_server_at_once(
     server: EmbeddedServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.connection.REQUEST_S", 120.0)
+    monkeypatch.setattr("pipelines.inbox.REQUEST_S", 120.0)
     async with a_broker(settings) as broker:
         await broker.connection.nc.subscribe("silence")
         asking = asyncio.create_task(broker.connection.request("silence"))

@@ -9,7 +9,6 @@ from tests.integration.queues import Taken, a_broker
 
 ODD_SUBJECTS = (b"\xff\xfe", "\u202e".encode(), b"\x0b", b"\x0c", b"\x1c", b"\x00", b"\x1b[31m", b"x" * 3000)
 
-
 ODD_HEADERS = (
     b"NATS/1.0",
     b"X",

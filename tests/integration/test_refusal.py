@@ -10,7 +10,8 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_name
 from pipelines.dead import letters
-from pipelines.jobs import JobRecord, OtherInput, begin, end, find_manifest, publish_done
+from pipelines.job_records import JobRecord, find_manifest
+from pipelines.jobs import OtherInput, begin, end, publish_done
 from pipelines.publish import Publisher
 from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of

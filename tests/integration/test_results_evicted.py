@@ -9,7 +9,7 @@ import pytest
 from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from pipelines.jobs import find_manifest
+from pipelines.job_records import find_manifest
 from pipelines.publish import Publisher
 from schemas.jobs import JobState, Priority
 from schemas.messages import decode
@@ -20,7 +20,7 @@ from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import Fleet
 from tests.integration.queues import eventually
 from tests.poison import poisoned_clip
-from workers.local import register
+from workers.definitions import register
 
 SPEC = parse_pipeline(
     """

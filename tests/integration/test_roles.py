@@ -17,9 +17,9 @@ from nats.aio.client import Client
 
 from cli.app import answer
 from pipelines.broker import Broker
+from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
-from pipelines.server import nats_server_binary, tied_to_us
 from pipelines.sweep import sweep
 from schemas.errors import BrokerError, ModelError
 from schemas.jobs import Priority
@@ -30,7 +30,8 @@ from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.queues import eventually
 from tests.integration.test_clients_doc import BLOCKS, noise_picture
 from tests.nets import kept_engine
-from workers.local import find_models, register, run_jobs
+from workers.definitions import find_models, register
+from workers.run import run_jobs
 
 ROLES = Path(__file__).parents[2] / "deploy" / "nats" / "roles.conf"
 

@@ -10,7 +10,8 @@ import pytest
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from pipelines.server import EmbeddedServer
-from pipelines.topology import apply, apply_topology, desired, plan
+from pipelines.streams import desired
+from pipelines.topology import apply, apply_topology, plan
 from schemas.errors import BrokerError, StoreError
 from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec

@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from workers import waits
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 
 async def published(broker: Broker, clip: Path) -> JobRef:

@@ -102,8 +102,6 @@ def test_an_output_that_cannot_travel_is_refused_when_the_model_is_loaded(
 
 
 _LOG = "[ONNXRuntimeError] : 1 : FAIL : "
-
-
 _FILE = "/onnxruntime_src/onnxruntime/core/"
 
 
