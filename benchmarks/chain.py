@@ -22,12 +22,15 @@ from engines.part import Array, Part, no_tick
 from engines.pictures import Pictures
 from engines.plan import plan_pipeline
 from engines.planned import DecodePlan
-from pipelines.publish import albums
+from pipelines.albums import albums
 from pipelines.registry import builtin_pipeline
 from schemas.errors import RigflowError
-from schemas.messages import JobRef, Key, MediaInfo, PartMeta, Segment
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
 from schemas.pipeline import ModelSpec, PipelineSpec
-from workers.local import find_models
+from schemas.segments import Segment
+from workers.definitions import find_models
 
 ENTIRE_MEDIA_S = 1e9  # a segment that no media outlasts
 SHARED = SharedFolders(("/",))

@@ -16,11 +16,14 @@ from benchmarks import measure
 from benchmarks.queue_cost import part_of
 from engines.part import decode_part, encode_part
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
-from schemas.messages import PartMessage, Priority, decode
+from schemas.jobs import Priority
+from schemas.messages import decode
+from schemas.parts import PartMessage
 from schemas.settings import Settings
 
 PARTS, PART_BYTES, STEPS = 100_000, 1024, 10

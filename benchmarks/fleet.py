@@ -28,13 +28,14 @@ from engines.media.split import Splitter
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from schemas.messages import JobRef, Key, MediaInfo, Priority
+from schemas.jobs import JobRef, Key, Priority
+from schemas.media import MediaInfo
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.rig import ALL_STAGES
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.plans import converter
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 PIPELINE = """
 name = "simulated"

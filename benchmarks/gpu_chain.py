@@ -24,12 +24,14 @@ from engines.cuda.nvdec import open_decoder
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.rig import ALL_STAGES
 from tests.clips import real_clip
 from tests.fleet import Fleet, Silent
-from workers.local import JobOutcome, find_models, run_jobs
+from workers.definitions import find_models
+from workers.inputs import JobOutcome
+from workers.run import run_jobs
 
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
 BARE_S, START_S = 3.0, 8.0

@@ -21,7 +21,9 @@ from engines.inference.session import RowBatch, RowSelection
 from engines.models.catalogue import load_model
 from engines.part import Part
 from pipelines.registry import builtin_pipeline
-from schemas.messages import JobRef, Key, MediaInfo, PartMeta, Priority
+from schemas.jobs import JobRef, Key, Priority
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
 from schemas.rig import ALL_STAGES
 from tests.fleet import Fleet

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pipelines.server import nats_server_binary
+from pipelines.child import nats_server_binary
 
 _PACKAGES = ["av", "numpy", "onnxruntime", "nats-py", "uvloop", "ray", "mosec", "aiohttp", "faststream"]
 

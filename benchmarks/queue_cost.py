@@ -19,11 +19,15 @@ import numpy as np
 from benchmarks import measure
 from engines.part import Part, decode_part, encode_part
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
-from schemas.messages import JobRef, Key, MediaInfo, PartMessage, PartMeta, Priority, decode
+from schemas.jobs import JobRef, Key, Priority
+from schemas.media import MediaInfo
+from schemas.messages import decode
+from schemas.parts import PartMessage, PartMeta
 from schemas.settings import Settings
 
 SIZES = {"64 KB": 1 << 16, "1 MB": 1 << 20, "8 MB": 8 << 20}

@@ -19,7 +19,7 @@ from schemas.text import printable
 if TYPE_CHECKING:
     from pipelines.broker import Broker
     from pipelines.dead import Letter
-    from schemas.messages import Attempt
+    from schemas.results import Attempt
     from schemas.settings import Settings
     from schemas.wire import Buffer
 

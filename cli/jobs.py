@@ -15,7 +15,7 @@ from schemas.text import printable
 
 if TYPE_CHECKING:
     from pipelines.broker import Broker
-    from schemas.messages import JobRef, Manifest
+    from schemas.jobs import JobRef, Manifest
     from schemas.settings import Settings
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def wait(
 
 async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     from pipelines.inventory import take_inventories
-    from pipelines.jobs import all_manifests
+    from pipelines.job_records import all_manifests
 
     async with _broker(settings) as broker:
         known = await all_manifests(broker)
@@ -135,7 +135,7 @@ async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
 
 async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
     from pipelines.jobs import cancel
-    from schemas.messages import JobState
+    from schemas.jobs import JobState
 
     async with _broker(settings) as broker:
         ended = [await cancel(broker, manifest) for manifest in [await _find(broker, job) for job in jobs]]
@@ -185,7 +185,7 @@ async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[M
 
 
 async def _find(broker: "Broker", job: str) -> "Manifest":
-    from pipelines.jobs import find_manifest
+    from pipelines.job_records import find_manifest
 
     manifest = await find_manifest(broker, job)
     if manifest is None:

@@ -67,7 +67,7 @@ def show(
         for model, sha256 in spec.models.items():
             say(f"# model {model} {sha256[:16]}")
     else:
-        from workers.local import find_pipeline
+        from workers.definitions import find_pipeline
 
         spec, _ = find_pipeline(name)
     say(to_toml(spec).rstrip("\n"), keep="\n\t")
@@ -128,7 +128,7 @@ def check(
 
 def _unfit(file: Path) -> list[str]:
     """Why a file that reads well cannot be run: its models, its format's options."""
-    from workers.local import find_models, find_pipeline
+    from workers.definitions import find_models, find_pipeline
 
     try:
         find_models(*find_pipeline(str(file)))

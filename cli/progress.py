@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.text import cell
-from schemas.messages import PartMeta
-from workers.local import JobOutcome
+from schemas.parts import PartMeta
+from workers.inputs import JobOutcome
 
 ROWS = 12  # lines of files shown at once; finished ones make room first
 NOBODY_S = 2.0  # without a part for so long, a line says what it waits for

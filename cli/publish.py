@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipelines.publish import Publisher
-    from schemas.messages import JobRef, Manifest, Priority
+    from schemas.jobs import JobRef, Manifest, Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.local import JobOutcome, Models
+    from workers.definitions import Models
+    from workers.inputs import JobOutcome
 
 
 @ends_well
@@ -41,9 +42,9 @@ def publish(
     """
 
     from cli.run import check_inputs
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from schemas.pipeline import is_token
-    from workers.local import find_models, find_pipeline
+    from workers.definitions import find_models, find_pipeline
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     if job and not is_token(job):
@@ -68,7 +69,8 @@ async def _publish(
 ) -> ExitCode:
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
-    from workers.local import look_at, plan_jobs, register
+    from workers.definitions import register
+    from workers.inputs import look_at, plan_jobs
     from workers.waits import explained
 
     broker = await Broker.connect(settings, name="rigflow-publish")
@@ -96,8 +98,8 @@ async def _send(publisher: "Publisher", outcome: "JobOutcome", console: "Console
     """Publish one job and print its id; False when its media cannot be sent."""
     from rich.text import Text
 
-    from pipelines.jobs import JobCancelled
-    from workers.local import begin_job, send_job
+    from pipelines.job_records import JobCancelled
+    from workers.run import begin_job, send_job
 
     if outcome.error is not None:
         console.print(f"rigflow: {outcome.error}", soft_wrap=True, markup=False)

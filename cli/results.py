@@ -17,7 +17,7 @@ from schemas.wire import Buffer
 if TYPE_CHECKING:
     from pipelines.broker import Broker, Stored
     from pipelines.inventory import Inventory
-    from schemas.messages import Manifest
+    from schemas.jobs import Manifest
     from schemas.settings import Settings
 
 
@@ -47,8 +47,9 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path, over
     from pipelines.broker import Broker
     from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
-    from pipelines.jobs import JobCancelled, ResultsEvicted, find_manifest
-    from schemas.messages import JobState
+    from pipelines.job_records import JobCancelled, find_manifest
+    from pipelines.jobs import ResultsEvicted
+    from schemas.jobs import JobState
 
     broker = await Broker.connect(settings, name="rigflow-results")
     try:
@@ -80,7 +81,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
     from engines.outputs.names import OutputNames, Wanted
     from pipelines.collect import Collector
     from pipelines.registry import load_pipeline
-    from workers.local import JobOutcome
+    from workers.inputs import JobOutcome
     from workers.waits import both, explained
 
     prepare_folder(out)

@@ -7,25 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import (
-    Credentials,
-    NatsUrl,
-    Overwrite,
-    SettingsFile,
-    Stream,
-    acknowledged,
-    ends_well,
-    settings_from,
-)
+from cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Stream, acknowledged, ends_well, settings_from
 from cli.text import stderr
 from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
     from cli.progress import Progress
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.local import JobOutcome, Models
+    from workers.definitions import Models
+    from workers.inputs import JobOutcome
 
 
 @ends_well
@@ -61,8 +53,8 @@ def run(
         start_fork_server()  # it imports what workers need while we import what we need
 
     from cli.progress import Progress, summary
-    from schemas.messages import Priority
-    from workers.local import find_models, find_pipeline
+    from schemas.jobs import Priority
+    from workers.definitions import find_models, find_pipeline
 
     spec, folder = find_pipeline(pipeline)
     spec = spec.with_stream(stream)
@@ -96,7 +88,8 @@ async def _run(
     progress: "Progress",
     overwrite: bool,
 ) -> "list[JobOutcome]":
-    from workers.local import local_fleet, run_jobs
+    from workers.local import local_fleet
+    from workers.run import run_jobs
 
     with acknowledged():
         async with local_fleet(settings, workers, progress) as fleet:
@@ -105,7 +98,7 @@ async def _run(
 
 def check_inputs(inputs: list[Path]) -> None:
     """Raises UsageError when none of them can be media; an error of one is reported with the results of the others."""
-    from workers.local import input_error
+    from workers.inputs import input_error
 
     errors = []
     for path in inputs:

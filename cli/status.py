@@ -154,7 +154,7 @@ def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
 
 def _queues(fleet: "FleetStatus") -> "RenderableType":
     """A row for each queue that holds something, and what the stage behind it does."""
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
 
     busy = [queue for queue in fleet.queues if queue.stream.messages]
     if not busy:

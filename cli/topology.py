@@ -11,8 +11,9 @@ from cli.text import age, say, size
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
+    from pipelines.streams import StreamPlan
     from pipelines.sweep import Swept
-    from pipelines.topology import Change, StreamPlan
+    from pipelines.topology import Change
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
 
@@ -122,9 +123,10 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
     """The differences; made, when `applying`."""
     from pipelines.broker import Broker
     from pipelines.registry import known_pipelines, publish_pipeline
-    from pipelines.topology import apply_topology, desired
+    from pipelines.streams import desired
+    from pipelines.topology import apply_topology
     from pipelines.topology import plan as differences
-    from workers.local import find_models, find_pipeline
+    from workers.definitions import find_models, find_pipeline
 
     named = [find_pipeline(name) for name in pipelines]
     ready = [(spec, find_models(spec, folder, settings.cache_folder)) for spec, folder in named] if applying else []

@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import (
-    UP_PORT,
-    Credentials,
-    NatsUrl,
-    SettingsFile,
-    Store,
-    default_store,
-    ends_well,
-    settings_from,
-)
+from cli.options import UP_PORT, Credentials, NatsUrl, SettingsFile, Store, default_store, ends_well, settings_from
 from cli.text import stderr, stdout
 from schemas.errors import ExitCode
 from schemas.text import without_passwords
@@ -57,7 +48,8 @@ def up(
 
 async def _up(settings: "Settings", workers: int) -> ExitCode:
     from cli.progress import Progress
-    from workers.local import local_fleet, register_builtin
+    from workers.definitions import register_builtin
+    from workers.local import local_fleet
 
     signals = _StopSignals()
     console = stdout()

@@ -14,10 +14,10 @@ from cli.text import say, stderr
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from schemas.messages import Priority
+    from schemas.jobs import Priority
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
-    from workers.local import Models
+    from workers.definitions import Models
 
 
 @ends_well
@@ -45,8 +45,8 @@ def watch(
     Example: rigflow watch fingerprint incoming --out results
     """
     from engines.devices import cores
-    from schemas.messages import Priority
-    from workers.local import find_models, find_pipeline
+    from schemas.jobs import Priority
+    from workers.definitions import find_models, find_pipeline
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
     spec, models_folder = find_pipeline(pipeline)
@@ -82,9 +82,10 @@ async def _watch(
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
     from pipelines.publish import Publisher
-    from pipelines.watch import Ledger
+    from workers.definitions import register, repair
     from workers.folder import FolderWatch
-    from workers.local import local_fleet, register, repair
+    from workers.ledger import Ledger
+    from workers.local import local_fleet
 
     ledger = Ledger(out / f".rigflow-watch-{spec.name}.db", out)
     ledger.open()

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from engines.ragged import Ragged
+from schemas.arrays import ArraySpec
 from schemas.errors import MediaError, ModelError, PipelineError
-from schemas.messages import ArraySpec, PartMessage, PartMeta
+from schemas.parts import PartMessage, PartMeta
 from schemas.wire import Buffer
 
 Array = npt.NDArray[Any]

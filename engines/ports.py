@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan, Tensor
 from schemas.errors import RigflowError
-from schemas.messages import Fragment, MediaInfo, PartMeta, Segment
+from schemas.media import MediaInfo
 from schemas.model import ModelSpec, PictureSpec
+from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
+from schemas.segments import Fragment, Segment
 
 
 class Preprocessing(Protocol):

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pydantic import RootModel
 
 from pipelines.broker import Broker
-from pipelines.connection import Away
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
+from pipelines.inbox import Away
 from pipelines.values import decoded
-from schemas.messages import Attempt
+from schemas.results import Attempt
 
 Place = tuple[str, int]  # stream, sequence: which message
 Begun = RootModel[list[tuple[str, int, Attempt]]]  # what a process had begun, each with its place

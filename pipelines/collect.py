@@ -18,17 +18,24 @@ from engines.ports import Assembler, Format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
+from pipelines.delivery import Delivery
 from pipelines.follow import pending
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.jetstream import Gone
-from pipelines.jobs import JobCancelled, JobRecord, end, publish_done
+from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.jobs import end, publish_done
 from pipelines.order import JobOrder
-from pipelines.pull import Delivery, Pull
+from pipelines.pull import Pull
 from pipelines.queued import is_idle
 from pipelines.retention import Retention
+from schemas.base import Message
 from schemas.errors import OutputError, RigflowError
-from schemas.messages import Done, Failure, Fragment, JobRef, Manifest, Message, PartMeta, Result, decode
+from schemas.jobs import JobRef, Manifest
+from schemas.messages import decode
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
+from schemas.results import Done, Failure, Result
+from schemas.segments import Fragment
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
 from schemas.wire import Buffer
 

@@ -5,11 +5,7 @@ Nothing is buffered inside nats-py, so a message whose caller stopped waiting ca
 
 import asyncio
 import contextlib
-import itertools
-import os
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -17,29 +13,19 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from pipelines.local_access import PASSWORD, USER, password_for
+from pipelines.answers import headers_bytes, status_of
+from pipelines.inbox import REQUEST_S, Answers, Away, Inbox, next_answer
+from pipelines.login import CONNECT_S, credential_options, local_broker_options, reason_of, refusal
 from pipelines.tls import SecureClient, password_options, tls_options
 from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
 from schemas.text import without_passwords
 
 SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
-CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
 HANDSHAKES = 8  # attempts: a server that refuses us closes the connection, and its reason may be lost
-REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
 HANDED_OVER_S = 1.0  # until what is sent reaches the kernel
 PING_S, PINGS_LOST = 5, 2  # a peer that is silent for 15 s is gone
 RECONNECT_S = 0.1
-STATUS = "Status"  # header of the server's own answers
-PLACE = "Nats-Sequence"  # header that the server adds to a message of a stream, whatever headers that has
-
-
-class Away(Exception):
-    """The broker went away before it answered: whether the request was carried out is unknown."""
-
-
-class NoResponders(Exception):
-    """No stream or subscriber takes this subject. While a broker recovers, that may change soon."""
 
 
 class MessageTooLarge(BrokerError):
@@ -64,9 +50,7 @@ class Connection:
         self._handshaking = True
         self._connected = asyncio.Event()
         self._last_error = ""
-        self._inbox = ""
-        self._numbers = itertools.count()
-        self._asked: dict[str, tuple[str, asyncio.Queue[Msg | Exception]]] = {}
+        self._inbox = Inbox()
         self._unsettled: list[tuple[str, bytes]] = []
         self._on_reconnect: list[Callable[[], None]] = []
 
@@ -105,8 +89,8 @@ class Connection:
             await self.close()
             return False
         await self._on_connect()
-        self._inbox = self.nc.new_inbox()
-        await self.nc.subscribe(f"{self._inbox}.*", cb=self._on_answer, pending_bytes_limit=0)
+        self._inbox.prefix = self.nc.new_inbox()
+        await self.nc.subscribe(f"{self._inbox.prefix}.*", cb=self._inbox.on_answer, pending_bytes_limit=0)
         return True
 
     def _options(self, name: str) -> dict[str, Any]:
@@ -130,8 +114,10 @@ class Connection:
 
     def _login(self) -> dict[str, Any]:
         """Options for nats-py: credentials of the settings, else of the URLs, else the password of a local broker."""
-        given = _credentials(self.settings.credentials) or password_options(self.nc, self.settings.nats.split(","))
-        return given or _of_local_broker(self.settings.nats)
+        given = credential_options(self.settings.credentials) or password_options(
+            self.nc, self.settings.nats.split(",")
+        )
+        return given or local_broker_options(self.settings.nats)
 
     @property
     def connected(self) -> bool:
@@ -167,33 +153,26 @@ class Connection:
     async def request(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Msg:
         """Send and await the answer. Raises Away, NoResponders, BrokerError when it is not permitted."""
         async with self._asking(subject, body, headers) as answers:
-            return await _next(answers)
+            return await next_answer(answers)
 
     async def request_many(self, subject: str, body: bytes) -> list[Msg]:
         """Send and await all answers until the server ends them. Raises as `request` does."""
         found = []
         async with self._asking(subject, body, None) as answers:
-            while not status_of(answer := await _next(answers)):
+            while not status_of(answer := await next_answer(answers)):
                 found.append(answer)
         return found
 
     @contextlib.asynccontextmanager
-    async def _asking(
-        self, subject: str, body: bytes, headers: Mapping[str, str] | None
-    ) -> AsyncIterator["asyncio.Queue[Msg | Exception]"]:
+    async def _asking(self, subject: str, body: bytes, headers: Mapping[str, str] | None) -> AsyncIterator[Answers]:
         await self.wait_connected()
-        token = str(next(self._numbers))
-        answers: asyncio.Queue[Msg | Exception] = asyncio.Queue()
-        self._asked[token] = (subject, answers)
-        try:
-            await self.send(subject, body, f"{self._inbox}.{token}", headers)
+        with self._inbox.asking(subject) as (reply, answers):
+            await self.send(subject, body, reply, headers)
             yield answers
-        finally:
-            del self._asked[token]
 
     async def send(self, subject: str, body: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
         """Send without waiting for an answer. Raises Away when the broker is away, MessageTooLarge."""
-        nbytes = len(body) + (_headers_bytes(headers) if headers else 0)
+        nbytes = len(body) + (headers_bytes(headers) if headers else 0)
         if self.connected and nbytes > self.max_payload:
             what = (
                 f"a message of {nbytes} bytes to {subject} is larger than the broker takes ({self.max_payload} bytes)"
@@ -202,7 +181,7 @@ class Connection:
         try:
             await self.nc.publish(subject, body, reply, dict(headers) if headers else None)
         except (nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError) as error:
-            raise Away(_reason(error)) from error
+            raise Away(reason_of(error)) from error
 
     async def send_now(self, subject: str, body: bytes) -> None:
         """`send`, and wait until the kernel has it. It then arrives even if this process is killed. Raises Away."""
@@ -222,7 +201,7 @@ class Connection:
         try:
             await self.nc.flush(int(REQUEST_S))
         except (nats.errors.Error, TimeoutError) as error:
-            raise Away(_reason(error)) from error
+            raise Away(reason_of(error)) from error
 
     async def unsubscribe(self, subscription: Subscription, drain_s: float = 0.0, linger_s: float = 0.0) -> None:
         """End a subscription. Messages that arrive within `drain_s` seconds are still delivered.
@@ -255,11 +234,6 @@ class Connection:
             self.nc._status = Client.DISCONNECTED
             await self.nc.close()
 
-    async def _on_answer(self, message: Msg) -> None:
-        asked = self._asked.get(message.subject.rpartition(".")[2])
-        if asked is not None:
-            asked[1].put_nowait(message)
-
     async def _on_connect(self) -> None:
         first, self._handshaking = self._handshaking, False
         self._connected.set()
@@ -276,105 +250,20 @@ class Connection:
         else:
             self._connected.clear()
         self.losses += 1
-        for _, answers in self._asked.values():
-            answers.put_nowait(Away("the connection broke"))
+        self._inbox.fail(Away("the connection broke"))
 
     async def _on_error(self, error: Exception) -> None:
         """Handle an error of nats-py: it is raised during the first handshake, and recorded later."""
-        self._last_error = _reason(error)
+        self._last_error = reason_of(error)
         if self._handshaking:
             if isinstance(error, ConnectionResetError | BrokenPipeError):
                 raise _HungUp
             self._attempts_left -= 1
             if self._attempts_left <= 0:
-                raise self._refusal(error)
+                raise refusal(self._where, error)
         elif not isinstance(error, nats.errors.Error | OSError | TimeoutError):
             # a callback of ours failed
             asyncio.get_running_loop().call_exception_handler({"message": self._last_error, "exception": error})
         elif "permissions violation" in self._last_error:
             denied = BrokerError(f"the broker forbids this ({self._last_error})", "use credentials that may")
-            for subject, answers in self._asked.values():
-                if f'"{subject.lower()}"' in self._last_error:
-                    answers.put_nowait(denied)
-
-    def _refusal(self, error: Exception) -> BrokerError:
-        if isinstance(error, nats.errors.Error) and "authorization" in self._last_error.lower():
-            hint = (
-                "check the URL and --credentials; the password of `rigflow up` is in the file `password` of its --store"
-            )
-            return BrokerError(f"the broker at {self._where} refuses these credentials", hint)
-        if isinstance(error, nats.errors.Error):
-            return BrokerError(f"the broker at {self._where} refuses us ({self._last_error})", "check its log")
-        if isinstance(error, ssl.SSLCertVerificationError):
-            what = f"the certificate of the broker at {self._where} is not trusted ({error.verify_message})"
-            return BrokerError(what, "set tls_ca to the CA that signed it")
-        if isinstance(error, ssl.SSLError):
-            what = f"the broker at {self._where} speaks no TLS with us ({error.reason or error})"
-            return BrokerError(what, "use nats:// if it has no TLS, and tls_cert if it wants a certificate")
-        hint = "start one with `rigflow up`, or check the URL given with --nats"
-        return BrokerError(f"no broker at {self._where} ({self._last_error})", hint)
-
-
-def _headers_bytes(headers: Mapping[str, str]) -> int:
-    """Bytes of headers on the wire: a line for the version, one a header, and an empty one."""
-    return 14 + sum(len(name) + len(value.encode(errors="surrogateescape")) + 4 for name, value in headers.items())
-
-
-def headers_of(message: Msg) -> dict[str, str]:
-    """A message's headers; nats-py has None where there are none."""
-    return message.headers or {}
-
-
-def status_of(message: Msg) -> str:
-    """The status of an answer of the server; "" for a message of a stream, which may have that header too."""
-    headers = headers_of(message)
-    return "" if PLACE in headers else headers.get(STATUS, "")
-
-
-async def _next(answers: "asyncio.Queue[Msg | Exception]") -> Msg:
-    try:
-        async with asyncio.timeout(REQUEST_S):
-            answer = await answers.get()
-    except TimeoutError:
-        raise Away(f"no answer within {REQUEST_S:.0f} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    if status_of(answer) == "503":
-        raise NoResponders
-    return answer
-
-
-def _of_local_broker(urls: str) -> dict[str, Any]:
-    """Options for nats-py to reach a broker that `rigflow up` started on this machine."""
-    password = password_for(urls)
-    return {"user": USER, "password": password} if password else {}
-
-
-def _credentials(path: str) -> dict[str, Any]:
-    """Options for nats-py from the path of an nkey seed, a .creds file or a password's file. Raises UsageError."""
-    if not path:
-        return {}
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise UsageError(f"credentials {path}: {reason}", "give the path of an nkey seed or a .creds file") from error
-    if "BEGIN NATS USER JWT" in text:
-        return {"user_credentials": path}
-    if PASSWORD.fullmatch(text.strip()):
-        return {"user": USER, "password": text.strip()}
-    import nkeys
-
-    try:
-        nkeys.from_seed(bytearray(text.strip().encode()))
-    except nkeys.NkeysError as error:
-        raise UsageError(f"credentials {path}: not an nkey seed, not a .creds file", "check the path") from error
-    return {"nkeys_seed_str": text}
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_S:.0f} s"
-    return str(error).removeprefix("nats: ").strip("'") or type(error).__name__
+            self._inbox.fail(denied, named_in=self._last_error)

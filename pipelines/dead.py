@@ -9,11 +9,16 @@ from pathlib import Path
 from pipelines.blobs import discard_claims, load
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
-from pipelines.jobs import find_manifest, reopen
+from pipelines.job_records import find_manifest
+from pipelines.jobs import reopen
 from pipelines.values import decoded
 from schemas.errors import UsageError
-from schemas.messages import CollectRequest, Failure, JobRef, Key, PartMessage, Segment, decode
+from schemas.jobs import JobRef, Key
+from schemas.messages import CollectRequest, decode
+from schemas.parts import PartMessage
 from schemas.pipeline import is_token
+from schemas.results import Failure
+from schemas.segments import Segment
 from schemas.subjects import (
     COLLECT,
     HEADER_CONTENT_TYPE,

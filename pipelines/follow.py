@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from pipelines.broker import DELETED, Broker, Stored
+from pipelines.delivery import Delivery
 from pipelines.jetstream import StreamGone
-from pipelines.pull import Delivery, Pull
+from pipelines.pull import Pull
 
 PREFETCH = 256  # messages asked for at a time while there are many
 STUCK_S = 1.0  # existing messages may be deleted before they arrive: count again after this time

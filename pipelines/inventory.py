@@ -9,7 +9,10 @@ from typing import Any
 from pipelines.blobs import load
 from pipelines.broker import Broker, Stored
 from pipelines.result_index import follow_result_index
-from schemas.messages import Done, Failure, JobState, Manifest, PartHeader, Result, decode
+from schemas.jobs import JobState, Manifest
+from schemas.messages import decode
+from schemas.parts import PartHeader
+from schemas.results import Done, Failure, Result
 from schemas.subjects import HEADER_PART, HEADER_TYPE
 
 REASONS = 16  # failures whose text a manifest has

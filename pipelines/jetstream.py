@@ -11,7 +11,9 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from pipelines.connection import Away, Connection, NoResponders, headers_of
+from pipelines.answers import headers_of
+from pipelines.connection import Connection
+from pipelines.inbox import Away, NoResponders
 from schemas.errors import BrokerError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from pipelines.connection import Away, Connection, NoResponders
+from pipelines.connection import Connection
+from pipelines.inbox import Away, NoResponders
 from pipelines.jetstream import ATTEMPTS, ApiError, Gone, JetStream, parse, pause
 from schemas.errors import BrokerError, Disposition, StoreError
 from schemas.subjects import Names

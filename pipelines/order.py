@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from schemas.messages import Failure, Fragment, Key, Result
+from schemas.jobs import Key
+from schemas.results import Failure, Result
+from schemas.segments import Fragment
 
 E = TypeVar("E")
 

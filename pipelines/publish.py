@@ -7,29 +7,32 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from engines.media.limits import Limits
-from engines.media.shared import SharedFolders, read_image
+from engines.media.shared import SharedFolders
 from engines.media.split import SegmentData, Splitter
 from engines.outputs.format import sound_of
 from engines.part import pack_arrays
+from pipelines.albums import albums
 from pipelines.broker import Broker
-from pipelines.jobs import JobCancelled, JobRecord, begin
+from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.jobs import begin
+from pipelines.sending import Cut, Sending
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import Failure, Fragment, Item, JobRef, JobState, Key, Manifest, MediaInfo, Priority, Segment
+from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
+from schemas.media import Item, MediaInfo
 from schemas.pipeline import PipelineSpec
+from schemas.results import Failure
+from schemas.segments import Fragment, Segment
 from schemas.subjects import HEADER_TYPE, SPLIT
 from schemas.wire import Buffer
 
 T = TypeVar("T")
 OnSent = Callable[[str, float, int], None]  # job, seconds of media sent so far, segments sent so far
-ALBUM_ITEMS = 64  # small images share a message: the cost of a message is larger than that of an image
-ALBUM_BYTES = 4 << 20
 PREFETCH = 2  # segments that are being published while the next is cut
 NOTE_S = 0.5  # how often progress is written into the manifest, and a cancellation is noticed
 
@@ -43,16 +46,6 @@ def job_id(spec: PipelineSpec, files: Iterable[tuple[str, os.stat_result]]) -> s
     for path, stat in files:
         digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """One segment to send. Once it is stored, `sent_s` of `duration_s` seconds of the media are at the broker."""
-
-    send: Callable[[Key], Coroutine[Any, Any, None]]
-    final: bool
-    sent_s: float
-    duration_s: float
 
 
 class Publisher:
@@ -105,9 +98,7 @@ class Publisher:
     async def publish_image(self, job: JobRef, image: Buffer, name: str, record: JobRecord | None = None) -> None:
         """Send one image that is in memory, as a job of its own."""
         record = record or await self._open(job, name)
-        await self._publish(
-            record, iter([_Cut(partial(self._send_images, [Item(name=name)], [image]), True, 0.0, 0.0)])
-        )
+        await self._publish(record, iter([Cut(partial(self._send_images, [Item(name=name)], [image]), True, 0.0, 0.0)]))
 
     async def give_up(self, record: JobRecord, error: RigflowError) -> None:
         """Publish the failure of the rest of a job among its results: its collectors wait for them."""
@@ -134,12 +125,12 @@ class Publisher:
     async def _open(self, job: JobRef, name: str) -> JobRecord:
         return await JobRecord.current(self._broker, job) or JobRecord(self._broker, self._manifest(job, name))
 
-    async def _publish(self, record: JobRecord, cuts: Iterator[_Cut]) -> int:
+    async def _publish(self, record: JobRecord, cuts: Iterator[Cut]) -> int:
         """Send what is not at the broker yet, and write the progress into the manifest."""
         if record.manifest.total is not None:
             self._on_sent(record.manifest.job.id, record.manifest.sent_s, record.manifest.total)
             return record.manifest.total
-        sending = _Sending(PREFETCH, record.manifest)
+        sending = Sending(PREFETCH, record.manifest)
         tasks = [asyncio.create_task(self._send(record, cuts, sending)), asyncio.create_task(_note(record, sending))]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -156,7 +147,7 @@ class Publisher:
         await record.change(**sending.progress, state=JobState.PUBLISHED, total=sending.segments)
         return sending.segments
 
-    async def _send(self, record: JobRecord, cuts: Iterator[_Cut], sending: "_Sending") -> None:
+    async def _send(self, record: JobRecord, cuts: Iterator[Cut], sending: "Sending") -> None:
         job, known, number = record.manifest.job, record.manifest.segments, 0
         async with sending:
             while (cut := await asyncio.to_thread(_next, cuts)) is not None:
@@ -167,7 +158,7 @@ class Publisher:
 
     # segments
 
-    def _video(self, source: Path | Buffer, name: str) -> Iterator[_Cut]:
+    def _video(self, source: Path | Buffer, name: str) -> Iterator[Cut]:
         splitter = Splitter(
             source,
             self.spec.grid,
@@ -181,15 +172,13 @@ class Publisher:
             media = splitter.media
             for segment_data in splitter.segments():
                 end_s = media.duration_s if segment_data.end is None else media.clock.seconds(segment_data.end)
-                yield _Cut(
-                    partial(self._send_segment, media, segment_data), segment_data.final, end_s, media.duration_s
-                )
+                yield Cut(partial(self._send_segment, media, segment_data), segment_data.final, end_s, media.duration_s)
 
-    def _images(self, paths: Sequence[str], names: Sequence[str]) -> Iterator[_Cut]:
+    def _images(self, paths: Sequence[str], names: Sequence[str]) -> Iterator[Cut]:
         left = len(paths)
         for items, buffers in albums(paths, names, SharedFolders.of(self._broker.settings.shared)):
             left -= len(items)
-            yield _Cut(partial(self._send_images, items, buffers), left == 0, 0.0, 0.0)
+            yield Cut(partial(self._send_images, items, buffers), left == 0, 0.0, 0.0)
 
     async def _send_images(self, items: Sequence[Item], buffers: Sequence[Buffer], key: Key) -> None:
         segment = Segment(key=key, media=MediaInfo(kind="image", name=items[0].name), items=tuple(items))
@@ -218,14 +207,14 @@ class Publisher:
         await self._broker.publish(subject, body, key.message_id(first))
 
 
-async def _note(record: JobRecord, sending: "_Sending") -> None:
+async def _note(record: JobRecord, sending: "Sending") -> None:
     """Write progress until cancelled. Raises JobCancelled once the job is cancelled, also while a full queue blocks."""
     while True:
         await asyncio.sleep(NOTE_S)
         await record.change(**sending.progress)
 
 
-async def _note_failure(record: JobRecord, sending: "_Sending", error: RigflowError) -> None:
+async def _note_failure(record: JobRecord, sending: "Sending", error: RigflowError) -> None:
     missing = ((sending.sent_s, sending.duration_s),) if sending.duration_s > sending.sent_s else ()
     await record.change(
         **sending.progress,
@@ -237,76 +226,5 @@ async def _note_failure(record: JobRecord, sending: "_Sending", error: RigflowEr
     )
 
 
-class _Sending:
-    """A few publishes in flight, in order of submission; the next call raises the first failure.
-
-    Counts what is at the broker: `segments`, the first `sent_s` of `duration_s` seconds.
-    """
-
-    def __init__(self, limit: int, known: Manifest) -> None:
-        self._limit = limit
-        self._in_flight: list[tuple[_Cut, asyncio.Task[None]]] = []
-        self.segments = known.segments
-        self.sent_s = known.sent_s
-        self.duration_s = known.duration_s
-
-    @property
-    def progress(self) -> dict[str, Any]:
-        """The same as fields of the manifest."""
-        return {"segments": self.segments, "sent_s": self.sent_s, "duration_s": self.duration_s}
-
-    async def submit(self, cut: _Cut, key: Key) -> None:
-        self.duration_s = cut.duration_s
-        self._in_flight.append((cut, asyncio.create_task(cut.send(key))))
-        while len(self._in_flight) >= self._limit:
-            await self._finish_first()
-
-    async def _finish_first(self) -> None:
-        cut, sending = self._in_flight[0]
-        await sending
-        del self._in_flight[0]
-        self.segments += 1
-        self.sent_s = cut.sent_s
-
-    async def __aenter__(self) -> "_Sending":
-        return self
-
-    async def __aexit__(self, kind: object, *_: object) -> None:
-        try:
-            while self._in_flight and kind is None:
-                await self._finish_first()
-        finally:
-            left = [sending for _, sending in self._in_flight]
-            for sending in left:
-                sending.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
-
-
 def _next(iterator: Iterator[T]) -> T | None:
     return next(iterator, None)
-
-
-def albums(
-    paths: Sequence[str], names: Sequence[str], shared: SharedFolders
-) -> Iterator[tuple[list[Item], list[bytes]]]:
-    """Images in groups of up to 64 or 4 MB: items, and their bytes unless they are in folders that workers see.
-
-    `paths` have their links resolved. One that cannot be read travels as a failed item.
-    """
-    items: list[Item] = []
-    buffers: list[bytes] = []
-    size = 0
-    for path, name in zip(paths, names, strict=True):
-        seen, data = shared.hold(path), b""
-        item = Item(name=name, path=path if seen else "")
-        if not seen:
-            item, data = read_image(item, path)
-        full = len(items) == ALBUM_ITEMS or size + len(data) > ALBUM_BYTES
-        if items and (full or seen is bool(buffers)):  # an album holds paths or bytes, never both
-            yield items, buffers
-            items, buffers, size = [], [], 0
-        items.append(item)
-        buffers += [] if seen else [data]
-        size += len(data)
-    if items:
-        yield items, buffers

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_of
-from schemas.messages import JobRef
+from schemas.jobs import JobRef
 from schemas.subjects import HEADER_ID, HEADER_JOB
 
 AT_ONCE = 32

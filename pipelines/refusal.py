@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pipelines.broker import Broker
 from pipelines.dead import dead_letter
 from pipelines.inventory import describe
-from pipelines.jobs import JobCancelled, OtherInput, end, publish_done
+from pipelines.job_records import JobCancelled
+from pipelines.jobs import OtherInput, end, publish_done
 from schemas.errors import RigflowError, UsageError
-from schemas.messages import Done, Failure, JobRef, Key
+from schemas.jobs import JobRef, Key
 from schemas.pipeline import TOKEN
+from schemas.results import Done, Failure
 from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT
 from schemas.wire import Buffer
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from engines.atomic_write import atomic_write
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from pipelines.jobs import all_manifests
+from pipelines.job_records import all_manifests
 from pipelines.values import report_skipped
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.pipeline import ModelSpec, PipelineSpec, is_token, parse_pipeline

@@ -8,7 +8,7 @@ names as the reply, the broker's own API included. Between accounts a reply stay
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.subjects import SPLIT, Names
 
 API = "$JS.API"

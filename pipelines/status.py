@@ -10,7 +10,7 @@ from pipelines.broker import Broker
 from pipelines.registry import known_pipelines
 from pipelines.topology import listed
 from pipelines.values import decoded
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.status import RigStatus, Status, WorkerStatus
 from schemas.subjects import COLLECT, SPLIT

@@ -22,7 +22,7 @@ from pipelines.broker import Broker
 from pipelines.claims import SUBJECT, claim_of
 from pipelines.result_index import result_index
 from schemas.errors import RigflowError
-from schemas.messages import JobState, Manifest
+from schemas.jobs import JobState, Manifest
 from schemas.subjects import HEADER_TYPE
 
 EVERY_S = 900.0  # one sweep of the whole fleet

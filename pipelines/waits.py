@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pipelines.bottleneck import FULL, bottleneck, hosts
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
-from pipelines.jobs import find_manifest
+from pipelines.job_records import find_manifest
 from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import RigflowError
-from schemas.messages import JobRef
+from schemas.jobs import JobRef
 
 ANSWER_S = 10.0  # for all requests together
 JOBS = 16  # jobs that are checked, at most

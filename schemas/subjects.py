@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.messages import JobRef, Priority
+from schemas.jobs import JobRef, Priority
 
 HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file

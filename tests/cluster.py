@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from pipelines.broker import Broker
-from pipelines.server import nats_server_binary, tied_to_us
+from pipelines.child import nats_server_binary, tied_to_us
 
 CONFIG = Path(__file__).parents[1] / "deploy" / "nats" / "cluster.conf"
 READY_S = 30.0

@@ -14,7 +14,10 @@ from engines.media.decode import decode_video
 from engines.media.split import Splitter
 from engines.media.tracks import SoundChoice, TrackPackets
 from engines.part import Array, pack_arrays, unpack_arrays
-from schemas.messages import Fragment, JobRef, Key, MediaInfo, decode
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
+from schemas.messages import decode
+from schemas.segments import Fragment
 from tests.plans import converter, decode_plan
 from tests.unit.media_passes import pipeline
 from tests.unit.outputs_parts import format_of

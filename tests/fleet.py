@@ -9,14 +9,17 @@ from typing import Self
 
 from pipelines.broker import Broker
 from pipelines.server import EmbeddedServer
-from schemas.messages import PartMeta, Priority
+from schemas.jobs import Priority
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.rig import ALL_STAGES
 from schemas.settings import Settings
+from workers.definitions import find_models
 from workers.forkserver import Entry, WorkerProcess
-from workers.local import JobOutcome, find_models, run_jobs
+from workers.inputs import JobOutcome
 from workers.options import WorkerOptions
 from workers.process import start_worker
+from workers.run import run_jobs
 
 ONE_WORKER = (ALL_STAGES,)
 ONE_STAGE_EACH = (("decode",), ("resize",), ("infer",), ("encode", "split", "collect"))

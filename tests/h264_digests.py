@@ -43,7 +43,7 @@ def digests(sizes: Sequence[str], asm: str, heap_byte: int) -> list[str]:
 def _digest(width: int, height: int) -> str:
     from engines.outputs.h264 import X264
     from engines.ports import Colour, Pictures, VideoOptions
-    from schemas.messages import MediaInfo
+    from schemas.media import MediaInfo
 
     noise = np.random.default_rng(0).integers(0, 255, (height + FRAMES, width + 2 * FRAMES))
     for _ in range(3):

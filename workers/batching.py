@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.part import Part
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import OperatorStage
 from workers.handoff import Handoff
 from workers.in_flight import Task

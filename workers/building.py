@@ -73,7 +73,7 @@ def _calibration(order: Order) -> Sequence[Batch]:
     if not order.calibrate:
         raise UsageError("int8 needs media of yours to see the model's ranges on", "add --calibrate FILE")
     from workers.calibration import calibration_rows, pipeline_of
-    from workers.local import find_models, find_pipeline
+    from workers.definitions import find_models, find_pipeline
 
     name = order.spec.name
     if not order.pipeline:

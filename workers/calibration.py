@@ -14,9 +14,11 @@ from engines.part import Array, Part, no_tick
 from engines.pictures import Pictures
 from engines.plan import Plan, plan_pipeline
 from schemas.errors import ModelError, RigflowError, UsageError
-from schemas.messages import Item, JobRef, Key, MediaInfo, Segment
+from schemas.jobs import JobRef, Key
+from schemas.media import Item, MediaInfo
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
+from schemas.segments import Segment
 
 ROWS = 128
 BATCH = 8

@@ -11,11 +11,14 @@ from pathlib import Path
 from pipelines.broker import Broker
 from pipelines.collect import CollectedElsewhere, Collector
 from pipelines.inventory import describe
-from pipelines.jobs import JobCancelled, JobRecord, ResultsEvicted, end, publish_done
+from pipelines.job_records import JobCancelled, JobRecord
+from pipelines.jobs import ResultsEvicted, end, publish_done
 from pipelines.registry import load_pipeline
 from pipelines.retention import Retention
 from schemas.errors import RigflowError
-from schemas.messages import CollectRequest, Done, Failure, JobRef, decode
+from schemas.jobs import JobRef
+from schemas.messages import CollectRequest, decode
+from schemas.results import Done, Failure
 from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_TYPE
 from workers.failures import Failures
 from workers.in_flight import InFlight

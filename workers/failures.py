@@ -9,7 +9,11 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.dead import dead_letter, dead_letter_unread
 from schemas.errors import Disposition, RigflowError, format_error
-from schemas.messages import Attempt, Failure, JobRef, Key, PartMessage, Segment, decode
+from schemas.jobs import JobRef, Key
+from schemas.messages import decode
+from schemas.parts import PartMessage
+from schemas.results import Attempt, Failure
+from schemas.segments import Segment
 from schemas.wire import Buffer
 from workers.in_flight import InFlight
 from workers.messages_in_flight import MessagesInFlight

@@ -13,12 +13,14 @@ from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.jetstream import Gone
 from pipelines.publish import Publisher
-from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
-from schemas.messages import JobRef
+from schemas.jobs import JobRef
 from schemas.pipeline import PipelineSpec
-from workers.local import JobOutcome, as_ours, begin_job, kind_of, run_job
+from workers.inputs import JobOutcome, kind_of
+from workers.ledger import Ledger
+from workers.run import as_ours, begin_job, run_job
 from workers.waits import Repair, explained, repaired
+from workers.watched import Quiet, Stamp, content_digest, scan, stamp_of
 
 Report = Callable[[str], None]
 AT_ONCE = 16  # files in process: enough to keep a fleet busy with images, few enough to repeat after a crash

@@ -19,8 +19,9 @@ from typing import Any
 
 from engines.part import Part
 from engines.ports import PrefetchedParts
-from pipelines.pull import Delivery
-from schemas.messages import Attempt, JobRef, Priority
+from pipelines.delivery import Delivery
+from schemas.jobs import JobRef, Priority
+from schemas.results import Attempt
 from workers.stages import LoadedPipeline
 from workers.telemetry import Event, log_event
 

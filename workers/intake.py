@@ -13,8 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
-from schemas.messages import Priority
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from schemas.subjects import SPLIT
@@ -22,8 +23,6 @@ from workers.in_flight import Queue
 from workers.messages_in_flight import MessagesInFlight
 
 Accept = Callable[[Queue, Delivery], Coroutine[Any, Any, None]]
-
-
 PATIENCE_S = 0.005  # a queue with messages answers within this
 BULK_TURN = 8  # every eighth message is taken from bulk first, so that bulk work always progresses
 

@@ -5,9 +5,9 @@ import functools
 from collections.abc import Callable
 from typing import Protocol
 
-from pipelines.pull import Delivery
-from schemas.messages import Failure
+from pipelines.delivery import Delivery
 from schemas.pipeline import PipelineSpec
+from schemas.results import Failure
 from workers.failures import Failures, place_of_job
 from workers.in_flight import InFlight, Queue
 from workers.intake import Intake

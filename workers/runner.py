@@ -15,11 +15,13 @@ from typing import ParamSpec, TypeVar
 from engines.part import Part, decode_part, encode_part
 from engines.ports import Device
 from pipelines.broker import Broker
+from pipelines.delivery import Delivery
 from pipelines.jobs import Cancelled
-from pipelines.pull import Delivery
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import PartHeader, PartMessage, Segment, decode
+from schemas.messages import decode
+from schemas.parts import PartHeader, PartMessage
 from schemas.pipeline import OperatorStage
+from schemas.segments import Segment
 from schemas.settings import Settings
 from schemas.subjects import HEADER_PART, HEADER_TYPE
 from workers.batching import Batching, Step, part_of

@@ -5,13 +5,15 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from engines.media.source import media_kind
 from pipelines.broker import Broker
-from pipelines.jobs import JobCancelled, JobRecord
+from pipelines.delivery import Delivery
+from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.publish import Publisher
-from pipelines.pull import Delivery
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import StoreError, UsageError
-from schemas.messages import CollectRequest, Failure, Priority
+from schemas.jobs import Priority
+from schemas.messages import CollectRequest
+from schemas.results import Failure
 from schemas.subjects import COLLECT, HEADER_NAME, HEADER_PRIORITY
 from schemas.wire import Buffer
 from workers.failures import Failures

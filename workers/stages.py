@@ -9,9 +9,10 @@ from engines.pictures import Pictures, resized_part
 from engines.plan import Plan, plan_pipeline
 from engines.ports import Device, Session
 from schemas.errors import RigflowError
-from schemas.messages import Result, Segment
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage, PipelineSpec, Stage
+from schemas.results import Result
+from schemas.segments import Segment
 
 Hosts = Callable[[Stage], bool]
 

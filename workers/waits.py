@@ -10,7 +10,7 @@ from typing import ParamSpec
 from pipelines.broker import Broker
 from pipelines.waits import ANSWER_S, why_waiting
 from schemas.errors import RigflowError
-from schemas.messages import JobRef
+from schemas.jobs import JobRef
 
 P = ParamSpec("P")
 Repair = Callable[[], Awaitable[Sequence[str]]]  # creates what was deleted from the broker; the names of that

@@ -10,9 +10,12 @@ from pathlib import Path
 from benchmarks.chain import Arrived, Task
 from benchmarks.measure import role_of
 from pipelines.server import EmbeddedServer
-from schemas.messages import PartMeta, Priority
+from schemas.jobs import Priority
+from schemas.parts import PartMeta
 from schemas.settings import Settings
-from workers.local import JobOutcome, local_fleet, run_jobs
+from workers.inputs import JobOutcome
+from workers.local import local_fleet
+from workers.run import run_jobs
 
 
 class Rigflow:

@@ -19,7 +19,9 @@ from engines.outputs.format import load_format
 from engines.part import Array, Part
 from engines.pictures import Pictures
 from engines.plan import plan_pipeline
-from schemas.messages import Item, Key, MediaInfo, PartMeta
+from schemas.jobs import Key
+from schemas.media import Item, MediaInfo
+from schemas.parts import PartMeta
 
 KEY = Key(job=JOB, segment=0)
 Row = dict[str, Array]

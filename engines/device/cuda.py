@@ -19,8 +19,9 @@ from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
 from engines.ports import PictureEncoder, Preprocessing, Session
 from schemas.errors import RigflowError, UsageError
-from schemas.messages import Priority, Segment
+from schemas.jobs import Priority
 from schemas.model import ModelSpec, PictureSpec
+from schemas.segments import Segment
 from schemas.settings import Settings
 
 

@@ -11,8 +11,8 @@ from engines.part import Part, Tick, no_tick
 from engines.pictures import Pictures
 from engines.planned import DecodePlan
 from engines.ports import Preprocessing, Session
-from schemas.messages import Segment
 from schemas.model import ModelSpec, PictureSpec
+from schemas.segments import Segment
 from schemas.settings import Settings
 
 

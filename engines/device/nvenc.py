@@ -21,7 +21,7 @@ from engines.outputs.h264 import Geometry, encode_gop, geometry_of, new_encoder
 from engines.part import Array, Tick, no_tick
 from engines.ports import Colour, Encoded, PictureEncoder, Pictures, VideoOptions
 from schemas.errors import MediaError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 
 NAME = "h264_nvenc"
 _PITCH = 256  # bytes that lines of a picture begin at multiples of, as in FFmpeg's own

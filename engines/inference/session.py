@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self, get_args, runtime_checkable
 import numpy as np
 
 from engines.part import Array
+from schemas.arrays import DType
 from schemas.errors import ModelError
-from schemas.messages import DType
 from schemas.pipeline import ModelSpec, TensorSpec, describe
 
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))

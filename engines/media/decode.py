@@ -23,8 +23,10 @@ from engines.media.windows import MissingFrame, Slice, Span, every_frame, last_b
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
 from schemas.grid import Grid
-from schemas.messages import MediaInfo, PartMeta, Segment
+from schemas.media import MediaInfo
 from schemas.model import PictureSpec
+from schemas.parts import PartMeta
+from schemas.segments import Segment
 from schemas.wire import Buffer
 
 Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]

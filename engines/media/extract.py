@@ -8,7 +8,9 @@ import numpy as np
 
 from engines.media.packets import Flag, unpack
 from engines.part import unpack_arrays
-from schemas.messages import CodecParameters, PartMessage, Segment
+from schemas.media import CodecParameters
+from schemas.parts import PartMessage
+from schemas.segments import Segment
 from schemas.wire import Buffer
 
 # how Matroska names a codec that has a name of its own there; others go by their FOURCC. Source: RFC 9559, codec

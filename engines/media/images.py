@@ -29,7 +29,9 @@ from engines.media.stills import Still, decode_still, still_size
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
 from schemas.errors import MediaError, RigflowError
-from schemas.messages import Item, PartMeta, Segment
+from schemas.media import Item
+from schemas.parts import PartMeta
+from schemas.segments import Segment
 from schemas.wire import Buffer
 
 _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from engines.media.limits import Limits, decoder_options
 from engines.media.png import without_packed_chunks
 from schemas.errors import MediaError
-from schemas.messages import CodecParameters
+from schemas.media import CodecParameters
 from schemas.wire import Buffer
 
 _ROW = np.dtype("<i8")

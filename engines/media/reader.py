@@ -13,7 +13,7 @@ from engines.media.packets import Coded, Flag
 from engines.media.windows import MissingFrame, Span, needed_ticks
 from engines.part import Tick
 from schemas.grid import Grid, frame_at
-from schemas.messages import Segment
+from schemas.segments import Segment
 
 _SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that no other frame refers to
 

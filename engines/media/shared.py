@@ -11,14 +11,12 @@ from engines.media.container import open_regular
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.sniff import HEAD_BYTES, image_format
 from schemas.errors import ItemTooLarge, MediaError, RigflowError
-from schemas.messages import Item
+from schemas.media import Item
 
 _MOST_BYTES_PER_PIXEL = 8  # RGBA of 16 bits, not compressed
 _SMALL_BYTES = 64 << 10  # a file of no more is read at once, whatever it is
 _NOT_SHARED = "its path is in no folder that this worker shares: add the folder to the worker's setting shared"
 _NO_NAMES = frozenset(("", ".", ".."))  # at the end of a path, they are of a folder
-
-
 RealFolder: TypeAlias = Callable[[str], str]  # a folder -> its path with links resolved, and a `/` at its end
 
 

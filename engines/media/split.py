@@ -39,7 +39,9 @@ from engines.media.survey import Survey, survey
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
 from schemas.errors import ItemTooLarge, MediaError, format_field_error
 from schemas.grid import Clock, Grid
-from schemas.messages import CodecParameters, Key, MediaInfo, Segment
+from schemas.jobs import Key
+from schemas.media import CodecParameters, MediaInfo
+from schemas.segments import Segment
 
 MAX_SEGMENT_BYTES = 512 << 20
 _PACKET_BYTES = 1 << 10  # what a packet takes beside its data

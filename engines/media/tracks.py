@@ -33,7 +33,7 @@ from engines.media.source import packets_of
 from engines.media.track_packets import Order, pack_track
 from engines.part import Array
 from schemas.errors import MediaError
-from schemas.messages import TrackInfo
+from schemas.segments import TrackInfo
 
 SoundChoice: TypeAlias = Literal["copy", "aac"]
 _BLANK = b"\0\0"  # stands for a packet where a head needs one and what is in it does not matter
@@ -41,7 +41,7 @@ _BLANK = b"\0\0"  # stands for a packet where a head needs one and what is in it
 
 @dataclass(frozen=True)
 class TrackPackets:
-    """The packets of one segment, of all tracks; of the first one also the head. See `schemas.messages.Fragment`."""
+    """The packets of one segment, of all tracks; of the first one also the head. See `schemas.segments.Fragment`."""
 
     container: str = ""
     tracks: tuple[TrackInfo, ...] = ()

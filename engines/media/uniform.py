@@ -25,7 +25,7 @@ from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
 from engines.media.reshape import Reshape
 from engines.planned import DecodePlan
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 
 _NO_RANGE, _BT2020 = 0, 9
 _kept = threading.local()

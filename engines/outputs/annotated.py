@@ -26,7 +26,7 @@ from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 from schemas.model import describe
 
 _NAME = "annotated"

@@ -13,7 +13,7 @@ from engines.part import Array, Part
 from engines.planned import Tensor
 from engines.ports import Colour
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 from schemas.model import describe
 
 

@@ -23,7 +23,9 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError
-from schemas.messages import Fragment, MediaInfo, PartMeta
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
 
 _NAME = "detections"
 _COLUMNS = ("width", "height", "x1", "y1", "x2", "y2", "score", "class", "label")

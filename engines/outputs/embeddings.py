@@ -17,7 +17,7 @@ from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 from schemas.model import describe
 
 

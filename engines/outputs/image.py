@@ -20,7 +20,7 @@ from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 
 _ARRAYS = ("image", "alpha", "mask")  # that heads make
 _SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}

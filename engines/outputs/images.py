@@ -15,7 +15,8 @@ from engines.outputs.names import clean
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded
 from schemas.errors import PipelineError
-from schemas.messages import Fragment, PartMeta
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
 from schemas.wire import Buffer
 
 Channels: TypeAlias = Array | tuple[Array, ...]

@@ -17,7 +17,9 @@ from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Encoded, Options
-from schemas.messages import Fragment, MediaInfo, PartMeta
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))

@@ -23,7 +23,9 @@ from engines.outputs.timeline import Timeline
 from engines.outputs.tracks import OutputTracks
 from engines.part import Array
 from schemas.errors import MediaError
-from schemas.messages import Fragment, MediaInfo, PartMeta
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
 
 _CHANGES = {"size": "the picture changes size", "encoder": "not all of it is from one encoder"}
 _MOST_TIMESCALE = (1 << 31) - 1

@@ -22,7 +22,9 @@ from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import OutputError
-from schemas.messages import Fragment, MediaInfo, PartMeta
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
 
 _OFFSETS = "_offsets"
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own

@@ -12,7 +12,7 @@ from engines.media.reshape import EXACT
 from engines.outputs.pictures import decode_jpeg
 from engines.outputs.sheet import BLANK, BRIGHT, DIM, Layout, Section, Tile, draw_sheet
 from engines.part import Array
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 
 _MOST_TILES = 400  # a film has thousands of shots: from here on every other picture is left out, again and again
 _LEAST_CELL = 168  # so that a label fits below an upright picture

@@ -32,8 +32,10 @@ from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import Fragment, MediaInfo, PartMeta
+from schemas.media import MediaInfo
 from schemas.model import describe
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
 
 
 class ShotsOptions(Options):

@@ -22,8 +22,10 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError, PipelineError
-from schemas.messages import Fragment, MediaInfo, PartMeta
+from schemas.media import MediaInfo
 from schemas.model import describe
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
 
 _ARRAYS = ("tags", "classes")
 # tags that are faces, whose underscores stay, https://huggingface.co/spaces/SmilingWolf/wd-tagger

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 
 REORDER = 2  # pictures by which x264 can be late: num_reorder_frames with a B-pyramid; no preset has more
 

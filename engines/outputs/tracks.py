@@ -12,7 +12,7 @@ from engines.media.head import Tags, add_covers, covers_in, name_track, names_of
 from engines.media.track_packets import unpack_track
 from engines.part import Array
 from schemas.errors import MediaError
-from schemas.messages import Fragment, TrackInfo
+from schemas.segments import Fragment, TrackInfo
 from schemas.wire import Buffer
 
 _LONGEST_GAP = 1 << 31  # ticks between packets that mp4 can write

@@ -18,7 +18,7 @@ from engines.outputs.pictures import encode_png
 from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ports import Assembler, Encoded, Pictures, VideoOptions
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 
 
 class VideoFormat(BaseFormat[VideoOptions]):

@@ -19,7 +19,7 @@ from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet
 from tests.plans import converter
 from tests.reference import answers_of, frames_of
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 
 TWICE = """
 name = "twice"

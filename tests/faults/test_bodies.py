@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.connection import Away
 from pipelines.dead import letters
+from pipelines.inbox import Away
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.topology import ensure_topology
 from schemas.errors import BrokerError, MessageError
-from schemas.messages import JobRef, Priority, decode
+from schemas.jobs import JobRef, Priority
+from schemas.messages import decode
 from schemas.pipeline import PipelineSpec
 from schemas.subjects import HEADER_ID, HEADER_TYPE, SPLIT
 from tests.clips import still
 from tests.fleet import Fleet
 from tests.poison_bodies import random_body
 from tests.rig import Rig
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 AT_ONCE = 64  # bodies between two good jobs
 HANGS_S = 60.0

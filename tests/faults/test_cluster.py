@@ -12,10 +12,11 @@ import pytest
 
 from benchmarks.workloads import looped
 from pipelines.broker import Broker
-from pipelines.pull import Delivery, Pull
+from pipelines.delivery import Delivery
+from pipelines.pull import Pull
 from pipelines.registry import builtin_pipeline
 from pipelines.topology import ensure_topology
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import MIB, Durability, Settings
 from tests.cluster import Cluster, leader_of
 from tests.fleet import ONE_WORKER, Fleet, Silent

@@ -15,7 +15,7 @@ from pipelines.registry import builtin_pipeline
 from schemas.rig import ALL_STAGES
 from tests.damage import changed
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 0.3})  # most clips become several segments
 THREE_WORKERS = (ALL_STAGES, ("decode", "infer"), ("preprocess", "encode", "collect"))

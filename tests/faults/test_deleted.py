@@ -11,7 +11,7 @@ from pipelines.registry import builtin_pipeline
 from tests.cli import rigflow
 from tests.faults.mix import check
 from tests.fleet import ONE_WORKER, Fleet, Silent
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 1.0})
 QUEUE = "RIGFLOW_WORK_fingerprint_decode"

@@ -12,18 +12,19 @@ import pytest
 from nats.aio.msg import Msg
 
 from benchmarks.measure import rss_bytes
+from pipelines.answers import headers_of
 from pipelines.broker import Broker
-from pipelines.connection import headers_of
 from pipelines.dead import letters
-from pipelines.jobs import find_manifest
+from pipelines.job_records import find_manifest
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Done, decode
+from schemas.messages import decode
+from schemas.results import Done
 from schemas.settings import MIB
 from schemas.subjects import HEADER_ID, HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_TYPE
 from tests.damage import damaged, sources
 from tests.fleet import Fleet
 from tests.rig import Rig
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 AT_ONCE = 48
 HANGS_S = 90.0  # nothing ends for so long

@@ -18,14 +18,16 @@ from cli.app import answer
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.dead import Letter, letters
-from pipelines.jobs import find_manifest
+from pipelines.job_records import find_manifest
 from pipelines.publish import Publisher
-from schemas.messages import Done, Manifest, Priority, decode
+from schemas.jobs import Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Done
 from schemas.settings import Settings
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import DEADLY, poisoned_clip, start_poisoned
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.process import start_worker
 from workers.slot import DEATHS

@@ -14,10 +14,12 @@ from benchmarks.workloads import looped
 from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
-from pipelines.jobs import JobRecord, find_manifest
+from pipelines.job_records import JobRecord, find_manifest
 from pipelines.registry import builtin_pipeline
 from pipelines.result_index import result_index
-from schemas.messages import Done, JobState, Manifest, PartHeader
+from schemas.jobs import JobState, Manifest
+from schemas.parts import PartHeader
+from schemas.results import Done
 from schemas.settings import MIB, Settings
 from schemas.subjects import HEADER_PART
 from tests.cli import COMMAND, environment, rigflow_process

@@ -20,15 +20,16 @@ from pipelines.broker import Broker
 from pipelines.publish import Publisher, job_id
 from pipelines.status import FleetStatus, fleet_status
 from schemas.errors import ExitCode
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Settings
 from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
+from workers.definitions import find_models, register
 from workers.endpoints import CONNECTIONS
+from workers.inputs import JobOutcome
 from workers.instance_lock import HOME
-from workers.local import JobOutcome, find_models, register
 
 pytestmark = pytest.mark.slow  # `make faults`
 

@@ -14,17 +14,18 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
+from pipelines.answers import headers_of
 from pipelines.broker import Broker
-from pipelines.connection import headers_of
 from pipelines.dead import letters
 from pipelines.sweep import sweep
 from schemas.errors import BrokerError
-from schemas.messages import Failure, PartMeta
+from schemas.parts import PartMeta
+from schemas.results import Failure
 from schemas.subjects import HEADER_ID, HEADER_TYPE
 from tests.faults.mix import Kind, all_kinds, few_kinds, results_of
 from tests.fleet import Fleet, Silent, redeliveries
 from tests.rig import Rig, alive
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 
 AT_ONCE = 6  # jobs
 REST_S = 120.0  # in which what was delivered again at the end is computed

@@ -15,7 +15,8 @@ from pipelines.status import fleet_status
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent, redeliveries
 from tests.rig import eventually
-from workers.local import JobOutcome, find_models, register
+from workers.definitions import find_models, register
+from workers.inputs import JobOutcome
 
 FOR_EVER_MS = 1e9
 SPEC = simulated().model_copy(update={"segment_s": 0.1})

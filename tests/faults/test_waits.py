@@ -12,7 +12,8 @@ from pipelines.registry import builtin_pipeline
 from schemas.settings import MIB, Settings
 from tests.faults.mix import check
 from tests.fleet import ONE_WORKER, Fleet, Silent
-from workers.local import JobOutcome, local_fleet
+from workers.inputs import JobOutcome
+from workers.local import local_fleet
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 1.0})
 GENEROUS_S = 60.0

@@ -20,9 +20,9 @@ import pytest
 from benchmarks.workloads import looped
 from engines.part import Array
 from pipelines.broker import Broker
-from pipelines.jobs import all_manifests
+from pipelines.job_records import all_manifests
 from pipelines.registry import builtin_pipeline
-from schemas.messages import JobState
+from schemas.jobs import JobState
 from schemas.settings import MIB
 from tests.cli import Running
 from tests.faults.people import PAUSE_S, People

@@ -32,7 +32,7 @@ from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
 from tests.plans import pictures
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine")

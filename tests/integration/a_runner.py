@@ -16,8 +16,10 @@ from pipelines.publish import Publisher
 from pipelines.registry import load_pipeline
 from pipelines.topology import ensure_topology
 from schemas.errors import RigflowError
-from schemas.messages import JobRef, Priority, Result, decode
+from schemas.jobs import JobRef, Priority
+from schemas.messages import decode
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
+from schemas.results import Result
 from schemas.settings import Settings
 from schemas.subjects import HEADER_TYPE
 from workers.failures import Failures

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from pipelines.broker import Broker
+from pipelines.delivery import Delivery
 from pipelines.publish import Publisher
-from pipelines.pull import Delivery, Pull
+from pipelines.pull import Pull
 from pipelines.registry import publish_pipeline
 from pipelines.topology import apply_topology
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 

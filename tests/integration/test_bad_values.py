@@ -11,18 +11,20 @@ from pipelines.attempts import Attempts
 from pipelines.blobs import delete_blob, put_blob
 from pipelines.broker import Broker
 from pipelines.dead import drop, find_letter, letters, retry
+from pipelines.delivery import Delivery
 from pipelines.engines import fleet_engines
-from pipelines.jobs import Cancelled, JobRecord, all_manifests, find_manifest
-from pipelines.pull import Delivery
+from pipelines.job_records import JobRecord, all_manifests, find_manifest
+from pipelines.jobs import Cancelled
 from pipelines.registry import builtin_pipeline, known_pipelines, load_model, load_pipeline, watch_pipelines
 from pipelines.status import fleet_status
 from schemas.errors import ModelError, PipelineError, UsageError
-from schemas.messages import Attempt, JobRef, Manifest, Priority
+from schemas.jobs import JobRef, Manifest, Priority
+from schemas.results import Attempt
 from schemas.settings import Settings
 from schemas.subjects import HEADER_FAILURE, HEADER_SUBJECT
 from tests.cli import rigflow, rigflow_process
 from tests.integration.queues import SPEC, a_broker, a_pull
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 BAD = (b"", b"{nonsense", b"{}", b"[]", b"[1,2]", b"null", b"\xff\xfe", b"[" * 10_000, b'{"id": 5}', b"a b")
 JOB = JobRef(id="j", pipeline="p", revision="r")

@@ -10,7 +10,7 @@ from pipelines.follow import follow_bucket
 from pipelines.server import EmbeddedServer
 from pipelines.topology import apply_topology
 from schemas.errors import BrokerError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Settings
 from tests.integration.queues import MIB, SPEC, a_broker, a_pull, eventually, queue_subject, waiting_in_queue
 

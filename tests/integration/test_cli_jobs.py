@@ -11,12 +11,12 @@ import pytest
 from cli.app import app
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
-from pipelines.jobs import find_manifest
+from pipelines.job_records import find_manifest
 from pipelines.registry import builtin_pipeline
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import register_builtin
+from workers.definitions import register_builtin
 
 
 def rigflow(*arguments: str | Path) -> int:

@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from schemas.subjects import Names
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import register_builtin
+from workers.definitions import register_builtin
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "clients.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)

@@ -10,7 +10,7 @@ from engines.models.catalogue import load_model, save_model
 from engines.models.x3d import SIDE
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_WORKER, Fleet

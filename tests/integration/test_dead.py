@@ -18,17 +18,20 @@ from engines.models.catalogue import builtin_model
 from pipelines.blobs import delete_blob, put_blob
 from pipelines.broker import Broker
 from pipelines.dead import HEADER_BYTES, dead_letter, drop, find_letter, input_of, letters, retry
+from pipelines.delivery import Delivery
 from pipelines.inventory import take_inventory
 from pipelines.publish import Publisher
-from pipelines.pull import Delivery, Pull
+from pipelines.pull import Pull
 from pipelines.registry import builtin_pipeline
 from schemas.errors import UsageError
-from schemas.messages import Failure, JobRef, Key, Manifest, Priority, decode
+from schemas.jobs import JobRef, Key, Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Failure
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_FAILURE, HEADER_JOB, HEADER_NAME, HEADER_TYPE
 from tests.clips import real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import find_models, register, register_builtin
+from workers.definitions import find_models, register, register_builtin
 
 JOB = JobRef(id="j", pipeline="fingerprint", revision="r")
 

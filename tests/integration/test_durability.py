@@ -8,9 +8,10 @@ from cli.pipelines import to_toml
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.server import embedded
-from pipelines.topology import apply_topology, desired, ensure_topology, plan
+from pipelines.streams import desired
+from pipelines.topology import apply_topology, ensure_topology, plan
 from schemas.errors import BrokerError, UsageError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Durability, Settings
 from tests.cli import rigflow, rigflow_process
 from tests.cluster import Cluster

@@ -20,13 +20,14 @@ from onnx import TensorProto, helper, numpy_helper
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet, Silent
-from workers.local import find_models, register, run_jobs
+from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.process import Worker
+from workers.run import run_jobs
 
 SLOW_S = 0.05
 MODEL_MB = 60

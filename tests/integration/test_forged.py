@@ -11,10 +11,14 @@ import pytest
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
-from pipelines.jobs import JobRecord
+from pipelines.job_records import JobRecord
 from pipelines.publish import Publisher
+from schemas.arrays import ArraySpec
 from schemas.errors import RigflowError
-from schemas.messages import ArraySpec, Item, JobRef, Key, Manifest, MediaInfo, PartHeader, PartMeta, Result
+from schemas.jobs import JobRef, Key, Manifest
+from schemas.media import Item, MediaInfo
+from schemas.parts import PartHeader, PartMeta
+from schemas.results import Result
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_PART, HEADER_TYPE
 from schemas.wire import pack

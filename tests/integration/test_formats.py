@@ -12,13 +12,13 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from engines.outputs.draw import class_colour
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.model import HeadSpec, ModelSpec, PictureSpec, TensorSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.onnx_graphs import FLOAT, UINT8, model_of, value
-from workers.local import run_jobs
+from workers.run import run_jobs
 
 SIDE, LABELS = 64, ("Fahrrad", "车")
 BOXES = np.array([[20, 30, 24, 12], [40, 36, 16, 8]], np.float32)  # center, width and height in the model's picture

@@ -13,12 +13,12 @@ from engines.ports import Session
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from tests.integration.queues import eventually
 from workers import pipeline_cache
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.process import Worker
 

@@ -11,9 +11,9 @@ import pytest
 from engines.part import Array, Part
 from pipelines.claims import claim_name
 from pipelines.dead import letters
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
 from schemas.errors import MediaError
-from schemas.messages import Attempt, Failure
+from schemas.results import Attempt, Failure
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID
 from tests.clips import Clip, make_clip, still

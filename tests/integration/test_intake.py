@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.pull import Delivery
+from pipelines.delivery import Delivery
 from pipelines.topology import apply_topology
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Settings
 from tests.integration.queues import SPEC, eventually
 from workers.in_flight import InFlight, Queue

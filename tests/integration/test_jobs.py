@@ -16,18 +16,22 @@ from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
-from pipelines.jobs import JobCancelled, JobRecord, all_manifests, begin, cancel, end, find_manifest
+from pipelines.job_records import JobCancelled, JobRecord, all_manifests, find_manifest
+from pipelines.jobs import begin, cancel, end
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.result_index import result_index
 from pipelines.status import fleet_status
 from schemas.errors import UsageError
-from schemas.messages import Done, JobState, Manifest, Priority, Segment, decode
+from schemas.jobs import JobState, Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Done
+from schemas.segments import Segment
 from schemas.settings import MIB, Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import poisoned_clip
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 CLIP_S = 30
 

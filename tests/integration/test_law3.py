@@ -11,11 +11,11 @@ import pytest
 
 from engines.part import Array
 from pipelines.registry import builtin_pipeline
-from schemas.messages import Done
+from schemas.results import Done
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet
 from tests.reference import answers_of, frames_of
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 
 CLIPS = (
     Clip(),

@@ -9,10 +9,13 @@ from pipelines.blobs import put_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
 from pipelines.collect import CollectedElsewhere
-from pipelines.jobs import JobRecord, begin, cancel, publish_done
+from pipelines.job_records import JobRecord
+from pipelines.jobs import begin, cancel, publish_done
 from pipelines.publish import Publisher
 from pipelines.sweep import sweep
-from schemas.messages import Done, JobRef, JobState, Manifest, PartHeader, Priority
+from schemas.jobs import JobRef, JobState, Manifest, Priority
+from schemas.parts import PartHeader
+from schemas.results import Done
 from schemas.settings import MIB, Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_PART, HEADER_TYPE
 from tests.integration.queues import a_fleet

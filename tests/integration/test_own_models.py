@@ -12,13 +12,13 @@ import pytest
 from onnx import helper
 
 from engines.models.catalogue import load_model
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.onnx_graphs import BODY, FLOAT, UINT8, as_constant, as_initializer, model_of, value
-from workers.local import run_jobs
+from workers.run import run_jobs
 
 MODELS = Path(".local/share/rigflow/models")  # in a user's home
 REDUCE = helper.make_node("ReduceMean", ["f"], ["mean"], axes=[1, 2], keepdims=0)

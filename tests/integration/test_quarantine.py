@@ -10,7 +10,7 @@ from pipelines.status import fleet_status
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.poison import start_with_deadly_model
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.quarantine import UNEXPLAINED_S, LoadCrashes
 from workers.supervisor import Supervisor

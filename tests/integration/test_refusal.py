@@ -10,13 +10,16 @@ from pipelines.attempts import Attempts
 from pipelines.broker import Broker, Stored
 from pipelines.claims import claim_name
 from pipelines.dead import letters
-from pipelines.jobs import JobRecord, OtherInput, begin, end, find_manifest, publish_done
+from pipelines.job_records import JobRecord, find_manifest
+from pipelines.jobs import OtherInput, begin, end, publish_done
 from pipelines.publish import Publisher
 from pipelines.pull import Pull
 from pipelines.refusal import given_job, refuse_media, source_of
 from pipelines.registry import load_pipeline
 from schemas.errors import PipelineError, UsageError
-from schemas.messages import Done, Failure, JobState, Manifest, Priority, decode
+from schemas.jobs import JobState, Manifest, Priority
+from schemas.messages import decode
+from schemas.results import Done, Failure
 from schemas.settings import Settings
 from schemas.subjects import HEADER_BLOB, HEADER_ID, HEADER_JOB, HEADER_TYPE, SPLIT
 from tests.integration.queues import Taken, a_broker

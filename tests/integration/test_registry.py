@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.blobs import blob_info, put_blob
 from pipelines.broker import Broker
-from pipelines.jobs import JobRecord
+from pipelines.job_records import JobRecord
 from pipelines.registry import (
     builtin_pipeline,
     builtin_pipelines,
@@ -23,10 +23,10 @@ from pipelines.registry import (
 )
 from pipelines.topology import apply_topology
 from schemas.errors import ModelError, PipelineError, StoreError
-from schemas.messages import JobRef, JobState, Manifest, Priority
+from schemas.jobs import JobRef, JobState, Manifest, Priority
 from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
 from schemas.settings import Settings
-from workers.local import find_models
+from workers.definitions import find_models
 
 Model = tuple[ModelSpec, bytes]
 

@@ -9,16 +9,18 @@ import pytest
 from cli.app import answer
 from pipelines.broker import Broker
 from pipelines.collect import Collector
-from pipelines.jobs import find_manifest
+from pipelines.job_records import find_manifest
 from pipelines.publish import Publisher
-from schemas.messages import Done, JobState, Priority, decode
+from schemas.jobs import JobState, Priority
+from schemas.messages import decode
 from schemas.pipeline import parse_pipeline
+from schemas.results import Done
 from schemas.settings import MIB
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import Fleet
 from tests.integration.queues import eventually
 from tests.poison import poisoned_clip
-from workers.local import register
+from workers.definitions import register
 
 SPEC = parse_pipeline(
     """

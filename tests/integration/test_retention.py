@@ -4,7 +4,8 @@ from pipelines.broker import Broker
 from pipelines.jobs import publish_done
 from pipelines.retention import Retention
 from pipelines.topology import apply_topology
-from schemas.messages import Done, JobRef
+from schemas.jobs import JobRef
+from schemas.results import Done
 from schemas.settings import Settings
 from schemas.subjects import HEADER_TYPE
 

@@ -11,11 +11,11 @@ from benchmarks.fleet import simulated
 from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from schemas.errors import ExitCode
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from tests.cli import Running, rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 
 async def publish(fleet: Fleet, clip: Path) -> None:

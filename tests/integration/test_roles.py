@@ -17,12 +17,12 @@ from nats.aio.client import Client
 
 from cli.app import answer
 from pipelines.broker import Broker
+from pipelines.child import nats_server_binary, tied_to_us
 from pipelines.engines import pull_engine, push_engine
 from pipelines.registry import builtin_pipeline
-from pipelines.server import nats_server_binary, tied_to_us
 from pipelines.sweep import sweep
 from schemas.errors import BrokerError, ModelError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.settings import Settings
 from schemas.subjects import HEADER_ID
 from tests.clips import real_clip
@@ -30,7 +30,8 @@ from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.queues import eventually
 from tests.integration.test_clients_doc import BLOCKS, noise_picture
 from tests.nets import kept_engine
-from workers.local import find_models, register, run_jobs
+from workers.definitions import find_models, register
+from workers.run import run_jobs
 
 ROLES = Path(__file__).parents[2] / "deploy" / "nats" / "roles.conf"
 

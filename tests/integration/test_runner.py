@@ -9,16 +9,18 @@ import av
 import pytest
 from nats.aio.msg import Msg
 
+from pipelines.answers import headers_of
 from pipelines.broker import Broker
-from pipelines.connection import headers_of
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
-from schemas.messages import PartMeta, Priority
+from schemas.jobs import Priority
+from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.subjects import HEADER_TYPE
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet, Silent
-from workers.local import JobOutcome, find_models, register
+from workers.definitions import find_models, register
+from workers.inputs import JobOutcome
 
 TWICE = """
 name = "upscale4x"

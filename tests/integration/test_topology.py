@@ -10,9 +10,10 @@ import pytest
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from pipelines.server import EmbeddedServer
-from pipelines.topology import apply, apply_topology, desired, plan
+from pipelines.streams import desired
+from pipelines.topology import apply, apply_topology, plan
 from schemas.errors import BrokerError, StoreError
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 

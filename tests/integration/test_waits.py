@@ -9,12 +9,12 @@ from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
 from pipelines.waits import why_waiting
-from schemas.messages import JobRef, Priority
+from schemas.jobs import JobRef, Priority
 from schemas.settings import Settings
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from workers import waits
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 
 async def published(broker: Broker, clip: Path) -> JobRef:

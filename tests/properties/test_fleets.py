@@ -17,7 +17,7 @@ from tests.clips import Clip, generated
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet
 from tests.properties.test_segments import CLIPS
 from tests.reference import answers_of
-from workers.local import JobOutcome
+from workers.inputs import JobOutcome
 
 SPEC = builtin_pipeline("fingerprint")
 ARRANGED = ONE_WORKER + ONE_STAGE_EACH  # each part finds its own way through these

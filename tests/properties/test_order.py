@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.order import JobOrder
-from schemas.messages import Failure, Fragment, JobRef, Key, MediaInfo, PartMeta, Result
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.results import Failure, Result
+from schemas.segments import Fragment
 
 JOB = JobRef(id="j", pipeline="p", revision="r")
 MEDIA = MediaInfo(kind="video")

@@ -14,7 +14,8 @@ from engines.media.decode import decode_video
 from engines.media.source import Source
 from engines.media.split import SegmentData, Splitter
 from engines.part import Array, Part
-from schemas.messages import JobRef, Key, MediaInfo
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
 from schemas.pipeline import PipelineSpec
 from tests.plans import decode_plan
 

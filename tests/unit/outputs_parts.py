@@ -9,7 +9,9 @@ from typing import Any
 from engines.outputs.format import load_format
 from engines.part import Part
 from engines.ports import Assembler, Format
-from schemas.messages import Item, JobRef, Key, MediaInfo, PartMeta
+from schemas.jobs import JobRef, Key
+from schemas.media import Item, MediaInfo
+from schemas.parts import PartMeta
 from schemas.pipeline import EncodeStage
 
 JOB = JobRef(id="job", pipeline="test", revision="0")

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.bottleneck import bottleneck
 from pipelines.status import FleetStatus, PriorityStatus, QueueStatus, StreamStatus
-from schemas.messages import Priority
+from schemas.jobs import Priority
 
 STAGES = ("decode", "resize", "infer", "encode")
 GB = 10**9

@@ -15,7 +15,7 @@ import promql_parser
 import pytest
 import yaml
 
-from pipelines.server import nats_server_binary
+from pipelines.child import nats_server_binary
 from schemas.settings import Settings
 from tests.cli import rigflow
 from workers.metrics import Snapshot, families

@@ -11,8 +11,10 @@ from PIL import Image, ImageOps
 from engines.media.images import decode_images
 from engines.media.source import media_kind
 from engines.part import Array, Part
-from schemas.messages import Item, Key, MediaInfo, Segment
+from schemas.jobs import Key
+from schemas.media import Item, MediaInfo
 from schemas.pipeline import PipelineSpec
+from schemas.segments import Segment
 from tests.clips import still
 from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, pipeline

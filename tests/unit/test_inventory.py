@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from pipelines.inventory import Inventory, ranges
 from pipelines.order import JobOrder
-from schemas.messages import Failure, JobRef, Key, Manifest, MediaInfo, PartMeta, Result
+from schemas.jobs import JobRef, Key, Manifest
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.results import Failure, Result
 
 JOB = JobRef(id="j", pipeline="p", revision="r")
 MEDIA = MediaInfo(kind="video")

@@ -19,7 +19,8 @@ from engines.media.split import Splitter
 from engines.media.uniform import Uniform, presented
 from engines.outputs.format import load_format
 from engines.part import Array, Part
-from schemas.messages import Key, MediaInfo
+from schemas.jobs import Key
+from schemas.media import MediaInfo
 from schemas.pipeline import EncodeStage, PipelineSpec
 from tests import coloured
 from tests.clips import Clip, generated

@@ -21,7 +21,8 @@ from engines.media.source import media_kind, open_media
 from engines.media.split import Splitter
 from pipelines.registry import builtin_pipeline
 from schemas.errors import MediaError, UsageError
-from schemas.messages import Fragment, JobRef, Key
+from schemas.jobs import JobRef, Key
+from schemas.segments import Fragment
 from tests.clips import Clip, generated
 from tests.plans import decode_plan
 from tests.unit.outputs_parts import VIDEO, format_of

@@ -11,7 +11,8 @@ import pytest
 
 from engines.media.decode import decode_video, windows_per_part
 from engines.part import Array
-from schemas.messages import Key, MediaInfo
+from schemas.jobs import Key
+from schemas.media import MediaInfo
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip
 from tests.plans import converter, decode_plan

@@ -10,7 +10,11 @@ from engines.media.extract import files_of
 from engines.media.split import Splitter
 from engines.part import Part, encode_part
 from schemas.grid import Grid
-from schemas.messages import Item, JobRef, Key, MediaInfo, PartMeta, Segment, decode
+from schemas.jobs import JobRef, Key
+from schemas.media import Item, MediaInfo
+from schemas.messages import decode
+from schemas.parts import PartMeta
+from schemas.segments import Segment
 from schemas.wire import Buffer
 from tests.clips import Clip, make_clip, still
 

@@ -11,7 +11,11 @@ from engines.media.images import decode_images
 from engines.part import Part, decode_part, encode_part
 from engines.pictures import resized_part
 from schemas.errors import MediaError
-from schemas.messages import Item, Key, MediaInfo, PartMessage, PartMeta, Segment, decode
+from schemas.jobs import Key
+from schemas.media import Item, MediaInfo
+from schemas.messages import decode
+from schemas.parts import PartMessage, PartMeta
+from schemas.segments import Segment
 from tests.clips import Clip, generated, pictures, still
 from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, decoded, pipeline, segments_of

@@ -13,8 +13,10 @@ from engines.media.sniff import FORMATS
 from engines.media.source import media_kind
 from engines.part import Array, Part
 from schemas.errors import ItemTooLarge, MediaError
-from schemas.messages import Item, Key, MediaInfo, Segment
+from schemas.jobs import Key
+from schemas.media import Item, MediaInfo
 from schemas.pipeline import PipelineSpec
+from schemas.segments import Segment
 from tests.clips import Clip, pictures, still
 from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, pipeline

@@ -20,7 +20,7 @@ from engines.media.limits import Limits
 from engines.media.source import media_kind
 from engines.media.split import Splitter
 from schemas.errors import ItemTooLarge, MediaError
-from schemas.messages import JobRef, Key
+from schemas.jobs import JobRef, Key
 from tests.clips import Clip, generated
 from tests.plans import decode_plan
 from tests.unit.media_passes import pipeline

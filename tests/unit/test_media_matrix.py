@@ -11,7 +11,7 @@ import pytest
 from engines.media.decode import decode_video
 from engines.media.split import Splitter
 from engines.part import Array, Part
-from schemas.messages import JobRef, Key
+from schemas.jobs import JobRef, Key
 from tests.plans import decode_plan
 from tests.unit.media_passes import pipeline
 from tests.unit.plain import CONTAINERS, ENCODERS, REORDERING, Kind, digest, shown, write, written

@@ -16,7 +16,7 @@ from engines.media import packets
 from engines.media.split import Splitter
 from engines.media.track_packets import unpack_track
 from schemas.errors import MediaError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip, still
 from tests.unit.media_passes import decoded, in_segments, joined, pipeline, segments_of, sequential

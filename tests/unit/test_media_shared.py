@@ -9,7 +9,9 @@ from engines.device import Host
 from engines.media.sniff import FORMATS
 from engines.pictures import Pictures
 from schemas.errors import UsageError
-from schemas.messages import Item, JobRef, Key, MediaInfo, Segment
+from schemas.jobs import JobRef, Key
+from schemas.media import Item, MediaInfo
+from schemas.segments import Segment
 from schemas.settings import Settings, load_settings
 from tests.clips import still
 from tests.plans import decode_plan

@@ -22,7 +22,7 @@ from engines.planned import Tensor
 from engines.ports import Colour, Encoded, Pictures, VideoOptions
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import Item, MediaInfo
+from schemas.media import Item, MediaInfo
 from schemas.pipeline import EncodeStage
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 

@@ -9,8 +9,9 @@ import pytest
 from engines.outputs.cuts import FLASH_S, alike, looks
 from engines.part import Array, Part
 from tests.clips import real_clip
+from tests.unit.builtin import CLIPS, frames, run
 from tests.unit.outputs_parts import VIDEO, assemble, format_of, make_part
-from tests.unit.test_models import BIKES_CUTS, CLIPS, frames, run
+from tests.unit.test_model_shotchange import BIKES_CUTS
 
 RATE = 25
 SHOTS = [number + 1 for number in BIKES_CUTS]  # the first frame of each shot after the first

@@ -15,7 +15,7 @@ from engines.part import Array
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import OutputError, PipelineError
-from schemas.messages import Item
+from schemas.media import Item
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 LABELS = {"classes": ("person", "Fahrräder, rot")}

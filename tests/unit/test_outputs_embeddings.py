@@ -10,7 +10,7 @@ import pytest
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import Item
+from schemas.media import Item
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 ROWS = np.random.default_rng(5).normal(size=(5, 7)).astype(np.float32) * 1e3

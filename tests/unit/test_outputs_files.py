@@ -11,7 +11,7 @@ import pytest
 from engines.files import PartFile
 from engines.part import Part
 from schemas.errors import OutputError, PipelineError
-from schemas.messages import Item
+from schemas.media import Item
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, feed, format_of, full_disk, make_part
 
 RNG = np.random.default_rng(5)

@@ -14,7 +14,7 @@ from engines.part import Array
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import Item
+from schemas.media import Item
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 ITEMS = [Item(name="a.jpg"), Item(name="bad.png", error="not an image"), Item(name="b.png")]

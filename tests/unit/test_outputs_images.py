@@ -11,7 +11,7 @@ import pytest
 from engines.outputs.images import ImageFolder
 from engines.part import Array
 from schemas.errors import PipelineError
-from schemas.messages import Item, MediaInfo
+from schemas.media import Item, MediaInfo
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 RNG = np.random.default_rng(3)

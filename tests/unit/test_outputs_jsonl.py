@@ -8,7 +8,7 @@ import pytest
 
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import Item
+from schemas.media import Item
 from tests.unit.outputs_parts import IMAGES, VIDEO, assemble, format_of, make_part
 
 

@@ -12,8 +12,10 @@ from engines.outputs.h264 import X264, encode_gop, frames_of, geometry_of, new_e
 from engines.outputs.video import VideoFormat
 from engines.part import Array, Tick, no_tick
 from engines.ports import Encoded, Pictures, VideoOptions
-from schemas.messages import Fragment, Key, MediaInfo
+from schemas.jobs import Key
+from schemas.media import MediaInfo
 from schemas.pipeline import EncodeStage
+from schemas.segments import Fragment
 from tests.unit.outputs_parts import JOB, VIDEO, make_part
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
 

@@ -13,7 +13,7 @@ from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 from tests.unit.outputs_parts import VIDEO, assemble, format_of, make_part
 
 WIDE = VIDEO.model_copy(update={"width": 640, "height": 360})

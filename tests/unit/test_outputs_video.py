@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engines.part import Array, Part
 from schemas.errors import PipelineError
-from schemas.messages import MediaInfo
+from schemas.media import MediaInfo
 from tests.unit.outputs_parts import VIDEO, assemble, feed, format_of, make_part
 
 FORMAT = format_of("video", preset="superfast")

@@ -12,20 +12,12 @@ from pydantic import ValidationError
 from engines.part import Part, decode_part, encode_part, pack_arrays, unpack_arrays
 from schemas.errors import MediaError, MessageError, ModelError
 from schemas.fields import NAME_CHARS, clean_name
-from schemas.messages import (
-    CodecParameters,
-    CollectRequest,
-    Item,
-    JobRef,
-    Key,
-    MediaInfo,
-    PartHeader,
-    PartMessage,
-    PartMeta,
-    Result,
-    Segment,
-    decode,
-)
+from schemas.jobs import JobRef, Key
+from schemas.media import CodecParameters, Item, MediaInfo
+from schemas.messages import CollectRequest, decode
+from schemas.parts import PartHeader, PartMessage, PartMeta
+from schemas.results import Result
+from schemas.segments import Segment
 from schemas.wire import pack
 from tests.poison_bodies import RAW, Body, bodies, random_body, well_formed
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from engines.media.shared import SharedFolders, located
-from pipelines.publish import albums, job_id
+from pipelines.albums import albums
+from pipelines.publish import job_id
 from pipelines.registry import builtin_pipeline
 
 SPEC = builtin_pipeline("fingerprint")

@@ -12,7 +12,7 @@ from engines.clusters import find_clusters
 from engines.part import Array
 from engines.similarity import Descriptors, Match, compare, load_descriptors, load_media
 from schemas.errors import ExitCode, UsageError
-from tests.unit.test_models import run
+from tests.unit.builtin import run
 
 
 def unit(vectors: Array) -> Array:

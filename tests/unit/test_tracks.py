@@ -15,7 +15,8 @@ from engines.media.split import Splitter
 from engines.media.track_packets import pack_track, unpack_track
 from schemas.errors import MediaError
 from schemas.grid import Grid
-from schemas.messages import Fragment, Key, TrackInfo
+from schemas.jobs import Key
+from schemas.segments import Fragment, TrackInfo
 from tests.clips import still
 from tests.films import JOB, SHOWN_S, Sound, heard, make_film, offset_s, through
 from tests.unit.outputs_parts import VIDEO, format_of, make_part

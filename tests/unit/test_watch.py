@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.outputs.names import OutputNames, Wanted
-from pipelines.watch import Ledger, Quiet, Stamp, content_digest, scan, stamp_of
 from schemas.errors import OutputError, StoreError
 from schemas.text import printable
+from workers.ledger import Ledger
+from workers.watched import Quiet, Stamp, content_digest, scan, stamp_of
 
 QUIET_S = 2.0
 

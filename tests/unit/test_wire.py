@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.arrays import ArraySpec
 from schemas.errors import MessageError
-from schemas.messages import ArraySpec, Fragment, JobRef, Key, MediaInfo, decode
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
+from schemas.messages import decode
+from schemas.segments import Fragment
 from schemas.wire import pack, unpack
 
 BYTES = st.integers(0, 70_000).map(lambda nbytes: (b"odd" * nbytes)[:nbytes])  # msgpack has three sizes of them

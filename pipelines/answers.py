@@ -1,0 +1,24 @@
+"""What an answer of the broker says: its headers and its status."""
+
+from collections.abc import Mapping
+
+from nats.aio.msg import Msg
+
+STATUS = "Status"  # header of the server's own answers
+PLACE = "Nats-Sequence"  # header that the server adds to a message of a stream, whatever headers that has
+
+
+def headers_bytes(headers: Mapping[str, str]) -> int:
+    """Bytes of headers on the wire: a line for the version, one a header, and an empty one."""
+    return 14 + sum(len(name) + len(value.encode(errors="surrogateescape")) + 4 for name, value in headers.items())
+
+
+def headers_of(message: Msg) -> dict[str, str]:
+    """A message's headers; nats-py has None where there are none."""
+    return message.headers or {}
+
+
+def status_of(message: Msg) -> str:
+    """The status of an answer of the server; "" for a message of a stream, which may have that header too."""
+    headers = headers_of(message)
+    return "" if PLACE in headers else headers.get(STATUS, "")

@@ -1,0 +1,108 @@
+"""One delivery of a message, and how it is settled."""
+
+import json
+
+from nats.aio.msg import Msg
+
+from pipelines.answers import headers_of
+from pipelines.broker import Broker
+from pipelines.claims import claim_of
+from pipelines.inbox import Away, NoResponders
+from schemas.wire import Buffer
+
+
+class Delivery:
+    """One message, leased to us until it is settled or silent for `ack_wait_s`.
+
+    `deliveries` counts its deliveries, this one included; `pending` is how many messages wait in its consumer.
+    `content` are the message's own bytes: the body, or for a claim check its size in decimal. Exactly one of `ack`,
+    `retry`, `release` and `terminate` ends it. A reader's deliveries need no settling.
+    """
+
+    __slots__ = (
+        "_blob",
+        "_body",
+        "_broker",
+        "_reply",
+        "consumer",
+        "content",
+        "deliveries",
+        "headers",
+        "nbytes",
+        "pending",
+        "settled",
+        "stream",
+        "stream_seq",
+        "subject",
+    )
+
+    def __init__(self, broker: Broker, message: Msg) -> None:
+        """Raises ValueError when a message did not come from a consumer: acknowledgements go to its reply subject."""
+        self._broker = broker
+        self._reply = message.reply
+        # $JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time.pending[.random]
+        tokens = message.reply.split(".")
+        if tokens[:2] != ["$JS", "ACK"] or len(tokens) < 9:
+            raise ValueError(f"{message.reply} acknowledges no delivery")
+        self.stream, self.consumer, *counts = tokens[2:] if len(tokens) == 9 else tokens[4:]
+        self.deliveries = int(counts[0])
+        self.stream_seq = int(counts[1])
+        self.pending = int(counts[4])
+        self.subject: str = message.subject
+        self.headers: dict[str, str] = headers_of(message)
+        self.settled = False
+        self._blob = claim_of(self.subject, self.headers)
+        self.content: bytes = message.data
+        self._body: Buffer | None = None if self._blob else self.content
+        self.nbytes = int(message.data) if self._blob and message.data.isdigit() else len(message.data)
+
+    async def load(self) -> Buffer:
+        """The body; that of a claim check is fetched once. Raises StoreError when the object is gone."""
+        if self._body is None:
+            from pipelines.blobs import get_blob
+
+            self._body = await get_blob(self._broker, self._broker.names.blobs, self._blob)
+        return self._body
+
+    async def ack(self) -> None:
+        """Acknowledge it: everything that was made of it is stored."""
+        await self._settle_with_blob(b"+ACK")
+
+    async def terminate(self, reason: str) -> None:
+        """End it without success; `reason` goes into the server's advisory."""
+        await self._settle_with_blob(b"+TERM " + reason.replace("\n", " ").encode())
+
+    async def retry(self, delay_s: float) -> None:
+        """Have it delivered again after `delay_s`."""
+        await self._settle(b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode())
+
+    async def release(self) -> None:
+        """Hand it back: another worker gets it at once."""
+        await self._settle(b"-NAK")
+
+    async def progress(self) -> None:
+        """Renew the lease for another `ack_wait_s`."""
+        assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
+        if self._broker.connection.connected:
+            await self._broker.connection.settle(self._reply, b"+WPI")
+
+    def _mark_settled(self) -> None:
+        assert not self.settled, f"{self.subject} {self.stream_seq} is settled already"
+        self.settled = True
+
+    async def _settle(self, verdict: bytes) -> None:
+        self._mark_settled()
+        await self._broker.connection.settle(self._reply, verdict)
+
+    async def _settle_with_blob(self, verdict: bytes) -> None:
+        if not self._blob:
+            await self._settle(verdict)
+            return
+        self._mark_settled()
+        try:
+            await self._broker.connection.request(self._reply, verdict)
+        except (Away, NoResponders):
+            return  # it may be delivered again, and then it needs its object; otherwise a sweep removes the object
+        from pipelines.blobs import discard_claims
+
+        await discard_claims(self._broker, [self._blob])

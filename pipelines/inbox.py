@@ -1,0 +1,67 @@
+"""Requests to the broker that wait for their answers, told apart by the last token of their reply subject."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nats.aio.msg import Msg
+
+from pipelines.answers import status_of
+
+REQUEST_S = 5.0  # without an answer for so long, a request counts as lost
+Answers = asyncio.Queue[Msg | Exception]
+
+
+class Away(Exception):
+    """The broker went away before it answered: whether the request was carried out is unknown."""
+
+
+class NoResponders(Exception):
+    """No stream or subscriber takes this subject. While a broker recovers, that may change soon."""
+
+
+class Inbox:
+    """The requests of one connection: each `asking` has its own reply subject under `prefix`."""
+
+    def __init__(self) -> None:
+        self.prefix = ""
+        self._numbers = itertools.count()
+        self._asked: dict[str, tuple[str, Answers]] = {}
+
+    @contextmanager
+    def asking(self, subject: str) -> Iterator[tuple[str, Answers]]:
+        """A reply subject for a request to `subject`, and the answers that come to it."""
+        token = str(next(self._numbers))
+        answers: Answers = asyncio.Queue()
+        self._asked[token] = (subject, answers)
+        try:
+            yield f"{self.prefix}.{token}", answers
+        finally:
+            del self._asked[token]
+
+    async def on_answer(self, message: Msg) -> None:
+        """Give an answer to its request; one that comes too late is dropped."""
+        asked = self._asked.get(message.subject.rpartition(".")[2])
+        if asked is not None:
+            asked[1].put_nowait(message)
+
+    def fail(self, error: Exception, named_in: str | None = None) -> None:
+        """End all requests with an error, or only those whose subject stands in quotes in `named_in`."""
+        for subject, answers in self._asked.values():
+            if named_in is None or f'"{subject.lower()}"' in named_in:
+                answers.put_nowait(error)
+
+
+async def next_answer(answers: Answers) -> Msg:
+    """The next answer to a request. Raises Away, NoResponders, and the error that ended the request."""
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            answer = await answers.get()
+    except TimeoutError:
+        raise Away(f"no answer within {REQUEST_S:.0f} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    if status_of(answer) == "503":
+        raise NoResponders
+    return answer

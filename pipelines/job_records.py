@@ -1,0 +1,121 @@
+"""The manifests of jobs in KV: read, found, and changed by compare-and-set."""
+
+import time
+from typing import Any, Self
+
+from pipelines.broker import DELETED, Broker, Stored
+from pipelines.values import decoded
+from schemas.errors import RigflowError
+from schemas.jobs import JobRef, JobState, Manifest
+from schemas.pipeline import is_token
+
+
+class JobCancelled(RigflowError):
+    """The job was cancelled, or begun anew as another generation, while this process worked on it."""
+
+    def __init__(self, job: JobRef) -> None:
+        super().__init__(f"job {job.id} was cancelled", "publish it again to have it done")
+        self.job = job
+
+
+class JobRecord:
+    """One job's manifest, changed by compare-and-set: its publisher, its collector and `cancel` write it.
+
+    A change sets only its own fields, so changes of other processes are kept. A job never returns to an earlier state.
+    """
+
+    def __init__(self, broker: Broker, manifest: Manifest, sequence: int = 0) -> None:
+        self._broker = broker
+        self._sequence = sequence
+        self.manifest = manifest
+
+    @classmethod
+    async def read(cls, broker: Broker, job: JobRef) -> Self | None:
+        """The manifest of a job; None when there is none, or it is too old."""
+        stored = await _entry(broker, job.tenant, job.id)
+        manifest = _manifest_of(stored)
+        return None if manifest is None or stored is None else cls(broker, manifest, stored.sequence)
+
+    @classmethod
+    async def current(cls, broker: Broker, job: JobRef) -> Self | None:
+        """`read`, for work on this generation of a job. Raises JobCancelled when it was cancelled or begun anew."""
+        record = await cls.read(broker, job)
+        if record is not None and not _is_current(record.manifest, job):
+            raise JobCancelled(job)
+        return record
+
+    async def change(self, **fields: Any) -> None:
+        """Set fields. Raises JobCancelled when the job was cancelled, or begun anew."""
+        while True:
+            changed = _merged(self.manifest, fields)
+            if self._sequence and changed == self.manifest:
+                await self.refresh()
+                return
+            if await self.write(changed):
+                return
+            await self.refresh()
+
+    async def write(self, manifest: Manifest) -> bool:
+        """Replace the manifest; False when another process wrote it since it was read here."""
+        manifest = manifest.model_copy(update={"updated_s": time.time()})
+        bucket, key = self._broker.names.jobs, job_key(manifest.job.tenant, manifest.job.id)
+        sequence = await self._broker.replace(bucket, key, manifest.model_dump_json().encode(), self._sequence)
+        if sequence is None:
+            return False
+        self.manifest, self._sequence = manifest, sequence
+        return True
+
+    async def refresh(self) -> None:
+        """Read it again. Raises JobCancelled when the job was cancelled, or begun anew."""
+        job = self.manifest.job
+        stored = await _entry(self._broker, job.tenant, job.id)
+        self._sequence = 0 if stored is None else stored.sequence
+        manifest = _manifest_of(stored)
+        if manifest is None:
+            return
+        if not _is_current(manifest, job):
+            raise JobCancelled(job)
+        if not manifest.name:  # a collector wrote it before the publisher, which has these fields
+            known = self.manifest.model_dump(include={"name", "source", "hosted", "created_s"})
+            manifest = manifest.model_copy(update=known)
+        self.manifest = manifest
+
+
+def _is_current(manifest: Manifest, job: JobRef) -> bool:
+    return manifest.state is not JobState.CANCELLED and manifest.job.generation == job.generation
+
+
+def _merged(manifest: Manifest, fields: dict[str, Any]) -> Manifest:
+    """`fields` set, but for a state that would be a step back."""
+    state = fields.get("state", manifest.state)
+    back = manifest.state.ended and (not state.ended or state is JobState.CANCELLED)
+    return manifest.model_copy(update=fields | ({"state": manifest.state} if back else {}))
+
+
+async def find_manifest(broker: Broker, job: str, tenant: str = "") -> Manifest | None:
+    """The manifest of a job by its id; None when there is none, or it is too old."""
+    return _manifest_of(await _entry(broker, tenant or broker.settings.tenant, job))
+
+
+async def all_manifests(broker: Broker) -> list[Manifest]:
+    """All jobs of our tenant that the broker knows, oldest first. Manifests that cannot be read are reported."""
+    found = await broker.items(broker.names.jobs, job_key(broker.settings.tenant, "*"))
+    manifests = (decoded(Manifest, body, f"the manifest of job {key}") for key, body in found.items())
+    return sorted((each for each in manifests if each is not None), key=lambda each: each.created_s)
+
+
+async def _entry(broker: Broker, tenant: str, job: str) -> Stored | None:
+    if not (is_token(tenant) and is_token(job)):  # a wildcard in it would find another job
+        return None
+    return await broker.last(f"KV_{broker.names.jobs}", f"$KV.{broker.names.jobs}.{job_key(tenant, job)}")
+
+
+def _manifest_of(stored: Stored | None) -> Manifest | None:
+    if stored is None or DELETED in stored.headers:
+        return None
+    return decoded(Manifest, stored.body, f"the manifest {stored.subject}")
+
+
+def job_key(tenant: str, job: str) -> str:
+    """The key of a job's manifest in the bucket of jobs."""
+    return f"{tenant}.{job}"

@@ -1,0 +1,68 @@
+"""How this process logs in to a broker, and why a broker refuses it."""
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+
+from pipelines.local_access import PASSWORD, USER, password_for
+from schemas.errors import BrokerError, UsageError
+
+CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
+
+
+def local_broker_options(urls: str) -> dict[str, Any]:
+    """Options for nats-py to reach a broker that `rigflow up` started on this machine."""
+    password = password_for(urls)
+    return {"user": USER, "password": password} if password else {}
+
+
+def credential_options(path: str) -> dict[str, Any]:
+    """Options for nats-py from the path of an nkey seed, a .creds file or a password's file. Raises UsageError."""
+    if not path:
+        return {}
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise UsageError(f"credentials {path}: {reason}", "give the path of an nkey seed or a .creds file") from error
+    if "BEGIN NATS USER JWT" in text:
+        return {"user_credentials": path}
+    if PASSWORD.fullmatch(text.strip()):
+        return {"user": USER, "password": text.strip()}
+    import nkeys
+
+    try:
+        nkeys.from_seed(bytearray(text.strip().encode()))
+    except nkeys.NkeysError as error:
+        raise UsageError(f"credentials {path}: not an nkey seed, not a .creds file", "check the path") from error
+    return {"nkeys_seed_str": text}
+
+
+def refusal(where: str, error: Exception) -> BrokerError:
+    """Why there is no connection to the broker at `where`, and what to do."""
+    reason = reason_of(error)
+    if isinstance(error, nats.errors.Error) and "authorization" in reason.lower():
+        hint = "check the URL and --credentials; the password of `rigflow up` is in the file `password` of its --store"
+        return BrokerError(f"the broker at {where} refuses these credentials", hint)
+    if isinstance(error, nats.errors.Error):
+        return BrokerError(f"the broker at {where} refuses us ({reason})", "check its log")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        what = f"the certificate of the broker at {where} is not trusted ({error.verify_message})"
+        return BrokerError(what, "set tls_ca to the CA that signed it")
+    if isinstance(error, ssl.SSLError):
+        what = f"the broker at {where} speaks no TLS with us ({error.reason or error})"
+        return BrokerError(what, "use nats:// if it has no TLS, and tls_cert if it wants a certificate")
+    hint = "start one with `rigflow up`, or check the URL given with --nats"
+    return BrokerError(f"no broker at {where} ({reason})", hint)
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of nats-py or of the system says, in words."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_S:.0f} s"
+    return str(error).removeprefix("nats: ").strip("'") or type(error).__name__

@@ -1,0 +1,128 @@
+"""The streams and consumers that pipelines need, in the fields of JetStream's API."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from schemas.jobs import Priority
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from schemas.subjects import COLLECT, SPLIT, Names
+
+DEDUPLICATION_S = 120.0
+DAY_S = 86400.0
+MEDIA_AGE_S = 7 * DAY_S  # raw media that no worker takes
+BLOB_AGE_S = 7 * DAY_S  # the object of a message that is never settled
+JOB_AGE_S = 7 * DAY_S  # what is known of a job
+DEAD_AGE_S = 30 * DAY_S
+ATTEMPT_AGE_S = DAY_S  # records of attempts at a message that was not finished
+RIG_AGE_S = 10.0  # the status of a worker that sends no more
+SMALL_BYTES = 64 << 20  # buckets of small entries: manifests, status, attempts
+UNBOUNDED = -1  # limited only by the size of the broker's store
+IN_FLIGHT = 50_000  # messages of one queue that all workers together may hold
+REQUESTS = 10_000  # pull requests of all workers together that one queue may have
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """One stream as it should be, and its durable consumers, in the fields of JetStream's API."""
+
+    config: Config
+    consumers: tuple[Config, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return str(self.config["name"])
+
+
+def desired(names: Names, settings: Settings, specs: Sequence[PipelineSpec]) -> list[StreamPlan]:
+    """What the broker should have for these pipelines."""
+    prefix = names.prefix
+    queues = [(spec.name, stage) for spec in specs for stage in (*(stage.name for stage in spec.stage), COLLECT)]
+    results_age_s = settings.results_age_s
+    plans = [
+        StreamPlan(_bucket(names.pipelines, UNBOUNDED)),
+        StreamPlan(_bucket(names.jobs, SMALL_BYTES, JOB_AGE_S, discard="old")),
+        StreamPlan(_bucket(names.rigs, SMALL_BYTES, RIG_AGE_S, discard="old")),
+        StreamPlan(_bucket(names.attempts, SMALL_BYTES, ATTEMPT_AGE_S, discard="old")),
+        StreamPlan(_objects(names.models, UNBOUNDED)),
+        StreamPlan(_objects(names.engines, UNBOUNDED)),
+        StreamPlan(_objects(names.blobs, settings.results_bytes, BLOB_AGE_S)),
+        StreamPlan(_stream(names.results_stream, [f"{prefix}.results.>"], settings.results_bytes, results_age_s)),
+        StreamPlan(_stream(names.dead_stream, [f"{prefix}.dead.>"], settings.dead_bytes, DEAD_AGE_S, discard="old")),
+    ]
+    plans += [_media(names, settings, spec.name) for spec in specs]
+    plans += [_work_queue(names, settings, pipeline, stage) for pipeline, stage in queues]
+    return [replicated(plan, settings.durability.replicas) for plan in plans]
+
+
+def replicated(stream: StreamPlan, replicas: int) -> StreamPlan:
+    """`stream` with so many copies."""
+    return replace(stream, config=stream.config | {"num_replicas": replicas})
+
+
+def _stream(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.0, **config: Any) -> Config:
+    return {
+        "name": name,
+        "subjects": subjects,
+        "max_bytes": max_bytes,
+        "max_age": _ns(max_age_s),
+        "duplicate_window": _ns(min(DEDUPLICATION_S, max_age_s or DEDUPLICATION_S)),
+        "retention": "limits",
+        "discard": "new",  # a full stream refuses messages and the publisher waits; nothing is dropped
+        "storage": "file",
+        "allow_direct": True,
+        "allow_rollup_hdrs": False,  # one message with such a header deletes all others
+    } | config
+
+
+def _bucket(name: str, max_bytes: int, max_age_s: float = 0.0, discard: str = "new") -> Config:
+    """A key-value bucket as every NATS client lays it out."""
+    config = {"deny_delete": True, "max_msgs_per_subject": 1, "discard": discard}
+    return _stream(f"KV_{name}", [f"$KV.{name}.>"], max_bytes, max_age_s, **config)
+
+
+def _objects(name: str, max_bytes: int, max_age_s: float = 0.0) -> Config:
+    """An object store as every NATS client lays it out."""
+    return _stream(f"OBJ_{name}", [f"$O.{name}.C.>", f"$O.{name}.M.>"], max_bytes, max_age_s)
+
+
+def _queue(name: str, subjects: list[str], max_bytes: int, max_age_s: float = 0.0) -> Config:
+    return _stream(name, subjects, max_bytes, max_age_s, retention="workqueue")
+
+
+def _media(names: Names, settings: Settings, pipeline: str) -> StreamPlan:
+    """The queue of raw media for one pipeline.
+
+    A message for a pipeline without this stream gets "no responders" at once. Each pipeline has its own stream, because
+    processes that add subjects to one stream at the same time overwrite each other's change.
+    """
+    subject = names.media("*", pipeline)
+    config = _queue(names.media_stream(pipeline), [subject], settings.queue_bytes, MEDIA_AGE_S)
+    return StreamPlan(config, (_consumer(settings, SPLIT, subject),))
+
+
+def _work_queue(names: Names, settings: Settings, pipeline: str, stage: str) -> StreamPlan:
+    priorities = {priority.value: names.work(pipeline, stage, priority) for priority in Priority}
+    consumers = tuple(_consumer(settings, priority, subject) for priority, subject in priorities.items())
+    return StreamPlan(
+        _queue(names.work_stream(pipeline, stage), list(priorities.values()), settings.queue_bytes), consumers
+    )
+
+
+def _consumer(settings: Settings, name: str, subject: str) -> Config:
+    return {
+        "durable_name": name,
+        "filter_subject": subject,
+        "ack_policy": "explicit",
+        "ack_wait": _ns(settings.ack_wait_s),
+        "max_deliver": -1,  # the server counts hand-backs too; workers count failures (pipelines.attempts)
+        "max_ack_pending": IN_FLIGHT,
+        "max_waiting": REQUESTS,
+    }
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

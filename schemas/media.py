@@ -1,0 +1,90 @@
+"""Media as messages describe them: pictures, codecs and images."""
+
+from fractions import Fraction
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from schemas.fields import GivenName, Label, PositiveTerm, Ratio, Size, Ticks
+from schemas.grid import Clock
+
+Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
+
+
+class MediaInfo(BaseModel):
+    """A media's picture: in a segment as it is stored, in a part as decode and preprocess make it (upright, scaled).
+
+    `orientation` is EXIF's number of how stored pictures are turned and mirrored (1: as they are), `origin` the pts of
+    the first presented frame in units of `time_base`. `frame_rate` is how many pictures a second the pipeline gives,
+    its windows or all frames of the source; `last` is the pts of the last of these, which is shown until `end`.
+    Colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified).
+    """
+
+    model_config = ConfigDict(frozen=True)
+    kind: Literal["video", "image"]
+    name: GivenName = ""
+    codec: Label = ""
+    width: Size = 0
+    height: Size = 0
+    orientation: Annotated[int, Field(ge=1, le=8)] = 1
+    time_base: tuple[PositiveTerm, PositiveTerm] = (1, 1)
+    origin: Ticks = 0
+    last: Ticks | None = None
+    end: Ticks | None = None
+    pixel_format: Label = ""
+    frame_rate: Ratio = (0, 1)
+    sample_aspect: Ratio = (1, 1)
+    color_range: Color = 0
+    color_space: Color = 2
+    color_primaries: Color = 2
+    color_transfer: Color = 2
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the origin to the end; 0 where that is not known."""
+        return 0.0 if self.end is None else self.clock.seconds(self.end)
+
+    @property
+    def clock(self) -> Clock:
+        """The media's own clock."""
+        return Clock(Fraction(*self.time_base), self.origin)
+
+
+class CodecParameters(BaseModel):
+    """What a decoder must know of a video stream beside its packets and extradata, as FFmpeg's AVCodecParameters.
+
+    `tag` is the FOURCC, `bits` are those of a coded sample, `reorder` is how many frames at most a decoder holds back;
+    `level` and `field_order` are FFmpeg's numbers. The colours are those of the header.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    decoder: Label
+    tag: Annotated[str, Field(max_length=4)] = ""
+    pixel_format: Label = ""
+    width: Size = 0
+    height: Size = 0
+    profile: Label = ""
+    level: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = -99
+    bits: Color = 0
+    field_order: Color = 0
+    reorder: Color = 0
+    sample_aspect: Ratio = (0, 1)
+    color_range: Color = 0
+    color_space: Color = 2
+    color_primaries: Color = 2
+    color_transfer: Color = 2
+
+
+class Item(BaseModel):
+    """One image of a segment of images: its name, and its own outcome once it has failed.
+
+    `path` names a file that publisher and workers share; the segment then has no buffers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: GivenName
+    path: str = ""
+    error: str = ""
+
+
+Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # errors of all would fill the memory

@@ -1,0 +1,107 @@
+"""Parts: what travels between the stages, and the header of a part's result."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from schemas.arrays import Arrays, check_arrays
+from schemas.base import Message
+from schemas.errors import MessageError
+from schemas.fields import Count, Label, Ticks, clean_name
+from schemas.jobs import Key
+from schemas.media import Items, MediaInfo
+from schemas.wire import Buffer
+
+_PART_HEADER = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,16}", re.ASCII)
+
+
+class PartMeta(BaseModel):
+    """What a part carries beside its arrays, from decode to result.
+
+    `pts` has one entry a window (its first tick, in the media's clock) for video and one an item for images. `frames`
+    and `lost` count the frames this part owns and those that damage took; `unseen` are those of `frames` that no window
+    looks at, which count as whole undecoded; `notes` says in words what was out of the
+    ordinary; `not_finite` counts, for each output, the windows with values that are NaN or infinite.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    key: Key
+    media: MediaInfo
+    pts: Annotated[tuple[Ticks, ...], FailFast()] = ()
+    items: Items = ()
+    frames: Count = 0
+    lost: Count = 0
+    unseen: Count = 0
+    notes: Annotated[tuple[str, ...], FailFast()] = ()
+    not_finite: Annotated[dict[Label, Count], Field(max_length=1024)] = {}
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """The seconds from its first window to where the window after its last would begin; (0, 0) for images."""
+        if self.media.kind == "image" or not self.pts:
+            return 0.0, 0.0
+        clock, steps = self.media.clock, len(self.pts) - 1
+        start_s, last_s = clock.seconds(self.pts[0]), clock.seconds(self.pts[-1])
+        frames, over_s = self.media.frame_rate[0], float(self.media.frame_rate[1])
+        step_s = (last_s - start_s) / steps if steps else (over_s / frames if frames else 0.0)
+        return start_s, last_s + step_s
+
+
+class PartMessage(Message):
+    """A part between two stages in different processes: named arrays."""
+
+    type: Literal["part"] = "part"
+    meta: PartMeta
+    arrays: Arrays
+
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Whether each array fits its buffer. Raises MessageError."""
+        self.meta.key.check()
+        check_arrays(self.arrays, buffers)
+
+    @property
+    def key(self) -> Key:
+        """Where in its job it belongs."""
+        return self.meta.key
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """The seconds of the media that it answers for; (0, 0) for images."""
+        return self.meta.span_s
+
+
+@dataclass(frozen=True, slots=True)
+class PartHeader:
+    """The header of a part's result: progress is counted from it, without reading bodies."""
+
+    generation: int
+    segment: int
+    part: int
+    last: bool
+    final: bool
+    frames: int
+    lost: int
+
+    @classmethod
+    def of(cls, meta: PartMeta) -> Self:
+        """The mark of a part."""
+        key = meta.key
+        return cls(key.job.generation, key.segment, key.part, key.last, key.final, meta.frames, meta.lost)
+
+    def header(self) -> str:
+        """Seven numbers in the order of the fields."""
+        place = f"{self.generation} {self.segment} {self.part} {self.last:d} {self.final:d}"
+        return f"{place} {self.frames} {self.lost}"
+
+    @classmethod
+    def parse(cls, header: str) -> Self:
+        """The mark in a header. Raises MessageError."""
+        if not _PART_HEADER.fullmatch(header):
+            raise MessageError(f"the header of a part is not seven numbers: {clean_name(header)}")
+        number, segment, part, last, final, frames, lost = map(int, header.split())
+        if max(number, segment, part) >= 1 << 31 or max(frames, lost) >= 1 << 53:
+            raise MessageError(f"the header of a part has a number that is too large: {header}")
+        return cls(number, segment, part, bool(last), bool(final), frames, lost)

@@ -1,0 +1,94 @@
+"""How pieces and jobs end: results, failures and Done."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
+
+from schemas.arrays import Arrays, check_arrays
+from schemas.base import Message
+from schemas.fields import Count, GivenName, Label, Moment, Number, Seconds
+from schemas.jobs import JobRef, Key
+from schemas.parts import PartMeta
+from schemas.pipeline import Name
+from schemas.wire import Buffer
+
+
+class Result(Message):
+    """What `encode` made of one part; `meta.key` says where it belongs, the format's own facts are in `facts`."""
+
+    type: Literal["result"] = "result"
+    meta: PartMeta
+    format: Name
+    arrays: Arrays = Field(default_factory=dict)
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+
+    def check(self, buffers: Sequence[Buffer]) -> None:
+        """Whether each array fits its buffer. Raises MessageError."""
+        self.meta.key.check()
+        check_arrays(self.arrays, buffers)
+
+
+class Attempt(BaseModel):
+    """A worker began with a message and did not finish it: which worker, where, and since when.
+
+    `number` is the delivery's, counted by the broker. `ended` is the error that the worker reported; empty when it
+    was killed or got stuck. `at_s` is in seconds since 1970.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    number: Number
+    worker: GivenName
+    host: GivenName
+    device: GivenName
+    at_s: Moment
+    ended: str = ""
+
+
+class Failure(Message):
+    """A piece of a job that will have no result. `stage` says where, `error` what and why, in a line.
+
+    `start_s` and `end_s` say which seconds of the media are missing. `entire_segment`: the segment will have no
+    further part; a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970.
+    `worker` published it, after these `attempts`; `deliveries` also counts those that were handed back untouched.
+    """
+
+    type: Literal["failure"] = "failure"
+    key: Key
+    stage: Name
+    entire_segment: bool = False
+    error: str
+    detail: str = ""
+    start_s: Seconds = 0.0
+    end_s: Seconds = 0.0
+    worker: GivenName = ""
+    deliveries: Count = 1
+    attempts: Annotated[tuple[Attempt, ...], FailFast()] = ()
+    at_s: Moment = 0.0
+
+
+class Done(Message):
+    """The job is over: what it counted, and a digest over its ordered results.
+
+    `failures` are the first ones in words, and `more_failures` counts the rest; `missing` are the first spans of the
+    media, in seconds, that they took. `files` and `more_files` likewise. A job that was `cancelled` has no results.
+    """
+
+    type: Literal["done"] = "done"
+    job: JobRef
+    segments: Number
+    frames: Count
+    lost: Count
+    failures: Annotated[tuple[str, ...], FailFast()] = ()
+    more_failures: Count = 0
+    missing: Annotated[tuple[tuple[Seconds, Seconds], ...], FailFast()] = ()
+    cancelled: bool = False
+    digest: Label = ""
+    files: Annotated[tuple[GivenName, ...], FailFast()] = ()
+    more_files: Count = 0
+    notes: Annotated[tuple[str, ...], FailFast()] = ()
+
+    @property
+    def failed(self) -> int:
+        """How many failures there are."""
+        return len(self.failures) + self.more_failures

@@ -1,0 +1,85 @@
+"""Finds pipelines and their models, and publishes them to a fleet."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from engines.models.catalogue import builtin_model, builtin_models, own_model
+from engines.plan import plan_pipeline
+from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
+from pipelines.topology import apply_topology, ensure_topology
+from schemas.errors import ModelMissing, PipelineError
+from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
+from schemas.settings import Settings
+
+Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its model card and its ONNX file
+
+
+def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
+    """A pipeline by the path of its file, or by the name of one that comes with rigflow; and the file's folder.
+
+    Raises PipelineError.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        return builtin_pipeline(name), None
+    try:
+        return parse_pipeline(path.read_text(), str(path)), path.resolve().parent
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise PipelineError(f"{path}: {reason}", "give a pipeline file, or see `rigflow pipelines list`") from error
+
+
+def find_models(
+    spec: PipelineSpec, folder: Path | None, cache: Path | None = None
+) -> dict[str, tuple[ModelSpec, bytes]]:
+    """The models of a pipeline: NAME.onnx beside the pipeline's file (with NAME.toml as its model card), built in, or
+    one of the user's own in the folder of models. What is built stays in the folder `cache`.
+
+    Raises ModelError when one is missing or does not fit its stage.
+    """
+    models = {}
+    for name in spec.model_names.values():
+        beside = folder is not None and (folder / f"{name}.onnx").exists()
+        if name in builtin_models() and not beside:
+            models[name] = builtin_model(name, cache and cache / "builtin")
+        else:
+            models[name] = own_model(name, folder)
+    plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
+    return models
+
+
+async def register(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> PipelineSpec:
+    """Publish a pipeline with its streams and models to the fleet; the spec with its models pinned."""
+    await ensure_topology(broker, settings, [spec])
+    return await publish_pipeline(broker, spec, models)
+
+
+async def repair(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> list[str]:
+    """Create streams and consumers of a pipeline that were deleted, and publish it again; names of the created ones."""
+    made = await ensure_topology(broker, settings, [spec])
+    if made:
+        await publish_pipeline(broker, spec, models)
+    return [f"{change.stream} {change.consumer}".rstrip() for change in made]
+
+
+async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
+    """Publish the pipelines that come with rigflow to the fleet at `settings.nats`; their names.
+
+    With `ours`, the broker is of this process, and its streams are changed to our settings. Pipelines whose model is
+    missing are left out.
+    """
+    ready: list[tuple[PipelineSpec, Models]] = []
+    for spec in map(builtin_pipeline, builtin_pipelines()):
+        with suppress(ModelMissing):
+            ready.append((spec, find_models(spec, None, settings.cache_folder)))
+    broker = await Broker.connect(settings, name="rigflow-up")
+    try:
+        if ours:
+            await apply_topology(broker, settings, [spec for spec, _ in ready])
+        for spec, models in ready:
+            await register(broker, settings, spec, models)
+    finally:
+        await broker.close()
+    return [spec.name for spec, _ in ready]

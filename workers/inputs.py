@@ -1,0 +1,148 @@
+"""The input files of a run: looked at once, planned as jobs, and given names for their results."""
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from engines.media.shared import located
+from engines.media.source import media_kind
+from engines.outputs.names import OutputNames, Wanted
+from pipelines.job_records import JobRecord
+from pipelines.publish import Publisher, job_id
+from schemas.errors import RigflowError, UsageError
+from schemas.jobs import JobRef
+from schemas.pipeline import PipelineSpec
+from schemas.results import Done
+from schemas.text import is_text, printable
+
+
+@dataclass(slots=True)
+class JobOutcome:
+    """One job of a run and its outcome: its Done, or the error that ended it.
+
+    `real` are the paths of its inputs with links resolved; `source` identifies its input; `target` is where its result
+    goes, without suffix.
+    """
+
+    name: str
+    job: JobRef
+    inputs: list[Path]
+    real: list[str]
+    target: Path = Path()
+    images: bool = False
+    source: str = ""
+    record: JobRecord | None = None
+    done: Done | None = None
+    error: RigflowError | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the job is done without failures."""
+        return self.done is not None and not self.done.failures
+
+
+class _Input(NamedTuple):
+    """A file to be sent: `real` is its path with links resolved."""
+
+    path: Path
+    real: str
+    stat: os.stat_result
+    kind: str
+
+
+Inspected = Sequence[tuple[Path, _Input | RigflowError]]
+
+
+def look_at(inputs: Sequence[Path]) -> Inspected:
+    """Each input once, looked at; or why it cannot be sent."""
+    each = {str(path): path for path in inputs}
+    return [(path, _inspect(path, *found)) for path, found in zip(each.values(), located(each), strict=True)]
+
+
+def plan_jobs(publisher: Publisher, spec: PipelineSpec, inspected: Inspected) -> list[JobOutcome]:
+    """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
+    fit = [found for _, found in inspected if isinstance(found, _Input)]
+    images = [file for file in fit if file.kind == "image"]
+    jobs = [(file.path.name, [file], False) for file in fit if file.kind == "video"]
+    if images:
+        jobs.append((images[0].path.name if len(images) == 1 else f"{len(images)} images", images, True))
+    outcomes: list[JobOutcome] = []
+    identities: set[str] = set()
+    for name, files, are_images in jobs:
+        paths = [file.path for file in files]
+        identity = job_id(spec, ((file.real, file.stat) for file in files))
+        if identity in identities:  # another path of the same file gets a job and a result of its own
+            identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
+        identities.add(identity)
+        real = [file.real for file in files]
+        outcomes.append(JobOutcome(name, publisher.ref(identity), paths, real, images=are_images, source=identity))
+    for path, why in inspected:
+        if isinstance(why, RigflowError):
+            outcomes.append(JobOutcome(printable(path.name), publisher.ref("unfit"), [path], [], error=why))
+    return outcomes
+
+
+def _inspect(path: Path, real: str, found: os.stat_result | None) -> _Input | RigflowError:
+    """An input, looked at once; or why it cannot be sent."""
+    file = _regular(path, real, found)
+    return file if isinstance(file, RigflowError) else _Input(path, real, file, kind_of(path))
+
+
+def input_error(path: Path) -> RigflowError | None:
+    """Why an input cannot be sent, before it is read."""
+    found = _regular(path, os.path.realpath(path), None)
+    return found if isinstance(found, RigflowError) else None
+
+
+def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_result | UsageError:
+    """What the system says of a regular file: `found` where it was asked before.
+
+    The file is not opened: that would wake the writer of a FIFO.
+    """
+    if not is_text(real):
+        return UsageError(f"{path}: its name is not UTF-8", "rename it")
+    try:
+        file = found or path.stat()
+    except FileNotFoundError:
+        return UsageError(f"{path}: no such file", "check the path")
+    except OSError as error:
+        return UsageError(f"{path}: {error.strerror}", "check the path")
+    if stat.S_ISDIR(file.st_mode):
+        return UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
+    if not stat.S_ISREG(file.st_mode):
+        return UsageError(f"{path}: not a file that can be read twice", "copy it into one")
+    return file
+
+
+def name_results(names: OutputNames, out: Path, outcomes: Sequence[JobOutcome]) -> None:
+    """Reserve a name for each result; for inputs of the same name it has the suffix or the folder too."""
+    videos = [outcome.inputs[0] for outcome in outcomes if len(outcome.inputs) == 1]
+    stems, full = Counter(path.stem for path in videos), Counter(path.name for path in videos)
+    able = [outcome for outcome in outcomes if outcome.error is None]
+    wanted = []
+    for outcome in able:
+        if len(outcome.inputs) > 1:
+            wanted.append(Wanted(out, "images", outcome.job.pipeline))
+            continue
+        path = outcome.inputs[0]
+        skip = 2 if full[path.name] > 1 else 1 if stems[path.stem] > 1 else 0
+        wanted.append(Wanted(out, path.name, outcome.job.pipeline, path.resolve().parent.name, skip))
+    for outcome, target in zip(able, names.reserve_all(wanted), strict=True):
+        if isinstance(target, Path):
+            outcome.target = target
+        else:
+            outcome.error = target
+
+
+def kind_of(path: Path) -> str:
+    """Kind of media of a file. An unreadable file counts as video; publishing it then fails with the reason."""
+    try:
+        return media_kind(path)
+    except RigflowError:
+        return "video"

@@ -1,0 +1,165 @@
+"""The work of `rigflow run`: publishes jobs to a fleet and collects their results."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from engines.outputs.names import OutputNames
+from pipelines.broker import Broker
+from pipelines.collect import Collector
+from pipelines.jetstream import Gone
+from pipelines.job_records import JobRecord
+from pipelines.publish import Publisher
+from schemas.errors import RigflowError, UsageError, first_error
+from schemas.jobs import JobRef, Priority
+from schemas.parts import PartMeta
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from workers.definitions import Models, register, repair
+from workers.inputs import JobOutcome, look_at, name_results, plan_jobs
+from workers.waits import both, explained
+
+TRIES = 3  # of a job whose messages were deleted from the broker
+BEGIN_AT_ONCE = 16  # jobs that ask the broker how far they are
+PUBLISH_AT_ONCE = 2  # files being cut at the same time: one is read while the other waits for the broker
+
+
+class ProgressListener(Protocol):
+    """Gets calls about the progress of a run, to show it."""
+
+    def planned(self, outcomes: "list[JobOutcome]") -> None:
+        """These jobs are to be done."""
+
+    def sent(self, job: str, seconds: float, segments: int) -> None:
+        """`seconds` and `segments` of a job's media are at the broker."""
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        """A part of a job is done."""
+
+    def event(self, text: str) -> None:
+        """One line of text, for example that a worker died."""
+
+
+async def run_jobs(
+    settings: Settings,
+    spec: PipelineSpec,
+    models: Models,
+    inputs: Sequence[Path],
+    out: Path,
+    priority: Priority,
+    listener: ProgressListener,
+    overwrite: bool = False,
+) -> list[JobOutcome]:
+    """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`.
+
+    Results get names that are free, or with `overwrite` those of earlier results. An error of one job is in its
+    outcome, and the others continue. Raises BrokerError, OutputError when nothing can be published or written.
+    """
+    broker = await Broker.connect(settings, name="rigflow-run")
+    outcomes: list[JobOutcome] = []
+    try:
+        mend = partial(repair, broker, settings, spec, models)
+        async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
+            registering = register(broker, settings, spec, models)
+            spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs))
+            publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
+            outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inspected)
+            with OutputNames(out, overwrite, inputs) as names:
+                await asyncio.to_thread(name_results, names, out, outcomes)
+                for left in reversed(range(TRIES)):
+                    waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
+                    able = await _begin_all(publisher, waiting)
+                    listener.planned(outcomes)
+                    if able:
+                        await _run_all(publisher, Collector(broker, spec, both(listener.part, moved)), able)
+                    if not (left and _to_begin_again(able, listener)):
+                        break
+                    await register(broker, settings, spec, models)
+    finally:
+        await broker.close()
+    return outcomes
+
+
+def _to_begin_again(outcomes: Sequence[JobOutcome], listener: ProgressListener) -> bool:
+    """Whether jobs ended because their messages were deleted from the broker; clears their errors for another try."""
+    lost = [(outcome, outcome.error) for outcome in outcomes if isinstance(outcome.error, Gone)]
+    for outcome, error in lost:
+        listener.event(f"{outcome.name} is begun again: {error.what}")
+        outcome.error = None
+    return bool(lost)
+
+
+def unfinished(outcomes: Sequence[JobOutcome]) -> list[JobRef]:
+    """The jobs that are not over."""
+    return [outcome.job for outcome in outcomes if outcome.done is None and outcome.error is None]
+
+
+async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[JobOutcome]) -> None:
+    await collector.open({outcome.job: outcome.target for outcome in outcomes})
+    try:
+        turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
+        async with asyncio.TaskGroup() as jobs:
+            for outcome in outcomes:
+                jobs.create_task(run_job(publisher, collector, outcome, turn))
+    finally:
+        await collector.close()
+
+
+async def _begin_all(publisher: Publisher, outcomes: Sequence[JobOutcome]) -> list[JobOutcome]:
+    """Begin jobs, some at a time because each waits for the broker; those whose id does not belong to another input."""
+    turn = asyncio.Semaphore(BEGIN_AT_ONCE)
+
+    async def begin(outcome: JobOutcome) -> None:
+        async with turn:
+            try:
+                await begin_job(publisher, outcome, again=True)
+            except UsageError as error:
+                outcome.error = error
+
+    await asyncio.gather(*map(begin, outcomes))
+    return [outcome for outcome in outcomes if outcome.error is None]
+
+
+async def begin_job(publisher: Publisher, outcome: JobOutcome, again: bool) -> JobRecord:
+    """Begin or continue a job; see `pipelines.jobs.begin`."""
+    name = outcome.name if len(outcome.inputs) == 1 else "images"
+    outcome.record = await publisher.begin(outcome.job, name, outcome.source, again)
+    outcome.job = outcome.record.manifest.job
+    return outcome.record
+
+
+async def send_job(publisher: Publisher, outcome: JobOutcome) -> None:
+    """Publish what is not at the broker yet. Raises UsageError when the pipeline does not take its kind of media."""
+    publisher.spec.check_takes("image" if outcome.images else "video")
+    if outcome.images:
+        names = [path.name for path in outcome.inputs]
+        await publisher.publish_images(outcome.job, outcome.real, names, outcome.record)
+    else:
+        await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name, outcome.record)
+
+
+async def run_job(publisher: Publisher, collector: Collector, outcome: JobOutcome, turn: asyncio.Semaphore) -> None:
+    """Publish one job and wait for it; its error goes into `outcome` and ends no other job (law 5)."""
+    started = time.monotonic()
+    try:
+        async with turn:
+            await send_job(publisher, outcome)
+        outcome.done = await collector.wait(outcome.job.id)
+    except Exception as error:
+        collector.abandon(outcome.job.id)
+        outcome.error = as_ours(error)
+    finally:
+        outcome.seconds = time.monotonic() - started
+
+
+def as_ours(error: Exception) -> RigflowError:
+    """Convert any error to a RigflowError of one line."""
+    found = first_error(error)
+    if isinstance(found, RigflowError):
+        return found
+    if isinstance(found, OSError) and found.strerror:
+        return RigflowError(f"{found.filename}: {found.strerror}" if found.filename else found.strerror)
+    return RigflowError(f"unexpected {type(found).__name__}: {found}", "please report it")

@@ -1,0 +1,111 @@
+"""A watched folder: its files, which of them are unchanged for a while, and what they contain."""
+
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import file_digest
+from pathlib import Path
+
+from schemas.text import is_text
+
+UNFINISHED = frozenset({".part", ".partial", ".tmp", ".crdownload", ".download", ".filepart"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Metadata by which a changed file is noticed without reading it."""
+
+    nbytes: int
+    mtime_ns: int
+    inode: int = 0
+
+
+@dataclass(slots=True)
+class Scan:
+    """The content of a folder: files by their path in it, and the reasons why others are skipped."""
+
+    files: dict[str, Stamp] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def scan(folder: Path, leave_out: Path) -> Scan:
+    """All files under `folder` by their path in it, without hidden and unfinished ones and those in `leave_out`.
+
+    A path that is no regular file, leads out of the folder or cannot be read is in `skipped` with the reason; "." is
+    the folder itself.
+    """
+    found = Scan()
+    left_out, home = leave_out.resolve(), folder.resolve()
+
+    def unreadable(error: OSError) -> None:
+        found.skipped[os.path.relpath(error.filename, folder)] = f"cannot read it: {error.strerror}"
+
+    for root, folders, files in os.walk(folder, onerror=unreadable):
+        here = Path(root)
+        folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() != left_out]
+        for name in files:
+            if name.startswith(".") or Path(name).suffix.lower() in UNFINISHED:
+                continue
+            path = here / name
+            relative = str(path.relative_to(folder))
+            try:
+                found.files[relative] = _stamp_in(path, home)
+            except FileNotFoundError:
+                continue  # gone, or a dangling link
+            except OSError as error:
+                found.skipped[relative] = str(error.strerror)
+    return found
+
+
+def _stamp_in(path: Path, home: Path) -> Stamp:
+    """The stamp of a file that may be read. Raises OSError with the reason in words."""
+    if not is_text(os.path.realpath(path)):
+        raise OSError(errno.EILSEQ, "its name is not UTF-8: rename it")
+    if path.is_symlink() and not path.resolve().is_relative_to(home):
+        path.stat()  # raises for a dangling link, which is not reported
+        raise OSError(errno.EXDEV, "it is a link out of the folder")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a file")
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """A file's stamp now; None when it is gone, or a dangling link."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class Quiet:
+    """Finds files that are ready: their stamp has not changed for `quiet_s`."""
+
+    def __init__(self, quiet_s: float) -> None:
+        self._quiet_s = quiet_s
+        self._since: dict[str, tuple[Stamp, float]] = {}
+
+    def ready(self, stamps: Mapping[str, Stamp], now_s: float) -> list[str]:
+        """Those files of `stamps` that have not changed for `quiet_s`; each is returned once."""
+        for name in self._since.keys() - stamps.keys():
+            del self._since[name]
+        ready = []
+        for name, stamp in stamps.items():
+            known, since_s = self._since.get(name, (None, now_s))
+            if known != stamp:
+                self._since[name] = (stamp, now_s)
+            elif now_s - since_s >= self._quiet_s:
+                ready.append(name)
+                del self._since[name]
+        return ready
+
+
+def content_digest(path: Path) -> str:
+    """sha256 of a file's content. Raises OSError, also for what is no regular file: a FIFO would block."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        return file_digest(file, "sha256").hexdigest()
