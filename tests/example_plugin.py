@@ -42,11 +42,11 @@ def forget() -> None:
         del sys.modules[module]
 
 
-def worker_with(site: Path) -> Entry:
-    """What a worker process runs that has the packages in the folder `site`."""
-    return partial(_start, str(site))
+def worker_with(*sites: Path) -> Entry:
+    """What a worker process runs that has the example from these folders, and not from where its parent has it."""
+    return partial(_start, tuple(map(str, sites)))
 
 
-def _start(site: str, options: WorkerOptions, heartbeats: socket.socket | None) -> None:
-    sys.path.insert(0, site)
+def _start(sites: tuple[str, ...], options: WorkerOptions, heartbeats: socket.socket | None) -> None:
+    sys.path[:] = [*sites, *(folder for folder in sys.path if not (Path(folder) / "rigflow_example").exists())]
     start_worker(options, heartbeats)
