@@ -66,6 +66,8 @@ def show(
         say(f"# revision {spec.revision} at {settings.nats}")
         for model, sha256 in spec.models.items():
             say(f"# model {model} {sha256[:16]}")
+        for plugin, release in spec.plugins.items():
+            say(f"# plugin {plugin} of {release}")
     else:
         from workers.definitions import find_pipeline
 
@@ -170,7 +172,7 @@ def _at_fleet(settings: "Settings", ask: Callable[["Broker"], Awaitable[T]]) -> 
 
 def to_toml(spec: "PipelineSpec") -> str:
     """The pipeline file of a spec, without what is as by default; `parse_pipeline` gives the spec back."""
-    head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stage", "models"})
+    head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stage", "models", "plugins"})
     blocks = [_lines(head | {"name": spec.name, "media": spec.media})]
     for stage in spec.stage:
         fields = {"kind": stage.kind} | stage.model_dump(mode="json", exclude_defaults=True)

@@ -135,7 +135,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
         ("dead letters", f"[red]{fleet.dead.messages}[/], see `rigflow dead list`" if fleet.dead.messages else "none"),
     ):
         pairs.add_row(f"[bold]{name}[/]", value)
-    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet)]
+    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet), *_declined(fleet)]
     if fleet.rigs:
         parts += ["", _rigs(fleet.rigs)]
     return Group(*parts)
@@ -213,6 +213,20 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
         state = f"[red]{worker['state']}[/] ({worker['last_exit']})"
         rows.add_row(escape(name), escape(_stages(worker["stages"])), state)
     return rows
+
+
+def _declined(fleet: "FleetStatus") -> "list[RenderableType]":
+    """A line for each pipeline that some workers take no work of, and for each reason."""
+    from rich.markup import escape
+
+    workers: dict[tuple[str, str], list[str]] = {}
+    for worker in fleet.workers:
+        for declined in worker.get("declined", {}).items():
+            workers.setdefault(declined, []).append(worker["worker"])
+    return [
+        f"[yellow]no work of pipeline {escape(pipeline)} goes to {escape(', '.join(names))}[/]: {escape(why)}"
+        for (pipeline, why), names in sorted(workers.items())
+    ]
 
 
 def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:

@@ -96,6 +96,11 @@ class Plugin:
     package: str
     version: str
 
+    @property
+    def release(self) -> str:
+        """Package and version in one text, as pipelines note it."""
+        return f"{self.package} {self.version}".rstrip()
+
 
 @cache
 def load(group: str, name: str) -> Any:
@@ -120,10 +125,11 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def plugin(group: str, name: str) -> Plugin | None:
-    """The installed package that adds `name`; None for a class of rigflow. Raises as `load` for an unknown name."""
+    """The installed package that adds `name`; None for a class of rigflow. Raises as `load` does."""
+    if name in GROUPS[group].classes:
+        return None
     load(group, name)
-    entry = _added(group).get(name)
-    return Plugin(group, name, *_package(entry)) if entry else None
+    return Plugin(group, name, *_package(_added(group)[name]))
 
 
 def plugins() -> tuple[Plugin, ...]:

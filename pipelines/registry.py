@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engines.atomic_write import atomic_write
+from engines.plugins import plugins_of
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.job_records import all_manifests
@@ -39,15 +40,18 @@ def builtin_pipeline(name: str) -> PipelineSpec:
 async def publish_pipeline(
     broker: Broker, spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, bytes]]
 ) -> PipelineSpec:
-    """Publish a pipeline with its models pinned, under its name and its revision; the pinned spec.
+    """Publish a pipeline with its models and plugins pinned, under its name and its revision; the pinned spec.
 
-    `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, BrokerError.
+    `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, PipelineError for a
+    name that is not there, BrokerError.
     """
     for stage, model in spec.model_names.items():
         if model not in models:
             raise ModelError(f"stage {stage}: model {model} is missing", "give its ONNX file")
     used = {model: models[model] for model in spec.model_names.values()}
-    pinned = spec.model_copy(update={"models": {name: card.identity for name, (card, _) in sorted(used.items())}})
+    identities = {name: card.identity for name, (card, _) in sorted(used.items())}
+    plugins = plugins_of(spec, [card for card, _ in used.values()])
+    pinned = spec.model_copy(update={"models": identities, "plugins": plugins})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
     for card, graph in used.values():

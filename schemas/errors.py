@@ -18,6 +18,7 @@ class Disposition(StrEnum):
 
     RETRY = "retry"  # nak with a delay: the same work may well succeed later or elsewhere
     REJECT = "reject"  # failure result, dead letter, term: this input will never work
+    ELSEWHERE = "elsewhere"  # nak with a delay, and no attempt is counted: another worker has what this one lacks
     FATAL = "fatal"  # as retry, and end the process: this worker is unfit, whoever is to blame
 
 
@@ -104,6 +105,13 @@ class ModelError(UsageError):
 
 class ModelMissing(ModelError):
     """A model that the user has to bring is not there."""
+
+
+class PluginMissing(RigflowError):
+    """A pipeline needs a class of an installed package that is not here, or is here in another version."""
+
+    disposition = Disposition.ELSEWHERE
+    exit_code = ExitCode.USAGE
 
 
 class MessageError(RigflowError, ValueError):

@@ -1,7 +1,7 @@
 """What a pipeline file may say.
 
 A pipeline is a name, a kind of media and a list of stages. Its `revision` is the hash of everything that decides its
-answers: the stages and the identities of the models. Jobs are pinned to a revision.
+answers: the stages, the identities of the models, and the versions of plugins. Jobs are pinned to a revision.
 """
 
 import re
@@ -123,6 +123,9 @@ class PipelineSpec(Spec):
     segment_s: float = Field(default=4.0, gt=0, le=3600, description="least length of a segment, in seconds")
     stage: tuple[Stage, ...]
     models: dict[str, str] = Field(default={}, description="model -> its identity; filled in when it is published")
+    plugins: dict[str, str] = Field(
+        default={}, description="group/name of a class of an installed package -> package and version; as `models`"
+    )
 
     @field_validator("media", mode="before")
     @classmethod
@@ -186,7 +189,7 @@ class PipelineSpec(Spec):
 
     @property
     def revision(self) -> str:
-        """Hash of all that decides the answers, 16 hex digits; `models` must be filled in."""
+        """Hash of all that decides the answers, 16 hex digits; `models` and `plugins` must be filled in."""
         return digest(self.model_dump(mode="json", exclude={"description"}))[:16]
 
     def next_stage(self, name: str) -> Stage | None:

@@ -34,7 +34,7 @@ class GpuStatus(Status):
 
 
 class WorkerStatus(Status):
-    """A worker process."""
+    """A worker process. `declined`: pipelines that it takes no work of, and why."""
 
     worker: GivenName
     device: GivenName
@@ -46,6 +46,7 @@ class WorkerStatus(Status):
     in_flight: Count
     failures: Count
     done: tuple[StageStatus, ...]
+    declined: dict[GivenName, str] = {}
 
 
 class SlotStatus(Status):

@@ -8,6 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.collect import CollectedElsewhere, Collector
 from pipelines.inventory import describe
@@ -50,6 +51,7 @@ class CollectHandler:
 
     async def _collect(self, request: CollectRequest) -> None:
         spec = await load_pipeline(self._broker, request.job.revision)
+        check_plugins(spec)
         record = await JobRecord.current(self._broker, request.job)
         if record is None or record.manifest.job != request.job:
             raise RigflowError(f"job {request.job.id} is not known", "publish its media again")

@@ -75,9 +75,12 @@ class Failures:
         """Mark a message for another attempt after a growing pause; False for a rejected one or the last attempt."""
         if message.useless:
             return True
+        disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY
+        if disposition is Disposition.ELSEWHERE:
+            await message.mark_for_retry(pause_s)
+            return True
         # it may have failed before `look_up`, for example because its object is gone
         message.attempts = message.attempts or await self._attempts.of(message.delivery)
-        disposition = error.disposition if isinstance(error, RigflowError) else Disposition.RETRY
         if disposition is Disposition.REJECT or len(message.attempts) + 1 >= self._most:
             return False
         await self._attempts.store_failed(message.delivery, self._ended(message, error))

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequenc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from engines.plugins import check_plugins
 from engines.ports import Device, Session
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.registry import load_card, load_model, load_pipeline, model_bytes, pipeline_names
 from pipelines.values import report_skipped
-from schemas.errors import Disposition, ModelError, PipelineError, RigflowError, format_error
+from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
 from schemas.pipeline import ModelSpec, PipelineSpec
 from schemas.settings import Settings
 from workers.stages import Hosts, LoadedPipeline
@@ -62,6 +63,7 @@ class PipelineCache:
         self._names: dict[str, str] = {}  # name -> its newest revision
         self._used_s: dict[str, float] = {}  # when a revision was asked for last
         self._cold = {"": "the list of pipelines is not read from the broker yet"}
+        self.declined: dict[str, str] = {}  # pipelines that this worker takes no work of, and why
         self.loading: list[str] = []  # models, by sha256
         self.on_loading: Callable[[], None] = lambda: None
         self.in_flight: Callable[[], set[str]] = set
@@ -105,8 +107,13 @@ class PipelineCache:
     async def _warm(self, name: str, revision: str) -> None:
         """Load one pipeline. If an engine does not work, that is logged, and its jobs fail with the same error."""
         self._cold[name] = f"{name}: its engines are being loaded"
+        self.declined.pop(name, None)
         try:
             await self.get(revision)
+        except PluginMissing as error:  # this worker is ready for all other pipelines
+            self._cold.pop(name, None)
+            self.declined[name] = str(error)
+            log_event(Event("declined", str(error), facts={"pipeline": name}))
         except PipelineError as error:  # no worker of this version can run it, so this one still counts as ready
             self._cold.pop(name, None)
             report_skipped(f"pipeline {name}", str(error))
@@ -143,6 +150,7 @@ class PipelineCache:
             for name in withdrawn:
                 self._names.pop(name, None)
                 self._cold.pop(name, None)
+                self.declined.pop(name, None)
             oldest_s = time.monotonic() - self._settings.work_deadline_s
             needed = {*self._names.values(), *self.in_flight()}
             await self._unload(
@@ -196,6 +204,7 @@ class PipelineCache:
 
     async def _load(self, revision: str) -> LoadedPipeline:
         spec = await load_pipeline(self._broker, revision)
+        await asyncio.to_thread(check_plugins, spec)
         cards = {name: await load_card(self._broker, spec.models[name], self._cache) for name in spec.models}
         hosted = (stage.model for stage in spec.operators if stage.model is not None and self._hosts(stage))
         models = {name: spec.models[name] for name in hosted}

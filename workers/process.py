@@ -15,11 +15,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from engines.device import open_device
+from engines.plugins import check_plugins
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.registry import watch_pipelines
 from pipelines.sweep import sweep_regularly
-from schemas.errors import ExitCode, RigflowError, format_error
+from schemas.errors import ExitCode, PluginMissing, RigflowError, format_error
 from schemas.pipeline import PipelineSpec, Stage
 from schemas.subjects import COLLECT, SPLIT
 from workers.collect import CollectHandler
@@ -106,13 +107,17 @@ class Worker:
         """Host each pipeline that the broker knows; its computing stages only after its engines are loaded.
 
         Messages taken earlier would wait here while other workers could process them. A pipeline whose engines do not
-        work is hosted too: its jobs fail with the reason.
+        work is hosted too: its jobs fail with the reason. One whose plugins are not here is not hosted.
         """
         split = SplitHandler(broker, failures, runner.begin)
         collect = CollectHandler(broker, failures)
         hosting = asyncio.Lock()  # revisions of a pipeline share its queues
 
         async def host(spec: PipelineSpec) -> None:
+            try:
+                await asyncio.to_thread(check_plugins, spec)
+            except PluginMissing:  # warm_up reports it
+                return
             async with hosting:
                 if self._options.hosts(SPLIT):
                     await runner.io_stages.host(spec, SPLIT, split, CONCURRENT[SPLIT])

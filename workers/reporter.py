@@ -100,6 +100,7 @@ class Reporter:
             "state": self.state,
             "ready": not why,
             "why": why,
+            "declined": self._pipelines.declined,
             "at_s": time.time(),
             "rss_bytes": rss_bytes(),
             "in_flight": len(self._runner.in_flight.messages),

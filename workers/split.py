@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from engines.media.source import media_kind
+from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.job_records import JobCancelled, JobRecord
@@ -58,10 +59,11 @@ class SplitHandler:
             await refuse_media(self._broker, error, media, *where)
 
     async def _job_of(self, message: InFlight, media: Buffer) -> tuple[Publisher, JobRecord]:
-        """Begin the job of raw media, or resume it. Raises UsageError when there can be none."""
+        """Begin the job of raw media, or resume it. Raises UsageError when there can be none, PluginMissing."""
         delivery = message.delivery
         tenant, identity = given_job(delivery.subject, delivery.headers, delivery.stream_seq)
         spec = await load_pipeline(self._broker, message.queue.pipeline)
+        check_plugins(spec)
         publisher = Publisher(self._broker, spec, tenant, _priority_of(delivery), hosted=True)
         source = await asyncio.to_thread(source_of, media)
         name = _name_of(delivery) or identity

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from engines.options import parse_options
+from engines.operators.base import BaseOperator
 from engines.part import Part, Tick
 from engines.planned import Arrays, planned_pictures
 from engines.ports import Session
 from schemas.errors import RigflowError
-from schemas.model import ModelSpec, PictureSpec
-from schemas.pipeline import OperatorStage
+from schemas.model import PictureSpec
 
 
-class Resize:
+class Resize(BaseOperator[PictureSpec]):
     """Its picture is made while decoding, or of raw frames by a worker of its own; `options` are those of PictureSpec.
 
     `rgb`: `pixels [F, H, W, 3]`; `gray`: `pixels [F, H, W]`; `planes`: each plane of the frame as it is,
@@ -19,20 +18,15 @@ class Resize:
     """
 
     options_class = PictureSpec
-    needs_model = False
-    in_order = False
-
-    def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
-        self._picture = parse_options(PictureSpec, stage, "resize")
 
     @property
     def by_source(self) -> bool:
         """Whether its picture has the frame's own size."""
-        return self._picture.size == "source"
+        return self._options.size == "source"
 
     def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
         """`pixels`, or `plane` for all planes."""
-        return {"plane" if self._picture.layout == "planes" else "pixels": self._picture}
+        return {"plane" if self._options.layout == "planes" else "pixels": self._options}
 
     def plan(self, inputs: Arrays) -> Arrays:
         """Its picture's arrays, and all that was there."""

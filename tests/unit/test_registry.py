@@ -1,6 +1,5 @@
 """Classes by name: those of rigflow, and those of packages that are installed beside it."""
 
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from engines import registry
 from engines.heads.base import Tensor
 from schemas.errors import ModelError
 from schemas.model import ModelCard
+from tests.example_plugin import forget
 
 
 @pytest.fixture
@@ -20,12 +20,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
     yield tmp_path
     forget()
-    sys.modules.pop("example_plugin", None)
-
-
-def forget() -> None:
-    registry.load.cache_clear()
-    registry._added.cache_clear()
 
 
 def install(site: Path, package: str, entries: str, code: str = "class Example:\n    pass\n") -> None:

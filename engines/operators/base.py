@@ -1,0 +1,52 @@
+"""What operators share that look at one part after the other and run no model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+from engines.options import parse_options
+from engines.part import Part, Tick, Value
+from engines.planned import Arrays
+from engines.ports import Session
+from schemas.errors import RigflowError
+from schemas.model import ModelSpec, PictureSpec
+from schemas.pipeline import OperatorStage
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+class BaseOperator(Generic[OptionsT]):
+    """An operator adds `options_class`, `plan` of `engines.ports.Operator`, and `apply`."""
+
+    options_class: type[OptionsT]
+    needs_model = False
+    in_order = False
+
+    def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
+        self._stage = stage
+        self._options = parse_options(self.options_class, stage, stage.kind)
+
+    @property
+    def by_source(self) -> bool:
+        """Whether the size of what it makes depends on the size of the frame."""
+        return False
+
+    def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
+        """None beside those that earlier stages want."""
+        return {}
+
+    def apply(self, part: Part) -> Mapping[str, Value]:
+        """The arrays that it makes of a part, whose own are on the host. Raises RigflowError for this part alone."""
+        raise NotImplementedError
+
+    def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
+        """Each part with what `apply` makes of it, or its error."""
+        outcomes: list[Part | RigflowError] = []
+        for part in parts:
+            try:
+                outcomes.append(part.with_arrays(self.apply(part.on_host())))
+            except RigflowError as error:
+                outcomes.append(error)
+            tick()
+        return outcomes
