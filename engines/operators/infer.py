@@ -23,6 +23,7 @@ from schemas.model import ModelSpec, PictureSpec, TensorSpec, describe
 from schemas.pipeline import OperatorStage
 
 SOURCE_SIZE = "source_size"
+_IN_CARD = "give it a value or a state in the model's card; see docs/models.md"
 
 
 class Infer:
@@ -91,8 +92,9 @@ class Infer:
     def _inferred(self, arrays: Arrays) -> Arrays:
         rows: int | str = "W"
         for tensor in self._model.inputs:
+            self._check_batch(tensor)
             name = source_name(self._stage, tensor.name, arrays)
-            array = self._find(name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}')
+            array = self._find(name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}, or {_IN_CARD}')
             seen = self._seen(name, array, tensor, arrays)
             self._check(tensor, name, seen)
             rows = seen.shape[0]
@@ -111,6 +113,7 @@ class Infer:
         if len(model.inputs) != 1 or len(model.outputs) != 1 or model.heads:
             what = f"stage `{self._stage.name}`: `each` needs a model of one input and one output, without heads"
             raise ModelError(what, f"not `{model.name}`")
+        self._check_batch(model.inputs[0])
         for name in self._stage.each:
             self._check(model.inputs[0], name, self._find(name, arrays, "correct `each`"))
         output = model.outputs[0]
@@ -127,7 +130,7 @@ class Infer:
             return Tensor(array.dtype, ("W", *array.shape[1:]))
         return array
 
-    def _check(self, tensor: TensorSpec, name: str, array: Tensor) -> None:
+    def _check_batch(self, tensor: TensorSpec) -> None:
         model = self._model
         if tensor.shape and isinstance(tensor.shape[0], int) and tensor.shape[0] != 1:
             found = describe(tensor.dtype, tensor.shape)
@@ -135,6 +138,9 @@ class Infer:
                 f"model `{model.name}`, input `{tensor.name}`: {found} has no free batch",
                 'export it with a first dimension that is free, or 1; or say batch = "none" in its card',
             )
+
+    def _check(self, tensor: TensorSpec, name: str, array: Tensor) -> None:
+        model = self._model
         if array.ragged or not fits(tensor, array.dtype, array.shape):
             found = "has rows of different lengths" if array.ragged else f"is {describe(array.dtype, array.shape)}"
             raise ModelError(
