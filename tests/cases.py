@@ -1,4 +1,4 @@
-"""Models as people export them, through real fleets: media whose RGB is known to the last bit, a pipeline, its answers."""
+"""Models as people export them, through real fleets: media of exact RGB, a pipeline, its answers."""
 
 import json
 import textwrap
@@ -92,7 +92,7 @@ def put(folder: Path, graph: bytes, card: str = "", name: str = "m") -> None:
 
 
 def check(pipeline: Path) -> str:
-    """What `rigflow pipelines check` says of a file that it refuses; empty where it is fine."""
+    """What `rigflow pipelines check` prints for a file that it refuses; empty where it is fine."""
     done = rigflow("pipelines", "check", pipeline)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 

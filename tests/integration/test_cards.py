@@ -1,4 +1,4 @@
-"""What cards say of inputs, through fleets: planes of floats, constants, states, graphs without a batch, control flow."""
+"""What cards say of inputs, through fleets: planes of floats, constants, states, no batch, loops."""
 
 from collections.abc import Iterator
 from pathlib import Path
