@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from engines.operators.resize import Resize
 from engines.outputs.format import load_format
 from engines.part import Part
-from engines.planned import FRAME_SIZE, INDEX, Arrays, DecodePlan, Tensor, planned_pictures
+from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, DecodePlan, Tensor, planned_pictures
 from engines.ports import Operator
 from engines.registry import load
 from schemas.errors import ModelError, PipelineError
@@ -87,6 +87,9 @@ def _followed(
                 there = ", ".join(f"`{array}`" for array in sorted(arrays))
                 what = f"stage `{stage.name}` wants array `{missing[0]}`, and there is only {there}"
                 raise PipelineError(what, "correct `keeps`")
+            if twice := [name for name in stage.keeps if name in made and name != SOURCE_SIZE]:
+                what = f"stage `{stage.name}` keeps `{twice[0]}`, and makes an array of that name itself"
+                raise PipelineError(what, "leave it out of `keeps`, or make two pipelines")
             arrays = {**{name: arrays[name] for name in stage.keeps}, **made}
         after[stage.name] = arrays
     hidden: Arrays = {}

@@ -28,7 +28,7 @@ class Tensor:
 Arrays: TypeAlias = dict[str, Tensor]
 """What a part holds at some point. The first dimension is "F", a row a frame, or "W", a row a window."""
 
-INDEX, FRAME_SIZE = "index", "frame_size"
+INDEX, FRAME_SIZE, SOURCE_SIZE = "index", "frame_size", "source_size"
 
 
 def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:

@@ -32,6 +32,8 @@ from schemas.model import ModelSpec as ModelSpec
 from schemas.model import TensorSpec as TensorSpec
 from schemas.model import describe as describe
 
+_MOST_DENOMINATOR = 1_000_000  # of fps: 29.97002997 is 30000/1001, and containers have 31 bits for either number
+
 
 class Window(Spec):
     """A temporal model's view: `frames` ticks, a new window each `stride` ticks."""
@@ -50,7 +52,7 @@ class DecodeStage(Spec):
     kind: Literal["decode"]
     name: Name = "decode"
     stream: int | None = Field(default=None, ge=0, description="index of the video stream, if not FFmpeg's best one")
-    fps: float | None = Field(default=None, gt=0, le=1000)
+    fps: float | None = Field(default=None, ge=1e-6, le=1000)
     window: Window = Window(frames=1)
     deinterlace: bool = False
     tonemap: bool = False
@@ -178,7 +180,11 @@ class PipelineSpec(Spec):
     def grid(self) -> Grid:
         """The time grid that the decode stage declares."""
         fps, window = self.decode.fps, self.decode.window
-        return Grid(None if fps is None else Fraction(str(fps)), window.frames, window.stride)
+        return Grid(
+            None if fps is None else Fraction(str(fps)).limit_denominator(_MOST_DENOMINATOR),
+            window.frames,
+            window.stride,
+        )
 
     def with_stream(self, stream: int | None) -> Self:
         """The pipeline that takes the video stream of that index; None: as it is."""

@@ -8,11 +8,12 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from engines.heads.view import View
+from engines.inference.heads import Heads
 from engines.inference.session import Overlapping, RowBatch
 from engines.inference.sources import Source, holds, source_of
 from engines.part import Array, Part, Tick, Value, no_tick
@@ -21,26 +22,7 @@ from engines.ragged import Ragged
 from schemas.errors import ModelError, RigflowError
 from schemas.pipeline import OperatorStage
 
-_NO_VIEW = View((1, 1), (1, 1), (1, 1))
-_ROW_FOR_ROW = "give it one row for each row in"
 _Answer: TypeAlias = Callable[[], dict[str, Value]]
-
-
-class Meaning(Protocol):
-    """What the outputs of a model become: its heads."""
-
-    @property
-    def by_source(self) -> bool:
-        """Whether the rows of one batch must have equal views."""
-        ...
-
-    def views(self, part: Part) -> Sequence[View]:
-        """Where the model's picture of each window lies in its source; empty where no head needs it."""
-        ...
-
-    def __call__(self, outputs: Mapping[str, Array], views: Sequence[View], rows: int) -> dict[str, Value]:
-        """The arrays, of so many rows, that become of the outputs of a batch. Raises ModelError."""
-        ...
 
 
 @dataclass(slots=True)
@@ -107,7 +89,7 @@ def infer_parts(
     session: Session,
     parts: Sequence[Part],
     tick: Tick = no_tick,
-    meaning: Meaning | None = None,
+    heads: Heads | None = None,
 ) -> list[Part | RigflowError]:
     """What a model makes of each part, or the ModelError of that part alone; same length and order as `parts`.
 
@@ -115,16 +97,17 @@ def infer_parts(
     Of arrays with a row a frame (`pixels`, `plane0` ...) it gets `array[index]`, a row a window `[W, T, ...]`, when the
     model has one dimension more; the windows' single frames `[W, ...]` when they have one (T = 1); and the frames as
     they are otherwise. Batches hold at most `stage.max_batch` rows and `session.batch_bytes` of input. A part holds the
-    outputs, as `meaning` says, and nothing else. `tick` is called after each batch. Raises DeviceLost.
+    outputs, as `heads` make of them, and nothing else. `tick` is called after each batch. Raises DeviceLost.
     """
+    heads = heads or Heads(session.spec)
     failed: dict[int, RigflowError] = {}
     works: list[_Work] = []
     for number, part in enumerate(parts):
         try:
-            works += _bind(stage, session, number, part, meaning)
+            works += _bind(stage, session, number, part, heads)
         except ModelError as error:
             failed[number] = error
-    _Run(session, meaning, failed, tick).all(_batches(works, stage, session))
+    _Run(session, heads, failed, tick).all(_batches(works, stage, session))
     arrays: list[dict[str, Value]] = [{} for _ in parts]
     for work in works:
         if work.part not in failed:
@@ -132,12 +115,12 @@ def infer_parts(
     return [failed.get(number) or part.with_arrays(arrays[number]) for number, part in enumerate(parts)]
 
 
-def _bind(stage: OperatorStage, session: Session, number: int, part: Part, meaning: Meaning | None) -> list[_Work]:
+def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads: Heads) -> list[_Work]:
     """What the model has to do for one part."""
     spec = session.spec
     if not stage.each:
         inputs = {tensor.name: source_of(stage, part, tensor.name, len(tensor.shape)) for tensor in spec.inputs}
-        return [_work(session, number, inputs, meaning, views=meaning.views(part) if meaning else ())]
+        return [_work(session, number, inputs, heads, views=heads.views(part))]
     name, rank = spec.inputs[0].name, len(spec.inputs[0].shape)
     if len(spec.inputs) != 1 or len(spec.outputs) != 1:
         raise ModelError(f"model `{spec.name}` cannot run over `each` array", "it needs one input and one output")
@@ -149,14 +132,14 @@ def _bind(stage: OperatorStage, session: Session, number: int, part: Part, meani
     }
     if len(sources) != len(present):
         raise ModelError(f"model `{spec.name}` wants {rank} dimensions in each of {', '.join(present)}", holds(part))
-    return [_work(session, number, {name: source}, None, replaces=array) for array, source in sources.items()]
+    return [_work(session, number, {name: source}, heads, replaces=array) for array, source in sources.items()]
 
 
 def _work(
     session: Session,
     number: int,
     inputs: Mapping[str, Source],
-    meaning: Meaning | None,
+    heads: Heads,
     replaces: str = "",
     views: Sequence[View] = (),
 ) -> _Work:
@@ -164,10 +147,10 @@ def _work(
     if len(set(rows.values())) != 1:
         counts = ", ".join(f"`{name}` {count}" for name, count in rows.items())
         raise ModelError(f"model `{session.spec.name}` got inputs of different lengths: {counts}")
-    alike = views[0] if views and meaning is not None and meaning.by_source else None
+    alike = views[0] if views and heads.by_source else None
     work = _Work(number, inputs, next(iter(rows.values())), replaces, views, alike)
     if not work.rows:
-        work.put(0, _nothing(session, work, meaning))
+        work.put(0, heads.nothing())
     return work
 
 
@@ -203,9 +186,9 @@ def _most_rows(work: _Work, stage: OperatorStage, session: Session) -> int:
 class _Run:
     """Answers batches, as many at a time as the session can have in flight."""
 
-    def __init__(self, session: Session, meaning: Meaning | None, failed: dict[int, RigflowError], tick: Tick) -> None:
+    def __init__(self, session: Session, heads: Heads, failed: dict[int, RigflowError], tick: Tick) -> None:
         self._session = session
-        self._meaning = meaning
+        self._heads = heads
         self._failed = failed
         self._tick = tick
 
@@ -268,15 +251,7 @@ class _Run:
         """What the outputs mean, if there is a row for each row in. Raises ModelError."""
         rows = sum(span.stop - span.start for span in batch)
         views = [view for span in batch for view in span.work.views[span.start : span.stop]]
-        meant: dict[str, Value] = self._meaning(outputs, views, rows) if self._meaning else {**outputs}
-        for name, value in meant.items():
-            if not isinstance(value, Ragged) and value.ndim == 0:
-                raise ModelError(f"model `{self._session.spec.name}`, output `{name}` is one number", _ROW_FOR_ROW)
-            if len(value) != rows:
-                found = len(value) if isinstance(value, Ragged) else f"shape {list(value.shape)}"
-                where = f"model `{self._session.spec.name}`, output `{name}`"
-                raise ModelError(f"{where}: {found} for a batch of {rows}", _ROW_FOR_ROW)
-        return meant
+        return self._heads(outputs, views, rows)
 
 
 def _rows(value: Value, start: int, stop: int) -> Value:
@@ -285,11 +260,3 @@ def _rows(value: Value, start: int, stop: int) -> Value:
 
 def _raise(error: ModelError) -> dict[str, Value]:
     raise error
-
-
-def _nothing(session: Session, work: _Work, meaning: Meaning | None) -> dict[str, Value]:
-    """No rows, of the right shape and dtype: what the model makes of one row of zeros, without the row."""
-    zeros = {name: np.zeros((1, *source.row), source.array.dtype) for name, source in work.inputs.items()}
-    outputs = session.run(zeros)
-    made = meaning(outputs, [_NO_VIEW], 1) if meaning else dict(outputs)
-    return {name: _rows(value, 0, 0) for name, value in made.items()}

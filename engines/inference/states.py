@@ -43,9 +43,7 @@ class States:
                     del self._kept[next(iter(self._kept))]
 
         keep(state)
-        return _Stateful(
-            session, self._model, state, self._start if single else None, keep if part.meta.pts else _forget
-        )
+        return _Stateful(session, self._model, state, self._start if single else None, keep)
 
     def _start(self) -> dict[str, Array]:
         return {
@@ -108,7 +106,3 @@ def without_state(model: ModelSpec) -> ModelSpec:
     )
     outputs = tuple(tensor for tensor in model.outputs if tensor.name not in feeds.values())
     return model.model_copy(update={"inputs": inputs, "outputs": outputs})
-
-
-def _forget(after: dict[str, Array]) -> None:
-    """Of a part without rows nothing changes the state."""

@@ -4,16 +4,15 @@ import resource
 import sys
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from engines.devices import memory_bytes
+from engines.inference.heads import Heads
+from engines.inference.states import without_state
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
     from engines.inference.onnxruntime import OnnxRuntimeSession
 
 HINT = "ONNX Runtime fails on its graph: export it in fp32, or with another opset"
-_NO_ROWS = 'give it one row for each row in; for a graph without a batch, say batch = "none" in its model card'
 _NO_FREE_BATCH = "export it with a free batch, or write a model card whose inputs have 1 as their first dimension"
 
 
@@ -27,18 +26,16 @@ def limit_memory() -> None:
 def check_rows(session: "OnnxRuntimeSession") -> None:
     """Raise ModelError unless the model gives a row for each row. One with other free dimensions is left alone.
 
-    A model with a state takes one row a run.
+    A model with a state takes one row a run. What a head reads may have other rows, if the head makes a row for each.
     """
+    heads = Heads(without_state(session.spec))
     spec = session.spec
     for rows in (1, 2):
         zeros = session.zeros(rows)
         if zeros is None:
             return
         try:
-            for name, array in session.run(zeros).items():
-                if name not in spec.state_outputs and (array.ndim == 0 or len(array) != rows):
-                    what = f"model `{spec.name}`, output `{name}`: shape {list(np.shape(array))} for a batch of {rows}"
-                    raise ModelError(what, _NO_ROWS)
+            heads.try_on(session.run(zeros), rows)
         except ModelError as error:
             if rows == 1:
                 raise

@@ -114,7 +114,11 @@ class NpzAssembler:
 
     def _append(self, name: str, rows: Array) -> None:
         column = self._columns.get(name)
-        if column is None:
+        if column is not None and not len(rows):
+            return  # no rows have no shape: of pictures of any size they are made of nothing
+        if column is None or column.is_empty:
+            if column is not None:
+                column.close()
             column = self._columns[name] = _Column(rows.dtype, rows.shape[1:], self._file.path.parent)
         if (column.dtype, column.shape) != (rows.dtype, rows.shape[1:]):
             raise OutputError(
@@ -138,6 +142,10 @@ class _Column:
         self.shape = shape
         self._rows = 0
         self._spool = Spool(folder)
+
+    @property
+    def is_empty(self) -> bool:
+        return self._rows == 0
 
     def append(self, rows: Array) -> None:
         self._spool.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data if rows.size else b"")

@@ -110,12 +110,11 @@ def test_each_part_gets_the_answers_of_its_own_windows(counts: list[int], max_ba
         assert answer.meta == part.meta
         assert set(answer.arrays) == {"sum"}
         assert answer.arrays["sum"].dtype == np.float32
-        np.testing.assert_array_equal(answer.arrays["sum"], expected)
+        assert answer.arrays["sum"].tolist() == expected.tolist()
     total = sum(counts)
     filled = [rows for rows in session.rows if rows]
-    assert max(filled) <= max_batch or total == 0
-    # one run a full batch, and one row of zeros for each part that has no windows
-    assert len(filled) == -(-total // max_batch) + counts.count(0)
+    assert max(filled, default=0) <= max_batch
+    assert len(filled) == -(-total // max_batch)
 
 
 def test_gives_what_the_model_makes_and_nothing_else(stage: OperatorStage) -> None:
@@ -159,8 +158,8 @@ def test_each_replaces_every_listed_array_that_is_there(stage: OperatorStage) ->
         assert set(arrays) == {"plane0", "plane1"}
         for name in ("plane0", "plane1"):
             plane = part.arrays[name]
-            np.testing.assert_array_equal(arrays[name], np.concatenate([plane, plane], 2))
-    assert sorted(session.rows) == [1, 1, 1, 1, 4, 4]  # planes of two sizes never share a batch
+            assert arrays[name].tolist() == np.concatenate([plane, plane], 2).tolist()
+    assert sorted(session.rows) == [1, 1, 4, 4]  # planes of two sizes never share a batch
 
 
 def test_one_bad_part_does_not_hurt_its_neighbours(stage: OperatorStage) -> None:

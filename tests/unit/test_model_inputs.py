@@ -264,10 +264,15 @@ def test_a_model_is_kept_as_its_owner_wrote_it(tmp_path: Path) -> None:
     path = save_model(tmp_path / "kept", card, body)
     assert path.read_bytes() == body
     assert read_files(path) == (card, body)
+    assert card.heads[0].options["per_category"] == {"a b": 0.5, "c": {"d": [True, 1]}}
+    with pytest.raises(ModelError, match="option per_category: unknown field"):
+        load_model(path)
+    for folder in (tmp_path, path.parent):
+        toml = folder / "m.toml"
+        toml.write_text(toml.read_text().partition("[[heads]]")[0])
     spec, changed = load_model(path)
     assert (spec, changed) == load_model(tmp_path / "m.onnx")
     assert spec.sha256 == hashlib.sha256(changed).hexdigest()
-    assert spec.heads[0].options["per_category"] == {"a b": 0.5, "c": {"d": [True, 1]}}
     assert kept(tmp_path / "again", spec, changed) == (spec, changed)
 
 

@@ -1,0 +1,117 @@
+"""What the outputs of a model mean: its heads, and the outputs that no head reads."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from engines.heads.base import Head
+from engines.heads.view import View, view_of
+from engines.part import Array, Part, Value
+from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, Tensor
+from engines.ragged import Ragged
+from engines.registry import load
+from schemas.errors import ModelError
+from schemas.model import ModelSpec, PictureSpec
+
+_ROW_FOR_ROW = (
+    'give it one row for each row in; of a graph without a batch, say batch = "none" in its card; '
+    'for a table of boxes its card needs a head, kind = "detect" and decoder = "end2end", see docs/heads.md'
+)
+
+
+class Heads:
+    """All heads of a model, on the outputs of whole batches. Outputs that no head reads stay as they are.
+
+    Outputs without a head, of a model that takes one row at a time, may have any number of values a row: they become
+    ragged arrays. With heads there is `source_size [N, 2]` int32 too, the (height, width) that coordinates refer to.
+    """
+
+    def __init__(self, model: ModelSpec) -> None:
+        """Raises ModelError for heads that do not fit the model."""
+        self._name = model.name
+        self._picture = next((tensor.picture for tensor in model.inputs if tensor.picture), None)
+        self._outputs = {tensor.name: Tensor(tensor.dtype, tensor.shape) for tensor in model.outputs}
+        self._heads: list[Head] = [
+            load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads
+        ]
+        read = {name for head in self._heads for name in head.reads}
+        singly = any(tensor.shape[:1] == (1,) for tensor in model.inputs)
+        self._rest = {
+            name: singly and _any_length(tensor) for name, tensor in self._outputs.items() if name not in read
+        }
+
+    @property
+    def by_source(self) -> bool:
+        """Whether the rows of one batch must have equal views."""
+        return any(head.by_source for head in self._heads)
+
+    def plan(self) -> Arrays:
+        """The arrays that become of the outputs."""
+        made: Arrays = {}
+        for name, ragged in self._rest.items():
+            tensor = self._outputs[name]
+            made[name] = Tensor(tensor.dtype, ("W", "count", *tensor.shape[2:]), ragged=True) if ragged else tensor
+        for head in self._heads:
+            made |= head.plan()
+        if self._heads:
+            made[SOURCE_SIZE] = Tensor("int32", ("W", 2))
+        return made
+
+    def nothing(self) -> dict[str, Value]:
+        """The arrays of no rows; a free dimension is 0."""
+        return {name: _no_rows(tensor) for name, tensor in self.plan().items()}
+
+    def views(self, part: Part) -> Sequence[View]:
+        """Where the model's picture of each window lies in its source; empty where no head needs it."""
+        if not self._heads or self._picture is None:
+            return ()
+        first = part.array(INDEX)[:, 0]
+        sizes = np.asarray(part.array(FRAME_SIZE))[first]
+        return [_view(int(height), int(width), self._picture) for height, width in sizes]
+
+    def __call__(self, outputs: Mapping[str, Array], views: Sequence[View], rows: int) -> dict[str, Value]:
+        """The arrays, of so many rows, that become of the outputs of a batch.
+
+        Raises ModelError where an output that no head reads has not a row for each, or one that a head reads does not
+        fit it.
+        """
+        made: dict[str, Value] = {}
+        for name, ragged in self._rest.items():
+            output = outputs[name]
+            made[name] = Ragged.of(list(np.asarray(output))) if ragged and output.ndim > 1 else output
+        if self._heads:
+            hosted = {name: np.asarray(outputs[name]) for head in self._heads for name in head.reads}
+            for head in self._heads:
+                made |= head.decode(hosted, views)
+            made[SOURCE_SIZE] = np.array([(view.height, view.width) for view in views], np.int32).reshape(-1, 2)
+        for name, value in made.items():
+            if not isinstance(value, Ragged) and value.ndim == 0:
+                raise ModelError(f"model `{self._name}`, output `{name}` is one number", _ROW_FOR_ROW)
+            if len(value) != rows:
+                found = len(value) if isinstance(value, Ragged) else f"shape {list(value.shape)}"
+                raise ModelError(f"model `{self._name}`, output `{name}`: {found} for a batch of {rows}", _ROW_FOR_ROW)
+        return made
+
+    def try_on(self, outputs: Mapping[str, Array], rows: int) -> None:
+        """Apply the heads to the outputs of a trial, of pictures of a fixed size. Raises ModelError as a call does."""
+        picture = self._picture
+        size = picture.size if picture and picture.size != "source" else (1, 1)
+        self(outputs, [view_of(size, picture) if picture else View(size, size, size)] * rows, rows)
+
+
+@lru_cache(maxsize=64)
+def _view(height: int, width: int, picture: PictureSpec) -> View:
+    return view_of((height, width), picture)
+
+
+def _any_length(tensor: Tensor) -> bool:
+    """Whether a row of an output has any number of values: its second dimension alone is free."""
+    shape = tensor.shape
+    return len(shape) > 1 and isinstance(shape[1], str) and not any(isinstance(size, str) for size in shape[2:])
+
+
+def _no_rows(tensor: Tensor) -> Value:
+    inner = [size if isinstance(size, int) else 0 for size in tensor.shape[2 if tensor.ragged else 1 :]]
+    array = np.empty((0, *inner), tensor.dtype)
+    return Ragged(array, np.zeros(1, np.int64)) if tensor.ragged else array
