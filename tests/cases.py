@@ -14,11 +14,12 @@ import onnxruntime
 from PIL import Image
 
 from engines.models.catalogue import own_model
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import parse_pipeline
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet, Silent
-from workers.local import JobOutcome, run_jobs
+from workers.inputs import JobOutcome
+from workers.run import run_jobs
 
 Array = np.ndarray[Any, Any]
 GOP, RATE = 5, 10  # frames a keyframe, frames a second

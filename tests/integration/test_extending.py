@@ -17,7 +17,7 @@ from schemas.pipeline import parse_pipeline
 from tests.clips import Clip, make_clip
 from tests.example_plugin import BLOCKS, PIPELINE, forget, install, worker_with
 from tests.fleet import ONE_WORKER, Fleet
-from workers.local import find_models
+from workers.definitions import find_models
 
 THREE_WORKERS = (("decode",), ("resize", "brightness"), ("encode", "split", "collect"))
 SHOWN = re.compile(r"(\d+)\n(\S+) --> (\S+)\n([\d.]+)\n\n")

@@ -20,7 +20,7 @@ from tests.clips import Clip, make_clip
 from tests.example_plugin import PIPELINE, forget, install, worker_with
 from tests.fleet import Fleet
 from tests.integration.queues import eventually
-from workers.local import find_models, register
+from workers.definitions import find_models, register
 
 SPEC = parse_pipeline(PIPELINE, "brightness.toml").model_copy(update={"segment_s": 0.4})
 
