@@ -2,47 +2,38 @@
 
 import asyncio
 import contextlib
-import hashlib
-import tempfile
 import time
 import uuid
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from engines.outputs.format import load_format
-from engines.part import unpack_arrays
-from engines.ports import Assembler, Format
+from engines.ports import Format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
+from pipelines.collecting import CollectedJob
 from pipelines.delivery import Delivery
 from pipelines.follow import pending
-from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.jetstream import Gone
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import end, publish_done
-from pipelines.order import JobOrder
 from pipelines.pull import Pull
 from pipelines.queued import is_idle
+from pipelines.relief import Relief
 from pipelines.retention import Retention
-from schemas.base import Message
+from pipelines.spool import Piece, Spool
 from schemas.errors import OutputError, RigflowError
-from schemas.jobs import JobRef, Manifest
+from schemas.jobs import JobRef
 from schemas.messages import decode
 from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.results import Done, Failure, Result
 from schemas.segments import Fragment
 from schemas.subjects import HEADER_BLOB, HEADER_TYPE
-from schemas.wire import Buffer
 
 OnPart = Callable[[str, PartMeta], None]
 Deliver = Callable[[JobRef, list[Path]], Awaitable[None]]  # called with the finished files, before Done is published
-HELD_BYTES = 32 << 20  # early results that stay in memory; more go to a temporary file
-NAMED_OUTPUTS = 10  # in notes of values that are not finite
 NOTE_S = 1.0  # how often progress goes into the manifests of jobs that are still at work
 LOST_S = 10.0  # after this time without a result, the collector checks whether results were lost
 REQUESTED = 16  # results asked for at a time, at most
@@ -59,47 +50,12 @@ class CollectedElsewhere(RigflowError):
         self.done = done
 
 
-@dataclass(slots=True)
-class _Held:
-    """A piece and its body, in memory or in the spool; `decoded` until it has to wait for earlier pieces."""
-
-    body: Buffer | None
-    decoded: tuple[Message, list[memoryview]] | None
-    nbytes: int
-    offset: int = -1
-
-
-@dataclass(slots=True)
-class _Job:
-    """One job being collected."""
-
-    ref: JobRef
-    target: Path
-    finished: "asyncio.Future[Done]"
-    order: JobOrder[_Held] = field(default_factory=JobOrder)
-    assembler: Assembler | None = None
-    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    frames: int = 0
-    lost: int = 0
-    unseen: int = 0
-    failures: Reasons = field(default_factory=Reasons)
-    notes: list[str] = field(default_factory=list)
-    windows: int = 0
-    not_finite: Counter[str] = field(default_factory=Counter)  # windows of each output
-    skipped: str = ""
-    blobs: list[str] = field(default_factory=list)
-    last_seq: int = 0
-    record: JobRecord | None = None
-    noted: int = 0
-
-
 class Collector:
     """Collects jobs of one pipeline revision: `open`, then `wait` for each job, then `close`.
 
     All results that were published before `open` are read before any failure counts: a retry of its dead letter may
     have replaced it. Results of a job without failures are deleted once its files are in place; those of a job with
-    failures stay
-    for as long as results are kept, so that a retry can complete it and it can be collected again.
+    failures stay for as long as results are kept, so that a retry can complete it and it can be collected again.
     """
 
     def __init__(
@@ -115,23 +71,20 @@ class Collector:
         self._on_part = on_part
         self._deliver = deliver
         self._retention = retention or Retention(broker)
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, CollectedJob] = {}
         self._pull: Pull | None = None
         self._consumer = ""
-        self._spool: IO[bytes] = tempfile.TemporaryFile(prefix="rigflow-spool-")  # noqa: SIM115, closed in close()
-        self._spool_end = 0
-        self._held_bytes = 0
+        self._spool = Spool()
         self._busy = asyncio.Lock()
         self._noting: list[asyncio.Task[None]] = []
         self._backlog: int | None = None  # messages from before `open` that have not arrived; None before the first
-        self._seen: list[tuple[int, str]] = []  # sequences of the results taken, and their claim checks
-        self._seen_bytes = 0
+        self._relief = Relief(broker)
         self._moved_s = 0.0  # when the last result came
 
     async def open(self, targets: Mapping[JobRef, Path]) -> None:
         """Follow these jobs; `targets` are paths without suffix. Results published before now count too."""
         loop = asyncio.get_running_loop()
-        self._jobs = {ref.id: _Job(ref, target, loop.create_future()) for ref, target in targets.items()}
+        self._jobs = {ref.id: CollectedJob(ref, target, loop.create_future()) for ref, target in targets.items()}
         self._consumer = f"collect-{uuid.uuid4().hex[:12]}"
         subjects = [self._broker.names.results(ref) for ref in targets]
         await self._broker.create_reader(self._broker.names.results_stream, self._consumer, subjects)
@@ -152,7 +105,7 @@ class Collector:
         """Stop following a job, and remove what was written of it."""
         abandoned = self._jobs.pop(job)
         abandoned.finished.cancel()
-        _abort(abandoned)
+        abandoned.abort()
 
     async def close(self) -> None:
         """Stop; jobs that are not finished leave nothing half-written."""
@@ -187,16 +140,16 @@ class Collector:
     def _caught_up(self) -> bool:
         return self._backlog is not None and self._backlog <= 0
 
-    async def _guarded(self, job: _Job, step: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, job: CollectedJob, step: Coroutine[None, None, None]) -> None:
         """Take a step of a job. Any error ends this job alone: `wait` raises it."""
         try:
             await step
         except Exception as error:
             if not job.finished.done():
                 job.finished.set_exception(_as_rigflow_error(job.ref, error))
-            _abort(job)
+            job.abort()
 
-    async def _take(self, job: _Job, delivery: Delivery) -> None:
+    async def _take(self, job: CollectedJob, delivery: Delivery) -> None:
         job.last_seq = delivery.stream_seq
         blob = claim_of(delivery.subject, delivery.headers)
         if blob:
@@ -224,19 +177,21 @@ class Collector:
         if isinstance(message, Done):
             await self._take_done(job, message)
             return
-        held = _Held(body, (message, buffers), len(body))
-        if not job.order.offer(message, held):
+        piece = Piece(body, (message, buffers), len(body))
+        if not job.order.offer(message, piece):
             return
         if isinstance(message, Result):
             self._on_part(job.ref.id, message.meta)
-        self._held_bytes += held.nbytes
+        self._spool.put(piece)
         await self._go_on(job)
-        held.decoded = None
-        if held.body is not None and self._held_bytes > HELD_BYTES:
-            await asyncio.to_thread(self._to_spool, held)
-        await self._relieve(delivery.stream_seq, blob, held.nbytes)
+        piece.decoded = None
+        if piece.body is not None and self._spool.full:
+            await asyncio.to_thread(self._spool.to_disk, piece)
+        if await self._relief.is_due(delivery.stream_seq, blob, piece.nbytes):
+            await self._note_evicted()
+            await self._relief.delete()
 
-    async def _take_done(self, job: _Job, done: Done) -> None:
+    async def _take_done(self, job: CollectedJob, done: Done) -> None:
         """Another process published the job's Done. Raises JobCancelled, CollectedElsewhere.
 
         That process may have died before it wrote the end into the manifest, so this one writes it: otherwise the job
@@ -248,79 +203,15 @@ class Collector:
             await end(self._broker, job.record, done)
             raise CollectedElsewhere(done)
 
-    async def _go_on(self, job: _Job) -> None:
+    async def _go_on(self, job: CollectedJob) -> None:
         await asyncio.to_thread(self._assemble, job)
         if job.order.complete:
             await self._finish(job)
 
-    # assembling, off the event loop
-
-    def _assemble(self, job: _Job) -> None:
-        """Give the assembler all pieces that are next in order."""
-        while (held := job.order.take(failures=self._caught_up)) is not None:
-            message, buffers = held.decoded or decode(self._body_of(held))
-            self._held_bytes -= held.nbytes if held.offset < 0 else 0
-            held.body = None
-            if isinstance(message, Failure):
-                job.failures.add(describe(message), message.start_s, message.end_s)
-                continue
-            assert isinstance(message, Result | Fragment)
-            media = message.meta.media if isinstance(message, Result) else message.media
-            if job.assembler is None:
-                job.assembler = self._format.assemble(job.target, media)
-            if isinstance(message, Fragment):
-                job.assembler.add_tracks(message, unpack_arrays(message.arrays, buffers))
-            else:
-                self._add(job, job.assembler, message, buffers)
-
-    def _add(self, job: _Job, assembler: Assembler, result: Result, buffers: list[memoryview]) -> None:
-        assembler.add(result.meta, unpack_arrays(result.arrays, buffers), result.facts)
-        for buffer in buffers:
-            job.digest.update(buffer)
-        job.frames += result.meta.frames
-        job.lost += result.meta.lost
-        job.unseen += result.meta.unseen
-        for item in result.meta.items:
-            if item.error:
-                job.failures.add(f"{item.name}: {item.error}")
-        for note in map(shortened, result.meta.notes):
-            if note not in job.notes and len(job.notes) < DONE_REASONS:
-                job.notes.append(note)
-        job.windows += len(result.meta.pts)
-        if len(job.not_finite) < DONE_REASONS:  # a model has fewer outputs, a forged result may have more
-            job.not_finite.update(result.meta.not_finite)
-
-    def _body_of(self, held: _Held) -> Buffer:
-        if held.body is not None:
-            return held.body
-        self._spool.seek(held.offset)
-        return self._spool.read(held.nbytes)
-
-    def _to_spool(self, held: _Held) -> None:
-        assert held.body is not None
-        self._spool.seek(self._spool_end)
-        self._spool.write(held.body)
-        held.offset, held.body = self._spool_end, None
-        self._spool_end += held.nbytes
-        self._held_bytes -= held.nbytes
-
-    # the stream
-
-    async def _relieve(self, sequence: int, blob: str, nbytes: int) -> None:
-        """Delete results taken here from a stream that is more than half full: a job may be larger than it (law 4)."""
-        self._seen.append((sequence, blob))
-        self._seen_bytes += nbytes
-        limit_bytes = self._broker.settings.results_bytes
-        if self._seen_bytes < limit_bytes // 8:
-            return
-        self._seen_bytes = 0
-        stream, blobs = self._broker.names.results_stream, f"OBJ_{self._broker.names.blobs}"
-        if max([await self._broker.stream_bytes(stream), await self._broker.stream_bytes(blobs)]) > limit_bytes // 2:
-            await self._note_evicted()
-            for seen, _ in self._seen:
-                await self._broker.delete_message(stream, seen)
-            await discard_claims(self._broker, [blob for _, blob in self._seen])
-            self._seen = []
+    def _assemble(self, job: CollectedJob) -> None:
+        """Give the job all pieces that are next in order. Called off the event loop."""
+        while (piece := job.order.take(failures=self._caught_up)) is not None:
+            job.add(*self._spool.take(piece), self._format)
 
     # the manifest
 
@@ -330,23 +221,11 @@ class Collector:
             await asyncio.sleep(NOTE_S)
             async with self._busy:
                 for job in self._unfinished():
-                    if job.order.segments > job.noted:
-                        await self._guarded(job, self._note_progress(job))
+                    if job.has_news:
+                        await self._guarded(job, job.note_progress(self._broker))
                 if self._moved_s + LOST_S < time.monotonic():
                     await self._end_lost_jobs()
                     self._moved_s = time.monotonic()
-
-    async def _note_progress(self, job: _Job) -> None:
-        job.record = job.record or await JobRecord.current(self._broker, job.ref)
-        if job.record is None:
-            return  # its publisher has not written it yet
-        job.noted = job.order.segments
-        await job.record.change(
-            segments_done=max(job.noted, job.record.manifest.segments_done),
-            frames=max(job.frames, job.record.manifest.frames),
-            lost=max(job.lost, job.record.manifest.lost),
-            failures=job.failures.count,
-        )
 
     async def _on_gone(self, error: Gone) -> None:
         """The stream of results was deleted: end all jobs with that error."""
@@ -372,37 +251,14 @@ class Collector:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""
         for job in self._unfinished():
             if job.last_seq:
-                await self._guarded(job, self._note_evicted_job(job))
+                await self._guarded(job, job.note_evicted(self._broker))
 
-    async def _note_evicted_job(self, job: _Job) -> None:
-        job.record = job.record or await JobRecord.current(self._broker, job.ref)
-        job.record = job.record or JobRecord(self._broker, Manifest(job=job.ref, name="", created_s=time.time()))
-        await job.record.change(results_evicted=True)
-
-    def _unfinished(self) -> list[_Job]:
+    def _unfinished(self) -> list[CollectedJob]:
         return [job for job in self._jobs.values() if not job.finished.done()]
 
-    async def _finish(self, job: _Job) -> None:
-        files = [] if job.assembler is None else await asyncio.to_thread(job.assembler.close)
-        if job.assembler is not None:
-            job.notes += job.assembler.notes
-            job.notes += _not_finite_notes(job)
-            job.assembler = None  # frees its memory: `_jobs` keeps this job until all are done
-        if job.frames <= job.unseen and not job.failures.count:  # damaged frames are guesses of the decoder
-            job.failures.add(f"no frame that it looks at could be decoded whole, {job.lost} are damaged: copy it again")
-        done = Done(
-            job=job.ref,
-            segments=job.order.segments,
-            frames=job.frames,
-            lost=job.lost,
-            failures=tuple(job.failures.texts),
-            more_failures=job.failures.more,
-            missing=job.failures.missing,
-            digest=job.digest.hexdigest(),
-            files=tuple(str(file.relative_to(job.target.parent)) for file in files[:DONE_FILES]),
-            more_files=max(0, len(files) - DONE_FILES),
-            notes=(*job.notes, *([job.skipped] if job.skipped else [])),
-        )
+    async def _finish(self, job: CollectedJob) -> None:
+        files = await asyncio.to_thread(job.close)
+        done = job.done(files)
         if self._deliver is not None:
             await self._deliver(job.ref, files)
         await publish_done(self._broker, done, str(job.last_seq))
@@ -413,7 +269,7 @@ class Collector:
             await self._retention.free_space()
         job.finished.set_result(done)
 
-    async def _forget_results(self, job: _Job) -> None:
+    async def _forget_results(self, job: CollectedJob) -> None:
         """Delete the results of a job that were taken here, and their objects; its newer Done and files stay."""
         await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
         await discard_claims(self._broker, job.blobs)
@@ -421,25 +277,6 @@ class Collector:
 
 async def _raise(error: Exception) -> None:
     raise error
-
-
-def _not_finite_notes(job: _Job) -> list[str]:
-    """How many windows of which output have values that are NaN or infinite."""
-    counts = sorted(job.not_finite.items())
-    notes = [
-        f"output `{name}`: {count} of {job.windows} windows have values that are not finite" for name, count in counts
-    ]
-    return [shortened(note) for note in notes[:NAMED_OUTPUTS]] + (
-        [f"and so have {len(notes) - NAMED_OUTPUTS} more outputs"] if len(notes) > NAMED_OUTPUTS else []
-    )
-
-
-def _abort(job: _Job) -> None:
-    """Remove what was written of a job, as far as that is possible."""
-    assembler, job.assembler = job.assembler, None
-    if assembler is not None:
-        with contextlib.suppress(Exception):
-            assembler.abort()
 
 
 def _as_rigflow_error(job: JobRef, error: Exception) -> RigflowError:

@@ -11,7 +11,6 @@ A poison candidate, a message that an earlier attempt did not finish, runs alone
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from engines.part import Part
 from schemas.jobs import Priority
@@ -20,15 +19,6 @@ from workers.handoff import Handoff
 from workers.in_flight import Task
 from workers.intake import BULK_TURN
 from workers.messages_in_flight import MessagesInFlight
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The step that the computing thread runs, since `began_s` of the monotonic clock."""
-
-    pipeline: str
-    stage: str
-    began_s: float
 
 
 class Batching:

@@ -41,6 +41,11 @@ class MessagesInFlight:
         for message in self.messages:
             yield from message.waiting
 
+    async def hand_back_all(self) -> None:
+        """Hand back all messages for the computing thread."""
+        for message in list(self.messages):
+            await message.hand_back()
+
     def take(self, message: InFlight) -> None:
         """A message came in."""
         message.expected_s = self.pace_s(message.queue)

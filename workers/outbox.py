@@ -5,6 +5,7 @@ is stored.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from engines.part import Part
 from pipelines.broker import Broker
 from workers.in_flight import Task
 
@@ -25,9 +26,13 @@ class Outbox:
         self._unsent_bytes = 0
         self._sent = asyncio.Event()
 
-    def send(self, task: Task, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]) -> None:
-        """Publish the output of a task."""
+    def send(
+        self, task: Task, part: Part, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]
+    ) -> None:
+        """Publish `body`, which a task made of `part`."""
         self._unsent_bytes += len(body)
+        # the arrays are not needed to report an error: their memory is freed meanwhile
+        task = Task(task.message, task.pipeline, task.stage, part=part.with_arrays({}))
         task.message.hold(task)
         sending = asyncio.create_task(self._send(task, subject, body, message_id, headers))
         self._sending.add(sending)

@@ -6,26 +6,22 @@ The event loop talks to the broker while the computing thread computes. What it 
 
 import asyncio
 import contextlib
-import functools
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
 
-from engines.part import Part, decode_part, encode_part
+from engines.part import Part, encode_part
 from engines.ports import Device
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.jobs import Cancelled
 from schemas.errors import Disposition, RigflowError
-from schemas.messages import decode
-from schemas.parts import PartHeader, PartMessage
+from schemas.parts import PartHeader
 from schemas.pipeline import OperatorStage
-from schemas.segments import Segment
 from schemas.settings import Settings
 from schemas.subjects import HEADER_PART, HEADER_TYPE
-from workers.batching import Batching, Step, part_of
+from workers.batching import Batching, part_of
+from workers.computing import ComputingThread, P, T
 from workers.failures import RETRY_S, Failures, Place, place_in_body
+from workers.first_task import first_task, read_content
 from workers.handoff import Handoff
 from workers.heartbeats import Heartbeats
 from workers.in_flight import InFlight, Queue, State, Task
@@ -36,8 +32,6 @@ from workers.outbox import Outbox
 from workers.stages import LoadedPipeline
 from workers.telemetry import Meter
 
-P = ParamSpec("P")
-T = TypeVar("T")
 LoadPipeline = Callable[[str], Awaitable[LoadedPipeline]]
 
 
@@ -47,26 +41,24 @@ class Runner:
     def __init__(
         self, broker: Broker, settings: Settings, load_pipeline: LoadPipeline, failures: Failures, device: Device
     ) -> None:
-        self._device = device
         self._broker = broker
         self._load_pipeline = load_pipeline
         self._failures = failures
         self._wake = asyncio.Event()
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._outbox = Outbox(broker, self._failed)
         self._drained = asyncio.Event()
         self._stopping = False
         self._fatal: Exception | None = None  # `serve` raises it after every task of the step has its failure
         self._preparing: set[asyncio.Task[None]] = set()
         self.on_poison_candidate: Callable[[], None] = lambda: None  # called before work on a poison candidate begins
-        self.step: Step | None = None
         self.meter = Meter()
         self.cancelled = Cancelled(broker)
         self.in_flight = MessagesInFlight()
         self.intake = Intake(broker, settings, self.in_flight, self.accept, device.concurrency)
         self.io_stages = IoStages(self.intake, self.in_flight, failures, self._ended)
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
-        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: self.step is not None)
+        self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: self.computing.step is not None)
+        self.computing = ComputingThread(device, self.meter, self.handoff)
         self._batching = Batching(self.in_flight, self.handoff)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
@@ -88,9 +80,8 @@ class Runner:
             for helper in (beats, *self._preparing):
                 helper.cancel()
             await self._outbox.close()
-            await self._hand_back_all()
-            self._compute.submit(self._device.leave)
-            self._compute.shutdown(wait=False)
+            await self.in_flight.hand_back_all()
+            self.computing.close()
 
     async def stop(self, grace_s: float) -> None:
         """Fetch no more messages, finish those in flight within `grace_s`, and hand back the rest."""
@@ -102,11 +93,7 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     await self._drained.wait()
-        await self._hand_back_all()
-
-    async def _hand_back_all(self) -> None:
-        for message in list(self.in_flight.messages):
-            await message.hand_back()
+        await self.in_flight.hand_back_all()
 
     async def _wait(self) -> None:
         """Wait until a task comes, or until a batch that waits for others is due."""
@@ -151,25 +138,13 @@ class Runner:
 
         Raises RigflowError when the message or its pipeline cannot be used.
         """
-        content, buffers = decode(await message.delivery.load())
-        stage = message.queue.stage
-        if not isinstance(content, Segment | PartMessage):
-            raise RigflowError(f"a message of type {content.type} does not belong in the queue of stage {stage}")
-        message.job = content.key.job
-        if message.job.pipeline != message.queue.pipeline:
-            raise RigflowError(f"a message of pipeline {message.job.pipeline} is in the queue of another pipeline")
-        if self.cancelled.has(message.job):
+        content, buffers = await read_content(message)
+        if self.cancelled.has(content.key.job):
             await message.cancel()
             return None
         await self._failures.look_up(message)
-        pipeline = await self._load_pipeline(message.job.revision)
-        if stage not in pipeline.hosted:
-            raise RigflowError(f"this revision of the pipeline has no stage {stage} here")
-        if isinstance(content, PartMessage):
-            return Task(message, pipeline, stage, part=decode_part(content, buffers))
-        if stage != pipeline.spec.decode.name:
-            raise RigflowError(f"a segment does not belong in the queue of stage {stage}")
-        return Task(message, pipeline, stage, parts=pipeline.decode(content, buffers, self.heartbeats.tick))
+        pipeline = await self._load_pipeline(content.key.job.revision)
+        return first_task(message, content, buffers, pipeline, self.heartbeats.tick)
 
     async def follow_cancelled(self) -> None:
         """Drop the messages in flight of each cancelled job; runs until this asyncio task is cancelled."""
@@ -210,10 +185,6 @@ class Runner:
         for each in together:
             await each.message.finish(each)
 
-    @property
-    def _tick(self) -> Callable[[], None]:
-        return self.heartbeats.tick
-
     async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
         part = await self._on_device([task], next, parts, None)
         if part is None or task.message.ended:
@@ -228,7 +199,7 @@ class Runner:
 
     async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
         parts = [part_of(task) for task in together]
-        outcomes = await self._on_device(together, together[0].pipeline.operate, stage, parts, self._tick)
+        outcomes = await self._on_device(together, together[0].pipeline.operate, stage, parts, self.heartbeats.tick)
         for task, outcome in zip(together, outcomes, strict=True):
             try:
                 if isinstance(outcome, RigflowError):
@@ -239,7 +210,7 @@ class Runner:
 
     async def _encode(self, task: Task) -> None:
         part = part_of(task)
-        body = await self._on_device([task], task.pipeline.encode, part, self._tick)
+        body = await self._on_device([task], task.pipeline.encode, part, self.heartbeats.tick)
         if task.message.ended:
             return
         self.counts["results"] += 1
@@ -248,23 +219,19 @@ class Runner:
         self.meter.sent(key.job.pipeline, task.stage, len(body))
         headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header()}
         subject = self._broker.names.results(key.job)
-        self._outbox.send(_sent(task, part), subject, body, key.message_id("result"), headers)
+        self._outbox.send(task, part, subject, body, key.message_id("result"), headers)
 
     async def _on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread."""
         await self.begin([task.message for task in tasks])
         self.in_flight.computing([task.message for task in tasks])
         self.intake.refill()
-        self.step = now = Step(tasks[0].pipeline.spec.name, tasks[0].stage, time.monotonic())
         self.heartbeats.move()
         try:
-            call = functools.partial(step, *args, **kwargs)
-            return await asyncio.get_running_loop().run_in_executor(self._compute, call)
+            pipeline, stage = tasks[0].pipeline.spec.name, tasks[0].stage
+            return await self.computing.run_step(pipeline, stage, step, *args, **kwargs)
         finally:
             self.in_flight.computing(())
-            self.step = None
-            self.meter.step(now.pipeline, now.stage, took_s := time.monotonic() - now.began_s)
-            self.handoff.took(now.pipeline, now.stage, took_s)
             self.heartbeats.move()
 
     async def begin(self, messages: Sequence[InFlight]) -> None:
@@ -295,9 +262,9 @@ class Runner:
             return
         key = part.meta.key
         subject = self._broker.names.work(key.job.pipeline, following, key.job.priority)
-        body = await asyncio.get_running_loop().run_in_executor(self._compute, encode_part, part)
+        body = await self.computing.run(encode_part, part)
         self.meter.sent(key.job.pipeline, task.stage, len(body))
-        self._outbox.send(_sent(task, part), subject, body, key.message_id(following), {})
+        self._outbox.send(task, part, subject, body, key.message_id(following), {})
 
     async def _failed(self, task: Task, error: Exception) -> None:
         """A task failed: retry its message, or publish the failure and continue with its other tasks (law 5)."""
@@ -329,8 +296,3 @@ class Runner:
     def _count_failure(self, pipeline: str, stage: str) -> None:
         self.counts["failures"] += 1
         self.meter.failed(pipeline, stage)
-
-
-def _sent(task: Task, part: Part) -> Task:
-    """The task of a part that is being published, without its arrays: their memory is freed meanwhile."""
-    return Task(task.message, task.pipeline, task.stage, part=part.with_arrays({}))

@@ -1,0 +1,153 @@
+"""One job while it is collected: its counts, its files, and the progress in its manifest."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engines.part import unpack_arrays
+from engines.ports import Assembler, Format
+from pipelines.broker import Broker
+from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
+from pipelines.job_records import JobRecord
+from pipelines.order import JobOrder
+from pipelines.spool import Piece
+from schemas.base import Message
+from schemas.jobs import JobRef, Manifest
+from schemas.results import Done, Failure, Result
+from schemas.segments import Fragment
+
+NAMED_OUTPUTS = 10  # in notes of values that are not finite
+
+
+@dataclass(slots=True)
+class CollectedJob:
+    """One job being collected: the pieces `add`ed in order become files, and its counts become its Done."""
+
+    ref: JobRef
+    target: Path
+    finished: "asyncio.Future[Done]"
+    order: JobOrder[Piece] = field(default_factory=JobOrder)
+    failures: Reasons = field(default_factory=Reasons)
+    skipped: str = ""
+    blobs: list[str] = field(default_factory=list)
+    last_seq: int = 0
+    record: JobRecord | None = None
+    _assembler: Assembler | None = None
+    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    _frames: int = 0
+    _lost: int = 0
+    _unseen: int = 0
+    _notes: list[str] = field(default_factory=list)
+    _windows: int = 0
+    _not_finite: Counter[str] = field(default_factory=Counter)  # windows of each output
+    _noted: int = 0
+
+    # assembling, off the event loop
+
+    def add(self, message: Message, buffers: list[memoryview], output: Format) -> None:
+        """Take the piece that is next in order."""
+        if isinstance(message, Failure):
+            self.failures.add(describe(message), message.start_s, message.end_s)
+            return
+        assert isinstance(message, Result | Fragment)
+        media = message.meta.media if isinstance(message, Result) else message.media
+        if self._assembler is None:
+            self._assembler = output.assemble(self.target, media)
+        if isinstance(message, Fragment):
+            self._assembler.add_tracks(message, unpack_arrays(message.arrays, buffers))
+        else:
+            self._assembler.add(message.meta, unpack_arrays(message.arrays, buffers), message.facts)
+            self._count(message, buffers)
+
+    def _count(self, result: Result, buffers: list[memoryview]) -> None:
+        for buffer in buffers:
+            self._digest.update(buffer)
+        self._frames += result.meta.frames
+        self._lost += result.meta.lost
+        self._unseen += result.meta.unseen
+        for item in result.meta.items:
+            if item.error:
+                self.failures.add(f"{item.name}: {item.error}")
+        for note in map(shortened, result.meta.notes):
+            if note not in self._notes and len(self._notes) < DONE_REASONS:
+                self._notes.append(note)
+        self._windows += len(result.meta.pts)
+        if len(self._not_finite) < DONE_REASONS:  # a model has fewer outputs, a forged result may have more
+            self._not_finite.update(result.meta.not_finite)
+
+    def close(self) -> list[Path]:
+        """Finish the files, and return them."""
+        assembler, self._assembler = self._assembler, None  # frees its memory: the collector keeps this job
+        if assembler is None:
+            return []
+        files = assembler.close()
+        self._notes += assembler.notes
+        self._notes += self._not_finite_notes()
+        return files
+
+    def abort(self) -> None:
+        """Remove what was written, as far as that is possible."""
+        assembler, self._assembler = self._assembler, None
+        if assembler is not None:
+            with contextlib.suppress(Exception):
+                assembler.abort()
+
+    def done(self, files: list[Path]) -> Done:
+        """The job's Done, with these files."""
+        if self._frames <= self._unseen and not self.failures.count:  # damaged frames are guesses of the decoder
+            lost = f"no frame that it looks at could be decoded whole, {self._lost} are damaged: copy it again"
+            self.failures.add(lost)
+        return Done(
+            job=self.ref,
+            segments=self.order.segments,
+            frames=self._frames,
+            lost=self._lost,
+            failures=tuple(self.failures.texts),
+            more_failures=self.failures.more,
+            missing=self.failures.missing,
+            digest=self._digest.hexdigest(),
+            files=tuple(str(file.relative_to(self.target.parent)) for file in files[:DONE_FILES]),
+            more_files=max(0, len(files) - DONE_FILES),
+            notes=(*self._notes, *([self.skipped] if self.skipped else [])),
+        )
+
+    def _not_finite_notes(self) -> list[str]:
+        """How many windows of which output have values that are NaN or infinite."""
+        counts = sorted(self._not_finite.items())
+        notes = [
+            f"output `{name}`: {count} of {self._windows} windows have values that are not finite"
+            for name, count in counts
+        ]
+        return [shortened(note) for note in notes[:NAMED_OUTPUTS]] + (
+            [f"and so have {len(notes) - NAMED_OUTPUTS} more outputs"] if len(notes) > NAMED_OUTPUTS else []
+        )
+
+    # the manifest
+
+    @property
+    def has_news(self) -> bool:
+        """Whether segments were finished that the manifest does not have."""
+        return self.order.segments > self._noted
+
+    async def note_progress(self, broker: Broker) -> None:
+        """Write the progress into the manifest. Raises JobCancelled."""
+        self.record = self.record or await JobRecord.current(broker, self.ref)
+        if self.record is None:
+            return  # its publisher has not written it yet
+        self._noted = self.order.segments
+        await self.record.change(
+            segments_done=max(self._noted, self.record.manifest.segments_done),
+            frames=max(self._frames, self.record.manifest.frames),
+            lost=max(self._lost, self.record.manifest.lost),
+            failures=self.failures.count,
+        )
+
+    async def note_evicted(self, broker: Broker) -> None:
+        """Note that results are about to be deleted: a collector that starts later cannot complete the job."""
+        self.record = self.record or await JobRecord.current(broker, self.ref)
+        self.record = self.record or JobRecord(broker, Manifest(job=self.ref, name="", created_s=time.time()))
+        await self.record.change(results_evicted=True)
