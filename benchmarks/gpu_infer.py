@@ -14,10 +14,10 @@ from benchmarks.gpu_clips import hd
 from benchmarks.workloads import named
 from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.gpu import CudaGpu
-from engines.devices import gpus as all_gpus
 from engines.inference.batch import infer_parts
 from engines.inference.cuda import CudaSession
 from engines.inference.session import RowBatch, RowSelection
+from engines.machine import gpus as all_gpus
 from engines.models.catalogue import load_model
 from engines.part import Part
 from pipelines.registry import builtin_pipeline

@@ -17,7 +17,7 @@ from cli.text import size, stdout, table
 from schemas.errors import ExitCode, RigflowError
 
 if TYPE_CHECKING:
-    from engines.devices import Gpu
+    from engines.machine import Gpu
     from schemas.settings import Settings
 
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "png", "webp")
@@ -87,13 +87,13 @@ def _python() -> Finding:
 
 
 def _cores() -> Finding:
-    from engines.devices import cores
+    from engines.machine import cores
 
     return Finding("cores", "good", f"{cores()}, one worker each")
 
 
 def _memory() -> Finding:
-    from engines.devices import memory_bytes
+    from engines.machine import memory_bytes
 
     memory = memory_bytes()
     if 0 < memory < LOW_MEMORY:
@@ -189,7 +189,7 @@ def _disk(what: str, folder: Path) -> Finding:
 
 def _gpus(settings: "Settings") -> list[Finding]:
     """A finding for each GPU, with what its decoder and encoder really opened."""
-    from engines.devices import DriverError, gpu_files, gpus
+    from engines.machine import DriverError, gpu_files, gpus
 
     try:
         found = gpus()

@@ -68,7 +68,7 @@ def _spec(config: Path | None, name: str) -> "RigSpec":
 
 def _each_device() -> "tuple[WorkerGroup, ...]":
     """A worker for each GPU that CUDA_VISIBLE_DEVICES lets us use, by its UUID; without GPUs one for each core."""
-    from engines.devices import DriverError, cores, gpus
+    from engines.machine import DriverError, cores, gpus
     from schemas.rig import WorkerGroup
 
     try:

@@ -41,7 +41,7 @@ def run(
 
     Example: rigflow run fingerprint holiday.mp4 --out results
     """
-    from engines.devices import cores
+    from engines.machine import cores
     from workers.forkserver import start_fork_server
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)

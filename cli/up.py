@@ -36,7 +36,7 @@ def up(
 
     Example: rigflow up --workers 4
     """
-    from engines.devices import cores
+    from engines.machine import cores
 
     settings = settings_from(settings_file, nats=nats, store=store, port=port, credentials=credentials)
     if not settings.store:

@@ -44,7 +44,7 @@ def watch(
 
     Example: rigflow watch fingerprint incoming --out results
     """
-    from engines.devices import cores
+    from engines.machine import cores
     from schemas.jobs import Priority
     from workers.definitions import find_models, find_pipeline
 

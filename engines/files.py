@@ -1,9 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Writes files atomically: a file is there entirely or not at all.
+
+`PartFile` writes results, one process at a time; `atomic_write` writes small files of caches, which several processes
+may write at once.
+"""
 
 import atexit
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +34,7 @@ _HINTS = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns every failure to write `path` into an OutputError of one line."""
+    """Turn every failure to write `path` into an OutputError of one line."""
     try:
         yield
     except OSError as error:
@@ -44,7 +49,7 @@ _PENDING: "set[PartFile]" = set()
 
 @atexit.register
 def _discard_all() -> None:
-    """Who is interrupted twice leaves without tidying up."""
+    """A process that is interrupted twice ends without its `finally` blocks."""
     for file in tuple(_PENDING):
         file.discard()
 
@@ -56,20 +61,21 @@ class PartFile:
     file that had the name at `create` is replaced; one that came since is kept, and `commit` fails.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, part: Path, file: BinaryIO, replaces: bool) -> None:
         self.path = path
         self.file = file
-        self._replaces = os.path.lexists(path)
+        self._part = part
+        self._replaces = replaces
         _PENDING.add(self)
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Opens `<path>.part` for writing, and makes its folder. Raises OutputError when that cannot be."""
+        """Open `<path>.part` for writing, and make its folder. Raises OutputError."""
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            name = _part_name(path)
+            name = path.with_name(f"{path.name}.part")
             # a link that another user put there would have us write over any file of ours
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             file = os.fdopen(os.open(name, flags, 0o666), "wb")
@@ -81,40 +87,60 @@ class PartFile:
             except OSError:
                 file.close()
                 raise
-        return cls(path, file)
+        return cls(path, name, file, os.path.lexists(path))
 
     def write(self, data: Buffer) -> None:
-        """Appends `data`. Raises OutputError."""
+        """Append `data`. Raises OutputError."""
         with writing(self.path):
             self.file.write(data)
 
     def seal(self) -> None:
-        """Ends writing and gives the descriptor back, for those who keep many; `commit` is still to come."""
+        """End writing and give the descriptor back; `commit` follows later."""
         with writing(self.path):
             self.file.close()
 
     def commit(self) -> Path:
-        """Gives the file its final name, over what was there at `create`. Raises OutputError."""
+        """Give the file its final name, over what was there at `create`. Raises OutputError."""
         with writing(self.path):
-            if not self.file.closed:
-                self.file.flush()
-            _rename(_part_name(self.path), self.path, self._replaces)
-            _PENDING.discard(self)
-            self.file.close()
+            self.put()
         return self.path
 
+    def put(self) -> None:
+        """`commit`, with the system's own error. Raises OSError."""
+        if not self.file.closed:
+            self.file.flush()
+        _rename(self._part, self.path, self._replaces)
+        _PENDING.discard(self)
+        self.file.close()
+
     def discard(self) -> None:
-        """Removes the file; nothing happens when it is committed or discarded already."""
+        """Remove the file; nothing happens when it is committed or discarded already."""
         if self not in _PENDING:
             return
         _PENDING.discard(self)
-        _part_name(self.path).unlink(missing_ok=True)
-        with suppress(OSError):  # what is thrown away need not fit on the disk
+        with suppress(OSError):  # the error that led here is the one to report
+            self._part.unlink(missing_ok=True)
+        with suppress(OSError):  # what is deleted need not fit on the disk
             self.file.close()
 
 
+def atomic_write(path: Path, content: Buffer) -> None:
+    """Write a file in one step; replaces an existing one, and makes its folder. Raises OSError.
+
+    Several processes and threads may write the same file: the last one wins.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}")
+    file = PartFile(path, part, part.open("wb"), replaces=True)
+    try:
+        file.file.write(content)
+        file.put()
+    finally:
+        file.discard()
+
+
 def _rename(source: Path, target: Path, replaces: bool) -> None:
-    """Renames a file in one step. Raises FileExistsError where `target` is there and may not be replaced."""
+    """Rename a file in one step. Raises FileExistsError when `target` exists and may not be replaced."""
     if not replaces:
         try:
             os.link(source, target)  # unlike a rename, it fails if a file exists
@@ -127,7 +153,3 @@ def _rename(source: Path, target: Path, replaces: bool) -> None:
             os.unlink(source)
             return
     os.replace(source, target)
-
-
-def _part_name(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")

@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.cuda.kernels import SOURCE, STRUCTS
 from engines.cuda.memory import Counters, Pool
-from engines.devices import Gpu
+from engines.machine import Gpu
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 _LAUNCH = """

@@ -8,8 +8,8 @@ from engines.building.convert import Batch
 from engines.building.engine import Range, Recipe, obtain
 from engines.building.gpus import COMMON, RTX, advised, check_precision, number_of, parse_targets, plans_for, target_of
 from engines.building.store import EngineStore
-from engines.devices import gpus
 from engines.inference.bindings import BACKENDS, Backend, installed
+from engines.machine import gpus
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import UsageError
 from schemas.pipeline import ModelSpec

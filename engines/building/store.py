@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.atomic_write import atomic_write
+from engines.files import atomic_write
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import ModelError, StoreError, UsageError
 from schemas.settings import CACHE_HINT

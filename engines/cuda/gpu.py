@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from engines.cuda.kernels import Kernels, image_for
 from engines.cuda.memory import Counters, Pool
-from engines.devices import DriverError, Gpu, gpus
+from engines.machine import DriverError, Gpu, gpus
 from schemas.errors import DeviceLost, UsageError
 
 T = TypeVar("T")

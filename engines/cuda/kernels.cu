@@ -1,12 +1,6 @@
 // Frames to arrays, and arrays to batches. Each kernel takes one struct, which engines/cuda/kernels.py declares too.
 #ifdef RIGFLOW_ON_HOST  // tests compile this file with a C++ compiler, to hold it against the CPU's transforms
 #include RIGFLOW_ON_HOST
-#else
-__device__ static inline unsigned short half_bits(float value) {  // cuda_fp16.h is not wherever NVRTC is
-    unsigned short bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
 #endif
 
 typedef unsigned char u8;
@@ -195,27 +189,4 @@ extern "C" __global__ void gather(const Gather g) {
     } else {
         for (int i = at; i < g.row_bytes; i += all) ((u8 *)out)[i] = ((const u8 *)in)[i];
     }
-}
-
-// Pictures `[H, W, C]` uint8 from anywhere to one tensor of any order and type: picture i lies at rows[i], is picture
-// i % frames of window i / frames, and its value v becomes v * scale[c] + shift[c].
-struct Pack {
-    address rows, out;
-    int frames, height, width, channels;
-    int type;  // 0 uint8, 1 float16, 2 float32
-    long long stride_window, stride_frame, stride_y, stride_x, stride_channel;  // values
-    float scale[4], shift[4];
-};
-
-extern "C" __global__ void pack(const Pack p) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= p.height * p.width * p.channels) return;
-    const int channel = at % p.channels, x = at / p.channels % p.width, y = at / p.channels / p.width;
-    const u8 *in = (const u8 *)((const address *)p.rows)[blockIdx.y];
-    const long long to = blockIdx.y / p.frames * p.stride_window + blockIdx.y % p.frames * p.stride_frame +
-                         y * p.stride_y + x * p.stride_x + channel * p.stride_channel;
-    const float value = __fadd_rn(__fmul_rn((float)in[at], p.scale[channel]), p.shift[channel]);
-    if (p.type == 2) ((float *)p.out)[to] = value;
-    else if (p.type == 1) ((u16 *)p.out)[to] = half_bits(value);
-    else ((u8 *)p.out)[to] = clip8((int)rintf(value));
 }

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from engines.atomic_write import atomic_write
+from engines.files import atomic_write
 from schemas.errors import RigflowError
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 _ARCHITECTURES = (60, 61, 70, 75, 80, 86, 89, 90, 100, 120)
-ADDRESS, INT, LONG, FLOAT = np.uint64, np.int32, np.int64, np.float32
+ADDRESS, INT = np.uint64, np.int32
 
 
 def _struct(*groups: tuple[Any, str]) -> np.dtype[Any]:
@@ -49,13 +49,7 @@ BILINEAR = _struct(
 )
 NV12 = _struct((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))
 GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
-PACK = _struct(
-    (ADDRESS, "rows out"),
-    (INT, "frames height width channels type"),
-    (LONG, "stride_window stride_frame stride_y stride_x stride_channel"),
-    (FLOAT, "scale[4] shift[4]"),
-)
-STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "gather": GATHER, "pack": PACK}
+STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "gather": GATHER}
 
 
 class CompilerMissing(RigflowError):

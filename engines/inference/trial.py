@@ -4,9 +4,9 @@ import resource
 import sys
 from typing import TYPE_CHECKING
 
-from engines.devices import memory_bytes
 from engines.inference.heads import Heads
 from engines.inference.states import without_state
+from engines.machine import memory_bytes
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:

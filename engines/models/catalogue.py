@@ -12,8 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.atomic_write import atomic_write
-from engines.files import PartFile
+from engines.files import PartFile, atomic_write
 from engines.inference.trial import HINT
 from engines.inference.weights import with_weights_inside
 from engines.models.card_text import card_toml

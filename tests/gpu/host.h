@@ -9,10 +9,3 @@ struct Place { unsigned x, y, z; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 static Place threadIdx, blockIdx, blockDim, gridDim;
 static inline void __syncthreads() {}
-static inline float __fmul_rn(float a, float b) { volatile float value = a * b; return value; }
-static inline float __fadd_rn(float a, float b) { volatile float value = a + b; return value; }
-static inline unsigned short half_bits(float value) {
-    union { _Float16 half; unsigned short bits; } both;
-    both.half = (_Float16)value;
-    return both.bits;
-}

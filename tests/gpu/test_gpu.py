@@ -18,9 +18,9 @@ from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.gpu import CudaGpu, find_gpu
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import GpuEncoder, gpu_frames
-from engines.devices import gpus
 from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.machine import gpus
 from engines.models.catalogue import builtin_model
 from engines.outputs.h264 import frames_of, geometry_of
 from engines.pictures import Pictures

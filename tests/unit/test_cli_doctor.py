@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.devices import cores, gpus, memory_bytes
+from engines.machine import cores, gpus, memory_bytes
 from tests.cli import rigflow, rigflow_process
 
 EVERYTHING = [

@@ -12,7 +12,6 @@ from av.video.format import VideoFormat
 from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, taps
 from engines.cuda.memory import Counters, Pool
-from engines.cuda.tensors import pack_windows
 from engines.cuda.transforms import CudaPictures
 from engines.part import Array
 from engines.pictures import Pictures
@@ -169,30 +168,6 @@ def test_rows_on_a_gpu_are_numpys_to_join_and_to_bring_back() -> None:
     assert (joined.shape, joined.ndim, joined.nbytes, joined.itemsize, len(joined)) == ((3, 2, 3), 3, 18, 1, 3)
     assert np.ascontiguousarray(joined).tolist() == [[[value] * 3] * 2 for value in range(3)]
     assert joined[1].tolist() == [[1, 1, 1], [1, 1, 1]]
-
-
-@compiled
-@pytest.mark.parametrize("axes", ["NCTHW", "NTCHW", "NTHWC"])
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
-def test_windows_become_the_tensor_a_model_wants(dtype: str, axes: str) -> None:
-    gpu, shape = HostGpu(), (5, 7, 3)
-    values = np.random.default_rng(0).integers(0, 256, (6, *shape), np.uint8)
-    rows = []
-    for value in values:
-        block = gpu.memory.take(value.nbytes)
-        block.host(np.uint8, shape)[...] = value
-        rows.append(GpuRow(gpu, block, shape))  # type: ignore[arg-type]
-    index = np.array([[0, 1, 2], [2, 3, 4], [5, 5, 5]], np.int32)
-    floats: dict[str, Any] = {} if dtype == "uint8" else {"mean": (0.45, 0.4, 0.5), "std": (0.225, 0.2, 0.25)}
-    slot = gpu.memory.take(index.size * values[0].size * np.dtype(dtype).itemsize)
-    _, made = pack_windows(gpu, GpuRows(rows), index, slot.pointer, dtype, axes, **floats)  # type: ignore[arg-type]
-    wanted = values[index].astype(np.float32)
-    if floats:
-        mean, std = (np.asarray(floats[name]) for name in ("mean", "std"))
-        wanted = wanted * (1 / (255 * std)).astype(np.float32) + (-mean / std).astype(np.float32)
-    wanted = wanted.transpose(["NTHWC".index(axis) for axis in axes]).astype(dtype)
-    assert made == wanted.shape
-    assert (slot.host(dtype, made) == wanted).all()
 
 
 def test_a_block_comes_back_when_nobody_holds_it_and_nothing_is_allocated_twice() -> None:

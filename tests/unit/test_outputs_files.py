@@ -3,12 +3,13 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engines.files import PartFile
+from engines.files import PartFile, atomic_write
 from engines.part import Part
 from schemas.errors import OutputError, PipelineError
 from schemas.media import Item
@@ -36,6 +37,24 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     assert file.commit().read_bytes() == b"whole"
     file.discard()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+def test_many_may_write_a_file_of_a_cache_and_each_reader_sees_one_of_them_entirely(tmp_path: Path) -> None:
+    path, bodies = tmp_path / "new" / "a.onnx", [bytes([number]) * 300_000 for number in range(8)]
+    atomic_write(path, bodies[0])
+    with ThreadPoolExecutor(8) as writers:
+        written = [writers.submit(atomic_write, path, body) for body in bodies * 4]
+        while not all(future.done() for future in written):
+            assert path.read_bytes() in bodies
+        assert [future.exception() for future in written] == [None] * len(written)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_of_a_cache_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").mkdir()
+    with pytest.raises(IsADirectoryError):
+        atomic_write(tmp_path / "a.onnx", b"body")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
 def test_what_was_there_stays_until_commit(tmp_path: Path) -> None:
