@@ -151,12 +151,9 @@ def _broker() -> Finding:
     from schemas.settings import Settings
 
     async def talk(url: str) -> str:
-        broker = await Broker.connect(Settings(nats=url), name="rigflow-doctor")
-        try:
+        async with Broker.connected(Settings(nats=url), name="rigflow-doctor") as broker:
             await broker.api("INFO")
             return str(broker.connection.nc.connected_server_version).strip("<>").removeprefix("nats server v")
-        finally:
-            await broker.close()
 
     server = EmbeddedServer()
     began = time.perf_counter()

@@ -161,11 +161,8 @@ def _at_fleet(settings: "Settings", ask: Callable[["Broker"], Awaitable[T]]) -> 
     from pipelines.broker import Broker
 
     async def asking() -> T:
-        broker = await Broker.connect(settings, name="rigflow-pipelines")
-        try:
+        async with Broker.connected(settings, name="rigflow-pipelines") as broker:
             return await ask(broker)
-        finally:
-            await broker.close()
 
     return asyncio.run(asking())
 

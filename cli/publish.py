@@ -73,24 +73,23 @@ async def _publish(
     from workers.inputs import look_at, plan_jobs
     from workers.waits import explained
 
-    broker = await Broker.connect(settings, name="rigflow-publish")
     sending: list[JobRef] = []
-    try:
-        async with explained(broker, warn, lambda: sending) as moved:
-            spec = await register(broker, settings, spec, models)
-            publisher = Publisher(broker, spec, settings.tenant, priority, lambda *_: moved())
-            planned = await asyncio.to_thread(plan_jobs, publisher, spec, await asyncio.to_thread(look_at, inputs))
-            if job:
-                if len(planned) > 1:
-                    what = f"--job {job} cannot name {len(planned)} jobs"
-                    raise UsageError(what, "publish one video, or only images")
-                planned[0].job = publisher.ref(job)
-            sent = []
-            for outcome in planned:
-                sending[:] = [outcome.job]
-                sent.append(await _send(publisher, outcome, console))
-    finally:
-        await broker.close()
+    async with (
+        Broker.connected(settings, name="rigflow-publish") as broker,
+        explained(broker, warn, lambda: sending) as moved,
+    ):
+        spec = await register(broker, settings, spec, models)
+        publisher = Publisher(broker, spec, settings.tenant, priority, lambda *_: moved())
+        planned = await asyncio.to_thread(plan_jobs, publisher, spec, await asyncio.to_thread(look_at, inputs))
+        if job:
+            if len(planned) > 1:
+                what = f"--job {job} cannot name {len(planned)} jobs"
+                raise UsageError(what, "publish one video, or only images")
+            planned[0].job = publisher.ref(job)
+        sent = []
+        for outcome in planned:
+            sending[:] = [outcome.job]
+            sent.append(await _send(publisher, outcome, console))
     return ExitCode.OK if all(sent) else ExitCode.SOME_FAILED
 
 

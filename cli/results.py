@@ -51,8 +51,7 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path, over
     from pipelines.jobs import ResultsEvicted
     from schemas.jobs import JobState
 
-    broker = await Broker.connect(settings, name="rigflow-results")
-    try:
+    async with Broker.connected(settings, name="rigflow-results") as broker:
         manifest = await find_manifest(broker, job)
         if manifest is None:
             raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
@@ -69,8 +68,6 @@ async def _results(settings: "Settings", job: str, follow: bool, out: Path, over
             return await _collect(broker, manifest, out, overwrite)
         say(describe(inventory), keep="\n")
         return ExitCode.SOME_FAILED
-    finally:
-        await broker.close()
 
 
 async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite: bool) -> ExitCode:
@@ -162,7 +159,6 @@ def describe(inventory: "Inventory") -> str:
         lines.append(f"missing: {ranges(inventory.missing)}")
     lines += [
         f"failed: segment {failure.key.segment}, {failure.stage}: {printable(failure.error)}"
-        for failure in inventory.failures
-        if failure.key.segment not in inventory.complete_segments
+        for failure in inventory.open_failures
     ]
     return "\n".join(lines)

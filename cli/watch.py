@@ -90,18 +90,17 @@ async def _watch(
     ledger = Ledger(out / f".rigflow-watch-{spec.name}.db", out)
     ledger.open()
     try:
-        async with local_fleet(settings, workers, Progress(stderr())) as fleet:
-            broker = await Broker.connect(fleet, name="rigflow-watch")
-            try:
-                mend = partial(repair, broker, fleet, spec, models)
-                spec = await register(broker, fleet, spec, models)
-                ledger.revision = spec.revision
-                publisher = Publisher(broker, spec, fleet.tenant, priority)
-                with OutputNames(out, overwrite) as names:
-                    watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say, mend)
-                    await _until_told(watching.run())
-            finally:
-                await broker.close()
+        async with (
+            local_fleet(settings, workers, Progress(stderr())) as fleet,
+            Broker.connected(fleet, name="rigflow-watch") as broker,
+        ):
+            mend = partial(repair, broker, fleet, spec, models)
+            spec = await register(broker, fleet, spec, models)
+            ledger.revision = spec.revision
+            publisher = Publisher(broker, spec, fleet.tenant, priority)
+            with OutputNames(out, overwrite) as names:
+                watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say, mend)
+                await _until_told(watching.run())
     finally:
         ledger.close()
     return ExitCode.OK

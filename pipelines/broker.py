@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.blobs import discard_claims, put_blob
@@ -106,20 +106,26 @@ class Broker(MessageStore):
         Returns the number of messages that wait for it. After a lost connection the pull calls `resume_reader`, so that
         no message is lost.
         """
+        reader = _Reader(subjects, headers_only, await self._created(stream))
+        return await self._make_reader(stream, consumer, reader, first)
+
+    async def _make_reader(self, stream: str, consumer: str, reader: _Reader, first: int) -> int:
+        self._readers[stream, consumer] = reader
         config = {
             "name": consumer,
             "ack_policy": "none",
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": first,
-            "filter_subjects": list(subjects),
+            "filter_subjects": list(reader.subjects),
             "inactive_threshold": int(READER_IDLE_S * 1e9),
             "mem_storage": True,
-            "headers_only": headers_only,
+            "headers_only": reader.headers_only,
         }
-        created = str((await self.api(f"STREAM.INFO.{stream}"))["created"])
-        self._readers[stream, consumer] = _Reader(subjects, headers_only, created)
         made = await self.api(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
         return int(made["num_pending"])
+
+    async def _created(self, stream: str) -> str:
+        return str((await self.api(f"STREAM.INFO.{stream}"))["created"])
 
     def is_reader(self, stream: str, consumer: str) -> bool:
         """Whether a consumer is a reader of this connection."""
@@ -134,9 +140,10 @@ class Broker(MessageStore):
         if reader is None:
             return last
         await self.delete_consumer(stream, consumer)
-        if (await self.api(f"STREAM.INFO.{stream}"))["created"] != reader.created:
+        created = await self._created(stream)
+        if created != reader.created:
             last = 0
-        await self.create_reader(stream, consumer, reader.subjects, last + 1, reader.headers_only)
+        await self._make_reader(stream, consumer, replace(reader, created=created), last + 1)
         return last
 
     async def drop_reader(self, stream: str, consumer: str) -> None:

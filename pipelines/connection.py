@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pipelines.answers import headers_bytes, status_of
+from pipelines.client import NatsClient
 from pipelines.inbox import REQUEST_S, Answers, Away, Inbox, next_answer
 from pipelines.login import CONNECT_S, credential_options, local_broker_options, reason_of, refusal
-from pipelines.tls import SecureClient, password_options, tls_options
+from pipelines.tls import password_options, tls_options
 from schemas.errors import BrokerError, Disposition, UsageError
 from schemas.settings import Settings
 from schemas.text import without_passwords
@@ -42,7 +42,7 @@ class Connection:
     """A connection that reconnects without limit. Made by `Connection.open`, ended by `close`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.nc = SecureClient(settings)
+        self.nc = NatsClient(settings)
         self.settings = settings
         self._where = without_passwords(settings.nats).replace(",", ", ")
         self._attempts_left = len(settings.nats.split(","))
@@ -186,8 +186,7 @@ class Connection:
     async def send_now(self, subject: str, body: bytes) -> None:
         """`send`, and wait until the kernel has it. It then arrives even if this process is killed. Raises Away."""
         await self.send(subject, body)
-        # in a task, because nats-py loses a cancellation there; `flush` would wait for an answer
-        await asyncio.wait([asyncio.create_task(self.nc._flush_pending(force_flush=True))], timeout=HANDED_OVER_S)
+        await self.nc.hand_over(HANDED_OVER_S)
 
     async def settle(self, reply: str, verdict: bytes) -> None:
         """Send the settlement of a delivery. While the broker is away, it is kept and sent after the reconnect."""
@@ -214,7 +213,7 @@ class Connection:
         ):  # the connection breaks at this moment, which ends it as well
             if drain_s and self.connected:
                 if linger_s:
-                    await self.nc._send_unsubscribe(subscription._id)
+                    await self.nc.send_unsubscribe(subscription)
                     await asyncio.sleep(linger_s)
                 async with asyncio.timeout(drain_s):
                     await subscription.drain()  # type: ignore[no-untyped-call]
@@ -228,11 +227,7 @@ class Connection:
     async def close(self) -> None:
         """Flush and disconnect."""
         self._handshaking = False
-        try:
-            await self.nc.close()
-        except (OSError, EOFError):  # it broke while it was flushed: close again
-            self.nc._status = Client.DISCONNECTED
-            await self.nc.close()
+        await self.nc.close_surely()
 
     async def _on_connect(self) -> None:
         first, self._handshaking = self._handshaking, False

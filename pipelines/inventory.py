@@ -16,6 +16,7 @@ from schemas.results import Done, Failure, Result
 from schemas.subjects import HEADER_PART, HEADER_TYPE
 
 REASONS = 16  # failures whose text a manifest has
+FAILURES = 1000  # failures that an inventory holds: a job may have more than fit into the memory
 DONE_REASONS = 100  # failures, and notes, whose text a Done has
 DONE_FILES = 100  # names of files in a Done
 REASON_CHARACTERS = 300  # of one of them
@@ -32,6 +33,7 @@ class _Seen:
     failed: set[int] = field(default_factory=set)
     last: int | None = None
     failed_entirely: bool = False
+    failures: int = 0
 
     @property
     def complete(self) -> bool:
@@ -46,7 +48,7 @@ class _Seen:
 class Inventory:
     """A job's results as they are now. `total` segments are known once the last one was published or is there.
 
-    `files` are without their bodies.
+    `files` are without their bodies. `failures` are the first `FAILURES` of them.
     """
 
     manifest: Manifest
@@ -58,6 +60,7 @@ class Inventory:
     frames: int = 0
     lost: int = 0
     _segments: dict[int, _Seen] = field(default_factory=dict)
+    _failures_of_job: int = 0
 
     @property
     def complete_segments(self) -> list[int]:
@@ -87,11 +90,14 @@ class Inventory:
             self.add_part(PartHeader.of(message.meta))
             return
         key = message.key
-        self.failures.append(message)
+        if len(self.failures) < FAILURES:
+            self.failures.append(message)
         if key.segment < 0:
             self.given_up = True
+            self._failures_of_job += 1
             return
         seen = self._segment(key.segment, key.final)
+        seen.failures += 1
         if message.entire_segment:
             seen.failed_entirely = True
             return
@@ -115,24 +121,33 @@ class Inventory:
         return self._segments.setdefault(segment, _Seen())
 
     @property
+    def open_failures(self) -> list[Failure]:
+        """Those of `failures` that no results have made good."""
+        return [
+            failure
+            for failure in self.failures
+            if failure.key.segment not in self._segments or not self._segments[failure.key.segment].complete
+        ]
+
+    @property
     def progress(self) -> Manifest:
         """The job's manifest with these counts, for a job without a collector."""
-        known, complete = self.manifest, self.complete_segments
+        known, failures = self.manifest, self.open_failures
         if known.state.ended:
             return known
         if self.done is not None:
             return known.model_copy(update=ended(self.done))
-        failures = [failure for failure in self.failures if failure.key.segment not in complete]
+        count = self._failures_of_job + sum(each.failures for each in self._segments.values() if not each.complete)
         seen = {
-            "segments_done": max(known.segments_done, len(complete)),
+            "segments_done": max(known.segments_done, len(self.complete_segments)),
             "frames": max(known.frames, self.frames),
             "lost": max(known.lost, self.lost),
-            "failures": len(failures),
+            "failures": count,
             "reasons": tuple(describe(failure) for failure in failures[:REASONS]),
             "missing": joined([(failure.start_s, failure.end_s) for failure in failures])[:SPANS],
         }
         if self.complete:
-            seen["state"] = JobState.FAILED if failures else JobState.DONE
+            seen["state"] = JobState.FAILED if count else JobState.DONE
         return known.model_copy(update=seen)
 
 

@@ -74,12 +74,9 @@ async def register_builtin(settings: Settings, ours: bool = False) -> list[str]:
     for spec in map(builtin_pipeline, builtin_pipelines()):
         with suppress(ModelMissing):
             ready.append((spec, find_models(spec, None, settings.cache_folder)))
-    broker = await Broker.connect(settings, name="rigflow-up")
-    try:
+    async with Broker.connected(settings, name="rigflow-up") as broker:
         if ours:
             await apply_topology(broker, settings, [spec for spec, _ in ready])
         for spec, models in ready:
             await register(broker, settings, spec, models)
-    finally:
-        await broker.close()
     return [spec.name for spec, _ in ready]

@@ -58,9 +58,8 @@ async def run_jobs(
     Results get names that are free, or with `overwrite` those of earlier results. An error of one job is in its
     outcome, and the others continue. Raises BrokerError, OutputError when nothing can be published or written.
     """
-    broker = await Broker.connect(settings, name="rigflow-run")
     outcomes: list[JobOutcome] = []
-    try:
+    async with Broker.connected(settings, name="rigflow-run") as broker:
         mend = partial(repair, broker, settings, spec, models)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
             registering = register(broker, settings, spec, models)
@@ -78,8 +77,6 @@ async def run_jobs(
                     if not (left and _to_begin_again(able, listener)):
                         break
                     await register(broker, settings, spec, models)
-    finally:
-        await broker.close()
     return outcomes
 
 

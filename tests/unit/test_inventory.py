@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.inventory import Inventory, ranges
+from pipelines.inventory import FAILURES, REASONS, Inventory, ranges
 from pipelines.order import JobOrder
 from schemas.jobs import JobRef, Key, Manifest
 from schemas.media import MediaInfo
@@ -55,6 +55,16 @@ def test_a_failed_part_does_not_end_its_segment_but_a_failed_segment_is_over() -
 def test_a_result_makes_a_failure_good() -> None:
     taken = inventory(failure(0, entire_segment=True, final=True), result(0, final=True))
     assert (taken.failed, taken.complete_segments) == ([], [0])
+
+
+def test_all_failures_are_counted_and_the_first_are_held() -> None:
+    taken = inventory(failure(0), result(0))
+    for segment in range(1, FAILURES + 50):
+        taken.add(failure(segment, entire_segment=True))
+    taken.add(failure(-1, entire_segment=True))
+    assert len(taken.failures) == FAILURES
+    assert taken.open_failures == taken.failures[1:]
+    assert (taken.progress.failures, len(taken.progress.reasons)) == (FAILURES + 50, REASONS)
 
 
 def test_a_job_that_was_given_up_is_complete() -> None:
