@@ -125,6 +125,16 @@ def test_a_missing_input_keeps_none_of_the_others_from_its_result(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["bikes.fingerprint.npz"]
 
 
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no film")
+    ended = rigflow_process(
+        "run", "fingerprint", tmp_path / "notes.txt", "--out", tmp_path / "a" / "b", "--workers", "1"
+    )
+    assert ended.returncode == ExitCode.SOME_FAILED
+    assert "notes.txt is not media of a format that rigflow reads" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server: EmbeddedServer) -> None:
     """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
     with Running("up", "--nats", server.url, "--workers", "1") as fleet:
