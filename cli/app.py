@@ -1,5 +1,6 @@
 """All commands of `rigflow`, and what the parser says when it does not understand."""
 
+import re
 from importlib.metadata import version
 from typing import Annotated
 
@@ -68,6 +69,14 @@ app.command()(near)
 app.command()(cluster)
 app.command()(doctor)
 
+# what the parser says of a wrong number -> what a person is told; other releases of it say so in their own words
+_WORDS = {
+    r"Input should be ": "it must be ",
+    r"a valid integer\b.*": "a whole number",
+    r"a valid number\b.*": "a number",
+    r"less than or equal to ": "at most ",
+    r"greater than or equal to ": "at least ",
+}
 _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser raises for any wrong usage
 
 
@@ -85,6 +94,8 @@ def _usage_error(error: Exception) -> UsageError:
     message = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
     if name := getattr(getattr(error, "param", None), "name", None):
         message = message.replace(f"'{name.upper()}'", f"'{name}'")  # some releases of typer write it in capitals
+    for theirs, ours in _WORDS.items():
+        message = re.sub(theirs, ours, message)
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "rigflow"
     return UsageError(message[:1].lower() + message[1:], f"see {command} --help")

@@ -12,7 +12,7 @@ import typer
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from cli.results import write_result
 from cli.run import prepare_folder
-from cli.text import age, cell, say, size, stdout, table
+from cli.text import age, cell, say, size, stdout, table, warn
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 
@@ -78,14 +78,19 @@ def retry(
 ) -> ExitCode:
     """Send the inputs of dead letters again.
 
-    `rigflow results JOB` then gives the job with what that made good.
+    First mend what failed: a worker, a model, a disk. `rigflow results JOB` then gives the job with what that made
+    good. An input that is itself at fault fails again: extract it by `rigflow dead show NUMBER --save FILE`, mend it
+    and publish it as a new job; `rigflow dead drop NUMBER` forgets this one.
 
     Example: rigflow dead retry 12 13
     """
     from pipelines import dead
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    return asyncio.run(_each(settings, numbers or [], every, job, dead.retry, "sent again"))
+    code = asyncio.run(_each(settings, numbers or [], every, job, dead.retry, "sent again"))
+    if code is ExitCode.OK:
+        warn("an input that fails again is itself at fault: `rigflow dead retry --help` says what to do")
+    return code
 
 
 @app.command()

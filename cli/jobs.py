@@ -103,7 +103,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     if as_json:
         print(json.dumps([manifest.model_dump(mode="json") for manifest in listed], indent=2))
         return ExitCode.OK
-    rows = table("job", "input", "pipeline", "state", "segments", "failed", "age", left=4)
+    rows = table("job", "input", "pipeline", "state", "segments", "lost", "failed", "age", left=4)
     rows.columns[0].no_wrap = True  # an id is the argument of other commands
     for each in listed:
         rows.add_row(
@@ -112,6 +112,7 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
             each.job.pipeline,
             _STYLES.get(each.state.value, "{}").format(each.state.value),
             f"{each.segments_done:,}/{'?' if each.total is None else f'{each.total:,}'}",
+            f"[yellow]{each.lost:,}[/]" if each.lost else "0",
             f"[red]{each.failures:,}[/]" if each.failures else "0",
             age(time.time() - each.created_s),
         )
@@ -148,21 +149,22 @@ async def _cancel(settings: "Settings", jobs: list[str]) -> ExitCode:
 async def _wait(settings: "Settings", jobs: list[str], timeout_s: float | None) -> ExitCode:
     async with _broker(settings) as broker:
         manifests = [await _find(broker, job) for job in jobs]
+        ended: dict[str, Manifest] = {}
         try:
             async with asyncio.timeout(timeout_s):
-                ended = await _until_ended(broker, manifests)
+                await _until_ended(broker, manifests, ended)
         except TimeoutError:
-            say(f"not over within {timeout_s:g} s")
+            for job in dict.fromkeys(manifest.job.id for manifest in manifests):
+                if job not in ended:
+                    say(f"{job}: not over within {timeout_s:g} s")
             return ExitCode.SOME_FAILED
-    return ExitCode.OK if all(manifest.state.value == "done" for manifest in ended) else ExitCode.SOME_FAILED
+    return ExitCode.OK if all(each.state.value == "done" for each in ended.values()) else ExitCode.SOME_FAILED
 
 
-async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[Manifest]":
-    """Print each job as it ends; all of them as they were then."""
+async def _until_ended(broker: "Broker", manifests: "list[Manifest]", ended: "dict[str, Manifest]") -> None:
+    """Print each job as it ends, and add it to `ended` as it was then."""
     from pipelines.inventory import follow_inventories
     from workers.waits import explained
-
-    ended: dict[str, Manifest] = {}
 
     def note(manifest: "Manifest") -> None:
         if manifest.state.ended and manifest.job.id not in ended:
@@ -181,7 +183,6 @@ async def _until_ended(broker: "Broker", manifests: "list[Manifest]") -> "list[M
             for taken in await anext(following):
                 moved()
                 note(taken.progress)
-    return list(ended.values())
 
 
 async def _find(broker: "Broker", job: str) -> "Manifest":
@@ -203,6 +204,9 @@ def describe(manifest: "Manifest") -> str:
     """All that is known of a job, a line each."""
     job = manifest.job
     again = f", begun anew {job.generation} times" if job.generation > 1 else ", begun anew" if job.generation else ""
+    files = printable(", ".join(manifest.files)) or "-"
+    # all its results are at the broker; the collector that fetches them writes its files, and when it ended
+    uncollected = manifest.state.ended and not manifest.ended_s
     lines = {
         "job": f"{job.id} ({job.pipeline} {job.revision}, tenant {job.tenant}, {job.priority}{again})",
         "input": printable(manifest.name) or "-",
@@ -210,8 +214,8 @@ def describe(manifest: "Manifest") -> str:
         "segments": _segments(manifest),
         "frames": f"{manifest.frames:,}" + (f", {manifest.lost:,} lost" if manifest.lost else ""),
         "begun": _clock(manifest.created_s),
-        "ended": _clock(manifest.ended_s),
-        "files": printable(", ".join(manifest.files)) or "-",
+        "ended": "its results are complete and not collected" if uncollected else _clock(manifest.ended_s),
+        "files": f"`rigflow results {job.id}` writes them" if uncollected else files,
         "missing": seconds(manifest.missing) or "-",
     }
     text = [f"{title:<9} {value}" for title, value in lines.items()]
@@ -229,7 +233,8 @@ def seconds(missing: tuple[tuple[float, float], ...]) -> str:
 def _in_a_line(manifest: "Manifest") -> str:
     failures = f", {manifest.failures} failures" if manifest.failures else ""
     missing = f", missing {seconds(manifest.missing)}" if manifest.missing else ""
-    return f"{manifest.job.id}: {manifest.state.value}, {manifest.frames:,} frames{failures}{missing}"
+    lost = f", {manifest.lost:,} lost" if manifest.lost else ""
+    return f"{manifest.job.id}: {manifest.state.value}, {manifest.frames:,} frames{lost}{failures}{missing}"
 
 
 def _segments(manifest: "Manifest") -> str:

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -14,7 +14,7 @@ from schemas.parts import PartMeta
 from workers.inputs import JobOutcome
 
 ROWS = 12  # lines of files shown at once; finished ones make room first
-NOBODY_S = 2.0  # without a part for so long, a line says what it waits for
+SILENT_S = 2.0  # without a part for so long, a job's line says so
 
 
 @dataclass(slots=True)
@@ -68,7 +68,9 @@ class Progress:
 
     def event(self, text: str) -> None:
         """Something a person should know."""
-        self._console.print(cell(text, "yellow"), soft_wrap=True)
+        self._console.print(
+            cell(text, "yellow"),
+        )
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -91,28 +93,42 @@ def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
     bar = ProgressBar(total=total, completed=row.segments_done, width=28)
     counts = f"{row.sent} sent, {row.segments_done} done"
     rate = row.frames / max(0.001, now - row.started_s)
-    if now - row.moved_s > NOBODY_S:
-        return cell(row.outcome.name), bar, counts, f"waiting for the fleet {now - row.moved_s:.0f} s"
+    silent_s = now - row.moved_s
+    if silent_s > SILENT_S:
+        since = "no result for" if row.frames else "no result yet,"
+        return cell(row.outcome.name), bar, counts, f"{since} {silent_s:.0f} s"
     return cell(row.outcome.name), bar, counts, f"{rate:,.0f} frames/s"
 
 
-def summary(outcomes: list[JobOutcome]) -> Table:
-    """The table at the end of a run: a row per job."""
+def summary(outcomes: list[JobOutcome], rates: bool = True) -> RenderableType:
+    """The table at the end of a command, a row per job, and below it what there is to say of them.
+
+    `rates`: with the frames a second of each, where the command saw the job from its beginning.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("file", "frames", "lost", "frames/s", "result"):
-        table.add_column(title, justify="left" if title in ("file", "result") else "right", overflow="fold")
+    rated = ("frames/s",) if rates else ()
+    for title in ("file", "frames", "lost", *rated, "result"):
+        words = title in ("file", "result")
+        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    lines: list[Text] = []
     for outcome in outcomes:
         done, name = outcome.done, cell(outcome.name)
         if done is None:
-            table.add_row(name, "", "", "", Text.assemble(("failed", "red"), ": ", cell(outcome.error)))
+            table.add_row(name, *[""] * (2 + rates), Text("failed", "red"))
+            lines.append(_said_of(outcome.name, str(outcome.error), "red"))
             continue
         more = f" and {done.more_files:,} more" if done.more_files else ""
-        lines = [cell((", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing") + more)]
-        lines += [cell(note, "yellow") for note in done.notes]
-        lines += [Text.assemble(("missing", "red"), " ", cell(failure)) for failure in done.failures[:5]]
-        if done.failed > 5:
-            lines.append(Text(f"and {done.failed - 5:,} more", "red"))
+        files = cell((", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing") + more)
         lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
-        rate = f"{done.frames / max(outcome.seconds, 0.001):,.0f}"
-        table.add_row(name, f"{done.frames:,}", lost, rate, Text("\n").join(lines))
-    return table
+        rate = (f"{done.frames / max(outcome.seconds, 0.001):,.0f}",) if rates else ()
+        table.add_row(name, f"{done.frames:,}", lost, *rate, files)
+        lines += [_said_of(outcome.name, f"missing {failure}", "red") for failure in done.failures[:5]]
+        if done.failed > 5:
+            lines.append(_said_of(outcome.name, f"{done.failed - 5:,} more failures", "red"))
+        lines += [_said_of(outcome.name, note, "yellow") for note in done.notes]
+    return Group(table, "", *lines) if lines else table
+
+
+def _said_of(name: str, text: str, style: str) -> Text:
+    """A line about a job, which names it once."""
+    return cell(text if name in text else f"{name}: {text}", style)

@@ -1,4 +1,4 @@
-"""`rigflow results`: a job's results as files, or what is missing of them."""
+"""`rigflow results`: the results of jobs as files, or what is missing of them."""
 
 import asyncio
 import filecmp
@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Credentials, FleetUrl, Overwrite, SettingsFile, ends_well, fleet_from
-from cli.run import prepare_folder
-from cli.text import say, stderr
-from schemas.errors import ExitCode, StoreError, UsageError
+from cli.run import output_folder
+from cli.text import say, stderr, warn
+from schemas.errors import ExitCode, RigflowError, StoreError, UsageError
 from schemas.text import printable
 from schemas.wire import Buffer
 
 if TYPE_CHECKING:
+    from engines.outputs.names import OutputNames
     from pipelines.broker import Broker, Stored
     from pipelines.inventory import Inventory
     from schemas.jobs import Manifest
     from schemas.settings import Settings
+    from workers.inputs import JobOutcome
 
 
 @ends_well
 def results(
-    job: Annotated[str, typer.Argument(help="The job's id, as `rigflow publish` printed it.")],
-    follow: Annotated[bool, typer.Option("--follow", help="Wait until the job is complete.")] = False,
+    jobs: Annotated[list[str], typer.Argument(help="Ids of jobs, as `rigflow publish` prints them.", metavar="JOB...")],
+    follow: Annotated[bool, typer.Option("--follow", help="Wait until the jobs are complete.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
     overwrite: Overwrite = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Write a job's results into files, once it is complete.
+    """Write the results of jobs into files, once they are complete.
 
     Until then this says what is there and what is missing. Results without failures leave the broker when they are
     collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again. They are
@@ -40,53 +42,79 @@ def results(
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
-    return asyncio.run(_results(settings, job, follow, out, overwrite))
+    return asyncio.run(_results(settings, list(dict.fromkeys(jobs)), follow, out, overwrite))
 
 
-async def _results(settings: "Settings", job: str, follow: bool, out: Path, overwrite: bool) -> ExitCode:
+async def _results(settings: "Settings", jobs: list[str], follow: bool, out: Path, overwrite: bool) -> ExitCode:
+    """One job after the other; an error of one ends no other. The code is that of all, or SOME_FAILED."""
+    from cli.progress import summary
+    from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
+    from pipelines.job_records import find_manifest
+
+    collected: list[JobOutcome] = []
+    codes: set[int] = set()
+    async with Broker.connected(settings, name="rigflow-results") as broker:
+        manifests = [(job, await find_manifest(broker, job)) for job in jobs]
+        with output_folder(out), OutputNames(out, overwrite) as names:
+            for job, manifest in manifests:
+                try:
+                    if manifest is None:
+                        raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
+                    codes.add(await _result(broker, manifest, follow, names, out, overwrite, collected))
+                except RigflowError as error:
+                    warn(error)
+                    codes.add(error.exit_code)
+    if collected:
+        stderr().print(summary(collected, rates=False))
+    return ExitCode(codes.pop()) if len(codes) == 1 else ExitCode.SOME_FAILED
+
+
+async def _result(
+    broker: "Broker",
+    manifest: "Manifest",
+    follow: bool,
+    names: "OutputNames",
+    out: Path,
+    overwrite: bool,
+    collected: "list[JobOutcome]",
+) -> ExitCode:
+    """One job: its files, or what is missing of it. What was collected here is added to `collected`."""
     from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
-    from pipelines.job_records import JobCancelled, find_manifest
+    from pipelines.job_records import JobCancelled
     from pipelines.jobs import ResultsEvicted
     from schemas.jobs import JobState
 
-    async with Broker.connected(settings, name="rigflow-results") as broker:
-        manifest = await find_manifest(broker, job)
-        if manifest is None:
-            raise UsageError(f"the broker knows no job {job}", "`rigflow publish` prints the ids of jobs")
-        if manifest.state is JobState.CANCELLED:
-            raise JobCancelled(manifest.job)
-        if manifest.results_evicted and not manifest.state.ended:
-            raise ResultsEvicted(manifest.job)
-        inventory = await take_inventory(broker, manifest)
-        if inventory.done is not None and not inventory.done.failures:
-            if not inventory.files:
-                raise CollectedElsewhere(inventory.done)
-            return await _save(broker, inventory.files, out, overwrite)
-        if follow or inventory.complete:
-            return await _collect(broker, manifest, out, overwrite)
-        say(describe(inventory), keep="\n")
-        return ExitCode.SOME_FAILED
+    if manifest.state is JobState.CANCELLED:
+        raise JobCancelled(manifest.job)
+    if manifest.results_evicted and not manifest.state.ended:
+        raise ResultsEvicted(manifest.job)
+    inventory = await take_inventory(broker, manifest)
+    if inventory.done is not None and not inventory.done.failures:
+        if not inventory.files:
+            raise CollectedElsewhere(inventory.done)
+        return await _save(broker, inventory.files, out, overwrite)
+    if follow or inventory.complete:
+        outcome = await _collect(broker, manifest, names, out)
+        collected.append(outcome)
+        return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
+    say(describe(inventory), keep="\n")
+    return ExitCode.SOME_FAILED
 
 
-async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite: bool) -> ExitCode:
-    """Collect the job as `rigflow run` does, waiting for what is missing."""
-    import time
-
-    from cli.progress import Progress, summary
-    from engines.outputs.names import OutputNames, Wanted
+async def _collect(broker: "Broker", manifest: "Manifest", names: "OutputNames", out: Path) -> "JobOutcome":
+    """Collect a job as `rigflow run` does, waiting for what is missing."""
+    from cli.progress import Progress
+    from engines.outputs.names import Wanted
     from pipelines.collect import Collector
     from pipelines.registry import load_pipeline
     from workers.inputs import JobOutcome
     from workers.waits import both, explained
 
-    prepare_folder(out)
-    console = stderr()
     spec = await load_pipeline(broker, manifest.job.revision)
     outcome = JobOutcome(manifest.name, manifest.job, [], [])
-    started = time.monotonic()
-    with OutputNames(out, overwrite) as names, Progress(console) as progress:
+    with Progress(stderr()) as progress:
         outcome.target = names.reserve(Wanted(out, manifest.name or manifest.job.id, manifest.job.pipeline))
         progress.planned([outcome])
         progress.sent(manifest.job.id, 0.0, manifest.segments)
@@ -97,9 +125,7 @@ async def _collect(broker: "Broker", manifest: "Manifest", out: Path, overwrite:
                 outcome.done = await collector.wait(manifest.job.id)
             finally:
                 await collector.close()
-    outcome.seconds = time.monotonic() - started
-    console.print(summary([outcome]))
-    return ExitCode.OK if outcome.ok else ExitCode.SOME_FAILED
+    return outcome
 
 
 async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: bool) -> ExitCode:
@@ -109,7 +135,6 @@ async def _save(broker: "Broker", files: "list[Stored]", out: Path, overwrite: b
     from pipelines.blobs import load_to
     from schemas.subjects import HEADER_NAME
 
-    prepare_folder(out)
     newest = {clean(stored.headers.get(HEADER_NAME, "")): stored for stored in files}
     for name, stored in newest.items():
         file = await broker.message(broker.names.results_stream, stored.sequence)

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,10 +62,9 @@ def run(
     spec = spec.with_stream(stream)
     models = find_models(spec, folder, settings.cache_folder)
     check_inputs(inputs)
-    prepare_folder(out)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
-    with Progress(console) as progress:
+    with output_folder(out), Progress(console) as progress:
         outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, priority, progress, overwrite))
     console.print(summary(outcomes))
     return exit_code(outcomes)
@@ -108,6 +109,19 @@ def check_inputs(inputs: list[Path]) -> None:
         errors.append(error)
     if errors:
         raise errors[0]
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[None]:
+    """`prepare_folder` for a block; what it makes is removed behind a block that wrote nothing."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        prepare_folder(out)
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def prepare_folder(out: Path) -> None:

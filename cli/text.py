@@ -1,6 +1,8 @@
 """Lines, numbers and tables for people; unprintable characters in text from outside are escaped."""
 
+import os
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from schemas.text import printable, without_passwords
@@ -17,8 +19,12 @@ def say(text: object, keep: str = "") -> None:
 
 
 def warn(text: object) -> None:
-    """Print a message that is not the answer: a line on stderr."""
-    print(f"rigflow: {printable(without_passwords(str(text)))}", file=sys.stderr, flush=True)
+    """Print a message that is not the answer: a line on stderr. A terminal breaks it between words."""
+    line = f"rigflow: {printable(without_passwords(str(text)))}"
+    if sys.stderr.isatty():
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0: a terminal that does not know its size
+        line = "\n".join(textwrap.wrap(line, columns, break_long_words=False, break_on_hyphens=False))
+    print(line, file=sys.stderr, flush=True)
 
 
 def cell(text: object, style: str = "") -> "Text":

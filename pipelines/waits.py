@@ -48,7 +48,10 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
     idle = next((queue for queue in queues if queue.stream.messages and not hosts(fleet.workers, queue)), None)
     if idle is not None or not fleet.workers:
         stage = f"{idle.pipeline} {idle.stage}" if idle is not None else ", ".join(sorted(pipelines))
-        return f"no worker takes {stage}: start one with `rigflow worker` or `rigflow rig`"
+        return (  # a worker that starts, or whose ONNX Runtime parses a model, does not answer
+            f"no worker takes {stage} yet: one that starts or loads a model needs some seconds; "
+            "if none runs, start one with `rigflow worker` or `rigflow rig`"
+        )
     for queue in queues:
         if queue.stream.messages and not any(
             priority.waiting or priority.in_flight for priority in queue.priorities.values()

@@ -90,3 +90,21 @@ def has_alpha(name: str) -> bool:
     """Whether a pixel format has an alpha channel; FFmpeg says so of every palette, which seldom has one."""
     layout = VideoFormat(name)
     return not layout.has_palette and any(component.is_alpha for component in layout.components)
+
+
+def what_changes(name: str, other: str) -> str:
+    """What a conversion from one pixel format to another, of 8 bits, does to colours, in words; empty for nothing."""
+    ours, theirs = VideoFormat(name), VideoFormat(other)
+    depth = max(component.bits for component in ours.components)
+    words = [f"{depth} bits become 8"] if depth > 8 and not ours.has_palette else []
+    if len(ours.components) < 3 and not ours.has_palette:  # gray
+        return ", ".join(words)
+    from_rgb = is_ycbcr(other) and not is_ycbcr(name)
+    if from_rgb:
+        words.append("RGB becomes luma and colour difference")
+    before = (64, 64) if from_rgb else (ours.chroma_width(64), ours.chroma_height(64))
+    after = theirs.chroma_width(64), theirs.chroma_height(64)
+    if is_ycbcr(other) and after != before:
+        less = after[0] <= before[0] and after[1] <= before[1]
+        words.append("colours have half the resolution" if less else "colours are scaled to another resolution")
+    return ", ".join(words)

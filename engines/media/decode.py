@@ -119,7 +119,8 @@ def _slices(
     grid, media, codec = plan.grid, segment.media, segment.codec
     assert codec is not None, "checked when the message was read"
     span = Span(media.clock, segment.start, segment.end)
-    label = f"segment {segment.key.segment} of {media.name or 'the media'}"
+    name = media.name or "the media"
+    label = f"segment {segment.key.segment} of {name}"
     limits.check_pixels(label, media.width, media.height)
     with media_errors(label):
         uniform = Uniform(media, plan, counts.notes)
@@ -151,7 +152,7 @@ def _slices(
                 yield piece
             for _ in frames:  # what no window looks at is counted all the same
                 pass
-        reader.count(counts, label)
+        reader.count(counts, name)
 
 
 def _mark_last(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:

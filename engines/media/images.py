@@ -24,7 +24,7 @@ from engines.media.orientation import UPRIGHT, orientation_of
 from engines.media.png import without_packed_chunks
 from engines.media.reshape import EXACT
 from engines.media.shared import NO_FOLDERS, SharedFolders
-from engines.media.sniff import FORMATS, has_chunk, image_format, is_animation, reader
+from engines.media.sniff import formats, has_chunk, image_format, is_animation, reader
 from engines.media.stills import Still, decode_still, still_size
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
@@ -203,7 +203,7 @@ def _checked(data: Buffer, limits: Limits) -> _Head:
         raise MediaError("the image is empty", "send the whole file")
     name = image_format(data)
     if name is None:
-        raise MediaError("not an image of a format that rigflow reads", f"send {FORMATS}")
+        raise MediaError("not an image of a format that rigflow reads", f"send {formats()}")
     jpeg = _jpeg_header(memoryview(data)) if name == "jpeg" else None
     size = jpeg.size if jpeg else _size(name, data, limits)
     if size is None or not size[0] * size[1] or not _looks_complete(name, data):

@@ -90,17 +90,24 @@ class FrameReader:
         seen = (grid.tick_pts(span.clock, tick) for tick in ticks)
         return sorted({times[frame_at(times, pts)] for pts in seen if pts >= span.start})
 
-    def count(self, counts: Counts, label: str) -> None:
-        """Adds what became of the segment's own frames, now that all of them were read."""
+    def count(self, counts: Counts, name: str) -> None:
+        """Adds what became of the segment's own frames, now that all of them were read; `name` is the media's."""
         judged = self._judged
         if judged is None:  # nothing was damaged: without a choice of frames all of them had to come
             judged = self._owned[self._undecodable :] if self._due is None else ()
-        gone = len(set(judged).difference(self._intact))
-        counts.lost = gone + self._undecodable
+        gone = sorted(set(judged).difference(self._intact))
+        counts.lost = len(gone) + self._undecodable
         counts.frames = len(self._owned) - counts.lost
         counts.unseen = max(0, counts.frames - self.counted)
         if gone:
-            counts.notes[f"{label}: {gone} frames are damaged or missing"] = None
+            counts.notes[f"{name}: {self._gone(gone)}"] = None
+
+    def _gone(self, times: Sequence[int]) -> str:
+        """How many frames have no whole picture, and in which seconds of the media they are shown."""
+        first, last = (self._span.clock.seconds(pts) for pts in (times[0], times[-1]))
+        if len(times) == 1:
+            return f"1 frame is damaged or missing, at {first:.2f} s"
+        return f"{len(times)} frames are damaged or missing, between {first:.2f} and {last:.2f} s"
 
     def exact(self, decoder: VideoCodecContext) -> Generator[tuple[int, av.VideoFrame]]:
         """`(pts, frame)` in rising time. Raises MissingFrame on damage."""

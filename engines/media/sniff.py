@@ -8,11 +8,11 @@ DC-007 (MPF, further pictures behind a photo).
 import os
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TypeAlias
 
 from schemas.wire import Buffer
 
-FORMATS = "jpeg, png, webp, gif, avif, bmp, tiff, ppm, tga, jpeg 2000 or heic"  # for people
 HEAD_BYTES = 512  # of a file, which are enough to know its format
 ReadAt: TypeAlias = Callable[[int, int], bytes]  # offset and number of bytes -> those that are there
 
@@ -40,6 +40,13 @@ _JPEG_BORDER_BYTES = 64
 _JPEG_BORDER = re.compile(rb"\xff\xd9\0{0,59}\xff\xd8\xff")  # the end of a jpeg and the start of the next one
 _READ_BYTES = 1 << 20
 _MOST_SEGMENTS = 1024  # in front of a jpeg's pixels: a colour profile of 16 MB has 256
+
+
+def formats() -> str:
+    """The image formats that are read here, for people; heic is one of them where pillow-heif is installed."""
+    named = ["jpeg", "png", "webp", "gif", "avif", "bmp", "tiff", "ppm", "tga", "jpeg 2000"]
+    named += ["heic"] if find_spec("pillow_heif") else []
+    return f"{', '.join(named[:-1])} or {named[-1]}"
 
 
 def image_format(head: Buffer) -> str | None:

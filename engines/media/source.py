@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from engines.media.container import open_container, open_file, read_head
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
 from engines.media.png import without_packed_chunks
-from engines.media.sniff import FORMATS, HEAD_BYTES, image_format, is_animation, reader
+from engines.media.sniff import HEAD_BYTES, formats, image_format, is_animation, reader
 from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
 
@@ -238,4 +238,4 @@ def _unreadable(head: bytes, label: str) -> MediaError:
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return MediaError(f"{label} is a truncated mp4: its index is missing or cut short", "copy or download it again")
     what = f"{label} is not media of a format that rigflow reads"
-    return MediaError(what, f"send video as mp4, mkv or webm, images as {FORMATS}")
+    return MediaError(what, f"send video as mp4, mkv or webm, images as {formats()}")

@@ -20,6 +20,7 @@ from engines.media.colours import (
     plane_format,
     plane_range,
     source_matrix,
+    what_changes,
 )
 from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
@@ -148,9 +149,9 @@ class Uniform:
     def _note_format(self) -> None:
         name, shown = self._media.pixel_format, self._shown.pixel_format
         if name and has_alpha(name):
-            self._notes[f"{name} has an alpha channel, which is left out"] = None
-        if name != shown:
-            self._notes[f"{name} was converted to {shown}"] = None
+            self._notes["transparency is left out, where the picture has any"] = None
+        if name != shown and (changes := what_changes(name, shown)):
+            self._notes[f"pixels are converted from {name} to {shown}: {changes}"] = None
         hdr = HDR.get(self._shown.color_transfer)
         if hdr:
             what = f"its colours are HDR ({hdr}) and stay so in 8 bits"

@@ -125,6 +125,16 @@ def test_a_missing_input_keeps_none_of_the_others_from_its_result(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["bikes.fingerprint.npz"]
 
 
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no film")
+    ended = rigflow_process(
+        "run", "fingerprint", tmp_path / "notes.txt", "--out", tmp_path / "a" / "b", "--workers", "1"
+    )
+    assert ended.returncode == ExitCode.SOME_FAILED
+    assert "notes.txt is not media of a format that rigflow reads" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server: EmbeddedServer) -> None:
     """A worker that is stopped (SIGSTOP) cannot finish: the second signal does not wait 20 s for it."""
     with Running("up", "--nats", server.url, "--workers", "1") as fleet:
@@ -216,5 +226,5 @@ def test_ctrl_c_ends_a_run_with_130_and_leaves_nothing(tmp_path: Path) -> None:
         assert run.end(signal.SIGINT) == ExitCode.INTERRUPTED
     assert run.output.endswith("rigflow: interrupted\n")
     assert "Traceback" not in run.output
-    assert list(out.iterdir()) == []
+    assert not out.exists()
     eventually(lambda: not any(map(alive, family)))

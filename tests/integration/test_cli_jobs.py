@@ -61,6 +61,23 @@ def test_results_say_what_is_missing_and_write_nothing_before_the_job_is_complet
         assert "rigflow: the broker knows no job other" in capsys.readouterr().err
 
 
+def test_results_of_several_jobs_are_collected_and_an_error_of_one_ends_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        where = ("--nats", fleet.settings.nats)
+        for job in ("one", "two"):
+            clip = make_clip(tmp_path, Clip(frames=20))
+            assert rigflow("publish", "fingerprint", clip, "--job", job, *where) == 0
+        assert rigflow("results", "one", "none", "two", "--follow", "--out", out, *where) == 1
+        reported = capsys.readouterr().err
+        assert "the broker knows no job none" in reported
+        assert "frames/s" not in reported
+        names = sorted(path.name for path in out.iterdir())
+        assert names == sorted([f"{clip.stem}.fingerprint.npz", f"{clip.name}.fingerprint.npz"])
+
+
 def test_pictures_given_together_are_one_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pictures = [tmp_path / f"{number}.jpg" for number in range(3)]
     for number, picture in enumerate(pictures):

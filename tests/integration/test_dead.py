@@ -166,6 +166,7 @@ def test_after_a_retry_the_job_is_whole(tmp_path: Path, capsys: pytest.CaptureFi
             assert next(segment.decode(video=0)).width
         asyncio.run(_bring_back(fleet.settings))
         assert rigflow("dead", "retry", "--all", "--job", "broken", *where) == 0
+        assert "an input that fails again is itself at fault" in capsys.readouterr().err
         assert rigflow("results", "broken", "--follow", "--out", out, *where) == 0
         assert rigflow("dead", "list", *where) == 0
         assert "no dead letters" in capsys.readouterr().out

@@ -93,7 +93,7 @@ def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
         assert rigflow("publish", "fingerprint", clip, "--job", "mine", *where) == 0
         capsys.readouterr()
         assert rigflow("jobs", "wait", "mine", "--timeout", "0.2", *where) == 1
-        assert capsys.readouterr().out == "not over within 0.2 s\n"
+        assert capsys.readouterr().out == "mine: not over within 0.2 s\n"
         assert rigflow("publish", "fingerprint", real_clip("bikes"), "--job", "unwanted", *where) == 0
         fleet.server.kill()
         fleet.server.restart()
@@ -110,6 +110,10 @@ def test_progress_outlives_the_broker_and_is_counted_without_a_collector(
         assert capsys.readouterr().out.startswith("mine: done, ")
         reported, _ = listed(where, capsys)
         assert (reported["state"], reported["segments_done"]) == ("done", reported["total"])
+        assert rigflow("jobs", "show", "mine", *where) == 0
+        shown = capsys.readouterr().out
+        assert "ended     its results are complete and not collected" in shown
+        assert "files     `rigflow results mine` writes them" in shown
         assert rigflow("results", "mine", "--out", tmp_path, *where) == 0
         assert rigflow("jobs", "show", "mine", *where) == 0
         shown = capsys.readouterr().out

@@ -32,7 +32,8 @@ async def test_what_a_job_waits_for_is_told(tmp_path: Path) -> None:
         broker = await Broker.connect(fleet.settings)
         job = await published(broker, clip)
         assert await why_waiting(broker, [job]) == (
-            "no worker takes fingerprint decode: start one with `rigflow worker` or `rigflow rig`"
+            "no worker takes fingerprint decode yet: one that starts or loads a model needs some seconds; "
+            "if none runs, start one with `rigflow worker` or `rigflow rig`"
         )
         fleet.add()
         while (await broker.api("STREAM.INFO.RIGFLOW_WORK_fingerprint_decode"))["state"]["messages"]:

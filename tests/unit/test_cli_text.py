@@ -1,12 +1,17 @@
 """Numbers and tables for people."""
 
 import io
+import os
+import pty
+import subprocess
+import termios
 
 import pytest
 from rich.console import Console
 
 from cli.near import describe_offset
 from cli.text import age, size, table
+from tests.cli import COMMAND, environment
 
 
 @pytest.mark.parametrize(
@@ -45,3 +50,20 @@ def test_titles_and_numbers_of_a_table_stay_whole_in_a_narrow_window() -> None:
     titles, first, *_ = shown.getvalue().splitlines()
     assert titles.split() == ["worker", "stages", "state", "held", "busy", "frames/s", "device"]
     assert {"8", "99%", "1,225", "NVIDIA"} <= set(first.split())
+
+
+def test_a_terminal_breaks_an_error_between_words() -> None:
+    words = "rigflow: no pipeline is called nosuch: there are clip-features, fingerprint, scenes, upscale2x"
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (24, 30))
+        ended = subprocess.run(
+            [*COMMAND, "run", "nosuch", "film.mp4"], stderr=theirs, env=environment(), timeout=100, check=False
+        )
+        shown = os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ended.returncode == 2
+    assert " ".join(shown.split()) == words
+    assert max(map(len, shown.splitlines())) <= 30

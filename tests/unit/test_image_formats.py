@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from engines.media import sniff
 from engines.media.images import decode_images
 from engines.media.source import media_kind
 from engines.part import Array, Part
@@ -201,6 +202,12 @@ def test_heic_needs_a_package() -> None:
     assert media_kind(data) == "image"
     error = parts_of(data).meta.items[0].error
     assert error.startswith("heic images need the package pillow-heif") or "heif image" in error
+
+
+@pytest.mark.parametrize(("package", "last"), [(object(), "heic"), (None, "jpeg 2000")])
+def test_heic_is_listed_where_its_package_is(package: object, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sniff, "find_spec", {"pillow_heif": package}.get)
+    assert sniff.formats().endswith(f" or {last}")
 
 
 def test_a_kind_that_pillow_does_not_know_is_refused_in_true_words() -> None:

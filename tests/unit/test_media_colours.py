@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from av.video.format import names
 
+from engines.media.colours import plane_format, what_changes
 from engines.media.decode import decode_video
 from engines.media.split import Splitter
 from engines.media.uniform import Uniform, presented
@@ -221,15 +222,25 @@ def with_decode(spec: PipelineSpec, **options: Any) -> PipelineSpec:
     return spec.model_copy(update={"stage": (spec.decode.model_copy(update=options), *spec.stage[1:])})
 
 
+TRANSPARENCY = "transparency is left out, where the picture has any"
+
+
 def test_what_is_left_out_or_changed_is_noted(tmp_path: Path) -> None:
+    half = "colours have half the resolution"
     for clip, notes in (
         (Coloured("yuv420p", "libx264", "mp4"), ()),
-        (Coloured("yuv440p"), ("yuv440p was converted to yuv420p",)),
-        (Coloured("bgra"), ("bgra has an alpha channel, which is left out", "bgra was converted to yuv420p")),
+        (Coloured("yuv440p"), (f"pixels are converted from yuv440p to yuv420p: {half}",)),
+        (
+            Coloured("bgra"),
+            (
+                TRANSPARENCY,
+                f"pixels are converted from bgra to yuv420p: RGB becomes luma and colour difference, {half}",
+            ),
+        ),
     ):
         assert parts_of(coloured.make(tmp_path, clip), pipeline())[-1].meta.notes == notes
     pixels = parts_of(coloured.make(tmp_path, Coloured("bgra")), pipeline(size=[9, 9]))[-1].meta.notes
-    assert pixels == ("bgra has an alpha channel, which is left out",)
+    assert pixels == (TRANSPARENCY,)
 
 
 @pytest.mark.parametrize(
@@ -330,3 +341,18 @@ def test_hdr_is_mapped_to_bt709_where_the_pipeline_wants_it(
     assert all(abs(value - 128) <= 1 for values in chroma for value in values), "gray stays gray"
     frame = shown(film_of([mapped], tmp_path / "film"))[1]
     assert (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range) == (1, 1, 1, LIMITED)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("yuv422p10le", "10 bits become 8"),
+        ("yuv411p", "colours are scaled to another resolution"),
+        ("pal8", "RGB becomes luma and colour difference, colours have half the resolution"),
+        ("gray16le", "16 bits become 8"),
+        ("yuva420p", ""),
+        ("nv12", ""),
+    ],
+)
+def test_a_conversion_is_described_by_what_it_does_to_pictures(name: str, words: str) -> None:
+    assert what_changes(name, plane_format(name)) == words

@@ -10,7 +10,7 @@ from engines.media.ebml import declared_length
 from engines.media.split import Splitter
 from schemas.errors import MediaError, RigflowError
 from schemas.pipeline import PipelineSpec
-from tests.clips import Clip, generated
+from tests.clips import Clip, generated, make_clip
 from tests.damage import SMALL, changed
 from tests.unit.media_passes import Windows, decoded, in_segments, joined, pipeline, segments_of
 from tests.unit.plain import Kind, write
@@ -86,6 +86,26 @@ def test_frames_that_take_times_by_rank_keep_them_behind_a_run_without_frames() 
     assert (one[:2], one) == ((100 - run, run), many)
     with Splitter(bytes(data), FRAMES.grid, 3600) as splitter:
         assert one[2].pts == splitter.surveyed.packets.pts.tolist()[run:]
+
+
+@pytest.mark.parametrize(
+    ("hurt", "where"),
+    [
+        (range(4, 7), "3 frames are damaged or missing, between 0.16 and 0.24 s"),
+        (range(6, 7), "1 frame is damaged or missing, at 0.24 s"),
+    ],
+)
+def test_a_note_says_in_which_seconds_frames_are_lost(tmp_path: Path, hurt: range, where: str) -> None:
+    path = make_clip(tmp_path, Clip(codec="mpeg4", frames=12, gop=1, b_frames=0, size=(96, 160)))
+    data = bytearray(path.read_bytes())
+    with av.open(path) as film:
+        packets = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
+    for at, size in (packets[number] for number in hurt):
+        data[at + size // 3 : at + size] = bytes(size - size // 3)
+    media, segments = segments_of(bytes(data), FRAMES, 3600)
+    last = decoded(media, segments, FRAMES)[-1]
+    assert last.meta.lost == len(hurt)
+    assert [note.partition(": ")[2] for note in last.meta.notes] == [where]
 
 
 def test_a_keyframe_that_gives_no_picture_is_noticed_however_cut(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_conversion_to_eight_bits_is_noted() -> None:
     spec = pipeline()
     media, segments = segments_of(generated(Clip(pixel_format="yuv420p10le")), spec, 100)
     part = decoded(media, segments, spec, converter(spec).convert)[-1]
-    assert part.meta.notes == ("yuv420p10le was converted to yuv420p",)
+    assert part.meta.notes == ("pixels are converted from yuv420p10le to yuv420p: 10 bits become 8",)
     assert part.arrays["plane1"].shape[1:] == (36, 64)
 
 
