@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.media.images import decode_image, decode_images
-from engines.media.sniff import FORMATS
+from engines.media.sniff import formats
 from engines.media.source import media_kind
 from engines.part import Array, Part
 from schemas.errors import ItemTooLarge, MediaError
@@ -86,7 +86,7 @@ def test_a_window_sees_the_one_picture_in_all_its_ticks() -> None:
     ("bad", "error"),
     [
         (b"", "the image is empty: send the whole file"),
-        (b"hello", f"not an image of a format that rigflow reads: send {FORMATS}"),
+        (b"hello", f"not an image of a format that rigflow reads: send {formats()}"),
         (still("mjpeg")[:600], "the jpeg image is truncated: copy or download it again"),
         (still("png")[:-30], "the png image is truncated: copy or download it again"),
         (still("libwebp")[:-30], "the webp image is truncated: copy or download it again"),

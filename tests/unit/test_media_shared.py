@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engines.device import Host
-from engines.media.sniff import FORMATS
+from engines.media.sniff import formats
 from engines.pictures import Pictures
 from schemas.errors import UsageError
 from schemas.jobs import JobRef, Key
@@ -108,9 +108,9 @@ def test_what_is_no_image_is_an_error_of_its_own(photo: Path, tmp_path: Path) ->
     names = ["fifo.png", "text.png", "empty.png", "sparse.png", "large.png", "none.png", "", "photo.png"]
     assert errors_of([str(folder / name) for name in names], tmp_path) == [
         f"{folder}/fifo.png is no regular file: copy its content to a file",
-        f"not an image of a format that rigflow reads: send {FORMATS}",
+        f"not an image of a format that rigflow reads: send {formats()}",
         "the file is empty: copy it again",
-        f"not an image of a format that rigflow reads: send {FORMATS}",
+        f"not an image of a format that rigflow reads: send {formats()}",
         "the file has 1099511627776 bytes, more than 400000000: scale it down or raise the setting max_pixels",
         f"cannot read {folder}/none.png: No such file or directory",
         f"cannot read {folder}: a directory",
