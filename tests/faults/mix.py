@@ -17,8 +17,9 @@ from pipelines.registry import builtin_pipeline
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet
+from tests.own_pass import answers_of
 from tests.plans import converter
-from tests.reference import answers_of, frames_of
+from tests.reference import frames_of
 from workers.inputs import JobOutcome
 
 TWICE = """

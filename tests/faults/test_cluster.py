@@ -21,7 +21,7 @@ from schemas.settings import MIB, Durability, Settings
 from tests.cluster import Cluster, leader_of
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.queues import SPEC, Taken, a_broker, a_pull, queue_subject
-from tests.reference import answers_of
+from tests.own_pass import answers_of
 
 pytestmark = pytest.mark.slow  # `make faults`
 

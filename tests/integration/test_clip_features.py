@@ -15,8 +15,8 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.nets import small_x3d
+from tests.own_pass import answers_of
 from tests.plans import decode_plan
-from tests.reference import answers_of
 from workers.engines import find_model
 
 SPEC = builtin_pipeline("clip-features")

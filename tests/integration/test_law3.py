@@ -9,12 +9,14 @@ import av
 import numpy as np
 import pytest
 
+from engines.models.catalogue import builtin_model
 from engines.part import Array
 from pipelines.registry import builtin_pipeline
 from schemas.results import Done
+from tests import own_pass, reference
 from tests.clips import Clip, make_clip, real_clip
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet
-from tests.reference import answers_of, frames_of
+from tests.reference import frames_of
 from workers.inputs import JobOutcome
 
 CLIPS = (
@@ -69,8 +71,14 @@ def digests() -> dict[str, str]:
 
 @cache
 def expected(path: Path, pipeline: str) -> tuple[Array, Array]:
-    """Times and answers of one sequential pass, which knows no segments."""
-    return answers_of(path, builtin_pipeline(pipeline))
+    """Times and answers of rigflow's own sequential pass, which knows no segments."""
+    return own_pass.answers_of(path, builtin_pipeline(pipeline))
+
+
+@cache
+def independent(path: Path) -> tuple[Array, Array]:
+    """Times and descriptors of the reference that shares no code with rigflow."""
+    return reference.answers_of(path, builtin_model("fingerprint")[1], reference.FINGERPRINT)
 
 
 @pytest.mark.parametrize("segment_s", [0.1, 1000.0])
@@ -83,6 +91,9 @@ def test_fingerprints_equal_one_sequential_pass(
         with np.load(file_of(outcome, ".npz")) as found:
             np.testing.assert_array_equal(found["times"], times, err_msg=outcome.name)
             np.testing.assert_array_equal(found["descriptor"], descriptors, err_msg=outcome.name)
+            times, descriptors = independent(outcome.inputs[0])
+            np.testing.assert_array_equal(found["times"], times, err_msg=outcome.name)
+            assert (found["descriptor"] * descriptors).sum(axis=-1).min() > reference.COSINE, outcome.name
 
 
 @pytest.mark.parametrize("segment_s", [0.1, 1000.0])
@@ -104,15 +115,13 @@ def test_upscaled_videos_have_every_frame_at_its_time(
 ) -> None:
     spec = builtin_pipeline("upscale2x").model_copy(update={"segment_s": 0.5})
     for outcome in fleet.run(spec, media[:-2], tmp_path):
-        given, given_base, orientation = frames_of(outcome.inputs[0])
+        given, given_base, turns = frames_of(outcome.inputs[0])
         with av.open(file_of(outcome, "")) as container:
             found = [frame for frame in container.decode(video=0) if frame.pts is not None]
             base = container.streams.video[0].time_base
         assert base is not None
         assert [frame.pts * base for frame in found] == [pts * given_base for pts, _ in given], outcome.name
         size = (given[0][1].height, given[0][1].width)
-        assert (found[0].height, found[0].width) == tuple(
-            2 * side for side in (size[::-1] if orientation > 4 else size)
-        )
+        assert (found[0].height, found[0].width) == tuple(2 * side for side in (size[::-1] if turns % 2 else size))
         digest = done_of(outcome).digest
         assert digests.setdefault(outcome.name, digest) == digest, outcome.name

@@ -15,8 +15,8 @@ from engines.part import Array
 from pipelines.registry import builtin_pipeline
 from tests.clips import Clip, generated
 from tests.fleet import ONE_STAGE_EACH, ONE_WORKER, Fleet
+from tests.own_pass import answers_of
 from tests.properties.test_segments import CLIPS
-from tests.reference import answers_of
 from workers.inputs import JobOutcome
 
 SPEC = builtin_pipeline("fingerprint")

@@ -19,7 +19,8 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
-from tests.reference import frames_of, looks_of
+from tests.own_pass import looks_of
+from tests.reference import frames_of, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of packages that are older than the Python they run on
 CLIPS = ("bikes", "bigbuckbunny", "carphone_pristine")
@@ -43,7 +44,7 @@ def official_windows(name: str) -> list[Any]:
     """`[3, 13, 182, 182]` float32 of each window, by PyTorchVideo's transforms and the colours PyAV reads."""
     spec = builtin_pipeline("clip-features")
     frames, time_base, _ = frames_of(real_clip(name))
-    _, looks = looks_of([pts for pts, _ in frames], time_base, spec)
+    _, windows_rows = rows_of([pts for pts, _ in frames], time_base, looks_of(spec))
     transform = ApplyTransformToKey(
         key="video",
         transform=Compose(
@@ -56,7 +57,7 @@ def official_windows(name: str) -> list[Any]:
         ),
     )
     windows = []
-    for rows in looks:
+    for rows in windows_rows:
         pixels = np.stack([frames[row][1].to_ndarray(format="rgb24") for row in rows])
         windows.append(transform({"video": torch.from_numpy(pixels).permute(3, 0, 1, 2).float()})["video"])
     return windows
