@@ -35,7 +35,8 @@ from schemas.rig import ALL_STAGES
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.plans import converter
-from workers.definitions import find_models, register
+from tests.simulated import models_of
+from workers.definitions import register
 
 PIPELINE = """
 name = "simulated"
@@ -109,7 +110,7 @@ class Trial:
 
     async def __aenter__(self) -> "Trial":
         self._broker = await Broker.connect(self._fleet.settings, name="trial")
-        self._spec = await register(self._broker, self._fleet.settings, self._spec, find_models(self._spec, None))
+        self._spec = await register(self._broker, self._fleet.settings, self._spec, models_of(self._spec))
         await self._wait_for_workers()
         return self
 

@@ -57,15 +57,17 @@ def build(
 
     Example: rigflow engine build faces --for sm75,sm86 --precision fp16
     """
-    from workers.building import Order, build_all, chosen_targets, parse_backend, parse_precision, parse_ranges
+    from engines.backends.choice import compiler_called
+    from workers.building import Order, build_all, chosen_targets, parse_precision, parse_ranges
     from workers.engines import engine_store, find_model
 
     spec, body = find_model(model)
-    chosen = parse_backend(backend)
+    settings = settings_from(settings_file)
+    chosen = compiler_called(backend, settings)
     order = Order(
         spec=spec,
         model=body,
-        backend=chosen,
+        compiler=chosen,
         targets=chosen_targets(gpus, chosen),
         precision=parse_precision(precision),
         ranges=parse_ranges(dim or []),
@@ -74,7 +76,7 @@ def build(
         anyway=anyway,
         again=again,
     )
-    for engine, new in build_all(order, engine_store(settings_from(settings_file).cache_folder), warn):
+    for engine, new in build_all(order, engine_store(settings.cache_folder), warn):
         done = f"built in {engine.build_s:.1f} s" if new else "is here already"
         say(f"{engine.key[:12]}  {gpus_of(engine)}  {engine.basis.precision}  {size(engine.size_bytes)}  {done}")
     return ExitCode.OK

@@ -39,18 +39,18 @@ def bench(
 
     Example: rigflow engine bench fingerprint --dim T=16 --latency-ms 5 --plot fingerprint.png
     """
+    from engines.backends.choice import EVERYWHERE
     from engines.building import bench as measure
     from engines.building.engine import profiles_of
     from engines.device import open_device
+    from engines.registry import load
     from workers.building import parse_ranges
-    from workers.engines import engine_store, find_model, opened_on_gpu, ready
+    from workers.engines import engine_store, find_model, ready
 
     sizes = _sizes(batches)
     if plot is not None:
         measure.check_plot()
     spec, body = find_model(model)
-    if spec.engine != "onnx":
-        raise UsageError(f"model `{spec.name}` is no ONNX model", "there is nothing to measure")
     fixed = [tensor.name for tensor in spec.inputs if tensor.shape and tensor.shape[0] == 1]
     if fixed and sizes != [1]:
         raise UsageError(f"model `{spec.name}` takes one row at a time", "say --batches 1")
@@ -67,14 +67,15 @@ def bench(
     used = place.gpu.used_bytes if place.gpu is not None else measure.resident_bytes
     measure.forget_peak()
     before = used()
-    if chosen is None:
-        backend = "onnxruntime" if place.gpu is not None else "onnxruntime, one thread"
-        session = place.session(body, spec)
+    backend = chosen.basis.backend if chosen else spec.backend or EVERYWHERE
+    runs = load("backends", backend)(settings)
+    if why := runs.refuses(place):
+        raise UsageError(f"{why}, and this is {settings.device}", "say --device cuda:0")
+    session = runs.open(body, spec, place, ready(store, chosen, body) if chosen else None)
+    if chosen:
+        backend = f"{backend} {chosen.basis.version}"
     elif place.gpu is None:
-        raise UsageError(f"engine {chosen.key} runs on a GPU", "say --device cuda:0")
-    else:
-        backend = f"{chosen.basis.backend} {chosen.basis.version}"
-        session = opened_on_gpu(spec, ready(store, chosen, body), place.gpu)
+        backend = f"{backend}, one thread"
     try:
         points = measure.sweep(session, profiles, sizes, seconds, lambda: max(0, used() - before))
     finally:

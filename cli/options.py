@@ -47,9 +47,15 @@ SettingsFile: TypeAlias = Annotated[
 
 def settings_from(file: Path | None, **given: Any) -> "Settings":
     """The settings of this command: what was given, over the environment, over the file, over the defaults."""
+    from engines.registry import exists, names
+    from schemas.errors import UsageError
     from schemas.settings import load_settings
 
-    return load_settings(given, os.environ, file)
+    settings = load_settings(given, os.environ, file)
+    if not exists("backends", settings.backend):
+        there = ", ".join(names("backends"))
+        raise UsageError(f"setting backend: there is no {settings.backend}", f"there are {there}")
+    return settings
 
 
 def fleet_from(file: Path | None, **given: Any) -> "Settings":

@@ -1,14 +1,14 @@
 """What a pipeline needs of installed packages. They decide its answers, so their versions are part of its revision."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
-from engines.registry import names, plugin
+from engines.registry import exists, plugin
 from schemas.errors import PluginMissing, UsageError
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
 
 
-def plugins_of(spec: PipelineSpec, models: Iterable[ModelSpec]) -> dict[str, str]:
+def plugins_of(spec: PipelineSpec, models: Collection[ModelSpec]) -> dict[str, str]:
     """`"operators/gain"` -> `"package version"` of each class that rigflow itself does not have; sorted.
 
     `models`: the cards of the pipeline's models. Raises PipelineError or ModelError for a name that is not there.
@@ -29,18 +29,19 @@ def _other_than(key: str, release: str) -> str:
     """What is here in place of a class of a release, in words; empty where it is here."""
     group, _, name = key.partition("/")
     try:
-        here = plugin(group, name) if name in names(group) else None
+        here = plugin(group, name) if exists(group, name) else None
     except UsageError as error:
         return error.what
     if here is None:
-        return "it is not installed here" if name not in names(group) else "rigflow has one of its own here"
+        return "it is not installed here" if not exists(group, name) else "rigflow has one of its own here"
     return "" if here.release == release else f"here is that of {here.release}"
 
 
-def _names(spec: PipelineSpec, models: Iterable[ModelSpec]) -> Iterator[tuple[str, str]]:
+def _names(spec: PipelineSpec, models: Collection[ModelSpec]) -> Iterator[tuple[str, str]]:
     """The group and the name of each class that a pipeline and its models name."""
     yield from (("operators", stage.kind) for stage in spec.operators)
     yield "formats", spec.encode.format
+    yield from (("backends", model.backend) for model in models if model.backend)
     for head in (head for model in models for head in model.heads):
         yield "heads", head.kind
         if isinstance(decoder := head.options.get("decoder"), str):

@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan, Tensor
+from schemas.engine import EngineSpec, Precision
 from schemas.errors import RigflowError
 from schemas.media import MediaInfo
 from schemas.model import ModelSpec, PictureSpec
 from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
 from schemas.segments import Fragment, Segment
+from schemas.settings import Settings
 
 
 class Preprocessing(Protocol):
@@ -257,10 +259,6 @@ class Device(Protocol):
         """Parts of a segment, one at a time as asked for, with the pictures that `preprocess` makes."""
         ...
 
-    def session(self, model: bytes, spec: ModelSpec) -> Session:
-        """A model, loaded. Raises ModelError."""
-        ...
-
     @property
     def encoder(self) -> PictureEncoder:
         """What makes H.264 of pictures."""
@@ -276,4 +274,55 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Give back what it holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """An engine that is ready to open, and the ONNX file whose answers it must reproduce."""
+
+    spec: EngineSpec
+    plan: bytes
+    reference: bytes
+
+
+class Backend(Protocol):
+    """What runs models. Made of a worker's settings; has no state."""
+
+    name: str
+
+    def __init__(self, settings: Settings) -> None: ...
+
+    def refuses(self, device: Device) -> str:
+        """Why it cannot run on a device, in words; empty where it can."""
+        ...
+
+    def open(self, model: bytes, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
+        """A model, loaded; a `Compiler` opens its `engine`. Raises ModelError, DeviceLost."""
+        ...
+
+
+@runtime_checkable
+class Compiler(Backend, Protocol):
+    """A backend that runs engines, which it compiles beforehand for kinds of GPUs.
+
+    `needs_gpu`: it compiles on the GPU that an engine is for, whose name is part of the engine's key.
+    """
+
+    needs_gpu: bool
+
+    def installed(self) -> bool:
+        """Whether its library is here."""
+        ...
+
+    def version(self) -> str:
+        """Version of its library. Raises UsageError when it is not installed."""
+        ...
+
+    def plans_for(self, targets: Sequence[str]) -> list[tuple[str, ...]]:
+        """Which kinds of GPUs, `sm86`, share an engine. Raises UsageError for one that it cannot compile for."""
+        ...
+
+    def check_precision(self, target: str, precision: Precision, anyway: bool = False) -> str:
+        """A warning, or "" when the precision suits the GPU. Raises UsageError where it never makes sense."""
         ...

@@ -83,7 +83,15 @@ GROUPS: Mapping[str, Group] = {
         },
     ),
     "media": Group("medium", PipelineError, {}),
-    "backends": Group("backend", ModelError, {}),
+    "backends": Group(
+        "backend",
+        ModelError,
+        {
+            "onnxruntime": "engines.backends.onnxruntime:OnnxRuntime",
+            "tensorrt": "engines.backends.tensorrt:TensorRt",
+            "tensorrt_rtx": "engines.backends.tensorrt:TensorRtRtx",
+        },
+    ),
 }
 
 
@@ -122,6 +130,11 @@ def load(group: str, name: str) -> Any:
 def names(group: str) -> tuple[str, ...]:
     """All names of a group, sorted: those of rigflow and those of installed packages."""
     return tuple(sorted({*GROUPS[group].classes, *_added(group)}))
+
+
+def exists(group: str, name: str) -> bool:
+    """Whether a class is called so. Packages are looked for only where rigflow has none of that name."""
+    return name in GROUPS[group].classes or name in _added(group)
 
 
 def plugin(group: str, name: str) -> Plugin | None:

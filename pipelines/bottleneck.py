@@ -49,7 +49,11 @@ def bottleneck(fleet: FleetStatus) -> str:
 
 def hosts(workers: Sequence[Worker], queue: QueueStatus) -> list[Worker]:
     """Those workers that take from a queue."""
-    return [worker for worker in workers if runs_stage(worker["stages"], queue.stage, queue.kind)]
+    return [
+        worker
+        for worker in workers
+        if runs_stage(worker["stages"], queue.stage, queue.kind) and queue.pipeline not in worker.get("declined", {})
+    ]
 
 
 def _nothing_stands(fleet: FleetStatus) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Literal
 
-from schemas.pipeline import ModelRef, Spec, TensorSpec
+from schemas.pipeline import ModelRef, Name, Spec, TensorSpec
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -23,7 +23,7 @@ class EngineBasis(Spec):
 
     model_sha256: str  # of the ONNX file as its owner gave it
     graph_sha256: str  # of the ONNX graph that was compiled: precision and calibration are in it
-    backend: Literal["tensorrt", "tensorrt_rtx"]
+    backend: Name  # checked when the engine is opened
     version: str  # of the backend
     targets: tuple[str, ...]  # compute capabilities, `sm86`
     device: str = ""  # the GPU's name where the plan was timed on one; TensorRT-RTX needs none

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from schemas.declared import ModelName, Spec, digest
+from schemas.declared import ModelName, Name, Spec, digest
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
@@ -126,13 +126,13 @@ class ModelSpec(Spec):
 
     Model card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
 
-    `engine` `simulated` has no ONNX file: it is the model `simulated`, for trials of fleets (docs/models.md).
+    `backend` names the only backend that runs it; None: the one that a worker's settings name.
     """
 
     name: ModelName
     version: ModelName = "1"
     description: str = ""
-    engine: Literal["onnx", "simulated"] = "onnx"
+    backend: Name | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     heads: tuple[HeadSpec, ...] = ()
@@ -152,13 +152,15 @@ class ModelSpec(Spec):
 class ModelCard(Spec):
     """A model card as its owner writes it; what is left out follows from the model's file name and its graph.
 
-    `batch` "none": the graph has no batch dimension. `outputs` lists those that are wanted, if not all.
+    `backend`: as in `ModelSpec`. `batch` "none": the graph has no batch dimension. `outputs` lists those that are
+    wanted, if not all.
     """
 
     name: ModelName = ""
     version: ModelName = "1"
     description: str = ""
     sha256: str = ""
+    backend: Name | None = None
     batch: Literal["rows", "none"] = "rows"
     inputs: tuple[InputCard, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()

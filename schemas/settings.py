@@ -90,9 +90,10 @@ class Settings(BaseModel):
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
-    pace_ms: float = Field(default=10.0, ge=0, description="milliseconds that the model `simulated` takes for a frame")
-    backend: Literal["onnxruntime", "tensorrt", "tensorrt_rtx"] = Field(
-        default="onnxruntime", description="what runs models on GPUs: onnxruntime, tensorrt or tensorrt_rtx"
+    backend: str = Field(
+        default="onnxruntime",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="what runs models: onnxruntime, on GPUs tensorrt or tensorrt_rtx, or one of an installed package",
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         default="auto", description="of the engines that workers use; auto: what suits the GPU"

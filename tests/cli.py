@@ -14,6 +14,7 @@ from typing import Self
 from unittest import mock
 
 from cli.app import answer
+from tests import PACKAGES
 
 COMMAND = (sys.executable, "-m", "cli")
 
@@ -21,7 +22,7 @@ COMMAND = (sys.executable, "-m", "cli")
 def environment() -> dict[str, str]:
     """Ours, without settings that would change what a test sees, and as wide as a person's window."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RIGFLOW_")}
-    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), kept.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), PACKAGES, kept.get("PYTHONPATH")]))
     return kept | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
 
 
@@ -48,8 +49,10 @@ def rigflow_process(*arguments: str | Path, **extra: str) -> subprocess.Complete
 class Running:
     """`rigflow ARGUMENTS` while it runs; killed at the end of the block if it still does."""
 
-    def __init__(self, *arguments: str | Path) -> None:
+    def __init__(self, *arguments: str | Path, **extra: str) -> None:
+        """`extra` goes into its environment."""
         self._arguments = [str(argument) for argument in arguments]
+        self._extra = extra
         self._said: list[str] = []
 
     def __enter__(self) -> Self:
@@ -59,7 +62,7 @@ class Running:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=environment(),
+            env=environment() | self._extra,
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()

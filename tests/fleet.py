@@ -14,7 +14,7 @@ from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
 from schemas.rig import ALL_STAGES
 from schemas.settings import Settings
-from workers.definitions import find_models
+from tests.simulated import DEFAULT_MS, models_of, paced
 from workers.forkserver import Entry, WorkerProcess
 from workers.inputs import JobOutcome
 from workers.options import WorkerOptions
@@ -46,7 +46,8 @@ class Silent:
 class Fleet:
     """A broker (unless `nats` names one) and a worker process for each entry of `stages`; ends all it started.
 
-    `paces` are milliseconds that the model `simulated` takes for a frame, worker by worker. `entry` is what they run.
+    `paces` are milliseconds that the model `simulated` takes for a frame, worker by worker, or else `pace_ms` for all.
+    `entry` is what they run.
     They compute on `devices` by turns.
     """
 
@@ -57,11 +58,13 @@ class Fleet:
         paces: Sequence[float] = (),
         devices: Sequence[str] = ("cpu",),
         entry: Entry = start_worker,
+        pace_ms: float = DEFAULT_MS,
         **settings: float | str,
     ) -> None:
         self.entry = entry
         self._stages = stages
         self._paces = paces
+        self._pace_ms = pace_ms
         self._devices = devices
         self._given = {"cache": str(cache), **settings}
         self.server = EmbeddedServer()
@@ -105,7 +108,7 @@ class Fleet:
     ) -> list[JobOutcome]:
         """`run`, for tests that do something meanwhile."""
         out.mkdir(parents=True, exist_ok=True)
-        models = find_models(spec, folder)
+        models = models_of(spec, folder)
         return await run_jobs(self.settings, spec, models, inputs, out, Priority.BULK, listener or Silent())
 
     def kill(self, number: int) -> None:
@@ -127,16 +130,14 @@ class Fleet:
         self.workers.append(self._spawn(len(self.workers)))
 
     def _spawn(self, number: int) -> WorkerProcess:
-        settings = self.settings
-        if self._paces:
-            settings = settings.model_copy(update={"pace_ms": self._paces[number]})
         options = WorkerOptions(
-            settings=settings,
+            settings=self.settings,
             stages=self._stages[number],
             name=f"test-{number}",
             device=self._devices[number % len(self._devices)],
         )
-        worker = WorkerProcess(options, self.entry)
+        pace_ms = self._paces[number] if self._paces else self._pace_ms
+        worker = WorkerProcess(options, paced(self.entry, pace_ms))
         worker.start_now()
         return worker
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+import rigflow_simulated
+from rigflow_simulated import SimulatedSession
 
-import engines.inference.simulated
 import engines.media.source
 import workers.pipeline_cache
 import workers.split
-from engines.inference.simulated import SimulatedSession
 from engines.part import Array
 from engines.ports import Session
 from pipelines.registry import builtin_pipeline
@@ -81,7 +81,7 @@ def poisoned_clip(
 def start_poisoned(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     """Be such a worker."""
     workers.split.media_kind = media_kind
-    engines.inference.simulated.SimulatedSession = Poisoned  # type: ignore[misc]
+    rigflow_simulated.SimulatedSession = Poisoned  # type: ignore[misc]
     start_worker(options, heartbeats)
 
 

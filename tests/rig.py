@@ -9,18 +9,21 @@ from pathlib import Path
 
 from tests.cli import Running
 from tests.fleet import Fleet
+from tests.simulated import PACE
 
 
 class Rig(Running):
     """`rigflow rig` with two workers, or as many as `workers` says."""
 
-    def __init__(self, fleet: Fleet, folder: Path, name: str = "r", workers: int = 2, **settings: float) -> None:
-        given = {"cache": str(folder / "cache"), "ack_wait_s": 3.0, "pace_ms": 20.0, **settings}
+    def __init__(
+        self, fleet: Fleet, folder: Path, name: str = "r", workers: int = 2, pace_ms: float = 20.0, **settings: float
+    ) -> None:
+        given = {"cache": str(folder / "cache"), "ack_wait_s": 3.0, **settings}
         file, config = folder / f"{name}.settings.toml", folder / f"{name}.toml"
         file.write_text("".join(f"{key} = {value!r}\n" for key, value in given.items()))
         config.write_text(f"[[worker]]\ncount = {workers}\n")
         where = ("--nats", fleet.settings.nats, "--settings", str(file), "--metrics", "127.0.0.1:0")
-        super().__init__("rig", "--name", name, "--config", str(config), *where)
+        super().__init__("rig", "--name", name, "--config", str(config), *where, **{PACE: str(pace_ms)})
         self.name = name
 
     @property

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from engines.building.convert import Batch
 from engines.building.engine import Range, Recipe, obtain
-from engines.building.gpus import COMMON, RTX, advised, check_precision, number_of, parse_targets, plans_for, target_of
+from engines.building.gpus import COMMON, advised, number_of, parse_targets, target_of
 from engines.building.store import EngineStore
-from engines.inference.bindings import BACKENDS, Backend, installed
 from engines.machine import gpus
+from engines.ports import Compiler
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import UsageError
 from schemas.pipeline import ModelSpec
@@ -23,7 +23,7 @@ class Order:
 
     spec: ModelSpec
     model: bytes
-    backend: Backend
+    compiler: Compiler
     targets: tuple[str, ...]
     precision: Precision | None
     ranges: Mapping[str, Range]
@@ -39,12 +39,12 @@ def build_all(order: Order, store: EngineStore, warn: Callable[[str], None]) -> 
     Every precision is converted once, and everything that can be refused at once is, before the first is built.
     Raises UsageError, ModelError, MediaError, StoreError.
     """
-    if order.spec.engine != "onnx":
-        raise UsageError(f"model `{order.spec.name}` is no ONNX model", "there is nothing to compile")
+    if order.spec.backend not in (None, order.compiler.name):
+        raise UsageError(f"model `{order.spec.name}` runs by {order.spec.backend} alone", "its card says so")
     groups = _groups(order)
     for targets, precision in groups:
         for target in targets:
-            warning = check_precision(target, precision, order.backend, order.anyway)
+            warning = order.compiler.check_precision(target, precision, order.anyway)
             if warning:
                 warn(warning)
     recipes: dict[Precision, Recipe] = {}
@@ -52,16 +52,16 @@ def build_all(order: Order, store: EngineStore, warn: Callable[[str], None]) -> 
         if precision not in recipes:
             rows = _calibration(order) if precision == "int8" or order.calibrate else ()
             recipes[precision] = Recipe.make(order.spec, order.model, precision, order.ranges, rows)
-    device = _device() if order.backend == "tensorrt" else ""
+    device = _device() if order.compiler.needs_gpu else ""
     for targets, precision in groups:
         recipe = recipes[precision]
-        yield obtain(store, recipe, recipe.basis(order.backend, targets, device), order.again)
+        yield obtain(store, recipe, recipe.basis(order.compiler.name, targets, device), order.again)
 
 
 def _groups(order: Order) -> list[tuple[tuple[str, ...], Precision]]:
     """The GPUs of each plan and its precision."""
     found: list[tuple[tuple[str, ...], Precision]] = []
-    for targets in plans_for(order.targets) if order.backend == "tensorrt_rtx" else [order.targets]:
+    for targets in order.compiler.plans_for(order.targets):
         by_precision: dict[Precision, list[str]] = {}
         for target in targets:
             by_precision.setdefault(order.precision or advised(target), []).append(target)
@@ -86,16 +86,6 @@ def _calibration(order: Order) -> Sequence[Batch]:
     return calibration_rows(spec, models, used[0], order.calibrate)
 
 
-def parse_backend(text: str) -> Backend:
-    """A backend by name; without one, the one that is installed. Raises UsageError."""
-    for backend in BACKENDS:
-        if text == backend:
-            return backend
-    if text:
-        raise UsageError(f"no backend {text}", f"there are {', '.join(BACKENDS)}")
-    return "tensorrt" if installed("tensorrt") and not installed("tensorrt_rtx") else "tensorrt_rtx"
-
-
 def parse_precision(text: str) -> Precision | None:
     """A precision; None for `auto`. Raises UsageError."""
     if text != "auto" and text not in PRECISIONS:
@@ -116,14 +106,14 @@ def parse_ranges(given: Sequence[str]) -> dict[str, Range]:
     return ranges
 
 
-def chosen_targets(text: str, backend: Backend) -> tuple[str, ...]:
+def chosen_targets(text: str, compiler: Compiler) -> tuple[str, ...]:
     """The GPUs to build for: those named, or those of this machine. Raises UsageError."""
     here = tuple(sorted({target_of(gpu.capability) for gpu in gpus()}, key=number_of))
-    if backend == "tensorrt":
+    if compiler.needs_gpu:
         named = parse_targets(text) if text else here[:1]
         if not here or any(target not in here for target in named):
             raise UsageError(
-                f"tensorrt builds only for the GPU it runs on, and here is {', '.join(here) or 'none'}",
+                f"{compiler.name} builds only for the GPU it runs on, and here is {', '.join(here) or 'none'}",
                 "run it where that GPU is, or build with --backend tensorrt_rtx",
             )
         return named
@@ -131,9 +121,7 @@ def chosen_targets(text: str, backend: Backend) -> tuple[str, ...]:
         return parse_targets(text)
     if not here:
         raise UsageError("no GPU is here to build for", f"say --for {','.join(COMMON)}, or all")
-    unfit = [target for target in here if target not in RTX]
-    if unfit:
-        raise UsageError(f"TensorRT-RTX does not run on the {unfit[0]} that is here", "say for which GPUs: --for")
+    compiler.plans_for(here)  # raises for one that it cannot compile for
     return here
 
 

@@ -1,40 +1,23 @@
 """What `rigflow engine` does and workers need: find a model, build, fetch and test its engines."""
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from engines.building.agreement import agree, demand, described
-from engines.building.builder import version
-from engines.building.engine import PROBE_ROWS, Recipe, agreement_of_graph, obtain
-from engines.building.gpus import advised, check_precision, plans_for, target_of
+from engines.building.agreement import demand, described
+from engines.building.engine import Recipe, agreement_of_graph, obtain
+from engines.building.gpus import advised, target_of
 from engines.building.store import EngineStore
-from engines.inference.bindings import Backend
-from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.trial import HINT
 from engines.models.catalogue import builtin_model, builtin_models, load_model, own_model
 from engines.own_process import in_own_process
-from engines.ports import Session
+from engines.ports import Compiler, LoadedEngine
 from pipelines.broker import Broker
 from pipelines.engines import fleet_engines, pull_engine, push_engine
-from schemas.engine import Agreement, EngineSpec, Precision
+from schemas.engine import EngineSpec, Precision
 from schemas.errors import BrokerError, ModelError, StoreError, UsageError
 from schemas.pipeline import ModelSpec
 from schemas.settings import Settings
 from workers.telemetry import Event, log_event
-
-if TYPE_CHECKING:
-    from engines.cuda.gpu import CudaGpu
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedEngine:
-    """An engine that is ready to open, and the ONNX file whose answers it must reproduce."""
-
-    spec: EngineSpec
-    plan: bytes
-    reference: bytes
 
 
 def engine_store(cache: Path) -> EngineStore:
@@ -63,6 +46,7 @@ def named_model(name: str) -> tuple[ModelSpec, bytes]:
 
 
 async def engine_for(
+    compiler: Compiler,
     broker: Broker,
     settings: Settings,
     cache: Path,
@@ -77,16 +61,15 @@ async def engine_for(
     It is built while `building` is held, because a builder takes gigabytes of memory. Engines that are damaged or were
     built by another version are skipped. Raises ModelError, UsageError, StoreError.
     """
-    backend, target = _backend(settings), target_of(capability)
-    if backend == "tensorrt_rtx":
-        plans_for((target,))  # raises for a GPU that it cannot run on
+    backend, target = compiler.name, target_of(capability)
+    compiler.plans_for((target,))  # raises for a GPU that it cannot run on
     precision: Precision = advised(target) if settings.precision == "auto" else settings.precision
-    warning = check_precision(target, precision, backend, anyway=settings.precision != "auto")
+    warning = compiler.check_precision(target, precision, anyway=settings.precision != "auto")
     if warning:
         log_event(Event("slow_precision", f"model {card.name}: {warning}"))
     store = engine_store(cache)
-    here = version(backend)
-    timed_on = device if backend == "tensorrt" else ""
+    here = compiler.version()
+    timed_on = device if compiler.needs_gpu else ""
     for spec in store.suitable(card.sha256, backend, here, target, precision, timed_on):
         try:
             return await asyncio.to_thread(ready, store, spec, model)
@@ -125,7 +108,7 @@ def ready(store: EngineStore, found: EngineSpec, model: bytes) -> LoadedEngine:
 
 
 def _build(
-    store: EngineStore, model: bytes, card: ModelSpec, precision: Precision, backend: Backend, target: str, device: str
+    store: EngineStore, model: bytes, card: ModelSpec, precision: Precision, backend: str, target: str, device: str
 ) -> EngineSpec:
     recipe = Recipe.make(card, model, precision, {})
     return obtain(store, recipe, recipe.basis(backend, (target,), device))[0]
@@ -138,39 +121,6 @@ def _runs(spec: EngineSpec, card: ModelSpec, backend: str, here: str, target: st
         and target in basis.targets
         and basis.device in ("", device)
     )
-
-
-def _backend(settings: Settings) -> Backend:
-    if settings.backend == "onnxruntime":
-        raise UsageError("ONNX Runtime needs no engine", "set `backend` to tensorrt or tensorrt_rtx")
-    return settings.backend
-
-
-def opened_on_gpu(spec: ModelSpec, ready: LoadedEngine, gpu: "CudaGpu") -> Session:
-    """An engine on a GPU, after it answered as its reference in ONNX Runtime on the CPU does.
-
-    Raises ModelError when it does not: nothing serves it then.
-    """
-    from engines.inference.plan import PlanSession
-
-    session = PlanSession(ready.plan, spec, ready.spec, gpu)
-    try:
-        demand(agreement_on(session, ready.reference, ready.spec, ready.spec.basis.backend), spec.name)
-    except BaseException:
-        session.close()
-        raise
-    return session
-
-
-def agreement_on(session: Session, model: bytes, engine: EngineSpec, where: str) -> Agreement:
-    """How far a session is from `model` in ONNX Runtime on the CPU, on pictures of the engine's shapes and ranges."""
-    reference = OnnxRuntimeSession(model, session.spec, simulate=True)
-    try:
-        basis, rows = engine.basis, min(PROBE_ROWS, engine.rows)
-        ranges = [engine.agreement.ranges]
-        return agree(session, reference, basis.profiles, rows, basis.precision, where, ranges)
-    finally:
-        reference.close()
 
 
 def check_engine(store: EngineStore, key: str, spec: ModelSpec | None, model: bytes) -> list[tuple[str, str]]:

@@ -6,22 +6,20 @@ import functools
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from engines.backends.choice import EVERYWHERE, backend_of
 from engines.plugins import check_plugins
-from engines.ports import Device, Session
+from engines.ports import Backend, Compiler, Device, LoadedEngine, Session
+from engines.registry import load
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.registry import load_card, load_model, load_pipeline, model_bytes, pipeline_names
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
 from schemas.pipeline import ModelSpec, PipelineSpec
-from schemas.settings import Settings
 from workers.stages import Hosts, LoadedPipeline
 from workers.telemetry import Event, log_event
-
-if TYPE_CHECKING:
-    from workers.engines import LoadedEngine
 
 T = TypeVar("T")
 UNLOAD_EVERY_S = 5.0
@@ -224,21 +222,32 @@ class PipelineCache:
         if why := self._quarantine.get(sha256):
             raise ModelError(why, "publish its pipeline with another model, or withdraw it")
         card, model = await load_model(self._broker, sha256, self._cache)
-        engine = None
-        backend, on = self._settings.backend, self._device.gpu
-        if backend != "onnxruntime" and on is None:
-            log_event(Event("no_gpu", f"model {card.name}: {backend} needs a GPU, the CPU serves it by ONNX Runtime"))
-        elif backend != "onnxruntime" and on is not None and card.engine == "onnx":
-            from workers.engines import engine_for
+        backend = await asyncio.to_thread(self._backend, card)
+        engine = await self._engine(backend, model, card) if isinstance(backend, Compiler) else None
+        return await self._open_within_deadline(sha256, model, card, backend, engine)
 
-            here, building = on.facts, self._building
-            engine = await engine_for(
-                self._broker, self._settings, self._cache, model, card, here.capability, here.name, building
-            )
-        return await self._open_within_deadline(sha256, model, card, engine)
+    def _backend(self, card: ModelSpec) -> Backend:
+        """The backend that runs a model here. Raises ModelError."""
+        wanted = backend_of(card, self._settings)
+        why = wanted.refuses(self._device)
+        if why and card.backend:
+            raise ModelError(f"model {card.name}: {why}", "run its stage on another worker")
+        if why:
+            log_event(Event("no_gpu", f"model {card.name}: {why}, {EVERYWHERE} serves it on this device"))
+            instead: Backend = load("backends", EVERYWHERE)(self._settings)
+            return instead
+        return wanted
+
+    async def _engine(self, compiler: Compiler, model: bytes, card: ModelSpec) -> LoadedEngine:
+        """The engine of a model for this worker's GPU. Raises ModelError, UsageError, StoreError."""
+        from workers.engines import engine_for  # it takes half a second
+
+        here, settings = self._device.gpu.facts, self._settings
+        given = (model, card, here.capability, here.name, self._building)
+        return await engine_for(compiler, self._broker, settings, self._cache, *given)
 
     async def _open_within_deadline(
-        self, sha256: str, model: bytes, card: ModelSpec, engine: "LoadedEngine | None"
+        self, sha256: str, model: bytes, card: ModelSpec, backend: Backend, engine: LoadedEngine | None
     ) -> Session:
         deadline_s = self._settings.work_deadline_s
         async with self._turn:
@@ -246,7 +255,7 @@ class PipelineCache:
             self.on_loading()  # before the load, which may crash this process
             try:
                 async with asyncio.timeout(deadline_s):
-                    return await asyncio.to_thread(_warmed, model, card, self._settings, self._device, engine)
+                    return await asyncio.to_thread(_warmed, model, card, backend, self._device, engine)
             except TimeoutError:
                 why = f"model {card.name}: its warm-up did not end within {deadline_s:.0f} s"
                 self._quarantine[sha256] = why  # its thread still runs, so this process does not try again
@@ -293,12 +302,10 @@ def _raise_if_fatal(error: Exception) -> None:
         raise error
 
 
-def _warmed(
-    model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "LoadedEngine | None"
-) -> Session:
+def _warmed(model: bytes, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:
     """A session that has answered its warm-up. Raises ModelError, DeviceLost."""
     try:
-        session = _open(model, card, settings, device, engine)
+        session = backend.open(model, card, device, engine)
         try:
             session.warm_up()
         except BaseException:
@@ -307,16 +314,3 @@ def _warmed(
         return session
     finally:
         device.leave()  # the thread that loads is not the one that computes
-
-
-def _open(model: bytes, card: ModelSpec, settings: Settings, device: Device, engine: "LoadedEngine | None") -> Session:
-    """A session of the model card's engine; an engine is imported when it is needed: that costs half a second."""
-    if card.engine == "simulated":
-        from engines.inference.simulated import SimulatedSession
-
-        return SimulatedSession(card, settings.pace_ms)
-    if engine is not None and device.gpu is not None:
-        from workers.engines import opened_on_gpu
-
-        return opened_on_gpu(card, engine, device.gpu)
-    return device.session(model, card)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.building.refusals import refused
-from engines.inference.bindings import DTYPES, Backend, collecting_logger, load
+from engines.inference.bindings import DTYPES, collecting_logger, load
 from schemas.engine import Precision, Profile
 from schemas.errors import ModelError
 from schemas.pipeline import TensorSpec
@@ -27,7 +27,7 @@ class Built:
 def build_plan(
     name: str,
     graph: bytes,
-    backend: Backend,
+    backend: str,
     targets: Sequence[str],
     precision: Precision,
     profiles: Sequence[Profile],
@@ -57,7 +57,7 @@ def build_plan(
             optimization.set_shape(shapes.input, shapes.smallest, shapes.best, shapes.largest)
         if config.add_optimization_profile(optimization) < 0:
             raise refused(name, messages)
-    if backend == "tensorrt_rtx":
+    if hasattr(trt, "ComputeCapability"):
         _aim(trt, config, targets)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -67,7 +67,7 @@ def build_plan(
     return Built(bytes(plan), inputs, outputs, version(backend))
 
 
-def version(backend: Backend) -> str:
+def version(backend: str) -> str:
     """Version of a backend's library. Raises UsageError when it is not installed."""
     return str(load(backend).__version__)
 

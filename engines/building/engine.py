@@ -11,7 +11,6 @@ from engines.building.builder import build_plan, version
 from engines.building.convert import Batch, converted
 from engines.building.store import EngineStore
 from engines.inference import trial
-from engines.inference.bindings import Backend
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.session import fits
 from engines.own_process import in_own_process
@@ -96,7 +95,7 @@ class Recipe:
         given = (self.spec, self.graph, self.model, self.profiles, self.precision, ranges, self.probe)
         return demand(in_own_process(name, "loads", trial.HINT, agreement_of_graph, *given), self.spec.name)
 
-    def basis(self, backend: Backend, targets: Sequence[str], device: str = "") -> EngineBasis:
+    def basis(self, backend: str, targets: Sequence[str], device: str = "") -> EngineBasis:
         """What an engine for these GPUs depends on."""
         return EngineBasis(
             model_sha256=self.spec.sha256,

@@ -68,13 +68,11 @@ def objection(target: str, precision: Precision) -> tuple[str, str] | None:
     return None
 
 
-def check_precision(target: str, precision: Precision, backend: str, anyway: bool = False) -> str:
+def check_precision(target: str, precision: Precision, anyway: bool = False) -> str:
     """A warning, or "" when the precision suits the GPU. Raises UsageError where it never makes sense.
 
     `anyway` makes a warning of what a slow GPU would refuse.
     """
-    if backend == "tensorrt_rtx" and target == "sm75" and precision == "fp32":
-        raise UsageError("TensorRT-RTX builds fp16 engines only for sm75", "say --precision fp16 for that GPU")
     found = objection(target, precision)
     if found is None:
         return ""

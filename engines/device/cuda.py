@@ -17,10 +17,10 @@ from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
-from engines.ports import PictureEncoder, Preprocessing, Session
+from engines.ports import PictureEncoder, Preprocessing
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import Priority
-from schemas.model import ModelSpec, PictureSpec
+from schemas.model import PictureSpec
 from schemas.segments import Segment
 from schemas.settings import Settings
 
@@ -88,12 +88,6 @@ class CudaDevice:
             decoders = self.decoders if isinstance(preprocess, CudaPictures) else None
             parts = decode_video(segment, buffers, plan, convert, decoders, limits, tick)
         return self._prefetcher.reader(parts, int(segment.key.job.priority is not Priority.INTERACTIVE))
-
-    def session(self, model: bytes, spec: ModelSpec) -> Session:
-        """A model on the GPU. Raises ModelError."""
-        from engines.inference.cuda import CudaSession
-
-        return CudaSession(model, spec, self.gpu, tf32=self._settings.tf32, pictures_stay=self.encoder.on_gpu)
 
     def leave(self) -> None:
         """This thread is about to end, or needs the GPU no more."""

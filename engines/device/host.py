@@ -10,8 +10,8 @@ from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
 from engines.pictures import Pictures
 from engines.planned import DecodePlan
-from engines.ports import Preprocessing, Session
-from schemas.model import ModelSpec, PictureSpec
+from engines.ports import Preprocessing
+from schemas.model import PictureSpec
 from schemas.segments import Segment
 from schemas.settings import Settings
 
@@ -45,12 +45,6 @@ class Host:
         if segment.media.kind == "image":
             return decode_images(segment, buffers, plan, convert, self._limits, self._shared, tick)
         return decode_video(segment, buffers, plan, convert, limits=self._limits, tick=tick)
-
-    def session(self, model: bytes, spec: ModelSpec) -> Session:
-        """A model in ONNX Runtime on one core."""
-        from engines.inference.onnxruntime import OnnxRuntimeSession
-
-        return OnnxRuntimeSession(model, spec)
 
     def leave(self) -> None:
         """Nothing to leave."""

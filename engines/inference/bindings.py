@@ -1,12 +1,11 @@
 """TensorRT's Python bindings, whichever are installed: `tensorrt` 8.6, 10 and 11, or `tensorrt_rtx`."""
 
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 from schemas.errors import UsageError
 
-Backend = Literal["tensorrt", "tensorrt_rtx"]
-BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt_rtx")
+WHEELS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}  # module -> wheel: nothing else is imported by name
 
 # DataType's names -> NumPy's; its own `nptype` knows no BF16, and fails instead of telling
 DTYPES = {
@@ -15,22 +14,24 @@ DTYPES = {
 }  # fmt: skip
 
 
-def installed(backend: Backend) -> bool:
+def installed(backend: str) -> bool:
     """Whether this backend's bindings can be imported here."""
     try:
-        import_module(backend)
-    except ImportError:
+        load(backend)
+    except UsageError:
         return False
     return True
 
 
-def load(backend: Backend) -> Any:
-    """The bindings' module. Raises UsageError when it is not installed."""
+def load(backend: str) -> Any:
+    """The bindings' module. Raises UsageError when it is not installed, or the name is of no such module."""
+    if backend not in WHEELS:
+        raise UsageError(f"{backend} is no TensorRT", f"there are {', '.join(WHEELS)}")
     try:
         return import_module(backend)
     except ImportError as error:
-        wheel = "tensorrt-rtx" if backend == "tensorrt_rtx" else "tensorrt"
-        raise UsageError(f"{backend} cannot be imported: {error}", f"install {wheel}; see docs/engines.md") from error
+        hint = f"install {WHEELS[backend]}; see docs/engines.md"
+        raise UsageError(f"{backend} cannot be imported: {error}", hint) from error
 
 
 def collecting_logger(trt: Any, messages: list[str]) -> Any:

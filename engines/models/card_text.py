@@ -14,8 +14,7 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
     if isinstance(card, ModelSpec):
         card = card_of(card)
     head = card.model_dump(mode="json", include={"name", "version", "description", "sha256"})
-    if card.batch != "rows":
-        head["batch"] = card.batch
+    head |= card.model_dump(mode="json", include={"backend", "batch"}, exclude_defaults=True)
     lines = [_toml(head)]
     for title, tables in (("inputs", card.inputs), ("outputs", card.outputs)):
         for each in tables:
@@ -27,7 +26,7 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
 
 def card_of(spec: ModelSpec) -> ModelCard:
     """The card of a model that travels already: with its ONNX file it makes the same again."""
-    same = spec.model_dump(include={"name", "version", "description", "sha256"})
+    same = spec.model_dump(include={"name", "version", "description", "sha256", "backend"})
     return ModelCard(**same, inputs=tuple(map(_input, spec.inputs)), outputs=spec.outputs, heads=spec.heads)
 
 

@@ -22,7 +22,7 @@ from schemas.errors import ModelError, ModelMissing, format_field_error
 from schemas.model import ModelCard, ModelSpec
 from schemas.settings import home_folder
 
-_BUILTIN = ("fingerprint", "lanczos2x", "shotchange", "simulated")
+_BUILTIN = ("fingerprint", "lanczos2x", "shotchange")
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models that `rigflow engine export` makes, and the file that has their weights
 
 

@@ -19,6 +19,7 @@ from schemas.pipeline import parse_pipeline
 from schemas.settings import MIB
 from tests.cli import Running
 from tests.fleet import ONE_WORKER, Fleet
+from tests.simulated import write_model
 
 QUEUE_BYTES = 4 * MIB
 FIRST_QUEUE = "RIGFLOW_WORK_simulated_decode"
@@ -93,8 +94,9 @@ def test_memory_and_streams_stay_flat_under_a_flood(seconds: float, every_s: flo
     clips = [first, *(tmp_path / f"{number}.mp4" for number in range(1, 60))]
     for clip in clips[1:]:
         os.link(first, clip)
-    pipeline = tmp_path / "simulated.toml"
+    pipeline = tmp_path / "flood.toml"
     pipeline.write_text(PIPELINE)
+    write_model(tmp_path)
     settings = tmp_path / "settings.toml"
     settings.write_text(f"queue_bytes = {QUEUE_BYTES}\n")
     print(f"\na publisher cuts {splitting_rate(first) / MIB:.0f} MiB/s; the fleet eats", end=" ")

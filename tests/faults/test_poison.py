@@ -27,7 +27,8 @@ from schemas.settings import Settings
 from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import DEADLY, poisoned_clip, start_poisoned
-from workers.definitions import find_models, register
+from tests.simulated import models_of
+from workers.definitions import register
 from workers.options import WorkerOptions
 from workers.process import start_worker
 from workers.slot import DEATHS
@@ -59,7 +60,7 @@ def revived(fleet: Fleet) -> Iterator[list[int]]:
 
 async def publish(settings: Settings, clips: dict[str, Path]) -> None:
     broker = await Broker.connect(settings)
-    spec = await register(broker, settings, SPEC, find_models(SPEC, None))
+    spec = await register(broker, settings, SPEC, models_of(SPEC))
     publisher = Publisher(broker, spec, "main", Priority.BULK)
     await asyncio.gather(*(publisher.publish_video(publisher.ref(job), clip, clip.name) for job, clip in clips.items()))
     await broker.close()

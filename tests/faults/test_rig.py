@@ -26,7 +26,8 @@ from tests.cli import rigflow_process
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.rig import Rig, alive, eventually
-from workers.definitions import find_models, register
+from tests.simulated import models_of
+from workers.definitions import register
 from workers.endpoints import CONNECTIONS
 from workers.inputs import JobOutcome
 from workers.instance_lock import HOME
@@ -101,7 +102,7 @@ async def publish(fleet: Fleet, clip: Path | None) -> None:
     """Make the pipeline known, and leave a job with the fleet."""
     broker = await Broker.connect(fleet.settings)
     try:
-        spec = await register(broker, fleet.settings, SPEC, find_models(SPEC, None))
+        spec = await register(broker, fleet.settings, SPEC, models_of(SPEC))
         if clip is not None:
             publisher = Publisher(broker, spec, "main", Priority.BULK)
             await publisher.publish_video(publisher.ref(job_id(spec, [(str(clip), clip.stat())])), clip, clip.name)

@@ -15,7 +15,8 @@ from pipelines.status import fleet_status
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet, Silent, redeliveries
 from tests.rig import eventually
-from workers.definitions import find_models, register
+from tests.simulated import models_of
+from workers.definitions import register
 from workers.inputs import JobOutcome
 
 FOR_EVER_MS = 1e9
@@ -34,7 +35,7 @@ def until_ready(fleet: Fleet) -> None:
     async def ready() -> list[bool]:
         broker = await Broker.connect(fleet.settings)
         try:
-            await register(broker, fleet.settings, SPEC, find_models(SPEC, None))
+            await register(broker, fleet.settings, SPEC, models_of(SPEC))
             return [worker["ready"] for worker in (await fleet_status(broker)).workers]
         finally:
             await broker.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.app import answer
+from engines.backends.tensorrt import TensorRtRtx
 from engines.building.engine import Recipe, obtain
 from engines.building.store import EngineStore
 from engines.inference.bindings import installed
@@ -63,10 +64,13 @@ async def test_a_gpu_takes_its_engine_from_here_then_from_the_fleet_and_builds_w
 ) -> None:
     card, model = resnet()
     settings = settings.model_copy(update={"backend": "tensorrt_rtx"})
+    compiler = TensorRtRtx(settings)
     broker = await shared(settings)
 
     async def ready(machine: str, capability: tuple[int, int] = (8, 6)) -> tuple[str, bytes]:
-        found = await engine_for(broker, settings, tmp_path / machine, model, card, capability, "a GPU", Lock())
+        found = await engine_for(
+            compiler, broker, settings, tmp_path / machine, model, card, capability, "a GPU", Lock()
+        )
         assert found.reference == model
         return found.spec.key, found.plan
 
@@ -90,12 +94,13 @@ async def test_a_gpu_takes_its_engine_from_here_then_from_the_fleet_and_builds_w
 async def test_a_damaged_engine_of_the_fleet_is_passed_over_and_replaced(settings: Settings, tmp_path: Path) -> None:
     card, model = resnet()
     settings = settings.model_copy(update={"backend": "tensorrt_rtx"})
+    compiler = TensorRtRtx(settings)
     broker = await shared(settings)
     try:
         recipe = Recipe.make(card, model, "fp16", {})
         spec, _ = obtain(EngineStore(tmp_path / "a"), recipe, recipe.basis("tensorrt_rtx", ("sm86",)))
         await push_engine(broker, spec, b"not the plan")
-        found = await engine_for(broker, settings, tmp_path / "b", model, card, (8, 6), "a GPU", Lock())
+        found = await engine_for(compiler, broker, settings, tmp_path / "b", model, card, (8, 6), "a GPU", Lock())
         assert found.spec.key == spec.key
         assert (await pull_engine(broker, spec.key))[1] == found.plan
     finally:

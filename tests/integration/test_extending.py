@@ -12,6 +12,7 @@ import pytest
 from engines import registry
 from engines.heads.base import Tensor
 from engines.options import check_options
+from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError, PipelineError
 from schemas.pipeline import parse_pipeline
 from tests.clips import Clip, make_clip
@@ -59,6 +60,21 @@ def test_its_pipeline_gives_equal_results_on_one_worker_and_on_three(site: Path,
         frames = [frame.to_ndarray(format="gray").mean() / 255 for frame in container.decode(video=0)]
     expected = [1.5 * frames[round(0.2 * n * 25)] for n in range(len(shown))]
     np.testing.assert_allclose([float(value) for *_, value in shown], expected, atol=0.06)  # limited range to full
+
+
+def test_its_backend_answers_as_onnx_runtime_does(site: Path, tmp_path: Path) -> None:
+    spec, clip = builtin_pipeline("fingerprint"), make_clip(tmp_path, Clip(frames=50, gop=10))
+    found = []
+    for backend in ("onnxruntime", "reference"):
+        with Fleet(ONE_WORKER, tmp_path / backend, entry=worker_with(site), backend=backend) as fleet:
+            [outcome] = fleet.run(spec, [clip], tmp_path / "out")
+        assert outcome.ok, outcome
+        assert outcome.done is not None
+        with np.load(outcome.target.parent / outcome.done.files[0]) as arrays:
+            found.append(arrays["descriptor"])
+    assert len(found[0]) > 0
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    assert not np.array_equal(found[1], found[0]), "another implementation rounds otherwise"
 
 
 def test_what_does_not_fit_is_said_before_any_work(site: Path) -> None:

@@ -17,6 +17,7 @@ from schemas.jobs import Priority
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from tests.integration.queues import eventually
+from tests.simulated import models_of
 from workers import pipeline_cache
 from workers.definitions import find_models, register
 from workers.options import WorkerOptions
@@ -117,7 +118,7 @@ async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own
     monkeypatch.setattr(pipeline_cache, "UNLOAD_EVERY_S", 0.2)
     broker = await Broker.connect(settings)
     for spec in (SLOW, QUICK):
-        await register(broker, settings, spec, find_models(spec, None))
+        await register(broker, settings, spec, models_of(spec))
     for key, value in (("revision.x", b"{"), ("revision.y", b"\xff"), ("name.bad", b"\xff"), ("name.worse", b"y")):
         await broker.put(broker.names.pipelines, key, value)
 
@@ -167,7 +168,7 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
     monkeypatch.setattr(pipeline_cache, "_warmed", warmed)
     broker = await Broker.connect(settings)
     for spec in (SLOW, BROKEN, QUICK):
-        await register(broker, settings, spec, find_models(spec, None))
+        await register(broker, settings, spec, models_of(spec))
 
     async def hosted(pipeline: str) -> bool:
         consumer = f"{broker.names.work_stream(pipeline, 'decode')}.{Priority.BULK.value}"

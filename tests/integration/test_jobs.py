@@ -31,6 +31,7 @@ from schemas.settings import MIB, Settings
 from tests.clips import real_clip
 from tests.fleet import ONE_WORKER, Fleet
 from tests.poison import poisoned_clip
+from tests.simulated import models_of
 from workers.definitions import find_models, register
 
 CLIP_S = 30
@@ -352,7 +353,7 @@ async def test_what_is_computed_when_its_job_is_cancelled_is_not_handed_on(tmp_p
     clip = poisoned_clip(tmp_path / "clip.mp4", groups=4, gop=10, poison=())
     with Fleet(ONE_WORKER, tmp_path / "cache", (100.0,)) as fleet:
         broker = await Broker.connect(fleet.settings)
-        spec = await register(broker, fleet.settings, simulated(), find_models(simulated(), None))
+        spec = await register(broker, fleet.settings, simulated(), models_of(simulated()))
         publisher = Publisher(broker, spec, "main", Priority.BULK)
         job = publisher.ref("j")
         await publisher.publish_video(job, clip, clip.name)

@@ -10,7 +10,8 @@ from pipelines.status import fleet_status
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet
 from tests.poison import start_with_deadly_model
-from workers.definitions import find_models, register
+from tests.simulated import models_of
+from workers.definitions import register
 from workers.options import WorkerOptions
 from workers.quarantine import UNEXPLAINED_S, LoadCrashes
 from workers.supervisor import Supervisor
@@ -24,7 +25,7 @@ async def test_a_model_that_ends_its_workers_is_quarantined_and_the_fleet_goes_o
     with Fleet((), tmp_path / "cache", ack_wait_s=3.0, pace_ms=1.0) as fleet:
         broker = await Broker.connect(fleet.settings)
         for spec in (DEADLY, QUICK):
-            await register(broker, fleet.settings, spec, find_models(spec, None))
+            await register(broker, fleet.settings, spec, models_of(spec))
         workers = [WorkerOptions(settings=fleet.settings, name=f"w{number}") for number in range(2)]
         supervisor = Supervisor(workers, entry=start_with_deadly_model)
         watching = asyncio.create_task(supervisor.watch())

@@ -15,13 +15,14 @@ from schemas.jobs import Priority
 from tests.cli import Running, rigflow
 from tests.clips import Clip, make_clip
 from tests.fleet import ONE_WORKER, Fleet
-from workers.definitions import find_models, register
+from tests.simulated import models_of
+from workers.definitions import register
 
 
 async def publish(fleet: Fleet, clip: Path) -> None:
     broker = await Broker.connect(fleet.settings)
     try:
-        spec = await register(broker, fleet.settings, simulated(), find_models(simulated(), None))
+        spec = await register(broker, fleet.settings, simulated(), models_of(simulated()))
         publisher = Publisher(broker, spec, "main", Priority.BULK)
         await publisher.publish_video(publisher.ref("job"), clip, clip.name)
     finally:

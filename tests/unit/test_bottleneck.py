@@ -51,6 +51,15 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
             "No bottleneck: nothing waits, and 2 workers are 100% busy.",
         ),
         (
+            fleet([queue("decode", 37, oldest_s=14.0)], [worker({"infer": 0.7}, stages=("all",))]),
+            "The bottleneck is up infer: it takes 70% of the time of 1 worker (50 frames/s), while 37 messages wait "
+            "(37.0 MB, the oldest for 14 s) in front of up decode.",
+        ),
+        (
+            fleet([queue("decode", 37, oldest_s=14.0)], [worker({}) | {"declined": {"up": "it lacks a plugin"}}]),
+            "The bottleneck is up decode: 37 messages wait (37.0 MB, the oldest for 14 s), and no worker hosts it.",
+        ),
+        (
             fleet([queue("decode", 37, oldest_s=14.0), queue("infer", 0)], TWO),
             "The bottleneck is up infer: it takes 70% of the time of 2 workers (100 frames/s), while 37 messages wait "
             "(37.0 MB, the oldest for 14 s) in front of up decode.",
@@ -88,7 +97,20 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
             "collected or too old.",
         ),
     ],
-    ids=["claims", "idle", "passing", "local", "apart", "young", "nobody", "another", "stuck", "results"],
+    ids=[
+        "claims",
+        "idle",
+        "passing",
+        "all stages",
+        "declined",
+        "local",
+        "apart",
+        "young",
+        "nobody",
+        "another",
+        "stuck",
+        "results",
+    ],
 )
 def test_it_names_the_stage_and_the_evidence(now: FleetStatus, output: str) -> None:
     assert bottleneck(now) == output

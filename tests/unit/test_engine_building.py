@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from engines.backends.tensorrt import TensorRtRtx
 from engines.building.agreement import compare, demand, described, probe_rows
 from engines.building.builder import build_plan
 from engines.building.convert import bytes_at_ends
@@ -25,6 +26,7 @@ from engines.part import Array
 from schemas.engine import EngineSpec, Precision, Profile
 from schemas.errors import ModelError, UsageError
 from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.settings import Settings
 from tests.nets import kept_engine, resnet, upscaler, x3d
 
 NEWER = ("sm86", "sm89", "sm120")
@@ -74,14 +76,15 @@ def test_the_precision_is_the_gpus_own_never_blindly() -> None:
     with pytest.raises(
         UsageError, match="sm61 computes fp16 at 1/64 of the rate of fp32: take int8, which it has DP4A"
     ):
-        check_precision("sm61", "fp16", "tensorrt")
-    assert "1/64" in check_precision("sm61", "fp16", "tensorrt", anyway=True)
-    assert check_precision("sm61", "int8", "tensorrt") == ""
-    assert "no tensor cores" in check_precision("sm60", "fp16", "tensorrt")
-    assert "no DP4A" in check_precision("sm60", "int8", "tensorrt")
+        check_precision("sm61", "fp16")
+    assert "1/64" in check_precision("sm61", "fp16", anyway=True)
+    assert check_precision("sm61", "int8") == ""
+    assert "no tensor cores" in check_precision("sm60", "fp16")
+    assert "no DP4A" in check_precision("sm60", "int8")
+    rtx = TensorRtRtx(Settings())
     with pytest.raises(UsageError, match="fp16 engines only for sm75"):
-        check_precision("sm75", "fp32", "tensorrt_rtx")
-    assert check_precision("sm86", "fp16", "tensorrt_rtx") == ""
+        rtx.check_precision("sm75", "fp32")
+    assert rtx.check_precision("sm86", "fp16") == ""
 
 
 # conversion

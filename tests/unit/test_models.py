@@ -23,7 +23,7 @@ def sample(model: str) -> Array:
     return frames(real_clip("bikes"), (90, 160), "gray")[0][:16, :85, :151]
 
 
-@pytest.mark.parametrize("model", [model for model in builtin_models() if model != "simulated"])
+@pytest.mark.parametrize("model", builtin_models())
 def test_answers_do_not_depend_on_the_batch_bit_for_bit(model: str) -> None:
     batch = sample(model)
     together = run(model)(batch)

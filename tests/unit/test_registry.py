@@ -8,9 +8,12 @@ import pytest
 
 from engines import registry
 from engines.heads.base import Tensor
-from schemas.errors import ModelError
+from engines.models.catalogue import load_model
+from schemas.errors import ExitCode, ModelError
 from schemas.model import ModelCard
+from tests.cli import rigflow
 from tests.example_plugin import forget
+from tests.simulated import write_model
 
 
 @pytest.fixture
@@ -66,6 +69,19 @@ def test_two_packages_with_one_name_are_refused(site: Path) -> None:
         install(site, package, "[rigflow.heads]\nexample = example_plugin:Example\n")
     with pytest.raises(ModelError, match="adds the head example, which is there already"):
         registry.load("heads", "example")
+
+
+def test_a_backend_that_is_not_there_is_refused_before_a_command_begins() -> None:
+    refused = rigflow("engine", "list", RIGFLOW_BACKEND="nothing")
+    assert refused.returncode == ExitCode.USAGE
+    assert "setting backend: there is no nothing: there are onnxruntime, simulated, tensorrt" in refused.stderr
+
+
+def test_a_card_names_its_backend_and_keeps_it(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    card, _ = load_model(tmp_path / "simulated.onnx")
+    assert card.backend == "simulated"
+    assert card.identity != card.model_copy(update={"backend": None}).identity
 
 
 @pytest.mark.parametrize("group", ["heads", "decoders"])

@@ -5,12 +5,9 @@ import zlib
 
 import numpy as np
 import pytest
+from rigflow_simulated import CARD, SimulatedSession
 
-from engines.inference.simulated import SimulatedSession
-from engines.models.catalogue import builtin_model
 from schemas.errors import ModelError
-
-CARD, _ = builtin_model("simulated")
 
 
 def test_it_answers_each_row_with_its_checksum_whatever_the_pace() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines.backends.tensorrt import TensorRtRtx
 from engines.cuda.memory import Counters, Pool
 from engines.inference import tensorrt as module
 from engines.inference.bindings import DTYPES
@@ -21,8 +22,9 @@ from engines.inference.plan import PlanSession
 from engines.inference.session import Overlapping
 from engines.part import Array
 from schemas.errors import DeviceLost, ModelError
+from schemas.settings import Settings
 from tests.nets import kept_engine, resnet
-from workers.engines import opened_on_gpu, ready
+from workers.engines import ready
 
 NAMES = {numpy: name for name, numpy in DTYPES.items()}
 
@@ -180,9 +182,9 @@ def test_only_an_engine_that_answers_as_the_cpu_does_is_served(
     machine(factor)
     spec, model = resnet()
     store, engine = kept_engine(tmp_path)
-    found = ready(store, engine, model)
+    found, backend, device = ready(store, engine, model), TensorRtRtx(Settings()), SimpleNamespace(gpu=Gpu())
     if served:
-        assert opened_on_gpu(spec, found, Gpu()).spec == spec  # type: ignore[arg-type]
+        assert backend.open(model, spec, device, found).spec == spec  # type: ignore[arg-type]
     else:
         with pytest.raises(ModelError, match="does not answer as ONNX Runtime does on the CPU"):
-            opened_on_gpu(spec, found, Gpu())  # type: ignore[arg-type]
+            backend.open(model, spec, device, found)  # type: ignore[arg-type]
