@@ -5,7 +5,9 @@ a side instead, as PyTorch does. Rounding is the accurate, bit-exact kind, so th
 give the same bytes. What colours mean is said in `engines.media.colours`.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
+from math import prod
 
 import av
 import numpy as np
@@ -24,6 +26,7 @@ _SHRINKING, _GROWING = Interpolation.AREA | EXACT, Interpolation.BICUBIC | EXACT
 _MOST_PIXELS = 100_000_000
 _ONE = 1 << 11  # a bilinear weight of 1; two of them and a pixel fit into 31 bits
 _CUBIC = -0.75
+_BLOCK = 24_000  # values of a picture that are resized at once
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -139,13 +142,23 @@ def bicubic_resize(pixels: Array, size: tuple[int, int]) -> Array:
     """`[H, W(, C)] uint8` at `size`, each pixel from the four nearest a side however much it shrinks.
 
     Keys' cubic convolution with a = -0.75, as OpenCV's and PyTorch's without antialias; the edge is repeated. Weights
-    have 11 bits, the result is rounded to nearest.
+    have 11 bits, the result is rounded to nearest. All sums stay below 255 * (1.375 * 2048)**2, which 31 bits hold.
     """
     (rows, down), (columns, across) = (cubic_taps(length, to) for length, to in zip(pixels.shape, size, strict=False))
     colours = (1,) * (pixels.ndim - 2)
-    over = sum(pixels[:, columns[tap]].astype(np.int32) * across[tap].reshape(1, -1, *colours) for tap in range(4))
-    both = sum(over[rows[tap]].astype(np.int64) * down[tap].reshape(-1, 1, *colours) for tap in range(4))
-    return np.asarray(np.clip((both + _ONE * _ONE // 2) >> 22, 0, 255), np.uint8)
+    made = np.empty((*size, *pixels.shape[2:]), np.uint8)
+    for block in _row_blocks(made):
+        first, last = rows[0, block][0], rows[3, block][-1] + 1
+        near = pixels[first:last]
+        over = np.zeros((last - first, *made.shape[1:]), np.int32)
+        for tap in range(4):
+            over += near.take(columns[tap], axis=1) * across[tap].reshape(1, -1, *colours)
+        both = np.full(made[block].shape, _ONE * _ONE // 2, np.int32)
+        for tap in range(4):
+            both += over[rows[tap, block] - first] * down[tap, block].reshape(-1, 1, *colours)
+        both >>= 22
+        made[block] = np.clip(both, 0, 255)
+    return made
 
 
 @lru_cache(maxsize=64)
@@ -175,9 +188,34 @@ def bilinear_resize(pixels: Array, size: tuple[int, int], most: tuple[int, int])
     )
     colours = (1,) * (pixels.ndim - 2)
     down, across = down.reshape(-1, 1, *colours), across.reshape(-1, *colours)
-    rows = [pixels[top], pixels[bottom]]
-    upper, lower = (row[:, left] * (_ONE - across) + row[:, right] * across for row in rows)
-    return np.asarray((upper * (_ONE - down) + lower * down + _ONE * _ONE // 2) >> 22, np.uint8)
+    made = np.empty((len(top), len(left), *pixels.shape[2:]), np.uint8)
+    for block in _row_blocks(made):
+        upper, lower = (
+            _between(row.take(left, axis=1), row.take(right, axis=1), across)
+            for row in (pixels[top[block]], pixels[bottom[block]])
+        )
+        both = _between(upper, lower, down[block])
+        both += _ONE * _ONE // 2
+        both >>= 22
+        made[block] = both
+    return made
+
+
+def _between(first: Array, second: Array, weight: Array) -> Array:
+    """`first * (_ONE - weight) + second * weight` in int32."""
+    first = first.astype(np.int32)
+    between: Array = second.astype(np.int32)
+    between -= first
+    between *= weight
+    first <<= 11
+    between += first
+    return between
+
+
+def _row_blocks(made: Array) -> Iterator[slice]:
+    """The rows of a picture some at a time: all sums stay in the cache, twice as fast."""
+    rows = max(1, _BLOCK // max(1, prod(made.shape[1:])))
+    return (slice(start, start + rows) for start in range(0, len(made), rows))
 
 
 @lru_cache(maxsize=64)
