@@ -57,9 +57,10 @@ def show(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Show all that is known of one dead letter: the reason, the seconds that are missing, every attempt.
+    """Show one dead letter: its reason, and every attempt.
 
-    `--save` extracts the segment that failed as a file that players open (images as they came, frames as .npz).
+    It also says which seconds of the media are missing. `--save` extracts the segment that failed as a file that
+    players open (images as they came, frames as .npz).
 
     Example: rigflow dead show 12 --save segment.mp4
     """

@@ -22,7 +22,7 @@ def export(
         typer.Option(help="Folder for the model. Default: where pipelines look for it.", metavar="DIR"),
     ] = None,
 ) -> ExitCode:
-    """Make an ONNX file and its model card from a network's official weights.
+    """Make an ONNX file and a model card from official weights.
 
     Needs torch and pytorchvideo, which come with the extra `export`. Running the model does not.
 

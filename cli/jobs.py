@@ -51,7 +51,7 @@ def show(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Show all that is known of a job, and which seconds of its media are missing.
+    """Show how far a job is, what failed, and what is missing.
 
     Example: rigflow jobs show 5f0c6a4be1d2f7a09c3e
     """
@@ -84,7 +84,9 @@ def wait(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Wait until jobs are over; 0 when all of them are done without a failure.
+    """Wait until jobs are over.
+
+    The exit code is 0 when all of them are done without a failure, else 1.
 
     Example: rigflow jobs wait 5f0c6a4be1d2f7a09c3e --timeout 600
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from cli.options import SettingsFile, ends_well, settings_from
-from cli.text import cell, say, size, stdout, table, warn
+from cli.text import cell, say, say_sentence, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Bring models, look at them, try them on a picture.\n\nExample: rigflow model add yolov8n.onnx",
 )
 
+_NAMING = frozenset(("classify", "detect", "segment", "tag"))  # heads whose numbers have names
 Name: TypeAlias = Annotated[str, typer.Argument(help="A model's name, as `rigflow model list` has it.")]
 Show: TypeAlias = Annotated[
     Path | None,
@@ -53,9 +54,12 @@ def add(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and try only; keep nothing.")] = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Look at a model, propose its card, try it, and keep it where pipelines find it.
+    """Propose a model's card, try the model on a picture, and keep both.
 
-    The card is put together from what the file, its neighbours and its shapes say. Check lines that are not certain.
+    The card says how a picture becomes the model's input, and what its outputs mean. It is read from the file, from
+    files beside it and from its shapes. "certain": a file or the graph says so. "likely": models of this form have it.
+    "guess": most such models have it; compare it with the page that the model comes from. Then look at the picture with
+    the answer drawn. A pipeline runs the model by its name: `model = "yolov8n"` in an infer stage.
 
     Example: rigflow model add yolov8n.onnx --picture street.jpg --show boxes.png
     """
@@ -85,7 +89,7 @@ def add(
 @app.command("list")
 @ends_well
 def list_() -> ExitCode:
-    """List the models that are kept here, and those that come with rigflow.
+    """List the models kept here and those of rigflow.
 
     Example: rigflow model list
     """
@@ -105,7 +109,7 @@ def list_() -> ExitCode:
 @app.command()
 @ends_well
 def show(name: Name) -> ExitCode:
-    """Show a model's card as TOML, its hash, and what it takes and gives in a pipeline.
+    """Show a model's card, hash, inputs and outputs.
 
     Example: rigflow model show yolov8n
     """
@@ -128,7 +132,7 @@ def try_on(
     show: Show = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Run a model on a picture on the CPU, and print and draw its answer.
+    """Run a model on a picture; print and draw its answer.
 
     Example: rigflow model test yolov8n street.jpg --show boxes.png
     """
@@ -143,7 +147,9 @@ def try_on(
 @app.command()
 @ends_well
 def remove(name: Name) -> ExitCode:
-    """Forget a model: its file and its card. Jobs that were published with it have a copy of their own.
+    """Delete a kept model and its card.
+
+    Jobs that were published with it have a copy of their own.
 
     Example: rigflow model remove yolov8n
     """
@@ -191,22 +197,27 @@ def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapp
 
 
 def _print(lines: "Sequence[Line]") -> None:
-    rows = table("field", "value", "sure", "why", left=4)
-    why = ""
-    for line in lines:
-        said = "as above" if line.why == why else line.why
-        rows.add_row(cell(line.field), cell(_short(line.value)), cell(line.sure.name), cell(said))
-        why = line.why
-    stdout().print(rows)
+    """Print the fields of a card as `--set` takes them, each under its reason; the least sure ones come last."""
+    reasons = dict.fromkeys((line.sure, line.why) for line in sorted(lines, key=lambda line: -line.sure))
+    say("the card, and why; --set FIELD=VALUE changes a line")
+    for sure, why in reasons:
+        say_sentence(f"{sure.name}: {why}")
+        for line in lines:
+            if (line.sure, line.why) == (sure, why):
+                say_sentence(f"  {line.field} = {_short(line.value)}", indent="    ")
+    kinds = {line.value for line in lines if line.field.endswith(".kind")}
+    if kinds & _NAMING and not any(line.field.endswith(".labels") for line in lines):
+        say_sentence("no file names the classes; labels.txt beside the model, with a line a class, would")
+    say("")
 
 
 def _short(value: Any) -> str:
-    """A value in a few words."""
+    """A value as TOML; of a long list or text the beginning."""
+    from engines.models.card_text import toml_value
+
     if isinstance(value, list) and len(value) > 4:
-        return f"{len(value)}: {', '.join(map(str, value[:3]))} ..."
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(value)
+        return f"[{', '.join(map(toml_value, value[:3]))}, ...]  # {len(value)}"
+    text = toml_value(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from schemas.text import printable, without_passwords
 
@@ -18,13 +18,24 @@ def say(text: object, keep: str = "") -> None:
     print(printable(without_passwords(str(text)), keep), flush=True)
 
 
+def say_sentence(text: str, indent: str = "") -> None:
+    """`say` a line that is for people; further lines of it on a terminal begin with `indent`."""
+    print(_between_words(printable(without_passwords(text)), sys.stdout, indent), flush=True)
+
+
 def warn(text: object) -> None:
-    """Print a message that is not the answer: a line on stderr. A terminal breaks it between words."""
+    """Print a message that is not the answer: a line on stderr."""
     line = f"rigflow: {printable(without_passwords(str(text)))}"
-    if sys.stderr.isatty():
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0: a terminal that does not know its size
-        line = "\n".join(textwrap.wrap(line, columns, break_long_words=False, break_on_hyphens=False))
-    print(line, file=sys.stderr, flush=True)
+    print(_between_words(line, sys.stderr), file=sys.stderr, flush=True)
+
+
+def _between_words(line: str, stream: TextIO, indent: str = "") -> str:
+    """The line; for a terminal, which would break it inside of words, broken between words."""
+    if not stream.isatty():
+        return line
+    columns = os.get_terminal_size(stream.fileno()).columns or 80  # 0: a terminal that does not know its size
+    lines = textwrap.wrap(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def cell(text: object, style: str = "") -> "Text":

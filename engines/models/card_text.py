@@ -53,13 +53,13 @@ def _toml(fields: Mapping[str, object]) -> str:
 def _pairs(fields: Mapping[str, object]) -> Iterator[str]:
     for name, value in fields.items():
         if value is not None:
-            yield f"{name if re.fullmatch('[A-Za-z0-9_-]+', name) else json.dumps(name)} = {_value(value)}"
+            yield f"{name if re.fullmatch('[A-Za-z0-9_-]+', name) else json.dumps(name)} = {toml_value(value)}"
 
 
-def _value(value: object) -> str:
+def toml_value(value: object) -> str:
     """Strings, numbers and truths look in TOML as in json; tables stand in one line."""
     if isinstance(value, Mapping):
         return f"{{ {', '.join(_pairs(value))} }}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

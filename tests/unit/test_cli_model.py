@@ -63,7 +63,10 @@ def test_a_detector_is_looked_at_tried_and_kept(here: Path, said: Said) -> None:
     Image.new("RGB", (320, 320), "gray").save(here / "street.png")
     out, _ = said("add", "dogs.onnx", "--picture", "street.png", "--show", "boxes.png")
     assert max(map(len, out.splitlines())) <= 80
-    assert "heads.0.decoder" in out
+    assert '  heads.0.decoder = "yolov8"\n' in out
+    assert "certain: labels.txt" in out
+    assert '  heads.0.labels = ["cat", "dog"]\n' in out
+    assert "no file names the classes" not in out
     assert "1 box\n  dog 0.90 from 80, 160 to 160, 240\n" in out
     assert "kept dogs@1" in out
     assert kept(here) == ["dogs.onnx", "dogs.toml"]
@@ -81,6 +84,22 @@ def test_a_detector_is_looked_at_tried_and_kept(here: Path, said: Said) -> None:
     assert (here.parent / "cache/previews/dogs.png").is_file()
     said("remove", "dogs")
     assert kept(here) == []
+
+
+def test_every_line_of_the_card_is_one_that_set_takes_and_the_least_sure_are_last(here: Path, said: Said) -> None:
+    (here / "dogs.onnx").write_bytes(detector())
+    out, _ = said("add", "dogs.onnx")
+    assert "no file names the classes; labels.txt beside the model, with a line a class, would\n" in out
+    card = out[: out.index("\n\n")].splitlines()[1:]
+    sure = [line.partition(": ")[0] for line in card if not line.startswith("  ")]
+    assert sure[-1].startswith("no file names the classes")
+    assert sure[:-1] == sorted(sure[:-1], key=["certain", "likely", "guess"].index)
+    fields = [line.strip().replace(" = ", "=") for line in card if line.startswith("  ")]
+    assert 'heads.0.kind="detect"' in fields
+    spec = own_model("dogs")[0]
+    said("remove", "dogs")
+    said("add", "dogs.onnx", *(word for field in fields for word in ("--set", field)))
+    assert own_model("dogs")[0] == spec
 
 
 def test_what_is_shown_is_a_card_that_makes_the_same_model(here: Path, said: Said) -> None:

@@ -30,8 +30,9 @@ def test_every_command_has_help_with_an_example() -> None:
         assert f"Example: rigflow {name}" in str(getattr(command, "help", "")), name
 
 
-def test_the_short_help_of_every_command_fits_its_line() -> None:
-    listed = rigflow("--help", COLUMNS="80").stdout
+@pytest.mark.parametrize("group", [[], *([name] for name, of in commands().items() if hasattr(of, "commands"))])
+def test_the_short_help_of_every_command_fits_its_line(group: list[str]) -> None:
+    listed = rigflow(*group, "--help", COLUMNS="80").stdout
     assert "..." not in listed.split("Commands:")[1]
 
 
