@@ -56,8 +56,8 @@ DETECTORS = {
     "arrays": {"bboxes": scores(1, 200, 4), "labels": scores(1, 200), "scores": scores(1, 200)},
     "ssd": {"scores": np.full((1, 500, 21), 1 / 21), "boxes": scores(1, 500, 4)},
     "ultraface": {"scores": np.full((1, 500, 2), 0.5), "boxes": scores(1, 500, 4)},
-    "retinaface": {"a": scores(1, 500, 4), "b": scores(1, 500, 2), "c": logits(1, 500, 10)},
-    "scrfd": {f"{n}_{count}": scores(count, n) for count in (128, 32, 8) for n in (1, 4, 10)},
+    "retinaface": {"a": scores(1, 1050, 4), "b": scores(1, 1050, 2), "c": logits(1, 1050, 10)},
+    "scrfd": {f"{n}_{count}": scores(count, n) for count in (800, 200, 50) for n in (1, 4, 10)},
     "yunet": {
         f"{part}_{stride}": scores(1, (160 // stride) ** 2, size)
         for part, size in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
