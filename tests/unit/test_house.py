@@ -1,18 +1,29 @@
-"""How the modules import each other: one way between the rooms, in no circle, and no private names.
+"""What keeps the house in order: how the modules import each other, how long they are, and where kinds are named.
 
-Every import counts, also one inside a function or for types only. A package's implicit import does not.
+Imports go one way between the rooms, in no circle, and take no private names. Every import counts, also one inside a
+function or for types only. A package's implicit import does not. The lists of exceptions may only become shorter.
 """
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from engines.registry import GROUPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "engines", "pipelines", "workers", "cli")  # each imports only itself and what stands before it
 Graph = Mapping[str, set[str]]
+LINES, TEST_LINES = 300, 400
+LONGER = {
+    # loading, warming and unloading share one dictionary
+    "workers/pipeline_cache.py",
+}
 
 
 def name_of(path: Path) -> str:
@@ -97,3 +108,63 @@ def test_no_private_name_of_another_module_is_imported() -> None:
         if any(part.startswith("_") and not part.endswith("__") for part in (*imported.split("."), name))
     ]
     assert wrong == []
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    return (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+def longer_than(lines: int, *folders: str) -> set[str]:
+    return {
+        str(path.relative_to(ROOT)) for path in python_files(*folders) if len(path.read_text().splitlines()) > lines
+    }
+
+
+def test_no_file_is_too_long() -> None:
+    assert longer_than(LINES, *PACKAGES, "benchmarks") <= LONGER
+    assert longer_than(TEST_LINES, "tests") == set()
+
+
+def registered() -> set[str]:
+    """The names of all operators, formats, heads, decoders and backends.
+
+    Three of them have another meaning, too: `image` and `video` are kinds of media, `segment` is a type of message.
+    """
+    return {name for group in GROUPS.values() for name in group.classes} - {"image", "video", "segment"}
+
+
+def literals_of(tree: ast.AST) -> Iterator[set[str]]:
+    """The texts of each `Literal[...]`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+            yield {each.value for each in ast.walk(node.slice) if isinstance(each, ast.Constant) and each.value}
+
+
+def compared_kinds(tree: ast.AST) -> Iterator[set[str]]:
+    """The texts that something called `kind`, `format`, `backend` or `decoder` is compared with."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            names = {side.attr if isinstance(side, ast.Attribute) else getattr(side, "id", "") for side in sides}
+            if names & {"kind", "format", "backend", "decoder"}:
+                yield {each.value for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)}
+
+
+def test_no_name_of_a_registry_is_in_a_literal_or_an_if() -> None:
+    """What may be named is what `engines.registry` has; a module that lists names itself has to be changed for each."""
+    assert set.union(*literals_of(ast.parse('Literal["source"] | Literal["npz", 1]'))) == {"source", "npz", 1}
+    assert list(compared_kinds(ast.parse('stage.kind in ("infer", "x") or kind == "npz" or a == "b"')))
+    names = registered()
+    in_literals = {module for module, tree in TREES.items() if any(each & names for each in literals_of(tree))}
+    in_ifs = {module for module, tree in TREES.items() if any(each & names for each in compared_kinds(tree))}
+    assert in_literals == set()
+    assert in_ifs == set()
+
+
+def test_one_module_uses_private_names_of_nats_py() -> None:
+    private = re.compile(r"\b(nc|client|subscription|_subscription)\._[a-z]")
+    users = {path.name for path in python_files("pipelines", "workers", "cli") if private.search(path.read_text())}
+    assert users <= {"client.py"}
+    listed = set(re.findall(r"`(?:Subscription\.)?(_\w+)`", (ROOT / "pipelines/client.py").read_text()))
+    known = {*dir(Client), *vars(Client()), *vars(Subscription(Client()))}
+    assert listed <= known, "names that this release of nats-py does not have"
