@@ -168,3 +168,32 @@ def test_one_module_uses_private_names_of_nats_py() -> None:
     listed = set(re.findall(r"`(?:Subscription\.)?(_\w+)`", (ROOT / "pipelines/client.py").read_text()))
     known = {*dir(Client), *vars(Client()), *vars(Subscription(Client()))}
     assert listed <= known, "names that this release of nats-py does not have"
+
+
+def defined_in(tree: ast.Module) -> set[str]:
+    """The names that a module has at its top level, also those that it imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.Module([each for each in tree.body if not isinstance(each, ast.ClassDef)], [])):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names | {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def test_what_tests_and_benchmarks_import_is_there() -> None:
+    """mypy does not read them, and those of GPUs and of other packages are rarely imported."""
+    wrong = []
+    for path in python_files("tests", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+                tree = TREES.get(node.module or "")
+                known = set() if tree is None else defined_in(tree)
+                wrong += [
+                    f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
+                    for alias in node.names
+                    if alias.name not in known and f"{node.module}.{alias.name}" not in TREES
+                ]
+    assert wrong == []
