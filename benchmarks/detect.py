@@ -29,10 +29,11 @@ from benchmarks.peers.rigflow import ProgressListener
 from benchmarks.workloads import looped
 from engines.models.catalogue import load_model
 from pipelines.server import EmbeddedServer
-from schemas.messages import Priority
+from schemas.jobs import Priority
 from schemas.pipeline import parse_pipeline
 from schemas.settings import Settings
-from workers.local import local_fleet, run_jobs
+from workers.local import local_fleet
+from workers.run import run_jobs
 
 WORKERS = 2
 NEAR_SCORE, NEAR_PIXELS = 0.02, 4.0  # of the same box: the script's frames become RGB by swscale's fast ways

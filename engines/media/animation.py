@@ -14,7 +14,8 @@ from PIL import ImageFile
 
 from engines.media.container import open_file
 from engines.media.limits import DEFAULT_LIMITS, Limits
-from engines.media.sniff import HEAD_BYTES, image_format, is_animation, reader
+from engines.media.read_at import reader
+from engines.media.sniff import HEAD_BYTES, image_format, is_animation
 from engines.media.stills import frame_of, has_alpha, open_still
 from schemas.errors import ItemTooLarge
 from schemas.wire import Buffer

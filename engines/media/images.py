@@ -19,12 +19,14 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.decode import Convert
 from engines.media.frames import blank_frame, no_frames, stack_frames
+from engines.media.jpeg import JpegHeader, jpeg_header
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decoder_pixels
 from engines.media.orientation import UPRIGHT, orientation_of
-from engines.media.png import without_packed_chunks
+from engines.media.png import has_chunk, without_packed_chunks
+from engines.media.read_at import reader
 from engines.media.reshape import EXACT
 from engines.media.shared import NO_FOLDERS, SharedFolders
-from engines.media.sniff import formats, has_chunk, image_format, is_animation, reader
+from engines.media.sniff import formats, image_format, is_animation
 from engines.media.stills import Still, decode_still, still_size
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
@@ -36,33 +38,12 @@ from schemas.wire import Buffer
 
 _PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
 _PART_FILE_BYTES = 64 << 20
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
-_JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
-_JPEG_SEQUENTIAL = range(0xC0, 0xC3)  # baseline, extended and progressive by Huffman codes, which FFmpeg reads
 _EXIF = b"Exif\0"  # begins the segment of a jpeg that says how it is turned
 _CODECS = {"jpeg": "mjpeg", "png": "png", "webp": "webp"}  # FFmpeg's names
 # Colours that are stored at half the size grow by linear interpolation, as in libjpeg and libwebp; otherwise swscale
 # repeats them.
 _FANCY = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | EXACT
 _WITHOUT_ALPHA = "transparency was left out: the pipeline's layout has no place for it"
-
-
-class _JpegHeader(NamedTuple):
-    """Height and width, the marker that begins the frame and names its kind, and how each component is sampled."""
-
-    size: tuple[int, int]
-    marker: int
-    sampling: bytes
-
-    @property
-    def usual(self) -> bool:
-        """Whether it is of the kinds that FFmpeg reads: gray or colours, without the black of CMYK."""
-        return self.marker in _JPEG_SEQUENTIAL and len(self.sampling) in (1, 3)
-
-    @property
-    def subsampled(self) -> bool:
-        """Whether colours are stored at a smaller size."""
-        return len(set(self.sampling)) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +65,7 @@ class _Head(NamedTuple):
 
     name: str
     size: tuple[int, int]
-    jpeg: _JpegHeader | None
+    jpeg: JpegHeader | None
 
 
 def decode_images(
@@ -164,7 +145,7 @@ def _size(name: str | None, data: Buffer, limits: Limits) -> tuple[int, int] | N
     if name == "png":
         return (int.from_bytes(view[20:24], "big"), int.from_bytes(view[16:20], "big")) if len(view) >= 24 else None
     if name == "jpeg":
-        header = _jpeg_header(view)
+        header = jpeg_header(reader(view))
         return header and header.size
     if name == "webp":
         return _webp_size(bytes(view[12:30])) if len(view) >= 30 else None
@@ -204,7 +185,7 @@ def _checked(data: Buffer, limits: Limits) -> _Head:
     name = image_format(data)
     if name is None:
         raise MediaError("not an image of a format that rigflow reads", f"send {formats()}")
-    jpeg = _jpeg_header(memoryview(data)) if name == "jpeg" else None
+    jpeg = jpeg_header(reader(data)) if name == "jpeg" else None
     size = jpeg.size if jpeg else _size(name, data, limits)
     if size is None or not size[0] * size[1] or not _looks_complete(name, data):
         raise MediaError(f"the {name} image is truncated", "copy or download it again")
@@ -230,22 +211,6 @@ def _looks_complete(name: str, data: Buffer) -> bool:
     if name == "webp":
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
     return name not in _CODECS or bytes(data).rfind(b"\xff\xd9" if name == "jpeg" else b"IEND") > 0
-
-
-def _jpeg_header(view: memoryview) -> _JpegHeader | None:
-    at = 2
-    while at + 10 <= len(view):
-        if view[at] != 0xFF:
-            return None
-        marker = view[at + 1]
-        if marker in _JPEG_FRAMES:
-            size = int.from_bytes(view[at + 5 : at + 7], "big"), int.from_bytes(view[at + 7 : at + 9], "big")
-            return _JpegHeader(size, marker, bytes(view[at + 11 : at + 10 + 3 * view[at + 9] : 3]))
-        if marker == 0xFF or marker in _JPEG_BARE:
-            at += 1 if marker == 0xFF else 2
-        else:
-            at += 2 + int.from_bytes(view[at + 2 : at + 4], "big")
-    return None
 
 
 def _webp_size(chunk: bytes) -> tuple[int, int] | None:

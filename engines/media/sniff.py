@@ -5,16 +5,15 @@ Sources: the formats' signatures; PNG 3rd edition, 11.3.3 (acTL); the WebP conta
 DC-007 (MPF, further pictures behind a photo).
 """
 
-import os
 import re
-from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TypeAlias
 
+from engines.media.jpeg import APP2, segments
+from engines.media.png import has_chunk
+from engines.media.read_at import ReadAt
 from schemas.wire import Buffer
 
 HEAD_BYTES = 512  # of a file, which are enough to know its format
-ReadAt: TypeAlias = Callable[[int, int], bytes]  # offset and number of bytes -> those that are there
 
 _BRANDS_BYTES = 64
 _STARTS = {
@@ -35,11 +34,9 @@ _HEIF = frozenset((b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc"
 _SEQUENCES = frozenset((b"avis", b"msf1", b"hevc", b"hevx"))
 _TGA_DEPTHS = {1: (8,), 2: (15, 16, 24, 32), 3: (1, 8, 16), 9: (8,), 10: (15, 16, 24, 32), 11: (1, 8, 16)}
 
-_JPEG_SCAN, _JPEG_APP2 = b"\xda", b"\xe2"  # the second byte of markers
 _JPEG_BORDER_BYTES = 64
 _JPEG_BORDER = re.compile(rb"\xff\xd9\0{0,59}\xff\xd8\xff")  # the end of a jpeg and the start of the next one
 _READ_BYTES = 1 << 20
-_MOST_SEGMENTS = 1024  # in front of a jpeg's pixels: a colour profile of 16 MB has 256
 
 
 def formats() -> str:
@@ -78,25 +75,6 @@ def is_animation(name: str, read: ReadAt) -> bool:
     return name in ("avif", "heif") and bool(_brands(read(0, _BRANDS_BYTES)) & _SEQUENCES)
 
 
-def has_chunk(read: ReadAt, kind: bytes) -> bool:
-    """Whether a png has a chunk of that kind before its pixels."""
-    at = 8
-    while True:
-        head = read(at, 8)
-        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
-            return False
-        if head[4:] == kind:
-            return True
-        at += 12 + int.from_bytes(head[:4], "big")
-
-
-def reader(source: int | Buffer) -> ReadAt:
-    """Reads from an open file or from memory."""
-    if isinstance(source, int):
-        return lambda at, size: os.pread(source, size, at)
-    return lambda at, size: bytes(source[at : at + size])
-
-
 def _heif(start: bytes) -> str | None:
     return "heif" if start[8:12] in _HEIF else None
 
@@ -125,13 +103,9 @@ def _is_tga(start: bytes) -> bool:
 def _is_motion_jpeg(read: ReadAt) -> bool:
     """Whether a jpeg begins where another one ends: raw Motion JPEG. A photo with further pictures by MPF is none."""
     at = 2
-    for _ in range(_MOST_SEGMENTS):
-        head = read(at, 8)
-        if head[:1] != b"\xff" or head[1:2] in (_JPEG_SCAN, b""):
-            break
-        if head[1:2] == _JPEG_APP2 and head[4:] == b"MPF\0":
+    for marker, at in segments(read):
+        if marker == APP2 and read(at + 4, 4) == b"MPF\0":
             return False
-        at += 2 + int.from_bytes(head[2:4], "big")
     data = b""
     while more := read(at, _READ_BYTES):  # pixels have no such bytes: they have a 0 behind each 255
         data = data[-_JPEG_BORDER_BYTES:] + more

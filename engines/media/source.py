@@ -17,7 +17,8 @@ from av.video.stream import VideoStream
 from engines.media.container import open_container, open_file, read_head
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
 from engines.media.png import without_packed_chunks
-from engines.media.sniff import HEAD_BYTES, formats, image_format, is_animation, reader
+from engines.media.read_at import reader
+from engines.media.sniff import HEAD_BYTES, formats, image_format, is_animation
 from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
 

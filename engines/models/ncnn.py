@@ -1,57 +1,23 @@
 """ncnn's .param and .bin of networks of pictures (ESRGAN, Real-ESRGAN and their kin) as an ONNX file.
 
-The formats: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure, the layers' numbered parameters and
-weights: https://github.com/Tencent/ncnn/wiki/operation-param-weight-table, version of 2026-01.
+The layers' numbered parameters and weights: https://github.com/Tencent/ncnn/wiki/operation-param-weight-table, version
+of 2026-01.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from engines.models.graph import Graph
-from engines.part import Array
+from engines.models.ncnn_files import CONVERT_HINT, Layer, Weights, read_layers
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
 
-Params: TypeAlias = Mapping[int, "float | list[float]"]
-
-_MAGIC = "7767517"
-_HALF, _PLAIN, _TAGGED = 0x01306B47, 0, 0x0002C056  # what weights begin with: float16, float32 and float32 again
-_LIST = -23300  # a parameter that is a list has this minus its number
 _INTERPOLATIONS = {1: "nearest", 2: "linear", 3: "cubic"}
 _OPERATIONS = {0: "Add", 1: "Sub", 2: "Mul", 3: "Div", 4: "Max", 5: "Min"}  # of BinaryOp
-_CONVERT = "export the network to ONNX from where it was trained"
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A line of a .param file."""
-
-    kind: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    params: Params
-
-    def number(self, key: int, default: float = 0.0) -> float:
-        """A parameter that is one number."""
-        value = self.params.get(key, default)
-        if isinstance(value, list):
-            raise ModelError(f"layer {self.name}: parameter {key} is a list", _CONVERT)
-        return value
-
-    def integer(self, key: int, default: int = 0) -> int:
-        """A parameter that is a whole number."""
-        return int(self.number(key, default))
-
-    def numbers(self, key: int) -> list[float]:
-        """A parameter that is a list; empty where it is missing."""
-        value = self.params.get(key, [])
-        return value if isinstance(value, list) else [value]
 
 
 def convert(param: Path, weights: Path) -> bytes:
@@ -65,75 +31,13 @@ def convert(param: Path, weights: Path) -> bytes:
         raise ModelError(
             f"cannot read {error.filename}: {error.strerror}", "a network has both .param and .bin"
         ) from error
-    return _Network(param, list(_layers(text, param)), _Weights(body, weights)).onnx()
-
-
-def _layers(text: bytes, path: Path) -> Iterator[Layer]:
-    broken = ModelError(f"{path} is not ncnn's text format", "give the .param, not the .param.bin")
-    lines = text.decode("ascii", "replace").splitlines()
-    if not lines or lines[0].strip() != _MAGIC:
-        raise broken
-    for line in lines[2:]:
-        if not (words := line.split()):
-            continue
-        try:
-            kind, name, takes, gives = words[0], words[1], int(words[2]), int(words[3])
-            blobs, rest = words[4 : 4 + takes + gives], words[4 + takes + gives :]
-            params = dict(_parameter(each) for each in rest)
-        except (ValueError, IndexError) as error:
-            raise broken from error
-        yield Layer(kind, name, tuple(blobs[:takes]), tuple(blobs[takes:]), params)
-
-
-def _parameter(text: str) -> tuple[int, "float | list[float]"]:
-    key, _, value = text.partition("=")
-    number = int(key)
-    if number <= _LIST:
-        return _LIST - number, [float(each) for each in value.split(",")[1:]]
-    return number, float(value)
-
-
-class _Weights:
-    """A .bin file, read from its beginning to its end."""
-
-    def __init__(self, body: bytes, path: Path) -> None:
-        self._body, self._path, self._at = body, path, 0
-
-    def plain(self, count: int) -> Array:
-        """So many float32, as a bias has them."""
-        return self._taken(count, "<f4")
-
-    def tagged(self, count: int) -> Array:
-        """So many weights behind a tag that says how they are stored, filled up to 4 bytes."""
-        tag = int(self._taken(1, "<u4")[0])
-        if tag == _HALF:
-            found = self._taken(count, "<f2").astype(np.float32)
-            self._at += -self._at % 4
-            return found
-        if tag in (_PLAIN, _TAGGED):
-            return self._taken(count, "<f4")
-        raise ModelError(f"{self._path} has int8 or quantised weights", "give the float16 or float32 network")
-
-    def check_all_read(self) -> None:
-        """Raise ModelError unless every byte had its layer."""
-        if self._at != len(self._body):
-            raise ModelError(
-                f"{self._path} has {len(self._body)} bytes, its .param {self._at}", "give both of one export"
-            )
-
-    def _taken(self, count: int, dtype: str) -> Array:
-        nbytes = count * np.dtype(dtype).itemsize
-        if count < 0 or self._at + nbytes > len(self._body):
-            raise ModelError(f"{self._path} is shorter than its .param says", "give both files of one export")
-        found = np.frombuffer(self._body, dtype, count, self._at)
-        self._at += nbytes
-        return found
+    return _Network(param, list(read_layers(text, param)), Weights(body, weights)).onnx()
 
 
 class _Network:
     """A graph in the making: blobs by ncnn's names as results of ONNX operations, with their channels."""
 
-    def __init__(self, path: Path, layers: list[Layer], weights: _Weights) -> None:
+    def __init__(self, path: Path, layers: list[Layer], weights: Weights) -> None:
         self._path, self._layers, self._weights = path, layers, weights
         self._graph = Graph()
         self._blobs: dict[str, str] = {}
@@ -145,17 +49,19 @@ class _Network:
         for layer in self._layers:
             build = _BUILD.get(layer.kind)
             if build is None:
-                raise ModelError(f"{self._path} has a layer {layer.kind}, which no ESRGAN-like network has", _CONVERT)
+                raise ModelError(
+                    f"{self._path} has a layer {layer.kind}, which no ESRGAN-like network has", CONVERT_HINT
+                )
             if missing := [each for each in layer.inputs if each not in self._blobs]:
-                raise ModelError(f"{self._path}: nothing makes {missing[0]} before layer {layer.name}", _CONVERT)
+                raise ModelError(f"{self._path}: nothing makes {missing[0]} before layer {layer.name}", CONVERT_HINT)
             if layer.kind in _OF_ONE and len(layer.inputs) != 1:
-                raise ModelError(f"{self._path}: layer {layer.name} has {len(layer.inputs)} inputs", _CONVERT)
+                raise ModelError(f"{self._path}: layer {layer.name} has {len(layer.inputs)} inputs", CONVERT_HINT)
             build(self, layer)
         self._weights.check_all_read()
         read = {blob for layer in self._layers for blob in layer.inputs}
         last = [blob for layer in self._layers for blob in layer.outputs if blob not in read]
         if len(last) != 1 or not self._input_channels:
-            raise ModelError(f"{self._path} has {len(last)} outputs, and one is wanted", _CONVERT)
+            raise ModelError(f"{self._path} has {len(last)} outputs, and one is wanted", CONVERT_HINT)
         channels = self._channels[last[0]]
         self._graph.op("Identity", self._blobs[last[0]], result="output")
         spec = ModelSpec(
@@ -169,7 +75,7 @@ class _Network:
     def start(self, layer: Layer) -> None:
         """Input: a picture, of as many channels as the first convolution takes."""
         if self._input_channels:
-            raise ModelError(f"{self._path} has two inputs, and one is wanted", _CONVERT)
+            raise ModelError(f"{self._path} has two inputs, and one is wanted", CONVERT_HINT)
         first = next((each for each in self._layers if each.kind == "Convolution"), None)
         sides = max(1, first.integer(1)) * max(1, first.integer(11, first.integer(1))) if first else 1
         self._input_channels = first.integer(6) // (max(1, first.integer(0)) * sides) if first else 3
@@ -190,7 +96,7 @@ class _Network:
         pads = [top, left, layer.integer(16, top), layer.integer(15, left)]
         count = layer.integer(6)
         if layer.integer(8) or min(pads) < 0 or out < 1 or count % max(1, out * width * height):
-            raise ModelError(f"{self._path}: layer {layer.name} has int8 weights, or pads by itself", _CONVERT)
+            raise ModelError(f"{self._path}: layer {layer.name} has int8 weights, or pads by itself", CONVERT_HINT)
         shape = (out, count // (out * width * height), height, width)
         given = [self._weights.tagged(prod(shape)).reshape(shape)]
         given += [self._weights.plain(out)] if layer.integer(5) else []
@@ -242,7 +148,7 @@ class _Network:
         mode = _INTERPOLATIONS.get(layer.integer(0), "")
         scales = np.array([1, 1, layer.number(1, 1), layer.number(2, 1)], np.float32)
         if not mode or layer.integer(3) or layer.integer(4) or min(scales) <= 0:
-            raise ModelError(f"{self._path}: layer {layer.name} resizes to a fixed size", _CONVERT)
+            raise ModelError(f"{self._path}: layer {layer.name} resizes to a fixed size", CONVERT_HINT)
         centres = "align_corners" if layer.integer(6) else "half_pixel"
         nearest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         how: dict[str, Any] = nearest if mode == "nearest" else {"coordinate_transformation_mode": centres}
@@ -255,7 +161,7 @@ class _Network:
         operation = _OPERATIONS.get(layer.integer(0), "")
         wanted = 1 if layer.integer(1) else 2
         if not operation or len(layer.inputs) != wanted:
-            raise ModelError(f"{self._path}: layer {layer.name} is operation {layer.integer(0)}", _CONVERT)
+            raise ModelError(f"{self._path}: layer {layer.name} is operation {layer.integer(0)}", CONVERT_HINT)
         blobs = [self._blobs[each] for each in layer.inputs]
         other = [np.float32(layer.number(2))] if layer.integer(1) else []
         self._set(layer, self._graph.op(operation, *blobs, *other))
@@ -275,7 +181,7 @@ class _Network:
     def concat(self, layer: Layer) -> None:
         """Concat along the channels; ncnn's axes have no batch."""
         if layer.integer(0):
-            raise ModelError(f"{self._path}: layer {layer.name} joins along axis {layer.integer(0)}", _CONVERT)
+            raise ModelError(f"{self._path}: layer {layer.name} joins along axis {layer.integer(0)}", CONVERT_HINT)
         made = self._graph.op("Concat", *(self._blobs[each] for each in layer.inputs), axis=1)
         self._set(layer, made, sum(self._channels[each] for each in layer.inputs))
 
@@ -292,16 +198,17 @@ class _Network:
             return self._graph.op("Clip", made, *map(np.float32, numbers))
         if kind == 4:
             return self._graph.op("Sigmoid", made)
-        raise ModelError(f"{self._path}: layer {layer.name} has activation {kind}", _CONVERT)
+        raise ModelError(f"{self._path}: layer {layer.name} has activation {kind}", CONVERT_HINT)
 
     def _set(self, layer: Layer, made: str, channels: int | None = None) -> None:
         if len(layer.outputs) != 1:
-            raise ModelError(f"{self._path}: layer {layer.name} has {len(layer.outputs)} outputs", _CONVERT)
+            raise ModelError(f"{self._path}: layer {layer.name} has {len(layer.outputs)} outputs", CONVERT_HINT)
         self._blobs[layer.outputs[0]] = made
         self._channels[layer.outputs[0]] = self._channels[layer.inputs[0]] if channels is None else channels
 
 
 _MODEL = "ncnn"  # what the graph is called
+
 _BUILD: Mapping[str, Callable[[_Network, Layer], None]] = {
     "Input": _Network.start,
     "Split": _Network.same,
@@ -321,4 +228,5 @@ _BUILD: Mapping[str, Callable[[_Network, Layer], None]] = {
     "Eltwise": _Network.eltwise,
     "Concat": _Network.concat,
 }
+
 _OF_ONE = _BUILD.keys() - {"Input", "BinaryOp", "Eltwise", "Concat"}

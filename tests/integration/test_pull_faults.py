@@ -175,3 +175,18 @@ async def test_a_server_that_holds_no_request_of_ours_is_noticed(
         await asyncio.sleep(0.05)
         await broker.publish(queue_subject(broker), b"work", "id")
         await taken.until(1)
+
+
+async def test_a_reader_that_is_resumed_asks_for_its_stream_once(settings: Settings) -> None:
+    async with a_broker(settings) as broker:
+        stream, subject = broker.names.results_stream, f"{broker.names.prefix}.results.main.p.job"
+        asked: list[str] = []
+
+        async def on_request(message: Msg) -> None:
+            asked.append(message.subject)
+
+        await broker.create_reader(stream, "reader", [subject])
+        await broker.connection.nc.subscribe(f"$JS.API.STREAM.INFO.{stream}", cb=on_request)
+        assert await broker.resume_reader(stream, "reader", 0) == 0
+        await broker.connection.flush()
+        assert len(asked) == 1

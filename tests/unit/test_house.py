@@ -1,18 +1,29 @@
-"""How the modules import each other: one way between the rooms, in no circle, and no private names.
+"""What keeps the house in order: how the modules import each other, how long they are, and where kinds are named.
 
-Every import counts, also one inside a function or for types only. A package's implicit import does not.
+Imports go one way between the rooms, in no circle, and take no private names. Every import counts, also one inside a
+function or for types only. A package's implicit import does not. The lists of exceptions may only become shorter.
 """
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from engines.registry import GROUPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "engines", "pipelines", "workers", "cli")  # each imports only itself and what stands before it
 Graph = Mapping[str, set[str]]
+LINES, TEST_LINES = 300, 400
+LONGER = {
+    # loading, warming and unloading share one dictionary
+    "workers/pipeline_cache.py",
+}
 
 
 def name_of(path: Path) -> str:
@@ -96,4 +107,93 @@ def test_no_private_name_of_another_module_is_imported() -> None:
         for imported, name in imports_of(tree)
         if any(part.startswith("_") and not part.endswith("__") for part in (*imported.split("."), name))
     ]
+    assert wrong == []
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    return (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
+
+
+def longer_than(lines: int, *folders: str) -> set[str]:
+    return {
+        str(path.relative_to(ROOT)) for path in python_files(*folders) if len(path.read_text().splitlines()) > lines
+    }
+
+
+def test_no_file_is_too_long() -> None:
+    assert longer_than(LINES, *PACKAGES, "benchmarks") <= LONGER
+    assert longer_than(TEST_LINES, "tests") == set()
+
+
+def registered() -> set[str]:
+    """The names of all operators, formats, heads, decoders and backends.
+
+    Three of them have another meaning, too: `image` and `video` are kinds of media, `segment` is a type of message.
+    """
+    return {name for group in GROUPS.values() for name in group.classes} - {"image", "video", "segment"}
+
+
+def literals_of(tree: ast.AST) -> Iterator[set[str]]:
+    """The texts of each `Literal[...]`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+            yield {each.value for each in ast.walk(node.slice) if isinstance(each, ast.Constant) and each.value}
+
+
+def compared_kinds(tree: ast.AST) -> Iterator[set[str]]:
+    """The texts that something called `kind`, `format`, `backend` or `decoder` is compared with."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            names = {side.attr if isinstance(side, ast.Attribute) else getattr(side, "id", "") for side in sides}
+            if names & {"kind", "format", "backend", "decoder"}:
+                yield {each.value for side in sides for each in ast.walk(side) if isinstance(each, ast.Constant)}
+
+
+def test_no_name_of_a_registry_is_in_a_literal_or_an_if() -> None:
+    """What may be named is what `engines.registry` has; a module that lists names itself has to be changed for each."""
+    assert set.union(*literals_of(ast.parse('Literal["source"] | Literal["npz", 1]'))) == {"source", "npz", 1}
+    assert list(compared_kinds(ast.parse('stage.kind in ("infer", "x") or kind == "npz" or a == "b"')))
+    names = registered()
+    in_literals = {module for module, tree in TREES.items() if any(each & names for each in literals_of(tree))}
+    in_ifs = {module for module, tree in TREES.items() if any(each & names for each in compared_kinds(tree))}
+    assert in_literals == set()
+    assert in_ifs == set()
+
+
+def test_one_module_uses_private_names_of_nats_py() -> None:
+    private = re.compile(r"\b(nc|client|subscription|_subscription)\._[a-z]")
+    users = {path.name for path in python_files("pipelines", "workers", "cli") if private.search(path.read_text())}
+    assert users <= {"client.py"}
+    listed = set(re.findall(r"`(?:Subscription\.)?(_\w+)`", (ROOT / "pipelines/client.py").read_text()))
+    known = {*dir(Client), *vars(Client()), *vars(Subscription(Client()))}
+    assert listed <= known, "names that this release of nats-py does not have"
+
+
+def defined_in(tree: ast.Module) -> set[str]:
+    """The names that a module has at its top level, also those that it imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.Module([each for each in tree.body if not isinstance(each, ast.ClassDef)], [])):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names | {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def test_what_tests_and_benchmarks_import_is_there() -> None:
+    """mypy does not read them, and those of GPUs and of other packages are rarely imported."""
+    wrong = []
+    for path in python_files("tests", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+                tree = TREES.get(node.module or "")
+                known = set() if tree is None else defined_in(tree)
+                wrong += [
+                    f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
+                    for alias in node.names
+                    if alias.name not in known and f"{node.module}.{alias.name}" not in TREES
+                ]
     assert wrong == []

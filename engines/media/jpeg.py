@@ -1,0 +1,61 @@
+"""The segments in front of a jpeg's pixels, and its header among them. Source: ITU-T T.81, annex B."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from engines.media.read_at import ReadAt
+
+SCAN, APP2 = 0xDA, 0xE2
+MOST_SEGMENTS = 1024  # a colour profile of 16 MB has 256
+_FILL = 0xFF  # any number of these may stand before a marker
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
+_BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
+_SEQUENTIAL = range(0xC0, 0xC3)  # baseline, extended and progressive by Huffman codes, which FFmpeg reads
+
+
+class JpegHeader(NamedTuple):
+    """Height and width, the marker that begins the frame and names its kind, and how each component is sampled."""
+
+    size: tuple[int, int]
+    marker: int
+    sampling: bytes
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is of the kinds that FFmpeg reads: gray or colours, without the black of CMYK."""
+        return self.marker in _SEQUENTIAL and len(self.sampling) in (1, 3)
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether colours are stored at a smaller size."""
+        return len(set(self.sampling)) > 1
+
+
+def segments(read: ReadAt) -> Iterator[tuple[int, int]]:
+    """`(marker, offset)` of each segment up to the first scan; `(0, offset)` where there is no segment."""
+    at = 2
+    for _ in range(MOST_SEGMENTS):
+        head = read(at, 4)
+        if len(head) < 4 or head[0] != _FILL:
+            break
+        marker = head[1]
+        if marker == _FILL:
+            at += 1
+            continue
+        yield marker, at
+        if marker == SCAN:
+            return
+        at += 2 if marker in _BARE else 2 + int.from_bytes(head[2:4], "big")
+    yield 0, at
+
+
+def jpeg_header(read: ReadAt) -> JpegHeader | None:
+    """The header of a jpeg's frame; None when there is none in front of its pixels."""
+    for marker, at in segments(read):
+        if marker in _FRAMES:
+            head = read(at, 10)
+            if len(head) < 10:
+                return None
+            size = int.from_bytes(head[5:7], "big"), int.from_bytes(head[7:9], "big")
+            return JpegHeader(size, marker, read(at + 11, 3 * head[9] - 1)[::3] if head[9] else b"")
+    return None
