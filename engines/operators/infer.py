@@ -86,7 +86,10 @@ class Infer:
             bound = self._states.bound(session, part)
         except ModelError as error:
             return [error]
-        return infer_parts(self._stage, bound, [part], tick, self._heads)
+        outcomes = infer_parts(self._stage, bound, [part], tick, self._heads)
+        if isinstance(outcomes[0], RigflowError):
+            self._states.forget(part)
+        return outcomes
 
     def _inferred(self, arrays: Arrays) -> Arrays:
         rows: int | str = "W"
