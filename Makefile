@@ -41,6 +41,7 @@ bench: .venv/bench
 # the least of everything, in CI too: does all of `make bench` still run, and do all contestants answer alike?
 bench-short: .venv/bench
 	$(BIN)/python -m benchmarks --short
+	$(BIN)/python -m benchmarks.detect --short
 
 clean:
 	rm -rf .venv demo-out

@@ -13,6 +13,7 @@ from schemas.declared import ModelName, Name, Spec, digest
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
+Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ntchw", "ncthw", "nthwc", "nthw"]
 PerChannel: TypeAlias = FiniteFloat | tuple[FiniteFloat, ...]
 
 
@@ -78,8 +79,9 @@ def describe(dtype: str, shape: Sequence[int | str]) -> str:
 class InputCard(Spec):
     """One input of an exported model, as its model card declares it. What is left out follows from the graph.
 
-    A picture input has a fixed or free `[N, 3, H, W]`, `[N, H, W, 3]` or the like; its values are
-    `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a channel, in the order of `colours`.
+    A picture input has a fixed or free `[N, 3, H, W]`, `[N, H, W, 3]` or the like, one of windows `[N, 3, T, H, W]` or
+    what its `layout` says; its values are `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a
+    channel, in the order of `colours`.
     `value` is a constant for a further input. `state` names the output that feeds it.
     """
 
@@ -96,7 +98,7 @@ class InputCard(Spec):
     resize: Literal["area", "nearest", "bilinear", "bicubic", "lanczos"] = "area"
     antialias: bool = False
     colours: Literal["rgb", "bgr", "gray", "ycbcr"] | None = None  # ycbcr: BT.601, full range, as JPEG's
-    layout: Literal["nchw", "nhwc"] | None = None
+    layout: Layout | None = None
     scale: PerChannel | None = None
     mean: PerChannel | None = None
     std: PerChannel | None = None

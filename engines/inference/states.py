@@ -32,9 +32,8 @@ class States:
             self._kept.pop(place, (0, self._start())) if key.part and not single else (key.part, self._start())
         )
         if number != key.part:
-            raise ModelError(
-                f"part {key.part} of segment {key.segment} came without the ones before it", "try it again"
-            )
+            what = f"part {key.part} of segment {key.segment} has no state to begin with"
+            raise ModelError(what, "the part before it failed; see that part's failure")
 
         def keep(after: dict[str, Array]) -> None:
             if not (key.last or single):
@@ -44,6 +43,11 @@ class States:
 
         keep(state)
         return _Stateful(session, self._model, state, self._start if single else None, keep)
+
+    def forget(self, part: Part) -> None:
+        """Drop the state of a part's segment, for the part failed: those behind it have no state to begin with."""
+        key = part.meta.key
+        self._kept.pop((key.job.id, key.job.revision, key.segment), None)
 
     def _start(self) -> dict[str, Array]:
         return {

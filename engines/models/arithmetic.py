@@ -19,18 +19,21 @@ _YCBCR_OFFSET = np.array([32768, (128 << 16) + 32767, (128 << 16) + 32767], np.f
 def put_in_front(model: Surgery, picture: Picture, dtype: int) -> bool:
     """Have the model take the picture as bytes; whether that changed its operations. `dtype`: the input's, in ONNX."""
     made = name = picture.tensor.name
-    planes = picture.axis == 1 or picture.colours in ("bgr", "ycbcr")  # a plane a colour is the fast way to change both
-    if picture.colours == "gray" and picture.axis is not None:
-        arrays, attributes = model.axes(picture.axis)
+    fed, layout = picture.fed, str(picture.layout)
+    planes = layout  # in which colours are changed: a plane a colour is the fast way
+    if picture.colours in ("bgr", "ycbcr") and layout.endswith("c"):
+        planes = f"{layout.replace('hwc', '')}chw"
+    if picture.colours == "gray" and "c" in layout:
+        arrays, attributes = model.axes(layout.index("c"))
         made = model.front("Unsqueeze", made, *arrays, **attributes)
-    elif planes:
-        made = model.front("Transpose", made, perm=[0, 3, 1, 2])
+    elif planes != fed:
+        made = model.front("Transpose", made, perm=[fed.index(each) for each in planes])
     if picture.colours == "bgr":
-        made = model.front("Gather", made, np.array([2, 1, 0], np.int64), axis=1)
+        made = model.front("Gather", made, np.array([2, 1, 0], np.int64), axis=planes.index("c"))
     if picture.colours == "ycbcr":
         made = _as_ycbcr(model, made)
-    if planes and picture.axis == 3:
-        made = model.front("Transpose", made, perm=[0, 2, 3, 1])
+    if planes != layout:
+        made = model.front("Transpose", made, perm=[planes.index(each) for each in layout])
     found = int(TensorProto.FLOAT if picture.colours == "ycbcr" else TensorProto.UINT8)
     if picture.steps and found != TensorProto.FLOAT:
         made, found = model.front("Cast", made, to=TensorProto.FLOAT), int(TensorProto.FLOAT)
@@ -48,15 +51,17 @@ def put_in_front(model: Surgery, picture: Picture, dtype: int) -> bool:
 def _placed(model: Surgery, picture: Picture) -> list[str | Array]:
     """The numbers of the steps, those for each colour in a shape that fits the input's.
 
-    In `[N, H, W, 3]` they become a whole line: ONNX Runtime takes thrice the time for three numbers at a time.
+    With colours last they become a whole line: ONNX Runtime takes thrice the time for three numbers at a time.
     """
     numbers = [each for _, each in picture.steps]
-    if picture.axis != 3 or all(each.size == 1 for each in numbers):
-        return [each if each.size == 1 else each.reshape(-1, 1, 1) for each in numbers]
-    width = picture.shape[2]
+    inner = len(picture.layout) - 1 - picture.layout.find("c")
+    if inner or all(each.size == 1 for each in numbers):
+        return [each if each.size == 1 else each.reshape(-1, *(1,) * inner) for each in numbers]
+    across = picture.fed.index("w")
+    width = picture.shape[across]
     if isinstance(width, int):
         return [each if each.size == 1 else np.tile(each, (width, 1)) for each in numbers]
-    found = model.front("Gather", model.front("Shape", picture.tensor.name), np.array([2], np.int64), axis=0)
+    found = model.front("Gather", model.front("Shape", picture.tensor.name), np.array([across], np.int64), axis=0)
     times = model.front("Concat", found, np.ones(1, np.int64), axis=0)
     return [each if each.size == 1 else model.front("Tile", each.reshape(1, -1), times) for each in numbers]
 

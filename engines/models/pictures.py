@@ -1,6 +1,5 @@
 """Which inputs of a model are pictures, how a frame becomes them, and which arithmetic makes their values of bytes."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,35 +8,40 @@ from pydantic import ValidationError
 
 from engines.part import Array
 from schemas.errors import ModelError, format_field_error
-from schemas.model import InputCard, PictureSpec, TensorSpec, describe
+from schemas.model import InputCard, Layout, PictureSpec, TensorSpec, describe
 
 FRAME_FIELDS = frozenset({"size", "multiple", "fit", "pad_value", "pad_place", "resize", "antialias"})
 VALUE_FIELDS = frozenset({"colours", "layout", "scale", "mean", "std"})
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _NO_PICTURE = 'a picture has dimensions [N, 3, H, W] or [N, H, W, 3]; for a graph without N, say batch = "none"'
-_HEIGHT_WIDTH: Mapping[int | None, tuple[int, int]] = {1: (2, 3), 3: (1, 2), None: (1, 2)}  # by the colours' axis
+_OF_WINDOWS = 'write layout = "ntchw", "ncthw" or "nthwc"'
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An input that is a picture, `[N, H, W]` with the colours in dimension `axis`, or no such dimension.
+    """An input that is a picture, or a window of T pictures; `layout` says what each of its dimensions is.
 
     `steps`: the arithmetic of its values, each an operation and one number, `[]`, or one for each colour, `[3]`.
     """
 
     tensor: TensorSpec
-    axis: Literal[1, 3] | None
+    layout: Layout
     colours: Literal["rgb", "bgr", "gray", "ycbcr"]
     steps: tuple[tuple[Literal["Mul", "Sub", "Div"], Array], ...]
     spec: PictureSpec
 
     @property
+    def fed(self) -> str:
+        """The layout of what rigflow feeds: colours last, of gray no such dimension."""
+        return f"{self.layout.replace('c', '')}{'' if self.colours == 'gray' else 'c'}"
+
+    @property
     def shape(self) -> tuple[int | str, ...]:
-        """What rigflow feeds: `[N, H, W, 3]`, `[N, H, W]` for gray, of bytes."""
-        height, width = _HEIGHT_WIDTH[self.axis]
-        sides = self.tensor.shape[height], self.tensor.shape[width]
-        sides = sides if self.spec.size == "source" else self.spec.size
-        return (self.tensor.shape[0], *sides, *(() if self.colours == "gray" else (3,)))
+        """What rigflow feeds: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
+        sizes: dict[str, int | str] = dict(zip(self.layout, self.tensor.shape, strict=True)) | {"c": 3}
+        if self.spec.size != "source":
+            sizes |= dict(zip("hw", self.spec.size, strict=True))
+        return tuple(sizes[each] for each in self.fed)
 
 
 class _Refused(ModelError):
@@ -70,54 +74,58 @@ def is_clear(tensor: TensorSpec, alone: bool) -> bool:
     axes = [axis for axis in (1, 3) if shape[axis] in (1, 3)]
     if len(axes) != 1 or (shape[axes[0]] == 1 and not alone):
         return False
-    sides = [shape[axis] for axis in _HEIGHT_WIDTH[axes[0]]]
+    sides = shape[2:4] if axes[0] == 1 else shape[1:3]
     return len({type(side) for side in sides}) == 1 and all(isinstance(each, str) or each <= 8192 for each in sides)
 
 
 def _picture(card: InputCard, tensor: TensorSpec) -> Picture:
     if card.reads and (written := card.model_fields_set & FRAME_FIELDS):
         raise _Refused(f"{min(written)}: it reads the array `{card.reads}`", "leave one of them out")
-    axis, channels = _channels(card, tensor)
+    layout, channels = _channels(card, tensor)
     colours = card.colours or ("gray" if channels == 1 else "rgb")
     if (colours == "gray") != (channels == 1):
         hint = 'write "gray"' if channels == 1 else 'write "rgb", "bgr" or "ycbcr"'
         raise _Refused(f"colours: {colours} for {channels} channel{'s' * (channels > 1)}", hint)
-    height, width = _HEIGHT_WIDTH[axis]
+    if colours == "ycbcr" and "t" in layout:
+        raise _Refused("colours: ycbcr of windows", "put that into the graph")
+    height, width = (tensor.shape[layout.index(side)] for side in "hw")
     options = card.model_dump(include=set(FRAME_FIELDS - {"size"}))
     try:
         spec = PictureSpec(
-            size=_size(card, tensor.shape[height], tensor.shape[width]),
+            size=_size(card, height, width),
             layout="gray" if colours == "gray" else "rgb",
             **options,
         )
     except ValidationError as error:
         raise _Refused(format_field_error(error.errors()[0]), "correct it") from error
-    return Picture(tensor, axis, colours, _steps(card, tensor, channels), spec)
+    return Picture(tensor, layout, colours, _steps(card, tensor, channels), spec)
 
 
-def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Literal[1, 3] | None, int]:
-    """The dimension of the colours, and how many there are."""
+def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Layout, int]:
+    """What each dimension is, and how many colours there are."""
     shape, what = tensor.shape, describe(tensor.dtype, tensor.shape)
-    if len(shape) == 3 and card.colours == "gray" and card.layout is None:
-        return None, 1
-    if len(shape) != 4 or np.dtype(tensor.dtype).kind in "bcOSU":
-        raise _Refused(f"{_first(card)}: {what} is no picture", _NO_PICTURE)
-    axes: list[Literal[1, 3]] = [1, 3]
-    if card.layout is not None:
-        axis = axes[card.layout == "nhwc"]
+    layout = card.layout or ("nhw" if len(shape) == 3 and card.colours == "gray" else None)
+    if np.dtype(tensor.dtype).kind in "bcOSU" or len(shape) != len(layout or "nchw"):
+        windows = layout is None and len(shape) == 5
+        raise _Refused(f"{_first(card)}: {what} is no picture", _OF_WINDOWS if windows else _NO_PICTURE)
+    if layout is not None:
+        if "c" not in layout:
+            return layout, 1
+        axis = layout.index("c")
         channels = shape[axis]
         if isinstance(channels, str):
-            return axis, 1 if card.colours == "gray" else 3
+            return layout, 1 if card.colours == "gray" else 3
         if channels not in (1, 3):
-            hint = "write the other" if shape[axes[card.layout == "nchw"]] in (1, 3) else _NO_PICTURE
-            raise _Refused(f"layout: {card.layout}, and dimension {axis} of {what} is not 1 or 3", hint)
-        return axis, channels
-    found = [axis for axis in axes if shape[axis] in (1, 3)]
-    if not found and not any(isinstance(shape[axis], str) for axis in axes):
+            other = layout in ("nchw", "nhwc") and shape[1 if axis == 3 else 3] in (1, 3)
+            hint = "write the other" if other else _OF_WINDOWS if len(shape) == 5 else _NO_PICTURE
+            raise _Refused(f"layout: {layout}, and dimension {axis} of {what} is not 1 or 3", hint)
+        return layout, channels
+    found = [axis for axis in (1, 3) if shape[axis] in (1, 3)]
+    if not found and not any(isinstance(shape[axis], str) for axis in (1, 3)):
         raise _Refused(f"{_first(card)}: {what} is no picture", _NO_PICTURE)
     if len(found) != 1:
         raise _Refused(f"layout: {what} does not tell where its colours are", 'write layout = "nchw" or "nhwc"')
-    return found[0], int(shape[found[0]])
+    return "nchw" if found[0] == 1 else "nhwc", int(shape[found[0]])
 
 
 def _first(card: InputCard) -> str:

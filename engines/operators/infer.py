@@ -1,6 +1,6 @@
 """infer: arrays -> arrays by a model, and what its heads make of its outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from engines.inference.batch import infer_parts
@@ -56,11 +56,11 @@ class Infer:
         the way back from it to the source.
         """
         read = self._stage.reads.keys() | (set() if self._model.heads else inputs.keys())
-        return {
-            picture_name(self._stage, tensor.name): tensor.picture
-            for tensor in self._model.inputs
-            if tensor.picture and tensor.name not in read
-        }
+        return {name: tensor.picture for name, tensor in self._pictured() if tensor.picture and tensor.name not in read}
+
+    def _pictured(self) -> Iterator[tuple[str, TensorSpec]]:
+        """The inputs that are pictures, with the names of the arrays that decode makes for them."""
+        return ((picture_name(self._stage, each.name), each) for each in self._model.inputs if each.picture)
 
     def plan(self, inputs: Arrays) -> Arrays:
         """The model's outputs as its heads give them, or what replaces each array of `each`."""
@@ -86,7 +86,10 @@ class Infer:
             bound = self._states.bound(session, part)
         except ModelError as error:
             return [error]
-        return infer_parts(self._stage, bound, [part], tick, self._heads)
+        outcomes = infer_parts(self._stage, bound, [part], tick, self._heads)
+        if isinstance(outcomes[0], RigflowError):
+            self._states.forget(part)
+        return outcomes
 
     def _inferred(self, arrays: Arrays) -> Arrays:
         rows: int | str = "W"
@@ -153,8 +156,9 @@ class Infer:
         what = f"stage `{self._stage.name}`: the heads of its model"
         if self._model.heads and not (self.pictures({}).keys() & arrays.keys()):
             raise PipelineError(f"{what} need the picture that its card describes", "leave out `reads`")
-        frames = arrays[INDEX].shape[1] if self._model.heads else 1
-        if frames != 1:
+        frames = arrays[INDEX].shape[1] if INDEX in arrays else 1
+        ranks = {len(tensor.shape) - len(arrays[name].shape) for name, tensor in self._pictured() if name in arrays}
+        if self._model.heads and frames != 1 and ranks != {1}:
             raise PipelineError(f"{what} answer for single frames, not for windows of {frames} frames", _WINDOW)
 
     def _find(self, name: str, arrays: Arrays, hint: str) -> Tensor:

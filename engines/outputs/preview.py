@@ -72,7 +72,9 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
     feed = {}
     for tensor in spec.inputs:
         if tensor.picture:
-            feed[tensor.name] = _made(picture, tensor.picture)[None]
+            shown = _made(picture, tensor.picture)
+            times = [size if isinstance(size, int) else 1 for size in tensor.shape[1 : len(tensor.shape) - shown.ndim]]
+            feed[tensor.name] = np.broadcast_to(shown, (1, *times, *shown.shape))
         else:
             if any(isinstance(size, str) for size in tensor.shape[1:]) and not tensor.state:
                 what = (

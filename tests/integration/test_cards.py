@@ -56,6 +56,28 @@ async def test_planes_of_floats(fleet: Fleets, tmp_path: Path, dtype: int, kind:
         np.testing.assert_allclose(found, ((frame[..., ::-1] - MEAN) / STD).mean((0, 1)), atol=0.01)
 
 
+async def test_windows_of_planes(fleet: Fleets, tmp_path: Path) -> None:
+    """A temporal model as it was exported: three frames a window, a head of classes."""
+    nodes = [
+        helper.make_node("ReduceMean", ["clip"], ["means"], axes=[3, 4], keepdims=0),
+        helper.make_node("ReduceMean", ["means"], ["logits"], axes=[2], keepdims=0),
+    ]
+    outputs = [value("means", FLOAT, ["N", 3, 3]), value("logits", FLOAT, ["N", 3])]
+    graph = model_of(nodes, [value("clip", FLOAT, ["N", 3, 3, 32, 32])], outputs)
+    head = '[[heads]]\nkind = "classify"\noutput = "logits"\ntop = 1\nlabels = ["blue", "green", "red"]\n'
+    put(tmp_path, graph, f'[[inputs]]\nname = "clip"\nlayout = "ncthw"\n{BGR}{head}')
+    pipeline = written(tmp_path, to("npz"), "fps = 10\nwindow = { frames = 3, stride = 2 }")
+    inputs = [film(tmp_path, size=(32, 32)), *stills(tmp_path, [(32, 32), (64, 64)])]
+    of_film, of_album = [arrays(outcome) for outcome in await fleet.answers(pipeline, inputs, tmp_path / "out")]
+    means = np.stack([((frame[..., ::-1] - MEAN) / STD).mean((0, 1)) for frame in frames_of(inputs[0])])
+    expected = np.stack([means[[at, at + 1, min(at + 2, 19)]].T for at in range(0, 20, 2)])
+    np.testing.assert_allclose(of_film["means"], expected, atol=1e-4)
+    assert of_film["classes"][:, 0].tolist() == expected.mean(2).argmax(1).tolist()
+    assert of_film["source_size"].tolist() == [[32, 32]] * 10
+    still = ((frames_of(inputs[1])[0][..., ::-1] - MEAN) / STD).mean((0, 1))
+    np.testing.assert_allclose(of_album["means"][0], np.stack([still] * 3, 1), atol=1e-4)
+
+
 async def test_constants_beside_a_picture(fleet: Fleets, tmp_path: Path) -> None:
     """A gain [1], and a sampling rate that is no array at all."""
     nodes = [

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.grid import Clock, Grid, frame_at
+from schemas.pipeline import parse_pipeline
 
 CLOCKS = st.builds(
     Clock,
@@ -94,3 +95,11 @@ def test_a_grid_of_frames_has_no_times() -> None:
 
 def test_seconds_count_from_the_first_frame() -> None:
     assert Clock(Fraction(1, 1000), 500).seconds(2000) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("fps", "exact"), [("29.97002997", (30000, 1001)), ("0.6666666666666666", (2, 3)), ("0.1", (1, 10))]
+)
+def test_a_rate_is_the_nearest_fraction_that_containers_hold(fps: str, exact: tuple[int, int]) -> None:
+    text = f'name = "p"\n[[stage]]\nkind = "decode"\nfps = {fps}\n[[stage]]\nkind = "encode"\nformat = "npz"\n'
+    assert parse_pipeline(text, "p.toml").grid.fps == Fraction(*exact)
