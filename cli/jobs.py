@@ -106,7 +106,8 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
         print(json.dumps([manifest.model_dump(mode="json") for manifest in listed], indent=2))
         return ExitCode.OK
     rows = table("job", "input", "pipeline", "state", "segments", "lost", "failed", "age", left=4)
-    rows.columns[0].no_wrap = True  # an id is the argument of other commands
+    for column in (0, 2, 3):  # in a narrow window only names of inputs take several lines
+        rows.columns[column].no_wrap = True
     for each in listed:
         rows.add_row(
             each.job.id,

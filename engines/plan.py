@@ -86,7 +86,9 @@ def _followed(
             if missing := [name for name in stage.keeps if name not in arrays]:
                 there = ", ".join(f"`{array}`" for array in sorted(arrays))
                 what = f"stage `{stage.name}` wants array `{missing[0]}`, and there is only {there}"
-                raise PipelineError(what, "correct `keeps`")
+                by_resize = missing[0] == "pixels" or missing[0].startswith("plane")
+                hint = "put a resize stage, which makes it, before this one" if by_resize else "correct `keeps`"
+                raise PipelineError(what, hint)
             if twice := [name for name in stage.keeps if name in made and name != SOURCE_SIZE]:
                 what = f"stage `{stage.name}` keeps `{twice[0]}`, and makes an array of that name itself"
                 raise PipelineError(what, "leave it out of `keeps`, or make two pipelines")

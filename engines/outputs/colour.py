@@ -44,6 +44,10 @@ _COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
     "video": ((3,), "[F, H, W] and [F, H, W, 3]"),
     "image": ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]"),
 }
+# what to do where a format lacks the pictures themselves
+KEEP_PICTURES = (
+    'have a resize stage with layout = "planes" behind decode, and keeps = ["plane0", "plane1", "plane2"] in infer'
+)
 _PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
 
 
@@ -72,9 +76,7 @@ def check_names(arrays: Collection[str], format_name: str = "video") -> None:
     """Raise PipelineError unless one of the arrays holds pictures."""
     if "plane0" not in arrays and "pixels" not in arrays:
         held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
-        raise PipelineError(
-            f"format {format_name} needs `plane0` or `pixels`, the part holds {held}", "add `keeps` to infer"
-        )
+        raise PipelineError(f"format {format_name} needs `plane0` or `pixels`, the part holds {held}", KEEP_PICTURES)
 
 
 def _rows(part: Part, name: str) -> Array:

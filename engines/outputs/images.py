@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from engines.files import PartFile
+from engines.outputs.colour import KEEP_PICTURES
 from engines.outputs.names import clean
 from engines.part import Array, Part, Tick, no_tick
 from engines.ports import Encoded
@@ -49,7 +50,7 @@ def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
     """
     planes = [part.array(name) for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
-        raise PipelineError(f"format {format_name} needs `plane0` or `pixels`", "add `keeps` to infer")
+        raise PipelineError(f"format {format_name} needs `plane0` or `pixels`", KEEP_PICTURES)
     if not part.meta.pts:
         return
     if len({plane.shape for plane in planes}) > 1:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cli.pipelines import to_toml
 from pipelines.registry import builtin_pipeline, builtin_pipelines
 from schemas.pipeline import EncodeStage, OperatorStage, PipelineSpec, check_pipeline, parse_pipeline
+from tests.answering import graph
 from tests.cli import rigflow
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -113,6 +115,26 @@ def test_the_example_in_the_docs_is_a_good_pipeline() -> None:
     assert examples
     for example in examples:
         assert check_pipeline(example, "docs/pipelines.md") == []
+
+
+def test_the_docs_draw_the_boxes_of_a_model_of_ones_own(tmp_path: Path) -> None:
+    """And the errors of a pipeline without the pictures to draw on say what to add."""
+    rows = np.zeros((1, 6, 525), np.float32)
+    (tmp_path / "yolov8n.onnx").write_bytes(graph({"output0": rows}))
+    (tmp_path / "yolov8n.toml").write_text('[[heads]]\nkind = "detect"\ndecoder = "yolov8"\n')
+    text = (DOCS / "pipelines.md").read_text().partition("### Boxes of a model of your own")[2]
+    boxes, drawn = (block.partition("```")[0] for block in text.split("```toml\n")[1:3])
+    resize = '[[stage]]\nkind = "resize"\nlayout = "planes"\n\n'
+    keeps = 'keeps = ["plane0", "plane1", "plane2", "plane3"]\n'
+    for pipeline, answer in (
+        (boxes, "fine"),
+        (drawn, "fine"),
+        (drawn.replace(keeps, ""), 'have a resize stage with layout = "planes" behind decode, and keeps = ["plane0"'),
+        (drawn.replace(resize, ""), "there is only `index`: put a resize stage, which makes it, before this one"),
+    ):
+        file = tmp_path / "mine.toml"
+        file.write_text(pipeline)
+        assert answer in rigflow("pipelines", "check", file).stdout
 
 
 def test_the_docs_explain_every_field() -> None:

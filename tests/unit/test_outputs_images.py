@@ -123,7 +123,7 @@ def test_many_images_need_no_descriptor_each(tmp_path: Path) -> None:
 
 def test_a_part_without_pictures_says_what_is_missing() -> None:
     part = make_part(IMAGES, {"score": np.zeros(1)}, [0], items=[Item(name="a")])
-    with pytest.raises(PipelineError, match="format video needs `plane0` or `pixels`: add `keeps` to infer"):
+    with pytest.raises(PipelineError, match="format video needs `plane0` or `pixels`: have a resize stage"):
         format_of("video").encode(part)
 
 

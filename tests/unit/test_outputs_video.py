@@ -251,7 +251,7 @@ def test_a_change_of_size_loses_no_frame(tmp_path: Path) -> None:
     [
         (
             {"score": np.zeros(2)},
-            "format video needs `plane0` or `pixels`, the part holds `score`: add `keeps` to infer",
+            "format video needs `plane0` or `pixels`, the part holds `score`: have a resize stage",
         ),
         ({"plane0": np.zeros((2, 4, 4), np.float32)}, "`plane0` is float32: format video takes uint8"),
         ({"plane0": np.zeros((3, 4, 4), np.uint8)}, "`plane0` has 3 frames for 2 windows: add keeps = .*index"),
