@@ -1,13 +1,13 @@
-"""Removes png chunks that FFmpeg unpacks into memory, up to a thousandfold and without a limit, and Pillow refuses."""
+"""Removes png chunks that FFmpeg unpacks into memory without a limit (up to a thousandfold) and Pillow refuses."""
 
 from schemas.wire import Buffer
 
-_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # compressed texts and the colour profile, which nothing here reads
+_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # compressed texts and the colour profile; rigflow reads neither
 _SIGNATURE_BYTES = 8
 
 
 def without_packed_chunks(data: Buffer) -> bytes:
-    """The png without its compressed texts and colour profile. Source: PNG (ISO 15948), section 5.3."""
+    """Return the png without its compressed texts and colour profile. Source: PNG (ISO 15948), section 5.3."""
     content = bytes(data)
     if not any(kind in content for kind in _PACKED_CHUNKS):
         return content
