@@ -1,1 +1,1 @@
-"""One NVIDIA GPU: decoding, transforms and memory. Nothing here touches CUDA when it is imported."""
+"""One NVIDIA GPU: decoding, transforms and memory. Importing this package does not use CUDA."""

@@ -1,6 +1,6 @@
-"""Arrays on a GPU that NumPy can take for its own.
+"""Arrays on a GPU that NumPy accepts as its own.
 
-`np.stack` and `np.concatenate` join them there, slices and row numbers choose there, all else brings them to the host.
+`np.stack`, `np.concatenate`, slices and row numbers work on the GPU; any other operation copies them to the host.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OnGpu:
-    """What both kinds share: shape, dtype, and the way to the host."""
+    """Base of both kinds: shape, dtype, and the copy to the host."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -41,7 +41,7 @@ class OnGpu:
         return self.shape[0]
 
     def on_host(self) -> Array:
-        """A copy on the host."""
+        """Return a copy on the host."""
         raise NotImplementedError
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -59,7 +59,7 @@ class OnGpu:
 
 
 class GpuRow(OnGpu):
-    """One frame, contiguous at `block.pointer`; written by then, whoever holds it."""
+    """One frame, contiguous at `block.pointer`; its content is complete before the row is passed on."""
 
     def __init__(self, gpu: "CudaGpu", block: Block, shape: tuple[int, ...], dtype: Any = np.uint8) -> None:
         self.gpu = gpu
@@ -68,13 +68,13 @@ class GpuRow(OnGpu):
         self.dtype = np.dtype(dtype)
 
     def on_host(self) -> Array:
-        """A copy on the host."""
+        """Return a copy on the host."""
         row: Array = download_rows([self])[0]
         return row
 
 
 class GpuRows(OnGpu):
-    """Frames `[F, ...]`, each where it was made: those that two parts share exist once."""
+    """Frames `[F, ...]`, each where it was made: a frame that two parts share exists once."""
 
     def __init__(self, rows: Sequence[GpuRow]) -> None:
         self.rows = tuple(rows)
@@ -83,11 +83,11 @@ class GpuRows(OnGpu):
 
     @property
     def pointers(self) -> Array:
-        """`[F]` uint64: where each frame begins."""
+        """`[F]` uint64: the address of each frame."""
         return np.array([row.block.pointer for row in self.rows], np.uint64)
 
     def __getitem__(self, key: Any) -> Any:
-        """Rows that a slice or an array of numbers chooses stay where they are; all else comes to the host."""
+        """Rows of a slice or of an array of numbers stay on the GPU; any other index copies to the host."""
         if isinstance(key, slice) and self.rows[key]:
             return GpuRows(self.rows[key])
         if isinstance(key, np.ndarray) and key.ndim == 1 and key.size and key.dtype.kind in "iu":
@@ -95,19 +95,19 @@ class GpuRows(OnGpu):
         return super().__getitem__(key)
 
     def on_host(self) -> Array:
-        """A copy on the host."""
+        """Return a copy on the host."""
         return download_rows(self.rows)
 
 
 def rows_of(gpu: "CudaGpu", block: Block, shape: Sequence[int], dtype: Any) -> GpuRows:
-    """The rows of an array `shape` that lies at `block.pointer`; the block is held as long as any of them."""
+    """Return the rows of an array `shape` at `block.pointer`; the block is held as long as any of them."""
     step = prod(shape[1:]) * np.dtype(dtype).itemsize
     begins = (block.pointer + number * step for number in range(shape[0]))
     return GpuRows([GpuRow(gpu, Block(begin, step, block), tuple(shape[1:]), dtype) for begin in begins])
 
 
 def download_rows(rows: Sequence[GpuRow]) -> Array:
-    """Frames `[F, ...]` on the host. Raises DeviceLost."""
+    """Return frames `[F, ...]` on the host. Raises DeviceLost."""
     gpu, shape = rows[0].gpu, rows[0].shape
     with gpu.guarded():
         stream = gpu.stream()
@@ -120,7 +120,7 @@ def download_rows(rows: Sequence[GpuRow]) -> Array:
 
 
 def _are_alike(given: Any) -> bool:
-    """Whether `np.concatenate` is given rows on a GPU, all of one shape."""
+    """Return whether the arguments of `np.concatenate` are rows on a GPU, all of one shape."""
     return len(given) == 1 and all(
         isinstance(array, GpuRows) and (array.shape[1:], array.dtype) == (given[0][0].shape[1:], given[0][0].dtype)
         for array in given[0]

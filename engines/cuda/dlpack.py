@@ -1,4 +1,4 @@
-"""A GPU's memory lent to others by DLPack: what takes it holds the block, and gives it back whenever it likes."""
+"""Lends a GPU's memory to other libraries by DLPack: the consumer holds the block, and may release it at any time."""
 
 import ctypes
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _Managed(ctypes.Structure):
-    """DLManagedTensor of dlpack.h before its version 1, of two dimensions, which lie behind it."""
+    """DLManagedTensor of dlpack.h before its version 1, of two dimensions, whose shape and strides follow it."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -39,7 +39,7 @@ _new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_cha
 )
 
 
-_give_back = _FREE(lambda address: _lent.pop(address) and None)  # called by whoever took a tensor, on any thread
+_give_back = _FREE(lambda address: _lent.pop(address) and None)  # the consumer of a tensor calls it, on any thread
 
 
 class Lent:
@@ -54,7 +54,7 @@ class Lent:
         return self._device
 
     def __dlpack__(self, stream: Any = None) -> Any:
-        """A capsule for one who takes it at once; what was queued to write the block must be done by then."""
+        """Return a capsule for a consumer that takes it at once; queued writes to the block must be done by then."""
         height, width = self._shape
         managed = _Managed(
             self._block.pointer + self._offset, self._device, 2, _UNSIGNED, _BITS, _LANES, deleter=_give_back

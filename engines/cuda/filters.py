@@ -1,8 +1,8 @@
-"""What a scaling kernel multiplies by: filter taps and colour coefficients, in the integers that swscale works in.
+"""Computes the filter taps and colour coefficients of the scaling kernel, in the integers of swscale.
 
-The kernel must give what `engines.transforms` gives, so the arithmetic is that of swscale's exact C path: 14-bit taps
-across, sums kept in 15 bits, 12-bit taps down, 8-bit Y, Cb and Cr, then the matrix. All of it is integers; no GPU can
-round otherwise than another. Pure NumPy: computed once for each geometry, on the host.
+The kernel must give the results of `engines.transforms`, so the arithmetic is that of swscale's exact C path: 14-bit
+taps across, sums kept in 15 bits, 12-bit taps down, 8-bit Y, Cb and Cr, then the matrix. All of it is integers: no GPU
+can round differently from another. Pure NumPy: computed once for each geometry, on the host.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from engines.part import Array
 
 ACROSS_ONE, DOWN_ONE = 1 << 14, 1 << 12
 _ONE = 1 << 54
-_CUTOFF = 0.002  # taps that together weigh less than this are left out at either end
-_MIDDLE, _LEFT = 128, 64  # where a sample lies inside its cell, of 256: chroma of MPEG video sits at the left
+_CUTOFF = 0.002  # taps at either end that together weigh less than this are left out
+_MIDDLE, _LEFT = 128, 64  # position of a sample inside its cell, of 256: chroma of MPEG video is at the left
 # H.273's matrices as swscale has them: Cr to R, Cb to B, Cb to G, Cr to G at limited range, 16.16, by AVColorSpace
 _MATRICES = {
     1: (117489, 138438, 13975, 34925),
@@ -45,9 +45,9 @@ class Taps:
 
 @lru_cache(maxsize=256)
 def taps(source: int, target: int, cubic: bool, one: int, left: bool = False) -> Taps:
-    """The filter from `source` samples to `target`: an area where it shrinks, linear or `cubic` where it grows.
+    """Return the filter from `source` samples to `target`: an area if it shrinks, linear or `cubic` if it grows.
 
-    `left`: source samples sit a quarter of a cell further left than those of the target.
+    `left`: source samples are a quarter of a cell further left than those of the target.
     """
     step = ((source << 16) + (target >> 1)) // target
     offset = _LEFT if left else _MIDDLE
@@ -64,10 +64,10 @@ def taps(source: int, target: int, cubic: bool, one: int, left: bool = False) ->
 
 
 def colour_table(matrix: int, full: bool, each: bool) -> Array:
-    """`[6]` int32: slope and offset of luma, Cr to R, Cb to B, Cb to G, Cr to G.
+    """Return `[6]` int32: slope and offset of luma, Cr to R, Cb to B, Cb to G, Cr to G.
 
-    Where two pixels share their chroma, swscale moves an index into a table of luma by whole steps, all 16.16; where
-    `each` pixel has its own it multiplies, luma's offset in 9 bits of fraction and the rest in 13.
+    If two pixels share their chroma, swscale moves an index into a table of luma by whole steps, all 16.16. If `each`
+    pixel has its own, it multiplies, with luma's offset in 9 bits of fraction and the rest in 13.
     """
     red, blue, green_blue, green_red = _MATRICES[matrix]
     slope, black = 1 << 16, 0
@@ -87,7 +87,7 @@ def _round16(value: int) -> int:
 
 
 def _linear(target: int, step: int, offset: int) -> tuple[Array, Array]:
-    """Two taps each, by distance."""
+    """Return two taps for each output, by distance."""
     at = (((_MIDDLE * step) >> 8) - ((offset * 0x8000) >> 7)) + step * np.arange(target, dtype=np.int64)
     first = (at - (1 << 15) + (1 << 15)) >> 16
     places = first[:, None] + np.arange(2)
@@ -96,7 +96,7 @@ def _linear(target: int, step: int, offset: int) -> tuple[Array, Array]:
 
 
 def _windowed(source: int, target: int, step: int, offset: int, reach: int) -> tuple[Array, Array]:
-    """An area (`reach` 1) or a cubic (`reach` 4), stretched where the picture shrinks."""
+    """Return an area filter (`reach` 1) or a cubic (`reach` 4), stretched if the picture shrinks."""
     grows = step <= 0x10000
     count = 1 + reach if grows else 1 + (reach * source + target - 1) // target
     count = max(1, min(count, source - 2))
@@ -129,7 +129,7 @@ def _cubic(distance: Array) -> Array:
 
 
 def _trimmed(first: Array, raw: Array) -> tuple[Array, Array]:
-    """The filter without the small taps at its ends."""
+    """Return the filter without the small taps at its ends."""
     limit = _CUTOFF * _ONE
     first, raw = first.copy(), raw.copy()
     longest = 0
@@ -148,7 +148,7 @@ def _trimmed(first: Array, raw: Array) -> tuple[Array, Array]:
 
 
 def _inside(first: Array, raw: Array, source: int) -> tuple[Array, Array]:
-    """The same filter over a picture whose border pixels go on for ever, without looking outside it."""
+    """Return the same filter with taps outside the picture moved to its border pixels."""
     count = min(raw.shape[1], source)
     start = np.clip(first, 0, source - count)
     places = np.clip(first[:, None] + np.arange(raw.shape[1]), 0, source - 1) - start[:, None]
@@ -158,7 +158,7 @@ def _inside(first: Array, raw: Array, source: int) -> tuple[Array, Array]:
 
 
 def _quantised(first: Array, raw: Array, one: int) -> Taps:
-    """Weights that sum to `one`; what rounding leaves goes to the next tap."""
+    """Return weights that sum to `one`; the rounding error of a tap is added to the next tap."""
     unit = np.maximum(1, (raw.sum(axis=1) + one // 2) // one)
     weights = np.zeros(raw.shape, np.int16)
     error = np.zeros(len(raw), np.int64)

@@ -1,7 +1,7 @@
-"""One GPU in one process: its primary context, its kernels, its memory, and what was copied to and from it.
+"""One GPU in one process: its primary context, kernels, memory, and counters of copies.
 
-ONNX Runtime, TensorRT and FFmpeg share the primary context. It is set to sleep while it waits for the GPU, instead of
-spinning, before anything else can make it otherwise. Opened by a worker after it was started, never at import.
+ONNX Runtime, TensorRT and FFmpeg share the primary context. It is set to sleep, instead of spin, while it waits for the
+GPU, before another library can set it otherwise. A worker opens it after its start, never at import.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _APART = 1  # CU_STREAM_NON_BLOCKING: a stream that does not wait for the null s
 
 
 def find_gpu(name: str) -> tuple[int, Gpu]:
-    """`cuda:<index>` or `cuda:<UUID>`: the GPU's number among those we may use, and what it is. Raises UsageError."""
+    """Return the number of the visible GPU `cuda:<index>` or `cuda:<UUID>`, and its properties. Raises UsageError."""
     wanted = name.removeprefix("cuda:")
     try:
         found = gpus()
@@ -33,11 +33,11 @@ def find_gpu(name: str) -> tuple[int, Gpu]:
         if wanted in (str(number), gpu.uuid):
             return number, gpu
     there = ", ".join(f"cuda:{gpu.uuid}" for gpu in found) or "no GPU"
-    raise UsageError(f"device {name}: not here, there is {there}", "see `rigflow doctor` and CUDA_VISIBLE_DEVICES")
+    raise UsageError(f"device {name}: not found, only {there}", "see `rigflow doctor` and CUDA_VISIBLE_DEVICES")
 
 
 class CudaGpu:
-    """An open GPU. Threads call `enter` before they use it; `close` is for those who opened it."""
+    """An open GPU. Threads call `enter` before they use it; only the code that opened it calls `close`."""
 
     def __init__(self, name: str, cache: Path) -> None:
         self.number, self.facts = find_gpu(name)
@@ -61,50 +61,52 @@ class CudaGpu:
         self.pinned = Pool(self._allocate_pinned, self.counters)
 
     def enter(self) -> None:
-        """Make the GPU's context this thread's own; does nothing the second time."""
+        """Make the GPU's context this thread's own; a second call does nothing."""
         if not getattr(self._here, "inside", False):
             self._context.push()
             self._here.inside = True
 
     def leave(self) -> None:
-        """Undo `enter`, before a thread ends: pycuda ends the process for a thread that leaves its context behind."""
+        """Undo `enter` before a thread ends: pycuda ends the process if a thread ends with a context."""
         if getattr(self._here, "inside", False):
             self._here.__dict__.pop("stream", None)
             self._context.pop()
             self._here.inside = False
 
     def stream(self) -> Any:
-        """A stream of this thread's own, made once."""
+        """Return this thread's stream, created once."""
         self.enter()
         if not hasattr(self._here, "stream"):
             self._here.stream = self.new_stream()
         return self._here.stream
 
     def new_stream(self) -> Any:
-        """A stream that waits for no other."""
+        """Create a stream that does not wait for others."""
         return self.driver.Stream(_APART)
 
     def event(self) -> Any:
-        """An event to wait for without spinning; it takes no time stamps."""
+        """Create an event whose wait does not spin; it has no time stamps."""
         flags = self.driver.event_flags
         return self.driver.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turns a failure of the GPU into DeviceLost: nothing in this process can use the GPU afterwards."""
+        """Map a failure of the GPU to DeviceLost: this process can no longer use the GPU after it."""
         try:
             yield
         except self.driver.Error as error:
             raise self.lost(error) from error
 
     def lost(self, error: object) -> DeviceLost:
-        """The error for a GPU that failed."""
+        """Return the error for a GPU that failed."""
         return DeviceLost(
             f"device {self.name} failed: {' '.join(str(error).split())[:200]}", "see dmesg for Xid errors"
         )
 
     def works(self) -> bool:
-        """Whether the context still answers: after an error it tells a bad input from a poisoned context."""
+        """Return whether the context still works: after an error this distinguishes a bad input from a poisoned
+        context.
+        """
         try:
             self.enter()
             self.driver.Context.synchronize()
@@ -113,23 +115,23 @@ class CudaGpu:
         return True
 
     def upload(self, pointer: int, host: Any, stream: Any) -> None:
-        """Queue a copy of a pinned array to the GPU, counted."""
+        """Queue a copy of a pinned array to the GPU, and count it."""
         self.counters.to_gpu_bytes += host.nbytes
         self.driver.memcpy_htod_async(pointer, host, stream)
 
     def download(self, host: Any, pointer: int, stream: Any) -> None:
-        """Queue a copy from the GPU to a pinned array, counted."""
+        """Queue a copy from the GPU to a pinned array, and count it."""
         self.counters.from_gpu_bytes += host.nbytes
         self.driver.memcpy_dtoh_async(host, pointer, stream)
 
     def used_bytes(self) -> int:
-        """Memory of the GPU that is in use, by whomever."""
+        """Return the memory of the GPU that all processes use."""
         self.enter()
         free, total = self.driver.mem_get_info()
         return int(total - free)
 
     def close(self) -> None:
-        """Give back all memory; what others still hold of it is of no use afterwards."""
+        """Free all memory; blocks that are still held become invalid."""
         self.enter()
         self.driver.Context.synchronize()
         self.memory.close()
@@ -151,7 +153,7 @@ class CudaGpu:
 
 
 def _set_flags(number: int) -> None:
-    """Have the primary context wait asleep. FFmpeg and we use it as it is when somebody was here before."""
+    """Make waits of the primary context sleep. If another library created the context already, it is used unchanged."""
     cuda = ctypes.CDLL("libcuda.so.1")
     device = ctypes.c_int()
     calls: tuple[Callable[[], int], ...] = (

@@ -1,8 +1,8 @@
-"""The kernels: compiled ahead of time to a fat binary, or on first use into a cache, and launched with one struct.
+"""Compiles the kernels to a fat binary, or at first use into a cache, and launches each with one struct.
 
 `python -m engines.cuda.kernels` compiles them ahead of time, beside their source, for every architecture that the
-toolkit knows and as PTX for those it does not. Where that was not done, the first worker compiles them for its own
-GPU, by nvcc or else by NVRTC, and keeps them in the cache folder.
+toolkit supports, and as PTX for later ones. Otherwise the first worker compiles them for its own GPU, by nvcc or else
+by NVRTC, and keeps them in the cache folder.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ ADDRESS, INT = np.uint64, np.int32
 
 
 def _struct(*groups: tuple[Any, str]) -> np.dtype[Any]:
-    """A C struct: `(type, "name name[length]")` in order, padded as a C compiler does."""
+    """Return a C struct: `(type, "name name[length]")` in order, padded as a C compiler does."""
     fields: list[Any] = []
     for kind, names in groups:
         for name in names.split():
@@ -53,7 +53,7 @@ STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "
 
 
 class CompilerMissing(RigflowError):
-    """The kernels are not compiled for this GPU, and nothing here can compile them."""
+    """The kernels are not compiled for this GPU, and this machine cannot compile them."""
 
 
 class Kernels:
@@ -69,7 +69,7 @@ class Kernels:
 
 
 def image_for(capability: tuple[int, int], cache: Path) -> bytes:
-    """The kernels for a GPU of that compute capability: what was compiled before, else compiled now.
+    """Return the kernels for a GPU of that compute capability: precompiled, cached, or compiled now.
 
     Raises CompilerMissing.
     """
@@ -89,7 +89,7 @@ def image_for(capability: tuple[int, int], cache: Path) -> bytes:
 
 
 def precompile() -> Path | None:
-    """Compile for every architecture the toolkit knows, beside the source; None without a toolkit."""
+    """Compile for every architecture that the toolkit supports, beside the source; None without a toolkit."""
     nvcc = _nvcc()
     if nvcc is None:
         return None
@@ -120,7 +120,7 @@ def _wheels(pattern: str) -> list[str]:
 
 
 def _by_nvcc(numbers: list[int]) -> bytes | None:
-    """A fat binary for those architectures, and PTX of the oldest of them; None where nvcc cannot do it."""
+    """Return a fat binary for those architectures, with PTX of the oldest of them; None if nvcc fails."""
     nvcc = _nvcc()
     if nvcc is None or not numbers:
         return None
@@ -133,7 +133,7 @@ def _by_nvcc(numbers: list[int]) -> bytes | None:
 
 
 def _by_nvrtc(capability: tuple[int, int]) -> bytes | None:
-    """PTX by the NVRTC library; None where there is none, or it is too new for the GPU."""
+    """Return PTX by the NVRTC library; None if there is none, or it is too new for the GPU."""
     for name in ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", *_wheels("*/lib/libnvrtc.so.1[0-9]")):
         try:
             nvrtc = ctypes.CDLL(name)

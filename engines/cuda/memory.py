@@ -1,6 +1,6 @@
-"""Memory of a GPU, and pinned memory of the host: blocks that go back to their pool when nobody holds them.
+"""Memory of a GPU, and pinned memory of the host: blocks that return to their pool after their last use.
 
-After the first batches nothing is allocated any more; `Counters.allocations` tells.
+After the first batches no memory is allocated; `Counters.allocations` shows it.
 """
 
 import threading
@@ -19,18 +19,18 @@ _LEAST_BYTES = 512
 
 @dataclass(slots=True)
 class Counters:
-    """What went on between the host and the GPU; never reset."""
+    """Counters of copies, allocations and decoding; never reset."""
 
     allocations: int = 0
     allocated_bytes: int = 0
     to_gpu_bytes: int = 0
     from_gpu_bytes: int = 0
     on_gpu_segments: int = 0  # decoded by the GPU
-    on_host_segments: int = 0  # decoded by the host, for the GPU cannot
+    on_host_segments: int = 0  # decoded by the host, because the GPU cannot
 
 
 class Block:
-    """Some memory at `pointer`, at least `nbytes`; back in its pool when the last reference to it is gone."""
+    """Memory at `pointer`, at least `nbytes`; it returns to its pool when the last reference to it is gone."""
 
     __slots__ = ("__weakref__", "buffer", "nbytes", "pointer")
 
@@ -40,24 +40,24 @@ class Block:
         self.buffer = buffer
 
     def host(self, dtype: Any, shape: Sequence[int]) -> Array:
-        """Pinned memory as an array, valid while the block is held."""
+        """Return pinned memory as an array, valid while the block is held."""
         count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         array: Array = self.buffer[:count].view(dtype).reshape(shape)
         return array
 
 
 class Pool:
-    """Blocks by size class, eight to a power of two. Blocks are taken and come back on any thread."""
+    """Blocks by size class, eight to a power of two. Any thread may take a block or release one."""
 
     def __init__(self, allocate: Callable[[int], tuple[int, Any]], counters: Counters) -> None:
         self._allocate = allocate
         self._counters = counters
         self._free: defaultdict[int, list[tuple[int, Any]]] = defaultdict(list)
-        self._lock = threading.RLock()  # a block may come back while this very thread takes one
+        self._lock = threading.RLock()  # a block may be released while the same thread takes one
         self._closed = False
 
     def take(self, nbytes: int) -> Block:
-        """A block of at least `nbytes`; its content is whatever was there."""
+        """Return a block of at least `nbytes`; its content is undefined."""
         size = _size_class(nbytes)
         with self._lock:
             waiting = self._free[size]
@@ -67,7 +67,7 @@ class Pool:
         return block
 
     def close(self) -> None:
-        """Free what is not held, now, and the rest as it comes back."""
+        """Free the blocks that are not held now, and the others when they are released."""
         with self._lock:
             self._closed = True
             self._free.clear()

@@ -1,6 +1,7 @@
 """The GPU's video decoder, NVDEC, through FFmpeg: frames stay on the GPU.
 
-Opening a decoder costs as much as decoding dozens of frames, so it is kept, flushed, for the next segment like it.
+Opening a decoder costs as much as decoding dozens of frames. Therefore it is flushed and kept for the next segment of
+the same kind.
 """
 
 import threading
@@ -18,8 +19,9 @@ from schemas.errors import MediaError
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
-_TRIES = 2  # segments of a kind that gave no frame at all, before the host decodes their like
-_NATIVE = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}  # those that NVDEC hooks into
+_TRIES = 2  # segments of a kind that gave no frame at all, before the host decodes that kind
+# the decoders that NVDEC supports
+_NATIVE = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
 Decoding = Literal["any", "gpu", "host"]
 
 
@@ -36,9 +38,9 @@ class GpuDecoders:
 
     @contextmanager
     def lease(self, like: VideoCodecContext, label: str) -> Iterator[VideoCodecContext]:
-        """A decoder for what `like`, the host's, decodes: the GPU's, or `like` itself where settings allow it.
+        """Lease a decoder for the stream of `like`, the host's: the GPU's, or `like` itself if the settings allow it.
 
-        A decoder that met an error is not used again. Raises MediaError when the GPU must decode it, and cannot.
+        A decoder that met an error is not used again. Raises MediaError if the GPU must decode it, and cannot.
         """
         key = _key(like)
         if self._decoding == "host" or self._failures[key] >= _TRIES:
@@ -60,7 +62,7 @@ class GpuDecoders:
             self._failures[key] += 1
             self._gpu.counters.on_host_segments += 1
             raise
-        self._failures[key] = -1_000_000  # it works; what fails from now on is damaged
+        self._failures[key] = -1_000_000  # it works; later failures are damaged segments
         decoder.flush_buffers()
         self._gpu.counters.on_gpu_segments += 1
         with self._lock:
@@ -69,7 +71,7 @@ class GpuDecoders:
                 self._idle.popitem(last=False)
 
     def close(self) -> None:
-        """Close the sessions that are idle."""
+        """Close the idle sessions."""
         self._gpu.enter()
         self._idle.clear()
 
@@ -78,14 +80,14 @@ class GpuDecoders:
             for number, (kind, decoder) in self._idle.items():
                 if kind == key:
                     del self._idle[number]
-                    decoder.skip_frame = "DEFAULT"  # the last user may have left frames out
+                    decoder.skip_frame = "DEFAULT"  # the last user may have skipped frames
                     return decoder
         return None
 
 
 def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | None:
-    """A decoder on GPU `number`, whose context must be current, for what `like` decodes; None: NVDEC has none."""
-    # the context that is current, for FFmpeg takes a primary context only with exactly the flags that it would set
+    """Open a decoder on GPU `number`, whose context is current, for the stream of `like`; None if there is none."""
+    # use the current context: FFmpeg accepts a primary context only with exactly the flags that it would set
     options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
     accel = HWAccel("cuda", str(number), allow_software_fallback=False, options=options, is_hw_owned=True)
     try:
@@ -105,5 +107,5 @@ def open_decoder(number: int, like: VideoCodecContext) -> VideoCodecContext | No
 
 
 def _key(context: VideoCodecContext) -> tuple[Any, ...]:
-    """All that a decoder learns before its first packet."""
+    """Return all that a decoder knows before its first packet."""
     return (context.codec.name, context.extradata, context.width, context.height, getattr(context, "reorder_depth", 0))

@@ -1,4 +1,4 @@
-"""Pictures in a GPU's memory, and where a scaled one goes in its row."""
+"""Describes pictures in a GPU's memory, and the position of a scaled picture in its row."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ FULL = 2  # AVColorRange
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A frame's planes in the GPU's memory: Y, Cb and Cr, `step` samples apart, of `bits`, above `low_bits` unused."""
+    """A frame's planes in the GPU's memory: Y, Cb and Cr, `step` samples apart, `bits` above `low_bits` unused ones."""
 
     height: int
     width: int
@@ -23,17 +23,17 @@ class Picture:
     step: int
     bits: int
     low_bits: int
-    left: bool  # chroma samples lie with the left one of two pixels
+    left: bool  # chroma samples are at the left one of two pixels
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What pictures have in common that the same filters fit."""
+        """The properties that pictures share if the same filters fit them."""
         return self.height, self.width, self.chroma, self.step, self.bits, self.low_bits, self.left
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which `size` of a picture that is `scaled` is computed, from `first` on, and where it goes: `begin`, `strides`.
+    """The part of a `scaled` picture that is computed (`size` from `first` on) and its target (`begin`, `strides`).
 
     All as (height, width), strides in bytes; `padded`: it does not fill its row.
     """
@@ -53,14 +53,15 @@ class Place:
 
 
 def entire_picture(size: tuple[int, int], pixel_bytes: int) -> Place:
-    """A picture at its own size, all of it, as it is."""
+    """Return the place of a whole picture at its own size."""
     return Place(size, (0, 0), size, 0, (size[1] * pixel_bytes, pixel_bytes), False)
 
 
 def upright_strides(size: tuple[int, int], orientation: int, pixel_bytes: int, line: int = 0) -> tuple[int, int, int]:
-    """Where the first pixel of a stored picture goes when it is made upright, and steps down and right; in bytes.
+    """Return the offset of a stored picture's first pixel in the upright picture, and the steps down and right, in
+    bytes.
 
-    `line`: bytes of a line of what it goes into; 0: that of the upright picture.
+    `line`: bytes of a line of the target; 0: that of the upright picture.
     """
     height, width = size
     line = line or (height if transposes(orientation) else width) * pixel_bytes
@@ -75,19 +76,19 @@ def upright_strides(size: tuple[int, int], orientation: int, pixel_bytes: int, l
 
 
 def name_on_gpu(frame: av.VideoFrame) -> str:
-    """The layout of a frame of the GPU's decoder."""
+    """Return the pixel format of a frame of the GPU's decoder."""
     assert frame.sw_format is not None
     return frame.sw_format.name
 
 
 def surface(frame: av.VideoFrame, gray: bool) -> Picture:
-    """A decoder's frame, read in place."""
+    """Return a decoder's frame as a picture, without a copy."""
     bits, low_bits = SURFACES[name_on_gpu(frame)]
     luma, chroma = frame.planes[:2]
     sample = 1 if bits == 8 else 2
     pointers = (luma.buffer_ptr, chroma.buffer_ptr, chroma.buffer_ptr + sample)
     half = -(-frame.height // 2), -(-frame.width // 2)
     pitches = luma.line_size, chroma.line_size
-    # 8-bit full range is what FFmpeg calls yuvj420p, for which `engines.transforms` assumes the siting of JPEG
+    # FFmpeg calls 8-bit full range yuvj420p, for which `engines.transforms` assumes the siting of JPEG
     left = gray or bits > 8 or int(frame.color_range) != FULL
     return Picture(frame.height, frame.width, pointers, pitches, half, 2, bits, low_bits, left)

@@ -1,4 +1,4 @@
-"""Decoding ahead: several segments at a time on threads of their own, a few parts each, while the worker infers."""
+"""Decodes ahead: several segments at a time on their own threads, a few parts each, while the worker infers."""
 
 import heapq
 import itertools
@@ -13,7 +13,7 @@ PREFETCH_PARTS = 2  # of one segment
 
 
 class _Run:
-    """One segment: its parts that are ready, and how it ended. All fields belong to the lock of its `Prefetcher`."""
+    """One segment: its decoded parts, and its end or error. The lock of its `Prefetcher` protects all fields."""
 
     def __init__(self, parts: Iterator[Part], rank: int) -> None:
         self.parts = parts
@@ -25,7 +25,7 @@ class _Run:
 
 
 class _Reader:
-    """The parts of a segment, in order; who stops reading simply lets go of it."""
+    """The parts of a segment, in order; a reader that is no longer needed is just released."""
 
     def __init__(self, prefetcher: "Prefetcher", run: _Run) -> None:
         self._prefetcher = prefetcher
@@ -33,11 +33,11 @@ class _Reader:
 
     @property
     def ready(self) -> bool:
-        """Whether `next` has an answer at once."""
+        """Return whether `next` returns at once."""
         return bool(self._run.ready) or self._run.over
 
     def begin(self) -> None:
-        """Begin to decode; otherwise the first `next` does."""
+        """Begin to decode now; otherwise the first `next` does."""
         self._prefetcher.begin(self._run)
 
     def __iter__(self) -> Iterator[Part]:
@@ -48,9 +48,9 @@ class _Reader:
 
 
 class Prefetcher:
-    """`threads` that decode: `enter` runs first and `leave` last on each, `synchronize` after each part.
+    """Threads that decode: on each, `enter` runs first and `leave` last; `synchronize` runs after each part.
 
-    No thread waits for a reader: a segment that is far enough ahead gives its thread to another.
+    No thread waits for a reader: when enough parts of a segment are decoded, its thread continues with another.
     """
 
     def __init__(
@@ -66,20 +66,20 @@ class Prefetcher:
             thread.start()
 
     def reader(self, parts: Iterator[Part], rank: int) -> Iterator[Part]:
-        """What decodes `parts` ahead; segments of a lower `rank` first."""
+        """Return a reader that decodes `parts` ahead; segments of a lower `rank` come first."""
         run = _Run(parts, rank)
         reader = _Reader(self, run)
         weakref.finalize(reader, self._drop, run)
         return reader
 
     def begin(self, run: _Run) -> None:
-        """Decode until a run is far enough ahead."""
+        """Decode until enough parts of a run are ready."""
         with self._changed:
             if not run.working and not run.over and len(run.ready) < PREFETCH_PARTS:
                 self._schedule(run)
 
     def take(self, run: _Run) -> Part:
-        """The next part of a run, as soon as it is there. Raises StopIteration at its end, and what decoding raised."""
+        """Return the next part of a run and wait for it. Raises StopIteration at its end, and decoding errors."""
         self.begin(run)
         with self._changed:
             while not run.ready and not run.over:
@@ -94,7 +94,7 @@ class Prefetcher:
             return part
 
     def close(self) -> None:
-        """End the threads; what they are at is finished first."""
+        """End the threads; each finishes its current part first."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -128,7 +128,7 @@ class Prefetcher:
             self._leave()
 
     def _step(self, run: _Run) -> bool:
-        """Decode one part; true when the same segment goes on at once."""
+        """Decode one part; return whether the same segment continues at once."""
         part, error = None, None
         if not run.over:
             try:
@@ -139,7 +139,7 @@ class Prefetcher:
         with self._changed:
             if part is None or run.over:
                 run.over, run.error = True, error
-                run.parts = iter(())  # frees what it holds, on a thread of the GPU
+                run.parts = iter(())  # frees its memory on a thread of the GPU
             else:
                 run.ready.append(part)
             run.working = not run.over and len(run.ready) < PREFETCH_PARTS and not self._better(run)
@@ -151,5 +151,5 @@ class Prefetcher:
             return run.working
 
     def _better(self, run: _Run) -> bool:
-        """Whether one of a lower rank waits."""
+        """Return whether a run of a lower rank waits."""
         return bool(self._queue) and self._queue[0][0] < run.rank

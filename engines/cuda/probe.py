@@ -1,4 +1,4 @@
-"""What a GPU's decoder and encoder really open: asked of them, not of a table."""
+"""Finds the codecs that a GPU's decoder and encoder open, by trying them."""
 
 import os
 from fractions import Fraction
@@ -15,15 +15,15 @@ _MAKERS = {"h264": "libx264", "hevc": "libx265", "vp8": "libvpx", "vp9": "libvpx
 _MAKERS |= {"mpeg4": "mpeg4", "mpeg2video": "mpeg2video", "mjpeg": "mjpeg"}
 ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
 _OPTIONS = {"libx265": {"x265-params": "log-level=none", "preset": "ultrafast"}, "libsvtav1": {"preset": "12"}}
-_SIDE, _FRAMES = 256, 4  # small enough for every GPU, and large enough: NVENC takes no less than 145
+_SIDE, _FRAMES = 256, 4  # small enough for every GPU, and large enough for NVENC, whose minimum is 145
 
 
 def gpu_codecs(name: str, cache: Path) -> tuple[list[str], list[str]]:
-    """Codecs that GPU `name` decoded a few frames of, and the encoders of FFmpeg that it opened.
+    """Return the codecs of which GPU `name` decoded a few frames, and the encoders of FFmpeg that it opened.
 
     Raises UsageError and DeviceLost.
     """
-    os.environ.setdefault("SVT_LOG", "0")  # it knows no other way to be quiet
+    os.environ.setdefault("SVT_LOG", "0")  # the only way to silence it
     gpu = CudaGpu(name, cache)
     try:
         decoders = [codec for codec, maker in _MAKERS.items() if _decodes(gpu.number, maker)]
@@ -33,7 +33,7 @@ def gpu_codecs(name: str, cache: Path) -> tuple[list[str], list[str]]:
 
 
 def opens_encoder(name: str, number: int) -> bool:
-    """Whether an encoder of FFmpeg opens on GPU `number`; H200 has no NVENC, and mining GPUs have it switched off."""
+    """Return whether an encoder of FFmpeg opens on GPU `number`; H200 has no NVENC, and mining GPUs disable it."""
     try:
         encoder = _encoder(name)
         encoder.options = {"gpu": str(number)}
@@ -44,7 +44,7 @@ def opens_encoder(name: str, number: int) -> bool:
 
 
 def _decodes(number: int, maker: str) -> bool:
-    """Whether the GPU gives a picture for a stream that `maker` wrote."""
+    """Return whether the GPU gives a picture for a stream that `maker` wrote."""
     try:
         encoder = _encoder(maker)
         packets = [

@@ -1,9 +1,9 @@
-"""Frames to arrays on a GPU: what `engines.transforms.Picture` does, by one kernel a frame.
+"""Converts frames to arrays on a GPU, as `engines.transforms.Picture` does on the host, by one kernel a frame.
 
-Frames of the GPU's decoder are read where they lie. Those that the host decoded come over as small as they can be:
-scaled there, and as YCbCr of two bytes a pixel where colours are wanted. Against swscale, scaled pictures differ by two
-levels at most where both sides shrink or both grow, by four where one shrinks and one grows; colours of the host's
-frames by twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
+Frames of the GPU's decoder are read in place. Frames that the host decoded are uploaded as small as possible: scaled by
+the host, and as YCbCr of two bytes a pixel if colours are needed. Scaled pictures differ from swscale's by at most two
+levels if both sides shrink or both grow, by four if one shrinks and one grows. Colours of the host's frames differ by
+twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
 """
 
 import threading
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
 _BT601 = (5, 6)
 _BLOCK = (32, 8, 1)
-_SMALL = "yuv422p"  # what swscale would make RGB of, when it has halved the picture's chroma across
+_SMALL = "yuv422p"  # swscale makes RGB of this format after it has halved the chroma across
 
 
 class CudaPictures:
-    """All pictures that a pipeline wants of each frame, made on a GPU. Threads share it, each with its own stream."""
+    """Makes all pictures of a pipeline from each frame, on a GPU. Threads share it; each has its own stream."""
 
     def __init__(self, pictures: Mapping[str, PictureSpec], gpu: "CudaGpu") -> None:
         self.pictures = pictures
@@ -46,11 +46,11 @@ class CudaPictures:
         self._made = {spec: CudaPicture(spec, gpu, self._held) for spec in pictures.values()}
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """As `engines.pictures.Pictures.convert`, with `GpuRow`s for arrays. Raises what it raises, and DeviceLost."""
+        """Convert as `engines.pictures.Pictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost."""
         with self._gpu.guarded():
             self._gpu.enter()
             if frame.format.name == "cuda" and name_on_gpu(frame) not in SURFACES:
-                frame = frame.reformat(format=name_on_gpu(frame))  # 4:4:4, say, which only few GPUs decode
+                frame = frame.reformat(format=name_on_gpu(frame))  # for example 4:4:4, which only few GPUs decode
             on_gpu = frame.format.name == "cuda"
             if on_gpu:
                 self._after_decoder()
@@ -61,20 +61,20 @@ class CudaPictures:
         return with_size(arrays, self.pictures, frame, orientation)
 
     def synchronize(self) -> None:
-        """Wait until all that this thread has converted is there; nothing is held any more. Raises DeviceLost."""
+        """Wait until all conversions of this thread are done; no frame is held after that. Raises DeviceLost."""
         with self._gpu.guarded():
             self._gpu.stream().synchronize()
         self._held.clear()
 
     def _after_decoder(self) -> None:
-        """Have this thread's stream wait for what the decoder queued; FFmpeg copies its surfaces on the null stream."""
+        """Make this thread's stream wait for the decoder; FFmpeg copies its surfaces on the null stream."""
         event = self._gpu.event()
         event.record()
         self._gpu.stream().wait_for_event(event)
 
 
 class Held:
-    """Frames and blocks that kernels still read, few at a time and thread."""
+    """Frames and blocks that kernels still read; each thread holds a few."""
 
     def __init__(self, gpu: "CudaGpu") -> None:
         self._gpu = gpu
@@ -90,7 +90,7 @@ class Held:
             held.pop(0)[0].synchronize()
 
     def clear(self) -> None:
-        """Keep nothing more of this thread."""
+        """Release everything of this thread."""
         self._mine().clear()
 
     def _mine(self) -> list[tuple[Any, Any]]:
@@ -100,7 +100,7 @@ class Held:
 
 
 class CudaPicture:
-    """Makes one kind of picture of single frames on a GPU. What the GPU has no kernel for is resized by the host."""
+    """Makes one kind of picture of single frames on a GPU. The host resizes pictures that the GPU has no kernel for."""
 
     def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held) -> None:
         self.spec = spec
@@ -112,7 +112,7 @@ class CudaPicture:
         self._here = threading.local()
 
     def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
-        """As `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
+        """Convert as `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
         if frame.format.name == "cuda" and self._by_host:
             frame = frame.reformat(format=name_on_gpu(frame))
         if frame.format.name != "cuda":
@@ -162,7 +162,7 @@ class CudaPicture:
     # kernels
 
     def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> GpuRow:
-        """A frame at the picture's size; `bilinear` from all of its pixels, which nothing else sees."""
+        """Return a frame at the picture's size; `bilinear` reads all of its pixels."""
         channels = (3,) if self.spec.layout == "rgb" else ()
         source = frame.height, frame.width
         place, canvas = self._place(source, orientation)
@@ -182,7 +182,7 @@ class CudaPicture:
         return GpuRow(self._gpu, self._gpu.memory.take(prod(shape)), shape)
 
     def _place(self, source: tuple[int, int], orientation: int) -> tuple["Place", tuple[int, int]]:
-        """Where a picture goes, which part of it, and the (height, width) of the upright row that it goes into."""
+        """Return the place of a picture in its row, and the (height, width) of the upright row."""
         turned = transposes(orientation)
         shown = (source[::-1] if turned else source) if self.spec.size == "source" else self.spec.size
         height, width = (-(-side // self.spec.multiple) * self.spec.multiple for side in shown)
@@ -210,7 +210,7 @@ class CudaPicture:
         self._gpu.kernels.launch("scale", grid, _BLOCK, self._gpu.stream(), given[()])
 
     def _template(self, frame: av.VideoFrame, picture: Picture, place: "Place") -> Any:
-        """A frame's struct but for its pointers, made once for all frames like it."""
+        """Return a frame's struct without its pointers; it is made once for all frames of the same kind."""
         matrix, full = colour_matrix(frame), int(frame.color_range) == FULL
         key = (picture.kind, (frame.height, frame.width), matrix, full, place)
         with self._lock:
@@ -265,7 +265,7 @@ class CudaPicture:
         self._gpu.kernels.launch("bilinear", grid, (128, 1, 1), self._gpu.stream(), given[()])
 
     def _table(self, array: Array, tables: list[Any]) -> int:
-        """Where an array is on the GPU, for good."""
+        """Return the address of an array on the GPU; the array is kept."""
         block = self._gpu.memory.take(array.nbytes)
         self._gpu.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
         self._gpu.counters.to_gpu_bytes += array.nbytes
@@ -273,7 +273,7 @@ class CudaPicture:
         return block.pointer
 
     def _planes(self, picture: Picture, orientation: int) -> list[GpuRow]:
-        """Each plane in 8 bits, at its own size."""
+        """Return each plane in 8 bits, at its own size."""
         gpu, rows = self._gpu, []
         sizes = ((picture.height, picture.width), picture.chroma, picture.chroma)
         for number, (height, width) in enumerate(sizes):

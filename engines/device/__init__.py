@@ -1,4 +1,4 @@
-"""What a worker computes on: the host's cores, or one GPU. This is the one place that knows there are two."""
+"""Opens the device that a worker computes on: the host's cores, or one GPU. Other modules do not distinguish them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from schemas.settings import Settings
 
 
 def open_device(name: str, settings: Settings, cache: Path) -> Device:
-    """The device called `cpu`, `cuda:<index>` or `cuda:<UUID>`. Raises UsageError, DeviceLost."""
+    """Open the device called `cpu`, `cuda:<index>` or `cuda:<UUID>`. Raises UsageError, DeviceLost."""
     if name == "cpu":
         return Host(settings)
     from engines.device.cuda import CudaDevice

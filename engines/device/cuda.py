@@ -1,4 +1,4 @@
-"""A GPU as a worker sees it: decodes several segments at a time, converts and infers on the GPU."""
+"""A GPU as a worker's device: decodes several segments at a time, converts and infers on the GPU."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -26,9 +26,9 @@ from schemas.settings import Settings
 
 
 class CudaDevice:
-    """One GPU; everything of it is made when it is first used. Raises UsageError, DeviceLost and CompilerMissing.
+    """One GPU; its parts are created at their first use. Raises UsageError, DeviceLost and CompilerMissing.
 
-    UsageError also when the settings want it to encode, and it opens no encoder.
+    UsageError is also raised if the settings require its encoder and it opens none.
     """
 
     def __init__(self, name: str, settings: Settings, cache: Path) -> None:
@@ -45,7 +45,7 @@ class CudaDevice:
         self.leave()
 
     def _encoder(self) -> PictureEncoder:
-        """What encodes for this GPU: itself, where settings allow it and it really can."""
+        """Return the encoder for this GPU's worker: the GPU itself, if the settings allow it and it opens."""
         host, wanted = X264(), self._settings.encoder
         if wanted == "host":
             return host
@@ -66,7 +66,7 @@ class CudaDevice:
             self.gpu.stream().synchronize()
 
     def preprocess(self, pictures: Mapping[str, PictureSpec]) -> CudaPictures:
-        """Conversion of frames on the GPU."""
+        """Return the conversion of frames on the GPU."""
         return CudaPictures(pictures, self.gpu)
 
     def decode(
@@ -77,7 +77,7 @@ class CudaDevice:
         preprocess: Preprocessing,
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
-        """Parts of a segment, decoded ahead; by the host where `preprocess` wants its frames."""
+        """Return the parts of a segment, decoded ahead; the host decodes if `preprocess` needs frames on the host."""
         parts: Iterator[Part]
         convert = preprocess.convert
         limits = Limits.of(self._settings)
@@ -90,18 +90,18 @@ class CudaDevice:
         return self._prefetcher.reader(parts, int(segment.key.job.priority is not Priority.INTERACTIVE))
 
     def leave(self) -> None:
-        """This thread is about to end, or needs the GPU no more."""
+        """Release the GPU for this thread, which ends or no longer needs it."""
         self.gpu.leave()
 
     def facts(self) -> dict[str, object]:
-        """What the GPU is and did, for `rigflow status`."""
+        """Return the properties and counters of the GPU, for `rigflow status`."""
         gpu = self.gpu.facts
         facts = {"name": gpu.name, "uuid": gpu.uuid, "memory_bytes": gpu.memory_bytes, "link": gpu.link}
         facts |= {"capability": ".".join(map(str, gpu.capability)), "encodes": self.encoder.on_gpu}
         return facts | asdict(self.gpu.counters)
 
     def close(self) -> None:
-        """End the threads and give back the memory."""
+        """End the threads and free the memory."""
         if "_prefetcher" in self.__dict__:
             self._prefetcher.close()
         self.decoders.close()

@@ -1,4 +1,4 @@
-"""The host's cores as a worker sees them."""
+"""The host's cores as a worker's device."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -29,7 +29,7 @@ class Host:
         self._shared = SharedFolders.of(settings.shared)
 
     def preprocess(self, pictures: Mapping[str, PictureSpec]) -> Pictures:
-        """Conversion of frames by swscale."""
+        """Return the conversion of frames by swscale."""
         return Pictures(pictures)
 
     def decode(
@@ -40,18 +40,18 @@ class Host:
         preprocess: Preprocessing,
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
-        """Parts of a segment, decoded as they are asked for."""
+        """Yield the parts of a segment, decoded on demand."""
         convert = preprocess.convert
         if segment.media.kind == "image":
             return decode_images(segment, buffers, plan, convert, self._limits, self._shared, tick)
         return decode_video(segment, buffers, plan, convert, limits=self._limits, tick=tick)
 
     def leave(self) -> None:
-        """Nothing to leave."""
+        """Do nothing: the host has no state of a thread."""
 
     def facts(self) -> dict[str, object]:
         """Nothing."""
         return {}
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no memory to free."""

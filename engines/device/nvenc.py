@@ -1,7 +1,7 @@
-"""The GPU's video encoder, NVENC, through FFmpeg: pictures that are on the GPU go there without the host.
+"""The GPU's video encoder, NVENC, through FFmpeg: pictures on the GPU are encoded without a copy to the host.
 
-All but `_new_encoder`, the call that needs the hardware, is tested without it: frames are made by the same code on any
-GPU, and on the host in place of one.
+Everything except `_new_encoder`, the call that needs the hardware, is tested without it: the same code makes frames on
+any GPU, and on the host instead of a GPU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +24,8 @@ from schemas.errors import MediaError
 from schemas.media import MediaInfo
 
 NAME = "h264_nvenc"
-_PITCH = 256  # bytes that lines of a picture begin at multiples of, as in FFmpeg's own
-_TRIED = (256, 256)  # a picture that every NVENC takes
+_PITCH = 256  # each line of a picture begins at a multiple of so many bytes, as in FFmpeg's own
+_TRIED = (256, 256)  # a size that every NVENC accepts
 _UNSPECIFIED = 2
 _REFUSED = (av.error.FFmpegError, UnknownCodecError)
 _PRESETS = {
@@ -42,18 +42,18 @@ _PRESETS = {
 
 
 class GpuEncoder:
-    """NVENC of one GPU, a session for each part; what it does not take goes to `host`, where there is one."""
+    """NVENC of one GPU, with a session for each part; pictures that it refuses go to `host`, if that is set."""
 
     on_gpu = True
 
     def __init__(self, gpu: CudaGpu, host: PictureEncoder | None) -> None:
         self._gpu = gpu
         self._host = host
-        # the context that is current, for FFmpeg takes a primary context only with exactly the flags that it would set
+        # use the current context: FFmpeg accepts a primary context only with exactly the flags that it would set
         self._context = CudaContext(gpu.number, primary_ctx=False, current_ctx=True)
 
     def opens(self) -> bool:
-        """Whether it really encodes a picture here. Raises DeviceLost."""
+        """Return whether it encodes a picture here. Raises DeviceLost."""
         grey = Pictures(
             [np.zeros((1, *_TRIED), np.uint8)], Colour(0, *(_UNSPECIFIED,) * 3), MediaInfo(kind="video", name="a trial")
         )
@@ -64,7 +64,7 @@ class GpuEncoder:
         return True
 
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
-        """One closed GOP. Raises PipelineError, DeviceLost, and MediaError for what NVENC refuses and no other may."""
+        """Encode one closed GOP. Raises PipelineError, DeviceLost, and MediaError if NVENC refuses without a `host`."""
         gpu, geometry = self._gpu, geometry_of(pictures.planes)
         why = "it is not 4:2:0"
         if geometry.pix_fmt == "yuv420p":
@@ -84,9 +84,9 @@ class GpuEncoder:
 
 
 def nvenc_options(options: VideoOptions) -> dict[str, str]:
-    """NVENC's options: `crf` becomes the nearest whole quantiser, the same in all pictures; `preset` one of p1 to p7.
+    """Return NVENC's options: `crf` becomes the nearest whole quantiser of all pictures; `preset` one of p1 to p7.
 
-    Pictures refer only to earlier ones, so a GOP is closed as it is; every keyframe is one where decoding can start.
+    Pictures refer only to earlier ones, so every GOP is closed; decoding can start at every keyframe.
     """
     quality = {"rc": "constqp", "qp": str(round(options.crf)), "preset": _PRESETS[options.preset]}
     return quality | {
@@ -100,7 +100,7 @@ def nvenc_options(options: VideoOptions) -> dict[str, str]:
 
 
 def _new_encoder(geometry: Geometry, pictures: Pictures, options: VideoOptions) -> VideoCodecContext:
-    """NVENC, which opens with the first frame and on that frame's GPU."""
+    """Create the NVENC context; it opens with the first frame, on that frame's GPU."""
     encoder = new_encoder(NAME, geometry._replace(pix_fmt="cuda"), pictures)
     encoder.options = nvenc_options(options)
     return encoder
@@ -109,9 +109,9 @@ def _new_encoder(geometry: Geometry, pictures: Pictures, options: VideoOptions) 
 def gpu_frames(
     gpu: CudaGpu, planes: Sequence[Array], geometry: Geometry, context: CudaContext
 ) -> Iterator[av.VideoFrame]:
-    """A frame in NV12 on the GPU of each row of planes `[N, H, W]` uint8, which may be on the host. Raises DeviceLost.
+    """Yield an NV12 frame on the GPU for each row of planes `[N, H, W]` uint8, which may be on the host.
 
-    A frame's memory goes back to the GPU's pool when nobody holds the frame.
+    A frame's memory returns to the GPU's pool when its last reference is gone. Raises DeviceLost.
     """
     stream = gpu.stream()
     pitch = -(-geometry.width // _PITCH) * _PITCH
@@ -131,13 +131,13 @@ def gpu_frames(
         gpu.kernels.launch("nv12", grid, (128, 1, 1), stream, given[()])
         stream.synchronize()
         luma = Lent(gpu, block, (geometry.height, geometry.width), pitch)
-        # NVENC is told where the luma begins, and looks for the chroma right behind it
+        # NVENC gets the address of the luma, and expects the chroma right behind it
         chroma = Lent(gpu, block, (geometry.height // 2, geometry.width), pitch, geometry.height * pitch)
         yield av.VideoFrame.from_dlpack((luma, chroma), format="nv12", cuda_context=context)
 
 
 def _uploaded(gpu: CudaGpu, plane: Array, held: list[Block]) -> Block:
-    """Queue a copy of a plane of the host; what is `held` is needed until it is there."""
+    """Queue a copy of a plane of the host; `held` keeps what is needed until the copy is done."""
     block, pinned = gpu.memory.take(plane.nbytes), gpu.pinned.take(plane.nbytes)
     staged = pinned.host(np.uint8, plane.shape)
     staged[...] = plane

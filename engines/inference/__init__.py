@@ -1,1 +1,1 @@
-"""Sessions: one protocol for every inference backend."""
+"""Inference sessions: one protocol for every backend."""

@@ -1,4 +1,4 @@
-"""TensorRT's Python bindings, whichever are installed: `tensorrt` 8.6, 10 and 11, or `tensorrt_rtx`."""
+"""Loads TensorRT's Python bindings: `tensorrt` 8.6, 10 and 11, or `tensorrt_rtx`."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,7 @@ from schemas.errors import UsageError
 
 WHEELS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}  # module -> wheel: nothing else is imported by name
 
-# DataType's names -> NumPy's; its own `nptype` knows no BF16, and fails instead of telling
+# names of DataType -> those of NumPy; its own `nptype` fails for BF16
 DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64",
     "UINT8": "uint8", "BOOL": "bool",
@@ -35,7 +35,7 @@ def load(backend: str) -> Any:
 
 
 def collecting_logger(trt: Any, messages: list[str]) -> Any:
-    """A logger that appends what the library calls an error to `messages`, and prints nothing."""
+    """Return a logger that appends the library's error messages to `messages` and prints nothing."""
 
     class Collecting(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:

@@ -1,7 +1,7 @@
-"""ONNX Runtime on a GPU: inputs gathered there, two batches in flight, no wait between them.
+"""Runs ONNX Runtime on a GPU: inputs are gathered there, and two batches are in flight.
 
-A batch is filled on one stream while the one before runs on another. Nothing is allocated for it once its kind was
-seen: there are two slots for each input, and outputs go to blocks of a pool.
+A batch is filled on one stream while the batch before it runs on another. Memory is allocated only for the first batch
+of each shape: each input has two slots, and outputs use blocks of a pool.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _CONVOLVED_ROWS = 16
 
 
 class CudaSession:
-    """A model on a GPU. Raises ModelError: not an ONNX file, not what `spec` says, or no CUDA in ONNX Runtime.
+    """A model on a GPU. Raises ModelError: not an ONNX file, not as `spec` states, or ONNX Runtime has no CUDA.
 
     With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the GPU, as `GpuRows`, for its encoder.
     """
@@ -72,13 +72,14 @@ class CudaSession:
             self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros(self._padded_rows).values())
 
     def run(self, inputs: Mapping[str, "Array | RowBatch"]) -> dict[str, Array]:
-        """Outputs of one batch by name. Raises ModelError and DeviceLost."""
+        """Return the outputs of one batch by name. Raises ModelError and DeviceLost."""
         return self.start(inputs)()
 
     def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
-        """Queue one batch; what is returned waits for its outputs. Two may be queued before one is waited for.
+        """Queue one batch; return a function that waits for its outputs. Two batches may be queued before the first
+        wait.
 
-        Raises ModelError and DeviceLost, now or then.
+        Raises ModelError and DeviceLost, here or in that function.
         """
         check_inputs(self.spec, inputs)
         gpu = self._gpu
@@ -103,7 +104,7 @@ class CudaSession:
         return lambda: finish(held)
 
     def warm_up(self) -> None:
-        """Run zeros; a model with free inner dimensions is left alone, for nobody knows what it can take."""
+        """Run zeros; a model with free inner dimensions is skipped, because the sizes that it accepts are unknown."""
         if self._one_row:
             self.run(self._zeros(max(1, self._padded_rows)))
 
@@ -111,10 +112,10 @@ class CudaSession:
         return {tensor.name: np.zeros((rows, *self._one_row[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
 
     def close(self) -> None:
-        """Give back the GPU's memory.
+        """Free the GPU's memory.
 
-        The runtime's own goes with the process: ONNX Runtime 1.31 ends that when it cannot free pinned memory
-        (cudaFreeHost: operation not permitted), which happens on threads that are not its own.
+        The runtime's own memory is freed at the end of the process: ONNX Runtime 1.31 ends the process if it cannot
+        free pinned memory (cudaFreeHost: operation not permitted), which happens on threads other than its own.
         """
         self._gpu.enter()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
@@ -123,9 +124,9 @@ class CudaSession:
             slot.clear()
 
     def _computed(self, rows: int) -> int:
-        """Rows to compute for so many, of which the last hold whatever was there.
+        """Return how many rows to compute for a batch of `rows`; the added rows hold undefined values.
 
-        Convolutions run at one batch size: at each change cuDNN plans anew, which takes as long as dozens of rows.
+        Convolutions run at one batch size: at each change cuDNN plans again, which takes as long as dozens of rows.
         """
         return max(rows, self._padded_rows)
 
@@ -135,7 +136,7 @@ class CudaSession:
         return block if block is not None and block.nbytes >= nbytes else self._gpu.memory.take(max(1, nbytes))
 
     def _fill(self, pointer: int, rows: RowBatch) -> list[Any]:
-        """Queue what puts rows one after the other at `pointer`; what must be held until it is done."""
+        """Queue the copies of rows, one after the other, to `pointer`; return what must be held until they are done."""
         gpu = self._gpu
         held: list[Any] = []
         froms = []
@@ -159,14 +160,14 @@ class CudaSession:
         given["rows"], given["out"] = table.pointer, pointer
         given["row_bytes"], given["count"] = row_bytes, len(pointers)
         blocks = min(_MOST_BLOCKS, max(1, -(-row_bytes // (_THREADS * 16))))
-        for begin in range(0, len(pointers), 65535):  # the most that a grid has down
+        for begin in range(0, len(pointers), 65535):  # the largest grid in its second dimension
             count = min(65535, len(pointers) - begin)
             given["rows"], given["out"] = table.pointer + 8 * begin, pointer + begin * row_bytes
             gpu.kernels.launch("gather", (blocks, count), (_THREADS, 1, 1), self._fills, given[()])
         return [*held, table, staging]
 
     def _uploaded(self, array: Array, held: list[Any]) -> Array:
-        """Queue a copy of rows of the host, in one piece: `[N]` uint64, where each of them will begin."""
+        """Queue a contiguous copy of rows of the host; return `[N]` uint64, the address of each row on the GPU."""
         gpu = self._gpu
         array = np.ascontiguousarray(array)
         block, staging = gpu.memory.take(max(1, array.nbytes)), gpu.pinned.take(max(1, array.nbytes))
@@ -181,13 +182,13 @@ class CudaSession:
     # running
 
     def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Array]]:
-        """Queue the model and the copies of its outputs; what is returned waits for them."""
+        """Queue the model and the copies of its outputs; return a function that waits for them."""
         gpu = self._gpu
         kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
         count = next(iter(inputs.values())).shape[0]
         computed = self._computed(count)
         shapes = self._made.get(kind)
-        if shapes is None:  # the first of its kind: where do the outputs go?
+        if shapes is None:  # the first batch of this shape: the blocks of its outputs are unknown
             for name in self._outputs:
                 binding.bind_output(name, "cuda", gpu.number)
             self._go(binding)
@@ -214,7 +215,7 @@ class CudaSession:
         done.record(self._runs)
 
         def finish(held: Sequence[Any]) -> dict[str, Array]:
-            """Wait; `held` and `outputs` are needed until then."""
+            """Wait; `held` and `outputs` must live until then."""
             with gpu.guarded():
                 done.synchronize()
             made: dict[str, Any] = {}
@@ -235,7 +236,7 @@ class CudaSession:
     def _load(self, model: bytes, tf32: bool, search: str) -> Any:
         if hasattr(
             ort, "preload_dlls"
-        ):  # cuDNN and cuBLAS where pip put them; what is in the system's path needs no help
+        ):  # cuDNN and cuBLAS as pip installs them; libraries in the system's path are found without this
             with contextlib.redirect_stdout(io.StringIO()):
                 ort.preload_dlls(directory="")
         if _PROVIDER not in ort.get_available_providers():
@@ -247,7 +248,7 @@ class CudaSession:
         ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what matters comes as an exception
+        options.log_severity_level = 4  # errors come as exceptions
         provider = {
             "device_id": str(self._gpu.number),
             "user_compute_stream": str(self._runs.handle),
@@ -261,7 +262,7 @@ class CudaSession:
             if not self._gpu.works():
                 raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
-        if session.get_providers()[0] != _PROVIDER:  # it says nothing when it finds no cuDNN, and takes the CPU
+        if session.get_providers()[0] != _PROVIDER:  # without cuDNN it uses the CPU and reports nothing
             raise ModelError(
                 f"model `{self.spec.name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS"
             )

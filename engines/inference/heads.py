@@ -1,4 +1,4 @@
-"""What the outputs of a model mean: its heads, and the outputs that no head reads."""
+"""Applies the heads of a model to its outputs; outputs without a head stay as they are."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -21,10 +21,10 @@ _ROW_FOR_ROW = (
 
 
 class Heads:
-    """All heads of a model, on the outputs of whole batches. Outputs that no head reads stay as they are.
+    """All heads of a model, for the outputs of whole batches. Outputs that no head reads stay as they are.
 
     Outputs without a head, of a model that takes one row at a time, may have any number of values a row: they become
-    ragged arrays. With heads there is `source_size [N, 2]` int32 too, the (height, width) that coordinates refer to.
+    ragged arrays. With heads there is also `source_size [N, 2]` int32, the (height, width) that coordinates refer to.
     """
 
     def __init__(self, model: ModelSpec) -> None:
@@ -43,11 +43,11 @@ class Heads:
 
     @property
     def by_source(self) -> bool:
-        """Whether the rows of one batch must have equal views."""
+        """Return whether the rows of one batch must have equal views."""
         return any(head.by_source for head in self._heads)
 
     def plan(self) -> Arrays:
-        """The arrays that become of the outputs."""
+        """Return the declarations of the arrays that the outputs become."""
         made: Arrays = {}
         for name, ragged in self._rest.items():
             tensor = self._outputs[name]
@@ -59,11 +59,11 @@ class Heads:
         return made
 
     def nothing(self) -> dict[str, Value]:
-        """The arrays of no rows; a free dimension is 0."""
+        """Return the arrays of no rows; a free dimension is 0."""
         return {name: _no_rows(tensor) for name, tensor in self.plan().items()}
 
     def views(self, part: Part) -> Sequence[View]:
-        """Where the model's picture of each window lies in its source; empty where no head needs it."""
+        """Return the position of each window's picture in its source; empty if no head needs it."""
         if not self._heads or self._picture is None:
             return ()
         first = part.array(INDEX)[:, 0]
@@ -71,10 +71,10 @@ class Heads:
         return [_view(int(height), int(width), self._picture) for height, width in sizes]
 
     def __call__(self, outputs: Mapping[str, Array], views: Sequence[View], rows: int) -> dict[str, Value]:
-        """The arrays, of so many rows, that become of the outputs of a batch.
+        """Return the arrays of `rows` rows that a batch's outputs become.
 
-        Raises ModelError where an output that no head reads has not a row for each, or one that a head reads does not
-        fit it.
+        Raises ModelError if an output without a head does not have one row for each input row, or an output does not
+        fit its head.
         """
         made: dict[str, Value] = {}
         for name, ragged in self._rest.items():
@@ -94,7 +94,7 @@ class Heads:
         return made
 
     def try_on(self, outputs: Mapping[str, Array], rows: int) -> None:
-        """Apply the heads to the outputs of a trial, of pictures of a fixed size. Raises ModelError as a call does."""
+        """Apply the heads to the outputs of a trial run on pictures of a fixed size. Raises as a call does."""
         picture = self._picture
         size = picture.size if picture and picture.size != "source" else (1, 1)
         self(outputs, [view_of(size, picture) if picture else View(size, size, size)] * rows, rows)
@@ -106,7 +106,7 @@ def _view(height: int, width: int, picture: PictureSpec) -> View:
 
 
 def _any_length(tensor: Tensor) -> bool:
-    """Whether a row of an output has any number of values: its second dimension alone is free."""
+    """Return whether a row of an output has any number of values: its second dimension alone is free."""
     shape = tensor.shape
     return len(shape) > 1 and isinstance(shape[1], str) and not any(isinstance(size, str) for size in shape[2:])
 

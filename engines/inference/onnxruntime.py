@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, one thread a session: parallelism is by segment, and more threads cost CPU for nothing."""
+"""Runs ONNX Runtime on the CPU, one thread a session: work is parallel by segment, and more threads only cost CPU."""
 
 import ctypes
 import os
@@ -19,16 +19,17 @@ from schemas.errors import ModelError
 from schemas.pipeline import ModelSpec, TensorSpec
 
 LOADABLE = "correct its export; see docs/models.md"
-_DTYPES = {"float": "float32", "double": "float64"}  # the rest are called what NumPy calls them
+_DTYPES = {"float": "float32", "double": "float64"}  # all others have the same name in NumPy
 _LARGE_BYTES = 8 << 20
-_NO_FOLDER = "/nonexistent"  # of weights outside of the file, should `check_weights_inside` ever miss any
-GIVE_BACK_S = 5.0  # after each run it would cost thrice the CPU, for pages that come back are zeroed again
+_NO_FOLDER = "/nonexistent"  # of weights outside of the file, in case `check_weights_inside` misses any
+GIVE_BACK_S = 5.0  # after each run it would cost three times the CPU, because returned pages are zeroed again
 
 
 class _Arena:
-    """The memory that the sessions of this process compute in: one arena for all, so that theirs does not add up.
+    """The memory in which all sessions of this process compute: one arena, so that the sessions' memory does not add
+    up.
 
-    It grows to what the largest batch took; every `GIVE_BACK_S` a run gives back what that run did not need.
+    It grows to the size of the largest batch; every `GIVE_BACK_S` a run returns the memory that it did not need.
     """
 
     def __init__(self) -> None:
@@ -36,10 +37,10 @@ class _Arena:
         self._made = False
         self._due_s = 0.0
         self._giving_back: Any = None
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed, for another time
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory for later use
 
     def join(self, options: Any) -> None:
-        """Have a session made with these options compute there."""
+        """Make a session that is created with these options compute in this arena."""
         with self._making:
             if not self._made:
                 here = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
@@ -50,7 +51,7 @@ class _Arena:
         options.add_session_config_entry("session.use_env_allocators", "1")
 
     def run(self, session: Any, outputs: list[str], feed: Mapping[str, Array]) -> list[Array]:
-        """The session's outputs; now and then what it does not need is given back afterwards."""
+        """Return the session's outputs; at intervals, return unused memory to the system afterwards."""
         now_s = time.monotonic()
         if now_s < self._due_s:
             return list(session.run(outputs, feed))
@@ -65,16 +66,18 @@ _ARENA = _Arena()
 
 
 class OnnxRuntimeSession:
-    """A model on the CPU. Raises ModelError when `model` is not an ONNX file or is not what `spec` says."""
+    """A model on the CPU. Raises ModelError if `model` is not an ONNX file or does not agree with `spec`."""
 
     # lanczos2x needs some 55 times its input: a batch of eight frames of 1080p takes 900 MB, and is no faster than one
     batch_bytes = 2 << 20
 
     def __init__(self, model: bytes, spec: ModelSpec, simulate: bool = False, loaded: Any = None) -> None:
-        """`simulate`: as a test of an engine's graph needs it. int8 graphs compute in float, for the CPU's own int8
-        products saturate at 16 bits on some; nothing is fused.
+        """Load a model, with `simulate` for the test of an engine's graph.
 
-        `loaded` is what `load` gave for `model`, where it was called already.
+        Then int8 graphs compute in float, because the CPU's own int8 products saturate at 16 bits on some machines, and
+        nothing is fused.
+
+        `loaded` is the result of `load` for `model`, if it was called already.
         """
         self.spec = spec
         self._session: Any = loaded or load(model, spec.name, simulate)
@@ -82,7 +85,9 @@ class OnnxRuntimeSession:
         check_model_card(spec, *tensors_of(self._session))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of one batch by name. Raises ModelError: inputs do not fit the model card, or the model fails."""
+        """Return the outputs of one batch by name. Raises ModelError: inputs do not fit the model card, or the model
+        fails.
+        """
         check_inputs(self.spec, inputs)
         feed = {tensor.name: np.ascontiguousarray(inputs[tensor.name]) for tensor in self.spec.inputs}
         try:
@@ -92,15 +97,17 @@ class OnnxRuntimeSession:
         return dict(zip(self._outputs, outputs, strict=True))
 
     def warm_up(self) -> None:
-        """Run one row of zeros; a model with free inner dimensions is left alone, for nobody knows what it can take."""
+        """Run one row of zeros; a model with free inner dimensions is skipped, because the sizes it accepts are
+        unknown.
+        """
         zeros = self.zeros(1)
         if zeros is not None:
             self.run(zeros)
 
     def zeros(self, rows: int) -> dict[str, Array] | None:
-        """Inputs of so many rows; None where the card has a free inner dimension, or a batch of another size.
+        """Return inputs of so many rows; None if the card has a free inner dimension, or a batch of another size.
 
-        A state is that before the first run: its free dimensions are 1, and so is the batch.
+        A state has its value before the first run: its free dimensions are 1, and so is the batch.
         """
         zeros = {}
         if rows != 1 and self.spec.state_outputs:
@@ -122,18 +129,18 @@ class OnnxRuntimeSession:
 
 
 def load(model: bytes, name: str, simulate: bool = False) -> Any:
-    """A session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.own_process`."""
+    """Load a session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.own_process`."""
     check_weights_inside(model, name)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False  # a third less memory for planes, and no slower
-    options.log_severity_level = 4  # what matters comes as an exception
+    options.log_severity_level = 4  # errors come as exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     _ARENA.join(options)
     if simulate:
-        # the fusions beyond it end the process on some fp16 graphs, and a test needs no speed
+        # further fusions end the process on some fp16 graphs, and a test needs no speed
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
@@ -143,10 +150,10 @@ def load(model: bytes, name: str, simulate: bool = False) -> Any:
 
 
 def new_session(model: bytes, options: Any, providers: Sequence[Any]) -> Any:
-    """A session of a model, for which no other file is read and no other thread waits. Raises what ONNX Runtime does.
+    """Create a session; it reads no other file and blocks no other thread. Raises ONNX Runtime's errors.
 
-    ONNX Runtime holds Python's lock while it reads a model from bytes, a second for a gigabyte, and releases it for
-    a file: a large model is given as a file in memory.
+    ONNX Runtime holds Python's lock while it reads a model from bytes (a second for a gigabyte), but not while it reads
+    a file. Therefore a large model is passed as a file in memory.
     """
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
     if len(model) < _LARGE_BYTES or not hasattr(os, "memfd_create"):
@@ -162,7 +169,7 @@ def new_session(model: bytes, options: Any, providers: Sequence[Any]) -> Any:
 
 
 def tensors_of(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """`(inputs, outputs)` of a session of ONNX Runtime."""
+    """Return `(inputs, outputs)` of a session of ONNX Runtime."""
     inputs, outputs = (
         tuple(_tensor(node, number) for number, node in enumerate(nodes))
         for nodes in (session.get_inputs(), session.get_outputs())
@@ -172,6 +179,6 @@ def tensors_of(session: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, 
 
 def _tensor(node: Any, number: int) -> TensorSpec:
     element = re.sub(r"^tensor\((.*)\)$", r"\1", node.type)
-    # ONNX leaves a free dimension with a name, an empty name or none at all
+    # ONNX gives a free dimension a name, an empty name or none at all
     shape = tuple(size if size else f"free{number}_{axis}" for axis, size in enumerate(node.shape))
     return TensorSpec(name=node.name, dtype=_DTYPES.get(element, element), shape=shape)

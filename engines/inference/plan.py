@@ -1,4 +1,4 @@
-"""A TensorRT plan fed as ONNX Runtime is on a GPU: rows gathered there, two batches in flight."""
+"""Runs a TensorRT plan with the inputs of ONNX Runtime on a GPU: rows gathered there, two batches in flight."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PlanSession(CudaSession):
-    """A plan on a GPU, over device pointers. Raises ModelError: it is not for this GPU, or not what `spec` says."""
+    """A plan on a GPU, with device pointers. Raises ModelError: it is not for this GPU, or not as `spec` states."""
 
     def __init__(self, plan: bytes, spec: ModelSpec, engine: EngineSpec, gpu: "CudaGpu") -> None:
         self._plan = TensorRtPlan(plan, engine, gpu.enter)
@@ -27,7 +27,7 @@ class PlanSession(CudaSession):
         self.batch_bytes = self._plan.batch_bytes
 
     def warm_up(self) -> None:
-        """Run the profile's best shapes: TensorRT-RTX compiles what it left for then."""
+        """Run the profile's best shapes: TensorRT-RTX compiles some kernels only at the first run."""
         dtypes = {tensor.name: tensor.dtype for tensor in self.spec.inputs}
         self.run({each.input: np.zeros(each.best, dtypes[each.input]) for each in self._engine.basis.profiles})
 
@@ -37,10 +37,10 @@ class PlanSession(CudaSession):
         super().close()
 
     def _computed(self, rows: int) -> int:
-        return rows  # a plan is made for any of its profile
+        return rows  # a plan accepts any batch size of its profile
 
     def _load(self, model: bytes, tf32: bool, search: str) -> Any:
-        """What the base class wants of ONNX Runtime: a way to say what is bound, and what the network declares."""
+        """Return an object with the ONNX Runtime API that the base class uses: bindings and declared tensors."""
         return SimpleNamespace(
             io_binding=_Binding,
             get_inputs=lambda: [_node(tensor) for tensor in self._engine.inputs],
@@ -48,7 +48,7 @@ class PlanSession(CudaSession):
         )
 
     def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Array]]:
-        """Queue the plan; its outputs' shapes are known before it runs, and those nobody wants go to a spare block."""
+        """Queue the plan; its output shapes are known before it runs. Unused outputs are written to a spare block."""
         given = {name: tuple(array.shape) for name, array in inputs.items()}
         shapes = self._plan.output_shapes(given)
         count = next(iter(given.values()))[0]
@@ -64,14 +64,14 @@ class PlanSession(CudaSession):
         blocks = {name: self._gpu.memory.take(max(1, nbytes)) for name, nbytes in sizes.items()}
         binding.pointers |= {name: block.pointer for name, block in blocks.items()}
         finish = super()._queue(binding, inputs)
-        return lambda held: finish([held, blocks])  # blocks go back to the pool after the plan is done with them
+        return lambda held: finish([held, blocks])  # blocks return to the pool after the plan has used them
 
     def _go(self, binding: Any) -> None:
         self._plan.launch(binding.pointers, self._runs)
 
 
 class _Binding:
-    """Where the tensors of one batch are."""
+    """The addresses of the tensors of one batch."""
 
     def __init__(self) -> None:
         self.pointers: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The reason alone of what ONNX Runtime says: no status codes, no C++ functions, no source lines, one line."""
+"""Extracts the reason of an ONNX Runtime error: one line without status codes, C++ functions and source lines."""
 
 import re
 
@@ -6,7 +6,7 @@ MOST_CHARS = 300
 _ALLOCATION = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
 _SOURCE = re.compile(r"(?:/\S+/)?\w+\.(?:cc|cpp|cu|h):\d+ ")
 _FUNCTION = re.compile(r"[\w:~<>*&,\[\] ]+")  # what comes before a function's parameters
-_NAME = re.compile(r"[A-Z]\w*[a-z][A-Z]\w*(?:::\w+)* (?=[A-Z])")  # a function's name without any
+_NAME = re.compile(r"[A-Z]\w*[a-z][A-Z]\w*(?:::\w+)* (?=[A-Z])")  # a function's name without parameters
 
 # in this order; groups are those of the expression
 _SHORTER: tuple[tuple[str, str], ...] = (
@@ -29,7 +29,7 @@ _SHORTER: tuple[tuple[str, str], ...] = (
 
 
 def one_line(error: Exception) -> str:
-    """The reason that ONNX Runtime gives, at most `MOST_CHARS` long."""
+    """Return ONNX Runtime's reason, at most `MOST_CHARS` long."""
     text = " ".join(str(error).split())
     if wanted := _ALLOCATION.search(text):
         return f"it needs {int(wanted[1]) / 1e9:.1f} GB of memory for one array, and there is less"
@@ -42,7 +42,7 @@ def one_line(error: Exception) -> str:
 
 
 def _without_function(text: str) -> str:
-    """A message without the C++ function in front of it: its name, and its parameters up to the closing bracket."""
+    """Remove the C++ function at the start of a message: its name, and its parameters up to the closing bracket."""
     opening = text.find("(")
     if opening > 0 and "::" in text[:opening] and _FUNCTION.fullmatch(text[:opening]):
         depth = 0

@@ -1,4 +1,4 @@
-"""What inference backends share: rows that are not gathered yet, and checks of arrays against a model card."""
+"""Shared by all inference backends: rows that are not gathered yet, and checks of arrays against a model card."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _CORRECT = "correct its model card, or leave the tensors out of it"
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """Rows of `array`: those that `rows` names, in its order and shape, or `[first, last)` where that is None."""
+    """Rows of `array`: those that `rows` names, in its order and shape, or `[first, last)` if it is None."""
 
     array: Array
     rows: Array | None
@@ -33,23 +33,23 @@ class RowSelection:
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows of many arrays as one, not gathered yet: a GPU gathers them where it needs them, NumPy on the host."""
+    """Rows of many arrays as one batch, not gathered yet: the GPU gathers them on the GPU, NumPy on the host."""
 
     spans: Sequence[RowSelection]
 
     @classmethod
     def all_of(cls, array: Array) -> Self:
-        """Each row of an array."""
+        """Return a batch of every row of an array."""
         return cls([RowSelection(array, None, 0, len(array))])
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """That of all the arrays."""
+        """The dtype of all the arrays."""
         return self.spans[0].array.dtype
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """`[rows, ...]`, as NumPy would index them."""
+        """`[rows, ...]`, the shape of the gathered array."""
         first = self.spans[0]
         inner = (*(() if first.rows is None else first.rows.shape[1:]), *first.array.shape[1:])
         count = sum(span.last - span.first if span.rows is None else len(span.rows) for span in self.spans)
@@ -69,12 +69,12 @@ class RowBatch:
 
 @runtime_checkable
 class Overlapping(Protocol):
-    """A session that can have `in_flight` batches queued before it is asked for the first one's outputs."""
+    """A session that can have `in_flight` batches queued before the outputs of the first one are read."""
 
     in_flight: int
 
     def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
-        """Queue a batch; what is returned waits for its outputs. Raises as `run` does, now or then."""
+        """Queue a batch; return a function that waits for its outputs. Both raise as `run` does."""
         ...
 
 
@@ -93,9 +93,9 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | RowBatch"]) -> N
 
 
 def check_model_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Raise ModelError when a model card says other than its graph; it may leave outputs out, but no inputs.
+    """Raise ModelError if a model card disagrees with its graph; a card may leave out outputs, but no inputs.
 
-    All must be arrays of numbers with a batch dimension: others cannot travel between workers.
+    All must be arrays of numbers with a batch dimension: others cannot be sent between workers.
     """
     states = {tensor.name for tensor in spec.inputs if tensor.state} | spec.state_outputs
     for side, tensors, graph, hint in (("input", spec.inputs, inputs, _FEED), ("output", spec.outputs, outputs, _OMIT)):
@@ -115,9 +115,9 @@ def check_model_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: t
 
 
 def check_declared(model: str, card: TensorSpec, graph: TensorSpec, side: str = "input") -> None:
-    """Raise ModelError when a card says other than its graph of a tensor.
+    """Raise ModelError if a card disagrees with its graph about a tensor.
 
-    An input that its card leaves free and its graph fixes is refused too: such rows or sizes would come, and fail.
+    An input that is free in its card and fixed in its graph is refused too: rows of other sizes would arrive and fail.
     """
     if not fits(card, graph.dtype, graph.shape):
         declared, found = describe(card.dtype, card.shape), describe(graph.dtype, graph.shape)
@@ -141,7 +141,7 @@ def _check_side(spec: ModelSpec, side: str, card: tuple[TensorSpec, ...], graph:
 
 
 def fits(tensor: TensorSpec, dtype: str, shape: Sequence[int | str]) -> bool:
-    """Whether an array of `dtype` and `shape` may stand for `tensor`; a dimension that is a name fits any number."""
+    """Return whether an array of `dtype` and `shape` fits `tensor`; a dimension that is a name fits any number."""
     return (
         tensor.dtype == dtype
         and len(tensor.shape) == len(shape)

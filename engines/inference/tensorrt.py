@@ -1,4 +1,4 @@
-"""A TensorRT plan on a GPU: tensorrt 8.6, 10, 11 and tensorrt_rtx, by names that all of them have."""
+"""Runs a TensorRT plan on a GPU by tensorrt 8.6, 10, 11 or tensorrt_rtx; all names used exist in all of them."""
 
 from collections.abc import Callable, Mapping
 from math import prod
@@ -12,9 +12,9 @@ from schemas.errors import DeviceLost, ModelError
 
 
 class TensorRtPlan:
-    """A plan, loaded; `enter` makes its GPU's context the calling thread's. Raises ModelError: it does not fit here.
+    """A loaded plan; `enter` makes its GPU's context the calling thread's. Raises ModelError: it does not fit this GPU.
 
-    Used by `engines.inference.plan.PlanSession`, which feeds it.
+    `engines.inference.plan.PlanSession` uses and feeds it.
     """
 
     def __init__(self, plan: bytes, engine: EngineSpec, enter: Callable[[], None]) -> None:
@@ -35,12 +35,12 @@ class TensorRtPlan:
 
     @property
     def batch_bytes(self) -> int:
-        """Bytes of the largest batch that its profile takes."""
+        """Return the bytes of the largest batch of its profile."""
         dtypes = {tensor.name: np.dtype(tensor.dtype) for tensor in self._spec.inputs}
         return sum(prod(each.largest) * dtypes[each.input].itemsize for each in self._spec.basis.profiles)
 
     def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Shapes of all outputs for a batch of these input shapes. Raises ModelError outside of the profile."""
+        """Return the shapes of all outputs for a batch of these input shapes. Raises ModelError outside the profile."""
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
                 where = f"model `{self._spec.model}`, input `{name}`: {list(shape)} is outside of its engine's profile"
@@ -48,14 +48,14 @@ class TensorRtPlan:
         return {tensor.name: tuple(self._context.get_tensor_shape(tensor.name)) for tensor in self._spec.outputs}
 
     def launch(self, pointers: Mapping[str, int], stream: Any) -> None:
-        """Queue the batch that `output_shapes` was told of, from and to device pointers. Raises DeviceLost."""
+        """Queue the batch of the last `output_shapes` call, from and to device pointers. Raises DeviceLost."""
         for name, pointer in pointers.items():
             self._context.set_tensor_address(name, int(pointer))
         if not self._context.execute_async_v3(stream.handle):
             raise DeviceLost(f"model `{self._spec.model}` failed on the GPU: {self._why()}")
 
     def close(self) -> None:
-        """Give back the GPU's memory."""
+        """Free the GPU's memory."""
         self._context = self._engine = self._runtime = None
 
     def _why(self) -> str:

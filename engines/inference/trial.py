@@ -1,4 +1,4 @@
-"""Trials of models from outside, in a process of their own."""
+"""Tries models from outside in a process of their own."""
 
 import resource
 import sys
@@ -17,16 +17,17 @@ _NO_FREE_BATCH = "export it with a free batch, or write a model card whose input
 
 
 def limit_memory() -> None:
-    """Have allocations fail that this machine has no memory for, so that the kernel does not have to end a process."""
+    """Make allocations beyond this machine's memory fail, so that the kernel does not end a process."""
     limit = memory_bytes()
     if limit and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def check_rows(session: "OnnxRuntimeSession") -> None:
-    """Raise ModelError unless the model gives a row for each row. One with other free dimensions is left alone.
+    """Raise ModelError unless the model gives one row for each row. A model with other free dimensions is not checked.
 
-    A model with a state takes one row a run. What a head reads may have other rows, if the head makes a row for each.
+    A model with a state takes one row a run. An output with a head may have other rows, if the head makes a row for
+    each.
     """
     heads = Heads(without_state(session.spec))
     spec = session.spec

@@ -1,7 +1,7 @@
-"""Weights in files beside a model (ONNX's external data): brought into it by an import, refused everywhere else.
+"""Reads weights in files beside a model (ONNX's external data) at import; everywhere else they are refused.
 
-A graph names the file of such a tensor. If a worker read it, a model from outside could read any file of its machine,
-and the model's hash would not cover its weights.
+A graph names the file of such a tensor. If a worker read it, a model from outside could read any file of the worker's
+machine, and the model's hash would not cover its weights.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from typing import Any
 
 from schemas.errors import ModelError
 
-_KEY = b"location"  # of every external tensor: a file without it has none, and need not be parsed
-_ORT_MARK = b"ORTM"  # at byte 4 of a file in ONNX Runtime's own format, whose content nothing checks
-_MOST_BYTES = (1 << 31) - 1  # of a protobuf message
+_KEY = b"location"  # a key of every external tensor: a file without it has none, and need not be parsed
+_ORT_MARK = b"ORTM"  # at byte 4 of a file in ONNX Runtime's own format, whose content cannot be checked
+_MOST_BYTES = (1 << 31) - 1  # the limit of a protobuf message
 _ONE_FILE = "save it as one file, by onnx.save_model(model, path, save_as_external_data=False)"
 
 
@@ -32,7 +32,7 @@ def check_weights_inside(model: bytes, name: str) -> None:
 
 
 def with_weights_inside(model: bytes, path: Path) -> bytes:
-    """The model of the file `path` with the weights that lie in files beside it; unchanged if there are none.
+    """Return the model of the file `path` with the weights of the files beside it; unchanged if there are none.
 
     Only regular files in the model's own folder, or in folders below it, are read. Raises ModelError.
     """
@@ -59,7 +59,7 @@ def with_weights_inside(model: bytes, path: Path) -> bytes:
 
 
 def _check_size(nbytes: int, path: Path) -> None:
-    """Raise ModelError for more than one ONNX file can have; before weights are read, for they may fill the memory."""
+    """Raise ModelError for more bytes than one ONNX file can have, before the weights are read into memory."""
     if nbytes > _MOST_BYTES:
         what = f"model `{path}` has {nbytes / 1e9:.1f} GB with its weights"
         raise ModelError(what, "rigflow sends a model as one file of at most 2 GB: export it in fp16 or int8")
@@ -74,7 +74,7 @@ def _parsed(model: bytes, name: str) -> Any:
 
 
 def _external(message: Any) -> Iterator[Any]:
-    """Every tensor with external data, in initializers, attributes, subgraphs and functions alike."""
+    """Yield every tensor with external data in initializers, attributes, subgraphs and functions."""
     from onnx import TensorProto
 
     if isinstance(message, TensorProto):
@@ -92,7 +92,7 @@ def _location(tensor: Any) -> str:
 
 
 def _beside(folder: Path, location: str, path: Path) -> str:
-    """The location of weights, if it is a file in `folder` or below. Raises ModelError."""
+    """Return the location of weights, if it is a file in `folder` or below. Raises ModelError."""
     try:
         found = (folder / location).resolve(strict=True)
     except (OSError, ValueError) as error:

@@ -1,1 +1,1 @@
-"""PyAV: split, decode, encode, mux."""
+"""Splits, decodes, encodes and muxes media by PyAV."""

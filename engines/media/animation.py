@@ -1,6 +1,7 @@
-"""Animated WebP and PNG images as films: FFmpeg does not read the one, and unpacks the other's texts without a limit.
+"""Turns animated WebP and PNG images into films.
 
-Pillow decodes them; each picture becomes a png in a mov file, which is exact and can be cut at every picture.
+FFmpeg does not read animated WebP, and it unpacks the compressed texts of a PNG without a limit. Pillow decodes both;
+each picture becomes a png in a mov file. That is lossless, and the film can be cut at every picture.
 """
 
 import io
@@ -22,13 +23,14 @@ from schemas.wire import Buffer
 
 _BY_PILLOW = ("png", "webp")
 _CLOCK = 60_000  # units a second: whole numbers for milliseconds and for the usual frame rates
-# What a picture lasts that says next to nothing. Source: FFmpeg's demuxer of APNG; browsers and FFmpeg's GIF demuxer
+# The duration of a picture that states none, or almost none. Source: FFmpeg's demuxer of APNG; browsers and
+# FFmpeg's GIF demuxer
 _LEAST_MS, _DEFAULT_MS = {"png": 0.0, "webp": 10.0}, {"png": 1000 / 15, "webp": 100.0}
 _MOST_BYTES = 512 << 20
 
 
 def film_of(source: Path | Buffer, limits: Limits = DEFAULT_LIMITS) -> Path | Buffer:
-    """The source, or the film made of it where it is an animated WebP or PNG.
+    """Return the film made of an animated WebP or PNG; any other source is returned as it is.
 
     Raises MediaError, ItemTooLarge and OSError.
     """
@@ -53,7 +55,7 @@ def _content(file: int, limits: Limits) -> bytes:
 
 
 def _film(name: str, data: Buffer, limits: Limits) -> bytes:
-    """A mov file of pngs. Raises MediaError and ItemTooLarge."""
+    """Encode the pictures as pngs in a mov file. Raises MediaError and ItemTooLarge."""
     film = io.BytesIO()
     with open_still(name, data, limits) as image, av.open(film, "w", format="mov") as out:
         layout = "rgba" if has_alpha(image) else "rgb24"
@@ -75,8 +77,8 @@ def _film(name: str, data: Buffer, limits: Limits) -> bytes:
 
 
 def _pictures(image: ImageFile.ImageFile, name: str, layout: str) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Each picture, and how many milliseconds it is shown."""
-    first = int(bool(image.info.get("default_image")))  # a picture for readers that show no animation
+    """Yield each picture with the milliseconds that it is shown."""
+    first = int(bool(image.info.get("default_image")))  # the first one is only for readers that show no animation
     for number in range(first, getattr(image, "n_frames", 1)):
         image.seek(number)
         image.load()

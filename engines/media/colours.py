@@ -1,7 +1,7 @@
-"""What a frame's numbers mean: by which matrix YCbCr is read, in which range, and in which format planes are delivered.
+"""Chooses the YCbCr matrix, the range and the plane format of a frame.
 
-Where a file names no matrix, pictures below 720 lines are BT.601 and those from there on BT.709, as players have it.
-FFmpeg reads gray as full range; so does rigflow where a file names no range.
+If a file names no matrix, pictures of fewer than 720 lines use BT.601 and all others BT.709, as players do. FFmpeg
+reads gray as full range; rigflow does the same if a file names no range.
 """
 
 import re
@@ -15,7 +15,7 @@ BT709, BT601, SMPTE170M = 1, 5, 6  # the last two are one matrix
 LIMITED, FULL = 1, 2
 HDR = {16: "PQ", 18: "HLG"}
 UNNAMED = (0, 2, 3)  # RGB, unspecified, reserved: none of them is a matrix of YCbCr
-_SWSCALE = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}  # what swscale reads each matrix by
+_SWSCALE = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}  # the matrix by which swscale reads each one
 _HD_LINES = 720
 _PLANAR = re.compile(r"yuvj?4(20|22|44)p|gray")
 _HALVED_ACROSS = re.compile(r"yuvj?422p")
@@ -26,23 +26,23 @@ _FULL_PREFIX = "yuvj"  # FFmpeg's old names for 8-bit YCbCr of full range
 
 
 def source_matrix(named: int, height: int) -> int:
-    """The matrix that a file names, or else the one that is the custom for pictures of `height` lines."""
+    """Return the matrix that a file names, or else the usual one for pictures of `height` lines."""
     if named not in UNNAMED:
         return named
     return BT709 if height >= _HD_LINES else SMPTE170M
 
 
 def colour_matrix(frame: av.VideoFrame) -> int:
-    """Number of the matrix to read `frame` by, one of those that swscale knows."""
+    """Return the number of the matrix that decodes `frame`; it is one that swscale knows."""
     named = int(frame.colorspace)
     return _SWSCALE.get(named) or _SWSCALE[source_matrix(UNNAMED[0], frame.height)]
 
 
 def plane_format(name: str, transposed: bool = False) -> str:
-    """The 8-bit pixel format of the planes that `layout = "planes"` delivers for video of format `name`.
+    """Return the 8-bit pixel format of the planes that `layout = "planes"` delivers for video of format `name`.
 
-    4:2:0, 4:2:2, 4:4:4 and gray stay as they are, deeper ones lose their low bits; all else becomes 4:2:0. So does
-    4:2:2 that is `transposed` to be upright: it would be 4:4:0, which encoders do not take.
+    4:2:0, 4:2:2, 4:4:4 and gray stay as they are, and deeper formats lose their low bits. All others become 4:2:0.
+    4:2:2 that is `transposed` also becomes 4:2:0: it would be 4:4:0, which encoders do not accept.
     """
     if transposed and _HALVED_ACROSS.match(name):
         return "yuvj420p" if name.startswith(_FULL_PREFIX) else "yuv420p"
@@ -56,11 +56,11 @@ def plane_format(name: str, transposed: bool = False) -> str:
 
 @lru_cache(maxsize=64)
 def frame_formats(name: str) -> tuple[str, ...]:
-    """The pixel formats that frames of format `name` take, one after the other, before they are scaled.
+    """Return the pixel formats that frames of format `name` are converted to, one after the other, before scaling.
 
-    Palettes have no pixels to scale. Of packed 4:2:2 and NV24 of an odd side swscale makes 4:2:0 of which some is not
-    written, unless their planes are taken apart first. Of 5 bits a colour it makes at most 248 of 255, unless it makes
-    rgb24 at the same size, and of those that are big-endian it makes nonsense then.
+    A palette has no pixels that can be scaled. From packed 4:2:2 and from NV24 with an odd side, swscale leaves some
+    pixels of its 4:2:0 output unwritten, unless the planes are separated first. From 5 bits a colour it reaches at most
+    248 of 255, unless it makes rgb24 at the same size; its output for big-endian ones is wrong even then.
     """
     if VideoFormat(name).has_palette:
         return ("rgb24",)
@@ -71,7 +71,7 @@ def frame_formats(name: str) -> tuple[str, ...]:
 
 
 def plane_range(name: str, named: int) -> int:
-    """AVColorRange of the planes that `plane_format` names, of video of format `name` that names the range `named`."""
+    """Return the AVColorRange of the planes of `plane_format` for video of format `name` and stated range `named`."""
     if name.startswith(_FULL_PREFIX):
         return FULL
     if plane_format(name).startswith("gray"):
@@ -80,14 +80,14 @@ def plane_range(name: str, named: int) -> int:
 
 
 def is_ycbcr(name: str) -> bool:
-    """Whether a pixel format is of luma and chroma; others are RGB, XYZ, gray or a palette: full range to swscale."""
+    """Return whether a pixel format has luma and chroma. RGB, XYZ, gray and palettes have none: swscale: full range."""
     layout = VideoFormat(name)
     colours = [component for component in layout.components if not component.is_alpha]
     return len(colours) == 3 and not layout.is_rgb and not name.startswith("xyz")
 
 
 def has_alpha(name: str) -> bool:
-    """Whether a pixel format has an alpha channel; FFmpeg says so of every palette, which seldom has one."""
+    """Return whether a pixel format has an alpha channel; FFmpeg reports one for every palette, but few have it."""
     layout = VideoFormat(name)
     return not layout.has_palette and any(component.is_alpha for component in layout.components)
 

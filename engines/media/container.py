@@ -1,8 +1,8 @@
-"""Opens files and containers for reading. No media and no name can make FFmpeg or rigflow open anything else.
+"""Opens files and containers for reading. No media and no name can make FFmpeg or rigflow open another file.
 
-This is the only place that calls `av.open` to read. FFmpeg gets bytes or an open file, never a name or a URL, and the
-demuxers that open further files (hls, concat, dash, sdp, image2, lavfi ...) are not allowed. mov's references to other
-files stay off, as they are by default.
+Only this module calls `av.open` to read. FFmpeg gets bytes or an open file, never a name or a URL. The demuxers that
+open further files (hls, concat, dash, sdp, image2, lavfi ...) are not allowed. References of mov to other files stay
+off, which is the default.
 """
 
 import io
@@ -19,13 +19,13 @@ from av.container import InputContainer
 from schemas.errors import MediaError
 from schemas.wire import Buffer
 
-# FFmpeg's demuxers that are allowed for media from outside. Play lists are left out because they name other files, tty
-# and similar ones because they make a picture of any text, those of png because images are no containers here.
+# FFmpeg's demuxers that are allowed for media from outside. Playlists are left out because they name other files; tty
+# and similar ones because they turn any text into a picture; those of png because images are no containers here.
 _DEMUXERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,flv,live_flv,asf,nut,ogg,gif,mxf,dv,vc1,rm,"
     "yuv4mpegpipe,mjpeg,jpeg_pipe,webp_pipe,mp3,wav,w64,flac,aac,ac3,amr,caf,aiff,aa,au"
 )
-FORMATS = frozenset([*_DEMUXERS.split(","), "mp4"])  # what a message may call its container; FFmpeg reads mp4 by mov
+FORMATS = frozenset([*_DEMUXERS.split(","), "mp4"])  # the containers that a message may name; FFmpeg reads mp4 by mov
 # from release 19 on PyAV accepts metadata that is not UTF-8 by default
 _METADATA: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
@@ -36,15 +36,15 @@ def open_container(
     options: dict[str, str] | None = None,
     decoder_options: dict[str, str] | None = None,
 ) -> InputContainer:
-    """A container to read from memory or from an open file; `format_name` is one of `FORMATS`, None: by its content.
+    """Open a container in memory or an open file. `format_name` is one of `FORMATS`; None: detect it by the content.
 
-    `decoder_options` go to the decoders with which FFmpeg probes the streams, not to those that are opened later.
+    `decoder_options` go to the decoders with which FFmpeg probes the streams, not to decoders that are opened later.
 
     The caller keeps the file descriptor and may close it at once. Raises MediaError for any other format, and FFmpeg's
     errors.
     """
     if format_name is not None and format_name not in FORMATS:
-        raise MediaError(f"a container of format {format_name!r} is not read here", "send mp4, matroska or nut")
+        raise MediaError(f"a container of format {format_name!r} is not supported", "send mp4, matroska or nut")
     limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
     file: str | io.BytesIO
     if isinstance(source, int):
@@ -67,9 +67,9 @@ def open_container(
 
 @contextmanager
 def open_file(path: str | Path) -> Iterator[int]:
-    """A file descriptor to read the regular file at `path`.
+    """Open the regular file at `path` and yield its file descriptor.
 
-    Raises OSError, and MediaError for what is no regular file: a FIFO would hold its reader for ever.
+    Raises OSError. Raises MediaError if the path is no regular file: a read from a FIFO could block for ever.
     """
     file, _ = open_regular(path)
     try:
@@ -79,9 +79,9 @@ def open_file(path: str | Path) -> Iterator[int]:
 
 
 def read_head(path: str | Path, most: int) -> bytes:
-    """At most the first `most` bytes of the regular file at `path`; raises as `open_file`.
+    """Return at most the first `most` bytes of the regular file at `path`; raises as `open_file`.
 
-    For thousands of images, a context manager or a file object would double what this costs.
+    For thousands of images, a context manager or a file object would double the cost.
     """
     file, _ = open_regular(path)
     try:
@@ -91,9 +91,9 @@ def read_head(path: str | Path, most: int) -> bytes:
 
 
 def open_regular(path: str | Path, flags: int = 0) -> tuple[int, int]:
-    """A file descriptor, which the caller closes, and the bytes of the file; raises as `open_file`.
+    """Return a file descriptor, which the caller closes, and the size of the file in bytes; raises as `open_file`.
 
-    `flags` are further ones of `os.open`.
+    `flags` are further flags of `os.open`.
     """
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     try:

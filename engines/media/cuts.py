@@ -1,8 +1,9 @@
-"""Where a stream may be cut: arithmetic on the times of its packets alone.
+"""Plans where a stream is cut, by the times of its packets alone.
 
-Packets come in decoding order. A cut is made in front of a keyframe that all earlier packets precede in time as well;
-a piece then needs its packets from there to the last one that it must look at. That one lies behind the next cut when
-pictures lead the next keyframe (they come after it and are shown before it: open GOPs) and when windows reach over.
+Packets come in decoding order. A cut is made in front of a keyframe if all earlier packets precede it in time as well.
+A segment then carries the packets from its cut to the last one that its windows need. That packet lies behind the next
+cut if pictures lead the next keyframe (they come after it and are shown before it: open GOPs) or if windows extend past
+the cut.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ Times = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A planned piece: it owns `[start, end)` and carries packets `first ... stop - 1`."""
+    """A planned segment: it owns `[start, end)` and carries packets `first ... stop - 1`."""
 
     start: int
     end: int | None
@@ -31,8 +32,8 @@ class Cut:
 class Packets:
     """Times of a stream's packets in decoding order: `pts [P]` int64, which are keyframes, and which are shown.
 
-    Packets that are not shown are only needed to decode others. `by_rank`: pts say nothing of the order in which frames
-    are shown, see engines.media.times.
+    Packets that are not shown are only needed to decode others. `by_rank`: the order of pts is not the order in which
+    frames are shown, see engines.media.times.
     """
 
     pts: Times
@@ -43,18 +44,18 @@ class Packets:
 
     @property
     def last(self) -> int:
-        """Pts of the last packet that is shown."""
+        """Return the pts of the last packet that is shown."""
         return int(self.pts[self.shown].max())
 
     @property
     def entries(self) -> npt.NDArray[np.bool_]:
-        """Where decoding may start: keyframes that everything before them precedes; the first packet is none."""
+        """Return where decoding may start: keyframes that all earlier packets precede. The first is excluded."""
         before = np.maximum.accumulate(self.pts)[:-1]
         return np.concatenate([[False], self.keys[1:] & self.shown[1:] & (self.pts[1:] > before)])
 
 
 def plan_cuts(packets: Packets, grid: Grid, clock: Clock, segment_s: float) -> list[Cut]:
-    """The pieces of a stream, one at least, each at least `segment_s` long but for the last."""
+    """Return the segments of a stream: at least one; each lasts at least `segment_s`, except the last."""
     pts, entries = packets.pts, np.flatnonzero(packets.entries)
     borders = _borders(pts, entries, clock, segment_s)
     starts = [int(pts[packets.shown].min()), *(int(pts[border]) for border in borders)]
@@ -65,7 +66,7 @@ def plan_cuts(packets: Packets, grid: Grid, clock: Clock, segment_s: float) -> l
     for number, end in enumerate(starts[1:]):
         last = _last_looked_at(ordered, grid, clock, starts[number], end)
         stop = int(np.searchsorted(behind, last, side="right"))
-        if packets.by_rank:  # a frame may come out of any packet up to the next entry
+        if packets.by_rank:  # a packet before the next entry may give any of these frames
             after = int(np.searchsorted(entries, stop))
             stop = int(entries[after]) if after < len(entries) else len(pts)
         cuts.append(Cut(starts[number], end, firsts[number], stop))
@@ -73,7 +74,7 @@ def plan_cuts(packets: Packets, grid: Grid, clock: Clock, segment_s: float) -> l
 
 
 def _borders(pts: Times, entries: npt.NDArray[np.int64], clock: Clock, segment_s: float) -> list[int]:
-    """Packets to cut in front of: entries `segment_s` apart or more."""
+    """Return the packets in front of which a cut is made: entries that are `segment_s` or more apart."""
     borders: list[int] = []
     latest = clock.origin
     least = max(1, ceil(Fraction(str(segment_s)) / clock.time_base))
@@ -85,7 +86,7 @@ def _borders(pts: Times, entries: npt.NDArray[np.int64], clock: Clock, segment_s
 
 
 def _last_looked_at(ordered: Times, grid: Grid, clock: Clock, start: int, end: int) -> int:
-    """Pts of the last frame that a window of `[start, end)` may look at."""
+    """Return the pts of the last frame that a window of `[start, end)` may need."""
     if grid.fps is not None:
         return grid.last_pts(clock, start, end)
     beyond = int(np.searchsorted(ordered, end)) + grid.frames - 2

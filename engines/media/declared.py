@@ -1,7 +1,7 @@
-"""Checks sizes that Pillow's decoders allocate memory for and that an image's header need not tell.
+"""Checks the sizes that Pillow's decoders allocate memory for, if an image's header does not state them.
 
-FFmpeg's decoders take a limit of pixels; those that Pillow calls take none, so what they are about to allocate is
-read from the compressed data before they see it.
+FFmpeg's decoders take a limit of pixels. The decoders that Pillow calls take none; therefore the sizes are read from
+the compressed data before Pillow opens it.
 """
 
 import io
@@ -20,7 +20,7 @@ _MOST_CHANNELS = 4
 
 
 def check_declared(name: str, data: Buffer, limits: Limits) -> None:
-    """Check what a file of the format `name` would have its decoder allocate. Raises ItemTooLarge, MediaError."""
+    """Check the memory that a decoder would allocate for a file of format `name`. Raises ItemTooLarge, MediaError."""
     if name == "jpeg2000":
         _check_codestream(data, limits)
     elif name == "tiff":
@@ -30,7 +30,9 @@ def check_declared(name: str, data: Buffer, limits: Limits) -> None:
 
 
 def _check_codestream(data: Buffer, limits: Limits) -> None:
-    """The size that a JPEG 2000 codestream states, whatever its file says. Source: ISO 15444-1, A.5.1 and I.4."""
+    """Check the size that a JPEG 2000 codestream states; the file around it may differ. Source: ISO 15444-1, A.5.1,
+    I.4.
+    """
     view, at = bytes(data), 0
     while view[at : at + 2] != b"\xff\x4f":
         size, kind, head = int.from_bytes(view[at : at + 4], "big"), view[at + 4 : at + 8], 8
@@ -52,10 +54,10 @@ def _check_codestream(data: Buffer, limits: Limits) -> None:
 
 
 def _check_tiles(data: Buffer, limits: Limits) -> None:
-    """What libtiff unpacks at a time: a tile or a strip, which may be larger than the picture."""
+    """Check the tile or strip that libtiff unpacks at a time; it may be larger than the picture."""
     try:
         opened = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
-    except Exception:  # which says the reason when it is opened once more
+    except Exception:  # Pillow reports the reason when the file is opened again
         return
     with opened:
         width, strip, *tile = (_tag(opened, tag) for tag in _SIZES)
@@ -64,7 +66,7 @@ def _check_tiles(data: Buffer, limits: Limits) -> None:
 
 
 def _tag(image: TiffImagePlugin.TiffImageFile, tag: int) -> int:
-    """A number of a TIFF's directory, 0 where it is not there. Raises MediaError when libtiff might see another one."""
+    """Return a number of a TIFF's directory, 0 if it is absent. Raises MediaError if libtiff might read another."""
     try:
         value = image.tag_v2.get(tag, 0)
     except Exception as error:
@@ -75,7 +77,7 @@ def _tag(image: TiffImagePlugin.TiffImageFile, tag: int) -> int:
 
 
 def _check_items(name: str, data: Buffer, limits: Limits) -> None:
-    """Whether all pictures in an AVIF or HEIC are within the limit, by decoders that keep it."""
+    """Check that all pictures in an AVIF or HEIC are within the limit, by decoders that enforce it."""
     options = decoder_options(limits.pixels)
     try:
         with open_container(data, "mov", decoder_options={"codec_whitelist": "none"}) as container:

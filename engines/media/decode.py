@@ -1,7 +1,7 @@
-"""A segment of video to parts: the frames that its windows look at, converted one by one as they leave the decoder.
+"""Decodes a segment of video to parts: the frames that its windows need, each converted as it leaves the decoder.
 
-What a segment's parts hold depends on the pipeline and the segment alone. `schemas.grid` says which frame a tick
-sees; a part is a run of windows together with the frames they need, small enough to travel.
+The content of a segment's parts depends on the pipeline and the segment alone. `schemas.grid` defines which frame a
+tick uses. A part is a run of windows with the frames they need, small enough to be sent as one message.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,16 +34,16 @@ Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
 
 
 class Decoders(Protocol):
-    """Where decoders come from, if not from the host."""
+    """Provides decoders other than the host's."""
 
     def lease(self, like: VideoCodecContext, label: str) -> AbstractContextManager[VideoCodecContext]:
-        """A decoder for what `like`, one of the host's, decodes. Raises MediaError when there can be none."""
+        """Lease a decoder for the stream of `like`, a decoder of the host. Raises MediaError if there is none."""
         ...
 
 
-_PLANES_BYTES, _PICTURES_BYTES = 16 << 20, 64 << 20  # of a part of frames as they are, and of a part of pictures
-_MOST_PART_BYTES = 256 << 20  # of what is as large as that, a part holds fewer windows than the least
-_PLANES_WINDOWS, _PICTURES_WINDOWS = (4, 24), (1, 128)  # least and most
+_PLANES_BYTES, _PICTURES_BYTES = 16 << 20, 64 << 20  # of a part of raw frames, and of a part of pictures
+_MOST_PART_BYTES = 256 << 20  # a part that would be larger holds fewer windows than the minimum
+_PLANES_WINDOWS, _PICTURES_WINDOWS = (4, 24), (1, 128)  # minimum and maximum
 
 
 def decode_video(
@@ -55,15 +55,14 @@ def decode_video(
     limits: Limits = DEFAULT_LIMITS,
     tick: Tick = no_tick,
 ) -> Iterator[Part]:
-    """The parts of a segment, in order: one at least, the last one marked so.
+    """Yield the parts of a segment in order: at least one; the last one is marked as last.
 
     `buffers` are the segment's. Arrays are those of `convert`, stacked over the part's frames, and `index [W, T]`
-    int32. A frame that damage took is counted in `meta.lost`: the decoder's patched picture is used, and where there is
-    none, the last one before it. As soon as there is damage, the segment is decoded anew by the host, each run of
-    packets from one entry to the next by itself, so that it gives the same however the media is cut. `tick` is called
-    after each packet.
+    int32. A frame that is lost to damage is counted in `meta.lost`: the decoder's patched picture is used, or else the
+    last picture before it. As soon as damage is found, the host decodes the segment again, each run of packets between
+    two entries by itself. The result is then the same however the media is cut. `tick` is called after each packet.
 
-    Raises MediaError when the segment can not be opened at all, ItemTooLarge when it goes beyond `limits`.
+    Raises MediaError if the segment cannot be opened at all, ItemTooLarge if it exceeds `limits`.
     """
     sent_parts = sent_frames = 0
     for damaged in (False, True):
@@ -74,7 +73,7 @@ def decode_video(
             )
             for number, (piece, last) in enumerate(_mark_last(pieces, plan.grid)):
                 if number < sent_parts:
-                    continue  # sent before damage made us start over; it was exact, for it missed no frame it was due
+                    continue  # sent before the restart; it was exact, because none of its frames was missing
                 frames = max(0, counts.frames - sent_frames)
                 sent_parts, sent_frames = number + 1, sent_frames + frames
                 yield _part(segment, presented(segment.media, plan), number, last, piece, convert, frames, counts)
@@ -84,9 +83,9 @@ def decode_video(
 
 
 def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:
-    """How many windows a part holds: as many as keep its frames within bounds, by pipeline and media alone.
+    """Return the number of windows of a part: its frames stay within bounds. It depends on pipeline and media alone.
 
-    The frames count as they are or as their pictures, whichever is larger: a part may travel as either.
+    The bytes are those of the raw frames or of their pictures, whichever are more: a part may carry either.
     """
     grid = plan.grid
     made_bytes = sum(_picture_bytes(picture, media) for picture in plan.pictures.values())
@@ -115,7 +114,7 @@ def _slices(
     limits: Limits,
     tick: Tick,
 ) -> Iterator[Slice[dict[str, Array]]]:
-    """The segment's windows, those of one part at a time. Raises MissingFrame on damage, unless it is `damaged`."""
+    """Yield the segment's windows, one part at a time. Raises MissingFrame on damage, unless it is `damaged`."""
     grid, media, codec = plan.grid, segment.media, segment.codec
     assert codec is not None, "checked when the message was read"
     span = Span(media.clock, segment.start, segment.end)
@@ -150,13 +149,13 @@ def _slices(
                 limits.check_windows(label, range(windows))
                 counts.frames = reader.counted
                 yield piece
-            for _ in frames:  # what no window looks at is counted all the same
+            for _ in frames:  # frames that no window needs are counted as well
                 pass
         reader.count(counts, name)
 
 
 def _mark_last(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
-    """Each piece, and whether it is the last; one without windows where there are none."""
+    """Yield each slice, and whether it is the last; if there are none, yield one slice without windows."""
     waiting = next(pieces, Slice((), [], np.empty((0, grid.frames), np.int32)))
     for piece in pieces:
         yield waiting, False

@@ -1,4 +1,4 @@
-"""What a Matroska file or a WebM says of its own length. Source: RFC 8794, 4 to 6 (EBML); RFC 9559, 4.5 (Segment)."""
+"""Reads the length that a Matroska or WebM file states. Sources: RFC 8794, 4 to 6 (EBML); RFC 9559, 4.5 (Segment)."""
 
 from schemas.wire import Buffer
 
@@ -6,7 +6,7 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def declared_length(head: Buffer) -> int | None:
-    """The bytes of the whole file, by its first ones; None where they do not tell (live recordings)."""
+    """Return the bytes of the whole file by its first bytes; None if they do not state it (live recordings)."""
     data = bytes(head)
     if not data.startswith(_EBML):
         return None
@@ -19,7 +19,7 @@ def declared_length(head: Buffer) -> int | None:
 
 
 def _size(data: bytes, at: int) -> tuple[int | None, int]:
-    """An element's size, None where it is unknown or not there, and where the element's content begins."""
+    """Return an element's size (None if it is unknown or absent) and the offset of the element's content."""
     width = 9 - data[at].bit_length() if at < len(data) and data[at] else 0
     coded = data[at : at + width]
     most = (1 << 7 * width) - 1

@@ -1,4 +1,4 @@
-"""What a message carried, as files that other programs open: for a person who asks what is wrong with it."""
+"""Writes the content of a message to files that other programs open, so that a person can inspect it."""
 
 import io
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from schemas.parts import PartMessage
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
-# how Matroska names a codec that has a name of its own there; others go by their FOURCC. Source: RFC 9559, codec
+# The names of codecs that have one of their own in Matroska; all others use their FOURCC. Source: RFC 9559, codec
 # mappings of the Matroska specification
 _NAMES = {
     "h264": "V_MPEG4/ISO/AVC",
@@ -32,9 +32,9 @@ _CLUSTER_MS = 5000
 
 
 def files_of(message: Segment | PartMessage, buffers: Sequence[memoryview]) -> dict[str, Buffer]:
-    """File name -> content: a segment's video as `.mkv` or images as they were sent, a part's arrays as `.npz`.
+    """Return file name -> content: a segment's video as `.mkv` or its images as sent, a part's arrays as `.npz`.
 
-    The media itself is copied bit for bit, damage and all. Images that travelled as paths are where those point.
+    The media itself is copied bit for bit, including damage. Images that were sent as paths stay in their folders.
     """
     stem = f"{message.key.job.id}-{message.key.segment}"
     if isinstance(message, PartMessage):

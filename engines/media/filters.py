@@ -1,4 +1,4 @@
-"""FFmpeg's filters that give one frame for one."""
+"""Runs FFmpeg's filters that give one frame for one."""
 
 from fractions import Fraction
 
@@ -21,7 +21,7 @@ class FrameFilter:
         self._graphs: dict[tuple[int, int, str], Graph] = {}
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """What the chain makes of a frame; one that only changes what a frame says does not copy its pixels."""
+        """Filter a frame; a filter that only changes a frame's properties does not copy its pixels."""
         shape = frame.width, frame.height, frame.format.name
         graph = None if self._waits else self._graphs.get(shape)
         if graph is None:

@@ -18,7 +18,7 @@ from schemas.errors import MediaError
 _FORMAT_CHARS = 24
 _PLANES = re.compile(r"frame[0-3]")
 _MOST = 1 << 16  # pixels a side
-_WHENCE = "it is not what a decode stage of rigflow sends"
+_WHENCE = "a decode stage of rigflow sends no such part"
 
 
 def pack_frame(frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
@@ -33,7 +33,7 @@ def pack_frame(frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Ar
 
 
 def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
-    """The frames that `pack_frame` packed, in order, each with its orientation. Raises MediaError if they are none."""
+    """Yield the frames that `pack_frame` packed, in order, with their orientation. Raises MediaError for other data."""
     facts = part.arrays.get("frame_info")
     if (
         not isinstance(facts, np.ndarray)
@@ -86,18 +86,18 @@ def plane_rows(frame: av.VideoFrame, number: int) -> Array:
 
 
 def stack_frames(rows: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """The arrays of single frames as arrays of a part: `[F, ...]`, or end to end where raw frames are not alike."""
+    """Join the arrays of single frames to arrays of a part: `[F, ...]`; raw frames of different sizes end to end."""
     names = sorted({name for row in rows for name in row})
     return {name: _join([row[name] for row in rows if name in row]) for name in names}
 
 
 def no_frames(example: dict[str, Array]) -> dict[str, Array]:
-    """The arrays of a part without frames, with the types and shapes of the arrays of any one frame."""
+    """Return the arrays of a part without frames; types and shapes are those of any one frame."""
     return {name: np.empty((0, *array.shape), array.dtype) for name, array in example.items()}
 
 
 def blank_frame(kind: Literal["video", "image"]) -> av.VideoFrame:
-    """Any frame of that kind of media: converting it tells the shapes that a part without frames needs."""
+    """Return a frame of that kind of media. Its conversion gives the shapes that a part without frames needs."""
     return av.VideoFrame(16, 16, "rgb24" if kind == "image" else "yuv420p")
 
 

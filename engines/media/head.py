@@ -1,8 +1,8 @@
-"""The head of a video output: a small file that has all its tracks beside the picture, their names, chapters and tags.
+"""Reads and writes the head of a video output: a small file with all tracks beside the picture, chapters and tags.
 
-`split` writes it in the container of the finished file and reads it back: what comes back is what that container can
-hold. `collect` opens it and makes the finished file's tracks by its tracks, so codec parameters travel as FFmpeg
-itself writes them.
+`split` writes it in the container of the finished file and reads it back, to learn what that container can hold.
+`collect` opens it and copies its tracks to the finished file, so that codec parameters are sent in the form in which
+FFmpeg writes them.
 """
 
 import io
@@ -21,12 +21,13 @@ from engines.media.container import open_container
 from schemas.errors import MediaError
 from schemas.wire import Buffer
 
-SUFFIXES = {"mp4": "mp4", "mov": "mov", "matroska": "mkv"}  # FFmpeg's name of a container that we write, the best first
+# FFmpeg's names of the containers that rigflow writes, the best first
+SUFFIXES = {"mp4": "mp4", "mov": "mov", "matroska": "mkv"}
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}  # codec: file name, kind of media
 _OPTIONS = {"matroska": {"avoid_negative_ts": "disabled"}}
 _LOCATION = "location"
 _APPLE_LOCATION = "com.apple.quicktime.location.iso6709"
-# what tells of the file rather than of the film: the finished file has its own
+# tags that describe the file rather than the film: the finished file has its own
 _TECHNICAL = (
     "major_brand",
     "minor_version",
@@ -41,7 +42,7 @@ _TECHNICAL_STARTS = ("_statistics", "bps", "number_of_", "location-", _APPLE_LOC
 
 
 class HeadTrack(NamedTuple):
-    """A track as it is to be written: `template` has its codec, `sample` is a packet of it, or stands for one."""
+    """A track to write: `template` has its codec; `sample` is one of its packets, or a placeholder for one."""
 
     template: Any
     sample: bytes
@@ -51,7 +52,7 @@ class HeadTrack(NamedTuple):
 
 
 class Cover(NamedTuple):
-    """A picture that stands for the whole film; `template` has its codec."""
+    """A cover picture of the film; `template` has its codec."""
 
     template: Any
     data: bytes
@@ -59,14 +60,14 @@ class Cover(NamedTuple):
 
 @dataclass(frozen=True)
 class Tags:
-    """What a whole file says: chapters as PyAV gives them, and tags by lower-case names."""
+    """The chapters of a file as PyAV gives them, and its tags by lower-case names."""
 
     chapters: list[Any] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, container: InputContainer) -> "Tags":
-        """Those of an open file, without what tells of the file itself."""
+        """Return those of an open file, without tags that describe the file itself."""
         given = {name.lower(): text for name, text in container.metadata.items() if text}
         words = {
             name: text
@@ -79,7 +80,9 @@ class Tags:
 
 
 def write_head(container: str, tracks: Sequence[HeadTrack], tags: Tags, covers: Sequence[Cover] = ()) -> bytes:
-    """A file of format `container` with a packet of each track. Raises what PyAV raises where it cannot hold them."""
+    """Write a file of format `container` with a packet of each track. Raises PyAV's errors if the format cannot hold
+    them.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=_OPTIONS.get(container, {})) as out:
         copies = [out.add_stream_from_template(track.template, opaque=True) for track in tracks]
@@ -97,7 +100,7 @@ def write_head(container: str, tracks: Sequence[HeadTrack], tags: Tags, covers: 
 
 
 def add_covers(out: OutputContainer, covers: Sequence[Cover]) -> "list[Packet[Any]]":
-    """Adds covers behind the tracks of a file whose head is not written yet; the packets to mux once it is."""
+    """Add covers behind the tracks of a file whose head is not written yet. Return the packets to mux after it."""
     packets = []
     for cover in covers:
         name, kind = COVERS[cover.template.codec_context.name]
@@ -112,12 +115,12 @@ def add_covers(out: OutputContainer, covers: Sequence[Cover]) -> "list[Packet[An
 
 
 def cover_streams(container: InputContainer) -> list[Any]:
-    """The video streams that are covers."""
+    """Return the video streams that are covers."""
     return [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
 
 
 def covers_in(container: InputContainer) -> list[Cover]:
-    """The covers of an open file of which nothing was read yet."""
+    """Return the covers of an open file from which no packet was read yet."""
     streams = cover_streams(container)
     found: dict[int, Cover] = {}
     for packet in container.demux(streams) if streams else ():
@@ -129,33 +132,33 @@ def covers_in(container: InputContainer) -> list[Cover]:
 
 
 def name_track(stream: Any, language: str, title: str, disposition: int) -> None:
-    """Gives a track that is not written yet its language, title and disposition."""
+    """Set the language, title and disposition of a track that is not written yet."""
     names = {"language": language, "title": title}
     stream.metadata.update({name: text for name, text in names.items() if text})
     stream.disposition = disposition & ~Disposition.attached_pic
 
 
 def names_of(stream: Any) -> tuple[str, str]:
-    """Language and title of a track; empty where it has none."""
+    """Return the language and title of a track; empty if it has none."""
     tags = {name.lower(): text for name, text in stream.metadata.items()}
     return tags.get("language", ""), tags.get("title") or tags.get("name", "")  # mp4 calls a title name
 
 
 def open_head(container: str, data: Buffer) -> InputContainer:
-    """The head, opened without decoding anything. Raises MediaError when it is no such file."""
+    """Open a head without decoding. Raises MediaError if the data is not a head."""
     try:
         return open_container(data, container, {"codec_whitelist": "none"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, MediaError):
             raise
-        what = f"the tracks of the job are in no {container} file"
+        what = f"the data with the job's tracks is not a {container} file"
         raise MediaError(what, getattr(error, "strerror", "") or "it is damaged") from error
 
 
 def holds(container: str, track: HeadTrack) -> bool:
-    """Whether a file of format `container` gives the track back as it is."""
+    """Return whether a file of format `container` gives the track back unchanged."""
     if container == "mp4" and track.template.codec_context.codec.canonical_name.startswith("pcm_"):
-        return False  # mp4 has PCM only with a channel layout, which many sources do not tell, and for few players
+        return False  # mp4 has PCM only with a channel layout, which many sources do not state, and few players read it
     try:
         with open_head(container, write_head(container, [track], Tags())) as back:
             found = back.streams[0].codec_context if back.streams else None
@@ -165,7 +168,7 @@ def holds(container: str, track: HeadTrack) -> bool:
 
 
 def refused(container: str, track: HeadTrack, packets: "Sequence[Packet[Any]]") -> set[int]:
-    """Which of a track's packets a file of format `container` does not take: muxers look into some."""
+    """Return which of a track's packets a file of format `container` rejects: muxers parse some packets."""
     bad: set[int] = set()
     if not packets:
         return bad
@@ -182,15 +185,15 @@ def refused(container: str, track: HeadTrack, packets: "Sequence[Packet[Any]]") 
 
 def _parameters(codec: Any) -> tuple[Any, ...]:
     name = codec.codec.canonical_name
-    if codec.type != "audio" or name == "aac":  # what HE-AAC is after decoding its header need not say
+    if codec.type != "audio" or name == "aac":  # the header of HE-AAC need not state what its decoder finds
         return (name,)
-    if name in ("mp1", "mp2", "mp3"):  # mp4 has one word for all three, and each packet says which it is
+    if name in ("mp1", "mp2", "mp3"):  # mp4 has one name for all three, and each packet states its own kind
         name = "mp3"
     return name, codec.sample_rate, codec.layout.nb_channels
 
 
 def lost_tags(data: bytes, container: str, tags: Tags) -> list[str]:
-    """Names of the tags, and the word chapters, that a head does not give back."""
+    """Return the names of the tags that a head does not give back, and `chapters` if it loses these."""
     with open_head(container, data) as back:
         found = {name.lower() for name in back.metadata}
         lost = sorted(tags.words.keys() - found)
@@ -198,7 +201,7 @@ def lost_tags(data: bytes, container: str, tags: Tags) -> list[str]:
 
 
 def holds_covers(data: bytes, container: str, covers: Sequence[Cover]) -> bool:
-    """Whether a head gives its covers back."""
+    """Return whether a head gives its covers back."""
     with open_head(container, data) as back:
         return [cover.data for cover in covers_in(back)] == [cover.data for cover in covers]
 
@@ -213,7 +216,7 @@ def _sample(stream: Any, data: bytes, second: int = 0) -> "Packet[Any]":
 
 
 def _add_blank(out: Any) -> None:
-    """A text track that says nothing: a file without any track could hold no tags."""
+    """Add an empty text track: a file without any track cannot hold tags."""
     with suppress(av.error.FFmpegError):
         blank = out.add_stream("mov_text" if out.format.name != "matroska" else "subrip")
         blank.codec_context.subtitle_header = b"[Script Info]\n"

@@ -1,10 +1,10 @@
-"""A segment of images to parts: each image has its own outcome, and a bad one does not hurt its neighbours.
+"""Decodes a segment of images to parts. Each image has its own outcome: a bad one does not affect the others.
 
-FFmpeg decodes jpeg, png and webp, which is the fastest way; Pillow (`engines.media.stills`) decodes all other formats,
-and what of these three FFmpeg does not read or reads wrong.
+FFmpeg decodes jpeg, png and webp, which is the fastest way. Pillow (`engines.media.stills`) decodes all other formats,
+and files of these three formats that FFmpeg does not read or reads wrong.
 
-A picture that keeps its size keeps its transparency as a fourth plane. Where a pipeline's layout has no place for it,
-it is left out: pixels have the colours that are stored for them, whatever shows through.
+A picture that keeps its size keeps its transparency as a fourth plane. If a pipeline's layout has no such plane, the
+transparency is left out: pixels have their stored colours, even where they are transparent.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,19 +36,19 @@ from schemas.parts import PartMeta
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
-_PART_PIXELS = 24_000_000  # 64 MB of raw frames, about
+_PART_PIXELS = 24_000_000  # about 64 MB of raw frames
 _PART_FILE_BYTES = 64 << 20
 _EXIF = b"Exif\0"  # begins the segment of a jpeg that says how it is turned
 _CODECS = {"jpeg": "mjpeg", "png": "png", "webp": "webp"}  # FFmpeg's names
-# Colours that are stored at half the size grow by linear interpolation, as in libjpeg and libwebp; otherwise swscale
-# repeats them.
+# Interpolate colours that are stored at half the size linearly, as libjpeg and libwebp do; otherwise swscale repeats
+# them.
 _FANCY = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | EXACT
 _WITHOUT_ALPHA = "transparency was left out: the pipeline's layout has no place for it"
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """One item and its bytes; its head, unless `item.error` says why it will not be decoded."""
+    """One item and its bytes; `head` is set unless `item.error` is."""
 
     item: Item
     data: Buffer
@@ -56,12 +56,12 @@ class _Image:
 
     @property
     def pixels(self) -> int:
-        """How many pixels it has."""
+        """Return the number of pixels."""
         return prod(self.head.size) if self.head else 0
 
 
 class _Head(NamedTuple):
-    """Format, height and width of an image that looks whole, and the header of a jpeg."""
+    """Format, height and width of an image that appears complete, and the header of a jpeg."""
 
     name: str
     size: tuple[int, int]
@@ -77,12 +77,12 @@ def decode_images(
     shared: SharedFolders = NO_FOLDERS,
     tick: Tick = no_tick,
 ) -> Iterator[Part]:
-    """The parts of a segment of images, in order: one at least, the last one marked so.
+    """Yield the parts of a segment of images in order: at least one; the last one is marked as last.
 
-    `buffers` are the images' files, one an item of the segment; none where the items name files in `shared` folders.
-    An image that fails has its reason in `meta.items[i].error`; those that do not have a row each, in order, and a
-    window that sees it `T` times. Where what is made of an image depends on its size, each is a part of its own, else a
-    part holds what comes to 64 MB of raw frames.
+    `buffers` are the images' files, one for each item of the segment; there are none if the items name files in
+    `shared` folders. If an image fails, `meta.items[i].error` has the reason. Each other image has one row, in order,
+    and one window that uses it `T` times. If the arrays of an image depend on its size, each image is a part of its
+    own; otherwise a part holds about 64 MB of raw frames.
     """
     given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)
@@ -110,20 +110,21 @@ def decode_images(
 
 
 def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> Still:
-    """The picture of one image file; of several the first. Raises MediaError or ItemTooLarge."""
+    """Decode one image file; of several pictures the first. Raises MediaError or ItemTooLarge."""
     return _decoded(data, _checked(data, limits), limits)
 
 
 def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) -> Still:
-    """As `decode_image`, for a file that was checked; `scaled`: its picture is going to be made smaller."""
+    """Decode as `decode_image` does, a file that was checked; `scaled`: its picture will be made smaller."""
     name, size, _ = head
     if not _suits_ffmpeg(head, data, odd=not scaled and any(side % 2 for side in size)):
         return decode_still(name, data, limits)
-    # a decoder each: FFmpeg's png decoder mixes in the image before, its jpeg decoder keeps the tables of that one
+    # a new decoder for each: FFmpeg's png decoder blends in the image before, and its jpeg decoder keeps that one's
+    # tables
     decoder = av.CodecContext.create(_CODECS[name], "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type, decoder.thread_count = "NONE", 1
-    decoder.options = decoder_options(decoder_pixels(*size))  # no more than the header tells
+    decoder.options = decoder_options(decoder_pixels(*size))  # no more than the header states
     try:
         frames = decoder.decode(av.Packet(without_packed_chunks(data) if name == "png" else bytes(data)))
     except av.error.FFmpegError as error:
@@ -136,10 +137,10 @@ def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) ->
 
 
 def _size(name: str | None, data: Buffer, limits: Limits) -> tuple[int, int] | None:
-    """`(height, width)` by the header of an image file; None where it has none.
+    """Return `(height, width)` by the header of an image file; None if it has none.
 
-    Raises MediaError and ItemTooLarge for the formats that Pillow reads. Sources: JPEG ITU-T T.81 annex B, PNG
-    (ISO 15948) section 11.2.2, the WebP container specification.
+    Raises MediaError and ItemTooLarge for the formats that Pillow reads. Sources: JPEG ITU-T T.81 annex B, PNG (ISO
+    15948) section 11.2.2, the WebP container specification.
     """
     view = memoryview(data)
     if name == "png":
@@ -164,7 +165,7 @@ def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
 def _outcome(
     image: _Image, planes: bool, convert: Convert, limits: Limits, notes: dict[str, None]
 ) -> tuple[Item, dict[str, Array] | None]:
-    """The item, with its error if it has one, else with its arrays; what is out of the ordinary goes into `notes`."""
+    """Return the item with its error, or else with its arrays; anything unusual is added to `notes`."""
     if image.head is None:
         return image.item, None
     try:
@@ -179,7 +180,7 @@ def _outcome(
 
 
 def _checked(data: Buffer, limits: Limits) -> _Head:
-    """The head of an image. Raises ItemTooLarge, and MediaError when it does not look whole."""
+    """Return the head of an image. Raises ItemTooLarge, and MediaError if it does not appear complete."""
     if not len(data):
         raise MediaError("the image is empty", "send the whole file")
     name = image_format(data)
@@ -194,9 +195,9 @@ def _checked(data: Buffer, limits: Limits) -> _Head:
 
 
 def _suits_ffmpeg(head: _Head, data: Buffer, odd: bool) -> bool:
-    """Whether FFmpeg decodes this file right; `odd`: it is going to keep its size, and a side of it is odd.
+    """Return whether FFmpeg decodes this file right; `odd`: it keeps its size, and a side of it is odd.
 
-    FFmpeg's scaler then stretches colours that are stored at half the size by up to a pixel.
+    With an odd side, FFmpeg's scaler stretches colours that are stored at half the size by up to a pixel.
     """
     name, _, jpeg = head
     if jpeg is not None:
@@ -207,14 +208,14 @@ def _suits_ffmpeg(head: _Head, data: Buffer, odd: bool) -> bool:
 
 
 def _looks_complete(name: str, data: Buffer) -> bool:
-    """Whether the file's end is there; FFmpeg's decoders fill what is missing with gray and say nothing."""
+    """Return whether the file's end is present; FFmpeg's decoders fill missing data with gray and report no error."""
     if name == "webp":
         return int.from_bytes(data[4:8], "little") + 8 <= len(data)
     return name not in _CODECS or bytes(data).rfind(b"\xff\xd9" if name == "jpeg" else b"IEND") > 0
 
 
 def _webp_size(chunk: bytes) -> tuple[int, int] | None:
-    """Size by the first chunk of a WebP file, `chunk` being its first 18 bytes."""
+    """Return the size by the first chunk of a WebP file; `chunk` is its first 18 bytes."""
     kind = chunk[:4]
     if kind == b"VP8X":
         return int.from_bytes(chunk[15:18], "little") + 1, int.from_bytes(chunk[12:15], "little") + 1
@@ -227,7 +228,7 @@ def _webp_size(chunk: bytes) -> tuple[int, int] | None:
 
 
 def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image], bool]]:
-    """The images of each part, in order, and whether it is the last part; no more are held than one part has."""
+    """Yield the images of each part, in order, and whether it is the last part; at most one part is held in memory."""
     group: list[_Image] = []
     pixels = size = 0
     for image in images:
@@ -241,15 +242,15 @@ def _groups(images: Iterable[_Image], alone: bool) -> Iterator[tuple[list[_Image
 
 
 def _has_alpha(name: str, data: Buffer) -> bool:
-    """Whether a png or webp has transparency; FFmpeg's frames have a place for it where the file has none."""
+    """Return whether a png or webp has transparency; FFmpeg's frames have an alpha plane even if the file has none."""
     if name == "png":
-        return data[25] in (4, 6) or has_chunk(reader(data), b"tRNS")  # the type of its colours
+        return data[25] in (4, 6) or has_chunk(reader(data), b"tRNS")  # the colour type
     kind = bytes(data[12:16]) if name == "webp" else b""
     return bool((kind == b"VP8X" and data[20] & 16) or (kind == b"VP8L" and data[24] & 16))
 
 
 def _plain(frame: av.VideoFrame, planes: bool, alpha: bool) -> av.VideoFrame:
-    """The frame in a pixel format that needs no palette, and in RGB or RGBA where planes are wanted."""
+    """Convert a frame to a pixel format without a palette, and to RGB or RGBA if planes are wanted."""
     name = frame.format.name
     if not planes and name != "pal8":
         return frame

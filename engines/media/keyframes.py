@@ -1,6 +1,6 @@
-"""What the first bits of a packet say of cutting: where decoding can start, and which packets give no frame.
+"""Reads from a packet's first bits whether decoding can start there, and whether the packet gives a frame.
 
-For H.264, demuxers also mark points from where a picture recovers bit by bit (periodic intra refresh). A decoder that
+For H.264, demuxers also mark points from which a picture recovers bit by bit (periodic intra refresh). A decoder that
 starts there leaves out the frames before the recovery, so that a cut would lose them. Source: ITU-T H.264, 7.4.1 (NAL
 units, byte stream in annex B), D.2.8 (recovery point); ISO 14496-15 for the length-prefixed form; ITU-T H.265, 7.4.2.2;
 RFC 6386, 9.1 (VP8); the VP9 bitstream specification 0.6, 6.2 and annex B; ISO 14496-2, 6.2.5 (MPEG-4).
@@ -19,12 +19,12 @@ _PACKED = re.compile(rb"DivX\d+(Build|b)\d+p")  # MPEG-4 with a B-frame in the p
 
 
 def is_packed(extradata: bytes | None, packet: Buffer) -> bool:
-    """Whether a stream of MPEG-4, from its header or its first packet, has two frames in a packet now and then."""
+    """Return whether a stream of MPEG-4 sometimes has two frames in a packet, by its header or its first packet."""
     return bool(_PACKED.search(extradata or b"") or _PACKED.search(bytes(packet)))
 
 
 def is_hidden(codec: str, packet: Buffer) -> bool:
-    """Whether the decoder gives no frame for `packet`: VP8 and VP9 have pictures that only others refer to."""
+    """Return whether the decoder gives no frame for `packet`: some pictures of VP8 and VP9 are only references."""
     first = packet[0]
     if codec == "vp8":
         return not first & 0x10
@@ -39,7 +39,7 @@ def is_hidden(codec: str, packet: Buffer) -> bool:
 
 
 def closes(codec: str, extradata: bytes | None, packet: Buffer) -> bool:
-    """Whether no packet behind `packet`, a keyframe, gives a frame that is shown before it."""
+    """Return whether no packet after `packet`, a keyframe, gives a frame that is shown before it."""
     if codec == "h264":
         return any(unit[0] & 0x1F == _IDR for unit in _units(bytes(packet), extradata or b""))
     if codec == "hevc":
@@ -49,7 +49,7 @@ def closes(codec: str, extradata: bytes | None, packet: Buffer) -> bool:
 
 
 def starts_afresh(codec: str, extradata: bytes | None, packet: Buffer) -> bool:
-    """Whether decoding may start at `packet`, a keyframe by its container; true for other codecs than H.264."""
+    """Return whether decoding may start at `packet`, a keyframe by its container; true for codecs other than H.264."""
     if codec != "h264":
         return True
     for unit in _units(bytes(packet), extradata or b""):
@@ -64,7 +64,7 @@ def starts_afresh(codec: str, extradata: bytes | None, packet: Buffer) -> bool:
 
 
 def _units(data: bytes, extradata: bytes, width_at: int = 4) -> Iterator[bytes]:
-    """The NAL units of a packet, in order; the header of `extradata` says how they are set apart."""
+    """Yield the NAL units of a packet in order; the header in `extradata` defines how they are separated."""
     if not extradata.startswith(b"\1") or len(extradata) <= width_at:
         yield from (unit for unit in data.split(b"\0\0\1")[1:] if unit)
         return
@@ -78,7 +78,7 @@ def _units(data: bytes, extradata: bytes, width_at: int = 4) -> Iterator[bytes]:
 
 
 def _recovers_at_once(sei: bytes) -> bool:
-    """Whether an SEI unit has a recovery point of 0 frames: that is Exp-Golomb coded, a single bit 1."""
+    """Return whether an SEI unit has a recovery point of 0 frames: in Exp-Golomb code, that is a single bit 1."""
     at = 1
     while at + 2 < len(sei):
         kind, at = _sum_of_bytes(sei, at)
@@ -90,7 +90,7 @@ def _recovers_at_once(sei: bytes) -> bool:
 
 
 def _sum_of_bytes(data: bytes, at: int) -> tuple[int, int]:
-    """A number in the form of SEI headers, bytes of 255 and a last one, and where it ends."""
+    """Return a number in the form of SEI headers (bytes of 255 and a last byte) and the offset after it."""
     total = 0
     while at < len(data) and data[at] == 255:
         total, at = total + 255, at + 1

@@ -1,4 +1,4 @@
-"""Limits of one media, from the settings of publisher and worker; checked before and while it is decoded."""
+"""Limits of one media, from the settings of publisher and worker. They are checked before and during decoding."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,7 +12,7 @@ _SLACK = 128  # pixels a side: FFmpeg checks sizes that it has rounded up for it
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Most `pixels` of a picture, `windows` of a job and seconds of a video."""
+    """The largest `pixels` of a picture, `windows` of a job and seconds of a video."""
 
     pixels: int = _DEFAULT.max_pixels
     windows: int = _DEFAULT.max_windows
@@ -20,7 +20,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The limits in `settings`."""
+        """Return the limits in `settings`."""
         return cls(settings.max_pixels, settings.max_windows, settings.max_duration_s)
 
     def check_pixels(self, what: str, width: int, height: int) -> None:
@@ -57,5 +57,5 @@ def decoder_options(pixels: int) -> dict[str, str]:
 
 
 def decoder_pixels(width: int, height: int) -> int:
-    """The `max_pixels` with which FFmpeg decodes pictures of that size."""
+    """Return the `max_pixels` with which FFmpeg decodes pictures of that size."""
     return (width + _SLACK) * (height + _SLACK)

@@ -1,6 +1,7 @@
-"""How a stored picture is turned and mirrored until it is upright, as EXIF counts it: 1 (as it is) to 8.
+"""Turns and mirrors stored pictures until they are upright, by EXIF's numbers 1 (unchanged) to 8.
 
-Files say it by a display matrix (mp4, mov, matroska) or by EXIF (jpeg, png, webp), and FFmpeg gives both as the matrix.
+Files state the orientation as a display matrix (mp4, mov, matroska) or as EXIF (jpeg, png, webp). FFmpeg gives both as
+the matrix.
 """
 
 from typing import cast
@@ -15,7 +16,7 @@ from engines.part import Array
 UPRIGHT = 1
 MOST = 8
 _EXIF = 31  # AVFrameSideDataType
-# by EXIF's number: whether left and right change places first, then quarter turns counterclockwise
+# by EXIF's number: whether left and right are swapped first, then quarter turns counterclockwise
 _STEPS = {
     1: (False, 0),
     2: (True, 0),
@@ -29,7 +30,7 @@ _STEPS = {
 
 
 def orientation_of(frame: av.VideoFrame) -> int:
-    """The orientation that a frame's file asks for; the nearest one where it asks for another angle.
+    """Return the orientation that a frame's file states; for any other angle, the nearest one.
 
     A display matrix takes the pixel at `(x, y)` to `(a x + c y, b x + d y)`; see ISO/IEC 14496-12, 6.2.2.
     """
@@ -47,17 +48,17 @@ def orientation_of(frame: av.VideoFrame) -> int:
 
 
 def transposes(orientation: int) -> bool:
-    """Whether rows become columns."""
+    """Return whether rows become columns."""
     return orientation > 4
 
 
 def steps_of(orientation: int) -> tuple[bool, int]:
-    """Whether left and right change places first, and the quarter turns counterclockwise after that."""
+    """Return whether left and right are swapped first, and the quarter turns counterclockwise after that."""
     return _STEPS[orientation]
 
 
 def upright(pixels: Array, orientation: int) -> Array:
-    """`[H, W, ...]` turned and mirrored, contiguous."""
+    """Turn and mirror `[H, W, ...]`; the result is contiguous."""
     mirrored, turns = _STEPS[orientation]
     if mirrored:
         pixels = pixels[:, ::-1]

@@ -1,9 +1,9 @@
-"""Coded packets on their way from `split` to `decode`: a table and their bytes, without a container.
+"""Carries coded packets from `split` to `decode` as a table and their bytes, without a container.
 
-A container keeps only what its format foresees: some round times, and others drop the pixel format of raw video, the
-field order or the extradata. Here a decoder gets what FFmpeg's demuxer gave: codec parameters, extradata, side data and
-packets, bit for bit. The table has one row a packet, `[P, 4] int64`: flags, pts, duration, bytes. Extradata and side
-data are rows of their own in front of the packet that they belong to.
+A container keeps only what its format supports: some round times, and others drop the pixel format of raw video, the
+field order or the extradata. Here a decoder gets exactly what FFmpeg's demuxer gave: codec parameters, extradata, side
+data and packets. The table has one row a packet, `[P, 4] int64`: flags, pts, duration, bytes. Extradata and side data
+are rows of their own in front of the packet that they belong to.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,14 +28,14 @@ _COLUMNS = 4
 _MOST_TICKS = 1 << 62  # sums of two fit in 64 bits
 _MOST_REORDERED = 16
 _PNG_CODEC = "png"
-# the one takes the bytes of a packet for pointers, the other unpacks texts into memory without a limit
+# the first takes the bytes of a packet for pointers, the second unpacks texts into memory without a limit
 _UNSAFE = frozenset(("wrapped_avframe", "apng"))
 _ELSEWHERE = Capabilities.hardware | Capabilities.hybrid  # decoders that open devices
-_WHENCE = "it is not what a split of rigflow sends"
+_WHENCE = "a split of rigflow sends no such message"
 
 
 class Flag:
-    """Bits of what a row is; plain numbers, for they are read for each packet.
+    """Bits of a row's kind. They are plain numbers, because they are read for each packet.
 
     `HIDDEN`: the packet gives no frame that is shown; `ENTRY`: decoding may start at it.
     """
@@ -55,7 +55,7 @@ _SIDE_DATA = {Flag.PALETTE: ("palette", 0), Flag.NEW_EXTRADATA: ("new_extradata"
 
 
 class Coded(NamedTuple):
-    """A packet, whose pts is settled; `side` has its side data."""
+    """A packet with its final pts; `side` has its side data."""
 
     packet: "Packet[Any]"
     flags: int
@@ -64,17 +64,17 @@ class Coded(NamedTuple):
 
     @property
     def shown(self) -> bool:
-        """Whether it gives a frame of its own."""
+        """Return whether it gives a frame of its own."""
         return not self.flags & Flag.HIDDEN
 
 
 def parameters_of(stream: VideoStream, reorder: int) -> CodecParameters:
-    """The codec parameters of a stream that was not decoded yet; `reorder` frames at least are held back."""
+    """Return the codec parameters of a stream that was not decoded yet; at least `reorder` frames are held back."""
     context = stream.codec_context
     aspect = context.sample_aspect_ratio or stream.sample_aspect_ratio or Fraction(0)
     try:
         tag = context.codec_tag
-    except UnicodeDecodeError:  # a few tags of raw Bayer video are no ASCII
+    except UnicodeDecodeError:  # a few tags of raw Bayer video are not ASCII
         tag = ""
     return CodecParameters(
         decoder=context.name,
@@ -96,7 +96,7 @@ def parameters_of(stream: VideoStream, reorder: int) -> CodecParameters:
 
 
 def side_data(packet: "Packet[Any]") -> tuple[tuple[int, bytes], ...]:
-    """The side data of a packet that its decoder keeps."""
+    """Return the side data of a packet that its decoder keeps."""
     return tuple(
         (flag, bytes(packet.get_sidedata(name)))  # type: ignore[arg-type]
         for flag, (name, _) in _SIDE_DATA.items()
@@ -105,7 +105,7 @@ def side_data(packet: "Packet[Any]") -> tuple[tuple[int, bytes], ...]:
 
 
 def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, bytes]:
-    """The two buffers of a segment: the table, and all bytes."""
+    """Return the two buffers of a segment: the table, and all bytes."""
     rows: list[tuple[int, int, int, int]] = []
     data: list[Buffer] = []
     for flag, body in ((Flag.EXTRADATA, extradata),) if extradata else ():
@@ -122,7 +122,7 @@ def pack(extradata: bytes | None, packets: Sequence[Coded]) -> tuple[bytes, byte
 
 
 def rows_of(table: Buffer, data: Buffer) -> Iterator[tuple[int, int, int, memoryview]]:
-    """`(flags, pts, duration, bytes)` of each row; the bytes are views. Raises MediaError where the two do not fit."""
+    """Yield `(flags, pts, duration, bytes)` of each row; bytes are views. Raises MediaError if the two disagree."""
     table, data = memoryview(table).cast("B"), memoryview(data).cast("B")
     if table.nbytes % (_COLUMNS * _ROW.itemsize):
         raise MediaError("a table of packets is cut short", _WHENCE)
@@ -137,7 +137,7 @@ def rows_of(table: Buffer, data: Buffer) -> Iterator[tuple[int, int, int, memory
 
 
 def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, list[Coded]]:
-    """`(extradata, packets)` of a segment's buffers; packets are views into them. Raises MediaError."""
+    """Return `(extradata, packets)` of a segment's buffers; packets are views. Raises MediaError."""
     extradata = b""
     packets: list[Coded] = []
     side: list[tuple[int, bytes]] = []
@@ -156,7 +156,7 @@ def unpack(codec: CodecParameters, buffers: Sequence[Buffer]) -> tuple[bytes, li
 def _packet(
     codec: CodecParameters, flags: int, pts: int, duration: int, body: memoryview, side: Iterable[tuple[int, bytes]]
 ) -> "Packet[Any]":
-    # FFmpeg's decoders read a little past the end of a packet: it needs memory of its own, with room behind it
+    # FFmpeg's decoders read a little past the end of a packet: it needs memory of its own, with padding behind it
     packet: Packet[Any] = Packet(len(body))
     packet.update(png_bytes(body) if codec.decoder == _PNG_CODEC else body)  # type: ignore[arg-type]
     packet.pts, packet.duration = pts, duration
@@ -171,13 +171,15 @@ def _packet(
 
 
 def png_bytes(body: Buffer) -> bytes:
-    """A png without what FFmpeg would unpack without a limit, as long as before: decoders stop at the chunk IEND."""
+    """Remove the chunks of a png that FFmpeg would unpack without a limit; the length stays: decoders stop at IEND."""
     return without_packed_chunks(body).ljust(len(body), b"\0")
 
 
 def open_decoder(codec: CodecParameters, extradata: bytes, limits: Limits, label: str) -> VideoCodecContext:
-    """A decoder of the host for packets with these parameters, on one thread: parallelism is by segment, and frame
-    threads give other frames on damaged streams. Raises MediaError where there is none, ItemTooLarge beyond `limits`.
+    """Open a decoder of the host for packets with these parameters.
+
+    It has one thread: parallelism is by segment, and frame threads give other frames on damaged streams. Raises
+    MediaError if there is no decoder, ItemTooLarge beyond `limits`.
     """
     limits.check_pixels(label, codec.width, codec.height)
     try:
@@ -188,7 +190,7 @@ def open_decoder(codec: CodecParameters, extradata: bytes, limits: Limits, label
             raise ValueError
         _describe(context, codec)
     except (ValueError, av.error.FFmpegError) as error:
-        what = f"{label}: there is no decoder `{codec.decoder}` for {codec.pixel_format or 'its pictures'} here"
+        what = f"{label}: no decoder `{codec.decoder}` for {codec.pixel_format or 'its pictures'} here"
         raise MediaError(what, "install the PyAV that the publisher has, see requirements in pyproject.toml") from error
     context.extradata = extradata or None
     context.thread_type, context.thread_count = "NONE", 1
@@ -212,6 +214,6 @@ def _describe(context: VideoCodecContext, codec: CodecParameters) -> None:
 
 
 def carried_side(packets: Iterable[Coded]) -> Iterator[tuple[int, bytes]]:
-    """Of packets that are let go: the last side data of each kind, which a decoder would still keep."""
+    """Yield the last side data of each kind of discarded packets, because a decoder would still keep it."""
     last = {flag: body for coded in packets for flag, body in coded.side}
     return iter(last.items())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from engines.media.read_at import ReadAt, reader
 from schemas.wire import Buffer
 
-_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # compressed texts and the colour profile, which nothing here reads
+_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # compressed texts and the colour profile; rigflow reads neither
 _SIGNATURE_BYTES = 8
 
 

@@ -1,4 +1,4 @@
-"""The frames of one segment, in the order in which they are shown, and what became of them."""
+"""Reads the frames of one segment in the order in which they are shown, and counts lost and damaged ones."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,10 +20,10 @@ _SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the frames that a segment owns, and what was out of the ordinary.
+    """Counts of the frames that a segment owns, and notes on anything unusual.
 
-    `frames` are whole; `lost` did not come out of the decoder, or came patched over damage. `unseen` are those of the
-    whole ones that no window looks at: they were not decoded, or not held against what was due.
+    `frames` are whole. `lost` frames did not come out of the decoder, or came patched over damage. `unseen` are the
+    whole ones that no window needs: they were not decoded, or not compared with the expected ones.
     """
 
     frames: int = 0
@@ -33,21 +33,21 @@ class Counts:
 
 
 class _Run(NamedTuple):
-    """Packets from an entry on, and the times that they answer for."""
+    """Packets from an entry on, and the range of times that they are responsible for."""
 
     packets: Sequence[Coded]
     since: int
     until: int | None
 
     def owns(self, pts: int) -> bool:
-        """Whether it answers for `pts`."""
+        """Return whether the run is responsible for `pts`."""
         return self.since <= pts and (self.until is None or pts < self.until)
 
 
 class FrameReader:
     """Decodes the packets of a segment: `exact` as long as nothing is damaged, `patched` otherwise.
 
-    Of a sampled grid, frames that no tick of the grid sees may be left out, where the decoder can do so.
+    On a sampled grid, frames that no tick of the grid uses may be left out, if the decoder can skip them.
     """
 
     def __init__(self, packets: Sequence[Coded], segment: Segment, grid: Grid, tick: Tick) -> None:
@@ -64,22 +64,24 @@ class FrameReader:
         self._empty: list[_Run] = []  # runs that gave no frame
         self._intact: set[int] = set()  # times of frames that came out whole
         self._skips = segment.codec is not None and segment.codec.decoder in _SKIPPABLE and not self._by_rank
-        self._judged: Sequence[int] | None = None  # times of which frames should have come whole
+        self._judged: Sequence[int] | None = None  # times of the frames that should be whole
 
     @property
     def last(self) -> int:
-        """Pts of the last frame to look at, as far as packets tell."""
+        """Return the pts of the last frame to read, as far as the packets state it."""
         return self._times[-1] if self._times else self._span.start
 
     @property
     def counted(self) -> int:
-        """How many of the frames that the segment owns came out whole so far."""
+        """Return the number of the segment's own frames that came out whole so far."""
         return len(self._intact.intersection(self._owned))
 
     @cached_property
     def _due(self) -> list[int] | None:
-        """The frames that ticks see: of the segment's windows, and of all windows in the time that it owns, so that a
-        frame is looked at, or not, however the media is cut. None where every frame is needed.
+        """Return the times of the frames that ticks use; None if every frame is needed.
+
+        The ticks are those of the segment's windows, and of all windows in the time that it owns. A frame is then used,
+        or not, however the media is cut.
         """
         grid, span, times = self._grid, self._span, self._times[self._undecodable :] or self._times
         if grid.fps is None or not times or not self._skips:
@@ -93,7 +95,7 @@ class FrameReader:
     def count(self, counts: Counts, name: str) -> None:
         """Adds what became of the segment's own frames, now that all of them were read; `name` is the media's."""
         judged = self._judged
-        if judged is None:  # nothing was damaged: without a choice of frames all of them had to come
+        if judged is None:  # nothing was damaged: if no frames were selected, all of them had to come
             judged = self._owned[self._undecodable :] if self._due is None else ()
         gone = sorted(set(judged).difference(self._intact))
         counts.lost = len(gone) + self._undecodable
@@ -110,21 +112,21 @@ class FrameReader:
         return f"{len(times)} frames are damaged or missing, between {first:.2f} and {last:.2f} s"
 
     def exact(self, decoder: VideoCodecContext) -> Generator[tuple[int, av.VideoFrame]]:
-        """`(pts, frame)` in rising time. Raises MissingFrame on damage."""
+        """Yield `(pts, frame)` in rising time. Raises MissingFrame on damage."""
         if self._due is None:
             due: Sequence[int] = self._times[bisect_left(self._times, self._span.clock.origin) :]
-        else:  # an entry that gives no frame is damage that a segment which begins there would notice
+        else:  # an entry without a frame is damage: a segment that begins there would report it
             due = sorted({*self._due, *self._entries})
         for pts, frame in self._strict(decoder, self._packets, due):
             self._intact.add(pts)
             yield pts, frame
 
     def patched(self, new_decoder: Callable[[], VideoCodecContext]) -> Generator[tuple[int, av.VideoFrame]]:
-        """As `exact`, with what a decoder makes of damage; each run from one entry to the next has its own decoder.
+        """Yield as `exact` does, with the decoder's pictures of damaged frames; each run has its own decoder.
 
-        A run gives what a segment that begins and ends with it would: nothing of it depends on other runs. Its first
-        frame stands in for those that are missing before it, and no window begins in a run without frames. Where only
-        some frames are due, a run is judged by them: it is whole as long as these come out whole.
+        A run goes from one entry to the next. It gives the frames of a segment that begins and ends with it: none
+        depends on other runs. Its first frame replaces those that are missing before it, and no window begins in a run
+        without frames. If only some frames are needed, the run counts as whole as long as these are whole.
         """
         self._intact.clear()
         judged: list[int] = []
@@ -142,7 +144,7 @@ class FrameReader:
     def _strict(
         self, decoder: VideoCodecContext, packets: Sequence[Coded], due: Sequence[int]
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The frames that are `due`, and maybe others before the last of them. Raises MissingFrame on any damage."""
+        """Yield the frames that are `due`, and maybe others before the last one. Raises MissingFrame on any damage."""
         waiting = iter(due)
         expected = next(waiting, None)
         skips = self._due is not None
@@ -159,14 +161,15 @@ class FrameReader:
             if not done:
                 yield pts, frame
             if skips and expected is None:
-                done.append(True)  # what is in the decoder still comes out: a frame that others refer to may be damaged
+                done.append(True)  # frames in the decoder still come out: one that others refer to may be damaged
         if expected is not None:
             raise MissingFrame(expected)
 
     def _is_misplaced(self, pts: int, of_packet: int | None) -> bool:
-        """Whether a frame that takes the time `pts` by rank is of a packet of another run: frames before it are lost.
+        """Return whether a frame that gets `pts` by rank is of a packet of another run: frames before it are lost.
 
-        A time by rank would otherwise stay wrong until the end of the stream tells how many frames are missing.
+        Without this check a time by rank would stay wrong until the end of the stream shows how many frames are
+        missing.
         """
         if not self._by_rank or of_packet is None:
             return False
@@ -195,11 +198,11 @@ class FrameReader:
             self._empty.append(run)
 
     def is_empty(self, pts: int) -> bool:
-        """Whether `pts` lies in a run that gave no frame."""
+        """Return whether `pts` lies in a run that gave no frame."""
         return any(run.owns(pts) for run in self._empty)
 
     def _runs(self) -> Iterator[_Run]:
-        """The packets from each entry on, with those that lead the next one."""
+        """Yield the packets from each entry on, with those that lead the next one."""
         packets = self._packets
         entries = [0, *(at for at, coded in enumerate(packets) if at and coded.flags & Flag.ENTRY)]
         for first, after in zip(entries, [*entries[1:], None], strict=True):
@@ -221,14 +224,14 @@ class FrameReader:
         done: Sequence[bool] = (),
         strict: bool = True,
     ) -> Iterator[av.VideoFrame]:
-        """What the decoder gives, packet by packet until it is `done`. Damage raises MissingFrame if `strict`."""
+        """Yield the decoder's frames, packet by packet until it is `done`. Damage raises MissingFrame if `strict`."""
         looked_at: bool | None = None
         for coded in [*packets, None]:
             time = coded.pts if coded else None
             if done and coded:
                 continue
             if strict and coded and coded.flags & Flag.CORRUPT:
-                raise MissingFrame(time)  # its container knows that bytes are missing
+                raise MissingFrame(time)  # its container reports that bytes are missing
             if needed is not None and looked_at != (time in needed):
                 looked_at = time in needed
                 decoder.skip_frame = "DEFAULT" if looked_at else "NONREF"
@@ -244,14 +247,14 @@ class FrameReader:
             yield from frames
 
     def _timed(self, frames: Iterator[av.VideoFrame], packets: Sequence[Coded]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """`(pts, frame)`; by rank, frames take the times of the packets in rising order."""
+        """Yield `(pts, frame)`; by rank, frames take the times of the packets in rising order."""
         ranks = iter(sorted(coded.pts for coded in packets if coded.shown)) if self._by_rank else None
         last = self._span.start - 1
         for frame in frames:
             if ranks is not None:
                 given = next(ranks, None)
                 if given is None:
-                    return  # more frames than packets: there is no time for them
+                    return  # more frames than packets: no time is left for them
                 last = given
             elif frame.pts in self._hidden:
                 continue
@@ -260,7 +263,7 @@ class FrameReader:
             yield last, frame
 
     def _rising(self, frames: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The frames that are shown in the segment; one that would be earlier than the one before it comes after it."""
+        """Yield the frames that are shown in the segment; one that would precede its predecessor comes after it."""
         last: int | None = None
         for given, frame in frames:
             pts = given if last is None or given > last else last + 1

@@ -1,4 +1,4 @@
-"""Tracks that an output cannot hold as they are, in a form that it can: sound as AAC, text subtitles as mov_text."""
+"""Converts tracks that an output cannot hold: sound to AAC, text subtitles to mov_text."""
 
 import io
 from fractions import Fraction
@@ -20,14 +20,14 @@ _EVEN = "async=1:min_hard_comp=0.005"
 
 
 class AacTrack:
-    """A sound track encoded to AAC; what cannot be decoded is silence."""
+    """A sound track encoded to AAC; packets that cannot be decoded become silence."""
 
     def __init__(self, stream: AudioStream) -> None:
         self.source = stream
         given = stream.codec_context
         rate = given.sample_rate if given.sample_rate in _RATES else 48000
         layout = _LAYOUTS.get(given.layout.nb_channels, "stereo")
-        self._out = av.open(io.BytesIO(), "w", format="mp4")  # never written: a track cannot be without its file
+        self._out = av.open(io.BytesIO(), "w", format="mp4")  # never written: PyAV has no track without a file
         self.template = self._out.add_stream("aac", rate=rate, layout=layout)
         self.template.bit_rate = _BITS_PER_CHANNEL * AudioLayout(layout).nb_channels
         self._out.start_encoding()
@@ -39,7 +39,7 @@ class AacTrack:
         self._next = -Fraction(10**12)  # seconds; where the last frame ended
 
     def take(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
-        """The AAC packets that are ready with this packet of the source."""
+        """Return the AAC packets that are ready after this packet of the source."""
         try:
             frames = self.source.codec_context.decode(packet)
         except (av.error.FFmpegError, ValueError):
@@ -47,7 +47,7 @@ class AacTrack:
         return self._encoded(frames)
 
     def end(self) -> "list[Packet[Any]]":
-        """The packets after the last of the source."""
+        """Return the packets after the last one of the source."""
         try:
             frames = self.source.codec_context.decode(None)
         except (av.error.FFmpegError, ValueError):
@@ -68,7 +68,7 @@ class AacTrack:
         return packets
 
     def _time(self, frame: av.AudioFrame) -> None:
-        """Puts a frame without a time, or one far back, behind the last: of its own time it would be cut away."""
+        """Time a frame without a time, or one far back, after the last frame: at its own time it would be cut away."""
         base = frame.time_base or Fraction(1, frame.sample_rate)
         if frame.pts is None or frame.pts * base < self._next - _BACK_S:
             frame.pts = max(0, round(self._next / base))
@@ -114,18 +114,18 @@ class TextTrack:
     """A subtitle track of text as mov_text, with the source's times."""
 
     def __init__(self, stream: SubtitleStream) -> None:
-        """Raises what PyAV raises where the subtitles are none that FFmpeg decodes to text."""
+        """Raises PyAV's errors if FFmpeg cannot decode the subtitles to text."""
         self.source = stream
         self.time_base = stream.time_base or Fraction(1, 1000)
         self.frame = 0
         stream.codec_context.open(strict=False)
-        self._out = av.open(io.BytesIO(), "w", format="mp4")  # never written: a track cannot be without its file
+        self._out = av.open(io.BytesIO(), "w", format="mp4")  # never written: PyAV has no track without a file
         self.template = self._out.add_stream("mov_text")
         self.template.codec_context.subtitle_header = stream.codec_context.subtitle_header
         self._out.start_encoding()
 
     def take(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
-        """The subtitle in its new form; none where it has no text."""
+        """Return the subtitle in its new form; nothing if it has no text."""
         try:
             shown = self.source.codec_context.decode2(packet)
             if shown is None or not len(shown):
@@ -138,5 +138,5 @@ class TextTrack:
         return [made]
 
     def end(self) -> "list[Packet[Any]]":
-        """Nothing comes after the last subtitle."""
+        """Return nothing: no packet comes after the last subtitle."""
         return []

@@ -1,4 +1,4 @@
-"""Frames in another pixel format or size, by swscale, with the same bytes on every machine."""
+"""Converts frames to another pixel format or size by swscale, with the same bytes on every machine."""
 
 import av
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -10,7 +10,7 @@ EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class Reshape:
-    """Brings frames to another pixel format and size; colours stay what they are. Not thread-safe."""
+    """Converts frames to another pixel format and size; colours stay the same. Not thread-safe."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
@@ -19,10 +19,10 @@ class Reshape:
     def __call__(
         self, frame: av.VideoFrame, layout: str, size: tuple[int, int], color_range: int | None = None
     ) -> av.VideoFrame:
-        """The frame in `layout` at `size` (height, width); itself where it is so.
+        """Return the frame in `layout` at `size` (height, width); the same frame if it already matches.
 
-        Of YCbCr `color_range` is AVColorRange of what is made, as `plane_range` says where it is left out. Without a
-        matrix of its own (RGB) a frame becomes YCbCr by the one that `colour_matrix` tells.
+        For YCbCr, `color_range` is the AVColorRange of the result; by default `plane_range` chooses it. A frame without
+        a matrix of its own (RGB) becomes YCbCr by the matrix of `colour_matrix`.
         """
         height, width = size
         if (frame.format.name, frame.height, frame.width) == (layout, height, width):
@@ -44,10 +44,10 @@ class Reshape:
 
 
 class Siting:
-    """Says where a frame's chroma samples lie: at the left, in the middle for JPEG.
+    """Sets the position of a frame's chroma samples: at the left, or in the middle for JPEG.
 
-    Swscale uses what a frame says of that, containers do not keep it, and PyAV cannot read it: a frame that was carried
-    to another process would come out a little different. A filter is the only way to set it (3 us).
+    Swscale uses this property of a frame, but containers do not keep it and PyAV cannot read it. Without this class a
+    frame that was sent to another process would be converted a little differently. Only a filter can set it (3 us).
     """
 
     def __init__(self) -> None:
@@ -55,5 +55,5 @@ class Siting:
         self._middle = FrameFilter(("setparams", "chroma_location=center"))
 
     def settled(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The same picture, not copied, with its siting set."""
+        """Return the same picture, not copied, with its siting set."""
         return (self._middle if frame.format.name.startswith("yuvj") else self._left)(frame)

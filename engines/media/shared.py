@@ -1,4 +1,4 @@
-"""Images that travel as paths: files in folders that publisher and workers both see."""
+"""Reads images that are sent as paths: files in folders that publisher and workers both can read."""
 
 import functools
 import os
@@ -14,9 +14,9 @@ from schemas.errors import ItemTooLarge, MediaError, RigflowError
 from schemas.media import Item
 
 _MOST_BYTES_PER_PIXEL = 8  # RGBA of 16 bits, not compressed
-_SMALL_BYTES = 64 << 10  # a file of no more is read at once, whatever it is
+_SMALL_BYTES = 64 << 10  # a smaller file is read at once, without a check of its content
 _NOT_SHARED = "its path is in no folder that this worker shares: add the folder to the worker's setting shared"
-_NO_NAMES = frozenset(("", ".", ".."))  # at the end of a path, they are of a folder
+_NO_NAMES = frozenset(("", ".", ".."))  # a path that ends so names a folder
 RealFolder: TypeAlias = Callable[[str], str]  # a folder -> its path with links resolved, and a `/` at its end
 
 
@@ -24,28 +24,28 @@ RealFolder: TypeAlias = Callable[[str], str]  # a folder -> its path with links 
 class SharedFolders:
     """The folders, links resolved, each with a `/` at its end.
 
-    A file counts as in a folder by its own place, not by that of a link to it.
+    A file is in a folder by its real path, not by the path of a link to it.
     """
 
     folders: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, folders: Iterable[str]) -> Self:
-        """The folders as settings name them."""
+        """Return the folders that settings name."""
         return cls(tuple(map(_real_folder, folders)))
 
     def hold(self, path: str) -> bool:
-        """Whether the file at `path`, links resolved, is in one of the folders."""
+        """Return whether the file at `path`, links resolved, is in one of the folders."""
         return path.startswith(self.folders)
 
     def read(self, items: Sequence[Item], limits: Limits) -> Iterator[tuple[Item, bytes]]:
-        """As `read_image`, for each item of a message that has no error yet: only files in the folders are opened."""
+        """Read as `read_image` does, each item of a message that has no error yet; opens only files in the folders."""
         real = functools.cache(_real_folder)
         for item in items:
             yield (item, b"") if item.error else self._read(item, real, limits)
 
     def _read(self, item: Item, real: RealFolder, limits: Limits) -> tuple[Item, bytes]:
-        """A path is first taken for that of no link, because to ask for each file costs a tenth of decoding it."""
+        """Read one item. The path is first assumed to be no link: asking for each file costs a tenth of decoding it."""
         try:
             path = _in_real_folder(item.path, real)
             if self.hold(path):
@@ -55,7 +55,7 @@ class SharedFolders:
             path = os.path.realpath(item.path)
             if self.hold(path):
                 return read_image(item, path, limits)
-        except ValueError:  # no file's name has a zero byte in it
+        except ValueError:  # no file name has a zero byte
             pass
         return item.model_copy(update={"error": _NOT_SHARED}), b""
 
@@ -64,9 +64,9 @@ NO_FOLDERS = SharedFolders()
 
 
 def located(paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Each path with links resolved, and what the system says of the file; None for one that is not there.
+    """Yield each path with links resolved, and the system's status of the file; None if there is no such file.
 
-    To resolve a path costs more than to read a small file, so that each folder is resolved once.
+    Resolving a path costs more than reading a small file; therefore each folder is resolved once.
     """
     real = functools.cache(_real_folder)
     for path in paths:
@@ -76,12 +76,12 @@ def located(paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result | None]]
                 yield _in_real_folder(path, real), found
             else:
                 yield os.path.realpath(path), os.stat(path)
-        except (OSError, ValueError):  # ValueError: no file's name has a zero byte in it
+        except (OSError, ValueError):  # ValueError: no file name has a zero byte
             yield "" if "\0" in path else os.path.realpath(path), None
 
 
 def _in_real_folder(path: str, real: RealFolder) -> str:
-    """The path of a file that is no link, with the links of its folder resolved."""
+    """Return the path of a file that is no link, with the links of its folder resolved."""
     folder, slash, name = path.rpartition("/")
     return os.path.realpath(path) if name in _NO_NAMES else real(folder + slash) + name
 
@@ -91,10 +91,10 @@ def _real_folder(path: str) -> str:
 
 
 def read_image(item: Item, path: str, limits: Limits = DEFAULT_LIMITS) -> tuple[Item, bytes]:
-    """The item and the content of its file; if that cannot be read, the item with the error, and no content.
+    """Return the item and the content of its file. If the file cannot be read, the item has the error and no content.
 
-    `path` has its links resolved: a link that is there by now is not followed. Of a large file that is no image only
-    the first bytes are read: decode rejects them.
+    `path` has its links resolved; a link that was created there since is not followed. Of a large file that is no image
+    only the first bytes are read: decode rejects them.
     """
     try:
         file, size = open_regular(path, os.O_NOFOLLOW)
@@ -109,7 +109,7 @@ def read_image(item: Item, path: str, limits: Limits = DEFAULT_LIMITS) -> tuple[
 
 
 def _content(file: int, size: int, limits: Limits) -> bytes:
-    """The content of an open file of `size` bytes. Raises OSError, MediaError, ItemTooLarge."""
+    """Return the content of an open file of `size` bytes. Raises OSError, MediaError, ItemTooLarge."""
     data = os.read(file, size if size <= _SMALL_BYTES else HEAD_BYTES)
     if not data:
         raise MediaError("the file is empty", "copy it again")
@@ -121,7 +121,7 @@ def _content(file: int, size: int, limits: Limits) -> bytes:
             f"the file has {size} bytes, more than {most}", "scale it down or raise the setting max_pixels"
         )
     if size > len(data):
-        data = os.pread(file, size, 0)  # a file object would double what this costs
+        data = os.pread(file, size, 0)  # a file object would double the cost
         while len(data) < size and (more := os.pread(file, size - len(data), len(data))):  # a read may end early
             data += more
     return data

@@ -1,7 +1,7 @@
-"""Which image format a file has, and whether it is an animation, by its content alone.
+"""Detects the image format of a file, and whether it is an animation, by its content alone.
 
 Sources: the formats' signatures; PNG 3rd edition, 11.3.3 (acTL); the WebP container specification (VP8X); ISO 23008-12
-(brands of HEIF and AVIF); Truevision TGA 2.0 (its header, for it has no signature); JPEG ITU-T T.81 annex B; CIPA
+(brands of HEIF and AVIF); Truevision TGA 2.0 (its header, because it has no signature); JPEG ITU-T T.81 annex B; CIPA
 DC-007 (MPF, further pictures behind a photo).
 """
 
@@ -47,7 +47,7 @@ def formats() -> str:
 
 
 def image_format(head: Buffer) -> str | None:
-    """The format of an image that begins with `head` (`HEAD_BYTES` of it), in lower case; None when it is no image."""
+    """Return the lower-case name of the image format that `head` (`HEAD_BYTES`) begins; None if it is no image."""
     start = bytes(head[:_BRANDS_BYTES])
     for signature, name in _STARTS.items():
         if start.startswith(signature):
@@ -62,7 +62,9 @@ def image_format(head: Buffer) -> str | None:
 
 
 def is_animation(name: str, read: ReadAt) -> bool:
-    """Whether an image of the format `name`, as `image_format` gave it, has several pictures to be shown in turn."""
+    """Return whether an image of the format `name` (of `image_format`) has several pictures to show one after the
+    other.
+    """
     if name == "png":
         return has_chunk(read, b"acTL")
     if name == "webp":
@@ -80,13 +82,13 @@ def _heif(start: bytes) -> str | None:
 
 
 def _brands(start: bytes) -> frozenset[bytes]:
-    """The major brand and the compatible ones, as far as `start` reaches."""
+    """Return the major brand and the compatible ones, as far as `start` contains them."""
     end = min(len(start), int.from_bytes(start[:4], "big"))
     return frozenset((start[8:12], *(start[at : at + 4] for at in range(16, end - 3, 4))))
 
 
 def _is_bmp(start: bytes) -> bool:
-    """Whether a header of a known length follows; two letters alone begin many a text."""
+    """Return whether a header of a known length follows; many texts begin with the same two letters."""
     return int.from_bytes(start[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)
 
 
@@ -101,13 +103,15 @@ def _is_tga(start: bytes) -> bool:
 
 
 def _is_motion_jpeg(read: ReadAt) -> bool:
-    """Whether a jpeg begins where another one ends: raw Motion JPEG. A photo with further pictures by MPF is none."""
+    """Return whether a jpeg begins where another one ends: raw Motion JPEG. A photo with further pictures by MPF is
+    none.
+    """
     at = 2
     for marker, at in segments(read):
         if marker == APP2 and read(at + 4, 4) == b"MPF\0":
             return False
     data = b""
-    while more := read(at, _READ_BYTES):  # pixels have no such bytes: they have a 0 behind each 255
+    while more := read(at, _READ_BYTES):  # pixels have no such bytes: a 0 follows each 255
         data = data[-_JPEG_BORDER_BYTES:] + more
         if _JPEG_BORDER.search(data):
             return True
@@ -116,7 +120,7 @@ def _is_motion_jpeg(read: ReadAt) -> bool:
 
 
 def _gif_pictures(read: ReadAt, most: int) -> int:
-    """How many pictures a GIF has, `most` at most. Source: GIF89a, sections 17 to 24."""
+    """Return the number of pictures in a GIF, `most` at most. Source: GIF89a, sections 17 to 24."""
     flags = read(10, 1)
     at, found = 13 + _table_bytes(flags), 0
     while flags and found < most:
@@ -128,7 +132,7 @@ def _gif_pictures(read: ReadAt, most: int) -> int:
             at += 11 + _table_bytes(head[9:10])
         else:
             break
-        while size := read(at, 1):  # a block's data lies in pieces of up to 255 bytes, and ends with an empty one
+        while size := read(at, 1):  # a block's data lies in blocks of up to 255 bytes, and ends with an empty one
             at += 1 + size[0]
             if not size[0]:
                 break
@@ -136,5 +140,5 @@ def _gif_pictures(read: ReadAt, most: int) -> int:
 
 
 def _table_bytes(flags: bytes) -> int:
-    """The bytes of a GIF's colour table."""
+    """Return the size of a GIF's colour table in bytes."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0

@@ -1,4 +1,4 @@
-"""Opening media: from a file or from memory, with every failure turned into one line that says what to do."""
+"""Opens media from a file or from memory. Every failure becomes one line that says what to do."""
 
 import os
 from collections.abc import Iterator
@@ -29,16 +29,16 @@ _PNG_CODEC = "png"
 _ONE_JPEG = (".jpg", ".jpeg")
 _MP4 = b"ftyp"  # from the fifth byte on
 _UNREADABLE = (av.error.FFmpegError, OSError, ValueError)  # ValueError: no pixel format of that name
-_DECLARED = ("h264", "hevc")  # whose parameter sets an mp4 has in its header
+_DECLARED = ("h264", "hevc")  # an mp4 has their parameter sets in its header
 
 
 def media_kind(source: Source, name: str = "") -> Literal["image", "video"]:
-    """Whether `source` is one image, known by its first bytes, or something to open as video, which animations are too.
+    """Return whether `source` is one image, by its first bytes, or a video. Animations are videos.
 
-    Several jpegs one after the other are a video, but for those of a file that is called .jpg or .jpeg, as in FFmpeg:
-    folders of photos would have to be read from end to end otherwise. `name` is that of a source in memory.
+    Several jpegs one after the other are a video, except in a file that is called .jpg or .jpeg, as in FFmpeg:
+    otherwise all photos of a folder would have to be read from end to end. `name` is that of a source in memory.
 
-    Raises UsageError or MediaError when it can not be read or is empty.
+    Raises UsageError or MediaError if it cannot be read or is empty.
     """
     if not isinstance(source, Path):
         return _kind(source, bytes(source[:HEAD_BYTES]), "the media", name)
@@ -56,7 +56,7 @@ def _kind(source: Source, head: bytes, label: str, file_name: str) -> Literal["i
         return "video"
     if name == "jpeg" and file_name.lower().endswith(_ONE_JPEG):
         return "image"
-    if name in ("gif", "jpeg") or (name == "png" and b"IDAT" not in head):  # the head does not tell
+    if name in ("gif", "jpeg") or (name == "png" and b"IDAT" not in head):  # the head does not show it
         with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
             return "video" if is_animation(name, reader(given)) else "image"
     return "video" if is_animation(name, reader(head)) else "image"
@@ -64,7 +64,7 @@ def _kind(source: Source, head: bytes, label: str, file_name: str) -> Literal["i
 
 @contextmanager
 def media_errors(label: str) -> Iterator[None]:
-    """Turns what PyAV and the system raise about the media called `label` into UsageError or MediaError."""
+    """Map errors of PyAV and the system about the media called `label` to UsageError or MediaError."""
     try:
         yield
     except _UNREADABLE as error:
@@ -92,13 +92,13 @@ def open_media(
     decoders: bool = True,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[InputContainer]:
-    """An open container to read `source`; `container` names its format where it is known.
+    """Open a container to read `source`; `container` names its format if it is known.
 
-    Without `decoders` FFmpeg decodes no frame to learn about the streams (0.5 ms instead of 16 for 720p): enough for
-    times, not for pixel formats.
+    Without `decoders` FFmpeg decodes no frame to learn about the streams (0.5 ms instead of 16 for 720p). That is
+    enough for times, but not for pixel formats.
 
-    What PyAV raises inside the `with` block is mapped as well. Raises UsageError (no such file, a directory, not
-    allowed) and MediaError (empty, not media, truncated).
+    PyAV's errors inside the `with` block are mapped as well. Raises UsageError (no such file, a directory, not allowed)
+    and MediaError (empty, not media, truncated).
     """
     name = label or (str(source) if isinstance(source, Path) else "the media")
     with media_errors(name), _open(source, container, name, decoders, limits) as opened:
@@ -109,9 +109,9 @@ def open_media(
 def open_picture(
     source: Source, container: str | None = None, label: str = "", limits: Limits = DEFAULT_LIMITS
 ) -> Iterator[InputContainer]:
-    """As `open_media`, for who wants the picture alone: nothing is decoded to learn what the header tells.
+    """Open as `open_media` does, for the picture alone: no frame is decoded for information that the header has.
 
-    What only decoding tells is not known before the first frame: pixel format, pixel aspect, colours.
+    Pixel format, pixel aspect and colours may then be unknown until the first frame is decoded.
     """
     name = label or (str(source) if isinstance(source, Path) else "the media")
     with media_errors(name):
@@ -129,13 +129,13 @@ def open_picture(
 def picture_stream(
     container: InputContainer, label: str, limits: Limits = DEFAULT_LIMITS, number: int | None = None
 ) -> VideoStream:
-    """The stream to work on: FFmpeg's best video stream that is neither cover art nor of an unknown codec.
+    """Choose the stream to read: FFmpeg's best video stream that is neither cover art nor of an unknown codec.
 
     With `number` it is the container's stream of that index, as `ffprobe` counts them.
 
-    Its decoder is set to one thread: frame threads give other frames on damaged streams, and parallelism is by
-    segment. Raises MediaError when there is none, and ItemTooLarge when its header tells of too large pictures; the
-    decoder refuses those that the header does not tell of.
+    Its decoder is set to one thread: frame threads give other frames on damaged streams, and parallelism is by segment.
+    Raises MediaError if there is none, and ItemTooLarge if its header states too large pictures; the decoder refuses
+    too large pictures that the header does not state.
     """
     streams = _pictures(container)
     usable = [stream for stream in streams if stream.codec_context is not None]
@@ -157,15 +157,15 @@ def picture_stream(
 
 
 def time_base(stream: AnyStream) -> Fraction:
-    """Seconds of one unit of a stream's times."""
+    """Return the seconds of one unit of a stream's times."""
     return stream.time_base or Fraction(1)
 
 
 def packets_of(container: InputContainer, *streams: AnyStream) -> "Iterator[Packet[Any]]":
-    """All packets of `streams`, and an empty one at the end of each, as PyAV gives them.
+    """Yield all packets of `streams`, and an empty one at the end of each, as PyAV gives them.
 
-    Damage may make a container tell of a new stream half-way. PyAV raises IndexError at its first packet; it is passed
-    over. Pngs come without what FFmpeg would unpack without a limit.
+    Damage may make a container report a new stream half-way. PyAV raises IndexError at its first packet, which is
+    skipped. Pngs come without the chunks that FFmpeg would unpack without a limit.
     """
     pngs = {stream.index for stream in streams if stream.codec_context.name == _PNG_CODEC}
     while True:
@@ -189,12 +189,12 @@ def _open(source: Source, container: str | None, label: str, decoders: bool, lim
         if head[4:8] == _MP4:
             options["probesize"] = "32"  # an mp4's header is enough
         if image_format(head) == "jpeg":
-            container = "mjpeg"  # FFmpeg would look at the first picture alone
+            container = "mjpeg"  # by default FFmpeg reads only the first picture
         try:
             opened = open_container(given, container, {**options, "codec_whitelist": "none"})
             if len(_pictures(opened)) > 1:
-                options, decoders = {}, True  # FFmpeg looks at the streams to choose the best
-            if not decoders or _PNG_CODEC in _codecs(opened):  # whose packets go through `packets_of` before a decoder
+                options, decoders = {}, True  # FFmpeg examines the streams to choose the best
+            if not decoders or _PNG_CODEC in _codecs(opened):  # packets go through `packets_of` before a decoder
                 return opened
             opened.close()
             return open_container(given, container, options, decoder_options(limits.pixels))
@@ -203,7 +203,7 @@ def _open(source: Source, container: str | None, label: str, decoders: bool, lim
 
 
 def _pictures(container: InputContainer) -> list[VideoStream]:
-    """The video streams that are no cover art."""
+    """Return the video streams that are no cover art."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
@@ -216,7 +216,7 @@ def _numbered(usable: list[VideoStream], number: int, label: str) -> VideoStream
 
 
 def _rank(stream: VideoStream) -> tuple[bool, int]:
-    """What FFmpeg goes by where its best stream is cover art."""
+    """Return the sort key by which FFmpeg prefers a stream, for files whose best stream is cover art."""
     return bool(stream.disposition & Disposition.default), stream.bit_rate or 0
 
 
@@ -229,7 +229,7 @@ def _empty(label: str) -> MediaError:
 
 
 def head_of(source: Source) -> bytes:
-    """The first `HEAD_BYTES` of a source. Raises as `read_head`."""
+    """Return the first `HEAD_BYTES` of a source. Raises as `read_head`."""
     if isinstance(source, Path):
         return read_head(source, HEAD_BYTES)
     return bytes(source[:HEAD_BYTES])

@@ -1,7 +1,7 @@
-"""Media to segments: cut at keyframes, without decoding, so that every piece can be decoded by itself.
+"""Cuts media into segments at keyframes, without decoding. Each segment can be decoded by itself.
 
-A first pass reads the times of all packets (some 1.7 GB/s), settles them and plans the cuts; a second one copies
-packets. A source without a place where it can be cut goes as one piece. Damage shows up where frames are decoded.
+A first pass reads the times of all packets (some 1.7 GB/s), corrects them and plans the cuts; a second pass copies
+packets. A source that cannot be cut anywhere becomes one segment. Damage is found where frames are decoded.
 """
 
 from collections import deque
@@ -44,14 +44,14 @@ from schemas.media import CodecParameters, MediaInfo
 from schemas.segments import Segment
 
 MAX_SEGMENT_BYTES = 512 << 20
-_PACKET_BYTES = 1 << 10  # what a packet takes beside its data
+_PACKET_BYTES = 1 << 10  # the memory of a packet in addition to its data
 _CONVERT = "convert it to H.264 with a keyframe every few seconds: ffmpeg -i IN -g 100 OUT.mp4"
 _AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentData:
-    """One segment's share of a media: its fields and buffers; `tracks` is what was read beside the picture."""
+    """The fields and buffers of one segment; `tracks` are the packets of other tracks."""
 
     start: int
     end: int | None
@@ -63,7 +63,7 @@ class SegmentData:
     tracks: TrackPackets | None
 
     def segment(self, key: Key, media: MediaInfo) -> Segment:
-        """The message that goes with `buffers`."""
+        """Return the message that goes with `buffers`."""
         return Segment(
             key=key,
             media=media,
@@ -76,11 +76,11 @@ class SegmentData:
 
 
 class Splitter:
-    """Cuts one media into pieces, each at least `segment_s` seconds long but for the last. A context manager.
+    """Cuts one media into segments, each at least `segment_s` seconds long, except the last. A context manager.
 
-    `media` and `surveyed` are known inside the `with` block; `pieces()` reads the source once more. `sound` says what
-    becomes of sound that mp4 cannot hold; None: the pieces have the picture alone. `stream` is the index of the video
-    stream to take, None: FFmpeg's best. Raises UsageError, MediaError or ItemTooLarge.
+    `media` and `surveyed` are known inside the `with` block; `segments()` reads the source a second time. `sound`
+    chooses what happens to sound that mp4 cannot hold; None: the segments have the picture alone. `stream` is the index
+    of the video stream, None: FFmpeg's best. Raises UsageError, MediaError or ItemTooLarge.
     """
 
     media: MediaInfo
@@ -116,7 +116,7 @@ class Splitter:
             self.surveyed = survey(container, stream, self._label, self._limits, length)
             try:
                 self.media = _media_info(stream, self.surveyed, self._name, self._grid)
-            except ValidationError as error:  # FFmpeg reads what a header says, however wild
+            except ValidationError as error:  # FFmpeg passes on any value of a header
                 raise MediaError(f"{self._label}: {format_field_error(error.errors()[0])}", _CONVERT) from error
         packets = self.surveyed.packets
         self._check_length(packets)
@@ -129,7 +129,9 @@ class Splitter:
         return None
 
     def segments(self) -> Iterator[SegmentData]:
-        """The pieces in order, one at least, the last one `final`. Holds no more packets than the largest piece has."""
+        """Yield the segments in order: at least one, the last one `final`. Holds at most the packets of the largest
+        segment.
+        """
         firsts = self._first_packets()
         with self._opened() as container:
             stream = picture_stream(container, self._label, self._limits, self._number)
@@ -140,7 +142,7 @@ class Splitter:
             for cut in self._cuts:
                 buffers = pack(extradata, reader.picture(cut))
                 beside = reader.beside(to_the_end=cut.end is None)
-                if _stamp(self._source) not in (None, self._stamp):  # no piece is of another file than the survey
+                if _stamp(self._source) not in (None, self._stamp):  # no segment is of another file than the survey
                     raise _changed(self._label)
                 notes = () if cut.first else self.surveyed.notes
                 by_rank, final = self.surveyed.packets.by_rank, cut.end is None
@@ -156,7 +158,7 @@ class Splitter:
         return (open_media if self._sound else open_picture)(self._source, label=self._label, limits=self._limits)
 
     def _check_length(self, packets: Packets) -> None:
-        """Raises ItemTooLarge where the media lasts too long, or the pipeline would see too many windows of it."""
+        """Raises ItemTooLarge if the media is too long, or has too many windows for the pipeline."""
         clock, last = self.media.clock, packets.last
         self._limits.check_duration(self._label, clock.seconds(last))
         frames = range(len(packets.keys))
@@ -165,9 +167,9 @@ class Splitter:
 
 
 def _stamp(source: Source) -> tuple[int, ...] | None:
-    """What tells whether a file is still the same; nothing of bytes, which do not change.
+    """Return the properties by which a changed file is recognised; empty for bytes, which do not change.
 
-    None when it is not there any more: who has it open still has all of it.
+    None if the file was deleted: a process that has it open can still read all of it.
     """
     if not isinstance(source, Path):
         return ()
@@ -179,11 +181,11 @@ def _stamp(source: Source) -> tuple[int, ...] | None:
 
 
 def _changed(label: str) -> MediaError:
-    return MediaError(f"{label} changed while it was read", "wait until nobody writes to it")
+    return MediaError(f"{label} changed while it was read", "wait until no program writes to it")
 
 
 class _Reader:
-    """Reads packets in the source's order and deals them out to pieces."""
+    """Reads packets in the source's order and assigns them to segments."""
 
     def __init__(
         self,
@@ -200,14 +202,14 @@ class _Reader:
         self._tracks = tracks
         self._packets = packets_of(container, stream, *(tracks.streams if tracks else ()))
         self._picture: deque[Coded] = deque()
-        self._gone = 0  # how many packets of the picture were let go
+        self._gone = 0  # how many packets of the picture were discarded
         self._picture_bytes = 0  # in memory, of the picture
-        self._beside_bytes = 0  # and of what lies beside it
+        self._beside_bytes = 0  # and of the tracks beside it
         self._beside = 0  # packets
         self._first = True
 
     def picture(self, cut: Cut) -> list[Coded]:
-        """The packets of a planned piece; those before it are let go."""
+        """Return the packets of a planned segment; earlier ones are discarded."""
         while self._gone + len(self._picture) < cut.stop and self._read():
             pass
         if self._gone + len(self._picture) < cut.stop:
@@ -221,7 +223,9 @@ class _Reader:
         return list(islice(self._picture, cut.stop - cut.first))
 
     def beside(self, to_the_end: bool) -> TrackPackets | None:
-        """What was read beside the picture and not dealt out yet; `to_the_end`: of the rest of the source too."""
+        """Return the packets of other tracks that were read and not yet assigned; `to_the_end`: read the whole rest
+        first.
+        """
         while to_the_end and self._read():
             self._picture.clear()
             self._picture_bytes = 0
@@ -234,7 +238,7 @@ class _Reader:
         return self._tracks.dealt(first)
 
     def _read(self) -> bool:
-        """Takes one packet from the source; False at its end."""
+        """Read one packet of the source; return False at its end."""
         packet = next(self._packets, None)
         if packet is None:
             return False

@@ -1,9 +1,9 @@
-"""Single pictures by Pillow: the formats that FFmpeg does not read here, or reads wrong.
+"""Decodes single pictures by Pillow: the formats that FFmpeg does not read here, or reads wrong.
 
 Pillow gets bytes, one of the formats below, and no more pixels than the settings allow; none of these formats runs a
 program or opens another file. HEIC needs the package pillow-heif.
 
-Each picture becomes 8 bits a channel: gray, RGB, or RGBA where it has transparency. Deeper ones are rounded. A colour
+Each picture becomes 8 bits a channel: gray, RGB, or RGBA if it has transparency. Deeper ones are rounded. A colour
 profile is not applied.
 """
 
@@ -54,8 +54,8 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 class Still:
     """A picture as it is stored, and whether its file has transparency.
 
-    `orientation` is EXIF's number, 1 to 8, of how it is mirrored and turned until it is upright; `notes` say in words
-    what was out of the ordinary.
+    `orientation` is EXIF's number, 1 to 8, of how it is mirrored and turned until it is upright; `notes` describe
+    anything unusual.
     """
 
     frame: av.VideoFrame
@@ -65,10 +65,10 @@ class Still:
 
 
 def decode_still(name: str, data: Buffer, limits: Limits) -> Still:
-    """The first picture of a file of the format `name`. Raises MediaError, ItemTooLarge."""
+    """Decode the first picture of a file of the format `name`. Raises MediaError, ItemTooLarge."""
     with open_still(name, data, limits) as image:
         image.load()
-        limits.check_pixels("the image", *image.size)  # a GIF's first picture may be larger than its header says
+        limits.check_pixels("the image", *image.size)  # a GIF's first picture may be larger than its header states
         alpha = has_alpha(image)
         frame = frame_of(image, alpha)
         orientation = _orientation(image)
@@ -77,17 +77,17 @@ def decode_still(name: str, data: Buffer, limits: Limits) -> Still:
 
 
 def still_size(name: str, data: Buffer, limits: Limits) -> tuple[int, int]:
-    """`(height, width)` as the file's header says, not yet turned upright. Raises MediaError, ItemTooLarge."""
+    """Return `(height, width)` of the file's header, not yet turned upright. Raises MediaError, ItemTooLarge."""
     with open_still(name, data, limits) as image:
         return image.height, image.width
 
 
 @contextmanager
 def open_still(name: str, data: Buffer, limits: Limits) -> Iterator[ImageFile.ImageFile]:
-    """The file opened by Pillow; of its pictures none is decoded yet.
+    """Open the file by Pillow; no picture is decoded yet.
 
-    What Pillow raises inside the `with` block becomes a MediaError: its readers raise all sorts of errors for what is
-    damaged.
+    Pillow's errors inside the `with` block become a MediaError: its readers raise many kinds of errors for damaged
+    files.
     """
     pillow_name, module = _PLUGINS[name]
     try:
@@ -115,12 +115,12 @@ def open_still(name: str, data: Buffer, limits: Limits) -> Iterator[ImageFile.Im
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether pixels may be transparent."""
+    """Return whether pixels may be transparent."""
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
 
 
 def frame_of(image: Image.Image, alpha: bool) -> av.VideoFrame:
-    """The picture that Pillow decoded, as a frame in `gray`, `rgb24` or `rgba`. Raises MediaError."""
+    """Return the picture that Pillow decoded, as a frame in `gray`, `rgb24` or `rgba`. Raises MediaError."""
     if image.mode.startswith("I") or image.mode == "F":
         return av.VideoFrame.from_ndarray(_from_deep(image), "gray")
     if alpha:
@@ -131,7 +131,7 @@ def frame_of(image: Image.Image, alpha: bool) -> av.VideoFrame:
 
 
 def _from_deep(image: Image.Image) -> Array:
-    """`[H, W]` uint8 of a gray picture with 16 bits. Raises MediaError for other numbers: their white is not known."""
+    """Return `[H, W]` uint8 of a gray picture with 16 bits. Raises MediaError for other types: white is unknown."""
     if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format == "PPM"):
         kind = "floating-point" if image.mode == "F" else "32-bit"
         what = f"the image has {kind} pixels, and does not say which number is white"
@@ -146,7 +146,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What Pillow says, in one line."""
+    """Return Pillow's message in one line."""
     if isinstance(error, UnidentifiedImageError):
-        return "its header is damaged, or it is of a kind that is not read here"
+        return "its header is damaged, or it is of a kind that rigflow does not read"
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The first pass over a media: what its packets are, when they are shown, and what its first frame is like."""
+"""Reads all packets of a media once: their times, and the properties of the first frame."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from engines.media.times import Stamps, frame_rate, settle
 from schemas.errors import MediaError
 
 AGAIN = "copy or download it again"
-# containers that store no times, or those of decoding alone, and codecs for which FFmpeg does not work out the others
+# containers that store no times, or decoding times only, and codecs for which FFmpeg does not compute the pts
 _DECODING_ORDER = {
     "avi": ("h264", "hevc"),
     "asf": ("h264", "hevc", "mpeg1video", "mpeg2video"),
@@ -28,14 +28,14 @@ _DECODING_ORDER = {
     "hevc": ("hevc",),
 }
 _HIDING = ("vp8", "vp9")
-_GUESSED = "h264"  # a stream that does not say how far frames are reordered has the decoder guess, and lose some
+_GUESSED = "h264"  # a stream that does not state how far frames are reordered makes the decoder guess, and lose some
 _UNKNOWN_DEPTH = 16  # the most that a codec allows
-_PROBED = 30  # packets in which a stream of MPEG-4 says who wrote it
+_PROBED = 30  # packets in which a stream of MPEG-4 names its encoder
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`packets` with settled times, `first` the first frame that decodes, `origin` when it is shown.
+    """`packets` with corrected times; `first` is the first frame that decodes, and `origin` its time.
 
     The last frame is shown until `end`.
 
@@ -54,12 +54,12 @@ class Survey:
 def survey(
     container: InputContainer, stream: VideoStream, label: str, limits: Limits, length: int | None = None
 ) -> Survey:
-    """Reads all packets of `stream`. Raises MediaError when no frame can be decoded, or an mp4 is truncated.
+    """Read all packets of `stream`. Raises MediaError if no frame can be decoded, or an mp4 is truncated.
 
-    `length` is how many bytes the source has by its own header, None where it does not tell.
+    `length` is the size of the source in bytes by its own header, None if it states none.
     """
     decoder, reader = stream.codec_context, _Reader(container, stream)
-    # before decoding changes it; what was not probed has no pixel format yet, and no depth
+    # before decoding changes it; a stream that was not probed has no pixel format and no depth yet
     depth = decoder.reorder_depth if decoder.pix_fmt or not decoder.codec.reorder else _UNKNOWN_DEPTH
     for packet in packets_of(container, stream):
         reader.take(packet)
@@ -92,7 +92,7 @@ def survey(
         origin, before = _start(reader, packets)
         if before:
             notes.append(f"the first {before} frames can not be decoded: no keyframe is before them")
-    if stream.metadata.get("alpha_mode") == "1":  # of WebM: FFmpeg's own decoders of VP8 and VP9 give the colours alone
+    if stream.metadata.get("alpha_mode") == "1":  # of WebM: FFmpeg's own decoders of VP8 and VP9 give only the colours
         notes.append("its alpha channel is left out")
     last_s = max((pts for pts in reader.pts if pts is not None), default=0) * unit
     notes += _truncated(container, stream, last_s, cut_off=length is not None and container.size < length)
@@ -101,7 +101,7 @@ def survey(
 
 
 def reorder_depth(pts: Sequence[int]) -> int:
-    """How many packets at most are decoded before one that is shown before them; `pts` in order of decoding."""
+    """Return the most packets that are decoded before one that is shown earlier; `pts` in decoding order."""
     rank = {time: place for place, time in enumerate(sorted(pts))}
     return max((place - rank[time] for place, time in enumerate(pts)), default=0)
 
@@ -117,14 +117,14 @@ class _Reader:
         self.packed = False
         self.first: av.VideoFrame | None = None
         self.pts: list[int | None] = []
-        self.lasts: list[int] = []  # how long each is shown; 0 where its container does not say
+        self.lasts: list[int] = []  # the duration of each; 0 if its container states none
         self.dts: list[int | None] = []
         self.shown: list[bool] = []
         self.keys: list[bool] = []
         self.closed: list[bool] = []
 
     def take(self, packet: "Packet[VideoStream]") -> None:
-        """One packet; an empty one at the end."""
+        """Take one packet; an empty one at the end."""
         self.first = self.first or self._decoded(packet)
         if not packet.size:
             return
@@ -146,11 +146,11 @@ class _Reader:
         except MemoryError:
             raise
         except av.error.FFmpegError:
-            return None  # damaged: the next frame may be well, and the loss is counted where all are decoded
+            return None  # damaged: the next frame may be intact, and decoding all frames counts the loss
 
 
 def _start(reader: _Reader, packets: Packets) -> tuple[int, int]:
-    """When the first frame is shown, and how many packets before it give none."""
+    """Return when the first frame is shown, and how many packets before it give none."""
     pts, shown = packets.pts, packets.shown
     assert reader.first is not None
     given = reader.first.pts
@@ -164,16 +164,16 @@ def _start(reader: _Reader, packets: Packets) -> tuple[int, int]:
 
 
 def _end(reader: _Reader, packets: Packets, rate: Fraction) -> int:
-    """When the last frame is shown no more: by its packet, or else by the rate."""
+    """Return when the last frame ends: by its packet, or else by the rate."""
     at = int(np.argmax(np.where(packets.shown, packets.pts, packets.pts.min())))
     own = 0 if packets.by_rank else reader.lasts[at]
     return packets.last + (own if own > 0 else max(1, round(1 / (rate * packets.time_base))))
 
 
 def _truncated(container: InputContainer, stream: VideoStream, last_s: Fraction, cut_off: bool) -> list[str]:
-    """A note where a Matroska file or a WebM ends before its header says; its last packet is at `last_s`.
+    """Return a note if a Matroska or WebM file ends before its header states; its last packet is at `last_s`.
 
-    It certainly does where it is `cut_off`; otherwise its picture may end long before that.
+    If it is `cut_off`, it certainly does; otherwise its picture may end long before that.
     """
     if "matroska" not in container.format.name or not container.duration:
         return ["it is truncated: its last bytes are missing"] if cut_off else []

@@ -1,7 +1,7 @@
-"""Settles when each packet of a stream is shown, before anything is cut.
+"""Corrects the times at which a stream's packets are shown, before it is cut.
 
-Most sources say it. Some repeat a pts, step back for a packet, start again in mid-file (joined or wrapped transport
-streams), or store decoding times only (AVI, ASF, raw streams). What is odd is repaired where it is, and noted; all
+Most sources state them. Some repeat a pts, step back for a packet, start again in mid-file (joined or wrapped transport
+streams), or store decoding times only (AVI, ASF, raw streams). Wrong times are corrected one by one, with a note; all
 other times stay as they are.
 """
 
@@ -17,17 +17,17 @@ Mask = npt.NDArray[np.bool_]
 DEEPEST_REORDERING = 32  # places between decoding and showing: 16 frames of two fields, the most any codec allows
 _LONGEST_GAP_S, _FAR_S = 600, 10
 _MOST_JOINS = 16  # a stream that starts anew more often than once in so many packets has no times
-_USUAL_RATE, _HIGHEST_RATE = Fraction(25), 500  # FFmpeg guesses 1000 a second where it only knows milliseconds
+_USUAL_RATE, _HIGHEST_RATE = Fraction(25), 500  # FFmpeg guesses 1000 a second if it only knows milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """What a container says of the packets of a stream, in decoding order.
+    """The times that a container states for the packets of a stream, in decoding order.
 
-    `pts` and `dts` are None where it does not say. `shown`: which give a frame that is shown. `step` is the time from
-    one frame to the next at the stream's rate, in units of `time_base`. `depth`: how many frames the decoder holds
+    `pts` and `dts` are None where it states none. `shown`: which packets give a frame that is shown. `step` is the time
+    from one frame to the next at the stream's rate, in units of `time_base`. `depth`: how many frames the decoder holds
     back; `may_reorder`: its codec allows it. `decoding_order`: the container has decoding times only. `packed`: packets
-    hold two frames now and then, so that FFmpeg works out times that belong to their neighbours. `keys`: the keyframes.
+    sometimes hold two frames, so that FFmpeg computes times that belong to their neighbours. `keys`: the keyframes.
     """
 
     pts: list[int | None]
@@ -43,7 +43,9 @@ class Stamps:
 
     @property
     def restarts(self) -> Mask:
-        """The keyframes that are decoded before the packet in front of them: another stream was joined to this one."""
+        """Return the keyframes with an earlier decoding time than the packet before them: another stream was joined
+        here.
+        """
         if self.keys is None or None in self.dts:
             return np.zeros(len(self.dts), bool)
         dts = np.array(self.dts, np.int64)
@@ -52,10 +54,10 @@ class Stamps:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """`pts [P]` int64 of all packets in decoding order, each shown one's its own.
+    """`pts [P]` int64 of all packets in decoding order; no two shown packets have the same.
 
-    `by_rank`: the frames take the times of the shown packets in rising order as they leave the decoder, because the
-    order in which they are shown is known to the decoder alone. `known`: the times are the container's.
+    `by_rank`: frames take the times of the shown packets in rising order as they leave the decoder, because only the
+    decoder knows the order in which they are shown. `known`: the times are the container's.
     """
 
     pts: Times
@@ -65,7 +67,7 @@ class Settled:
 
 
 def frame_rate(*rates: Fraction | None, seen: Fraction | None = None) -> Fraction:
-    """The first of FFmpeg's rates that can be one, or the one nearest to what is `seen`; otherwise 25 a second."""
+    """Return the first plausible one of FFmpeg's rates, or the one nearest to `seen`; otherwise 25 a second."""
     possible = [rate for rate in rates if rate and 0 < rate < _HIGHEST_RATE]
     if seen and possible:
         return min(possible, key=lambda rate: max(rate / seen, seen / rate))
@@ -73,10 +75,10 @@ def frame_rate(*rates: Fraction | None, seen: Fraction | None = None) -> Fractio
 
 
 def settle(stamps: Stamps) -> Settled:
-    """When each packet is shown."""
+    """Return the corrected times of all packets."""
     known = np.array([pts is not None for pts in stamps.pts], bool)
     pts = np.array([pts or 0 for pts in stamps.pts], np.int64)
-    # a container without pts may still have those that FFmpeg works out: they are not in decoding order
+    # FFmpeg may compute a pts for a container without one: those are not in decoding order
     worked_out = bool(np.any(np.diff(pts[known & stamps.shown]) < 0))
     by_rank = stamps.packed or (stamps.decoding_order and stamps.depth > 0 and not worked_out)
     if stamps.packed and worked_out:
@@ -95,10 +97,10 @@ def settle(stamps: Stamps) -> Settled:
 
 
 def _delayed(dts: Times, stamps: Stamps) -> Times:
-    """Times of showing, in rising order, of packets with times of decoding alone: these lag behind by `depth` frames.
+    """Return rising pts for packets that have decoding times only: these are `depth` frames too early.
 
-    Where frames come at a variable rate, frame k is shown when the packet `depth` places later is decoded. The first
-    frame stays at the first time, and the last frames, which no packet follows, are as far apart as is usual.
+    At a variable rate, frame k is shown when the packet `depth` places later is decoded. The first frame stays at the
+    first time, and the last frames, which no packet follows, have the usual distance.
     """
     ahead = min(stamps.depth, len(dts) - 1)
     step = max(1, int(np.median(np.diff(dts)))) if ahead else 0
@@ -149,7 +151,7 @@ def _numbered(stamps: Stamps) -> Times:
 
 
 def _odd(pts: Times, known: Mask, deepest: int, usual: int, far: int) -> Mask:
-    """Packets without a time, and single ones that lie outside of what is around them.
+    """Return the packets without a time, and single ones far from the times around them.
 
     A packet may be shown `deepest` places from where it is decoded, and up to `usual` ones if that is `far` outside.
     """
@@ -171,9 +173,10 @@ def _odd(pts: Times, known: Mask, deepest: int, usual: int, far: int) -> Mask:
 
 
 def _join(pts: Times, restarts: Mask, reach: int, step: int, longest: int) -> int:
-    """Moves what follows a point where times are all smaller than before, or much greater; gives how many points.
+    """Move all times after a point where they are all smaller than before, or much greater; return the number of
+    points.
 
-    Where a joined stream `restarts`, it may begin shortly before the end of the one before it.
+    A joined stream that `restarts` may begin shortly before the end of the one before it.
     """
     joined = 0
     for at in np.flatnonzero((np.diff(pts) < 0) | (np.diff(pts) > longest) | restarts[1:]) + 1:
@@ -187,7 +190,7 @@ def _join(pts: Times, restarts: Mask, reach: int, step: int, longest: int) -> in
 
 
 def _rise(pts: Times, shown: Mask) -> int:
-    """Moves shown packets that have the time of another to the next free one; gives how many there were."""
+    """Move shown packets that have the time of another to the next free time; return how many there were."""
     order = np.flatnonzero(shown)[np.argsort(pts[shown], kind="stable")]
     values = pts[order]
     if np.all(values[1:] > values[:-1]):

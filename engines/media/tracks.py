@@ -1,7 +1,7 @@
-"""What goes beside the picture from a source to its output: sound and subtitles, by number, packet for packet.
+"""Copies the tracks beside the picture (sound, subtitles) from a source to its output, packet for packet.
 
-Which tracks there are is known before the first segment is sent, with all that a muxer needs to know of them (see
-`engines.media.head`). So a track that begins late, ends early or has a hole stays the track that it is.
+All tracks, and everything that a muxer needs of them, are known before the first segment is sent (see
+`engines.media.head`). Therefore a track that begins late, ends early or has a gap stays one track.
 """
 
 from dataclasses import dataclass, field
@@ -36,12 +36,12 @@ from schemas.errors import MediaError
 from schemas.segments import TrackInfo
 
 SoundChoice: TypeAlias = Literal["copy", "aac"]
-_BLANK = b"\0\0"  # stands for a packet where a head needs one and what is in it does not matter
+_BLANK = b"\0\0"  # a placeholder packet for a head that needs one whose content does not matter
 
 
 @dataclass(frozen=True)
 class TrackPackets:
-    """The packets of one segment, of all tracks; of the first one also the head. See `schemas.segments.Fragment`."""
+    """The packets of one segment, of all tracks; the first one also has the head. See `schemas.segments.Fragment`."""
 
     container: str = ""
     tracks: tuple[TrackInfo, ...] = ()
@@ -50,7 +50,7 @@ class TrackPackets:
 
 
 class Track(Protocol):
-    """A track on its way: `template` has its codec, `frame` is the samples of each packet (0: they differ)."""
+    """A track on its way: `template` has its codec, `frame` is the number of samples of each packet (0: it varies)."""
 
     source: Any
     template: Any
@@ -58,11 +58,11 @@ class Track(Protocol):
     frame: int
 
     def take(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
-        """The packets that one packet of the source becomes."""
+        """Return the packets that one packet of the source becomes."""
         ...
 
     def end(self) -> "list[Packet[Any]]":
-        """What comes after the last packet."""
+        """Return the packets after the last one."""
         ...
 
 
@@ -75,7 +75,7 @@ class CopiedTrack:
         self.frame: int = getattr(stream.codec_context, "frame_size", 0) or 0
 
     def take(self, packet: "Packet[Any]") -> "list[Packet[Any]]":
-        """The packet itself."""
+        """Return the packet itself."""
         return [packet]
 
     def end(self) -> "list[Packet[Any]]":
@@ -84,7 +84,7 @@ class CopiedTrack:
 
 
 def first_packets(container: InputContainer) -> dict[int, bytes]:
-    """The first packet of each sound stream and of each cover, by the stream's index. Reads on until all have one."""
+    """Return the first packet of each sound stream and cover by stream index. Reads until all of them have one."""
     streams = [
         stream for stream in (*container.streams.audio, *cover_streams(container)) if stream.codec_context is not None
     ]
@@ -111,8 +111,8 @@ class Tracks:
         self._notes: list[str] = []
         self._tracks: list[Track] = []
         self._heads: list[HeadTrack] = []
-        self._names: list[str] = []  # what notes call them
-        self._held: list[list[Packet[Any]]] = []  # packets that wait for their segment to be complete
+        self._names: list[str] = []  # the names in notes
+        self._held: list[list[Packet[Any]]] = []  # packets that wait until their segment is complete
         self._orders: list[Order] = []
         self._choose_sound(container, firsts, sound)
         self._choose_subtitles(container)
@@ -122,22 +122,22 @@ class Tracks:
 
     @property
     def streams(self) -> list[Any]:
-        """The streams whose packets `take` wants."""
+        """Return the streams whose packets `take` expects."""
         return [track.source for track in self._tracks]
 
     def take(self, packet: "Packet[Any]") -> None:
-        """Takes a packet of one of `streams`."""
+        """Take a packet of one of `streams`."""
         number = next(n for n, track in enumerate(self._tracks) if track.source.index == packet.stream_index)
         self._hold(number, self._tracks[number].take(packet))
 
     def end(self) -> None:
-        """The source has no more packets."""
+        """Flush the tracks at the end of the source."""
         for number, track in enumerate(self._tracks):
             self._hold(number, track.end())
             self._held[number] += self._orders[number].end()
 
     def dealt(self, first: bool) -> TrackPackets | None:
-        """What was taken since the last call; of the `first` segment also the head. None where that is nothing."""
+        """Return the packets since the last call, for the `first` segment with the head; None if there are none."""
         if not first and not any(self._held):
             return None
         notes: list[str] = []
@@ -219,7 +219,7 @@ class Tracks:
                 self._notes.append(f"{suffix} cannot hold {stream.codec_context.name}: {name} is left out")
 
     def _note_others(self, container: InputContainer) -> None:
-        """Tells of tracks of which nothing comes along."""
+        """Add notes on tracks that are left out entirely."""
         chapters = {"bin_data"} if container.chapters() else set()  # the track in which mp4 has its chapters' names
         others = {
             "video": len(container.streams.video) - len(cover_streams(container)) - 1,
@@ -233,7 +233,7 @@ class Tracks:
                 )
 
     def _write_head(self, tags: Tags, covers: list[Cover]) -> bytes:
-        """The head with all tags and covers that the container takes."""
+        """Return the head with all tags and covers that the container accepts."""
         try:
             fits = all(cover.template.codec_context.name in COVERS for cover in covers)
             data = write_head(self._container, self._heads, Tags(), covers) if fits else b""

@@ -1,7 +1,7 @@
-"""What decode does to frames before anything else sees them, and what the pictures are that come of it.
+"""Makes all frames of a media alike before any other step, and describes the resulting pictures.
 
-A container may forget a frame's colours, a stream may change in its middle, fields may be woven into one frame, and
-pixel formats are many. Behind this module all frames of a media are alike, and `presented` says how they are.
+A container may omit a frame's colours, a stream may change in its middle, fields may be woven into one frame, and there
+are many pixel formats. After this module all frames of a media are alike, and `presented` describes them.
 """
 
 import threading
@@ -31,7 +31,7 @@ from schemas.media import MediaInfo
 _NO_RANGE, _BT2020 = 0, 9
 _kept = threading.local()
 _TONE_MAPPED = "yuv420p"
-# FFmpeg's own mapping, from the light that the file names (10,000 cd/m2 where it names none) to that of BT.709
+# FFmpeg's own mapping, from the light level that the file states (10,000 cd/m2 if it states none) to that of BT.709
 _TONE_MAP = (
     "out_color_matrix=bt709:out_primaries=bt709:out_transfer=bt709:out_range=limited:intent=perceptual"
     ":flags=bicubic+accurate_rnd+bitexact"
@@ -39,7 +39,7 @@ _TONE_MAP = (
 
 
 def presented(media: MediaInfo, plan: DecodePlan) -> MediaInfo:
-    """`media` as a pipeline's decode makes it: upright, scaled, its colours named.
+    """Return `media` as a pipeline's decode delivers it: upright, scaled, with its colours set.
 
     `sample_aspect` is the shape of the pixels of the scaled picture, so that it is still shown in the source's shape.
     """
@@ -76,14 +76,14 @@ def _ratio(value: Fraction) -> tuple[int, int]:
 
 
 def _tone_map() -> FrameFilter:
-    """This thread's filter, kept for the next segment: FFmpeg takes seconds for the table that it maps colours by."""
+    """Return this thread's filter. It is reused for all segments: FFmpeg needs seconds to compute its colour table."""
     if not hasattr(_kept, "tone_map"):
         _kept.tone_map = FrameFilter(("scale", _TONE_MAP), ("format", _TONE_MAPPED))
     return cast(FrameFilter, _kept.tone_map)
 
 
 class Uniform:
-    """Makes every frame of a media alike, and notes what was out of the ordinary. Not thread-safe."""
+    """Makes every frame of a media alike, and notes anything unusual. Not thread-safe."""
 
     def __init__(self, media: MediaInfo, plan: DecodePlan, notes: dict[str, None]) -> None:
         self._media = media
@@ -92,20 +92,20 @@ class Uniform:
         self._deinterlace = plan.stage.deinterlace
         self._tonemap = plan.stage.tonemap and media.color_transfer in HDR
         turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
-        self._host_only = self._tonemap or turned  # what no kernel of a GPU does
+        self._host_only = self._tonemap or turned  # no GPU kernel does these
         name = media.pixel_format
         wanted = self._shown.pixel_format if self._planes else name and frame_formats(name)[-1]
         as_it_is = name and name == wanted and not self._tonemap
-        self._plain = (name, media.height, media.width) if as_it_is else None  # frames that need nothing: most of them
+        self._plain = (name, media.height, media.width) if as_it_is else None  # most frames need no conversion
         self._notes = notes
-        # by its own lines alone: yadif looks at the frames before and after, which may be another segment's
+        # it uses only lines of this frame: yadif uses the frames before and after, which may be in another segment
         self._from_fields = FrameFilter(("estdif", "mode=frame:deint=interlaced"), waits=True)
         self._as_progressive = FrameFilter(("setparams", "field_mode=prog"))
         self._reshape = Reshape()
         self._note_format()
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The frame at the media's size, in its colours, progressive, and in the format of its planes where wanted."""
+        """Return the frame at the media's size, in its colours, progressive, and in the format of its planes if set."""
         media = self._media
         if int(frame.colorspace) in UNNAMED:
             frame.colorspace = self._shown.color_space if not self._tonemap else media.color_space
@@ -139,7 +139,7 @@ class Uniform:
         return self._reshape(frame, wanted, size, self._shown.color_range or None)
 
     def _tone_mapped(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """BT.709 of a frame of PQ or HLG, of which a container may have forgotten that it is."""
+        """Convert a frame of PQ or HLG, which its container may have failed to state, to BT.709."""
         media = self._media
         frame.color_trc, frame.color_primaries = media.color_transfer, media.color_primaries
         if int(frame.colorspace) in UNNAMED:

@@ -1,6 +1,6 @@
-"""From frames in time order to windows: the time grid of `schemas.grid` applied to a stream, one frame at a time.
+"""Groups frames in time order into windows: applies the time grid of `schemas.grid`, one frame at a time.
 
-Nothing here knows pixels: a *picture* is whatever the caller pairs with its pts.
+This module does not read pixels: a *picture* is any object that the caller pairs with its pts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,23 +17,23 @@ Row = TypeVar("Row")
 
 
 class MissingFrame(Exception):
-    """A frame that a tick is due to see did not come out of the decoder."""
+    """A frame that a tick needs did not come out of the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a segment owns, `[start, end)` in pts of the media's clock; `end` None: to the end of the media."""
+    """The range that a segment owns, `[start, end)` in pts of the media's clock; `end` None: to the media's end."""
 
     clock: Clock
     start: int
     end: int | None
 
     def owns(self, pts: int) -> bool:
-        """Whether the frame at `pts` is this segment's own."""
+        """Return whether the segment owns the frame at `pts`."""
         return self.start <= pts and (self.end is None or pts < self.end)
 
     def windows(self, grid: Grid, last: int) -> range:
-        """Its windows on a sampled grid; `last` is the pts of its last frame, which counts at the end of the media."""
+        """Return its windows on a sampled grid; `last` is the pts of its last frame, used at the end of the media."""
         if self.end is None:
             return grid.windows_until(self.clock, self.start, last)
         return grid.windows_in(self.clock, self.start, self.end)
@@ -41,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Tick(Generic[Picture]):
-    """Tick `number` at `pts`, and the picture that it sees."""
+    """Tick `number` at `pts`, and the picture that it uses."""
 
     number: int
     pts: int
@@ -51,7 +51,7 @@ class Tick(Generic[Picture]):
 
 @dataclass(frozen=True, slots=True)
 class Slice(Generic[Row]):
-    """A run of windows: the pts of each one's first tick, the rows they need, and `index [W, T]` into them."""
+    """A run of windows: the pts of each one's first tick, the rows they need, and `index [W, T]` into the rows."""
 
     pts: tuple[int, ...]
     rows: list[Row]
@@ -59,7 +59,7 @@ class Slice(Generic[Row]):
 
 
 def every_frame(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -> Iterator[Tick[Picture]]:
-    """Ticks of a grid without `fps`: each owned frame is one, and so are those that the last windows look at."""
+    """Yield the ticks of a grid without `fps`: one for each owned frame and each further frame of the last windows."""
     owned = seen = 0
     last: tuple[int, Picture] | None = None
     for pts, picture in frames:
@@ -75,9 +75,9 @@ def every_frame(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -
 
 
 def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span, end: int) -> Iterator[Tick[Picture]]:
-    """Ticks of a sampled grid: each sees the last frame that is not after it, or the first where there is none.
+    """Yield the ticks of a sampled grid: each uses the last frame at or before it, or else the first frame.
 
-    `end` is the pts of the last frame, whether it comes or not. Frames that no tick sees may be left out.
+    `end` is the pts of the last frame, even if that frame is missing. Frames that no tick uses may be left out.
     """
     numbers = needed_ticks(grid, span.windows(grid, end))
     number = next(numbers, None)
@@ -96,7 +96,7 @@ def last_before(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span, e
 
 
 def needed_ticks(grid: Grid, windows: range) -> Iterator[int]:
-    """The ticks that `windows` look at, ascending, each once."""
+    """Yield the ticks that `windows` need, ascending, each once."""
     seen = 0
     for window in windows:
         first = window * grid.stride
@@ -111,9 +111,9 @@ def slices(
     convert: Callable[[Picture], Row],
     is_empty: Callable[[int], bool] = lambda pts: False,
 ) -> Iterator[Slice[Row]]:
-    """The windows that `ticks` complete, `limit` at a time; each picture is converted once, when its tick comes.
+    """Yield the windows that `ticks` complete, `limit` at a time; each picture is converted once, when its tick comes.
 
-    `is_empty`: at which pts no window begins, because nothing is known of its picture.
+    `is_empty`: returns whether no window begins at a pts, because its picture is unknown.
     """
     pts_of: dict[int, tuple[int, int]] = {}  # tick -> its own pts, and its picture's
     rows: dict[int, Row] = {}

@@ -1,1 +1,1 @@
-"""What results look like: each format encodes one part in a worker and assembles a job in the collector."""
+"""Result formats: each one encodes a part in a worker, and assembles a job in the collector."""

@@ -1,6 +1,6 @@
-"""annotated: what models found, drawn on the video or the picture it was found in.
+"""annotated: draws a model's results on the video or picture in which they were found.
 
-Drawn are `boxes` with `classes`, `scores`, `keypoints`, `corners` and `masks` (see engines.outputs.objects), the `mask`
+It draws `boxes` with `classes`, `scores`, `keypoints`, `corners` and `masks` (see engines.outputs.objects), the `mask`
 of segmentation, and the labels and scores of `classes` or `tags` of a whole picture. The pictures are `plane0` ... or
 `pixels`, as in `video`; coordinates are those of the source, and are scaled to the picture.
 """
@@ -34,7 +34,7 @@ _OF_PICTURES = ("mask", "classes", "tags", "scores")
 
 
 class AnnotatedOptions(PictureOptions):
-    """Those of `image`, and what to write: `labels` and `scores`; keypoints below `least_score` are not drawn."""
+    """The options of `image`, and what to write: `labels` and `scores`; keypoints below `least_score` are not drawn."""
 
     labels: bool = True
     scores: bool = True
@@ -42,17 +42,17 @@ class AnnotatedOptions(PictureOptions):
 
 
 class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
-    """H.264 of video with the source's sound, a file of each image."""
+    """H.264 of video with the source's sound; a file of each image."""
 
     options_class = AnnotatedOptions
 
     @property
     def sound(self) -> Literal["copy", "aac"]:
-        """What the options say."""
+        """Return the option `sound`."""
         return self._options.sound
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """Pictures, and something to draw on them."""
+        """Check that there are pictures, and something to draw on them."""
         check_pictures(arrays, media, _NAME)
         if not any(name in arrays for name in DRAWN):
             names = ", ".join(f"`{name}`" for name in DRAWN)
@@ -65,7 +65,7 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
             raise PipelineError(f"`mask` is {found}", "format annotated takes uint8 [W, H, W'], a class for each pixel")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """A closed GOP of the part's pictures, or a file of each image."""
+        """Return a closed GOP of the part's pictures, or a file of each image."""
         options = self._options
         findings = self._findings(part)
         if part.meta.media.kind == "image":
@@ -83,11 +83,11 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
         return (self._encoder or X264()).encode(Pictures(drawn, colour, part.meta.media), options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """`<target>.mp4`, begun with the first part, or the folder `<target>` of images."""
+        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
         return ImageFolder(target, self._options.suffix) if media.kind == "image" else VideoFile(target, media)
 
     def _findings(self, part: Part) -> Iterator[Finding]:
-        """What to draw on the picture of each window."""
+        """Yield what to draw on the picture of each window."""
         held: Mapping[str, Value] = part.arrays
         wanted = Wanted(self._options.labels, self._options.scores, self._options.least_score)
         objects = objects_of(part, _NAME) if "boxes" in held else iter([None] * len(part.meta.pts))
@@ -102,7 +102,7 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
 
 
 def _drawn(picture: Channels, finding: Finding) -> Channels:
-    """A copy of a picture with what was found in it."""
+    """Return a copy of a picture with the results drawn on it."""
     if isinstance(picture, np.ndarray):
         picture = (picture,) if picture.ndim == 2 else tuple(picture[..., n] for n in range(picture.shape[2]))
     channels = tuple(np.array(channel) for channel in picture)

@@ -1,4 +1,4 @@
-"""What formats share: their options, and the arrays with a row a window."""
+"""Shared by all formats: their options, and the arrays with one row a window."""
 
 from collections.abc import Iterable, Mapping, Set
 from typing import Generic, Literal, TypeAlias, TypeVar
@@ -18,9 +18,9 @@ Labels: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 class BaseFormat(Generic[OptionsT]):
-    """What formats have in common; a format adds `check`, `encode` and `assemble` of `engines.ports.Format`.
+    """Base of the formats; a format adds `check`, `encode` and `assemble` of `engines.ports.Format`.
 
-    `labels` come with the plan of the pipeline; `encoder` makes H.264 of pictures, x264 where it is left out.
+    `labels` come with the plan of the pipeline; `encoder` encodes pictures as H.264, by default x264.
     """
 
     options_class: type[OptionsT]
@@ -34,7 +34,7 @@ class BaseFormat(Generic[OptionsT]):
 
     @property
     def sound(self) -> Literal["copy", "aac"] | None:
-        """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
+        """Return how a media's sound is written; None if the format cannot hold tracks beside the picture."""
         return None
 
 
@@ -48,7 +48,7 @@ _FRAMES = frozenset(("index", "frame_size", "frame_info", *(f"frame{n}" for n in
 
 
 def is_output(name: str) -> bool:
-    """Whether the array of that name is what a model made, and not of the frames."""
+    """Return whether the array of that name is an output of a model, and not made of the frames."""
     return name not in _FRAMES and not holds_frames(name)
 
 
@@ -62,20 +62,20 @@ def check_window_arrays(arrays: Mapping[str, Tensor], reserved: Set[str]) -> Non
         if array.shape[0] == "F":
             raise PipelineError(
                 f"output `{name}` has a row a frame, and a window is several frames",
-                "take a model that sees windows, or windows of one frame",
+                "take a model that takes windows, or windows of one frame",
             )
 
 
 def check_reserved(outputs: Iterable[str], reserved: Set[str]) -> None:
-    """Raise PipelineError if a format writes something of its own under the name of an output."""
+    """Raise PipelineError if a format writes its own data under the name of an output."""
     if taken := reserved & set(outputs):
-        raise PipelineError(f"output `{min(taken)}`: the format needs that name for itself", "rename the output")
+        raise PipelineError(f"output `{min(taken)}`: the format uses that name itself", "rename the output")
 
 
 def window_arrays(part: Part, reserved: Set[str]) -> dict[str, Value]:
-    """The arrays with one row a window (a model's outputs), without those of the frames.
+    """Return the arrays with one row a window (a model's outputs), without those of the frames.
 
-    Raises PipelineError when windows have no outputs, an output has another number of rows, or its name is one of
+    Raises PipelineError if windows have no outputs, an output has another number of rows, or its name is one of
     `reserved`, which the format writes itself.
     """
     windows = len(part.meta.pts)
@@ -90,7 +90,7 @@ def window_arrays(part: Part, reserved: Set[str]) -> dict[str, Value]:
 
 
 def check_rows(name: str, array: Value, windows: int) -> None:
-    """Raise PipelineError unless an output has a row for each of so many windows."""
+    """Raise PipelineError unless an output has one row for each of `windows` windows."""
     if isinstance(array, Ragged):
         if len(array) != windows:
             raise PipelineError(f"output `{name}` has {len(array)} rows for {windows} windows", _ONE_ROW)
@@ -99,6 +99,6 @@ def check_rows(name: str, array: Value, windows: int) -> None:
 
 
 def row_of(array: Value, number: int) -> Array:
-    """One row of an array, or of a ragged one."""
+    """Return one row of an array, or of a ragged one."""
     row: Array = array.row(number) if isinstance(array, Ragged) else array[number]
     return row

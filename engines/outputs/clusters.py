@@ -21,14 +21,14 @@ from engines.outputs.sheet import BRIGHT, DIM, MARK, Layout, Section, Tile, Word
 from engines.part import Array
 
 FILES = ("clusters.jsonl", "clusters.html", "clusters.png")
-PICTURE = (90, 160)  # height and width that a picture fits into
+PICTURE = (90, 160)  # height and width of the box of a picture
 _COLUMNS, _LEAST_COLUMNS = 8, 3
 _MOST_ROWS, _MOST_ROWS_OF_ONE = 60, 5  # of the png, in all and of one cluster; the html has every media
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A media as people see it: its name, where its result is, and its picture `[H, W, 3] uint8`, if there is one."""
+    """A media on the sheets: its name, the path of its result, and its picture `[H, W, 3] uint8`, if there is one."""
 
     name: str
     result: str
@@ -54,7 +54,7 @@ def write_clusters(folder: Path, clusters: Sequence[Cluster], media: Sequence[Sh
 
 
 def rows(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Iterator[dict[str, object]]:
-    """What the lines of JSON say."""
+    """Yield the content of the lines of JSON."""
     for number, cluster in enumerate(clusters, start=1):
         yield {
             "cluster": number,
@@ -73,7 +73,7 @@ def rows(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Iterator[dict[s
 
 
 def summary(clusters: Sequence[Cluster]) -> str:
-    """The whole in a line."""
+    """Return a summary of one line."""
     members = [member for cluster in clusters for member in cluster.members]
     copies = sum(member.duplicate_of is not None for member in members)
     parts = [_count(len(clusters), "cluster"), f"of {len(members)} media,", _count(copies, "near-duplicate")]
@@ -86,7 +86,7 @@ def _count(number: int, what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What stands together on a sheet: a cluster under its number, or all media that are like no other."""
+    """One section of a sheet: a numbered cluster, or all media that belong to none."""
 
     number: str
     about: str
@@ -104,7 +104,7 @@ def _sections(clusters: Sequence[Cluster]) -> list[_Group]:
 
 
 def _copy_text(member: Member, media: Sequence[Shown]) -> str:
-    """What a near-duplicate is: of whom, and where in it."""
+    """Return the text of a near-duplicate: its original, and the offset in it."""
     if member.duplicate_of is None:
         return ""
     offset = f" {member.offset_s:+.1f} s" if abs(member.offset_s) >= 0.05 else ""
@@ -116,7 +116,7 @@ def _similarity_text(member: Member) -> str:
 
 
 def picture_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Array:
-    """The sheet, `[H, W, 3] uint8` RGB: a heading and a grid of pictures for each cluster, at most 60 rows of them."""
+    """Return the sheet, `[H, W, 3] uint8` RGB: a heading and a grid of pictures for each cluster, at most 60 rows."""
     sections = _sections(clusters)
     columns = min(_COLUMNS, max(_LEAST_COLUMNS, *(len(section.members) for section in sections)))
     shown = _shown(sections, columns)
@@ -127,7 +127,7 @@ def picture_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> Array:
 
 
 def _shown(sections: Sequence[_Group], columns: int) -> list[_Group]:
-    """The sections, and of each the members, that the png has room for."""
+    """Return the sections, and the members of each, that fit into the png."""
     shown: list[_Group] = []
     room = _MOST_ROWS
     for section in sections:
@@ -148,7 +148,7 @@ def _tile(member: Member, media: Sequence[Shown]) -> Tile:
 
 
 def html_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> str:
-    """The sheet as one page that needs nothing else."""
+    """Return the sheet as one page without external files."""
     sections = "\n".join(
         f"<section><h2><b>{section.number}</b> {section.about}</h2>\n<div>\n"
         + "\n".join(_figure(member, media) for member in section.members)
@@ -170,7 +170,7 @@ def _figure(member: Member, media: Sequence[Shown]) -> str:
 
 
 def _even(picture: Array) -> Array:
-    """Without the last row or column where their number is odd, which jpeg's halved colours cannot say."""
+    """Return the picture without an odd last row or column, which jpeg's halved colours cannot represent."""
     return np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2 or 1, : picture.shape[1] // 2 * 2 or 1])
 
 

@@ -1,4 +1,4 @@
-"""From a part's arrays to the planes and the colour metadata of the pictures to encode."""
+"""Converts a part's arrays to the planes and the colour metadata of the pictures to encode."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -18,13 +18,13 @@ from schemas.model import describe
 
 
 def picture_planes(part: Part) -> tuple[list[Array], Colour]:
-    """One picture a window: luma and, if there is colour, two chroma planes, each `[W, H, W'] uint8`.
+    """Return one picture a window: luma and, if there is colour, two chroma planes, each `[W, H, W'] uint8`.
 
-    From `plane0` ... as they are, or from `pixels` (`[F, H, W, 3]` rgb or `[F, H, W]` grey). Rows are frames, which
-    `index` maps to windows where the two differ. Raises PipelineError when the part holds neither.
+    They are `plane0` ... unchanged, or made from `pixels` (`[F, H, W, 3]` rgb or `[F, H, W]` grey). Rows are frames,
+    which `index` maps to windows if the two differ. Raises PipelineError if the part holds neither.
     """
     media = part.meta.media
-    if "plane0" in part.arrays:  # which may be on a GPU, and stay there
+    if "plane0" in part.arrays:  # they may be on a GPU, and stay there
         planes = [_rows(part, name) for name in ("plane0", "plane1", "plane2") if name in part.arrays]
         for number, plane in enumerate(planes):
             if plane.ndim != 3 or 0 in plane.shape:
@@ -39,7 +39,7 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
     return _yuv420(pixels, media)
 
 
-# how many colours the last axis of an array may have, by the kind of media; planes have none
+# the sizes that the last axis of an array may have, by the kind of media; planes have no such axis
 _COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
     "video": ((3,), "[F, H, W] and [F, H, W, 3]"),
     "image": ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]"),
@@ -52,14 +52,14 @@ _PLANES: tuple[Sequence[int], str] = ((), "[F, H, W]")
 
 
 def check_pictures(arrays: Mapping[str, Tensor], media: Sequence[str], format_name: str) -> None:
-    """Raise PipelineError unless a part that holds such arrays holds pictures of uint8: `plane0` ... or `pixels`."""
+    """Raise PipelineError unless such arrays include pictures of uint8: `plane0` ... or `pixels`."""
     check_names(arrays, format_name)
     name = "plane0" if "plane0" in arrays else "pixels"
     check_picture(name, arrays[name], media, format_name)
 
 
 def check_picture(name: str, found: Tensor, media: Sequence[str], format_name: str) -> None:
-    """Raise PipelineError unless an array is pictures of uint8, with the colours that each kind of media can have."""
+    """Raise PipelineError unless an array is pictures of uint8 whose colours suit each kind of media."""
     if found.dtype != "uint8":
         raise PipelineError(f"`{name}` is {found.dtype}", f"format {format_name} takes uint8; round in the model")
     for kind in media:
@@ -100,7 +100,7 @@ def _source_colour(media: MediaInfo) -> Colour:
 
 
 def _yuv420(pixels: Array, media: MediaInfo) -> tuple[list[Array], Colour]:
-    """RGB `[W, H, W', 3]` as 4:2:0 planes, limited range, BT.709 from 720 lines on and BT.601 below."""
+    """Convert RGB `[W, H, W', 3]` to 4:2:0 planes, limited range, BT.709 from 720 lines on and BT.601 below."""
     space = source_matrix(UNNAMED[0], pixels.shape[1])
     matrix = Colorspace.ITU709 if space == BT709 else Colorspace.ITU601
     reformatter = VideoReformatter()

@@ -22,7 +22,7 @@ from engines.part import Array
 FLASH_S = 0.4
 SLOW_S = 0.15
 SLOW_SCORE = 0.93
-LOOK = (6, 8)  # down and across
+LOOK = (6, 8)  # rows and columns
 _SAMPLES = (3, 4)  # pixels of each field, down and across
 _REGIONS, _BINS = (3, 4), 8  # of the histograms
 _COLOURS, _OFFSETS = COLOURS.T, np.array([0, 127.5, 127.5])  # to luma and chroma
@@ -33,10 +33,10 @@ _SAME_STRUCTURE, _TINT, _MOTION = 0.5, 12.0, 0.38
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A window's first frame: when it is shown, in seconds, and the score of a cut after it.
+    """A window's first frame: its time in seconds, and the score of a cut after it.
 
-    `look` is as `looks` gives it, None where no pictures are known; `thumb` is a jpeg of the window's second frame,
-    empty where there is none.
+    `look` is as `looks` returns it, None if there are no pictures; `thumb` is a jpeg of the window's second frame,
+    empty if there is none.
     """
 
     time: float
@@ -47,7 +47,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The start of a shot: when, in seconds, how surely, and its jpeg (empty without a sheet)."""
+    """The start of a shot: its time in seconds, its score, and its jpeg (empty without a sheet)."""
 
     time: float
     score: float
@@ -55,7 +55,7 @@ class Cut:
 
 
 def looks(pixels: Array, rows: Array) -> Array:
-    """What the frames `rows` of `pixels [F, H, W, 3]` roughly look like: `[N, 6, 8, 3] uint8`, means of few pixels."""
+    """Return coarse pictures of the frames `rows` of `pixels [F, H, W, 3]`: `[N, 6, 8, 3] uint8`, means of pixels."""
     some = pixels.reshape(len(pixels), -1).take(_places(*pixels.shape[1:3]), axis=1)
     means: Array = (some.sum(axis=1, dtype=np.uint16) // some.shape[1]).astype(np.uint8)
     return means[rows].reshape(len(rows), *LOOK, 3)
@@ -63,7 +63,9 @@ def looks(pixels: Array, rows: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def _places(height: int, width: int) -> Array:
-    """`[12, 144]`: for each sample of a field, where the values of all fields and colours lie in a picture."""
+    """Return `[12, 144]`: for each sample of a field, the positions of the values of all fields and colours in a
+    picture.
+    """
     down, across = (
         ((2 * np.arange(fields * samples) + 1) * side // (2 * fields * samples)).reshape(fields, samples)
         for fields, samples, side in zip(LOOK, _SAMPLES, (height, width), strict=True)
@@ -74,9 +76,9 @@ def _places(height: int, width: int) -> Array:
 
 
 def alike(a: Array, b: Array) -> bool:
-    """Whether two looks are of one scene: they have the same structure in whatever light, or differ by motion alone.
+    """Return whether two looks are of one scene: the same structure in any light, or a difference by motion alone.
 
-    That is the measure of the model `shotchange`, on fields; docs/models.md has its formula.
+    This is the measure of the model `shotchange`, on fields; docs/models.md has its formula.
     """
     first, second = (each @ _COLOURS for each in (a, b))
     structure = _structure_change(first[..., 0], second[..., 0])
@@ -86,14 +88,14 @@ def alike(a: Array, b: Array) -> bool:
 
 
 def _structure_change(a: Array, b: Array) -> float:
-    """One minus the correlation of two lumas, 0 to 1; noise counts as no structure."""
+    """Return one minus the correlation of two lumas, 0 to 1; noise counts as no structure."""
     a, b = a - a.mean(), b - b.mean()
     together = ((a * b).mean() + _NOISE) / np.sqrt(((a**2).mean() + _NOISE) * ((b**2).mean() + _NOISE))
     return float(np.clip(1 - together, 0, 1))
 
 
 def _colour_change(a: Array, b: Array) -> float:
-    """How much the histograms of regions differ, 0 to 1."""
+    """Return the difference of the histograms of regions, 0 to 1."""
     first, second = (
         np.maximum(0, 1 - np.abs((each + _OFFSETS)[..., None] * (_BINS - 1) / 255 - np.arange(_BINS)))
         .reshape(_REGIONS[0], LOOK[0] // _REGIONS[0], _REGIONS[1], LOOK[1] // _REGIONS[1], 3, _BINS)
@@ -104,24 +106,24 @@ def _colour_change(a: Array, b: Array) -> float:
 
 
 class CutFinder:
-    """Finds the cuts of a video, given its windows in order; holds no more of them than `FLASH_S` seconds have."""
+    """Finds the cuts of a video from its windows in order; holds the windows of at most `FLASH_S` seconds."""
 
     def __init__(self, threshold: float, least_s: float) -> None:
         self._threshold = threshold
         self._least_s = least_s
         self._frames: list[Frame] = []
-        self._next = 0  # the window in `_frames` that is to be judged next
-        self._since = 0.0  # when the shot under way began
+        self._next = 0  # the window in `_frames` that is judged next
+        self._since = 0.0  # when the current shot began
         self._rival: Cut | None = None  # the cut that ends it, unless a higher one comes within `least_s`
 
     def add(self, frame: Frame) -> Iterator[Cut]:
-        """Takes the next window; the cuts that are certain now."""
+        """Take the next window; yield the cuts that are now certain."""
         self._frames.append(frame)
         while self._next + 2 < len(self._frames) and self._frames[self._next + 1].time + FLASH_S < frame.time:
             yield from self._judge_next()
 
     def close(self) -> Iterator[Cut]:
-        """The cuts that are left when there are no more windows."""
+        """Yield the remaining cuts after the last window."""
         while self._next + 1 < len(self._frames):
             yield from self._judge_next()
         if self._rival is not None:
@@ -139,7 +141,7 @@ class CutFinder:
             self._next -= 1
 
     def _stands_out(self, at: int) -> bool:
-        """Whether more than motion may have changed the picture after frame `at`."""
+        """Return whether the picture changed after frame `at` by more than motion."""
         frame = self._frames[at]
         if self._frames[at + 1].time - frame.time <= SLOW_S:
             return True
@@ -147,16 +149,16 @@ class CutFinder:
         return frame.score >= max(SLOW_SCORE, *around)
 
     def _is_flash(self, at: int) -> bool:
-        """Whether the picture before the cut after frame `at` comes back, or the one after it was there before."""
+        """Return whether the picture before the cut after frame `at` returns, or the one after it was shown before."""
         before, after = self._frames[at], self._frames[at + 1]
         if before.look is None or after.look is None or alike(before.look, after.look):
-            return False  # nothing went away that could come back
+            return False  # no picture disappeared, so none can return
         later = takewhile(lambda frame: frame.time <= after.time + FLASH_S, self._frames[at + 2 :])
         earlier = takewhile(lambda frame: frame.time >= after.time - FLASH_S, reversed(self._frames[:at]))
         return _seen(before.look, later) or _seen(after.look, earlier)
 
     def _weigh(self, cut: Cut) -> Iterator[Cut]:
-        """Decides between `cut` and the one that came shortly before it, if any."""
+        """Decide between `cut` and the one shortly before it, if any."""
         if self._rival is None:
             self._rival = cut if cut.time - self._since >= self._least_s else None
         elif cut.time - self._rival.time >= self._least_s:

@@ -1,4 +1,4 @@
-"""detections: what a detecting head found, in pixels of the upright source.
+"""detections: writes the objects that a head found, in pixels of the upright source.
 
 `<target>.jsonl` has a line a window, `{"time": seconds, "width", "height", "boxes": [...]}`, or a line an image with
 its `name`; an image that failed has `error` and no boxes. A box is `{"box": [x1, y1, x2, y2], "score", "class",
@@ -44,15 +44,15 @@ class DetectionsFormat(BaseFormat[DetectionsOptions]):
     options_class = DetectionsOptions
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """Boxes, and what belongs to them."""
+        """Check the boxes, and the arrays that belong to them."""
         check_objects(arrays, _NAME)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The part's lines."""
+        """Return the part's lines."""
         return encoded_rows(rows_of(part, self._values(part, tick)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "DetectionsAssembler":
-        """Starts `<target>.jsonl`, and what else the options say."""
+        """Start `<target>.jsonl`, and the files that the options add."""
         return DetectionsAssembler(target, media, self._options, self._classes)
 
     @property
@@ -83,7 +83,7 @@ class DetectionsFormat(BaseFormat[DetectionsOptions]):
 
 
 class DetectionsAssembler:
-    """Writes the lines as they come, and of each line what the other files say of it."""
+    """Writes each line as it comes, and adds it to the other files."""
 
     def __init__(self, target: Path, media: MediaInfo, options: DetectionsOptions, labels: tuple[str, ...]) -> None:
         self.notes: list[str] = []
@@ -99,7 +99,7 @@ class DetectionsAssembler:
             raise
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Writes the part's lines. Raises OutputError."""
+        """Write the part's lines. Raises OutputError."""
         data = arrays["rows"].tobytes()
         self._lines.write(data)
         if not self._others:
@@ -111,17 +111,17 @@ class DetectionsAssembler:
                     for file in self._others:
                         file.add(row)
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"a result of detections has a line that says something else: {error}") from error
+            raise OutputError(f"a result of detections has a line of another form: {error}") from error
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Sound has no place in lines."""
+        """Ignore tracks: the lines hold no sound."""
 
     def close(self) -> list[Path]:
-        """Finishes the files."""
+        """Finish the files."""
         return [self._lines.commit(), *(file.close() for file in self._others)]
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished files."""
         self._lines.discard()
         for file in self._others:
             file.abort()
@@ -135,18 +135,18 @@ class _BoxTable:
         self._file = CsvFile(target, (self._first, *_COLUMNS))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """The boxes of a line."""
+        """Write the boxes of a line."""
         start = [row[self._first], row["width"], row["height"]]
         self._file.write(
             [*start, *box["box"], box.get("score"), box.get("class"), box.get("label")] for box in row["boxes"]
         )
 
     def close(self) -> Path:
-        """Finishes the file."""
+        """Finish the file."""
         return self._file.close()
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished file."""
         self._file.abort()
 
 
@@ -170,7 +170,7 @@ class CocoFile:
         self._file.write(b'{"images": [')
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """A line of detections."""
+        """Write a line of detections."""
         image = {"file_name": row.get("name", self._name), "width": row["width"], "height": row["height"]}
         if "time" in row:
             image["time"] = row["time"]
@@ -183,7 +183,7 @@ class CocoFile:
             self._classes.setdefault(annotation["category_id"], box.get("label", str(annotation["category_id"])))
 
     def close(self) -> Path:
-        """Finishes the file."""
+        """Finish the file."""
         self._file.write(b'\n],\n"annotations": [')
         with writing(self._file.path):
             self._spool.copy_to(self._file.file)
@@ -193,7 +193,7 @@ class CocoFile:
         return self._file.commit()
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished file."""
         self._spool.close()
         self._file.discard()
 

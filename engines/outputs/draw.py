@@ -1,7 +1,8 @@
-"""Drawing on the planes of one picture, YCbCr or RGB, without a round trip through another colour space.
+"""Draws on the planes of one picture, YCbCr or RGB, without conversion to another colour space.
 
-A shape is a mask of how much of its colour a pixel takes. On subsampled planes it is the mean of the pixels that share
-a sample; boxes and their labels begin and end with a sample there, so that their colours are pure and have no seams.
+A shape is a mask: for each pixel the share of the shape's colour. On subsampled planes it is the mean of the pixels
+that share a sample. There, boxes and their labels begin and end with a sample, so that their colours are pure and have
+no seams.
 """
 
 import colorsys
@@ -26,31 +27,31 @@ WHITE: Rgb = (255, 255, 255)
 BLACK: Rgb = (0, 0, 0)
 OPAQUE = 255
 _GOLDEN = 0.618033988749895  # steps of the golden ratio around the circle of hues: neighbours differ most
-# how much red and blue are of luma, by FFmpeg's number of the matrix; ITU-R BT.709, BT.601, BT.2020, FCC, SMPTE 240M
+# shares of red and blue in luma, by FFmpeg's number of the matrix; ITU-R BT.709, BT.601, BT.2020, FCC, SMPTE 240M
 _LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
 _LUMA |= {9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 
 
 @lru_cache(maxsize=1024)
 def class_colour(number: int) -> Rgb:
-    """The colour of a class: always the same for a number, and far from that of the numbers beside it."""
+    """Return the colour of a class: always the same for a number, and clearly different from its neighbours'."""
     red, green, blue = colorsys.hsv_to_rgb((0.03 + number * _GOLDEN) % 1, 0.78, 0.97)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def text_colour(paper: Rgb) -> Rgb:
-    """Black or white, whichever is read better on `paper`."""
+    """Return black or white, whichever is more readable on `paper`."""
     return BLACK if luma(paper) > 140 else WHITE
 
 
 def luma(colour: Rgb) -> float:
-    """Brightness of a colour, 0 to 255, by BT.601."""
+    """Return the brightness of a colour, 0 to 255, by BT.601."""
     red, green, blue = colour
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def ycbcr_paint(colour: Colour, height: int) -> Paint:
-    """Paint for pictures of `height` lines that say so of their colours. Source: ITU-R BT.709-6, section 3."""
+    """Return the paint for pictures of `height` lines with these colours. Source: ITU-R BT.709-6, section 3."""
     red_part, blue_part = _LUMA.get(source_matrix(colour.space, height), _LUMA[BT709])
     full = colour.range == FULL
     luma_scale, chroma_scale, black = (255, 255, 0) if full else (219, 224, 16)
@@ -66,7 +67,7 @@ def ycbcr_paint(colour: Colour, height: int) -> Paint:
 
 
 def channel_paint(channels: int) -> Paint:
-    """Paint for images of 1 channel (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA)."""
+    """Return the paint for images of 1 channel (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA)."""
 
     def paint(rgb: Rgb) -> tuple[int, ...]:
         values = rgb if channels > 2 else (round(luma(rgb)),)
@@ -89,30 +90,30 @@ class Canvas:
         self._step = max(max(down, across) for _, down, across in self._planes)
 
     def snapped(self, value: int) -> int:
-        """The nearest row or column with which samples of all planes begin."""
+        """Return the nearest row or column at which samples of all planes begin."""
         return round(value / self._step) * self._step
 
     @property
     def line_width(self) -> int:
-        """Pixels of a line that is seen well at this size."""
+        """Width of a line that is clearly visible at this size, in pixels."""
         return max(2, self.snapped(round((self.height + self.width) * 0.0015)))
 
     @property
     def text_size(self) -> int:
-        """Pixels of a font that is read well at this size."""
+        """Size of a font that is readable at this size, in pixels."""
         return max(12, round(min(self.height, self.width) / 40))
 
     def blend(self, top: int, left: int, mask: Array, colour: Rgb) -> None:
-        """Mix in a colour; `mask [h, w]` uint8 is 0 where nothing changes and 255 where only the colour is left.
+        """Mix in a colour; `mask [h, w]` uint8 is 0 for no change and 255 for the colour alone.
 
-        What lies outside the picture is left out.
+        Parts outside the picture are left out.
         """
         upper, lower = max(top, 0), min(top + mask.shape[0], self.height)
         first, last = max(left, 0), min(left + mask.shape[1], self.width)
         if upper >= lower or first >= last:
             return
         mask = mask[upper - top : lower - top, first - left : last - left]
-        if self._step > 1:  # at an odd border, the last sample has but one row or column of pixels
+        if self._step > 1:  # at an odd border, the last sample has one row or column of pixels
             beyond = (int(lower == self.height), int(last == self.width))
             mask = np.pad(mask, ((0, beyond[0]), (0, beyond[1])), mode="edge")
         for (plane, down, across), value in zip(self._planes, self._paint(colour), strict=False):
@@ -142,7 +143,7 @@ class Canvas:
             plane[top // down : -(-bottom // down), left // across : -(-right // across)] = value
 
     def outline(self, top: int, left: int, bottom: int, right: int, colour: Rgb) -> None:
-        """The border of a rectangle, `line_width` wide, inside of it."""
+        """Draw the border of a rectangle, `line_width` wide, inside of it."""
         line = self.line_width
         if bottom - top <= 2 * line or right - left <= 2 * line:
             self.rectangle(top, left, bottom, right, colour)
@@ -153,7 +154,7 @@ class Canvas:
         self.rectangle(top + line, right - line, bottom - line, right, colour)
 
     def polyline(self, points: Sequence[Point], colour: Rgb, closed: bool = False) -> None:
-        """Lines from point to point, (x, y) each."""
+        """Draw lines from point to point, (x, y) each."""
         near = [self._near(point) for point in points]
         pad = self.line_width
         left, top = min(x for x, _ in near) - pad, min(y for _, y in near) - pad
@@ -164,22 +165,24 @@ class Canvas:
         self.blend(top, left, np.asarray(picture), colour)
 
     def dot(self, point: Point, colour: Rgb) -> None:
-        """A disc around a point (x, y)."""
+        """Draw a disc around a point (x, y)."""
         disc = _disc(self.line_width + 1)
         x, y = self._near(point)
         self.blend(y - len(disc) // 2, x - len(disc) // 2, disc, colour)
 
     def text(self, top: int, left: int, text: str, colour: Rgb) -> None:
-        """One line of text, whose upper left corner is (top, left)."""
+        """Draw one line of text, whose upper left corner is (top, left)."""
         self.blend(top, left, _text_mask(text, self.text_size), colour)
 
     def text_box(self, text: str) -> tuple[int, int]:
-        """Height and width of a line of text, in whole samples of all planes."""
+        """Return height and width of a line of text, in whole samples of all planes."""
         height, width = sum(font(self.text_size).getmetrics()), text_width(text, self.text_size)
         return height + height % self._step, width + width % self._step
 
     def _near(self, point: Point) -> tuple[int, int]:
-        """The pixel of a point, no further from the picture than it is large: a shape's mask is of bounded size."""
+        """Return the pixel of a point, moved to at most one picture size outside: the mask of a shape has a bounded
+        size.
+        """
         x, y = (value if np.isfinite(value) else 0 for value in point)
         return (
             round(min(max(x, -self.width), 2 * self.width)),
@@ -188,7 +191,7 @@ class Canvas:
 
 
 def _shared(mask: Array, above: int, before: int, down: int, across: int) -> Array:
-    """The mask of a plane with a sample for each `down` x `across` pixels: means of the pixels that share a sample.
+    """Return the mask of a plane with a sample for each `down` x `across` pixels: means of the pixels of a sample.
 
     `above`, `before`: how many pixels of the first sample's block lie before the mask.
     """
@@ -207,14 +210,14 @@ def _shared(mask: Array, above: int, before: int, down: int, across: int) -> Arr
 
 
 def _mix(place: Array, mask: Array, value: Array | int) -> None:
-    """`place` becomes `value` as far as `mask` says, rounded to nearest."""
+    """Blend `value` into `place` by the mask, rounded to nearest."""
     weight = mask.astype(np.uint16)
     place[:] = (place * (OPAQUE - weight) + np.uint16(value) * weight + OPAQUE // 2) // OPAQUE
 
 
 @lru_cache(maxsize=16)
 def _tints(values: tuple[int, ...], shares: tuple[int, ...]) -> Array:
-    """What becomes of a sample, at `class * 256 + sample`: `values` and `shares` are by class."""
+    """Return the blended samples, at `class * 256 + sample`: `values` and `shares` are by class."""
     mixed = np.tile(np.arange(256, dtype=np.uint8), (len(values), 1))
     _mix(mixed, np.array(shares, np.uint8)[:, None], np.array(values, np.uint8)[:, None])
     return mixed.reshape(-1)

@@ -1,7 +1,7 @@
-"""embeddings: a vector a window, in an npz: `embedding [W, D] float32`, with `times`, or the `names` of images.
+"""embeddings: writes a vector a window to an npz: `embedding [W, D] float32`, with `times`, or the `names` of images.
 
-Vectors are of unit length unless `normalise` is false, so that a dot product is the cosine; one of zeros stays so. The
-file is that of the format npz.
+Vectors have unit length unless `normalise` is false, so that a dot product is the cosine; a vector of zeros is
+unchanged. The file is that of the format npz.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,14 +34,14 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
     options_class = EmbeddingsOptions
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """One array of vectors."""
+        """Check that there is one array of vectors."""
         self._check_name(arrays)
         found = arrays[self._options.array]
         if len(found.shape) != 2:
             raise self._no_vectors(describe(found.dtype, found.shape))
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The part's vectors."""
+        """Return the part's vectors."""
         windows = len(part.meta.pts)
         if not windows:
             return Encoded({})
@@ -54,7 +54,7 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
         return Encoded({"embedding": _unit(vectors) if self._options.normalise else vectors.astype(np.float32)})
 
     def assemble(self, target: Path, media: MediaInfo) -> NpzAssembler:
-        """Starts `<target>.npz`."""
+        """Start `<target>.npz`."""
         return NpzAssembler(PartFile.create(target.with_name(f"{target.name}.npz")), media)
 
     def _check_name(self, arrays: Collection[str]) -> None:
@@ -72,7 +72,7 @@ def _words(array: Array) -> str:
 
 
 def _unit(vectors: Array) -> Array:
-    """Each row by its length, computed in 64 bits; `[W, D] float32`."""
+    """Divide each row by its length, computed in 64 bits; `[W, D] float32`."""
     wide = vectors.astype(np.float64)
     lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
     unit: Array = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0).astype(np.float32)

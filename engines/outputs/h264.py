@@ -32,7 +32,7 @@ X264_PARAMS = "stitchable=1:cpu-independent=1"
 
 
 class Geometry(NamedTuple):
-    """What is encoded of planes; with subsampled chroma, odd sizes are rounded up."""
+    """The format and size to encode; with subsampled chroma, odd sizes are rounded up."""
 
     pix_fmt: str
     height: int
@@ -45,7 +45,7 @@ class X264:
     on_gpu = False
 
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
-        """One closed GOP. Raises PipelineError for planes that make no picture."""
+        """Encode one closed GOP. Raises PipelineError for planes that make no picture."""
         planes = [np.asarray(plane) for plane in pictures.planes]
         geometry = geometry_of(planes)
         encoder = new_encoder("libx264", geometry, pictures)
@@ -55,7 +55,7 @@ class X264:
 
 
 def geometry_of(planes: Sequence[Array]) -> Geometry:
-    """Pixel format, height and width to encode. Raises PipelineError for planes that make no picture."""
+    """Return pixel format, height and width to encode. Raises PipelineError for planes that make no picture."""
     height, width = planes[0].shape[1:]
     if len(planes) == 1:
         down, across = 2, 2
@@ -70,14 +70,14 @@ def geometry_of(planes: Sequence[Array]) -> Geometry:
 
 
 def _subsampling(luma: int, chroma: int) -> int:
-    """How many samples of luma share one of chroma along a side: 1 or 2; 0 where it is another number."""
+    """Return how many samples of luma share one of chroma along a side: 1 or 2; 0 for any other number."""
     if chroma == luma:
         return 1
     return 2 if chroma < luma <= 2 * chroma else 0
 
 
 def new_encoder(name: str, geometry: Geometry, pictures: Pictures) -> VideoCodecContext:
-    """An encoder that is not open yet, for pictures of that geometry, with their colours and shape."""
+    """Create an encoder, not yet open, for pictures of that geometry, with their colours and shape."""
     encoder = av.CodecContext.create(name, "w")
     assert isinstance(encoder, VideoCodecContext)
     colour, media = pictures.colour, pictures.media
@@ -92,10 +92,10 @@ def new_encoder(name: str, geometry: Geometry, pictures: Pictures) -> VideoCodec
 
 
 def encode_gop(encoder: VideoCodecContext, frames: Iterable[av.VideoFrame], tick: Tick = no_tick) -> Encoded:
-    """All packets of the frames; the encoder is used up."""
+    """Return all packets of the frames; the encoder cannot be used again."""
     packets = []
     for number, frame in enumerate(frames):
-        # numbers instead of times: what a picture costs must not depend on the source's clock
+        # frame numbers instead of times: the size of a picture must not depend on the source's clock
         frame.pts = number
         frame.time_base = encoder.time_base
         packets += encoder.encode(frame)
@@ -112,7 +112,7 @@ def encode_gop(encoder: VideoCodecContext, frames: Iterable[av.VideoFrame], tick
 
 
 def frames_of(planes: Sequence[Array], geometry: Geometry) -> Iterator[av.VideoFrame]:
-    """A frame of each row of planes on the host."""
+    """Yield a frame of each row of planes on the host."""
     for row in range(len(planes[0])):
         frame = av.VideoFrame(geometry.width, geometry.height, geometry.pix_fmt)
         for number, plane in enumerate(frame.planes):
@@ -125,7 +125,7 @@ def frames_of(planes: Sequence[Array], geometry: Geometry) -> Iterator[av.VideoF
 
 
 def _fill(target: Array, source: Array) -> None:
-    """Copies `source`, cut to `target`, or its last row and column repeated as far as `target` goes."""
+    """Copy `source` to `target`: cut to its size, or with the last row and column repeated."""
     height, width = (min(sides) for sides in zip(target.shape, source.shape, strict=True))
     target[:height, :width] = source[:height, :width]
     target[height:, :width] = target[height - 1, :width]

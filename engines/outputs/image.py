@@ -1,7 +1,7 @@
-"""image: pictures that a model made, as a png, jpeg or webp file of each image, and as video of a video.
+"""image: writes pictures that a model made, as a png, jpeg or webp file of each image, or as video of a video.
 
-Takes `image`, `alpha` or `mask`, or the array that the option says: `[W, H, W']` or `[W, H, W', 3]` uint8, a row a
-window (of images also with alpha). The arrays of a result are those of `video`.
+It takes `image`, `alpha` or `mask`, or the array of the option: `[W, H, W']` or `[W, H, W', 3]` uint8, a row a window
+(of images also with alpha). The arrays of a result are those of `video`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,24 +22,24 @@ from engines.ports import Assembler, Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo
 
-_ARRAYS = ("image", "alpha", "mask")  # that heads make
+_ARRAYS = ("image", "alpha", "mask")  # arrays that heads make
 _SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
 class PictureOptions(VideoOptions):
-    """Those of `video`, and for images: the kind of `file`, and the `quality` of jpeg and webp."""
+    """The options of `video`, and for images: the kind of `file`, and the `quality` of jpeg and webp."""
 
     file: Literal["png", "jpeg", "webp"] = "png"
     quality: int = Field(default=90, ge=1, le=100)
 
     @property
     def suffix(self) -> str:
-        """That of the files of images."""
+        """The suffix of the files of images."""
         return _SUFFIXES[self.file]
 
 
 class ImageOptions(PictureOptions):
-    """`array`: the one to show, if not the first there is of `image`, `alpha` and `mask`."""
+    """`array`: the one to write; by default the first of `image`, `alpha` and `mask` that exists."""
 
     array: str = ""
 
@@ -51,16 +51,16 @@ class ImageFormat(BaseFormat[ImageOptions]):
 
     @property
     def sound(self) -> Literal["copy", "aac"]:
-        """What the options say."""
+        """Return the option `sound`."""
         return self._options.sound
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """One array of pictures, with the colours that each kind of media can have."""
+        """Check that there is one array of pictures, with colours that suit each kind of media."""
         name = self._array_in(arrays)
         check_picture(name, arrays[name], media, "image")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """A closed GOP of the part's pictures, or a file of each image."""
+        """Return a closed GOP of the part's pictures, or a file of each image."""
         if not part.meta.pts:
             return join_files([])
         shown = part.with_arrays({"pixels": part.arrays[self._array_in(part.arrays)]})
@@ -73,7 +73,7 @@ class ImageFormat(BaseFormat[ImageOptions]):
         return (self._encoder or X264()).encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """`<target>.mp4`, begun with the first part, or the folder `<target>` of images."""
+        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
         return ImageFolder(target, self._options.suffix) if media.kind == "image" else VideoFile(target, media)
 
     def _array_in(self, arrays: Collection[str]) -> str:

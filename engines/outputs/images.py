@@ -1,4 +1,4 @@
-"""Images: a file each.
+"""Writes a file of each image.
 
 The arrays of a part's result are `data [bytes] uint8`, all files, and `sizes [N] int32`, of good items only.
 """
@@ -25,7 +25,7 @@ Channels: TypeAlias = Array | tuple[Array, ...]
 
 
 def encode_images(pictures: Iterable[Channels], encode: Callable[[Channels], bytes], tick: Tick = no_tick) -> Encoded:
-    """A file of each picture."""
+    """Encode a file of each picture."""
     files = []
     for picture in pictures:
         files.append(encode(picture))
@@ -34,7 +34,7 @@ def encode_images(pictures: Iterable[Channels], encode: Callable[[Channels], byt
 
 
 def join_files(files: Sequence[bytes]) -> Encoded:
-    """A part's result, whose files an `ImageFolder` writes."""
+    """Return a part's result, whose files an `ImageFolder` writes."""
     return Encoded(
         {
             "data": np.frombuffer(b"".join(files), dtype=np.uint8),
@@ -44,9 +44,9 @@ def join_files(files: Sequence[bytes]) -> Encoded:
 
 
 def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
-    """Each picture of a part of images: of `plane0` ... (grey, RGB or RGBA), or of `pixels`.
+    """Yield each picture of a part of images: of `plane0` ... (grey, RGB or RGBA), or of `pixels`.
 
-    Raises PipelineError without either, or when they are no pictures of uint8.
+    Raises PipelineError if there is neither, or if they are no pictures of uint8.
     """
     planes = [part.array(name) for name in ("plane0", "plane1", "plane2", "plane3") if name in part.arrays]
     if not planes and "pixels" not in part.arrays and part.meta.pts:
@@ -69,7 +69,7 @@ def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
 class ImageFolder:
     """`<target>.png` for a single image, `<target>/<name>.png` for several; each file gets its name at `close`.
 
-    `suffix` may be another one than png.
+    `suffix` replaces png.
     """
 
     def __init__(self, target: Path, suffix: str = "png") -> None:
@@ -79,10 +79,10 @@ class ImageFolder:
         self._files: list[PartFile] = []
         self._made_folder = not target.exists()
         self._taken: set[str] = set()
-        self._numbers: Counter[str] = Counter()  # the last number that each name was given
+        self._numbers: Counter[str] = Counter()  # the last number that each name got
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Writes the part's images."""
+        """Write the part's images."""
         data, sizes = arrays["data"].data, arrays["sizes"].tolist()
         names = [item.name for item in meta.items if not item.error]
         single = meta.key.final and meta.key.last and (meta.key.segment, meta.key.part, len(meta.items)) == (0, 0, 1)
@@ -94,14 +94,14 @@ class ImageFolder:
             data = data[size:]
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Images have no sound."""
+        """Ignore tracks: images have no sound."""
 
     def close(self) -> list[Path]:
-        """Gives all files their names."""
+        """Give all files their names."""
         return [file.commit() for file in self._files]
 
     def abort(self) -> None:
-        """Removes what has no name yet, and the folder when nothing else is in it."""
+        """Remove the unnamed files, and the folder if it is then empty."""
         for file in self._files:
             file.discard()
         if self._made_folder and self._target.is_dir() and not any(self._target.iterdir()):
@@ -114,7 +114,7 @@ class ImageFolder:
         file.seal()
 
     def _path(self, name: str) -> Path:
-        """Where the image of an item goes. Names come from strangers: only their last part counts, and none twice."""
+        """Return the path of an item's image. Names are not trusted: only the last part is used, each path once."""
         stem = PurePosixPath(name.replace("\\", "/").replace("\0", "")).stem or "image"
         stem = clean(stem) if stem.strip(".") else stem
         unique = stem

@@ -1,7 +1,8 @@
-"""jsonl: a line of JSON a window, `{"time": seconds, <output>: value, ...}`; a line an image, `{"name": ..., ...}`.
+"""jsonl: writes a line of JSON a window, `{"time": seconds, <output>: value, ...}`, or a line an image, with its
+`name`.
 
-Numbers have six significant digits, and what is not finite is null. An output whose rows differ in length is a list of
-as many values. An image that failed has `error` and no outputs.
+Numbers have six significant digits; numbers that are not finite become null. An output whose rows differ in length is a
+list of as many values. An image that failed has `error` and no outputs.
 """
 
 import math
@@ -26,20 +27,20 @@ _RESERVED = frozenset(("time", "name", "error"))
 
 
 class JsonlFormat(BaseFormat[Options]):
-    """A part's result is its lines, as one array `rows [bytes] uint8`, for subscribers to read as they are."""
+    """A part's result is its lines, as one array `rows [bytes] uint8`, which subscribers can read directly."""
 
     options_class = Options
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """Outputs with a row a window, whose names the format does not need for itself."""
+        """Check that outputs have a row a window, and names that the format does not use itself."""
         check_window_arrays(arrays, _RESERVED)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The part's lines."""
+        """Return the part's lines."""
         return encoded_rows(rows_of(part, _values(part)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "JsonlAssembler":
-        """Starts `<target>.jsonl`."""
+        """Start `<target>.jsonl`."""
         return JsonlAssembler(PartFile.create(target.with_name(f"{target.name}.jsonl")))
 
 
@@ -51,28 +52,28 @@ class JsonlAssembler:
         self._file = file
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Appends the part's lines."""
+        """Append the part's lines."""
         self._file.write(arrays["rows"].data)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Sound has no place in lines."""
+        """Ignore tracks: the lines hold no sound."""
 
     def close(self) -> list[Path]:
-        """Finishes the file."""
+        """Finish the file."""
         return [self._file.commit()]
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished file."""
         self._file.discard()
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """A line of JSON, with its end."""
+    """Return a line of JSON, with its end."""
     return json_text(row) + "\n"
 
 
 def rounded(value: Any) -> Any:
-    """A number, or nested lists of numbers, with six significant digits; None for what JSON cannot hold."""
+    """Return a number, or nested lists of numbers, with six significant digits; None for values unknown to JSON."""
     if isinstance(value, list):
         return [rounded(each) for each in value]
     if isinstance(value, float):
@@ -81,7 +82,7 @@ def rounded(value: Any) -> Any:
 
 
 def rows_of(part: Part, values: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the lines of a part say: `values` of each window in order, with its time or the name of its image.
+    """Yield the rows of a part's lines: `values` of each window in order, with its time or the name of its image.
 
     An image that failed has its error instead, and no values.
     """
@@ -95,7 +96,7 @@ def rows_of(part: Part, values: Iterable[Mapping[str, Any]]) -> Iterator[dict[st
 
 
 def encoded_rows(rows: Iterable[Mapping[str, Any]]) -> Encoded:
-    """A part's result: its lines of JSON, as one array `rows [bytes] uint8`."""
+    """Return a part's result: its lines of JSON, as one array `rows [bytes] uint8`."""
     text = "".join(json_line(row) for row in rows)
     return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})
 

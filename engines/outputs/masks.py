@@ -1,4 +1,4 @@
-"""Masks of found objects: where they lie in the picture, and as COCO writes them."""
+"""Places masks of found objects in the picture, and encodes them as COCO does."""
 
 from typing import Any, NamedTuple
 
@@ -17,16 +17,16 @@ class Region(NamedTuple):
 
 
 def box_pixels(box: Array, height: int, width: int) -> tuple[int, int, int, int]:
-    """The nearest pixels of a box, x1, y1, x2, y2; what is far outside of a picture of that size is moved nearer."""
+    """Return the nearest pixels of a box, x1, y1, x2, y2; points far outside of the picture are moved nearer."""
     sides = np.array([width, height, width, height])
     left, top, right, bottom = np.rint(np.clip(np.nan_to_num(box), -sides, 2 * sides)).astype(int).tolist()
     return left, top, right, bottom
 
 
 def placed_mask(mask: Array, box: Array, height: int, width: int) -> Region:
-    """A mask `[h, w]`, not 0 inside, that spans `box` (x1, y1, x2, y2), in pixels of a picture of that size.
+    """Return the region of a mask `[h, w]` (not 0: inside) that spans `box` (x1, y1, x2, y2), in pixels of a picture.
 
-    Between the mask's pixels it is interpolated, and what is at least half is inside.
+    Values between the mask's pixels are interpolated; values of at least one half are inside.
     """
     left, top, right, bottom = box_pixels(box, height, width)
     left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
@@ -37,12 +37,12 @@ def placed_mask(mask: Array, box: Array, height: int, width: int) -> Region:
 
 
 def run_lengths(region: Region, height: int, width: int) -> dict[str, Any]:
-    """The whole picture's mask as COCO's uncompressed RLE: lengths of runs of 0 and 1 by turns, column by column.
+    """Return the whole picture's mask as COCO's uncompressed RLE: run lengths of 0 and 1 in turn, column by column.
 
     Source: https://github.com/cocodataset/cocoapi, common/maskApi.h.
     """
     rows, columns = region.inside.shape
-    tall = np.zeros((height, columns), np.bool_)  # of the whole picture's height, for columns follow each other
+    tall = np.zeros((height, columns), np.bool_)  # of the whole picture's height, because columns follow each other
     tall[region.top : region.top + rows] = region.inside
     flat = np.append(tall.ravel(order="F"), False)
     changes = np.flatnonzero(np.diff(flat, prepend=False)) + region.left * height

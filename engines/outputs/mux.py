@@ -1,7 +1,7 @@
-"""Joins encoded parts and what the source has beside the picture into one file, by copying packets, as they come.
+"""Joins encoded parts and the other tracks of the source into one file, by copying packets as they come.
 
-The picture keeps the source's pts exactly, see engines.outputs.timeline; sound and subtitles lie where they were, see
-.tracks.
+The picture keeps the source's pts exactly, see engines.outputs.timeline; sound and subtitles keep their times, see
+engines.outputs.tracks.
 """
 
 import io
@@ -42,7 +42,7 @@ class _Packet(NamedTuple):
 
 
 class VideoFile:
-    """One mp4 (mov or mkv where mp4 cannot hold the sound), written while parts come in."""
+    """One mp4 (mov or mkv if mp4 cannot hold the sound), written while parts come in."""
 
     def __init__(self, target: Path, media: MediaInfo) -> None:
         """`target` has no suffix. Nothing is written before the first part."""
@@ -53,17 +53,17 @@ class VideoFile:
         self._file: PartFile | None = None
         self._output: OutputContainer | None = None
         self._tracks: OutputTracks | None = None
-        self._early: list[Mapping[str, Array]] = []  # what came beside the picture before the first picture
+        self._early: list[Mapping[str, Array]] = []  # packets of other tracks that came before the first picture
         self._facts: Mapping[str, Any] = {}  # of the first part
         if self._timeline.shift:
             self.notes.append(f"begins {self._clock.seconds(0):.3f} s before 0: moved to begin at 0")
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Writes the part's packets; `arrays` and `facts` as in engines.outputs.video. Raises OutputError."""
+        """Write the part's packets; `arrays` and `facts` as in engines.outputs.video. Raises OutputError."""
         if not meta.pts:
             return
-        # every part brings its own parameter sets, in front of its first packet: whoever begins there, or comes from a
-        # part of another size or of another encoder, has none or wrong ones
+        # every part has its own parameter sets, in front of its first packet: a decoder that starts there, or comes
+        # from a part of another size or encoder, needs them
         header = arrays["header"].tobytes()
         data = header + arrays["data"].tobytes()
         packets = self._timed(meta, arrays)
@@ -77,7 +77,7 @@ class VideoFile:
         self._write(packets, io.BytesIO(data))
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Writes what a segment has beside the picture. Raises OutputError and MediaError."""
+        """Write a segment's packets of other tracks. Raises OutputError and MediaError."""
         self.notes += [note for note in fragment.notes if note not in self.notes]
         if "head" in arrays and self._tracks is None and self._output is None:
             self._tracks = OutputTracks(fragment, arrays["head"].tobytes())
@@ -87,7 +87,7 @@ class VideoFile:
             self._take(arrays)
 
     def close(self) -> list[Path]:
-        """Finishes the file; there is none when no picture came."""
+        """Finish the file; without any picture there is none."""
         if self._output is None or self._file is None:
             self.notes.append("no picture came out of the job: no file")
             self.abort()
@@ -99,15 +99,15 @@ class VideoFile:
         return [self._file.commit()]
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished file."""
         if self._output is not None:
-            with suppress(OSError, FFmpegError):  # it is thrown away; that the disk is full does not matter now
+            with suppress(OSError, FFmpegError):  # the file is deleted anyway: a full disk does not matter now
                 self._output.close()
         if self._file is not None:
             self._file.discard()
 
     def _timed(self, meta: PartMeta, arrays: Mapping[str, Array]) -> list[_Packet]:
-        """The part's packets with their times in the whole file, in decode order."""
+        """Return the part's packets with their times in the whole file, in decode order."""
         order, keys, sizes = (arrays[name].tolist() for name in ("order", "key", "sizes"))
         times = self._timeline.extend(meta.pts, order)
         if self._timeline.bent:
@@ -116,7 +116,8 @@ class VideoFile:
         packets = []
         for (pts, dts, lasts), next_dts, key, size in zip(times, after, keys, sizes, strict=True):
             if key and next_dts is not None and self._container != "matroska":
-                # FFmpeg reads no packet of an mp4 after a key one whose pts and distance in dts reach its end: move it
+                # FFmpeg skips packets of an mp4 after a keyframe whose pts and distance in dts reach the last one's
+                # end: move it
                 lasts = max(lasts, next_dts - dts + 1)
             packets.append(_Packet(pts, dts, lasts, bool(key), size))
         return packets
@@ -126,10 +127,10 @@ class VideoFile:
             self.notes.append(f"{what}, first at {self._clock.seconds(meta.pts[0]):.3f} s")
 
     def _start(self, picture: bytes) -> None:
-        """Opens the file, now that the first picture is there, and writes what came before it."""
+        """Open the file at the first picture, and write the packets that came before it."""
         container = self._container
         if container not in SUFFIXES:
-            raise MediaError(f"a video of format {container!r} is not written here", "send mp4, mov or matroska")
+            raise MediaError(f"a video of format {container!r} cannot be written", "send mp4, mov or matroska")
         path = self._target.with_name(f"{self._target.name}.{SUFFIXES[container]}")
         self._file = PartFile.create(path)
         base, rates = self._timeline.time_base, self._tracks.rates if self._tracks else []
@@ -162,7 +163,7 @@ class VideoFile:
             self._tracks.take(arrays, self._shift_s)
 
     def _mux_tracks(self, until_s: Fraction | None = None) -> None:
-        """Writes what is due beside the picture, so that they lie side by side in the file."""
+        """Write the packets of other tracks up to that time, so that they are interleaved in the file."""
         assert self._output is not None
         for packet in self._tracks.due(until_s) if self._tracks else ():
             self._output.mux(packet)
@@ -173,12 +174,13 @@ class VideoFile:
 
     @property
     def _shift_s(self) -> Fraction:
-        """By how much all is moved, sound and all."""
+        """Return by how much all tracks are moved."""
         return self._timeline.shift * self._clock.time_base
 
 
 def _options(container: str, base: Fraction, rates: list[int]) -> dict[str, str]:
-    """mp4 keeps the start of each track in units of the movie's own clock: one that both clocks divide is exact.
+    """Return options of the muxer: for mp4 a movie clock that both clocks divide, so that the start of each track is
+    exact.
 
     No container may move the times: sound often begins a little before 0.
     """

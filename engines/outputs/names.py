@@ -41,7 +41,7 @@ class Wanted:
     owned: Callable[[Path], bool] = lambda _: False
 
     def choices(self) -> Iterator[str]:
-        """Names without suffix, the best first."""
+        """Yield names without suffix, the best first."""
         stem, full = clean(PurePosixPath(self.name).stem), clean(self.name)
         names = [stem, full]
         if self.parent:
@@ -69,16 +69,16 @@ class OutputNames:
         self._path = folder / f"{_LIST}{uuid.uuid4().hex[:12]}"
 
     def reserve(self, wanted: Wanted) -> Path:
-        """The path, without suffix, of one result. Raises OutputError."""
+        """Return the path, without suffix, of one result. Raises OutputError."""
         [found] = self.reserve_all([wanted])
         if isinstance(found, OutputError):
             raise found
         return found
 
     def reserve_all(self, wanted: Sequence[Wanted]) -> list[Path | OutputError]:
-        """The paths, without suffix, of many results; an error for each whose name the file system does not take.
+        """Return the paths, without suffix, of many results; an error for each name that the file system rejects.
 
-        Raises OutputError when nothing can be written to the folder.
+        Raises OutputError if nothing can be written to the folder.
         """
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ class OutputNames:
 
     def release(self, target: Path) -> None:
         """Give up a reservation: the result is written, or its job ended without one. Raises OutputError."""
-        with writing(self._folder), _locked(self._folder):  # which excludes other threads, too
+        with writing(self._folder), _locked(self._folder):  # this excludes other threads, too
             self._reserved.discard(target)
             self._note()
 
@@ -122,7 +122,7 @@ class OutputNames:
         raise AssertionError("numbers do not end")
 
     def _reserved_elsewhere(self) -> set[Path]:
-        """What other processes have reserved; lists of those that ended are removed."""
+        """Return the names that other processes have reserved; lists of ended processes are removed."""
         names: set[Path] = set()
         for path in self._folder.glob(f"{_LIST}*"):
             if path == self._path:
@@ -147,7 +147,7 @@ class OutputNames:
 
 
 class _Taken:
-    """Which names are not free, apart from those that we reserved."""
+    """The names that are not free, apart from those that this process reserved."""
 
     def __init__(self, elsewhere: set[Path], overwrite: bool, inputs: Sequence[Path]) -> None:
         self.elsewhere = elsewhere
@@ -159,7 +159,7 @@ class _Taken:
         return target in self.elsewhere or target.name in self._in(target.parent)
 
     def _in(self, folder: Path) -> set[str]:
-        """The names of a folder's files that are to stay, cut at each of their dots."""
+        """Return the names of a folder's files that must stay, cut at each of their dots."""
         if folder not in self._there:
             names = self._inputs_in(folder)
             if not self._overwrite and folder.is_dir():
@@ -168,28 +168,28 @@ class _Taken:
         return self._there[folder]
 
     def _inputs_in(self, folder: Path) -> list[str]:
-        real = functools.cache(os.path.realpath)  # to resolve a path takes long: each folder's once
+        real = functools.cache(os.path.realpath)  # resolving a path is slow: each folder's once
         here = real(str(folder))
         paths = (str(path).rpartition("/") for path in self._inputs)
         return [name for parent, slash, name in paths if real(parent + slash) == here]
 
 
 def clean(name: str) -> str:
-    """A safe file name made of any name: its last part, with `_` for unprintable characters."""
+    """Return a safe file name made of any name: its last part, with `_` for unprintable characters."""
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     readable = "".join(each if printable(each) == each else "_" for each in last)
     return readable if readable.strip(".") else "result"
 
 
 def unused(path: Path) -> Path:
-    """`path`; if a file exists there, the same with a number after the first part of its name: `clip-2.x.npz`."""
+    """Return `path`, or if a file exists there, the path with a number after the name's first part: `clip-2.x.npz`."""
     stem, dot, suffix = path.name.partition(".")
     numbered = (path.with_name(f"{stem}-{number}{dot}{suffix}") for number in count(2))
     return path if not os.path.lexists(path) else next(each for each in numbered if not os.path.lexists(each))
 
 
 def _bases(name: str) -> Iterator[str]:
-    """`a.b.c`, `a.b` and `a` of `a.b.c`: the names without suffix that it may belong to."""
+    """Yield `a.b.c`, `a.b` and `a` of `a.b.c`: the names without suffix that it may belong to."""
     while name:
         yield name
         name = name.rpartition(".")[0]

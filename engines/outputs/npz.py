@@ -1,4 +1,4 @@
-"""npz: a model's outputs as NumPy arrays, one row a window, with their times.
+"""npz: writes a model's outputs as NumPy arrays, one row a window, with their times.
 
 `times [W] float64` are seconds from the media's first frame. Images have `names [W]` instead, and `failed [K, 2]`: the
 name and the error of each image that failed.
@@ -31,16 +31,16 @@ _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # t
 
 
 class NpzFormat(BaseFormat[Options]):
-    """The outputs as they are. A part's result is its arrays, so subscribers see the numbers themselves."""
+    """The outputs unchanged. A part's result is its arrays, so that subscribers get the numbers themselves."""
 
     options_class = Options
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """Outputs with a row a window, whose names the format does not need for itself."""
+        """Check that outputs have a row a window, and names that the format does not use itself."""
         check_window_arrays(arrays, _RESERVED)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The arrays with one row a window; of a ragged one its values and its offsets."""
+        """Return the arrays with one row a window; of a ragged one its values and its offsets."""
         outputs = window_arrays(part, _RESERVED)
         ragged = {name: output for name, output in outputs.items() if isinstance(output, Ragged)}
         check_reserved(outputs, {f"{name}{_OFFSETS}" for name in ragged})
@@ -49,7 +49,7 @@ class NpzFormat(BaseFormat[Options]):
         return Encoded(arrays | offsets, {"ragged": sorted(ragged)} if ragged else {})
 
     def assemble(self, target: Path, media: MediaInfo) -> "NpzAssembler":
-        """Starts `<target>.npz`."""
+        """Start `<target>.npz`."""
         return NpzAssembler(PartFile.create(target.with_name(f"{target.name}.npz")), media)
 
 
@@ -64,12 +64,12 @@ class NpzAssembler:
         self._names: list[str] = []
         self._failed: list[tuple[str, str]] = []
         self._columns: dict[str, _Column] = {}
-        self._ends: dict[str, int] = {}  # of ragged outputs: how many values there are so far
+        self._ends: dict[str, int] = {}  # of ragged outputs: the number of values so far
         if media.kind != "image":
             self._append("times", np.empty(0, np.float64))
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Spools the part's rows. Raises OutputError."""
+        """Spool the part's rows. Raises OutputError."""
         self._names += [item.name for item in meta.items if not item.error]
         self._failed += [(item.name, item.error) for item in meta.items if item.error]
         if "times" in self._columns:
@@ -81,14 +81,14 @@ class NpzAssembler:
                 continue
             rows = arrays[f"{name}{_OFFSETS}"][-1] if name in ragged else windows
             if array.ndim == 0 or len(array) != rows:
-                raise OutputError(f"output `{name}` of a result has not one row for each of {windows} windows")
+                raise OutputError(f"output `{name}` of a result does not have one row for each of {windows} windows")
             self._append(name, array)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Sound has no place in arrays."""
+        """Ignore tracks: the arrays hold no sound."""
 
     def close(self) -> list[Path]:
-        """Writes the file."""
+        """Write the file."""
         if self._media.kind == "image":
             self._append("names", np.array(self._names, dtype=np.str_))
             self._append("failed", np.array(self._failed, dtype=np.str_).reshape(-1, 2))
@@ -100,12 +100,12 @@ class NpzAssembler:
         return [self._file.commit()]
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished file."""
         self._close_columns()
         self._file.discard()
 
     def _append_offsets(self, name: str, offsets: Array, windows: int) -> None:
-        """The offsets of a part's rows, counted from the first row of the job. Raises OutputError."""
+        """Append the offsets of a part's rows, counted from the first row of the job. Raises OutputError."""
         if offsets.shape != (windows + 1,):
             raise OutputError(f"`{name}` of a result does not say where the rows of {windows} windows begin")
         first = self._ends.get(name)
@@ -115,7 +115,7 @@ class NpzAssembler:
     def _append(self, name: str, rows: Array) -> None:
         column = self._columns.get(name)
         if column is not None and not len(rows):
-            return  # no rows have no shape: of pictures of any size they are made of nothing
+            return  # an empty array has no known shape: pictures may have any size
         if column is None or column.is_empty:
             if column is not None:
                 column.close()
@@ -152,7 +152,7 @@ class _Column:
         self._rows += len(rows)
 
     def copy_to(self, out: IO[bytes]) -> None:
-        """Writes the array as an npy file."""
+        """Write the array as an npy file."""
         header = {
             "descr": np.lib.format.dtype_to_descr(self.dtype),
             "fortran_order": False,

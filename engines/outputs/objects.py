@@ -1,4 +1,4 @@
-"""What a head that detects found in each picture, for the formats that show or list it.
+"""The objects that a detecting head found in each picture, for the formats that draw or list them.
 
 The arrays of a part, with a row a window; coordinates are pixels of the upright source, from its upper left corner:
 
@@ -33,7 +33,7 @@ ROWS: Mapping[str, tuple[int | None, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """What was found in one picture: all arrays have M rows."""
+    """The objects of one picture: all arrays have M rows."""
 
     boxes: Array
     scores: Array | None = None
@@ -44,7 +44,7 @@ class Objects:
 
 
 def check_objects(arrays: Mapping[str, Tensor], format_name: str) -> None:
-    """Raise PipelineError unless a part that holds such arrays holds boxes, and all that belongs to them fits."""
+    """Raise PipelineError unless such arrays include boxes, and the arrays that belong to them fit."""
     if "boxes" not in arrays:
         raise _no_boxes(arrays, format_name)
     for name in ROWS.keys() & arrays.keys():
@@ -57,7 +57,7 @@ def check_objects(arrays: Mapping[str, Tensor], format_name: str) -> None:
 
 
 def objects_of(part: Part, format_name: str) -> Iterator[Objects]:
-    """What was found in each window. Raises PipelineError when the arrays are not as this module says."""
+    """Yield the objects of each window. Raises PipelineError if the arrays are not as this module states."""
     windows = len(part.meta.pts)
     held: Mapping[str, Value] = part.arrays
     found = {name: held[name] for name in ROWS if name in held}
@@ -77,9 +77,9 @@ def objects_of(part: Part, format_name: str) -> Iterator[Objects]:
 
 
 def source_sizes(part: Part) -> list[tuple[int, int]]:
-    """Height and width of the source of each window, or those that the media has; (0, 0) where they are not known.
+    """Return height and width of the source of each window, or else those of the media; (0, 0) if unknown.
 
-    Raises PipelineError when `source_size` is not as this module says.
+    Raises PipelineError if `source_size` is not as this module states.
     """
     media, windows = part.meta.media, len(part.meta.pts)
     if "source_size" not in part.arrays:
@@ -93,7 +93,7 @@ def source_sizes(part: Part) -> list[tuple[int, int]]:
 
 
 def label_of(labels: tuple[str, ...], number: int) -> str:
-    """What a class is called; its number where there is no label."""
+    """Return the name of a class; its number if there is no label."""
     return labels[number] if 0 <= number < len(labels) else str(number)
 
 

@@ -1,4 +1,4 @@
-"""What was found in one picture, drawn on it."""
+"""Draws the results of one picture on it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from engines.outputs.objects import Objects, label_of
 from engines.outputs.text import one_line
 from engines.part import Array
 
-DRAWN = ("boxes", "mask", "classes", "tags")  # arrays of which one at least is drawn
-_MASK = 110  # of 255: how much a mask covers what is below
-_PAPER = 150  # behind the labels of a whole picture
-_MOST_LINES = 12  # labels of a whole picture
-# Which of the 17 keypoints of COCO are joined, https://cocodataset.org/#format-data, counted from 0
+DRAWN = ("boxes", "mask", "classes", "tags")  # at least one of these arrays is drawn
+_MASK = 110  # of 255: the opacity of a mask
+_PAPER = 150  # opacity behind the labels of a whole picture
+_MOST_LINES = 12  # the most labels of a whole picture
+# The pairs of COCO's 17 keypoints that are joined, https://cocodataset.org/#format-data, counted from 0
 _COCO_JOINTS = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
     (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
@@ -26,7 +26,7 @@ _COCO_JOINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to write beside what is drawn; keypoints with a score below `least_score` are left out."""
+    """The texts to write beside the drawing; keypoints with a score below `least_score` are left out."""
 
     labels: bool = True
     scores: bool = True
@@ -35,9 +35,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found in one picture of a source of that height and width (0: that of the picture).
+    """The results of one picture of a source of that height and width (0: that of the picture).
 
-    `rows` are those of the arrays about all of it: `mask`, `classes`, `tags`, `scores`.
+    `rows` are those of the arrays about the whole picture: `mask`, `classes`, `tags`, `scores`.
     """
 
     source: tuple[int, int]
@@ -47,7 +47,7 @@ class Finding:
     wanted: Wanted
 
     def draw(self, canvas: Canvas) -> None:
-        """Draws all of it."""
+        """Draw all of it."""
         if "mask" in self.rows:
             self._draw_classes(canvas, self.rows["mask"])
         if self.objects is not None:
@@ -56,7 +56,7 @@ class Finding:
             self._draw_labels(canvas)
 
     def _scaled(self, found: Objects, canvas: Canvas) -> Objects:
-        """The objects in pixels of the canvas."""
+        """Return the objects in pixels of the canvas."""
         height, width = self.source
         if not (height and width) or (height, width) == (canvas.height, canvas.width):
             return found
@@ -71,9 +71,9 @@ class Finding:
         )
 
     def _draw_classes(self, canvas: Canvas, mask: Array) -> None:
-        """A mask of class numbers, as large as the canvas or stretched to it. The background is left as it is."""
+        """Draw a mask of class numbers, as large as the canvas or stretched to it. The background is unchanged."""
         names = self.labels.get("mask", ())
-        # of a mask without labels, or with one, 0 is the background, too
+        # in a mask with at most one label, 0 is the background, too
         kept = len(names) > 1 and "background" not in names[0]
         colours = (class_colour(0) if kept else None, *(class_colour(number) for number in range(1, 256)))
         if mask.shape != (canvas.height, canvas.width):
@@ -82,7 +82,7 @@ class Finding:
         canvas.tint(mask, colours, _MASK)
 
     def _draw_objects(self, canvas: Canvas, found: Objects) -> None:
-        numbers = range(len(found.boxes))[::-1]  # the surest is drawn last, over the others
+        numbers = range(len(found.boxes))[::-1]  # the highest score is drawn last, over the others
         colours = [
             class_colour(0 if found.classes is None else int(found.classes[number]))
             for number in range(len(found.boxes))
@@ -122,7 +122,7 @@ class Finding:
                 canvas.dot(point, WHITE)
 
     def _draw_labels(self, canvas: Canvas) -> None:
-        """The classes or tags of the whole picture, one below the other in its corner."""
+        """Draw the classes or tags of the whole picture, one below the other in its corner."""
         name = "tags" if "tags" in self.rows else "classes"
         numbers, scores = self.rows.get(name), self.rows.get("scores")
         if numbers is None or not self.wanted.labels:
@@ -140,12 +140,12 @@ class Finding:
 
 
 def _corners(canvas: Canvas, box: Array) -> list[int]:
-    """Left, top, right and bottom of a box, in pixels where samples of all planes begin."""
+    """Return left, top, right and bottom of a box, in pixels where samples of all planes begin."""
     return [canvas.snapped(value) for value in box_pixels(box, canvas.height, canvas.width)]
 
 
 def _draw_label(canvas: Canvas, top: int, left: int, text: str, colour: Rgb) -> None:
-    """A label above the upper left corner of a box, or inside where there is no room above."""
+    """Draw a label above the upper left corner of a box, or inside if there is no space above."""
     if not text:
         return
     text = one_line(text, canvas.text_size, canvas.width)

@@ -1,4 +1,4 @@
-"""Single pictures to and from png and jpeg, by FFmpeg's codecs; to jpeg and webp of any quality by Pillow."""
+"""Converts single pictures to and from png and jpeg by FFmpeg's codecs; to jpeg and webp of any quality by Pillow."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -22,15 +22,15 @@ _JPEG_QUALITY = 4 * 118  # a quantiser of 4 (1 best, 31 worst) in units of FF_QP
 
 
 def encode_png(pixels: Array | Sequence[Array]) -> bytes:
-    """A png of `[H, W]` or `[H, W, C]` uint8, C: grey and alpha, RGB, RGBA; or of its C channels, `[H, W]` each."""
+    """Return a png of `[H, W]` or `[H, W, C]` uint8, C: grey and alpha, RGB, RGBA; or of channels `[H, W]`."""
     # zlib's level 6 takes six times as long for 15 % fewer bytes
     return _encode(_frame(pixels), "png", {"pred": "up", "compression_level": "1"})
 
 
 def encode_file(pixels: Array | Sequence[Array], kind: str, quality: int) -> bytes:
-    """A picture as `encode_png` takes it in a file of that kind: png, jpeg (without alpha) or webp.
+    """Return a picture, in the form that `encode_png` takes, as a file of that kind: png, jpeg (no alpha) or webp.
 
-    `quality` is that of jpeg and webp, 1 to 100. Raises PipelineError where the kind holds no picture of that size.
+    `quality` is that of jpeg and webp, 1 to 100. Raises PipelineError if the kind cannot hold a picture of that size.
     """
     if kind == "png":
         return encode_png(pixels)
@@ -49,13 +49,13 @@ def encode_file(pixels: Array | Sequence[Array], kind: str, quality: int) -> byt
 
 
 def encode_jpeg(pixels: Array) -> bytes:
-    """A jpeg of `[H, W, 3]` uint8 RGB, for thumbnails."""
+    """Return a jpeg of `[H, W, 3]` uint8 RGB, for thumbnails."""
     frame = _frame(pixels).reformat(format="yuvj420p", interpolation=Interpolation.BICUBIC | EXACT)
-    return _encode(frame, "mjpeg", {"dct": "int"})  # the only one that all processors compute alike
+    return _encode(frame, "mjpeg", {"dct": "int"})  # the only one with the same result on all processors
 
 
 def decode_jpeg(data: bytes) -> Array:
-    """`[H, W, 3]` uint8 RGB of a thumbnail. Raises FFmpegError for what is none, or has too many pixels."""
+    """Return `[H, W, 3]` uint8 RGB of a thumbnail. Raises FFmpegError for other data, or too many pixels."""
     decoder = av.CodecContext.create("mjpeg", "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.options = decoder_options(DEFAULT_LIMITS.pixels)
@@ -64,7 +64,7 @@ def decode_jpeg(data: bytes) -> Array:
 
 
 def plane_view(plane: VideoPlane) -> Array:
-    """`[H, line_size] uint8` of a plane, its padding with it; writing there writes to the frame."""
+    """Return `[H, line_size] uint8` of a plane with its padding; writing to it changes the frame."""
     return np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
 
 
@@ -82,7 +82,7 @@ def _encode(frame: av.VideoFrame, codec: str, options: dict[str, str]) -> bytes:
 
 
 def _frame(pixels: Array | Sequence[Array]) -> av.VideoFrame:
-    """One frame; channels go into it one by one, for large pictures take much memory."""
+    """Return one frame; channels are copied one by one, because large pictures take much memory."""
     if isinstance(pixels, np.ndarray):
         height, width = pixels.shape[:2]
         channels = pixels.shape[2] if pixels.ndim == 3 else 1

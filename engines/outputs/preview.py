@@ -1,4 +1,4 @@
-"""What a model answers to one picture: in words, and drawn."""
+"""Runs a model on one picture, and describes or draws its answer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from engines.transforms import Picture
 from schemas.errors import MediaError, ModelError
 from schemas.model import ModelSpec, PictureSpec, describe
 
-_LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small where a model takes any size
+_LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small if a model takes any size
 _MOST_LINES = 10
 _LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
@@ -31,16 +31,16 @@ _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one picture, `picture [H, W, 3]` uint8; arrays with one row, as heads and outputs gave them."""
+    """A model's answer to one picture, `picture [H, W, 3]` uint8; arrays with one row, of heads and outputs."""
 
     picture: Array
     arrays: Mapping[str, Value]
     labels: Mapping[str, Sequence[str]]
-    named: frozenset[str]  # arrays that heads made, and whose names say what they are
+    named: frozenset[str]  # arrays that heads made; their names state their meaning
 
 
 def read_picture(path: Path) -> Array:
-    """A picture file, upright, `[H, W, 3]` uint8. Raises MediaError."""
+    """Read a picture file, upright, `[H, W, 3]` uint8. Raises MediaError."""
     try:
         with Image.open(path) as opened:
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
@@ -51,7 +51,7 @@ def read_picture(path: Path) -> Array:
 
 
 def answer(spec: ModelSpec, body: bytes, picture: Array | None = None) -> Answer:
-    """Run a model that travels on a picture, by default on one of slopes, a disc and a grid, in a process of its own.
+    """Run a model on a picture in a process of its own; the default picture has slopes, a disc and a grid.
 
     Raises ModelError.
     """
@@ -98,7 +98,7 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:
-    """The picture as a model takes it, made as workers make it."""
+    """Return the picture as the model's input, made as workers make it."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
     return Picture(spec).convert(frame)[0]
 
@@ -107,7 +107,7 @@ def _made(picture: Array, spec: PictureSpec) -> Array:
 
 
 def sentences(found: Answer) -> Iterator[str]:
-    """What was found, a line each; the surest first."""
+    """Yield a line for each result, the highest score first."""
     arrays = {name: _row(value) for name, value in found.arrays.items()}
     listed = [name for name in _LISTED if name in found.named]
     if listed:
@@ -160,7 +160,7 @@ def _row(value: Value) -> Array:
 
 
 def drawn(found: Answer) -> Image.Image | None:
-    """The picture with what was found; the model's own picture where it makes one. None: there is nothing to draw."""
+    """Return the picture with the results drawn, or the picture that the model made; None if nothing can be drawn."""
     arrays = {name: _row(value) for name, value in found.arrays.items() if name in found.named}
     if "image" in arrays:
         return Image.fromarray(arrays["image"].astype(np.uint8).squeeze())
@@ -180,7 +180,7 @@ def drawn(found: Answer) -> Image.Image | None:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a picture in the format that its name has. Raises ModelError."""
+    """Write a picture in the format of its suffix. Raises ModelError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)

@@ -1,4 +1,4 @@
-"""A contact sheet: a title, and sections of pictures in a grid with a few words below each."""
+"""Draws a contact sheet: a title, and sections of pictures in a grid with a few words below each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from engines.part import Array
 
 Rgb: TypeAlias = tuple[int, int, int]
 Words: TypeAlias = tuple[tuple[str, Rgb], ...]
-"""One line of text: pieces, each in its colour."""
+"""One line of text: words, each in its colour."""
 
 PAPER: Rgb = (20, 21, 24)
 BLANK: Rgb = (44, 46, 52)
@@ -38,19 +38,19 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Tiles that stand together, below a heading if there is one."""
+    """Tiles in one group, below a heading if there is one."""
 
     tiles: Sequence[Tile]
     heading: Words = ()
 
     def height(self, columns: int, cell_height: int) -> int:
-        """Pixels from the top of the section to the top of the next one."""
+        """Return the pixels from the top of the section to the top of the next one."""
         return (_SECTION_HEAD if self.heading else 0) + ceil(len(self.tiles) / columns) * cell_height
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The grid: `box` is height and width of the place for a picture; a cell is `cell_width` wide, or as the box is."""
+    """The grid: `box` is the largest height and width of a picture; a cell is `cell_width` wide, or as the box."""
 
     columns: int
     box: tuple[int, int]
@@ -65,7 +65,7 @@ class Layout:
 
 
 def draw_sheet(title: str, subtitle: str, sections: Sequence[Section], layout: Layout) -> Array:
-    """The sheet, `[H, W, 3] uint8` RGB."""
+    """Return the sheet, `[H, W, 3] uint8` RGB."""
     height, width = layout.pitch
     inner = layout.columns * width - GAP
     tops = list(accumulate((each.height(layout.columns, height) for each in sections), initial=MARGIN + HEAD))
@@ -104,7 +104,7 @@ def _draw_tile(
 
 
 def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], words: Words, size: int, width: int) -> None:
-    """Draws a line of text whose upper left corner is `corner`, cut where `width` pixels end."""
+    """Draw a line of text whose upper left corner is `corner`, cut after `width` pixels."""
     left, end = corner[0], corner[0] + width
     for text, colour in words:
         text = one_line(text, size, end - left)

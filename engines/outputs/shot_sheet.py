@@ -1,4 +1,4 @@
-"""The contact sheet of `shots`: one picture a shot, with its number and its time."""
+"""Draws the contact sheet of `shots`: one picture a shot, with its number and its time."""
 
 from fractions import Fraction
 from math import ceil, sqrt
@@ -14,9 +14,9 @@ from engines.outputs.sheet import BLANK, BRIGHT, DIM, Layout, Section, Tile, dra
 from engines.part import Array
 from schemas.media import MediaInfo
 
-_MOST_TILES = 400  # a film has thousands of shots: from here on every other picture is left out, again and again
+_MOST_TILES = 400  # a film has thousands of shots: beyond this, every second picture is dropped, repeatedly
 _LEAST_CELL = 168  # so that a label fits below an upright picture
-_MOST_SIDE = 360  # pixels of a picture's longer side: the sheet's size is bounded whatever the thumbnails are
+_MOST_SIDE = 360  # pixels of a picture's longer side: the sheet's size is bounded for any thumbnails
 _MOST_COLUMNS = 8
 _ASPECT = 1.6  # of the sheet, while it has fewer columns
 
@@ -39,11 +39,11 @@ class ShotSheet:
 
     @property
     def notes(self) -> list[str]:
-        """What the sheet does not show."""
+        """Return a note on the shots that the sheet leaves out."""
         return [f"the sheet shows one in {self._step} of {self._shots} shots"] if self._step > 1 else []
 
     def add(self, jpeg: bytes, start: float, end: float) -> None:
-        """The next shot, from `start` to `end` seconds; an empty `jpeg` leaves its place blank."""
+        """Add the next shot, from `start` to `end` seconds; an empty `jpeg` leaves its place blank."""
         if self._shots % self._step == 0:
             self._kept.append(_Shot(self._shots + 1, start, jpeg))
         self._shots += 1
@@ -53,7 +53,7 @@ class ShotSheet:
             self._step *= 2
 
     def draw(self) -> Array:
-        """The sheet, `[H, W, 3] uint8` RGB."""
+        """Return the sheet, `[H, W, 3] uint8` RGB."""
         pictures = [self._picture(shot.jpeg) for shot in self._kept]
         box = (
             max((picture.shape[0] for picture in pictures), default=90),
@@ -68,7 +68,7 @@ class ShotSheet:
         return draw_sheet(self._media.name, summary, [Section(tiles)], layout)
 
     def _picture(self, jpeg: bytes) -> Array:
-        """The thumbnail in the shape that the video is shown in, kept between 1:3 and 3:1; large ones shrink."""
+        """Return the thumbnail in the display shape of the video, limited to 1:3 to 3:1; large ones shrink."""
         if not jpeg:
             pixels = np.empty((90, 160, 3), dtype=np.uint8)
             pixels[:] = BLANK
@@ -87,14 +87,14 @@ class ShotSheet:
 
 
 def _columns(count: int, box: tuple[int, int]) -> int:
-    """How many pictures side by side make a sheet of about the wanted shape."""
+    """Return the number of columns that gives a sheet of about the wanted shape."""
     height, width = Layout(1, box, lines=1, cell_width=_LEAST_CELL).pitch
     wanted = max(min(count, 3), ceil(sqrt(count * height / width * _ASPECT)))
     return max(1, min(count, _MOST_COLUMNS, wanted))
 
 
 def _clock_text(seconds: float) -> str:
-    """`1:02:03.4`, without the hours when there are none."""
+    """Format as `1:02:03.4`, without hours if there are none."""
     tenths = round(seconds * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)

@@ -1,4 +1,4 @@
-"""shots: where a video cuts, and one picture of every shot.
+"""shots: writes the shots of a video, and one picture of each.
 
 `<target>.jsonl` has a line a shot: `{"shot": 1, "start": s, "end": s, "score": of the cut it starts with}`, and
 `<target>.png` is the contact sheet. The arrays of a part's result:
@@ -39,7 +39,7 @@ from schemas.segments import Fragment
 
 
 class ShotsOptions(Options):
-    """`threshold` of a cut's score, the `least_s` seconds a shot lasts, and whether to make the contact `sheet`."""
+    """`threshold` of a cut's score, the `least_s` seconds of a shot, and whether to make the contact `sheet`."""
 
     threshold: float = Field(default=0.3, gt=0, le=1)
     least_s: float = Field(default=0.4, ge=0)
@@ -52,7 +52,7 @@ class ShotsFormat(BaseFormat[ShotsOptions]):
     options_class = ShotsOptions
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """What `encode` needs, in its shapes."""
+        """Check the names and shapes of the arrays that `encode` needs."""
         self._check_names(arrays)
         if len(arrays["score"].shape) != 1:
             found = describe(arrays["score"].dtype, arrays["score"].shape)
@@ -71,7 +71,7 @@ class ShotsFormat(BaseFormat[ShotsOptions]):
             raise PipelineError(f"format shots needs `{missing[0]}`", "add it to the model's outputs or to `keeps`")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The scores, and a thumbnail of every frame that may start a shot."""
+        """Return the scores, and a thumbnail of every frame that may start a shot."""
         self._check_names(part.arrays)
         score: Value = part.arrays["score"]
         if isinstance(score, Ragged):
@@ -93,7 +93,7 @@ class ShotsFormat(BaseFormat[ShotsOptions]):
         )
 
     def assemble(self, target: Path, media: MediaInfo) -> "ShotsAssembler":
-        """Starts `<target>.jsonl` and, unless the options say no, `<target>.png`."""
+        """Start `<target>.jsonl` and, unless the options exclude it, `<target>.png`."""
         table = PartFile.create(target.with_name(f"{target.name}.jsonl"))
         try:
             picture = PartFile.create(target.with_name(f"{target.name}.png")) if self._options.sheet else None
@@ -129,14 +129,14 @@ class ShotsAssembler:
         self._clock = media.clock
         self._sheet = ShotSheet(media)
         self._shots = 0
-        self._shot = Cut(0.0, 0.0, b"")  # the shot under way
+        self._shot = Cut(0.0, 0.0, b"")  # the current shot
         self._cuts = CutFinder(options.threshold, options.least_s)
-        self._time: float | None = None  # of the last window seen
+        self._time: float | None = None  # of the last window
         rate = Fraction(*media.frame_rate)
-        self._step = float(1 / rate) if rate else 0.0  # how long the last frame lasts, as far as is known
+        self._step = float(1 / rate) if rate else 0.0  # the duration of the last frame, as far as it is known
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Takes the part's scores, and writes the shots that they end."""
+        """Take the part's scores, and write the shots that they end."""
         thumbs = dict(zip(arrays["at"].tolist(), _cut_up(arrays["thumbs"], arrays["sizes"]), strict=True))
         if -1 in thumbs:
             self._shot = Cut(0.0, 0.0, thumbs[-1])
@@ -151,10 +151,10 @@ class ShotsAssembler:
                 self._begin(cut)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Shots are about the picture."""
+        """Ignore tracks: shots describe the picture."""
 
     def close(self) -> list[Path]:
-        """Ends the last shot, and draws the sheet."""
+        """End the last shot, and draw the sheet."""
         for cut in self._cuts.close():
             self._begin(cut)
         if self._time is not None:
@@ -168,7 +168,7 @@ class ShotsAssembler:
         return [file.commit() for file in (self._table, self._picture) if file is not None]
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished files."""
         self._table.discard()
         if self._picture is not None:
             self._picture.discard()
@@ -190,6 +190,6 @@ class ShotsAssembler:
 
 
 def _cut_up(data: Array, sizes: Array) -> list[bytes]:
-    """The files that lie in `data` one after the other."""
+    """Return the files that lie in `data` one after the other."""
     ends = np.cumsum(sizes)
     return [data[end - size : end].tobytes() for end, size in zip(ends, sizes, strict=True)]

@@ -1,9 +1,9 @@
-"""tags: what a head that tags or classifies says of each picture.
+"""tags: writes the tags or classes of each picture.
 
 `<target>.json` is a list with a line a window, `{"time": seconds, "tags": [{"tag", "score", "category"}]}`, or a line
 an image with its `name`; an image that failed has `error` and no tags. `csv = true` writes `<target>.csv`, a row a tag.
 
-Of images, `txt = true` writes what training of image models reads: a file beside each picture's name, with its tags in
+For images, `txt = true` writes the files that training of image models reads: one for each picture, with its tags in
 one line between commas, without those of the category `without`; `spaces = true` writes spaces for underscores.
 """
 
@@ -28,7 +28,7 @@ from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _ARRAYS = ("tags", "classes")
-# tags that are faces, whose underscores stay, https://huggingface.co/spaces/SmilingWolf/wd-tagger
+# tags that are faces keep their underscores, https://huggingface.co/spaces/SmilingWolf/wd-tagger
 _FACES = frozenset((
     "0_0", "(o)_(o)", "+_+", "+_-", "._.", "<o>_<o>", "<|>_<|>", "=_=", ">_<", "3_3", "6_9", ">_o", "@_@", "^_^",
     "o_o", "u_u", "x_x", "|_|", "||_||",
@@ -36,7 +36,7 @@ _FACES = frozenset((
 
 
 class TagsOptions(Options):
-    """Which files to write beside the json, and how: `without` is the category that text files leave out."""
+    """The files to write beside the json; `without` is the category that text files leave out."""
 
     csv: bool = False
     txt: bool = True
@@ -50,7 +50,7 @@ class TagsFormat(BaseFormat[TagsOptions]):
     options_class = TagsOptions
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """`tags` or `classes` of each window, `[W, M]`."""
+        """Check `tags` or `classes` of each window, `[W, M]`."""
         name = _array_in(arrays)
         found = arrays[name]
         if len(found.shape) != 2:
@@ -58,11 +58,11 @@ class TagsFormat(BaseFormat[TagsOptions]):
             raise PipelineError(what, "format tags takes [W, M], numbers of labels")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """The part's lines."""
+        """Return the part's lines."""
         return encoded_rows(rows_of(part, self._values(part)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "TagsAssembler":
-        """Starts `<target>.json`, and what else the options say."""
+        """Start `<target>.json`, and the files that the options add."""
         return TagsAssembler(target, media, self._options)
 
     def _values(self, part: Part) -> Iterator[dict[str, Any]]:
@@ -79,7 +79,7 @@ class TagsFormat(BaseFormat[TagsOptions]):
             yield {"tags": list(self._tags(name, row_of(held[name], number), scores))}
 
     def _tags(self, name: str, numbers: Array, scores: Array | None) -> Iterator[dict[str, Any]]:
-        """The tags of a picture in order, each once: boxes of one class are one tag."""
+        """Yield the tags of a picture in order, each once: boxes of one class are one tag."""
         labels, categories = self._labels.get(name, ()), self._labels.get(f"{name}.categories", ())
         if numbers.ndim != 1 or (scores is not None and scores.shape != numbers.shape):
             what = f"a row of `{name}` has shape {list(numbers.shape)}"
@@ -107,7 +107,7 @@ def _array_in(arrays: Mapping[str, object]) -> str:
 
 
 class TagsAssembler:
-    """Writes the lines as they come, and of each line what the other files say of it."""
+    """Writes each line as it comes, and adds it to the other files."""
 
     def __init__(self, target: Path, media: MediaInfo, options: TagsOptions) -> None:
         self.notes: list[str] = []
@@ -126,7 +126,7 @@ class TagsAssembler:
             raise
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Writes the part's lines. Raises OutputError."""
+        """Write the part's lines. Raises OutputError."""
         texts = []
         try:
             for line in arrays["rows"].tobytes().splitlines():
@@ -141,15 +141,15 @@ class TagsAssembler:
                     )
                 texts.append(self._text(row["tags"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"a result of tags has a line that says something else: {error}") from error
+            raise OutputError(f"a result of tags has a line of another form: {error}") from error
         if self._texts is not None:
             self._texts.add(meta, join_files(texts).arrays, facts)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Sound has no place in tags."""
+        """Ignore tracks: tags hold no sound."""
 
     def close(self) -> list[Path]:
-        """Finishes the files."""
+        """Finish the files."""
         self._file.write(b"\n]\n")
         files = [self._file.commit()]
         if self._table is not None:
@@ -157,7 +157,7 @@ class TagsAssembler:
         return files + (self._texts.close() if self._texts is not None else [])
 
     def abort(self) -> None:
-        """Removes what was begun."""
+        """Remove the unfinished files."""
         self._file.discard()
         if self._table is not None:
             self._table.abort()

@@ -1,7 +1,7 @@
-"""Text in pictures: one font for Latin letters with all accents, Greek, Cyrillic, Chinese, Japanese and Korean.
+"""Draws text in pictures by one font for Latin letters with all accents, Greek, Cyrillic, Chinese, Japanese and Korean.
 
-The font is WenQuanYi Micro Hei (Apache 2.0), which a package carries, and the layout is Pillow's own: the pixels do not
-depend on the fonts and libraries of the machine.
+The font is WenQuanYi Micro Hei (Apache 2.0), which a package contains, and the layout is Pillow's own: the pixels do
+not depend on the fonts and libraries of the machine.
 """
 
 import unicodedata
@@ -18,18 +18,18 @@ _ELLIPSIS = "..."
 
 @lru_cache(maxsize=64)
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font at `size` pixels an em."""
+    """Return the font at `size` pixels an em."""
     return ImageFont.truetype(str(_FONT), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def text_width(text: str, size: int) -> int:
-    """Pixels from the start of `text` to where the next text would start."""
+    """Return the pixels from the start of `text` to the start of a text after it."""
     return round(font(size).getlength(text))
 
 
 def one_line(text: str, size: int, width: int) -> str:
-    """`text` with unprintable characters escaped, or as much of it as fits into `width` pixels with an ellipsis."""
-    text = unicodedata.normalize("NFC", printable(text))  # macOS has "u" and two dots for "ü" in names of files
+    """Return `text` with unprintable characters escaped, cut with an ellipsis if it is wider than `width` pixels."""
+    text = unicodedata.normalize("NFC", printable(text))  # macOS writes "ü" in file names as "u" and two dots
     if text_width(text, size) <= width:
         return text
     fits, too_long = 0, len(text)

@@ -1,4 +1,4 @@
-"""One small picture of a media file, for people to know it by."""
+"""Makes one small picture of a media file, by which a person recognises it."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -14,13 +14,14 @@ from engines.transforms import Picture
 from schemas.errors import MediaError
 from schemas.model import PictureSpec
 
-_MOST_FRAMES = 250  # decoded behind a keyframe: the picture may be an earlier one where keyframes are rare
+_MOST_FRAMES = 250  # decoded after a keyframe: the picture may be an earlier one if keyframes are rare
 
 
 def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:
-    """The picture at `at_s` seconds from the first frame, upright, `[H, W, 3] uint8`, as large as fits into `box`.
+    """Return the picture at `at_s` seconds from the first frame, upright, `[H, W, 3] uint8`, the largest that fits
+    `box`.
 
-    Raises UsageError and MediaError for what cannot be opened or shown.
+    Raises UsageError and MediaError if the file cannot be opened or decoded.
     """
     if media_kind(path) == "image":
         with media_errors(str(path)):
@@ -36,7 +37,7 @@ def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:
 
 
 def _frame_at(path: Path, at_s: float) -> tuple[av.VideoFrame, Fraction]:
-    """The last frame that is not after `at_s`, and the shape of its pixels."""
+    """Return the last frame at or before `at_s`, and the shape of its pixels."""
     with open_media(film_of(path)) as container:
         stream = picture_stream(container, str(path))
         base = stream.time_base or Fraction(1)

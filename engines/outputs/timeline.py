@@ -1,6 +1,6 @@
-"""The times of a file that is joined from parts.
+"""Computes the times of a file that is joined from parts.
 
-Times of decoding (dts) are made anew over the whole file: the sorted pts, late by x264's reorder depth, so that no part
+Decoding times (dts) are computed for the whole file: the sorted pts, delayed by x264's reorder depth, so that no part
 needs to know its neighbours.
 """
 
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from schemas.media import MediaInfo
 
-REORDER = 2  # pictures by which x264 can be late: num_reorder_frames with a B-pyramid; no preset has more
+REORDER = 2  # the most pictures by which x264 delays: num_reorder_frames with a B-pyramid; no preset has more
 
 
 class Timed(NamedTuple):
-    """When a picture is shown and decoded, and how long it is shown."""
+    """The time at which a picture is shown and decoded, and its duration."""
 
     pts: int
     dts: int
@@ -23,10 +23,10 @@ class Timed(NamedTuple):
 
 
 class Timeline:
-    """Times of the whole file, in units of `time_base`: strictly rising pts, and the dts that go with them.
+    """The times of the whole file, in units of `time_base`: strictly rising pts, and their dts.
 
-    `step` is how long a picture lasts by the rate of the pipeline; `bent` is whether pts had to be moved to rise. mp4
-    drops what is before 0: a media that begins there is moved by `shift`, in units of its own clock.
+    `step` is the duration of a picture by the rate of the pipeline; `bent` is whether pts had to be moved to rise. mp4
+    drops packets before 0: a media that begins there is moved by `shift`, in units of its own clock.
     """
 
     def __init__(self, media: MediaInfo) -> None:
@@ -43,7 +43,9 @@ class Timeline:
         self._over = False
 
     def extend(self, pts: Sequence[int], order: Sequence[int]) -> list[Timed]:
-        """The times of the next pictures, in order of decoding: picture `order[n]` of those at the source's `pts`."""
+        """Return the times of the next pictures, in order of decoding: picture `order[n]` of those at the source's
+        `pts`.
+        """
         if not self._late:
             self._begin(pts[0] + self.shift)
         shown = []
@@ -59,13 +61,14 @@ class Timeline:
 
     @property
     def next_dts(self) -> int | None:
-        """When the next picture is decoded; None behind the last one of the media."""
+        """Return when the next picture is decoded; None after the last one of the media."""
         return None if self._over else self._late[0]
 
     def _ended(self, times: list[Timed]) -> list[Timed]:
-        """The last pictures of the media, of which none is shown after its end.
+        """Return the times of the last pictures of the media, none of which is shown after its end.
 
-        To FFmpeg a track of mp4 lasts from the first dts to the end of the last one, so that one must not be too early.
+        To FFmpeg a track of mp4 lasts from the first dts to the end of the last one, so the last one must not be too
+        early.
         """
         if self._media.end is None:
             return times
@@ -75,9 +78,9 @@ class Timeline:
         return [*times[:-1], Timed(pts, max(dts, pts - self._delay), max(1, end - pts))]
 
     def _begin(self, first: int) -> None:
-        """The dts of the first pictures lie before the first pts, but not before 0: mp4 would take that for its start.
+        """Set the dts of the first pictures before the first pts, but not before 0: mp4 would take that as its start.
 
-        Where 0 is too near for that, the file's clock runs finer than the source's.
+        If the first pts is too near to 0, the file's clock is finer than the source's.
         """
         if 0 < first < REORDER:
             self._scale = REORDER

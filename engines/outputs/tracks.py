@@ -1,4 +1,4 @@
-"""The tracks beside the picture in a finished file: made by the head that `split` sent, filled packet by packet."""
+"""Writes the tracks beside the picture in a finished file: created by the head of `split`, filled packet by packet."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,22 @@ from schemas.errors import MediaError
 from schemas.segments import Fragment, TrackInfo
 from schemas.wire import Buffer
 
-_LONGEST_GAP = 1 << 31  # ticks between packets that mp4 can write
+_LONGEST_GAP = 1 << 31  # the most ticks between packets that mp4 can write
 
 
 class OutputTrack:
     """One track of the output.
 
-    Matroska keeps whole milliseconds, which are no whole number of samples: a packet that comes when the one before it
-    ends, as far as such a clock can tell, is put where that one ends. So rounding leaves no gaps in the sound. The same
-    goes for a packet whose time does not rise.
+    Matroska stores whole milliseconds, which are no whole number of samples. A packet that begins where the one before
+    it ends, within that precision, is set exactly there; so rounding leaves no gaps in the sound. The same applies to a
+    packet whose time does not rise.
     """
 
     def __init__(self, stream: Any, info: TrackInfo) -> None:
         self._stream = stream
         self._tick = Fraction(*info.time_base)
         self._frame = info.frame
-        self._next: Fraction | None = None  # seconds; where the packet before ends
+        self._next: Fraction | None = None  # seconds; the end of the packet before
         self._last: int | None = None
         self._step = 1
         rate = stream.codec_context.sample_rate if stream.type == "audio" else 0
@@ -38,7 +38,7 @@ class OutputTrack:
         self.moved_at: Fraction | None = None  # seconds; the first time that did not rise
 
     def place(self, packet: "Packet[Any]", shift: Fraction) -> Fraction:
-        """Makes the packet one of this track, `shift` seconds later; its time in seconds."""
+        """Assign the packet to this track, `shift` seconds later; return its time in seconds."""
         time, length = self._time(packet, shift), self._length(packet)
         pts = round(time / self._base)
         if self._last is not None and pts <= self._last:
@@ -47,9 +47,7 @@ class OutputTrack:
         self._next, self._last = time + length if length else None, pts
         packet.stream, packet.time_base = self._stream, self._base
         packet.pts = packet.dts = pts
-        packet.duration = (
-            max(0, round(length / self._base)) or self._step
-        )  # FFmpeg passes over a last packet of no length
+        packet.duration = max(0, round(length / self._base)) or self._step  # FFmpeg skips a last packet of no length
         return time
 
     def _time(self, packet: "Packet[Any]", shift: Fraction) -> Fraction:
@@ -73,24 +71,24 @@ class OutputTracks:
     """All tracks beside the picture; `container` is the format of the finished file."""
 
     def __init__(self, fragment: Fragment, head: Buffer) -> None:
-        """`fragment` is the first one. Raises MediaError for a head that is none."""
+        """`fragment` is the first one. Raises MediaError if the data is not a head."""
         self.container = fragment.container
         self._infos = fragment.tracks
         self._source: InputContainer = open_head(fragment.container, head)
         if len(self._source.streams) < len(self._infos):
-            raise MediaError(f"the head of the job has not all of its {len(self._infos)} tracks")
+            raise MediaError(f"the head of the job does not have all of its {len(self._infos)} tracks")
         self._tracks: list[OutputTrack] = []
         self._covers: list[Packet[Any]] = []
         self._waiting: list[deque[tuple[Fraction, Packet[Any]]]] = []  # by track: packets and their times in seconds
 
     @property
     def rates(self) -> list[int]:
-        """Ticks a second of the tracks' clocks."""
+        """Return the ticks a second of the tracks' clocks."""
         sounds = self._source.streams.audio
         return [stream.codec_context.sample_rate for stream in sounds if stream.codec_context.sample_rate]
 
     def add_to(self, output: OutputContainer, shift: Fraction) -> None:
-        """Adds the tracks, chapters and tags to a file whose head is not written yet."""
+        """Add the tracks, chapters and tags to a file whose head is not written yet."""
         for stream, info in zip(self._source.streams, self._infos, strict=False):
             copy = output.add_stream_from_template(stream, opaque=True)
             name_track(copy, *names_of(stream), stream.disposition)
@@ -104,14 +102,14 @@ class OutputTracks:
         self._source.close()
 
     def take(self, arrays: Mapping[str, Array], shift: Fraction) -> None:
-        """Takes the packets of a fragment. Raises MediaError for arrays that hold none."""
+        """Take the packets of a fragment. Raises MediaError for arrays of another form."""
         for number, (track, waiting) in enumerate(zip(self._tracks, self._waiting, strict=True)):
             table, data = arrays.get(f"table{number}"), arrays.get(f"data{number}")
             for packet in unpack_track(table, data) if table is not None and data is not None else ():
                 waiting.append((track.place(packet, shift), packet))
 
     def due(self, time: Fraction | None = None) -> "Iterator[Packet[Any]]":
-        """The packets up to `time` seconds, ready to be muxed; None: all that are left."""
+        """Yield the packets up to `time` seconds, ready to mux; None: all that are left."""
         while self._covers:
             yield self._covers.pop()
         for waiting in self._waiting:
@@ -120,7 +118,7 @@ class OutputTracks:
 
     @property
     def notes(self) -> list[str]:
-        """What was out of the ordinary, in words."""
+        """Return notes on anything unusual."""
         return [
             f"the times of sound track {number} do not rise, first at {float(track.moved_at):.3f} s: "
             "those packets were put behind the ones before them"

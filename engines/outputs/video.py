@@ -1,8 +1,8 @@
-"""video: frames become H.264 in mp4 with the source's sound; images become png.
+"""video: writes frames as H.264 in mp4 with the source's sound, and images as png.
 
-Every part becomes a closed GOP of its own with the headers it needs, so parts can be encoded anywhere in any order, by
-whichever encoder is there, and joined by copying packets. The arrays of a part's result are those of `engines.outputs.
-h264`, the time of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (width, height).
+Every part becomes a closed GOP with the headers it needs. Parts can be encoded anywhere, in any order and by any
+encoder, and are joined by copying packets. The arrays of a part's result are those of `engines.outputs.h264`, the time
+of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (width, height).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,23 +22,23 @@ from schemas.media import MediaInfo
 
 
 class VideoFormat(BaseFormat[VideoOptions]):
-    """H.264 for video, png for images. Parts are brought to the host only as far as the `encoder` wants them there."""
+    """H.264 for video, png for images. Parts are copied to the host only if the `encoder` needs them there."""
 
     options_class = VideoOptions
 
     @property
     def sound(self) -> Literal["copy", "aac"]:
-        """What the options say."""
+        """Return the option `sound`."""
         return self._options.sound
 
     anywhere = True
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """Pictures of uint8: `plane0` ... or `pixels`, with the colours that each kind of media can have."""
+        """Check for pictures of uint8: `plane0` ... or `pixels`, with colours that suit each kind of media."""
         check_pictures(arrays, media, "video")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """A closed GOP of the part's pictures, or a png of each image."""
+        """Return a closed GOP of the part's pictures, or a png of each image."""
         if part.meta.media.kind == "image":
             return encode_images(channels_of(part.on_host()), encode_png, tick)
         if not part.meta.pts:
@@ -48,7 +48,7 @@ class VideoFormat(BaseFormat[VideoOptions]):
         return encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """`<target>.mp4`, begun with the first part, or the folder `<target>` of images."""
+        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
         if media.kind == "image":
             return ImageFolder(target)
         return VideoFile(target, media)

@@ -89,7 +89,7 @@ def test_no_demuxer_opens_anything_for_a_message(secret: Path, server: int) -> N
     assert {"hls", "concat", "sdp", "lavfi", "image2", *FORMATS} <= set(demuxers)
     for target in (str(secret), f"file:{secret}", f"http://127.0.0.1:{server}/x.ts", f"tcp://127.0.0.1:{server}"):
         for container, data in product(demuxers, lures(target)):
-            refused = nullcontext() if container in FORMATS else pytest.raises(MediaError, match="is not read here")
+            refused = nullcontext() if container in FORMATS else pytest.raises(MediaError, match="is not supported")
             with refused, suppress(av.error.FFmpegError), open_container(data, container) as opened:
                 list(opened.demux())
 
@@ -113,7 +113,7 @@ def test_segments_name_no_unsafe_decoder(name: str) -> None:
         (segment_data,) = splitter.segments()
         codec = segment_data.codec.model_copy(update={"decoder": name})
         segment = segment_data.segment(key, splitter.media).model_copy(update={"codec": codec})
-    with pytest.raises(MediaError, match="there is no decoder"):
+    with pytest.raises(MediaError, match="no decoder `"):
         list(decode_video(segment, segment_data.buffers, decode_plan(spec), pack_frame))
 
 
@@ -122,7 +122,7 @@ def test_sound_names_no_other_container(container: str, secret: Path, tmp_path: 
     data = lures(str(secret))[0]
     key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
     output = format_of("video").assemble(tmp_path / "film", VIDEO)
-    with pytest.raises(MediaError, match="is not read here"):
+    with pytest.raises(MediaError, match="is not supported"):
         output.add_tracks(Fragment(key=key, media=VIDEO, container=container), {"head": np.frombuffer(data, np.uint8)})
     output.abort()
 

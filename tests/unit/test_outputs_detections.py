@@ -189,7 +189,7 @@ def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
 
 def test_a_result_that_is_none_leaves_nothing_behind(tmp_path: Path) -> None:
     assembler = format_of("detections", coco=True).assemble(tmp_path / "a", VIDEO)
-    with pytest.raises(OutputError, match="a result of detections has a line that says something else"):
+    with pytest.raises(OutputError, match="a result of detections has a line of another form"):
         assembler.add(make_part(VIDEO, {}, [0]).meta, {"rows": np.frombuffer(b'{"time": 0}\n', np.uint8)}, {})
     assembler.abort()
     assert list(tmp_path.iterdir()) == []

@@ -66,7 +66,7 @@ def test_rows_of_different_lengths_are_values_and_offsets(tmp_path: Path) -> Non
             [4],
         ]
     clash = make_part(VIDEO, {"boxes": Ragged.of(rows[:1]), "boxes_offsets": np.zeros(1)}, [0])
-    with pytest.raises(PipelineError, match="output `boxes_offsets`: the format needs that name for itself"):
+    with pytest.raises(PipelineError, match="output `boxes_offsets`: the format uses that name itself"):
         format_of("npz").encode(clash)
 
 
@@ -90,12 +90,12 @@ def test_a_job_without_windows_is_an_empty_table(tmp_path: Path) -> None:
         ({"pixels": np.zeros((2, 4, 4), np.uint8)}, "the part holds frames and no output of a model: add an infer"),
         ({"x": np.zeros((3, 2))}, "output `x` has shape [3, 2] for 2 windows: a model must give one row a window"),
         ({"x": np.float32(1)}, "output `x` has shape [] for 2 windows"),
-        ({"times": np.zeros(2)}, "output `times`: the format needs that name for itself: rename the output"),
+        ({"times": np.zeros(2)}, "output `times`: the format uses that name itself: rename the output"),
         (
             {"x": Ragged.of([np.zeros(1)] * 3)},
             "output `x` has 3 rows for 2 windows: a model must give one row a window",
         ),
-        ({"file": np.zeros(2)}, "output `file`: the format needs that name for itself"),
+        ({"file": np.zeros(2)}, "output `file`: the format uses that name itself"),
     ],
 )
 def test_arrays_that_are_no_rows_of_windows(arrays: dict[str, np.ndarray], message: str) -> None:

@@ -11,9 +11,9 @@ from tests.unit.small_pipelines import INFER, one_to_one, pipeline, pipeline_tex
 
 ENCODES = [
     ("y", "", 'format = "npz"', 1, ""),
-    ("times", "", 'format = "npz"', 1, "output `times`: the format needs that name for itself: rename the output"),
-    ("file", "", 'format = "npz"', 1, "output `file`: the format needs that name for itself"),
-    ("time", "", 'format = "jsonl"', 1, "output `time`: the format needs that name for itself"),
+    ("times", "", 'format = "npz"', 1, "output `times`: the format uses that name itself: rename the output"),
+    ("file", "", 'format = "npz"', 1, "output `file`: the format uses that name itself"),
+    ("time", "", 'format = "jsonl"', 1, "output `time`: the format uses that name itself"),
     ("times", "", 'format = "jsonl"', 1, ""),
     ("y", "", 'format = "npz"', 4, "output `y` has a row a frame, and a window is several frames"),
     ("y", "", 'format = "video"', 1, "format video needs `plane0` or `pixels`, the part holds `y`: add `keeps`"),
