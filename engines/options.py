@@ -1,11 +1,12 @@
 """Options of operators and formats: each class has a pydantic model of its own, `options_class`."""
 
 import tomllib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from engines.registry import load
+from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
 from schemas.pipeline import EncodeStage, OperatorStage, line_of
 
@@ -33,18 +34,27 @@ def check_options(text: str, source: str) -> list[PipelineError]:
     What `schemas.pipeline.check_pipeline` reports is left out.
     """
     try:
-        stages = tomllib.loads(text).get("stage", [])
+        given = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return []
+    stages = given.get("stage", [])
     found = (
         _check_stage(text, source, number, stage) for number, stage in enumerate(stages) if isinstance(stage, dict)
     )
-    return [error for error in found if error is not None]
+    return [*_check_media(text, source, given), *(error for error in found if error is not None)]
 
 
 def known_options(kind: type[BaseModel]) -> str:
     """The names of the options of a class, in words."""
     return f"its options are: {', '.join(kind.model_fields) or 'none'}"
+
+
+def _check_media(text: str, source: str, given: dict[str, Any]) -> Iterator[PipelineError]:
+    media = given.get("media", ())
+    for kind in (media,) if isinstance(media, str) else media:
+        if isinstance(kind, str) and not exists("media", kind):
+            what = f"{source}, line {line_of(text, ['media'])}, media: there is no medium {kind}"
+            yield PipelineError(what, f"there are {', '.join(names('media'))}")
 
 
 def _check_stage(text: str, source: str, number: int, given: dict[str, Any]) -> PipelineError | None:

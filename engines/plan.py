@@ -45,6 +45,8 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
     Raises ModelError when a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError
     when a stage reads or keeps what is not there, or its format cannot encode what the last one leaves.
     """
+    for kind in spec.media:
+        load("media", kind)
     operators: dict[str, Operator] = {}
     for stage in spec.operators:
         if stage.model is not None and stage.model not in models:

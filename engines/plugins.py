@@ -39,6 +39,7 @@ def _other_than(key: str, release: str) -> str:
 
 def _names(spec: PipelineSpec, models: Collection[ModelSpec]) -> Iterator[tuple[str, str]]:
     """The group and the name of each class that a pipeline and its models name."""
+    yield from (("media", kind) for kind in spec.media)
     yield from (("operators", stage.kind) for stage in spec.operators)
     yield "formats", spec.encode.format
     yield from (("backends", model.backend) for model in models if model.backend)

@@ -82,7 +82,9 @@ GROUPS: Mapping[str, Group] = {
             "video": "engines.outputs.video:VideoFormat",
         },
     ),
-    "media": Group("medium", PipelineError, {}),
+    "media": Group(
+        "medium", PipelineError, {"image": "engines.media.image:Image", "video": "engines.media.video:Video"}
+    ),
     "backends": Group(
         "backend",
         ModelError,

@@ -1,10 +1,11 @@
 """Media as messages describe them: pictures, codecs and images."""
 
 from fractions import Fraction
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from schemas.declared import Name
 from schemas.fields import GivenName, Label, PositiveTerm, Ratio, Size, Ticks
 from schemas.grid import Clock
 
@@ -21,7 +22,7 @@ class MediaInfo(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    kind: Literal["video", "image"]
+    kind: Name  # of a class in the registry of media
     name: GivenName = ""
     codec: Label = ""
     width: Size = 0

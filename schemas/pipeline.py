@@ -121,7 +121,7 @@ class PipelineSpec(Spec):
 
     name: Name
     description: str = ""
-    media: tuple[Literal["video", "image"], ...] = ("video",)
+    media: tuple[Name, ...] = ("video",)
     segment_s: float = Field(default=4.0, gt=0, le=3600, description="least length of a segment, in seconds")
     stage: tuple[Stage, ...]
     models: dict[str, str] = Field(default={}, description="model -> its identity; filled in when it is published")

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.media.decode import decode_video
-from engines.media.images import decode_images
+from engines.media.medium import DecodePlace, medium_of
 from engines.media.source import media_kind
 from engines.media.split import Splitter
 from engines.part import Array, Part, no_tick
@@ -119,9 +118,9 @@ def _parts(plan: Plan, path: Path) -> Iterator[Part]:
         body = path.read_bytes()
         media = MediaInfo(kind="image", name=path.name)
         segment = Segment(key=Key(job=job, segment=0), media=media, items=(Item(name=path.name),))
-        yield from decode_images(segment, [body], decode, convert)
+        yield from medium_of(media).decode(segment, [body], decode, convert, DecodePlace())
         return
     with Splitter(path, spec.grid, spec.segment_s, sound=None) as splitter:
         for number, segment_data in enumerate(splitter.segments()):
             segment = segment_data.segment(Key(job=job, segment=number), splitter.media)
-            yield from decode_video(segment, segment_data.buffers, decode, convert)
+            yield from medium_of(splitter.media).decode(segment, segment_data.buffers, decode, convert, DecodePlace())

@@ -10,9 +10,8 @@ from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.prefetch import Prefetcher
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
-from engines.media.decode import decode_video
-from engines.media.images import decode_images
 from engines.media.limits import Limits
+from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
@@ -78,15 +77,9 @@ class CudaDevice:
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Return the parts of a segment, decoded ahead; the host decodes if `preprocess` needs frames on the host."""
-        parts: Iterator[Part]
-        convert = preprocess.convert
-        limits = Limits.of(self._settings)
-        if segment.media.kind == "image":
-            shared = SharedFolders.of(self._settings.shared)
-            parts = decode_images(segment, buffers, plan, convert, limits, shared, tick)
-        else:
-            decoders = self.decoders if isinstance(preprocess, CudaPictures) else None
-            parts = decode_video(segment, buffers, plan, convert, decoders, limits, tick)
+        decoders = self.decoders if isinstance(preprocess, CudaPictures) else None
+        place = DecodePlace(Limits.of(self._settings), SharedFolders.of(self._settings.shared), decoders)
+        parts = medium_of(segment.media).decode(segment, buffers, plan, preprocess.convert, place, tick)
         return self._prefetcher.reader(parts, int(segment.key.job.priority is not Priority.INTERACTIVE))
 
     def leave(self) -> None:

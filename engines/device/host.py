@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from engines.media.decode import decode_video
-from engines.media.images import decode_images
 from engines.media.limits import Limits
+from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
@@ -25,8 +24,7 @@ class Host:
     encoder = X264()
 
     def __init__(self, settings: Settings) -> None:
-        self._limits = Limits.of(settings)
-        self._shared = SharedFolders.of(settings.shared)
+        self._place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
 
     def preprocess(self, pictures: Mapping[str, PictureSpec]) -> Pictures:
         """Return the conversion of frames by swscale."""
@@ -41,10 +39,7 @@ class Host:
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Yield the parts of a segment, decoded on demand."""
-        convert = preprocess.convert
-        if segment.media.kind == "image":
-            return decode_images(segment, buffers, plan, convert, self._limits, self._shared, tick)
-        return decode_video(segment, buffers, plan, convert, limits=self._limits, tick=tick)
+        return medium_of(segment.media).decode(segment, buffers, plan, preprocess.convert, self._place, tick)
 
     def leave(self) -> None:
         """Do nothing: the host has no state of a thread."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from engines.media.medium import is_timed
 from engines.part import Array, Part
 from engines.ports import Session
 from schemas.errors import ModelError
@@ -26,7 +27,7 @@ class States:
 
     def bound(self, session: Session, part: Part) -> Session:
         """A session that feeds the state of a part's segment. Raises ModelError when parts before it did not come."""
-        key, single = part.meta.key, part.meta.media.kind == "image"
+        key, single = part.meta.key, not is_timed(part.meta.media)
         place = key.job.id, key.job.revision, key.segment
         number, state = (
             self._kept.pop(place, (0, self._start())) if key.part and not single else (key.part, self._start())

@@ -182,5 +182,5 @@ def _part(
         unseen=counts.unseen if last else 0,
         notes=tuple(counts.notes) if last else (),
     )
-    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame("video"), UPRIGHT))
+    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame("yuv420p"), UPRIGHT))
     return Part(meta, {**arrays, "index": piece.index})

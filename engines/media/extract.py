@@ -41,7 +41,7 @@ def files_of(message: Segment | PartMessage, buffers: Sequence[memoryview]) -> d
         archive = io.BytesIO()
         np.savez(archive, **unpack_arrays(message.arrays, list(buffers)))  # type: ignore[arg-type]
         return {f"{stem}-{message.key.part}.npz": archive.getvalue()}
-    if message.media.kind == "video":
+    if message.codec is not None:
         return {f"{stem}.mkv": _matroska(message, buffers)}
     return {
         f"{number}-{Path(item.name).name}": buffer

@@ -6,7 +6,6 @@ A frame travels as the bytes of its planes, `frame0` ... `frame3`, without the p
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import av
 import numpy as np
@@ -96,9 +95,9 @@ def no_frames(example: dict[str, Array]) -> dict[str, Array]:
     return {name: np.empty((0, *array.shape), array.dtype) for name, array in example.items()}
 
 
-def blank_frame(kind: Literal["video", "image"]) -> av.VideoFrame:
+def blank_frame(pixel_format: str) -> av.VideoFrame:
     """Return a frame of that kind of media. Its conversion gives the shapes that a part without frames needs."""
-    return av.VideoFrame(16, 16, "rgb24" if kind == "image" else "yuv420p")
+    return av.VideoFrame(16, 16, pixel_format)
 
 
 def _join(arrays: list[Array]) -> Array:

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat, Value, check_rows, row_of
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
@@ -68,7 +69,7 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
         """Return a closed GOP of the part's pictures, or a file of each image."""
         options = self._options
         findings = self._findings(part)
-        if part.meta.media.kind == "image":
+        if not is_timed(part.meta.media):
             pairs = zip(channels_of(part, _NAME), findings, strict=True)
             pictures = (_drawn(picture, finding) for picture, finding in pairs)
             return encode_images(pictures, lambda each: encode_file(each, options.file, options.quality), tick)
@@ -84,7 +85,7 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
         """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        return ImageFolder(target, self._options.suffix) if media.kind == "image" else VideoFile(target, media)
+        return VideoFile(target, media) if is_timed(media) else ImageFolder(target, self._options.suffix)
 
     def _findings(self, part: Part) -> Iterator[Finding]:
         """Yield what to draw on the picture of each window."""

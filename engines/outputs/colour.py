@@ -12,6 +12,7 @@ from engines.outputs.pictures import plane_view
 from engines.part import Array, Part
 from engines.planned import Tensor
 from engines.ports import Colour
+from engines.registry import load
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo
 from schemas.model import describe
@@ -39,11 +40,9 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
     return _yuv420(pixels, media)
 
 
-# the sizes that the last axis of an array may have, by the kind of media; planes have no such axis
-_COLOURS: Mapping[str, tuple[Sequence[int], str]] = {
-    "video": ((3,), "[F, H, W] and [F, H, W, 3]"),
-    "image": ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]"),
-}
+# how many colours the last axis of an array may have; planes of films have none
+_OF_FILMS: tuple[Sequence[int], str] = ((3,), "[F, H, W] and [F, H, W, 3]")
+_OF_FILES: tuple[Sequence[int], str] = ((1, 2, 3, 4), "[F, H, W] and [F, H, W, 1 to 4]")
 # what to do where a format lacks the pictures themselves
 KEEP_PICTURES = (
     'have a resize stage with layout = "planes" behind decode, and keeps = ["plane0", "plane1", "plane2"] in infer'
@@ -63,7 +62,8 @@ def check_picture(name: str, found: Tensor, media: Sequence[str], format_name: s
     if found.dtype != "uint8":
         raise PipelineError(f"`{name}` is {found.dtype}", f"format {format_name} takes uint8; round in the model")
     for kind in media:
-        colours, words = _PLANES if name == "plane0" and kind != "image" else _COLOURS[kind]
+        of_films = _PLANES if name == "plane0" else _OF_FILMS
+        colours, words = of_films if load("media", kind).timed else _OF_FILES
         last = found.shape[-1]
         if len(found.shape) != 3 and (
             len(found.shape) != 4 or not colours or (isinstance(last, int) and last not in colours)

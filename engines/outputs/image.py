@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat
 from engines.outputs.colour import check_picture, picture_planes
 from engines.outputs.h264 import X264
@@ -64,7 +65,7 @@ class ImageFormat(BaseFormat[ImageOptions]):
         if not part.meta.pts:
             return join_files([])
         shown = part.with_arrays({"pixels": part.arrays[self._array_in(part.arrays)]})
-        if part.meta.media.kind == "image":
+        if not is_timed(part.meta.media):
             pictures = channels_of(shown, "image")
             return encode_images(
                 pictures, lambda each: encode_file(each, self._options.file, self._options.quality), tick
@@ -74,7 +75,7 @@ class ImageFormat(BaseFormat[ImageOptions]):
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
         """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        return ImageFolder(target, self._options.suffix) if media.kind == "image" else VideoFile(target, media)
+        return VideoFile(target, media) if is_timed(media) else ImageFolder(target, self._options.suffix)
 
     def _array_in(self, arrays: Collection[str]) -> str:
         wanted = (self._options.array,) if self._options.array else _ARRAYS

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.h264 import X264
@@ -39,7 +40,7 @@ class VideoFormat(BaseFormat[VideoOptions]):
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return a closed GOP of the part's pictures, or a png of each image."""
-        if part.meta.media.kind == "image":
+        if not is_timed(part.meta.media):
             return encode_images(channels_of(part.on_host()), encode_png, tick)
         if not part.meta.pts:
             return Encoded({})
@@ -49,6 +50,4 @@ class VideoFormat(BaseFormat[VideoOptions]):
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
         """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        if media.kind == "image":
-            return ImageFolder(target)
-        return VideoFile(target, media)
+        return VideoFile(target, media) if is_timed(media) else ImageFolder(target)

@@ -67,8 +67,8 @@ def test_check_tells_everything_that_is_wrong_by_line_and_field(tmp_path: Path) 
     assert ended.returncode == 2
     found = [line.removeprefix(f"{file}, ").partition(": ")[0] for line in ended.stdout.splitlines()]
     assert found == [
-        "line 2, media.0",
         "line 6, stage.0.fps",
+        "line 2, media",
         "line 11, stage.1.widnow",
         "line 13, stage.2.model",  # missing: the line of its stage, not that of the next stage's model
         "line 23, stage.4.format",

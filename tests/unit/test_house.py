@@ -100,6 +100,18 @@ def test_imports_go_one_way_between_the_rooms(package: str) -> None:
     assert wrong == []
 
 
+def test_engines_ask_what_a_medium_is_like_and_not_for_its_name() -> None:
+    asking = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute) and node.left.attr == "kind"
+        for each in node.comparators
+        if isinstance(each, ast.Constant) and each.value in ("image", "video") and module.startswith("engines.")
+    }
+    assert asking == set()
+
+
 def test_no_private_name_of_another_module_is_imported() -> None:
     wrong = [
         f"{module} imports {name} of {imported}"
