@@ -2,8 +2,8 @@
 
 It decodes all frames in one pass, makes each window's pictures in floating point and asks ONNX Runtime for one window
 at a time. rigflow scales and converts in whole numbers by swscale, whose `area` is not exactly the mean over each
-pixel's area, and whose sums lose a little for each line that they add: answers are near, not equal. `VALUES`,
-`COSINE` and `SCORE` say how near; tests/unit/test_reference.py measures it.
+pixel's area and interpolates where a side grows: answers are near, not equal. `VALUES`, `COSINE` and `SCORE` say how
+near; tests/unit/test_reference.py measures it.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Array = NDArray[Any]
-VALUES = 5.0  # of 255: mean distance of a clip's pictures; 1280 x 720 to 32 x 32 has 4.2, most others below 1
+VALUES = 4.0  # of 255: mean distance of a clip's pictures. Gray has below 2, enlarged pictures in colours up to 3.8
+GRAY_OF_BT709 = 5.0  # the same of gray of BT.709 video: swscale does not give its luma, but another mixture of RGB
 COSINE = 0.998  # of a descriptor of `fingerprint`
 SCORE = 1e-3  # of `shotchange`
 BT709, BT601 = (0.2126, 0.0722), (0.299, 0.114)  # what red and blue weigh in luma: ITU-R BT.709-6 and BT.601-7
-MATRICES = {1: BT709, 2: BT601, 5: BT601, 6: BT601}  # by FFmpeg's AVColorSpace; 2: the media does not say
+MATRICES = {1: BT709, 5: BT601, 6: BT601}  # by FFmpeg's AVColorSpace
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def picture_of(frame: av.VideoFrame, looks: Looks, turns: int = 0) -> Array:
     luma = planes[0] if full else (planes[0] - 16) * (255 / 219)
     if looks.layout == "gray":
         return np.clip(luma, 0, 255)
-    red_weight, blue_weight = MATRICES[int(frame.colorspace)]
+    unnamed = BT709 if frame.height >= 720 else BT601
+    red_weight, blue_weight = MATRICES.get(int(frame.colorspace), unnamed)
     blue, red = ((plane - 128) * (2 if full else 2 * 255 / 224) for plane in planes[1:])
     rgb = np.stack([luma + (1 - red_weight) * red, luma, luma + (1 - blue_weight) * blue], axis=-1)
     green_weight = 1 - red_weight - blue_weight
