@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.contest import Meter
 from benchmarks.peers.plain_detector import BINS, CLASSES, SIDE, STRIDES, Detector
 from benchmarks.peers.rigflow import ProgressListener
 from benchmarks.workloads import looped
@@ -170,22 +171,30 @@ async def compare(seconds: float, rounds: int, folder: Path) -> dict[str, Any]:
     video, warm = looped(folder / "video.mp4", seconds), looped(folder / "warm.mp4", 1.0)
     script = Detector(model)
     rates: dict[str, list[float]] = {"script": [], "rigflow": []}
+    cpu: dict[str, list[float]] = {"script": [], "rigflow": []}  # ms a frame, of all processes
     async with Rigflow(model, folder / "out") as rigflow:
         await rigflow.detect(warm)
         list(script.detect(warm))
         for _ in range(rounds):
-            began = time.perf_counter()
+            began, meter = time.perf_counter(), Meter()
             expected = list(script.detect(video))
             between = time.perf_counter()
+            used, _ = meter.stop()
+            rates["script"].append(len(expected) / (between - began))
+            cpu["script"].append(1000 * used / len(expected))
+            began, meter = time.perf_counter(), Meter()
             found = await rigflow.detect(video)
             ended = time.perf_counter()
-            rates["script"].append(len(expected) / (between - began))
-            rates["rigflow"].append(len(found) / (ended - between))
+            used, _ = meter.stop()
+            rates["rigflow"].append(len(found) / (ended - began))
+            cpu["rigflow"].append(1000 * used / len(found))
             print(f"  script {rates['script'][-1]:6.1f} frames/s  rigflow {rates['rigflow'][-1]:6.1f}", flush=True)
     same, boxes = alike(found, expected)
     ratios = [mine / other for mine, other in zip(rates["rigflow"], rates["script"], strict=True)]
     medians = {name: median(each) for name, each in rates.items()}
-    return {"model": about, "frames": len(found), **medians, "ratio": median(ratios), "same": same, "boxes": boxes}
+    costs = {f"cpu_ms_{name}": median(each) for name, each in cpu.items()}
+    result = {"model": about, "frames": len(found), **medians, "ratio": median(ratios), **costs}
+    return {**result, "same": same, "boxes": boxes}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
