@@ -56,7 +56,7 @@ def main() -> int:
     draw_film(film)
     print(f"drew {film}: three shots of two seconds, with a tone\n")
     for pipeline in ("fingerprint", "scenes", "upscale2x"):
-        command = [sys.executable, "-m", "cli", "run", pipeline, str(film), "--out", str(out)]
+        command = [sys.executable, "-m", "cli", "run", pipeline, str(film), "--out", str(out), "--overwrite"]
         print(f"$ rigflow {' '.join(command[3:])}", flush=True)
         code = subprocess.run(command, check=False).returncode
         if code:
