@@ -1,10 +1,10 @@
-"""What builders say when they refuse a model, in words that say what to do."""
+"""Maps the messages of builders that refuse a model to errors that state what to do."""
 
 import re
 
 from schemas.errors import ModelError
 
-# what the library says -> (what happened, what to do); {0} and {1} are the expression's groups
+# the library's message -> (what happened, what to do); {0} and {1} are the expression's groups
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Cannot compile operation '?([^']*?)'? for Turing \(SM75\): (FP32 [^.]*?) is not supported",
@@ -68,7 +68,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
 
 
 def refused(name: str, messages: list[str]) -> ModelError:
-    """The error of a model that a builder refused, from what the builder said."""
+    """Return the error of a model that a builder refused, by the builder's messages."""
     words = " ".join(" ".join(messages).split())
     for pattern, what, hint in _KNOWN:
         found = re.search(pattern, words)
