@@ -34,7 +34,7 @@ class GpuStatus(Status):
 
 
 class WorkerStatus(Status):
-    """A worker process. `declined`: pipelines that it takes no work of, and why."""
+    """A worker process. `declined`: pipelines from which it takes no work, with the reasons."""
 
     worker: GivenName
     device: GivenName
@@ -50,7 +50,7 @@ class WorkerStatus(Status):
 
 
 class SlotStatus(Status):
-    """A worker as its rig's supervisor sees it; `why` is the reason that it is not ready, empty when it is."""
+    """A worker in the supervisor's view; `why` is the reason that it is not ready, or empty."""
 
     worker: GivenName
     stages: tuple[GivenName, ...]
