@@ -1,4 +1,4 @@
-"""Proposes a model card from the files beside a model, its content and shapes; each line has a sureness and a reason."""
+"""Proposes a model card from the files beside a model, its content and shapes, each line with sureness and reason."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
