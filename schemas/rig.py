@@ -18,7 +18,7 @@ ALL_STAGES = ("all",)  # of every pipeline, including operators of installed pac
 
 
 def runs_stage(stages: Collection[str], *names: str) -> bool:
-    """Whether a worker with these stages, kinds or names, runs a stage of one of the `names`."""
+    """Return whether a worker with these stages, kinds or names, runs a stage of one of the `names`."""
     return "all" in stages or not set(names).isdisjoint(stages)
 
 

@@ -127,7 +127,7 @@ class Settings(BaseModel):
 
     @property
     def cache_folder(self) -> Path:
-        """Where models, engines and rigs keep their files on this machine."""
+        """The folder for files of models, engines and rigs on this machine."""
         return Path(self.cache) if self.cache else home_folder() / ".cache" / "rigflow"
 
 

@@ -18,7 +18,7 @@ class Status(BaseModel):
 
 
 class StageStatus(Status):
-    """What a worker did for one stage; `busy` is the share of its recent time, 0 to 1."""
+    """The work of a worker for one stage; `busy` is the share of its recent time, 0 to 1."""
 
     pipeline: GivenName
     stage: GivenName

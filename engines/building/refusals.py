@@ -25,12 +25,12 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Node input was not registered",
         "a node reads a tensor that nothing makes",
-        "the export is broken; make it anew",
+        "the export is broken; export it again",
     ),
     (
         r"Kernel weight dimension failed to broadcast",
         "a convolution's weights do not fit its input's channels",
-        "the export is broken; make it anew",
+        "the export is broken; export it again",
     ),
     (
         r"`?input`? and `?kernel`? must be of same type",
@@ -46,7 +46,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Dimension mismatch for tensor (\S+)|optimization profiles satisfy MIN<=OPT<=MAX",
         "a range does not fit the model's shapes",
-        "correct --dim; `rigflow engine show` tells the model's",
+        "correct --dim; `rigflow engine show` lists the model's shapes",
     ),
     (r"Failed to convert ONNX date type", "an input is text", "feed numbers, and tokenise outside of the model"),
     (

@@ -19,7 +19,7 @@ _OF_WINDOWS = 'write layout = "ntchw", "ncthw" or "nthwc"'
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An input that is a picture, or a window of T pictures; `layout` says what each of its dimensions is.
+    """An input that is a picture, or a window of T pictures; `layout` names each of its dimensions.
 
     `steps`: the arithmetic of its values, each an operation and one number, `[]`, or one for each colour, `[3]`.
     """
@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int | str, ...]:
-        """What rigflow feeds: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
+        """The shape that rigflow feeds: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
         sizes: dict[str, int | str] = dict(zip(self.layout, self.tensor.shape, strict=True)) | {"c": 3}
         if self.spec.size != "source":
             sizes |= dict(zip("hw", self.spec.size, strict=True))
@@ -102,7 +102,7 @@ def _picture(card: InputCard, tensor: TensorSpec) -> Picture:
 
 
 def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Layout, int]:
-    """What each dimension is, and how many colours there are."""
+    """Return the meaning of each dimension, and the number of colours."""
     shape, what = tensor.shape, describe(tensor.dtype, tensor.shape)
     layout = card.layout or ("nhw" if len(shape) == 3 and card.colours == "gray" else None)
     if np.dtype(tensor.dtype).kind in "bcOSU" or len(shape) != len(layout or "nchw"):
