@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int | str, ...]:
-        """The shape that rigflow feeds: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
+        """The shape of the input: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
         sizes: dict[str, int | str] = dict(zip(self.layout, self.tensor.shape, strict=True)) | {"c": 3}
         if self.spec.size != "source":
             sizes |= dict(zip("hw", self.spec.size, strict=True))
