@@ -1,1 +1,1 @@
-"""What travels between machines and what a user declares. No I/O, no numpy, no asyncio."""
+"""The messages between machines, and the files that a user writes. No I/O, no numpy, no asyncio."""

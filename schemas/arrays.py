@@ -1,4 +1,4 @@
-"""Named arrays on the wire, and the check that they fit their buffers."""
+"""Describes named arrays in a message, and checks that they fit their buffers."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -18,7 +18,7 @@ _ITEM_BYTES = {dtype: int(dtype[2]) for dtype in get_args(DType)}
 
 
 class ArraySpec(BaseModel):
-    """An array on the wire: numpy dtype string, shape, and which buffer holds its bytes in C order.
+    """An array in a message: numpy dtype string, shape, and the number of the buffer with its bytes in C order.
 
     `offsets`, for rows of different lengths: the buffer of the int64 offsets where each row begins, and the last ends.
     """

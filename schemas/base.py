@@ -1,4 +1,4 @@
-"""The base of all that travels: pydantic models over msgpack bodies (`schemas.wire`)."""
+"""The base of all messages: pydantic models over msgpack bodies (`schemas.wire`)."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ VERSION = 1
 
 
 class Message(BaseModel):
-    """Base of all that travels: immutable meta; `encode` and `decode` add and take the buffers."""
+    """Base of all messages: immutable meta; `encode` adds the buffers, `schemas.messages.decode` returns them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     version: int = VERSION
 
     def encode(self, buffers: Sequence[Buffer] = ()) -> bytes:
-        """The body that carries this meta and `buffers`."""
+        """Return the body with this meta and `buffers`."""
         return pack(self.model_dump(mode="json"), buffers)
 
     def check(self, buffers: Sequence[Buffer]) -> None:
         """Check that this meta fits `buffers`, and that its fields fit each other. Raises MessageError."""
         if buffers:
-            raise MessageError(f"it has {len(buffers)} buffers, and needs none")
+            raise MessageError(f"it has {len(buffers)} buffers, but needs none")

@@ -1,4 +1,4 @@
-"""What pipelines, models, rigs and engines share that are declared: names, immutability, a hash of what they say."""
+"""Shared by pipelines, models, rigs and engines: names, immutability, and a hash of the declared fields."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ _MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 
 def _spelled(pattern: str, words: str) -> AfterValidator:
-    """Refuse other strings, with a reason in words instead of the expression."""
+    """Refuse other strings; the reason is in words instead of the expression."""
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
@@ -25,7 +25,7 @@ def _spelled(pattern: str, words: str) -> AfterValidator:
 Name: TypeAlias = Annotated[
     str, _spelled(TOKEN, "takes letters, digits, - and _, at most 64, the first a letter or digit")
 ]
-# of a model: its files are called so, and it may come from anyone
+# of a model: it names files, and may come from any source
 ModelName: TypeAlias = Annotated[
     str, _spelled(_MODEL, "takes letters, digits, . - and _, at most 128, the first a letter or digit")
 ]
@@ -35,16 +35,16 @@ ModelRef: TypeAlias = Annotated[
 
 
 def digest(declared: dict[str, Any]) -> str:
-    """SHA-256 of what is declared, 64 hex digits, whatever the order of its keys."""
+    """Return the SHA-256 of a declaration, 64 hex digits, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` can be one token of a subject, of a key and of an object's name, and a file name."""
+    """Return whether `text` can be one token of a subject, of a key and of an object's name, and a file name."""
     return re.fullmatch(TOKEN, text) is not None
 
 
 class Spec(BaseModel):
-    """Base of declared things: immutable, unknown keys are errors."""
+    """Base of declarations: immutable, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

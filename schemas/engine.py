@@ -1,4 +1,4 @@
-"""What a compiled engine says of itself: the sidecar beside its plan, here and at the broker."""
+"""The sidecar of a compiled engine, stored beside its plan on this machine and at the broker."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 
 
 class Profile(Spec):
-    """The shapes of one input that an engine takes, batch first."""
+    """The shapes of one input that an engine accepts, batch first."""
 
     input: str
     smallest: tuple[int, ...]
@@ -21,15 +21,15 @@ class Profile(Spec):
 class EngineBasis(Spec):
     """Everything that an engine depends on; its key is the hash of this."""
 
-    model_sha256: str  # of the ONNX file as its owner gave it
-    graph_sha256: str  # of the ONNX graph that was compiled: precision and calibration are in it
+    model_sha256: str  # of the ONNX file that its owner wrote
+    graph_sha256: str  # of the ONNX graph that was compiled; it includes precision and calibration
     backend: Name  # checked when the engine is opened
     version: str  # of the backend
     targets: tuple[str, ...]  # compute capabilities, `sm86`
-    device: str = ""  # the GPU's name where the plan was timed on one; TensorRT-RTX needs none
+    device: str = ""  # the name of the GPU on which the plan was timed; TensorRT-RTX needs none
     precision: Precision
     profiles: tuple[Profile, ...]
-    recipe: int  # of rigflow's own builder: changes when the same basis would give another plan
+    recipe: int  # version of rigflow's own builder: changes if the same basis gives another plan
 
     @property
     def key(self) -> str:
@@ -38,19 +38,19 @@ class EngineBasis(Spec):
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-Range = tuple[float, float]  # the least and the largest value of an input
+Range = tuple[float, float]  # the smallest and the largest value of an input
 
 
 class Agreement(Spec):
-    """How far answers are from those of ONNX Runtime on the CPU: per output, `|a - b| / |b|` over all its elements.
+    """The distance of outputs from those of ONNX Runtime on the CPU: per output, `|a - b| / |b|` over all its elements.
 
-    `on` says which rows were asked: those of the user's `media`, or drawn `pictures`; `ranges` has each input's values.
+    `on` names the rows: those of the user's `media`, or drawn `pictures`; `ranges` has each input's values.
     """
 
-    where: str  # `graph`: the compiled graph, on the CPU; else the GPU that answered
+    where: str  # `graph`: the compiled graph, on the CPU; else the GPU that ran it
     on: Literal["media", "pictures"]
     ranges: dict[str, Range]
-    error: float  # the worst output's
+    error: float  # of the worst output
     tolerance: float
     rows: int
 
@@ -58,7 +58,7 @@ class Agreement(Spec):
 class EngineSpec(Spec):
     """The sidecar of one engine."""
 
-    model: ModelRef  # name@version: it may come from the fleet, and is looked up and shown
+    model: ModelRef  # name@version: it may come from the fleet, and is used for lookup and display
     basis: EngineBasis
     inputs: tuple[TensorSpec, ...]  # as the compiled network declares them
     outputs: tuple[TensorSpec, ...]
@@ -74,5 +74,5 @@ class EngineSpec(Spec):
 
     @property
     def rows(self) -> int:
-        """Most rows of one batch."""
+        """The most rows of one batch."""
         return min(profile.largest[0] for profile in self.basis.profiles)

@@ -1,7 +1,7 @@
-"""Every failure rigflow knows, each with what to do about it.
+"""All errors of rigflow, each with a hint that says what to do.
 
-A class says two things about itself: its *disposition*, which is how a worker settles the message that met it, and
-its exit code, which is how the command line ends when it meets it. This module imports nothing of rigflow.
+A class has two properties: its *disposition*, which decides how a worker settles the message that caused it, and its
+exit code, with which the command line ends. This module imports nothing of rigflow.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ ERROR_CHARACTERS = 2000  # of an error's text in a message or a log
 
 
 class Disposition(StrEnum):
-    """How the message that met an error is settled."""
+    """How a worker settles the message that caused an error."""
 
-    RETRY = "retry"  # nak with a delay: the same work may well succeed later or elsewhere
-    REJECT = "reject"  # failure result, dead letter, term: this input will never work
-    ELSEWHERE = "elsewhere"  # nak with a delay, and no attempt is counted: another worker has what this one lacks
-    FATAL = "fatal"  # as retry, and end the process: this worker is unfit, whoever is to blame
+    RETRY = "retry"  # nak with a delay: the same work may succeed later or on another worker
+    REJECT = "reject"  # failure result, dead letter, term: this input always fails
+    ELSEWHERE = "elsewhere"  # nak with a delay, and no attempt is counted: another worker has what is missing here
+    FATAL = "fatal"  # as retry, and end the process: this worker can no longer work, whatever the cause
 
 
 class ExitCode(IntEnum):
@@ -34,14 +34,14 @@ class ExitCode(IntEnum):
     DEVICE_LOST = 6
     GIVEN_UP = 7
     CUT_SHORT = 8
-    HUNG_UP = 129  # 128 and the signal's number, as shells have it
+    HUNG_UP = 129  # 128 and the signal's number, as in shells
     INTERRUPTED = 130
     READER_GONE = 141
     TERMINATED = 143
 
 
 def reason_of(detail: Mapping[str, Any]) -> str:
-    """What is wrong with one field, from an entry of pydantic's `ValidationError.errors()`."""
+    """Return what is wrong with one field, from an entry of pydantic's `ValidationError.errors()`."""
     if detail["type"] == "extra_forbidden":
         return "unknown field"
     if detail["type"] == "missing":
@@ -51,7 +51,7 @@ def reason_of(detail: Mapping[str, Any]) -> str:
 
 
 def format_field_error(detail: Mapping[str, Any]) -> str:
-    """The same with the field in front, its path dotted."""
+    """Return the same text, preceded by the dotted path of the field."""
     return f"{'.'.join(map(str, detail['loc']))}: {reason_of(detail)}"
 
 
@@ -72,13 +72,13 @@ class RigflowError(Exception):
 
 
 def format_error(error: BaseException) -> str:
-    """The error in one line; one that is no RigflowError begins with the name of its class."""
+    """Return the error in one line; for other errors than RigflowError it begins with the name of the class."""
     text = " ".join(str(error).split())[:ERROR_CHARACTERS]
     return text if isinstance(error, RigflowError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def first_error(group: BaseException) -> BaseException:
-    """The error to report of a group of errors, however deep groups lie in groups: one of ours before any other."""
+    """Return the error to report of a (nested) group: the first RigflowError, or else the first error."""
     leaves = _leaves(group)
     return next((leaf for leaf in leaves if isinstance(leaf, RigflowError)), leaves[0])
 
@@ -90,13 +90,13 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 class UsageError(RigflowError):
-    """The caller asked for something that cannot be: a path, a name, an option."""
+    """The caller asked for something impossible: a path, a name, an option."""
 
     exit_code = ExitCode.USAGE
 
 
 class PipelineError(UsageError):
-    """A pipeline file or a pipeline name is not usable; the message names the line and the field."""
+    """A pipeline file or a pipeline name is not usable; the message has the line and the field."""
 
 
 class ModelError(UsageError):
@@ -104,18 +104,18 @@ class ModelError(UsageError):
 
 
 class ModelMissing(ModelError):
-    """A model that the user has to bring is not there."""
+    """A model that the user must provide does not exist."""
 
 
 class PluginMissing(RigflowError):
-    """A pipeline needs a class of an installed package that is not here, or is here in another version."""
+    """A pipeline needs a class of an installed package that is missing here, or has another version here."""
 
     disposition = Disposition.ELSEWHERE
     exit_code = ExitCode.USAGE
 
 
 class MessageError(RigflowError, ValueError):
-    """A message or a header is not what rigflow sends: bytes of another kind, wrong content, another version."""
+    """A message or a header is not one of rigflow: other bytes, wrong content, another version."""
 
 
 class MediaError(RigflowError):
@@ -123,11 +123,11 @@ class MediaError(RigflowError):
 
 
 class ItemTooLarge(RigflowError):
-    """One item needs more memory than any worker grants it (a decompression bomb, say)."""
+    """One item needs more memory than any worker allows it (for example a decompression bomb)."""
 
 
 class BrokerError(RigflowError):
-    """The broker is away, refuses us, or lacks what we need."""
+    """The broker is unreachable, refuses the connection, or lacks what a command needs."""
 
     disposition = Disposition.RETRY
     exit_code = ExitCode.BROKER
@@ -147,7 +147,7 @@ class OutputError(RigflowError):
 
 
 class GivenUp(RigflowError):
-    """Every worker died too often to go on."""
+    """Every worker ended too often to continue."""
 
     exit_code = ExitCode.GIVEN_UP
 

@@ -1,4 +1,4 @@
-"""The time grid: which frames a window looks at, and which segment answers for which window.
+"""The time grid: which frames a window uses, and which segment owns which window.
 
 All arithmetic is exact, on integers in the media's own time base, so that no machine and no cut can round differently.
 
@@ -40,17 +40,19 @@ class Grid:
         return clock.origin + floor(tick * self._units_per_tick(clock))
 
     def windows_in(self, clock: Clock, start: int, end: int) -> range:
-        """Windows whose first tick lies in `[start, end)`."""
+        """Return the windows whose first tick lies in `[start, end)`."""
         units = self.stride * self._units_per_tick(clock)
         return range(max(0, ceil((start - clock.origin) / units)), max(0, ceil((end - clock.origin) / units)))
 
     def windows_until(self, clock: Clock, start: int, last: int) -> range:
-        """Windows whose first tick lies in `[start, last]`: those at a media's end, its last frame at `last`."""
+        """Return the windows whose first tick lies in `[start, last]`: those at a media's end, its last frame at
+        `last`.
+        """
         units = self.stride * self._units_per_tick(clock)
         return range(max(0, ceil((start - clock.origin) / units)), max(0, floor((last - clock.origin) / units) + 1))
 
     def last_pts(self, clock: Clock, start: int, end: int) -> int:
-        """Largest pts that a window of the segment `[start, end)` may look at; `end - 1` at least."""
+        """Return the largest pts that a window of the segment `[start, end)` may use; at least `end - 1`."""
         owned = self.windows_in(clock, start, end)
         if not owned:
             return end - 1
@@ -63,5 +65,5 @@ class Grid:
 
 
 def frame_at(pts: Sequence[int], tick_pts: int) -> int:
-    """Index of the last frame with `pts <= tick_pts` in ascending `pts`; 0 when there is none."""
+    """Return the index of the last frame with `pts <= tick_pts` in ascending `pts`; 0 if there is none."""
     return max(0, bisect_right(pts, tick_pts) - 1)

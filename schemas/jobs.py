@@ -1,4 +1,4 @@
-"""Jobs: how a message refers to one, where in it a piece belongs, and its manifest."""
+"""Jobs: the reference to a job in a message, the place of a part in it, and its manifest."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -9,20 +9,20 @@ from schemas.errors import MessageError
 from schemas.fields import Count, GivenName, Moment, Number, Seconds
 from schemas.pipeline import Name
 
-ENTIRE_JOB = -1  # the `segment` of a failure that stands for all of its job
+ENTIRE_JOB = -1  # the `segment` of a failure of the entire job
 
 
 class Priority(StrEnum):
-    """Priority of a job: a person waits for it (`interactive`), or it runs when there is room (`bulk`)."""
+    """Priority of a job: a person waits for it (`interactive`), or it runs when capacity is free (`bulk`)."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
 
 
 class JobRef(BaseModel):
-    """Which job a message belongs to, and what the job is pinned to.
+    """The job of a message, with the pipeline revision and models that it uses.
 
-    `generation` counts how often the job was begun anew under its id: messages of an earlier generation are ignored.
+    `generation` counts how often the job was started again under its id: messages of an earlier generation are ignored.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +37,7 @@ class JobRef(BaseModel):
     def id_prefix(self) -> str:
         """Prefix of the ids of the job's messages, in any generation.
 
-        It has the tenant, because all tenants share a stream's window of duplicates.
+        It contains the tenant, because all tenants share a stream's window of duplicates.
         """
         return f"{self.tenant}/{self.id}/"
 
@@ -48,7 +48,7 @@ class JobRef(BaseModel):
 
 
 class Key(BaseModel):
-    """Where in its job a piece belongs: `last` marks the last part of a segment, `final` the job's last segment."""
+    """The place of a part in its job: `last` marks the last part of a segment, `final` the job's last segment."""
 
     model_config = ConfigDict(frozen=True)
     job: JobRef
@@ -62,15 +62,15 @@ class Key(BaseModel):
         return f"{self.job.identity}/{self.segment}/{self.part}/{stage}"
 
     def check(self) -> None:
-        """Check that it is the place of a piece, not of a whole job. Raises MessageError."""
+        """Check that it is the place of a part, not of an entire job. Raises MessageError."""
         if self.segment < 0:
             raise MessageError(f"key.segment is {self.segment}, and segments count from 0")
 
 
 class JobState(StrEnum):
-    """How far a job is; the last three are ends."""
+    """The state of a job; in the last three states it has ended."""
 
-    PUBLISHING = "publishing"  # or its publisher stopped half-way: the same command goes on
+    PUBLISHING = "publishing"  # or its publisher stopped half-way: the same command continues
     PUBLISHED = "published"
     DONE = "done"
     FAILED = "failed"  # it ended, with failures
@@ -78,17 +78,18 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether the job has ended."""
         return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
 class Manifest(BaseModel):
-    """A job in KV `rigflow_jobs`: what it is, and how far it is.
+    """A job in KV `rigflow_jobs`: its description and its progress.
 
-    `source` identifies its input. `segments` are with the broker, the first `sent_s` of `duration_s` seconds;
-    `total` is how many there are, once all are. `segments_done`, `frames` and `lost` are what its collector has seen.
-    `failures` is their number, `reasons` the text of the first few, `missing` the seconds they took. `hosted`: a worker
-    collects it, for a publisher that has only NATS. `results_evicted`: its collector took results off a full stream.
+    `source` identifies its input. The broker has `segments`, which cover the first `sent_s` of `duration_s` seconds;
+    `total` is their number, once all are sent. `segments_done`, `frames` and `lost` are the counts of its collector.
+    `failures` is their number, `reasons` the text of the first few, `missing` their seconds. `hosted`: a worker
+    collects it, for a publisher that has only NATS. `results_evicted`: its collector removed results from a full
+    stream.
     """
 
     model_config = ConfigDict(frozen=True)

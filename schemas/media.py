@@ -15,10 +15,10 @@ Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 class MediaInfo(BaseModel):
     """A media's picture: in a segment as it is stored, in a part as decode and preprocess make it (upright, scaled).
 
-    `orientation` is EXIF's number of how stored pictures are turned and mirrored (1: as they are), `origin` the pts of
-    the first presented frame in units of `time_base`. `frame_rate` is how many pictures a second the pipeline gives,
-    its windows or all frames of the source; `last` is the pts of the last of these, which is shown until `end`.
-    Colour fields are FFmpeg's numbers (AVColorSpace and friends, 2 is unspecified).
+    `orientation` is EXIF's number of how stored pictures are turned and mirrored (1: not at all), `origin` the pts of
+    the first presented frame in units of `time_base`. `frame_rate` is the number of pictures a second that the pipeline
+    makes: its windows or all frames of the source; `last` is the pts of the last of these, which is shown until `end`.
+    Colour fields are FFmpeg's numbers (for example AVColorSpace; 2 is unspecified).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,7 +42,7 @@ class MediaInfo(BaseModel):
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the origin to the end; 0 where that is not known."""
+        """Seconds from the origin to the end; 0 if that is unknown."""
         return 0.0 if self.end is None else self.clock.seconds(self.end)
 
     @property
@@ -52,7 +52,7 @@ class MediaInfo(BaseModel):
 
 
 class CodecParameters(BaseModel):
-    """What a decoder must know of a video stream beside its packets and extradata, as FFmpeg's AVCodecParameters.
+    """The parameters that a decoder needs beside packets and extradata, as in FFmpeg's AVCodecParameters.
 
     `tag` is the FOURCC, `bits` are those of a coded sample, `reorder` is how many frames at most a decoder holds back;
     `level` and `field_order` are FFmpeg's numbers. The colours are those of the header.
@@ -88,4 +88,4 @@ class Item(BaseModel):
     error: str = ""
 
 
-Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # errors of all would fill the memory
+Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # the errors of all items could fill the memory

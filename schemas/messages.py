@@ -1,6 +1,6 @@
-"""What travels, as one type. Every id is derived, never random.
+"""All messages as one type. Every id is derived, never random.
 
-`decode` takes any bytes: it returns a message whose numbers, ids and arrays are checked, or raises MessageError.
+`decode` accepts any bytes: it returns a message whose numbers, ids and arrays are checked, or raises MessageError.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -18,7 +18,7 @@ from schemas.wire import Buffer, unpack
 
 
 class CollectRequest(Message):
-    """Asks a worker that hosts `collect` to finish a job for a publisher that has only NATS; `name` is its media's."""
+    """Asks a worker that hosts `collect` to finish a job for a publisher that has only NATS; `name` is the media's."""
 
     type: Literal["collect"] = "collect"
     job: JobRef
@@ -33,7 +33,7 @@ _ANY: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
 
 
 def decode(body: Buffer) -> tuple[AnyMessage, list[memoryview]]:
-    """`(message, buffers)` of any body: its arrays fit their buffers. Raises MessageError, and nothing else."""
+    """Return `(message, buffers)` of a body; its arrays fit their buffers. Raises only MessageError."""
     meta, buffers = unpack(body)
     try:
         if meta.get("version") != VERSION:

@@ -1,4 +1,4 @@
-"""What a model card says: names and shapes, how inputs are made, and what outputs mean.
+"""The model card: names and shapes, how inputs are made, and the meaning of outputs.
 
 A model card is written for a model as it was exported. An import puts the arithmetic of its inputs in front of the
 graph, so that a model that travels takes pictures as bytes; see `engines.models.front`.
@@ -107,7 +107,7 @@ class InputCard(Spec):
 
 
 class HeadSpec(Spec):
-    """What some outputs of a model mean; `kind` names a class in `engines.heads`, `options` are its own.
+    """The meaning of some outputs of a model; `kind` names a class in `engines.heads`, `options` are its own.
 
     In a model card's TOML the options stand beside `kind`.
     """

@@ -1,4 +1,4 @@
-"""Parts: what travels between the stages, and the header of a part's result."""
+"""Parts: the messages between stages, and the header of a part's result."""
 
 import re
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ _PART_HEADER = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,1
 
 
 class PartMeta(BaseModel):
-    """What a part carries beside its arrays, from decode to result.
+    """The meta data of a part beside its arrays, from decode to result.
 
     `pts` has one entry a window (its first tick, in the media's clock) for video and one an item for images. `frames`
-    and `lost` count the frames this part owns and those that damage took; `unseen` are those of `frames` that no window
-    looks at, which count as whole undecoded; `notes` says in words what was out of the
-    ordinary; `not_finite` counts, for each output, the windows with values that are NaN or infinite.
+    and `lost` count the frames that this part owns and those lost to damage; `unseen` are the `frames` that no window
+    uses, which count as whole without decoding; `notes` describe anything unusual; `not_finite` counts, for each
+    output, the windows with values that are NaN or infinite.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,7 +40,7 @@ class PartMeta(BaseModel):
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The seconds from its first window to where the window after its last would begin; (0, 0) for images."""
+        """The seconds from its first window to the start of the window after its last; (0, 0) for images."""
         if self.media.kind == "image" or not self.pts:
             return 0.0, 0.0
         clock, steps = self.media.clock, len(self.pts) - 1
@@ -58,24 +58,24 @@ class PartMessage(Message):
     arrays: Arrays
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Whether each array fits its buffer. Raises MessageError."""
+        """Check that each array fits its buffer. Raises MessageError."""
         self.meta.key.check()
         check_arrays(self.arrays, buffers)
 
     @property
     def key(self) -> Key:
-        """Where in its job it belongs."""
+        """Its place in the job."""
         return self.meta.key
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The seconds of the media that it answers for; (0, 0) for images."""
+        """The seconds of the media that it covers; (0, 0) for images."""
         return self.meta.span_s
 
 
 @dataclass(frozen=True, slots=True)
 class PartHeader:
-    """The header of a part's result: progress is counted from it, without reading bodies."""
+    """The header of a part's result; progress is counted from it, without reading bodies."""
 
     generation: int
     segment: int
@@ -87,7 +87,7 @@ class PartHeader:
 
     @classmethod
     def of(cls, meta: PartMeta) -> Self:
-        """The mark of a part."""
+        """Return the header of a part."""
         key = meta.key
         return cls(key.job.generation, key.segment, key.part, key.last, key.final, meta.frames, meta.lost)
 
@@ -98,7 +98,7 @@ class PartHeader:
 
     @classmethod
     def parse(cls, header: str) -> Self:
-        """The mark in a header. Raises MessageError."""
+        """Parse a header. Raises MessageError."""
         if not _PART_HEADER.fullmatch(header):
             raise MessageError(f"the header of a part is not seven numbers: {clean_name(header)}")
         number, segment, part, last, final, frames, lost = map(int, header.split())

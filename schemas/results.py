@@ -1,4 +1,4 @@
-"""How pieces and jobs end: results, failures and Done."""
+"""The messages at the end of parts and jobs: results, failures and Done."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ from schemas.wire import Buffer
 
 
 class Result(Message):
-    """What `encode` made of one part; `meta.key` says where it belongs, the format's own facts are in `facts`."""
+    """The result of `encode` for one part; `meta.key` is its place, `facts` are those of the format."""
 
     type: Literal["result"] = "result"
     meta: PartMeta
@@ -24,16 +24,16 @@ class Result(Message):
     facts: dict[str, JsonValue] = Field(default_factory=dict)
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Whether each array fits its buffer. Raises MessageError."""
+        """Check that each array fits its buffer. Raises MessageError."""
         self.meta.key.check()
         check_arrays(self.arrays, buffers)
 
 
 class Attempt(BaseModel):
-    """A worker began with a message and did not finish it: which worker, where, and since when.
+    """A worker began with a message and did not finish it: the worker, its machine, and the start.
 
-    `number` is the delivery's, counted by the broker. `ended` is the error that the worker reported; empty when it
-    was killed or got stuck. `at_s` is in seconds since 1970.
+    `number` is the delivery's, counted by the broker. `ended` is the error that the worker reported; it is empty if the
+    worker was killed or stuck. `at_s` is in seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,11 +46,11 @@ class Attempt(BaseModel):
 
 
 class Failure(Message):
-    """A piece of a job that will have no result. `stage` says where, `error` what and why, in a line.
+    """A part of a job that will have no result. `stage` is where it failed, `error` the reason in one line.
 
-    `start_s` and `end_s` say which seconds of the media are missing. `entire_segment`: the segment will have no
-    further part; a `key.segment` of -1 stands for the whole job. `at_s` is when it failed, in seconds since 1970.
-    `worker` published it, after these `attempts`; `deliveries` also counts those that were handed back untouched.
+    `start_s` and `end_s` are the missing seconds of the media. `entire_segment`: the segment has no further parts; a
+    `key.segment` of -1 means the entire job. `at_s` is when it failed, in seconds since 1970. `worker` published it,
+    after these `attempts`; `deliveries` also counts those that were returned unprocessed.
     """
 
     type: Literal["failure"] = "failure"
@@ -68,10 +68,10 @@ class Failure(Message):
 
 
 class Done(Message):
-    """The job is over: what it counted, and a digest over its ordered results.
+    """The job is over: its counts, and a digest over its ordered results.
 
-    `failures` are the first ones in words, and `more_failures` counts the rest; `missing` are the first spans of the
-    media, in seconds, that they took. `files` and `more_files` likewise. A job that was `cancelled` has no results.
+    `failures` are the texts of the first failures, and `more_failures` counts the rest; `missing` are the first missing
+    spans of the media, in seconds. `files` and `more_files` likewise. A job that was `cancelled` has no results.
     """
 
     type: Literal["done"] = "done"
@@ -90,5 +90,5 @@ class Done(Message):
 
     @property
     def failed(self) -> int:
-        """How many failures there are."""
+        """The number of failures."""
         return len(self.failures) + self.more_failures

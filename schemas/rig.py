@@ -1,4 +1,4 @@
-"""What a rig's file may say: which workers run on a machine, and which stages each hosts."""
+"""The file of a rig: the workers of a machine, and the stages of each."""
 
 import re
 import tomllib
@@ -14,16 +14,16 @@ from schemas.settings import DEVICE
 SEE = "see docs/cli.md, rigflow rig"
 
 
-ALL_STAGES = ("all",)  # of every pipeline, operators of installed packages too
+ALL_STAGES = ("all",)  # of every pipeline, including operators of installed packages
 
 
 def runs_stage(stages: Collection[str], *names: str) -> bool:
-    """Whether a worker with these stages, kinds or names, runs a stage of one of the `names`."""
+    """Return whether a worker with these stages, kinds or names, runs a stage of one of the `names`."""
     return "all" in stages or not set(names).isdisjoint(stages)
 
 
 class WorkerGroup(Spec):
-    """`count` equal workers: what each computes on, and the kinds or names of its stages; none given means all.
+    """`count` equal workers: their device, and the kinds or names of their stages; none given means all.
 
     `device`: `cpu`, `cuda:INDEX` or `cuda:UUID`; several workers may share a GPU.
     """
@@ -34,7 +34,7 @@ class WorkerGroup(Spec):
 
 
 class RigSpec(Spec):
-    """A rig's workers; `name` is what `status` calls it, empty: the machine's own name."""
+    """A rig's workers; `name` is its name in `status`, by default the machine's own name."""
 
     name: Name | Literal[""] = ""
     worker: tuple[WorkerGroup, ...] = Field(min_length=1)
@@ -51,5 +51,5 @@ def parse_rig(text: str, source: str) -> RigSpec:
 
 
 def rig_name(host: str) -> str:
-    """A machine's name as a rig's: what cannot be in a subject becomes a dash."""
+    """Return the rig's name for a machine: characters that a subject cannot contain become dashes."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", host).strip("-_")[:64] or "rig"

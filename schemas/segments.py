@@ -1,4 +1,6 @@
-"""What `split` makes of media: segments for the first stage, and fragments of the tracks beside the picture."""
+"""The messages that `split` makes of media: segments for the first stage, and fragments of the tracks beside the
+picture.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -15,13 +17,13 @@ from schemas.wire import Buffer
 
 
 class Segment(Message):
-    """A piece of compressed media, in front of `decode`. Two buffers for video, one for each item of images.
+    """A segment of compressed media, the input of `decode`. Two buffers for video, one for each item of images.
 
     Video: the packets from a keyframe on, without a container. The first buffer is a table of them (its columns are in
-    engines.media.packets), the second holds their bytes; `codec` is what their decoder must know. The segment owns the
-    frames (and the windows that start) in `[start, end)`, in pts of the media's clock; `end` None: to the end of the
-    media. `by_rank`: frames take the packets' times in rising order, because the media does not say in which order they
-    are shown. `notes`: what is out of the ordinary in the media, on its first segment.
+    engines.media.packets), the second holds their bytes; `codec` has the parameters of their decoder. The segment owns
+    the frames (and the windows that start) in `[start, end)`, in pts of the media's clock; `end` None: to the end of
+    the media. `by_rank`: frames take the packets' times in rising order, because the media does not state the order in
+    which they are shown. `notes`: anything unusual in the media, on its first segment.
     """
 
     type: Literal["segment"] = "segment"
@@ -53,7 +55,7 @@ class Segment(Message):
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The seconds of the media that it answers for; (0, 0) for images."""
+        """The seconds of the media that it covers; (0, 0) for images."""
         if self.media.kind == "image":
             return 0.0, 0.0
         clock = self.media.clock
@@ -62,7 +64,7 @@ class Segment(Message):
 
 
 class TrackInfo(BaseModel):
-    """A track beside the picture: the unit of its times in seconds, and the samples of a packet (0: they differ)."""
+    """A track beside the picture: the unit of its times in seconds, and the samples of a packet (0: it varies)."""
 
     model_config = ConfigDict(frozen=True)
     time_base: tuple[PositiveTerm, PositiveTerm]
@@ -70,11 +72,11 @@ class TrackInfo(BaseModel):
 
 
 class Fragment(Message):
-    """What no stage touches (sound, subtitles), stream-copied by `split`: packets of one segment, for `collect` to mux.
+    """Tracks that no stage changes (sound, subtitles), stream-copied by `split`: packets of one segment for `collect`.
 
-    Track N has the arrays `tableN` and `dataN`, see `engines.media.packets`. The fragment of the first segment
-    also tells of all `tracks`: its array `head` is a small file of format `container` that has them in that order, with
-    the media's chapters and tags; the finished file is of that format. `notes` say what is left out.
+    Track N has the arrays `tableN` and `dataN`, see `engines.media.packets`. The fragment of the first segment also
+    describes all `tracks`: its array `head` is a small file of format `container` that has them in that order, with the
+    media's chapters and tags; the finished file has that format. `notes` name the tracks that are left out.
     """
 
     type: Literal["fragment"] = "fragment"
@@ -86,6 +88,6 @@ class Fragment(Message):
     arrays: Arrays = Field(default_factory=dict)
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Whether each array fits its buffer. Raises MessageError."""
+        """Check that each array fits its buffer. Raises MessageError."""
         self.key.check()
         check_arrays(self.arrays, buffers)

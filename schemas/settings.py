@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from schemas.errors import UsageError, format_field_error
 
 MIB = 1 << 20
-CACHE_HINT = "set RIGFLOW_CACHE, or the setting `cache`, to another folder"  # where the cache cannot be written
+CACHE_HINT = "set RIGFLOW_CACHE, or the setting `cache`, to another folder"  # if the cache is not writable
 DEVICE = r"^(cpu|cuda:([0-9]+|GPU-[0-9a-f-]{36}))$"
 
 
 class Durability(StrEnum):
-    """What the broker's streams outlive; docs/operations.md says what each costs."""
+    """The failures that the broker's streams survive; docs/operations.md states the cost of each."""
 
-    PROCESS = "process"  # the death of any process: one broker, which syncs its files every two minutes
+    PROCESS = "process"  # the end of any process: one broker, which syncs its files every two minutes
     POWER = "power"  # a power failure too: one broker, which syncs before it acknowledges
     CLUSTER = "cluster"  # the loss of a machine: three brokers, every stream on all of them
 
@@ -29,7 +29,7 @@ class Durability(StrEnum):
 
 
 def home_folder() -> Path:
-    """The user's home. Raises UsageError when there is none."""
+    """Return the user's home. Raises UsageError if there is none."""
     try:
         return Path.home()
     except RuntimeError as error:
@@ -127,7 +127,7 @@ class Settings(BaseModel):
 
     @property
     def cache_folder(self) -> Path:
-        """Where models, engines and rigs keep their files on this machine."""
+        """The folder for files of models, engines and rigs on this machine."""
         return Path(self.cache) if self.cache else home_folder() / ".cache" / "rigflow"
 
 

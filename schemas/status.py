@@ -18,7 +18,7 @@ class Status(BaseModel):
 
 
 class StageStatus(Status):
-    """What a worker did for one stage; `busy` is the share of its recent time, 0 to 1."""
+    """The work of a worker for one stage; `busy` is the share of its recent time, 0 to 1."""
 
     pipeline: GivenName
     stage: GivenName
@@ -34,7 +34,7 @@ class GpuStatus(Status):
 
 
 class WorkerStatus(Status):
-    """A worker process. `declined`: pipelines that it takes no work of, and why."""
+    """A worker process. `declined`: pipelines from which it takes no work, with the reasons."""
 
     worker: GivenName
     device: GivenName
@@ -50,7 +50,7 @@ class WorkerStatus(Status):
 
 
 class SlotStatus(Status):
-    """A worker as its rig's supervisor sees it; `why` is the reason that it is not ready, empty when it is."""
+    """A worker in the supervisor's view; `why` is the reason that it is not ready, or empty."""
 
     worker: GivenName
     stages: tuple[GivenName, ...]

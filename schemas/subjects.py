@@ -1,4 +1,4 @@
-"""Names of everything on the broker: subjects, streams, consumers, buckets. One place, so that no two can disagree."""
+"""Names of everything on the broker: subjects, streams, consumers, buckets. No other module builds such names."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ from schemas.jobs import JobRef, Priority
 
 HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
 HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file
-HEADER_PART = "Rigflow-Part"  # on parts: where in its job it belongs, as PartHeader writes it
+HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of PartHeader
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
 HEADER_PRIORITY = "Rigflow-Priority"  # optional on media: interactive (default) | bulk
 HEADER_BLOB = "Rigflow-Blob"  # the body is elsewhere: name of an object in the blob store
 HEADER_FAILURE = "Rigflow-Failure"  # on dead letters: the Failure as json
-HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue the input came from, and goes back to at a retry
+HEADER_SUBJECT = "Rigflow-Subject"  # on dead letters: the queue that the input came from, and returns to at a retry
 HEADER_CONTENT_TYPE = "Content-Type"
 HEADER_ID = "Nats-Msg-Id"
 
@@ -30,7 +30,7 @@ class Names:
         return self.prefix.upper()
 
     def media(self, tenant: str, pipeline: str) -> str:
-        """Where anyone publishes raw media."""
+        """The subject on which programs publish raw media."""
         return f"{self.prefix}.media.{tenant}.{pipeline}"
 
     def work(self, pipeline: str, stage: str, priority: Priority) -> str:
@@ -38,21 +38,21 @@ class Names:
         return f"{self.prefix}.work.{pipeline}.{stage}.{priority.value}"
 
     def results(self, job: JobRef) -> str:
-        """Where a job's results appear, and its Done."""
+        """The subject of a job's results and its Done."""
         return f"{self.prefix}.results.{job.tenant}.{job.pipeline}.{job.id}"
 
     def dead(self, pipeline: str, stage: str) -> str:
-        """Where failures go, with their input."""
+        """The subject of failures with their input."""
         return f"{self.prefix}.dead.{pipeline}.{stage}"
 
     @property
     def results_stream(self) -> str:
-        """All results."""
+        """The stream of all results."""
         return f"{self._upper}_RESULTS"
 
     @property
     def dead_stream(self) -> str:
-        """All dead letters."""
+        """The stream of all dead letters."""
         return f"{self._upper}_DEAD"
 
     def media_stream(self, pipeline: str) -> str:
@@ -60,7 +60,7 @@ class Names:
         return f"{self._upper}_MEDIA_{pipeline}"
 
     def work_stream(self, pipeline: str, stage: str) -> str:
-        """Work queue of one queue."""
+        """The stream of one queue."""
         return f"{self._upper}_WORK_{pipeline}_{stage}"
 
     @property

@@ -21,12 +21,12 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def without_passwords(text: str) -> str:
-    """`text` with user and password taken out of every URL in it: `nats://me:secret@host` is `nats://host`."""
+    """Return `text` without user and password in its URLs: `nats://me:secret@host` becomes `nats://host`."""
     return _USERINFO.sub("", text)
 
 
 def is_text(name: str) -> bool:
-    """Whether a name from the file system is UTF-8: messages and results can have no other."""
+    """Return whether a name from the file system is UTF-8: messages and results require that."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -40,6 +40,6 @@ def _is_readable(character: str) -> bool:
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's representation of a byte that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()

@@ -14,13 +14,13 @@ import msgpack
 from schemas.errors import MessageError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-META_BYTES = 16 << 20  # of the meta map; buffers are bounded by what the broker takes
+META_BYTES = 16 << 20  # of the meta map; the broker's largest message limits buffers
 _LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4}  # msgpack's three sizes of bytes
-_ARRAY_ITEMS = 1 << 20  # in meta: msgpack allocates what an array's header announces
+_ARRAY_ITEMS = 1 << 20  # in meta: msgpack allocates the length that an array's header states
 
 
 def pack(meta: dict[str, Any], buffers: Sequence[Buffer] = ()) -> bytes:
-    """One msgpack array of `meta` and `buffers`; a buffer must be contiguous bytes."""
+    """Return one msgpack array of `meta` and `buffers`; a buffer must be contiguous bytes."""
     packer = msgpack.Packer(use_bin_type=True)
     pieces: list[Buffer] = [packer.pack_array_header(1 + len(buffers)), packer.pack(meta)]
     for buffer in buffers:
@@ -30,17 +30,17 @@ def pack(meta: dict[str, Any], buffers: Sequence[Buffer] = ()) -> bytes:
 
 
 def unpack(body: Buffer) -> tuple[dict[str, Any], list[memoryview]]:
-    """`(meta, buffers)` of a body; the buffers are views into it. Raises MessageError when it is not a message."""
+    """Return `(meta, buffers)` of a body; the buffers are views into it. Raises MessageError if it is not a message."""
     try:
         return _unpack(memoryview(body))
-    except Exception as error:  # msgpack's own, UnicodeDecodeError, MemoryError ...
+    except Exception as error:  # errors of msgpack, UnicodeDecodeError, MemoryError ...
         raise MessageError(f"not a rigflow message: {str(error) or type(error).__name__}") from error
 
 
 def _unpack(view: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
     size = len(view)
     most = min(size, META_BYTES)
-    # the meta map is small beside the buffers: feed just enough of the body to read it
+    # the meta map is small compared with the buffers: read only its part of the body
     window = 1 << 14
     while True:
         reader = msgpack.Unpacker(max_buffer_size=most, max_array_len=_ARRAY_ITEMS, max_ext_len=0)

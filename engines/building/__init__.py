@@ -1,1 +1,1 @@
-"""Engines: ONNX compiled for a kind of GPU, kept with all that it depends on, and tested before it serves."""
+"""Builds engines: ONNX compiled for a kind of GPU, stored with all its dependencies, and tested before its use."""

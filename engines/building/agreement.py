@@ -1,4 +1,4 @@
-"""Whether two sessions of a model agree: what an engine has to show before it serves."""
+"""Measures whether two sessions of a model agree: the test that an engine must pass before its use."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -17,12 +17,12 @@ TOLERANCE: Mapping[Precision, float] = {"fp32": 2e-3, "fp16": 1e-2, "int8": 1e-1
 SEED = 20
 
 
-USUAL: Sequence[Range] = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, where a model card does not say
-_LONG = 8  # an axis of fewer elements is one of colours, not of place or time
+USUAL: Sequence[Range] = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0))  # of pictures, if a model card has no range
+_LONG = 8  # a shorter axis holds colours, not place or time
 
 
 def known_ranges(spec: ModelSpec) -> list[dict[str, Range]]:
-    """The values of the inputs: of a model card's `range` and of integers there is one answer, else each of `USUAL`."""
+    """Return the ranges of the inputs: one for a card's `range` and for integers, otherwise each of `USUAL`."""
     known: dict[str, Range] = {}
     for tensor in spec.inputs:
         kind = np.dtype(tensor.dtype).kind
@@ -35,14 +35,14 @@ def known_ranges(spec: ModelSpec) -> list[dict[str, Range]]:
 
 
 def ranges_in(rows: Mapping[str, Array]) -> dict[str, Range]:
-    """The values that occur in rows of real media."""
+    """Return the ranges of values in rows of real media."""
     return {name: (float(array.min()), float(array.max())) for name, array in rows.items()}
 
 
 def probe_rows(
     spec: ModelSpec, profiles: Sequence[Profile], rows: int, ranges: Mapping[str, Range] | None = None
 ) -> dict[str, Array]:
-    """Seeded inputs of the profiles' best shapes, like pictures, which fill `ranges` (default: the first known)."""
+    """Return seeded inputs of the profiles' best shapes: pictures that fill `ranges` (default: the first known)."""
     random = np.random.default_rng(SEED)
     shapes = {profile.input: profile.best[1:] for profile in profiles}
     ranges = known_ranges(spec)[0] if ranges is None else ranges
@@ -58,7 +58,7 @@ def probe_rows(
 
 
 def _picture(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """A row with the statistics of pictures: amplitudes of one over the frequency, colours alike; from 0 to 1.
+    """Return a row with the statistics of pictures: amplitudes of one over the frequency, equal colours; from 0 to 1.
 
     Field (1987), "Relations between the statistics of natural images and the response properties of cortical cells".
     """
@@ -88,7 +88,9 @@ def agree(
     where: str,
     ranges: Sequence[Mapping[str, Range]],
 ) -> Agreement:
-    """`compare` on pictures; in the range of `ranges` where they agree best, for only the model's owner knows which."""
+    """`compare` on pictures in the one of `ranges` with the best agreement, because only the model's owner knows the
+    range.
+    """
     found = [
         compare(session, reference, probe_rows(session.spec, profiles, rows, each), precision, where) for each in ranges
     ]
@@ -103,7 +105,7 @@ def compare(
     where: str,
     on: Literal["media", "pictures"] = "pictures",
 ) -> Agreement:
-    """How far the answers of `session` are from those of `reference`. Raises ModelError when either fails."""
+    """Measure the distance of the outputs of `session` from those of `reference`. Raises ModelError if either fails."""
     answers, expected = session.run(inputs), reference.run(inputs)
     worst = max(_distance(answers[name], array) for name, array in expected.items())
     rows = min(len(array) for array in inputs.values())
@@ -113,7 +115,7 @@ def compare(
 
 
 def demand(agreement: Agreement, name: str) -> Agreement:
-    """The agreement, if it is one. Raises ModelError: an engine that answers otherwise is never served."""
+    """Return the agreement if it is within tolerance. Raises ModelError: an engine with other outputs is never used."""
     if agreement.error <= agreement.tolerance:
         return agreement
     far = "it has values that are not numbers" if np.isinf(agreement.error) else f"its error is {agreement.error:.2g}"
@@ -128,7 +130,7 @@ def demand(agreement: Agreement, name: str) -> Agreement:
 
 
 def described(agreement: Agreement) -> str:
-    """What an agreement was found on, in words."""
+    """Return a text that names the rows of an agreement."""
     if agreement.on == "media":
         return "the media of --calibrate"
     low = min(each[0] for each in agreement.ranges.values())
@@ -137,7 +139,7 @@ def described(agreement: Agreement) -> str:
 
 
 def _distance(array: Array, expected: Array) -> float:
-    """`|a - b| / |b|` over all elements; infinite where one is not a number and the other is."""
+    """Return `|a - b| / |b|` over all elements; infinite if only one of two elements is not a number."""
     if array.shape != expected.shape:
         return float("inf")
     a, b = array.astype(np.float64), expected.astype(np.float64)

@@ -1,4 +1,4 @@
-"""How fast a session is: batch by batch, with what a person waits for an answer and what it takes of memory."""
+"""Measures the speed of a session for each batch size: latency, throughput and memory."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ LEAST_RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One batch size, measured: times of single runs from the call to the answer on the host."""
+    """One measured batch size: times of single runs from the call to the outputs on the host."""
 
     batch: int
     runs: int
@@ -29,10 +29,10 @@ class Point:
     p50_ms: float
     p90_ms: float
     p99_ms: float
-    memory_bytes: int  # beyond what there was before the model was loaded; 0: not known
+    memory_bytes: int  # the memory that the model added; 0: unknown
 
     def as_json(self) -> dict[str, Any]:
-        """Its fields."""
+        """Return its fields."""
         return asdict(self)
 
 
@@ -46,8 +46,7 @@ def sweep(
 ) -> list[Point]:
     """Run each batch size for `seconds`, after one run that is not counted. Raises as `Session.run` does.
 
-    Rows are those of the engines' own test; throughput is rows over all time between the first call and the last
-    answer.
+    Rows are those of the engines' own test; throughput is rows over the time from the first call to the last outputs.
     """
     points = []
     for batch in batches:
@@ -69,13 +68,13 @@ def sweep(
 
 
 def best(points: Sequence[Point], latency_ms: float) -> Point | None:
-    """The point of most rows a second whose 99th percentile is within a bound (0: none); None when none is."""
+    """Return the point of most rows a second whose 99th percentile is within a bound (0: none), or None."""
     within = [point for point in points if not latency_ms or point.p99_ms <= latency_ms]
     return max(within, key=lambda point: point.rows_per_s, default=None)
 
 
 def resident_bytes() -> int:
-    """Most memory that this process held since it started or was told to `forget_peak`; 0 where nobody counts."""
+    """Return the peak memory of this process since its start or the last `forget_peak`; 0 if it is unknown."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -86,7 +85,7 @@ def resident_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """Begin `resident_bytes` anew, where the kernel lets us."""
+    """Reset `resident_bytes`, if the kernel allows it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -98,7 +97,7 @@ def check_plot() -> None:
 
 
 def plot(points: Sequence[Point], title: str, path: Path) -> None:
-    """Throughput and latency over the batch size, as a picture. Raises UsageError without matplotlib."""
+    """Draw throughput and latency over the batch size. Raises UsageError without matplotlib."""
     check_plot()
     import matplotlib
 

@@ -1,6 +1,6 @@
-"""ONNX -> plan, by one code path for tensorrt 8.6, 10 and 11 and tensorrt_rtx; the latter needs no GPU.
+"""Compiles ONNX to a plan by the same code for tensorrt 8.6, 10, 11 and tensorrt_rtx; the latter needs no GPU.
 
-The path uses only names that all of them have; tests hold it against the bindings of each.
+The code uses only names that all of them have; tests check it against the bindings of each.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from schemas.pipeline import TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan, and the network's own word on what goes in and out."""
+    """A plan, and the inputs and outputs that the network declares."""
 
     plan: bytes
     inputs: tuple[TensorSpec, ...]
@@ -32,9 +32,9 @@ def build_plan(
     precision: Precision,
     profiles: Sequence[Profile],
 ) -> Built:
-    """Compile an ONNX file; `targets` are the GPUs of a TensorRT-RTX plan, which other backends take from the machine.
+    """Compile an ONNX file; `targets` are the GPUs of a TensorRT-RTX plan; other backends use the GPU of the machine.
 
-    Raises ModelError in one line for whatever the builder refuses, UsageError when the backend is not installed.
+    Raises ModelError in one line if the builder refuses the model, UsageError if the backend is not installed.
     """
     trt = load(backend)
     messages: list[str] = []
@@ -44,7 +44,7 @@ def build_plan(
         raise refused(name, messages)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
-    if not graph:  # the parser takes nothing for a model
+    if not graph:  # the parser accepts an empty file as a model
         raise ModelError(f"model `{name}`: it is an empty file", "export it again")
     if not parser.parse(graph):
         raise refused(name, [str(parser.get_error(number)) for number in range(parser.num_errors)] + messages)
@@ -68,25 +68,25 @@ def build_plan(
 
 
 def version(backend: str) -> str:
-    """Version of a backend's library. Raises UsageError when it is not installed."""
+    """Return the version of a backend's library. Raises UsageError if it is not installed."""
     return str(load(backend).__version__)
 
 
 def _network_flags(trt: Any) -> int:
-    """8.6 wants an explicit batch, 10 takes it, 11 and RTX have nothing else and no name for it."""
+    """8.6 needs an explicit batch, 10 accepts it; 11 and RTX have only that, and no name for it."""
     flags = trt.NetworkDefinitionCreationFlag
     return 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
 
 
 def _allow(trt: Any, config: Any, precision: Precision) -> None:
-    """Allow 8.6 and 10 what the graph's types demand; later ones take types as they are."""
+    """Allow 8.6 and 10 the types of the graph; later versions always use them."""
     for flag in ("FP16", "INT8") if precision == "int8" else ("FP16",):
         if hasattr(trt.BuilderFlag, flag):
             config.set_flag(getattr(trt.BuilderFlag, flag))
 
 
 def _aim(trt: Any, config: Any, targets: Sequence[str]) -> None:
-    """Name the GPUs of a plan, which TensorRT-RTX alone can."""
+    """Set the GPUs of a plan; only TensorRT-RTX supports that."""
     config.num_compute_capabilities = len(targets)
     for number, target in enumerate(targets):
         config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), number)

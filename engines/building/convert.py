@@ -1,4 +1,4 @@
-"""A model in another precision: an ONNX graph again, so that any backend can run it and it can be tested anywhere."""
+"""Converts a model to another precision; the result is an ONNX graph that any backend can run and test."""
 
 import re
 import tempfile
@@ -16,14 +16,14 @@ from schemas.errors import ModelError
 
 Batch = Mapping[str, Array]  # a batch by input name
 
-QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # where int8 pays; the rest stays as it is
+QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operations for which int8 is faster; the others are unchanged
 
 
-INT8_OPSET = 13  # the first whose DequantizeLinear has an axis, for weights per channel
+INT8_OPSET = 13  # the first opset whose DequantizeLinear has an axis, for weights per channel
 
 
 def converted(name: str, model: bytes, precision: Precision, batches: Sequence[Batch]) -> bytes:
-    """The graph to be compiled for a precision. Call it by `in_own_process`: ONNX's tools crash on some graphs."""
+    """Return the graph to compile for a precision. Call it by `in_own_process`: ONNX's tools crash on some graphs."""
     check_weights_inside(model, name)
     graph = bytes_at_ends(model)
     if precision == "fp16":
@@ -32,23 +32,23 @@ def converted(name: str, model: bytes, precision: Precision, batches: Sequence[B
 
 
 def to_fp16(name: str, model: bytes) -> bytes:
-    """The same model computing in fp16; its inputs and outputs keep their dtypes. Raises ModelError."""
+    """Return the model with fp16 arithmetic; its inputs and outputs keep their dtypes. Raises ModelError."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # values below fp16's smallest are told one by one
+            warnings.simplefilter("ignore")  # values below fp16's smallest cause one warning each
             converted = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
         return bytes(converted.SerializeToString(deterministic=True))
-    except Exception as error:  # whatever the converter meets in a strange graph
+    except Exception as error:  # the converter raises many kinds of errors for unusual graphs
         raise ModelError(f"model `{name}` cannot be converted to fp16: {_line(error)}", "build it in fp32") from error
 
 
 def to_int8(name: str, model: bytes, batches: Iterable[Batch]) -> bytes:
-    """The same model with its products in int8, by Q/DQ nodes: ranges as `batches` of real media show them.
+    """Return the model with int8 products, by Q/DQ nodes with the ranges of `batches` of real media.
 
-    Symmetric, weights per channel, biases unquantised: what TensorRT takes. Raises ModelError.
+    Symmetric, weights per channel, biases unquantised, as TensorRT requires. Raises ModelError.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -71,14 +71,14 @@ def to_int8(name: str, model: bytes, batches: Iterable[Batch]) -> bytes:
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
             )
-        except Exception as error:  # whatever the quantiser meets in a strange graph
+        except Exception as error:  # the quantiser raises many kinds of errors for unusual graphs
             what = f"model `{name}` cannot be quantised, ONNX Runtime's quantiser fails on its graph: {_line(error)}"
             raise ModelError(what, "build it in fp16 or fp32") from error
         return target.read_bytes()
 
 
 def _raised(name: str, model: bytes) -> bytes:
-    """The same model in opset 13 or later. Raises ModelError."""
+    """Return the model in opset 13 or later. Raises ModelError."""
     import onnx
     import onnx.version_converter
 
@@ -94,13 +94,13 @@ def _raised(name: str, model: bytes) -> bytes:
         raise ModelError(what, "build it in fp16 or fp32")
     try:
         return bytes(onnx.version_converter.convert_version(parsed, INT8_OPSET).SerializeToString())
-    except Exception as error:  # whatever the converter meets in a strange graph
+    except Exception as error:  # the converter raises many kinds of errors for unusual graphs
         what = f"{needs}, and its {opset} cannot be raised: {_line(error)}"
         raise ModelError(what, "export it with a newer opset, or build it in fp16") from error
 
 
 class _Reader:
-    """Calibration rows in the way that the quantiser asks for them."""
+    """Calibration rows with the interface that the quantiser requires."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = iter(batches)
@@ -116,18 +116,18 @@ class _Reader:
 
 
 def _line(error: Exception) -> str:
-    """The reason alone: ONNX's tools put the C++ source line and its assertion in front of it."""
+    """Return the reason alone, without the C++ source line and assertion in front of it."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^.*?Assertion `.*?` failed: ", "", text)
     return text[:300]
 
 
 def bytes_at_ends(model: bytes) -> bytes:
-    """The same model with bytes at its inputs and outputs only, for TensorRT computes nothing with them.
+    """Return the model with bytes only at its inputs and outputs, because TensorRT cannot compute with bytes.
 
-    Many exports move pixels about (reshape, pad, transpose) before they cast them to float, or after they cast them
-    back. All 256 values are exact in float and in half, so the answers stay as they are, bit for bit. A model that
-    needs its bytes stays as it is.
+    Many exports move pixels (reshape, pad, transpose) before they cast them to float, or after they cast them back. All
+    256 values are exact in float and in half, so the outputs stay the same, bit for bit. A model that needs its bytes
+    is unchanged.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -144,7 +144,7 @@ def bytes_at_ends(model: bytes) -> bytes:
     for node in graph.node:
         nodes.append(node)
         if node.op_type == "Cast" and node.attribute[0].i == TensorProto.UINT8 and node.output[0] not in ends:
-            node.attribute[0].i = TensorProto.INT32  # cuts off what is behind the point, as a cast to bytes does
+            node.attribute[0].i = TensorProto.INT32  # truncates, as a cast to bytes does
             whole, node.output[0] = node.output[0], f"{node.output[0]}_whole"
             nodes.append(helper.make_node("Cast", [node.output[0]], [whole], to=TensorProto.FLOAT))
     for name in [value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.UINT8]:
@@ -160,7 +160,7 @@ def bytes_at_ends(model: bytes) -> bytes:
     graph.node.extend(nodes)
     try:
         onnx.checker.check_model(changed, full_check=True)
-    except Exception:  # some node wants bytes; the builder says which, in its own words
+    except Exception:  # a node needs bytes; the builder reports it
         return model
     return bytes(changed.SerializeToString(deterministic=True))
 

@@ -1,4 +1,4 @@
-"""A model to engines: converted, tested as a graph, compiled for each kind of GPU, kept with its sidecar."""
+"""Builds engines of a model: converts it, tests the graph, compiles it for each kind of GPU and stores the result."""
 
 import hashlib
 import time
@@ -19,7 +19,7 @@ from schemas.engine import Range as ValueRange
 from schemas.errors import UsageError
 from schemas.pipeline import ModelSpec, TensorSpec
 
-RECIPE = 1  # counts changes of what is built from the same basis
+RECIPE = 1  # a version number: changes if the same basis gives another engine
 BATCH = (1, 8, 32)
 PROBE_ROWS = 2
 
@@ -27,7 +27,7 @@ Range = tuple[int, int, int]  # smallest, best, largest
 
 
 def profiles_of(spec: ModelSpec, ranges: Mapping[str, Range]) -> tuple[Profile, ...]:
-    """The shapes of every input with a free dimension; the batch has a default range. Raises UsageError."""
+    """Return the shapes of every input with a free dimension; the batch has a default range. Raises UsageError."""
     batches = {tensor.shape[0] for tensor in spec.inputs if tensor.shape and isinstance(tensor.shape[0], str)}
     free = {size for tensor in spec.inputs for size in tensor.shape if isinstance(size, str)}
     known = {str(name): BATCH for name in batches} | dict(ranges)
@@ -42,7 +42,7 @@ def profiles_of(spec: ModelSpec, ranges: Mapping[str, Range]) -> tuple[Profile, 
             )
     for name, (low, best, high) in known.items():
         if not 1 <= low <= best <= high:
-            raise UsageError(f"--dim {name}={low}:{best}:{high} is no range", "say SMALLEST:BEST:LARGEST")
+            raise UsageError(f"--dim {name}={low}:{best}:{high} is no range", "write SMALLEST:BEST:LARGEST")
     return tuple(
         Profile(input=tensor.name, smallest=sizes[0], best=sizes[1], largest=sizes[2])
         for tensor in spec.inputs
@@ -56,7 +56,7 @@ def _sizes(shape: Sequence[int | str], known: Mapping[str, Range]) -> list[tuple
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model in one precision with the shapes it is built for: what all its engines share.
+    """One model in one precision with the shapes it is built for: the common part of all its engines.
 
     `graph` is the ONNX graph that is compiled.
     """
@@ -66,7 +66,7 @@ class Recipe:
     precision: Precision
     profiles: tuple[Profile, ...]
     graph: bytes
-    probe: Batch | None = None  # rows of the user's media that it is tested on; None: drawn pictures
+    probe: Batch | None = None  # rows of the user's media for the test; None: drawn pictures
 
     @classmethod
     def make(
@@ -77,26 +77,26 @@ class Recipe:
         ranges: Mapping[str, Range],
         calibration: Sequence[Batch] = (),
     ) -> "Recipe":
-        """Convert a model. Raises ModelError when it cannot be, UsageError when a range or calibration is missing."""
+        """Convert a model. Raises ModelError if that fails, UsageError if a range or calibration is missing."""
         profiles = profiles_of(spec, ranges)
         if precision == "int8" and not calibration:
-            raise UsageError("int8 needs media to see the model's ranges on", "add --calibrate MEDIA")
+            raise UsageError("int8 needs media to measure the model's ranges", "add --calibrate MEDIA")
         hint = "build it in another precision"
         graph = in_own_process(spec.name, "converts", hint, converted, spec.name, model, precision, calibration)
         return cls(spec, model, precision, profiles, graph, calibration[-1] if calibration else None)
 
     @cached_property
     def agreement(self) -> Agreement:
-        """The graph against the model, both on the CPU. Raises ModelError when they do not agree.
+        """Compare the graph with the model, both on the CPU. Raises ModelError if they do not agree.
 
-        ONNX Runtime computes most of fp16 in fp32 there: this finds broken conversions and ranges, not rounding.
+        ONNX Runtime computes most of fp16 in fp32 on the CPU: this finds broken conversions and ranges, not rounding.
         """
         name, ranges = f"{self.spec.name} in {self.precision}", known_ranges(self.spec)
         given = (self.spec, self.graph, self.model, self.profiles, self.precision, ranges, self.probe)
         return demand(in_own_process(name, "loads", trial.HINT, agreement_of_graph, *given), self.spec.name)
 
     def basis(self, backend: str, targets: Sequence[str], device: str = "") -> EngineBasis:
-        """What an engine for these GPUs depends on."""
+        """Return all that an engine for these GPUs depends on."""
         return EngineBasis(
             model_sha256=self.spec.sha256,
             graph_sha256=hashlib.sha256(self.graph).hexdigest(),
@@ -110,7 +110,7 @@ class Recipe:
         )
 
     def build(self, basis: EngineBasis) -> tuple[EngineSpec, bytes]:
-        """Compile it; sidecar and plan. Raises ModelError when the graph disagrees or the builder refuses."""
+        """Compile it to sidecar and plan. Raises ModelError if the graph disagrees or the builder refuses it."""
         agreement = self.agreement
         started_s = time.monotonic()
         name = self.spec.name
@@ -138,7 +138,7 @@ def agreement_of_graph(
     ranges: Sequence[Mapping[str, ValueRange]],
     probe: Batch | None = None,
 ) -> Agreement:
-    """How far a converted graph is from its model, both on the CPU. Call it by `in_own_process`: graphs may crash."""
+    """Compare a converted graph with its model on the CPU. Call it by `in_own_process`: graphs may crash."""
     trial.limit_memory()
     converted_graph, reference = OnnxRuntimeSession(graph, spec, simulate=True), OnnxRuntimeSession(model, spec)
     if probe is not None:
@@ -148,7 +148,7 @@ def agreement_of_graph(
 
 
 def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """The network's own tensors, their free dimensions called as the model card calls them."""
+    """Return the network's own tensors; their free dimensions have the names of the model card."""
     called = {tensor.name: tensor for tensor in card}
     return tuple(
         called[tensor.name]
@@ -159,7 +159,7 @@ def _named(network: Sequence[TensorSpec], card: Sequence[TensorSpec]) -> tuple[T
 
 
 def obtain(store: EngineStore, recipe: Recipe, basis: EngineBasis, again: bool = False) -> tuple[EngineSpec, bool]:
-    """The sidecar of a whole engine in `store`, and whether it had to be built: absent, damaged or `again`."""
+    """Return the sidecar of an intact engine in `store`, and whether it was built: absent, damaged or `again`."""
     with store.building(basis.key):
         if not again and store.is_intact(basis.key):
             return store.load(basis.key)[0], False

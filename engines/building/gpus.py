@@ -1,4 +1,4 @@
-"""What each generation of GPUs computes well: which precisions it may be given, and which share a plan."""
+"""Describes each generation of GPUs: the precisions that suit it, and the GPUs that share a plan."""
 
 import re
 from collections.abc import Sequence
@@ -11,32 +11,32 @@ COMMON = ("sm75", "sm86", "sm89", "sm120")  # GeForce 16/20, 30, 40 and 50
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
-    """`sm75,8.6` -> `("sm75", "sm86")`, sorted, each once; `all` is the common ones. Raises UsageError."""
+    """Convert `sm75,8.6` to `("sm75", "sm86")`, sorted, each once; `all` is the common ones. Raises UsageError."""
     if text.strip() == "all":
         return COMMON
     found = set()
     for word in filter(None, re.split(r"[,\s]+", text)):
         number = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", word.lower())
         if not number:
-            raise UsageError(f"{word} is no kind of GPU", f"say {','.join(COMMON)}, or all")
+            raise UsageError(f"{word} is no kind of GPU", f"write {','.join(COMMON)}, or all")
         found.add(f"sm{int(number[1])}{number[2]}")
     if not found:
-        raise UsageError("no kind of GPU was named", f"say --for {','.join(COMMON)}, or all")
+        raise UsageError("no kind of GPU was named", f"write --for {','.join(COMMON)}, or all")
     return tuple(sorted(found, key=number_of))
 
 
 def number_of(target: str) -> int:
-    """`sm86` -> 86."""
+    """Convert `sm86` to 86."""
     return int(target.removeprefix("sm"))
 
 
 def target_of(capability: tuple[int, int]) -> str:
-    """CUDA's (8, 6) -> `sm86`."""
+    """Convert CUDA's (8, 6) to `sm86`."""
     return f"sm{capability[0]}{capability[1]}"
 
 
 def plans_for(targets: Sequence[str]) -> list[tuple[str, ...]]:
-    """Which GPUs share a plan of TensorRT-RTX: a plan that includes Turing is Turing's, and slower on all others."""
+    """Group GPUs by plan of TensorRT-RTX: a plan that includes Turing is built for Turing, and slower on all others."""
     unknown = [target for target in targets if target not in RTX]
     if unknown:
         raise UsageError(
@@ -51,12 +51,12 @@ def plans_for(targets: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def advised(target: str) -> Precision:
-    """The precision that `auto` means on a kind of GPU."""
+    """Return the precision that `auto` means on a kind of GPU."""
     return "fp16" if number_of(target) >= 70 else "fp32"
 
 
 def objection(target: str, precision: Precision) -> tuple[str, str] | None:
-    """What speaks against a precision on a kind of GPU, and what to take instead; None when nothing does."""
+    """Return the reason against a precision on a kind of GPU, and the alternative; None if it suits the GPU."""
     number = number_of(target)
     if number < 70 and precision == "fp16":
         if number == 60:  # GP100 has twice the rate, but no tensor cores
@@ -69,9 +69,9 @@ def objection(target: str, precision: Precision) -> tuple[str, str] | None:
 
 
 def check_precision(target: str, precision: Precision, anyway: bool = False) -> str:
-    """A warning, or "" when the precision suits the GPU. Raises UsageError where it never makes sense.
+    """Return a warning, or "" if the precision suits the GPU. Raises UsageError for a precision that does not.
 
-    `anyway` makes a warning of what a slow GPU would refuse.
+    `anyway` turns the error for a slow GPU into a warning.
     """
     found = objection(target, precision)
     if found is None:

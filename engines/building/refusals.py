@@ -1,10 +1,10 @@
-"""What builders say when they refuse a model, in words that say what to do."""
+"""Maps the messages of builders that refuse a model to errors that state what to do."""
 
 import re
 
 from schemas.errors import ModelError
 
-# what the library says -> (what happened, what to do); {0} and {1} are the expression's groups
+# the library's message -> (what happened, what to do); {0} and {1} are the expression's groups
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Cannot compile operation '?([^']*?)'? for Turing \(SM75\): (FP32 [^.]*?) is not supported",
@@ -25,12 +25,12 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Node input was not registered",
         "a node reads a tensor that nothing makes",
-        "the export is broken; make it anew",
+        "the export is broken; export it again",
     ),
     (
         r"Kernel weight dimension failed to broadcast",
         "a convolution's weights do not fit its input's channels",
-        "the export is broken; make it anew",
+        "the export is broken; export it again",
     ),
     (
         r"`?input`? and `?kernel`? must be of same type",
@@ -46,7 +46,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         r"Dimension mismatch for tensor (\S+)|optimization profiles satisfy MIN<=OPT<=MAX",
         "a range does not fit the model's shapes",
-        "correct --dim; `rigflow engine show` tells the model's",
+        "correct --dim; `rigflow engine show` lists the model's shapes",
     ),
     (r"Failed to convert ONNX date type", "an input is text", "feed numbers, and tokenise outside of the model"),
     (
@@ -68,7 +68,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
 
 
 def refused(name: str, messages: list[str]) -> ModelError:
-    """The error of a model that a builder refused, from what the builder said."""
+    """Return the error of a model that a builder refused, by the builder's messages."""
     words = " ".join(" ".join(messages).split())
     for pattern, what, hint in _KNOWN:
         found = re.search(pattern, words)

@@ -1,6 +1,6 @@
-"""Engines kept on this machine: `KEY.plan`, its sidecar `KEY.json`, and the graph it was compiled from.
+"""Stores engines on this machine: `KEY.plan`, its sidecar `KEY.json`, and the graph it was compiled from.
 
-What is damaged, or not what its name says, is never given out: it counts as absent, so that it is built anew.
+A damaged engine, or one that does not match its key, is never returned: it counts as absent, and is built again.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from schemas.settings import CACHE_HINT
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """An engine that is not served, and why."""
+    """An engine that cannot be used, and the reason."""
 
     key: str
     reason: str
@@ -33,7 +33,7 @@ class EngineStore:
         self.folder = folder
 
     def listed(self) -> tuple[list[EngineSpec], list[Damage]]:
-        """Every sidecar that can be read, and what is wrong with the rest; plans are not read."""
+        """Return every readable sidecar, and the damage of the others; plans are not read."""
         found, damaged = [], []
         for path in sorted(self.folder.glob("*.json")):
             try:
@@ -43,7 +43,7 @@ class EngineStore:
         return found, damaged
 
     def find(self, prefix: str) -> EngineSpec:
-        """The engine whose key begins so. Raises UsageError: none, or several; ModelError: damaged."""
+        """Return the engine whose key begins with `prefix`. Raises UsageError: not one; ModelError: damaged."""
         keys = [path.stem for path in self.folder.glob("*.json") if prefix and path.stem.startswith(prefix)]
         if len(keys) != 1:
             what = f"{len(keys)} engines begin with {prefix}" if keys else f"no engine {prefix}"
@@ -53,9 +53,9 @@ class EngineStore:
     def suitable(
         self, model_sha256: str, backend: str, version: str, target: str, precision: Precision, device: str = ""
     ) -> list[EngineSpec]:
-        """Engines of a model that this backend, in this version, can run on a GPU; most rows first.
+        """Return the engines of a model that this backend, in this version, can run on a GPU; most rows first.
 
-        What another version built is stale, and not among them.
+        Engines of another version are stale and left out.
         """
         specs = [
             spec
@@ -68,7 +68,9 @@ class EngineStore:
         return sorted(specs, key=lambda spec: -spec.rows)
 
     def load(self, key: str) -> tuple[EngineSpec, bytes]:
-        """An engine, held against its sidecar. Raises ModelError when it is absent, damaged or not what it says."""
+        """Load an engine and check it against its sidecar. Raises ModelError if it is absent, damaged or does not
+        match.
+        """
         spec = self._sidecar(key)
         plan = self._read(key, ".plan")
         if len(plan) != spec.size_bytes or hashlib.sha256(plan).hexdigest() != spec.sha256:
@@ -76,7 +78,7 @@ class EngineStore:
         return spec, plan
 
     def is_intact(self, key: str) -> bool:
-        """Whether an engine is here and undamaged."""
+        """Return whether an engine is present and undamaged."""
         try:
             self.load(key)
         except ModelError:
@@ -84,13 +86,13 @@ class EngineStore:
         return True
 
     def graph(self, spec: EngineSpec) -> bytes | None:
-        """The ONNX graph that an engine was compiled from; None when it is not kept here."""
+        """Return the ONNX graph that an engine was compiled from; None if it is not stored here."""
         path = self.folder / f"{spec.basis.graph_sha256}.onnx"
         body = path.read_bytes() if path.exists() else b""
         return body if hashlib.sha256(body).hexdigest() == spec.basis.graph_sha256 else None
 
     def keep(self, spec: EngineSpec, plan: bytes, graph: bytes = b"") -> None:
-        """Keep an engine; its sidecar last, so that an engine that is listed is whole. Raises StoreError."""
+        """Store an engine, its sidecar last, so that every listed engine is complete. Raises StoreError."""
         if graph:
             self._write(self.folder / f"{spec.basis.graph_sha256}.onnx", graph)
         self._write(self.folder / f"{spec.key}.plan", plan)
@@ -98,7 +100,7 @@ class EngineStore:
 
     @contextmanager
     def building(self, key: str) -> Iterator[None]:
-        """While one process of this machine builds an engine, the others wait here and find it done."""
+        """Lock an engine's build: other processes of this machine wait here until it is built."""
         path = self.folder / f".{key}.lock"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ class EngineStore:
         except ValidationError as error:
             raise ModelError(f"engine {key}: its sidecar is damaged or of another rigflow", "build it again") from error
         if spec.key != key:
-            raise ModelError(f"engine {key}: its sidecar was changed, for it belongs to {spec.key}", "build it again")
+            raise ModelError(f"engine {key}: its sidecar was changed: it belongs to {spec.key}", "build it again")
         return spec
 
     def _read(self, key: str, suffix: str) -> bytes:

@@ -15,7 +15,7 @@ DTYPES = {
 
 
 def installed(backend: str) -> bool:
-    """Whether this backend's bindings can be imported here."""
+    """Return whether this backend's bindings can be imported here."""
     try:
         load(backend)
     except UsageError:

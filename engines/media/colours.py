@@ -93,7 +93,7 @@ def has_alpha(name: str) -> bool:
 
 
 def what_changes(name: str, other: str) -> str:
-    """What a conversion from one pixel format to another, of 8 bits, does to colours, in words; empty for nothing."""
+    """Describe the effect of a conversion to another pixel format of 8 bits on colours; empty for none."""
     ours, theirs = VideoFormat(name), VideoFormat(other)
     depth = max(component.bits for component in ours.components)
     words = [f"{depth} bits become 8"] if depth > 8 and not ours.has_palette else []

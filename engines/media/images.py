@@ -38,7 +38,7 @@ from schemas.wire import Buffer
 
 _PART_PIXELS = 24_000_000  # about 64 MB of raw frames
 _PART_FILE_BYTES = 64 << 20
-_EXIF = b"Exif\0"  # begins the segment of a jpeg that says how it is turned
+_EXIF = b"Exif\0"  # begins the segment of a jpeg that holds its orientation
 _CODECS = {"jpeg": "mjpeg", "png": "png", "webp": "webp"}  # FFmpeg's names
 # Interpolate colours that are stored at half the size linearly, as libjpeg and libwebp do; otherwise swscale repeats
 # them.

@@ -22,12 +22,12 @@ class JpegHeader(NamedTuple):
 
     @property
     def usual(self) -> bool:
-        """Whether it is of the kinds that FFmpeg reads: gray or colours, without the black of CMYK."""
+        """Return whether FFmpeg reads this kind: gray or colours, without the black of CMYK."""
         return self.marker in _SEQUENTIAL and len(self.sampling) in (1, 3)
 
     @property
     def subsampled(self) -> bool:
-        """Whether colours are stored at a smaller size."""
+        """Return whether colours are stored at a smaller size."""
         return len(set(self.sampling)) > 1
 
 

@@ -21,7 +21,7 @@ def chunks(read: ReadAt) -> Iterator[tuple[bytes, int, int]]:
 
 
 def has_chunk(read: ReadAt, kind: bytes) -> bool:
-    """Whether a png has a chunk of that kind before its pixels."""
+    """Return whether a png has a chunk of that kind before its pixels."""
     for found, _, _ in chunks(read):
         if found in (kind, b"IDAT", b"IEND"):
             return found == kind

@@ -105,7 +105,7 @@ class FrameReader:
             counts.notes[f"{name}: {self._gone(gone)}"] = None
 
     def _gone(self, times: Sequence[int]) -> str:
-        """How many frames have no whole picture, and in which seconds of the media they are shown."""
+        """Return the number of frames without a whole picture, and the seconds of the media at which they are shown."""
         first, last = (self._span.clock.seconds(pts) for pts in (times[0], times[-1]))
         if len(times) == 1:
             return f"1 frame is damaged or missing, at {first:.2f} s"

@@ -16,7 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 DEEPEST_REORDERING = 32  # places between decoding and showing: 16 frames of two fields, the most any codec allows
 _LONGEST_GAP_S, _FAR_S = 600, 10
-_MOST_JOINS = 16  # a stream that starts anew more often than once in so many packets has no times
+_MOST_JOINS = 16  # a stream that starts again more often than once in so many packets has no times
 _USUAL_RATE, _HIGHEST_RATE = Fraction(25), 500  # FFmpeg guesses 1000 a second if it only knows milliseconds
 
 

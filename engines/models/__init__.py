@@ -1,1 +1,1 @@
-"""Builders of the models that need no weights: their ONNX graphs, from formulas."""
+"""Reads models from outside, and builds the models that need no weights from formulas."""

@@ -1,4 +1,4 @@
-"""The arithmetic from a picture of bytes to the values of a model's input, as operations of its graph."""
+"""Adds the arithmetic from a picture of bytes to the values of a model's input, as operations of its graph."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _YCBCR_OFFSET = np.array([32768, (128 << 16) + 32767, (128 << 16) + 32767], np.f
 
 
 def put_in_front(model: Surgery, picture: Picture, dtype: int) -> bool:
-    """Have the model take the picture as bytes; whether that changed its operations. `dtype`: the input's, in ONNX."""
+    """Make the model take a picture as bytes; return whether its operations changed. `dtype`: of the input, in ONNX."""
     made = name = picture.tensor.name
     fed, layout = picture.fed, str(picture.layout)
     planes = layout  # in which colours are changed: a plane a colour is the fast way
@@ -49,7 +49,7 @@ def put_in_front(model: Surgery, picture: Picture, dtype: int) -> bool:
 
 
 def _placed(model: Surgery, picture: Picture) -> list[str | Array]:
-    """The numbers of the steps, those for each colour in a shape that fits the input's.
+    """Return the numbers of the steps; those for each colour in a shape that fits the input.
 
     With colours last they become a whole line: ONNX Runtime takes thrice the time for three numbers at a time.
     """
@@ -67,9 +67,9 @@ def _placed(model: Surgery, picture: Picture) -> list[str | Array]:
 
 
 def _as_ycbcr(model: Surgery, planes: str) -> str:
-    """Bytes `[N, 3, H, W]` of R, G, B -> whole numbers Y, Cb, Cr, 0 to 255, float32.
+    """Convert bytes `[N, 3, H, W]` of R, G, B to whole numbers Y, Cb, Cr, 0 to 255, float32.
 
-    By products of single elements: devices compute those of matrices in lower precisions.
+    It multiplies single elements, because devices compute matrix products in lower precisions.
     """
     floats = model.front("Cast", planes, to=TensorProto.FLOAT)
     row, how = model.axes(1)
@@ -80,5 +80,5 @@ def _as_ycbcr(model: Surgery, planes: str) -> str:
 
 
 def set_input(value: Any, shape: tuple[int | str, ...], dtype: int) -> None:
-    """Declare an input of a graph anew."""
+    """Replace the declaration of an input of a graph."""
     value.CopyFrom(helper.make_tensor_value_info(value.name, dtype, shape))

@@ -1,4 +1,4 @@
-"""Graphs without a batch: the missing dimension is added to them, so that everything else sees a batch of one row."""
+"""Adds a batch dimension to graphs without one, so that all other code sees a batch of one row."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from schemas.errors import ModelError
 
 
 def add_batch(model: Surgery) -> set[str]:
-    """Give each input and output whose first dimension is not 1 a first dimension of 1; the names of those.
+    """Give each input and output whose first dimension is not 1 a first dimension of 1; return their names.
 
-    Raises ModelError for a model that gives an input or a constant as its output.
+    Raises ModelError for a model whose output is an input or a constant.
     """
     inputs, outputs = ([each for each in side if _lacks_batch(each)] for side in (model.inputs, model.graph.output))
     for value in outputs:
@@ -33,7 +33,7 @@ def add_batch(model: Surgery) -> set[str]:
 
 
 def _lacks_batch(value: Any) -> bool:
-    """Whether a tensor's first dimension is not 1; what is no tensor, or of no known rank, is left as it is."""
+    """Return whether a tensor's first dimension is not 1; False for other values and unknown ranks."""
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
         return False

@@ -1,4 +1,4 @@
-"""Model cards as TOML, for people to read and change."""
+"""Writes model cards as TOML that a user can read and change."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""Where models come from: those that rigflow builds from formulas, and those that users bring as ONNX files.
+"""Finds models: those that rigflow builds from formulas, and those that users provide as ONNX files.
 
-A user's models are known by name in `models_folder`: `NAME.onnx`, with `NAME.toml` as its model card.
+A user's models have names in `models_folder`: `NAME.onnx`, with `NAME.toml` as its model card.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from schemas.model import ModelCard, ModelSpec
 from schemas.settings import home_folder
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange")
-EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models that `rigflow engine export` makes, and the file that has their weights
+EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 
 
 def builtin_models() -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def _build(name: str) -> tuple[ModelSpec, bytes]:
 
 
 def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
-    """A model as an earlier run built it from the same source, or built now and kept: its model card, then its file."""
+    """Return a model card and file that an earlier run built from the same source, or build and store them now."""
     sources = b"".join(Path(__file__).with_name(f"{each}.py").read_bytes() for each in (name, "graph"))
     path = keep / f"{name}-{hashlib.sha256(sources).hexdigest()[:16]}.model"
     with suppress(OSError, ValueError):
@@ -62,20 +62,20 @@ def _kept(name: str, keep: Path) -> tuple[ModelSpec, bytes]:
         if hashlib.sha256(body).hexdigest() == spec.sha256:
             return spec, body
     spec, body = _build(name)
-    with suppress(OSError):  # it only saves time
+    with suppress(OSError):  # the stored copy only saves time
         atomic_write(path, spec.model_dump_json().encode() + b"\n" + body)
     return spec, body
 
 
 def models_folder() -> Path:
-    """Where a user's models are looked for, whichever pipeline names them."""
+    """Return the folder of a user's models, for all pipelines."""
     return home_folder() / ".local" / "share" / "rigflow" / "models"
 
 
 def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
-    """Model card and content of the user's model `name`, in `folder` (the pipeline file's) or in `models_folder`.
+    """Return model card and content of the user's model `name`, in `folder` (of the pipeline file) or `models_folder`.
 
-    Raises ModelError when it is in neither (ModelMissing), or as `load_model` does.
+    Raises ModelError if it is in neither (ModelMissing), or as `load_model` does.
     """
     places = [place / f"{name}.onnx" for place in (folder, models_folder()) if place is not None]
     found = next((path for path in places if path.exists()), None)
@@ -88,10 +88,10 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
 
 
 def save_model(folder: Path, card: ModelCard | ModelSpec, body: bytes) -> Path:
-    """Write `NAME.onnx` and its card into `folder`, made if missing; the path of the former. Raises OutputError.
+    """Write `NAME.onnx` and its card into `folder`, made if missing; return the path of the former. Raises OutputError.
 
-    What `read_files` gave is kept as its owner wrote it, and a model that travels as it is: `load_model` makes the
-    same of either.
+    A card from `read_files` is stored as its owner wrote it, and a served model unchanged: `load_model` returns the
+    same model for both.
     """
     path = folder / f"{card.name}.onnx"
     files = [PartFile.create(path), PartFile.create(path.with_suffix(".toml"))]
@@ -107,16 +107,16 @@ def save_model(folder: Path, card: ModelCard | ModelSpec, body: bytes) -> Path:
 
 
 def load_model(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelSpec, bytes]:
-    """A user's ONNX file and its card, in the form that travels: `read_files`, then `travelling`."""
+    """Load a user's ONNX file and its card, in the form that workers use: `read_files`, then `travelling`."""
     return travelling(path, *read_files(path, card_path, take_weights))
 
 
 def read_files(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelCard, bytes]:
-    """A user's ONNX file and its card as they are, the card with a name and the hash of the file.
+    """Return a user's ONNX file and its card unchanged, the card with a name and the hash of the file.
 
-    The card is a TOML file, by default the one beside the model; without one there is only the file's name. With
-    `take_weights`, weights in files beside the model become part of it. Raises ModelError when a file cannot be read,
-    is no card, or the card is of another model.
+    The card is a TOML file, by default the one beside the model; without a card only the file's name is known. With
+    `take_weights`, weights in files beside the model become part of it. Raises ModelError if a file cannot be read, is
+    no card, or the card belongs to another model.
     """
     body = _read(path)
     if card_path is None and (beside := path.with_suffix(".toml")).exists():
@@ -135,10 +135,11 @@ def read_files(path: Path, card_path: Path | None = None, take_weights: bool = F
 
 
 def travelling(path: Path, card: ModelCard, body: bytes) -> tuple[ModelSpec, bytes]:
-    """The form in which a model travels: what its card says of its inputs is in front of its graph.
+    """Return the form in which a model is sent to workers: the card's arithmetic of its inputs is in front of its
+    graph.
 
-    What the card leaves out follows from the graph. `path` is for errors. A process of its own loads the model and
-    runs it. Raises ModelError when that fails, or card and graph disagree.
+    Fields that the card omits follow from the graph. `path` is for errors. A process of its own loads the model and
+    runs it. Raises ModelError if that fails, or card and graph disagree.
     """
     spec, changed = in_own_process(str(path), "loads", HINT, read_model, body, str(path), card)
     return spec, body if changed is None else changed
@@ -147,7 +148,7 @@ def travelling(path: Path, card: ModelCard, body: bytes) -> tuple[ModelSpec, byt
 def _read_card(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(_read(path).decode())
-    except ValueError as error:  # not TOML, or not even text
+    except ValueError as error:  # not TOML, or no text
         raise ModelError(f"model card {path}: not TOML, {error}", "see docs/models.md") from error
 
 

@@ -1,4 +1,4 @@
-"""`fingerprint`: one perceptual descriptor a window, for finding near-duplicates.
+"""Builds `fingerprint`: one perceptual descriptor a window, to find near-duplicates.
 
 For the luma `x [32, 32]` of each frame of a window:
 
@@ -23,7 +23,7 @@ FLOOR = 1.0  # grey levels, weighted as in step 2
 
 
 def cosines() -> Array:
-    """`[8, 32]` float64: the lowest rows of the orthonormal DCT-II, `sqrt(2 / N) cos(pi u (2 i + 1) / 2 N)`."""
+    """Return `[8, 32]` float64: the lowest rows of the orthonormal DCT-II, `sqrt(2 / N) cos(pi u (2 i + 1) / 2 N)`."""
     row, column = np.mgrid[:KEPT, :SIZE]
     matrix = np.sqrt(2 / SIZE) * np.cos(np.pi * row * (2 * column + 1) / (2 * SIZE))
     matrix[0] /= np.sqrt(2)
@@ -31,19 +31,20 @@ def cosines() -> Array:
 
 
 def weights() -> Array:
-    """`[8, 8]` float64: what each frequency counts, and the change of unit to grey levels."""
+    """Return `[8, 8]` float64: the weight of each frequency, and the change of unit to grey levels."""
     return np.asarray(np.hypot(*np.mgrid[:KEPT, :KEPT]) / SIZE)
 
 
 def blank_windows(descriptors: Array) -> Array:
-    """`[N]` bool: windows whose frames are blank: what they show is less than `FLOOR`. `descriptors [N, 64]`, of unit
-    length.
+    """Return `[N]` bool: windows whose frames are blank, with less contrast than `FLOOR`.
+
+    `descriptors [N, 64]` have unit length.
     """
     return np.asarray(descriptors[:, 0] > np.sqrt(0.5))
 
 
 def build() -> tuple[ModelSpec, bytes]:
-    """Model card and ONNX file."""
+    """Return model card and ONNX file."""
     graph = Graph()
     matrix = cosines().astype(np.float32)
     floor = np.zeros(KEPT * KEPT, np.float32)

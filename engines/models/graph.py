@@ -1,4 +1,4 @@
-"""Writing ONNX graphs by hand: each operation is a call that returns the name of its result."""
+"""Writes ONNX graphs: each operation is a call that returns the name of its result."""
 
 import hashlib
 from typing import Any
@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.part import Array
 from schemas.pipeline import ModelSpec, TensorSpec
 
-# old enough for every runtime that still drives a Pascal GPU
+# old enough for every runtime that still supports a Pascal GPU
 OPSET = 17
 IR_VERSION = 8
 
@@ -20,7 +20,7 @@ UINT8 = int(TensorProto.UINT8)
 
 
 class Graph:
-    """An ONNX graph in the making."""
+    """An ONNX graph under construction."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -34,7 +34,7 @@ class Graph:
         return result
 
     def finish(self, card: ModelSpec) -> tuple[ModelSpec, bytes]:
-        """The model card with its hash filled in, and the model's file: equal bytes for equal graphs."""
+        """Return the model card with its hash, and the model's file: equal bytes for equal graphs."""
         graph = helper.make_graph(self._nodes, card.name, _values(card.inputs), _values(card.outputs), self._constants)
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(graph, producer_name="rigflow", opset_imports=[opset], ir_version=IR_VERSION)

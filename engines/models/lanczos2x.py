@@ -1,4 +1,4 @@
-"""`lanczos2x`: a plane at twice its size, by Lanczos-3.
+"""Builds `lanczos2x`: a plane at twice its size, by Lanczos-3.
 
 `out[2i + p] = round(sum_k w_p(k) * in[i + k])` in both directions, `k = -3 ... 3`, `in` repeated past its edges,
 `w_p(k) = L(p/2 - 1/4 - k)` normalised to sum 1, and `L(x) = sinc(x) sinc(x / 3)` for `|x| < 3`, else 0. The centres
@@ -21,14 +21,14 @@ BLOCK = 16  # input pixels computed together; 8 to 32 are within 10 % of each ot
 
 
 def taps() -> Array:
-    """The weights of both phases `[2, 7]` float64, for offsets -3 ... 3."""
+    """Return the weights of both phases `[2, 7]` float64, for offsets -3 ... 3."""
     distance = np.array([[-0.25], [0.25]]) - np.arange(-REACH, REACH + 1)
     weights = np.where(np.abs(distance) < REACH, np.sinc(distance) * np.sinc(distance / REACH), 0.0)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def build() -> tuple[ModelSpec, bytes]:
-    """Model card and ONNX file."""
+    """Return model card and ONNX file."""
     graph = Graph()
     height, width = _size(graph, "plane", 1), _size(graph, "plane", 2)
     doubled = _double_columns(graph, _double_rows(graph, "plane", width), height)
@@ -48,7 +48,7 @@ def build() -> tuple[ModelSpec, bytes]:
 
 
 def _matrix() -> Array:
-    """`[32, 22]`: thirty-two output pixels from the sixteen they stand for and three to each side."""
+    """Return `[32, 22]`: the weights of thirty-two output pixels of sixteen input pixels and three to each side."""
     matrix = np.zeros((BLOCK, 2, BLOCK + 2 * REACH))
     for pixel in range(BLOCK):
         matrix[pixel, :, pixel : pixel + 2 * REACH + 1] = taps()
@@ -56,12 +56,12 @@ def _matrix() -> Array:
 
 
 def _size(graph: Graph, value: str, axis: int) -> str:
-    """`[1]` int64: the length of an axis."""
+    """Return `[1]` int64: the length of an axis."""
     return graph.op("Slice", graph.op("Shape", value), np.array([axis]), np.array([axis + 1]))
 
 
 def _double_rows(graph: Graph, plane: str, width: str) -> str:
-    """`[N, H, W]` uint8 -> `[N, H, 2W']` float, W' being W rounded up to whole blocks."""
+    """Convert `[N, H, W]` uint8 to `[N, H, 2W']` float; W' is W rounded up to whole blocks."""
     spare = graph.op("Mod", graph.op("Sub", np.array([0]), width), np.array([BLOCK]))
     right = graph.op("Add", spare, np.array([REACH]))
     pads = graph.op("Concat", np.array([0, 0, REACH, 0, 0]), right, axis=0)
@@ -72,12 +72,12 @@ def _double_rows(graph: Graph, plane: str, width: str) -> str:
 
 
 def _double_columns(graph: Graph, rows: str, height: str) -> str:
-    """`[N, H, 2W']` float -> `[N, 2H', 2W']` float, H' being H rounded up to whole blocks."""
+    """Convert `[N, H, 2W']` float to `[N, 2H', 2W']` float; H' is H rounded up to whole blocks."""
     zero, step, one = np.int64(0), np.int64(BLOCK), np.array([1])
     starts = graph.op("Range", zero, graph.op("Squeeze", height), step)
     window = graph.op("Add", graph.op("Unsqueeze", starts, one), np.arange(-REACH, BLOCK + REACH))
     last = graph.op("Squeeze", graph.op("Sub", height, one))
-    within = graph.op("Min", graph.op("Max", window, zero), last)  # which repeats the edges
+    within = graph.op("Min", graph.op("Max", window, zero), last)  # repeats the edges
     blocks = graph.op("MatMul", _matrix(), graph.op("Gather", rows, within, axis=1))  # [N, H'/16, 32, 2W']
     shape = graph.op("Concat", np.array([0, -1]), _size(graph, rows, 2), axis=0)
     return graph.op("Reshape", blocks, shape)

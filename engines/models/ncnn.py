@@ -1,4 +1,4 @@
-"""ncnn's .param and .bin of networks of pictures (ESRGAN, Real-ESRGAN and their kin) as an ONNX file.
+"""Converts ncnn's .param and .bin of networks of pictures (for example ESRGAN, Real-ESRGAN) to an ONNX file.
 
 The layers' numbered parameters and weights: https://github.com/Tencent/ncnn/wiki/operation-param-weight-table, version
 of 2026-01.
@@ -21,9 +21,9 @@ _OPERATIONS = {0: "Add", 1: "Sub", 2: "Mul", 3: "Div", 4: "Max", 5: "Min"}  # of
 
 
 def convert(param: Path, weights: Path) -> bytes:
-    """The ONNX file of a network: `input [n, C, h, w]` -> `output [n, C', h', w']`, float32, opset 17.
+    """Return the ONNX file of a network: `input [n, C, h, w]` -> `output [n, C', h', w']`, float32, opset 17.
 
-    Raises ModelError: a file cannot be read, or a layer is none of those that such networks have.
+    Raises ModelError: a file cannot be read, or a layer is of a kind that such networks do not have.
     """
     try:
         text, body = param.read_bytes(), weights.read_bytes()
@@ -35,7 +35,7 @@ def convert(param: Path, weights: Path) -> bytes:
 
 
 class _Network:
-    """A graph in the making: blobs by ncnn's names as results of ONNX operations, with their channels."""
+    """A graph under construction: ncnn's blobs as results of ONNX operations, with their channels."""
 
     def __init__(self, path: Path, layers: list[Layer], weights: Weights) -> None:
         self._path, self._layers, self._weights = path, layers, weights
@@ -45,7 +45,7 @@ class _Network:
         self._input_channels = 0
 
     def onnx(self) -> bytes:
-        """The finished file."""
+        """Return the finished file."""
         for layer in self._layers:
             build = _BUILD.get(layer.kind)
             if build is None:
@@ -73,7 +73,7 @@ class _Network:
         return self._graph.finish(spec)[1]
 
     def start(self, layer: Layer) -> None:
-        """Input: a picture, of as many channels as the first convolution takes."""
+        """Input: a picture, with the channels of the first convolution."""
         if self._input_channels:
             raise ModelError(f"{self._path} has two inputs, and one is wanted", CONVERT_HINT)
         first = next((each for each in self._layers if each.kind == "Convolution"), None)
@@ -144,7 +144,7 @@ class _Network:
         self._set(layer, self._graph.op("DepthToSpace", blob, blocksize=factor, mode=mode), channels)
 
     def resize(self, layer: Layer) -> None:
-        """Interp by factors: nearest repeats pixels, linear and cubic look at centres."""
+        """Interp by factors: nearest repeats pixels, linear and cubic use pixel centres."""
         mode = _INTERPOLATIONS.get(layer.integer(0), "")
         scales = np.array([1, 1, layer.number(1, 1), layer.number(2, 1)], np.float32)
         if not mode or layer.integer(3) or layer.integer(4) or min(scales) <= 0:

@@ -84,7 +84,7 @@ class Weights:
         return self._taken(count, "<f4")
 
     def tagged(self, count: int) -> Array:
-        """So many weights behind a tag that says how they are stored, filled up to 4 bytes."""
+        """Return `count` weights after a tag that gives their format, padded to 4 bytes."""
         tag = int(self._taken(1, "<u4")[0])
         if tag == _HALF:
             found = self._taken(count, "<f2").astype(np.float32)

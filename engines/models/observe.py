@@ -1,4 +1,4 @@
-"""What a graph declares, and what it answers to a test picture. Call it by `in_own_process`: a graph can crash it."""
+"""Reads a graph's declarations, and its answer to a test picture. Call it by `in_own_process`: graphs can crash it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,9 +10,9 @@ import numpy as np
 from engines.models.companions.base import Model, Picture, Port
 from engines.part import Array
 
-_FREE_SIDE = 64  # of a picture whose size is free: every stride divides it, and large networks answer soon
-_TALLER = 96  # its height, so that height and width are not taken for each other
-_MOST_BYTES = 256 << 20  # of answers; those of usual models have a few megabytes
+_FREE_SIDE = 64  # of a picture whose size is free: every stride divides it, and large networks are fast enough
+_TALLER = 96  # its height, so that height and width are not confused
+_MOST_BYTES = 256 << 20  # of outputs; those of usual models have a few megabytes
 _SILENT = {"sr": 16000, "downsample_ratio": 0.25}  # without these values such models fail
 
 
@@ -26,9 +26,9 @@ _RANGES = {"unit": _Values(0, 1), "bytes": _Values(0, 255), "signed": _Values(-1
 
 
 def observe(body: bytes, path: Path) -> Model:
-    """The model of `body`, which lies at `path`, as companions look at it. Raises ModelError if it cannot be loaded.
+    """Return the model of `body`, the file at `path`, for the companions. Raises ModelError if it cannot be loaded.
 
-    A model that fails on the test picture has no answers.
+    A model that fails on the test picture has no outputs.
     """
     import onnx
 
@@ -52,12 +52,12 @@ def observe(body: bytes, path: Path) -> Model:
             break
         answers[values] = answer
         if not any(array.ndim == 4 and array.shape[2] >= shown.shape[0] for array in answer.values()):
-            break  # the other ranges tell only of pictures
+            break  # the other ranges apply only to pictures
     return replace(model, first=first, answers=answers, picture_values=shown)
 
 
 def test_picture(height: int, width: int) -> Array:
-    """Slopes, a disc and a grid, `[height, width, 3]` float32 in 0 ... 1: smooth parts, edges, all colours."""
+    """Return slopes, a disc and a grid, `[height, width, 3]` float32 in 0 ... 1: smooth parts, edges, all colours."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     y, x = rows / max(1, height - 1), columns / max(1, width - 1)
     disc = ((x - 0.55) ** 2 + (y - 0.45) ** 2 < 0.06).astype(np.float32)
@@ -79,20 +79,20 @@ def _run(session: Any, model: Model, picture: Picture, shown: Array, values: str
     feed[port.name] = (np.stack([row] * count) if picture.batch else row).astype(port.dtype)
     try:
         found = session.run(None, feed)
-    except Exception:  # the runtime's own classes share no base; the import itself says what is wrong
+    except Exception:  # the runtime's own classes share no base; the import reports the error
         return None
     named = zip((output.name for output in model.outputs), found, strict=True)
     return {name: array[:1] if array.ndim and len(array) == count > 1 else array for name, array in named}
 
 
 def _other(port: Port) -> Array:
-    """Zeros, or the value without which such a model fails."""
+    """Return zeros, or the value without which such a model fails."""
     shape = tuple(size if isinstance(size, int) else 1 for size in port.shape)
     return np.full(shape, _SILENT.get(port.name, 0), port.dtype)
 
 
 def _kinds_behind(graph: Any, name: str) -> Iterator[str]:
-    """Kinds of the nodes behind an input, as far as one leads to the next; layouts and types are passed over."""
+    """Yield the kinds of the nodes after an input, as long as one leads to the next; layouts and types are skipped."""
     constants: Mapping[str, Any] = {each.name: each for each in graph.initializer}
     for _ in range(8):
         readers = [node for node in graph.node if name in node.input and name not in constants]

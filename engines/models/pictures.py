@@ -1,4 +1,4 @@
-"""Which inputs of a model are pictures, how a frame becomes them, and which arithmetic makes their values of bytes."""
+"""Finds the inputs of a model that are pictures, and the arithmetic that converts a frame's bytes to their values."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ _OF_WINDOWS = 'write layout = "ntchw", "ncthw" or "nthwc"'
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An input that is a picture, or a window of T pictures; `layout` says what each of its dimensions is.
+    """An input that is a picture, or a window of T pictures; `layout` names each of its dimensions.
 
     `steps`: the arithmetic of its values, each an operation and one number, `[]`, or one for each colour, `[3]`.
     """
@@ -37,7 +37,7 @@ class Picture:
 
     @property
     def shape(self) -> tuple[int | str, ...]:
-        """What rigflow feeds: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
+        """The shape of the input: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
         sizes: dict[str, int | str] = dict(zip(self.layout, self.tensor.shape, strict=True)) | {"c": 3}
         if self.spec.size != "source":
             sizes |= dict(zip("hw", self.spec.size, strict=True))
@@ -49,10 +49,10 @@ class _Refused(ModelError):
 
 
 def picture_of(model: str, card: InputCard | None, tensor: TensorSpec, alone: bool) -> Picture | None:
-    """How an input is made of a frame; None where it is another array.
+    """Return how an input is made from a frame; None if it is another array.
 
-    `tensor` is the input as it was exported. An input that its card says nothing of is a picture if it has three
-    channels of floats or bytes in dimension 1 or 3 of 4; or one, if it is `alone`: no other input has three.
+    `tensor` is the input as it was exported. An input without a card is a picture if it has three channels of floats or
+    bytes in dimension 1 or 3 of 4, or one channel if it is `alone`: no other input has three.
 
     Raises ModelError for a card that contradicts itself or the graph; `model` is its name, for errors.
     """
@@ -67,7 +67,7 @@ def picture_of(model: str, card: InputCard | None, tensor: TensorSpec, alone: bo
 
 
 def is_clear(tensor: TensorSpec, alone: bool) -> bool:
-    """Whether an input is a picture by its shape and dtype; `alone`: it may have one channel too."""
+    """Return whether an input is a picture by its shape and dtype; `alone`: it may also have one channel."""
     shape = tensor.shape
     if len(shape) != 4 or tensor.dtype not in (*_FLOATS, "uint8"):
         return False
@@ -102,7 +102,7 @@ def _picture(card: InputCard, tensor: TensorSpec) -> Picture:
 
 
 def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Layout, int]:
-    """What each dimension is, and how many colours there are."""
+    """Return the meaning of each dimension, and the number of colours."""
     shape, what = tensor.shape, describe(tensor.dtype, tensor.shape)
     layout = card.layout or ("nhw" if len(shape) == 3 and card.colours == "gray" else None)
     if np.dtype(tensor.dtype).kind in "bcOSU" or len(shape) != len(layout or "nchw"):
@@ -129,7 +129,7 @@ def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Layout, int]:
 
 
 def _first(card: InputCard) -> str:
-    """A field that says that the input is a picture."""
+    """Return a field which states that the input is a picture."""
     return min(card.model_fields_set & (FRAME_FIELDS | VALUE_FIELDS))
 
 
@@ -153,10 +153,10 @@ def _size(card: InputCard, height: int | str, width: int | str) -> tuple[int, in
 def _steps(
     card: InputCard, tensor: TensorSpec, channels: int
 ) -> tuple[tuple[Literal["Mul", "Sub", "Div"], Array], ...]:
-    """`x * scale`, `- mean`, `/ std`, as far as they change anything."""
+    """Return `x * scale`, `- mean`, `/ std`, without steps that change nothing."""
     scale, mean, std = (_numbers(card, field, channels) for field in ("scale", "mean", "std"))
     if std is not None and not std.all():
-        raise _Refused("std: 0, and values are divided by it", "write 1 where nothing is to be divided")
+        raise _Refused("std: 0, and values are divided by it", "write 1 for no division")
     units = [each for each in (mean, std) if each is not None]
     if scale is None and units and all(np.abs(each).max() <= 1 for each in units):
         what = f"{'std' if mean is None else 'mean'}: at most 1, and of bytes, 0 to 255, where no scale is"
@@ -174,7 +174,7 @@ def _steps(
 
 
 def _numbers(card: InputCard, field: str, channels: int) -> Array | None:
-    """One number or one a channel, float32; None where the card says nothing."""
+    """Return one number or one a channel, float32; None if the card has none."""
     written = getattr(card, field)
     if written is None:
         return None
@@ -186,7 +186,7 @@ def _numbers(card: InputCard, field: str, channels: int) -> Array | None:
 
 
 def _check_values(card: InputCard, tensor: TensorSpec, low: float, high: float) -> None:
-    """Refuse values that the input's type, or the range that its card says, does not hold."""
+    """Refuse values outside the input's type, or outside the range of its card."""
     fits = "write scale, mean and std so that they fit"
     if np.dtype(tensor.dtype).kind in "iu":
         info = np.iinfo(tensor.dtype)

@@ -1,4 +1,4 @@
-"""A model card proposed from what is beside a model, inside it and in its shapes: line by line, how sure and why."""
+"""Proposes a model card from the files beside a model, its content and shapes, each line with sureness and reason."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,21 +23,21 @@ _UNNAMED = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Lines of a card, one for each field, sorted by field; `model` is what they were read from."""
+    """Lines of a card, one for each field, sorted by field; `model` is the model that they describe."""
 
     model: Model
     lines: tuple[Line, ...]
 
     def changed(self, fields: Mapping[str, Any], why: str) -> "Proposal":
-        """The proposal with these fields as they were given."""
+        """Return the proposal with these fields set to the given values."""
         kept = [line for line in self.lines if not any(_covers(field, line.field) for field in fields)]
         given = [Line(field, value, Sure.certain, why) for field, value in fields.items()]
         return replace(self, lines=_sorted([*kept, *given]))
 
     def written(self, fields: Mapping[str, Any], why: str) -> "Proposal":
-        """As `changed`, by a model card that a person wrote: what it says of an input or a head needs no guesses.
+        """Change the proposal by a model card that a person wrote; its inputs and heads need no guesses.
 
-        An input that reads an array has no picture, so nothing else that was found of it is kept.
+        An input that reads an array has no picture, so no other line of it is kept.
         """
         items = {".".join(field.split(".")[:2]) for field in fields if "." in field}
         reading = {field.removesuffix(".reads") for field in fields if field.endswith(".reads")}
@@ -55,7 +55,7 @@ class Proposal:
         return replace(self, lines=tuple(filter(stays, self.lines))).changed(fields, why)
 
     def card(self) -> ModelCard:
-        """The card of these lines. Raises ModelError in words for a field that no card has."""
+        """Return the card of these lines. Raises ModelError for a field that no card has."""
         fields = _nested(self.lines)
         for number, given in enumerate(fields.get("inputs", [])):
             if number < len(self.model.inputs):
@@ -70,7 +70,7 @@ class Proposal:
 
 
 def propose(path: Path, body: bytes, name: str = "") -> Proposal:
-    """The card of the model `body` that lies at `path` and is called `name`, by default as its file.
+    """Propose the card of the model `body`, the file at `path`, with the name `name`, by default that of the file.
 
     Raises ModelError: it, or a file beside it, cannot be read.
     """
@@ -79,9 +79,9 @@ def propose(path: Path, body: bytes, name: str = "") -> Proposal:
 
 
 def merged(said: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
-    """For each field the surest line, the first of equals; fields that make sense only together come from one source.
+    """Return the surest line for each field, the first of equals; dependent fields come from one source.
 
-    A companion that takes the model for another kind than the surest one does says nothing at all.
+    A companion that reports another kind of model than the surest one is ignored.
     """
     found = [lines for lines in said if lines]
     heads = [line for lines in found for line in lines if line.field == "heads.0.kind"]
@@ -95,13 +95,13 @@ def merged(said: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
                 if group not in groups or sure > groups[group][0]:
                     groups[group] = (sure, members)
     best = [line for _, members in groups.values() for line in members]
-    if kind is None:  # labels of an unknown head have no place
+    if kind is None:  # labels of an unknown head cannot be used
         best = [line for line in best if not line.field.startswith("heads.")]
     return _sorted(best)
 
 
 def _grouped(lines: Iterable[Line]) -> dict[str, list[Line]]:
-    """Lines by what they decide together."""
+    """Group lines by the fields that depend on each other."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
         parent, _, last = line.field.rpartition(".")
@@ -119,7 +119,7 @@ def _sorted(lines: Iterable[Line]) -> tuple[Line, ...]:
 
 
 def _numbered(field: str) -> tuple[Any, ...]:
-    """Orders `inputs.2` before `inputs.10`, and a head's kind before its options."""
+    """Sort key: `inputs.2` before `inputs.10`, and a head's kind before its options."""
     return tuple((0, int(part), "") if part.isdigit() else (1, part != "kind", part) for part in field.split("."))
 
 
@@ -128,7 +128,7 @@ def _covers(field: str, other: str) -> bool:
 
 
 def _nested(lines: Iterable[Line]) -> dict[str, Any]:
-    """`{"inputs.0.mean": 1}` as `{"inputs": [{"mean": 1}]}`."""
+    """Convert `{"inputs.0.mean": 1}` to `{"inputs": [{"mean": 1}]}`."""
     top: dict[str, Any] = {}
     for line in lines:
         here: Any = top

@@ -1,6 +1,6 @@
-"""What a model from outside is like, found out by loading and running it once. Call it by `in_own_process`.
+"""Loads a model from outside and runs it, to find its properties. Call it by `in_own_process`.
 
-ONNX and its runtime are imported in that process only: the command line does without them.
+ONNX and its runtime are imported in that process only: the command line does not need them.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ from schemas.model import ModelCard, ModelSpec
 
 
 def read_model(body: bytes, name: str, card: ModelCard) -> tuple[ModelSpec, bytes | None]:
-    """`travelling_form`, in a process that may use as much memory as this machine has.
+    """Call `travelling_form` in a process that may use all of this machine's memory.
 
-    The file is None where `body` is that already.
+    The file is None if `body` has that form already.
     """
     limit_memory()
     spec, made = travelling_form(body, name, card)
@@ -22,10 +22,10 @@ def read_model(body: bytes, name: str, card: ModelCard) -> tuple[ModelSpec, byte
 
 
 def travelling_form(body: bytes, name: str, card: ModelCard) -> tuple[ModelSpec, bytes]:
-    """A model from outside in the form that travels: what it is, and its file.
+    """Return a model from outside in the form that workers use: its card and its file.
 
-    `name` is the file's, for errors. The model is run once on one row of zeros and once on two. Raises ModelError
-    when it cannot be loaded, is not what its card says, or does not answer with a row for each row.
+    `name` is the file's, for errors. The model is run once on one row of zeros and once on two. Raises ModelError if it
+    cannot be loaded, disagrees with its card, or does not give one row for each row.
     """
     from engines.inference.onnxruntime import OnnxRuntimeSession, load, tensors_of
     from engines.models.front import with_front

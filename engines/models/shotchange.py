@@ -1,4 +1,4 @@
-"""`shotchange`: how surely a cut lies between the two frames of a window.
+"""Builds `shotchange`: a score for a cut between the two frames of a window.
 
 Both frames become a grid of 18 x 32 blocks of 5 x 5 pixels, in BT.601 luma and chroma, scaled to 0 ... 7. Then
 
@@ -32,7 +32,7 @@ COLOURS = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0
 
 
 def build() -> tuple[ModelSpec, bytes]:
-    """Model card and ONNX file."""
+    """Return model card and ONNX file."""
     graph = Graph()
     blocks = _blocks(graph)
     product = graph.op("Mul", _colour_change(graph, blocks), _structure_change(graph, blocks))
@@ -50,7 +50,7 @@ def build() -> tuple[ModelSpec, bytes]:
 
 
 def _blocks(graph: Graph) -> str:
-    """`[2W, 3, 18, 32]`: the mean of each block in luma and chroma, 0 ... 7; one convolution, columns interleaved."""
+    """Return `[2W, 3, 18, 32]`: each block's mean luma and chroma, 0 ... 7; one convolution, columns interleaved."""
     scale = (BINS - 1) / 255
     kernel = np.tile(COLOURS[:, None, None, :] * scale / BLOCK**2, (1, 1, BLOCK, BLOCK)).astype(np.float32)
     bias = np.array([0.0, 127.5, 127.5], np.float32) * np.float32(scale)
@@ -59,7 +59,7 @@ def _blocks(graph: Graph) -> str:
 
 
 def _colour_change(graph: Graph, blocks: str) -> str:
-    """`h`, `[W]`."""
+    """Return `h`, `[W]`."""
     bins = np.arange(BINS, dtype=np.float32)[:, None, None]
     distance = graph.op("Abs", graph.op("Sub", graph.op("Unsqueeze", blocks, np.array([2])), bins))
     member = graph.op("Relu", graph.op("Sub", np.float32(1), distance))  # [2W, 3, 8, 18, 32]
@@ -73,7 +73,7 @@ def _colour_change(graph: Graph, blocks: str) -> str:
 
 
 def _structure_change(graph: Graph, blocks: str) -> str:
-    """`s`, `[W]`, from 0 to 1; opposite structures count as unrelated ones."""
+    """Return `s`, `[W]`, from 0 to 1; opposite structures count as unrelated ones."""
     luma = graph.op("Slice", blocks, np.array([0]), np.array([1]), np.array([1]))
     around = graph.op("Sub", luma, _mean(graph, luma, keepdims=1))
     first, second = _pair(graph, around)
@@ -91,7 +91,7 @@ def _mean(graph: Graph, planes: str, keepdims: int = 0) -> str:
 
 
 def _pair(graph: Graph, frames: str) -> tuple[str, str]:
-    """The first and the second frame of each window."""
+    """Return the first and the second frame of each window."""
     ends = np.array([np.iinfo(np.int64).max])
     first, second = (
         graph.op("Slice", frames, np.array([start]), ends, np.array([0]), np.array([2])) for start in (0, 1)
@@ -100,5 +100,5 @@ def _pair(graph: Graph, frames: str) -> tuple[str, str]:
 
 
 def _grid() -> tuple[int, int]:
-    """Blocks down and across."""
+    """Return the number of blocks down and across."""
     return HEIGHT // BLOCK, WIDTH_PIXELS // BLOCK

@@ -1,7 +1,7 @@
-"""The user's models: what a file or folder holds, and what is kept under a name in `models_folder`.
+"""Stores the user's models in `models_folder`, and finds the model of a file or folder.
 
-A model is kept as its owner has it: `NAME.onnx`, with weights of further files inside, and its card `NAME.toml`, which
-has the hash of that file. Every load puts the card's arithmetic in front of the graph anew.
+A model is stored as its owner has it: `NAME.onnx`, with the weights of further files inside, and its card `NAME.toml`,
+which has the hash of that file. Every load puts the card's arithmetic in front of the graph again.
 """
 
 import tomllib
@@ -17,13 +17,14 @@ from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import ModelCard
 
 _MOST_BYTES = (1 << 31) - 1
-_GENERAL = ("model", "model_optimized", "model_fp16", "model_quantized", "1")  # names of files that say nothing
+# general file names, which do not identify a model
+_GENERAL = ("model", "model_optimized", "model_fp16", "model_quantized", "1")
 _ANY = "give an .onnx file, a folder with one, ncnn's .param, or weights of torch (.pth, .safetensors)"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model that was found: its file, what it is called there, and its ONNX file with all weights inside."""
+    """A model that was found: its file, its name there, and its ONNX file with all weights inside."""
 
     path: Path
     name: str
@@ -31,12 +32,12 @@ class Found:
 
 
 def find(given: Path) -> Found:
-    """The model of a file or folder, made ONNX where it is ncnn's or torch's. Raises ModelError."""
+    """Find the model of a file or folder; one of ncnn or torch is converted to ONNX. Raises ModelError."""
     from engines.models import torch_weights
 
     path = _in_folder(given) if given.is_dir() else given
     name = path.stem
-    if name in _GENERAL:  # a folder, perhaps with a version or `onnx` between
+    if name in _GENERAL:  # use the folder's name; a version or `onnx` may be between
         folders = [each.name for each in path.resolve().parents if each.name != "onnx" and not each.name.isdigit()]
         name = folders[0] if folders else name
     match path.suffix.lower():
@@ -52,7 +53,7 @@ def find(given: Path) -> Found:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The one model of a folder: at its top, in `onnx/`, or in the latest version of a Triton repository."""
+    """Return the one model of a folder: at its top, in `onnx/`, or in the latest version of a Triton repository."""
     versions = sorted((each for each in folder.iterdir() if each.name.isdigit()), key=lambda each: int(each.name))
     for place in (folder, folder / "onnx", *versions[::-1]):
         for pattern in ("model.onnx", "*.onnx", "*.param"):
@@ -76,7 +77,7 @@ def _read(path: Path) -> bytes:
 
 
 def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:
-    """A card file as fields of a proposal, `names` being those of the graph's inputs in order. Raises ModelError."""
+    """Return a card file as fields of a proposal; `names` are the graph's inputs in order. Raises ModelError."""
     try:
         said = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -98,13 +99,13 @@ def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:
 
 
 def check_name(name: str) -> None:
-    """Raise UsageError for a name that a model of rigflow has: pipelines would go on with that one."""
+    """Raise UsageError for the name of a model of rigflow: pipelines would still use that one."""
     if name in builtin_models():
         raise UsageError(f"rigflow has a model {name} of its own", "give yours another name, by --name or in its card")
 
 
 def kept() -> Iterator[tuple[str, Path, ModelCard | None]]:
-    """Name, file and card of each model that is kept, sorted; None for a card that cannot be read."""
+    """Yield name, file and card of each stored model, sorted; None for a card that cannot be read."""
     for path in sorted(models_folder().glob("*.onnx")):
         yield path.stem, path, _card(path.with_suffix(".toml"))
 
@@ -117,15 +118,15 @@ def _card(path: Path) -> ModelCard | None:
 
 
 def kept_path(name: str) -> Path:
-    """The file of a model that is kept. Raises ModelMissing."""
+    """Return the file of a stored model. Raises ModelMissing."""
     path = models_folder() / f"{name}.onnx"
     if Path(name).name != name or not path.is_file():
-        raise ModelMissing(f"there is no model {name}", "`rigflow model list` lists those there are")
+        raise ModelMissing(f"there is no model {name}", "`rigflow model list` lists the models")
     return path
 
 
 def card_text(name: str) -> str:
-    """The card of a model that is kept, as it is written. Raises ModelMissing, ModelError."""
+    """Return the text of a stored model's card. Raises ModelMissing, ModelError."""
     path = kept_path(name).with_suffix(".toml")
     try:
         return path.read_text("utf-8") if path.exists() else card_toml(ModelCard(name=name))
@@ -134,7 +135,7 @@ def card_text(name: str) -> str:
 
 
 def remove(name: str) -> None:
-    """Forget a model that is kept: its file, its card. Raises ModelMissing, OSError."""
+    """Delete a stored model: its file and its card. Raises ModelMissing, OSError."""
     path = kept_path(name)
     path.with_suffix(".toml").unlink(missing_ok=True)
     path.unlink()

@@ -1,4 +1,4 @@
-"""Changes at the inputs and outputs of ONNX graphs, in every opset from 7 on."""
+"""Changes the inputs and outputs of ONNX graphs, in every opset from 7 on."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from onnx import helper, numpy_helper
 from engines.part import Array
 from schemas.errors import ModelError
 
-FRONT = "rigflow_front"  # the names of nodes that rigflow puts in front of a model's own begin so
+FRONT = "rigflow_front"  # the prefix of the nodes that rigflow puts in front of a model's own
 _STANDARD = ("", "ai.onnx")
-_OLDEST = 7  # the first opset that ONNX Runtime takes, and in which Add, Sub, Mul and Div broadcast
-_AXES_ARE_INPUTS = 13  # the opset from which on Squeeze and Unsqueeze take them so
+_OLDEST = 7  # the first opset that ONNX Runtime accepts, and in which Add, Sub, Mul and Div broadcast
+_AXES_ARE_INPUTS = 13  # from this opset on, Squeeze and Unsqueeze take their axes as an input
 _FIRST_IR_WITH_CONSTANTS = 4  # before it, each initializer had to be an input too
 
 
 class Surgery:
-    """A model that is being changed: operations are put in front of its own nodes, or behind them.
+    """A model under change: operations are put in front of its own nodes, or behind them.
 
-    What was put becomes one of the model's own nodes by `apply`. Raises ModelError for what is no ONNX file; `name` is
-    for errors.
+    `apply` makes them part of the model's own nodes. Raises ModelError if the data is no ONNX file; `name` is for
+    errors.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
@@ -38,13 +38,13 @@ class Surgery:
 
     @property
     def inputs(self) -> list[Any]:
-        """What the model is fed: its inputs but those that have a value in the file, as weights had in IR 3."""
+        """The inputs that must be fed: all except those with a value in the file, as weights had in IR 3."""
         constants = {each.name for each in self.graph.initializer}
         constants |= {each.values.name for each in self.graph.sparse_initializer}
         return [each for each in self.graph.input if each.name not in constants]
 
     def fresh(self, name: str) -> str:
-        """A name that nothing in the model has, like `name`."""
+        """Return a name similar to `name` that the model does not use."""
         number, free = 0, name
         while free in self._taken:
             number += 1
@@ -53,47 +53,47 @@ class Surgery:
         return free
 
     def front(self, kind: str, *inputs: str | Array, result: str = "", **attributes: Any) -> str:
-        """Put an operation in front of the model's nodes, after what was put there already; the name of its result.
+        """Put an operation in front of the model's nodes, after earlier ones; return the name of its result.
 
         An input is a name or a constant.
         """
         return self._put(self._first, kind, inputs, result, attributes)
 
     def behind(self, kind: str, *inputs: str | Array, result: str = "", **attributes: Any) -> str:
-        """The same behind the model's nodes."""
+        """Put an operation behind the model's nodes; return the name of its result."""
         return self._put(self._last, kind, inputs, result, attributes)
 
     def axes(self, *axes: int) -> tuple[list[Array], dict[str, Any]]:
-        """The axes of Squeeze and Unsqueeze, as `(inputs, attributes)`: the opset decides which of them has any."""
+        """Return the axes of Squeeze and Unsqueeze as `(inputs, attributes)`; by the opset, one of them is empty."""
         if self._standard_opset() >= _AXES_ARE_INPUTS:
             return [np.array(axes, np.int64)], {}
         return [], {"axes": list(axes)}
 
     def read_instead(self, old: str, new: str) -> None:
-        """Have the model's own nodes make and read `new` where it was `old`, in subgraphs too."""
+        """Replace `old` by `new` in the model's own nodes, also in subgraphs."""
         _rename(self.graph, old, new)
 
     def makes(self, name: str) -> bool:
-        """Whether a node of the model makes this tensor."""
+        """Return whether a node of the model makes this tensor."""
         return any(name in node.output for node in self.graph.node)
 
     def add_constant(self, name: str, array: Array) -> None:
-        """Have `name` stand for this array, instead of a value in the file if it has one."""
+        """Make `name` this array; it replaces a value in the file."""
         if name in {each.name for each in self.graph.initializer}:
             _keep(self.graph.initializer, [each for each in self.graph.initializer if each.name != name])
         self.graph.initializer.append(numpy_helper.from_array(array, name))
 
     def drop_input(self, name: str) -> None:
-        """Have the model be fed with this no longer."""
+        """Remove an input of the model."""
         _keep(self.graph.input, [each for each in self.graph.input if each.name != name])
 
     def apply(self) -> None:
-        """What was put in front and behind are nodes of the model."""
+        """Make the operations in front and behind nodes of the model."""
         _keep(self.graph.node, [*self._first, *self.graph.node, *self._last])
         self._first, self._last = [], []
 
     def finish(self) -> bytes:
-        """The changed model's file: equal bytes for equal changes."""
+        """Return the changed model's file: equal bytes for equal changes."""
         self.apply()
         _keep(self.graph.input, self.inputs)  # the others would count as values that may change
         self._model.ir_version = max(self._model.ir_version, _FIRST_IR_WITH_CONSTANTS)
@@ -114,7 +114,7 @@ class Surgery:
         return name
 
     def _standard_opset(self) -> int:
-        """The version of ONNX's own operations; a model that has none of them yet gets one."""
+        """Return the version of ONNX's own operations; a model without such operations gets one."""
         if not self._opset:
             self._opset = _AXES_ARE_INPUTS
             self._model.opset_import.add(domain="", version=self._opset)
@@ -130,7 +130,7 @@ def _keep(field: Any, values: Iterable[Any]) -> None:
 
 
 def _names(graph: Any) -> Iterator[str]:
-    """The names of all nodes and tensors, in subgraphs too."""
+    """Yield the names of all nodes and tensors, also in subgraphs."""
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         yield value.name
     yield from (each.values.name for each in graph.sparse_initializer)
@@ -159,6 +159,6 @@ def _rename(graph: Any, old: str, new: str) -> None:
 
 
 def _own_names(graph: Any) -> set[str]:
-    """Names that mean something else inside of a subgraph than outside."""
+    """Return the names that have another meaning inside of a subgraph."""
     given = {value.name for value in (*graph.input, *graph.initializer)}
     return given | {name for node in graph.node for name in node.output}

@@ -1,7 +1,8 @@
-"""Weights of torch (.pth, .pt, .ckpt, .safetensors) of networks of pictures as ONNX files.
+"""Converts weights of torch (.pth, .pt, .ckpt, .safetensors) of networks of pictures to ONNX files.
 
-spandrel recognises the network by the names of its tensors: ESRGAN, Compact, SwinIR, HAT, GFPGAN and forty more. It
-and torch come with the extra `convert` and are imported here alone; running the model does not need them.
+spandrel recognises the network by the names of its tensors: ESRGAN, Compact, SwinIR, HAT, GFPGAN and forty more.
+spandrel and torch come with the extra `convert`, and only this module imports them; running the model does not need
+them.
 """
 
 import io
@@ -17,14 +18,14 @@ from schemas.errors import ModelError
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _ONNX = "export it to ONNX where it was trained"
-_SIDE = 64  # of the picture that is traced, at least
+_SIDE = 64  # of the traced picture, at least
 
 
 def convert(weights: Path) -> bytes:
-    """The ONNX file of a network: `input [n, C, h, w]`, 0 ... 1 -> `output [n, C', h', w']`, float32, opset 17.
+    """Return the ONNX file of a network: `input [n, C, h, w]`, 0 ... 1 -> `output [n, C', h', w']`, float32, opset 17.
 
-    Networks that take one size only keep it. Nothing in the file is run. Raises ModelError: the extra is not installed,
-    or spandrel knows no network with such tensors.
+    Networks with one fixed size keep it. No code in the file is run. Raises ModelError: the extra is not installed, or
+    spandrel does not know a network with such tensors.
     """
     return in_own_process(str(weights), "converts", _ONNX, _convert, weights)
 
@@ -42,7 +43,7 @@ def _convert(weights: Path) -> bytes:
         found = spandrel.ModelLoader(device="cpu").load_from_file(weights)
     except OSError as error:
         raise ModelError(f"cannot read {weights}: {error.strerror or error}", "check the path") from error
-    except Exception as error:  # what the readers of torch, pickle and zip raise, and an unknown network
+    except Exception as error:  # errors of the readers of torch, pickle and zip, and an unknown network
         said = " ".join(str(error).split())[:200]
         what = f"{weights} has weights of no network that spandrel knows" + (f" ({said})" if said else "")
         raise ModelError(what, _ONNX) from error
@@ -52,14 +53,14 @@ def _convert(weights: Path) -> bytes:
 
 
 def _onnx(torch: Any, found: Any) -> bytes:
-    """The network of a descriptor, traced."""
+    """Trace the network of a descriptor."""
     needs = found.size_requirements
     side = max(_SIDE, needs.minimum)
     side += -side % needs.multiple_of
     free = not needs.square and needs.minimum <= _SIDE and needs.multiple_of == 1
 
     class Picture(torch.nn.Module):  # type: ignore[misc]
-        """The network with the picture alone as its answer."""
+        """The network with the picture as its only output."""
 
         def __init__(self) -> None:
             super().__init__()

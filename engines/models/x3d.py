@@ -1,8 +1,8 @@
-"""`x3d_s`: X3D-S as PyTorchVideo builds it, from its official checkpoint to ONNX.
+"""Exports `x3d_s`: X3D-S of PyTorchVideo, from its official checkpoint to ONNX.
 
-The network is PyTorchVideo's own (Feichtenhofer, "X3D: Expanding Architectures for Efficient Video Recognition", 2020),
-so what it computes is not written here a second time. torch and pytorchvideo are imported where they are used: they
-come with the extra `export`, and nobody who runs a model needs them.
+The network is PyTorchVideo's own (Feichtenhofer, "X3D: Expanding Architectures for Efficient Video Recognition", 2020);
+it is not written here a second time. torch and pytorchvideo are imported only where they are used: they come with the
+extra `export`, and running a model does not need them.
 """
 
 import hashlib
@@ -23,19 +23,19 @@ FRAMES, SIDE = 13, 182
 MEAN, STD = 0.45, 0.225  # of each colour, for pixels of 0 ... 1
 _SEED = 0
 _BUILT_FOR_SIDE = (
-    160  # the head's pooling is built for training's crops; larger pictures give several answers, averaged
+    160  # the head's pooling is built for training's crops; larger pictures give several outputs, averaged
 )
 
 
 def export_x3d_s(weights: Path | None = None) -> tuple[ModelSpec, bytes]:
-    """Model card and ONNX file of X3D-S: `pixels [N, 13, 182, 182, 3] uint8` -> `features [N, 2048]`, `scores`.
+    """Return model card and ONNX file of X3D-S: `pixels [N, 13, 182, 182, 3] uint8` -> `features [N, 2048]`, `scores`.
 
     `scores` is `[N, classes]`.
 
     `weights` is a checkpoint of PyTorchVideo's model zoo, a file of torch with `model_state`; without one the weights
-    are random, the same each time. `features` is what the last layer classifies, averaged over the picture, and
-    `scores` are its probabilities, as the official network gives them. Raises ModelError: the extra is not installed,
-    or the file is not a checkpoint of X3D-S.
+    are random, the same each time. `features` is the input of the last layer, averaged over the picture, and `scores`
+    are its probabilities, as the official network gives them. Raises ModelError: the extra is not installed, or the
+    file is not a checkpoint of X3D-S.
     """
     torch, create_x3d = _official()
     state = None if weights is None else _read(torch, weights)
@@ -57,7 +57,7 @@ def export_x3d_s(weights: Path | None = None) -> tuple[ModelSpec, bytes]:
 
 
 def build_network(weights: Path | None = None) -> Any:
-    """The official network in evaluation mode, a torch module of `[N, 3, 13, H, W]` float32; what is exported."""
+    """Return the official network in evaluation mode, a torch module of `[N, 3, 13, H, W]` float32, for the export."""
     torch, create_x3d = _official()
     return _network(torch, create_x3d, None if weights is None else _read(torch, weights), weights)
 
@@ -67,7 +67,7 @@ def _official() -> tuple[Any, Any]:
         import torch
 
         with _without_torchvision(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it was written for is old
+            warnings.simplefilter("ignore")  # pytorchvideo uses old interfaces
             from pytorchvideo.models.x3d import create_x3d
     except ImportError as error:
         raise ModelError(
@@ -78,9 +78,9 @@ def _official() -> tuple[Any, Any]:
 
 @contextmanager
 def _without_torchvision() -> Iterator[None]:
-    """Import pytorchvideo's networks where torchvision is missing, or does not fit torch (a build for CUDA, say).
+    """Import pytorchvideo's networks if torchvision is missing, or does not fit torch (for example a build for CUDA).
 
-    Its package imports every network at once, and detection heads want torchvision's RoIAlign. X3D has none.
+    The package imports every network at once, and detection heads need torchvision's RoIAlign. X3D does not.
     """
     if "torchvision" in sys.modules:
         yield
@@ -98,13 +98,13 @@ def _without_torchvision() -> Iterator[None]:
 
 
 def _read(torch: Any, weights: Path) -> Mapping[str, Any]:
-    """The tensors of a checkpoint, by name; nothing in the file is run."""
+    """Return the tensors of a checkpoint by name; no code in the file is run."""
     hint = "give the official X3D_S.pyth of PyTorchVideo's model zoo, or a file that torch.save made of {'model_state'}"
     try:
         checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {weights}: {error.strerror or error}", "check the path") from error
-    except Exception as error:  # torch raises what its readers, pickle and zip, happen to raise
+    except Exception as error:  # torch raises many kinds of errors of its readers, pickle and zip
         raise ModelError(f"{weights} is not a checkpoint, or is damaged, or holds more than tensors", hint) from error
     state = checkpoint.get("model_state") if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping):
@@ -113,7 +113,7 @@ def _read(torch: Any, weights: Path) -> Mapping[str, Any]:
 
 
 def _network(torch: Any, create_x3d: Any, state: Mapping[str, Any] | None, weights: Path | None) -> Any:
-    """The network with the tensors of `state`, or with random ones."""
+    """Return the network with the tensors of `state`, or with random ones."""
     head = None if state is None else state.get("blocks.5.proj.weight")
     classes = 400 if head is None else len(head)
     with torch.random.fork_rng(devices=[]):
@@ -131,7 +131,7 @@ def _network(torch: Any, create_x3d: Any, state: Mapping[str, Any] | None, weigh
 
 
 def _wrapped(torch: Any, network: Any) -> Any:
-    """The network between bytes as preprocess makes them, and both of its answers."""
+    """Return the network with bytes of preprocess as input, and both outputs."""
 
     class Wrapped(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which windows with a high score are cuts: flashes are none, and motion in a film of few frames a second is none.
+"""Decides which windows with a high score are cuts, and not flashes or motion in a film of few frames a second.
 
 A window is two frames in a row; a cut is before its second frame. A high score is a cut when
 

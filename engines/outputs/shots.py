@@ -10,7 +10,7 @@
     looks   [W, 6, 8, 3] uint8   what each window's first frame roughly looks like, where pictures are kept
 
 A cut is a window whose score is at least `threshold`, and the highest for `least_s` seconds around, unless it is a
-flash, or motion between frames that are far apart: `engines.outputs.cuts` says when.
+flash, or motion between frames that are far apart: see `engines.outputs.cuts`.
 """
 
 from collections.abc import Container, Mapping, Sequence

@@ -236,4 +236,4 @@ def test_wrong_words_are_refused_in_a_line(here: Path, said: Said, arguments: tu
 def test_a_model_that_is_not_there(here: Path, said: Said, command: str) -> None:
     for name in ("nothing", "../files/m", "fingerprint"):
         _, err = said(command, name, code=ExitCode.USAGE)
-        assert f"there is no model {name}: `rigflow model list` lists those there are" in err
+        assert f"there is no model {name}: `rigflow model list` lists the models" in err

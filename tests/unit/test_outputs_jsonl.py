@@ -62,5 +62,5 @@ def test_a_part_of_failed_images_only(tmp_path: Path) -> None:
 
 
 def test_names_that_lines_need_themselves() -> None:
-    with pytest.raises(PipelineError, match="output `time`: the format needs that name for itself"):
+    with pytest.raises(PipelineError, match="output `time`: the format uses that name itself"):
         format_of("jsonl").encode(make_part(VIDEO, {"time": np.zeros(1)}, [0]))
