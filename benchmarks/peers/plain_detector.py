@@ -52,9 +52,10 @@ class Detector:
         given = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])
         outputs = dict(zip(self._outputs, self._session.run(None, {self._input: given}), strict=True))
         boxes, scores, labels = self._candidates(outputs)
+        kept = suppressed(boxes, scores, labels)
         back = np.array([width / inner[1], height / inner[0]] * 2)
         boxes = np.clip((boxes - [left, top, left, top]) * back, 0, [width, height, width, height])
-        return [(boxes[n], float(scores[n]), int(labels[n])) for n in suppressed(boxes, scores, labels)]
+        return [(boxes[n], float(scores[n]), int(labels[n])) for n in kept]
 
     def _resized(self, picture: Array, size: tuple[int, int]) -> Array:
         top, bottom, down = self._neighbours(picture.shape[0], size[0])
@@ -70,7 +71,8 @@ class Detector:
         if (length, to) not in self._taps:
             place = np.maximum((np.arange(to) + 0.5) * length / to - 0.5, 0)
             first = place.astype(int)
-            self._taps[length, to] = first, np.minimum(first + 1, length - 1), (place - first).astype(np.float32)
+            weights = np.rint((place - first) * 2048) / 2048  # as rigflow's, so that both see the same pixels
+            self._taps[length, to] = first, np.minimum(first + 1, length - 1), weights.astype(np.float32)
         return self._taps[length, to]
 
     def _candidates(self, outputs: dict[str, Array]) -> tuple[Array, Array, Array]:
