@@ -65,7 +65,7 @@ class Detector:
         upper = upper[:, left] * (1 - across) + upper[:, right] * across
         lower = lower[:, left] * (1 - across) + lower[:, right] * across
         down = down[:, None, None]
-        return np.asarray(np.rint(upper * (1 - down) + lower * down))
+        return np.asarray(np.floor(upper * (1 - down) + lower * down + np.float32(0.5)))
 
     def _neighbours(self, length: int, to: int) -> tuple[Array, Array, Array]:
         if (length, to) not in self._taps:
