@@ -10,9 +10,9 @@ demo: .venv/base
 test: .venv/test
 	$(BIN)/python -m pytest -m "not gpu and not slow"
 
-# against real models, in the folder that RIGFLOW_TEST_WEIGHTS names; tests/weights.py lists them with their hashes
+# against real models, in the folder that TEST_WEIGHTS names; tests/weights.py lists them with their hashes
 test-models: .venv/test
-	@test -n "$$RIGFLOW_TEST_WEIGHTS" || echo "RIGFLOW_TEST_WEIGHTS names no folder of real models: their tests are skipped"
+	@test -n "$$TEST_WEIGHTS" || echo "TEST_WEIGHTS names no folder of real models: their tests are skipped"
 	$(BIN)/python -m pytest -m models -rs
 
 # the long fault runs; `make test` has a short version of each

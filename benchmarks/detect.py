@@ -4,7 +4,7 @@ Both find the boxes of each frame of a 720p video by NanoDet: letterbox, normali
 suppression. The script (`benchmarks.peers.plain_detector`) is one process of PyAV, NumPy and ONNX Runtime with its
 default threads; rigflow has two workers. They run by turns, each warm, and the boxes are held against each other.
 
-The model is nanodet_g_416.onnx in the folder that RIGFLOW_TEST_WEIGHTS names; where there is none, a network of its
+The model is nanodet_g_416.onnx in the folder that TEST_WEIGHTS names; where there is none, a network of its
 shape with seeded random weights.
 """
 
@@ -111,7 +111,7 @@ def random_detector() -> bytes:
 def model_in(folder: Path) -> tuple[Path, str]:
     """The model's file with its card beside it, and which model it is."""
     path = folder / "detector.onnx"
-    real = Path(os.environ.get("RIGFLOW_TEST_WEIGHTS", ""), REAL)
+    real = Path(os.environ.get("TEST_WEIGHTS", ""), REAL)
     path.write_bytes(real.read_bytes() if real.is_file() else random_detector())
     path.with_suffix(".toml").write_text(CARD)
     return path, REAL if real.is_file() else "random weights"

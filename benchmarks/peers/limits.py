@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.chain import Arrived, Chain, Task, Unit, decoded, units_of
 from engines.part import Array, Part
+from engines.plan import plan_pipeline
 
 _PIXEL = {"pixels": np.zeros((1, 1), np.uint8)}
 _BLOCK_BYTES = 64 << 20
@@ -71,10 +72,10 @@ class Limit:
 
 def decode_one(task: Task, unit: Unit) -> int:
     """Decode a unit and drop its pixels, in a process of the pool."""
-    return len(decoded(unit, _spec(task), _drop))
+    return len(decoded(unit, task.spec, _plan(task), _drop))
 
 
-_spec = cache(lambda task: task.spec)
+_plan = cache(lambda task: plan_pipeline(task.spec, {name: card for name, (card, _) in task.models.items()}).decode)
 
 
 def _drop(frame: av.VideoFrame, orientation: int) -> dict[str, Array]:

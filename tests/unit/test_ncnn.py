@@ -121,10 +121,10 @@ def test_a_file_that_is_cut_short(tmp_path: Path) -> None:
 
 
 def test_realesrgan_equals_the_onnx_file_of_its_weights() -> None:
-    folder = Path(os.environ.get("RIGFLOW_TEST_WEIGHTS", "/nonexistent"))
+    folder = Path(os.environ.get("TEST_WEIGHTS", "/nonexistent"))
     param, wanted = folder / "realesr-animevideov3-x4.param", folder / "realesr-animevideov3-x4.onnx"
     if not param.is_file():
-        pytest.skip("no realesr-animevideov3-x4.param in RIGFLOW_TEST_WEIGHTS")
+        pytest.skip("no realesr-animevideov3-x4.param in TEST_WEIGHTS")
     picture = RANDOM.random((1, 3, 24, 32)).astype(np.float32)
     found, expected = (
         onnxruntime.InferenceSession(body).run(None, {"input": picture})[0]
