@@ -27,8 +27,9 @@ from pipelines.registry import builtin_pipeline
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
+from schemas.model import ModelSpec
 from schemas.parts import PartMeta
-from schemas.pipeline import ModelSpec, PipelineSpec
+from schemas.pipeline import PipelineSpec
 from schemas.segments import Segment
 from workers.definitions import find_models
 

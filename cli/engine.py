@@ -15,7 +15,7 @@ from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from schemas.engine import EngineSpec
-    from schemas.pipeline import ModelSpec
+    from schemas.model import ModelSpec
 
 app = typer.Typer(
     name="engine",
@@ -126,7 +126,7 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
     Example: rigflow engine show 6c5cb62260de
     """
 
-    from schemas.pipeline import describe
+    from schemas.model import describe
 
     spec = store_of(settings_from(settings_file)).find(key)
     if as_json:

@@ -42,8 +42,8 @@ def publish(
     """
 
     from cli.run import check_inputs
+    from schemas.declared import is_token
     from schemas.jobs import Priority
-    from schemas.pipeline import is_token
     from workers.definitions import find_models, find_pipeline
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)

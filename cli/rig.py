@@ -79,7 +79,7 @@ def _each_device() -> "tuple[WorkerGroup, ...]":
 
 
 def _named(spec: "RigSpec", name: str) -> "RigSpec":
-    from schemas.pipeline import is_token
+    from schemas.declared import is_token
 
     if not is_token(name):
         raise UsageError(f"{name}: not a name for a rig", "use letters, digits, - and _")

@@ -59,7 +59,7 @@ def kinds_of_stages() -> tuple[str, ...]:
 
 def parse_stages(text: str) -> tuple[str, ...]:
     """Stages from what was given with commas, each once. Raises UsageError for what cannot be a stage."""
-    from schemas.pipeline import is_token
+    from schemas.declared import is_token
 
     stages = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for stage in stages:

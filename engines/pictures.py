@@ -1,6 +1,7 @@
 """All pictures that a pipeline wants of each frame, made as the frame leaves the decoder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -9,52 +10,60 @@ from engines.media.frames import blank_frame, no_frames, pack_frame, stack_frame
 from engines.media.medium import medium_of
 from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array, Part, Tick, no_tick
-from engines.planned import FRAME_SIZE, plane_name
+from engines.planned import FRAME_SIZE, is_of_model, plane_name
 from engines.ports import Preprocessing
 from engines.transforms import Picture
 from schemas.model import PictureSpec
 
 
+class Maker(Protocol):
+    """Makes one kind of picture of single frames, on the host or on a GPU."""
+
+    def convert(self, frame: av.VideoFrame, orientation: int) -> Sequence[Any]:
+        """The picture of one frame: one array, or one a plane."""
+        ...
+
+
+class FramePictures:
+    """All pictures of a frame, by the names of their arrays; equal pictures are made once."""
+
+    def __init__(self, pictures: Mapping[str, PictureSpec], make: Callable[[PictureSpec], Maker]) -> None:
+        names: dict[PictureSpec, list[str]] = {}
+        for name, spec in pictures.items():
+            names.setdefault(spec, []).append(name)
+        self._made = [(make(spec), spec.layout == "planes", each) for spec, each in names.items()]
+        self._sized = any(map(is_of_model, pictures))
+
+    def __call__(self, frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
+        """The arrays of one frame, and its upright (height, width) where a model's picture is among them."""
+        arrays: dict[str, Array] = {}
+        for maker, planes, names in self._made:
+            made = maker.convert(frame, orientation)
+            for name in names:
+                arrays |= {plane_name(name, n): plane for n, plane in enumerate(made)} if planes else {name: made[0]}
+        if self._sized:
+            size = (frame.width, frame.height) if transposes(orientation) else (frame.height, frame.width)
+            arrays[FRAME_SIZE] = np.array(size, np.int32)
+        return arrays
+
+
 class Pictures:
-    """Makes pictures of frames on the host; equal ones are made once. Not thread-safe: one instance a thread.
+    """Makes pictures of frames on the host. Not thread-safe: one instance a thread.
 
     With `raw`, the frame goes along for a resize stage elsewhere.
     """
 
     def __init__(self, pictures: Mapping[str, PictureSpec], raw: bool = False) -> None:
-        self.pictures = pictures
         self._raw = raw
-        self._made = {spec: Picture(spec) for spec in pictures.values()}
+        self._made = FramePictures(pictures, Picture)
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
         """`name [H, W, 3]` or `[H, W]` for a picture, `name0` ... for one of planes, uint8, upright; `frame_size`."""
-        made = {spec: picture.convert(frame, orientation) for spec, picture in self._made.items()}
-        arrays = named(self.pictures, made)
-        if self._raw:
-            arrays |= pack_frame(frame, orientation)
-        return with_size(arrays, self.pictures, frame, orientation)
+        arrays = self._made(frame, orientation)
+        return arrays | pack_frame(frame, orientation) if self._raw else arrays
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
-
-
-def named(pictures: Mapping[str, PictureSpec], made: Mapping[PictureSpec, list[Array]]) -> dict[str, Array]:
-    """The arrays of one frame by their names."""
-    arrays: dict[str, Array] = {}
-    for name, spec in pictures.items():
-        planes = spec.layout == "planes"
-        arrays |= {plane_name(name, n) if planes else name: array for n, array in enumerate(made[spec])}
-    return arrays
-
-
-def with_size(
-    arrays: dict[str, Array], pictures: Mapping[str, PictureSpec], frame: av.VideoFrame, orientation: int
-) -> dict[str, Array]:
-    """The arrays of one frame, and its upright (height, width) where a model's picture is among them."""
-    if any("@" in name for name in pictures):
-        size = (frame.width, frame.height) if transposes(orientation) else (frame.height, frame.width)
-        arrays[FRAME_SIZE] = np.array(size, np.int32)
-    return arrays
 
 
 def resized_part(part: Part, preprocess: Preprocessing, tick: Tick = no_tick) -> Part:

@@ -43,6 +43,16 @@ def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
     return arrays
 
 
+def model_picture_name(stage: str, name: str) -> str:
+    """The array of the picture that decode makes for the input `name` of a stage's model."""
+    return f"pixels@{stage}.{name}"
+
+
+def is_of_model(name: str) -> bool:
+    """Whether decode makes the picture of that name for a model."""
+    return "@" in name
+
+
 def plane_name(name: str, number: int) -> str:
     """The array of one plane of the picture `name`."""
     return f"{name}{number}"

@@ -26,11 +26,6 @@ from schemas.settings import Settings
 class Preprocessing(Protocol):
     """Conversion of single frames to pictures; arrays may be on a GPU, where NumPy takes them for its own."""
 
-    @property
-    def pictures(self) -> Mapping[str, PictureSpec]:
-        """What it makes of a frame."""
-        ...
-
     def convert(self, frame: av.VideoFrame, orientation: int = 1) -> dict[str, Array]:
         """Arrays of one frame: see `engines.pictures.Pictures.convert`."""
         ...

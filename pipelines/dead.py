@@ -12,11 +12,11 @@ from pipelines.claims import claim_of
 from pipelines.job_records import find_manifest
 from pipelines.jobs import reopen
 from pipelines.values import decoded
+from schemas.declared import is_token
 from schemas.errors import UsageError
 from schemas.jobs import JobRef, Key
 from schemas.messages import CollectRequest, decode
 from schemas.parts import PartMessage
-from schemas.pipeline import is_token
 from schemas.results import Failure
 from schemas.segments import Segment
 from schemas.subjects import (

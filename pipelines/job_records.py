@@ -5,9 +5,9 @@ from typing import Any, Self
 
 from pipelines.broker import DELETED, Broker, Stored
 from pipelines.values import decoded
+from schemas.declared import is_token
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, JobState, Manifest
-from schemas.pipeline import is_token
 
 
 class JobCancelled(RigflowError):

@@ -10,9 +10,9 @@ from pipelines.dead import dead_letter
 from pipelines.inventory import describe
 from pipelines.job_records import JobCancelled
 from pipelines.jobs import OtherInput, end, publish_done
+from schemas.declared import TOKEN
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef, Key
-from schemas.pipeline import TOKEN
 from schemas.results import Done, Failure
 from schemas.subjects import HEADER_JOB, HEADER_TYPE, SPLIT
 from schemas.wire import Buffer

@@ -17,8 +17,10 @@ from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.job_records import all_manifests
 from pipelines.values import report_skipped
+from schemas.declared import is_token
 from schemas.errors import ModelError, PipelineError, StoreError
-from schemas.pipeline import ModelSpec, PipelineSpec, is_token, parse_pipeline
+from schemas.model import ModelSpec
+from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.settings import CACHE_HINT
 
 MOST_CARD_BYTES = 1 << 20

@@ -4,7 +4,8 @@ import hashlib
 import json
 from typing import Literal
 
-from schemas.pipeline import ModelRef, Name, Spec, TensorSpec
+from schemas.declared import ModelRef, Name, Spec
+from schemas.model import TensorSpec
 
 Precision = Literal["fp32", "fp16", "int8"]
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.declared import Name
 from schemas.errors import MessageError
 from schemas.fields import Count, GivenName, Moment, Number, Seconds
-from schemas.pipeline import Name
 
 ENTIRE_JOB = -1  # the `segment` of a failure of the entire job
 

@@ -14,6 +14,10 @@ from schemas.declared import ModelName, Name, Spec, digest
 Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ntchw", "ncthw", "nthwc", "nthw"]
+Fit: TypeAlias = Literal["stretch", "crop", "letterbox"]
+PadPlace: TypeAlias = Literal["center", "corner"]
+Filter: TypeAlias = Literal["area", "nearest", "bilinear", "bicubic", "lanczos"]
+PictureSize: TypeAlias = tuple[Side, Side] | Literal["source"]
 PerChannel: TypeAlias = FiniteFloat | tuple[FiniteFloat, ...]
 
 
@@ -31,12 +35,12 @@ class PictureSpec(Spec):
     `layout`: `rgb` [H, W, 3]; `gray` [H, W], full range; `planes`: each plane of the frame as it is, at "source" size.
     """
 
-    size: tuple[Side, Side] | Literal["source"] = "source"
+    size: PictureSize = "source"
     multiple: Side = 1
-    fit: Literal["stretch", "crop", "letterbox"] = "stretch"
+    fit: Fit = "stretch"
     pad_value: Byte = 0
-    pad_place: Literal["center", "corner"] = "center"
-    resize: Literal["area", "nearest", "bilinear", "bicubic", "lanczos"] = "area"
+    pad_place: PadPlace = "center"
+    resize: Filter = "area"
     antialias: bool = False
     layout: Literal["rgb", "gray", "planes"] = "rgb"
 
@@ -90,12 +94,12 @@ class InputCard(Spec):
     shape: tuple[int | str, ...] | None = None
     range: tuple[FiniteFloat, FiniteFloat] | None = None
     reads: str = ""  # the array that it reads; "": a picture of the frame, or the array of its own name
-    size: tuple[Side, Side] | Literal["source"] | None = None
+    size: PictureSize | None = None
     multiple: Side = 1
-    fit: Literal["stretch", "crop", "letterbox"] = "stretch"
+    fit: Fit = "stretch"
     pad_value: Byte = 0
-    pad_place: Literal["center", "corner"] = "center"
-    resize: Literal["area", "nearest", "bilinear", "bicubic", "lanczos"] = "area"
+    pad_place: PadPlace = "center"
+    resize: Filter = "area"
     antialias: bool = False
     colours: Literal["rgb", "bgr", "gray", "ycbcr"] | None = None  # ycbcr: BT.601, full range, as JPEG's
     layout: Layout | None = None

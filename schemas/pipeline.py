@@ -19,18 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.declared import TOKEN as TOKEN
-from schemas.declared import ModelName as ModelName
-from schemas.declared import ModelRef as ModelRef
-from schemas.declared import Name as Name
-from schemas.declared import Spec as Spec
-from schemas.declared import digest
-from schemas.declared import is_token as is_token
+from schemas.declared import ModelRef, Name, Spec, digest
 from schemas.errors import PipelineError, UsageError, reason_of
 from schemas.grid import Grid
-from schemas.model import ModelSpec as ModelSpec
-from schemas.model import TensorSpec as TensorSpec
-from schemas.model import describe as describe
 
 _MOST_DENOMINATOR = 1_000_000  # of fps: 29.97002997 is 30000/1001, and containers have 31 bits for either number
 

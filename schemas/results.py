@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue
 
 from schemas.arrays import Arrays, check_arrays
 from schemas.base import Message
+from schemas.declared import Name
 from schemas.fields import Count, GivenName, Label, Moment, Number, Seconds
 from schemas.jobs import JobRef, Key
 from schemas.parts import PartMeta
-from schemas.pipeline import Name
 from schemas.wire import Buffer
 
 

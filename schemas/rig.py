@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from schemas.declared import Name, Spec
 from schemas.errors import UsageError, format_field_error
-from schemas.pipeline import Name, Spec
 from schemas.settings import DEVICE
 
 SEE = "see docs/cli.md, rigflow rig"

@@ -14,7 +14,7 @@ from engines.models.graph import FLOAT, Graph
 from engines.models.x3d import FRAMES, MEAN, SIDE, STD
 from engines.part import Array
 from schemas.engine import Agreement, EngineBasis, EngineSpec
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 
 class _Weights:

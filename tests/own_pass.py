@@ -10,7 +10,8 @@ import numpy as np
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import builtin_model
 from engines.part import Array
-from schemas.pipeline import ModelSpec, PipelineSpec
+from schemas.model import ModelSpec
+from schemas.pipeline import PipelineSpec
 from tests.plans import converter
 from tests.reference import Looks, frames_of, rows_of
 

@@ -24,7 +24,7 @@ from engines.part import Array
 from engines.ports import Session
 from pipelines.registry import builtin_pipeline
 from schemas.errors import DeviceLost
-from schemas.pipeline import ModelSpec
+from schemas.model import ModelSpec
 from schemas.wire import Buffer
 from workers.options import WorkerOptions
 from workers.process import limit_memory, start_worker

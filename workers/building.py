@@ -12,7 +12,7 @@ from engines.machine import gpus
 from engines.ports import Compiler
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import UsageError
-from schemas.pipeline import ModelSpec
+from schemas.model import ModelSpec
 
 PRECISIONS: Mapping[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
 

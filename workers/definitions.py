@@ -10,7 +10,8 @@ from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
 from pipelines.topology import apply_topology, ensure_topology
 from schemas.errors import ModelMissing, PipelineError
-from schemas.pipeline import ModelSpec, PipelineSpec, parse_pipeline
+from schemas.model import ModelSpec
+from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.settings import Settings
 
 Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its model card and its ONNX file

@@ -15,7 +15,7 @@ from pipelines.broker import Broker
 from pipelines.engines import fleet_engines, pull_engine, push_engine
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import BrokerError, ModelError, StoreError, UsageError
-from schemas.pipeline import ModelSpec
+from schemas.model import ModelSpec
 from schemas.settings import Settings
 from workers.telemetry import Event, log_event
 

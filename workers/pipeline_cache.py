@@ -17,7 +17,8 @@ from pipelines.follow import follow_bucket
 from pipelines.registry import load_card, load_model, load_pipeline, model_bytes, pipeline_names
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
-from schemas.pipeline import ModelSpec, PipelineSpec
+from schemas.model import ModelSpec
+from schemas.pipeline import PipelineSpec
 from workers.stages import Hosts, LoadedPipeline
 from workers.telemetry import Event, log_event
 

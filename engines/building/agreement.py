@@ -9,7 +9,7 @@ from engines.part import Array
 from engines.ports import Session
 from schemas.engine import Agreement, Precision, Profile, Range
 from schemas.errors import ModelError
-from schemas.pipeline import ModelSpec
+from schemas.model import ModelSpec
 
 # Worst |a - b| / |b| of an output against ONNX Runtime on the CPU in fp32. TF32 has 10 bits of mantissa and fp16 as
 # many; errors grow with the root of the depth, which leaves 1e-2 for some hundred layers. int8 has 8 bits a layer.

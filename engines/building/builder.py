@@ -11,7 +11,7 @@ from engines.building.refusals import refused
 from engines.inference.bindings import DTYPES, collecting_logger, load
 from schemas.engine import Precision, Profile
 from schemas.errors import ModelError
-from schemas.pipeline import TensorSpec
+from schemas.model import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

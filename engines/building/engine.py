@@ -17,7 +17,7 @@ from engines.own_process import in_own_process
 from schemas.engine import Agreement, EngineBasis, EngineSpec, Precision, Profile
 from schemas.engine import Range as ValueRange
 from schemas.errors import UsageError
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 RECIPE = 1  # a version number: changes if the same basis gives another engine
 BATCH = (1, 8, 32)

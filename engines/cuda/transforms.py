@@ -22,7 +22,7 @@ from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array
-from engines.pictures import named, with_size
+from engines.pictures import FramePictures
 from engines.transforms import Picture as HostPicture
 from engines.transforms import bilinear_taps, check_scalable, cropped_from, padded_from, scaled_size
 from schemas.model import PictureSpec
@@ -40,10 +40,9 @@ class CudaPictures:
     """Makes all pictures of a pipeline from each frame, on a GPU. Threads share it; each has its own stream."""
 
     def __init__(self, pictures: Mapping[str, PictureSpec], gpu: "CudaGpu") -> None:
-        self.pictures = pictures
         self._gpu = gpu
         self._held = Held(gpu)
-        self._made = {spec: CudaPicture(spec, gpu, self._held) for spec in pictures.values()}
+        self._made = FramePictures(pictures, lambda spec: CudaPicture(spec, gpu, self._held))
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
         """Convert as `engines.pictures.Pictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost."""
@@ -54,11 +53,10 @@ class CudaPictures:
             on_gpu = frame.format.name == "cuda"
             if on_gpu:
                 self._after_decoder()
-            made = {spec: picture.convert(frame, orientation) for spec, picture in self._made.items()}
+            arrays = self._made(frame, orientation)
             if on_gpu:
                 self._held.add(frame)
-        arrays = named(self.pictures, cast("dict[PictureSpec, list[Array]]", made))
-        return with_size(arrays, self.pictures, frame, orientation)
+        return arrays
 
     def synchronize(self) -> None:
         """Wait until all conversions of this thread are done; no frame is held after that. Raises DeviceLost."""

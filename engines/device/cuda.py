@@ -1,7 +1,7 @@
 """A GPU as a worker's device: decodes several segments at a time, converts and infers on the GPU."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class CudaDevice:
         self._settings = settings
         self.gpu = CudaGpu(name, cache)
         self.decoders = GpuDecoders(self.gpu, settings.decoders, settings.decoder)
+        self._host_place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
+        self._place = replace(self._host_place, decoders=self.decoders)
         try:
             self.encoder = self._encoder()
         except RigflowError:
@@ -77,8 +79,7 @@ class CudaDevice:
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Return the parts of a segment, decoded ahead; the host decodes if `preprocess` needs frames on the host."""
-        decoders = self.decoders if isinstance(preprocess, CudaPictures) else None
-        place = DecodePlace(Limits.of(self._settings), SharedFolders.of(self._settings.shared), decoders)
+        place = self._place if isinstance(preprocess, CudaPictures) else self._host_place
         parts = medium_of(segment.media).decode(segment, buffers, plan, preprocess.convert, place, tick)
         return self._prefetcher.reader(parts, int(segment.key.job.priority is not Priority.INTERACTIVE))
 

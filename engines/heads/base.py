@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.heads.view import View
-from engines.planned import Tensor as Tensor
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError, reason_of
 from schemas.model import PictureSpec

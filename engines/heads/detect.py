@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.heads.base import Tensor, Value
+from engines.heads.base import Value
 from engines.heads.boxes import Detector
 from engines.heads.view import View
+from engines.planned import Tensor
 from schemas.model import PictureSpec
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import Array, Tensor, Value
+from engines.heads.base import Array, Value
 from engines.heads.boxes import Detector
 from engines.heads.view import View
+from engines.planned import Tensor
 from schemas.model import PictureSpec
 
 _TINY = 1e-7

@@ -1,6 +1,6 @@
 """Batches across parts: gather the rows of many parts, run them together, give every part its own answer back.
 
-A *row* is what a model answers for: a window, a frame, or a plane of a frame. RowBatch are batched whichever segment or
+A *row* is what a model answers for: a window, a frame, or a plane of a frame. Rows are batched whichever segment or
 job they come from, but only with rows of equal shape; a part's failure is its own.
 """
 
@@ -77,7 +77,7 @@ def _is_plain(value: Value) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """RowBatch `[start, stop)` of a work, as a batch takes them."""
+    """Rows `[start, stop)` of a work, as a batch takes them."""
 
     work: _Work
     start: int

@@ -21,7 +21,7 @@ from engines.inference.session import RowBatch, check_inputs, check_model_card
 from engines.inference.weights import check_weights_inside
 from engines.part import Array
 from schemas.errors import ModelError
-from schemas.pipeline import ModelSpec
+from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu

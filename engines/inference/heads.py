@@ -52,8 +52,7 @@ class Heads:
         for name, ragged in self._rest.items():
             tensor = self._outputs[name]
             made[name] = Tensor(tensor.dtype, ("W", "count", *tensor.shape[2:]), ragged=True) if ragged else tensor
-        for head in self._heads:
-            made |= head.plan()
+        made |= self.named
         if self._heads:
             made[SOURCE_SIZE] = Tensor("int32", ("W", 2))
         return made
@@ -81,9 +80,7 @@ class Heads:
             output = outputs[name]
             made[name] = Ragged.of(list(np.asarray(output))) if ragged and output.ndim > 1 else output
         if self._heads:
-            hosted = {name: np.asarray(outputs[name]) for head in self._heads for name in head.reads}
-            for head in self._heads:
-                made |= head.decode(hosted, views)
+            made |= self.decode(outputs, views)
             made[SOURCE_SIZE] = np.array([(view.height, view.width) for view in views], np.int32).reshape(-1, 2)
         for name, value in made.items():
             if not isinstance(value, Ragged) and value.ndim == 0:
@@ -91,6 +88,27 @@ class Heads:
             if len(value) != rows:
                 found = len(value) if isinstance(value, Ragged) else f"shape {list(value.shape)}"
                 raise ModelError(f"model `{self._name}`, output `{name}`: {found} for a batch of {rows}", _ROW_FOR_ROW)
+        return made
+
+    def decode(self, outputs: Mapping[str, Array], views: Sequence[View]) -> dict[str, Value]:
+        """Return the arrays that the heads make of a batch's outputs. Raises ModelError."""
+        hosted = {name: np.asarray(outputs[name]) for head in self._heads for name in head.reads}
+        made: dict[str, Value] = {}
+        for head in self._heads:
+            made |= head.decode(hosted, views)
+        return made
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The outputs that no head reads."""
+        return tuple(self._rest)
+
+    @property
+    def named(self) -> Arrays:
+        """The declarations of the arrays that the heads make."""
+        made: Arrays = {}
+        for head in self._heads:
+            made |= head.plan()
         return made
 
     def try_on(self, outputs: Mapping[str, Array], rows: int) -> None:

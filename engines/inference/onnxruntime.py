@@ -16,7 +16,7 @@ from engines.inference.session import check_inputs, check_model_card
 from engines.inference.weights import check_weights_inside
 from engines.part import Array
 from schemas.errors import ModelError
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 LOADABLE = "correct its export; see docs/models.md"
 _DTYPES = {"float": "float32", "double": "float64"}  # all others have the same name in NumPy

@@ -11,7 +11,7 @@ from engines.inference.tensorrt import TensorRtPlan
 from engines.part import Array
 from schemas.engine import EngineSpec
 from schemas.errors import ModelError
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu

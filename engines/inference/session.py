@@ -11,7 +11,7 @@ import numpy as np
 from engines.part import Array
 from schemas.arrays import DType
 from schemas.errors import ModelError
-from schemas.pipeline import ModelSpec, TensorSpec, describe
+from schemas.model import ModelSpec, TensorSpec, describe
 
 _NUMBERS = frozenset(np.dtype(name).name for name in get_args(DType))
 _OMIT = "export the model without it, or list its other outputs in its model card"

@@ -9,6 +9,7 @@ import numpy as np
 
 from engines.inference.session import RowSelection
 from engines.part import Array, Part, holds_frames
+from engines.planned import model_picture_name
 from engines.ragged import Ragged
 from schemas.errors import ModelError
 from schemas.pipeline import OperatorStage
@@ -62,13 +63,8 @@ class Source:
 
 def source_name(stage: OperatorStage, name: str, held: Container[str]) -> str:
     """The array that the model's input `name` reads, of those that a part has."""
-    picture = picture_name(stage, name)
+    picture = model_picture_name(stage.name, name)
     return stage.reads.get(name) or (picture if picture in held else name)
-
-
-def picture_name(stage: OperatorStage, name: str) -> str:
-    """The array of the picture that decode makes for the input `name` of a stage's model."""
-    return f"pixels@{stage.name}.{name}"
 
 
 def source_of(stage: OperatorStage, part: Part, name: str, rank: int) -> Source:

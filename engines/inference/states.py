@@ -1,6 +1,7 @@
 """Models with a state: an output of one run is an input of the next, over the rows of a segment in their order."""
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
@@ -8,8 +9,10 @@ from engines.media.medium import is_timed
 from engines.part import Array, Part
 from engines.ports import Session
 from schemas.errors import ModelError
+from schemas.jobs import Key
 from schemas.model import ModelSpec
 
+_Place: TypeAlias = tuple[str, str, int]  # a segment of a job
 _MOST_SEGMENTS = 64  # whose states are kept: more than a worker has in hand
 
 
@@ -21,14 +24,14 @@ class States:
 
     def __init__(self, model: ModelSpec) -> None:
         self._model = model
-        self._kept: dict[
-            tuple[object, ...], tuple[int, dict[str, Array]]
-        ] = {}  # the next part, and the state before it
+        self._shown = without_state(model)
+        self._feeds = fed_inputs(model)
+        self._kept: dict[_Place, tuple[int, dict[str, Array]]] = {}  # the next part, and the state before it
 
     def bound(self, session: Session, part: Part) -> Session:
         """A session that feeds the state of a part's segment. Raises ModelError when parts before it did not come."""
         key, single = part.meta.key, not is_timed(part.meta.media)
-        place = key.job.id, key.job.revision, key.segment
+        place = _place(key)
         number, state = (
             self._kept.pop(place, (0, self._start())) if key.part and not single else (key.part, self._start())
         )
@@ -43,12 +46,11 @@ class States:
                     del self._kept[next(iter(self._kept))]
 
         keep(state)
-        return _Stateful(session, self._model, state, self._start if single else None, keep)
+        return _Stateful(session, self._shown, self._feeds, state, self._start if single else None, keep)
 
     def forget(self, part: Part) -> None:
         """Drop the state of a part's segment, for the part failed: those behind it have no state to begin with."""
-        key = part.meta.key
-        self._kept.pop((key.job.id, key.job.revision, key.segment), None)
+        self._kept.pop(_place(part.meta.key), None)
 
     def _start(self) -> dict[str, Array]:
         return {
@@ -60,23 +62,28 @@ class States:
         }
 
 
+def _place(key: Key) -> _Place:
+    return key.job.id, key.job.revision, key.segment
+
+
 class _Stateful:
     """A session that takes one row at a time, without the inputs of the state and the outputs that feed it."""
 
     def __init__(
         self,
         session: Session,
-        model: ModelSpec,
+        shown: ModelSpec,
+        feeds: Mapping[str, str],
         state: dict[str, Array],
         fresh: Callable[[], dict[str, Array]] | None,
         keep: Callable[[dict[str, Array]], None],
     ) -> None:
         self._session = session
-        self._feeds = fed_inputs(model)
+        self._feeds = feeds
         self._state = state
         self._fresh = fresh
         self._keep = keep
-        self.spec = without_state(model)
+        self.spec = shown
         self.batch_bytes = session.batch_bytes
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

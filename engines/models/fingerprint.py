@@ -15,7 +15,7 @@ import numpy as np
 
 from engines.models.graph import FLOAT, Graph
 from engines.part import Array
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 SIZE = 32
 KEPT = 8

@@ -14,7 +14,7 @@ import numpy as np
 
 from engines.models.graph import FLOAT, UINT8, Graph
 from engines.part import Array
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 REACH = 3  # taps to each side
 BLOCK = 16  # input pixels computed together; 8 to 32 are within 10 % of each other

@@ -16,7 +16,7 @@ a shot and above 0.40 on a hard cut.
 import numpy as np
 
 from engines.models.graph import FLOAT, Graph
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 HEIGHT, WIDTH_PIXELS = 90, 160
 BLOCK = 5

@@ -17,7 +17,7 @@ from typing import Any
 
 from engines.models.graph import OPSET
 from schemas.errors import ModelError
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 
 FRAMES, SIDE = 13, 182
 MEAN, STD = 0.45, 0.225  # of each colour, for pixels of 0 ... 1

@@ -6,11 +6,11 @@ from dataclasses import replace
 from engines.inference.batch import infer_parts
 from engines.inference.heads import Heads
 from engines.inference.session import fits
-from engines.inference.sources import Sight, picture_name, sight_of, source_name
+from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
 from engines.options import parse_options
 from engines.part import Part, Tick, holds_frames
-from engines.planned import INDEX, Arrays, Tensor
+from engines.planned import INDEX, Arrays, Tensor, model_picture_name
 from engines.ports import Options, Session
 from schemas.errors import ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec, PictureSpec, TensorSpec, describe
@@ -60,7 +60,7 @@ class Infer:
 
     def _pictured(self) -> Iterator[tuple[str, TensorSpec]]:
         """The inputs that are pictures, with the names of the arrays that decode makes for them."""
-        return ((picture_name(self._stage, each.name), each) for each in self._model.inputs if each.picture)
+        return ((model_picture_name(self._stage.name, each.name), each) for each in self._model.inputs if each.picture)
 
     def plan(self, inputs: Arrays) -> Arrays:
         """The model's outputs as its heads give them, or what replaces each array of `each`."""

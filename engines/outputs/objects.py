@@ -19,7 +19,7 @@ from engines.outputs.base import Value, check_rows, row_of
 from engines.part import Array, Part
 from engines.planned import Tensor
 from schemas.errors import PipelineError
-from schemas.pipeline import describe
+from schemas.model import describe
 
 ROWS: Mapping[str, tuple[int | None, ...]] = {
     "boxes": (4,),

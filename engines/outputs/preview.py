@@ -8,8 +8,9 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from engines.heads.base import Tensor, Value
+from engines.heads.base import Value
 from engines.heads.view import view_of
+from engines.inference.heads import Heads
 from engines.inference.trial import HINT
 from engines.models.observe import test_picture
 from engines.outputs.draw import Canvas, channel_paint
@@ -18,7 +19,6 @@ from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.ragged import Ragged
-from engines.registry import load
 from engines.transforms import Picture
 from schemas.errors import MediaError, ModelError
 from schemas.model import ModelSpec, PictureSpec, describe
@@ -67,8 +67,7 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
 
     limit_memory()
     made = next((tensor.picture for tensor in spec.inputs if tensor.picture), None)
-    outputs = {tensor.name: Tensor(tensor.dtype, tensor.shape) for tensor in spec.outputs}
-    heads = [load("heads", head.kind)(head.options, outputs, made) for head in spec.heads]
+    heads = Heads(spec)
     feed = {}
     for tensor in spec.inputs:
         if tensor.picture:
@@ -83,18 +82,13 @@ def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
                 raise ModelError(what, f"give it a size: --set inputs.{len(feed)}.shape=[...]")
             shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
             feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
-    arrays: dict[str, Value] = dict(OnnxRuntimeSession(body, spec).run(feed))
-    labels: dict[str, Sequence[str]] = {}
-    named: set[str] = set()
-    if made is not None:
-        views = [view_of((picture.shape[0], picture.shape[1]), made)]
-        given = dict(arrays)
-        arrays = {name: value for name, value in given.items() if not any(name in head.reads for head in heads)}
-        for head in heads:
-            arrays |= head.decode(given, views)
-            named |= head.plan().keys()
-            labels |= {name: tensor.labels for name, tensor in head.plan().items() if tensor.labels}
-    return Answer(picture, arrays, labels, frozenset(named))
+    outputs = OnnxRuntimeSession(body, spec).run(feed)
+    if made is None:
+        return Answer(picture, outputs, {}, frozenset())
+    views = [view_of((picture.shape[0], picture.shape[1]), made)]
+    arrays = {**{name: outputs[name] for name in heads.unread}, **heads.decode(outputs, views)}
+    labels = {name: tensor.labels for name, tensor in heads.named.items() if tensor.labels}
+    return Answer(picture, arrays, labels, frozenset(heads.named))
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:

@@ -18,7 +18,8 @@ from pipelines.topology import ensure_topology
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, Priority
 from schemas.messages import decode
-from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
+from schemas.pipeline import PipelineSpec
 from schemas.results import Result
 from schemas.settings import Settings
 from schemas.subjects import HEADER_TYPE

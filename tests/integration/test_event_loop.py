@@ -21,7 +21,8 @@ from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from pipelines.status import fleet_status
 from schemas.jobs import Priority
-from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
+from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, make_clip
 from tests.fleet import Fleet, Silent
 from workers.definitions import find_models, register

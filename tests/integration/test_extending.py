@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from engines import registry
-from engines.heads.base import Tensor
 from engines.options import check_options
+from engines.planned import Tensor
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError, PipelineError
 from schemas.pipeline import parse_pipeline

@@ -24,7 +24,8 @@ from pipelines.registry import (
 from pipelines.topology import apply_topology
 from schemas.errors import ModelError, PipelineError, StoreError
 from schemas.jobs import JobRef, JobState, Manifest, Priority
-from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
+from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.definitions import find_models
 

@@ -13,8 +13,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from engines.heads.base import Tensor
 from engines.heads.view import View
+from engines.planned import Tensor
 
 Outputs = Mapping[str, np.ndarray]
 

@@ -1,6 +1,7 @@
 """The text of small pipelines around one model, and a card of one input and one output."""
 
-from schemas.pipeline import ModelSpec, PipelineSpec, TensorSpec, parse_pipeline
+from schemas.model import ModelSpec, TensorSpec
+from schemas.pipeline import PipelineSpec, parse_pipeline
 
 
 def pipeline(stages: str, size: str = "size = [8, 12]", window: int = 1) -> PipelineSpec:

@@ -23,7 +23,8 @@ from engines.outputs.video import VideoFormat
 from engines.part import Array
 from engines.ports import Colour, Pictures, VideoOptions
 from schemas.errors import ExitCode, MediaError, UsageError
-from schemas.pipeline import EncodeStage, ModelSpec, OperatorStage, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
+from schemas.pipeline import EncodeStage, OperatorStage
 from schemas.settings import Settings
 from tests.host_gpu import COMPILER, HostGpu
 from tests.unit.outputs_parts import VIDEO, assemble, make_part

@@ -25,7 +25,7 @@ from engines.models.graph import Graph
 from engines.part import Array
 from schemas.engine import EngineSpec, Precision, Profile
 from schemas.errors import ModelError, UsageError
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 from schemas.settings import Settings
 from tests.nets import kept_engine, resnet, upscaler, x3d
 

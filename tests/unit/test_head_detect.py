@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.heads.base import Tensor
 from engines.heads.boxes import Detector
 from engines.heads.detect import Detect
 from engines.heads.view import View, view_of
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from engines.registry import GROUPS
 from schemas.errors import ModelError

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.heads.base import Tensor, Value
+from engines.heads.base import Value
 from engines.heads.classify import Classify
 from engines.heads.embed import Embed
 from engines.heads.raw import Raw
 from engines.heads.tag import Tag
+from engines.planned import Tensor
 from engines.ragged import Ragged
 from engines.registry import load
 from schemas.errors import ModelError

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.heads.base import Tensor
 from engines.heads.view import View, view_of
+from engines.planned import Tensor
 from engines.registry import load
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

@@ -14,8 +14,9 @@ from engines.part import Array, Part
 from schemas.errors import ModelError, RigflowError
 from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
+from schemas.model import ModelSpec, TensorSpec
 from schemas.parts import PartMeta
-from schemas.pipeline import ModelSpec, OperatorStage, TensorSpec
+from schemas.pipeline import OperatorStage
 
 
 def part_of(number: int = 0, /, **arrays: Array) -> Part:

@@ -11,8 +11,7 @@ from onnx import TensorProto, helper
 
 from engines.models.catalogue import load_model
 from schemas.errors import ExitCode, ModelError
-from schemas.model import PictureSpec
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, PictureSpec, TensorSpec
 
 
 @pytest.fixture

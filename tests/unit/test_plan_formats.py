@@ -6,7 +6,8 @@ import pytest
 
 from engines.plan import plan_pipeline
 from schemas.errors import PipelineError
-from schemas.pipeline import TensorSpec, parse_pipeline
+from schemas.model import TensorSpec
+from schemas.pipeline import parse_pipeline
 from tests.unit.small_pipelines import INFER, one_to_one, pipeline, pipeline_text
 
 ENCODES = [

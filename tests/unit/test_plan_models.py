@@ -8,7 +8,8 @@ import pytest
 from engines.models.catalogue import builtin_model
 from engines.plan import plan_pipeline
 from schemas.errors import ModelError, PipelineError
-from schemas.pipeline import ModelSpec, TensorSpec, parse_pipeline
+from schemas.model import ModelSpec, TensorSpec
+from schemas.pipeline import parse_pipeline
 from tests.unit.small_pipelines import INFER, one_to_one, pipeline
 
 

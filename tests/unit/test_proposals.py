@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines import registry
-from engines.heads.base import Tensor
 from engines.models.catalogue import travelling
 from engines.models.companions import load
 from engines.models.companions.base import Line, Model, Port, Sure
 from engines.models.proposal import Proposal, propose
+from engines.planned import Tensor
 from schemas.errors import ModelError
 from tests.answering import graph
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from engines import registry
-from engines.heads.base import Tensor
 from engines.models.catalogue import load_model
+from engines.planned import Tensor
 from schemas.errors import ExitCode, ModelError
 from schemas.model import ModelCard
 from tests.cli import rigflow

@@ -16,7 +16,7 @@ from engines.inference.reasons import one_line
 from engines.models.catalogue import builtin_model, load_model
 from engines.models.graph import FLOAT, IR_VERSION, OPSET, Graph
 from schemas.errors import ModelError
-from schemas.pipeline import ModelSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
 from tests.unit.test_inference import card, tensor
 
 

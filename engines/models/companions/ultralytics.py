@@ -65,7 +65,7 @@ def _picture_lines(model: Model, said: Any, task: str) -> Sequence[Line]:
 
 
 def _description(said: Any) -> str:
-    """What the export says of itself, with its licence: AGPL-3.0 binds whoever offers the model over a network."""
+    """The description and the licence that the export names: AGPL-3.0 binds an operator who serves the model."""
     parts = [said.get("description", ""), f"licence {said['license']}" if said.get("license") else ""]
     return "; ".join(part for part in parts if part)[:500]
 
