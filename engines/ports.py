@@ -200,6 +200,11 @@ class VideoOptions(Options):
     )
     sound: Literal["copy", "aac"] = "copy"
 
+    @property
+    def suffix(self) -> str:
+        """The suffix of the files of images."""
+        return "png"
+
 
 class Colour(NamedTuple):
     """What the encoded pictures say about their colours, in FFmpeg's numbers."""

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import numpy as np
 from pydantic import AfterValidator
 
-from engines.heads.base import Array
+from engines.part import Array
 
 
 def sigmoid(values: Array) -> Array:

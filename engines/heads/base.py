@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.heads.view import View
+from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError, reason_of
 from schemas.model import PictureSpec
-
-Array: TypeAlias = npt.NDArray[Any]
-Value: TypeAlias = Array | Ragged
 
 
 class HeadOptions(BaseModel):

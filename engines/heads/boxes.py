@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import Array, Value, check_labels, parse_options
+from engines.heads.base import check_labels, parse_options
 from engines.heads.decoders.base import BoxOptions, Candidates, Decoder
 from engines.heads.suppression import Overlap, best_of_rows, box_overlap, suppress
 from engines.heads.view import View, WayBack
+from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from engines.registry import load, names

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import Array, HeadOptions, Value, check_labels, chosen_output, dense, parse_options, row_width
+from engines.heads.base import HeadOptions, check_labels, chosen_output, dense, parse_options, row_width
 from engines.heads.decoders.base import Count
 from engines.heads.view import View
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

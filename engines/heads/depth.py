@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import Value, parse_options
+from engines.heads.base import parse_options
 from engines.heads.planes import Filter, PlaneOptions, PlaneOutput
 from engines.heads.view import View
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

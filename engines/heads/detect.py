@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.heads.base import Value
 from engines.heads.boxes import Detector
 from engines.heads.view import View
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.model import PictureSpec
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import HeadOptions, Value, chosen_output, dense, parse_options, row_width
+from engines.heads.base import HeadOptions, chosen_output, dense, parse_options, row_width
 from engines.heads.classify import flat_rows
 from engines.heads.view import View
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.model import PictureSpec
 

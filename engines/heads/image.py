@@ -6,9 +6,10 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import AfterValidator, model_validator
 
-from engines.heads.base import Value, parse_options
+from engines.heads.base import parse_options
 from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
 from engines.heads.view import View
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import Array, HeadOptions, Value, dense, own_and_other, parse_options
+from engines.heads.base import HeadOptions, dense, own_and_other, parse_options
 from engines.heads.boxes import Detector
 from engines.heads.decoders.base import Count
 from engines.heads.view import View
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

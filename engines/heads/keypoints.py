@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from engines.heads.base import HeadOptions, Value, own_and_other, parse_options
+from engines.heads.base import HeadOptions, own_and_other, parse_options
 from engines.heads.boxes import Detector
 from engines.heads.decoders.base import Count
 from engines.heads.view import View
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.model import PictureSpec
 

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import Value, parse_options
+from engines.heads.base import parse_options
 from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
 from engines.heads.view import View
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from engines.heads.base import Array, Value
 from engines.heads.boxes import Detector
 from engines.heads.view import View
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.model import PictureSpec
 

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 from pydantic import AfterValidator
 
-from engines.heads.base import Array, HeadOptions, Value, chosen_output, dense
+from engines.heads.base import HeadOptions, chosen_output, dense
 from engines.heads.view import View
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engines.heads.base import HeadOptions, Value, check_labels, chosen_output, parse_options
+from engines.heads.base import HeadOptions, check_labels, chosen_output, parse_options
 from engines.heads.view import View
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.model import PictureSpec
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import Array, Value, check_labels, parse_options
+from engines.heads.base import check_labels, parse_options
 from engines.heads.decoders.base import Score
 from engines.heads.planes import PlaneOptions, PlaneOutput
 from engines.heads.view import View
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from engines.heads.base import Array
+from engines.part import Array
 
 Overlap: TypeAlias = Callable[[Array, Array], Array]
 

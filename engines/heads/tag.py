@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import Array, HeadOptions, Value, check_labels, chosen_output, dense, parse_options, row_width
+from engines.heads.base import HeadOptions, check_labels, chosen_output, dense, parse_options, row_width
 from engines.heads.classify import flat_rows
 from engines.heads.decoders.base import Score
 from engines.heads.view import View
+from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError

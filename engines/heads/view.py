@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from engines.part import Array
 from engines.transforms import cropped_from, scaled_size
 from schemas.model import PictureSpec
 
-Array: TypeAlias = npt.NDArray[Any]
 Size: TypeAlias = tuple[int, int]
 
 

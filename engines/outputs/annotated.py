@@ -6,28 +6,24 @@ of segmentation, and the labels and scores of `classes` or `tags` of a whole pic
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from engines.media.medium import is_timed
-from engines.outputs.base import BaseFormat, Value, check_rows, row_of
+from engines.outputs.base import check_rows, row_of
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
-from engines.outputs.h264 import X264
 from engines.outputs.image import PictureOptions
-from engines.outputs.images import Channels, ImageFolder, channels_of, encode_images
-from engines.outputs.mux import VideoFile
+from engines.outputs.images import Channels, channels_of, encode_images
 from engines.outputs.objects import check_objects, objects_of, source_sizes
 from engines.outputs.overlay import DRAWN, Finding, Wanted
+from engines.outputs.picture_format import PictureFormat
 from engines.outputs.pictures import encode_file
-from engines.part import Part, Tick, no_tick
+from engines.part import Part, Tick, Value, no_tick
 from engines.planned import Tensor
-from engines.ports import Assembler, Encoded, Pictures
+from engines.ports import Encoded, Pictures
 from schemas.errors import PipelineError
-from schemas.media import MediaInfo
 from schemas.model import describe
 
 _NAME = "annotated"
@@ -42,15 +38,10 @@ class AnnotatedOptions(PictureOptions):
     least_score: float = Field(default=0.3, ge=0, le=1)
 
 
-class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
+class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
     """H.264 of video with the source's sound; a file of each image."""
 
     options_class = AnnotatedOptions
-
-    @property
-    def sound(self) -> Literal["copy", "aac"]:
-        """Return the option `sound`."""
-        return self._options.sound
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Check that there are pictures, and something to draw on them."""
@@ -81,11 +72,7 @@ class AnnotatedFormat(BaseFormat[AnnotatedOptions]):
         for number, finding in enumerate(findings):
             finding.draw(Canvas([plane[number] for plane in drawn], paint))
             tick()
-        return (self._encoder or X264()).encode(Pictures(drawn, colour, part.meta.media), options, tick)
-
-    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        return VideoFile(target, media) if is_timed(media) else ImageFolder(target, self._options.suffix)
+        return self.h264.encode(Pictures(drawn, colour, part.meta.media), options, tick)
 
     def _findings(self, part: Part) -> Iterator[Finding]:
         """Yield what to draw on the picture of each window."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from engines.options import parse_options as parse_stage_options
-from engines.part import Array, Part, holds_frames
+from engines.part import Array, Part, Value, holds_frames
 from engines.planned import Tensor
 from engines.ports import Options, PictureEncoder
 from engines.ragged import Ragged
@@ -12,7 +12,6 @@ from schemas.errors import PipelineError
 from schemas.pipeline import EncodeStage
 
 OptionsT = TypeVar("OptionsT", bound=Options)
-Value: TypeAlias = Array | Ragged
 Labels: TypeAlias = Mapping[str, tuple[str, ...]]
 """Array -> what its values, or its columns, stand for; `NAME.categories` -> the category of each label of NAME."""
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from engines.files import PartFile
-from engines.outputs.base import BaseFormat, Value, check_rows
+from engines.outputs.base import BaseFormat, check_rows
 from engines.outputs.npz import NpzAssembler
-from engines.part import Array, Part, Tick, no_tick
+from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged

@@ -5,23 +5,19 @@ It takes `image`, `alpha` or `mask`, or the array of the option: `[W, H, W']` or
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from engines.media.medium import is_timed
-from engines.outputs.base import BaseFormat
 from engines.outputs.colour import check_picture, picture_planes
-from engines.outputs.h264 import X264
-from engines.outputs.images import ImageFolder, channels_of, encode_images, join_files
-from engines.outputs.mux import VideoFile
+from engines.outputs.images import channels_of, encode_images, join_files
+from engines.outputs.picture_format import PictureFormat
 from engines.outputs.pictures import encode_file
 from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Assembler, Encoded, Pictures, VideoOptions
+from engines.ports import Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
-from schemas.media import MediaInfo
 
 _ARRAYS = ("image", "alpha", "mask")  # arrays that heads make
 _SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -45,15 +41,10 @@ class ImageOptions(PictureOptions):
     array: str = ""
 
 
-class ImageFormat(BaseFormat[ImageOptions]):
+class ImageFormat(PictureFormat[ImageOptions]):
     """A file of each image, H.264 of video."""
 
     options_class = ImageOptions
-
-    @property
-    def sound(self) -> Literal["copy", "aac"]:
-        """Return the option `sound`."""
-        return self._options.sound
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Check that there is one array of pictures, with colours that suit each kind of media."""
@@ -71,11 +62,7 @@ class ImageFormat(BaseFormat[ImageOptions]):
                 pictures, lambda each: encode_file(each, self._options.file, self._options.quality), tick
             )
         planes, colour = picture_planes(shown)
-        return (self._encoder or X264()).encode(Pictures(planes, colour, part.meta.media), self._options, tick)
-
-    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        return VideoFile(target, media) if is_timed(media) else ImageFolder(target, self._options.suffix)
+        return self.h264.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def _array_in(self, arrays: Collection[str]) -> str:
         wanted = (self._options.array,) if self._options.array else _ARRAYS

@@ -15,8 +15,8 @@ All but `boxes` may be missing. `source_size [W, 2]` int32 is (height, width) of
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from engines.outputs.base import Value, check_rows, row_of
-from engines.part import Array, Part
+from engines.outputs.base import check_rows, row_of
+from engines.part import Array, Part, Value
 from engines.planned import Tensor
 from schemas.errors import PipelineError
 from schemas.model import describe

@@ -8,7 +8,6 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from engines.heads.base import Value
 from engines.heads.view import view_of
 from engines.inference.heads import Heads
 from engines.inference.trial import HINT
@@ -17,7 +16,7 @@ from engines.outputs.draw import Canvas, channel_paint
 from engines.outputs.objects import ROWS, Objects
 from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.own_process import in_own_process
-from engines.part import Array
+from engines.part import Array, Value
 from engines.ragged import Ragged
 from engines.transforms import Picture
 from schemas.errors import MediaError, ModelError

@@ -22,12 +22,12 @@ import numpy as np
 from pydantic import Field
 
 from engines.files import PartFile
-from engines.outputs.base import BaseFormat, Value
+from engines.outputs.base import BaseFormat
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.jsonl import json_line, rounded
 from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.outputs.shot_sheet import ShotSheet
-from engines.part import Array, Part, Tick, no_tick
+from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from engines.ragged import Ragged

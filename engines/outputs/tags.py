@@ -14,12 +14,12 @@ from typing import Any
 
 from engines.files import PartFile
 from engines.media.medium import is_timed
-from engines.outputs.base import BaseFormat, Value, check_rows, row_of
+from engines.outputs.base import BaseFormat, check_rows, row_of
 from engines.outputs.images import ImageFolder, join_files
 from engines.outputs.jsonl import encoded_rows, rounded, rows_of
 from engines.outputs.objects import label_of
 from engines.outputs.tables import CsvFile
-from engines.part import Array, Part, Tick, no_tick
+from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
 from engines.ports import Encoded, Options
 from schemas.errors import OutputError, PipelineError

@@ -6,32 +6,21 @@ of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (wid
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal
 
 from engines.media.medium import is_timed
-from engines.outputs.base import BaseFormat
 from engines.outputs.colour import check_pictures, picture_planes
-from engines.outputs.h264 import X264
-from engines.outputs.images import ImageFolder, channels_of, encode_images
-from engines.outputs.mux import VideoFile
+from engines.outputs.images import channels_of, encode_images
+from engines.outputs.picture_format import PictureFormat
 from engines.outputs.pictures import encode_png
 from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Assembler, Encoded, Pictures, VideoOptions
-from schemas.media import MediaInfo
+from engines.ports import Encoded, Pictures, VideoOptions
 
 
-class VideoFormat(BaseFormat[VideoOptions]):
+class VideoFormat(PictureFormat[VideoOptions]):
     """H.264 for video, png for images. Parts are copied to the host only if the `encoder` needs them there."""
 
     options_class = VideoOptions
-
-    @property
-    def sound(self) -> Literal["copy", "aac"]:
-        """Return the option `sound`."""
-        return self._options.sound
-
     anywhere = True
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
@@ -44,10 +33,6 @@ class VideoFormat(BaseFormat[VideoOptions]):
             return encode_images(channels_of(part.on_host()), encode_png, tick)
         if not part.meta.pts:
             return Encoded({})
-        encoder = self._encoder or X264()
+        encoder = self.h264
         planes, colour = picture_planes(part if encoder.on_gpu else part.on_host())
         return encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
-
-    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        return VideoFile(target, media) if is_timed(media) else ImageFolder(target)

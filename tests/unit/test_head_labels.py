@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.heads.base import Value
 from engines.heads.classify import Classify
 from engines.heads.embed import Embed
 from engines.heads.raw import Raw
 from engines.heads.tag import Tag
+from engines.part import Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from engines.registry import load

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from engines.heads.base import Head, Value
+from engines.heads.base import Head
 from engines.heads.instances import Instances
 from engines.heads.keypoints import Keypoints
 from engines.heads.obb import OrientedBoxes, gaussian_overlap
 from engines.heads.view import View
+from engines.part import Value
 from engines.ragged import Ragged
 from schemas.errors import ModelError
 from tests.unit.detector_cases import (

@@ -12,10 +12,11 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
-from engines.heads.base import Array, Value, chosen_output, dense
+from engines.heads.base import chosen_output, dense
 from engines.heads.decoders.base import BoxOptions, Candidates, Share, refuse_extra
 from engines.heads.decoders.end2end import rows_of
 from engines.heads.view import Size
+from engines.part import Array, Value
 from engines.planned import Tensor
 
 _CORNERS = ("x1", "y1", "x2", "y2")

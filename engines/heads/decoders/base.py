@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Protocol, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from engines.heads.base import Array, HeadOptions, Value
+from engines.heads.base import HeadOptions
 from engines.heads.view import Size
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 

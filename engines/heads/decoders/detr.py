@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import Value, dense
+from engines.heads.base import dense
 from engines.heads.decoders.base import BoxOptions, Candidates, Score, Share, best_classes, corners, refuse_extra
 from engines.heads.decoders.ssd import boxes_and_scores
 from engines.heads.view import Size
+from engines.part import Value
 from engines.planned import Tensor
 
 

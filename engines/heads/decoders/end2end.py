@@ -12,9 +12,10 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
-from engines.heads.base import Array, Value, chosen_output
+from engines.heads.base import chosen_output
 from engines.heads.decoders.base import BoxOptions, Candidates, Share, corners
 from engines.heads.view import Size
+from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError

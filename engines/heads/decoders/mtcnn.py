@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import Array, Value, chosen_output, dense
+from engines.heads.base import chosen_output, dense
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -23,6 +23,7 @@ from engines.heads.decoders.base import (
     scored_points,
 )
 from engines.heads.view import Size
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 

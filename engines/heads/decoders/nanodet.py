@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from engines.heads.activations import softmax
-from engines.heads.base import Array, Value, dense
+from engines.heads.base import dense
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -27,6 +27,7 @@ from engines.heads.decoders.base import (
     refuse_extra,
 )
 from engines.heads.view import Size
+from engines.part import Array, Value
 from engines.planned import Tensor
 
 

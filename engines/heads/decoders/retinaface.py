@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from engines.heads.base import Array, Value, dense
+from engines.heads.base import dense
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -27,6 +27,7 @@ from engines.heads.decoders.base import (
     scored_points,
 )
 from engines.heads.view import Size
+from engines.part import Array, Value
 from engines.planned import Tensor
 
 

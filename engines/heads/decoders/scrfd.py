@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import Value, dense
+from engines.heads.base import dense
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -25,6 +25,7 @@ from engines.heads.decoders.base import (
     scored_points,
 )
 from engines.heads.view import Size
+from engines.part import Value
 from engines.planned import Tensor
 
 

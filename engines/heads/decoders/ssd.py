@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import Value, dense
+from engines.heads.base import dense
 from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, refuse_extra
 from engines.heads.view import Size
+from engines.part import Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import Value, chosen_output, dense
+from engines.heads.base import chosen_output, dense
 from engines.heads.decoders.base import BoxOptions, Candidates, Count, best_classes, columns_of, corners
 from engines.heads.view import Size
+from engines.part import Value
 from engines.planned import Tensor
 
 

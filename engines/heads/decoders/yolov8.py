@@ -6,9 +6,10 @@ then what a task adds: keypoints, an angle, coefficients of masks. Source: ultra
 
 from collections.abc import Mapping
 
-from engines.heads.base import Value, chosen_output, dense
+from engines.heads.base import chosen_output, dense
 from engines.heads.decoders.base import BoxOptions, Candidates, Share, best_classes, columns_of, corners
 from engines.heads.view import Size
+from engines.part import Value
 from engines.planned import Tensor
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import Value, chosen_output, dense
+from engines.heads.base import chosen_output, dense
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -23,6 +23,7 @@ from engines.heads.decoders.base import (
     refuse_extra,
 )
 from engines.heads.view import Size
+from engines.part import Value
 from engines.planned import Tensor
 
 

@@ -1,0 +1,32 @@
+"""Shared by the formats whose results are pictures: H.264 of video, a file of each image."""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from engines.media.medium import is_timed
+from engines.outputs.base import BaseFormat
+from engines.outputs.h264 import X264
+from engines.outputs.images import ImageFolder
+from engines.outputs.mux import VideoFile
+from engines.ports import Assembler, PictureEncoder, VideoOptions
+from schemas.media import MediaInfo
+
+OptionsT = TypeVar("OptionsT", bound=VideoOptions)
+
+
+class PictureFormat(BaseFormat[OptionsT]):
+    """Base of those formats; a format adds `check` and `encode`."""
+
+    @property
+    def sound(self) -> Literal["copy", "aac"]:
+        """Return the option `sound`."""
+        return self._options.sound
+
+    @property
+    def h264(self) -> PictureEncoder:
+        """Return the encoder of H.264: the worker's, by default x264."""
+        return self._encoder or X264()
+
+    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
+        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
+        return VideoFile(target, media) if is_timed(media) else ImageFolder(target, self._options.suffix)
