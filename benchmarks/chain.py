@@ -19,7 +19,7 @@ from engines.media.shared import SharedFolders, located
 from engines.media.split import Splitter
 from engines.outputs.format import load_format
 from engines.part import Array, Part, no_tick
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from engines.plan import plan_pipeline
 from engines.planned import DecodePlan
 from pipelines.albums import albums
@@ -125,7 +125,7 @@ class Chain:
     def __init__(self, task: Task) -> None:
         self._spec = task.spec
         self._plan = plan_pipeline(task.spec, {name: card for name, (card, _) in task.models.items()})
-        self._pictures = Pictures(self._plan.decode.pictures)
+        self._pictures = HostPictures(self._plan.decode.pictures)
         self._sessions = {name: OnnxRuntimeSession(body, card) for name, (card, body) in task.models.items()}
         self._format = load_format(self._spec.encode)
 

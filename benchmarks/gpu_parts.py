@@ -16,7 +16,7 @@ from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.probe import gpu_codecs
 from engines.cuda.transforms import CudaPictures
 from engines.part import Array
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from schemas.model import PictureSpec
 from tests.clips import real_clip
 
@@ -158,6 +158,6 @@ def _apart(
     convert.synchronize()
     gaps = [
         np.abs(array.astype(np.int32) - np.asarray(made[name]))
-        for name, array in Pictures(_pictures(given)).convert(host, orientation).items()
+        for name, array in HostPictures(_pictures(given)).convert(host, orientation).items()
     ]
     return f"{max(int(gap.max()) for gap in gaps)} ({max(float(gap.mean()) for gap in gaps):.3f})"

@@ -1,11 +1,11 @@
-"""Groups of media that are alike, and which of them are near-duplicates: what `rigflow cluster` finds.
+"""Groups similar media and finds near-duplicates, for `rigflow cluster`.
 
-Two media are as alike as their descriptors are at the best shift in time (`engines.similarity.compare`), so a copy
-that begins later or ends sooner is as near as a whole one. Groups are those of average linkage, cut where the mean
-similarity of two groups falls below a threshold. That needs no number of groups and no least size of one, leaves alone
-what is like nothing else, gives the same groups for the same files, and its one parameter is what `rigflow near`
-prints. (Methods of density such as HDBSCAN were no choice: a collection is mostly single media and pairs, where there
-is none.)
+The similarity of two media is that of their descriptors at the best shift in time (`engines.similarity.compare`), so a
+copy that begins later or ends earlier is as similar as a complete one. Average linkage makes the groups: two groups
+stay apart if their mean similarity is below a threshold. It needs no number of groups and no minimum size, puts a media
+that is similar to nothing into a group of its own, gives the same groups for the same files, and its one parameter is
+the number that `rigflow near` prints. (HDBSCAN and other methods of density do not fit: most media of a collection are
+single or in pairs, which have no density.)
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from schemas.errors import UsageError
 class Member:
     """One media of a cluster, by its place in the collection.
 
-    `similarity` is that to the cluster's first member. A near-duplicate names the media it is one of: what it shows at
-    `t` seconds, that one shows at `t + offset_s`.
+    `similarity` is the similarity to the first member. `duplicate_of`: the original of a near-duplicate; the picture of
+    the near-duplicate at `t` seconds is that of the original at `t + offset_s`.
     """
 
     media: int
@@ -34,7 +34,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Media that are alike, the most typical first. `similarity` is the mean over their pairs, 1.0 for one alone."""
+    """Similar media, the most typical one first. `similarity` is the mean over all pairs; 1.0 for a single media."""
 
     members: tuple[Member, ...]
     similarity: float
@@ -42,17 +42,17 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """How alike all pairs are: `similarity [N, N]`, and `offset_s [N, N]` of the second in the first."""
+    """All pairs of a collection: `similarity [N, N]`, and `offset_s [N, N]`, the shift of the second in the first."""
 
     similarity: Array
     offset_s: Array
 
 
 def find_clusters(media: Sequence[Descriptors], least: float = ALIKE, duplicate: float = 0.95) -> list[Cluster]:
-    """The clusters of a collection, largest first, then in the order of their first media.
+    """Find the clusters of a collection: largest first, equal ones in the order of their first media.
 
-    Two media are near-duplicates when their similarity is at least `duplicate`; the one with the most windows (of
-    equals, the first) is the original. Raises UsageError when two media cannot be compared, or scipy is missing.
+    Two media are near-duplicates if their similarity is at least `duplicate`. The original is the one with the most
+    windows, of equal ones the first. Raises UsageError if two media cannot be compared, or if scipy is missing.
     """
     pairs = compare_all(media)
     labels = _groups(pairs.similarity, least)
@@ -63,7 +63,7 @@ def find_clusters(media: Sequence[Descriptors], least: float = ALIKE, duplicate:
 
 
 def compare_all(media: Sequence[Descriptors]) -> Pairs:
-    """Every media with every other. Raises UsageError when two of them cannot be compared."""
+    """Compare all pairs of media. Raises UsageError if two of them cannot be compared."""
     similarity, offset_s = np.eye(len(media)), np.zeros((len(media), len(media)))
     for one in range(len(media)):
         for other in range(one + 1, len(media)):
@@ -74,7 +74,7 @@ def compare_all(media: Sequence[Descriptors]) -> Pairs:
 
 
 def _groups(similarity: Array, least: float) -> Array:
-    """`[N]` int: each media's group."""
+    """Return the number of the group of each media, `[N]` int."""
     if len(similarity) < 2:
         return np.zeros(len(similarity), int)
     try:
@@ -85,12 +85,12 @@ def _groups(similarity: Array, least: float) -> Array:
             f"clustering needs scipy ({error})", "install the extra, in a checkout by pip install '.[cluster]'"
         ) from error
     distances = squareform(np.clip(1 - similarity, 0, 2), checks=False)
-    # what is rounded away must not part equals where `least` is 1
+    # 1e-6: with `least` 1, rounding must not separate equal media
     return np.asarray(fcluster(linkage(distances, "average"), 1 - least + 1e-6, "distance")) - 1
 
 
 def _originals(media: Sequence[Descriptors], similarity: Array, duplicate: float) -> dict[int, int]:
-    """Near-duplicate -> the media it is one of, which is none itself."""
+    """Return near-duplicate -> its original; an original is not a near-duplicate itself."""
     found: dict[int, int] = {}
     kept: list[int] = []
     for one in sorted(range(len(media)), key=lambda place: (-len(media[place].times), place)):
@@ -104,7 +104,7 @@ def _originals(media: Sequence[Descriptors], similarity: Array, duplicate: float
 
 def _cluster(group: Array, pairs: Pairs, originals: dict[int, int]) -> Cluster:
     inside = pairs.similarity[np.ix_(group, group)]
-    # a duplicate is never the most typical one, for its original says the same and more
+    # a near-duplicate is never the first member, because its original has the same windows and more
     typical = np.array([media not in originals or originals[media] not in group for media in group.tolist()])
     first = group[np.where(typical, inside.sum(axis=1).round(6), -np.inf).argmax()]
     members = []

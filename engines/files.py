@@ -1,4 +1,4 @@
-"""Writes files atomically: a file is there entirely or not at all.
+"""Writes files atomically: a file exists completely or not at all.
 
 `PartFile` writes results, one process at a time; `atomic_write` writes small files of caches, which several processes
 may write at once.
@@ -34,7 +34,7 @@ _HINTS = {
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn every failure to write `path` into an OutputError of one line."""
+    """Turn every failure to write `path` into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -49,16 +49,16 @@ _PENDING: "set[PartFile]" = set()
 
 @atexit.register
 def _discard_all() -> None:
-    """A process that is interrupted twice ends without its `finally` blocks."""
+    """Remove unfinished files: a process that is interrupted twice ends without its `finally` blocks."""
     for file in tuple(_PENDING):
         file.discard()
 
 
 class PartFile:
-    """`<path>.part`, until `commit` gives it its name in one step or `discard` removes it.
+    """The file `<path>.part`, until `commit` renames it to `path` or `discard` removes it.
 
-    It is locked, so that two runs with one output cannot mix their bytes; what a killed run left is written over. A
-    file that had the name at `create` is replaced; one that came since is kept, and `commit` fails.
+    A lock keeps two runs from writing to the same output. The file of a run that was killed is overwritten. A file that
+    had the final name at `create` is replaced; one that was created later is kept, and `commit` fails.
     """
 
     def __init__(self, path: Path, part: Path, file: BinaryIO, replaces: bool) -> None:
@@ -76,12 +76,12 @@ class PartFile:
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             name = path.with_name(f"{path.name}.part")
-            # a link that another user put there would have us write over any file of ours
+            # O_NOFOLLOW: a link that another user put there could make us overwrite any file of ours
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             file = os.fdopen(os.open(name, flags, 0o666), "wb")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.fstat(file.fileno()), os.stat(name)):  # it was committed just now
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(name)):  # the other run committed it just now
                     raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
                 file.truncate(0)
             except OSError:
@@ -95,18 +95,18 @@ class PartFile:
             self.file.write(data)
 
     def seal(self) -> None:
-        """End writing and give the descriptor back; `commit` follows later."""
+        """Close the file after the last write; `commit` follows later."""
         with writing(self.path):
             self.file.close()
 
     def commit(self) -> Path:
-        """Give the file its final name, over what was there at `create`. Raises OutputError."""
+        """Rename the file to its final name; replaces the file of that name at `create`. Raises OutputError."""
         with writing(self.path):
             self.put()
         return self.path
 
     def put(self) -> None:
-        """`commit`, with the system's own error. Raises OSError."""
+        """Commit as `commit` does, but raise the OSError of the system."""
         if not self.file.closed:
             self.file.flush()
         _rename(self._part, self.path, self._replaces)
@@ -114,13 +114,13 @@ class PartFile:
         self.file.close()
 
     def discard(self) -> None:
-        """Remove the file; nothing happens when it is committed or discarded already."""
+        """Remove the file; does nothing after `commit` or `discard`."""
         if self not in _PENDING:
             return
         _PENDING.discard(self)
-        with suppress(OSError):  # the error that led here is the one to report
+        with suppress(OSError):  # the caller reports the error that led here, not this one
             self._part.unlink(missing_ok=True)
-        with suppress(OSError):  # what is deleted need not fit on the disk
+        with suppress(OSError):  # a full disk does not matter for a file that is deleted
             self.file.close()
 
 

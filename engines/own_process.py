@@ -1,6 +1,6 @@
-"""Calls a function in a process of its own: the libraries that load and compile models end the process on some graphs.
+"""Calls a function in a separate process, because some graphs crash the libraries that load and compile models.
 
-A worker's sessions need none: its supervisor starts it again and quarantines the model.
+The sessions of a worker need no separate process: its supervisor restarts the worker and quarantines the model.
 """
 
 import os
@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 from schemas.errors import ModelError, RigflowError
 
 T = TypeVar("T")
-_PICKLE = 5  # its large bytes are written as they are, not copied first
+_PICKLE = 5  # this protocol writes large bytes without a copy
 
 
 def in_own_process(model: str, does: str, hint: str, function: Callable[..., T], *arguments: Any) -> T:
-    """`function(*arguments)`, computed by a new process; function, arguments and result are pickled.
+    """Compute `function(*arguments)` in a new process; function, arguments and result are pickled.
 
-    Raises the RigflowError that it raises; and ModelError, as in "model `m` ends the process that loads it (SIGSEGV)"
-    for `does` "loads", when the process ends without an answer or fails unexpectedly.
+    Raises the RigflowError that the function raises. Raises ModelError if the process ends without an answer or fails
+    with another exception: "model `m` ends the process that loads it (SIGSEGV)", where `does` is "loads".
     """
     command = [sys.executable, "-P", "-m", __name__]
     with (
@@ -32,7 +32,7 @@ def in_own_process(model: str, does: str, hint: str, function: Callable[..., T],
     ):
         assert child.stdin is not None
         assert child.stdout is not None
-        with suppress(BrokenPipeError):  # it ended before it read everything: its exit code says why
+        with suppress(BrokenPipeError):  # the process ended before it read everything; its exit code says why
             pickle.dump((function, arguments), child.stdin, _PICKLE)
         with suppress(BrokenPipeError):
             child.stdin.close()
@@ -53,17 +53,17 @@ def in_own_process(model: str, does: str, hint: str, function: Callable[..., T],
 
 
 def _ending(code: int) -> str:
-    """How a process ended."""
+    """Return in words how a process ended."""
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name
-    return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+    return f"{name}, perhaps because memory ran out" if name == "SIGKILL" else name
 
 
 def _main() -> None:
-    """Answer the call on standard input, then end at once: a library's own clean-up can crash too."""
+    """Answer the call on standard input, then end at once, because the clean-up of a library can crash too."""
     with os.fdopen(os.dup(1), "wb") as answer_to:
-        os.dup2(2, 1)  # a library that prints must not print into the answer
+        os.dup2(2, 1)  # the output of a library must not get into the answer
         function, arguments = pickle.load(sys.stdin.buffer)
         made: Any = None
         error: RigflowError | str | None = None

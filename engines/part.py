@@ -1,4 +1,4 @@
-"""A part in memory: named arrays and where they belong."""
+"""A part in memory: named arrays, and their position in the media."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,16 +18,16 @@ from schemas.wire import Buffer
 Array = npt.NDArray[Any]
 Value = Array | Ragged
 Tick = Callable[[], None]
-"""Called from inside a step whenever it has moved (a frame, a batch): a step that is slow is not stuck. Any thread."""
+"""Called from inside a step after each frame or batch, so that a slow step is not taken for a stuck one. Any thread."""
 _FRAMES = re.compile(r"(pixels|plane\d)(@.*)?|frame_size")  # arrays with a row a frame, which `index` makes windows of
 
 
 def no_tick() -> None:
-    """The tick of a step without a watchdog."""
+    """Do nothing: the tick of a step without a watchdog."""
 
 
 def holds_frames(name: str) -> bool:
-    """Whether the array of that name has a row a frame, which `index` points to."""
+    """Return whether the array of that name has one row for each frame, which `index` refers to."""
     return _FRAMES.fullmatch(name) is not None
 
 
@@ -35,9 +35,9 @@ def holds_frames(name: str) -> bool:
 class Part:
     """A bounded slice of a segment after decoding: the unit that moves between stages.
 
-    Decode leaves pictures, `pixels`, `plane0` ... or `pixels@stage.input`, or `frame0` ... for a resize elsewhere (see
-    engines.media.frames), with `index [W, T]` int32, which rows of those each window looks at. Operators leave what
-    they make, with a row a window.
+    Decode makes pictures: `pixels`, `plane0` ... or `pixels@stage.input`; or `frame0` ... if another worker resizes
+    (see engines.media.frames). `index [W, T]` int32 has the rows of those that each window consists of. Operators add
+    arrays with one row for each window.
     """
 
     meta: PartMeta
@@ -49,11 +49,11 @@ class Part:
         return sum(array.nbytes for array in self.arrays.values())
 
     def on_host(self) -> "Part":
-        """The same part, with copies of what lies on a GPU."""
+        """Return the same part with host copies of the arrays that are on a GPU."""
         return self.with_arrays({name: _on_host(value) for name, value in self.arrays.items()})
 
     def array(self, name: str) -> Array:
-        """The array of that name. Raises PipelineError when there is none, or its rows differ in length."""
+        """Return the array of that name. Raises PipelineError if there is none, or if it is ragged."""
         value = self.arrays.get(name)
         if value is None or isinstance(value, Ragged):
             state = "has no array" if value is None else "has rows of different lengths in"
@@ -61,12 +61,12 @@ class Part:
         return value
 
     def with_arrays(self, arrays: Mapping[str, Value], **meta: Any) -> "Part":
-        """The same part holding other arrays, and with changed fields of its meta."""
+        """Return the same part with other arrays, and with these fields of its meta changed."""
         return replace(self, arrays=dict(arrays), meta=self.meta.model_copy(update=meta) if meta else self.meta)
 
 
 def not_finite(part: Part) -> dict[str, int]:
-    """How many rows of each array of floats have values that are NaN or infinite, without arrays that have none."""
+    """Return array name -> number of rows with NaN or infinite values; arrays without such rows are left out."""
     counts = {}
     for name, array in part.arrays.items():
         if isinstance(array, Ragged):
@@ -91,7 +91,7 @@ def _on_host(value: Value) -> Value:
 
 
 def pack_arrays(arrays: Mapping[str, Value]) -> tuple[dict[str, ArraySpec], list[Buffer]]:
-    """Specs and buffers of arrays for the wire; contiguous arrays are not copied.
+    """Return specs and buffers of arrays for a message; contiguous arrays are not copied.
 
     Raises ModelError for arrays that cannot be sent: text, objects, complex numbers, more than 32 dimensions.
     """
@@ -105,7 +105,7 @@ def pack_arrays(arrays: Mapping[str, Value]) -> tuple[dict[str, ArraySpec], list
         try:
             specs[name] = ArraySpec.model_validate(spec)
         except ValidationError as error:
-            what = f"array `{name}`, {array.dtype}, shape {list(array.shape)}, can not travel between stages"
+            what = f"array `{name}`, {array.dtype}, shape {list(array.shape)}, cannot travel between stages"
             raise ModelError(what, "give numbers of at most 8 bytes, in at most 32 dimensions") from error
         buffers.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         if offsets is not None:
@@ -114,9 +114,9 @@ def pack_arrays(arrays: Mapping[str, Value]) -> tuple[dict[str, ArraySpec], list
 
 
 def unpack_arrays(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Array]:
-    """Read-only arrays that are views into the buffers of a message that `schemas.messages.decode` gave.
+    """Return read-only arrays that are views into the buffers of a message, decoded by `schemas.messages.decode`.
 
-    Raises MediaError for a ragged array: only parts have those.
+    Raises MediaError for a ragged array, which only parts have.
     """
     values = unpack_values(specs, buffers)
     arrays = {name: value for name, value in values.items() if not isinstance(value, Ragged)}
@@ -128,7 +128,7 @@ def unpack_arrays(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> 
 
 
 def unpack_values(specs: Mapping[str, ArraySpec], buffers: list[memoryview]) -> dict[str, Value]:
-    """As `unpack_arrays`, ragged arrays too. Raises MediaError when the rows of one are not one after the other."""
+    """Unpack as `unpack_arrays`, ragged arrays too. Raises MediaError if the rows of one do not follow each other."""
     return {name: _unpacked(name, spec, buffers) for name, spec in specs.items()}
 
 

@@ -47,7 +47,7 @@ class FramePictures:
         return arrays
 
 
-class Pictures:
+class HostPictures:
     """Makes pictures of frames on the host. Not thread-safe: one instance a thread.
 
     With `raw`, the frame goes along for a resize stage elsewhere.

@@ -26,14 +26,16 @@ def check_plugins(spec: PipelineSpec) -> None:
 
 
 def _other_than(key: str, release: str) -> str:
-    """What is here in place of a class of a release, in words; empty where it is here."""
+    """Return what is installed here instead of a class of that release, in words; empty if that release is here."""
     group, _, name = key.partition("/")
     try:
-        here = plugin(group, name) if exists(group, name) else None
+        if not exists(group, name):
+            return "it is not installed here"
+        here = plugin(group, name)
     except UsageError as error:
         return error.what
     if here is None:
-        return "it is not installed here" if not exists(group, name) else "rigflow has one of its own here"
+        return "rigflow has one of its own here"
     return "" if here.release == release else f"here is that of {here.release}"
 
 

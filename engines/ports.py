@@ -27,7 +27,7 @@ class Preprocessing(Protocol):
     """Conversion of single frames to pictures; arrays may be on a GPU, where NumPy takes them for its own."""
 
     def convert(self, frame: av.VideoFrame, orientation: int = 1) -> dict[str, Array]:
-        """Arrays of one frame: see `engines.pictures.Pictures.convert`."""
+        """Arrays of one frame: see `engines.pictures.HostPictures.convert`."""
         ...
 
     def synchronize(self) -> None:

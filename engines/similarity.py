@@ -1,4 +1,4 @@
-"""How alike two media are, and how they are shifted in time: what `rigflow near` and `rigflow cluster` go by."""
+"""Compares two media by their descriptors: similarity and shift in time. Used by `rigflow near` and `cluster`."""
 
 import zipfile
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from engines.models.fingerprint import blank_windows
 from engines.part import Array
 from schemas.errors import UsageError
 
-ALIKE = 0.8  # similarity of different films is below
+ALIKE = 0.8  # different films have a lower similarity
 _HINT = "make it by `rigflow run fingerprint` or `rigflow run clip-features`"
-_VECTORS = ("descriptor", "features")  # what the models of those two pipelines call them
-_FEW = 1 << 18  # pairs of windows that are faster compared one by one than by a transform
+_VECTORS = ("descriptor", "features")  # names of the outputs of the models of those two pipelines
+_FEW = 1 << 18  # up to so many pairs of windows, a direct sum is faster than an FFT
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What a model says of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds.
+    """The descriptors of one media: `vectors [N, D]` of unit length, and their `times [N]` in seconds.
 
-    `blank [N]` bool: windows without anything to see, one like the other; None where the model does not say.
+    `blank [N]` bool: windows that show one plain colour, which are all equal; None if the model does not detect them.
     """
 
     vectors: Array
@@ -31,10 +31,10 @@ class Descriptors:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The best alignment: what B shows at `t` seconds, A shows at `t + offset_s`.
+    """The best alignment: the picture of B at `t` seconds is that of A at `t + offset_s`.
 
-    `similarity` is the mean cosine over the `windows` that the two have in common then and of which one at least is not
-    blank, 1.0 for equal pictures; 0.0 where there are none, for blank windows say nothing.
+    `similarity` is the mean cosine over the `windows` that both have at this shift, without pairs of blank windows: 1.0
+    for equal pictures, 0.0 if no window is left.
     """
 
     similarity: float
@@ -43,7 +43,7 @@ class Match:
 
 
 def load_descriptors(path: Path) -> Descriptors:
-    """The descriptors of one media's result file. Raises UsageError when it is none, or has many images."""
+    """Read the descriptors of one media. Raises UsageError if the file has none, or has those of several images."""
     found = load_media(path)
     if len(found) > 1:
         raise UsageError(f"{path} describes {len(found)} images", "compare media one with one")
@@ -51,17 +51,17 @@ def load_descriptors(path: Path) -> Descriptors:
 
 
 def load_media(path: Path) -> dict[str, Descriptors]:
-    """What a result of `fingerprint` or `clip-features` describes: a video, under the name "", or images by theirs.
+    """Read a result of `fingerprint` or `clip-features`: image name -> descriptors; a video has the name "".
 
-    Vectors are brought to unit length. Raises UsageError when the file has no descriptors.
+    Vectors are scaled to unit length. Raises UsageError if the file has no descriptors.
     """
     try:
-        # opened here, for np.load leaves open what it cannot read
+        # opened here, because np.load does not close a file that it cannot read
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*_VECTORS, "times", "names") if name in file}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
-    # np.load gives an array for .npy, and ValueError, EOFError or BadZipFile for what is not its own
+    # np.load returns an array for .npy, and raises ValueError, EOFError or BadZipFile for other files
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is not an npz file of descriptors", _HINT) from error
     vectors, names = next((arrays[name] for name in _VECTORS if name in arrays), None), arrays.get("names")
@@ -69,7 +69,7 @@ def load_media(path: Path) -> dict[str, Descriptors]:
     if vectors is None or times is None or vectors.ndim != 2 or len(times) != len(vectors):
         raise UsageError(f"{path} has no descriptors", _HINT)
     if len(vectors) == 0:
-        raise UsageError(f"{path} has no windows", "its media was too damaged to be described")
+        raise UsageError(f"{path} has no windows", "its media was too damaged")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(lengths).all():
         raise UsageError(f"{path} has descriptors that are not finite", "see whether its model fits its pipeline")
@@ -86,12 +86,11 @@ def load_media(path: Path) -> dict[str, Descriptors]:
 
 
 def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match:
-    """The shift with the highest mean cosine; of equals the least shift.
+    """Find the shift with the highest mean cosine; of equal ones the smallest.
 
-    Only shifts count that have at least `least_overlap` of the most windows that any shift has in common. Windows that
-    are missing from a file (lost to damage) are left out of the mean, and so are pairs of blank windows: any two of
-    them are equal. Raises UsageError when the two are not on one
-    time grid.
+    Shifts with fewer common windows than `least_overlap` of the largest number are not considered. The mean leaves out
+    windows that are missing from a file because of damage, and pairs of blank windows, which are always equal. Raises
+    UsageError if the two have different time grids.
     """
     if a.vectors.shape[1] != b.vectors.shape[1]:
         lengths = f"{a.vectors.shape[1]} and {b.vectors.shape[1]}"
@@ -106,7 +105,7 @@ def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match
         return Match(0.0, float(a.times[0] - b.times[0]), 0)
     sums = _correlate(left.vectors, right.vectors) - _correlate(left.blank_vectors, right.blank_vectors)
     means = np.where(enough, sums / np.maximum(windows, 1), -np.inf)
-    best = np.flatnonzero(means >= means.max() - 1e-6)  # what the transform rounds
+    best = np.flatnonzero(means >= means.max() - 1e-6)  # 1e-6: the rounding of the FFT
     pick = best[np.abs(shifts[best]).argmin()]
     offset = shifts[pick] * steps[0] + a.times[0] - b.times[0]
     return Match(float(np.clip(means[pick], -1, 1)), float(offset), int(windows[pick]))
@@ -114,8 +113,8 @@ def compare(a: Descriptors, b: Descriptors, least_overlap: float = 0.5) -> Match
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Vectors `[G, D]` by their place on a time grid, zero where one is missing; `[G, 1]`, 1 where there is one, and
-    where it is blank.
+    """Vectors on a time grid: `vectors [G, D]`, zero where one is missing; `there [G, 1]` is 1 where there is one,
+    `blank [G, 1]` is 1 where that is blank.
     """
 
     vectors: Array
@@ -124,22 +123,22 @@ class _Grid:
 
     @property
     def blank_vectors(self) -> Array:
-        """Those of blank windows, zero elsewhere."""
+        """The vectors of blank windows; zero elsewhere."""
         return self.vectors * self.blank
 
 
 def _steps(a: Descriptors, b: Descriptors) -> tuple[float, float]:
-    """Seconds between the windows of each; a single window takes the other's grid."""
+    """Return the seconds between windows of both; a media of one window takes the step of the other."""
     own = [_step(each.times) for each in (a, b)]
     known = [step for step in own if step] or [1.0]
-    if min(known) < 0 or max(known) > 1.02 * min(known):  # pts round to the media's clock, milliseconds at worst
+    if min(known) < 0 or max(known) > 1.02 * min(known):  # pts are rounded to the clock, at worst to ms
         both = " and ".join(f"{step:g} s" for step in known)
         raise UsageError(f"{a.name} and {b.name} are not on one time grid: a window each {both}", _HINT)
     return own[0] or known[0], own[1] or known[0]
 
 
 def _step(times: Array) -> float:
-    """Mean distance of neighbours, without the gaps of windows that are missing; 0.0 for a single window."""
+    """Return the mean distance of neighbours, without gaps; 0.0 for one window, -1.0 for no order."""
     if len(times) < 2:
         return 0.0
     distances = np.diff(times)
@@ -160,7 +159,7 @@ def _on_grid(descriptors: Descriptors, step: float) -> _Grid:
 
 
 def _correlate(a: Array, b: Array) -> Array:
-    """`sum_i a[i + k] . b[i]` for all shifts `k = 1 - len(b) ... len(a) - 1`; by FFT hours take milliseconds."""
+    """`sum_i a[i + k] . b[i]` for all shifts `k = 1 - len(b) ... len(a) - 1`; for many pairs by an FFT."""
     if len(a) * len(b) <= _FEW:
         shifts = np.subtract.outer(np.arange(len(a)), np.arange(len(b))) + len(b) - 1
         return np.bincount(shifts.ravel(), (a @ b.T).ravel())

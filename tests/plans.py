@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from engines.operators.resize import Resize
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from engines.planned import DecodePlan
 from schemas.model import PictureSpec
 from schemas.pipeline import OperatorStage, PipelineSpec
@@ -27,6 +27,6 @@ def decode_plan(spec: PipelineSpec) -> DecodePlan:
     return DecodePlan(spec.decode, spec.grid, pictures, {}, by_source)
 
 
-def converter(spec: PipelineSpec) -> Pictures:
+def converter(spec: PipelineSpec) -> HostPictures:
     """Makes those pictures of single frames."""
-    return Pictures(decode_plan(spec).pictures)
+    return HostPictures(decode_plan(spec).pictures)

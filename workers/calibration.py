@@ -10,7 +10,7 @@ from engines.media.medium import DecodePlace, medium_of
 from engines.media.source import media_kind
 from engines.media.split import Splitter
 from engines.part import Array, Part, no_tick
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from engines.plan import Plan, plan_pipeline
 from schemas.errors import ModelError, RigflowError, UsageError
 from schemas.jobs import JobRef, Key
@@ -112,7 +112,7 @@ class _Recorder(OnnxRuntimeSession):
 def _parts(plan: Plan, path: Path) -> Iterator[Part]:
     """A file's parts after decode, in order, on this thread."""
     spec, decode = plan.spec, plan.decode
-    convert = Pictures(decode.pictures).convert
+    convert = HostPictures(decode.pictures).convert
     job = JobRef(id="calibration", pipeline=spec.name, revision="0")
     if media_kind(path) == "image":
         body = path.read_bytes()

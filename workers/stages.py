@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from engines.inference.session import Overlapping
 from engines.outputs.format import load_format
 from engines.part import Part, Tick, not_finite, pack_arrays
-from engines.pictures import Pictures, resized_part
+from engines.pictures import HostPictures, resized_part
 from engines.plan import Plan, plan_pipeline
 from engines.ports import Device, Session
 from schemas.errors import RigflowError
@@ -48,7 +48,7 @@ class LoadedPipeline:
         decode = self.plan.decode
         self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
         raw = not self.hosted.issuperset(self._resizes)
-        self._preprocess = Pictures(decode.of_models, raw=True) if raw else device.preprocess(decode.pictures)
+        self._preprocess = HostPictures(decode.of_models, raw=True) if raw else device.preprocess(decode.pictures)
         self._resize = device.preprocess(decode.resized)
         self._format = load_format(spec.encode, device.encoder, self.plan.labels)
 

@@ -17,7 +17,7 @@ import onnxruntime
 from benchmarks.chain import JOB, Answer, Arrived, Finished, Task, write
 from engines.outputs.format import load_format
 from engines.part import Array, Part
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from engines.plan import plan_pipeline
 from schemas.jobs import Key
 from schemas.media import Item, MediaInfo
@@ -43,7 +43,7 @@ class Script:
         self._card, model = self._task.models[self._stage.model]
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         plan = plan_pipeline(spec, {name: card for name, (card, _) in self._task.models.items()})
-        self._preprocess = Pictures(plan.decode.pictures)
+        self._preprocess = HostPictures(plan.decode.pictures)
         self._format = load_format(spec.encode)
         self._window = spec.decode.window
         self._fps = Fraction(str(spec.decode.fps)) if spec.decode.fps else None

@@ -45,7 +45,7 @@ class CudaPictures:
         self._made = FramePictures(pictures, lambda spec: CudaPicture(spec, gpu, self._held))
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """Convert as `engines.pictures.Pictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost."""
+        """Convert as `engines.pictures.HostPictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost."""
         with self._gpu.guarded():
             self._gpu.enter()
             if frame.format.name == "cuda" and name_on_gpu(frame) not in SURFACES:

@@ -7,7 +7,7 @@ from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from engines.planned import DecodePlan
 from engines.ports import Preprocessing
 from schemas.model import PictureSpec
@@ -26,9 +26,9 @@ class Host:
     def __init__(self, settings: Settings) -> None:
         self._place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))
 
-    def preprocess(self, pictures: Mapping[str, PictureSpec]) -> Pictures:
+    def preprocess(self, pictures: Mapping[str, PictureSpec]) -> HostPictures:
         """Return the conversion of frames by swscale."""
-        return Pictures(pictures)
+        return HostPictures(pictures)
 
     def decode(
         self,

@@ -23,7 +23,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.machine import gpus
 from engines.models.catalogue import builtin_model
 from engines.outputs.h264 import frames_of, geometry_of
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
 from schemas.rig import ALL_STAGES
@@ -81,7 +81,7 @@ def test_its_transforms_are_those_of_the_host(gpu: CudaGpu, given: dict[str, obj
         convert = CudaPictures(wanted_pictures, gpu)
         made = convert.convert(mine)
         convert.synchronize()
-        for name, wanted in Pictures(wanted_pictures).convert(host).items():
+        for name, wanted in HostPictures(wanted_pictures).convert(host).items():
             assert np.abs(wanted.astype(np.int32) - np.asarray(made[name])).max() <= 2
 
 

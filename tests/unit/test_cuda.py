@@ -14,7 +14,7 @@ from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, taps
 from engines.cuda.memory import Counters, Pool
 from engines.cuda.transforms import CudaPictures
 from engines.part import Array
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from schemas.model import PictureSpec
 from tests.clips import real_clip
 from tests.host_gpu import COMPILER, HostGpu
@@ -54,7 +54,7 @@ def both(
 ) -> list[tuple[Array, Array]]:
     """Each array of a frame as the host makes it and as the GPU does."""
     gpu = CudaPictures(stage, HostGpu())  # type: ignore[arg-type]
-    wanted, made = Pictures(stage).convert(frame, orientation), gpu.convert(shown, orientation)
+    wanted, made = HostPictures(stage).convert(frame, orientation), gpu.convert(shown, orientation)
     gpu.synchronize()
     assert wanted.keys() == made.keys()
     pairs = [(wanted[name], np.asarray(made[name])) for name in wanted]

@@ -7,7 +7,7 @@ import pytest
 
 from engines.device import Host
 from engines.media.sniff import formats
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from schemas.errors import UsageError
 from schemas.jobs import JobRef, Key
 from schemas.media import Item, MediaInfo
@@ -32,7 +32,7 @@ def decoded_by(host: Host, items: tuple[Item, ...]) -> list[str]:
     segment = Segment(key=key, media=MediaInfo(kind="image"), items=items)
     return [
         item.error
-        for part in host.decode(segment, [], decode_plan(pipeline()), Pictures({}, raw=True))
+        for part in host.decode(segment, [], decode_plan(pipeline()), HostPictures({}, raw=True))
         for item in part.meta.items
     ]
 

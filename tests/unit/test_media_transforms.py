@@ -9,7 +9,7 @@ import pytest
 
 from engines.media.colours import colour_matrix, plane_format
 from engines.part import Array
-from engines.pictures import Pictures
+from engines.pictures import HostPictures
 from schemas.errors import RigflowError
 from tests.clips import Clip, generated, pictures
 from tests.plans import converter
@@ -19,7 +19,7 @@ from tests.unit.media_passes import decoded, pipeline, segments_of
 WEIGHTS = {5: (0.299, 0.587, 0.114), 1: (0.2126, 0.7152, 0.0722)}
 
 
-def making(**options: Any) -> Pictures:
+def making(**options: Any) -> HostPictures:
     return converter(pipeline(**options))
 
 

@@ -274,7 +274,7 @@ def test_a_process_of_its_own_answers_or_says_how_it_ended() -> None:
     assert in_own_process("m", "loads", "", os.write, 1, b"what a library prints") == 21
     with pytest.raises(ModelError, match=r"`m` ends the process that builds it \(SIGSEGV\): export it again"):
         in_own_process("m", "builds", "export it again", ctypes.string_at, 0)
-    with pytest.raises(ModelError, match=r"SIGKILL, perhaps for want of memory"):
+    with pytest.raises(ModelError, match=r"SIGKILL, perhaps because memory ran out"):
         in_own_process("m", "builds", "", signal.raise_signal, signal.SIGKILL)
     with pytest.raises(ModelError, match=r"\(exit code 3\)"):
         in_own_process("m", "builds", "", os._exit, 3)

@@ -152,7 +152,7 @@ def test_windows_of_frames_that_are_not_there_are_refused(index: list[Any]) -> N
 
 @pytest.mark.parametrize("array", [np.array(["text"]), np.array([None]), np.array([1j]), np.zeros((1,) * 40)])
 def test_what_does_not_travel_is_refused_where_it_is_made(array: np.ndarray[Any, Any]) -> None:
-    with pytest.raises(ModelError, match="can not travel"):
+    with pytest.raises(ModelError, match="cannot travel"):
         pack_arrays({"output": array})
 
 
