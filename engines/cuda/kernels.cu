@@ -190,3 +190,44 @@ extern "C" __global__ void gather(const Gather g) {
         for (int i = at; i < g.row_bytes; i += all) ((u8 *)out)[i] = ((const u8 *)in)[i];
     }
 }
+
+// Pictures with changes, in their order. A change mixes `value` into a rectangle, by the shares of a mask, or wholly
+// without a mask. With tables the mask holds classes: 256 values and 256 shares, of the class of a sample's first pixel.
+struct Change {
+    address mask, tables;
+    int top, left, bottom, right;  // in samples
+    int pitch, down, across;       // of the mask: bytes a line; pixels from sample to sample
+    int value;
+};
+
+struct Drawn {
+    address source, out;
+    int height, width;
+    int first, count;  // of the changes
+};
+
+struct Draw {
+    address pictures, changes;
+};
+
+extern "C" __global__ void draw(const Draw d) {
+    const Drawn p = ((const Drawn *)d.pictures)[blockIdx.y];
+    const Change *changes = (const Change *)d.changes + p.first;
+    const int all = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < p.height * p.width; i += all) {
+        const int y = i / p.width, x = i % p.width;
+        int sample = ((const u8 *)p.source)[i];
+        for (int n = 0; n < p.count; n++) {
+            const Change &c = changes[n];
+            if (y < c.top || y >= c.bottom || x < c.left || x >= c.right) continue;
+            int share = 255, value = c.value;
+            if (c.mask) share = ((const u8 *)c.mask)[(size_t)(y - c.top) * c.down * c.pitch + (x - c.left) * c.across];
+            if (c.tables) {
+                value = ((const u8 *)c.tables)[share];
+                share = ((const u8 *)c.tables)[256 + share];
+            }
+            sample = (sample * (255 - share) + value * share + 127) / 255;
+        }
+        ((u8 *)p.out)[i] = sample;
+    }
+}

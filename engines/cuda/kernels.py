@@ -49,7 +49,10 @@ BILINEAR = _struct(
 )
 NV12 = _struct((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))
 GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
-STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "gather": GATHER}
+DRAW = _struct((ADDRESS, "pictures changes"))
+DRAWN = _struct((ADDRESS, "source out"), (INT, "height width first count"))  # a picture of `draw`
+CHANGE = _struct((ADDRESS, "mask tables"), (INT, "top left bottom right pitch down across value"))
+STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "gather": GATHER, "draw": DRAW}
 
 
 class CompilerMissing(RigflowError):

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import Field
 
+from engines.cuda.arrays import GpuRows
+from engines.cuda.draw import GpuDrawing
 from engines.media.medium import is_timed
-from engines.outputs.base import check_rows, row_of
+from engines.outputs.base import check_rows, is_output, row_of
 from engines.outputs.colour import check_pictures, picture_planes
-from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
+from engines.outputs.draw import Canvas, HostDrawing, HostSurface, channel_paint, ycbcr_paint
 from engines.outputs.image import PictureOptions
 from engines.outputs.images import Channels, channels_of, encode_images
 from engines.outputs.objects import check_objects, objects_of, source_sizes
@@ -39,9 +41,10 @@ class AnnotatedOptions(PictureOptions):
 
 
 class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
-    """H.264 of video with the source's sound; a file of each image."""
+    """H.264 of video with the source's sound; a file of each image. Planes that are on a GPU are drawn on there."""
 
     options_class = AnnotatedOptions
+    anywhere = True
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Check that there are pictures, and something to draw on them."""
@@ -59,23 +62,28 @@ class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return a closed GOP of the part's pictures, or a file of each image."""
         options = self._options
-        findings = self._findings(part)
         if not is_timed(part.meta.media):
-            pairs = zip(channels_of(part, _NAME), findings, strict=True)
+            part = part.on_host()
+            pairs = zip(channels_of(part, _NAME), self._findings(part), strict=True)
             pictures = (_drawn(picture, finding) for picture, finding in pairs)
             return encode_images(pictures, lambda each: encode_file(each, options.file, options.quality), tick)
         if not part.meta.pts:
             return Encoded({})
+        encoder = self.h264
         planes, colour = picture_planes(part)
-        drawn = [np.array(plane) for plane in planes]
-        paint = ycbcr_paint(colour, drawn[0].shape[1])
-        for number, finding in enumerate(findings):
-            finding.draw(Canvas([plane[number] for plane in drawn], paint))
+        drawing = GpuDrawing(planes) if isinstance(planes[0], GpuRows) else HostDrawing(planes)
+        paint = ycbcr_paint(colour, planes[0].shape[1])
+        for number, finding in enumerate(self._findings(part)):
+            finding.draw(Canvas(drawing.surface(number), paint))
             tick()
-        return self.h264.encode(Pictures(drawn, colour, part.meta.media), options, tick)
+        drawn = drawing.finish()
+        if not encoder.on_gpu:
+            drawn = [np.asarray(plane) for plane in drawn]
+        return encoder.encode(Pictures(drawn, colour, part.meta.media), options, tick)
 
     def _findings(self, part: Part) -> Iterator[Finding]:
         """Yield what to draw on the picture of each window."""
+        part = part.with_arrays({name: each for name, each in part.arrays.items() if is_output(name)}).on_host()
         held: Mapping[str, Value] = part.arrays
         wanted = Wanted(self._options.labels, self._options.scores, self._options.least_score)
         objects = objects_of(part, _NAME) if "boxes" in held else iter([None] * len(part.meta.pts))
@@ -94,5 +102,5 @@ def _drawn(picture: Channels, finding: Finding) -> Channels:
     if isinstance(picture, np.ndarray):
         picture = (picture,) if picture.ndim == 2 else tuple(picture[..., n] for n in range(picture.shape[2]))
     channels = tuple(np.array(channel) for channel in picture)
-    finding.draw(Canvas(channels, channel_paint(len(channels))))
+    finding.draw(Canvas(HostSurface(channels), channel_paint(len(channels))))
     return channels[0] if len(channels) == 1 else channels

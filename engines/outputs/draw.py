@@ -8,7 +8,7 @@ no seams.
 import colorsys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -76,17 +76,84 @@ def channel_paint(channels: int) -> Paint:
     return paint
 
 
-class Canvas:
-    """One picture to draw on; `planes` are written to. The first plane has a sample for each pixel."""
+class Surface(Protocol):
+    """The planes of one picture, which a canvas changes; `sizes` are their (height, width)."""
 
-    def __init__(self, planes: Sequence[Array], paint: Paint) -> None:
-        self.height: int = planes[0].shape[0]
-        self.width: int = planes[0].shape[1]
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Height and width of each plane."""
+        ...
+
+    def mix(self, plane: int, top: int, left: int, share: Array, value: int) -> None:
+        """Mix `value` into the samples from (top, left) on, by `share [h, w]` uint8, 255 for `value` alone."""
+        ...
+
+    def fill(self, plane: int, top: int, left: int, bottom: int, right: int, value: int) -> None:
+        """Set the samples from (top, left) to before (bottom, right)."""
+        ...
+
+    def tint(self, plane: int, classes: Array, step: tuple[int, int], values: Array, shares: Array) -> None:
+        """Mix `values[c]` by `shares[c]` into each sample, `[256]` uint8 each.
+
+        c is the class of the sample's first pixel: `classes [H, W]` uint8, of which a sample has `step` (down, across).
+        """
+        ...
+
+
+class HostSurface:
+    """Planes `[h, w]` uint8 on the host, which are written to."""
+
+    def __init__(self, planes: Sequence[Array]) -> None:
+        self._planes = planes
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Height and width of each plane."""
+        return [(plane.shape[0], plane.shape[1]) for plane in self._planes]
+
+    def mix(self, plane: int, top: int, left: int, share: Array, value: int) -> None:
+        """Mix as `Surface.mix`."""
+        height, width = share.shape
+        _mix(self._planes[plane][top : top + height, left : left + width], share, value)
+
+    def fill(self, plane: int, top: int, left: int, bottom: int, right: int, value: int) -> None:
+        """Fill as `Surface.fill`."""
+        self._planes[plane][top:bottom, left:right] = value
+
+    def tint(self, plane: int, classes: Array, step: tuple[int, int], values: Array, shares: Array) -> None:
+        """Tint as `Surface.tint`."""
+        samples = self._planes[plane]
+        which = classes[:: step[0], :: step[1]].astype(np.uint16) << 8
+        np.take(_tints(values.tobytes(), shares.tobytes()), which | samples, out=samples)
+
+
+class HostDrawing:
+    """Planes `[N, h, w]` uint8 of N pictures on the host. The given ones stay as they are."""
+
+    def __init__(self, planes: Sequence[Array]) -> None:
+        self._planes = [np.array(plane) for plane in planes]
+
+    def surface(self, number: int) -> HostSurface:
+        """Return the picture of that number, to draw on."""
+        return HostSurface([plane[number] for plane in self._planes])
+
+    def finish(self) -> list[Array]:
+        """Return the planes of all pictures, with what was drawn."""
+        return self._planes
+
+
+class Canvas:
+    """Draws on one picture. The first plane of `surface` has a sample for each pixel."""
+
+    def __init__(self, surface: Surface, paint: Paint) -> None:
+        self._surface = surface
+        sizes = surface.sizes
+        self.height, self.width = sizes[0]
         self._paint = paint
         self._planes = [
-            (plane, 1 if len(plane) == self.height else 2, 1 if plane.shape[1] == self.width else 2) for plane in planes
+            (number, 1 if height == self.height else 2, 1 if width == self.width else 2)
+            for number, (height, width) in enumerate(sizes)
         ]
-
         self._step = max(max(down, across) for _, down, across in self._planes)
 
     def snapped(self, value: int) -> int:
@@ -118,16 +185,16 @@ class Canvas:
             mask = np.pad(mask, ((0, beyond[0]), (0, beyond[1])), mode="edge")
         for (plane, down, across), value in zip(self._planes, self._paint(colour), strict=False):
             share = _shared(mask, upper % down, first % across, down, across)
-            place = plane[upper // down :, first // across :][: share.shape[0], : share.shape[1]]
-            _mix(place, share[: place.shape[0], : place.shape[1]], value)
+            top, left = upper // down, first // across
+            height, width = self._surface.sizes[plane]
+            self._surface.mix(plane, top, left, share[: height - top, : width - left], value)
 
     def tint(self, classes: Array, colours: tuple[Rgb | None, ...], strength: int) -> None:
         """Mix in the colour of each pixel's class, `classes [H, W]` uint8; None: the class changes nothing."""
-        shares = tuple(0 if colour is None else strength for colour in colours)
-        values = zip(*(self._paint(colour or BLACK) for colour in colours), strict=True)
-        for (plane, down, across), each in zip(self._planes, values, strict=False):
-            which = classes[::down, ::across].astype(np.uint16) << 8
-            np.take(_tints(each, shares), which | plane, out=plane)
+        shares = np.array([0 if colour is None else strength for colour in colours], np.uint8)
+        values = np.array([self._paint(colour or BLACK) for colour in colours], np.uint8)
+        for (plane, down, across), each in zip(self._planes, values.T, strict=False):
+            self._surface.tint(plane, classes, (down, across), each, shares)
 
     def rectangle(self, top: int, left: int, bottom: int, right: int, colour: Rgb, strength: int = OPAQUE) -> None:
         """Fill the pixels from (top, left) to before (bottom, right)."""
@@ -140,7 +207,7 @@ class Canvas:
             self.blend(top, left, np.full((bottom - top, right - left), strength, np.uint8), colour)
             return
         for (plane, down, across), value in zip(self._planes, self._paint(colour), strict=False):
-            plane[top // down : -(-bottom // down), left // across : -(-right // across)] = value
+            self._surface.fill(plane, top // down, left // across, -(-bottom // down), -(-right // across), value)
 
     def outline(self, top: int, left: int, bottom: int, right: int, colour: Rgb) -> None:
         """Draw the border of a rectangle, `line_width` wide, inside of it."""
@@ -216,10 +283,10 @@ def _mix(place: Array, mask: Array, value: Array | int) -> None:
 
 
 @lru_cache(maxsize=16)
-def _tints(values: tuple[int, ...], shares: tuple[int, ...]) -> Array:
-    """Return the blended samples, at `class * 256 + sample`: `values` and `shares` are by class."""
+def _tints(values: bytes, shares: bytes) -> Array:
+    """Return the blended samples, at `class * 256 + sample`; `values` and `shares` have a byte for each class."""
     mixed = np.tile(np.arange(256, dtype=np.uint8), (len(values), 1))
-    _mix(mixed, np.array(shares, np.uint8)[:, None], np.array(values, np.uint8)[:, None])
+    _mix(mixed, np.frombuffer(shares, np.uint8)[:, None], np.frombuffer(values, np.uint8)[:, None])
     return mixed.reshape(-1)
 
 

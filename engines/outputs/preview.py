@@ -12,7 +12,7 @@ from engines.heads.view import view_of
 from engines.inference.heads import Heads
 from engines.inference.trial import HINT
 from engines.models.observe import test_picture
-from engines.outputs.draw import Canvas, channel_paint
+from engines.outputs.draw import Canvas, HostSurface, channel_paint
 from engines.outputs.objects import ROWS, Objects
 from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.own_process import in_own_process
@@ -168,7 +168,7 @@ def drawn(found: Answer) -> Image.Image | None:
     objects = Objects(**{name: arrays[name] for name in ROWS if name in arrays}) if "boxes" in arrays else None
     labels = {name: tuple(words) for name, words in found.labels.items()}
     channels = [np.array(found.picture[..., number]) for number in range(3)]
-    Finding((0, 0), objects, arrays, labels, Wanted()).draw(Canvas(channels, channel_paint(3)))
+    Finding((0, 0), objects, arrays, labels, Wanted()).draw(Canvas(HostSurface(channels), channel_paint(3)))
     return Image.fromarray(np.stack(channels, axis=-1))
 
 

@@ -15,6 +15,7 @@ from av.video.frame import CudaContext
 
 from benchmarks.gpu_parts import decoded, samples
 from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.draw import GpuDrawing
 from engines.cuda.gpu import CudaGpu, find_gpu
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import GpuEncoder, gpu_frames
@@ -22,8 +23,10 @@ from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.machine import gpus
 from engines.models.catalogue import builtin_model
+from engines.outputs.draw import Canvas, HostDrawing, ycbcr_paint
 from engines.outputs.h264 import frames_of, geometry_of
 from engines.pictures import HostPictures
+from engines.ports import Colour
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
 from schemas.rig import ALL_STAGES
@@ -207,6 +210,25 @@ def test_pictures_of_a_session_stay_for_its_encoder(gpu: CudaGpu) -> None:
             assert gpu.counters.from_gpu_bytes == before
         assert np.abs(np.asarray(made) - wanted).max() <= 1
     session.close()
+
+
+def test_results_are_drawn_on_it_as_on_the_host(gpu: CudaGpu) -> None:
+    gpu.enter()
+    planes = planes_of(6, 358, 641)
+    drawings = {
+        "host": HostDrawing(list(planes.values())),
+        "gpu": GpuDrawing([on_gpu(gpu, plane) for plane in planes.values()]),  # type: ignore[arg-type]
+    }
+    paint = ycbcr_paint(Colour(1, 1, 1, 1), 358)
+    for drawing in drawings.values():
+        for number in range(5):  # the last picture stays as it is
+            canvas = Canvas(drawing.surface(number), paint)
+            canvas.tint(np.indices((358, 641)).sum(0).astype(np.uint8), (None, *[(200, number, 9)] * 255), 110)
+            canvas.outline(11, 21, 300, 500, (255, 0, 90))
+            canvas.blend(5, 7, np.random.default_rng(number).integers(0, 256, (80, 90), np.uint8), (3, 200, 40))
+            canvas.text(200, 100, "Größe 车 0.75", (255, 255, 255))
+    for host, drawn in zip(drawings["host"].finish(), drawings["gpu"].finish(), strict=True):
+        np.testing.assert_array_equal(np.asarray(drawn), host)
 
 
 def test_a_gpu_that_shall_encode_and_cannot_says_so_in_one_line(gpu: CudaGpu, tmp_path: Path) -> None:

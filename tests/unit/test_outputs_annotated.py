@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from engines.outputs.draw import Canvas, channel_paint, class_colour, ycbcr_paint
+from engines.outputs.draw import Canvas, HostSurface, channel_paint, class_colour, ycbcr_paint
 from engines.outputs.format import load_format, sound_of
 from engines.outputs.preview import Answer, drawn
 from engines.outputs.text import font
@@ -299,7 +299,7 @@ def test_nothing_that_a_model_gives_breaks_a_picture(
 def test_grey_and_transparent_pictures() -> None:
     for channels in (1, 2, 3, 4):
         planes = [np.zeros((20, 20), np.uint8) for _ in range(channels)]
-        Canvas(planes, channel_paint(channels)).rectangle(0, 0, 10, 10, (255, 0, 0))
+        Canvas(HostSurface(planes), channel_paint(channels)).rectangle(0, 0, 10, 10, (255, 0, 0))
         expected = {1: (76,), 2: (76, 255), 3: (255, 0, 0), 4: (255, 0, 0, 255)}[channels]
         assert tuple(plane[5, 5] for plane in planes) == expected
         assert not any(plane[10:].any() for plane in planes)
@@ -307,7 +307,7 @@ def test_grey_and_transparent_pictures() -> None:
 
 def test_the_last_sample_of_an_odd_picture_takes_all_of_a_colour() -> None:
     planes = [np.zeros(size, np.uint8) for size in ((5, 7), (3, 4), (3, 4))]
-    Canvas(planes, lambda _: (10, 20, 30)).rectangle(0, 0, 5, 7, (0, 0, 0))
+    Canvas(HostSurface(planes), lambda _: (10, 20, 30)).rectangle(0, 0, 5, 7, (0, 0, 0))
     assert [set(plane.flat) for plane in planes] == [{10}, {20}, {30}]
 
 
