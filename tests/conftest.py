@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from xdist import is_xdist_controller
 
 from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
@@ -33,9 +34,6 @@ for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)
 
-# Now, before a test changes the environment: workers have that of the fork server, their home folder too.
-start_fork_server()
-
 # A machine that is busy with something else is no reason to fail, and nobody's change meets what chance found: the
 # examples are the same each time. `pytest --hypothesis-profile exploring` looks for new ones.
 hypothesis_settings.register_profile("exploring", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +41,15 @@ hypothesis_settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 hypothesis_settings.load_profile("patient")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the fork server before a test changes the environment: workers have its environment, its home folder too.
+
+    A process that only gives tests to others (pytest -n) needs none.
+    """
+    if not is_xdist_controller(session):
+        start_fork_server()
 
 
 @pytest.hookimpl(tryfirst=True)
