@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from engines.media.colours import colour_matrix, plane_format
+from engines.media.colours import BT601, colour_matrix, plane_format
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes, upright
 from engines.media.reshape import EXACT, Reshape, Siting
@@ -49,9 +49,9 @@ class Picture:
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> list[Array]:
         """The picture of one frame, uint8 and contiguous, upright; `orientation` is EXIF's, from 1 to 8.
 
-        `rgb`: one array `[H, W, 3]`; `gray`: one `[H, W]`, full range; `planes`: one a plane, `[H, W]`, `[H', W']` ...
-        in 8 bits, see `plane_format`; of frames in rgb24 and rgba R, G, B (and A), for that is how images come. Raises
-        ItemTooLarge and MediaError for shapes that can not be scaled.
+        `rgb`: one array `[H, W, 3]`; `gray`: one `[H, W]`, luma in full range, that of RGB by BT.601; `planes`: one a
+        plane, `[H, W]`, `[H', W']` ... in 8 bits, see `plane_format`; of frames in rgb24 and rgba R, G, B (and A), for
+        that is how images come. Raises ItemTooLarge and MediaError for shapes that can not be scaled.
         """
         if self.spec.layout == "planes":
             return [upright(plane, orientation) for plane in self._planes(frame)]
@@ -99,9 +99,10 @@ class Picture:
         """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
         height, width = size
         shrinks = height < frame.height or width < frame.width
-        matrix = colour_matrix(frame)
-        if layout != _FORMATS["gray"]:
-            frame = self._siting.settled(frame)
+        if layout == _FORMATS["gray"]:
+            matrix = BT601  # swscale's own for gray: by any other one it makes RGB of YCbCr first, and gray of that
+        else:
+            matrix, frame = colour_matrix(frame), self._siting.settled(frame)
         try:
             return self._reformatter.reformat(
                 frame,
