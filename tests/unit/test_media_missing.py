@@ -1,4 +1,4 @@
-"""Packets that a damaged file lacks in its middle are noted; those that a film of variable frame rate leaves out not."""
+"""Packets that a damaged file lacks in its middle are noted; frames that a film leaves out by itself are not."""
 
 from dataclasses import replace
 from pathlib import Path
