@@ -18,13 +18,14 @@ from engines.cuda.arrays import GpuRow
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
 from engines.cuda.kernels import BILINEAR, PLANE, SCALE
 from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
+from engines.geometry import middle_of, padded_from, scaled_size
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array
 from engines.pictures import FramePictures
 from engines.transforms import Picture as HostPicture
-from engines.transforms import bilinear_taps, check_scalable, cropped_from, padded_from, scaled_size
+from engines.transforms import bilinear_taps, check_scalable
 from schemas.model import PictureSpec
 
 if TYPE_CHECKING:
@@ -186,12 +187,11 @@ class CudaPicture:
         target = shown[::-1] if turned else shown
         scaled = scaled_size(source, target, self.spec.fit)
         check_scalable(source, scaled)
-        size = min(scaled[0], target[0]), min(scaled[1], target[1])
+        first, size = middle_of(scaled, target, orientation)
         pixel_bytes = 3 if self.spec.layout == "rgb" else 1
         top, left = padded_from(size[::-1] if turned else size, shown, self.spec)
         begin, stride_y, stride_x = upright_strides(size, orientation, pixel_bytes, width * pixel_bytes)
         begin += (top * width + left) * pixel_bytes
-        first = cropped_from(scaled[0], size[0]), cropped_from(scaled[1], size[1])
         padded = (size[::-1] if turned else size) != (height, width)
         return Place(scaled, first, size, begin, (stride_y, stride_x), padded), (height, width)
 
@@ -249,7 +249,7 @@ class CudaPicture:
                 tables: list[Any] = []
                 for names, side in ((("above", "below", "down"), 0), (("before", "after", "over"), 1)):
                     to = place.scaled[side]
-                    for name, table in zip(names, bilinear_taps(native.shape[side], to, to), strict=True):
+                    for name, table in zip(names, bilinear_taps(native.shape[side], to, 0, to), strict=True):
                         given[name] = self._table(table.astype(np.int32), tables)
                 given["channels"] = prod(native.shape[2:])
                 given["pitch"] = prod(native.shape[1:])

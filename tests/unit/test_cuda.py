@@ -104,6 +104,7 @@ def test_pictures_that_grow_differ_little_more() -> None:
 def test_cropped_padded_and_turned_like_on_the_host(fit: str, orientation: int) -> None:
     frame = picture("yuv420p")
     assert apart(both(stage((120, 90), "rgb", fit), frame, surface(frame), orientation))[0] <= 2
+    assert apart(both(stage((121, 91), "rgb", fit), frame, surface(frame), orientation))[0] <= 2
     assert apart(both(stage((120, 90), "gray", fit), frame, surface(frame), orientation))[0] <= 2
 
 

@@ -193,6 +193,20 @@ def test_pictures_come_out_upright(orientation: int) -> None:
     assert np.array_equal(planes["plane1"], EXIF[orientation](picture[..., 1]))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize", ["area", "bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("size", [(41, 60), (40, 61), (41, 61)])
+def test_the_middle_is_that_of_the_upright_picture(size: tuple[int, int], resize: str, orientation: int) -> None:
+    """A picture that keeps its scale and loses an odd number of lines, so that its middle is half a pixel off."""
+    stored = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
+    shown = np.ascontiguousarray(EXIF[orientation](stored))
+    short = min(shown.shape[:2])
+    for target in ([short, short], [shown.shape[0], shown.shape[1] - 3], [shown.shape[0] - 3, shown.shape[1]]):
+        crop = making(size=target, fit="crop", resize=resize)
+        found = crop.convert(av.VideoFrame.from_ndarray(stored, "rgb24"), orientation)["pixels"]
+        assert np.array_equal(found, crop.convert(av.VideoFrame.from_ndarray(shown, "rgb24"))["pixels"])
+
+
 def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:
     spec = pipeline()
     plain, turned = Clip(size=(70, 130)), Clip(size=(70, 130), rotation=90)
