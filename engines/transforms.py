@@ -14,7 +14,8 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from engines.media.colours import colour_matrix, plane_format
+from engines.geometry import Middle, middle_of, padded_from, scaled_size
+from engines.media.colours import BT601, colour_matrix, plane_format
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes, upright
 from engines.media.reshape import EXACT, Reshape, Siting
@@ -49,9 +50,9 @@ class Picture:
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> list[Array]:
         """The picture of one frame, uint8 and contiguous, upright; `orientation` is EXIF's, from 1 to 8.
 
-        `rgb`: one array `[H, W, 3]`; `gray`: one `[H, W]`, full range; `planes`: one a plane, `[H, W]`, `[H', W']` ...
-        in 8 bits, see `plane_format`; of frames in rgb24 and rgba R, G, B (and A), for that is how images come. Raises
-        ItemTooLarge and MediaError for shapes that can not be scaled.
+        `rgb`: one array `[H, W, 3]`; `gray`: one `[H, W]`, luma in full range, that of RGB by BT.601; `planes`: one a
+        plane, `[H, W]`, `[H', W']` ... in 8 bits, see `plane_format`; of frames in rgb24 and rgba R, G, B (and A), for
+        that is how images come. Raises ItemTooLarge and MediaError for shapes that can not be scaled.
         """
         if self.spec.layout == "planes":
             return [upright(plane, orientation) for plane in self._planes(frame)]
@@ -72,12 +73,8 @@ class Picture:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
         target = size[::-1] if transposes(orientation) else size
         scaled = scaled_size((frame.height, frame.width), target, self.spec.fit)
-        pixels = self._resized(frame, scaled, target)
-        if pixels.shape[:2] != target:
-            if self.spec.fit == "crop":
-                return upright(_cropped(pixels, target), orientation)
-            return self._padded(upright(pixels, orientation), size)
-        return upright(pixels, orientation)
+        pixels = upright(self._resized(frame, scaled, middle_of(scaled, target, orientation)), orientation)
+        return pixels if pixels.shape[:2] == size else self._padded(pixels, size)
 
     def _padded(self, pixels: Array, size: tuple[int, int]) -> Array:
         canvas = np.full((*size, *pixels.shape[2:]), self.spec.pad_value, np.uint8)
@@ -85,23 +82,26 @@ class Picture:
         canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
         return canvas
 
-    def _resized(self, frame: av.VideoFrame, size: tuple[int, int], most: tuple[int, int]) -> Array:
-        """The frame at `size`, or already the middle of it where only `most` (height, width) is wanted."""
+    def _resized(self, frame: av.VideoFrame, size: tuple[int, int], middle: Middle) -> Array:
+        """The `middle` of the frame at `size` (height, width)."""
         check_scalable((frame.height, frame.width), size)
         by_area = self.spec.resize == "area"
         height, width = size if by_area else (frame.height, frame.width)
         out = self.reduced(frame, (height, width), _FORMATS[self.spec.layout])
         rows = plane_rows(out, 0)
         pixels = rows.reshape(height, width, 3) if self.spec.layout == "rgb" else rows
-        return pixels if by_area or pixels.shape[:2] == size else filtered(pixels, size, most, self.spec)
+        if by_area or pixels.shape[:2] == size:
+            return middle.cut(pixels)
+        return filtered(pixels, size, middle, self.spec)
 
     def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
         """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
         height, width = size
         shrinks = height < frame.height or width < frame.width
-        matrix = colour_matrix(frame)
-        if layout != _FORMATS["gray"]:
-            frame = self._siting.settled(frame)
+        if layout == _FORMATS["gray"]:
+            matrix = BT601  # swscale's own for gray: by any other one it makes RGB of YCbCr first, and gray of that
+        else:
+            matrix, frame = colour_matrix(frame), self._siting.settled(frame)
         try:
             return self._reformatter.reformat(
                 frame,
@@ -123,19 +123,19 @@ class Picture:
         return frame.format.name in ("yuv420p", "yuvj420p")
 
 
-def filtered(pixels: Array, size: tuple[int, int], most: tuple[int, int], spec: PictureSpec) -> Array:
-    """`[H, W(, C)] uint8` at `size` (height, width) by the filter of `spec.resize`.
+def filtered(pixels: Array, size: tuple[int, int], middle: Middle, spec: PictureSpec) -> Array:
+    """The `middle` of `[H, W(, C)] uint8` at `size` (height, width) by the filter of `spec.resize`.
 
-    Bilinear without antialias is `bilinear_resize`, of which only the middle within `most` is computed. The others, and
-    nearest, are Pillow's, in fixed point with the same bytes on every machine; without antialias a wide filter
-    is applied to the nearest neighbours, as OpenCV and PyTorch do.
+    Bilinear without antialias is `bilinear_resize`, of which only the middle is computed. The others, and nearest, are
+    Pillow's, in fixed point with the same bytes on every machine; without antialias a wide filter is applied to the
+    nearest neighbours, as OpenCV and PyTorch do.
     """
     if spec.resize == "bilinear" and not spec.antialias:
-        return bilinear_resize(pixels, size, most)
+        return bilinear_resize(pixels, size, middle)
     if spec.resize == "bicubic" and not spec.antialias:
-        return bicubic_resize(pixels, size)
+        return middle.cut(bicubic_resize(pixels, size))
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize(size[::-1], _PILLOW[spec.resize]))
+    return middle.cut(np.asarray(image.resize(size[::-1], _PILLOW[spec.resize])))
 
 
 def bicubic_resize(pixels: Array, size: tuple[int, int]) -> Array:
@@ -175,16 +175,17 @@ def cubic_taps(length: int, to: int) -> tuple[Array, Array]:
     return np.clip(first + taps, 0, length - 1), weights
 
 
-def bilinear_resize(pixels: Array, size: tuple[int, int], most: tuple[int, int]) -> Array:
-    """`[H, W(, C)] uint8` at `size` (height, width), each pixel from the two nearest a side however much it shrinks.
+def bilinear_resize(pixels: Array, size: tuple[int, int], middle: Middle) -> Array:
+    """The `middle` of `[H, W(, C)] uint8` at `size` (height, width), and no more of it.
 
-    Of what is larger than `most` only the middle is computed.
+    Each pixel is made of the two nearest a side, however much it shrinks.
 
     This is what PyTorch's `interpolate(mode="bilinear", align_corners=False)` computes, in fixed point: weights have
     11 bits, the result is rounded to nearest. Every device that keeps to that gives the same bytes.
     """
     (top, bottom, down), (left, right, across) = (
-        bilinear_taps(length, to, min(to, kept)) for length, to, kept in zip(pixels.shape, size, most, strict=False)
+        bilinear_taps(length, to, first, kept)
+        for length, to, first, kept in zip(pixels.shape, size, *middle, strict=False)
     )
     colours = (1,) * (pixels.ndim - 2)
     down, across = down.reshape(-1, 1, *colours), across.reshape(-1, *colours)
@@ -219,45 +220,17 @@ def _row_blocks(made: Array) -> Iterator[slice]:
 
 
 @lru_cache(maxsize=64)
-def bilinear_taps(length: int, to: int, kept: int) -> tuple[Array, Array, Array]:
-    """For each of the middle `kept` of `to` pixels along a side of `length`: its two neighbours, and the weight of the
-    second, of 2048.
+def bilinear_taps(length: int, to: int, start: int, kept: int) -> tuple[Array, Array, Array]:
+    """For `kept` pixels from `start` on of `to` along a side of `length`: the two neighbours of each, and the weight of
+    the second, of 2048.
 
     Pixel `i` of `to` lies at `(i + 1/2) length / to - 1/2`, and not before 0.
     """
-    pixel = cropped_from(to, kept) + np.arange(kept)
+    pixel = start + np.arange(kept)
     place = np.maximum((2 * pixel + 1) * length - to, 0)  # in units of 1 / (2 to)
     first, rest = np.divmod(place, 2 * to)
     weight = (rest * _ONE + to) // (2 * to)
     return first, np.minimum(first + 1, length - 1), weight.astype(np.int32)
-
-
-def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
-    """Size to scale `source` to before cropping or padding to `target`, in integer arithmetic.
-
-    The side that `target` does not fix is rounded to nearest where the picture is padded; for `crop` it is rounded
-    down, as in the evaluation transforms that video models were trained with.
-    """
-    if fit == "stretch":
-        return target
-    (height, width), (to_height, to_width) = source, target
-    by_width = to_width * height >= to_height * width if fit == "crop" else to_width * height <= to_height * width
-    half = 0 if fit == "crop" else 1
-    if by_width:
-        return max(1, (2 * height * to_width + half * width) // (2 * width)), to_width
-    return to_height, max(1, (2 * width * to_height + half * height) // (2 * height))
-
-
-def cropped_from(side: int, kept: int) -> int:
-    """Where the middle `kept` of `side` pixels begin; halves go to the even number, as in those transforms too."""
-    return round((side - kept) / 2)
-
-
-def padded_from(scaled: tuple[int, int], size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
-    """Where, from the top and from the left, an upright picture of `scaled` begins in one of `size`."""
-    if spec.pad_place == "corner":
-        return 0, 0
-    return (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2
 
 
 def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
@@ -268,11 +241,6 @@ def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
 
 def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
     return f"a picture of {source[1]}x{source[0]} can not be scaled to {size[1]}x{size[0]}"
-
-
-def _cropped(pixels: Array, size: tuple[int, int]) -> Array:
-    top, left = cropped_from(pixels.shape[0], size[0]), cropped_from(pixels.shape[1], size[1])
-    return pixels[top : top + size[0], left : left + size[1]]
 
 
 def _multiple(pixels: Array, spec: PictureSpec) -> Array:

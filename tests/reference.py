@@ -19,7 +19,6 @@ from PIL import Image
 
 Array = NDArray[Any]
 VALUES = 4.0  # of 255: mean distance of a clip's pictures. Gray has below 2, enlarged pictures in colours up to 3.8
-GRAY_OF_BT709 = 5.0  # the same of gray of BT.709 video: swscale does not give its luma, but another mixture of RGB
 COSINE = 0.998  # of a descriptor of `fingerprint`
 SCORE = 1e-3  # of `shotchange`
 BT709, BT601 = (0.2126, 0.0722), (0.299, 0.114)  # what red and blue weigh in luma: ITU-R BT.709-6 and BT.601-7

@@ -9,7 +9,7 @@ typedef unsigned long long address;
 
 // One picture: taps across to 15 bits, taps down to 8 bits, then the matrix; see engines/cuda/filters.py.
 struct Scale {
-    address luma, cb, cr, out;
+    address luma, cb, cr, out;                               // without cb: gray
     address luma_x_first, luma_x, luma_y_first, luma_y;      // int32 [W], int16 [W, K], ...
     address chroma_x_first, chroma_x, chroma_y_first, chroma_y;
     int luma_x_taps, luma_y_taps, chroma_x_taps, chroma_y_taps;
@@ -18,7 +18,7 @@ struct Scale {
     int deep, low_bits, across;     // two bytes a sample; its unused low bits; bits to drop after the taps across
     int left, top, width, height;   // what to compute of the scaled picture
     int stride_x, stride_y;         // bytes, in `out`
-    int each, gray, stretch;        // chroma for each pixel; only luma goes out; luma is limited and shall not be
+    int each, stretch;              // chroma for each pixel; gray is made of luma of limited range
     int colours[6];
 };
 
@@ -41,6 +41,14 @@ __device__ static inline int clip8(int value) { return value < 0 ? 0 : value > 2
 __device__ static inline int clip30(long long value) {
     return (int)((value < 0 ? 0 : value > 0x3fffffff ? 0x3fffffff : value) >> 22);
 }
+
+// Swscale's pattern for samples of more than 8 bits, of 128 a level; others are rounded to nearest.
+__device__ static const u8 dither[8][8] = {
+    {36, 68, 60, 92, 34, 66, 58, 90},  {100, 4, 124, 28, 98, 2, 122, 26},
+    {52, 84, 44, 76, 50, 82, 42, 74},  {116, 20, 108, 12, 114, 18, 106, 10},
+    {32, 64, 56, 88, 38, 70, 62, 94},  {96, 0, 120, 24, 102, 6, 126, 30},
+    {48, 80, 40, 72, 54, 86, 46, 78},  {112, 16, 104, 8, 118, 22, 110, 14},
+};
 
 // A block is 32 outputs of a line; its rows share the lines that each looks at.
 extern "C" __global__ void scale(const Scale s) {
@@ -80,7 +88,7 @@ extern "C" __global__ void scale(const Scale s) {
         for (int i = 0; i < parts; i++) total[plane] += sums[plane][i][lane];
     u8 *out = (u8 *)s.out + (long long)column * s.stride_x + (long long)row * s.stride_y;
     if (!s.cb) {
-        *out = clip8((total[0] + (1 << 18)) >> 19);
+        *out = clip8((total[0] + ((s.deep ? dither[y & 7][x & 7] : 64) << 12)) >> 19);
         return;
     }
     int rgb[3];
@@ -101,11 +109,7 @@ extern "C" __global__ void scale(const Scale s) {
         for (int c = 0; c < 3; c++)
             rgb[c] = clip8((s.colours[0] * (luma + moves[c]) - s.colours[1] + 0x8000) >> 16);
     }
-    if (s.gray) {
-        *out = (rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 32768) >> 16;
-    } else {
-        for (int c = 0; c < 3; c++) out[c] = rgb[c];
-    }
+    for (int c = 0; c < 3; c++) out[c] = rgb[c];
 }
 
 // A picture `[H, W, channels]` uint8 scaled by its two nearest pixels a side, as engines.transforms.bilinear_resize does.

@@ -40,7 +40,7 @@ _TAPS = "luma_x_first luma_x luma_y_first luma_y chroma_x_first chroma_x chroma_
 SCALE = _struct(
     (ADDRESS, f"luma cb cr out {_TAPS}"),
     (INT, "luma_x_taps luma_y_taps chroma_x_taps chroma_y_taps luma_pitch chroma_pitch chroma_step"),
-    (INT, "deep low_bits across left top width height stride_x stride_y each gray stretch colours[6]"),
+    (INT, "deep low_bits across left top width height stride_x stride_y each stretch colours[6]"),
 )
 PLANE = _struct((ADDRESS, "source out"), (INT, "pitch step deep drop width height stride_x stride_y"))
 BILINEAR = _struct(

@@ -81,7 +81,7 @@ def name_on_gpu(frame: av.VideoFrame) -> str:
     return frame.sw_format.name
 
 
-def surface(frame: av.VideoFrame, gray: bool) -> Picture:
+def surface(frame: av.VideoFrame) -> Picture:
     """Return a decoder's frame as a picture, without a copy."""
     bits, low_bits = SURFACES[name_on_gpu(frame)]
     luma, chroma = frame.planes[:2]
@@ -90,5 +90,5 @@ def surface(frame: av.VideoFrame, gray: bool) -> Picture:
     half = -(-frame.height // 2), -(-frame.width // 2)
     pitches = luma.line_size, chroma.line_size
     # FFmpeg calls 8-bit full range yuvj420p, for which `engines.transforms` assumes the siting of JPEG
-    left = gray or bits > 8 or int(frame.color_range) != FULL
+    left = bits > 8 or int(frame.color_range) != FULL
     return Picture(frame.height, frame.width, pointers, pitches, half, 2, bits, low_bits, left)

@@ -2,8 +2,8 @@
 
 Frames of the GPU's decoder are read in place. Frames that the host decoded are uploaded as small as possible: scaled by
 the host, and as YCbCr of two bytes a pixel if colours are needed. Scaled pictures differ from swscale's by at most two
-levels if both sides shrink or both grow, by four if one shrinks and one grows. Colours of the host's frames differ by
-twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
+levels, gray ones by one, if both sides shrink or both grow, by four if one shrinks and one grows. Colours of the host's
+frames differ by twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
 """
 
 import threading
@@ -18,20 +18,20 @@ from engines.cuda.arrays import GpuRow
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
 from engines.cuda.kernels import BILINEAR, PLANE, SCALE
 from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
+from engines.geometry import middle_of, padded_from, scaled_size
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array
 from engines.pictures import FramePictures
 from engines.transforms import Picture as HostPicture
-from engines.transforms import bilinear_taps, check_scalable, cropped_from, padded_from, scaled_size
+from engines.transforms import bilinear_taps, check_scalable
 from schemas.model import PictureSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
 HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
-_BT601 = (5, 6)
 _BLOCK = (32, 8, 1)
 _SMALL = "yuv422p"  # swscale makes RGB of this format after it has halved the chroma across
 
@@ -115,7 +115,7 @@ class CudaPicture:
             frame = frame.reformat(format=name_on_gpu(frame))
         if frame.format.name != "cuda":
             return self._from_host(frame, orientation)
-        picture = surface(frame, self.spec.layout == "gray")
+        picture = surface(frame)
         if self.spec.layout == "planes":
             return self._planes(picture, orientation)
         return [self._scaled(frame, picture, orientation)]
@@ -187,12 +187,11 @@ class CudaPicture:
         target = shown[::-1] if turned else shown
         scaled = scaled_size(source, target, self.spec.fit)
         check_scalable(source, scaled)
-        size = min(scaled[0], target[0]), min(scaled[1], target[1])
+        first, size = middle_of(scaled, target, orientation)
         pixel_bytes = 3 if self.spec.layout == "rgb" else 1
         top, left = padded_from(size[::-1] if turned else size, shown, self.spec)
         begin, stride_y, stride_x = upright_strides(size, orientation, pixel_bytes, width * pixel_bytes)
         begin += (top * width + left) * pixel_bytes
-        first = cropped_from(scaled[0], size[0]), cropped_from(scaled[1], size[1])
         padded = (size[::-1] if turned else size) != (height, width)
         return Place(scaled, first, size, begin, (stride_y, stride_x), padded), (height, width)
 
@@ -219,8 +218,7 @@ class CudaPicture:
     def _made(self, source: tuple[int, int], picture: Picture, matrix: int, full: bool, place: "Place") -> Any:
         height, width = place.scaled
         cubic = height >= source[0] and width >= source[1]
-        gray = self.spec.layout == "gray"
-        luma_only, each = gray and matrix in _BT601, bool(width % 2)
+        gray, each = self.spec.layout == "gray", bool(width % 2)
         given = np.zeros((), SCALE)
         tables: list[Any] = []
         for name, have, want, one, left in (
@@ -229,15 +227,15 @@ class CudaPicture:
             ("chroma_x", picture.chroma[1], width if each else width // 2, ACROSS_ONE, picture.left),
             ("chroma_y", picture.chroma[0], height, DOWN_ONE, False),
         ):
-            if not (luma_only and name.startswith("chroma")):
+            if not (gray and name.startswith("chroma")):
                 filtered = taps(have, want, cubic, one, left)
                 given[f"{name}_first"] = self._table(filtered.first, tables)
                 given[name] = self._table(filtered.weights, tables)
                 given[f"{name}_taps"] = filtered.count
         given["chroma_step"], given["low_bits"] = picture.step, picture.low_bits
         given["deep"], given["across"] = picture.bits > 8, 7 if picture.bits == 8 else picture.bits - 1
-        given["each"], given["gray"], given["stretch"] = each, gray, luma_only and not full
-        given["cb"] = not luma_only  # replaced by a pointer
+        given["each"], given["stretch"] = each, gray and not full
+        given["cb"] = not gray  # replaced by a pointer
         given["colours"] = colour_table(matrix, full, each)
         place.into(given)
         return given, tables
@@ -251,7 +249,7 @@ class CudaPicture:
                 tables: list[Any] = []
                 for names, side in ((("above", "below", "down"), 0), (("before", "after", "over"), 1)):
                     to = place.scaled[side]
-                    for name, table in zip(names, bilinear_taps(native.shape[side], to, to), strict=True):
+                    for name, table in zip(names, bilinear_taps(native.shape[side], to, 0, to), strict=True):
                         given[name] = self._table(table.astype(np.int32), tables)
                 given["channels"] = prod(native.shape[2:])
                 given["pitch"] = prod(native.shape[1:])

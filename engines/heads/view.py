@@ -6,8 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from engines.geometry import cropped_from, scaled_size
 from engines.part import Array
-from engines.transforms import cropped_from, scaled_size
 from schemas.model import PictureSpec
 
 Size: TypeAlias = tuple[int, int]
@@ -58,7 +58,7 @@ class View:
 
 
 def view_of(source: Size, spec: PictureSpec) -> View:
-    """The view that `spec` gives of an upright source of (height, width), in the integers of `engines.transforms`."""
+    """The view that `spec` gives of an upright source of (height, width), in the integers of `engines.geometry`."""
     if spec.size == "source":
         picture = tuple(-(-side // spec.multiple) * spec.multiple for side in source)
         return View(source, (picture[0], picture[1]), source)

@@ -24,7 +24,7 @@ from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options, decode
 from engines.media.orientation import UPRIGHT, orientation_of
 from engines.media.png import has_chunk, without_packed_chunks
 from engines.media.read_at import reader
-from engines.media.reshape import EXACT
+from engines.media.reshape import EXACT, is_transparent
 from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.sniff import formats, image_format, is_animation
 from engines.media.stills import Still, decode_still, still_size
@@ -174,7 +174,7 @@ def _outcome(
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
     notes |= dict.fromkeys(still.notes)
-    if not planes and still.alpha:
+    if not planes and still.alpha and _WITHOUT_ALPHA not in notes and is_transparent(still.frame):
         notes[_WITHOUT_ALPHA] = None
     return image.item, row
 

@@ -57,6 +57,12 @@ def steps_of(orientation: int) -> tuple[bool, int]:
     return _STEPS[orientation]
 
 
+def reverses(orientation: int) -> tuple[bool, bool]:
+    """Return whether the stored rows, and the stored columns, are seen in reversed order."""
+    mirrored, turns = _STEPS[orientation]
+    return turns in (2, 3), mirrored != (turns in (1, 2))
+
+
 def upright(pixels: Array, orientation: int) -> Array:
     """Turn and mirror `[H, W, ...]`; the result is contiguous."""
     mirrored, turns = _STEPS[orientation]

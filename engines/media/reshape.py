@@ -5,6 +5,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from engines.media.colours import colour_matrix, plane_range
 from engines.media.filters import FrameFilter
+from engines.media.frames import plane_rows
 
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
@@ -41,6 +42,15 @@ class Reshape:
             interpolation=Interpolation.BICUBIC | EXACT,
             threads=1,
         )
+
+
+def is_transparent(frame: av.VideoFrame) -> bool:
+    """Return whether any pixel of a frame with an alpha channel is not opaque, in 8 bits."""
+    try:
+        rgba = frame.reformat(format="rgba", interpolation=Interpolation.POINT, threads=1)
+    except av.error.FFmpegError:
+        return True  # swscale does not read the format: some pixel may be
+    return bool(plane_rows(rgba, 0)[:, 3::4].min() < 255)
 
 
 class Siting:

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from engines.media.container import open_container, open_file, read_head
 from engines.media.limits import DEFAULT_LIMITS, Limits, decoder_options
 from engines.media.png import without_packed_chunks
-from engines.media.read_at import reader
+from engines.media.read_at import ReadAt, reader
 from engines.media.sniff import HEAD_BYTES, formats, image_format, is_animation
 from schemas.errors import MediaError, UsageError
 from schemas.wire import Buffer
@@ -226,6 +226,13 @@ def _codecs(container: InputContainer) -> set[str]:
 
 def _empty(label: str) -> MediaError:
     return MediaError(f"{label} is empty", "copy or send it again")
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[ReadAt]:
+    """Yield a function that reads a source's bytes by their offset. Raises as `open_file`."""
+    with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
+        yield reader(given)
 
 
 def head_of(source: Source) -> bytes:

@@ -21,18 +21,17 @@ from pydantic import ValidationError
 
 from engines.media.animation import film_of
 from engines.media.cuts import Cut, Packets, plan_cuts
-from engines.media.ebml import declared_length
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import orientation_of
 from engines.media.packets import Coded, Flag, carried_side, pack, parameters_of, side_data
 from engines.media.source import (
     Source,
-    head_of,
     media_errors,
     open_media,
     open_picture,
     packets_of,
     picture_stream,
+    reading,
     time_base,
 )
 from engines.media.survey import Survey, survey
@@ -110,10 +109,9 @@ class Splitter:
         with media_errors(self._label):
             self._source = film_of(self._source, self._limits)
         self._stamp = _stamp(self._source)
-        with self._opened() as container:
+        with self._opened() as container, reading(self._source) as read:
             stream = picture_stream(container, self._label, self._limits, self._number)
-            length = declared_length(head_of(self._source))
-            self.surveyed = survey(container, stream, self._label, self._limits, length)
+            self.surveyed = survey(container, stream, self._label, self._limits, read)
             try:
                 self.media = _media_info(stream, self.surveyed, self._name, self._grid)
             except ValidationError as error:  # FFmpeg passes on any value of a header

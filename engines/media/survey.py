@@ -1,6 +1,5 @@
 """Reads all packets of a media once: their times, and the properties of the first frame."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +13,8 @@ from av.video.stream import VideoStream
 from engines.media.cuts import Packets
 from engines.media.keyframes import closes, is_hidden, is_packed, starts_afresh
 from engines.media.limits import Limits
+from engines.media.missing import Missing
+from engines.media.read_at import ReadAt
 from engines.media.source import packets_of, time_base
 from engines.media.times import Stamps, frame_rate, settle
 from schemas.errors import MediaError
@@ -51,22 +52,23 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(
-    container: InputContainer, stream: VideoStream, label: str, limits: Limits, length: int | None = None
-) -> Survey:
+def survey(container: InputContainer, stream: VideoStream, label: str, limits: Limits, read: ReadAt) -> Survey:
     """Read all packets of `stream`. Raises MediaError if no frame can be decoded, or an mp4 is truncated.
 
-    `length` is the size of the source in bytes by its own header, None if it states none.
+    `read` reads the bytes of the source.
     """
     decoder, reader = stream.codec_context, _Reader(container, stream)
+    missing = Missing(container, stream, read)
     # before decoding changes it; a stream that was not probed has no pixel format and no depth yet
     depth = decoder.reorder_depth if decoder.pix_fmt or not decoder.codec.reorder else _UNKNOWN_DEPTH
     for packet in packets_of(container, stream):
         reader.take(packet)
+        if packet.size:
+            missing.take(packet)
     first = reader.first
     if "mp4" in container.format.name and len(reader.keys) < len(stream.index_entries):
-        missing = len(stream.index_entries) - len(reader.keys)
-        raise MediaError(f"{label} is truncated: {missing} of {len(stream.index_entries)} frames are missing", AGAIN)
+        gone = len(stream.index_entries) - len(reader.keys)
+        raise MediaError(f"{label} is truncated: {gone} of {len(stream.index_entries)} frames are missing", AGAIN)
     if first is None or not any(reader.shown):
         raise MediaError(
             f"{label}: no frame of its {decoder.name} video can be decoded",
@@ -94,8 +96,7 @@ def survey(
             notes.append(f"the first {before} frames can not be decoded: no keyframe is before them")
     if stream.metadata.get("alpha_mode") == "1":  # of WebM: FFmpeg's own decoders of VP8 and VP9 give only the colours
         notes.append("its alpha channel is left out")
-    last_s = max((pts for pts in reader.pts if pts is not None), default=0) * unit
-    notes += _truncated(container, stream, last_s, cut_off=length is not None and container.size < length)
+    notes += missing.notes(settled.pts if settled.known else None, origin)
     reorder = reorder_depth(settled.pts[shown].tolist()) if decoder.name == _GUESSED else 0
     return Survey(packets, first, origin, _end(reader, packets, rate), rate, reorder, tuple(notes))
 
@@ -168,22 +169,3 @@ def _end(reader: _Reader, packets: Packets, rate: Fraction) -> int:
     at = int(np.argmax(np.where(packets.shown, packets.pts, packets.pts.min())))
     own = 0 if packets.by_rank else reader.lasts[at]
     return packets.last + (own if own > 0 else max(1, round(1 / (rate * packets.time_base))))
-
-
-def _truncated(container: InputContainer, stream: VideoStream, last_s: Fraction, cut_off: bool) -> list[str]:
-    """Return a note if a Matroska or WebM file ends before its header states; its last packet is at `last_s`.
-
-    If it is `cut_off`, it certainly does; otherwise its picture may end long before that.
-    """
-    if "matroska" not in container.format.name or not container.duration:
-        return ["it is truncated: its last bytes are missing"] if cut_off else []
-    start, declared = (container.start_time or 0) / 1e6, container.duration / 1e6
-    end = float(last_s) - start
-    own = re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if own is not None:
-        declared = sum(float(part) * unit for part, unit in zip(own.groups(), (3600, 60, 1), strict=True))
-    return [_cut_short(end, declared)] if cut_off or declared - end >= max(1.0, 0.02 * declared) else []
-
-
-def _cut_short(end: float, declared: float) -> str:
-    return f"it is truncated, or its picture ends early: {end:.1f} s of the {declared:.1f} s that its header says"

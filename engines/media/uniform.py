@@ -24,13 +24,14 @@ from engines.media.colours import (
 )
 from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
-from engines.media.reshape import Reshape
+from engines.media.reshape import Reshape, is_transparent
 from engines.planned import DecodePlan
 from schemas.media import MediaInfo
 
 _NO_RANGE, _BT2020 = 0, 9
 _kept = threading.local()
 _TONE_MAPPED = "yuv420p"
+_TRANSPARENT = "transparency is left out"
 # FFmpeg's own mapping, from the light level that the file states (10,000 cd/m2 if it states none) to that of BT.709
 _TONE_MAP = (
     "out_color_matrix=bt709:out_primaries=bt709:out_transfer=bt709:out_range=limited:intent=perceptual"
@@ -97,6 +98,7 @@ class Uniform:
         wanted = self._shown.pixel_format if self._planes else name and frame_formats(name)[-1]
         as_it_is = name and name == wanted and not self._tonemap
         self._plain = (name, media.height, media.width) if as_it_is else None  # most frames need no conversion
+        self._has_alpha = bool(name) and has_alpha(name)
         self._notes = notes
         # it uses only lines of this frame: yadif uses the frames before and after, which may be in another segment
         self._from_fields = FrameFilter(("estdif", "mode=frame:deint=interlaced"), waits=True)
@@ -112,6 +114,8 @@ class Uniform:
         if int(frame.color_range) == _NO_RANGE:
             frame.color_range = media.color_range
         fields, name = frame.interlaced_frame, frame.format.name
+        if self._has_alpha and _TRANSPARENT not in self._notes and is_transparent(frame):
+            self._notes[_TRANSPARENT] = None
         if not fields and (name, frame.height, frame.width) == self._plain:
             return frame
         if fields:
@@ -148,8 +152,6 @@ class Uniform:
 
     def _note_format(self) -> None:
         name, shown = self._media.pixel_format, self._shown.pixel_format
-        if name and has_alpha(name):
-            self._notes["transparency is left out, where the picture has any"] = None
         if name != shown and (changes := what_changes(name, shown)):
             self._notes[f"pixels are converted from {name} to {shown}: {changes}"] = None
         hdr = HDR.get(self._shown.color_transfer)

@@ -58,6 +58,15 @@ def test_every_picture_comes_at_its_time(name: str, mode: str) -> None:
         assert splitter.media.duration_s == pytest.approx(sum(LASTS_MS) / 1000, abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["gif", "png", "webp"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_animation_is_transparent_where_a_pixel_is(name: str, mode: str) -> None:
+    spec = pipeline(size=[40, 64], layout="rgb")
+    media, segments = segments_of(animation(name, LASTS_MS, mode=mode), spec, 10)
+    (part,) = decoded(media, segments, spec, converter(spec).convert)
+    assert ("transparency is left out" in part.meta.notes) == (mode == "RGBA")
+
+
 @pytest.mark.parametrize(("name", "lasts_ms"), [("webp", 100), ("png", 1000 / 15)])
 def test_pictures_without_a_duration_last_as_long_as_players_show_them(name: str, lasts_ms: float) -> None:
     times, _ = shown(animation(name, [0, 0, 0]))

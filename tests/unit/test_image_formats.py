@@ -158,6 +158,9 @@ def test_a_picture_with_transparency_has_a_note_where_there_is_no_place_for_it(n
     assert parts_of(solid, RESIZED).meta.notes == parts_of(clear).meta.notes == ()
     [note] = parts_of(clear, RESIZED).meta.notes
     assert note == "transparency was left out: the pipeline's layout has no place for it"
+    opaque = io.BytesIO()
+    Image.new("RGBA", (64, 48), (10, 200, 30, 255)).save(opaque, name)
+    assert parts_of(opaque.getvalue(), RESIZED).meta.notes == ()
 
 
 def test_of_a_tiff_with_several_pages_the_first_is_used_and_a_note_says_so() -> None:

@@ -222,9 +222,6 @@ def with_decode(spec: PipelineSpec, **options: Any) -> PipelineSpec:
     return spec.model_copy(update={"stage": (spec.decode.model_copy(update=options), *spec.stage[1:])})
 
 
-TRANSPARENCY = "transparency is left out, where the picture has any"
-
-
 def test_what_is_left_out_or_changed_is_noted(tmp_path: Path) -> None:
     half = "colours have half the resolution"
     for clip, notes in (
@@ -232,15 +229,29 @@ def test_what_is_left_out_or_changed_is_noted(tmp_path: Path) -> None:
         (Coloured("yuv440p"), (f"pixels are converted from yuv440p to yuv420p: {half}",)),
         (
             Coloured("bgra"),
-            (
-                TRANSPARENCY,
-                f"pixels are converted from bgra to yuv420p: RGB becomes luma and colour difference, {half}",
-            ),
+            (f"pixels are converted from bgra to yuv420p: RGB becomes luma and colour difference, {half}",),
         ),
     ):
         assert parts_of(coloured.make(tmp_path, clip), pipeline())[-1].meta.notes == notes
     pixels = parts_of(coloured.make(tmp_path, Coloured("bgra")), pipeline(size=[9, 9]))[-1].meta.notes
-    assert pixels == (TRANSPARENCY,)
+    assert pixels == ()
+
+
+@pytest.mark.parametrize("layout", ["bgra", "yuva420p", "gbrap10le"])
+def test_transparency_is_noted_where_a_pixel_is_transparent(layout: str, tmp_path: Path) -> None:
+    """The first three frames are opaque, and so is the film that has only these."""
+    picture = np.full((48, 64, 4), 255, np.uint8)
+    for shown, notes in ((3, ()), (4, ("transparency is left out",))):
+        path = tmp_path / f"{shown}.mkv"
+        with av.open(path, "w") as out:
+            stream = out.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, layout
+            for number in range(shown):
+                picture[7, 9, 3] = 255 if number < 3 else 100
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgba").reformat(format=layout)))
+            out.mux(stream.encode(None))
+        found = {note for part in parts_of(path, pipeline(size=[9, 9])) for note in part.meta.notes}
+        assert {note for note in found if "transparen" in note} == set(notes)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.clips import Clip, generated, pictures
 from tests.plans import converter
 from tests.unit.media_passes import decoded, pipeline, segments_of
 
+UNNAMED, LIMITED, FULL = 2, 1, 2
 # Luma weights of red, green and blue: BT.601 and BT.709
 WEIGHTS = {5: (0.299, 0.587, 0.114), 1: (0.2126, 0.7152, 0.0722)}
 
@@ -75,11 +76,44 @@ def test_shapes_out_of_proportion_are_an_error(size: tuple[int, int], target: li
         making(size=target, fit="crop").convert(av.VideoFrame(size[1], size[0], "yuv420p"))
 
 
-def test_gray_is_luma_in_full_range() -> None:
-    picture = smooth(64, 64)
-    pixels = making(size=[32, 32], layout="gray").convert(yuv(picture, 5))["pixels"]
-    expected = (picture @ np.array(WEIGHTS[5])).reshape(32, 2, 32, 2).mean(axis=(1, 3))
-    assert np.abs(pixels - expected).max() <= 2
+def luma(frame: av.VideoFrame) -> Array:
+    """The first plane in full range, in units of 8 bits, `[H, W]`: BT.709-6 and BT.2020-2, section 3.5 and table 5."""
+    plane, deep = frame.planes[0], frame.format.components[0].bits - 8
+    lines = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(plane.height, -1)[:, : plane.width]
+    values = lines / (1 << deep)
+    return values if frame.color_range == FULL else (values - 16) * 255 / 219
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "yuvj420p", "yuv444p", "yuv422p10le", "nv12"])
+@pytest.mark.parametrize("matrix", [UNNAMED, 1, 5, 9])
+@pytest.mark.parametrize("colour_range", [LIMITED, FULL])
+def test_gray_of_video_is_its_luma_whatever_its_matrix(layout: str, matrix: int, colour_range: int) -> None:
+    if layout == "yuvj420p" and colour_range == LIMITED:
+        pytest.skip("yuvj is full range by its name")
+    frame = yuv(smooth(720, 96), 1, layout)
+    frame.colorspace, frame.color_range = matrix, colour_range
+    expected = luma(frame).clip(0, 255)
+    for resize in ("area", "bilinear"):
+        pixels = making(layout="gray", resize=resize).convert(frame)["pixels"]
+        assert np.abs(pixels - expected).max() <= (1.001 if "10" in layout else 0.501)
+        pixels = making(size=[180, 24], layout="gray", resize=resize).convert(frame)["pixels"]
+        near = expected.reshape(180, 4, 24, 4)
+        near = near.mean(axis=(1, 3)) if resize == "area" else near[:, 1:3, :, 1:3].mean(axis=(1, 3))
+        assert np.abs(pixels - near).max() <= 1.01
+    grown = making(size=[1440, 192], layout="gray").convert(frame)["pixels"]
+    assert abs(grown.mean() - expected.mean()) < 0.3
+
+
+@pytest.mark.parametrize(("layout", "weights"), [("rgb24", WEIGHTS[5]), ("gbrp", WEIGHTS[5]), ("gray", (0, 1, 0))])
+def test_gray_of_rgb_is_the_luma_of_bt601_and_gray_stays_as_it_is(layout: str, weights: tuple[float, ...]) -> None:
+    picture = smooth(720, 96)
+    if layout == "gray":
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[..., 1]), "gray")
+    else:
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=layout)
+    for matrix in (UNNAMED, 1, 9):
+        frame.colorspace = matrix
+        assert np.abs(making(layout="gray").convert(frame)["pixels"] - picture @ np.array(weights)).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -157,6 +191,20 @@ def test_pictures_come_out_upright(orientation: int) -> None:
     assert np.abs(found - making(size=[20, 24]).convert(upright)["pixels"]).max() <= 2
     planes = making(layout="planes").convert(frame, orientation)
     assert np.array_equal(planes["plane1"], EXIF[orientation](picture[..., 1]))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize", ["area", "bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("size", [(41, 60), (40, 61), (41, 61)])
+def test_the_middle_is_that_of_the_upright_picture(size: tuple[int, int], resize: str, orientation: int) -> None:
+    """A picture that keeps its scale and loses an odd number of lines, so that its middle is half a pixel off."""
+    stored = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
+    shown = np.ascontiguousarray(EXIF[orientation](stored))
+    short = min(shown.shape[:2])
+    for target in ([short, short], [shown.shape[0], shown.shape[1] - 3], [shown.shape[0] - 3, shown.shape[1]]):
+        crop = making(size=target, fit="crop", resize=resize)
+        found = crop.convert(av.VideoFrame.from_ndarray(stored, "rgb24"), orientation)["pixels"]
+        assert np.array_equal(found, crop.convert(av.VideoFrame.from_ndarray(shown, "rgb24"))["pixels"])
 
 
 def test_a_turned_clip_comes_out_like_the_one_it_was_turned_from() -> None:

@@ -1,0 +1,61 @@
+"""Where a picture lies when it is scaled, cropped and padded; all in integers, sizes are (height, width)."""
+
+from typing import NamedTuple
+
+from engines.media.orientation import UPRIGHT, reverses
+from engines.part import Array
+from schemas.model import PictureSpec
+
+
+class Middle(NamedTuple):
+    """The part of a scaled picture that is kept, as it is stored: from `first` on, `size` large, (height, width)."""
+
+    first: tuple[int, int]
+    size: tuple[int, int]
+
+    def cut(self, pixels: Array) -> Array:
+        """Return that part of `[H, W, ...]`, a view."""
+        (top, left), (height, width) = self
+        return pixels[top : top + height, left : left + width]
+
+
+def middle_of(scaled: tuple[int, int], most: tuple[int, int], orientation: int = UPRIGHT) -> Middle:
+    """Return what is kept of a stored picture of `scaled` where at most `most` (height, width) is wanted of it.
+
+    It is the middle of the upright picture: where that lies half a pixel off, a side that is seen in reversed order
+    begins one pixel later.
+    """
+    size = min(scaled[0], most[0]), min(scaled[1], most[1])
+    top, left = (
+        side - kept - cropped_from(side, kept) if is_reversed else cropped_from(side, kept)
+        for side, kept, is_reversed in zip(scaled, size, reverses(orientation), strict=True)
+    )
+    return Middle((top, left), size)
+
+
+def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
+    """Size to scale `source` to before cropping or padding to `target`, in integer arithmetic.
+
+    The side that `target` does not fix is rounded to nearest where the picture is padded; for `crop` it is rounded
+    down, as in the evaluation transforms that video models were trained with.
+    """
+    if fit == "stretch":
+        return target
+    (height, width), (to_height, to_width) = source, target
+    by_width = to_width * height >= to_height * width if fit == "crop" else to_width * height <= to_height * width
+    half = 0 if fit == "crop" else 1
+    if by_width:
+        return max(1, (2 * height * to_width + half * width) // (2 * width)), to_width
+    return to_height, max(1, (2 * width * to_height + half * height) // (2 * height))
+
+
+def cropped_from(side: int, kept: int) -> int:
+    """Where the middle `kept` of `side` pixels begin; halves go to the even number, as in those transforms too."""
+    return round((side - kept) / 2)
+
+
+def padded_from(scaled: tuple[int, int], size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
+    """Where, from the top and from the left, an upright picture of `scaled` begins in one of `size`."""
+    if spec.pad_place == "corner":
+        return 0, 0
+    return (size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2

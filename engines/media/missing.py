@@ -1,0 +1,130 @@
+"""Finds packets of the picture that a damaged or truncated file lacks, and says how many, or for how long.
+
+A demuxer skips what it cannot read and goes on behind it. A leap in the times alone proves nothing, because media of a
+variable frame rate leave out frames. A leap is a hole where the file itself shows damage: Matroska whose elements do
+not lead from one packet to the next, and MPEG-TS whose packets do not follow each other, or whose continuity counters
+leap, which FFmpeg marks. AVI has an index that lists every frame; that of mp4 is followed whatever is damaged, and
+only fragments may be left out.
+"""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from engines.media.boxes import unread_fragments
+from engines.media.ebml import declared_length, leads_to
+from engines.media.read_at import ReadAt
+from engines.media.sniff import HEAD_BYTES
+from engines.media.source import time_base
+from engines.media.times import Times
+
+_DAMAGED = "the file is damaged"
+_TS_SYNC = b"G"  # ISO 13818-1, 2.4.3.2
+_TS_PACKETS = ((0, 188), (0, 192), (4, 192), (0, 204))  # where its first byte is, and its size with what is added to it
+_LEAP = Fraction(3, 2)  # of the time from one frame to the next
+_NEAR = 3  # packets: the mark of a transport stream is on one of those in front of the hole or behind it
+
+
+class Missing:
+    """Takes the packets of a stream in decoding order, from the first on, and says what is missing of the film.
+
+    `read` reads the bytes of the source.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, read: ReadAt) -> None:
+        self._container = container
+        self._name = container.format.name
+        self._stream = stream
+        self._read = read
+        self._listed = len(stream.index_entries) if self._name == "avi" else 0  # reading may add more
+        self._places: list[int | None] = []
+        self._corrupt: list[bool] = []
+        self._last = 0
+
+    def take(self, packet: "Packet[VideoStream]") -> None:
+        """Take one packet that has data."""
+        self._places.append(packet.pos)
+        self._corrupt.append(packet.is_corrupt)
+        self._last = max(self._last, packet.pts or 0)
+
+    def notes(self, pts: Times | None, origin: int) -> list[str]:
+        """Return what is missing, in words.
+
+        `pts [P]` int64 are the corrected times of the packets, None if the file has none; seconds count from `origin`.
+        """
+        found = self._truncated()
+        if pts is not None:
+            gaps = np.diff(np.unique(pts))
+            step = max(1, int(np.median(gaps))) if len(gaps) else 1
+            found += self._in_holes(self._holes(pts, step), origin, step)
+        lost = self._unread()
+        if lost > 0:
+            found.append(f"{_DAMAGED}: {lost} of the {self._listed} frames in its index are missing")
+        end = unread_fragments(self._read, self._container.size) if "mp4" in self._name else None
+        if end is not None:
+            found.append(f"{_DAMAGED}: the fragments behind its byte {end} can not be read")
+        return found
+
+    def _holes(self, pts: Times, step: int) -> list[tuple[int, int]]:
+        """Return the last time before each hole and the first one after it; `step` is the usual time of a frame."""
+        before = np.maximum.accumulate(pts)[:-1]
+        after = np.minimum.accumulate(pts[::-1])[::-1][1:]
+        leaps = np.flatnonzero(after - before > float(_LEAP * step)).tolist()
+        return [(int(before[at]), int(after[at])) for at in leaps if self._is_damaged(at)]
+
+    def _is_damaged(self, number: int) -> bool:
+        """Return whether the file is damaged between packet `number` and the next one."""
+        start, end = self._places[number], self._places[number + 1]
+        if start is None or end is None or start >= end:
+            return False
+        if "matroska" in self._name:
+            return not leads_to(self._read, start, end)
+        if self._name == "mpegts":
+            marked = any(self._corrupt[max(0, number + 1 - _NEAR) : number + 1 + _NEAR])
+            return marked or not any(self._keeps_step(start + begin, end, step) for begin, step in _TS_PACKETS)
+        return False
+
+    def _keeps_step(self, start: int, end: int, step: int) -> bool:
+        return all(self._read(at, 1) == _TS_SYNC for at in range(start, end, step))
+
+    def _in_holes(self, holes: Sequence[tuple[int, int]], origin: int, step: int) -> list[str]:
+        if not holes:
+            return []
+        unit = time_base(self._stream)
+        lost = sum(after - before - step for before, after in holes)
+        first, last = (float((time - origin) * unit) for time in (holes[0][0] + step, holes[-1][1]))
+        where = f"between {first:.2f} and {last:.2f} s" + (f" in {len(holes)} places" if len(holes) > 1 else "")
+        frames = round(lost / step)
+        words = f"{float(lost * unit):.2f} s of the picture are missing {where}, {frames} frames at its usual rate"
+        return [f"{_DAMAGED}: {words}"]
+
+    def _unread(self) -> int:
+        """Return how many frames in the index of an AVI did not come. Changes of a palette have places in it, too."""
+        missing = self._listed - len(self._places)
+        if missing <= 0:
+            return 0
+        return missing - sum(self._read(entry.pos + 2, 2) == b"pc" for entry in self._stream.index_entries)
+
+    def _truncated(self) -> list[str]:
+        """Return a note if a Matroska or WebM file ends before its header states.
+
+        If it has fewer bytes than that, it certainly does; otherwise its picture may end long before its sound.
+        """
+        container = self._container
+        length = declared_length(self._read(0, HEAD_BYTES))
+        cut_off = length is not None and container.size < length
+        if "matroska" not in self._name or not container.duration:
+            return ["it is truncated: its last bytes are missing"] if cut_off else []
+        start, declared = (container.start_time or 0) / 1e6, container.duration / 1e6
+        end = float(self._last * time_base(self._stream)) - start
+        own = re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", self._stream.metadata.get("DURATION", ""))
+        if own is not None:
+            declared = sum(float(part) * unit for part, unit in zip(own.groups(), (3600, 60, 1), strict=True))
+        if not cut_off and declared - end < max(1.0, 0.02 * declared):
+            return []
+        return [f"it is truncated, or its picture ends early: {end:.1f} s of the {declared:.1f} s that its header says"]
