@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import Field
 
-from engines.media.medium import is_timed
 from engines.outputs.base import check_rows, row_of
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
@@ -60,7 +59,7 @@ class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
         """Return a closed GOP of the part's pictures, or a file of each image."""
         options = self._options
         findings = self._findings(part)
-        if not is_timed(part.meta.media):
+        if not part.meta.media.timed:
             pairs = zip(channels_of(part, _NAME), findings, strict=True)
             pictures = (_drawn(picture, finding) for picture, finding in pairs)
             return encode_images(pictures, lambda each: encode_file(each, options.file, options.quality), tick)
