@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.media.albums import album_segments
 from engines.media.decode import Convert, decode_video
+from engines.media.image import image_items
 from engines.media.images import decode_images
+from engines.media.medium import Input
 from engines.media.shared import SharedFolders, located
 from engines.media.split import Splitter
 from engines.outputs.format import load_format
@@ -22,11 +25,9 @@ from engines.part import Array, Part, no_tick
 from engines.pictures import HostPictures
 from engines.plan import plan_pipeline
 from engines.planned import DecodePlan
-from pipelines.albums import albums
 from pipelines.registry import builtin_pipeline
 from schemas.errors import RigflowError
 from schemas.jobs import JobRef, Key
-from schemas.media import MediaInfo
 from schemas.model import ModelSpec
 from schemas.parts import PartMeta
 from schemas.pipeline import PipelineSpec
@@ -98,10 +99,9 @@ def units_of(task: Task, paths: Sequence[Path], split: bool) -> Iterator[Unit]:
     """The units of these inputs: images 64 paths at a time, videos `split` at keyframes or whole."""
     spec = task.spec
     if paths[0].suffix == ".jpg":
-        real = [path for path, _ in located(map(str, paths))]
-        for number, (items, _) in enumerate(albums(real, [path.name for path in paths], SHARED)):
-            key = Key(job=JOB, segment=number)
-            yield Unit(0, number, segment=Segment(key=key, media=MediaInfo(kind="image"), items=tuple(items)))
+        inputs = [Input(Path(path), Path(path).name, path) for path, _ in located(map(str, paths))]
+        for number, segment_data in enumerate(album_segments("image", image_items(inputs, SHARED))):
+            yield Unit(0, number, segment=segment_data.segment(Key(job=JOB, segment=number)))
         return
     for file, path in enumerate(paths):
         if not split:
@@ -116,7 +116,7 @@ def segments_of(path: Path, spec: PipelineSpec, segment_s: float) -> Iterator[tu
     with Splitter(path, spec.grid, segment_s) as splitter:
         for number, segment_data in enumerate(splitter.segments()):
             key = Key(job=JOB, segment=number, final=segment_data.final)
-            yield segment_data.segment(key, splitter.media), segment_data.buffers
+            yield segment_data.segment(key), segment_data.buffers
 
 
 class Chain:
@@ -166,7 +166,7 @@ def decoded(unit: Unit, spec: PipelineSpec, plan: DecodePlan, convert: Convert) 
     given = [(unit.segment, unit.buffers)] if unit.segment else segments_of(Path(unit.path), spec, ENTIRE_MEDIA_S)
     parts: list[Part] = []
     for segment, buffers in given:
-        if segment.media.kind == "image":
+        if not segment.media.timed:
             parts += decode_images(segment, buffers, plan, convert, shared=SHARED)
         else:
             parts += decode_video(segment, buffers, plan, convert)

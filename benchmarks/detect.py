@@ -55,6 +55,7 @@ reg_max = 10
 """
 PIPELINE = """
 name = "detect"
+media = "video"
 [[stage]]
 kind = "decode"
 [[stage]]

@@ -40,6 +40,7 @@ from workers.definitions import register
 
 PIPELINE = """
 name = "simulated"
+media = "video"
 segment_s = 0.001
 
 [[stage]]
@@ -160,7 +161,7 @@ class Trial:
                 await asyncio.sleep(late)
             segment_data = self._segments[number % FRAMES]
             key = Key(job=job, segment=number, final=number == segments - 1)
-            segment = segment_data.segment(key, self._media)
+            segment = segment_data.segment(key)
             subject = self._broker.names.work(self._spec.name, "decode", job.priority)
             run.published_s.append(time.monotonic())
             task = asyncio.create_task(

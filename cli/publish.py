@@ -80,11 +80,11 @@ async def _publish(
     ):
         spec = await register(broker, settings, spec, models)
         publisher = Publisher(broker, spec, settings.tenant, priority, lambda *_: moved())
-        planned = await asyncio.to_thread(plan_jobs, publisher, spec, await asyncio.to_thread(look_at, inputs))
+        planned = await asyncio.to_thread(plan_jobs, publisher, spec, await asyncio.to_thread(look_at, inputs, spec))
         if job:
             if len(planned) > 1:
                 what = f"--job {job} cannot name {len(planned)} jobs"
-                raise UsageError(what, "publish one video, or only images")
+                raise UsageError(what, "publish files that make one job")
             planned[0].job = publisher.ref(job)
         sent = []
         for outcome in planned:

@@ -1,21 +1,23 @@
-"""Options of operators and formats: each class has a pydantic model of its own, `options_class`."""
+"""Options of operators, formats and media: each class has a pydantic model of its own, `options_class`."""
 
 import tomllib
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
-from schemas.pipeline import EncodeStage, OperatorStage, line_of
+from schemas.pipeline import DecodeStage, EncodeStage, OperatorStage, line_of
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 _CLASSES = {"encode": ("formats", "format")}  # of a stage's kind: the group of its class, and the field that names it
 _OPERATORS = ("operators", "kind")
+_NO_OPTIONS = frozenset(("kind", "name", "options"))  # fields of a decode stage that are not named as an option is
+_Problem: TypeAlias = Callable[..., PipelineError]
 
 
-def parse_options(kind: type[OptionsT], stage: OperatorStage | EncodeStage, owner: str) -> OptionsT:
+def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | EncodeStage, owner: str) -> OptionsT:
     """The stage's options as `kind`. Raises PipelineError that names the option, and says that it is `owner`'s."""
     try:
         return kind.model_validate(stage.options)
@@ -37,11 +39,13 @@ def check_options(text: str, source: str) -> list[PipelineError]:
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return []
-    stages = given.get("stage", [])
-    found = (
-        _check_stage(text, source, number, stage) for number, stage in enumerate(stages) if isinstance(stage, dict)
-    )
-    return [*_check_media(text, source, given), *(error for error in found if error is not None)]
+    media = given.get("media", ())
+    kinds = [kind for kind in ((media,) if isinstance(media, str) else media) if isinstance(kind, str)]
+    found = list(_check_media(text, source, kinds))
+    for number, stage in enumerate(given.get("stage", [])):
+        if isinstance(stage, dict):
+            found += _check_stage(text, source, number, stage, [kind for kind in kinds if exists("media", kind)])
+    return found
 
 
 def known_options(kind: type[BaseModel]) -> str:
@@ -49,22 +53,62 @@ def known_options(kind: type[BaseModel]) -> str:
     return f"its options are: {', '.join(kind.model_fields) or 'none'}"
 
 
-def _check_media(text: str, source: str, given: dict[str, Any]) -> Iterator[PipelineError]:
-    media = given.get("media", ())
-    for kind in (media,) if isinstance(media, str) else media:
-        if isinstance(kind, str) and not exists("media", kind):
+def parse_decode_options(kind: type[OptionsT], stage: DecodeStage) -> OptionsT:
+    """Those of a decode stage's options that a medium has. Raises PipelineError that names the option."""
+    own = {name: value for name, value in stage.options.items() if name in kind.model_fields}
+    return parse_options(kind, stage.model_copy(update={"options": own}), "decode")
+
+
+def check_decode_options(stage: DecodeStage, kinds: Sequence[type[BaseModel]]) -> None:
+    """Raise PipelineError for an option that none of the media's classes of options has."""
+    for option in stage.options:
+        if not any(option in kind.model_fields for kind in kinds):
+            known = {name for kind in kinds for name in kind.model_fields} | DecodeStage.model_fields.keys()
+            hint = f"there are {', '.join(sorted(known - _NO_OPTIONS))}"
+            raise PipelineError(f"stage {stage.name}: decode has no option `{option}`", hint)
+
+
+def _check_media(text: str, source: str, kinds: Sequence[str]) -> Iterator[PipelineError]:
+    for kind in kinds:
+        if not exists("media", kind):
             what = f"{source}, line {line_of(text, ['media'])}, media: there is no medium {kind}"
             yield PipelineError(what, f"there are {', '.join(names('media'))}")
 
 
-def _check_stage(text: str, source: str, number: int, given: dict[str, Any]) -> PipelineError | None:
-    if given.get("kind") == "decode":
-        return None
-    group, field = _CLASSES.get(str(given.get("kind")), _OPERATORS)
-
+def _check_stage(
+    text: str, source: str, number: int, given: dict[str, Any], media: Sequence[str]
+) -> Iterator[PipelineError]:
     def problem(path: list[str | int], reason: str, hint: str = "") -> PipelineError:
         where = ["stage", number, *path]
         return PipelineError(f"{source}, line {line_of(text, where)}, {'.'.join(map(str, where))}: {reason}", hint)
+
+    check = _decode_problem(given, media, problem) if given.get("kind") == "decode" else _problem_of(given, problem)
+    if check is not None:
+        yield check
+
+
+def _decode_problem(given: dict[str, Any], media: Sequence[str], problem: _Problem) -> PipelineError | None:
+    try:
+        stage = DecodeStage.model_validate(given)
+    except ValidationError:
+        return None
+    kinds = [load("media", kind).options_class for kind in media]
+    for option, value in stage.options.items() if kinds else ():
+        try:
+            check_decode_options(stage.model_copy(update={"options": {option: value}}), kinds)
+        except PipelineError as error:
+            return problem([option], "there is no such option", error.hint)
+    for kind in kinds:
+        try:
+            kind.model_validate({name: value for name, value in stage.options.items() if name in kind.model_fields})
+        except ValidationError as error:
+            option, reason = _problem(error)
+            return problem([option], reason, known_options(kind))
+    return None
+
+
+def _problem_of(given: dict[str, Any], problem: _Problem) -> PipelineError | None:
+    group, field = _CLASSES.get(str(given.get("kind")), _OPERATORS)
 
     try:
         kind = load(group, str(given.get(field)))

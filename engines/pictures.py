@@ -7,7 +7,6 @@ import av
 import numpy as np
 
 from engines.media.frames import blank_frame, no_frames, pack_frame, stack_frames, unpack_frames
-from engines.media.medium import medium_of
 from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import FRAME_SIZE, is_of_model, plane_name
@@ -72,11 +71,7 @@ def resized_part(part: Part, preprocess: Preprocessing, tick: Tick = no_tick) ->
     for frame, orientation in unpack_frames(part):
         rows.append(preprocess.convert(frame, orientation))
         tick()
-    made = (
-        stack_frames(rows)
-        if rows
-        else no_frames(preprocess.convert(blank_frame(medium_of(part.meta.media).pixel_format)))
-    )
+    made = stack_frames(rows) if rows else no_frames(preprocess.convert(blank_frame()))
     preprocess.synchronize()
     kept = {name: array for name, array in part.arrays.items() if not name.startswith("frame") or name == FRAME_SIZE}
     return part.with_arrays({**kept, **made})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engines.media.medium import decoded_arrays
 from engines.operators.resize import Resize
 from engines.outputs.format import load_format
 from engines.part import Part
@@ -45,8 +46,7 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
     Raises ModelError when a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError
     when a stage reads or keeps what is not there, or its format cannot encode what the last one leaves.
     """
-    for kind in spec.media:
-        load("media", kind)
+    decoded = decoded_arrays(spec.decode, spec.media, spec.grid)
     operators: dict[str, Operator] = {}
     for stage in spec.operators:
         if stage.model is not None and stage.model not in models:
@@ -54,7 +54,7 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
             raise ModelError(f"stage `{stage.name}`: no model `{stage.model}`, there is {known}", "see docs/models.md")
         model = models[stage.model] if stage.model is not None else None
         operators[stage.name] = load("operators", stage.kind)(stage, model)
-    arrays, resized, of_models, after = _followed(spec, operators)
+    arrays, resized, of_models, after = _followed(spec, operators, decoded)
     _check_format(spec, arrays)
     by_source = any(picture.size == "source" for picture in (*resized.values(), *of_models.values())) or any(
         operator.by_source for operator in operators.values()
@@ -63,11 +63,11 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
 
 
 def _followed(
-    spec: PipelineSpec, operators: Mapping[str, Operator]
+    spec: PipelineSpec, operators: Mapping[str, Operator], decoded: Arrays
 ) -> tuple[Arrays, dict[str, PictureSpec], dict[str, PictureSpec], dict[str, Arrays]]:
     """What is left at the end, the pictures of resize stages and of models, and what a part holds after each stage."""
-    index: Arrays = {INDEX: Tensor("int32", ("W", spec.grid.frames))}
-    arrays: Arrays = dict(index)
+    index: Arrays = {name: array for name, array in decoded.items() if name == INDEX}
+    arrays: Arrays = dict(decoded)
     resized: dict[str, PictureSpec] = {}
     of_models: dict[str, PictureSpec] = {}
     own: dict[str, set[str]] = {}  # of each stage: the arrays that decode makes for it alone
@@ -75,8 +75,11 @@ def _followed(
     for stage in spec.operators:
         operator = operators[stage.name]
         pictures = operator.pictures(arrays)
+        if pictures and not index:
+            what = f"stage `{stage.name}` takes pictures, and {' and '.join(spec.media)} has none"
+            raise PipelineError(what, "name media with pictures in `media`, or take another operator")
         if isinstance(operator, Resize):
-            if set(arrays) - set(index) - set(planned_pictures(resized)):
+            if set(arrays) - set(decoded) - set(planned_pictures(resized)):
                 raise PipelineError(f"stage `{stage.name}`: a resize stage comes before all others", "move it up")
             resized |= pictures
             made = planned_pictures(pictures)

@@ -9,27 +9,24 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from engines.media.limits import Limits
+from engines.media.medium import Input, SplitRequest, media_of
+from engines.media.segment_data import SegmentData
 from engines.media.shared import SharedFolders
-from engines.media.split import SegmentData, Splitter
 from engines.outputs.format import sound_of
 from engines.part import pack_arrays
-from pipelines.albums import albums
 from pipelines.broker import Broker
 from pipelines.job_records import JobCancelled, JobRecord
 from pipelines.jobs import begin
 from pipelines.sending import Cut, Sending
-from schemas.errors import Disposition, RigflowError
+from schemas.errors import Disposition, MediaError, RigflowError
 from schemas.jobs import JobRef, JobState, Key, Manifest, Priority
-from schemas.media import Item, MediaInfo
 from schemas.pipeline import PipelineSpec
 from schemas.results import Failure
-from schemas.segments import Fragment, Segment
+from schemas.segments import Fragment
 from schemas.subjects import HEADER_TYPE, SPLIT
-from schemas.wire import Buffer
 
 T = TypeVar("T")
 OnSent = Callable[[str, float, int], None]  # job, seconds of media sent so far, segments sent so far
@@ -46,6 +43,11 @@ def job_id(spec: PipelineSpec, files: Iterable[tuple[str, os.stat_result]]) -> s
     for path, stat in files:
         digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:20]
+
+
+def job_name(kind: str, names: Sequence[str]) -> str:
+    """The name of a job of these files: that of the only one, or `images` of several of kind `image`."""
+    return names[0] if len(names) == 1 else f"{kind}s"
 
 
 class Publisher:
@@ -81,24 +83,13 @@ class Publisher:
         """Begin or continue a job, see `pipelines.jobs.begin`. `source` identifies its input."""
         return await begin(self._broker, self._manifest(job, name, source), again)
 
-    async def publish_video(
-        self, job: JobRef, source: Path | Buffer, name: str, record: JobRecord | None = None
-    ) -> int:
-        """Cut a video and send its segments, tracks first; the number of segments. Raises MediaError, UsageError."""
-        record = record or await self._open(job, name)
-        return await self._publish(record, self._video(source, name))
+    async def publish(self, job: JobRef, kind: str, inputs: Sequence[Input], record: JobRecord | None = None) -> int:
+        """Split files of one kind of media and send their segments, tracks first; the number of segments.
 
-    async def publish_images(
-        self, job: JobRef, paths: Sequence[str], names: Sequence[str], record: JobRecord | None = None
-    ) -> int:
-        """Send images, many to a segment, as one job; the number of segments. `paths` have their links resolved."""
-        record = record or await self._open(job, names[0] if len(names) == 1 else "images")
-        return await self._publish(record, self._images(paths, names))
-
-    async def publish_image(self, job: JobRef, image: Buffer, name: str, record: JobRecord | None = None) -> None:
-        """Send one image that is in memory, as a job of its own."""
-        record = record or await self._open(job, name)
-        await self._publish(record, iter([Cut(partial(self._send_images, [Item(name=name)], [image]), True, 0.0, 0.0)]))
+        Raises MediaError, UsageError.
+        """
+        record = record or await self._open(job, job_name(kind, [given.name for given in inputs]))
+        return await self._publish(record, self._cuts(kind, inputs))
 
     async def give_up(self, record: JobRecord, error: RigflowError) -> None:
         """Publish the failure of the rest of a job among its results: its collectors wait for them."""
@@ -158,39 +149,30 @@ class Publisher:
 
     # segments
 
-    def _video(self, source: Path | Buffer, name: str) -> Iterator[Cut]:
-        splitter = Splitter(
-            source,
+    def _cuts(self, kind: str, inputs: Sequence[Input]) -> Iterator[Cut]:
+        settings = self._broker.settings
+        request = SplitRequest(
             self.spec.grid,
             self.spec.segment_s,
-            name=name,
-            sound=sound_of(self.spec.encode),
-            stream=self.spec.decode.stream,
-            limits=Limits.of(self._broker.settings),
+            sound_of(self.spec.encode),
+            Limits.of(settings),
+            SharedFolders.of(settings.shared),
         )
-        with splitter:
-            media = splitter.media
-            for segment_data in splitter.segments():
-                end_s = media.duration_s if segment_data.end is None else media.clock.seconds(segment_data.end)
-                yield Cut(partial(self._send_segment, media, segment_data), segment_data.final, end_s, media.duration_s)
+        medium, final = media_of(self.spec.decode, self.spec.media)[kind], False
+        for segment_data in medium.split(inputs, request):
+            final = segment_data.final
+            send = partial(self._send_segment, segment_data)
+            yield Cut(send, final, segment_data.end_s, segment_data.media.duration_s)
+        if not final:
+            raise MediaError(f"{inputs[0].name} has nothing that can be sent", "see what is in it")
 
-    def _images(self, paths: Sequence[str], names: Sequence[str]) -> Iterator[Cut]:
-        left = len(paths)
-        for items, buffers in albums(paths, names, SharedFolders.of(self._broker.settings.shared)):
-            left -= len(items)
-            yield Cut(partial(self._send_images, items, buffers), left == 0, 0.0, 0.0)
-
-    async def _send_images(self, items: Sequence[Item], buffers: Sequence[Buffer], key: Key) -> None:
-        segment = Segment(key=key, media=MediaInfo(kind="image", name=items[0].name), items=tuple(items))
-        await self._enter(key, segment.encode(buffers))
-
-    async def _send_segment(self, media: MediaInfo, segment_data: SegmentData, key: Key) -> None:
+    async def _send_segment(self, segment_data: SegmentData, key: Key) -> None:
         if segment_data.tracks is not None:
             beside = segment_data.tracks
             arrays, buffers = pack_arrays(beside.arrays)
             fragment = Fragment(
                 key=key,
-                media=media,
+                media=segment_data.media,
                 container=beside.container,
                 tracks=beside.tracks,
                 notes=beside.notes,
@@ -199,11 +181,9 @@ class Publisher:
             body = fragment.encode(buffers)
             subject = self._broker.names.results(key.job)
             await self._broker.publish(subject, body, key.message_id("tracks"), {HEADER_TYPE: "fragment"})
-        await self._enter(key, segment_data.segment(key, media).encode(segment_data.buffers))
-
-    async def _enter(self, key: Key, body: bytes) -> None:
         first = self.spec.decode.name
         subject = self._broker.names.work(self.spec.name, first, key.job.priority)
+        body = segment_data.segment(key).encode(segment_data.buffers)
         await self._broker.publish(subject, body, key.message_id(first))
 
 

@@ -51,6 +51,16 @@ class Grid:
         units = self.stride * self._units_per_tick(clock)
         return range(max(0, ceil((start - clock.origin) / units)), max(0, floor((last - clock.origin) / units) + 1))
 
+    def shown(self, clock: Clock, rate: Fraction, last: int) -> tuple[Fraction, int]:
+        """Return how many windows a second there are, and the pts of the last one.
+
+        `rate` and `last` are those of the media's frames.
+        """
+        if self.fps is None:
+            return rate, last
+        last_window = self.windows_until(clock, clock.origin, last)[-1]
+        return self.fps / self.stride, self.tick_pts(clock, last_window * self.stride)
+
     def last_pts(self, clock: Clock, start: int, end: int) -> int:
         """Return the largest pts that a window of the segment `[start, end)` may use; at least `end - 1`."""
         owned = self.windows_in(clock, start, end)

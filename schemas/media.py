@@ -1,4 +1,4 @@
-"""Media as messages describe them: pictures, codecs and images."""
+"""Media as messages describe them: their times and pictures, codecs and items."""
 
 from fractions import Fraction
 from typing import Annotated, TypeAlias
@@ -13,16 +13,20 @@ Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
 class MediaInfo(BaseModel):
-    """A media's picture: in a segment as it is stored, in a part as decode and preprocess make it (upright, scaled).
+    """A media: in a segment as it is stored, in a part as decode and preprocess make it (a picture upright and scaled).
 
-    `orientation` is EXIF's number of how stored pictures are turned and mirrored (1: not at all), `origin` the pts of
-    the first presented frame in units of `time_base`. `frame_rate` is the number of pictures a second that the pipeline
-    makes: its windows or all frames of the source; `last` is the pts of the last of these, which is shown until `end`.
-    Colour fields are FFmpeg's numbers (for example AVColorSpace; 2 is unspecified).
+    `timed`: its windows have times in units of `time_base`; otherwise its items have names, and each stands alone.
+
+    Media without pictures have no `width` and `height`. `orientation` is EXIF's number of how stored pictures are
+    turned and mirrored (1: not at all), `origin` the pts of the first presented frame in units of `time_base`.
+    `frame_rate` is the number of windows a second that the pipeline makes, or of all frames of the source; `last` is
+    the pts of the last of these, which lasts until `end`. Colour fields are FFmpeg's numbers (for example AVColorSpace;
+    2 is unspecified).
     """
 
     model_config = ConfigDict(frozen=True)
     kind: Name  # of a class in the registry of media
+    timed: bool = True
     name: GivenName = ""
     codec: Label = ""
     width: Size = 0
@@ -77,7 +81,7 @@ class CodecParameters(BaseModel):
 
 
 class Item(BaseModel):
-    """One image of a segment of images: its name, and its own outcome once it has failed.
+    """One item of a segment of a medium without times: its name, and its own outcome once it has failed.
 
     `path` names a file that publisher and workers share; the segment then has no buffers.
     """

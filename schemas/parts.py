@@ -21,9 +21,9 @@ _PART_HEADER = re.compile(r"\d{1,10} \d{1,10} \d{1,10} [01] [01] \d{1,16} \d{1,1
 class PartMeta(BaseModel):
     """The meta data of a part beside its arrays, from decode to result.
 
-    `pts` has one entry a window (its first tick, in the media's clock) for video and one an item for images. `frames`
-    and `lost` count the frames that this part owns and those lost to damage; `unseen` are the `frames` that no window
-    uses, which count as whole without decoding; `notes` describe anything unusual; `not_finite` counts, for each
+    `pts` has one entry a window (its first tick, in the media's clock), or one an item where the media has no times.
+    `frames` and `lost` count the frames that this part owns and those lost to damage; `unseen` are the `frames` that no
+    window uses, which count as whole without decoding; `notes` describe anything unusual; `not_finite` counts, for each
     output, the windows with values that are NaN or infinite.
     """
 
@@ -40,8 +40,8 @@ class PartMeta(BaseModel):
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The seconds from its first window to the start of the window after its last; (0, 0) for images."""
-        if self.media.kind == "image" or not self.pts:
+        """The seconds from its first window to the start of the window after its last; (0, 0) without times."""
+        if not self.media.timed or not self.pts:
             return 0.0, 0.0
         clock, steps = self.media.clock, len(self.pts) - 1
         start_s, last_s = clock.seconds(self.pts[0]), clock.seconds(self.pts[-1])
@@ -69,7 +69,7 @@ class PartMessage(Message):
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The seconds of the media that it covers; (0, 0) for images."""
+        """The seconds of the media that it covers; (0, 0) without times."""
         return self.meta.span_s
 
 

@@ -1,6 +1,6 @@
 """What a pipeline file may say.
 
-A pipeline is a name, a kind of media and a list of stages. Its `revision` is the hash of everything that decides its
+A pipeline is a name, kinds of media and a list of stages. Its `revision` is the hash of everything that decides its
 answers: the stages, the identities of the models, and the versions of plugins. Jobs are pinned to a revision.
 """
 
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from schemas.declared import ModelRef, Name, Spec, digest
-from schemas.errors import PipelineError, UsageError, reason_of
+from schemas.errors import PipelineError, reason_of
 from schemas.grid import Grid
 
 _MOST_DENOMINATOR = 1_000_000  # of fps: 29.97002997 is 30000/1001, and containers have 31 bits for either number
@@ -29,27 +29,41 @@ _MOST_DENOMINATOR = 1_000_000  # of fps: 29.97002997 is 30000/1001, and containe
 class Window(Spec):
     """A temporal model's view: `frames` ticks, a new window each `stride` ticks."""
 
-    frames: int = Field(ge=1, le=1024)
-    stride: int = Field(default=1, ge=1, le=1024)
+    frames: int = Field(ge=1, le=1 << 24)
+    stride: int = Field(default=1, ge=1, le=1 << 24)
 
 
-class DecodeStage(Spec):
-    """Compressed segment -> frames on the time grid; `fps` left out means every frame.
+class OptionsBeside(Spec):
+    """Base of stages whose options stand beside their fields in TOML: all that is no field is one of `options`."""
 
-    `window`: what a temporal model looks at; windows of one frame are frames. `deinterlace` makes whole pictures of
-    frames that are coded as two fields, `tonemap` BT.709 of PQ and HLG.
+    options: dict[str, JsonValue] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        fields = {key: value for key, value in given.items() if key in cls.model_fields}
+        options = {key: value for key, value in given.items() if key not in cls.model_fields}
+        named = {"name": given.get("kind"), **fields}
+        return {**named, "options": {**fields.get("options", {}), **options}} if options else named
+
+
+class DecodeStage(OptionsBeside):
+    """Segment -> what its medium decodes on the time grid; `fps` left out means every frame.
+
+    `window`: what a temporal model looks at; windows of one frame are frames. `options` are those of the pipeline's
+    media (see `engines.media.medium`).
     """
 
     kind: Literal["decode"]
     name: Name = "decode"
-    stream: int | None = Field(default=None, ge=0, description="index of the video stream, if not FFmpeg's best one")
-    fps: float | None = Field(default=None, ge=1e-6, le=1000)
+    stream: int | None = Field(default=None, ge=0, description="index of the stream, if not FFmpeg's best one")
+    fps: float | None = Field(default=None, ge=1e-6, le=1_000_000)
     window: Window = Window(frames=1)
-    deinterlace: bool = False
-    tonemap: bool = False
 
 
-class OperatorStage(Spec):
+class OperatorStage(OptionsBeside):
     """Arrays -> arrays, by the operator called `kind` (see `engines.operators`); `options` are the operator's own.
 
     In a pipeline's TOML the options stand beside `kind`. `model` is for operators that run one, with batches of at
@@ -66,17 +80,6 @@ class OperatorStage(Spec):
     reads: dict[str, str] = Field(default={})
     each: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
-    options: dict[str, JsonValue] = Field(default={})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_options(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        fields = {key: value for key, value in given.items() if key in cls.model_fields}
-        options = {key: value for key, value in given.items() if key not in cls.model_fields}
-        named = {"name": given.get("kind"), **fields}
-        return {**named, "options": {**fields.get("options", {}), **options}} if options else named
 
     @property
     def batches(self) -> bool:
@@ -112,7 +115,7 @@ class PipelineSpec(Spec):
 
     name: Name
     description: str = ""
-    media: tuple[Name, ...] = ("video",)
+    media: tuple[Name, ...] = Field(min_length=1)
     segment_s: float = Field(default=4.0, gt=0, le=3600, description="least length of a segment, in seconds")
     stage: tuple[Stage, ...]
     models: dict[str, str] = Field(default={}, description="model -> its identity; filled in when it is published")
@@ -161,12 +164,6 @@ class PipelineSpec(Spec):
         """Stage -> the model that it runs, in order, without stages that run none."""
         return {stage.name: stage.model for stage in self.operators if stage.model is not None}
 
-    def check_takes(self, kind: str) -> None:
-        """Raises UsageError when media of this kind, `video` or `image`, are not for this pipeline."""
-        if kind not in self.media:
-            hint = "see `rigflow pipelines list`"
-            raise UsageError(f"pipeline {self.name} takes {' and '.join(self.media)}, this is {kind}", hint)
-
     @property
     def grid(self) -> Grid:
         """The time grid that the decode stage declares."""
@@ -178,7 +175,7 @@ class PipelineSpec(Spec):
         )
 
     def with_stream(self, stream: int | None) -> Self:
-        """The pipeline that takes the video stream of that index; None: as it is."""
+        """The pipeline that takes the stream of that index; None: as it is."""
         if stream is None:
             return self
         decode = self.decode.model_copy(update={"stream": stream})

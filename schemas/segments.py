@@ -5,7 +5,7 @@ picture.
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from schemas.arrays import Arrays, check_arrays
 from schemas.base import Message
@@ -17,13 +17,15 @@ from schemas.wire import Buffer
 
 
 class Segment(Message):
-    """A segment of compressed media, the input of `decode`. Two buffers for video, one for each item of images.
+    """A segment of media, the input of `decode`. Only its medium knows what is in its buffers.
 
-    Video: the packets from a keyframe on, without a container. The first buffer is a table of them (its columns are in
-    engines.media.packets), the second holds their bytes; `codec` has the parameters of their decoder. The segment owns
-    the frames (and the windows that start) in `[start, end)`, in pts of the media's clock; `end` None: to the end of
-    the media. `by_rank`: frames take the packets' times in rising order, because the media does not state the order in
-    which they are shown. `notes`: anything unusual in the media, on its first segment.
+    A medium with times: the segment owns the frames (and the windows that start) in `[start, end)`, in pts of the
+    media's clock; `end` None: to the end of the media. One without times has `items`, with a buffer for each, or none
+    where all are named by paths. `facts` are the medium's own, whatever its decode needs beside the buffers. `notes`:
+    anything unusual in the media, on its first segment.
+
+    Packets of video: `codec` has the parameters of their decoder. `by_rank`: frames take the packets' times in rising
+    order, because the media does not state the order in which they are shown.
     """
 
     type: Literal["segment"] = "segment"
@@ -35,28 +37,24 @@ class Segment(Message):
     by_rank: bool = False
     notes: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=64)] = ()
     items: Items = ()
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
 
     def check(self, buffers: Sequence[Buffer]) -> None:
-        """Check that the buffers are those of this kind of media. Raises MessageError."""
+        """Check its times, or the number of its items. Its medium checks the rest. Raises MessageError."""
         self.key.check()
-        if self.media.kind == "image":
-            if not self.items:
-                raise MessageError("a segment of images has no items")
-            if len(buffers) != len(self.items) and (buffers or not all(item.path or item.error for item in self.items)):
-                raise MessageError(f"a segment of {len(self.items)} images has {len(buffers)} buffers")
+        if self.media.timed:
+            if self.end is not None and self.end < self.start:
+                raise MessageError(f"a segment ends at {self.end}, before its start at {self.start}")
             return
-        if len(buffers) != 2 or self.codec is None:
-            codec = "no codec" if self.codec is None else "a codec"
-            raise MessageError(f"a segment of video has {len(buffers)} buffers and {codec}")
-        if not (self.media.width and self.media.height):
-            raise MessageError("a segment of video has a picture without size")
-        if self.end is not None and self.end < self.start:
-            raise MessageError(f"a segment of video ends at {self.end}, before its start at {self.start}")
+        if not self.items:
+            raise MessageError("a segment without times has no items")
+        if len(buffers) != len(self.items) and (buffers or not all(item.path or item.error for item in self.items)):
+            raise MessageError(f"a segment of {len(self.items)} items has {len(buffers)} buffers")
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """The seconds of the media that it covers; (0, 0) for images."""
-        if self.media.kind == "image":
+        """The seconds of the media that it covers; (0, 0) without times."""
+        if not self.media.timed:
             return 0.0, 0.0
         clock = self.media.clock
         end_s = self.media.duration_s if self.end is None else clock.seconds(self.end)

@@ -158,7 +158,7 @@ def through(
             for number, segment_data in enumerate(splitter.segments()):
                 if segment_data.tracks is not None:
                     assembler.add_tracks(*_travelled(segment_data.tracks, splitter.media, number))
-                segment = segment_data.segment(Key(job=JOB, segment=number, final=segment_data.final), splitter.media)
+                segment = segment_data.segment(Key(job=JOB, segment=number, final=segment_data.final))
                 for part in decode_video(segment, segment_data.buffers, decode_plan(spec), converter(spec).convert):
                     encoded = format_.encode(part)
                     assembler.add(part.meta, encoded.arrays, encoded.facts)

@@ -10,22 +10,21 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
 import rigflow_simulated
 from rigflow_simulated import SimulatedSession
 
-import engines.media.source
 import workers.pipeline_cache
 import workers.split
+from engines.media.medium import Input, Medium, PipelineMedia
 from engines.part import Array
 from engines.ports import Session
 from pipelines.registry import builtin_pipeline
 from schemas.errors import DeviceLost
 from schemas.model import ModelSpec
-from schemas.wire import Buffer
 from workers.options import WorkerOptions
 from workers.process import limit_memory, start_worker
 
@@ -40,11 +39,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def media_kind(source: Path | Buffer) -> Literal["video", "image"]:
+class DeadlyMedia(PipelineMedia):
     """As ever, or never again."""
-    if isinstance(source, bytes) and source.startswith(DEADLY):
-        die()
-    return engines.media.source.media_kind(source)
+
+    def recognised(self, given: Input) -> Medium:
+        """What a file is, if it is not deadly."""
+        if isinstance(given.source, bytes) and given.source.startswith(DEADLY):
+            die()
+        return super().recognised(given)
 
 
 class Poisoned(SimulatedSession):
@@ -80,7 +82,7 @@ def poisoned_clip(
 
 def start_poisoned(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     """Be such a worker."""
-    workers.split.media_kind = media_kind
+    workers.split.PipelineMedia = DeadlyMedia  # type: ignore[misc]
     rigflow_simulated.SimulatedSession = Poisoned  # type: ignore[misc]
     start_worker(options, heartbeats)
 

@@ -99,7 +99,10 @@ def _video_segment(rng: random.Random, job: Meta) -> tuple[str, Meta, list[bytes
 def _image_segment(rng: random.Random, job: Meta) -> tuple[str, Meta, list[bytes]]:
     names = [f"{number}.jpg" for number in range(rng.randint(1, 4))]
     meta = _message(
-        "segment", key=_key(job), media={"kind": "image", "name": names[0]}, items=[{"name": name} for name in names]
+        "segment",
+        key=_key(job),
+        media={"kind": "image", "timed": False, "name": names[0]},
+        items=[{"name": name} for name in names],
     )
     return "decode", meta, [rng.randbytes(100) for _ in names]
 

@@ -77,7 +77,8 @@ def _calibration(order: Order) -> Sequence[Batch]:
 
     name = order.spec.name
     if not order.pipeline:
-        return calibration_rows(pipeline_of(order.spec), {name: (order.spec, order.model)}, name, order.calibrate)
+        spec = pipeline_of(order.spec, order.calibrate)
+        return calibration_rows(spec, {name: (order.spec, order.model)}, name, order.calibrate)
     spec, folder = find_pipeline(order.pipeline)
     used = [model for model in spec.model_names.values() if model.partition("@")[0] == name]
     if not used:

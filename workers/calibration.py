@@ -6,27 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.media.medium import DecodePlace, medium_of
-from engines.media.source import media_kind
-from engines.media.split import Splitter
+from engines.media.medium import DecodePlace, Input, PipelineMedia, SplitRequest, any_recognised
 from engines.part import Array, Part, no_tick
 from engines.pictures import HostPictures
 from engines.plan import Plan, plan_pipeline
 from schemas.errors import ModelError, RigflowError, UsageError
 from schemas.jobs import JobRef, Key
-from schemas.media import Item, MediaInfo
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
-from schemas.segments import Segment
 
 ROWS = 128
 BATCH = 8
 
 
-def pipeline_of(card: ModelSpec) -> PipelineSpec:
-    """A simple pipeline for a model: every frame or window, stretched to its input size.
+def pipeline_of(card: ModelSpec, media: Sequence[Path]) -> PipelineSpec:
+    """A simple pipeline for a model and these files: every frame or window, stretched to its input size.
 
-    Raises UsageError for a model that takes anything but such pixels.
+    Raises UsageError for a model that takes anything but such pixels, and for a file that cannot be read, MediaError.
     """
     shape, dtype = card.inputs[0].shape, card.inputs[0].dtype
     colours = shape[-1:] == (3,)
@@ -50,7 +46,8 @@ def pipeline_of(card: ModelSpec) -> PipelineSpec:
         {"kind": "infer", **infer},
         {"kind": "encode", "format": "npz"},
     ]
-    return PipelineSpec.model_validate({"name": "calibration", "media": ("video", "image"), "stage": stages})
+    kinds = dict.fromkeys(any_recognised(Input(path, path.name)).kind for path in media)
+    return PipelineSpec.model_validate({"name": "calibration", "media": tuple(kinds), "stage": stages})
 
 
 def calibration_rows(
@@ -114,13 +111,8 @@ def _parts(plan: Plan, path: Path) -> Iterator[Part]:
     spec, decode = plan.spec, plan.decode
     convert = HostPictures(decode.pictures).convert
     job = JobRef(id="calibration", pipeline=spec.name, revision="0")
-    if media_kind(path) == "image":
-        body = path.read_bytes()
-        media = MediaInfo(kind="image", name=path.name)
-        segment = Segment(key=Key(job=job, segment=0), media=media, items=(Item(name=path.name),))
-        yield from medium_of(media).decode(segment, [body], decode, convert, DecodePlace())
-        return
-    with Splitter(path, spec.grid, spec.segment_s, sound=None) as splitter:
-        for number, segment_data in enumerate(splitter.segments()):
-            segment = segment_data.segment(Key(job=job, segment=number), splitter.media)
-            yield from medium_of(splitter.media).decode(segment, segment_data.buffers, decode, convert, DecodePlace())
+    medium = PipelineMedia(spec).recognised(Input(path, path.name))
+    segments = medium.split([Input(path, path.name)], SplitRequest(spec.grid, spec.segment_s))
+    for number, segment_data in enumerate(segments):
+        segment = segment_data.segment(Key(job=job, segment=number))
+        yield from medium.decode(segment, segment_data.buffers, decode, convert, DecodePlace())

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.media.medium import Input, PipelineMedia
 from engines.outputs.names import OutputNames, Wanted
 from pipelines.broker import Broker
 from pipelines.collect import Collector
@@ -16,7 +17,7 @@ from pipelines.publish import Publisher
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
 from schemas.jobs import JobRef
 from schemas.pipeline import PipelineSpec
-from workers.inputs import JobOutcome, kind_of
+from workers.inputs import JobOutcome
 from workers.ledger import Ledger
 from workers.run import as_ours, begin_job, run_job
 from workers.waits import Repair, explained, repaired
@@ -191,10 +192,14 @@ class FolderWatch:
         content = hashlib.sha256(f"{self._spec.revision}/{digest}".encode()).hexdigest()[:20]
         target = await asyncio.to_thread(self._reserve, name)
         try:
-            kind = await asyncio.to_thread(kind_of, path)
-            job = self._publisher.ref(content)
             real = await asyncio.to_thread(os.path.realpath, path)
-            outcome = JobOutcome(path.name, job, [path], [real], target, images=kind == "image", source=content)
+            outcome = JobOutcome(path.name, self._publisher.ref(content), [path], [real], target, source=content)
+            try:
+                medium = await asyncio.to_thread(PipelineMedia(self._spec).recognised, Input(path, path.name))
+            except RigflowError as error:
+                outcome.error = error
+                return outcome
+            outcome.kind = medium.kind
             await begin_job(self._publisher, outcome, again=True)
             collector = Collector(self._broker, self._spec, lambda *_: self._moved())
             await collector.open({outcome.job: target})

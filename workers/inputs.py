@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from engines.media.medium import Input, Medium, PipelineMedia
 from engines.media.shared import located
-from engines.media.source import media_kind
 from engines.outputs.names import OutputNames, Wanted
 from pipelines.job_records import JobRecord
-from pipelines.publish import Publisher, job_id
+from pipelines.publish import Publisher, job_id, job_name
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import JobRef
 from schemas.pipeline import PipelineSpec
@@ -25,8 +25,8 @@ from schemas.text import is_text, printable
 class JobOutcome:
     """One job of a run and its outcome: its Done, or the error that ended it.
 
-    `real` are the paths of its inputs with links resolved; `source` identifies its input; `target` is where its result
-    goes, without suffix.
+    `kind` is that of its media. `real` are the paths of its inputs with links resolved; `source` identifies its input;
+    `target` is where its result goes, without suffix.
     """
 
     name: str
@@ -34,7 +34,7 @@ class JobOutcome:
     inputs: list[Path]
     real: list[str]
     target: Path = Path()
-    images: bool = False
+    kind: str = ""
     source: str = ""
     record: JobRecord | None = None
     done: Done | None = None
@@ -42,56 +42,75 @@ class JobOutcome:
     seconds: float = 0.0
 
     @property
+    def files(self) -> list[Input]:
+        """Its inputs, to be split."""
+        return [Input(path, path.name, real) for path, real in zip(self.inputs, self.real, strict=True)]
+
+    @property
+    def media_name(self) -> str:
+        """What its media is called."""
+        return job_name(self.kind, [path.name for path in self.inputs])
+
+    @property
     def ok(self) -> bool:
         """Whether the job is done without failures."""
         return self.done is not None and not self.done.failures
 
 
-class _Input(NamedTuple):
+class _File(NamedTuple):
     """A file to be sent: `real` is its path with links resolved."""
 
     path: Path
     real: str
     stat: os.stat_result
-    kind: str
+    medium: Medium
 
 
-Inspected = Sequence[tuple[Path, _Input | RigflowError]]
+Inspected = Sequence[tuple[Path, _File | RigflowError]]
 
 
-def look_at(inputs: Sequence[Path]) -> Inspected:
-    """Each input once, looked at; or why it cannot be sent."""
-    each = {str(path): path for path in inputs}
-    return [(path, _inspect(path, *found)) for path, found in zip(each.values(), located(each), strict=True)]
+def look_at(inputs: Sequence[Path], spec: PipelineSpec) -> Inspected:
+    """Each input once, looked at; or why it cannot be sent through a pipeline."""
+    media, each = PipelineMedia(spec), {str(path): path for path in inputs}
+    return [(path, _inspect(path, *found, media)) for path, found in zip(each.values(), located(each), strict=True)]
 
 
 def plan_jobs(publisher: Publisher, spec: PipelineSpec, inspected: Inspected) -> list[JobOutcome]:
-    """One job a video; all images together are one. An input that cannot be sent becomes an outcome with an error."""
-    fit = [found for _, found in inspected if isinstance(found, _Input)]
-    images = [file for file in fit if file.kind == "image"]
-    jobs = [(file.path.name, [file], False) for file in fit if file.kind == "video"]
-    if images:
-        jobs.append((images[0].path.name if len(images) == 1 else f"{len(images)} images", images, True))
+    """One job a file whose media has times; all others of one kind together are one.
+
+    An input that cannot be sent becomes an outcome with an error.
+    """
+    fit = [found for _, found in inspected if isinstance(found, _File)]
+    jobs = [(file.path.name, [file]) for file in fit if file.medium.timed]
+    for kind in dict.fromkeys(file.medium.kind for file in fit if not file.medium.timed):
+        files = [file for file in fit if file.medium.kind == kind]
+        jobs.append((files[0].path.name if len(files) == 1 else f"{len(files)} {kind}s", files))
     outcomes: list[JobOutcome] = []
     identities: set[str] = set()
-    for name, files, are_images in jobs:
+    for name, files in jobs:
         paths = [file.path for file in files]
         identity = job_id(spec, ((file.real, file.stat) for file in files))
         if identity in identities:  # another path of the same file gets a job and a result of its own
             identity = hashlib.sha256(f"{identity}/{paths[0].absolute()}".encode()).hexdigest()[:20]
         identities.add(identity)
         real = [file.real for file in files]
-        outcomes.append(JobOutcome(name, publisher.ref(identity), paths, real, images=are_images, source=identity))
+        kind = files[0].medium.kind
+        outcomes.append(JobOutcome(name, publisher.ref(identity), paths, real, kind=kind, source=identity))
     for path, why in inspected:
         if isinstance(why, RigflowError):
             outcomes.append(JobOutcome(printable(path.name), publisher.ref("unfit"), [path], [], error=why))
     return outcomes
 
 
-def _inspect(path: Path, real: str, found: os.stat_result | None) -> _Input | RigflowError:
+def _inspect(path: Path, real: str, found: os.stat_result | None, media: PipelineMedia) -> _File | RigflowError:
     """An input, looked at once; or why it cannot be sent."""
     file = _regular(path, real, found)
-    return file if isinstance(file, RigflowError) else _Input(path, real, file, kind_of(path))
+    if isinstance(file, RigflowError):
+        return file
+    try:
+        return _File(path, real, file, media.recognised(Input(path, path.name)))
+    except RigflowError as error:
+        return error
 
 
 def input_error(path: Path) -> RigflowError | None:
@@ -122,13 +141,13 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
 
 def name_results(names: OutputNames, out: Path, outcomes: Sequence[JobOutcome]) -> None:
     """Reserve a name for each result; for inputs of the same name it has the suffix or the folder too."""
-    videos = [outcome.inputs[0] for outcome in outcomes if len(outcome.inputs) == 1]
-    stems, full = Counter(path.stem for path in videos), Counter(path.name for path in videos)
+    single = [outcome.inputs[0] for outcome in outcomes if len(outcome.inputs) == 1]
+    stems, full = Counter(path.stem for path in single), Counter(path.name for path in single)
     able = [outcome for outcome in outcomes if outcome.error is None]
     wanted = []
     for outcome in able:
         if len(outcome.inputs) > 1:
-            wanted.append(Wanted(out, "images", outcome.job.pipeline))
+            wanted.append(Wanted(out, outcome.media_name, outcome.job.pipeline))
             continue
         path = outcome.inputs[0]
         skip = 2 if full[path.name] > 1 else 1 if stems[path.stem] > 1 else 0
@@ -138,11 +157,3 @@ def name_results(names: OutputNames, out: Path, outcomes: Sequence[JobOutcome]) 
             outcome.target = target
         else:
             outcome.error = target
-
-
-def kind_of(path: Path) -> str:
-    """Kind of media of a file. An unreadable file counts as video; publishing it then fails with the reason."""
-    try:
-        return media_kind(path)
-    except RigflowError:
-        return "video"

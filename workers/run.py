@@ -63,7 +63,7 @@ async def run_jobs(
         mend = partial(repair, broker, settings, spec, models)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
             registering = register(broker, settings, spec, models)
-            spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs))
+            spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs, spec))
             publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
             outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inspected)
             with OutputNames(out, overwrite, inputs) as names:
@@ -122,20 +122,14 @@ async def _begin_all(publisher: Publisher, outcomes: Sequence[JobOutcome]) -> li
 
 async def begin_job(publisher: Publisher, outcome: JobOutcome, again: bool) -> JobRecord:
     """Begin or continue a job; see `pipelines.jobs.begin`."""
-    name = outcome.name if len(outcome.inputs) == 1 else "images"
-    outcome.record = await publisher.begin(outcome.job, name, outcome.source, again)
+    outcome.record = await publisher.begin(outcome.job, outcome.media_name, outcome.source, again)
     outcome.job = outcome.record.manifest.job
     return outcome.record
 
 
 async def send_job(publisher: Publisher, outcome: JobOutcome) -> None:
-    """Publish what is not at the broker yet. Raises UsageError when the pipeline does not take its kind of media."""
-    publisher.spec.check_takes("image" if outcome.images else "video")
-    if outcome.images:
-        names = [path.name for path in outcome.inputs]
-        await publisher.publish_images(outcome.job, outcome.real, names, outcome.record)
-    else:
-        await publisher.publish_video(outcome.job, outcome.inputs[0], outcome.name, outcome.record)
+    """Publish what is not at the broker yet."""
+    await publisher.publish(outcome.job, outcome.kind, outcome.files, outcome.record)
 
 
 async def run_job(publisher: Publisher, collector: Collector, outcome: JobOutcome, turn: asyncio.Semaphore) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from engines.media.source import media_kind
+from engines.media.medium import Input, PipelineMedia
 from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
@@ -81,13 +81,9 @@ class SplitHandler:
 
 
 async def _publish(publisher: Publisher, record: JobRecord, body: Buffer) -> None:
-    job, name = record.manifest.job, record.manifest.name
-    kind = media_kind(body, name)
-    publisher.spec.check_takes(kind)
-    if kind == "image":
-        await publisher.publish_image(job, body, name, record)
-    else:
-        await publisher.publish_video(job, body, name, record)
+    given = Input(body, record.manifest.name)
+    kind = PipelineMedia(publisher.spec).recognised(given).kind
+    await publisher.publish(record.manifest.job, kind, [given], record)
 
 
 def _priority_of(delivery: Delivery) -> Priority:

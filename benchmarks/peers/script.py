@@ -66,7 +66,7 @@ class Script:
         return 0
 
     def _images(self, paths: Sequence[Path]) -> Iterator[Answer]:
-        media = MediaInfo(kind="image")
+        media = MediaInfo(kind="image", timed=False)
         for first in range(0, len(paths), self._stage.max_batch):
             batch = paths[first : first + self._stage.max_batch]
             rows = []

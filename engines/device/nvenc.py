@@ -54,9 +54,7 @@ class GpuEncoder:
 
     def opens(self) -> bool:
         """Return whether it encodes a picture here. Raises DeviceLost."""
-        grey = Pictures(
-            [np.zeros((1, *_TRIED), np.uint8)], Colour(0, *(_UNSPECIFIED,) * 3), MediaInfo(kind="video", name="a trial")
-        )
+        grey = Pictures([np.zeros((1, *_TRIED), np.uint8)], Colour(0, *(_UNSPECIFIED,) * 3), MediaInfo(kind="trial"))
         try:
             GpuEncoder(self._gpu, None).encode(grey, VideoOptions())
         except MediaError:

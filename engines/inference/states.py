@@ -5,7 +5,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from engines.media.medium import is_timed
 from engines.part import Array, Part
 from engines.ports import Session
 from schemas.errors import ModelError
@@ -30,7 +29,7 @@ class States:
 
     def bound(self, session: Session, part: Part) -> Session:
         """A session that feeds the state of a part's segment. Raises ModelError when parts before it did not come."""
-        key, single = part.meta.key, not is_timed(part.meta.media)
+        key, single = part.meta.key, not part.meta.media.timed
         place = _place(key)
         number, state = (
             self._kept.pop(place, (0, self._start())) if key.part and not single else (key.part, self._start())

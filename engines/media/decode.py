@@ -4,15 +4,17 @@ The content of a segment's parts depends on the pipeline and the segment alone. 
 tick uses. A part is a run of windows with the frames they need, small enough to be sent as one message.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Protocol, TypeAlias
+from itertools import chain
+from typing import Protocol, TypeAlias, TypeVar
 
 import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 
 from engines.media.frames import blank_frame, no_frames, stack_frames
+from engines.media.last import marked_last
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import UPRIGHT
 from engines.media.packets import open_decoder, unpack
@@ -22,13 +24,15 @@ from engines.media.uniform import Uniform, presented
 from engines.media.windows import MissingFrame, Slice, Span, every_frame, last_before, slices
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
+from schemas.errors import MediaError
 from schemas.grid import Grid
-from schemas.media import MediaInfo
+from schemas.media import CodecParameters, MediaInfo
 from schemas.model import PictureSpec
 from schemas.parts import PartMeta
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
+Frame = TypeVar("Frame")
 Convert: TypeAlias = Callable[[av.VideoFrame, int], dict[str, Array]]
 """Arrays of one frame, given its orientation: `engines.ports.Preprocessing.convert`."""
 
@@ -41,6 +45,7 @@ class Decoders(Protocol):
         ...
 
 
+_WHENCE = "a split stage of rigflow sends no such segment"
 _PLANES_BYTES, _PICTURES_BYTES = 16 << 20, 64 << 20  # of a part of raw frames, and of a part of pictures
 _MOST_PART_BYTES = 256 << 20  # a part that would be larger holds fewer windows than the minimum
 _PLANES_WINDOWS, _PICTURES_WINDOWS = (4, 24), (1, 128)  # minimum and maximum
@@ -71,7 +76,7 @@ def decode_video(
             pieces = _slices(
                 segment, buffers, plan, convert, counts, damaged, None if damaged else decoders, limits, tick
             )
-            for number, (piece, last) in enumerate(_mark_last(pieces, plan.grid)):
+            for number, (piece, last) in enumerate(_marked(pieces, plan.grid)):
                 if number < sent_parts:
                     continue  # sent before the restart; it was exact, because none of its frames was missing
                 frames = max(0, counts.frames - sent_frames)
@@ -103,6 +108,46 @@ def _picture_bytes(picture: PictureSpec, media: MediaInfo) -> int:
     return height * width * (3 if picture.layout == "rgb" else 1)
 
 
+def decode_frames(
+    segment: Segment,
+    frames: Iterable[tuple[int, av.VideoFrame]],
+    last: int,
+    plan: DecodePlan,
+    convert: Convert,
+    limits: Limits = DEFAULT_LIMITS,
+    tick: Tick = no_tick,
+) -> Iterator[Part]:
+    """Yield the parts of a segment from its frames and their pts, in rising order, for media that need no decoder.
+
+    `last` is the pts of the last frame. Frames beyond the segment's end are for its last windows. Raises MediaError if
+    a frame cannot be converted, ItemTooLarge if the segment exceeds `limits`.
+    """
+    counts, media = Counts(notes=dict.fromkeys(segment.notes)), segment.media
+    span = Span(media.clock, segment.start, segment.end)
+    label = f"segment {segment.key.segment} of {media.name or 'the media'}"
+    limits.check_pixels(label, media.width, media.height)
+
+    def counted() -> Generator[tuple[int, av.VideoFrame]]:
+        for pts, frame in frames:
+            counts.frames += span.owns(pts)
+            tick()
+            yield pts, frame
+
+    def pieces() -> Iterator[Slice[dict[str, Array]]]:
+        with media_errors(label), closing(counted()) as owned:
+            uniform = Uniform(media, plan, counts.notes)
+            yield from _windows(owned, last, span, media, plan, lambda each: convert(uniform(each), media.orientation))
+            for _ in owned:  # frames that no window needs are counted as well
+                pass
+
+    sent, windows = 0, 0
+    for number, (piece, is_last) in enumerate(_marked(pieces(), plan.grid)):
+        windows += len(piece.pts)
+        limits.check_windows(label, range(windows))
+        whole, sent = counts.frames - sent, counts.frames
+        yield _part(segment, presented(media, plan), number, is_last, piece, convert, whole, counts)
+
+
 def _slices(
     segment: Segment,
     buffers: Sequence[Buffer],
@@ -115,11 +160,11 @@ def _slices(
     tick: Tick,
 ) -> Iterator[Slice[dict[str, Array]]]:
     """Yield the segment's windows, one part at a time. Raises MissingFrame on damage, unless it is `damaged`."""
-    grid, media, codec = plan.grid, segment.media, segment.codec
-    assert codec is not None, "checked when the message was read"
+    grid, media = plan.grid, segment.media
     span = Span(media.clock, segment.start, segment.end)
     name = media.name or "the media"
     label = f"segment {segment.key.segment} of {name}"
+    codec = _checked(segment, buffers, label)
     limits.check_pixels(label, media.width, media.height)
     with media_errors(label):
         uniform = Uniform(media, plan, counts.notes)
@@ -134,14 +179,13 @@ def _slices(
         else:
             frames = reader.exact(decoder)
         with media_errors(label), closing(frames):
-            ticks = (
-                every_frame(frames, grid, span) if grid.fps is None else last_before(frames, grid, span, reader.last)
-            )
             windows = 0
-            for piece in slices(
-                ticks,
-                grid,
-                windows_per_part(plan, media),
+            for piece in _windows(
+                frames,
+                reader.last,
+                span,
+                media,
+                plan,
                 lambda frame: convert(uniform(frame), media.orientation),
                 reader.is_empty,
             ):
@@ -154,13 +198,35 @@ def _slices(
         reader.count(counts, name)
 
 
-def _mark_last(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
+def _checked(segment: Segment, buffers: Sequence[Buffer], label: str) -> CodecParameters:
+    """Return the parameters of a segment's decoder. Raises MediaError if it is no segment of video."""
+    if len(buffers) != 2 or segment.codec is None:
+        codec = "no codec" if segment.codec is None else "a codec"
+        raise MediaError(f"{label} has {len(buffers)} buffers and {codec}", _WHENCE)
+    if not (segment.media.width and segment.media.height):
+        raise MediaError(f"{label} has a picture without size", _WHENCE)
+    return segment.codec
+
+
+def _windows(
+    frames: Iterator[tuple[int, Frame]],
+    last: int,
+    span: Span,
+    media: MediaInfo,
+    plan: DecodePlan,
+    convert: Callable[[Frame], dict[str, Array]],
+    is_empty: Callable[[int], bool] = lambda _: False,
+) -> Iterator[Slice[dict[str, Array]]]:
+    """Yield the windows of frames, one part at a time; `last` is the pts of the last frame."""
+    grid = plan.grid
+    ticks = every_frame(frames, grid, span) if grid.fps is None else last_before(frames, grid, span, last)
+    return slices(ticks, grid, windows_per_part(plan, media), convert, is_empty)
+
+
+def _marked(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
     """Yield each slice, and whether it is the last; if there are none, yield one slice without windows."""
-    waiting = next(pieces, Slice((), [], np.empty((0, grid.frames), np.int32)))
-    for piece in pieces:
-        yield waiting, False
-        waiting = piece
-    yield waiting, True
+    first = next(pieces, Slice((), [], np.empty((0, grid.frames), np.int32)))
+    return marked_last(chain([first], pieces))
 
 
 def _part(
@@ -182,5 +248,5 @@ def _part(
         unseen=counts.unseen if last else 0,
         notes=tuple(counts.notes) if last else (),
     )
-    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame("yuv420p"), UPRIGHT))
+    arrays = stack_frames(piece.rows) if piece.rows else no_frames(convert(blank_frame(), UPRIGHT))
     return Part(meta, {**arrays, "index": piece.index})

@@ -32,27 +32,28 @@ _CLUSTER_MS = 5000
 
 
 def files_of(message: Segment | PartMessage, buffers: Sequence[memoryview]) -> dict[str, Buffer]:
-    """Return file name -> content: a segment's video as `.mkv` or its images as sent, a part's arrays as `.npz`.
+    """Return file name -> content: a segment's video as `.mkv`, its items or other buffers as sent, a part as `.npz`.
 
-    The media itself is copied bit for bit, including damage. Images that were sent as paths stay in their folders.
+    The media itself is copied bit for bit, including damage. Items that were sent as paths stay in their folders.
     """
     stem = f"{message.key.job.id}-{message.key.segment}"
     if isinstance(message, PartMessage):
         archive = io.BytesIO()
         np.savez(archive, **unpack_arrays(message.arrays, list(buffers)))  # type: ignore[arg-type]
         return {f"{stem}-{message.key.part}.npz": archive.getvalue()}
-    if message.codec is not None:
-        return {f"{stem}.mkv": _matroska(message, buffers)}
+    if message.codec is not None and len(buffers) == 2:
+        return {f"{stem}.mkv": _matroska(message, message.codec, buffers)}
+    if message.media.timed:
+        return {f"{stem}-{number}.bin": buffer for number, buffer in enumerate(buffers)}
     return {
         f"{number}-{Path(item.name).name}": buffer
         for number, (item, buffer) in enumerate(zip(message.items, buffers, strict=False))
     }
 
 
-def _matroska(segment: Segment, buffers: Sequence[memoryview]) -> bytes:
+def _matroska(segment: Segment, codec: CodecParameters, buffers: Sequence[memoryview]) -> bytes:
     """A segment's packets as a file of Matroska: PyAV muxes only streams that it read from a file itself."""
-    assert segment.codec is not None, "checked when the message was read"
-    extradata, packets = unpack(segment.codec, buffers)
+    extradata, packets = unpack(codec, buffers)
     base = segment.media.clock.time_base
     begin = min((coded.pts for coded in packets), default=0)
     head = _element(0x1A45DFA3, _element(0x4282, b"matroska"))
@@ -67,7 +68,7 @@ def _matroska(segment: Segment, buffers: Sequence[memoryview]) -> bytes:
         body = b"\x81" + (at - start).to_bytes(2, "big", signed=True) + bytes([key]) + bytes(coded.packet)
         blocks.append(_element(0xA3, body))
     info = _element(0x1549A966, _element(0x2AD7B1, _number(1_000_000)))
-    tracks = _element(0x1654AE6B, _element(0xAE, _track(segment.codec, extradata)))
+    tracks = _element(0x1654AE6B, _element(0xAE, _track(codec, extradata)))
     return head + b"\x18\x53\x80\x67" + _UNKNOWN_SIZE + info + tracks + b"".join(blocks)
 
 

@@ -95,9 +95,9 @@ def no_frames(example: dict[str, Array]) -> dict[str, Array]:
     return {name: np.empty((0, *array.shape), array.dtype) for name, array in example.items()}
 
 
-def blank_frame(pixel_format: str) -> av.VideoFrame:
-    """Return a frame of that kind of media. Its conversion gives the shapes that a part without frames needs."""
-    return av.VideoFrame(16, 16, pixel_format)
+def blank_frame() -> av.VideoFrame:
+    """Return a frame whose conversion gives the names and types of the arrays that a part without frames needs."""
+    return av.VideoFrame(16, 16, "yuv420p")
 
 
 def _join(arrays: list[Array]) -> Array:

@@ -96,7 +96,7 @@ def decode_images(
             tick()
             items.append(item)
             rows += [row] if row is not None else []
-        arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame("rgb24"), UPRIGHT))
+        arrays = stack_frames(rows) if rows else no_frames(convert(blank_frame(), UPRIGHT))
         index = np.repeat(np.arange(len(rows), dtype=np.int32)[:, None], plan.grid.frames, axis=1)
         meta = PartMeta(
             key=segment.key.model_copy(update={"part": number, "last": last}),

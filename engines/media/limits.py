@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from schemas.errors import ItemTooLarge
+from schemas.grid import Clock, Grid
 from schemas.settings import Settings
 
 _DEFAULT = Settings()
@@ -46,6 +47,15 @@ class Limits:
                 f"{what} lasts {duration_s:.10g} seconds, more than {self.duration_s:.10g}",
                 "cut it into files, or raise the setting max_duration_s",
             )
+
+    def check_frames(self, what: str, grid: Grid, clock: Clock, last: int, frames: int) -> None:
+        """Check the length of a media of so many frames, the last one at pts `last`, and the number of its windows.
+
+        Raises ItemTooLarge.
+        """
+        self.check_duration(what, clock.seconds(last))
+        windows = range(frames) if grid.fps is None else grid.windows_until(clock, clock.origin, last)
+        self.check_windows(what, windows)
 
 
 DEFAULT_LIMITS = Limits()

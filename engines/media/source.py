@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import av
 from av.audio.stream import AudioStream
@@ -32,34 +32,39 @@ _UNREADABLE = (av.error.FFmpegError, OSError, ValueError)  # ValueError: no pixe
 _DECLARED = ("h264", "hevc")  # an mp4 has their parameter sets in its header
 
 
-def media_kind(source: Source, name: str = "") -> Literal["image", "video"]:
-    """Return whether `source` is one image, by its first bytes, or a video. Animations are videos.
-
-    Several jpegs one after the other are a video, except in a file that is called .jpg or .jpeg, as in FFmpeg:
-    otherwise all photos of a folder would have to be read from end to end. `name` is that of a source in memory.
-
-    Raises UsageError or MediaError if it cannot be read or is empty.
-    """
-    if not isinstance(source, Path):
-        return _kind(source, bytes(source[:HEAD_BYTES]), "the media", name)
+def readable_head(source: Source) -> bytes:
+    """Return the first `HEAD_BYTES` of a source. Raises UsageError or MediaError if it cannot be read or is empty."""
+    label = str(source) if isinstance(source, Path) else "the media"
     try:  # for thousands of images, `media_errors` would cost a tenth of this
-        return _kind(source, read_head(source, HEAD_BYTES), str(source), source.name)
+        head = head_of(source)
     except _UNREADABLE as error:
-        raise _in_words(str(source), error) from error
-
-
-def _kind(source: Source, head: bytes, label: str, file_name: str) -> Literal["image", "video"]:
+        raise _in_words(label, error) from error
     if not head:
         raise _empty(label)
-    name = image_format(head)
-    if name is None:
-        return "video"
-    if name == "jpeg" and file_name.lower().endswith(_ONE_JPEG):
-        return "image"
-    if name in ("gif", "jpeg") or (name == "png" and b"IDAT" not in head):  # the head does not show it
-        with open_file(source) if isinstance(source, Path) else nullcontext(source) as given:
-            return "video" if is_animation(name, reader(given)) else "image"
-    return "video" if is_animation(name, reader(head)) else "image"
+    return head
+
+
+def is_still(head: bytes, source: Source, name: str = "") -> bool | None:
+    """Return whether a file of an image format is one image: True, or an animation: False. None: it is no image.
+
+    Several jpegs one after the other are an animation, except in a file that is called .jpg or .jpeg, as in FFmpeg:
+    otherwise all photos of a folder would have to be read from end to end. `name` is that of a source in memory.
+
+    Raises UsageError or MediaError if it cannot be read.
+    """
+    found = image_format(head)
+    if found is None:
+        return None
+    file_name = source.name if isinstance(source, Path) else name
+    if found == "jpeg" and file_name.lower().endswith(_ONE_JPEG):
+        return True
+    if found in ("gif", "jpeg") or (found == "png" and b"IDAT" not in head):  # the head does not show it
+        with (
+            media_errors(file_name or "the media"),
+            open_file(source) if isinstance(source, Path) else nullcontext(source) as given,
+        ):
+            return not is_animation(found, reader(given))
+    return not is_animation(found, reader(head))
 
 
 @contextmanager

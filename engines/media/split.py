@@ -7,7 +7,6 @@ packets. A source that cannot be cut anywhere becomes one segment. Damage is fou
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from engines.media.cuts import Cut, Packets, plan_cuts
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.orientation import orientation_of
 from engines.media.packets import Coded, Flag, carried_side, pack, parameters_of, side_data
+from engines.media.segment_data import SegmentData
 from engines.media.source import (
     Source,
     media_errors,
@@ -38,40 +38,12 @@ from engines.media.survey import Survey, survey
 from engines.media.tracks import SoundChoice, TrackPackets, Tracks, first_packets
 from schemas.errors import ItemTooLarge, MediaError, format_field_error
 from schemas.grid import Clock, Grid
-from schemas.jobs import Key
-from schemas.media import CodecParameters, MediaInfo
-from schemas.segments import Segment
+from schemas.media import MediaInfo
 
 MAX_SEGMENT_BYTES = 512 << 20
 _PACKET_BYTES = 1 << 10  # the memory of a packet in addition to its data
 _CONVERT = "convert it to H.264 with a keyframe every few seconds: ffmpeg -i IN -g 100 OUT.mp4"
 _AGAIN = "copy or download it again"
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentData:
-    """The fields and buffers of one segment; `tracks` are the packets of other tracks."""
-
-    start: int
-    end: int | None
-    codec: CodecParameters
-    buffers: tuple[bytes, bytes]
-    by_rank: bool
-    notes: tuple[str, ...]
-    final: bool
-    tracks: TrackPackets | None
-
-    def segment(self, key: Key, media: MediaInfo) -> Segment:
-        """Return the message that goes with `buffers`."""
-        return Segment(
-            key=key,
-            media=media,
-            codec=self.codec,
-            start=self.start,
-            end=self.end,
-            by_rank=self.by_rank,
-            notes=self.notes,
-        )
 
 
 class Splitter:
@@ -144,7 +116,9 @@ class Splitter:
                     raise _changed(self._label)
                 notes = () if cut.first else self.surveyed.notes
                 by_rank, final = self.surveyed.packets.by_rank, cut.end is None
-                yield SegmentData(cut.start, cut.end, codec, buffers, by_rank, notes, final, beside)
+                yield SegmentData(
+                    self.media, buffers, final, cut.start, cut.end, codec, by_rank, notes=notes, tracks=beside
+                )
 
     def _first_packets(self) -> dict[int, bytes]:
         if self._sound is None:
@@ -157,11 +131,7 @@ class Splitter:
 
     def _check_length(self, packets: Packets) -> None:
         """Raises ItemTooLarge if the media is too long, or has too many windows for the pipeline."""
-        clock, last = self.media.clock, packets.last
-        self._limits.check_duration(self._label, clock.seconds(last))
-        frames = range(len(packets.keys))
-        windows = frames if self._grid.fps is None else self._grid.windows_until(clock, clock.origin, last)
-        self._limits.check_windows(self._label, windows)
+        self._limits.check_frames(self._label, self._grid, self.media.clock, packets.last, len(packets.keys))
 
 
 def _stamp(source: Source) -> tuple[int, ...] | None:
@@ -268,12 +238,8 @@ class _Reader:
 
 
 def _media_info(stream: VideoStream, surveyed: Survey, name: str, grid: Grid) -> MediaInfo:
-    unit, first = time_base(stream), surveyed.first
-    rate, last, origin = surveyed.rate, surveyed.packets.last, surveyed.origin
-    if grid.fps is not None:
-        clock = Clock(unit, origin)
-        rate = grid.fps / grid.stride
-        last = grid.tick_pts(clock, grid.windows_until(clock, origin, last)[-1] * grid.stride)
+    unit, first, origin = time_base(stream), surveyed.first, surveyed.origin
+    rate, last = grid.shown(Clock(unit, origin), surveyed.rate, surveyed.packets.last)
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     return MediaInfo(
         kind="video",

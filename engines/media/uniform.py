@@ -6,7 +6,7 @@ are many pixel formats. After this module all frames of a media are alike, and `
 
 import threading
 from fractions import Fraction
-from typing import cast
+from typing import Self, cast
 
 import av
 
@@ -25,7 +25,9 @@ from engines.media.colours import (
 from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
 from engines.media.reshape import Reshape, is_transparent
+from engines.options import parse_decode_options
 from engines.planned import DecodePlan
+from engines.ports import Options
 from schemas.media import MediaInfo
 
 _NO_RANGE, _BT2020 = 0, 9
@@ -37,6 +39,21 @@ _TONE_MAP = (
     "out_color_matrix=bt709:out_primaries=bt709:out_transfer=bt709:out_range=limited:intent=perceptual"
     ":flags=bicubic+accurate_rnd+bitexact"
 )
+
+
+class VideoDecodeOptions(Options):
+    """The decode stage's options for video.
+
+    `deinterlace` makes whole pictures of frames that are coded as two fields, `tonemap` BT.709 of PQ and HLG.
+    """
+
+    deinterlace: bool = False
+    tonemap: bool = False
+
+    @classmethod
+    def of(cls, plan: DecodePlan) -> Self:
+        """Return those of a plan. Raises PipelineError."""
+        return parse_decode_options(cls, plan.stage)
 
 
 def presented(media: MediaInfo, plan: DecodePlan) -> MediaInfo:
@@ -58,7 +75,7 @@ def presented(media: MediaInfo, plan: DecodePlan) -> MediaInfo:
 
 
 def _colours(media: MediaInfo, plan: DecodePlan) -> dict[str, object]:
-    if plan.stage.tonemap and media.color_transfer in HDR:
+    if VideoDecodeOptions.of(plan).tonemap and media.color_transfer in HDR:
         named = {"color_space": BT709, "color_primaries": BT709, "color_transfer": BT709, "color_range": LIMITED}
         return {**named, "pixel_format": _TONE_MAPPED}
     name = media.pixel_format
@@ -90,8 +107,9 @@ class Uniform:
         self._media = media
         self._shown = presented(media, plan)
         self._planes = plan.planes
-        self._deinterlace = plan.stage.deinterlace
-        self._tonemap = plan.stage.tonemap and media.color_transfer in HDR
+        options = VideoDecodeOptions.of(plan)
+        self._deinterlace = options.deinterlace
+        self._tonemap = options.tonemap and media.color_transfer in HDR
         turned = self._planes and self._shown.pixel_format != plane_format(media.pixel_format)
         self._host_only = self._tonemap or turned  # no GPU kernel does these
         name = media.pixel_format

@@ -1,21 +1,53 @@
 """video: frames with times, in segments that begin with a keyframe."""
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
 
+import av
+
+from engines.media.animation import film_of
 from engines.media.decode import Convert, decode_video
-from engines.media.medium import DecodePlace
+from engines.media.medium import BaseMedium, DecodePlace, Input, Match, Shown, SplitRequest
+from engines.media.orientation import orientation_of
+from engines.media.segment_data import SegmentData
+from engines.media.source import is_still, open_media, picture_stream
+from engines.media.split import Splitter
+from engines.media.uniform import VideoDecodeOptions
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
+from schemas.errors import MediaError
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
+_MOST_FRAMES = 250  # decoded after a keyframe: the picture may be an earlier one if keyframes are rare
 
-class Video:
-    """See `engines.media.decode.decode_video`."""
+
+class Video(BaseMedium[VideoDecodeOptions]):
+    """See `engines.media.split` and `engines.media.decode`."""
 
     kind = "video"
-    timed = True
-    pixel_format = "yuv420p"
+    options_class = VideoDecodeOptions
+
+    def sniff(self, head: bytes, given: Input) -> Match:
+        """An animated image is one; anything but an image may be one that FFmpeg reads."""
+        still = is_still(head, given.source, given.name)
+        return Match.POSSIBLE if still is None else Match.NO if still else Match.CERTAIN
+
+    def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
+        """Cut at keyframes, without decoding."""
+        [given] = inputs
+        splitter = Splitter(
+            given.source,
+            request.grid,
+            request.segment_s,
+            name=given.name,
+            sound=request.sound,
+            stream=self._stage.stream,
+            limits=request.limits,
+        )
+        with splitter:
+            yield from splitter.segments()
 
     def decode(
         self,
@@ -28,3 +60,21 @@ class Video:
     ) -> Iterator[Part]:
         """By the GPU's decoders where there are some."""
         return decode_video(segment, buffers, plan, convert, place.decoders, place.limits, tick)
+
+    def picture(self, path: Path, at_s: float) -> Shown:
+        """Return the last frame at or before `at_s`."""
+        with open_media(film_of(path)) as container:
+            stream = picture_stream(container, str(path))
+            base = stream.time_base or Fraction(1)
+            target = (stream.start_time or 0) + round(at_s / base)
+            if at_s > 0:
+                container.seek(target, stream=stream)
+            found: av.VideoFrame | None = None
+            for number, frame in enumerate(container.decode(stream)):
+                if found is not None and (number > _MOST_FRAMES or (frame.pts is not None and frame.pts > target)):
+                    break
+                found = frame
+            if found is None:
+                raise MediaError(f"{path} has no picture that can be decoded", "see whether `ffprobe` can read it")
+            aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+            return Shown(found, orientation_of(found), aspect)

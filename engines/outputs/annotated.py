@@ -12,7 +12,6 @@ from pydantic import Field
 
 from engines.cuda.arrays import GpuRows
 from engines.cuda.draw import GpuDrawing
-from engines.media.medium import is_timed
 from engines.outputs.base import check_rows, is_output, row_of
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.draw import Canvas, HostDrawing, HostSurface, channel_paint, ycbcr_paint
@@ -62,7 +61,7 @@ class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return a closed GOP of the part's pictures, or a file of each image."""
         options = self._options
-        if not is_timed(part.meta.media):
+        if not part.meta.media.timed:
             part = part.on_host()
             pairs = zip(channels_of(part, _NAME), self._findings(part), strict=True)
             pictures = (_drawn(picture, finding) for picture, finding in pairs)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from engines.files import PartFile, writing
-from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat
 from engines.outputs.jsonl import encoded_rows, rounded, rows_of
 from engines.outputs.masks import placed_mask, run_lengths
@@ -132,7 +131,7 @@ class _BoxTable:
     """A csv with a row a box."""
 
     def __init__(self, target: Path, media: MediaInfo) -> None:
-        self._first = "time" if is_timed(media) else "name"
+        self._first = "time" if media.timed else "name"
         self._file = CsvFile(target, (self._first, *_COLUMNS))
 
     def add(self, row: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from engines.media.medium import is_timed
 from engines.outputs.colour import check_picture, picture_planes
 from engines.outputs.images import channels_of, encode_images, join_files
 from engines.outputs.picture_format import PictureFormat
@@ -56,7 +55,7 @@ class ImageFormat(PictureFormat[ImageOptions]):
         if not part.meta.pts:
             return join_files([])
         shown = part.with_arrays({"pixels": part.arrays[self._array_in(part.arrays)]})
-        if not is_timed(part.meta.media):
+        if not part.meta.media.timed:
             pictures = channels_of(shown, "image")
             return encode_images(
                 pictures, lambda each: encode_file(each, self._options.file, self._options.quality), tick

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from engines.files import PartFile
-from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat, check_window_arrays, row_of, window_arrays
 from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
@@ -88,7 +87,7 @@ def rows_of(part: Part, values: Iterable[Mapping[str, Any]]) -> Iterator[dict[st
     An image that failed has its error instead, and no values.
     """
     meta, each = part.meta, iter(values)
-    if not is_timed(meta.media):
+    if not meta.media.timed:
         for item in meta.items:
             yield {"name": item.name, "error": item.error} if item.error else {"name": item.name, **next(each)}
     else:

@@ -15,7 +15,6 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 
 from engines.files import PartFile, writing
-from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat, check_reserved, check_window_arrays, window_arrays
 from engines.outputs.tables import Spool
 from engines.part import Array, Part, Tick, no_tick
@@ -66,7 +65,7 @@ class NpzAssembler:
         self._failed: list[tuple[str, str]] = []
         self._columns: dict[str, _Column] = {}
         self._ends: dict[str, int] = {}  # of ragged outputs: how many values there are so far
-        if is_timed(media):
+        if media.timed:
             self._append("times", np.empty(0, np.float64))
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
@@ -90,7 +89,7 @@ class NpzAssembler:
 
     def close(self) -> list[Path]:
         """Write the file."""
-        if not is_timed(self._media):
+        if not self._media.timed:
             self._append("names", np.array(self._names, dtype=np.str_))
             self._append("failed", np.array(self._failed, dtype=np.str_).reshape(-1, 2))
         with writing(self._file.path), ZipFile(self._file.file, "w") as archive:

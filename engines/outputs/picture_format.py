@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat
 from engines.outputs.h264 import X264
 from engines.outputs.images import ImageFolder
@@ -29,4 +28,4 @@ class PictureFormat(BaseFormat[OptionsT]):
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
         """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        return VideoFile(target, media) if is_timed(media) else ImageFolder(target, self._options.suffix)
+        return VideoFile(target, media) if media.timed else ImageFolder(target, self._options.suffix)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from engines.files import PartFile
-from engines.media.medium import is_timed
 from engines.outputs.base import BaseFormat, check_rows, row_of
 from engines.outputs.images import ImageFolder, join_files
 from engines.outputs.jsonl import encoded_rows, rounded, rows_of
@@ -113,12 +112,12 @@ class TagsAssembler:
     def __init__(self, target: Path, media: MediaInfo, options: TagsOptions) -> None:
         self.notes: list[str] = []
         self._options = options
-        self._first = "time" if is_timed(media) else "name"
+        self._first = "time" if media.timed else "name"
         self._lines = 0
         self._file = PartFile.create(target.with_name(f"{target.name}.json"))
         self._file.write(b"[")
         self._table: CsvFile | None = None
-        self._texts = ImageFolder(target, "txt") if options.txt and not is_timed(media) else None
+        self._texts = ImageFolder(target, "txt") if options.txt and not media.timed else None
         try:
             if options.csv:
                 self._table = CsvFile(target, (self._first, "tag", "score", "category"))

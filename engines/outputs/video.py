@@ -7,7 +7,6 @@ of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (wid
 
 from collections.abc import Mapping, Sequence
 
-from engines.media.medium import is_timed
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.images import channels_of, encode_images
 from engines.outputs.picture_format import PictureFormat
@@ -29,7 +28,7 @@ class VideoFormat(PictureFormat[VideoOptions]):
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return a closed GOP of the part's pictures, or a png of each image."""
-        if not is_timed(part.meta.media):
+        if not part.meta.media.timed:
             return encode_images(channels_of(part.on_host()), encode_png, tick)
         if not part.meta.pts:
             return Encoded({})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.dead import letters
 from pipelines.inbox import Away
@@ -78,7 +79,7 @@ class Storm:
     async def good_job(self, job: str) -> None:
         """An honest image goes through while all that was sent is worked off."""
         publisher = Publisher(self.broker, self.spec, "main", Priority.INTERACTIVE)
-        await publisher.publish_image(publisher.ref(job), still("png"), "a.png")
+        await publisher.publish(publisher.ref(job), "image", [Input(still("png"), "a.png")])
         async with asyncio.timeout(HANGS_S):
             while not await self.has_results(publisher.ref(job)):
                 await asyncio.sleep(0.02)

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.fleet import answers_of, simulated
 from cli.app import answer
+from engines.media.medium import Input
 from engines.part import Array
 from pipelines.broker import Broker
 from pipelines.dead import Letter, letters
@@ -62,7 +63,9 @@ async def publish(settings: Settings, clips: dict[str, Path]) -> None:
     broker = await Broker.connect(settings)
     spec = await register(broker, settings, SPEC, models_of(SPEC))
     publisher = Publisher(broker, spec, "main", Priority.BULK)
-    await asyncio.gather(*(publisher.publish_video(publisher.ref(job), clip, clip.name) for job, clip in clips.items()))
+    await asyncio.gather(
+        *(publisher.publish(publisher.ref(job), "video", [Input(clip, clip.name)]) for job, clip in clips.items())
+    )
     await broker.close()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fleet import answers_of, simulated
+from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.publish import Publisher, job_id
 from pipelines.status import FleetStatus, fleet_status
@@ -105,7 +106,9 @@ async def publish(fleet: Fleet, clip: Path | None) -> None:
         spec = await register(broker, fleet.settings, SPEC, models_of(SPEC))
         if clip is not None:
             publisher = Publisher(broker, spec, "main", Priority.BULK)
-            await publisher.publish_video(publisher.ref(job_id(spec, [(str(clip), clip.stat())])), clip, clip.name)
+            await publisher.publish(
+                publisher.ref(job_id(spec, [(str(clip), clip.stat())])), "video", [Input(clip, clip.name)]
+            )
     finally:
         await broker.close()
 

@@ -29,6 +29,7 @@ max = 64
 """
 PIPELINE = """
 name = "seen"
+media = "video"
 [[stage]]
 kind = "decode"
 fps = 5

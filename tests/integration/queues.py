@@ -18,6 +18,7 @@ MIB = 1 << 20
 SPEC = PipelineSpec.model_validate(
     {
         "name": "p",
+        "media": "video",
         "stage": [{"kind": "decode"}, {"kind": "resize", "layout": "planes"}, {"kind": "encode", "format": "npz"}],
     }
 )

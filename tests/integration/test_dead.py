@@ -14,6 +14,7 @@ from nats.aio.subscription import Subscription
 
 import pipelines.message_store
 from cli.app import app
+from engines.media.medium import Input
 from engines.models.catalogue import builtin_model
 from pipelines.blobs import delete_blob, put_blob
 from pipelines.broker import Broker
@@ -185,7 +186,7 @@ async def _fail_all(fleet: Fleet, clip: Path) -> None:
         fleet.add()  # not before, for workers load what they will need
         publisher = Publisher(broker, pinned, "main", Priority.INTERACTIVE)
         job = publisher.ref("broken")
-        await publisher.publish_video(job, clip, clip.name)
+        await publisher.publish(job, "video", [Input(clip, clip.name)])
         inventory = None
         while inventory is None or not inventory.complete:
             await asyncio.sleep(0.1)
@@ -259,7 +260,7 @@ async def test_what_is_handed_back_however_often_is_no_failure(tmp_path: Path) -
         async with connected(fleet.settings) as broker:
             pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
             publisher = Publisher(broker, pinned, "main", Priority.BULK)
-            await publisher.publish_video(publisher.ref("often"), clip, clip.name)
+            await publisher.publish(publisher.ref("often"), "video", [Input(clip, clip.name)])
             back: list[int] = []
 
             async def hand_back(delivery: Delivery) -> None:

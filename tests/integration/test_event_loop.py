@@ -103,6 +103,7 @@ def big_model(megabytes: int) -> tuple[ModelSpec, bytes]:
 BIG = PipelineSpec.model_validate(
     {
         "name": "big",
+        "media": "video",
         "stage": [
             {"kind": "decode", "fps": 5},
             {"kind": "resize", "size": [32, 32]},

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.media.medium import Input
 from engines.part import Array, Part
 from pipelines.claims import claim_name
 from pipelines.dead import letters
@@ -119,13 +120,13 @@ async def test_an_unexpected_error_in_any_stage_is_a_failure_and_the_next_job_is
                 patched.setattr(trial.pipeline, "encode", lambda part, tick: "no bytes")
             else:
                 patched.setattr(trial.pipeline, "operate" if stage == "infer" else stage, fail)
-            await trial.publisher.publish_video(trial.ref("bad"), clip, clip.name)
+            await trial.publisher.publish(trial.ref("bad"), "video", [Input(clip, clip.name)])
             failures = await ended_with_failures(trial, "bad")
         assert len(failures) == 1
         assert "Error" in failures[0].error
         assert len(failures[0].attempts) == 2
         assert [letter.failure.key.job.id async for letter in letters(trial.broker)] == ["bad"]
-        await trial.publisher.publish_video(trial.ref("good"), clip, clip.name)
+        await trial.publisher.publish(trial.ref("good"), "video", [Input(clip, clip.name)])
         await eventually(lambda: _has_results(trial, "good"))
 
 
@@ -155,7 +156,7 @@ async def test_a_rejected_part_fails_at_once_and_alone(
             raise MediaError("these pixels cannot be encoded")
 
         monkeypatch.setattr(trial.pipeline, "encode", reject)
-        await trial.publisher.publish_video(trial.ref("bad"), clip, clip.name)
+        await trial.publisher.publish(trial.ref("bad"), "video", [Input(clip, clip.name)])
         (failure,) = await ended_with_failures(trial, "bad")
         assert failure.error == "these pixels cannot be encoded"
         assert len(failure.attempts) == 1
@@ -175,7 +176,7 @@ async def test_a_message_whose_worker_ends_half_way_is_handed_back(
 
     async with a_trial(settings, spec_of()) as trial:
         monkeypatch.setattr(trial.pipeline._preprocess, "convert", convert)
-        await trial.publisher.publish_video(trial.ref("cut-short"), clip, clip.name)
+        await trial.publisher.publish(trial.ref("cut-short"), "video", [Input(clip, clip.name)])
         await eventually(began.is_set)
         assert trial.serving is not None
         trial.serving.cancel()
@@ -192,7 +193,7 @@ async def test_a_step_that_ticks_keeps_its_lease_and_is_done_once(settings: Sett
     clip = make_clip(tmp_path, Clip(frames=12, size=(32, 32)))
     async with a_trial(settings, spec_of(max_batch=1)) as trial:
         trial.session.before = lambda number: time.sleep(0.3)
-        await trial.publisher.publish_video(trial.ref("slow"), clip, clip.name)
+        await trial.publisher.publish(trial.ref("slow"), "video", [Input(clip, clip.name)])
         await eventually(lambda: _has_results(trial, "slow"))
         await eventually(lambda: not trial.runner.in_flight.messages)
         assert len(trial.session.batches) == 12
@@ -206,19 +207,19 @@ async def test_a_batch_waits_for_others_as_long_as_max_delay_ms_says(
     max_delay_ms: float, batches: list[int], settings: Settings
 ) -> None:
     async with a_trial(settings, spec_of(max_batch=2, max_delay_ms=max_delay_ms)) as trial:
-        await trial.publisher.publish_image(trial.ref("first"), still("png"), "first.png")
+        await trial.publisher.publish(trial.ref("first"), "image", [Input(still("png"), "first.png")])
         await eventually(
             lambda: any(message.waiting for message in trial.runner.in_flight.messages) or trial.session.batches
         )
         if not max_delay_ms:
             await eventually(lambda: _has_results(trial, "first"))
-        await trial.publisher.publish_image(trial.ref("second"), still("png", seed=1), "second.png")
+        await trial.publisher.publish(trial.ref("second"), "image", [Input(still("png", seed=1), "second.png")])
         await eventually(lambda: _has_results(trial, "second"))
         assert trial.session.batches == batches
 
 
 async def test_a_batch_that_no_other_joins_runs_when_its_delay_is_over(settings: Settings) -> None:
     async with a_trial(settings, spec_of(max_batch=2, max_delay_ms=50.0)) as trial:
-        await trial.publisher.publish_image(trial.ref("only"), still("png"), "only.png")
+        await trial.publisher.publish(trial.ref("only"), "image", [Input(still("png"), "only.png")])
         await eventually(lambda: _has_results(trial, "only"))
         assert trial.session.batches == [1]

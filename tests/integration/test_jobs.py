@@ -13,6 +13,7 @@ import pytest
 from benchmarks.fleet import simulated
 from benchmarks.workloads import looped
 from cli.app import answer
+from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.collect import Collector
 from pipelines.inventory import take_inventory
@@ -72,7 +73,7 @@ def test_a_job_whose_work_was_lost_with_a_queue_is_begun_anew(clip: Path, tmp_pa
 
     async def lose(settings: Settings) -> None:
         async with publishing(settings) as (broker, publisher):
-            await publisher.publish_video(publisher.ref("mine"), clip, "clip.mp4", await begun(publisher))
+            await publisher.publish(publisher.ref("mine"), "video", [Input(clip, "clip.mp4")], await begun(publisher))
             assert (await begun(publisher)).manifest.job.generation == 0, "queued: it goes on"
             await broker.api(f"STREAM.{action}.{broker.names.work_stream('fingerprint', 'decode')}")
             assert (await begun(publisher)).manifest.job.generation == 1
@@ -175,7 +176,7 @@ async def test_cancelling_ends_a_publisher_that_waits_and_a_collector(clip: Path
         job = publisher.ref("j")
         collector = Collector(broker, builtin_pipeline("fingerprint"))
         await collector.open({job: clip.with_suffix("")})
-        sending = asyncio.create_task(publisher.publish_video(job, clip, clip.name))
+        sending = asyncio.create_task(publisher.publish(job, "video", [Input(clip, clip.name)]))
         async with asyncio.timeout(60):
             while (manifest := await find_manifest(broker, "j")) is None or broker.waiting != "the fleet":
                 await asyncio.sleep(0.05)
@@ -192,7 +193,7 @@ async def test_cancelling_ends_a_publisher_that_waits_and_a_collector(clip: Path
 async def test_a_worker_drops_what_it_has_in_hand_of_a_cancelled_job(clip: Path, tmp_path: Path) -> None:
     with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
         async with publishing(fleet.settings) as (broker, publisher):
-            await publisher.publish_video(publisher.ref("j"), clip, clip.name)
+            await publisher.publish(publisher.ref("j"), "video", [Input(clip, clip.name)])
             manifest = await find_manifest(broker, "j")
             assert manifest is not None
             async with asyncio.timeout(60):
@@ -202,7 +203,7 @@ async def test_a_worker_drops_what_it_has_in_hand_of_a_cancelled_job(clip: Path,
             async with asyncio.timeout(60):
                 while await queued(broker):
                     await asyncio.sleep(0.02)
-            await publisher.publish_video(publisher.ref("next"), real_clip("bikes"), "bikes.mp4")
+            await publisher.publish(publisher.ref("next"), "video", [Input(real_clip("bikes"), "bikes.mp4")])
             manifest = await find_manifest(broker, "next")
             assert manifest is not None
             async with asyncio.timeout(60):
@@ -215,10 +216,10 @@ async def test_the_same_id_twice_is_done_once(settings: Settings) -> None:
     async with publishing(settings) as (broker, publisher):
         job = publisher.ref("j")
         first = await publisher.begin(job, clip.name, "a")
-        assert await publisher.publish_video(job, clip, clip.name, first) == await queued(broker)
+        assert await publisher.publish(job, "video", [Input(clip, clip.name)], first) == await queued(broker)
         before = (await broker.api(f"STREAM.INFO.{broker.names.work_stream('fingerprint', 'decode')}"))["state"]
         second = await publisher.begin(job, clip.name, "a")
-        assert second.manifest.total == await publisher.publish_video(job, clip, clip.name, second)
+        assert second.manifest.total == await publisher.publish(job, "video", [Input(clip, clip.name)], second)
         after = (await broker.api(f"STREAM.INFO.{broker.names.work_stream('fingerprint', 'decode')}"))["state"]
         assert before["last_seq"] == after["last_seq"]
         with pytest.raises(UsageError, match=r"job j has another input \(bikes.mp4\)"):
@@ -356,7 +357,7 @@ async def test_what_is_computed_when_its_job_is_cancelled_is_not_handed_on(tmp_p
         spec = await register(broker, fleet.settings, simulated(), models_of(simulated()))
         publisher = Publisher(broker, spec, "main", Priority.BULK)
         job = publisher.ref("j")
-        await publisher.publish_video(job, clip, clip.name)
+        await publisher.publish(job, "video", [Input(clip, clip.name)])
         manifest = await find_manifest(broker, "j")
         assert manifest is not None
         async with asyncio.timeout(60):

@@ -38,6 +38,7 @@ def pipeline(encode: str = "npz", size: int = 8, layout: str = "gray") -> Pipeli
     return parse_pipeline(
         f"""
         name = "p"
+        media = "video"
         segment_s = 0.5
         [[stage]]
         kind = "decode"

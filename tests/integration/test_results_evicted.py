@@ -25,6 +25,7 @@ from workers.definitions import register
 SPEC = parse_pipeline(
     """
 name = "p"
+media = "video"
 segment_s = 0.3
 
 [[stage]]

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.fleet import simulated
+from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from schemas.errors import ExitCode
@@ -24,7 +25,7 @@ async def publish(fleet: Fleet, clip: Path) -> None:
     try:
         spec = await register(broker, fleet.settings, simulated(), models_of(simulated()))
         publisher = Publisher(broker, spec, "main", Priority.BULK)
-        await publisher.publish_video(publisher.ref("job"), clip, clip.name)
+        await publisher.publish(publisher.ref("job"), "video", [Input(clip, clip.name)])
     finally:
         await broker.close()
 

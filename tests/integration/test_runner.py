@@ -9,6 +9,7 @@ import av
 import pytest
 from nats.aio.msg import Msg
 
+from engines.media.medium import Input
 from pipelines.answers import headers_of
 from pipelines.broker import Broker
 from pipelines.publish import Publisher
@@ -24,6 +25,7 @@ from workers.inputs import JobOutcome
 
 TWICE = """
 name = "upscale4x"
+media = "video"
 
 [[stage]]
 kind = "decode"
@@ -97,7 +99,7 @@ async def overtaking(fleet: Fleet, spec: PipelineSpec, backlog: Path, short: Pat
     await broker.connection.nc.subscribe(f"{broker.names.prefix}.results.>", cb=hear)
     pinned = await register(broker, fleet.settings, spec, find_models(spec, None))
     publisher = Publisher(broker, pinned, "main", Priority.INTERACTIVE)
-    await publisher.publish_video(publisher.ref("person"), short, short.name)
+    await publisher.publish(publisher.ref("person"), "video", [Input(short, short.name)])
     os.kill(fleet.workers[0].pid, signal.SIGCONT)
     (outcome,) = await bulk
     await broker.connection.flush()

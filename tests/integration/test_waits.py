@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.media.medium import Input
 from pipelines.broker import Broker
 from pipelines.publish import Publisher
 from pipelines.registry import builtin_pipeline
@@ -22,7 +23,7 @@ async def published(broker: Broker, clip: Path) -> JobRef:
     spec = await register(broker, broker.settings, spec, find_models(spec, None))
     publisher = Publisher(broker, spec, "main", Priority.BULK)
     job = publisher.ref("film")
-    await publisher.publish_video(job, clip, clip.name)
+    await publisher.publish(job, "video", [Input(clip, clip.name)])
     return job
 
 

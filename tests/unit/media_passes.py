@@ -107,9 +107,7 @@ def decoded(
     parts: list[list[Part]] = []
     for number, segment_data in reversed(list(enumerate(segments))):
         key = Key(job=JOB, segment=number, final=segment_data.final)
-        parts.append(
-            list(decode_video(segment_data.segment(key, media), segment_data.buffers, decode_plan(spec), convert))
-        )
+        parts.append(list(decode_video(segment_data.segment(key), segment_data.buffers, decode_plan(spec), convert)))
     return [part for segment_parts in reversed(parts) for part in segment_parts]
 
 

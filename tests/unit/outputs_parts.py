@@ -16,7 +16,7 @@ from schemas.pipeline import EncodeStage
 
 JOB = JobRef(id="job", pipeline="test", revision="0")
 VIDEO = MediaInfo(kind="video", name="clip.mp4", width=64, height=48, time_base=(1, 25), frame_rate=(25, 1))
-IMAGES = MediaInfo(kind="image")
+IMAGES = MediaInfo(kind="image", timed=False)
 
 
 def format_of(name: str, labels: Mapping[str, tuple[str, ...]] | None = None, **options: Any) -> Format:

@@ -11,6 +11,7 @@ def pipeline(stages: str, size: str = "size = [8, 12]", window: int = 1) -> Pipe
 def pipeline_text(stages: str, size: str = "size = [8, 12]", window: int = 1) -> str:
     return f"""
 name = "p"
+media = "video"
 [[stage]]
 kind = "decode"
 window = {{ frames = {window} }}

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from engines.media.limits import Limits
-from engines.media.source import media_kind
 from engines.media.split import Splitter
 from engines.outputs.thumbnail import thumbnail
 from engines.part import Array
 from schemas.errors import ItemTooLarge, MediaError
 from tests.clips import still
+from tests.kinds import kind_of
 from tests.plans import converter
 from tests.unit.media_passes import decoded, pipeline, segments_of
 
@@ -50,7 +50,7 @@ def shown(source: bytes | Path) -> tuple[list[float], list[tuple[int, ...]]]:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_every_picture_comes_at_its_time(name: str, mode: str) -> None:
     data = animation(name, LASTS_MS, mode=mode)
-    assert media_kind(data) == "video"
+    assert kind_of(data) == "video"
     times, colours = shown(data)
     assert times == pytest.approx(np.cumsum([0, *LASTS_MS[:-1]]) / 1000, abs=1e-3)
     assert np.abs(np.array(colours) - COLOURS).max() <= (0 if name in EXACT else 8)
@@ -75,7 +75,7 @@ def test_pictures_without_a_duration_last_as_long_as_players_show_them(name: str
 
 @pytest.mark.parametrize("name", ["gif", "png", "webp", "avif"])
 def test_one_picture_is_an_image(name: str) -> None:
-    assert media_kind(animation(name, [100])) == "image"
+    assert kind_of(animation(name, [100])) == "image"
 
 
 def test_jpegs_one_after_the_other_are_a_video(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_jpegs_one_after_the_other_are_a_video(tmp_path: Path) -> None:
     for file in (path, photo):
         file.write_bytes(b"".join(pictures))
     padded = bytes(20).join(pictures)
-    assert [media_kind(each) for each in (path, padded, photo, pictures[0])] == ["video", "video", "image", "image"]
-    assert [media_kind(path.read_bytes(), name) for name in ("", "a.jpeg")] == ["video", "image"]
+    assert [kind_of(each) for each in (path, padded, photo, pictures[0])] == ["video", "video", "image", "image"]
+    assert [kind_of(path.read_bytes(), name) for name in ("", "a.jpeg")] == ["video", "image"]
     spec = pipeline()
     media, pieces = segments_of(path, spec, 0.1)
     parts = decoded(media, pieces, spec)
@@ -109,7 +109,7 @@ def decoded_raw(picture: bytes) -> Array:
 def test_a_photo_with_further_pictures_is_an_image() -> None:
     first, second = still("mjpeg"), still("mjpeg", seed=1)
     mpf = b"\xff\xe2" + (2 + 12).to_bytes(2, "big") + b"MPF\0" + bytes(8)
-    assert media_kind(first[:2] + mpf + first[2:] + second) == "image"
+    assert kind_of(first[:2] + mpf + first[2:] + second) == "image"
 
 
 def test_the_picture_for_readers_without_animation_is_not_shown() -> None:
@@ -122,7 +122,7 @@ def test_the_picture_for_readers_without_animation_is_not_shown() -> None:
 def test_a_file_is_as_good_as_bytes_and_has_a_thumbnail(tmp_path: Path) -> None:
     path = tmp_path / "film.webp"
     path.write_bytes(animation("webp", LASTS_MS))
-    assert media_kind(path) == "video"
+    assert kind_of(path) == "video"
     assert shown(path)[1] == COLOURS
     assert tuple(thumbnail(path, 0.3, (90, 160))[20, 20]) == COLOURS[2]
 

@@ -101,5 +101,6 @@ def test_seconds_count_from_the_first_frame() -> None:
     ("fps", "exact"), [("29.97002997", (30000, 1001)), ("0.6666666666666666", (2, 3)), ("0.1", (1, 10))]
 )
 def test_a_rate_is_the_nearest_fraction_that_containers_hold(fps: str, exact: tuple[int, int]) -> None:
-    text = f'name = "p"\n[[stage]]\nkind = "decode"\nfps = {fps}\n[[stage]]\nkind = "encode"\nformat = "npz"\n'
+    decode, encode = f'[[stage]]\nkind = "decode"\nfps = {fps}\n', '[[stage]]\nkind = "encode"\nformat = "npz"\n'
+    text = f'name = "p"\nmedia = "video"\n{decode}{encode}'
     assert parse_pipeline(text, "p.toml").grid.fps == Fraction(*exact)

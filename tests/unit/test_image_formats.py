@@ -10,13 +10,13 @@ from PIL import Image, ImageOps
 
 from engines.media import sniff
 from engines.media.images import decode_images
-from engines.media.source import media_kind
 from engines.part import Array, Part
 from schemas.jobs import Key
 from schemas.media import Item, MediaInfo
 from schemas.pipeline import PipelineSpec
 from schemas.segments import Segment
 from tests.clips import still
+from tests.kinds import kind_of
 from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, pipeline
 
@@ -102,7 +102,9 @@ def expected(data: bytes) -> Array:
 
 
 def parts_of(data: bytes, spec: PipelineSpec = PLANES) -> Part:
-    segment = Segment(key=Key(job=JOB, segment=0, final=True), media=MediaInfo(kind="image"), items=(Item(name="a"),))
+    segment = Segment(
+        key=Key(job=JOB, segment=0, final=True), media=MediaInfo(kind="image", timed=False), items=(Item(name="a"),)
+    )
     [part] = decode_images(segment, [data], decode_plan(spec), converter(spec).convert)
     return part
 
@@ -122,7 +124,7 @@ def cases() -> Iterator[Any]:
 
 
 def check(data: bytes, lossy: bool) -> None:
-    assert media_kind(data) == "image"
+    assert kind_of(data) == "image"
     found, wanted = decoded(data), expected(data)
     assert found.shape == wanted.shape
     error = np.abs(found.astype(int) - wanted)
@@ -196,13 +198,13 @@ def test_what_is_cut_off_is_refused_by_its_format(name: str) -> None:
 def test_formats_that_are_not_listed_are_not_opened(name: str) -> None:
     file = io.BytesIO()
     Image.new("1" if name in ("MSP", "XBM") else "RGB", (32, 32)).save(file, name)
-    assert media_kind(file.getvalue()) == "video"  # which says that it is no media of a format that is read here
+    assert kind_of(file.getvalue()) == "video"  # which says that it is no media of a format that is read here
     assert "not an image of a format that rigflow reads" in parts_of(file.getvalue()).meta.items[0].error
 
 
 def test_heic_needs_a_package() -> None:
     data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
-    assert media_kind(data) == "image"
+    assert kind_of(data) == "image"
     error = parts_of(data).meta.items[0].error
     assert error.startswith("heic images need the package pillow-heif") or "heif image" in error
 

@@ -9,8 +9,8 @@ import pytest
 from engines.media.animation import film_of
 from engines.media.images import decode_image
 from engines.media.limits import Limits
-from engines.media.source import media_kind
 from schemas.errors import RigflowError
+from tests.kinds import kind_of
 from tests.unit.test_animations import LASTS_MS, animation
 from tests.unit.test_image_formats import written
 
@@ -55,7 +55,7 @@ def mutants(data: bytes, count: int, seed: int) -> Iterator[bytes]:
 def outcome(data: bytes) -> str:
     """What becomes of an image, as a publisher and a worker would meet it."""
     try:
-        kind = media_kind(data) if data else "image"
+        kind = kind_of(data) if data else "image"
         if kind == "image":
             decode_image(data, LIMITS)
         else:

@@ -80,7 +80,7 @@ def parts_of(path: Path, spec: PipelineSpec, segment_s: float = 100) -> list[Par
     with Splitter(path, spec.grid, segment_s) as splitter:
         for number, segment_data in enumerate(splitter.segments()):
             key = Key(job=JOB, segment=number, final=segment_data.final)
-            segment = segment_data.segment(key, splitter.media)
+            segment = segment_data.segment(key)
             parts += decode_video(segment, segment_data.buffers, decode_plan(spec), converter(spec).convert)
     return parts
 
@@ -219,7 +219,7 @@ def arrays_of(frame: av.VideoFrame, media: MediaInfo, spec: PipelineSpec) -> dic
 
 def with_decode(spec: PipelineSpec, **options: Any) -> PipelineSpec:
     """The pipeline with options of its decode stage."""
-    return spec.model_copy(update={"stage": (spec.decode.model_copy(update=options), *spec.stage[1:])})
+    return spec.model_copy(update={"stage": (spec.decode.model_copy(update={"options": options}), *spec.stage[1:])})
 
 
 def test_what_is_left_out_or_changed_is_noted(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from av.format import ContainerFormat
 from engines.media.container import FORMATS, open_container
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
-from engines.media.source import media_kind, open_media
+from engines.media.source import open_media
 from engines.media.split import Splitter
 from pipelines.registry import builtin_pipeline
 from schemas.errors import MediaError, UsageError
 from schemas.jobs import JobRef, Key
 from schemas.segments import Fragment
 from tests.clips import Clip, generated
+from tests.kinds import kind_of
 from tests.plans import decode_plan
 from tests.unit.outputs_parts import VIDEO, format_of
 
@@ -112,7 +113,7 @@ def test_segments_name_no_unsafe_decoder(name: str) -> None:
     with Splitter(generated(Clip(frames=5)), spec.grid, 4) as splitter:
         (segment_data,) = splitter.segments()
         codec = segment_data.codec.model_copy(update={"decoder": name})
-        segment = segment_data.segment(key, splitter.media).model_copy(update={"codec": codec})
+        segment = segment_data.segment(key).model_copy(update={"codec": codec})
     with pytest.raises(MediaError, match="no decoder `"):
         list(decode_video(segment, segment_data.buffers, decode_plan(spec), pack_frame))
 
@@ -138,7 +139,7 @@ def test_a_name_is_never_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         pass
 
 
-@pytest.mark.parametrize("read", [media_kind, lambda path: open_media(path).__enter__()])
+@pytest.mark.parametrize("read", [kind_of, lambda path: open_media(path).__enter__()])
 def test_what_is_no_regular_file_is_refused_at_once(read: Callable[[Path], object], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.mp4")
     for path in (tmp_path / "fifo.mp4", Path("/dev/zero")):

@@ -127,7 +127,7 @@ def test_a_lost_frame_is_replaced_by_the_one_before_it() -> None:
     at = data.index(victim)
     data[at : at + len(victim)] = b"\0" * len(victim)
     clean = joined(decoded(media, segments, spec))
-    segment = segments[0].segment(Key(job=JOB, segment=0, final=True), media)
+    segment = segments[0].segment(Key(job=JOB, segment=0, final=True))
     parts = list(decode_video(segment, (table, bytes(data)), decode_plan(spec), raw))
     hurt = joined(parts)
     assert hurt.pts == clean.pts

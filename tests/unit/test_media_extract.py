@@ -30,8 +30,7 @@ def test_a_segment_of_video_is_a_video(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(frames=50, gop=10))
     with Splitter(clip, Grid(None), 0.3) as splitter:
         segment_data = next(splitter.segments())
-        media = splitter.media
-    [(name, body)] = files(segment_data.segment(KEY, media).encode(segment_data.buffers)).items()
+    [(name, body)] = files(segment_data.segment(KEY).encode(segment_data.buffers)).items()
     assert name == "j-3.mkv"
     with av.open(io.BytesIO(body)) as video:
         assert sum(1 for _ in video.decode(video=0)) >= 10
@@ -39,7 +38,9 @@ def test_a_segment_of_video_is_a_video(tmp_path: Path) -> None:
 
 def test_images_come_out_as_they_were_sent_each_under_its_own_name() -> None:
     sent = [still("png"), still("mjpeg")]
-    segment = Segment(key=KEY, media=MediaInfo(kind="image"), items=(Item(name="a/x.png"), Item(name="b/x.png")))
+    segment = Segment(
+        key=KEY, media=MediaInfo(kind="image", timed=False), items=(Item(name="a/x.png"), Item(name="b/x.png"))
+    )
     found = files(segment.encode(sent))
     assert list(found) == ["0-x.png", "1-x.png"]
     assert [bytes(body) for body in found.values()] == sent

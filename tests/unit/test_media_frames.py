@@ -66,7 +66,7 @@ def test_images_of_all_sizes_and_formats_equal_too(layout: dict[str, Any]) -> No
     spec = pipeline(frames=2, **layout)
     key = Key(job=JOB, segment=0, final=True)
     items = tuple(Item(name=str(number)) for number in range(len(files)))
-    segment = Segment(key=key, media=MediaInfo(kind="image"), items=items)
+    segment = Segment(key=key, media=MediaInfo(kind="image", timed=False), items=items)
     together = list(decode_images(segment, files, decode_plan(spec), converter(spec).convert))
     pre = converter(spec)
     apart = [

@@ -10,7 +10,6 @@ import pytest
 
 from engines.media.images import decode_image, decode_images
 from engines.media.sniff import formats
-from engines.media.source import media_kind
 from engines.part import Array, Part
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.jobs import Key
@@ -18,6 +17,7 @@ from schemas.media import Item, MediaInfo
 from schemas.pipeline import PipelineSpec
 from schemas.segments import Segment
 from tests.clips import Clip, pictures, still
+from tests.kinds import kind_of
 from tests.plans import converter, decode_plan
 from tests.unit.media_passes import JOB, pipeline
 
@@ -27,7 +27,7 @@ PLANES = pipeline()
 
 def parts_of(files: Sequence[bytes], spec: PipelineSpec = RESIZED) -> list[Part]:
     items = tuple(Item(name=f"{number}.img") for number in range(len(files)))
-    segment = Segment(key=Key(job=JOB, segment=0, final=True), media=MediaInfo(kind="image"), items=items)
+    segment = Segment(key=Key(job=JOB, segment=0, final=True), media=MediaInfo(kind="image", timed=False), items=items)
     convert = converter(spec).convert
     return list(decode_images(segment, files, decode_plan(spec), convert))
 
@@ -55,7 +55,7 @@ def turned_jpeg(orientation: int) -> bytes:
 @pytest.mark.parametrize("size", [(48, 64), (33, 47), (1, 1)])
 def test_every_codec_and_size(codec: str, size: tuple[int, int]) -> None:
     data = still(codec, size)
-    assert media_kind(data) == "image"
+    assert kind_of(data) == "image"
     frame = decode_image(data).frame
     assert (frame.height, frame.width) == size
     picture = next(pictures(Clip(size=size, frames=1))).astype(int)

@@ -17,11 +17,11 @@ from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
 from engines.media.images import decode_image
 from engines.media.limits import Limits
-from engines.media.source import media_kind
 from engines.media.split import Splitter
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.jobs import JobRef, Key
 from tests.clips import Clip, generated
+from tests.kinds import kind_of
 from tests.plans import decode_plan
 from tests.unit.media_passes import pipeline
 
@@ -89,16 +89,12 @@ def mov(path: Path, pictures: list[bytes], sides: int) -> Path:
 
 def decode(path: Path) -> None:
     """Decodes what is at `path`, as a publisher and a worker do together."""
-    if media_kind(path) == "image":
+    if kind_of(path) == "image":
         decode_image(path.read_bytes())
         return
     with Splitter(path, pipeline().grid, 1.0) as splitter:
         for segment_data in splitter.segments():
-            list(
-                decode_video(
-                    segment_data.segment(KEY, splitter.media), segment_data.buffers, decode_plan(pipeline()), pack_frame
-                )
-            )
+            list(decode_video(segment_data.segment(KEY), segment_data.buffers, decode_plan(pipeline()), pack_frame))
 
 
 def outcome_of(path: Path) -> tuple[str, int]:
@@ -140,7 +136,7 @@ def test_frames_that_grow_in_mid_stream_are_refused(tmp_path: Path) -> None:
         limits = Limits(pixels=most)
         with Splitter(path, pipeline().grid, 1.0, limits=limits) as splitter:
             (segment_data,) = splitter.segments()
-            segment = segment_data.segment(KEY, splitter.media)
+            segment = segment_data.segment(KEY)
         parts = list(decode_video(segment, segment_data.buffers, decode_plan(pipeline()), pack_frame, limits=limits))
         assert sum(part.meta.lost for part in parts) == lost
 
@@ -180,7 +176,7 @@ def test_a_segment_asks_for_no_more_than_the_settings_allow() -> None:
             "has 60000x60000 pixels",
         ),
     ):
-        segment = segment_data.segment(KEY, media).model_copy(update={"end": end, **changes})
+        segment = segment_data.segment(KEY).model_copy(update={"end": end, **changes})
         with pytest.raises(ItemTooLarge, match=words):
             list(
                 decode_video(

@@ -80,7 +80,7 @@ def parts_of(path: Path, segment_s: float) -> list[Part]:
     parts: list[Part] = []
     with Splitter(path, spec.grid, segment_s) as splitter:
         for number, segment_data in enumerate(splitter.segments()):
-            segment = segment_data.segment(Key(job=JOB, segment=number, final=segment_data.final), splitter.media)
+            segment = segment_data.segment(Key(job=JOB, segment=number, final=segment_data.final))
             # planes would be brought to one format, and these are to be as the decoder gives them
             parts += decode_video(
                 segment, segment_data.buffers, decode_plan(pipeline(size=(8, 8), layout="rgb")), _digest

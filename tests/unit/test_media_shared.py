@@ -29,7 +29,7 @@ def errors_of(paths: list[str], *shared: Path) -> list[str]:
 def decoded_by(host: Host, items: tuple[Item, ...]) -> list[str]:
     """The errors of the items of one message."""
     key = Key(job=JobRef(id="job", pipeline="test", revision="0"), segment=0, final=True)
-    segment = Segment(key=key, media=MediaInfo(kind="image"), items=items)
+    segment = Segment(key=key, media=MediaInfo(kind="image", timed=False), items=items)
     return [
         item.error
         for part in host.decode(segment, [], decode_plan(pipeline()), HostPictures({}, raw=True))

@@ -8,11 +8,12 @@ import pytest
 
 from engines.media import split
 from engines.media.sniff import formats
-from engines.media.source import media_kind, open_picture, picture_stream
+from engines.media.source import open_picture, picture_stream
 from engines.media.split import Splitter
 from engines.media.survey import reorder_depth
 from schemas.errors import ItemTooLarge, MediaError, RigflowError, UsageError
 from tests.clips import Clip, generated, real_clip, still
+from tests.kinds import kind_of
 from tests.unit.media_passes import pipeline, segments_of
 
 
@@ -50,7 +51,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
     assert str(error_of(path)) == f"{path} is empty: copy or send it again"
     assert str(error_of(b"")) == "the media is empty: copy or send it again"
     with pytest.raises(MediaError, match="is empty"):
-        media_kind(path)
+        kind_of(path)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.mp4"])
@@ -130,8 +131,8 @@ def test_what_can_not_be_cut_and_is_too_large(monkeypatch: pytest.MonkeyPatch) -
 def test_the_kind_of_media_is_told_by_its_first_bytes(tmp_path: Path, data: bytes, kind: str) -> None:
     path = tmp_path / "upload.bin"
     path.write_bytes(data)
-    assert media_kind(data) == media_kind(path) == kind
-    assert media_kind(memoryview(data)) == kind
+    assert kind_of(data) == kind_of(path) == kind
+    assert kind_of(memoryview(data)) == kind
 
 
 def test_a_name_for_media_from_memory() -> None:

@@ -1,17 +1,26 @@
 """What a job is called, by the files it is made of."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from engines.media.albums import albums
+from engines.media.image import image_items
+from engines.media.medium import Input
 from engines.media.shared import SharedFolders, located
-from pipelines.albums import albums
 from pipelines.publish import job_id
 from pipelines.registry import builtin_pipeline
+from schemas.media import Item
+from schemas.wire import Buffer
 
 SPEC = builtin_pipeline("fingerprint")
 
 
 def job_of(*paths: Path) -> str:
     return job_id(SPEC, [(real, found) for real, found in located(map(str, paths)) if found])
+
+
+def items_of(paths: list[str], shared: SharedFolders) -> Iterator[tuple[Item, Buffer]]:
+    return image_items([Input(Path(path), Path(path).name, path) for path in paths], shared)
 
 
 def test_a_file_is_the_same_by_whatever_way_it_is_named(tmp_path: Path) -> None:
@@ -22,7 +31,7 @@ def test_a_file_is_the_same_by_whatever_way_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").symlink_to(file)
     ways = [file, tmp_path / "linked" / "a.jpg", tmp_path / "b.jpg", tmp_path / "linked" / ".." / "folder" / "a.jpg"]
     assert len({job_of(way) for way in ways}) == 1
-    ((items, _),) = albums([real for real, _ in located(map(str, ways))], ["name"] * 4, SharedFolders(("/",)))
+    ((items, _),) = albums(items_of([real for real, _ in located(map(str, ways))], SharedFolders(("/",))))
     assert {item.path for item in items} == {str(file.resolve())}
     assert job_of(file) != job_of(file, file)
 
@@ -32,9 +41,7 @@ def test_an_album_travels_as_paths_where_the_workers_see_its_images(tmp_path: Pa
     for path in paths:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"\xff\xd8\xff" + bytes(20))
-    found = list(
-        albums([str(path) for path in paths], [path.name for path in paths], SharedFolders.of([str(tmp_path / "seen")]))
-    )
+    found = list(albums(items_of([str(path) for path in paths], SharedFolders.of([str(tmp_path / "seen")]))))
     assert [[item.name for item in items] for items, _ in found] == [
         ["0.jpg", "1.jpg"],
         ["2.jpg"],
