@@ -8,6 +8,7 @@ import numpy as np
 from engines.heads.base import HeadOptions, dense, own_and_other, parse_options
 from engines.heads.boxes import Detector
 from engines.heads.decoders.base import Count
+from engines.heads.reductions import Reduction
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -50,6 +51,11 @@ class Instances:
     def reads(self) -> tuple[str, ...]:
         """The outputs of the decoder, and the prototypes."""
         return (*self._detector.reads, self._prototypes)
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """Those of the decoder."""
+        return self._detector.reductions
 
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores`, `classes` and `masks`."""

@@ -1,11 +1,13 @@
 """Applies the heads of a model to its outputs; outputs without a head stay as they are."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from engines.heads.base import Head
+from engines.heads.reductions import Reduction, reductions_of
 from engines.heads.view import View, view_of
 from engines.part import Array, Part, Value
 from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, Tensor
@@ -90,13 +92,20 @@ class Heads:
                 raise ModelError(f"model `{self._name}`, output `{name}`: {found} for a batch of {rows}", _ROW_FOR_ROW)
         return made
 
-    def decode(self, outputs: Mapping[str, Array], views: Sequence[View]) -> dict[str, Value]:
+    def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """Return the arrays that the heads make of a batch's outputs. Raises ModelError."""
-        hosted = {name: np.asarray(outputs[name]) for head in self._heads for name in head.reads}
+        hosted = {name: _on_host(outputs[name]) for head in self._heads for name in head.reads}
         made: dict[str, Value] = {}
         for head in self._heads:
             made |= head.decode(hosted, views)
         return made
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """What may be done to outputs on a GPU: the reductions of outputs that one head alone reads."""
+        readers = Counter(name for head in self._heads for name in set(head.reads))
+        each = (reduction for head in self._heads for reduction in reductions_of(head))
+        return tuple(reduction for reduction in each if all(readers[name] == 1 for name in reduction.outputs))
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -116,6 +125,10 @@ class Heads:
         picture = self._picture
         size = picture.size if picture and picture.size != "source" else (1, 1)
         self(outputs, [view_of(size, picture) if picture else View(size, size, size)] * rows, rows)
+
+
+def _on_host(output: Value) -> Value:
+    return output if isinstance(output, Ragged) else np.asarray(output)
 
 
 @lru_cache(maxsize=64)
