@@ -40,7 +40,7 @@ pad_value = 114
 """
 DETECT = 'kind = "detect"\ndecoder = "yolov8"\n'
 _COLUMNS = (0, 4), (4, 84)  # of a box and of its scores
-_BIAS = np.array(18, np.float32)  # most scores are nearly 0
+_BIAS = np.array(5, np.float32)  # most scores are nearly 0
 SEGMENT = 'kind = "segment"\nsize = "model"\n'
 
 
@@ -180,7 +180,7 @@ class _Net:
 
     def levels(self) -> dict[int, tuple[str, int]]:
         """Features by stride, with their number of channels."""
-        value, width, found = self.op("Div", "images", self.constant(np.array(64, np.float32))), 3, {}
+        value, width, found = "images", 3, {}
         for level, wide in enumerate((16, 32, 64, 128, 256)):
             value = self.op("Relu", self.conv(value, width, wide, 3, 2))
             value, width = self.op("Relu", self.conv(value, wide, wide, 3)), wide

@@ -13,11 +13,13 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
 from engines.heads.planes import byte_values
-from engines.heads.reductions import ByteValues, Reduction, Selected, Selection
+from engines.heads.reductions import ByteValues, Reduction, Selected, Selection, Stays
 from engines.inference.cuda import CudaSession
 from engines.part import Array, Value
+from engines.ragged import Ragged
 
 Outputs = Mapping[str, Array]
 
@@ -27,6 +29,8 @@ def by_twin(reductions: Sequence[Reduction], outputs: Outputs) -> dict[str, Valu
     made: dict[str, Value] = dict(outputs)
     with np.errstate(all="ignore"):
         for reduction in reductions:
+            if isinstance(reduction, Stays):
+                continue
             if isinstance(reduction, Selection):
                 made |= _selected(reduction, outputs)
             else:
@@ -82,7 +86,8 @@ def by_kernels(gpu: Any, reductions: Sequence[Reduction], outputs: Outputs) -> d
         if staged[name].nbytes:
             gpu.download(staged[name], output.block.pointer, stream)
     stream.synchronize()
-    return {**staged, **reduced.selected()}
+    stays = {name: rows_of(gpu, each.block, each.shape, each.dtype) for name, each in reduced.staying.items()}
+    return {**staged, **stays, **reduced.selected()}
 
 
 def check_equal(found: Mapping[str, Value], expected: Mapping[str, Value]) -> None:
@@ -90,7 +95,7 @@ def check_equal(found: Mapping[str, Value], expected: Mapping[str, Value]) -> No
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         other = found[name]
-        assert type(other) is type(value)
+        assert isinstance(other, Ragged) == isinstance(value, Ragged)
         for one, two in zip(_arrays(other), _arrays(value), strict=True):
             assert (one.dtype, one.shape) == (two.dtype, two.shape), name
             assert one.tobytes() == two.tobytes(), name
@@ -100,7 +105,7 @@ def _arrays(value: Value) -> list[Array]:
     if isinstance(value, Selected):
         assert isinstance(value.grid, tuple)
         return [value.values, value.offsets, value.places, np.array(value.grid)]
-    return [np.asarray(value)] if isinstance(value, np.ndarray) else [value.values, value.offsets]
+    return [value.values, value.offsets] if isinstance(value, Ragged) else [np.asarray(value)]
 
 
 class HostSession(CudaSession):

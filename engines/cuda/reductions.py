@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.cuda.kernels import BYTES, CANDIDATES, CLASSES, MOST_OUTPUTS
-from engines.heads.reductions import ByteValues, ClassNumbers, Reduction, Selected, Selection
+from engines.heads.reductions import ByteValues, ClassNumbers, Reduction, Selected, Selection, Stays
 from engines.part import Array, Value
 
 if TYPE_CHECKING:
@@ -32,9 +32,14 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """What reductions leave of the outputs of a batch: those to copy as they are, and selected candidates."""
+    """What reductions leave of the outputs of a batch: those to copy, those that stay, and selected candidates.
 
+    Holds the memory of all `outputs`, which the stream may not have read yet.
+    """
+
+    outputs: Mapping[str, Output]
     whole: Mapping[str, Output]
+    staying: Mapping[str, Output]
     selections: "_Selections | None"
 
     def selected(self) -> dict[str, Value]:
@@ -50,22 +55,26 @@ class Reducer:
         self._reads = gpu.new_stream()  # the model's own stream has the next batch already
 
     def queue(self, outputs: Mapping[str, Output], stream: Any) -> Reduced:
-        """Queue the reductions behind the model, on its stream; `outputs` must be held until it has come so far.
+        """Queue the reductions behind the model, on its stream; what is returned must be held until it is that far.
 
         An output is left as it is where no reduction reads it, or its reduction does not fit its dtype and shape.
         """
-        whole, selecting = dict(outputs), []
+        whole, selecting, staying = dict(outputs), [], dict[str, Output]()
         for reduction in self._reductions:
             found = [outputs[name] for name in reduction.outputs if name in outputs]
             if len(found) < len(reduction.outputs) or not _fits(reduction, found):
                 continue
             if isinstance(reduction, Selection):
                 selecting.append(_Selecting(reduction, found))
+            if isinstance(reduction, Selection | Stays):
                 for name in reduction.outputs:
                     del whole[name]
-            else:
+            if isinstance(reduction, Stays):
+                staying[reduction.output] = found[0]
+            elif not isinstance(reduction, Selection):
                 whole[reduction.output] = self._bytes_of(reduction, found[0], stream)
-        return Reduced(whole, _Selections(self._gpu, selecting, stream, self._reads) if selecting else None)
+        selections = _Selections(self._gpu, selecting, stream, self._reads) if selecting else None
+        return Reduced(outputs, whole, staying, selections)
 
     def _bytes_of(self, reduction: ClassNumbers | ByteValues, output: Output, stream: Any) -> Output:
         shape, name, given = _planes(reduction, output)
@@ -201,6 +210,8 @@ def _grid(selection: Selection, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _fits(reduction: Reduction, outputs: Sequence[Output]) -> bool:
     """Whether the kernels read these dtypes, and the outputs have the dimensions that the reduction expects."""
     ranks = {len(output.shape) for output in outputs}
+    if isinstance(reduction, Stays):
+        return outputs[0].shape[0] > 0
     if any(output.dtype not in _FLOATS for output in outputs):
         return False
     if not isinstance(reduction, Selection):

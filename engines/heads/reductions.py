@@ -71,7 +71,19 @@ class ByteValues:
         return (self.output,)
 
 
-Reduction: TypeAlias = Selection | ClassNumbers | ByteValues
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """Leaves an output `[N, ...]` on the GPU. A slice of its rows stays there; `np.asarray` copies what is left."""
+
+    output: str
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The one output."""
+        return (self.output,)
+
+
+Reduction: TypeAlias = Selection | ClassNumbers | ByteValues | Stays
 
 
 @runtime_checkable

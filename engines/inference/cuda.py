@@ -215,25 +215,25 @@ class CudaSession:
             self._made[kind] = None  # the shapes of outputs depend on more than the shapes of inputs
             return copied
         reduced = self._reducer.queue(outputs, self._runs)
-        staged = {}
+        staged, staying = {}, dict(reduced.staying)
         for name, each in reduced.whole.items():
-            stays = self._pictures_stay and outputs[name].dtype == np.uint8 and len(each.shape) == 3
-            if not stays:
-                staged[name] = gpu.pinned.take(max(1, prod(each.shape) * each.dtype.itemsize))
-                gpu.download(staged[name].host(each.dtype, each.shape), each.block.pointer, self._runs)
+            if self._pictures_stay and outputs[name].dtype == np.uint8 and len(each.shape) == 3:
+                staying[name] = each
+                continue
+            staged[name] = gpu.pinned.take(max(1, prod(each.shape) * each.dtype.itemsize))
+            gpu.download(staged[name].host(each.dtype, each.shape), each.block.pointer, self._runs)
         done = gpu.event()
         done.record(self._runs)
 
         def finish(held: Sequence[Any]) -> dict[str, Any]:
-            """Wait; `held` and `outputs` must live until then."""
+            """Wait; `held` and `reduced` must live until then."""
             with gpu.guarded():
                 done.synchronize()
                 made: dict[str, Any] = reduced.selected()
-            for name, each in reduced.whole.items():
-                if name in staged:
-                    made[name] = staged[name].host(each.dtype, each.shape).copy()
-                else:
-                    made[name] = rows_of(gpu, outputs[name].block, each.shape, each.dtype)
+            for name, block in staged.items():
+                made[name] = block.host(reduced.whole[name].dtype, reduced.whole[name].shape).copy()
+            for name, each in staying.items():
+                made[name] = rows_of(gpu, each.block, each.shape, each.dtype)
             return made
 
         return finish

@@ -26,7 +26,7 @@ from tests.clips import real_clip
 from tests.reducing import by_kernels, by_twin, check_equal, copied_back, detector
 from tests.unit.detector_cases import CASES, VIEWS
 from tests.unit.head_reference import described
-from tests.unit.test_cuda_outputs import CARD, COUNT, DETECT, RECORD, above, answers, boxes, pixels, planes
+from tests.unit.test_cuda_outputs import CARD, COUNT, DETECT, RECORD, above, answers, boxes, instances, pixels, planes
 from tests.unit.test_reductions import PLANES, SELECTING, STRANGE, head_of
 from tests.weights import weights
 
@@ -170,6 +170,21 @@ def test_a_model_exported_for_one_row_runs_one_row_at_a_time(gpu: CudaGpu, tmp_p
     for seed in range(3):
         found, whole = (each.run({"images": pixels(1, seed)}) for each in (session, plain))
         check_equal(answers(spec, found, 1), answers(spec, whole, 1))
+    session.close()
+    plain.close()
+
+
+def test_prototypes_come_back_for_pictures_with_boxes_alone(gpu: CudaGpu) -> None:
+    spec, model = instances(0.5)
+    session, plain = session_of(gpu, spec, model), CudaSession(model, spec, gpu)
+    given = np.random.default_rng(0).integers(0, 120, (4, 8, 8, 3), np.uint8)
+    given[2, 3, 4:6, 2] = 200, 220
+    for _ in range(3):
+        whole = answers(spec, plain.run({"pixels": given}), 4)
+        with copied_back(gpu) as copied:
+            found = answers(spec, session.run({"pixels": given}), 4)
+        check_equal(found, whole)
+    assert copied == [COUNT + 2 * (4 + 4 * 8) + 3 * 8 * 8 * 4]
     session.close()
     plain.close()
 

@@ -178,6 +178,51 @@ def test_a_picture_comes_back_as_bytes_at_any_size(
         assert copied == [bytes_each * 3 * height * width]
 
 
+def instances(threshold: float) -> tuple[ModelSpec, bytes]:
+    """`pixels [N, 8, 8, 3]` uint8 -> `rows [N, 4 + 1 + 3, 64]`, whose score is the blue, and `masks [N, 3, 8, 8]`."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["f"], to=FLOAT),
+        helper.make_node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["t", "most"], ["masks"]),
+        helper.make_node("Reshape", ["masks", "flat"], ["colours"]),
+        helper.make_node("Gather", ["colours", "chosen"], ["rows"], axis=1),
+    ]
+    constants = {
+        "most": np.array(255, np.float32),
+        "flat": np.array([0, 3, 64]),
+        "chosen": np.array([0, 1, 0, 1, 2, 0, 1, 2]),
+    }
+    outputs = {"rows": ("N", 8, 64), "masks": ("N", 3, 8, 8)}
+    model = model_of(
+        nodes,
+        [value("pixels", UINT8, ["N", 8, 8, 3])],
+        [value(name, FLOAT, list(shape)) for name, shape in outputs.items()],
+        tuple(numpy_helper.from_array(each, name) for name, each in constants.items()),
+    )
+    spec = ModelSpec(
+        name="instances",
+        inputs=(TensorSpec(name="pixels", dtype="uint8", shape=("N", 8, 8, 3)),),
+        outputs=tuple(TensorSpec(name=name, dtype="float32", shape=shape) for name, shape in outputs.items()),
+        heads=(HeadSpec(kind="instances", options={"decoder": "yolov8", "threshold": threshold}),),
+        sha256="",
+    )
+    return spec, model
+
+
+def test_prototypes_come_back_for_pictures_with_boxes_alone(gpu: HostGpu) -> None:
+    spec, model = instances(0.5)
+    session = opened(gpu, spec, model)
+    given = np.random.default_rng(0).integers(0, 120, (4, 8, 8, 3), np.uint8)
+    given[2, 3, 4:6, 2] = 200, 220
+    whole = OnnxRuntimeSession(model, spec).run({"pixels": given})
+    session.warm_up()
+    with copied_back(gpu) as copied:
+        found = answers(spec, session.run({"pixels": given}), 4)
+    check_equal(found, answers(spec, whole, 4))
+    assert copied == [COUNT + 2 * (4 + 4 * 8) + 3 * 8 * 8 * 4]
+    assert found["masks"].offsets.tolist() == [0, 0, 0, 2, 2]  # type: ignore[union-attr]
+
+
 def above(shape: list[int | str]) -> tuple[ModelSpec, bytes]:
     """`x [1, 8]` uint8 -> `found [1, K, 6]`: a row for each value above 100: corners, the value as score, class 0."""
     nodes = [
