@@ -1,5 +1,7 @@
 """onnxruntime: ONNX files as they are, on the CPU and by CUDA on a GPU."""
 
+from engines.inference.heads import Heads
+from engines.inference.states import without_state
 from engines.ports import Device, LoadedEngine, Session
 from schemas.model import ModelSpec
 from schemas.settings import Settings
@@ -25,4 +27,6 @@ class OnnxRuntime:
             return OnnxRuntimeSession(model, card)
         from engines.inference.cuda import CudaSession
 
-        return CudaSession(model, card, device.gpu, tf32=self._tf32, pictures_stay=device.encoder.on_gpu)
+        session = CudaSession(model, card, device.gpu, tf32=self._tf32, pictures_stay=device.encoder.on_gpu)
+        session.reduce(Heads(without_state(card)).reductions)
+        return session

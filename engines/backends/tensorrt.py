@@ -7,7 +7,9 @@ from engines.building.builder import version
 from engines.building.engine import PROBE_ROWS
 from engines.building.gpus import check_precision, plans_for
 from engines.inference.bindings import installed
+from engines.inference.heads import Heads
 from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.inference.states import without_state
 from engines.ports import Device, LoadedEngine, Session
 from schemas.engine import Agreement, EngineSpec, Precision
 from schemas.errors import ModelError, UsageError
@@ -43,6 +45,7 @@ class TensorRt:
         except BaseException:
             session.close()
             raise
+        session.reduce(Heads(without_state(card)).reductions)
         return session
 
     def installed(self) -> bool:

@@ -195,6 +195,115 @@ extern "C" __global__ void gather(const Gather g) {
     }
 }
 
+// A value of an output of a model: float32, or float16 where `half` is set.
+__device__ static inline float number(address values, size_t at, int half) {
+    if (!half) return ((const float *)values)[at];
+    const unsigned bits = ((const u16 *)values)[at], sign = (bits & 0x8000u) << 16;
+    const unsigned power = bits >> 10 & 31, rest = bits & 1023;
+    union { unsigned bits; float value; } made;
+    if (power == 0) {  // zero, and numbers below 2^-14
+        const float value = (float)rest * 5.9604644775390625e-8f;
+        return sign ? -value : value;
+    }
+    made.bits = sign | (power == 31 ? 255u : power + 112) << 23 | rest << 13;
+    return made.value;
+}
+
+// The candidates of a detector that a head may need; see engines/heads/reductions.py, Selection. Of each, in any order,
+// one record: its place in the batch (int32), then its values of each output, each output's from `offset` on.
+struct Candidates {
+    address in[4], out, count;      // count: int32, how many records there are
+    int outputs, rows, places;
+    int columns[4], column_step[4], place_step[4], half[4], offset[4], record_bytes;
+    int scores, first, last;        // the output of scores, and which of its columns
+    int factor, factor_column;      // the output of a factor; below 0: none
+    int softmax, softmax_first, softmax_last;
+    float least;
+};
+
+__device__ static inline float column(const Candidates &c, int output, int row, int place, int column) {
+    const size_t start = (size_t)row * c.places * c.columns[output];
+    const size_t at = start + (size_t)place * c.place_step[output] + (size_t)column * c.column_step[output];
+    return number(c.in[output], at, c.half[output]);
+}
+
+__device__ static inline bool is_found(const Candidates &c, int row, int place) {
+    if (c.softmax) {
+        float most = column(c, c.scores, row, place, c.first), largest, sum = 0;
+        for (int i = c.first + 1; i < c.last; i++) most = fmaxf(most, column(c, c.scores, row, place, i));
+        largest = most;
+        for (int i = c.softmax_first; i < c.softmax_last; i++)
+            largest = fmaxf(largest, column(c, c.scores, row, place, i));
+        for (int i = c.softmax_first; i < c.softmax_last; i++)
+            sum += expf(column(c, c.scores, row, place, i) - largest);
+        return expf(most - largest) > c.least * sum;
+    }
+    const float factor = c.factor < 0 ? 1 : column(c, c.factor, row, place, c.factor_column);
+    for (int i = c.first; i < c.last; i++)
+        if (column(c, c.scores, row, place, i) * factor > c.least) return true;
+    return false;
+}
+
+extern "C" __global__ void candidates(const Candidates c) {
+    const int place = blockIdx.x * blockDim.x + threadIdx.x;
+    if (place >= c.places) return;
+    for (int row = blockIdx.y; row < c.rows; row += gridDim.y) {
+        if (!is_found(c, row, place)) continue;
+        const address record = c.out + (size_t)atomicAdd((int *)c.count, 1) * c.record_bytes;
+        *(int *)record = row * c.places + place;
+        for (int output = 0; output < c.outputs; output++) {
+            const size_t start = (size_t)row * c.places * c.columns[output] + (size_t)place * c.place_step[output];
+            const address to = record + c.offset[output];
+            for (int i = 0; i < c.columns[output]; i++) {
+                const size_t at = start + (size_t)i * c.column_step[output];
+                if (c.half[output]) ((u16 *)to)[i] = ((const u16 *)c.in[output])[at];
+                else ((unsigned *)to)[i] = ((const unsigned *)c.in[output])[at];
+            }
+        }
+    }
+}
+
+// The number of the channel with the highest value, the first of equal ones, and the first that is no number, as
+// NumPy's argmax; of one channel, whether it exceeds the threshold.
+struct Classes {
+    address in, out;
+    int rows, pixels, channels, channel_step, pixel_step, half;
+    float threshold;
+};
+
+extern "C" __global__ void classes(const Classes c) {
+    const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
+    if (pixel >= c.pixels) return;
+    for (int row = blockIdx.y; row < c.rows; row += gridDim.y) {
+        const size_t start = (size_t)row * c.pixels * c.channels + (size_t)pixel * c.pixel_step;
+        float highest = number(c.in, start, c.half);
+        int chosen = 0;
+        for (int i = 1; i < c.channels && highest == highest; i++) {
+            const float value = number(c.in, start + (size_t)i * c.channel_step, c.half);
+            if (value > highest || value != value) highest = value, chosen = i;
+        }
+        ((u8 *)c.out)[(size_t)row * c.pixels + pixel] = c.channels == 1 ? highest > c.threshold : chosen;
+    }
+}
+
+// Bytes of floats: (value - black) / span, from 0 to 1, times 255, to the nearest, halves to even; no number is 0.
+struct Bytes {
+    address in, out;
+    int rows, values, row_step, first, step, half;  // `values` of a row go out: from `first` on, every `step`-th
+    float black, span;
+};
+
+extern "C" __global__ void bytes(const Bytes b) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= b.values) return;
+    for (int row = blockIdx.y; row < b.rows; row += gridDim.y) {
+        const size_t from = (size_t)row * b.row_step + b.first + (size_t)at * b.step;
+        const float value = (number(b.in, from, b.half) - b.black) / b.span;
+        const float share = value > 0 ? (value < 1 ? value : 1) : 0;
+        ((u8 *)b.out)[(size_t)row * b.values + at] = (u8)rintf(share * 255);
+    }
+}
+
 // Pictures with changes, in their order. A change mixes `value` into a rectangle, by the shares of a mask, or wholly
 // without a mask. With tables the mask holds classes: 256 values and 256 shares, of the class of a sample's first pixel.
 struct Change {

@@ -23,7 +23,7 @@ from schemas.errors import RigflowError
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 _ARCHITECTURES = (60, 61, 70, 75, 80, 86, 89, 90, 100, 120)
-ADDRESS, INT = np.uint64, np.int32
+ADDRESS, INT, FLOAT = np.uint64, np.int32, np.float32
 
 
 def _struct(*groups: tuple[Any, str]) -> np.dtype[Any]:
@@ -52,7 +52,26 @@ GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
 DRAW = _struct((ADDRESS, "pictures changes"))
 DRAWN = _struct((ADDRESS, "source out"), (INT, "height width first count"))  # a picture of `draw`
 CHANGE = _struct((ADDRESS, "mask tables"), (INT, "top left bottom right pitch down across value"))
-STRUCTS = {"scale": SCALE, "bilinear": BILINEAR, "plane": PLANE, "nv12": NV12, "gather": GATHER, "draw": DRAW}
+MOST_OUTPUTS = 4  # of one selection
+CANDIDATES = _struct(
+    (ADDRESS, "in[4] out count"),
+    (INT, "outputs rows places columns[4] column_step[4] place_step[4] half[4] offset[4] record_bytes"),
+    (INT, "scores first last factor factor_column softmax softmax_first softmax_last"),
+    (FLOAT, "least"),
+)
+CLASSES = _struct((ADDRESS, "in out"), (INT, "rows pixels channels channel_step pixel_step half"), (FLOAT, "threshold"))
+BYTES = _struct((ADDRESS, "in out"), (INT, "rows values row_step first step half"), (FLOAT, "black span"))
+STRUCTS = {
+    "scale": SCALE,
+    "bilinear": BILINEAR,
+    "plane": PLANE,
+    "nv12": NV12,
+    "gather": GATHER,
+    "candidates": CANDIDATES,
+    "classes": CLASSES,
+    "bytes": BYTES,
+    "draw": DRAW,
+}
 
 
 class CompilerMissing(RigflowError):

@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.heads.base import check_labels, parse_options
 from engines.heads.decoders.base import BoxOptions, Candidates, Decoder
+from engines.heads.reductions import Reduction, reductions_of
 from engines.heads.suppression import Overlap, best_of_rows, box_overlap, suppress
 from engines.heads.view import View, WayBack
 from engines.part import Array, Value
@@ -56,6 +57,11 @@ class Detector:
     def reads(self) -> tuple[str, ...]:
         """Names of the outputs that the decoder reads."""
         return self.decoder.reads
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """Those of the decoder."""
+        return reductions_of(self.decoder)
 
     def plan(self) -> dict[str, Tensor]:
         """The arrays of `Found.arrays`."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines.heads.boxes import Detector
+from engines.heads.reductions import Reduction
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
@@ -26,6 +27,11 @@ class Detect:
     def reads(self) -> tuple[str, ...]:
         """The outputs of the decoder."""
         return self._detector.reads
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """Those of the decoder."""
+        return self._detector.reductions
 
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores` and `classes`."""

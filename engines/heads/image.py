@@ -8,6 +8,7 @@ from pydantic import AfterValidator, model_validator
 
 from engines.heads.base import parse_options
 from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
+from engines.heads.reductions import ByteValues
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
@@ -53,6 +54,7 @@ class ImageHead:
         if channels is not None and channels != needed:
             what = f"head image: output {self.reads[0]} has {channels} channels, and {self._options.colours} {needed}"
             raise ModelError(what, "correct colours or layout")
+        self.reductions = (ByteValues(self.reads[0], self._plane.channel_axis, *self._options.range),)
 
     def plan(self) -> dict[str, Tensor]:
         """`image`."""

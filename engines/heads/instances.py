@@ -8,6 +8,7 @@ import numpy as np
 from engines.heads.base import HeadOptions, dense, own_and_other, parse_options
 from engines.heads.boxes import Detector
 from engines.heads.decoders.base import Count
+from engines.heads.reductions import Reduction, Stays
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -51,6 +52,11 @@ class Instances:
         """The outputs of the decoder, and the prototypes."""
         return (*self._detector.reads, self._prototypes)
 
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """Those of the decoder; prototypes are copied for the pictures alone that have boxes."""
+        return (*self._detector.reductions, Stays(self._prototypes))
+
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores`, `classes` and `masks`."""
         masks = Tensor("uint8", ("N", "count", self._size, self._size), ragged=True)
@@ -63,7 +69,9 @@ class Instances:
         masks = np.zeros((len(kept.rows), self._size, self._size), np.uint8)
         for row, view in enumerate(views):
             mine = slice(found.offsets[row], found.offsets[row + 1])
-            masks[mine] = self._masks(prototypes[row], kept.extra[mine], kept.boxes[mine], view)
+            if mine.start < mine.stop:
+                (here,) = np.asarray(prototypes[row : row + 1])
+                masks[mine] = self._masks(here, kept.extra[mine], kept.boxes[mine], view)
         return {**found.arrays(), "masks": found.ragged(masks)}
 
     def _masks(self, prototypes: Array, coefficients: Array, boxes: Array, view: View) -> Array:

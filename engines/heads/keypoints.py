@@ -9,6 +9,7 @@ from pydantic import Field
 from engines.heads.base import HeadOptions, own_and_other, parse_options
 from engines.heads.boxes import Detector
 from engines.heads.decoders.base import Count
+from engines.heads.reductions import Reduction
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
@@ -43,6 +44,11 @@ class Keypoints:
     def reads(self) -> tuple[str, ...]:
         """The outputs of the decoder."""
         return self._detector.reads
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """Those of the decoder."""
+        return self._detector.reductions
 
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores`, `classes` and `keypoints`, whose labels are the names of points."""

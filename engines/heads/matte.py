@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from engines.heads.activations import ACTIVATIONS, Activation
 from engines.heads.base import parse_options
 from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
+from engines.heads.reductions import ByteValues
 from engines.heads.view import View
-from engines.part import Value
+from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec
@@ -37,6 +39,9 @@ class Matte:
         channels = self._plane.channels
         if channels is not None and self._options.channel >= channels:
             raise ModelError(f"head matte: there is no channel {self._options.channel} of {channels}", "lower channel")
+        exact = self._plane.is_float and self._options.activation == "none" and not self._options.stretch
+        alpha = ByteValues(self.reads[0], self._plane.channel_axis, channel=self._options.channel)
+        self.reductions = (alpha,) if exact else ()
 
     def plan(self) -> dict[str, Tensor]:
         """`alpha`."""
@@ -44,8 +49,13 @@ class Matte:
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
-        values = ACTIVATIONS[self._options.activation](self._plane.read(outputs))[..., self._options.channel]
+        values = self._plane.read(outputs)
+        alpha = values[..., 0] if self.reductions and values.dtype == np.uint8 else self._alpha(values)
+        return {"alpha": self._plane.fitted(alpha, views, self._options.resize)}
+
+    def _alpha(self, values: Array) -> Array:
+        values = ACTIVATIONS[self._options.activation](values)[..., self._options.channel]
         if self._options.stretch:
             least, most = (each(axis=(1, 2), keepdims=True) for each in (values.min, values.max))
             values = (values - least) / (most - least).clip(1e-12)
-        return {"alpha": self._plane.fitted(byte_values(values), views, self._options.resize)}
+        return byte_values(values)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.boxes import Detector
+from engines.heads.reductions import Reduction
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -31,6 +32,11 @@ class OrientedBoxes:
     def reads(self) -> tuple[str, ...]:
         """The outputs of the decoder."""
         return self._detector.reads
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """Those of the decoder."""
+        return self._detector.reductions
 
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores`, `classes` and `corners`."""

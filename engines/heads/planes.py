@@ -62,6 +62,8 @@ class PlaneOutput:
         shape = list(self._tensor.shape[1:])
         channels = shape.pop(_CHANNELS[options.layout] - 1) if len(shape) == 3 else 1
         self.channels = channels if isinstance(channels, int) else None
+        self.channel_axis = _CHANNELS[options.layout]
+        self.is_float = self._tensor.dtype in ("float16", "float32")
         self._sides = ("height", "width") if self.by_source else (shape[0], shape[1])
 
     def planned(self, dtype: str, *inner: int, labels: tuple[str, ...] = ()) -> Tensor:
@@ -73,7 +75,7 @@ class PlaneOutput:
         values = dense(outputs[self.name], self.name)
         if values.ndim == 3:
             return values[..., None]
-        return np.moveaxis(values, _CHANNELS[self._options.layout], 3)
+        return np.moveaxis(values, self.channel_axis, 3)
 
     def fitted(self, values: Array, views: Sequence[View], filtering: str) -> Array:
         """`[N, h, w]` or `[N, h, w, C]`, uint8 or float32, at the size of the answer. Raises ModelError."""

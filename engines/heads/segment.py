@@ -9,6 +9,7 @@ from engines.heads.activations import ACTIVATIONS, Activation
 from engines.heads.base import check_labels, parse_options
 from engines.heads.decoders.base import Score
 from engines.heads.planes import PlaneOptions, PlaneOutput
+from engines.heads.reductions import ClassNumbers
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -39,6 +40,9 @@ class Segment:
         check_labels(self._options.labels, channels if channels > 1 else 0, "head segment")
         if channels > 256:
             raise ModelError(f"head segment: {channels} classes do not fit into bytes", "use the head raw")
+        exact = channels > 1 or (channels == 1 and self._options.activation == "none")
+        numbers = ClassNumbers(self.reads[0], self._plane.channel_axis, self._options.threshold)
+        self.reductions = (numbers,) if exact and self._plane.is_float else ()
 
     def plan(self) -> dict[str, Tensor]:
         """`mask`."""

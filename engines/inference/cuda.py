@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import io
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import onnxruntime as ort
 
 from engines.cuda.arrays import GpuRows, rows_of
 from engines.cuda.kernels import GATHER
+from engines.cuda.reductions import Output, Reducer
+from engines.heads.reductions import Reduction
 from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
 from engines.inference.reasons import one_line
 from engines.inference.session import RowBatch, check_inputs, check_model_card
@@ -59,7 +62,8 @@ class CudaSession:
         shapes = {tensor.name: tensor.shape[1:] for tensor in spec.inputs}
         fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
         self._one_row: dict[str, Any] = shapes if fixed else {}
-        self._padded_rows = _CONVOLVED_ROWS if fixed and b"Conv" in model else 0
+        singly = any(tensor.shape[:1] == (1,) for tensor in spec.inputs)
+        self._padded_rows = _CONVOLVED_ROWS if fixed and b"Conv" in model and not singly else 0
         self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if self._padded_rows else "HEURISTIC"))
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
@@ -67,15 +71,21 @@ class CudaSession:
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._slots: list[dict[str, Block]] = [{} for _ in range(self.in_flight)]
         self._turn = 0
-        self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]]] = {}
+        self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]] | None] = {}  # by shapes of inputs
+        self._any_size = any(isinstance(size, str) for tensor in spec.outputs for size in tensor.shape[1:])
+        self._reducer = Reducer(gpu, ())
         if self._padded_rows:
             self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros(self._padded_rows).values())
 
-    def run(self, inputs: Mapping[str, "Array | RowBatch"]) -> dict[str, Array]:
+    def reduce(self, reductions: Sequence[Reduction]) -> None:
+        """From now on, leave of outputs only what heads with these reductions need; see `engines.heads.reductions`."""
+        self._reducer = Reducer(self._gpu, reductions)
+
+    def run(self, inputs: Mapping[str, "Array | RowBatch"]) -> dict[str, Any]:
         """Return the outputs of one batch by name. Raises ModelError and DeviceLost."""
         return self.start(inputs)()
 
-    def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
+    def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Any]]:
         """Queue one batch; return a function that waits for its outputs. Two batches may be queued before the first
         wait.
 
@@ -181,49 +191,67 @@ class CudaSession:
 
     # running
 
-    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Array]]:
+    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Any]]:
         """Queue the model and the copies of its outputs; return a function that waits for them."""
         gpu = self._gpu
         kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
         count = next(iter(inputs.values())).shape[0]
         computed = self._computed(count)
         shapes = self._made.get(kind)
-        if shapes is None:  # the first batch of this shape: the blocks of its outputs are unknown
-            for name in self._outputs:
-                binding.bind_output(name, "cuda", gpu.number)
-            self._go(binding)
-            self._runs.synchronize()
-            arrays = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
-            if all(array.ndim and len(array) == computed for array in arrays.values()):
-                self._made[kind] = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
-            gpu.counters.from_gpu_bytes += sum(array.nbytes for array in arrays.values())
-            return lambda _: {name: array[:count] for name, array in arrays.items()}
-        outputs = []
+        if shapes is None:
+            return self._copied(binding, kind, count, computed)
+        outputs = {}
         for name in self._outputs:
             dtype, row = shapes[name]
-            nbytes = max(1, computed * int(np.prod(row, dtype=np.int64)) * dtype.itemsize)
-            stays = self._pictures_stay and dtype == np.uint8 and len(row) == 2
-            staging = None if stays else gpu.pinned.take(nbytes)
-            outputs.append((name, dtype, (count, *row), gpu.memory.take(nbytes), staging))
-        for name, dtype, shape, block, _ in outputs:
-            binding.bind_output(name, "cuda", gpu.number, dtype, (computed, *shape[1:]), block.pointer)
-        self._go(binding)
-        for _, dtype, shape, block, staging in outputs:
-            if staging is not None:
-                gpu.download(staging.host(dtype, shape), block.pointer, self._runs)
+            nbytes = computed * prod(row) * dtype.itemsize
+            outputs[name] = Output(dtype, (count, *row), gpu.memory.take(max(1, nbytes)))
+            binding.bind_output(name, "cuda", gpu.number, dtype, (computed, *row), outputs[name].block.pointer)
+        try:
+            self._go(binding)
+        except ModelError:
+            if not self._any_size:
+                raise
+            copied = self._copied(binding, kind, count, computed)
+            self._made[kind] = None  # the shapes of outputs depend on more than the shapes of inputs
+            return copied
+        reduced = self._reducer.queue(outputs, self._runs)
+        staged, staying = {}, dict(reduced.staying)
+        for name, each in reduced.whole.items():
+            if self._pictures_stay and outputs[name].dtype == np.uint8 and len(each.shape) == 3:
+                staying[name] = each
+                continue
+            staged[name] = gpu.pinned.take(max(1, prod(each.shape) * each.dtype.itemsize))
+            gpu.download(staged[name].host(each.dtype, each.shape), each.block.pointer, self._runs)
         done = gpu.event()
         done.record(self._runs)
 
-        def finish(held: Sequence[Any]) -> dict[str, Array]:
-            """Wait; `held` and `outputs` must live until then."""
+        def finish(held: Sequence[Any]) -> dict[str, Any]:
+            """Wait; `held` and `reduced` must live until then."""
             with gpu.guarded():
                 done.synchronize()
-            made: dict[str, Any] = {}
-            for name, dtype, shape, block, staging in outputs:
-                made[name] = staging.host(dtype, shape).copy() if staging else rows_of(gpu, block, shape, dtype)
+                made: dict[str, Any] = reduced.selected()
+            for name, block in staged.items():
+                made[name] = block.host(reduced.whole[name].dtype, reduced.whole[name].shape).copy()
+            for name, each in staying.items():
+                made[name] = rows_of(gpu, each.block, each.shape, each.dtype)
             return made
 
         return finish
+
+    def _copied(
+        self, binding: Any, kind: tuple[object, ...], count: int, computed: int
+    ) -> Callable[[Sequence[Any]], dict[str, Any]]:
+        """Run a batch whose outputs have unknown shapes: ONNX Runtime allocates them, and all are copied."""
+        gpu = self._gpu
+        for name in self._outputs:
+            binding.bind_output(name, "cuda", gpu.number)
+        self._go(binding)
+        self._runs.synchronize()
+        arrays = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+        if kind not in self._made and all(array.ndim and len(array) == computed for array in arrays.values()):
+            self._made[kind] = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+        gpu.counters.from_gpu_bytes += sum(array.nbytes for array in arrays.values())
+        return lambda _: {name: array[:count] for name, array in arrays.items()}
 
     def _go(self, binding: Any) -> None:
         try:

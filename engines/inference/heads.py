@@ -1,11 +1,13 @@
 """Applies the heads of a model to its outputs; outputs without a head stay as they are."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from engines.heads.base import Head
+from engines.heads.reductions import Reduction, Stays, reductions_of
 from engines.heads.view import View, view_of
 from engines.part import Array, Part, Value
 from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, Tensor
@@ -36,6 +38,7 @@ class Heads:
             load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads
         ]
         read = {name for head in self._heads for name in head.reads}
+        self._staying = {each.output for each in self.reductions if isinstance(each, Stays)}
         singly = any(tensor.shape[:1] == (1,) for tensor in model.inputs)
         self._rest = {
             name: singly and _any_length(tensor) for name, tensor in self._outputs.items() if name not in read
@@ -90,13 +93,23 @@ class Heads:
                 raise ModelError(f"model `{self._name}`, output `{name}`: {found} for a batch of {rows}", _ROW_FOR_ROW)
         return made
 
-    def decode(self, outputs: Mapping[str, Array], views: Sequence[View]) -> dict[str, Value]:
+    def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """Return the arrays that the heads make of a batch's outputs. Raises ModelError."""
-        hosted = {name: np.asarray(outputs[name]) for head in self._heads for name in head.reads}
+        hosted = {name: self._on_host(name, outputs[name]) for head in self._heads for name in head.reads}
         made: dict[str, Value] = {}
         for head in self._heads:
             made |= head.decode(hosted, views)
         return made
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """What may be done to outputs on a GPU: the reductions of outputs that one head alone reads."""
+        readers = Counter(name for head in self._heads for name in set(head.reads))
+        each = (reduction for head in self._heads for reduction in reductions_of(head))
+        return tuple(reduction for reduction in each if all(readers[name] == 1 for name in reduction.outputs))
+
+    def _on_host(self, name: str, output: Value) -> Value:
+        return output if isinstance(output, Ragged) or name in self._staying else np.asarray(output)
 
     @property
     def unread(self) -> tuple[str, ...]:

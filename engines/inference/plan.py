@@ -8,7 +8,6 @@ import numpy as np
 
 from engines.inference.cuda import CudaSession
 from engines.inference.tensorrt import TensorRtPlan
-from engines.part import Array
 from schemas.engine import EngineSpec
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
@@ -47,7 +46,7 @@ class PlanSession(CudaSession):
             get_outputs=lambda: [_node(tensor) for tensor in self._engine.outputs],
         )
 
-    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Array]]:
+    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Any]]:
         """Queue the plan; its output shapes are known before it runs. Unused outputs are written to a spare block."""
         given = {name: tuple(array.shape) for name, array in inputs.items()}
         shapes = self._plan.output_shapes(given)

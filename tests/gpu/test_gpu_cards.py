@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from schemas.pipeline import parse_pipeline
 from schemas.rig import ALL_STAGES
 from tests.clips import real_clip
 from tests.fleet import Fleet
+from tests.reducing import detector
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 CARD = """
@@ -40,30 +39,6 @@ model = "boxes"
 kind = "encode"
 format = "npz"
 """
-
-
-def detector(path: Path) -> None:
-    """A graph laid out as YOLOv8's, of seeded random weights: `[N, 3, 64, 64]` -> `[N, 4 + 2, 64]`."""
-    random = np.random.default_rng(7)
-    weights = random.normal(0, 0.05, (6, 3, 8, 8)).astype(np.float32)
-    cells = np.stack(np.meshgrid(np.arange(8), np.arange(8)), 0).reshape(1, 2, 64) * 8.0 + 4
-    boxes = np.concatenate([cells, np.full((1, 2, 64), 12.0)], 1).astype(np.float32)
-    constants = {"w": weights, "shape": np.array([0, 6, 64]), "cells": boxes, "four": np.array([4, 2])}
-    nodes = [
-        helper.make_node("Conv", ["images", "w"], ["c"], strides=[8, 8]),
-        helper.make_node("Reshape", ["c", "shape"], ["r"]),
-        helper.make_node("Split", ["r", "four"], ["b", "k"], axis=1),
-        helper.make_node("Tanh", ["b"], ["t"]),
-        helper.make_node("Add", ["t", "cells"], ["xywh"]),
-        helper.make_node("Sigmoid", ["k"], ["s"]),
-        helper.make_node("Concat", ["xywh", "s"], ["output0"], axis=1),
-    ]
-    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 64, 64])]
-    outputs = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["N", 6, 64])]
-    graph = helper.make_graph(
-        nodes, "boxes", inputs, outputs, [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Annotated, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
-from engines.heads.base import HeadOptions
+from engines.heads.base import HeadOptions, dense
+from engines.heads.reductions import Selected
 from engines.heads.view import Size
 from engines.part import Array, Value
 from engines.planned import Tensor
+from engines.ragged import Ragged
 from schemas.errors import ModelError
 
 Score: TypeAlias = Annotated[float, Field(ge=0)]
@@ -90,6 +93,48 @@ class Decoder(Protocol):
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """All candidates above the threshold, points and boxes in pixels of the `picture` (height, width)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Outputs that hold the same candidates: all candidates of a batch, or those that a GPU selected.
+
+    `arrays`: of each output `[N, A, columns]`, or `[1, K, columns]` of K selected candidates. `grid`: the shape of the
+    A places of a row, `[A]` or `[h, w]`.
+    """
+
+    arrays: tuple[Array, ...]
+    grid: tuple[int, ...]
+    selected: Selected | None = None
+
+    @property
+    def count(self) -> int:
+        """A."""
+        return prod(self.grid)
+
+    def found(self, rows: Array, places: Array) -> tuple[Array, Array]:
+        """The row of the batch and the place in it `[C]` of what stands at `rows [C]` and `places [C]` of `arrays`."""
+        if self.selected is None:
+            return rows, places
+        return row_numbers(self.selected)[places], self.selected.places[places]
+
+
+def level_of(outputs: Mapping[str, Value], names: Sequence[str], columns_first: bool = False) -> Level:
+    """The outputs `[N, ..., columns]` of these names, or `[N, columns, A]`, as one level. Raises ModelError."""
+    values = [outputs[name] for name in names]
+    first = values[0]
+    if isinstance(first, Selected):
+        return Level(tuple(each.values[None] for each in values if isinstance(each, Selected)), first.grid, first)
+    arrays = [dense(value, name) for value, name in zip(values, names, strict=True)]
+    if columns_first:
+        arrays = [array.swapaxes(1, 2) for array in arrays]
+    grid = arrays[0].shape[1:-1]
+    return Level(tuple(array.reshape(len(array), prod(grid), array.shape[-1]) for array in arrays), grid)
+
+
+def row_numbers(ragged: Ragged) -> Array:
+    """The row `[M]` of each value."""
+    return np.repeat(np.arange(len(ragged)), np.diff(ragged.offsets))
 
 
 @dataclass(frozen=True, slots=True)

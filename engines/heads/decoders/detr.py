@@ -11,9 +11,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import dense
-from engines.heads.decoders.base import BoxOptions, Candidates, Score, Share, best_classes, corners, refuse_extra
+from engines.heads.decoders.base import (
+    BoxOptions,
+    Candidates,
+    Score,
+    Share,
+    best_classes,
+    corners,
+    level_of,
+    refuse_extra,
+)
 from engines.heads.decoders.ssd import boxes_and_scores
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
 from engines.planned import Tensor
@@ -46,14 +55,20 @@ class Detr:
         columns = outputs[self.reads[-1]].shape[-1]
         others = 4 * self._joint + options.background
         self.classes = columns - others if isinstance(columns, int) else None
+        logits, first = self.reads[-1], 4 * self._joint
+        softmax = slice(first, None) if options.activation == "softmax" else None
+        least, last = least_value(options.threshold, options.activation), -1 if options.background else None
+        self.reductions = (Selection(self.reads, logits, slice(first, last), least, softmax=softmax),)
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
-        options, values = self._options, [dense(outputs[name], name) for name in self.reads]
+        options, level = self._options, level_of(outputs, self.reads)
+        values = level.arrays
         boxes, logits = (values[0][..., :4], values[0][..., 4:]) if self._joint else values
         scores = ACTIVATIONS[options.activation](logits)
         if options.background:
             scores = scores[..., :-1]
         best = best_classes(scores, options.threshold, options.multi_label)
         found = boxes[best.rows, best.places] * np.array(picture[::-1] * 2, np.float32)
-        return Candidates.of(best.rows, corners(found[:, :2], found[:, 2:]), best.scores, best.classes)
+        rows, _ = level.found(best.rows, best.places)
+        return Candidates.of(rows, corners(found[:, :2], found[:, 2:]), best.scores, best.classes)

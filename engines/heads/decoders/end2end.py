@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import model_validator
 
 from engines.heads.base import chosen_output
-from engines.heads.decoders.base import BoxOptions, Candidates, Share, corners
+from engines.heads.decoders.base import BoxOptions, Candidates, Share, corners, row_numbers
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -55,6 +56,11 @@ class End2End:
         if isinstance(columns, int) and columns != expected:
             what = f"decoder end2end: the output has {columns} columns, and columns and head expect {expected}"
             raise ModelError(what, "correct columns")
+        self.reductions: tuple[Selection, ...] = ()
+        if "row" not in options.columns:  # else rows of the output are not those of the batch
+            score = options.columns.index("score")
+            least = least_value(options.threshold)
+            self.reductions = (Selection(self.reads, *self.reads, slice(score, score + 1), least),)
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
@@ -86,7 +92,7 @@ def rows_of(output: Value, inner: int) -> tuple[Array, Array]:
     """The row `[C]` of each value of an output of any number of them a row, and the values `[C, ...]` of `inner`
     further dimensions."""
     if isinstance(output, Ragged):
-        return np.repeat(np.arange(len(output)), np.diff(output.offsets)), output.values
+        return row_numbers(output), output.values
     shape = output.shape[output.ndim - inner :]
     values = output.reshape(-1, *shape)
     return np.repeat(np.arange(len(output)), len(values) // max(len(output), 1)), values

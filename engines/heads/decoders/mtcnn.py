@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output, dense
+from engines.heads.base import chosen_output
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -20,8 +20,10 @@ from engines.heads.decoders.base import (
     Share,
     best_classes,
     check_points,
+    level_of,
     scored_points,
 )
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -57,26 +59,28 @@ class Mtcnn:
             fitting = {each: tensor for each, tensor in outputs.items() if tensor.shape[-1] == columns}
             names.append(chosen_output(outputs if name else fitting or outputs, name, "decoder mtcnn", option))
         self.reads = tuple(names)
+        self.reductions = (Selection(self.reads, names[1], slice(1, None), least_value(options.threshold)),)
         self._is_grid = len(outputs[names[0]].shape) == 4
         if extra and self._is_grid:
             raise ModelError("decoder mtcnn: P-Net gives boxes only", "choose the head detect")
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
-        boxes, scores, *points = (dense(outputs[name], name) for name in self.reads)
-        squares = self._squares(boxes.shape[1:3] if self._is_grid else (1, 1), picture)
-        count = len(squares)
-        best = best_classes(scores.reshape(-1, count, 2)[..., 1:], self._options.threshold, False)
-        square = squares[best.places]
+        level = level_of(outputs, self.reads)
+        boxes, scores, *points = level.arrays
+        squares = self._squares(level.grid, picture)
+        best = best_classes(scores[..., 1:], self._options.threshold, False)
+        rows, places = level.found(best.rows, best.places)
+        square = squares[places]
         sides = square[:, 2:] - square[:, :2]
-        found = square + boxes.reshape(-1, count, 4)[best.rows, best.places] * np.tile(sides, 2)
+        found = square + boxes[best.rows, best.places] * np.tile(sides, 2)
         extra = None
         if points:
-            shares = points[0].reshape(-1, 2, 5)[best.rows].swapaxes(1, 2)
+            shares = points[0][best.rows, best.places].reshape(-1, 2, 5).swapaxes(1, 2)
             extra = scored_points(square[:, None, :2] + shares * sides[:, None])
-        return Candidates.of(best.rows, found, best.scores, best.classes, extra)
+        return Candidates.of(rows, found, best.scores, best.classes, extra)
 
-    def _squares(self, grid: Size, picture: Size) -> Array:
+    def _squares(self, grid: tuple[int, ...], picture: Size) -> Array:
         """The corners `[A, 4]` that boxes are relative to."""
         if not self._is_grid:
             return np.array([[0, 0, picture[1], picture[0]]], np.float32)

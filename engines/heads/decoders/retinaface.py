@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from engines.heads.base import dense
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -23,9 +22,11 @@ from engines.heads.decoders.base import (
     check_points,
     corners,
     grid_cells,
+    level_of,
     levels_of,
     scored_points,
 )
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -57,19 +58,22 @@ class RetinaFace:
             levels_of(outputs, (name,) if name else (), columns, 1, f"decoder retinaface, {option}")[0]
             for option, (name, columns) in wanted.items()
         )
+        self.reductions = (Selection(self.reads, self.reads[1], slice(1, None), least_value(options.threshold)),)
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
-        boxes, scores, points = (dense(outputs[name], name) for name in self.reads)
+        level = level_of(outputs, self.reads)
+        boxes, scores, points = level.arrays
         anchors = _anchors(picture, self._options.strides, self._options.sizes)
-        check_anchors(boxes.shape[1], len(anchors), picture, "retinaface")
+        check_anchors(level.count, len(anchors), picture, "retinaface")
         best = best_classes(scores[..., 1:], self._options.threshold, False)
-        center, size = anchors[best.places, :2], anchors[best.places, 2:]
+        rows, places = level.found(best.rows, best.places)
+        center, size = anchors[places, :2], anchors[places, 2:]
         box = boxes[best.rows, best.places]
         found = corners(center + box[:, :2] * np.float32(0.1) * size, size * np.exp(box[:, 2:] * np.float32(0.2)))
         offsets = points[best.rows, best.places].reshape(-1, 5, 2) * np.float32(0.1) * size[:, None]
         extra = scored_points(center[:, None] + offsets)[:, : self._extra]
-        return Candidates.of(best.rows, found, best.scores, best.classes, extra)
+        return Candidates.of(rows, found, best.scores, best.classes, extra)
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import dense
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -21,9 +20,11 @@ from engines.heads.decoders.base import (
     check_anchors,
     check_points,
     grid_cells,
+    level_of,
     levels_of,
     scored_points,
 )
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
 from engines.planned import Tensor
@@ -50,26 +51,31 @@ class Scrfd:
     def __init__(self, options: ScrfdOptions, outputs: Mapping[str, Tensor], extra: int) -> None:
         check_points(extra, 5, "scrfd")
         self._options, levels = options, len(options.strides)
-        self._scores = levels_of(outputs, options.scores, 1, levels, "decoder scrfd, scores")
-        self._boxes = levels_of(outputs, options.boxes, 4, levels, "decoder scrfd, boxes")
-        self._points: tuple[str, ...] = ()
+        kinds = [
+            levels_of(outputs, options.scores, 1, levels, "decoder scrfd, scores"),
+            levels_of(outputs, options.boxes, 4, levels, "decoder scrfd, boxes"),
+        ]
         if extra:
-            self._points = levels_of(outputs, options.points, 10, levels, "decoder scrfd, points")
-        self.reads = (*self._scores, *self._boxes, *self._points)
+            kinds.append(levels_of(outputs, options.points, 10, levels, "decoder scrfd, points"))
+        self.reads = tuple(name for names in kinds for name in names)
+        self._levels = list(zip(*kinds, strict=True))
+        least = least_value(options.threshold)
+        self.reductions = [Selection(names, names[0], slice(None), least) for names in self._levels]
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
         found = []
-        for level, stride in enumerate(self._options.strides):
-            scores, boxes = (dense(outputs[names[level]], names[level]) for names in (self._scores, self._boxes))
+        for stride, names in zip(self._options.strides, self._levels, strict=True):
+            level = level_of(outputs, names)
+            scores, boxes, *points = level.arrays
             cells = np.repeat(grid_cells(picture, stride), self._options.anchors, axis=0)
-            check_anchors(scores.shape[1], len(cells), picture, "scrfd")
+            check_anchors(level.count, len(cells), picture, "scrfd")
             best = best_classes(scores, self._options.threshold, False)
-            centers, extra = cells[best.places] * stride, None
-            if self._points:
-                name = self._points[level]
-                offsets = dense(outputs[name], name)[best.rows, best.places].reshape(-1, 5, 2)
+            rows, places = level.found(best.rows, best.places)
+            centers, extra = cells[places] * stride, None
+            if points:
+                offsets = points[0][best.rows, best.places].reshape(-1, 5, 2)
                 extra = scored_points(centers[:, None] + offsets * stride)
             corner = around(centers, boxes[best.rows, best.places] * stride)
-            found.append(Candidates.of(best.rows, corner, best.scores, best.classes, extra))
+            found.append(Candidates.of(rows, corner, best.scores, best.classes, extra))
         return Candidates.joined(found)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import dense
-from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, refuse_extra
+from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, level_of, refuse_extra
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
 from engines.planned import Tensor
@@ -39,15 +39,20 @@ class Ssd:
         self.reads = (boxes, scores)
         columns = outputs[scores].shape[-1]
         self.classes = columns - options.background if isinstance(columns, int) else None
+        softmax = slice(None) if options.activation == "softmax" else None
+        least = least_value(options.threshold, options.activation)
+        self.reductions = (Selection(self.reads, scores, slice(int(options.background), None), least, softmax=softmax),)
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
         options = self._options
-        boxes, scores = (dense(outputs[name], name) for name in self.reads)
+        level = level_of(outputs, self.reads)
+        boxes, scores = level.arrays
         scores = ACTIVATIONS[options.activation](scores)[..., int(options.background) :]
         best = best_classes(scores, options.threshold, options.multi_label)
         found = boxes[best.rows, best.places] * np.array(picture[::-1] * 2, np.float32)
-        return Candidates.of(best.rows, found, best.scores, best.classes)
+        rows, _ = level.found(best.rows, best.places)
+        return Candidates.of(rows, found, best.scores, best.classes)
 
 
 def boxes_and_scores(outputs: Mapping[str, Tensor], boxes: str, scores: str, decoder: str) -> tuple[str, str]:

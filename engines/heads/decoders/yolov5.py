@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output, dense
-from engines.heads.decoders.base import BoxOptions, Candidates, Count, best_classes, columns_of, corners
+from engines.heads.base import chosen_output
+from engines.heads.decoders.base import BoxOptions, Candidates, Count, best_classes, columns_of, corners, level_of
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
 from engines.planned import Tensor
@@ -33,10 +34,13 @@ class YoloV5:
         self.reads = (chosen_output(outputs, options.output, "decoder yolov5"),)
         columns = columns_of(outputs[self.reads[0]], 2, 6 + extra, "yolov5")
         self.classes = None if columns is None else columns - 5 - extra
+        (name,), least = self.reads, least_value(options.threshold)
+        self.reductions = (Selection(self.reads, name, slice(5, -extra or None), least, factor=(name, 4)),)
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
-        values = dense(outputs[self.reads[0]], self.reads[0])
+        level = level_of(outputs, self.reads)
+        (values,) = level.arrays
         end = values.shape[2] - self._extra
         # a score of a class is at most 1: where there is no object there is no candidate
         rows, places = np.nonzero(values[:, :, 4] > self._options.threshold)
@@ -45,4 +49,5 @@ class YoloV5:
         best = best_classes(scores[None], self._options.threshold, self._options.multi_label)
         found = found[best.places]
         boxes = corners(found[:, :2], found[:, 2:4])
+        rows, _ = level.found(rows, places)
         return Candidates.of(rows[best.places], boxes, best.scores, best.classes, found[:, end:])

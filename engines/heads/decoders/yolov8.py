@@ -6,8 +6,9 @@ then what a task adds: keypoints, an angle, coefficients of masks. Source: ultra
 
 from collections.abc import Mapping
 
-from engines.heads.base import chosen_output, dense
-from engines.heads.decoders.base import BoxOptions, Candidates, Share, best_classes, columns_of, corners
+from engines.heads.base import chosen_output
+from engines.heads.decoders.base import BoxOptions, Candidates, Share, best_classes, columns_of, corners, level_of
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
 from engines.planned import Tensor
@@ -32,14 +33,16 @@ class YoloV8:
         tensor = outputs[self.reads[0]]
         columns = columns_of(tensor, 2 if options.transposed else 1, 5 + extra, "yolov8")
         self.classes = None if columns is None else columns - 4 - extra
+        scores, least = slice(4, -extra or None), least_value(options.threshold)
+        self.reductions = (Selection(self.reads, *self.reads, scores, least, columns_first=not options.transposed),)
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
-        values = dense(outputs[self.reads[0]], self.reads[0])
-        if not self._options.transposed:
-            values = values.swapaxes(1, 2)
+        level = level_of(outputs, self.reads, columns_first=not self._options.transposed)
+        (values,) = level.arrays
         end = values.shape[2] - self._extra
         best = best_classes(values[:, :, 4:end], self._options.threshold, self._options.multi_label)
         found = values[best.rows, best.places]
         boxes = corners(found[:, :2], found[:, 2:4])
-        return Candidates.of(best.rows, boxes, best.scores, best.classes, found[:, end:])
+        rows, _ = level.found(best.rows, best.places)
+        return Candidates.of(rows, boxes, best.scores, best.classes, found[:, end:])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output, dense
+from engines.heads.base import chosen_output
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -20,8 +20,10 @@ from engines.heads.decoders.base import (
     columns_of,
     corners,
     grid_cells,
+    level_of,
     refuse_extra,
 )
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
 from engines.planned import Tensor
@@ -46,18 +48,22 @@ class YoloX:
         self.reads = (chosen_output(outputs, options.output, "decoder yolox"),)
         columns = columns_of(outputs[self.reads[0]], 2, 6, "yolox")
         self.classes = None if columns is None else columns - 5
+        (name,), least = self.reads, least_value(options.threshold)
+        self.reductions = (Selection(self.reads, name, slice(5, None), least, factor=(name, 4)),)
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
-        options, values = self._options, dense(outputs[self.reads[0]], self.reads[0])
+        options, level = self._options, level_of(outputs, self.reads)
+        (values,) = level.arrays
         grids = [grid_cells(picture, stride) for stride in options.strides]
         cells, strides = np.concatenate(grids), np.repeat(options.strides, [len(grid) for grid in grids])
-        check_anchors(values.shape[1], len(cells), picture, "yolox")
+        check_anchors(level.count, len(cells), picture, "yolox")
         # a score of a class is at most 1: where there is no object there is no candidate
         rows, places = np.nonzero(values[:, :, 4] > options.threshold)
         found = values[rows, places]
         best = best_classes((found[:, 4:5] * found[:, 5:])[None], options.threshold, options.multi_label)
-        rows, places, found = rows[best.places], places[best.places], found[best.places]
+        found = found[best.places]
+        rows, places = level.found(rows[best.places], places[best.places])
         stride = strides[places, None].astype(np.float32)
         boxes = corners((found[:, :2] + cells[places]) * stride, np.exp(found[:, 2:4]) * stride)
         return Candidates.of(rows, boxes, best.scores, best.classes)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output, dense
+from engines.heads.base import chosen_output
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
@@ -21,8 +21,10 @@ from engines.heads.decoders.base import (
     check_points,
     corners,
     grid_cells,
+    level_of,
     scored_points,
 )
+from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value
 from engines.planned import Tensor
@@ -55,19 +57,25 @@ class YuNet:
             for stride in options.strides
         ]
         self.reads = tuple(name for _, names in self._levels for name in names)
+        least = least_value(options.threshold**2)  # of class * object, which clipping makes no larger
+        self.reductions = [
+            Selection(tuple(names), names[0], slice(None), least, factor=(names[1], 0)) for _, names in self._levels
+        ]
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
         """See `Decoder`."""
         found = []
         for stride, names in self._levels:
-            label, thing, boxes, points = (dense(outputs[name], name) for name in names)
+            level = level_of(outputs, names)
+            label, thing, boxes, points = level.arrays
             cells = grid_cells(picture, stride)
-            check_anchors(label.shape[1], len(cells), picture, "yunet")
+            check_anchors(level.count, len(cells), picture, "yunet")
             scores = np.sqrt(np.clip(label, 0, 1) * np.clip(thing, 0, 1))
             best = best_classes(scores, self._options.threshold, False)
-            cell, box = cells[best.places], boxes[best.rows, best.places]
+            rows, places = level.found(best.rows, best.places)
+            cell, box = cells[places], boxes[best.rows, best.places]
             corner = corners((cell + box[:, :2]) * stride, np.exp(box[:, 2:]) * stride)
             point = (points[best.rows, best.places].reshape(-1, 5, 2) + cell[:, None]) * stride
             extra = scored_points(point)[:, : self._extra]
-            found.append(Candidates.of(best.rows, corner, best.scores, best.classes, extra))
+            found.append(Candidates.of(rows, corner, best.scores, best.classes, extra))
         return Candidates.joined(found)
