@@ -230,9 +230,8 @@ def _print_files(taken: "Taken") -> None:
     for file, why in taken.why.items():
         say_sentence(f"takes {file.name}, {size(file.size)}: {why}")
     if taken.left_out:
-        say_sentence(
-            f"leaves out {', '.join(taken.left_out)}: their names are not known as those of files that a model needs to run"
-        )
+        why = "their names are not known as those of files that a model needs to run"
+        say_sentence(f"leaves out {', '.join(taken.left_out)}: {why}")
     if taken.why or taken.left_out:
         say("")
 
