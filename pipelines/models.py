@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from schemas.model import ModelSpec
 from schemas.settings import CACHE_HINT
 
 MOST_CARD_BYTES = 1 << 20
+_HASH = re.compile(r"[0-9a-f]{64}")
 _PUBLISH = "publish its pipeline again"
 _POLL_S = 0.2  # between looks whether another worker of this machine has fetched a file
 
@@ -71,6 +73,8 @@ class ModelCache:
 
     async def card(self, identity: str) -> ModelSpec:
         """The card of a model. Raises ModelError when the broker has none, StoreError when it is damaged."""
+        if not _HASH.fullmatch(identity):  # it becomes a file's name
+            raise ModelError("a pipeline names a model by what is no identity", _PUBLISH)
         with self._keeping():
             kept = await asyncio.to_thread(self._folder.card, identity)
             if kept is not None:
@@ -184,6 +188,8 @@ def _parse_card(card: bytes, identity: str) -> ModelSpec:
         spec = ModelSpec.model_validate_json(card)
     except ValidationError as error:
         raise ModelError(f"the model card of model {identity[:12]} is not readable", hint) from error
+    if not _HASH.fullmatch(spec.sha256):  # as above
+        raise ModelError(f"the model card of model {identity[:12]} has no hash of its ONNX file", hint)
     if spec.identity != identity:
         raise ModelError(f"the model card of model {identity[:12]} is that of model {spec.identity[:12]}", hint)
     return spec

@@ -16,7 +16,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import load_model, read_files, save_model
 from engines.models.files import NewFiles
 from engines.models.folders import take
-from pipelines.blobs import blob_info, delete_blob
+from pipelines.blobs import blob_info, delete_blob, put_blob
 from pipelines.broker import Broker
 from pipelines.model_folder import ModelFolder
 from pipelines.models import ModelCache, publish_model
@@ -98,6 +98,22 @@ async def test_a_model_travels_in_chunks_and_answers_as_it_was_exported(
     pixels = np.random.default_rng(5).integers(0, 256, (3, 8, 8), np.uint8)
     answer = OnnxRuntimeSession(files, found).run({"images": pixels})["features"]
     np.testing.assert_allclose(answer, plain_answer(tmp_path / "m/m.onnx", pixels), rtol=0, atol=1e-6)
+
+
+async def test_no_card_names_a_file_outside_of_the_cache(settings: Settings, tmp_path: Path) -> None:
+    folder, victim = tmp_path / "cache/models", tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    async with a_broker(settings) as broker:
+        for sha256 in ("../../victim", str(victim), ""):
+            forged = ModelSpec(name="m", inputs=(), outputs=(), sha256=sha256)
+            await put_blob(broker, broker.names.models, forged.model_dump_json().encode(), forged.identity)
+            with pytest.raises(ModelError, match="has no hash of its ONNX file"):
+                await fetched(broker, forged.identity, folder)
+        for identity in ("../../victim", str(victim), ""):
+            with pytest.raises(ModelError, match="what is no identity"):
+                await fetched(broker, identity, folder)
+    assert victim.read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["victim"]
 
 
 async def test_models_share_files_at_the_broker(settings: Settings, tmp_path: Path) -> None:
