@@ -14,7 +14,9 @@ from cli.text import cell, say, say_sentence, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from engines.content import Content
     from engines.models.companions.base import Line
+    from engines.models.folders import Taken
     from engines.models.proposal import Proposal
     from schemas.model import ModelSpec
 
@@ -61,47 +63,56 @@ def add(
     "guess": most such models have it; compare it with the page that the model comes from. Then look at the picture with
     the answer drawn. A pipeline runs the model by its name: `model = "yolov8n"` in an infer stage.
 
+    Weights in files beside the ONNX file belong to the model. Of a folder its tokenizer, settings and further graphs
+    do too, if they are known by name.
+
     Example: rigflow model add yolov8n.onnx --picture street.jpg --show boxes.png
     """
+    from engines.content import graph_of, size_of
     from engines.models.catalogue import models_folder, save_model, travelling
     from engines.models.proposal import propose
-    from engines.models.store import check_name, find
+    from engines.models.store import check_name, find, new_files
 
-    found = find(model)
-    proposal = propose(found.path, found.body, found.name)
-    proposal = _overridden(proposal, found.path, card, {**_fields(given or []), **({"name": name} if name else {})})
-    _print(proposal.lines)
-    made = proposal.card().model_copy(update={"sha256": hashlib.sha256(found.body).hexdigest()})
-    check_name(made.name)
-    spec, body = travelling(found.path, made, found.body)
-    shown = show or settings_from(settings_file).cache_folder / "previews" / f"{spec.name}.png"
-    _try(spec, body, picture, shown)
-    if dry_run:
-        return ExitCode.OK
-    if not yes and not _agreed(f"keep it as {spec.name}?"):
-        warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
-        return ExitCode.SOME_FAILED
-    save_model(models_folder(), made, found.body)
-    say(f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(len(found.body))}")
+    with new_files() as new:
+        found = find(model, new)
+        proposal = propose(found.path, found.content, found.name)
+        proposal = _overridden(proposal, found.path, card, {**_fields(given or []), **({"name": name} if name else {})})
+        _print(proposal.lines)
+        _print_files(found.taken)
+        sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
+        made = proposal.card().model_copy(update={"sha256": sha256, "files": found.taken.files})
+        check_name(made.name)
+        spec, content = travelling(found.path, made, found.content)
+        shown = show or settings_from(settings_file).cache_folder / "previews" / f"{spec.name}.png"
+        _try(spec, content, picture, shown)
+        if dry_run:
+            return ExitCode.OK
+        if not yes and not _agreed(f"keep it as {spec.name}?"):
+            warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
+            return ExitCode.SOME_FAILED
+        save_model(models_folder(), made, found.content)
+        say(f"kept {spec.name}@{spec.version}  {spec.sha256[:16]}  {size(size_of(found.content))}")
     return ExitCode.OK
 
 
 @app.command("list")
 @ends_well
 def list_() -> ExitCode:
-    """List the models kept here and those of rigflow.
+    """List the models kept here and those of rigflow, with the sizes of all their files.
 
     Example: rigflow model list
     """
     from engines.models.catalogue import builtin_models
     from engines.models.store import kept
 
-    rows = table("model", "version", "heads", "size", left=3)
+    rows = table("model", "version", "heads", "files", "size", left=3)
     for name, path, card in kept():
         heads = ", ".join(head.kind for head in card.heads) if card else "its card cannot be read"
-        rows.add_row(cell(name), cell(card.version if card else ""), cell(heads), size(path.stat().st_size))
+        further = {file.sha256: file.size for file in card.files} if card else {}
+        total = path.stat().st_size + sum(further.values())
+        rows.add_row(cell(name), cell(card.version if card else ""), cell(heads), str(1 + len(further)), size(total))
     for name in builtin_models():
-        rows.add_row(name, "", "comes with rigflow", "")
+        rows.add_row(name, "", "comes with rigflow", "", "")
     stdout().print(rows)
     return ExitCode.OK
 
@@ -109,17 +120,18 @@ def list_() -> ExitCode:
 @app.command()
 @ends_well
 def show(name: Name) -> ExitCode:
-    """Show a model's card, hash, inputs and outputs.
+    """Show a model's card, files, hash, inputs and outputs.
 
     Example: rigflow model show yolov8n
     """
+    from engines.content import graph_of
     from engines.models.catalogue import load_model
     from engines.models.store import card_text, kept_path
 
     text = card_text(name)
-    spec, _ = load_model(kept_path(name))
+    spec, content = load_model(kept_path(name))
     say(text.rstrip("\n") + "\n", keep="\n")
-    for line in _described(spec):
+    for line in _described(spec, len(graph_of(content))):
         say(f"# {line}")
     return ExitCode.OK
 
@@ -147,7 +159,7 @@ def try_on(
 @app.command()
 @ends_well
 def remove(name: Name) -> ExitCode:
-    """Delete a kept model and its card.
+    """Delete a kept model, its card, and its files that no other model has.
 
     Jobs that were published with it have a copy of their own.
 
@@ -192,7 +204,9 @@ def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapp
         card = beside
     if card is not None:
         said = card_fields(card, [port.name for port in proposal.model.inputs])
-        proposal = proposal.written({key: value for key, value in said.items() if key != "sha256"}, card.name)
+        proposal = proposal.written(
+            {key: value for key, value in said.items() if key not in ("sha256", "files")}, card.name
+        )
     return proposal.changed(given, "given here") if given else proposal
 
 
@@ -211,6 +225,17 @@ def _print(lines: "Sequence[Line]") -> None:
     say("")
 
 
+def _print_files(taken: "Taken") -> None:
+    """Print the further files of a model, each with the reason, and the files of its folder that are no part of it."""
+    for file, why in taken.why.items():
+        say_sentence(f"takes {file.name}, {size(file.size)}: {why}")
+    if taken.left_out:
+        why = "their names are not known as those of files that a model needs to run"
+        say_sentence(f"leaves out {', '.join(taken.left_out)}: {why}")
+    if taken.why or taken.left_out:
+        say("")
+
+
 def _short(value: Any) -> str:
     """A value as TOML; of a long list or text the beginning."""
     from engines.models.card_text import toml_value
@@ -221,16 +246,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _described(spec: "ModelSpec") -> list[str]:
+def _described(spec: "ModelSpec", graph_bytes: int) -> list[str]:
     from schemas.model import describe
 
-    lines = [f"identity {spec.identity[:16]}, graph {spec.sha256[:16]}"]
+    lines = [f"identity {spec.identity[:16]}", f"file graph {spec.sha256[:16]} {size(graph_bytes)}"]
+    lines += [f"file {file.name} {file.sha256[:16]} {size(file.size)}" for file in spec.files]
     lines += [f"takes {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.inputs]
     lines += [f"gives {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.outputs]
     return lines
 
 
-def _try(spec: "ModelSpec", body: bytes, picture: Path | None, show: Path) -> None:
+def _try(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
     """Run a model on a picture; what it answers on stdout, and drawn in the file `show`."""
     from engines.outputs.preview import answer, drawn, read_picture, save, sentences
 

@@ -83,8 +83,8 @@ def sweep(
     """Remove what killed processes and late repeats left behind.
 
     That is results of jobs that are over, acknowledged messages that a killed broker kept in its queues, notes of
-    attempts at messages that are settled, and stored objects that no message names. Workers that collect do the same
-    every 15 minutes, but for the queues.
+    attempts at messages that are settled, stored objects that no message names, and chunks of models that were not
+    published to their end. Workers that collect do the same every 15 minutes, but for the queues and models.
 
     Example: rigflow topology sweep --nats nats://rig1:4222
     """
@@ -116,7 +116,7 @@ async def _sweep(settings: "Settings", age_s: float) -> "Swept":
     from pipelines.sweep import sweep as sweep_now
 
     async with Broker.connected(settings, name="rigflow-topology") as broker:
-        return await sweep_now(broker, age_s, queues=True)
+        return await sweep_now(broker, age_s, entire=True)
 
 
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":

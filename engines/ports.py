@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import av
 from pydantic import BaseModel, ConfigDict, Field
 
+from engines.content import Content
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan, Tensor
 from schemas.engine import EngineSpec, Precision
@@ -297,8 +298,11 @@ class Backend(Protocol):
         """Why it cannot run on a device, in words; empty where it can."""
         ...
 
-    def open(self, model: bytes, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
-        """A model, loaded; a `Compiler` opens its `engine`. Raises ModelError, DeviceLost."""
+    def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
+        """A model, loaded; a `Compiler` opens its `engine`. Raises ModelError, DeviceLost.
+
+        A model with further files is `ModelFiles`: `card.files` has their names, and its folder each under its hash.
+        """
         ...
 
 

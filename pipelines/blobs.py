@@ -34,11 +34,12 @@ LONGEST_WAY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """The stored description of an object; `chunks_id` is the subject token of its chunks."""
+    """The stored description of an object; `chunks_id` is the subject token of its chunks, `chunks` their number."""
 
     name: str
     chunks_id: str
     size: int
+    chunks: int
     digest: str
     metadata: Mapping[str, str]
 
@@ -139,7 +140,8 @@ def parse_info(body: bytes) -> BlobInfo | None:
         if info.get("deleted"):
             return None
         metadata = {str(key): str(value) for key, value in (info.get("metadata") or {}).items()}
-        found = BlobInfo(str(info["name"]), str(info["nuid"]), int(info["size"]), str(info["digest"]), metadata)
+        counts = int(info["size"]), int(info["chunks"])
+        found = BlobInfo(str(info["name"]), str(info["nuid"]), *counts, str(info["digest"]), metadata)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     token = found.chunks_id.isascii() and found.chunks_id.isalnum()  # it becomes part of a request's subject

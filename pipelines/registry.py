@@ -1,29 +1,23 @@
-"""Pipelines and models at the broker, by content hash: a worker needs no files of its own."""
+"""Pipelines at the broker, by content hash: a worker needs no files of its own."""
 
 import asyncio
-import contextlib
-import hashlib
 import json
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import cache
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from engines.files import atomic_write
+from engines.content import Content
 from engines.plugins import plugins_of
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
 from pipelines.job_records import all_manifests
+from pipelines.models import publish_model
 from pipelines.values import report_skipped
 from schemas.declared import is_token
-from schemas.errors import ModelError, PipelineError, StoreError
+from schemas.errors import ModelError, PipelineError
 from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
-from schemas.settings import CACHE_HINT
-
-MOST_CARD_BYTES = 1 << 20
 
 
 def builtin_pipelines() -> list[str]:
@@ -40,7 +34,7 @@ def builtin_pipeline(name: str) -> PipelineSpec:
 
 
 async def publish_pipeline(
-    broker: Broker, spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, bytes]]
+    broker: Broker, spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]]
 ) -> PipelineSpec:
     """Publish a pipeline with its models and plugins pinned, under its name and its revision; the pinned spec.
 
@@ -56,8 +50,8 @@ async def publish_pipeline(
     pinned = spec.model_copy(update={"models": identities, "plugins": plugins})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
-    for card, graph in used.values():
-        await _publish_model(broker, card, graph)
+    for card, content in used.values():
+        await publish_model(broker, card, content)
     keys = f"revision.{revision}", f"name.{spec.name}"
     held, newest = await asyncio.gather(*(broker.get(bucket, key) for key in keys))
     if held != body:
@@ -147,114 +141,6 @@ async def watch_pipelines(broker: Broker) -> AsyncIterator[PipelineSpec]:
                 yield spec
 
 
-async def load_model(broker: Broker, identity: str, folder: Path) -> tuple[ModelSpec, bytes]:
-    """A model by its identity, from `folder` or the broker; what comes from the broker is kept in `folder`.
-
-    Raises ModelError when the broker has no such model, StoreError when it is damaged or `folder` not writable.
-    """
-    with _kept(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        card = await _load_card(broker, identity, folder)
-        return card, await _load_graph(broker, card, folder)
-
-
-async def load_card(broker: Broker, identity: str, folder: Path) -> ModelSpec:
-    """The card of a model by its identity. Raises as `load_model` does."""
-    with _kept(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        return await _load_card(broker, identity, folder)
-
-
-async def model_bytes(broker: Broker, identity: str, folder: Path) -> int:
-    """Size of a model's ONNX file, from `folder` or the broker. Raises ModelError when the broker has no such model."""
-    from pipelines.blobs import blob_info
-
-    with _kept(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        card = await _load_card(broker, identity, folder)
-        kept = folder / f"{card.sha256}.onnx"
-        if kept.exists():
-            return kept.stat().st_size
-    info = await blob_info(broker, broker.names.models, card.sha256)
-    if info is None:
-        raise _no_graph(card)
-    return info.size
-
-
-def _no_graph(card: ModelSpec) -> ModelError:
-    return ModelError(f"the broker has no ONNX file of model {card.name}", "publish its pipeline again")
-
-
-async def _load_card(broker: Broker, identity: str, folder: Path) -> ModelSpec:
-    from pipelines.blobs import blob_info, get_blob
-
-    kept = folder / f"{identity}.json"
-    if kept.exists():
-        with contextlib.suppress(ModelError):
-            return _parse_card(kept.read_bytes(), identity)
-    info = await blob_info(broker, broker.names.models, identity)
-    if info is None:
-        raise ModelError(f"the broker has no model {identity[:12]}", "publish its pipeline again")
-    if info.size > MOST_CARD_BYTES:
-        raise ModelError(
-            f"the model card of model {identity[:12]} has {info.size / 1e6:.1f} MB", "publish its pipeline again"
-        )
-    body = bytes(await get_blob(broker, broker.names.models, identity))
-    card = _parse_card(body, identity)
-    await asyncio.to_thread(atomic_write, kept, body)
-    return card
-
-
-async def _load_graph(broker: Broker, card: ModelSpec, folder: Path) -> bytes:
-    from pipelines.blobs import blob_info, get_blob_to
-
-    sha256 = card.sha256
-    kept = folder / f"{sha256}.onnx"
-    if kept.exists():
-        graph = await asyncio.to_thread(kept.read_bytes)
-        if await asyncio.to_thread(_sha256, graph) == sha256:
-            return graph
-    if await blob_info(broker, broker.names.models, sha256) is None:
-        raise _no_graph(card)
-    with tempfile.TemporaryFile(dir=folder) as file:  # in chunks, so that the event loop does not join gigabytes
-        await get_blob_to(broker, broker.names.models, sha256, file)
-        file.seek(0)
-        graph = await asyncio.to_thread(file.read)
-    if await asyncio.to_thread(_sha256, graph) != sha256:
-        raise StoreError(f"model {card.name} is damaged in the broker's store", "publish its pipeline again")
-    await asyncio.to_thread(atomic_write, kept, graph)
-    return graph
-
-
-async def _publish_model(broker: Broker, card: ModelSpec, graph: bytes) -> None:
-    """Store a graph by its hash and a model card by its identity: model cards of one graph share its bytes."""
-    from pipelines.blobs import blob_info, put_blob
-
-    bucket = broker.names.models
-    held, held_card = await asyncio.gather(
-        blob_info(broker, bucket, card.sha256), blob_info(broker, bucket, card.identity)
-    )
-    if held is None:
-        if await asyncio.to_thread(_sha256, graph) != card.sha256:
-            what = f"model {card.name}: its file is not the one its model card describes"
-            raise ModelError(what, "make its model card anew")
-        await put_blob(broker, bucket, graph, card.sha256)
-    if held_card is None:
-        await put_blob(broker, bucket, card.model_dump_json().encode(), card.identity)
-
-
-def _sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-@contextlib.contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"cannot keep models in {folder}: {error.strerror}", CACHE_HINT) from error
-
-
 def _name_in(body: bytes) -> str:
     """The name in a revision, also in one that only another version of rigflow can read; "" where there is none."""
     try:
@@ -273,17 +159,6 @@ def _parse(body: bytes, revision: str) -> PipelineSpec:
     if spec.revision != revision:
         what = f"pipeline revision {revision} at the broker has the content of revision {spec.revision}"
         raise PipelineError(what, "publish it again")
-    return spec
-
-
-def _parse_card(card: bytes, identity: str) -> ModelSpec:
-    hint = "it was published by another version of rigflow; publish it again"
-    try:
-        spec = ModelSpec.model_validate_json(card)
-    except ValidationError as error:
-        raise ModelError(f"the model card of model {identity[:12]} is not readable", hint) from error
-    if spec.identity != identity:
-        raise ModelError(f"the model card of model {identity[:12]} is that of model {spec.identity[:12]}", hint)
     return spec
 
 

@@ -3,7 +3,8 @@
 - Results of jobs that are done or cancelled: a part may be published, or published again, after its job ended.
 - Messages of a queue that were acknowledged: a broker that is killed may keep some, which no consumer gives out again.
 - Attempts at messages that are settled, once all older ones of their queue are settled too.
-- Objects of the blob store whose message is gone or never came, and chunks of uploads that were not finished.
+- Objects of the blob store whose message is gone or never came.
+- Chunks of uploads to the stores of blobs and models that were not finished.
 
 Only what is `age_s` old is removed, because the message of a younger object may still be on its way. Of streams only
 counts and headers are read; bodies are read only of the attempts, which are small.
@@ -67,17 +68,17 @@ async def _is_our_turn(broker: Broker) -> bool:
     return await broker.replace(names.attempts, SWEPT, b"", sequence) is not None
 
 
-async def sweep(broker: Broker, age_s: float = AGE_S, queues: bool = False) -> Swept:
-    """Remove all that is left over and `age_s` old; from `queues` too, which the role of a worker may not.
+async def sweep(broker: Broker, age_s: float = AGE_S, entire: bool = False) -> Swept:
+    """Remove what is left over and `age_s` old; `entire`: in queues and models too, which the role of a worker may not.
 
     Raises BrokerError.
     """
     before_s = await _now_s(broker) - age_s
     return Swept(
         await _sweep_results(broker, before_s),
-        await _sweep_queues(broker, before_s) if queues else 0,
+        await _sweep_queues(broker, before_s) if entire else 0,
         await _sweep_attempts(broker, before_s),
-        await _sweep_blobs(broker, before_s),
+        await _sweep_blobs(broker, before_s) + (await _sweep_models(broker, before_s) if entire else 0),
     )
 
 
@@ -179,7 +180,7 @@ def _places(key: str, body: bytes) -> list[tuple[str, int]] | None:
 
 
 async def _sweep_blobs(broker: Broker, before_s: float) -> int:
-    """Remove objects that no message names, and chunks that no object has."""
+    """Remove objects of messages that no message names, and chunks that no object has."""
     bucket, removed = broker.names.blobs, 0
     stream = f"OBJ_{bucket}"
     described: set[str] = set()
@@ -199,6 +200,19 @@ async def _sweep_blobs(broker: Broker, before_s: float) -> int:
             if named is not None and info.name not in named:
                 await delete_blob(broker, bucket, info.name)
                 removed += 1
+    return removed + await _sweep_chunks(broker, bucket, described, before_s)
+
+
+async def _sweep_models(broker: Broker, before_s: float) -> int:
+    """Remove chunks of models that no object has: those of a publisher that was killed."""
+    bucket = broker.names.models
+    found = [parse_info(stored.body) async for stored in broker.read(f"OBJ_{bucket}", f"$O.{bucket}.M.>")]
+    return await _sweep_chunks(broker, bucket, {info.chunks_id for info in found if info is not None}, before_s)
+
+
+async def _sweep_chunks(broker: Broker, bucket: str, described: set[str], before_s: float) -> int:
+    """Remove old chunks of a bucket whose objects are not among those described."""
+    stream, removed = f"OBJ_{bucket}", 0
     for chunks in await _counts(broker, stream, f"$O.{bucket}.C.>"):
         if chunks.rpartition(".")[2] not in described:
             newest = await broker.last(stream, chunks)

@@ -32,6 +32,11 @@ ModelName: TypeAlias = Annotated[
 ModelRef: TypeAlias = Annotated[
     str, _spelled(f"{_MODEL}(@{_MODEL})?", "takes NAME or NAME@VERSION, of letters, digits, . - and _")
 ]
+# of a file of a model: it is never part of a path, and may come from any source
+FileName: TypeAlias = Annotated[
+    str, _spelled(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,199}", "takes letters, digits, blanks, . _ + @ and -, at most 200")
+]
+Sha256: TypeAlias = Annotated[str, _spelled(r"[0-9a-f]{64}", "takes the 64 hex digits of a SHA-256")]
 
 
 def digest(declared: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ graph, so that a model that travels takes pictures as bytes; see `engines.models
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
-from schemas.declared import ModelName, Name, Spec, digest
+from schemas.declared import FileName, ModelName, Name, Sha256, Spec, digest
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
@@ -127,10 +127,31 @@ class HeadSpec(Spec):
         return given
 
 
-class ModelSpec(Spec):
-    """A model card: what a model is called, what it takes and gives, and the hash of its ONNX file.
+class FileSpec(Spec):
+    """A further file of a model: weights, a tokenizer, another graph. Its hash is its name wherever it is stored.
 
-    Model card and graph together are the model: `identity` is what pipelines, workers and caches know it by.
+    Weights of a graph lie in the file whose hash the graph has as their location.
+    """
+
+    name: FileName
+    size: int = Field(ge=0, lt=1 << 53)  # bytes
+    sha256: Sha256
+
+
+def _names_differ(files: tuple[FileSpec, ...]) -> tuple[FileSpec, ...]:
+    if len({file.name for file in files}) < len(files):
+        raise ValueError("two files have the same name")
+    return files
+
+
+Files: TypeAlias = Annotated[tuple[FileSpec, ...], AfterValidator(_names_differ)]
+
+
+class ModelSpec(Spec):
+    """A model card: what a model is called, what it takes and gives, and the hashes of its files.
+
+    It is the model's manifest: `identity`, its hash, is what pipelines, workers and caches know the model by. `files`
+    are those beside the ONNX file.
 
     `backend` names the only backend that runs it; None: the one that a worker's settings name.
     """
@@ -143,6 +164,7 @@ class ModelSpec(Spec):
     outputs: tuple[TensorSpec, ...]
     heads: tuple[HeadSpec, ...] = ()
     sha256: str  # of the ONNX file
+    files: Files = ()
 
     @property
     def state_outputs(self) -> frozenset[str]:
@@ -151,21 +173,22 @@ class ModelSpec(Spec):
 
     @property
     def identity(self) -> str:
-        """Hash of the model card, without its description, and through `sha256` of the graph: 64 hex digits."""
+        """Hash of the model card without its description, and through it of all files: 64 hex digits."""
         return digest(self.model_dump(mode="json", exclude={"description"}))
 
 
 class ModelCard(Spec):
     """A model card as its owner writes it; what is left out follows from the model's file name and its graph.
 
-    `backend`: as in `ModelSpec`. `batch` "none": the graph has no batch dimension. `outputs` lists those that are
-    wanted, if not all.
+    `backend` and `files`: as in `ModelSpec`; `rigflow model add` writes `files`. `batch` "none": the graph has no batch
+    dimension. `outputs` lists those that are wanted, if not all.
     """
 
     name: ModelName = ""
     version: ModelName = "1"
     description: str = ""
     sha256: str = ""
+    files: Files = ()
     backend: Name | None = None
     batch: Literal["rows", "none"] = "rows"
     inputs: tuple[InputCard, ...] = ()

@@ -87,6 +87,9 @@ class Settings(BaseModel):
     models_bytes: int = Field(
         default=4096 * MIB, ge=1, description="most bytes of models that a worker keeps loaded, as large as their files"
     )
+    models_disk_bytes: int = Field(
+        default=32768 * MIB, ge=MIB, description="most bytes of models' files that a machine's workers keep on its disk"
+    )
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
     stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")

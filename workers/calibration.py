@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.content import Content
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.medium import DecodePlace, Input, PipelineMedia, SplitRequest, any_recognised
 from engines.part import Array, Part, no_tick
@@ -52,7 +53,7 @@ def pipeline_of(card: ModelSpec, media: Sequence[Path]) -> PipelineSpec:
 
 def calibration_rows(
     spec: PipelineSpec,
-    models: Mapping[str, tuple[ModelSpec, bytes]],
+    models: Mapping[str, tuple[ModelSpec, Content]],
     model: str,
     media: Sequence[Path],
     rows: int = ROWS,
@@ -94,7 +95,7 @@ def calibration_rows(
 class _Recorder(OnnxRuntimeSession):
     """A session that records its inputs and computes nothing."""
 
-    def __init__(self, model: bytes, spec: ModelSpec) -> None:
+    def __init__(self, model: Content, spec: ModelSpec) -> None:
         super().__init__(model, spec)
         self.inputs: list[dict[str, Array]] = []
         self.rows = 0

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from engines.content import Content
 from engines.models.catalogue import builtin_model, builtin_models, own_model
 from engines.plan import plan_pipeline
 from pipelines.broker import Broker
@@ -14,7 +15,7 @@ from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from schemas.settings import Settings
 
-Models = Mapping[str, tuple[ModelSpec, bytes]]  # a model's name in its pipeline -> its model card and its ONNX file
+Models = Mapping[str, tuple[ModelSpec, Content]]  # a model's name in its pipeline -> its model card and its files
 
 
 def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
@@ -34,13 +35,13 @@ def find_pipeline(name: str) -> tuple[PipelineSpec, Path | None]:
 
 def find_models(
     spec: PipelineSpec, folder: Path | None, cache: Path | None = None
-) -> dict[str, tuple[ModelSpec, bytes]]:
+) -> dict[str, tuple[ModelSpec, Content]]:
     """The models of a pipeline: NAME.onnx beside the pipeline's file (with NAME.toml as its model card), built in, or
     one of the user's own in the folder of models. What is built stays in the folder `cache`.
 
     Raises ModelError when one is missing or does not fit its stage.
     """
-    models = {}
+    models: dict[str, tuple[ModelSpec, Content]] = {}
     for name in spec.model_names.values():
         beside = folder is not None and (folder / f"{name}.onnx").exists()
         if name in builtin_models() and not beside:

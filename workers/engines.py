@@ -7,7 +7,9 @@ from engines.building.agreement import demand, described
 from engines.building.engine import Recipe, agreement_of_graph, obtain
 from engines.building.gpus import advised, target_of
 from engines.building.store import EngineStore
+from engines.content import Content
 from engines.inference.trial import HINT
+from engines.inference.weights import one_file
 from engines.models.catalogue import builtin_model, builtin_models, load_model, own_model
 from engines.own_process import in_own_process
 from engines.ports import Compiler, LoadedEngine
@@ -28,10 +30,13 @@ def engine_store(cache: Path) -> EngineStore:
 def find_model(name: str) -> tuple[ModelSpec, bytes]:
     """A model by the path of its ONNX file (its model card beside it), or by name: built in, or the user's own.
 
-    `name@version` must be that version. Raises ModelError.
+    Its weights are inside its ONNX file, as builders want it. `name@version` must be that version. Raises ModelError.
     """
     path = Path(name)
-    return load_model(path) if path.suffix == ".onnx" else named_model(name)
+    if path.suffix != ".onnx":
+        return named_model(name)
+    spec, content = load_model(path)
+    return spec, one_file(content, spec.name)
 
 
 def named_model(name: str) -> tuple[ModelSpec, bytes]:
@@ -39,10 +44,10 @@ def named_model(name: str) -> tuple[ModelSpec, bytes]:
     bare, _, version = name.partition("@")
     if bare in builtin_models():
         return builtin_model(name)
-    spec, body = own_model(bare)
+    spec, content = own_model(bare)
     if version not in ("", spec.version):
         raise ModelError(f"model {bare} is here in version {spec.version}, not {version}", "import that version")
-    return spec, body
+    return spec, one_file(content, spec.name)
 
 
 async def engine_for(
@@ -50,7 +55,7 @@ async def engine_for(
     broker: Broker,
     settings: Settings,
     cache: Path,
-    model: bytes,
+    content: Content,
     card: ModelSpec,
     capability: tuple[int, int],
     device: str,
@@ -67,6 +72,7 @@ async def engine_for(
     warning = compiler.check_precision(target, precision, anyway=settings.precision != "auto")
     if warning:
         log_event(Event("slow_precision", f"model {card.name}: {warning}"))
+    model = await asyncio.to_thread(one_file, content, card.name)
     store = engine_store(cache)
     here = compiler.version()
     timed_on = device if compiler.needs_gpu else ""

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.backends.choice import EVERYWHERE, backend_of
+from engines.content import Content
 from engines.plugins import check_plugins
 from engines.ports import Backend, Compiler, Device, LoadedEngine, Session
 from engines.registry import load
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from pipelines.registry import load_card, load_model, load_pipeline, model_bytes, pipeline_names
+from pipelines.models import ModelCache
+from pipelines.registry import load_pipeline, pipeline_names
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
 from schemas.model import ModelSpec
@@ -50,6 +52,7 @@ class PipelineCache:
         self._settings = broker.settings
         self._hosts = hosts
         self._cache = cache
+        self._models = ModelCache(broker, cache / "models")
         self._pipelines: dict[str, LoadedPipeline] = {}
         self._sessions: dict[str, Session] = {}
         self._loading: dict[str, asyncio.Task[Any]] = {}
@@ -163,6 +166,7 @@ class PipelineCache:
         used = {sha256 for pipeline in self._pipelines.values() for sha256 in pipeline.spec.models.values()}
         for sha256 in self._sessions.keys() - used.union(*self._making.values()):
             await asyncio.to_thread(self._close, self._sessions.pop(sha256))
+            self._models.release(sha256)
 
     async def _evict_models(self, spec: PipelineSpec, models: set[str]) -> None:
         """Unload the least recently used revisions that no message needs, until these models fit beside the others.
@@ -170,7 +174,7 @@ class PipelineCache:
         Waits while messages need all loaded revisions. Raises ModelError when the models alone are too large.
         """
         for sha256 in models - self._sizes.keys():
-            self._sizes[sha256] = await model_bytes(self._broker, sha256, self._cache)
+            self._sizes[sha256] = await self._models.nbytes(sha256)
         limit = self._settings.models_bytes
         if (total := self._bytes_of(models)) > limit:
             what = f"the models of pipeline {spec.name} have {total:,} bytes, and this worker loads {limit:,} at most"
@@ -204,7 +208,7 @@ class PipelineCache:
     async def _load(self, revision: str) -> LoadedPipeline:
         spec = await load_pipeline(self._broker, revision)
         await asyncio.to_thread(check_plugins, spec)
-        cards = {name: await load_card(self._broker, spec.models[name], self._cache) for name in spec.models}
+        cards = {name: await self._models.card(spec.models[name]) for name in spec.models}
         hosted = (stage.model for stage in spec.operators if stage.model is not None and self._hosts(stage))
         models = {name: spec.models[name] for name in hosted}
         await self._evict_models(spec, set(models.values()))
@@ -222,10 +226,14 @@ class PipelineCache:
     async def _session(self, sha256: str) -> Session:
         if why := self._quarantine.get(sha256):
             raise ModelError(why, "publish its pipeline with another model, or withdraw it")
-        card, model = await load_model(self._broker, sha256, self._cache)
-        backend = await asyncio.to_thread(self._backend, card)
-        engine = await self._engine(backend, model, card) if isinstance(backend, Compiler) else None
-        return await self._open_within_deadline(sha256, model, card, backend, engine)
+        card, model = await self._models.load(sha256)
+        try:
+            backend = await asyncio.to_thread(self._backend, card)
+            engine = await self._engine(backend, model, card) if isinstance(backend, Compiler) else None
+            return await self._open_within_deadline(sha256, model, card, backend, engine)
+        except BaseException:
+            self._models.release(sha256)
+            raise
 
     def _backend(self, card: ModelSpec) -> Backend:
         """The backend that runs a model here. Raises ModelError."""
@@ -239,7 +247,7 @@ class PipelineCache:
             return instead
         return wanted
 
-    async def _engine(self, compiler: Compiler, model: bytes, card: ModelSpec) -> LoadedEngine:
+    async def _engine(self, compiler: Compiler, model: Content, card: ModelSpec) -> LoadedEngine:
         """The engine of a model for this worker's GPU. Raises ModelError, UsageError, StoreError."""
         from workers.engines import engine_for  # it takes half a second
 
@@ -248,7 +256,7 @@ class PipelineCache:
         return await engine_for(compiler, self._broker, settings, self._cache, *given)
 
     async def _open_within_deadline(
-        self, sha256: str, model: bytes, card: ModelSpec, backend: Backend, engine: LoadedEngine | None
+        self, sha256: str, model: Content, card: ModelSpec, backend: Backend, engine: LoadedEngine | None
     ) -> Session:
         deadline_s = self._settings.work_deadline_s
         async with self._turn:
@@ -275,6 +283,7 @@ class PipelineCache:
             loading.cancel()
         for session in self._sessions.values():
             session.close()
+        self._models.close()
 
 
 async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, Any, None]]) -> None:
@@ -303,7 +312,7 @@ def _raise_if_fatal(error: Exception) -> None:
         raise error
 
 
-def _warmed(model: bytes, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:
+def _warmed(model: Content, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:
     """A session that has answered its warm-up. Raises ModelError, DeviceLost."""
     try:
         session = backend.open(model, card, device, engine)

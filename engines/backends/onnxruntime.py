@@ -1,5 +1,6 @@
 """onnxruntime: ONNX files as they are, on the CPU and by CUDA on a GPU."""
 
+from engines.content import Content
 from engines.inference.heads import Heads
 from engines.inference.states import without_state
 from engines.ports import Device, LoadedEngine, Session
@@ -19,7 +20,7 @@ class OnnxRuntime:
         """Nothing: it runs everywhere."""
         return ""
 
-    def open(self, model: bytes, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
+    def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """A session of ONNX Runtime, which is imported now. Raises ModelError."""
         if device.gpu is None:
             from engines.inference.onnxruntime import OnnxRuntimeSession

@@ -6,6 +6,7 @@ from engines.building.agreement import agree, demand
 from engines.building.builder import version
 from engines.building.engine import PROBE_ROWS
 from engines.building.gpus import check_precision, plans_for
+from engines.content import Content
 from engines.inference.bindings import installed
 from engines.inference.heads import Heads
 from engines.inference.onnxruntime import OnnxRuntimeSession
@@ -30,7 +31,7 @@ class TensorRt:
         """It needs a GPU."""
         return f"{self.name} needs a GPU" if device.gpu is None else ""
 
-    def open(self, model: bytes, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
+    def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
         """An engine on a GPU, after it answered as its reference in ONNX Runtime on the CPU does.
 
         Raises ModelError when it does not: nothing serves it then.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.inference.weights import check_weights_inside
+from engines.inference.weights import check_weights
 from engines.part import Array
 from schemas.engine import Precision
 from schemas.errors import ModelError
@@ -24,7 +24,7 @@ INT8_OPSET = 13  # the first opset whose DequantizeLinear has an axis, for weigh
 
 def converted(name: str, model: bytes, precision: Precision, batches: Sequence[Batch]) -> bytes:
     """Return the graph to compile for a precision. Call it by `in_own_process`: ONNX's tools crash on some graphs."""
-    check_weights_inside(model, name)
+    check_weights(model, name)
     graph = bytes_at_ends(model)
     if precision == "fp16":
         return to_fp16(name, graph)

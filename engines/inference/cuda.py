@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
+from engines.content import Content, graph_of
 from engines.cuda.arrays import GpuRows, rows_of
 from engines.cuda.kernels import GATHER
 from engines.cuda.reductions import Output, Reducer
@@ -21,7 +22,7 @@ from engines.heads.reductions import Reduction
 from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
 from engines.inference.reasons import one_line
 from engines.inference.session import RowBatch, check_inputs, check_model_card
-from engines.inference.weights import check_weights_inside
+from engines.inference.weights import check_weights
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelSpec
@@ -46,7 +47,7 @@ class CudaSession:
 
     def __init__(
         self,
-        model: bytes,
+        model: Content,
         spec: ModelSpec,
         gpu: "CudaGpu",
         tf32: bool = False,
@@ -63,7 +64,7 @@ class CudaSession:
         fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
         self._one_row: dict[str, Any] = shapes if fixed else {}
         singly = any(tensor.shape[:1] == (1,) for tensor in spec.inputs)
-        self._padded_rows = _CONVOLVED_ROWS if fixed and b"Conv" in model and not singly else 0
+        self._padded_rows = _CONVOLVED_ROWS if fixed and b"Conv" in graph_of(model) and not singly else 0
         self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if self._padded_rows else "HEURISTIC"))
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
@@ -261,7 +262,7 @@ class CudaSession:
                 raise self._gpu.lost(error) from error
             raise ModelError(f"model `{self.spec.name}` failed: {one_line(error)}") from error
 
-    def _load(self, model: bytes, tf32: bool, search: str) -> Any:
+    def _load(self, model: Content, tf32: bool, search: str) -> Any:
         if hasattr(
             ort, "preload_dlls"
         ):  # cuDNN and cuBLAS as pip installs them; libraries in the system's path are found without this
@@ -272,7 +273,7 @@ class CudaSession:
                 f"model `{self.spec.name}`: this ONNX Runtime has no CUDA",
                 "pip install rigflow[gpu], without onnxruntime",
             )
-        check_weights_inside(model, self.spec.name)
+        check_weights(model, self.spec.name)
         ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from engines.content import Content, ModelFiles, graph_of
 from engines.inference.reasons import one_line
 from engines.inference.session import check_inputs, check_model_card
-from engines.inference.weights import check_weights_inside
+from engines.inference.weights import check_weights
 from engines.part import Array
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
@@ -21,7 +22,7 @@ from schemas.model import ModelSpec, TensorSpec
 LOADABLE = "correct its export; see docs/models.md"
 _DTYPES = {"float": "float32", "double": "float64"}  # all others have the same name in NumPy
 _LARGE_BYTES = 8 << 20
-_NO_FOLDER = "/nonexistent"  # of weights outside of the file, in case `check_weights_inside` misses any
+_NO_FOLDER = "/nonexistent"  # of weights outside of a model of one file, in case `check_weights` misses any
 GIVE_BACK_S = 5.0  # after each run it would cost three times the CPU, because returned pages are zeroed again
 
 
@@ -71,7 +72,7 @@ class OnnxRuntimeSession:
     # lanczos2x needs some 55 times its input: a batch of eight frames of 1080p takes 900 MB, and is no faster than one
     batch_bytes = 2 << 20
 
-    def __init__(self, model: bytes, spec: ModelSpec, simulate: bool = False, loaded: Any = None) -> None:
+    def __init__(self, model: Content, spec: ModelSpec, simulate: bool = False, loaded: Any = None) -> None:
         """Load a model, with `simulate` for the test of an engine's graph.
 
         Then int8 graphs compute in float, because the CPU's own int8 products saturate at 16 bits on some machines, and
@@ -128,9 +129,9 @@ class OnnxRuntimeSession:
         self._session = None
 
 
-def load(model: bytes, name: str, simulate: bool = False) -> Any:
+def load(model: Content, name: str, simulate: bool = False) -> Any:
     """Load a session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.own_process`."""
-    check_weights_inside(model, name)
+    check_weights(model, name)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -149,18 +150,22 @@ def load(model: bytes, name: str, simulate: bool = False) -> Any:
         raise ModelError(f"model `{name}` cannot be loaded: {one_line(error)}", LOADABLE) from error
 
 
-def new_session(model: bytes, options: Any, providers: Sequence[Any]) -> Any:
-    """Create a session; it reads no other file and blocks no other thread. Raises ONNX Runtime's errors.
+def new_session(model: Content, options: Any, providers: Sequence[Any]) -> Any:
+    """Create a session; it reads no file that is not the model's, and blocks no other thread. Raises ONNX Runtime's
+    errors.
 
-    ONNX Runtime holds Python's lock while it reads a model from bytes (a second for a gigabyte), but not while it reads
-    a file. Therefore a large model is passed as a file in memory.
+    ONNX Runtime holds Python's lock while it reads a graph from bytes (a second for a gigabyte), but not while it reads
+    a file. Therefore a large one is passed as a file in memory. Weights of a model of several files are mapped into
+    memory from its folder; its graph is small without them.
     """
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
-    if len(model) < _LARGE_BYTES or not hasattr(os, "memfd_create"):
-        return ort.InferenceSession(model, options, providers)
+    graph = graph_of(model)
+    folder = str(model.folder.resolve()) if isinstance(model, ModelFiles) else _NO_FOLDER
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    if isinstance(model, ModelFiles) or len(graph) < _LARGE_BYTES or not hasattr(os, "memfd_create"):
+        return ort.InferenceSession(graph, options, providers)
     descriptor = os.memfd_create("model", os.MFD_CLOEXEC)
     try:
-        rest = memoryview(model)
+        rest = memoryview(graph)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
         return ort.InferenceSession(f"/proc/self/fd/{descriptor}", options, providers)

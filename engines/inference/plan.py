@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engines.content import Content
 from engines.inference.cuda import CudaSession
 from engines.inference.tensorrt import TensorRtPlan
 from schemas.engine import EngineSpec
@@ -38,7 +39,7 @@ class PlanSession(CudaSession):
     def _computed(self, rows: int) -> int:
         return rows  # a plan accepts any batch size of its profile
 
-    def _load(self, model: bytes, tf32: bool, search: str) -> Any:
+    def _load(self, model: Content, tf32: bool, search: str) -> Any:
         """Return an object with the ONNX Runtime API that the base class uses: bindings and declared tensors."""
         return SimpleNamespace(
             io_binding=_Binding,

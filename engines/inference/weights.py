@@ -1,79 +1,106 @@
-"""Reads weights in files beside a model (ONNX's external data) at import; everywhere else they are refused.
+"""Weights in files beside an ONNX file (ONNX's external data): which of them ONNX Runtime may read.
 
-A graph names the file of such a tensor. If a worker read it, a model from outside could read any file of the worker's
-machine, and the model's hash would not cover its weights.
+A graph names the file of such weights. If a worker read any, a model from outside could read any file of the worker's
+machine, and the model's hash would not cover its weights. So the graph of a model of several files has the SHA-256 of
+a file as its location, and that file is one of the model's. All other external data is refused.
 """
 
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from engines.content import Content, ModelFiles, graph_of
 from schemas.errors import ModelError
 
 _KEY = b"location"  # a key of every external tensor: a file without it has none, and need not be parsed
 _ORT_MARK = b"ORTM"  # at byte 4 of a file in ONNX Runtime's own format, whose content cannot be checked
-_MOST_BYTES = (1 << 31) - 1  # the limit of a protobuf message
-_ONE_FILE = "save it as one file, by onnx.save_model(model, path, save_as_external_data=False)"
+MOST_BYTES = (1 << 31) - 1  # the limit of a protobuf message
+ONE_FILE = "save it as one file, by onnx.save_model(model, path, save_as_external_data=False)"
 
 
-def check_weights_inside(model: bytes, name: str) -> None:
-    """Raise ModelError unless all weights of a model are in its file; `name` is for the error."""
-    if model[4:8] == _ORT_MARK:
+def check_weights(content: Content, name: str) -> None:
+    """Raise ModelError unless all weights of a model are in its own files; `name` is for the error."""
+    graph = graph_of(content)
+    if graph[4:8] == _ORT_MARK:
         raise ModelError(f"model `{name}` is in ONNX Runtime's own format", "give its .onnx file")
-    if _KEY not in model:
+    if _KEY not in graph:
         return
-    outside = sorted({_location(tensor) for tensor in _external(_parsed(model, name))})
-    if outside:
-        raise ModelError(
-            f"model `{name}`: its weights are in another file, {outside[0][:200]}",
-            f"`rigflow model add` takes them in, or {_ONE_FILE}",
-        )
+    own = {file.sha256: file for file in content.files} if isinstance(content, ModelFiles) else {}
+    for tensor in external_tensors(parsed_graph(graph, name)):
+        location = location_of(tensor)
+        if location not in own:
+            what = f"model `{name}`: its weights are in another file, {location[:200]}"
+            raise ModelError(what, f"`rigflow model add` takes them in, or {ONE_FILE}")
+        check_span(tensor, own[location].size, f"model `{name}`: its file {own[location].name}")
+    if isinstance(content, ModelFiles):
+        for file in content.files:
+            check_size(content.folder / file.sha256, file.size, f"model `{name}`: its file {file.name}")
 
 
-def with_weights_inside(model: bytes, path: Path) -> bytes:
-    """Return the model of the file `path` with the weights of the files beside it; unchanged if there are none.
+def check_size(path: Path, size: int, what: str) -> None:
+    """Raise ModelError unless `path` is a regular file of this size."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise ModelError(f"{what} is missing: {error.strerror}: {path}", "add the model again") from error
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+        raise ModelError(f"{what} is damaged: {path} has {found.st_size} bytes, not {size}", "add the model again")
 
-    Only regular files in the model's own folder, or in folders below it, are read. Raises ModelError.
-    """
-    if _KEY not in model:
-        return model
-    parsed = _parsed(model, str(path))
-    tensors = list(_external(parsed))
-    if not tensors:
-        return model
-    from onnx.external_data_helper import load_external_data_for_tensor
 
-    folder = path.resolve().parent
-    locations = {_location(tensor): _beside(folder, _location(tensor), path) for tensor in tensors}
-    _check_size(sum((folder / each).stat().st_size for each in set(locations.values())), path)
+def check_span(tensor: Any, size: int, what: str) -> None:
+    """Raise ModelError unless an external tensor lies within a file of this size."""
+    try:
+        said = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
+    except ValueError:
+        said = {"offset": -1}
+    offset, length = said.get("offset", 0), said.get("length", 0)
+    if min(offset, length) < 0 or offset + length > size:
+        raise ModelError(f"{what} has {size} bytes, too few for the weights `{tensor.name}`", "export it again")
+
+
+def one_file(content: Content, name: str) -> bytes:
+    """A model as one ONNX file, with its weights inside. Raises ModelError for more than a protobuf message holds."""
+    if not isinstance(content, ModelFiles):
+        return content
+    check_weights(content, name)
+    parsed = parsed_graph(content.graph, name)
+    tensors = list(external_tensors(parsed))
+    sizes = {file.sha256: file.size for file in content.files}
+    nbytes = len(content.graph) + sum(sizes[location] for location in {location_of(tensor) for tensor in tensors})
+    if nbytes > MOST_BYTES:
+        what = f"model {name} has {nbytes / 1e9:.1f} GB with its weights, and engines are built of one file of 2 GB"
+        raise ModelError(what, "run it by backend onnxruntime, or export it in fp16")
     for tensor in tensors:
-        location = locations[_location(tensor)]
-        try:
-            load_external_data_for_tensor(tensor, str(folder))
-        except Exception as error:  # the checker's own classes share no base below Exception
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"model `{path}`: cannot read weights from {location}: {reason}", _ONE_FILE) from error
-    _check_size(parsed.ByteSize(), path)
+        take_in(tensor, content.folder, f"model `{name}`")
     return bytes(parsed.SerializeToString(deterministic=True))
 
 
-def _check_size(nbytes: int, path: Path) -> None:
-    """Raise ModelError for more bytes than one ONNX file can have, before the weights are read into memory."""
-    if nbytes > _MOST_BYTES:
-        what = f"model `{path}` has {nbytes / 1e9:.1f} GB with its weights"
-        raise ModelError(what, "rigflow sends a model as one file of at most 2 GB: export it in fp16 or int8")
+def take_in(tensor: Any, folder: Path, what: str) -> None:
+    """Read an external tensor's bytes into the graph. Raises ModelError."""
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    location = location_of(tensor)
+    try:
+        load_external_data_for_tensor(tensor, str(folder))
+    except Exception as error:  # the checker's own classes share no base below Exception
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{what}: cannot read weights from {location[:200]}: {reason}", ONE_FILE) from error
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
 
 
-def _parsed(model: bytes, name: str) -> Any:
+def parsed_graph(graph: bytes, name: str) -> Any:
+    """The protobuf message of an ONNX file, without weights of other files. Raises ModelError."""
     import onnx
 
     with suppress(Exception):  # protobuf's own error classes differ between its implementations
-        return onnx.load_from_string(model)
+        return onnx.load_from_string(graph)
     raise ModelError(f"model `{name}` is not an ONNX file", "export it again")
 
 
-def _external(message: Any) -> Iterator[Any]:
+def external_tensors(message: Any) -> Iterator[Any]:
     """Yield every tensor with external data in initializers, attributes, subgraphs and functions."""
     from onnx import TensorProto
 
@@ -84,22 +111,9 @@ def _external(message: Any) -> Iterator[Any]:
     for field, value in message.ListFields():
         if field.message_type is not None:
             for each in (value,) if hasattr(value, "ListFields") else value:
-                yield from _external(each)
+                yield from external_tensors(each)
 
 
-def _location(tensor: Any) -> str:
+def location_of(tensor: Any) -> str:
+    """The file that an external tensor names."""
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "without a name")
-
-
-def _beside(folder: Path, location: str, path: Path) -> str:
-    """Return the location of weights, if it is a file in `folder` or below. Raises ModelError."""
-    try:
-        found = (folder / location).resolve(strict=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        what = f"model `{path}`: its weights are in {location[:200]}: {reason}"
-        raise ModelError(what, "put that file beside it") from error
-    if not found.is_relative_to(folder) or ".." in Path(location).parts or Path(location).is_absolute():
-        what = f"model `{path}`: its weights are in {location[:200]}, which is not beside it"
-        raise ModelError(what, f"nothing else is read: {_ONE_FILE}")
-    return location

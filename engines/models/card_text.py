@@ -19,6 +19,8 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
     for title, tables in (("inputs", card.inputs), ("outputs", card.outputs)):
         for each in tables:
             lines.append(f"[[{title}]]\n{_toml(each.model_dump(mode='json', exclude_unset=True, exclude_none=True))}")
+    for file in card.files:
+        lines.append(f"[[files]]\n{_toml(file.model_dump())}")
     for head_spec in card.heads:
         lines.append(f"[[heads]]\n{_toml({'kind': head_spec.kind, **head_spec.options})}")
     return "\n".join(lines)
@@ -27,7 +29,8 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
 def card_of(spec: ModelSpec) -> ModelCard:
     """The card of a model that travels already: with its ONNX file it makes the same again."""
     same = spec.model_dump(include={"name", "version", "description", "sha256", "backend"})
-    return ModelCard(**same, inputs=tuple(map(_input, spec.inputs)), outputs=spec.outputs, heads=spec.heads)
+    inputs = tuple(map(_input, spec.inputs))
+    return ModelCard(**same, inputs=inputs, outputs=spec.outputs, heads=spec.heads, files=spec.files)
 
 
 def _input(tensor: TensorSpec) -> InputCard:

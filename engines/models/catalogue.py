@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from engines.content import Content, ModelFiles, graph_of, with_graph
 from engines.files import PartFile, atomic_write
 from engines.inference.trial import HINT
-from engines.inference.weights import with_weights_inside
+from engines.inference.weights import check_size
 from engines.models.card_text import card_toml
 from engines.models.reading import read_model
 from engines.own_process import in_own_process
@@ -72,7 +73,7 @@ def models_folder() -> Path:
     return home_folder() / ".local" / "share" / "rigflow" / "models"
 
 
-def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
+def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content]:
     """Return model card and content of the user's model `name`, in `folder` (of the pipeline file) or `models_folder`.
 
     Raises ModelError if it is in neither (ModelMissing), or as `load_model` does.
@@ -87,17 +88,17 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, bytes]:
     raise ModelMissing(f"model {name} is missing", hint)
 
 
-def save_model(folder: Path, card: ModelCard | ModelSpec, body: bytes) -> Path:
+def save_model(folder: Path, card: ModelCard | ModelSpec, content: Content) -> Path:
     """Write `NAME.onnx` and its card into `folder`, made if missing; return the path of the former. Raises OutputError.
 
     A card from `read_files` is stored as its owner wrote it, and a served model unchanged: `load_model` returns the
-    same model for both.
+    same model for both. Further files of the model are in `folder` already.
     """
     path = folder / f"{card.name}.onnx"
     files = [PartFile.create(path), PartFile.create(path.with_suffix(".toml"))]
     try:
-        for file, content in zip(files, (body, card_toml(card).encode()), strict=True):
-            file.write(content)
+        for file, body in zip(files, (graph_of(content), card_toml(card).encode()), strict=True):
+            file.write(body)
         for file in files:
             file.commit()
     finally:
@@ -106,17 +107,17 @@ def save_model(folder: Path, card: ModelCard | ModelSpec, body: bytes) -> Path:
     return path
 
 
-def load_model(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelSpec, bytes]:
+def load_model(path: Path, card_path: Path | None = None) -> tuple[ModelSpec, Content]:
     """Load a user's ONNX file and its card, in the form that workers use: `read_files`, then `travelling`."""
-    return travelling(path, *read_files(path, card_path, take_weights))
+    return travelling(path, *read_files(path, card_path))
 
 
-def read_files(path: Path, card_path: Path | None = None, take_weights: bool = False) -> tuple[ModelCard, bytes]:
+def read_files(path: Path, card_path: Path | None = None) -> tuple[ModelCard, Content]:
     """Return a user's ONNX file and its card unchanged, the card with a name and the hash of the file.
 
-    The card is a TOML file, by default the one beside the model; without a card only the file's name is known. With
-    `take_weights`, weights in files beside the model become part of it. Raises ModelError if a file cannot be read, is
-    no card, or the card belongs to another model.
+    The card is a TOML file, by default the one beside the model; without a card only the file's name is known. Further
+    files that the card lists lie beside the model, under their hashes. Raises ModelError if a file is missing or cannot
+    be read, is no card, or the card belongs to another model.
     """
     body = _read(path)
     if card_path is None and (beside := path.with_suffix(".toml")).exists():
@@ -129,20 +130,21 @@ def read_files(path: Path, card_path: Path | None = None, take_weights: bool = F
         raise ModelError(f"{source}, {format_field_error(error.errors()[0])}", "see docs/models.md") from error
     if card.sha256 not in ("", hashlib.sha256(body).hexdigest()):
         raise ModelError(f"model {path} is not the file its model card {card_path} was made for", "correct its sha256")
-    if take_weights:
-        body = with_weights_inside(body, path)
-    return card.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()}), body
+    for file in card.files:
+        check_size(path.parent / file.sha256, file.size, f"model {path}: its file {file.name}")
+    content = ModelFiles(body, card.files, path.parent) if card.files else body
+    return card.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()}), content
 
 
-def travelling(path: Path, card: ModelCard, body: bytes) -> tuple[ModelSpec, bytes]:
+def travelling(path: Path, card: ModelCard, content: Content) -> tuple[ModelSpec, Content]:
     """Return the form in which a model is sent to workers: the card's arithmetic of its inputs is in front of its
     graph.
 
     Fields that the card omits follow from the graph. `path` is for errors. A process of its own loads the model and
     runs it. Raises ModelError if that fails, or card and graph disagree.
     """
-    spec, changed = in_own_process(str(path), "loads", HINT, read_model, body, str(path), card)
-    return spec, body if changed is None else changed
+    spec, changed = in_own_process(str(path), "loads", HINT, read_model, content, str(path), card)
+    return spec, content if changed is None else with_graph(content, changed)
 
 
 def _read_card(path: Path) -> dict[str, object]:

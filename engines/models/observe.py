@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.content import Content, graph_of
 from engines.models.companions.base import Model, Picture, Port
 from engines.part import Array
 
@@ -25,8 +26,8 @@ class _Values:
 _RANGES = {"unit": _Values(0, 1), "bytes": _Values(0, 255), "signed": _Values(-1, 1)}
 
 
-def observe(body: bytes, path: Path) -> Model:
-    """Return the model of `body`, the file at `path`, for the companions. Raises ModelError if it cannot be loaded.
+def observe(content: Content, path: Path) -> Model:
+    """Return the model of `content`, the file at `path`, for the companions. Raises ModelError if it cannot be loaded.
 
     A model that fails on the test picture has no outputs.
     """
@@ -36,9 +37,9 @@ def observe(body: bytes, path: Path) -> Model:
     from engines.inference.trial import limit_memory
 
     limit_memory()
-    session = load(body, str(path))
+    session = load(content, str(path))
     inputs, outputs = (tuple(Port(each.name, each.dtype, each.shape) for each in side) for side in tensors_of(session))
-    parsed = onnx.load_from_string(body)
+    parsed = onnx.load_from_string(graph_of(content))
     metadata = {each.key: each.value for each in parsed.metadata_props}
     model = Model(path, inputs, outputs, metadata, parsed.producer_name)
     if (picture := model.picture) is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from engines.content import Content
 from engines.inference import trial
 from engines.models.companions import COMPANIONS, load
 from engines.models.companions.base import Line, Model, Sure
@@ -69,12 +70,12 @@ class Proposal:
             ) from error
 
 
-def propose(path: Path, body: bytes, name: str = "") -> Proposal:
-    """Propose the card of the model `body`, the file at `path`, with the name `name`, by default that of the file.
+def propose(path: Path, content: Content, name: str = "") -> Proposal:
+    """Propose the card of the model `content`, the file at `path`, with the name `name`, by default that of the file.
 
     Raises ModelError: it, or a file beside it, cannot be read.
     """
-    model = in_own_process(str(path), "loads", trial.HINT, observe, body, path)
+    model = in_own_process(str(path), "loads", trial.HINT, observe, content, path)
     return Proposal(model, merged([load(each)(model) for each in COMPANIONS], name or path.stem))
 
 

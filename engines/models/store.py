@@ -1,7 +1,7 @@
 """Stores the user's models in `models_folder`, and finds the model of a file or folder.
 
-A model is stored as its owner has it: `NAME.onnx`, with the weights of further files inside, and its card `NAME.toml`,
-which has the hash of that file. Every load puts the card's arithmetic in front of the graph again.
+A model is stored as its owner has it: `NAME.onnx`, its card `NAME.toml`, which has the hash of that file, and further
+files under their hashes, which the card lists. Every load puts the card's arithmetic in front of the graph again.
 """
 
 import tomllib
@@ -10,29 +10,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.inference.weights import with_weights_inside
+from engines.content import Content
 from engines.models.card_text import card_toml
 from engines.models.catalogue import builtin_models, models_folder
+from engines.models.files import NewFiles, remove_unused
+from engines.models.folders import FIRST_GRAPHS, Taken, take
 from schemas.errors import ModelError, ModelMissing, UsageError
-from schemas.model import ModelCard
+from schemas.model import FileSpec, ModelCard
 
-_MOST_BYTES = (1 << 31) - 1
 # general file names, which do not identify a model
-_GENERAL = ("model", "model_optimized", "model_fp16", "model_quantized", "1")
+_GENERAL = ("model", "model_optimized", "model_fp16", "model_quantized", "encoder_model", "encoder", "1")
 _ANY = "give an .onnx file, a folder with one, ncnn's .param, or weights of torch (.pth, .safetensors)"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model that was found: its file, its name there, and its ONNX file with all weights inside."""
+    """A model that was found: its file, its name there, and what was taken."""
 
     path: Path
     name: str
-    body: bytes
+    taken: Taken
+
+    @property
+    def content(self) -> Content:
+        """Its ONNX file, with its further files."""
+        return self.taken.content
 
 
-def find(given: Path) -> Found:
-    """Find the model of a file or folder; one of ncnn or torch is converted to ONNX. Raises ModelError."""
+def new_files() -> NewFiles:
+    """Take files into the store that stay if a card there lists them at the end of the `with` block."""
+    return NewFiles(models_folder(), _used)
+
+
+def find(given: Path, new: NewFiles) -> Found:
+    """Find the model of a file or folder; one of ncnn or torch is converted to ONNX. Raises ModelError, StoreError.
+
+    Files beside the ONNX file are copied by `new`.
+    """
     from engines.models import torch_weights
 
     path = _in_folder(given) if given.is_dir() else given
@@ -42,13 +56,13 @@ def find(given: Path) -> Found:
         name = folders[0] if folders else name
     match path.suffix.lower():
         case ".onnx":
-            return Found(path, name, with_weights_inside(_read(path), path))
+            return Found(path, name, take(path, given if given.is_dir() else None, new))
         case ".param" | ".bin":
             from engines.models.ncnn import convert
 
-            return Found(path, name, convert(path.with_suffix(".param"), path.with_suffix(".bin")))
+            return Found(path, name, Taken(convert(path.with_suffix(".param"), path.with_suffix(".bin"))))
         case suffix if suffix in torch_weights.SUFFIXES:
-            return Found(path, name, torch_weights.convert(path))
+            return Found(path, name, Taken(torch_weights.convert(path)))
     raise ModelError(f"{path} is no model that rigflow reads", _ANY)
 
 
@@ -56,7 +70,7 @@ def _in_folder(folder: Path) -> Path:
     """Return the one model of a folder: at its top, in `onnx/`, or in the latest version of a Triton repository."""
     versions = sorted((each for each in folder.iterdir() if each.name.isdigit()), key=lambda each: int(each.name))
     for place in (folder, folder / "onnx", *versions[::-1]):
-        for pattern in ("model.onnx", "*.onnx", "*.param"):
+        for pattern in (*FIRST_GRAPHS, "*.onnx", "*.param"):
             found = sorted(each for each in place.glob(pattern) if each.is_file())
             if len(found) > 1:
                 names = ", ".join(each.name for each in found[:4])
@@ -64,16 +78,6 @@ def _in_folder(folder: Path) -> Path:
             if found:
                 return found[0]
     raise ModelError(f"{folder} has no model", _ANY)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            size = f"{path.stat().st_size / 1e9:.1f} GB"
-            raise ModelError(f"{path} has {size}", "a model may have 2 GB with its weights: export it in fp16")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", "check the path") from error
 
 
 def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:
@@ -135,7 +139,14 @@ def card_text(name: str) -> str:
 
 
 def remove(name: str) -> None:
-    """Delete a stored model: its file and its card. Raises ModelMissing, OSError."""
+    """Delete a stored model: its file, its card, and files that no other model has. Raises ModelMissing, OSError."""
     path = kept_path(name)
     path.with_suffix(".toml").unlink(missing_ok=True)
     path.unlink()
+    remove_unused(path.parent, _used)
+
+
+def _used() -> list[FileSpec] | None:
+    """The further files of all stored models; None if a card cannot be read."""
+    cards = [_card(path) for path in models_folder().glob("*.toml")]
+    return None if None in cards else [file for card in cards if card for file in card.files]

@@ -5,11 +5,13 @@ its `name`; an image that failed has `error` and no boxes. A box is `{"box": [x1
 "label"}`, and where the head finds them `keypoints` (a list of x, y, score), `corners` (a list of x, y) and `mask`
 (COCO's uncompressed RLE of the whole picture). Numbers have six significant digits.
 
-`coco = true` writes `<target>.coco.json` beside it, `csv = true` `<target>.csv`, a row a box.
+`coco = true` writes `<target>.coco.json` beside it, `csv = true` `<target>.csv`, a row a box. For COCO the result of
+each part has the labels of all classes: the process that assembles the files knows nothing but the results.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +50,13 @@ class DetectionsFormat(BaseFormat[DetectionsOptions]):
         check_objects(arrays, _NAME)
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """Return the part's lines."""
-        return encoded_rows(rows_of(part, self._values(part, tick)))
+        """Return the part's lines; for COCO with the labels of all classes."""
+        encoded = encoded_rows(rows_of(part, self._values(part, tick)))
+        return replace(encoded, facts={"labels": list(self._classes)}) if self._options.coco else encoded
 
     def assemble(self, target: Path, media: MediaInfo) -> "DetectionsAssembler":
         """Start `<target>.jsonl`, and the files that the options add."""
-        return DetectionsAssembler(target, media, self._options, self._classes)
+        return DetectionsAssembler(target, media, self._options)
 
     @property
     def _classes(self) -> tuple[str, ...]:
@@ -85,13 +88,15 @@ class DetectionsFormat(BaseFormat[DetectionsOptions]):
 class DetectionsAssembler:
     """Writes each line as it comes, and adds it to the other files."""
 
-    def __init__(self, target: Path, media: MediaInfo, options: DetectionsOptions, labels: tuple[str, ...]) -> None:
+    def __init__(self, target: Path, media: MediaInfo, options: DetectionsOptions) -> None:
         self.notes: list[str] = []
         self._lines = PartFile.create(target.with_name(f"{target.name}.jsonl"))
         self._others: list[CocoFile | _BoxTable] = []
+        self._coco: CocoFile | None = None
         try:
             if options.coco:
-                self._others.append(CocoFile(target, media, labels))
+                self._coco = CocoFile(target, media)
+                self._others.append(self._coco)
             if options.csv:
                 self._others.append(_BoxTable(target, media))
         except Exception:
@@ -105,6 +110,8 @@ class DetectionsAssembler:
         if not self._others:
             return
         try:
+            if self._coco is not None:
+                self._coco.name_classes(facts.get("labels", ()))
             for line in data.splitlines():
                 row = json.loads(line)
                 if "error" not in row:
@@ -153,13 +160,13 @@ class _BoxTable:
 class CocoFile:
     """COCO's json of detections: `images`, `annotations` and `categories`; ids of images and annotations begin with 1.
 
-    A category's id is the class's number. Frames of a video have its name as `file_name`, and their `time`. Source:
-    https://cocodataset.org/#format-data
+    `categories` are all classes of the model; a category's id is the class's number, from 0. Frames of a video have its
+    name as `file_name`, and their `time`. Source: https://cocodataset.org/#format-data
     """
 
-    def __init__(self, target: Path, media: MediaInfo, labels: tuple[str, ...]) -> None:
+    def __init__(self, target: Path, media: MediaInfo) -> None:
         self._name = media.name
-        self._classes = dict(enumerate(labels))
+        self._classes: dict[int, str] = {}
         self._images = self._annotations = 0
         self._spool = Spool(target.parent)
         try:
@@ -168,6 +175,10 @@ class CocoFile:
             self._spool.close()
             raise
         self._file.write(b'{"images": [')
+
+    def name_classes(self, labels: Sequence[str]) -> None:
+        """Take the labels of all classes, as each part's result has them."""
+        self._classes |= {number: str(label) for number, label in enumerate(labels)}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write a line of detections."""

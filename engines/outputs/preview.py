@@ -8,6 +8,7 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
+from engines.content import Content
 from engines.heads.view import view_of
 from engines.inference.heads import Heads
 from engines.inference.trial import HINT
@@ -49,7 +50,7 @@ def read_picture(path: Path) -> Array:
         raise MediaError(f"cannot read the picture {path}: {error}", "give a png or jpeg") from error
 
 
-def answer(spec: ModelSpec, body: bytes, picture: Array | None = None) -> Answer:
+def answer(spec: ModelSpec, body: Content, picture: Array | None = None) -> Answer:
     """Run a model on a picture in a process of its own; the default picture has slopes, a disc and a grid.
 
     Raises ModelError.
@@ -60,7 +61,7 @@ def answer(spec: ModelSpec, body: bytes, picture: Array | None = None) -> Answer
     return in_own_process(spec.name, "runs", HINT, _answer, spec, body, picture)
 
 
-def _answer(spec: ModelSpec, body: bytes, picture: Array) -> Answer:
+def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
     from engines.inference.onnxruntime import OnnxRuntimeSession
     from engines.inference.trial import limit_memory
 

@@ -238,7 +238,7 @@ async def nothing_left(broker: Broker) -> None:
     async with asyncio.timeout(REST_S):
         while await in_flight(broker):  # a message whose ack was lost is computed again after its job is done
             await asyncio.sleep(0.1)
-    swept = await sweep(broker, age_s=0.0, queues=True)
+    swept = await sweep(broker, age_s=0.0, entire=True)
     names = broker.names
     kinds = Counter([stored.headers.get(HEADER_TYPE) async for stored in broker.read(names.results_stream)])
     attempts = await broker.items(names.attempts)

@@ -15,7 +15,8 @@ from pipelines.delivery import Delivery
 from pipelines.engines import fleet_engines
 from pipelines.job_records import JobRecord, all_manifests, find_manifest
 from pipelines.jobs import Cancelled
-from pipelines.registry import builtin_pipeline, known_pipelines, load_model, load_pipeline, watch_pipelines
+from pipelines.models import ModelCache
+from pipelines.registry import builtin_pipeline, known_pipelines, load_pipeline, watch_pipelines
 from pipelines.status import fleet_status
 from schemas.errors import ModelError, PipelineError, UsageError
 from schemas.jobs import JobRef, Manifest, Priority
@@ -75,16 +76,16 @@ async def test_a_models_card(settings: Settings, tmp_path: Path) -> None:
     async with a_broker(settings) as broker:
         pinned = await register(broker, settings, spec, find_models(spec, None))
         [identity] = pinned.models.values()
-        card, _ = await load_model(broker, identity, tmp_path)
+        card, _ = await ModelCache(broker, tmp_path).load(identity)
         other = card.model_copy(update={"sha256": "0" * 64})
         for kept, reason in ((b"{}", "not readable"), (other.model_dump_json().encode(), "is that of model")):
             (tmp_path / f"{identity}.json").write_bytes(kept)
-            assert (await load_model(broker, identity, tmp_path))[0] == card, "from the broker again"
+            assert (await ModelCache(broker, tmp_path).load(identity))[0] == card, "from the broker again"
             await delete_blob(broker, broker.names.models, identity)
             await put_blob(broker, broker.names.models, kept, identity)
             (tmp_path / f"{identity}.json").unlink()
             with pytest.raises(ModelError, match=reason):
-                await load_model(broker, identity, tmp_path)
+                await ModelCache(broker, tmp_path).load(identity)
             await delete_blob(broker, broker.names.models, identity)
             await put_blob(broker, broker.names.models, card.model_dump_json().encode(), identity)
 

@@ -1,15 +1,10 @@
 """Nothing of ours keeps a worker's event loop from its other work: asyncio's own log of slow callbacks stays empty."""
 
 import asyncio
-import gc
 import hashlib
-import logging
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,49 +19,15 @@ from schemas.jobs import Priority
 from schemas.model import ModelSpec, TensorSpec
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, make_clip
+from tests.event_loop import SLOW_S, slow_callbacks
 from tests.fleet import Fleet, Silent
 from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.process import Worker
 from workers.run import run_jobs
 
-SLOW_S = 0.05
 MODEL_MB = 60
 WITHOUT_INFER = ("split", "decode", "resize", "encode", "collect")
-
-
-@contextmanager
-def slow_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Callbacks that asyncio logs as slow, and that took that time of this thread's processor.
-
-    On a machine that others use, a callback is also slow that was not given the processor.
-    """
-    spent_s: dict[int, float] = {}  # by thread, for the publisher has a loop of its own
-    run = asyncio.Handle._run
-
-    def measured(handle: asyncio.Handle) -> None:
-        began_s = time.thread_time()
-        run(handle)
-        spent_s[threading.get_ident()] = time.thread_time() - began_s
-
-    found: list[str] = []
-    watched = threading.get_ident()
-
-    class Slow(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "took" in record.msg and record.thread == watched and spent_s[watched] >= SLOW_S:
-                found.append(record.getMessage())
-
-    handler, logger = Slow(), logging.getLogger("asyncio")
-    monkeypatch.setattr(asyncio.Handle, "_run", measured)
-    logger.addHandler(handler)
-    gc.collect()
-    gc.freeze()  # what other tests left in this process is not a worker's to look through
-    try:
-        yield found
-    finally:
-        gc.unfreeze()
-        logger.removeHandler(handler)
 
 
 def big_model(megabytes: int) -> tuple[ModelSpec, bytes]:

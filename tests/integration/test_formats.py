@@ -50,9 +50,9 @@ def model_with(head: HeadSpec, answer: np.ndarray) -> tuple[ModelSpec, bytes]:
 
 
 def detector() -> tuple[ModelSpec, bytes]:
-    """Finds two boxes, of class 0 and 1."""
-    scores = np.array([[0.9, 0.1], [0.2, 0.6]])
-    head = HeadSpec(kind="detect", options={"decoder": "yolov8", "labels": list(LABELS)})
+    """Finds two boxes, of class 0 and 1, and none of class 2."""
+    scores = np.array([[0.9, 0.1], [0.2, 0.6], [0.1, 0.1]])
+    head = HeadSpec(kind="detect", options={"decoder": "yolov8", "labels": [*LABELS, "unicorn"]})
     return model_with(head, np.concatenate([BOXES.T, scores]))
 
 
@@ -120,7 +120,8 @@ def test_boxes_come_in_pixels_of_the_source_in_all_three_files(tmp_path: Path) -
         assert [box["label"] for box in line["boxes"]] == list(LABELS)
         assert [box["score"] for box in line["boxes"]] == [0.9, 0.6]
     coco = json.loads(Path(f"{target}.coco.json").read_text())
-    assert [category["name"] for category in coco["categories"]] == list(LABELS)
+    categories = enumerate([*LABELS, "unicorn"])
+    assert coco["categories"] == [{"id": number, "name": name} for number, name in categories], "all of the model"
     assert len(coco["annotations"]) == 60
     with Path(f"{target}.csv").open(newline="") as table:
         assert len(list(csv.DictReader(table))) == 60

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.blobs import put_blob
+from pipelines.blobs import get_blob, put_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_name
 from pipelines.collect import CollectedElsewhere
@@ -104,7 +104,10 @@ async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, 
         await put_blob(broker, names.blobs, b"", "odd", {"subject": "rigflow.work.p x\r\n.decode.bulk"})
         await broker.store(f"$O.{names.blobs}.M.odd", b"[" * 100_000, {HEADER_ID: "no description"})
         await broker.store(f"$O.{names.blobs}.C.half", bytes(MIB), {HEADER_ID: "half/0"})
-        assert (await sweep(broker)).removed == 0, "all of it is young"
+        # models that are published, and that are half published
+        await put_blob(broker, names.models, bytes(MIB), "whole")
+        await broker.store(f"$O.{names.models}.C.killed", bytes(MIB), {HEADER_ID: "killed/0"})
+        assert (await sweep(broker, entire=True)).removed == 0, "all of it is young"
         swept = await sweep(broker, age_s=0.0)
         assert (swept.results, swept.attempts, swept.blobs) == (1, 5, 4)
         assert await left(broker) == ["done", "part", "file"]
@@ -116,7 +119,10 @@ async def test_the_sweep_removes_leftovers_and_nothing_else(settings: Settings, 
         assert large is not None
         assert [name for name in [large.headers[HEADER_BLOB]] if name in await _blobs(broker)]
         assert len(await _blobs(broker)) == 1
-        assert (await sweep(broker, age_s=0.0)).removed == 0
+        assert (await sweep(broker, age_s=0.0)).removed == 0, "a worker's sweep leaves models alone"
+        assert (await sweep(broker, age_s=0.0, entire=True)).blobs == 1
+        assert bytes(await get_blob(broker, names.models, "whole")) == bytes(MIB)
+        assert (await sweep(broker, age_s=0.0, entire=True)).removed == 0
 
 
 async def _blobs(broker: Broker) -> list[str]:

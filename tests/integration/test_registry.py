@@ -11,10 +11,10 @@ import pytest
 from pipelines.blobs import blob_info, put_blob
 from pipelines.broker import Broker
 from pipelines.job_records import JobRecord
+from pipelines.models import ModelCache
 from pipelines.registry import (
     builtin_pipeline,
     builtin_pipelines,
-    load_model,
     load_pipeline,
     pipeline_names,
     publish_pipeline,
@@ -125,14 +125,14 @@ async def test_a_model_comes_from_the_broker_once(settings: Settings, tmp_path: 
     async with a_broker(settings) as broker:
         pinned = await publish_pipeline(broker, spec, models_of(spec, content))
         identity = pinned.models["shotchange"]
-        card, model = await load_model(broker, identity, folder)
+        card, model = await ModelCache(broker, folder).load(identity)
         assert (card, model) == a_model("shotchange", content)
-        assert {path.name for path in folder.iterdir()} == {f"{identity}.json", f"{card.sha256}.onnx"}
+        assert {path.name for path in folder.iterdir()} == {f"{identity}.json", card.sha256}
         await broker.purge(f"OBJ_{broker.names.models}", ">")
-        assert await load_model(broker, identity, folder) == (card, model), "the second time from the folder"
-        (folder / f"{card.sha256}.onnx").write_bytes(b"damaged")
+        assert await ModelCache(broker, folder).load(identity) == (card, model), "the second time from the folder"
+        (folder / card.sha256).write_bytes(b"damaged")
         with pytest.raises(ModelError, match="the broker has no ONNX file of model shotchange"):
-            await load_model(broker, identity, folder)
+            await ModelCache(broker, folder).load(identity)
 
 
 async def test_another_card_of_the_same_graph_is_another_model(settings: Settings, tmp_path: Path) -> None:
@@ -147,8 +147,9 @@ async def test_another_card_of_the_same_graph_is_another_model(settings: Setting
         ]
         assert first.revision == third.revision != second.revision
         for pinned, expected in ((first, card), (second, other)):
-            assert await load_model(broker, pinned.models["shotchange"], tmp_path) == (expected, content)
-        assert [path.name for path in tmp_path.glob("*.onnx")] == [f"{card.sha256}.onnx"], "its bytes are there once"
+            assert await ModelCache(broker, tmp_path).load(pinned.models["shotchange"]) == (expected, content)
+        kept = [path.name for path in tmp_path.iterdir() if path.suffix != ".json"]
+        assert kept == [card.sha256], "its bytes are there once"
 
 
 async def test_a_model_that_is_not_what_it_claims(settings: Settings, tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ async def test_a_model_that_is_not_what_it_claims(settings: Settings, tmp_path: 
         await put_blob(broker, broker.names.models, b"other", card.sha256)
         await put_blob(broker, broker.names.models, card.model_dump_json().encode(), card.identity)
         with pytest.raises(StoreError, match="damaged"):
-            await load_model(broker, card.identity, tmp_path)
+            await ModelCache(broker, tmp_path).load(card.identity)
         assert await blob_info(broker, broker.names.models, "nothing") is None
 
 
@@ -173,7 +174,7 @@ async def test_a_cache_that_cannot_be_written(settings: Settings, tmp_path: Path
     async with a_broker(settings) as broker:
         pinned = await publish_pipeline(broker, spec, models_of(spec))
         with pytest.raises(StoreError, match="set RIGFLOW_CACHE, or the setting `cache`, to another folder"):
-            await load_model(broker, pinned.models["shotchange"], tmp_path / "file")
+            await ModelCache(broker, tmp_path / "file").load(pinned.models["shotchange"])
 
 
 async def test_a_pipeline_is_withdrawn_but_for_revisions_that_jobs_need(settings: Settings) -> None:

@@ -15,9 +15,12 @@ from onnx import helper, numpy_helper
 
 from engines.inference import onnxruntime
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.models.catalogue import load_model, save_model
+from engines.models.catalogue import load_model, save_model, travelling
+from engines.models.files import NewFiles
+from engines.models.folders import take
 from engines.own_process import in_own_process
 from schemas.errors import ExitCode, ModelError
+from schemas.model import ModelCard
 from tests.cli import rigflow
 from tests.onnx_graphs import BODY, FLOAT, INT64, PIXELS, PLACES, UINT8, WEIGHTS, as_initializer, model_of, value
 
@@ -40,7 +43,7 @@ def test_onnx_runtime_itself_is_given_no_folder_to_read_weights_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
     monkeypatch.setattr(onnxruntime, "_LARGE_BYTES", large_bytes)
-    monkeypatch.setattr(onnxruntime, "check_weights_inside", lambda *_: None)
+    monkeypatch.setattr(onnxruntime, "check_weights", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.bin").write_bytes(WEIGHTS.tobytes())
     for made in PLACES:
@@ -50,16 +53,17 @@ def test_onnx_runtime_itself_is_given_no_folder_to_read_weights_from(
 
 @pytest.mark.parametrize("made", PLACES)
 @pytest.mark.parametrize("location", ["w.bin", "deeper/w.bin"])
-def test_an_import_takes_weights_beside_the_model_in(
-    tmp_path: Path, made: Callable[[str], bytes], location: str
-) -> None:
+def test_an_import_takes_weights_beside_the_model(tmp_path: Path, made: Callable[[str], bytes], location: str) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(made(location))
     (tmp_path / "deeper").mkdir()
     (tmp_path / location).write_bytes(WEIGHTS.tobytes())
-    spec, body = load_model(path, take_weights=True)
-    (tmp_path / location).unlink()
-    answer = OnnxRuntimeSession(body, spec).run({"pixels": np.full((2, 4), 7, np.uint8)})["score"]
+    with NewFiles(tmp_path / "store", list) as new:
+        taken = take(path, None, new)
+        (tmp_path / location).unlink()
+        card = ModelCard(name="m", files=taken.files)
+        spec, content = travelling(path, card, taken.content)
+        answer = OnnxRuntimeSession(content, spec).run({"pixels": np.full((2, 4), 7, np.uint8)})["score"]
     np.testing.assert_array_equal(answer, np.stack([WEIGHTS + 7] * 2))
 
 
@@ -82,8 +86,9 @@ def test_an_import_reads_nothing_else(tmp_path: Path, location: str, words: str)
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
     (folder / "m.onnx").write_bytes(as_initializer(location.format(tmp_path)))
     with pytest.raises(ModelError, match=words) as caught:
-        load_model(folder / "m.onnx", take_weights=True)
+        take(folder / "m.onnx", None, NewFiles(tmp_path / "store", list))
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_file_in_the_runtimes_own_format_is_no_model(tmp_path: Path) -> None:

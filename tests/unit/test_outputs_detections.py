@@ -79,7 +79,9 @@ def test_images_are_named_and_failures_have_reasons_everywhere(tmp_path: Path) -
     lines = read_lines(files[0])
     assert lines[1] == {"name": "böse.png", "error": "not an image"}
     assert [len(line.get("boxes", ())) for line in lines] == [2, 0, 0, 1]
-    assert [image["file_name"] for image in json.loads(files[1].read_text())["images"]] == [
+    coco = json.loads(files[1].read_text())
+    assert [category["name"] for category in coco["categories"]] == [*LABELS["classes"], "7"]
+    assert [image["file_name"] for image in coco["images"]] == [
         "a.jpg",
         '"c".webp',
         "d.png",

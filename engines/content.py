@@ -1,0 +1,48 @@
+"""What a model's content is on a machine: its ONNX file, and where its further files are."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from schemas.model import FileSpec
+
+_CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model of several files: its ONNX file, and a folder that has each of `files` under its SHA-256."""
+
+    graph: bytes
+    files: tuple[FileSpec, ...]
+    folder: Path
+
+
+Content: TypeAlias = bytes | ModelFiles
+"""A model's ONNX file; with further files, `ModelFiles`."""
+
+
+def graph_of(content: Content) -> bytes:
+    """A model's ONNX file."""
+    return content.graph if isinstance(content, ModelFiles) else content
+
+
+def with_graph(content: Content, graph: bytes) -> Content:
+    """The same model with another ONNX file."""
+    return ModelFiles(graph, content.files, content.folder) if isinstance(content, ModelFiles) else graph
+
+
+def size_of(content: Content) -> int:
+    """Bytes of all files of a model."""
+    further = content.files if isinstance(content, ModelFiles) else ()
+    return len(graph_of(content)) + sum({file.sha256: file.size for file in further}.values())
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file of any size, 64 hex digits. Raises OSError."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            hashed.update(chunk)
+    return hashed.hexdigest()
