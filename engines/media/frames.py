@@ -53,7 +53,7 @@ def unpack_frames(part: Part) -> Iterator[tuple[av.VideoFrame, int]]:
             raise MediaError(what, _WHENCE)
         frame.colorspace, frame.color_range = colorspace, color_range
         for number, plane in enumerate(frame.planes):
-            lines, line_bytes = plane.height, _line_bytes(frame, number)
+            lines, line_bytes = plane.height, _line_bytes(frame, len(frame.planes), number)
             size = lines * line_bytes
             if number >= len(left) or size > len(left[number]):
                 raise MediaError(f"plane {number} of a raw frame lacks bytes", _WHENCE)
@@ -79,9 +79,10 @@ def _blank(width: int, height: int, name: list[int], nbytes: int) -> av.VideoFra
 
 def plane_rows(frame: av.VideoFrame, number: int) -> Array:
     """A view of one plane of a frame, `[lines, bytes a line]` uint8, without padding; valid while the frame lives."""
-    plane = frame.planes[number]
+    planes = frame.planes
+    plane = planes[number]
     rows: Array = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    return rows[:, : _line_bytes(frame, number)]
+    return rows[:, : _line_bytes(frame, len(planes), number)]
 
 
 def stack_frames(rows: Sequence[dict[str, Array]]) -> dict[str, Array]:
@@ -106,10 +107,10 @@ def _join(arrays: list[Array]) -> Array:
     return np.concatenate(arrays)
 
 
-def _line_bytes(frame: av.VideoFrame, number: int) -> int:
-    """Bytes of one line of a plane that hold pixels."""
+def _line_bytes(frame: av.VideoFrame, planes: int, number: int) -> int:
+    """Bytes of one line of plane `number` of `planes` that hold pixels."""
     layout = frame.format
-    if len(frame.planes) == 1:
+    if planes == 1:
         return (layout.padded_bits_per_pixel * frame.width + 7) // 8
     parts = [component for component in layout.components if component.plane == number]
     return sum(component.width * ((component.bits + 7) // 8) for component in parts)

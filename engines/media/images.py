@@ -38,8 +38,7 @@ from schemas.wire import Buffer
 
 _PART_PIXELS = 24_000_000  # about 64 MB of raw frames
 _PART_FILE_BYTES = 64 << 20
-_EXIF = b"Exif\0"  # begins the segment of a jpeg that holds its orientation
-_CODECS = {"jpeg": "mjpeg", "png": "png", "webp": "webp"}  # FFmpeg's names
+_CODECS = {"jpeg": av.Codec("mjpeg", "r"), "png": av.Codec("png", "r"), "webp": av.Codec("webp", "r")}
 # Interpolate colours that are stored at half the size linearly, as libjpeg and libwebp do; otherwise swscale repeats
 # them.
 _FANCY = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | EXACT
@@ -116,12 +115,12 @@ def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> Still:
 
 def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) -> Still:
     """Decode as `decode_image` does, a file that was checked; `scaled`: its picture will be made smaller."""
-    name, size, _ = head
+    name, size, jpeg = head
     if not _suits_ffmpeg(head, data, odd=not scaled and any(side % 2 for side in size)):
         return decode_still(name, data, limits)
     # a new decoder for each: FFmpeg's png decoder blends in the image before, and its jpeg decoder keeps that one's
     # tables
-    decoder = av.CodecContext.create(_CODECS[name], "r")
+    decoder = av.CodecContext.create(_CODECS[name])
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_type, decoder.thread_count = "NONE", 1
     decoder.options = decoder_options(decoder_pixels(*size))  # no more than the header states
@@ -131,8 +130,8 @@ def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) ->
         raise MediaError(f"the {name} image is damaged", "export it again") from error
     if not frames:
         raise MediaError(f"the {name} image has no picture that can be decoded", "export it as png")
-    # a frame's side data costs as much as a tenth of decoding it
-    turned = name != "jpeg" or _EXIF in bytes(data)
+    # to read a frame's side data costs as much as a tenth of decoding a small one
+    turned = jpeg is None or jpeg.exif
     return Still(frames[0], _has_alpha(name, data), orientation_of(frames[0]) if turned else UPRIGHT)
 
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from engines.media.read_at import ReadAt
 
-SCAN, APP2 = 0xDA, 0xE2
+SCAN, APP1, APP2 = 0xDA, 0xE1, 0xE2
 MOST_SEGMENTS = 1024  # a colour profile of 16 MB has 256
+_EXIF = b"Exif\0"  # begins the segment APP1 that holds the orientation; CIPA DC-008, 4.5.4: in front of the pixels
 _FILL = 0xFF  # any number of these may stand before a marker
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers: all of C0..CF but DHT, JPG and DAC
 _BARE = frozenset([0x01, *range(0xD0, 0xD9)])  # markers without a length
@@ -14,11 +15,15 @@ _SEQUENTIAL = range(0xC0, 0xC3)  # baseline, extended and progressive by Huffman
 
 
 class JpegHeader(NamedTuple):
-    """Height and width, the marker that begins the frame and names its kind, and how each component is sampled."""
+    """Height and width, the marker that begins the frame and names its kind, and how each component is sampled.
+
+    `exif`: whether EXIF data stand in front of the pixels.
+    """
 
     size: tuple[int, int]
     marker: int
     sampling: bytes
+    exif: bool
 
     @property
     def usual(self) -> bool:
@@ -51,11 +56,16 @@ def segments(read: ReadAt) -> Iterator[tuple[int, int]]:
 
 def jpeg_header(read: ReadAt) -> JpegHeader | None:
     """The header of a jpeg's frame; None when there is none in front of its pixels."""
+    header, exif = None, False
     for marker, at in segments(read):
-        if marker in _FRAMES:
-            head = read(at, 10)
-            if len(head) < 10:
+        if marker == APP1:
+            exif = exif or read(at + 4, len(_EXIF)) == _EXIF
+        elif marker in _FRAMES and header is None:
+            header = read(at, 10)
+            if len(header) < 10:
                 return None
-            size = int.from_bytes(head[5:7], "big"), int.from_bytes(head[7:9], "big")
-            return JpegHeader(size, marker, read(at + 11, 3 * head[9] - 1)[::3] if head[9] else b"")
-    return None
+            sampling = read(at + 11, 3 * header[9] - 1)[::3] if header[9] else b""
+    if header is None:
+        return None
+    size = int.from_bytes(header[5:7], "big"), int.from_bytes(header[7:9], "big")
+    return JpegHeader(size, header[1], sampling, exif)

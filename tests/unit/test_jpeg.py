@@ -20,6 +20,23 @@ def test_fill_bytes_before_a_marker_change_nothing() -> None:
     assert jpeg_header(reader(with_fill(PHOTO))) == jpeg_header(reader(PHOTO))
 
 
+def test_exif_data_are_found_in_front_of_the_pixels() -> None:
+    exif = b"\xff\xe1\0\x0aExif\0\0MM"
+    scan = next(at for marker, at in segments(reader(PHOTO)) if marker == SCAN)
+    behind = PHOTO.replace(b"\xff\xd9", exif + b"\xff\xd9")
+    other = PHOTO[:2] + b"\xff\xe1\0\x0ahttp://a" + PHOTO[2:]
+    for photo, found in (
+        (PHOTO, False),
+        (PHOTO[:2] + exif + PHOTO[2:], True),
+        (PHOTO[:scan] + exif + PHOTO[scan:], True),
+        (behind, False),
+        (other, False),
+    ):
+        header = jpeg_header(reader(photo))
+        assert header is not None
+        assert header.exif is found
+
+
 def test_motion_jpeg_is_known_with_fill_bytes_too() -> None:
     for photo in (PHOTO, with_fill(PHOTO)):
         assert not is_animation("jpeg", reader(photo))
