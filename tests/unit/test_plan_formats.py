@@ -101,7 +101,7 @@ def test_pictures_that_no_video_or_image_can_be_made_of(
 ) -> None:
     size = "size = [8, 12]" if array == "pixels" else 'layout = "planes"'
     text = pipeline_text(f'{INFER}model = "m"\neach = ["{array}"]', size=size)
-    text = text.replace('format = "npz"', 'format = "video"').replace('name = "p"', f'name = "p"\nmedia = {media}', 1)
+    text = text.replace('format = "npz"', 'format = "video"').replace('media = "video"', f"media = {media}", 1)
     seen = ("N", 8, 12, 3) if array == "pixels" else ("N", "H", "W")
     model = one_to_one(seen).model_copy(update={"outputs": (TensorSpec(name="y", dtype=dtype, shape=shape),)})
     if words:
