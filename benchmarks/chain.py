@@ -96,11 +96,11 @@ class Peer(Protocol):
 
 
 def units_of(task: Task, paths: Sequence[Path], split: bool) -> Iterator[Unit]:
-    """The units of these inputs: images 64 paths at a time, videos `split` at keyframes or whole."""
+    """The units of these inputs: images as rigflow groups them, videos `split` at keyframes or whole."""
     spec = task.spec
     if paths[0].suffix == ".jpg":
         inputs = [Input(Path(path), Path(path).name, path) for path, _ in located(map(str, paths))]
-        for number, segment_data in enumerate(album_segments("image", image_items(inputs, SHARED))):
+        for number, segment_data in enumerate(album_segments("image", image_items(inputs, SHARED), len(inputs))):
             yield Unit(0, number, segment=segment_data.segment(Key(job=JOB, segment=number)))
         return
     for file, path in enumerate(paths):

@@ -1,5 +1,6 @@
 """Groups items into segments, because the cost of a message is larger than that of a small item."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 from engines.media.last import marked_last
@@ -7,33 +8,46 @@ from engines.media.segment_data import SegmentData
 from schemas.media import Item, MediaInfo
 from schemas.wire import Buffer
 
-ALBUM_ITEMS = 64
-ALBUM_BYTES = 4 << 20
+FEWEST_ITEMS, MOST_ITEMS = 64, 128  # of a full group, in a job of few and of many items
+EVEN = 24  # groups of a job of many items at least, so that its workers end at about the same time
+ALBUM_BYTES = 4 << 20  # of items that travel in the message
+FILES_BYTES = 6 << 20  # of files that the worker reads itself: a message of large ones is short work, too
 
 
-def albums(items: Iterable[tuple[Item, Buffer]]) -> Iterator[tuple[list[Item], list[Buffer]]]:
-    """Yield items in groups of up to 64 or 4 MB, and their bytes. An item with a `path` travels without bytes.
+def albums(items: Iterable[tuple[Item, Buffer]], count: int = 0) -> Iterator[tuple[list[Item], list[Buffer]]]:
+    """Yield items in groups of up to 64, or 128 in a large job, and their bytes. `count`: of all items, where known.
 
-    A group has paths or bytes, never both.
+    An item with a `path` travels without bytes. A group has paths or bytes, never both; it also ends at 4 MB that
+    travel, or at 6 MB of files.
     """
+    most = min(MOST_ITEMS, max(FEWEST_ITEMS, count // EVEN))
     group: list[Item] = []
     buffers: list[Buffer] = []
     size = 0
     for item, data in items:
         by_path = bool(item.path)
-        full = len(group) == ALBUM_ITEMS or size + len(data) > ALBUM_BYTES
+        nbytes = _file_bytes(item.path) if by_path else len(data)
+        full = len(group) == most or size + nbytes > (FILES_BYTES if by_path else ALBUM_BYTES)
         if group and (full or by_path is bool(buffers)):
             yield group, buffers
             group, buffers, size = [], [], 0
         group.append(item)
         buffers += [] if by_path else [data]
-        size += len(data)
+        size += nbytes
     if group:
         yield group, buffers
 
 
-def album_segments(kind: str, items: Iterable[tuple[Item, Buffer]]) -> Iterator[SegmentData]:
+def album_segments(kind: str, items: Iterable[tuple[Item, Buffer]], count: int = 0) -> Iterator[SegmentData]:
     """Yield the segments of a medium whose items have names: each is a group of `albums`."""
-    for (group, buffers), final in marked_last(albums(items)):
+    for (group, buffers), final in marked_last(albums(items, count)):
         media = MediaInfo(kind=kind, timed=False, name=group[0].name)
         yield SegmentData(media, tuple(buffers), final, items=tuple(group))
+
+
+def _file_bytes(path: str) -> int:
+    """Return the size of a file; 0 if it is gone, which the worker reports."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -32,7 +32,7 @@ class Image(BaseMedium[Options]):
 
     def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
         """Small ones travel together. One that cannot be read is a failed item."""
-        return album_segments(self.kind, image_items(inputs, request.shared))
+        return album_segments(self.kind, image_items(inputs, request.shared), len(inputs))
 
     def decode(
         self,

@@ -50,3 +50,21 @@ def test_an_album_travels_as_paths_where_the_workers_see_its_images(tmp_path: Pa
     ]
     assert [bool(items[0].path) for items, _ in found] == [True, False, True, False]
     assert [len(buffers) for _, buffers in found] == [0, 1, 0, 1]
+
+
+def test_a_large_job_has_more_images_in_a_message_and_large_files_have_fewer(tmp_path: Path) -> None:
+    def sizes(count: int, nbytes: int, shared: SharedFolders) -> list[int]:
+        paths = [str(tmp_path / f"{nbytes}-{n % 8}.jpg") for n in range(count)]
+        for path in set(paths):
+            Path(path).write_bytes(b"\xff\xd8\xff".ljust(nbytes, b"\0"))
+        return [len(items) for items, _ in albums(items_of(paths, shared), count)]
+
+    everything = SharedFolders(("/",))
+    assert sizes(130, 100, everything) == sizes(130, 100, SharedFolders()) == [64, 64, 2]
+    assert sizes(24 * 100 + 5, 100, everything) == [100] * 24 + [5]
+    assert set(sizes(24 * 500, 100, everything)[:-1]) == {128}
+    assert sizes(5, 2 << 20, everything) == [3, 2]
+    assert sizes(5, 2 << 20, SharedFolders()) == [2, 2, 1]
+    assert sizes(2, 7 << 20, everything) == [1, 1]
+    [(items, _)] = albums(items_of([str(tmp_path / "gone.jpg")], everything), 1)
+    assert not items[0].error
