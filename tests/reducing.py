@@ -79,7 +79,7 @@ def by_kernels(gpu: Any, reductions: Sequence[Reduction], outputs: Outputs) -> d
         if array.nbytes:
             gpu.driver.memcpy_htod(there[name].block.pointer, array)
     stream = gpu.stream()
-    reduced = Reducer(gpu, reductions).queue(there, stream)
+    reduced = Reducer(gpu, reductions, gpu.new_stream()).queue(there, stream)
     staged = {}
     for name, output in reduced.whole.items():
         staged[name] = np.empty(output.shape, output.dtype)

@@ -43,24 +43,26 @@ class Reduced:
     selections: "_Selections | None"
 
     def selected(self) -> dict[str, Value]:
-        """The selected candidates, after the stream has come so far. Raises the driver's errors."""
+        """The selected candidates, once the stream has executed what was queued. Raises the driver's errors."""
         return self.selections.finish() if self.selections else {}
 
 
 class Reducer:
-    """Queues the reductions of a session's outputs."""
+    """Queues the reductions of a session's outputs.
 
-    def __init__(self, gpu: "CudaGpu", reductions: Sequence[Reduction]) -> None:
-        self._gpu, self._reductions = gpu, tuple(reductions)
-        self._reads = gpu.new_stream()  # the model's own stream has the next batch already
+    `reads` is a stream for copies of candidates: the stream of the model has the next batch already.
+    """
+
+    def __init__(self, gpu: "CudaGpu", reductions: Sequence[Reduction], reads: Any) -> None:
+        self._gpu, self.reductions, self._reads = gpu, tuple(reductions), reads
 
     def queue(self, outputs: Mapping[str, Output], stream: Any) -> Reduced:
-        """Queue the reductions behind the model, on its stream; what is returned must be held until it is that far.
+        """Queue the reductions behind the model, on its stream; hold what is returned until they are executed.
 
         An output is left as it is where no reduction reads it, or its reduction does not fit its dtype and shape.
         """
         whole, selecting, staying = dict(outputs), [], dict[str, Output]()
-        for reduction in self._reductions:
+        for reduction in self.reductions:
             found = [outputs[name] for name in reduction.outputs if name in outputs]
             if len(found) < len(reduction.outputs) or not _fits(reduction, found):
                 continue

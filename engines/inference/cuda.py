@@ -59,7 +59,7 @@ class CudaSession:
         self._gpu = gpu
         gpu.enter()
         with gpu.guarded():
-            self._fills, self._runs = gpu.new_stream(), gpu.new_stream()
+            self._fills, self._runs, self._reads = (gpu.new_stream() for _ in range(3))
         shapes = {tensor.name: tensor.shape[1:] for tensor in spec.inputs}
         fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
         self._one_row: dict[str, Any] = shapes if fixed else {}
@@ -74,13 +74,13 @@ class CudaSession:
         self._turn = 0
         self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]] | None] = {}  # by shapes of inputs
         self._any_size = any(isinstance(size, str) for tensor in spec.outputs for size in tensor.shape[1:])
-        self._reducer = Reducer(gpu, ())
+        self._reducer = Reducer(gpu, (), self._reads)
         if self._padded_rows:
             self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros(self._padded_rows).values())
 
     def reduce(self, reductions: Sequence[Reduction]) -> None:
         """From now on, leave of outputs only what heads with these reductions need; see `engines.heads.reductions`."""
-        self._reducer = Reducer(self._gpu, reductions)
+        self._reducer = Reducer(self._gpu, reductions, self._reads)
 
     def run(self, inputs: Mapping[str, "Array | RowBatch"]) -> dict[str, Any]:
         """Return the outputs of one batch by name. Raises ModelError and DeviceLost."""
