@@ -5,7 +5,7 @@ streams), or store decoding times only (AVI, ASF, raw streams). Wrong times are 
 other times stay as they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,6 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 DEEPEST_REORDERING = 32  # places between decoding and showing: 16 frames of two fields, the most any codec allows
 _LONGEST_GAP_S, _FAR_S = 600, 10
+_FEWEST_TIMES = 64  # a stream with times for fewer than one in so many packets has none
 _MOST_JOINS = 16  # a stream that starts again more often than once in so many packets has no times
 _USUAL_RATE, _HIGHEST_RATE = Fraction(25), 500  # FFmpeg guesses 1000 a second if it only knows milliseconds
 
@@ -85,6 +86,10 @@ def settle(stamps: Stamps) -> Settled:
         pts[known] = np.sort(pts[known])
     elif by_rank and None not in stamps.dts:
         pts, known = _delayed(np.array(stamps.dts, np.int64), stamps), np.ones(len(known), bool)
+    elif (spread := _spread(stamps)) is not None:
+        note = "its container has times of a few packets only: the others are spread evenly between them"
+        made = _repaired(stamps, spread, np.ones(len(known), bool), stamps.depth > 0)
+        return replace(made, notes=(note, *made.notes))
     elif not known.all():
         stored = [a if a is not None else b for a, b in zip(stamps.pts, stamps.dts, strict=True)]
         by_rank = by_rank or bool((stamps.depth > 0) and known.sum() < len(known) / 2)
@@ -94,6 +99,33 @@ def settle(stamps: Stamps) -> Settled:
         note = "its packets have no times of their own: frames are numbered at its frame rate"
         return Settled(_numbered(stamps), (stamps.depth > 0), False, (note,))
     return _repaired(stamps, pts, known, by_rank)
+
+
+def _spread(stamps: Stamps) -> Times | None:
+    """Return rising times where less than half of the packets have any; None if there are too few, or they fall.
+
+    MPEG-PS has a time for the first packet that begins in each of its packs, which are 2 kB as a rule.
+    """
+    places = np.array([at for at, dts in enumerate(stamps.dts) if dts is not None], np.int64)
+    if not len(stamps.dts) / _FEWEST_TIMES <= len(places) < len(stamps.dts) / 2:
+        return None
+    stored = np.array([dts for dts in stamps.dts if dts is not None], np.int64)
+    if np.any(np.diff(stored) < 0):
+        return None
+    stored, firsts = np.unique(stored, return_index=True)  # a demuxer may give a time to two packets
+    places = places[firsts]
+    if len(places) < 2:
+        return None
+    step = (stored[-1] - stored[0]) / (places[-1] - places[0])
+    numbers = np.arange(len(stamps.dts))
+    dts: Times = np.rint(
+        np.interp(numbers, places, stored)
+        + step * (np.minimum(numbers - places[0], 0) + np.maximum(numbers - places[-1], 0))
+    ).astype(np.int64)
+    if not stamps.depth:
+        return dts
+    late, first = _delayed(dts, stamps), stamps.pts[0]
+    return late if first is None else late + (first - late[0])
 
 
 def _delayed(dts: Times, stamps: Stamps) -> Times:

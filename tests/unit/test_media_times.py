@@ -12,6 +12,7 @@ import pytest
 from engines.media.times import Settled, Stamps, frame_rate, settle
 from tests.clips import Clip, generated
 from tests.unit.media_passes import in_segments, pipeline
+from tests.unit.plain import Kind, write, written
 
 STEADY: list[int] = [40 * number for number in range(60)]
 WITH_B = [40 * (3 * group + place) for group in range(20) for place in (0, 3, 1, 2) if (group, place) != (19, 3)]
@@ -127,3 +128,26 @@ def test_joined_streams_whose_ends_overlap_lose_nothing(tmp_path: Path, codec: s
         assert steps.min() > 0
         notes = [note for part in parts for note in part.meta.notes]
         assert "the times start anew or leap 1 times: what follows was moved to go on" in notes
+
+
+@pytest.mark.parametrize("traits", [{"vfr"}, {"vfr", "b-frames"}, set(), {"b-frames"}], ids=str)
+def test_times_that_few_packets_have_are_kept_and_the_others_spread_between_them(
+    traits: set[str], tmp_path: Path
+) -> None:
+    """MPEG-PS has a time for each 2 kB of H.264: the film lasts as long as it shall, and no frame is far off."""
+    kind = Kind("libx264", "mpg", "yuv420p", frozenset(traits))
+    path = write(tmp_path, kind, 60)
+    assert path is not None
+    with av.open(path) as container:
+        stored = [packet.dts for packet in container.demux(video=0) if packet.size]
+    assert 2 <= sum(dts is not None for dts in stored) < 30
+    right = np.array([written(kind, number) for number in range(60)]) / 25
+    for segment_s in (0.2, 3600):
+        windows, parts = in_segments(path, pipeline(), segment_s)
+        assert sum(part.meta.frames for part in parts) == 60
+        assert any("times of a few packets only" in note for part in parts for note in part.meta.notes)
+        found = (np.array(windows.pts) - windows.pts[0]) / 90_000
+        if "b-frames" not in traits:
+            known = [number for number, dts in enumerate(stored) if dts is not None]
+            assert found[known] == pytest.approx(right[known], abs=1e-4)
+        assert np.abs(found - right).max() < (0.05 if "vfr" not in traits else 0.25 * right[-1])

@@ -110,7 +110,7 @@ def check_times(found: list[Fraction | None], plain: list[Fraction | None], kind
     told = [time - plain[0] for time in plain if time is not None and plain[0] is not None]
     truth = [Fraction(written(kind, number), 25) for number in range(len(times))]
     if None in plain and "vfr" in kind.traits:
-        return  # many frames have one time together: they are numbered, and a note says so
+        return  # few packets have a time: the others are spread between them, and a note says so
     assert near(times, told) or near(times[:-2], truth[:-2]), "times"  # of the last ones no decoding time tells
 
 
