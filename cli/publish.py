@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @ends_well
 def publish(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Videos or images.", metavar="INPUT...")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files that the pipeline takes.", metavar="INPUT...")],
     job: Annotated[str, typer.Option(help="The job's id. Default: made of the file and the pipeline.")] = "",
     stream: Stream = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in the fleet.")] = False,
@@ -35,8 +35,8 @@ def publish(
 ) -> ExitCode:
     """Leave files with a fleet; prints the ids of their jobs.
 
-    A video is a job of its own; images given together are one. A job that was published before is not done twice;
-    one whose publishing was cut short goes on where it stopped. When the fleet is full, this waits.
+    A video is a job of its own, as all media with times; images given together are one. A job that was published before
+    is not done twice; one whose publishing was cut short goes on where it stopped. When the fleet is full, this waits.
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """

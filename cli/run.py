@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @ends_well
 def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Videos or images.", metavar="INPUT...")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files that the pipeline takes.", metavar="INPUT...")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
     overwrite: Overwrite = False,

@@ -14,7 +14,7 @@ from workers.process import start_worker
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "extending.md"
 BLOCKS = dict(re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
-PIPELINE = BLOCKS["brightness.toml"]
+PIPELINE, STACK_PIPELINE = BLOCKS["brightness.toml"], BLOCKS["stack.toml"]
 
 
 def install(site: Path, version: str = "") -> None:
