@@ -277,12 +277,12 @@ class PipelineCache:
         session.close()
         self._device.leave()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all sessions; threads that load models are not waited for, because the process ends."""
         for loading in self._loading.values():
             loading.cancel()
-        for session in self._sessions.values():
-            session.close()
+        for session in self._sessions.values():  # to free gigabytes takes a second
+            await asyncio.to_thread(self._close, session)
         self._models.close()
 
 

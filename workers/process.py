@@ -96,7 +96,7 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            pipelines.close()
+            await pipelines.close()
             await attempts.store_begun((), surely=True)
             await broker.close()
         return ExitCode.OK

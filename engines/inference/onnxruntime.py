@@ -129,8 +129,12 @@ class OnnxRuntimeSession:
         self._session = None
 
 
-def load(model: Content, name: str, simulate: bool = False) -> Any:
-    """Load a session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.own_process`."""
+def load(model: Content, name: str, simulate: bool = False, once: bool = False) -> Any:
+    """Load a session of ONNX Runtime. Raises ModelError; a few graphs end the process, see `engines.own_process`.
+
+    `once`: for a few runs only. Weights are used where they are, and not rearranged in memory first: of a large model
+    that takes longer than the runs.
+    """
     check_weights(model, name)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -140,6 +144,8 @@ def load(model: Content, name: str, simulate: bool = False) -> Any:
     options.log_severity_level = 4  # errors come as exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     _ARENA.join(options)
+    if once:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if simulate:
         # further fusions end the process on some fp16 graphs, and a test needs no speed
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -37,7 +37,7 @@ def observe(content: Content, path: Path) -> Model:
     from engines.inference.trial import limit_memory
 
     limit_memory()
-    session = load(content, str(path))
+    session = load(content, str(path), once=True)
     inputs, outputs = (tuple(Port(each.name, each.dtype, each.shape) for each in side) for side in tensors_of(session))
     parsed = onnx.load_from_string(graph_of(content))
     metadata = {each.key: each.value for each in parsed.metadata_props}

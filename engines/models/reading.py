@@ -35,7 +35,7 @@ def travelling_form(content: Content, name: str, card: ModelCard) -> tuple[Model
     check_weights(content, name)
     fronted = with_front(graph_of(content), card, name)
     changed = with_graph(content, fronted.body)
-    loaded = load(changed, name)
+    loaded = load(changed, name, once=True)
     inputs, outputs = tensors_of(loaded)
     spec = ModelSpec(
         name=card.name,

@@ -62,7 +62,7 @@ def answer(spec: ModelSpec, body: Content, picture: Array | None = None) -> Answ
 
 
 def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
-    from engines.inference.onnxruntime import OnnxRuntimeSession
+    from engines.inference.onnxruntime import OnnxRuntimeSession, load
     from engines.inference.trial import limit_memory
 
     limit_memory()
@@ -82,7 +82,7 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
                 raise ModelError(what, f"give it a size: --set inputs.{len(feed)}.shape=[...]")
             shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
             feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
-    outputs = OnnxRuntimeSession(body, spec).run(feed)
+    outputs = OnnxRuntimeSession(body, spec, loaded=load(body, spec.name, once=True)).run(feed)
     if made is None:
         return Answer(picture, outputs, {}, frozenset())
     views = [view_of((picture.shape[0], picture.shape[1]), made)]

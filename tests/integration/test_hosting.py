@@ -62,7 +62,7 @@ async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        cache.close()
+        await cache.close()
         await broker.close()
 
 
@@ -95,7 +95,7 @@ async def test_loaded_models_are_bounded_in_bytes(settings: Settings, tmp_path: 
             await waiting
             assert cache.loaded == 1
     finally:
-        cache.close()
+        await cache.close()
     cache = loading(max(sizes) - 1)
     large = first if sizes[0] == max(sizes) else second
     with pytest.raises(ModelError, match=f"the models of pipeline {large.name} have {max(sizes):,} bytes"):

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -117,3 +118,5 @@ def test_a_large_model_is_in_memory_once_and_blocks_nothing(
         expected = plain_answer(path, np.full((1, 8, 8), 100, np.uint8))
         np.testing.assert_allclose(arrays["features"], expected, rtol=0, atol=1e-5)
     assert own_model("m")[0].files[0].size == nbytes
+    for folder in ("m", "home", "cache"):  # pytest keeps what it made for three runs
+        shutil.rmtree(tmp_path / folder)
