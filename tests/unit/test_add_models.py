@@ -31,6 +31,7 @@ KNOWN: dict[str, dict[str, Any]] = {
         f"{IN}mean": 127.0,
         f"{IN}std": 128.0,
         f"{IN}fit": "crop",
+        f"{IN}short_side": 256,
         "heads.0.kind": "classify",
         "heads.0.activation": "softmax",
     },
@@ -51,12 +52,13 @@ KNOWN: dict[str, dict[str, Any]] = {
     },
     **{
         f"mtcnn/{name}.onnx": {
-            f"{IN}layout": "nhwc",
+            f"{IN}layout": "nwhc",
             f"{IN}colours": "rgb",
             f"{IN}mean": 127.5,
             f"{IN}std": 128.0,
             "heads.0.kind": kind,
             "heads.0.decoder": "mtcnn",
+            "heads.0.transposed": True if name == "pnet" else None,
         }
         for name, kind in (("pnet", "detect"), ("rnet", "detect"), ("onet", "keypoints"))
     },

@@ -30,7 +30,9 @@ def _picture(model: Model) -> Iterator[Line]:
         return
     port = model.inputs[picture.number]
     shape = f"input {port.name} {list(port.shape)}"
-    yield Line(f"{picture.path}.layout", picture.layout, Sure.certain, shape)
+    # that rows come before columns is a habit; some models with colours last, MTCNN's, have it the other way round
+    sure = Sure.certain if picture.layout == "nchw" else Sure.likely
+    yield Line(f"{picture.path}.layout", picture.layout, sure, shape)
     if picture.height is not None and picture.width is not None:
         yield Line(f"{picture.path}.size", [picture.height, picture.width], Sure.certain, shape)
     if picture.channels == 1:
