@@ -73,7 +73,7 @@ def test_nanodet_finds_what_the_reference_finds() -> None:
     views = [view_of((picture.height, picture.width), spec) for picture in pictures]
     found = Detect({"decoder": "nanodet", "reg_max": 10}, described(outputs), spec).decode(outputs, views)
     for number, view in enumerate(views):
-        answers = kept(nanodet_boxes(outputs, number), threshold=0.35, nms=0.6, most=300, class_aware=True)
+        answers = kept(view, nanodet_boxes(outputs, number), threshold=0.35, nms=0.6, most=300, class_aware=True)
         assert found["classes"].row(number).tolist() == [answer.label for answer in answers]
         np.testing.assert_allclose(found["scores"].row(number), [answer.score for answer in answers], atol=1e-6)
         expected = np.array([in_source(view, answer.corners) for answer in answers]).reshape(-1, 4)
@@ -139,8 +139,8 @@ def test_p_net_finds_what_the_reference_finds(transposed: bool) -> None:
         corners = (column * 2, row * 2, column * 2 + 12, row * 2 + 12)
         reg, score = given["conv2d_4"][0, *place].tolist(), float(given["softmax"][0, *place, 1])
         boxes.append(Box([side + 12 * shift for side, shift in zip(corners, reg, strict=True)], {0: score}))
-    answers = kept(boxes, 0.05, 0.5, 300, True)
-    expected = [in_source(view_of((small.height, small.width), spec), answer.corners) for answer in answers]
+    view = view_of((small.height, small.width), spec)
+    expected = [in_source(view, answer.corners) for answer in kept(view, boxes, 0.05, 0.5, 300, True)]
     assert len(expected) > 0
     np.testing.assert_allclose(found["boxes"].row(0), expected, atol=1e-4)
 
