@@ -24,7 +24,7 @@ class OrientedBoxes:
     Source: ultralytics, utils/ops.py, xywhr2xyxyxyxy.
     """
 
-    by_source = False
+    by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._detector = Detector(options, outputs, "obb", extra=1)
