@@ -60,6 +60,22 @@ class PictureSpec(Spec):
         return self
 
 
+class SoundSpec(Spec):
+    """How sound becomes a window of samples, one channel of -1 ... 1 (of int16, -32767 ... 32767).
+
+    `rate` in Hz. A window has `samples` new ones, behind the last `context` of the window before.
+    """
+
+    rate: int = Field(ge=1, le=768_000)
+    samples: int = Field(ge=1, le=1 << 26)
+    context: int = Field(default=0, ge=0, le=1 << 26)
+
+    @property
+    def width(self) -> int:
+        """How many samples the model takes: those of the context, too."""
+        return self.context + self.samples
+
+
 class StateSpec(Spec):
     """An input that is an output of the run before, in the order of a segment's rows; `start` is its first value."""
 
@@ -71,7 +87,7 @@ class TensorSpec(Spec):
     """One input or output of a model: a dimension is a number, or a name where it is free.
 
     `range`: the least and the largest value that an input of floats takes; engines are tested in it. `picture`: how a
-    frame becomes this input. `state`: which output of the run before is this input.
+    frame becomes this input. `sound`: how sound does. `state`: which output of the run before is this input.
     """
 
     name: str
@@ -79,6 +95,7 @@ class TensorSpec(Spec):
     shape: tuple[int | str, ...]
     range: tuple[FiniteFloat, FiniteFloat] | None = None
     picture: PictureSpec | None = None
+    sound: SoundSpec | None = None
     state: StateSpec | None = None
 
 
@@ -94,6 +111,7 @@ class InputCard(Spec):
     what its `layout` says, a letter for each dimension: `ncwh` has the columns of the picture before its rows. Its
     values are `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a channel, in the order of
     `colours`.
+    `rate`, `samples` and `context` are those of `SoundSpec`, for an input `[N, samples]` that is sound.
     `value` is a constant for a further input. `state` names the output that feeds it.
     """
 
@@ -115,6 +133,9 @@ class InputCard(Spec):
     scale: PerChannel | None = None
     mean: PerChannel | None = None
     std: PerChannel | None = None
+    rate: int | None = None
+    samples: int | None = None
+    context: int = 0
     value: FiniteFloat | tuple[FiniteFloat, ...] | None = None
     state: StateSpec | None = None
 

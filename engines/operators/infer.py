@@ -18,6 +18,7 @@ from schemas.pipeline import OperatorStage
 
 _WINDOW = "leave out `window`, or the heads of the model's card"
 _PLACELESS = "classify, embed, raw and tag"
+_TRY_SOUND = "`rigflow model test MODEL FILE.wav` runs it on a file"
 _IN_CARD = "give it a value or a state in the model's card; see docs/models.md"
 
 
@@ -99,6 +100,10 @@ class Infer:
         for tensor in self._model.inputs:
             self._check_batch(tensor)
             name = source_name(self._stage, tensor.name, arrays)
+            if tensor.sound and name not in arrays:
+                heard = f"sound, windows of {tensor.sound.samples} samples at {tensor.sound.rate} Hz"
+                what = f"stage `{self._stage.name}`: model `{self._model.name}` takes {heard}, as `{tensor.name}`"
+                raise ModelError(f"{what}, and pipelines have pictures only", _TRY_SOUND)
             array = self._find(name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}, or {_IN_CARD}')
             seen = self._seen(name, array, tensor, arrays)
             self._check(tensor, name, seen)

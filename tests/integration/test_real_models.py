@@ -157,5 +157,6 @@ def test_silero_is_kept_with_its_state_and_its_rate(tmp_path: Path, monkeypatch:
     inputs = {each["name"]: each for each in card["inputs"]}
     assert inputs["sr"]["value"] == 16000
     assert inputs["state"]["state"] == {"output": "stateN"}
-    assert inputs["input"]["shape"] == ["N", 576]
-    assert "wants array `input`" in check(written(tmp_path, to("npz", f'model = "{name}"')))
+    assert [inputs["input"][field] for field in ("rate", "samples", "context")] == [16000, 512, 64]
+    found = check(written(tmp_path, to("npz", f'model = "{name}"')))
+    assert "takes sound, windows of 512 samples at 16000 Hz, as `input`, and pipelines have pictures only" in found

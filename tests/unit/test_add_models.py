@@ -45,7 +45,9 @@ KNOWN: dict[str, dict[str, Any]] = {
         "heads.0.range": [0.0, 1.0],
     },
     "silero_vad.onnx": {
-        "inputs.0.shape": ["N", 576],
+        "inputs.0.rate": 16000,
+        "inputs.0.samples": 512,
+        "inputs.0.context": 64,
         "inputs.1.state": {"output": "stateN"},
         "inputs.2.value": 16000,
         "heads.0.kind": None,

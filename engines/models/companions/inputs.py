@@ -68,8 +68,9 @@ def silero(model: Model) -> Sequence[Line]:
     names = [port.name for port in model.inputs]
     if not {"input", "state", "sr"} <= set(names) or len(model.inputs[names.index("input")].shape) != 2:
         return []
-    why = "inputs input, state, sr: Silero VAD at 16 kHz, 64 values of context and 512"
-    return [Line(f"inputs.{names.index('input')}.shape", ["N", 576], Sure.likely, why)]
+    at, why = f"inputs.{names.index('input')}", "inputs input, state, sr: Silero VAD at 16 kHz"
+    sound = {"rate": 16000, "samples": 512, "context": 64}
+    return [Line(f"{at}.{field}", value, Sure.likely, why) for field, value in sound.items()]
 
 
 def _feeding(port: Port, outputs: Sequence[Port]) -> str:
