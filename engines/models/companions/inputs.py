@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from engines.models.companions.base import Line, Model, Port, Sure
+from engines.models.companions.base import Line, Model, Picture, Port, Sure
 
 _GRAPH = "the graph"
 # by the name of a scalar input: what the projects that have such an input give it by default
@@ -16,6 +16,13 @@ _CONSTANTS: dict[str, tuple[float, str]] = {
     "score_threshold": (0.25, "usual"),
     "iou_threshold": (0.45, "usual"),
     "max_output_boxes_per_class": (100, "usual"),
+}
+# by the name of an input [N, 2]: the order in which it has the size of the picture, or what it is scaled by. Given the
+# size of the model's own picture, boxes come in its pixels, and the head has the way from there to the source
+_SIZES = {
+    "orig_target_sizes": ("wh", "RT-DETR and D-FINE: width and height that boxes are scaled to"),
+    "im_shape": ("hw", "PaddleDetection: height and width of the picture"),
+    "scale_factor": ("11", "PaddleDetection: by how much the picture was scaled"),
 }
 _PAIRS = (("", "N"), ("", "n"), ("i", "o"), ("_in", "_out"), ("in_", "out_"), ("", "_out"), ("past", "present"))
 
@@ -56,11 +63,22 @@ def _others(model: Model) -> Iterator[Line]:
         if fed:
             why = f"output {fed} has its shape and its name"
             yield Line(f"inputs.{number}.state", {"output": fed}, Sure.likely, why)
+        elif port.name in _SIZES and port.shape[-1:] == (2,):
+            yield from _sized(number, port, picture)
         elif len(port.shape) <= 1 or all(size == 1 for size in port.shape):
             value, why = _CONSTANTS.get(port.name, (0.0, ""))
             if why:
                 sure = Sure.guess if why == "usual" else Sure.likely
                 yield Line(f"inputs.{number}.value", value, sure, f"input {port.name}: {why}")
+
+
+def _sized(number: int, port: Port, picture: Picture | None) -> Iterator[Line]:
+    order, why = _SIZES[port.name]
+    if picture is None or picture.height is None or picture.width is None:
+        return
+    sides = {"h": picture.height, "w": picture.width, "1": 1}
+    value = [sides[each] if port.dtype.startswith("int") else float(sides[each]) for each in order]
+    yield Line(f"inputs.{number}.value", value, Sure.likely, f"input {port.name}: {why}; here of its picture")
 
 
 def silero(model: Model) -> Sequence[Line]:
