@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.content import Content
 from engines.inference.heads import Heads
 from engines.inference.states import fed_inputs, first_state
 from engines.inference.trial import HINT
@@ -21,7 +22,7 @@ def sound_input(spec: ModelSpec) -> TensorSpec | None:
     return next((tensor for tensor in spec.inputs if tensor.sound), None)
 
 
-def heard(spec: ModelSpec, body: bytes, path: Path) -> Iterator[str]:
+def heard(spec: ModelSpec, content: Content, path: Path) -> Iterator[str]:
     """Yield a line for each array that a model makes of the sound of a file, window by window in their order.
 
     The model runs in a process of its own. Raises ModelError, MediaError.
@@ -30,13 +31,13 @@ def heard(spec: ModelSpec, body: bytes, path: Path) -> Iterator[str]:
     if tensor is None or tensor.sound is None:
         raise ModelError(f"model {spec.name} takes no sound", "give a picture")
     windows = windows_of(read_sound(path, tensor.sound), tensor.sound)
-    answers = in_own_process(spec.name, "runs", HINT, answers_of, spec, body, windows)
+    answers = in_own_process(spec.name, "runs", HINT, answers_of, spec, content, windows)
     yield f"{len(windows)} windows of {tensor.sound.samples / tensor.sound.rate:.3g} s"
     for name, values in answers.items():
         yield f"{name}: {_described(values, tensor.sound)}"
 
 
-def answers_of(spec: ModelSpec, body: bytes, windows: Array) -> dict[str, Array]:
+def answers_of(spec: ModelSpec, content: Content, windows: Array) -> dict[str, Array]:
     """Return what a model makes of windows `[W, context + samples]` in their order, its state going from one to the
     next: `[W, ...]` of each array, without the states. Raises ModelError.
     """
@@ -44,7 +45,7 @@ def answers_of(spec: ModelSpec, body: bytes, windows: Array) -> dict[str, Array]
     from engines.inference.trial import limit_memory
 
     limit_memory()
-    session, heads, tensor = OnnxRuntimeSession(body, spec), Heads(spec), sound_input(spec)
+    session, heads, tensor = OnnxRuntimeSession(content, spec), Heads(spec), sound_input(spec)
     assert tensor is not None
     state, feeds = first_state(spec), fed_inputs(spec)
     if unknown := [other.name for other in spec.inputs if other.name not in (tensor.name, *state)]:
