@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from engines.models.companions.base import Line, Model, Picture, Port, Sure
+from schemas.model import describe
 
 _GRAPH = "the graph"
 # by the name of a scalar input: what the projects that have such an input give it by default
@@ -36,7 +37,7 @@ def _picture(model: Model) -> Iterator[Line]:
     if (picture := model.picture) is None:
         return
     port = model.inputs[picture.number]
-    shape = f"input {port.name} {list(port.shape)}"
+    shape = f"the graph's input `{port.name}` {describe(port.dtype, port.shape)}"
     # that rows come before columns is a habit; some models with colours last, MTCNN's, have it the other way round
     sure = Sure.certain if picture.layout == "nchw" else Sure.likely
     yield Line(f"{picture.path}.layout", picture.layout, sure, shape)
@@ -61,7 +62,7 @@ def _others(model: Model) -> Iterator[Line]:
             continue
         fed = _feeding(port, model.outputs)
         if fed:
-            why = f"output {fed} has its shape and its name"
+            why = f"the graph's output `{fed}` has its shape and its name"
             yield Line(f"inputs.{number}.state", {"output": fed}, Sure.likely, why)
         elif port.name in _SIZES and port.shape[-1:] == (2,):
             yield from _sized(number, port, picture)
@@ -69,7 +70,7 @@ def _others(model: Model) -> Iterator[Line]:
             value, why = _CONSTANTS.get(port.name, (0.0, ""))
             if why:
                 sure = Sure.guess if why == "usual" else Sure.likely
-                yield Line(f"inputs.{number}.value", value, sure, f"input {port.name}: {why}")
+                yield Line(f"inputs.{number}.value", value, sure, f"the graph's input `{port.name}`: {why}")
 
 
 def _sized(number: int, port: Port, picture: Picture | None) -> Iterator[Line]:
@@ -78,7 +79,9 @@ def _sized(number: int, port: Port, picture: Picture | None) -> Iterator[Line]:
         return
     sides = {"h": picture.height, "w": picture.width, "1": 1}
     value = [sides[each] if port.dtype.startswith("int") else float(sides[each]) for each in order]
-    yield Line(f"inputs.{number}.value", value, Sure.likely, f"input {port.name}: {why}; here of its picture")
+    yield Line(
+        f"inputs.{number}.value", value, Sure.likely, f"the graph's input `{port.name}`: {why}; here of its picture"
+    )
 
 
 def silero(model: Model) -> Sequence[Line]:
@@ -86,7 +89,7 @@ def silero(model: Model) -> Sequence[Line]:
     names = [port.name for port in model.inputs]
     if not {"input", "state", "sr"} <= set(names) or len(model.inputs[names.index("input")].shape) != 2:
         return []
-    at, why = f"inputs.{names.index('input')}", "inputs input, state, sr: Silero VAD at 16 kHz"
+    at, why = f"inputs.{names.index('input')}", "the graph's inputs `input`, `state`, `sr`: Silero VAD at 16 kHz"
     sound = {"rate": 16000, "samples": 512, "context": 64}
     return [Line(f"{at}.{field}", value, Sure.likely, why) for field, value in sound.items()]
 
