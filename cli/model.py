@@ -258,11 +258,18 @@ def _described(spec: "ModelSpec", graph_bytes: int) -> list[str]:
 
 def _try(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
     """Run a model on a picture; what it answers on stdout, and drawn in the file `show`."""
+    from engines.outputs.hearing import heard, sound_input
     from engines.outputs.preview import answer, drawn, read_picture, save, sentences
 
+    if sound_input(spec) and picture is not None:
+        say(f"on {picture}:")
+        for line in heard(spec, body, picture):
+            say(f"  {line}")
+        return
     found = answer(spec, body, None if picture is None else read_picture(picture))
     takes = any(tensor.picture for tensor in spec.inputs)
-    say(f"on {(picture or 'the test picture') if takes else 'zeros, for it takes no picture'}:")
+    other = "silence; give a sound file to hear more" if sound_input(spec) else "zeros, because it takes no picture"
+    say(f"on {(picture or 'the test picture') if takes else other}:")
     for line in sentences(found):
         say(f"  {line}")
     image = drawn(found)

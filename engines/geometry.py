@@ -33,17 +33,20 @@ def middle_of(scaled: tuple[int, int], most: tuple[int, int], orientation: int =
     return Middle((top, left), size)
 
 
-def scaled_size(source: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
+def scaled_size(source: tuple[int, int], target: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
     """Size to scale `source` to before cropping or padding to `target`, in integer arithmetic.
 
     The side that `target` does not fix is rounded to nearest where the picture is padded; for `crop` it is rounded
-    down, as in the evaluation transforms that video models were trained with.
+    down, as in torchvision's Resize, which the evaluation of most models has.
     """
-    if fit == "stretch":
+    if spec.fit == "stretch":
         return target
+    if spec.short_side is not None:
+        height, width = (side * spec.short_side // min(source) for side in source)
+        return height, width
     (height, width), (to_height, to_width) = source, target
-    by_width = to_width * height >= to_height * width if fit == "crop" else to_width * height <= to_height * width
-    half = 0 if fit == "crop" else 1
+    by_width = to_width * height >= to_height * width if spec.fit == "crop" else to_width * height <= to_height * width
+    half = 0 if spec.fit == "crop" else 1
     if by_width:
         return max(1, (2 * height * to_width + half * width) // (2 * width)), to_width
     return to_height, max(1, (2 * width * to_height + half * height) // (2 * height))

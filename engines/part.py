@@ -60,6 +60,25 @@ class Part:
             raise PipelineError(f"a part {state} `{name}`", f"it has {', '.join(sorted(self.arrays)) or 'none'}")
         return value
 
+    def without_warm_up(self) -> "Part":
+        """The same part without the windows of its segment's warm-up, and without frames that they alone look at."""
+        first, windows = self.meta.warm_up, len(self.meta.pts)
+        if first == 0:
+            return self
+        index, begin = self.arrays.get("index"), first
+        arrays = dict(self.arrays)
+        if isinstance(index, np.ndarray):
+            begin = int(index[first:].min(initial=index.max(initial=-1) + 1))
+            arrays["index"] = index[first:] - begin
+        for name, value in self.arrays.items():
+            if isinstance(value, Ragged):
+                arrays[name] = value.rows(first, windows)
+            elif holds_frames(name):
+                arrays[name] = value[begin:]
+            elif name != "index":
+                arrays[name] = value[first:]
+        return self.with_arrays(arrays, pts=self.meta.pts[first:], warm_up=0)
+
     def with_arrays(self, arrays: Mapping[str, Value], **meta: Any) -> "Part":
         """Return the same part with other arrays, and with these fields of its meta changed."""
         return replace(self, arrays=dict(arrays), meta=self.meta.model_copy(update=meta) if meta else self.meta)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from engines.media.medium import decoded_arrays
 from engines.operators.resize import Resize
@@ -34,10 +35,18 @@ class Plan:
         return isinstance(self.operators.get(stage), Resize)
 
     def kept(self, stage: str, before: Part, after: Part) -> Part:
-        """A part after a stage: what the stage made, and what later stages read of what was there before."""
+        """A part after a stage: what the stage made, and what later stages read of what was there before.
+
+        After the last stage with a state it has no windows of a warm-up.
+        """
         wanted = self.arrays[stage]
         kept = {name: array for name, array in before.arrays.items() if name in wanted and name not in after.arrays}
-        return after.with_arrays({**kept, **after.arrays}) if kept else after
+        part = after.with_arrays({**kept, **after.arrays}) if kept else after
+        return part.without_warm_up() if stage == self._last_in_order else part
+
+    @cached_property
+    def _last_in_order(self) -> str | None:
+        return next((name for name in reversed(list(self.operators)) if self.operators[name].in_order), None)
 
 
 def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
@@ -54,6 +63,9 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
             raise ModelError(f"stage `{stage.name}`: no model `{stage.model}`, there is {known}", "see docs/models.md")
         model = models[stage.model] if stage.model is not None else None
         operators[stage.name] = load("operators", stage.kind)(stage, model)
+    if spec.decode.warm_up and not any(operator.in_order for operator in operators.values()):
+        what = f"stage `{spec.decode.name}`: warm_up is for models with a state, and no stage runs one"
+        raise PipelineError(what, "leave it out")
     arrays, resized, of_models, after = _followed(spec, operators, decoded)
     _check_format(spec, arrays)
     by_source = any(picture.size == "source" for picture in (*resized.values(), *of_models.values())) or any(

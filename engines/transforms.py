@@ -72,7 +72,7 @@ class Picture:
     def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], orientation: int) -> Array:
         """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
         target = size[::-1] if transposes(orientation) else size
-        scaled = scaled_size((frame.height, frame.width), target, self.spec.fit)
+        scaled = scaled_size((frame.height, frame.width), target, self.spec)
         pixels = upright(self._resized(frame, scaled, middle_of(scaled, target, orientation)), orientation)
         return pixels if pixels.shape[:2] == size else self._padded(pixels, size)
 

@@ -5,10 +5,11 @@ All arithmetic is exact, on integers in the media's own time base, so that no ma
 *Tick* `k` of a sampled pipeline lies at `k / fps` seconds after the media's origin, and its picture is the last frame
 with `pts <= tick`. Before the first frame the first frame stands in, after the last frame the last. Without `fps`
 every frame is a tick of its own. *Window* `w` looks at ticks `w * stride ... w * stride + frames - 1`. The segment
-`[start, end)` that contains a window's first tick owns the window.
+`[start, end)` that contains a window's first tick owns the window. Before its own windows a segment has those of the
+*warm-up*: models with a state run over them, and their answers are dropped.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,11 +30,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How a pipeline samples time: `fps` ticks a second (None: every frame), and windows of `frames` ticks."""
+    """How a pipeline samples time: `fps` ticks a second (None: every frame), and windows of `frames` ticks.
+
+    `warm_up`: how many windows a segment has before its own.
+    """
 
     fps: Fraction | None = None
     frames: int = 1
     stride: int = 1
+    warm_up: int = 0
 
     def tick_pts(self, clock: Clock, tick: int) -> int:
         """Largest pts that is not after tick `tick`: the tick's picture is the last frame with `pts <= tick_pts`."""
@@ -60,6 +65,24 @@ class Grid:
             return rate, last
         last_window = self.windows_until(clock, clock.origin, last)[-1]
         return self.fps / self.stride, self.tick_pts(clock, last_window * self.stride)
+
+    def with_warm_up(self, windows: range) -> range:
+        """Return the windows of a segment that owns `windows`, with those of its warm-up before them."""
+        return range(max(0, windows.start - self.warm_up), windows.stop) if windows else windows
+
+    def warm_up_pts(self, clock: Clock, start: int, times: Sequence[int]) -> int:
+        """Return the pts of the first frame that a segment from `start` on needs for its warm-up; at most `start`.
+
+        `times`: those of the media's frames, ascending, at least from that frame on.
+        """
+        if self.warm_up == 0:
+            return start
+        if self.fps is None:
+            first = max(bisect_left(times, start) - self.warm_up, bisect_left(times, clock.origin))
+        else:
+            window = max(0, self.windows_in(clock, start, start).start - self.warm_up)
+            first = frame_at(times, self.tick_pts(clock, window * self.stride))
+        return min(start, int(times[first])) if first < len(times) else start
 
     def last_pts(self, clock: Clock, start: int, end: int) -> int:
         """Return the largest pts that a window of the segment `[start, end)` may use; at least `end - 1`."""

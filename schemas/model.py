@@ -13,7 +13,7 @@ from schemas.declared import FileName, ModelName, Name, Sha256, Spec, digest
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
-Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ntchw", "ncthw", "nthwc", "nthw"]
+Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ncwh", "nwhc", "nwh", "ntchw", "ncthw", "nthwc", "nthw"]
 Fit: TypeAlias = Literal["stretch", "crop", "letterbox"]
 PadPlace: TypeAlias = Literal["center", "corner"]
 Filter: TypeAlias = Literal["area", "nearest", "bilinear", "bicubic", "lanczos"]
@@ -26,7 +26,8 @@ class PictureSpec(Spec):
 
     `size` is (height, width); "source" keeps the frame's own. `multiple`: a side of a "source" size is padded to a
     multiple of it, right and below, with `pad_value`. `fit`: `stretch` both sides, `crop` the middle, or `letterbox`,
-    which pads with `pad_value` around (`center`) or right and below (`corner`).
+    which pads with `pad_value` around (`center`) or right and below (`corner`). `short_side`: a frame that is cropped
+    has its short side scaled to this before; None: to the least that fills `size`.
 
     `resize`: `area` averages what a pixel covers and is bicubic where both sides grow; the others are filters of that
     name. `antialias` widens a filter with the scale, as Pillow and torchvision do; without it a filter looks at its
@@ -40,6 +41,7 @@ class PictureSpec(Spec):
     fit: Fit = "stretch"
     pad_value: Byte = 0
     pad_place: PadPlace = "center"
+    short_side: Side | None = None
     resize: Filter = "area"
     antialias: bool = False
     layout: Literal["rgb", "gray", "planes"] = "rgb"
@@ -50,7 +52,28 @@ class PictureSpec(Spec):
             raise ValueError("layout planes keeps each plane as it is: leave out size and multiple")
         if self.multiple != 1 and self.size != "source":
             raise ValueError('multiple is for size = "source"; a fixed size is what it is')
+        if self.short_side is not None:
+            if self.fit != "crop" or self.size == "source":
+                raise ValueError('short_side is for fit = "crop" of a fixed size: leave it out')
+            if self.short_side < max(self.size):
+                raise ValueError(f"short_side is {self.short_side}, and {max(self.size)} pixels are cropped from it")
         return self
+
+
+class SoundSpec(Spec):
+    """How sound becomes a window of samples, one channel of -1 ... 1 (of int16, -32767 ... 32767).
+
+    `rate` in Hz. A window has `samples` new ones, behind the last `context` of the window before.
+    """
+
+    rate: int = Field(ge=1, le=768_000)
+    samples: int = Field(ge=1, le=1 << 26)
+    context: int = Field(default=0, ge=0, le=1 << 26)
+
+    @property
+    def width(self) -> int:
+        """How many samples the model takes: those of the context, too."""
+        return self.context + self.samples
 
 
 class StateSpec(Spec):
@@ -64,7 +87,7 @@ class TensorSpec(Spec):
     """One input or output of a model: a dimension is a number, or a name where it is free.
 
     `range`: the least and the largest value that an input of floats takes; engines are tested in it. `picture`: how a
-    frame becomes this input. `state`: which output of the run before is this input.
+    frame becomes this input. `sound`: how sound does. `state`: which output of the run before is this input.
     """
 
     name: str
@@ -72,6 +95,7 @@ class TensorSpec(Spec):
     shape: tuple[int | str, ...]
     range: tuple[FiniteFloat, FiniteFloat] | None = None
     picture: PictureSpec | None = None
+    sound: SoundSpec | None = None
     state: StateSpec | None = None
 
 
@@ -84,8 +108,10 @@ class InputCard(Spec):
     """One input of an exported model, as its model card declares it. What is left out follows from the graph.
 
     A picture input has a fixed or free `[N, 3, H, W]`, `[N, H, W, 3]` or the like, one of windows `[N, 3, T, H, W]` or
-    what its `layout` says; its values are `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a
-    channel, in the order of `colours`.
+    what its `layout` says, a letter for each dimension: `ncwh` has the columns of the picture before its rows. Its
+    values are `(x * scale - mean) / std` for bytes x in 0 ... 255, each one number or one a channel, in the order of
+    `colours`.
+    `rate`, `samples` and `context` are those of `SoundSpec`, for an input `[N, samples]` that is sound.
     `value` is a constant for a further input. `state` names the output that feeds it.
     """
 
@@ -99,6 +125,7 @@ class InputCard(Spec):
     fit: Fit = "stretch"
     pad_value: Byte = 0
     pad_place: PadPlace = "center"
+    short_side: Side | None = None
     resize: Filter = "area"
     antialias: bool = False
     colours: Literal["rgb", "bgr", "gray", "ycbcr"] | None = None  # ycbcr: BT.601, full range, as JPEG's
@@ -106,6 +133,9 @@ class InputCard(Spec):
     scale: PerChannel | None = None
     mean: PerChannel | None = None
     std: PerChannel | None = None
+    rate: int | None = None
+    samples: int | None = None
+    context: int = 0
     value: FiniteFloat | tuple[FiniteFloat, ...] | None = None
     state: StateSpec | None = None
 

@@ -22,6 +22,7 @@ class PartMeta(BaseModel):
     """The meta data of a part beside its arrays, from decode to result.
 
     `pts` has one entry a window (its first tick, in the media's clock), or one an item where the media has no times.
+    The first `warm_up` windows are the segment's warm-up: dropped once the models with a state have seen them.
     `frames` and `lost` count the frames that this part owns and those lost to damage; `unseen` are the `frames` that no
     window uses, which count as whole without decoding; `notes` describe anything unusual; `not_finite` counts, for each
     output, the windows with values that are NaN or infinite.
@@ -32,6 +33,7 @@ class PartMeta(BaseModel):
     media: MediaInfo
     pts: Annotated[tuple[Ticks, ...], FailFast()] = ()
     items: Items = ()
+    warm_up: Count = 0
     frames: Count = 0
     lost: Count = 0
     unseen: Count = 0
@@ -60,6 +62,8 @@ class PartMessage(Message):
     def check(self, buffers: Sequence[Buffer]) -> None:
         """Check that each array fits its buffer. Raises MessageError."""
         self.meta.key.check()
+        if self.meta.warm_up > len(self.meta.pts):
+            raise MessageError(f"a part of {len(self.meta.pts)} windows has a warm-up of {self.meta.warm_up}")
         check_arrays(self.arrays, buffers)
 
     @property

@@ -52,8 +52,9 @@ class OptionsBeside(Spec):
 class DecodeStage(OptionsBeside):
     """Segment -> what its medium decodes on the time grid; `fps` left out means every frame.
 
-    `window`: what a temporal model looks at; windows of one frame are frames. `options` are those of the pipeline's
-    media (see `engines.media.medium`).
+    `window`: what a temporal model looks at; windows of one frame are frames. `warm_up`: over how many windows before
+    its own a segment runs models with a state, whose answers to these are dropped. `options` are those of the
+    pipeline's media (see `engines.media.medium`).
     """
 
     kind: Literal["decode"]
@@ -61,6 +62,7 @@ class DecodeStage(OptionsBeside):
     stream: int | None = Field(default=None, ge=0, description="index of the stream, if not FFmpeg's best one")
     fps: float | None = Field(default=None, ge=1e-6, le=1_000_000)
     window: Window = Window(frames=1)
+    warm_up: int = Field(default=0, ge=0, le=1024, description="windows that models with a state see before a segment")
 
 
 class OperatorStage(OptionsBeside):
@@ -172,6 +174,7 @@ class PipelineSpec(Spec):
             None if fps is None else Fraction(str(fps)).limit_denominator(_MOST_DENOMINATOR),
             window.frames,
             window.stride,
+            self.decode.warm_up,
         )
 
     def with_stream(self, stream: int | None) -> Self:

@@ -105,9 +105,9 @@ def overlap(a: Array, b: Array) -> float:
 
 
 def efficientnet(run: Callable[[Array], list[Array]], rgb: Array) -> Array:
-    """Probabilities of 1000 classes: the short side at 224, and the middle of the other."""
+    """Probabilities of 1000 classes: the short side at 256, and 224 of both sides from the middle."""
     height, width = rgb.shape[:2]
-    size = (224, 224 * width // height) if width > height else (224 * height // width, 224)
+    size = (256, 256 * width // height) if width > height else (256 * height // width, 256)
     top, left = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
     cut = bicubic(rgb, size)[top : top + 224, left : left + 224]
     (logits,) = run(((cut - np.float32(127)) / np.float32(128)).transpose(2, 0, 1)[None])

@@ -126,7 +126,7 @@ class CudaPicture:
         host, size = self._host(), self.spec.size
         if size != "source" and (self.spec.layout, self.spec.resize) == ("rgb", "area") and host.is_planar(frame):
             target = size[::-1] if transposes(orientation) else size
-            height, width = scaled_size((frame.height, frame.width), target, self.spec.fit)
+            height, width = scaled_size((frame.height, frame.width), target, self.spec)
             if width % 2 == 0 and (height < frame.height or width < frame.width):
                 small = host.reduced(frame, (height, width), _SMALL)
                 return [self._scaled(frame, self._uploaded(small), orientation)]
@@ -185,7 +185,7 @@ class CudaPicture:
         shown = (source[::-1] if turned else source) if self.spec.size == "source" else self.spec.size
         height, width = (-(-side // self.spec.multiple) * self.spec.multiple for side in shown)
         target = shown[::-1] if turned else shown
-        scaled = scaled_size(source, target, self.spec.fit)
+        scaled = scaled_size(source, target, self.spec)
         check_scalable(source, scaled)
         first, size = middle_of(scaled, target, orientation)
         pixel_bytes = 3 if self.spec.layout == "rgb" else 1

@@ -29,6 +29,9 @@ class Head(Protocol):
     by_source: bool
     """Whether the size of a row's arrays depends on its view: then the rows of one call have equal views."""
 
+    needs_view: bool
+    """Whether it needs the picture that the model's input is made of: its arrays are about places in the source."""
+
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         """`outputs`: all of the model's; `picture`: how its picture input is made, None for a model without one.
 

@@ -1,6 +1,6 @@
 """What all heads of detectors share: decode, suppress, choose, and go back to the source."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,13 @@ from schemas.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Boxes of a batch in pixels of the model's picture, by row and falling score; row i ends at `offsets[i + 1]`."""
+    """What was found in a batch, by row and falling score; row i ends at `offsets[i + 1]`.
+
+    `candidates` are in pixels of the model's picture, `boxes [M, 4]` float32 in those of the source, clipped to it.
+    """
 
     candidates: Candidates
+    boxes: Array
     offsets: Array
     way_back: WayBack
 
@@ -30,7 +34,7 @@ class Found:
         """`boxes`, `scores` and `classes` as every head of a detector gives them, in pixels of the source."""
         found = self.candidates
         return {
-            "boxes": self.ragged(self.way_back.boxes(found.boxes, found.rows)),
+            "boxes": self.ragged(self.boxes),
             "scores": self.ragged(found.scores),
             "classes": self.ragged(found.classes),
         }
@@ -71,18 +75,34 @@ class Detector:
             "classes": Tensor("int32", ("N", "count"), ragged=True, labels=self._options.labels),
         }
 
-    def find(self, outputs: Mapping[str, Value], views: Sequence[View], overlap: Overlap = box_overlap) -> Found:
-        """The boxes of a batch. `overlap` compares boxes `[P, 4 + E]`, each with its extra values behind it."""
+    def find(
+        self,
+        outputs: Mapping[str, Value],
+        views: Sequence[View],
+        overlap: Overlap = box_overlap,
+        enclosing: Callable[[Candidates], Array] = lambda candidates: candidates.boxes,
+    ) -> Found:
+        """What is found in a batch. `overlap` compares boxes `[P, 4 + E]`, each with its extra values behind it.
+
+        `enclosing` gives the boxes `[C, 4]` of candidates. One that has no area within its source, because it lies in
+        the padding, or of which the model gives no area, is no detection: it is dropped before others are compared with
+        it, as torchvision's `remove_small_boxes` and Detectron2's `nonempty` do.
+        """
+        way_back = WayBack(views)
         if not views:
-            return Found(_none(self._extra), np.zeros(1, np.int64), WayBack(views))
+            return Found(_none(self._extra), np.zeros((0, 4), np.float32), np.zeros(1, np.int64), way_back)
         with np.errstate(all="ignore"):  # what a model gives that is no number ends as no box
             candidates = self.decoder.candidates(outputs, views[0].picture)
-        usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
-        usable &= (candidates.classes >= 0) & (candidates.rows < len(views))
-        candidates = _taken(candidates, np.flatnonzero(usable))
-        candidates = _taken(candidates, self._chosen(candidates, overlap))
+            usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
+            usable &= (candidates.classes >= 0) & (candidates.rows < len(views))
+            candidates = _taken(candidates, np.flatnonzero(usable))
+            boxes = way_back.boxes(enclosing(candidates), candidates.rows)
+            seen = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=-1))
+        candidates, boxes = _taken(candidates, seen), boxes[seen]
+        chosen = self._chosen(candidates, overlap)
+        candidates, boxes = _taken(candidates, chosen), boxes[chosen]
         offsets = np.searchsorted(candidates.rows, np.arange(len(views) + 1)).astype(np.int64)
-        return Found(candidates, offsets, WayBack(views))
+        return Found(candidates, boxes, offsets, way_back)
 
     def _chosen(self, candidates: Candidates, overlap: Overlap) -> Array:
         options, rows, scores = self._options, candidates.rows, candidates.scores

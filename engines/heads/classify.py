@@ -30,7 +30,7 @@ class Classify:
     By falling score; of equal scores the class of the lower number comes first.
     """
 
-    by_source = False
+    by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._options = parse_options(ClassifyOptions, options, "head classify")

@@ -26,6 +26,8 @@ class Depth:
     MiDaS and Depth Anything give the inverse of a distance, without a unit; ZoeDepth and the like give meters.
     """
 
+    needs_view = True
+
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._options = parse_options(DepthOptions, options, "head depth")
         self._plane = PlaneOutput(self._options, outputs, picture, "head depth")

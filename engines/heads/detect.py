@@ -18,7 +18,7 @@ class Detect:
     for each row, by falling score.
     """
 
-    by_source = False
+    by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._detector = Detector(options, outputs, "detect")

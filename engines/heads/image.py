@@ -46,6 +46,8 @@ class ImageHead:
     Source: xinntao/Real-ESRGAN, realesrgan/utils.py.
     """
 
+    needs_view = True
+
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._options = parse_options(ImageOptions, options, "head image")
         self._plane = PlaneOutput(self._options, outputs, picture, "head image")

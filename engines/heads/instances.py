@@ -32,7 +32,7 @@ class Instances:
     Source: ultralytics, utils/ops.py, process_mask.
     """
 
-    by_source = False
+    by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         own, others = own_and_other(InstancesOptions, options)

@@ -30,7 +30,7 @@ class Keypoints:
     point's score, 1 where the model has none. Source: ultralytics, models/yolo/pose/predict.py.
     """
 
-    by_source = False
+    by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         own, others = own_and_other(KeypointsOptions, options)

@@ -32,6 +32,8 @@ class Matte:
     Sources: PeterL1n/RobustVideoMatting (values from 0 to 1); danielgatis/rembg, sessions/u2net.py (`stretch`).
     """
 
+    needs_view = True
+
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._options = parse_options(MatteOptions, options, "head matte")
         self._plane = PlaneOutput(self._options, outputs, picture, "head matte")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.boxes import Detector
+from engines.heads.decoders.base import Candidates
 from engines.heads.reductions import Reduction
 from engines.heads.view import View
 from engines.part import Array, Value
@@ -23,7 +24,7 @@ class OrientedBoxes:
     Source: ultralytics, utils/ops.py, xywhr2xyxyxyxy.
     """
 
-    by_source = False
+    by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._detector = Detector(options, outputs, "obb", extra=1)
@@ -44,15 +45,10 @@ class OrientedBoxes:
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
-        found = self._detector.find(outputs, views, gaussian_overlap)
+        found = self._detector.find(outputs, views, gaussian_overlap, _enclosing)
         kept = found.candidates
-        corners = _corners(kept.boxes, kept.extra[:, 0])
-        enclosing = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=-1)
-        return {
-            **found.arrays(),
-            "boxes": found.ragged(found.way_back.boxes(enclosing, kept.rows)),
-            "corners": found.ragged(found.way_back.points(corners, kept.rows, clip=False)),
-        }
+        corners = found.way_back.points(_corners(kept), kept.rows, clip=False)
+        return {**found.arrays(), "corners": found.ragged(corners)}
 
 
 def gaussian_overlap(first: Array, second: Array) -> Array:
@@ -83,8 +79,15 @@ def _covariance(boxes: Array) -> tuple[Array, Array, Array]:
     )
 
 
-def _corners(boxes: Array, angles: Array) -> Array:
-    """Corners `[M, 4, 2]` of boxes `[M, 4]` turned around their centers: right below first, then counterclockwise."""
+def _enclosing(found: Candidates) -> Array:
+    """The boxes `[C, 4]` that enclose turned ones."""
+    corners = _corners(found)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=-1)
+
+
+def _corners(found: Candidates) -> Array:
+    """Corners `[C, 4, 2]` of boxes turned around their centers: right below first, then counterclockwise."""
+    boxes, angles = found.boxes, found.extra[:, 0]
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     half_width, half_height = ((boxes[:, 2:] - boxes[:, :2]) / 2).T
     along = np.stack([half_width * np.cos(angles), half_width * np.sin(angles)], axis=-1)

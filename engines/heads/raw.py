@@ -21,7 +21,7 @@ class RawOptions(HeadOptions):
 class Raw:
     """Reads one output and gives it under its name."""
 
-    by_source = False
+    by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._options = parse_options(RawOptions, options, "head raw")

@@ -32,6 +32,8 @@ class Segment:
     the source a pixel has the class of the nearest.
     """
 
+    needs_view = True
+
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._options = parse_options(SegmentOptions, options, "head segment")
         self._plane = PlaneOutput(self._options, outputs, picture, "head segment")

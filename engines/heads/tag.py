@@ -41,7 +41,7 @@ class Tag:
     is in the graph, `best_only = ["rating"]`. DeepDanbooru: no categories, threshold 0.5.
     """
 
-    by_source = False
+    by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         self._options = parsed = parse_options(TagOptions, options, "head tag")

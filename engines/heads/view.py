@@ -62,7 +62,7 @@ def view_of(source: Size, spec: PictureSpec) -> View:
     if spec.size == "source":
         picture = tuple(-(-side // spec.multiple) * spec.multiple for side in source)
         return View(source, (picture[0], picture[1]), source)
-    scaled = scaled_size(source, spec.size, spec.fit)
+    scaled = scaled_size(source, spec.size, spec)
     if spec.fit == "crop":
         top, left = (-cropped_from(side, kept) for side, kept in zip(scaled, spec.size, strict=True))
     elif spec.pad_place == "center":

@@ -26,7 +26,8 @@ class Heads:
     """All heads of a model, for the outputs of whole batches. Outputs that no head reads stay as they are.
 
     Outputs without a head, of a model that takes one row at a time, may have any number of values a row: they become
-    ragged arrays. With heads there is also `source_size [N, 2]` int32, the (height, width) that coordinates refer to.
+    ragged arrays. Heads of a model with a picture input also give `source_size [N, 2]` int32, the (height, width) that
+    coordinates refer to.
     """
 
     def __init__(self, model: ModelSpec) -> None:
@@ -37,6 +38,7 @@ class Heads:
         self._heads: list[Head] = [
             load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads
         ]
+        self._kinds = [head.kind for head in model.heads]
         read = {name for head in self._heads for name in head.reads}
         self._staying = {each.output for each in self.reductions if isinstance(each, Stays)}
         singly = any(tensor.shape[:1] == (1,) for tensor in model.inputs)
@@ -49,6 +51,11 @@ class Heads:
         """Return whether the rows of one batch must have equal views."""
         return any(head.by_source for head in self._heads)
 
+    @property
+    def placing(self) -> tuple[str, ...]:
+        """Return the kinds of heads that need the picture which the model's input is made of."""
+        return tuple(kind for kind, head in zip(self._kinds, self._heads, strict=True) if head.needs_view)
+
     def plan(self) -> Arrays:
         """Return the declarations of the arrays that the outputs become."""
         made: Arrays = {}
@@ -56,7 +63,7 @@ class Heads:
             tensor = self._outputs[name]
             made[name] = Tensor(tensor.dtype, ("W", "count", *tensor.shape[2:]), ragged=True) if ragged else tensor
         made |= self.named
-        if self._heads:
+        if self._heads and self._picture:
             made[SOURCE_SIZE] = Tensor("int32", ("W", 2))
         return made
 
@@ -84,6 +91,7 @@ class Heads:
             made[name] = Ragged.of(list(np.asarray(output))) if ragged and output.ndim > 1 else output
         if self._heads:
             made |= self.decode(outputs, views)
+        if self._heads and self._picture:
             made[SOURCE_SIZE] = np.array([(view.height, view.width) for view in views], np.int32).reshape(-1, 2)
         for name, value in made.items():
             if not isinstance(value, Ragged) and value.ndim == 0:

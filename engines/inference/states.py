@@ -52,13 +52,7 @@ class States:
         self._kept.pop(_place(part.meta.key), None)
 
     def _start(self) -> dict[str, Array]:
-        return {
-            tensor.name: np.full(
-                [size if isinstance(size, int) else 1 for size in tensor.shape], tensor.state.start, tensor.dtype
-            )
-            for tensor in self._model.inputs
-            if tensor.state
-        }
+        return first_state(self._model)
 
 
 def _place(key: Key) -> _Place:
@@ -103,6 +97,17 @@ class _Stateful:
 def fed_inputs(model: ModelSpec) -> dict[str, str]:
     """Input -> the output that feeds it."""
     return {tensor.name: tensor.state.output for tensor in model.inputs if tensor.state}
+
+
+def first_state(model: ModelSpec) -> dict[str, Array]:
+    """The state before the first run, by input; a free dimension is 1."""
+    return {
+        tensor.name: np.full(
+            [size if isinstance(size, int) else 1 for size in tensor.shape], tensor.state.start, tensor.dtype
+        )
+        for tensor in model.inputs
+        if tensor.state
+    }
 
 
 def without_state(model: ModelSpec) -> ModelSpec:

@@ -3,7 +3,7 @@
 Packets come in decoding order. A cut is made in front of a keyframe if all earlier packets precede it in time as well.
 A segment then carries the packets from its cut to the last one that its windows need. That packet lies behind the next
 cut if pictures lead the next keyframe (they come after it and are shown before it: open GOPs) or if windows extend past
-the cut.
+the cut. With a warm-up a segment carries the packets from the keyframe before the first frame that its warm-up needs.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Times = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A planned segment: it owns `[start, end)` and carries packets `first ... stop - 1`."""
+    """A planned segment: it owns `[start, end)` and carries packets `first ... stop - 1`, with those of its warm-up."""
 
     start: int
     end: int | None
@@ -59,8 +59,8 @@ def plan_cuts(packets: Packets, grid: Grid, clock: Clock, segment_s: float) -> l
     pts, entries = packets.pts, np.flatnonzero(packets.entries)
     borders = _borders(pts, entries, clock, segment_s)
     starts = [int(pts[packets.shown].min()), *(int(pts[border]) for border in borders)]
-    firsts = [0, *borders]
     ordered = np.sort(pts[packets.shown])
+    firsts = [0, *(_first_carried(ordered, packets, grid, clock, border) for border in borders)]
     behind = np.minimum.accumulate(pts[::-1])[::-1]  # the earliest pts from each packet on
     cuts = []
     for number, end in enumerate(starts[1:]):
@@ -83,6 +83,15 @@ def _borders(pts: Times, entries: npt.NDArray[np.int64], clock: Clock, segment_s
             borders.append(int(candidate))
             latest = int(pts[candidate])
     return borders
+
+
+def _first_carried(ordered: Times, packets: Packets, grid: Grid, clock: Clock, border: int) -> int:
+    """Return the packet from which a segment that begins at `border` carries them: its own first without a warm-up."""
+    if grid.warm_up == 0:
+        return border
+    since = grid.warm_up_pts(clock, int(packets.pts[border]), ordered)  # type: ignore[arg-type]
+    entries = np.flatnonzero(packets.entries)
+    return int(entries[before - 1]) if (before := int(np.searchsorted(packets.pts[entries], since, "right"))) else 0
 
 
 def _last_looked_at(ordered: Times, grid: Grid, clock: Clock, start: int, end: int) -> int:

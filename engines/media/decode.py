@@ -123,8 +123,10 @@ def decode_frames(
     a frame cannot be converted, ItemTooLarge if the segment exceeds `limits`.
     """
     counts, media = Counts(notes=dict.fromkeys(segment.notes)), segment.media
-    span = Span(media.clock, segment.start, segment.end)
+    span = Span(media.clock, segment.start, segment.end, segment.start)
     label = f"segment {segment.key.segment} of {media.name or 'the media'}"
+    if plan.grid.warm_up:
+        raise MediaError(f"{label}: media of kind {media.kind} have no warm-up", "leave warm_up out of the pipeline")
     limits.check_pixels(label, media.width, media.height)
 
     def counted() -> Generator[tuple[int, av.VideoFrame]]:
@@ -161,7 +163,6 @@ def _slices(
 ) -> Iterator[Slice[dict[str, Array]]]:
     """Yield the segment's windows, one part at a time. Raises MissingFrame on damage, unless it is `damaged`."""
     grid, media = plan.grid, segment.media
-    span = Span(media.clock, segment.start, segment.end)
     name = media.name or "the media"
     label = f"segment {segment.key.segment} of {name}"
     codec = _checked(segment, buffers, label)
@@ -172,6 +173,7 @@ def _slices(
     host = open_decoder(codec, extradata, limits, label)
     with decoders.lease(host, label) if decoders else nullcontext(host) as decoder:
         reader = FrameReader(packets, segment, grid, tick)
+        span = reader.span
         if grid.fps is not None:
             limits.check_windows(label, span.windows(grid, reader.last))
         if damaged:
@@ -243,6 +245,7 @@ def _part(
         key=segment.key.model_copy(update={"part": number, "last": last}),
         media=media,
         pts=piece.pts,
+        warm_up=sum(pts < segment.start for pts in piece.pts),
         frames=frames,
         lost=counts.lost if last else 0,
         unseen=counts.unseen if last else 0,

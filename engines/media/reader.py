@@ -47,7 +47,8 @@ class _Run(NamedTuple):
 class FrameReader:
     """Decodes the packets of a segment: `exact` as long as nothing is damaged, `patched` otherwise.
 
-    On a sampled grid, frames that no tick of the grid uses may be left out, if the decoder can skip them.
+    On a sampled grid, frames that no tick of the grid uses may be left out, if the decoder can skip them. With a
+    warm-up, frames before the segment's own come first, from an entry on. `span`: what the segment owns.
     """
 
     def __init__(self, packets: Sequence[Coded], segment: Segment, grid: Grid, tick: Tick) -> None:
@@ -55,12 +56,15 @@ class FrameReader:
         self._tick = tick
         self._grid = grid
         self._by_rank = segment.by_rank
-        self._span = Span(segment.media.clock, segment.start, segment.end)
-        self._times = sorted(coded.pts for coded in packets if coded.shown and coded.pts >= segment.start)
-        self._owned = self._times if segment.end is None else self._times[: bisect_left(self._times, segment.end)]
+        clock, start = segment.media.clock, segment.start
+        self._since = min(start, packets[0].pts) if grid.warm_up and packets else start  # of the frames that are read
+        self._times = sorted(coded.pts for coded in packets if coded.shown and coded.pts >= self._since)
+        self.span = Span(clock, start, segment.end, grid.warm_up_pts(clock, start, self._times))
+        end = len(self._times) if segment.end is None else bisect_left(self._times, segment.end)
+        self._owned = self._times[bisect_left(self._times, start) : end]
         self._undecodable = bisect_left(self._owned, segment.media.origin)  # in front of the media's first keyframe
         self._hidden = {coded.pts for coded in packets if not coded.shown}.difference(self._times)
-        self._entries = [coded.pts for coded in packets if coded.flags & Flag.ENTRY]
+        self._entries = [coded.pts for coded in packets if coded.flags & Flag.ENTRY and coded.pts >= self._since]
         self._empty: list[_Run] = []  # runs that gave no frame
         self._intact: set[int] = set()  # times of frames that came out whole
         self._skips = segment.codec is not None and segment.codec.decoder in _SKIPPABLE and not self._by_rank
@@ -69,7 +73,7 @@ class FrameReader:
     @property
     def last(self) -> int:
         """Return the pts of the last frame to read, as far as the packets state it."""
-        return self._times[-1] if self._times else self._span.start
+        return self._times[-1] if self._times else self.span.start
 
     @property
     def counted(self) -> int:
@@ -83,14 +87,14 @@ class FrameReader:
         The ticks are those of the segment's windows, and of all windows in the time that it owns. A frame is then used,
         or not, however the media is cut.
         """
-        grid, span, times = self._grid, self._span, self._times[self._undecodable :] or self._times
+        grid, span, times = self._grid, self.span, self._times[self._undecodable :] or self._times
         if grid.fps is None or not times or not self._skips:
             return None
         windows = span.windows(grid, times[-1])
         earlier = max(0, windows.start - (grid.frames - 1) // grid.stride - 1)
         ticks = needed_ticks(grid, range(earlier, windows.stop))
         seen = (grid.tick_pts(span.clock, tick) for tick in ticks)
-        return sorted({times[frame_at(times, pts)] for pts in seen if pts >= span.start})
+        return sorted({times[frame_at(times, pts)] for pts in seen if pts >= self._since})
 
     def count(self, counts: Counts, name: str) -> None:
         """Adds what became of the segment's own frames, now that all of them were read; `name` is the media's."""
@@ -106,7 +110,7 @@ class FrameReader:
 
     def _gone(self, times: Sequence[int]) -> str:
         """Return the number of frames without a whole picture, and the seconds of the media at which they are shown."""
-        first, last = (self._span.clock.seconds(pts) for pts in (times[0], times[-1]))
+        first, last = (self.span.clock.seconds(pts) for pts in (times[0], times[-1]))
         if len(times) == 1:
             return f"1 frame is damaged or missing, at {first:.2f} s"
         return f"{len(times)} frames are damaged or missing, between {first:.2f} and {last:.2f} s"
@@ -114,7 +118,7 @@ class FrameReader:
     def exact(self, decoder: VideoCodecContext) -> Generator[tuple[int, av.VideoFrame]]:
         """Yield `(pts, frame)` in rising time. Raises MissingFrame on damage."""
         if self._due is None:
-            due: Sequence[int] = self._times[bisect_left(self._times, self._span.clock.origin) :]
+            due: Sequence[int] = self._times[bisect_left(self._times, self.span.clock.origin) :]
         else:  # an entry without a frame is damage: a segment that begins there would report it
             due = sorted({*self._due, *self._entries})
         for pts, frame in self._strict(decoder, self._packets, due):
@@ -184,7 +188,7 @@ class FrameReader:
         return True
 
     def _patched(self, decoder: VideoCodecContext, run: _Run) -> Iterator[tuple[int, av.VideoFrame]]:
-        since, some = max(run.since, self._span.clock.origin), False
+        since, some = max(run.since, self.span.clock.origin), False
         for pts, frame in self._rising(self._timed(self._decoded(decoder, run.packets, strict=False), run.packets)):
             if not run.owns(pts):
                 continue
@@ -206,7 +210,7 @@ class FrameReader:
         packets = self._packets
         entries = [0, *(at for at, coded in enumerate(packets) if at and coded.flags & Flag.ENTRY)]
         for first, after in zip(entries, [*entries[1:], None], strict=True):
-            since = packets[first].pts if first else self._span.start
+            since = packets[first].pts if first else self._since
             if after is None:
                 yield _Run(packets[first:], since, None)
                 continue
@@ -249,7 +253,7 @@ class FrameReader:
     def _timed(self, frames: Iterator[av.VideoFrame], packets: Sequence[Coded]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield `(pts, frame)`; by rank, frames take the times of the packets in rising order."""
         ranks = iter(sorted(coded.pts for coded in packets if coded.shown)) if self._by_rank else None
-        last = self._span.start - 1
+        last = self._since - 1
         for frame in frames:
             if ranks is not None:
                 given = next(ranks, None)
@@ -267,6 +271,6 @@ class FrameReader:
         last: int | None = None
         for given, frame in frames:
             pts = given if last is None or given > last else last + 1
-            if pts >= self._span.start:
+            if pts >= self._since:
                 last = pts
                 yield pts, frame

@@ -109,12 +109,12 @@ class Splitter:
             codec = parameters_of(stream, self.surveyed.reorder)
             extradata = stream.codec_context.extradata
             reader = _Reader(container, stream, self.surveyed.packets, tracks, self._label)
-            for cut in self._cuts:
+            for number, cut in enumerate(self._cuts):
                 buffers = pack(extradata, reader.picture(cut))
                 beside = reader.beside(to_the_end=cut.end is None)
                 if _stamp(self._source) not in (None, self._stamp):  # no segment is of another file than the survey
                     raise _changed(self._label)
-                notes = () if cut.first else self.surveyed.notes
+                notes = () if number else self.surveyed.notes
                 by_rank, final = self.surveyed.packets.by_rank, cut.end is None
                 yield SegmentData(
                     self.media, buffers, final, cut.start, cut.end, codec, by_rank, notes=notes, tracks=beside

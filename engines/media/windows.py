@@ -22,21 +22,32 @@ class MissingFrame(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The range that a segment owns, `[start, end)` in pts of the media's clock; `end` None: to the media's end."""
+    """The range that a segment owns, `[start, end)` in pts of the media's clock; `end` None: to the media's end.
+
+    `since`: the pts of the first frame that its warm-up needs, `start` without one.
+    """
 
     clock: Clock
     start: int
     end: int | None
+    since: int
 
     def owns(self, pts: int) -> bool:
         """Return whether the segment owns the frame at `pts`."""
         return self.start <= pts and (self.end is None or pts < self.end)
 
+    def begins(self, pts: int) -> bool:
+        """Return whether a window begins at the frame at `pts`, of the segment or of its warm-up."""
+        return self.since <= pts and (self.end is None or pts < self.end)
+
     def windows(self, grid: Grid, last: int) -> range:
-        """Return its windows on a sampled grid; `last` is the pts of its last frame, used at the end of the media."""
+        """Return its windows on a sampled grid, and those of its warm-up.
+
+        `last` is the pts of its last frame, used at the end of the media.
+        """
         if self.end is None:
-            return grid.windows_until(self.clock, self.start, last)
-        return grid.windows_in(self.clock, self.start, self.end)
+            return grid.with_warm_up(grid.windows_until(self.clock, self.start, last))
+        return grid.with_warm_up(grid.windows_in(self.clock, self.start, self.end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +70,23 @@ class Slice(Generic[Row]):
 
 
 def every_frame(frames: Iterator[tuple[int, Picture]], grid: Grid, span: Span) -> Iterator[Tick[Picture]]:
-    """Yield the ticks of a grid without `fps`: one for each owned frame and each further frame of the last windows."""
-    owned = seen = 0
+    """Yield the ticks of a grid without `fps`: each frame at which a window begins, and those that the last ones need.
+
+    Frames before the warm-up are left out.
+    """
+    begun = seen = 0
     last: tuple[int, Picture] | None = None
     for pts, picture in frames:
-        owned += span.owns(pts)
-        if seen >= owned + grid.frames - 1:
+        if pts < span.since:
+            continue
+        begun += span.begins(pts)
+        if seen >= begun + grid.frames - 1:
             return
         last = pts, picture
         yield Tick(seen, pts, *last)
         seen += 1
-    if last is not None and owned:
-        for number in range(seen, owned + grid.frames - 1):
+    if last is not None and begun:
+        for number in range(seen, begun + grid.frames - 1):
             yield Tick(number, last[0], *last)
 
 

@@ -19,21 +19,20 @@ _YCBCR_OFFSET = np.array([32768, (128 << 16) + 32767, (128 << 16) + 32767], np.f
 def put_in_front(model: Surgery, picture: Picture, dtype: int) -> bool:
     """Make the model take a picture as bytes; return whether its operations changed. `dtype`: of the input, in ONNX."""
     made = name = picture.tensor.name
-    fed, layout = picture.fed, str(picture.layout)
+    layout, order = str(picture.layout), picture.fed
     planes = layout  # in which colours are changed: a plane a colour is the fast way
     if picture.colours in ("bgr", "ycbcr") and layout.endswith("c"):
-        planes = f"{layout.replace('hwc', '')}chw"
+        planes = f"{order[:-3]}chw"
     if picture.colours == "gray" and "c" in layout:
-        arrays, attributes = model.axes(layout.index("c"))
-        made = model.front("Unsqueeze", made, *arrays, **attributes)
-    elif planes != fed:
-        made = model.front("Transpose", made, perm=[fed.index(each) for each in planes])
+        axis = layout.index("c")
+        arrays, attributes = model.axes(axis)
+        made, order = model.front("Unsqueeze", made, *arrays, **attributes), f"{order[:axis]}c{order[axis:]}"
+    made = _ordered(model, made, order, planes)
     if picture.colours == "bgr":
         made = model.front("Gather", made, np.array([2, 1, 0], np.int64), axis=planes.index("c"))
     if picture.colours == "ycbcr":
         made = _as_ycbcr(model, made)
-    if planes != layout:
-        made = model.front("Transpose", made, perm=[planes.index(each) for each in layout])
+    made = _ordered(model, made, planes, layout)
     found = int(TensorProto.FLOAT if picture.colours == "ycbcr" else TensorProto.UINT8)
     if picture.steps and found != TensorProto.FLOAT:
         made, found = model.front("Cast", made, to=TensorProto.FLOAT), int(TensorProto.FLOAT)
@@ -48,6 +47,11 @@ def put_in_front(model: Surgery, picture: Picture, dtype: int) -> bool:
     return True
 
 
+def _ordered(model: Surgery, name: str, order: str, wanted: str) -> str:
+    """Transpose a tensor whose dimensions have these letters to the order `wanted`."""
+    return name if order == wanted else model.front("Transpose", name, perm=[order.index(each) for each in wanted])
+
+
 def _placed(model: Surgery, picture: Picture) -> list[str | Array]:
     """Return the numbers of the steps; those for each colour in a shape that fits the input.
 
@@ -57,7 +61,7 @@ def _placed(model: Surgery, picture: Picture) -> list[str | Array]:
     inner = len(picture.layout) - 1 - picture.layout.find("c")
     if inner or all(each.size == 1 for each in numbers):
         return [each if each.size == 1 else each.reshape(-1, *(1,) * inner) for each in numbers]
-    across = picture.fed.index("w")
+    across = picture.fed.index(picture.layout[-2])  # in the graph's order, the dimension in front of the colours
     width = picture.shape[across]
     if isinstance(width, int):
         return [each if each.size == 1 else np.tile(each, (width, 1)) for each in numbers]

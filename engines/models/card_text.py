@@ -44,6 +44,8 @@ def _input(tensor: TensorSpec) -> InputCard:
     if tensor.picture is not None:
         fields |= tensor.picture.model_dump(exclude_defaults=True, exclude={"layout"}) | {"size": tensor.picture.size}
         fields |= {"colours": "gray"} if tensor.picture.layout == "gray" else {"colours": "rgb", "layout": "nhwc"}
+    elif tensor.sound is not None:
+        fields |= tensor.sound.model_dump(exclude_defaults=True)
     elif is_clear(tensor, alone=True):
         fields["reads"] = tensor.name
     return InputCard(**{name: value for name, value in fields.items() if value is not None})

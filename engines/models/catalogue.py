@@ -4,7 +4,6 @@ A user's models have names in `models_folder`: `NAME.onnx`, with `NAME.toml` as 
 """
 
 import hashlib
-import tomllib
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -16,6 +15,7 @@ from engines.content import Content, ModelFiles, graph_of, with_graph
 from engines.files import PartFile, atomic_write
 from engines.inference.trial import HINT
 from engines.inference.weights import check_size
+from engines.models.card_file import read_card, read_file
 from engines.models.card_text import card_toml
 from engines.models.reading import read_model
 from engines.own_process import in_own_process
@@ -119,10 +119,10 @@ def read_files(path: Path, card_path: Path | None = None) -> tuple[ModelCard, Co
     files that the card lists lie beside the model, under their hashes. Raises ModelError if a file is missing or cannot
     be read, is no card, or the card belongs to another model.
     """
-    body = _read(path)
+    body = read_file(path)
     if card_path is None and (beside := path.with_suffix(".toml")).exists():
         card_path = beside
-    fields = {} if card_path is None else _read_card(card_path)
+    fields = {} if card_path is None else read_card(card_path)
     try:
         card = ModelCard.model_validate({"name": path.stem, **fields})
     except ValidationError as error:
@@ -145,17 +145,3 @@ def travelling(path: Path, card: ModelCard, content: Content) -> tuple[ModelSpec
     """
     spec, changed = in_own_process(str(path), "loads", HINT, read_model, content, str(path), card)
     return spec, content if changed is None else with_graph(content, changed)
-
-
-def _read_card(path: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(_read(path).decode())
-    except ValueError as error:  # not TOML, or no text
-        raise ModelError(f"model card {path}: not TOML, {error}", "see docs/models.md") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", "check the path") from error

@@ -25,6 +25,7 @@ from engines.inference.session import check_declared
 from engines.models.arithmetic import put_in_front, set_input
 from engines.models.batchless import add_batch
 from engines.models.pictures import FRAME_FIELDS, VALUE_FIELDS, Picture, is_clear, picture_of
+from engines.models.sounds import SOUND_FIELDS, sound_of
 from engines.models.surgery import Surgery
 from engines.part import Array
 from schemas.errors import ModelError
@@ -89,9 +90,10 @@ class _Front:
             self._check_kind(each)
 
     def _check_kind(self, card: InputCard) -> None:
-        """An input is a constant, a state, or neither."""
+        """An input is a constant, a state, sound, or none of these."""
         written = card.model_fields_set
-        kinds = [field for field in ("value", "state") if field in written and getattr(card, field) is not None]
+        kinds: list[str] = [each for each in ("value", "state") if each in written and getattr(card, each) is not None]
+        kinds += sorted(written & SOUND_FIELDS)[:1]
         others = sorted(written & (FRAME_FIELDS | VALUE_FIELDS)) + ["reads"] * bool(card.reads)
         if len(kinds + others) > 1 and kinds:
             what = f"model `{self._name}`, input `{card.name}`: {kinds[0]} and {(kinds[1:] + others)[0]}"
@@ -167,7 +169,9 @@ class _Front:
 
     def _is_special(self, name: str) -> bool:
         card = self._cards.get(name)
-        return card is not None and (card.value is not None or card.state is not None)
+        if card is None:
+            return False
+        return card.value is not None or card.state is not None or bool(card.model_fields_set & SOUND_FIELDS)
 
     # pictures and other arrays
 
@@ -206,6 +210,8 @@ class _Front:
             if "picture" not in marks and not card.model_fields_set & VALUE_FIELDS:
                 marks.update({"range": card.range} if card.range else {})
                 marks.update({"shape": exported[name].shape} if card.shape else {})
+            if sound := sound_of(self._name, card, exported[name]):
+                marks.update({"sound": sound, "shape": (*exported[name].shape[:-1], sound.width)})
             if card.state is not None:
                 self._check_state(card, exported[name])
                 marks["state"] = card.state

@@ -10,7 +10,7 @@ from engines.part import Array
 from schemas.errors import ModelError, format_field_error
 from schemas.model import InputCard, Layout, PictureSpec, TensorSpec, describe
 
-FRAME_FIELDS = frozenset({"size", "multiple", "fit", "pad_value", "pad_place", "resize", "antialias"})
+FRAME_FIELDS = frozenset({"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "resize", "antialias"})
 VALUE_FIELDS = frozenset({"colours", "layout", "scale", "mean", "std"})
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _NO_PICTURE = 'a picture has dimensions [N, 3, H, W] or [N, H, W, 3]; for a graph without N, say batch = "none"'
@@ -32,8 +32,8 @@ class Picture:
 
     @property
     def fed(self) -> str:
-        """The layout of what rigflow feeds: colours last, of gray no such dimension."""
-        return f"{self.layout.replace('c', '')}{'' if self.colours == 'gray' else 'c'}"
+        """The layout of what rigflow feeds: rows before columns, colours last, of gray no such dimension."""
+        return f"{'nt' if 't' in self.layout else 'n'}hw{'' if self.colours == 'gray' else 'c'}"
 
     @property
     def shape(self) -> tuple[int | str, ...]:
@@ -116,7 +116,7 @@ def _channels(card: InputCard, tensor: TensorSpec) -> tuple[Layout, int]:
         if isinstance(channels, str):
             return layout, 1 if card.colours == "gray" else 3
         if channels not in (1, 3):
-            other = layout in ("nchw", "nhwc") and shape[1 if axis == 3 else 3] in (1, 3)
+            other = len(layout) == 4 and shape[1 if axis == 3 else 3] in (1, 3)
             hint = "write the other" if other else _OF_WINDOWS if len(shape) == 5 else _NO_PICTURE
             raise _Refused(f"layout: {layout}, and dimension {axis} of {what} is not 1 or 3", hint)
         return layout, channels

@@ -18,7 +18,11 @@ from schemas.errors import ModelError, format_field_error
 from schemas.model import ModelCard
 
 MOST_ITEMS = 1000  # inputs or heads
-_TOGETHER = (("scale", "mean", "std"), ("fit", "pad_value", "pad_place"), ("resize", "antialias"))  # of an input
+_TOGETHER = (  # of an input
+    ("scale", "mean", "std"),
+    ("fit", "pad_value", "pad_place", "short_side"),
+    ("resize", "antialias"),
+)
 _UNNAMED = re.compile(r"[^A-Za-z0-9._-]+")
 
 

@@ -4,13 +4,15 @@ A model is stored as its owner has it: `NAME.onnx`, its card `NAME.toml`, which 
 files under their hashes, which the card lists. Every load puts the card's arithmetic in front of the graph again.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from engines.content import Content
+from engines.models.card_file import read_card
 from engines.models.card_text import card_toml
 from engines.models.catalogue import builtin_models, models_folder
 from engines.models.files import NewFiles, remove_unused
@@ -82,14 +84,8 @@ def _in_folder(folder: Path) -> Path:
 
 def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:
     """Return a card file as fields of a proposal; `names` are the graph's inputs in order. Raises ModelError."""
-    try:
-        said = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read model card {path}: {error.strerror}", "check the path") from error
-    except ValueError as error:
-        raise ModelError(f"model card {path}: not TOML, {error}", "see docs/models.md") from error
     fields: dict[str, Any] = {}
-    for key, value in said.items():
+    for key, value in read_card(path).items():
         if key != "inputs" or not isinstance(value, list):
             fields[key] = value
             continue
@@ -116,8 +112,8 @@ def kept() -> Iterator[tuple[str, Path, ModelCard | None]]:
 
 def _card(path: Path) -> ModelCard | None:
     try:
-        return ModelCard.model_validate(tomllib.loads(path.read_text("utf-8"))) if path.exists() else ModelCard()
-    except (OSError, ValueError):  # pydantic's and tomllib's errors are ValueErrors
+        return ModelCard.model_validate(read_card(path)) if path.exists() else ModelCard()
+    except (ModelError, ValidationError):
         return None
 
 

@@ -17,14 +17,17 @@ from schemas.model import ModelSpec, PictureSpec, TensorSpec, describe
 from schemas.pipeline import OperatorStage
 
 _WINDOW = "leave out `window`, or the heads of the model's card"
+_PLACELESS = "classify, embed, raw and tag"
+_TRY_SOUND = "`rigflow model test MODEL FILE.wav` runs it on a file"
 _IN_CARD = "give it a value or a state in the model's card; see docs/models.md"
 
 
 class Infer:
     """Runs the stage's model over rows of many parts together; see `engines.inference.batch.infer_parts`.
 
-    Beside what the model's heads give, `source_size [W, 2]` int32 is the (height, width) that coordinates refer to. The
-    outputs of a model that takes one row at a time may have any number of values each: they become ragged arrays.
+    Beside what the heads of a picture give, `source_size [W, 2]` int32 is the (height, width) that coordinates refer
+    to. The outputs of a model that takes one row at a time may have any number of values each: they become ragged
+    arrays.
     """
 
     options_class = Options
@@ -36,6 +39,7 @@ class Infer:
             raise PipelineError(f"stage `{stage.name}` runs no model", 'say which: model = "NAME"')
         self._stage = stage
         self._model = without_state(model)
+        self._pictures_of_card = [tensor.name for tensor in model.inputs if tensor.picture]
         self._heads = Heads(_unmapped(stage, self._model))
         self._states = States(model) if fed_inputs(model) else None
 
@@ -96,6 +100,10 @@ class Infer:
         for tensor in self._model.inputs:
             self._check_batch(tensor)
             name = source_name(self._stage, tensor.name, arrays)
+            if tensor.sound and name not in arrays:
+                heard = f"sound, windows of {tensor.sound.samples} samples at {tensor.sound.rate} Hz"
+                what = f"stage `{self._stage.name}`: model `{self._model.name}` takes {heard}, as `{tensor.name}`"
+                raise ModelError(f"{what}, and pipelines have pictures only", _TRY_SOUND)
             array = self._find(name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}, or {_IN_CARD}')
             seen = self._seen(name, array, tensor, arrays)
             self._check(tensor, name, seen)
@@ -152,13 +160,17 @@ class Infer:
             )
 
     def _check_picture(self, arrays: Arrays) -> None:
-        """Heads need the way from their model's picture back to the source, and answer for single frames."""
-        what = f"stage `{self._stage.name}`: the heads of its model"
-        if self._model.heads and not (self.pictures({}).keys() & arrays.keys()):
-            raise PipelineError(f"{what} need the picture that its card describes", "leave out `reads`")
+        """Some heads need the way from their model's picture back to the source; heads of pictures take single ones."""
+        stage = self._stage
+        if self._heads.placing and not (self.pictures({}).keys() & arrays.keys()):
+            what = f"stage `{stage.name}`: head {self._heads.placing[0]} places its answers in the frame, and no input"
+            mapped = any(name in stage.reads for name in self._pictures_of_card)
+            hint = "leave out `reads`" if mapped else f"heads without a picture are {_PLACELESS}; see docs/heads.md"
+            raise PipelineError(f"{what} is the picture that its card describes", hint)
         frames = arrays[INDEX].shape[1] if INDEX in arrays else 1
         ranks = {len(tensor.shape) - len(arrays[name].shape) for name, tensor in self._pictured() if name in arrays}
-        if self._model.heads and frames != 1 and ranks != {1}:
+        if self._model.heads and ranks - {1} and frames != 1:
+            what = f"stage `{stage.name}`: the heads of its model"
             raise PipelineError(f"{what} answer for single frames, not for windows of {frames} frames", _WINDOW)
 
     def _find(self, name: str, arrays: Arrays, hint: str) -> Tensor:

@@ -83,9 +83,9 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
             shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
             feed[tensor.name] = np.full(shape, tensor.state.start if tensor.state else 0, tensor.dtype)
     outputs = OnnxRuntimeSession(body, spec, loaded=load(body, spec.name, once=True)).run(feed)
-    if made is None:
+    if made is None and heads.placing:
         return Answer(picture, outputs, {}, frozenset())
-    views = [view_of((picture.shape[0], picture.shape[1]), made)]
+    views = [] if made is None else [view_of((picture.shape[0], picture.shape[1]), made)]
     arrays = {**{name: outputs[name] for name in heads.unread}, **heads.decode(outputs, views)}
     labels = {name: tensor.labels for name, tensor in heads.named.items() if tensor.labels}
     return Answer(picture, arrays, labels, frozenset(heads.named))

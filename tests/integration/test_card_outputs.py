@@ -23,6 +23,7 @@ from tests.cases import (
     to,
     written,
 )
+from tests.fronts import node
 from tests.onnx_graphs import FLOAT, INT64, UINT8, model_of, value
 
 STAGES = (("decode",), ("resize",), ("infer", "first", "second"), ("encode", "split", "collect"))
@@ -255,3 +256,50 @@ def test_two_stages_that_make_an_array_of_one_name(tmp_path: Path) -> None:
     infer = '[[stage]]\nkind = "infer"\nmodel = "m"\nname = "first"\n'
     pipeline = written(tmp_path, infer + to("jsonl", 'model = "m"\nname = "second"\nkeeps = ["boxes"]'))
     assert "keeps `boxes`, and makes an array of that name itself" in check(pipeline)
+
+
+def scorer() -> bytes:
+    """A model that takes no picture: `means [N, 3]` float32 -> `logits [N, 3]`."""
+    return model_of(
+        [node("Neg", "means", "logits")], [value("means", FLOAT, ["N", 3])], [value("logits", FLOAT, ["N", 3])]
+    )
+
+
+async def test_heads_of_a_model_without_a_picture(fleet: Fleets, tmp_path: Path) -> None:
+    """It classifies what another model made of the frames."""
+    means = [node("Cast", "pixels", "f", to=FLOAT), node("ReduceMean", "f", "means", axes=[1, 2], keepdims=0)]
+    put(
+        tmp_path,
+        model_of(means, [value("pixels", UINT8, ["N", 32, 32, 3])], [value("means", FLOAT, ["N", 3])]),
+        name="a",
+    )
+    head = '[[heads]]\nkind = "classify"\ntop = 1\nlabels = ["red", "green", "blue"]\n'
+    put(tmp_path, scorer(), head)
+    stages = '[[stage]]\nkind = "infer"\nname = "first"\nmodel = "a"\n' + to("npz")
+    inputs = [film(tmp_path, size=(32, 32)), *stills(tmp_path, [(32, 32)])]
+    of_film, of_album = (
+        arrays(each) for each in await fleet.answers(written(tmp_path, stages), inputs, tmp_path / "o")
+    )
+    assert set(of_film) == {"times", "classes", "scores"}
+    expected = np.stack([frame.mean((0, 1)) for frame in frames_of(inputs[0])])
+    assert of_film["classes"][:, 0].tolist() == expected.argmin(1).tolist()
+    np.testing.assert_allclose(of_film["scores"][:, 0], -expected.min(1), rtol=1e-5)
+    assert of_album["classes"][0, 0] == frames_of(inputs[1])[0].mean((0, 1)).argmin()
+
+
+def test_a_head_that_places_its_answers_needs_a_picture(tmp_path: Path) -> None:
+    boxes = model_of(
+        [node("Identity", "rows", "o")], [value("rows", FLOAT, ["N", 5, 6])], [value("o", FLOAT, ["N", 5, 6])]
+    )
+    put(tmp_path, boxes, '[[heads]]\nkind = "detect"\ndecoder = "end2end"\n')
+    put(tmp_path, rows_of_picture(), name="a")
+    stages = '[[stage]]\nkind = "infer"\nname = "first"\nmodel = "a"\n' + to("npz")
+    found = check(written(tmp_path, stages))
+    assert "head detect places its answers in the frame, and no input is the picture that its card describes" in found
+    assert "heads without a picture are classify, embed, raw and tag" in found
+
+
+def rows_of_picture() -> bytes:
+    """`pixels [N, 5, 6, 3]` bytes -> `rows [N, 5, 6]` float32."""
+    nodes = [node("Cast", "pixels", "f", to=FLOAT), node("ReduceMean", "f", "rows", axes=[3], keepdims=0)]
+    return model_of(nodes, [value("pixels", UINT8, ["N", 5, 6, 3])], [value("rows", FLOAT, ["N", 5, 6])])

@@ -114,6 +114,70 @@ async def test_a_state_goes_from_frame_to_frame_of_a_segment(fleet: Fleets, tmp_
     np.testing.assert_allclose(of_album["score"], 2 + np.array(singles), rtol=1e-3)
 
 
+MEMORY = 7  # windows that the filter remembers
+
+
+def filter_of(shape: list[int | str]) -> bytes:
+    """A recurrent graph with a memory of exactly MEMORY windows: the weighted sum of their means and the newest one."""
+    axes = list(range(1, len(shape)))
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["f"], to=FLOAT),
+        helper.make_node("ReduceMean", ["f"], ["s"], axes=axes, keepdims=0),
+        helper.make_node("Unsqueeze", ["s", "one"], ["newest"]),
+        helper.make_node("Concat", ["state", "newest"], ["all"], axis=1),
+        helper.make_node("Slice", ["all", "one", "end", "one"], ["state_out"]),
+        helper.make_node("Mul", ["all", "weights"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "one"], ["score"], keepdims=0),
+    ]
+    weights = np.random.default_rng(3).normal(size=(1, MEMORY + 1))
+    constants = (constant("one", [1], "i8"), constant("end", [1 << 40], "i8"), constant("weights", weights, "f4"))
+    inputs = [value("pixels", UINT8, shape), value("state", FLOAT, [1, MEMORY])]
+    return model_of(nodes, inputs, [value("state_out", FLOAT, [1, MEMORY]), value("score", FLOAT, [1])], constants)
+
+
+def filtered(graph: bytes, windows: list[Array]) -> list[float]:
+    """The answers of one pass over all windows, by ONNX Runtime alone."""
+    state, scores = np.zeros((1, MEMORY), np.float32), []
+    for window in windows:
+        found = plainly(graph, pixels=window[None], state=state)
+        state = found["state_out"]
+        scores.append(float(found["score"][0]))
+    return scores
+
+
+@pytest.mark.parametrize("segment_s", [0.5, 1.0, 60.0])
+async def test_with_a_warm_up_of_its_memory_a_model_answers_as_in_one_pass(
+    fleet: Fleets, tmp_path: Path, segment_s: float
+) -> None:
+    """However the film is cut, bit for bit; every frame, and windows of three ticks that overlap."""
+    path = film(tmp_path, frames=40, size=(32, 32))
+    frames = frames_of(path)
+    looks = [np.stack([frames[min(at + step, 39)] for step in (0, 2, 4)]) for at in range(0, 40, 2)]
+    for name, windows, shape, decode in (
+        ("frames", frames, [1, 32, 32, 3], ""),
+        ("windows", looks, [1, 3, 32, 32, 3], "fps = 5\nwindow = { frames = 3 }"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        graph = filter_of(list(shape))
+        card = '[[inputs]]\nname = "state"\nstate = { output = "state_out" }\n'
+        card += '[[inputs]]\nname = "pixels"\nreads = "pixels"\n' if name == "windows" else ""
+        put(folder, graph, card)
+        resize = '[[stage]]\nkind = "resize"\nsize = [32, 32]\n' if name == "windows" else ""
+        pipeline = written(folder, resize + to("npz"), f"{decode}\nwarm_up = {MEMORY}")
+        pipeline.write_text(pipeline.read_text().replace("segment_s = 0.5", f"segment_s = {segment_s}"))
+        [outcome] = await fleet.answers(pipeline, [path], folder / "out")
+        found = arrays(outcome)
+        assert found["score"].tolist() == filtered(graph, windows)
+        assert len(found["times"]) == len(windows)
+
+
+async def test_a_warm_up_needs_a_model_with_a_state(tmp_path: Path) -> None:
+    put(tmp_path, model_of(MEANS, [PIXELS], [value("s", FLOAT, ["N"])]))
+    found = check(written(tmp_path, to("npz"), "warm_up = 3"))
+    assert "stage `decode`: warm_up is for models with a state, and no stage runs one" in found
+
+
 @pytest.mark.parametrize("lacking", ["input", "output"])
 async def test_a_graph_without_a_batch(fleet: Fleets, tmp_path: Path, lacking: str) -> None:
     cast = helper.make_node("Cast", ["pixels"], ["c"], to=FLOAT)

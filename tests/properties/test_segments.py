@@ -12,7 +12,7 @@ from engines.media.cuts import Packets, plan_cuts
 from engines.media.windows import Slice, Span, every_frame, last_before, needed_ticks, slices
 from schemas.grid import Clock, Grid, frame_at
 from tests.clips import Clip, generated
-from tests.unit.media_passes import in_segments, pipeline, segments_of, sequential
+from tests.unit.media_passes import Windows, in_segments, joined, pipeline, segments_of, sequential, warmed_up
 
 CONTAINERS = {
     "h264": ["mp4", "mkv", "ts", "mov"],
@@ -37,13 +37,15 @@ CLIPS = st.sampled_from(sorted(CONTAINERS)).flatmap(
         seed=st.integers(0, 3),
     )
 )
+WARM_UPS = st.one_of(st.just(0), st.integers(1, 12))
 GRIDS = st.one_of(
-    st.builds(Grid, st.none(), st.integers(1, 4), st.just(1)),
+    st.builds(Grid, st.none(), st.integers(1, 4), st.just(1), WARM_UPS),
     st.builds(
         Grid,
         st.sampled_from([Fraction(5), Fraction("12.5"), Fraction(3), Fraction(60), Fraction(1, 2)]),
         st.integers(1, 6),
         st.integers(1, 6),
+        WARM_UPS,
     ),
 )
 
@@ -52,13 +54,27 @@ GRIDS = st.one_of(
 @given(clip=CLIPS, grid=GRIDS, segment_s=st.sampled_from([0.01, 0.15, 0.4, 1.0, 60.0]))
 def test_generated_media(clip: Clip, grid: Grid, segment_s: float) -> None:
     path = generated(clip)
-    spec = pipeline(fps=None if grid.fps is None else float(grid.fps), frames=grid.frames, stride=grid.stride)
+    spec = pipeline(
+        fps=None if grid.fps is None else float(grid.fps), frames=grid.frames, stride=grid.stride, warm_up=grid.warm_up
+    )
     expected, frames = sequential(path, spec)
     windows, parts = in_segments(path, spec, segment_s)
     assert windows == expected
+    for part in parts:
+        if part.meta.key.part == 0 and (begin := part.meta.key.segment):
+            _check_warm_up(
+                warmed_up(parts, begin), joined([p for p in parts if p.meta.key.segment == begin]), expected, grid
+            )
     assert sum(part.meta.frames for part in parts) == frames
     assert not any(part.meta.lost for part in parts)
     assert len({part.meta.key.segment for part in parts}) == len(segments_of(path, spec, segment_s)[1])
+
+
+def _check_warm_up(found: Windows, own: Windows, expected: Windows, grid: Grid) -> None:
+    """A segment with windows has the last ones before them, as many as its warm-up wants and the media has."""
+    at = expected.pts.index(own.pts[0]) if own.pts else 0
+    before = slice(max(0, at - grid.warm_up), at)
+    assert found == Windows(expected.pts[before], expected.seen[before])
 
 
 TIMES = st.lists(st.integers(0, 400), min_size=1, max_size=40, unique=True).map(sorted)
@@ -69,12 +85,19 @@ def test_windows_of_any_times_and_any_cuts(times: list[int], grid: Grid, borders
     """Frames are their own pts; a segment begins at a frame, as keyframes do."""
     clock = Clock(Fraction(1, 100), times[0])
     starts = sorted({times[0], *(border for border in borders if border in times)})
-    spans = [Span(clock, a, b) for a, b in pairwise(starts)] + [Span(clock, starts[-1], None)]
-    found = [segment_data for span in spans for segment_data in _slices(times, grid, span, limit)]
-    seen = [[segment_data.rows[row] for row in look] for segment_data in found for look in segment_data.index.tolist()]
-    pts = [each for segment_data in found for each in segment_data.pts]
-    assert (pts, seen) == _expected(times, grid, clock)
-    assert all(len(segment_data.pts) <= limit for segment_data in found)
+    spans = [Span(clock, a, b, grid.warm_up_pts(clock, a, times)) for a, b in pairwise([*starts, None])]
+    expected = list(zip(*_expected(times, grid, clock), strict=True))
+    windows = []
+    for span in spans:
+        found = list(_slices(times, grid, span, limit))
+        assert all(len(segment_data.pts) <= limit for segment_data in found)
+        seen = [[each.rows[row] for row in look] for each in found for look in each.index.tolist()]
+        both = list(zip([pts for each in found for pts in each.pts], seen, strict=True))
+        own = [window for window in both if window[0] >= span.start]
+        at = len(windows)
+        assert both == (expected[max(0, at - grid.warm_up) : at] if own else []) + own
+        windows += own
+    assert windows == expected
 
 
 @given(times=TIMES, grid=GRIDS.filter(lambda grid: grid.fps is not None))
@@ -84,7 +107,7 @@ def test_frames_that_are_due_are_all_that_is_needed(times: list[int], grid: Grid
     ticks = needed_ticks(grid, grid.windows_until(clock, times[0], times[-1]))
     due = {tick: times[frame_at(times, grid.tick_pts(clock, tick))] for tick in ticks}
     frames = ((pts, pts) for pts in times if pts in due.values())
-    span = Span(clock, times[0], None)
+    span = Span(clock, times[0], None, times[0])
     found = list(slices(last_before(frames, grid, span, times[-1]), grid, 3, lambda pts: pts))
     seen = [[segment_data.rows[row] for row in look] for segment_data in found for look in segment_data.index.tolist()]
     assert ([pts for segment_data in found for pts in segment_data.pts], seen) == _expected(times, grid, clock)
@@ -112,14 +135,17 @@ def test_cuts_hold_what_their_segments_look_at(order: list[int], keys: set[int],
         assert carried.issuperset(owned)
         if cut.first:
             assert is_key[cut.first]
-            assert pts[: cut.first].max() < cut.start == pts[cut.first]
+            since = grid.warm_up_pts(clock, cut.start, sorted(pts.tolist()))
+            assert pts[: cut.first].max() < pts[cut.first] <= since
+            assert carried.issuperset(at for at in pts.tolist() if since <= at < cut.start)
+            assert grid.warm_up or pts[cut.first] == cut.start
         if cut.end is not None:
             assert cut.end - cut.start >= segment_s * 100
             assert carried.issuperset(_looked_at(sorted(pts.tolist()), grid, clock, owned, cut.start, cut.end))
 
 
 def _slices(times: list[int], grid: Grid, span: Span, limit: int) -> Iterator[Slice[int]]:
-    frames = ((pts, pts) for pts in times if pts >= span.start)
+    frames = ((pts, pts) for pts in times if pts >= span.since)
     ticks = every_frame(frames, grid, span) if grid.fps is None else last_before(frames, grid, span, times[-1])
     return slices(ticks, grid, limit, lambda pts: pts)
 

@@ -61,8 +61,14 @@ def suppression() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def kept(boxes: Sequence[Box], threshold: float, nms: float, most: int, class_aware: bool) -> list[Answer]:
-    """What suppression leaves of the candidates of one picture, by falling score."""
+def has_area(corners: Sequence[float]) -> bool:
+    """Whether a box of x1, y1, x2, y2 has any."""
+    return corners[2] > corners[0] and corners[3] > corners[1]
+
+
+def kept(view: View, boxes: Sequence[Box], threshold: float, nms: float, most: int, class_aware: bool) -> list[Answer]:
+    """What suppression leaves of the candidates of one picture that have an area in the source, by falling score."""
+    boxes = [box for box in boxes if has_area(in_source(view, box.corners))]
     found = [(b, s, label) for b in boxes for label, s in b.scores.items() if np.float32(s) > np.float32(threshold)]
     if not found:
         return []

@@ -22,11 +22,13 @@ from tests.plans import decode_plan
 JOB = JobRef(id="job", pipeline="test", revision="0")
 
 
-def pipeline(*, fps: float | None = None, frames: int = 1, stride: int = 1, **resize: Any) -> PipelineSpec:
+def pipeline(
+    *, fps: float | None = None, frames: int = 1, stride: int = 1, warm_up: int = 0, **resize: Any
+) -> PipelineSpec:
     """A pipeline with that grid and resize stage; planes unless it says otherwise."""
     window = {"frames": frames, "stride": stride}
     stages = [
-        {"kind": "decode", "fps": fps, "window": window},
+        {"kind": "decode", "fps": fps, "window": window, "warm_up": warm_up},
         {"kind": "resize", **json.loads(json.dumps(resize or {"layout": "planes"}))},
         {"kind": "encode", "format": "npz"},
     ]
@@ -35,7 +37,7 @@ def pipeline(*, fps: float | None = None, frames: int = 1, stride: int = 1, **re
 
 def raw(frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
     """A frame as its decoder gave it: the bytes of its planes, in one row."""
-    return {"raw": _samples(frame)}
+    return {"pixels": _samples(frame)}
 
 
 @dataclass
@@ -111,8 +113,9 @@ def decoded(
     return [part for segment_parts in reversed(parts) for part in segment_parts]
 
 
-def joined(parts: Sequence[Part], name: str = "raw") -> Windows:
-    """The windows of parts, in order."""
+def joined(parts: Sequence[Part], name: str = "pixels") -> Windows:
+    """The windows of parts, in order, without those of warm-ups."""
+    parts = [part.without_warm_up() for part in parts]
     pts = [pts for part in parts for pts in part.meta.pts]
     return Windows(pts, [part.arrays[name][look] for part in parts for look in part.arrays["index"]])
 
@@ -122,3 +125,11 @@ def in_segments(source: Source, spec: PipelineSpec, segment_s: float) -> tuple[W
     media, segments = segments_of(source, spec, segment_s)
     parts = decoded(media, segments, spec)
     return joined(parts), parts
+
+
+def warmed_up(parts: Sequence[Part], number: int) -> Windows:
+    """The windows of a segment's warm-up."""
+    mine = [part for part in parts if part.meta.key.segment == number]
+    pts = [pts for part in mine for pts in part.meta.pts[: part.meta.warm_up]]
+    looks = [(part, look) for part in mine for look in part.array("index")[: part.meta.warm_up]]
+    return Windows(pts, [part.array("pixels")[look] for part, look in looks])

@@ -31,6 +31,7 @@ KNOWN: dict[str, dict[str, Any]] = {
         f"{IN}mean": 127.0,
         f"{IN}std": 128.0,
         f"{IN}fit": "crop",
+        f"{IN}short_side": 256,
         "heads.0.kind": "classify",
         "heads.0.activation": "softmax",
     },
@@ -44,19 +45,22 @@ KNOWN: dict[str, dict[str, Any]] = {
         "heads.0.range": [0.0, 1.0],
     },
     "silero_vad.onnx": {
-        "inputs.0.shape": ["N", 576],
+        "inputs.0.rate": 16000,
+        "inputs.0.samples": 512,
+        "inputs.0.context": 64,
         "inputs.1.state": {"output": "stateN"},
         "inputs.2.value": 16000,
         "heads.0.kind": None,
     },
     **{
         f"mtcnn/{name}.onnx": {
-            f"{IN}layout": "nhwc",
+            f"{IN}layout": "nwhc",
             f"{IN}colours": "rgb",
             f"{IN}mean": 127.5,
             f"{IN}std": 128.0,
             "heads.0.kind": kind,
             "heads.0.decoder": "mtcnn",
+            "heads.0.transposed": True if name == "pnet" else None,
         }
         for name, kind in (("pnet", "detect"), ("rnet", "detect"), ("onet", "keypoints"))
     },

@@ -90,7 +90,7 @@ def test_jpegs_one_after_the_other_are_a_video(tmp_path: Path) -> None:
     media, pieces = segments_of(path, spec, 0.1)
     parts = decoded(media, pieces, spec)
     assert [media.clock.seconds(pts) for part in parts for pts in part.meta.pts] == [n / 25 for n in range(5)]
-    found = [row for part in parts for row in part.arrays["raw"]]
+    found = [row for part in parts for row in part.arrays["pixels"]]
     wanted = [decoded_raw(picture) for picture in pictures]
     assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
 

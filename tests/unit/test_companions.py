@@ -134,16 +134,50 @@ def test_a_preprocessor_config_says_how_the_picture_is_made(
     assert ("inputs.0.mean" in found) == said["do_normalize"]
 
 
-def test_a_crop_after_a_larger_size_is_said_to_be_near(tmp_path: Path) -> None:
-    said = {**CLIP, "size": {"shortest_edge": 256}}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    (line,) = (
-        line
-        for line in load("preprocessor_config.json")(model(tmp_path, {"logits": (1, 2)}))
-        if line.field == "inputs.0.fit"
-    )
-    assert (line.value, line.sure) == ("crop", Sure.guess)
-    assert "256" in line.why
+CONVNEXT = {"crop_pct": 0.875, "resample": 3, "size": {"shortest_edge": 224}, "image_mean": [0.5] * 3}
+STRETCHED = {"do_center_crop": True, "crop_size": {"height": 289, "width": 289}, "size": {"height": 346, "width": 346}}
+TIMM = {"input_size": [3, 224, 224], "crop_pct": 0.95, "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "expected"),
+    [
+        ("preprocessor_config.json", {**CLIP, "size": {"shortest_edge": 256}}, ("crop", [224, 224], 256, Sure.certain)),
+        ("preprocessor_config.json", CLIP, ("crop", [224, 224], None, None)),
+        ("preprocessor_config.json", CONVNEXT, ("crop", [224, 224], 256, Sure.certain)),
+        ("preprocessor_config.json", {**CONVNEXT, "size": {"shortest_edge": 384}}, ("stretch", [384, 384], None, None)),
+        ("preprocessor_config.json", STRETCHED, ("crop", [289, 289], 346, Sure.guess)),
+        ("config.json", {"architecture": "vit", "pretrained_cfg": TIMM}, ("crop", [224, 224], 235, Sure.certain)),
+        ("config.json", {**TIMM, "crop_pct": 1.0}, ("crop", [224, 224], None, None)),
+        ("config.json", {**TIMM, "crop_pct": 1.0, "crop_mode": "squash"}, ("stretch", [224, 224], None, None)),
+    ],
+)
+def test_a_picture_that_is_cropped_from_a_larger_one(
+    tmp_path: Path, file: str, said: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    """The short side before the crop, as the processors of transformers and timm compute it."""
+    (tmp_path / file).write_text(json.dumps(said))
+    free = Port("pixel_values", "float32", ("N", 3, "h", "w"))
+    found = {
+        line.field.removeprefix("inputs.0."): line
+        for name in (file, "timm")
+        for line in load(name)(model(tmp_path, {"logits": (1, 2)}, free))
+    }
+    short = found.get("short_side")
+    assert (
+        found["fit"].value,
+        found["size"].value,
+        short and short.value,
+        short and short.sure,
+    ) == expected
+
+
+def test_a_graph_of_another_size_than_its_config_keeps_its_own(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**CLIP, "size": {"shortest_edge": 256}}))
+    fixed = Port("pixel_values", "float32", ("N", 3, 384, 384))
+    found = values(load("preprocessor_config.json")(model(tmp_path, {"logits": (1, 2)}, fixed)))
+    assert "inputs.0.short_side" not in found
+    assert "inputs.0.size" not in found
 
 
 def test_a_config_has_labels_and_a_head(tmp_path: Path) -> None:
@@ -253,6 +287,7 @@ KEYS = (
     *("task", "names", "imgsz", "kpt_shape", "description", "license", "architectures", "id2label", "problem_type"),
     *("size", "crop_size", "do_center_crop", "do_pad", "resample", "do_rescale", "rescale_factor", "do_normalize"),
     *("image_mean", "image_std", "crop_pct", "do_flip_channel_order", "0", "tag", "category", "idx_to_tag"),
+    *("input_size", "pretrained_cfg", "crop_mode", "interpolation", "label_names"),
     *("tag_to_category", "model_type", "labels", "mean_values", "resize_type", "pad_value"),
 )
 TEXTS = st.sampled_from(["detect", "pose", "(1, 'a')", "[640, 640]", "{0: 'a'}", "[[", "1e999", "\0", "n" * 300])

@@ -120,6 +120,15 @@ def test_bilinear_like_on_the_host(fit: str, orientation: int) -> None:
 
 @compiled
 @pytest.mark.parametrize("orientation", [1, 5, 8])
+@pytest.mark.parametrize("resize", ["area", "bilinear", "bicubic"])
+def test_cropped_from_a_larger_picture_like_on_the_host(resize: str, orientation: int) -> None:
+    given = {"size": (112, 90), "fit": "crop", "short_side": 128, "resize": resize}
+    frame = picture("yuv420p")
+    assert apart(both(pictures(**given), frame, surface(frame), orientation))[0] <= 2
+
+
+@compiled
+@pytest.mark.parametrize("orientation", [1, 5, 8])
 def test_planes_come_as_they_are(orientation: int) -> None:
     frame = picture("yuv420p")
     assert apart(both(stage("source", "planes"), frame, surface(frame), orientation))[0] == 0

@@ -43,7 +43,7 @@ def check(found: Mapping[str, Ragged], expected: list[list[Answer]], views: list
 
 def reference(case: Case, **options: Any) -> list[list[Answer]]:
     said = {"threshold": case.threshold, "nms": case.nms, "most": case.most, "class_aware": True, **options}
-    return [kept(case.boxes(rows_of(case.outputs, number)), **said) for number in range(ROWS)]
+    return [kept(view, case.boxes(rows_of(case.outputs, number)), **said) for number, view in enumerate(VIEWS)]
 
 
 @EACH
@@ -97,6 +97,31 @@ def test_what_is_no_number_is_no_box(case: Case) -> None:
         assert isinstance(found[name], Ragged)
         assert len(found[name].row(1)) == 0
         np.testing.assert_array_equal(found[name].row(2), value.row(2))
+
+
+@pytest.mark.parametrize(
+    ("box", "found"),
+    [
+        ([32, 4, 20, 6], None),  # x, y, width and height in the padding above
+        ([32, 60, 20, 8], None),  # below it
+        ([32, 16, 20, 4], [22, 0, 42, 2]),  # it reaches into the source
+        ([32, 30, 0, 8], None),  # no width
+        ([32, 30, 8, -8], None),
+        ([-30, 30, 20, 8], None),  # left of the source
+    ],
+)
+def test_a_box_without_area_in_the_source_is_no_detection(box: list[float], found: list[float] | None) -> None:
+    """Nor does it suppress a box that overlaps with it in the padding."""
+    rows = np.array([[[*box, 0.9]]], np.float32)
+    spec = PictureSpec(size=(64, 64), fit="letterbox")
+    head = Detect({"decoder": "yolov8", "transposed": True}, described({"o": rows}), spec)
+    made = head.decode({"o": rows}, [view_of((32, 64), spec)])["boxes"]
+    assert isinstance(made, Ragged)
+    assert made.row(0).tolist() == ([] if found is None else [found])
+    near = np.array([[[32, 13, 20, 8, 0.9], [32, 11, 20, 8, 0.95], [32, 14, 20, 8, 0.8]]], np.float32)
+    made = head.decode({"o": near}, [view_of((32, 64), spec)])["boxes"]
+    assert isinstance(made, Ragged)
+    assert made.row(0).tolist() == [[22, 0, 42, 1]]
 
 
 def test_every_decoder_is_tested() -> None:

@@ -73,7 +73,7 @@ def test_nanodet_finds_what_the_reference_finds() -> None:
     views = [view_of((picture.height, picture.width), spec) for picture in pictures]
     found = Detect({"decoder": "nanodet", "reg_max": 10}, described(outputs), spec).decode(outputs, views)
     for number, view in enumerate(views):
-        answers = kept(nanodet_boxes(outputs, number), threshold=0.35, nms=0.6, most=300, class_aware=True)
+        answers = kept(view, nanodet_boxes(outputs, number), threshold=0.35, nms=0.6, most=300, class_aware=True)
         assert found["classes"].row(number).tolist() == [answer.label for answer in answers]
         np.testing.assert_allclose(found["scores"].row(number), [answer.score for answer in answers], atol=1e-6)
         expected = np.array([in_source(view, answer.corners) for answer in answers]).reshape(-1, 4)
@@ -124,20 +124,23 @@ def test_mtcnn_finds_the_points_of_a_face() -> None:
     np.testing.assert_allclose(found["keypoints"].row(0), [expected], rtol=1e-4)
 
 
-def test_p_net_finds_what_the_reference_finds() -> None:
+@pytest.mark.parametrize("transposed", [False, True])
+def test_p_net_finds_what_the_reference_finds(transposed: bool) -> None:
     (picture,) = pictures_of("carphone_pristine", (10,))
     small = picture.resize((picture.width // 5, picture.height // 5), Image.Resampling.BOX)
-    given = run("mtcnn/pnet.onnx", [(np.asarray(small, np.float32) - 127.5) / 128])
+    values = (np.asarray(small, np.float32) - 127.5) / 128
+    given = run("mtcnn/pnet.onnx", [np.ascontiguousarray(values.swapaxes(0, 1)) if transposed else values])
     spec = PictureSpec(size=(small.height, small.width))
-    head = Detect({"decoder": "mtcnn", "threshold": 0.05, "nms": 0.5}, described(given), spec)
+    head = Detect({"decoder": "mtcnn", "threshold": 0.05, "nms": 0.5, "transposed": transposed}, described(given), spec)
     found = head.decode(given, [view_of((small.height, small.width), spec)])
     boxes = []
-    for row, column in np.ndindex(given["softmax"].shape[1:3]):
+    for place in np.ndindex(given["softmax"].shape[1:3]):
+        row, column = place[::-1] if transposed else place
         corners = (column * 2, row * 2, column * 2 + 12, row * 2 + 12)
-        reg, score = given["conv2d_4"][0, row, column].tolist(), float(given["softmax"][0, row, column, 1])
-        boxes.append(Box([place + 12 * shift for place, shift in zip(corners, reg, strict=True)], {0: score}))
-    answers = kept(boxes, 0.05, 0.5, 300, True)
-    expected = [in_source(view_of((small.height, small.width), spec), answer.corners) for answer in answers]
+        reg, score = given["conv2d_4"][0, *place].tolist(), float(given["softmax"][0, *place, 1])
+        boxes.append(Box([side + 12 * shift for side, shift in zip(corners, reg, strict=True)], {0: score}))
+    view = view_of((small.height, small.width), spec)
+    expected = [in_source(view, answer.corners) for answer in kept(view, boxes, 0.05, 0.5, 300, True)]
     assert len(expected) > 0
     np.testing.assert_allclose(found["boxes"].row(0), expected, atol=1e-4)
 

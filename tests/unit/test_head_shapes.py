@@ -28,8 +28,9 @@ from tests.unit.detector_cases import (
     from_center,
     uniform,
 )
-from tests.unit.head_reference import Answer, Box, clipped, described, in_source, kept, rows_of, to_source
+from tests.unit.head_reference import Answer, Box, clipped, described, has_area, in_source, kept, rows_of, to_source
 
+Corners = list[tuple[float, float]]
 FACES = [case for case in (*CASES.values(), ONET) if case.points]
 
 
@@ -70,7 +71,7 @@ def test_the_points_of_faces_are_those_of_the_reference(case: Case) -> None:
     check_as_planned(head, found)
     check_alone(head, case.outputs)
     for number, view in enumerate(VIEWS):
-        answers = kept(case.boxes(rows_of(case.outputs, number)), case.threshold, case.nms, 300, True)
+        answers = kept(view, case.boxes(rows_of(case.outputs, number)), case.threshold, case.nms, 300, True)
         assert answers
         expected = [points_in_source(view, answer) for answer in answers]
         np.testing.assert_allclose(ragged(found, "keypoints").row(number), expected, rtol=1e-5, atol=1e-4)
@@ -94,7 +95,7 @@ def test_poses_are_those_of_the_reference(dimensions: int) -> None:
         for row, place in zip(rows[number].tolist(), points[number].tolist(), strict=True):
             extra = [value for point in place for value in (point if dimensions == 3 else [*point, 1])]
             boxes.append(Box(from_center(*row[:4]), {0: row[4]}, extra))
-        expected = [points_in_source(view, answer) for answer in kept(boxes, 0.25, 0.7, 300, True)]
+        expected = [points_in_source(view, answer) for answer in kept(view, boxes, 0.25, 0.7, 300, True)]
         np.testing.assert_allclose(ragged(found, "keypoints").row(number), expected, rtol=1e-5, atol=1e-4)
 
 
@@ -127,9 +128,25 @@ def turned_overlap(first: Sequence[float], second: Sequence[float]) -> float:
     return 1 - math.sqrt(max(0, 1 - math.exp(-distance)))
 
 
-def turned_boxes(rows: Sequence[Sequence[float]], threshold: float, nms: float) -> list[tuple[int, Sequence[float]]]:
+def turned_corners(view: View, x: float, y: float, width: float, height: float, angle: float) -> Corners:
+    """The corners of a turned box in pixels of the source."""
+    signs, turn = ((1, 1), (1, -1), (-1, -1), (-1, 1)), complex(math.cos(angle), math.sin(angle))
+    places = [complex(a * width / 2, b * height / 2) * turn for a, b in signs]
+    return [to_source(view, x + place.real, y + place.imag) for place in places]
+
+
+def enclosing_box(view: View, corners: Corners) -> list[float]:
+    """The box around corners, clipped to the source."""
+    inside = np.clip(corners, 0, view.source[::-1])
+    return [*inside.min(0).tolist(), *inside.max(0).tolist()]
+
+
+def turned_boxes(
+    view: View, rows: Sequence[Sequence[float]], threshold: float, nms: float
+) -> list[tuple[int, Sequence[float]]]:
     """What a loop over candidates keeps: class, and x, y, width, height and angle."""
     found: list[tuple[int, Sequence[float]]] = []
+    rows = [row for row in rows if has_area(enclosing_box(view, turned_corners(view, *row[:4], row[-1])))]
     scored = [(*next(iter(best(row[4:-1]).items())), [*row[:4], row[-1]]) for row in rows]
     for label, score, box in sorted(scored, key=lambda each: -each[1]):
         if score > threshold and all(turned_overlap(box, other) <= nms for same, other in found if same == label):
@@ -145,20 +162,15 @@ def test_turned_boxes_are_those_of_the_reference() -> None:
     check_as_planned(head, found)
     check_alone(head, outputs)
     for number, view in enumerate(VIEWS):
-        expected = turned_boxes(rows[number].tolist(), 0.25, 0.5)
+        expected = turned_boxes(view, rows[number].tolist(), 0.25, 0.5)
         assert 5 < len(expected) < 150
         assert ragged(found, "classes").row(number).tolist() == [label for label, _ in expected]
-        for corners, enclosing, (_, (x, y, width, height, angle)) in zip(
+        for corners, enclosing, (_, box) in zip(
             ragged(found, "corners").row(number), ragged(found, "boxes").row(number), expected, strict=True
         ):
-            signs = ((1, 1), (1, -1), (-1, -1), (-1, 1))
-            places = [
-                complex(a * width / 2, b * height / 2) * complex(math.cos(angle), math.sin(angle)) for a, b in signs
-            ]
-            wanted = [to_source(view, x + place.real, y + place.imag) for place in places]
+            wanted = turned_corners(view, *box)
             np.testing.assert_allclose(corners, wanted, rtol=1e-4, atol=1e-3)
-            inside = np.clip(wanted, 0, view.source[::-1])
-            np.testing.assert_allclose(enclosing, [*inside.min(0), *inside.max(0)], rtol=1e-4, atol=1e-3)
+            np.testing.assert_allclose(enclosing, enclosing_box(view, wanted), rtol=1e-4, atol=1e-3)
 
 
 def test_a_box_overlaps_wholly_with_itself() -> None:
@@ -189,7 +201,7 @@ def test_masks_are_those_of_the_reference() -> None:
     check_alone(head, outputs)
     for number, view in enumerate(VIEWS):
         boxes = [Box(from_center(*row[:4]), best(row[4:-count]), row[-count:]) for row in rows[number].tolist()]
-        answers = kept(boxes, 0.25, 0.7, 300, True)
+        answers = kept(view, boxes, 0.25, 0.7, 300, True)
         assert len(answers) == len(ragged(found, "masks").row(number)) > 5
         for answer, mask in zip(answers, ragged(found, "masks").row(number), strict=True):
             grid = sum(c * p for c, p in zip(answer.extra, prototypes[number].astype(float), strict=True)).tolist()

@@ -38,6 +38,21 @@ def test_a_marked_square_is_found_where_it_was(source: tuple[int, int], fit: str
     np.testing.assert_allclose(found, [mark[1], mark[0], mark[3], mark[2]], atol=0.75 * pixel)
 
 
+@pytest.mark.parametrize("source", [(48, 64), (90, 31), (40, 40)])
+def test_a_marked_square_is_found_in_the_middle_of_a_larger_picture(source: tuple[int, int]) -> None:
+    spec = PictureSpec(size=(96, 80), fit="crop", short_side=120)
+    view = view_of(source, spec)
+    (height, width), half = source, min(source) // 6
+    mark = (height // 2 - half, width // 2 - half, height // 2 + half, width // 2 + half)
+    pixels = np.full((*source, 3), 60, np.uint8)
+    pixels[mark[0] : mark[2], mark[1] : mark[3]] = 255
+    picture = Picture(spec).convert(av.VideoFrame.from_ndarray(pixels, format="rgb24"))[0][..., 0]
+    rows, columns = np.nonzero(picture > 157)
+    box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], float)
+    found = WayBack([view]).boxes(box, np.array([0]))[0]
+    np.testing.assert_allclose(found, [mark[1], mark[0], mark[3], mark[2]], atol=0.75)
+
+
 @pytest.mark.parametrize("source", SIZES)
 def test_the_padding_is_where_the_view_has_no_content(source: tuple[int, int]) -> None:
     view = view_of(source, PictureSpec(size=(96, 128), fit="letterbox"))

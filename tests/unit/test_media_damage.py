@@ -17,6 +17,7 @@ from tests.unit.plain import Kind, write
 
 END_OF_SEQUENCE = b"\0\0\0\1\x0a"  # of H.264: a packet of it gives no frame and no error
 FRAMES, SAMPLED = pipeline(), pipeline(fps=5)
+WARM, WARM_SAMPLED = pipeline(warm_up=6), pipeline(fps=5, frames=2, warm_up=3)
 
 
 def outcome(data: bytes, spec: PipelineSpec, segment_s: float) -> tuple[int, int, Windows] | None:
@@ -41,7 +42,7 @@ def check(seed: int, count: int) -> tuple[int, int, int, int]:
     whole = damaged = refused = differ = 0
     for number in range(count):
         _, data = changed(random.Random(seed * 1_000_000 + number))
-        for spec in (FRAMES, SAMPLED):
+        for spec in (FRAMES, SAMPLED, WARM, WARM_SAMPLED):
             one, some, many = (outcome(data, spec, segment_s) for segment_s in (3600, 0.9, 0.001))
             reported = [each and (each[0], each[1], each[2].pts) for each in (one, some, many)]
             assert reported[0] == reported[1] == reported[2], (seed, number, spec.grid)

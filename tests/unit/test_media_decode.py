@@ -65,7 +65,7 @@ def test_parts_are_numbered_and_the_last_one_says_so() -> None:
 def test_a_part_holds_each_frame_once() -> None:
     spec = pipeline(fps=5, frames=5, stride=2)
     part = in_segments(generated(Clip()), spec, 100)[1][0]
-    rows, index = part.arrays["raw"], part.arrays["index"]
+    rows, index = part.arrays["pixels"], part.arrays["index"]
     assert len({row.tobytes() for row in rows}) == len(rows)
     assert sorted(set(index.flat)) == list(range(len(rows)))
 

@@ -64,7 +64,7 @@ def test_the_best_stream_is_ffmpegs_choice(
         segments = list(splitter.segments())
         parts = decoded(splitter.media, segments, pipeline())
     assert sum(part.meta.frames for part in parts) == 30
-    assert {part.arrays["raw"].shape[1] for part in parts} == {wanted[0] * wanted[1] * 3 // 2}
+    assert {part.arrays["pixels"].shape[1] for part in parts} == {wanted[0] * wanted[1] * 3 // 2}
 
 
 @pytest.mark.parametrize(("number", "size"), [(0, SMALL), (1, LARGE)])
@@ -75,7 +75,7 @@ def test_a_stream_may_be_chosen_by_its_index(tmp_path: Path, number: int, size: 
         with Splitter(path, spec.grid, segment_s, stream=number) as splitter:
             parts = decoded(splitter.media, list(splitter.segments()), spec)
         assert sum(part.meta.frames for part in parts) == 30
-        assert {part.arrays["raw"].shape[1] for part in parts} == {size[0] * size[1] * 3 // 2}
+        assert {part.arrays["pixels"].shape[1] for part in parts} == {size[0] * size[1] * 3 // 2}
 
 
 def test_a_stream_that_is_not_there_is_refused(tmp_path: Path) -> None:

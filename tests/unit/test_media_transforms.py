@@ -6,11 +6,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
+from pydantic import ValidationError
 
 from engines.media.colours import colour_matrix, plane_format
 from engines.part import Array
 from engines.pictures import HostPictures
 from schemas.errors import RigflowError
+from schemas.model import PictureSpec
 from tests.clips import Clip, generated, pictures
 from tests.plans import converter
 from tests.unit.media_passes import decoded, pipeline, segments_of
@@ -140,6 +143,49 @@ def test_pad_keeps_the_whole_picture_on_black() -> None:
     assert not pixels[:10].any()
     assert not pixels[30:].any()
     assert (pixels[10:30] == 200).all()
+
+
+def as_torchvision(picture: Array, short: int, size: tuple[int, int], pillow: Image.Resampling) -> Array:
+    """Resize(short) and CenterCrop(size) of torchvision on a PIL image, in its own arithmetic."""
+    image = Image.fromarray(picture)
+    width, height = image.size
+    scaled = (short, int(short * height / width)) if width < height else (int(short * width / height), short)
+    image = image.resize(scaled, pillow)
+    left, top = round((scaled[0] - size[1]) / 2.0), round((scaled[1] - size[0]) / 2.0)
+    return np.asarray(image.crop((left, top, left + size[1], top + size[0])))
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(
+    ("source", "short", "size"),
+    [
+        ((480, 640), 256, (224, 224)),
+        ((641, 480), 256, (224, 224)),
+        ((300, 401), 73, (64, 64)),
+        ((97, 331), 40, (32, 24)),
+        ((100, 100), 120, (97, 96)),
+    ],
+)
+def test_the_middle_is_cropped_from_a_larger_picture_as_torchvision_does(
+    source: tuple[int, int], short: int, size: tuple[int, int], resize: str
+) -> None:
+    picture = smooth(*source)
+    options = {"size": size, "fit": "crop", "short_side": short, "resize": resize, "antialias": True}
+    found = making(**options).convert(av.VideoFrame.from_ndarray(picture, "rgb24"))["pixels"]
+    np.testing.assert_array_equal(found, as_torchvision(picture, short, size, Image.Resampling[resize.upper()]))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fit": "crop", "size": (64, 48), "short_side": 60}, "short_side is 60, and 64 pixels are cropped from it"),
+        ({"fit": "stretch", "size": (64, 48), "short_side": 70}, 'short_side is for fit = "crop" of a fixed size'),
+        ({"fit": "crop", "short_side": 70}, 'short_side is for fit = "crop" of a fixed size'),
+    ],
+)
+def test_a_short_side_that_nothing_can_be_cropped_from_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        PictureSpec(**options)
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox"])

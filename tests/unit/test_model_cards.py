@@ -48,6 +48,7 @@ def test_a_card_adds_what_the_graph_does_not_know(frames_model: Path, tmp_path: 
     ("text", "words"),
     [
         ("name =", "not TOML"),
+        ('name = "x"\n[[stage]]\nkind = "decode"\n', "card.toml is a pipeline, not the card of a model"),
         ("colour = 1", "colour: unknown field"),
         ("name = 3", "name: should be a valid string"),
         ('name = "../../evil"', "name: takes letters, digits, . - and _, at most 128"),

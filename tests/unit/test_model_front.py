@@ -137,6 +137,45 @@ CASES: Mapping[str, Case] = {
     "channels that the graph leaves free": Case(
         FLOAT, ["N", "c", "h", "w"], 'layout = "nchw"', lambda x: planes(x) * f32(1 / 255), fed=("N", "h", "w", 3)
     ),
+    "columns before rows": Case(
+        FLOAT, ["N", 3, W, H], 'layout = "ncwh"', lambda x: planes(x).swapaxes(2, 3) * f32(1 / 255)
+    ),
+    "columns before rows, as NanoDet has values": Case(
+        FLOAT,
+        ["N", 3, W, H],
+        f'layout = "ncwh"\n{NANODET}',
+        lambda x: planes((x[..., ::-1].astype(f32) - MEAN) / STD).swapaxes(2, 3),
+    ),
+    "lines of columns": Case(
+        FLOAT,
+        ["N", W, H, 3],
+        f'layout = "nwhc"\n{NANODET}',
+        lambda x: ((x[..., ::-1].astype(f32) - MEAN) / STD).swapaxes(1, 2),
+    ),
+    "lines of columns of any size": Case(
+        FLOAT,
+        ["N", "w", "h", 3],
+        f'layout = "nwhc"\n{NANODET}',
+        lambda x: ((x[..., ::-1].astype(f32) - MEAN) / STD).swapaxes(1, 2),
+        fed=("N", "h", "w", 3),
+    ),
+    "luma and chroma in lines of columns": Case(
+        FLOAT,
+        ["N", W, H, 3],
+        'colours = "ycbcr"\nscale = 1\nlayout = "nwhc"',
+        lambda x: np.floor(ycbcr(x) + 0.5).swapaxes(1, 2),
+    ),
+    "gray columns before rows": Case(
+        FLOAT,
+        ["N", 1, W, H],
+        'layout = "ncwh"',
+        lambda x: x[:, None].swapaxes(2, 3) * f32(1 / 255),
+        gray=True,
+        fed=("N", H, W),
+    ),
+    "gray columns before rows without channels": Case(
+        UINT8, ["N", W, H], 'layout = "nwh"', lambda x: x.swapaxes(1, 2), gray=True, fed=("N", H, W)
+    ),
     "sides of three": Case(
         FLOAT, ["N", 3, H, 3], 'layout = "nchw"', lambda x: planes(x) * f32(1 / 255), fed=("N", H, 3, 3)
     ),

@@ -2,16 +2,22 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
+from engines.heads.view import view_of
+from engines.inference.heads import Heads
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import load_model, read_files, save_model
+from engines.models.proposal import propose
 from engines.models.reading import travelling_form
+from engines.part import Value
+from engines.ragged import Ragged
 from schemas.errors import ModelError
 from schemas.model import PictureSpec, StateSpec
 from tests.fronts import NANODET, Array, H, W, f32, frames, kept, node, plainly, planes, read, run, through
@@ -291,3 +297,86 @@ def test_a_graph_of_bytes_travels_as_it_is() -> None:
     spec, made = read(body)
     assert made is body
     assert spec.inputs[0].picture == PictureSpec(size=(H, W))
+
+
+def rt_detr(order: list[int]) -> bytes:
+    """As RT-DETR is exported: boxes of shares of the picture, in pixels of the size that a second input gives."""
+    nodes = [
+        node("ReduceMean", "images", "m", axes=[2, 3], keepdims=0),
+        node("Gemm", "m weights bias", "rows"),
+        node("Sigmoid", "rows", "half"),
+        node("Mul", "half small", "shares"),
+        node("Reshape", "shares shape", "corners"),
+        node("Add", "corners places", "unit"),
+        node("Gather", "orig_target_sizes order", "wh", axis=1),
+        node("Cast", "wh", "sizes", to=FLOAT),
+        node("Concat", "sizes sizes", "four", axis=1),
+        node("Unsqueeze", "four", "row", axes=[1]),
+        node("Mul", "unit row", "boxes"),
+        node("ReduceMean", "half", "best", axes=[1], keepdims=1),
+        node("Mul", "best falling", "scores"),
+        node("ArgMax", "corners", "labels", axis=2, keepdims=0),
+    ]
+    random = np.random.default_rng(5)
+    constants = {
+        "weights": random.normal(0, 1, (3, 20)).astype(f32),
+        "bias": random.normal(0, 1, 20).astype(f32),
+        "small": f32([0.1]),
+        "shape": np.array([0, 5, 4]),
+        "places": f32([[0.1 * k, 0.15 * k, 0.1 * k + 0.3, 0.15 * k + 0.2] for k in range(5)]),
+        "order": np.array(order),
+        "falling": f32([[1.5, 1.3, 1.1, 0.9, 0.7]]),
+    }
+    inputs = [value("images", FLOAT, ["N", 3, H, W]), value("orig_target_sizes", INT64, ["N", 2])]
+    outputs = [value("labels", INT64, ["N", 5]), value("boxes", FLOAT, ["N", 5, 4]), value("scores", FLOAT, ["N", 5])]
+    initializers = tuple(numpy_helper.from_array(each, name) for name, each in constants.items())
+    return model_of(nodes, inputs, outputs, initializers, opset=12)
+
+
+@pytest.mark.parametrize(("order", "size"), [([0, 1], [W, H]), ([1, 0], [H, W])])
+def test_boxes_scaled_to_a_size_that_is_an_input_come_in_pixels_of_the_source(
+    order: list[int], size: list[int]
+) -> None:
+    """The card gives the size of the model's picture, in the graph's order; the head goes on to each source's own."""
+    body = rt_detr(order)
+    card = f"""
+    [[inputs]]
+    name = "orig_target_sizes"
+    value = {size}
+    [[heads]]
+    kind = "detect"
+    decoder = "arrays"
+    boxes = "boxes"
+    scores = "scores"
+    class_output = "labels"
+    threshold = 0.3
+    """
+    spec, made = read(body, card)
+    pixels, sources = frames(2), [(120, 200), (480, 270)]
+    picture = spec.inputs[0].picture
+    assert picture is not None
+    found = Heads(spec)(run((spec, made), images=pixels), [view_of(source, picture) for source in sources], 2)
+    for number, (height, width) in enumerate(sources):
+        sizes = np.array([(width, height) if order == [0, 1] else (height, width)])
+        values = (planes(pixels[number : number + 1]) * f32(1 / 255)).astype(f32)
+        expected = plainly(body, images=values, orig_target_sizes=sizes)
+        kept = expected["scores"][0] > 0.3
+        assert kept.any()
+        boxes = np.clip(expected["boxes"][0][kept], 0, [width, height, width, height])
+        np.testing.assert_allclose(rows(found, "boxes", number), boxes, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(rows(found, "scores", number), expected["scores"][0][kept], rtol=1e-5)
+        assert rows(found, "classes", number).tolist() == expected["labels"][0][kept].tolist()
+
+
+def rows(found: Mapping[str, Value], name: str, number: int) -> Array:
+    values = found[name]
+    assert isinstance(values, Ragged)
+    return values.row(number)
+
+
+def test_the_size_that_boxes_are_scaled_to_is_found(tmp_path: Path) -> None:
+    (tmp_path / "rt.onnx").write_bytes(rt_detr([0, 1]))
+    lines = {line.field: line.value for line in propose(tmp_path / "rt.onnx", rt_detr([0, 1])).lines}
+    assert lines["inputs.1.value"] == [W, H]
+    assert (lines["heads.0.decoder"], lines["heads.0.boxes"]) == ("arrays", "boxes")
+    assert "heads.0.normalised" not in lines

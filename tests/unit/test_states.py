@@ -7,6 +7,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.graph import Graph
 from engines.operators.infer import Infer
 from engines.part import Part, no_tick
+from engines.ragged import Ragged
 from schemas.errors import ModelError, RigflowError
 from schemas.jobs import JobRef, Key
 from schemas.media import MediaInfo
@@ -67,3 +68,28 @@ def test_what_comes_after_a_part_that_failed_fails_too(infer: Infer, session: On
     assert isinstance(third, ModelError)
     assert third.what == "part 2 of segment 0 has no state to begin with"
     assert sums(infer, session, part_of([1], 0, 0)) == [[111]]  # the segment anew
+
+
+def test_windows_of_a_warm_up_are_dropped_with_the_frames_that_they_alone_look_at() -> None:
+    """Values of windows, ragged ones, frames of windows that overlap, and frames that no `index` maps to windows."""
+    part = part_of([0, 1, 2, 3], 0, 0)
+    arrays = {
+        "score": np.arange(4),
+        "boxes": Ragged(np.arange(6), np.array([0, 2, 2, 5, 6])),
+        "pixels": np.arange(5),
+        "index": np.array([[0, 1], [1, 2], [2, 3], [3, 4]], np.int32),
+    }
+    warm = Part(part.meta.model_copy(update={"warm_up": 2}), arrays)
+    kept = warm.without_warm_up()
+    assert (kept.meta.pts, kept.meta.warm_up) == ((2, 3), 0)
+    assert kept.array("score").tolist() == [2, 3]
+    boxes = kept.arrays["boxes"]
+    assert isinstance(boxes, Ragged)
+    assert [boxes.row(row).tolist() for row in range(2)] == [[2, 3, 4], [5]]
+    assert kept.array("pixels").tolist() == [2, 3, 4]
+    assert kept.array("index").tolist() == [[0, 1], [1, 2]]
+    alone = warm.with_arrays({"pixels": np.arange(4)}).without_warm_up()
+    assert alone.array("pixels").tolist() == [2, 3]
+    none = warm.with_arrays(arrays, warm_up=4).without_warm_up()
+    assert [len(value) for value in none.arrays.values()] == [0, 0, 0, 0]
+    assert part.without_warm_up() is part

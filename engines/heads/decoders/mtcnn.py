@@ -1,6 +1,7 @@
 """mtcnn: the networks of MTCNN: P-Net over a picture, R-Net and O-Net over crops of a candidate each.
 
-P-Net: scores `[N, h, w, 2]` and boxes `[N, h, w, 4]`, a square of `cell` pixels every `stride` pixels. R-Net and O-Net:
+P-Net: scores `[N, h, w, 2]` and boxes `[N, h, w, 4]`, a square of `cell` pixels every `stride` pixels; `[N, w, h, ...]`
+where it is `transposed`, as of models that take columns before rows (layout = "nwhc"). R-Net and O-Net:
 scores `[N, 2]`, boxes `[N, 4]` and, of O-Net, points `[N, 10]`: the square is the whole picture. A score is that of
 class 1 (softmax done); a corner lies at that of the square plus box * side; points are five x, then five y, shares of
 the side. Source: Zhang et al. 2016, arXiv 1604.02878; timesler/facenet-pytorch, models/utils/detect_face.py, without
@@ -40,6 +41,7 @@ class MtcnnOptions(BoxOptions):
     points: str = ""
     stride: Count = 2
     cell: Count = 12
+    transposed: bool = False
 
 
 class Mtcnn:
@@ -85,5 +87,7 @@ class Mtcnn:
         if not self._is_grid:
             return np.array([[0, 0, picture[1], picture[0]]], np.float32)
         rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+        if self._options.transposed:
+            rows, columns = columns, rows
         corner = np.stack([columns, rows], axis=-1) * self._options.stride
         return np.concatenate([corner, corner + self._options.cell], axis=-1).astype(np.float32)

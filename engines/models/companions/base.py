@@ -102,6 +102,13 @@ class Model:
             for pattern in (f"{self.path.stem}.{name}", f"{self.path.stem}_{name}", name):
                 yield from (each for each in sorted(self.folder.glob(pattern)) if each.is_file())
 
+    def configured(self, name: str) -> Path | None:
+        """The file of that name beside it, or in the folder above `onnx/`, where those for transformers.js have it."""
+        folder = self.folder.resolve()
+        above = folder.parent / name
+        found = next(self.beside(name), None)
+        return found or (above if folder.name == "onnx" and above.is_file() else None)
+
 
 class Companion(Protocol):
     """Reads one kind of file beside a model, or one sign in its graph."""

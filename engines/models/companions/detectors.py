@@ -112,9 +112,17 @@ def _mtcnn(model: Model) -> Family | None:
     if lasts not in (Counter({4: 1, 2: 1}), Counter({4: 1, 2: 1, 10: 1})) or ranks not in ({2}, {4}):
         return None
     why = "boxes [..., 4] and scores [..., 2]" + (", points [N, 10]" if lasts[10] else "")
+    picture, of_map = dict(_MTCNN), {}
+    if model.picture is not None and model.picture.layout == "nhwc":  # Keras' port of the weights, which are Matlab's
+        picture["layout"], of_map = "nwhc", {"transposed": True} if ranks == {4} else {}
     if lasts[10]:
-        return Family("mtcnn", Sure.likely, why, _MTCNN, _POINTS, kind="keypoints")
-    return Family("mtcnn", Sure.likely, why, _MTCNN, _FACE)
+        return Family("mtcnn", Sure.likely, why, picture, _POINTS, kind="keypoints")
+    return Family("mtcnn", Sure.likely, why, picture, {**_FACE, **of_map})
+
+
+def columns_first(model: Model) -> Sequence[Line]:
+    """The layout alone of a family whose pictures have columns before rows: no shape shows that."""
+    return [line for line in look(model) if line.field.endswith(".layout")]
 
 
 def _arrays(model: Model) -> Family | None:

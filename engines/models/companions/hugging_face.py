@@ -9,29 +9,31 @@ from schemas.errors import ModelError
 
 # numbers of Pillow's filters, which `resample` has
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_WHOLE = 384  # of ConvNeXT: from this size on pictures are not cropped
 _RESCALE = 1 / 255  # of transformers, where `do_rescale` names no factor
 
 
 def preprocessor(model: Model) -> Sequence[Line]:
     """Size, crop, filter, scale, mean and std."""
-    path = next(model.beside("preprocessor_config.json"), None) or _above(model, "preprocessor_config.json")
+    path = model.configured("preprocessor_config.json")
     if path is None or (picture := model.picture) is None:
         return []
     said = json_of(path)
     at, file = picture.path, path.name
     try:
+        most = max(picture.height or 0, picture.width or 0)  # a graph may be exported for another size
         found = [*_geometry(said, picture.height is None), *_arithmetic(said)]
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"{path} has a value that no picture processor takes", "correct it, or move it away"
         ) from error
     lines = [Line(f"{at}.{name}", value, Sure.certain, f"{file}: {why}") for name, value, why in found]
-    return [_doubted(line, said) for line in lines]
+    return [_doubted(line, said) for line in lines if line.field != f"{at}.short_side" or line.value >= most]
 
 
 def config(model: Model) -> Sequence[Line]:
     """Labels, and what is made with them where the architecture's name says so."""
-    path = next(model.beside("config.json"), None) or _above(model, "config.json")
+    path = model.configured("config.json")
     if path is None:
         return []
     said = json_of(path)
@@ -60,35 +62,37 @@ _ARCHITECTURES = {
 }
 
 
-def _above(model: Model, name: str) -> Any:
-    """The file in the folder above, where the model lies in `onnx/` as those for transformers.js do."""
-    path = model.folder.resolve().parent / name
-    return path if model.folder.resolve().name == "onnx" and path.is_file() else None
-
-
 def _geometry(said: dict[str, Any], free: bool) -> Iterator[tuple[str, Any, str]]:
     """`(field, value, why)`: the short side is scaled to `shortest_edge`, then `crop_size` cut from the middle."""
     size, crop = said.get("size"), said.get("crop_size")
     cuts = said.get("do_center_crop", crop is not None) and crop is not None
-    sides = _sides(crop if cuts else size)
-    if sides and free:
-        yield "size", sides, f"{'crop_size' if cuts else 'size'} = {crop if cuts else size}"
+    cut, before = _sides(crop if cuts else size), _sides(size)
+    if "crop_pct" in said and not cuts and before:  # as ConvNeXT's processor takes it
+        cuts = min(before) < _WHOLE
+        before = [int(side / float(said["crop_pct"])) for side in before] if cuts else before
+        why = f"size = {size}, crop_pct = {said['crop_pct']}"
+    else:
+        why = f"size = {size}, crop_size = {crop}" if cuts else f"size = {size}"
+    if cut and free:
+        yield "size", cut, why
     if said.get("do_pad") and isinstance(size, dict) and "longest_edge" in size:
         yield "fit", "letterbox", "do_pad"
-    elif cuts or (isinstance(size, dict) and "shortest_edge" in size) or "crop_pct" in said:
-        yield "fit", "crop", "do_center_crop" if cuts else f"size = {size}"
+    elif cuts or (isinstance(size, dict) and "shortest_edge" in size and "crop_pct" not in said):
+        yield "fit", "crop", why
+        if cut and before and min(before) > max(cut):
+            yield "short_side", min(before), why
     elif size is not None:
-        yield "fit", "stretch", f"size = {size}"
+        yield "fit", "stretch", why
     if said.get("resample") in _FILTERS:
         yield "resize", _FILTERS[said["resample"]], f"resample = {said['resample']}"
         yield "antialias", True, "transformers resizes by Pillow"
 
 
 def _doubted(line: Line, said: dict[str, Any]) -> Line:
-    """Lowers how sure a crop is where the picture is scaled to more than is cut out: no card says that."""
-    crop, size = _sides(said.get("crop_size")), _sides(said.get("size"))
-    if line.value == "crop" and crop and size and min(size) > min(crop):
-        why = f"{line.why}; the short side should be {min(size)} before, here all of it is kept"
+    """Lowers how sure a crop is where the picture is stretched to a size before: a card has its short side only."""
+    size = said.get("size")
+    if line.field.endswith(".short_side") and isinstance(size, dict) and "height" in size:
+        why = f"{line.why}: stretched before it is cropped; here it keeps its shape"
         return replace(line, sure=Sure.guess, why=why)
     return line
 

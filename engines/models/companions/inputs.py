@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from engines.models.companions.base import Line, Model, Port, Sure
+from engines.models.companions.base import Line, Model, Picture, Port, Sure
+from schemas.model import describe
 
 _GRAPH = "the graph"
 # by the name of a scalar input: what the projects that have such an input give it by default
@@ -17,6 +18,13 @@ _CONSTANTS: dict[str, tuple[float, str]] = {
     "iou_threshold": (0.45, "usual"),
     "max_output_boxes_per_class": (100, "usual"),
 }
+# by the name of an input [N, 2]: the order in which it has the size of the picture, or what it is scaled by. Given the
+# size of the model's own picture, boxes come in its pixels, and the head has the way from there to the source
+_SIZES = {
+    "orig_target_sizes": ("wh", "RT-DETR and D-FINE: width and height that boxes are scaled to"),
+    "im_shape": ("hw", "PaddleDetection: height and width of the picture"),
+    "scale_factor": ("11", "PaddleDetection: by how much the picture was scaled"),
+}
 _PAIRS = (("", "N"), ("", "n"), ("i", "o"), ("_in", "_out"), ("in_", "out_"), ("", "_out"), ("past", "present"))
 
 
@@ -29,8 +37,10 @@ def _picture(model: Model) -> Iterator[Line]:
     if (picture := model.picture) is None:
         return
     port = model.inputs[picture.number]
-    shape = f"input {port.name} {list(port.shape)}"
-    yield Line(f"{picture.path}.layout", picture.layout, Sure.certain, shape)
+    shape = f"the graph's input `{port.name}` {describe(port.dtype, port.shape)}"
+    # that rows come before columns is a habit; some models with colours last, MTCNN's, have it the other way round
+    sure = Sure.certain if picture.layout == "nchw" else Sure.likely
+    yield Line(f"{picture.path}.layout", picture.layout, sure, shape)
     if picture.height is not None and picture.width is not None:
         yield Line(f"{picture.path}.size", [picture.height, picture.width], Sure.certain, shape)
     if picture.channels == 1:
@@ -52,13 +62,26 @@ def _others(model: Model) -> Iterator[Line]:
             continue
         fed = _feeding(port, model.outputs)
         if fed:
-            why = f"output {fed} has its shape and its name"
+            why = f"the graph's output `{fed}` has its shape and its name"
             yield Line(f"inputs.{number}.state", {"output": fed}, Sure.likely, why)
+        elif port.name in _SIZES and port.shape[-1:] == (2,):
+            yield from _sized(number, port, picture)
         elif len(port.shape) <= 1 or all(size == 1 for size in port.shape):
             value, why = _CONSTANTS.get(port.name, (0.0, ""))
             if why:
                 sure = Sure.guess if why == "usual" else Sure.likely
-                yield Line(f"inputs.{number}.value", value, sure, f"input {port.name}: {why}")
+                yield Line(f"inputs.{number}.value", value, sure, f"the graph's input `{port.name}`: {why}")
+
+
+def _sized(number: int, port: Port, picture: Picture | None) -> Iterator[Line]:
+    order, why = _SIZES[port.name]
+    if picture is None or picture.height is None or picture.width is None:
+        return
+    sides = {"h": picture.height, "w": picture.width, "1": 1}
+    value = [sides[each] if port.dtype.startswith("int") else float(sides[each]) for each in order]
+    yield Line(
+        f"inputs.{number}.value", value, Sure.likely, f"the graph's input `{port.name}`: {why}; here of its picture"
+    )
 
 
 def silero(model: Model) -> Sequence[Line]:
@@ -66,8 +89,9 @@ def silero(model: Model) -> Sequence[Line]:
     names = [port.name for port in model.inputs]
     if not {"input", "state", "sr"} <= set(names) or len(model.inputs[names.index("input")].shape) != 2:
         return []
-    why = "inputs input, state, sr: Silero VAD at 16 kHz, 64 values of context and 512"
-    return [Line(f"inputs.{names.index('input')}.shape", ["N", 576], Sure.likely, why)]
+    at, why = f"inputs.{names.index('input')}", "the graph's inputs `input`, `state`, `sr`: Silero VAD at 16 kHz"
+    sound = {"rate": 16000, "samples": 512, "context": 64}
+    return [Line(f"{at}.{field}", value, Sure.likely, why) for field, value in sound.items()]
 
 
 def _feeding(port: Port, outputs: Sequence[Port]) -> str:

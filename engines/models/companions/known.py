@@ -15,10 +15,12 @@ _CLIP = {
     "resize": "bicubic",
     "antialias": True,
 }
+_LITE = r"efficientnet.?lite"
+_AROUND = 32  # pixels more on the short side than are cropped, CROP_PADDING of its preprocessing.py
 _HALF = {"colours": "rgb", "scale": 1 / 255, "mean": 0.5, "std": 0.5}
 # pattern of the file's name: (how the picture is made, where that is written)
 _KNOWN: dict[str, tuple[dict[str, Any], str]] = {
-    r"efficientnet.?lite": (
+    _LITE: (
         {
             "colours": "rgb",
             "scale": 1.0,
@@ -48,5 +50,7 @@ def look(model: Model) -> Sequence[Line]:
     for pattern, (values, source) in _KNOWN.items():
         if re.search(pattern, model.path.stem.lower()):
             why = f"known by the file's name: {source}"
+            if pattern == _LITE and picture.height is not None and picture.height == picture.width:
+                values = {**values, "short_side": picture.height + _AROUND}
             return [Line(f"{picture.path}.{name}", value, Sure.likely, why) for name, value in values.items()]
     return []

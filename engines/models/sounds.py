@@ -1,0 +1,72 @@
+"""Finds the inputs of a model that are sound, and makes the windows of samples that they take."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+from pydantic import ValidationError
+
+from engines.part import Array
+from schemas.errors import MediaError, ModelError, format_field_error
+from schemas.model import InputCard, SoundSpec, TensorSpec, describe
+
+SOUND_FIELDS = frozenset({"rate", "samples", "context"})
+_DTYPES = ("float16", "float32", "float64", "int16")
+_MOST_SECONDS = 600
+
+
+def sound_of(model: str, card: InputCard, tensor: TensorSpec) -> SoundSpec | None:
+    """Return how an input is made of sound, None if its card does not say that it is; `tensor` as it was exported.
+
+    Raises ModelError for a card that contradicts itself or the graph; `model` is its name, for errors.
+    """
+    written = card.model_fields_set & SOUND_FIELDS
+    if not written:
+        return None
+    where, what = f"model `{model}`, input `{card.name}`", describe(tensor.dtype, tensor.shape)
+    if card.rate is None or card.samples is None:
+        missing = "rate" if card.rate is None else "samples"
+        raise ModelError(f"{where}, {min(written)}: it is sound, and has no {missing}", f"write its {missing}, too")
+    try:
+        spec = SoundSpec(rate=card.rate, samples=card.samples, context=card.context)
+    except ValidationError as error:
+        raise ModelError(f"{where}, {format_field_error(error.errors()[0])}", "correct it") from error
+    if tensor.dtype not in _DTYPES or not tensor.shape or any(size not in (1,) for size in tensor.shape[1:-1]):
+        raise ModelError(
+            f"{where}, samples: {what} takes no sound", "sound is [N, samples] or [N, 1, samples] of floats"
+        )
+    last = tensor.shape[-1]
+    if isinstance(last, int) and last != spec.width:
+        raise ModelError(
+            f"{where}, samples: {spec.samples} with {spec.context} of context, and its graph takes {last}",
+            "write what the graph takes: samples + context",
+        )
+    return spec
+
+
+def read_sound(path: Path, spec: SoundSpec) -> Array:
+    """Return the sound of a file `[S]` float32, of one channel at the rate of `spec`. Raises MediaError."""
+    resampler = av.AudioResampler("flt", "mono", spec.rate)
+    found: list[Array] = []
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(audio=0):
+                found += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+                if sum(map(len, found)) > _MOST_SECONDS * spec.rate:
+                    raise MediaError(f"{path} has more than {_MOST_SECONDS} s of sound", "give a shorter file")
+            found += [part.to_ndarray()[0] for part in resampler.resample(None)]
+    except (av.error.FFmpegError, IndexError) as error:
+        raise MediaError(f"cannot read the sound of {path}: {error}", "give a wav, flac or mp3 file") from error
+    return np.concatenate([np.zeros(0, np.float32), *found])
+
+
+def windows_of(sound: Array, spec: SoundSpec) -> Array:
+    """Return `[W, context + samples]`: the windows of a sound, each with the end of the one before in front.
+
+    Silence stands in front of the first, and behind a last one that the sound does not fill.
+    """
+    count = -(-len(sound) // spec.samples)
+    padded = np.zeros(spec.context + count * spec.samples, np.float32)
+    padded[spec.context : spec.context + len(sound)] = sound
+    starts = np.arange(count)[:, None] * spec.samples
+    return np.asarray(padded[starts + np.arange(spec.width)])
