@@ -20,6 +20,7 @@ from xdist import is_xdist_controller
 
 from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
+from tests import warm_process
 from tests.h264_digests import ASM_FOLDER
 from workers.forkserver import start_fork_server
 
@@ -50,6 +51,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """
     if not is_xdist_controller(session):
         start_fork_server()
+        warm_process.install()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 
 from engines.media.decode import decode_video
 from engines.media.split import Splitter
@@ -130,13 +131,14 @@ def sound_packets(stream: Any, sound: Sound) -> "Iterator[av.Packet[Any]]":
     most = max(end for _, end in sound.spans) + 0.2
     wave = wave_of(sound)[: round(most * sound.rate)]
     made: list[av.Packet[Any]] = []
+    resampler = av.AudioResampler(kind, sound.layout, sound.rate)
     for start in range(0, len(wave), step):
         samples = wave[start : start + step].astype(np.float32)
         frame = av.AudioFrame.from_ndarray(
             np.repeat(samples[None], context.layout.nb_channels, 0), "fltp", sound.layout
         )
         frame.sample_rate, frame.pts, frame.time_base = sound.rate, start, Fraction(1, sound.rate)
-        for ready in av.AudioResampler(kind, sound.layout, sound.rate).resample(frame):
+        for ready in resampler.resample(frame):
             made += stream.encode(ready)
     made += stream.encode(None)
     for packet in made:
@@ -185,7 +187,8 @@ def heard(path: Path, track: int = 0, first: float | None = None) -> tuple[Wave,
             first = next(float(frame.time or 0) for frame in container.decode(video=0))
     with av.open(path) as container:
         stream = container.streams.audio[track]
-        wave, end, rate = np.zeros(0), 0, stream.codec_context.sample_rate
+        pieces: list[tuple[int, Wave]] = []
+        end, rate = 0, stream.codec_context.sample_rate
         for frame in container.decode(stream):
             (ready,) = av.AudioResampler("fltp", "mono").resample(frame)
             rate = frame.sample_rate
@@ -193,16 +196,16 @@ def heard(path: Path, track: int = 0, first: float | None = None) -> tuple[Wave,
             if abs(start - end) < 0.002 * rate:  # containers round times, players play on
                 start = end
             end = start + frame.samples
-            samples = ready.to_ndarray()[0][max(0, -start) :]
-            start = max(0, start)
-            wave = np.pad(wave, (0, max(0, start + len(samples) - len(wave))))
-            wave[start : start + len(samples)] = samples
+            pieces.append((max(0, start), ready.to_ndarray()[0][max(0, -start) :]))
+    wave = np.zeros(max((start + len(samples) for start, samples in pieces), default=0))
+    for start, samples in pieces:
+        wave[start : start + len(samples)] = samples
     return wave, rate
 
 
 def offset_s(found: Wave, expected: Wave, rate: int) -> float:
     """By how many seconds `found` is late, by where the two are most alike; infinite where they are nowhere."""
-    size = 1 << (max(len(found), len(expected)) * 2 - 1).bit_length()
+    size = next_fast_len(len(found) + len(expected), real=True)
     alike = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(expected, size)), size)
     place = int(np.argmax(alike))
     most = np.sqrt(np.sum(found**2) * np.sum(expected**2))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from engines import own_process
 from engines.inference import onnxruntime
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import load_model, save_model, travelling
@@ -274,7 +275,8 @@ def test_reading_a_model_imports_no_onnx_runtime_here(tmp_path: Path) -> None:
 # calls in a process of their own
 
 
-def test_a_process_of_its_own_answers_or_says_how_it_ended() -> None:
+def test_a_process_of_its_own_answers_or_says_how_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_process, "subprocess", subprocess)  # not those of tests.warm_process
     assert in_own_process("m", "loads", "", str.upper, "x" * (1 << 20)) == "X" * (1 << 20)
     assert in_own_process("m", "loads", "", os.write, 1, b"what a library prints") == 21
     with pytest.raises(ModelError, match=r"`m` ends the process that builds it \(SIGSEGV\): export it again"):
