@@ -4,7 +4,6 @@ A user's models have names in `models_folder`: `NAME.onnx`, with `NAME.toml` as 
 """
 
 import hashlib
-import tomllib
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -22,6 +21,7 @@ from engines.own_process import in_own_process
 from schemas.errors import ModelError, ModelMissing, format_field_error
 from schemas.model import ModelCard, ModelSpec
 from schemas.settings import home_folder
+from schemas.toml import TomlError, parse_toml
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange")
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
@@ -149,8 +149,8 @@ def travelling(path: Path, card: ModelCard, content: Content) -> tuple[ModelSpec
 
 def _read_card(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(_read(path).decode())
-    except ValueError as error:  # not TOML, or no text
+        return parse_toml(_read(path))
+    except TomlError as error:
         raise ModelError(f"model card {path}: not TOML, {error}", "see docs/models.md") from error
 
 

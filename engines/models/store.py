@@ -4,7 +4,6 @@ A model is stored as its owner has it: `NAME.onnx`, its card `NAME.toml`, which 
 files under their hashes, which the card lists. Every load puts the card's arithmetic in front of the graph again.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from engines.models.files import NewFiles, remove_unused
 from engines.models.folders import FIRST_GRAPHS, Taken, take
 from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import FileSpec, ModelCard
+from schemas.toml import TomlError, parse_toml
 
 # general file names, which do not identify a model
 _GENERAL = ("model", "model_optimized", "model_fp16", "model_quantized", "encoder_model", "encoder", "1")
@@ -83,10 +83,10 @@ def _in_folder(folder: Path) -> Path:
 def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:
     """Return a card file as fields of a proposal; `names` are the graph's inputs in order. Raises ModelError."""
     try:
-        said = tomllib.loads(path.read_text("utf-8"))
+        said = parse_toml(path.read_bytes())
     except OSError as error:
         raise ModelError(f"cannot read model card {path}: {error.strerror}", "check the path") from error
-    except ValueError as error:
+    except TomlError as error:
         raise ModelError(f"model card {path}: not TOML, {error}", "see docs/models.md") from error
     fields: dict[str, Any] = {}
     for key, value in said.items():
@@ -116,8 +116,8 @@ def kept() -> Iterator[tuple[str, Path, ModelCard | None]]:
 
 def _card(path: Path) -> ModelCard | None:
     try:
-        return ModelCard.model_validate(tomllib.loads(path.read_text("utf-8"))) if path.exists() else ModelCard()
-    except (OSError, ValueError):  # pydantic's and tomllib's errors are ValueErrors
+        return ModelCard.model_validate(parse_toml(path.read_bytes())) if path.exists() else ModelCard()
+    except (OSError, ValueError):  # pydantic's and parse_toml's errors are ValueErrors
         return None
 
 
