@@ -117,7 +117,7 @@ class PipelineSpec(Spec):
 
     name: Name
     description: str = ""
-    media: tuple[Name, ...] = Field(min_length=1)
+    media: tuple[Name, ...]
     segment_s: float = Field(default=4.0, gt=0, le=3600, description="least length of a segment, in seconds")
     stage: tuple[Stage, ...]
     models: dict[str, str] = Field(default={}, description="model -> its identity; filled in when it is published")

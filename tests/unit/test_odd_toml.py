@@ -75,6 +75,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
     assert parse_toml(b"\xef\xbb\xbfx = 1") == parse_toml("\ufeffx = 1") == {"x": 1}
 
 
+MEDIA = 'media = "video"\n'
 STAGES = '[[stage]]\nkind = "decode"\n[[stage]]\nkind = "encode"\nformat = "npz"\n'
 
 
@@ -84,10 +85,13 @@ STAGES = '[[stage]]\nkind = "decode"\n[[stage]]\nkind = "encode"\nformat = "npz"
         ("media = 3\n" + STAGES, "media: should be a valid tuple"),
         ("media = []\n" + STAGES, "name each kind of media once"),
         ('media = ["video", "video"]\n' + STAGES, "name each kind of media once"),
-        ("stage = 3\n", "stage: should be a valid tuple"),
-        ("segment_s = nan\n" + STAGES, "segment_s: should be a finite number"),
-        (STAGES.replace("format", "options = { x = [inf] }\nformat"), "should be a finite number"),
-        ('[[stage]]\nkind = "x"\n' * 20_000, f"there are 20000 stages, and a pipeline has at most {MOST_STAGES}"),
+        (MEDIA + "stage = 3\n", "stage: should be a valid tuple"),
+        (MEDIA + "segment_s = nan\n" + STAGES, "segment_s: should be a finite number"),
+        (MEDIA + STAGES.replace("format", "options = { x = [inf] }\nformat"), "should be a finite number"),
+        (
+            MEDIA + '[[stage]]\nkind = "x"\n' * 20_000,
+            f"there are 20000 stages, and a pipeline has at most {MOST_STAGES}",
+        ),
     ],
 )
 def test_what_a_pipeline_may_not_say(text: str, words: str) -> None:
