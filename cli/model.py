@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -12,6 +11,7 @@ import typer
 from cli.options import SettingsFile, ends_well, settings_from
 from cli.text import cell, say, say_sentence, size, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
+from schemas.toml import TomlError, parse_toml
 
 if TYPE_CHECKING:
     from engines.content import Content
@@ -190,8 +190,8 @@ def _fields(given: Sequence[str]) -> dict[str, Any]:
         if not field.strip() or not equals:
             raise UsageError(f"--set {each}: no FIELD=VALUE", "say, for example, --set inputs.0.colours=bgr")
         try:
-            fields[field.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except ValueError:
+            fields[field.strip()] = parse_toml(f"value = {text}")["value"]
+        except TomlError:
             fields[field.strip()] = text.strip()
     return fields
 

@@ -1,6 +1,5 @@
 """Options of operators, formats and media: each class has a pydantic model of its own, `options_class`."""
 
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -8,7 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
-from schemas.pipeline import DecodeStage, EncodeStage, OperatorStage, line_of
+from schemas.pipeline import MOST_STAGES, DecodeStage, EncodeStage, OperatorStage, line_of
+from schemas.toml import TomlError, parse_toml
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 _CLASSES = {"encode": ("formats", "format")}  # of a stage's kind: the group of its class, and the field that names it
@@ -36,13 +36,15 @@ def check_options(text: str, source: str) -> list[PipelineError]:
     What `schemas.pipeline.check_pipeline` reports is left out.
     """
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        given = parse_toml(text)
+    except TomlError:
         return []
-    media = given.get("media", ())
-    kinds = [kind for kind in ((media,) if isinstance(media, str) else media) if isinstance(kind, str)]
+    stages, media = _list_of(given, "stage"), _list_of(given, "media")
+    if len(stages) > MOST_STAGES:
+        return []
+    kinds = [kind for kind in media if isinstance(kind, str)]
     found = list(_check_media(text, source, kinds))
-    for number, stage in enumerate(given.get("stage", [])):
+    for number, stage in enumerate(stages):
         if isinstance(stage, dict):
             found += _check_stage(text, source, number, stage, [kind for kind in kinds if exists("media", kind)])
     return found
@@ -68,8 +70,14 @@ def check_decode_options(stage: DecodeStage, kinds: Sequence[type[BaseModel]]) -
             raise PipelineError(f"stage {stage.name}: decode has no option `{option}`", hint)
 
 
+def _list_of(given: dict[str, Any], field: str) -> list[Any]:
+    """The list in a field; none where the field has something else, which `check_pipeline` reports."""
+    value = given.get(field)
+    return value if isinstance(value, list) else [value] if isinstance(value, str) else []
+
+
 def _check_media(text: str, source: str, kinds: Sequence[str]) -> Iterator[PipelineError]:
-    for kind in kinds:
+    for kind in dict.fromkeys(kinds):
         if not exists("media", kind):
             what = f"{source}, line {line_of(text, ['media'])}, media: there is no medium {kind}"
             yield PipelineError(what, f"there are {', '.join(names('media'))}")

@@ -50,6 +50,6 @@ def is_token(text: str) -> bool:
 
 
 class Spec(BaseModel):
-    """Base of declarations: immutable, unknown keys are errors."""
+    """Base of declarations: immutable, unknown keys are errors, and so are numbers that json does not have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar
 
-from schemas.text import printable, without_passwords
+from schemas.text import printable, shortened, without_passwords
 
-ERROR_CHARACTERS = 2000  # of an error's text in a message or a log
+ERROR_CHARACTERS = 2000  # of what an error says, which may quote a value of any size
 
 
 class Disposition(StrEnum):
@@ -67,8 +67,8 @@ class RigflowError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        line = f"{self.what}: {self.hint}" if self.hint else self.what
-        return printable(without_passwords(line))
+        what, hint = shortened(self.what, ERROR_CHARACTERS), shortened(self.hint, ERROR_CHARACTERS)
+        return printable(without_passwords(f"{what}: {hint}" if hint else what))
 
 
 def format_error(error: BaseException) -> str:

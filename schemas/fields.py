@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, Field, FiniteFloat
 
+from schemas.text import shortened
+
 NAME_CHARS: Final = 200
 _BIDI: Final = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # they can make two different names look the same
 _UNSHOWN: Final = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, surrogates, line and paragraph breaks
@@ -20,7 +22,7 @@ def clean_name(name: Any) -> Any:
     if not isinstance(name, str) or (name.isprintable() and len(name) <= NAME_CHARS):
         return name
     shown = "".join("\ufffd" if unicodedata.category(each) in _UNSHOWN else each for each in _BIDI.sub("\ufffd", name))
-    return shown if len(shown) <= NAME_CHARS else f"{shown[: NAME_CHARS - 41]}\u2026{shown[-40:]}"
+    return shortened(shown, NAME_CHARS)
 
 
 # the name of a media or an item: cleaned, not refused, because file systems allow any of these characters

@@ -7,7 +7,7 @@ graph, so that a model that travels takes pictures as bytes; see `engines.models
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, JsonValue, model_validator
 
 from schemas.declared import FileName, ModelName, Name, Sha256, Spec, digest
 
@@ -147,7 +147,7 @@ class HeadSpec(Spec):
     """
 
     kind: str
-    options: dict[str, Any] = Field(default={})
+    options: dict[str, JsonValue] = Field(default={})
 
     @model_validator(mode="before")
     @classmethod

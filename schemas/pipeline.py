@@ -5,7 +5,6 @@ answers: the stages, the identities of the models, and the versions of plugins. 
 """
 
 import re
-import tomllib
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -22,7 +21,10 @@ from pydantic import (
 from schemas.declared import ModelRef, Name, Spec, digest
 from schemas.errors import PipelineError, reason_of
 from schemas.grid import Grid
+from schemas.toml import TomlError, parse_toml
 
+MOST_STAGES = 64  # the broker has a stream for each
+MOST_REPORTED = 20  # errors of one file
 _MOST_DENOMINATOR = 1_000_000  # of fps: 29.97002997 is 30000/1001, and containers have 31 bits for either number
 
 
@@ -117,7 +119,7 @@ class PipelineSpec(Spec):
 
     name: Name
     description: str = ""
-    media: tuple[Name, ...] = Field(min_length=1)
+    media: tuple[Name, ...]
     segment_s: float = Field(default=4.0, gt=0, le=3600, description="least length of a segment, in seconds")
     stage: tuple[Stage, ...]
     models: dict[str, str] = Field(default={}, description="model -> its identity; filled in when it is published")
@@ -129,6 +131,20 @@ class PipelineSpec(Spec):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("media")
+    @classmethod
+    def _some_each_once(cls, media: tuple[str, ...]) -> tuple[str, ...]:
+        if not media or len(set(media)) != len(media):
+            raise ValueError("name each kind of media once that the pipeline takes")
+        return media
+
+    @field_validator("stage", mode="before")
+    @classmethod
+    def _not_too_many(cls, stages: Any) -> Any:
+        if isinstance(stages, list | tuple) and len(stages) > MOST_STAGES:
+            raise ValueError(f"there are {len(stages)} stages, and a pipeline has at most {MOST_STAGES}")
+        return stages
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> Self:
@@ -199,27 +215,30 @@ class PipelineSpec(Spec):
 def parse_pipeline(text: str, source: str) -> PipelineSpec:
     """A pipeline from the text of its file; `source` names it in errors. Raises PipelineError with line and field."""
     try:
-        return PipelineSpec.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        return PipelineSpec.model_validate(parse_toml(text))
+    except TomlError as error:
         raise PipelineError(f"{source}: not TOML, {error}", "see docs/pipelines.md for an example") from error
     except ValidationError as error:
         raise _pipeline_errors(error, text, source)[0] from error
 
 
 def check_pipeline(text: str, source: str) -> list[PipelineError]:
-    """Everything that is wrong with the text of a pipeline file, each with line and field; nothing when it is fine."""
+    """What is wrong with the text of a pipeline file, each with line and field; nothing when it is fine.
+
+    Only the first errors of many.
+    """
     try:
-        PipelineSpec.model_validate(tomllib.loads(text))
+        PipelineSpec.model_validate(parse_toml(text))
     except ValidationError as error:
         return _pipeline_errors(error, text, source)
-    except tomllib.TOMLDecodeError as error:
+    except TomlError as error:
         return [PipelineError(f"{source}: not TOML, {error}", "see docs/pipelines.md for an example")]
     return []
 
 
 def _pipeline_errors(error: ValidationError, text: str, source: str) -> list[PipelineError]:
     found = []
-    for detail in error.errors():
+    for detail in error.errors()[:MOST_REPORTED]:
         path = [part for part in detail["loc"] if part not in _TAGS]
         field = ".".join(str(part) for part in path) or "the file"
         found.append(PipelineError(f"{source}, line {line_of(text, path)}, {field}", reason_of(detail)))

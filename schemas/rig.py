@@ -1,7 +1,6 @@
 """The file of a rig: the workers of a machine, and the stages of each."""
 
 import re
-import tomllib
 from collections.abc import Collection
 from typing import Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field, ValidationError
 from schemas.declared import Name, Spec
 from schemas.errors import UsageError, format_field_error
 from schemas.settings import DEVICE
+from schemas.toml import TomlError, parse_toml
 
 SEE = "see docs/cli.md, rigflow rig"
 
@@ -43,8 +43,8 @@ class RigSpec(Spec):
 def parse_rig(text: str, source: str) -> RigSpec:
     """A rig from the text of its file; `source` names it in errors. Raises UsageError, by field."""
     try:
-        return RigSpec.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        return RigSpec.model_validate(parse_toml(text))
+    except TomlError as error:
         raise UsageError(f"{source}: not TOML, {error}", SEE) from error
     except ValidationError as error:
         raise UsageError(f"{source}, {format_field_error(error.errors()[0])}", SEE) from error

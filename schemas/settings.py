@@ -1,6 +1,5 @@
 """Settings: one frozen object, made once by the command line. CLI > environment `RIGFLOW_*` > file > default."""
 
-import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schemas.errors import UsageError, format_field_error
+from schemas.toml import TomlError, parse_toml
 
 MIB = 1 << 20
 CACHE_HINT = "set RIGFLOW_CACHE, or the setting `cache`, to another folder"  # if the cache is not writable
@@ -140,11 +140,11 @@ def load_settings(given: Mapping[str, Any], environment: Mapping[str, str], file
     origins: dict[str, str] = {}
     if file is not None:
         try:
-            values |= tomllib.loads(file.read_text())
+            values |= parse_toml(file.read_bytes())
             origins |= dict.fromkeys(values, f"in {file}")
         except OSError as error:
             raise UsageError(f"settings file {file}: {error.strerror}", "check the path") from error
-        except tomllib.TOMLDecodeError as error:
+        except TomlError as error:
             raise UsageError(f"settings file {file}: not TOML, {error}", "see docs/settings.md") from error
     for variable, value in environment.items():
         if variable.startswith("RIGFLOW_"):

@@ -20,6 +20,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(each if each in keep or _is_readable(each) else _escaped(each) for each in text)
 
 
+def shortened(text: str, most: int, end: int = 40) -> str:
+    """Return `text` with at most `most` characters: the middle is left out, and the last `end` stay."""
+    return text if len(text) <= most else f"{text[: most - end - 1]}\u2026{text[-end:]}"
+
+
 def without_passwords(text: str) -> str:
     """Return `text` without user and password in its URLs: `nats://me:secret@host` becomes `nats://host`."""
     return _USERINFO.sub("", text)

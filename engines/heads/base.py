@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from engines.heads.view import View
 from engines.part import Array, Value
@@ -12,6 +12,7 @@ from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError, reason_of
 from schemas.model import PictureSpec
+from schemas.text import is_text
 
 
 class HeadOptions(BaseModel):
@@ -21,6 +22,16 @@ class HeadOptions(BaseModel):
 
 
 OptionsT = TypeVar("OptionsT", bound=HeadOptions)
+
+
+def _checked_label(label: str) -> str:
+    if len(label) > LABEL_CHARS or not is_text(label):
+        raise ValueError(f"takes UTF-8 text of at most {LABEL_CHARS} characters")
+    return label
+
+
+LABEL_CHARS = 256
+Labels: TypeAlias = tuple[Annotated[str, AfterValidator(_checked_label)], ...]  # the names of classes
 
 
 class Head(Protocol):

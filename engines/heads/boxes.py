@@ -17,6 +17,8 @@ from engines.ragged import Ragged
 from engines.registry import load, names
 from schemas.errors import ModelError
 
+MOST_CANDIDATES = 30_000  # that suppression compares, a picture; the number is Ultralytics' max_nms
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -111,8 +113,10 @@ class Detector:
             groups = rows
             if options.class_aware:
                 groups = rows * (int(candidates.classes.max()) + 1) + candidates.classes
-            shapes = np.concatenate([candidates.boxes, candidates.extra], axis=-1)
-            kept = suppress(shapes, scores, groups, options.nms, options.max, overlap)
+            if len(kept) > MOST_CANDIDATES:
+                kept = best_of_rows(kept, scores, rows, MOST_CANDIDATES)
+            shapes = np.concatenate([candidates.boxes, candidates.extra], axis=-1)[kept]
+            kept = kept[suppress(shapes, scores[kept], groups[kept], options.nms, options.max, overlap)]
         return best_of_rows(kept, scores, rows, options.max)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import HeadOptions, check_labels, chosen_output, dense, parse_options, row_width
+from engines.heads.base import HeadOptions, Labels, check_labels, chosen_output, dense, parse_options, row_width
 from engines.heads.decoders.base import Count
 from engines.heads.view import View
 from engines.part import Array, Value
@@ -14,13 +14,18 @@ from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec
 
+_USUAL_TOP = 5
+
 
 class ClassifyOptions(HeadOptions):
-    """`top`: how many classes. `activation` makes scores of the output: softmax or sigmoid, or none."""
+    """`top`: how many classes; by default 5, or all where there are fewer.
+
+    `activation` makes scores of the output: softmax or sigmoid, or none.
+    """
 
     output: str = ""
-    labels: tuple[str, ...] = ()
-    top: Count = 5
+    labels: Labels = ()
+    top: Count | None = None
     activation: Activation = "none"
 
 
@@ -37,22 +42,22 @@ class Classify:
         self.reads = (chosen_output(outputs, self._options.output, "head classify"),)
         self._classes = row_width(outputs[self.reads[0]]) or len(self._options.labels)
         check_labels(self._options.labels, self._classes, "head classify")
-        if self._classes and self._classes < self._options.top:
-            raise ModelError(f"head classify: top = {self._options.top} of {self._classes} classes", "lower top")
+        self._top = self._options.top or min(_USUAL_TOP, self._classes or _USUAL_TOP)
+        if self._classes and self._classes < self._top:
+            raise ModelError(f"head classify: top = {self._top} of {self._classes} classes", "lower top")
 
     def plan(self) -> dict[str, Tensor]:
         """`classes` and `scores`."""
-        top = self._options.top
         return {
-            "classes": Tensor("int32", ("N", top), labels=self._options.labels),
-            "scores": Tensor("float32", ("N", top)),
+            "classes": Tensor("int32", ("N", self._top), labels=self._options.labels),
+            "scores": Tensor("float32", ("N", self._top)),
         }
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
         values = dense(outputs[self.reads[0]], self.reads[0])
         scores = ACTIVATIONS[self._options.activation](flat_rows(values).astype(np.float32, copy=False))
-        classes = np.argsort(-scores, axis=1, kind="stable")[:, : self._options.top]
+        classes = np.argsort(-scores, axis=1, kind="stable")[:, : self._top]
         return {"classes": classes.astype(np.int32), "scores": np.take_along_axis(scores, classes, axis=1)}
 
 

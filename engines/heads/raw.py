@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engines.heads.base import HeadOptions, check_labels, chosen_output, parse_options
+from engines.heads.base import HeadOptions, Labels, check_labels, chosen_output, parse_options
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
@@ -15,7 +15,7 @@ class RawOptions(HeadOptions):
     """`labels`: what the columns of the output stand for."""
 
     output: str = ""
-    labels: tuple[str, ...] = ()
+    labels: Labels = ()
 
 
 class Raw:

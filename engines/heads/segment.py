@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import check_labels, parse_options
+from engines.heads.base import Labels, check_labels, parse_options
 from engines.heads.decoders.base import Score
 from engines.heads.planes import PlaneOptions, PlaneOutput
 from engines.heads.reductions import ClassNumbers
@@ -20,7 +20,7 @@ from schemas.model import PictureSpec
 class SegmentOptions(PlaneOptions):
     """`threshold`, `activation`: of an output of one channel, whose class is 1 above the threshold, else 0."""
 
-    labels: tuple[str, ...] = ()
+    labels: Labels = ()
     threshold: Score = 0.5
     activation: Activation = "none"
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import HeadOptions, check_labels, chosen_output, dense, parse_options, row_width
+from engines.heads.base import HeadOptions, Labels, check_labels, chosen_output, dense, parse_options, row_width
 from engines.heads.classify import flat_rows
 from engines.heads.decoders.base import Score
 from engines.heads.view import View
@@ -25,8 +25,8 @@ class TagOptions(HeadOptions):
     """
 
     output: str = ""
-    labels: tuple[str, ...]
-    categories: tuple[str, ...] = ()
+    labels: Labels
+    categories: Labels = ()
     threshold: Score = 0.35
     thresholds: dict[str, Score] = {}  # noqa: RUF012 - pydantic copies it
     best_only: tuple[str, ...] = ()

@@ -1,10 +1,10 @@
 """Reads the file of a model card."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import ModelError
+from schemas.toml import TomlError, parse_toml
 
 _SEE = "see docs/models.md"
 
@@ -20,8 +20,8 @@ def read_file(path: Path, kind: str = "") -> bytes:
 def read_card(path: Path) -> dict[str, Any]:
     """Return the fields of a model card. Raises ModelError: it cannot be read, is not TOML, or is a pipeline's file."""
     try:
-        fields = tomllib.loads(read_file(path, "model card").decode())
-    except ValueError as error:  # not TOML, or no text
+        fields = parse_toml(read_file(path, "model card"))
+    except TomlError as error:
         raise ModelError(f"model card {path}: not TOML, {error}", _SEE) from error
     if "stage" in fields:  # every pipeline has stages, and no card has
         hint = f"rename it; a model card has [[inputs]] and [[heads]], {_SEE}"

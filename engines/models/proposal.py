@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from engines.content import Content
 from engines.inference import trial
-from engines.models.companions import COMPANIONS, load
+from engines.models.companions import COMPANIONS, lines_of
 from engines.models.companions.base import Line, Model, Sure
 from engines.models.observe import observe
 from engines.own_process import in_own_process
@@ -62,10 +62,11 @@ class Proposal:
     def card(self) -> ModelCard:
         """Return the card of these lines. Raises ModelError for a field that no card has."""
         fields = _nested(self.lines)
-        for number, given in enumerate(fields.get("inputs", [])):
-            if number < len(self.model.inputs):
-                given.setdefault("name", self.model.inputs[number].name)
-        fields["inputs"] = [each for each in fields.get("inputs", []) if len(each) > 1]
+        inputs = fields.get("inputs", [])
+        if isinstance(inputs, list) and all(isinstance(each, dict) for each in inputs):
+            for given, port in zip(inputs, self.model.inputs, strict=False):
+                given.setdefault("name", port.name)
+            fields["inputs"] = [each for each in inputs if len(each) > 1]
         try:
             return ModelCard.model_validate({key: value for key, value in fields.items() if value != []})
         except ValidationError as error:
@@ -80,7 +81,7 @@ def propose(path: Path, content: Content, name: str = "") -> Proposal:
     Raises ModelError: it, or a file beside it, cannot be read.
     """
     model = in_own_process(str(path), "loads", trial.HINT, observe, content, path)
-    return Proposal(model, merged([load(each)(model) for each in COMPANIONS], name or path.stem))
+    return Proposal(model, merged([lines_of(each, model) for each in COMPANIONS], name or path.stem))
 
 
 def merged(said: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:

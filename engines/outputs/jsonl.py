@@ -37,7 +37,7 @@ class JsonlFormat(BaseFormat[Options]):
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return the part's lines."""
-        return encoded_rows(rows_of(part, _values(part)))
+        return encoded_rows(rows_of(part, _values(part, tick)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "JsonlAssembler":
         """Start `<target>.jsonl`."""
@@ -101,7 +101,8 @@ def encoded_rows(rows: Iterable[Mapping[str, Any]]) -> Encoded:
     return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})
 
 
-def _values(part: Part) -> Iterator[dict[str, Any]]:
+def _values(part: Part, tick: Tick) -> Iterator[dict[str, Any]]:
     outputs = window_arrays(part, _RESERVED)
     for number in range(len(part.meta.pts)):
         yield {name: rounded(row_of(array, number).tolist()) for name, array in outputs.items()}
+        tick()

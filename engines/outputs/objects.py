@@ -21,6 +21,7 @@ from engines.planned import Tensor
 from schemas.errors import PipelineError
 from schemas.model import describe
 
+MOST = 20_000  # objects of a picture: each takes a place in a list, or a drawing
 ROWS: Mapping[str, tuple[int | None, ...]] = {
     "boxes": (4,),
     "scores": (),
@@ -67,6 +68,9 @@ def objects_of(part: Part, format_name: str) -> Iterator[Objects]:
         check_rows(name, array, windows)
     for number in range(windows):
         rows = {name: row_of(array, number) for name, array in found.items()}
+        if len(rows["boxes"]) > MOST:
+            what = f"a picture has {len(rows['boxes'])} boxes, and format {format_name} takes {MOST}"
+            raise PipelineError(what, "give the model a head that detects: it keeps the best ones")
         for name, row in rows.items():
             if len(row.shape) != 1 + len(ROWS[name]) or not _fits(row.shape[1:], ROWS[name]):
                 raise PipelineError(f"a row of `{name}` has shape {list(row.shape)}", f"see {format_name} in the docs")

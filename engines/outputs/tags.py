@@ -59,13 +59,13 @@ class TagsFormat(BaseFormat[TagsOptions]):
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return the part's lines."""
-        return encoded_rows(rows_of(part, self._values(part)))
+        return encoded_rows(rows_of(part, self._values(part, tick)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "TagsAssembler":
         """Start `<target>.json`, and the files that the options add."""
         return TagsAssembler(target, media, self._options)
 
-    def _values(self, part: Part) -> Iterator[dict[str, Any]]:
+    def _values(self, part: Part, tick: Tick) -> Iterator[dict[str, Any]]:
         windows = len(part.meta.pts)
         if not windows:
             return
@@ -77,6 +77,7 @@ class TagsFormat(BaseFormat[TagsOptions]):
         for number in range(windows):
             scores = row_of(held["scores"], number) if "scores" in held else None
             yield {"tags": list(self._tags(name, row_of(held[name], number), scores))}
+            tick()
 
     def _tags(self, name: str, numbers: Array, scores: Array | None) -> Iterator[dict[str, Any]]:
         """Yield the tags of a picture in order, each once: boxes of one class are one tag."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.models.companions import COMPANIONS, load
+from engines.models.companions import COMPANIONS, lines_of
 from engines.models.companions.base import Line, Model, Port, Sure
 from schemas.errors import ModelError
 
@@ -32,7 +32,7 @@ def values(lines: Any) -> dict[str, Any]:
 def test_ultralytics_metadata_says_it_all(tmp_path: Path) -> None:
     said = {"task": "detect", "names": "{0: 'cat', 1: 'dog'}", "imgsz": "[480, 640]", "license": "AGPL-3.0"}
     free = Port("images", "float32", ("N", 3, "h", "w"))
-    lines = load("ultralytics")(model(tmp_path, {"output0": (1, 6, 8400)}, free, **said))
+    lines = lines_of("ultralytics", model(tmp_path, {"output0": (1, 6, 8400)}, free, **said))
     found = values(lines)
     assert all(line.sure is Sure.certain for line in lines)
     assert found["heads.0.kind"] == "detect"
@@ -45,7 +45,7 @@ def test_ultralytics_metadata_says_it_all(tmp_path: Path) -> None:
 
 def test_ultralytics_metadata_that_is_no_literal_is_passed_over(tmp_path: Path) -> None:
     said = {"task": "detect", "names": "__import__('os').abort()", "imgsz": "(" * 5000}
-    assert "heads.0.labels" not in values(load("ultralytics")(model(tmp_path, {"o": (1, 6, 8400)}, **said)))
+    assert "heads.0.labels" not in values(lines_of("ultralytics", model(tmp_path, {"o": (1, 6, 8400)}, **said)))
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_ultralytics_metadata_that_is_no_literal_is_passed_over(tmp_path: Path) 
 )
 def test_labels_are_read_as_people_write_them(tmp_path: Path, file: str, text: str, labels: list[str]) -> None:
     (tmp_path / file).write_bytes(text.encode())
-    lines = load("labels.txt")(model(tmp_path, {"scores": (1, len(labels))}))
+    lines = lines_of("labels.txt", model(tmp_path, {"scores": (1, len(labels))}))
     assert [(line.value, line.sure) for line in lines] == [(labels, Sure.certain)]
 
 
 def test_labels_of_another_count_are_a_guess(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    (line,) = load("labels.txt")(model(tmp_path, {"scores": (1, 1000)}))
+    (line,) = lines_of("labels.txt", model(tmp_path, {"scores": (1, 1000)}))
     assert line.sure is Sure.guess
     assert line.why == "labels.txt has 2 lines, no output has as many"
 
@@ -77,7 +77,7 @@ def test_selected_tags_have_categories(tmp_path: Path) -> None:
     rows = "tag_id,name,category,count\n9,general,9,5\n1,1girl,0,7\n2,someone,4,3\n"
     (tmp_path / "selected_tags.csv").write_text(rows)
     picture = Port("input", "float32", ("N", 448, 448, 3))
-    found = values(load("selected_tags.csv")(model(tmp_path, {"output": (1, 3)}, picture)))
+    found = values(lines_of("selected_tags.csv", model(tmp_path, {"output": (1, 3)}, picture)))
     assert found["heads.0.kind"] == "tag"
     assert found["heads.0.labels"] == ["general", "1girl", "someone"]
     assert found["heads.0.categories"] == ["rating", "general", "character"]
@@ -93,7 +93,7 @@ def test_selected_tags_have_categories(tmp_path: Path) -> None:
 )
 def test_tag_mapping_is_read_in_both_forms(tmp_path: Path, said: Any) -> None:
     (tmp_path / "tag_mapping.json").write_text(json.dumps(said))
-    found = values(load("tag_mapping.json")(model(tmp_path, {"output": (1, 2)})))
+    found = values(lines_of("tag_mapping.json", model(tmp_path, {"output": (1, 2)})))
     assert found["heads.0.labels"] == ["safe", "hat"]
     assert found["heads.0.categories"] == ["rating", "general"]
 
@@ -129,7 +129,7 @@ def test_a_preprocessor_config_says_how_the_picture_is_made(
     (tmp_path / "onnx").mkdir()
     free = Port("pixel_values", "float32", ("N", 3, "h", "w"))
     for folder in (tmp_path, tmp_path / "onnx"):  # beside it, or above the folder that transformers.js looks in
-        found = values(load("preprocessor_config.json")(model(folder, {"logits": (1, 2)}, free)))
+        found = values(lines_of("preprocessor_config.json", model(folder, {"logits": (1, 2)}, free)))
         assert {key: found[f"inputs.0.{key}"] for key in expected} == expected
     assert ("inputs.0.mean" in found) == said["do_normalize"]
 
@@ -161,7 +161,7 @@ def test_a_picture_that_is_cropped_from_a_larger_one(
     found = {
         line.field.removeprefix("inputs.0."): line
         for name in (file, "timm")
-        for line in load(name)(model(tmp_path, {"logits": (1, 2)}, free))
+        for line in lines_of(name, model(tmp_path, {"logits": (1, 2)}, free))
     }
     short = found.get("short_side")
     assert (
@@ -175,7 +175,7 @@ def test_a_picture_that_is_cropped_from_a_larger_one(
 def test_a_graph_of_another_size_than_its_config_keeps_its_own(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**CLIP, "size": {"shortest_edge": 256}}))
     fixed = Port("pixel_values", "float32", ("N", 3, 384, 384))
-    found = values(load("preprocessor_config.json")(model(tmp_path, {"logits": (1, 2)}, fixed)))
+    found = values(lines_of("preprocessor_config.json", model(tmp_path, {"logits": (1, 2)}, fixed)))
     assert "inputs.0.short_side" not in found
     assert "inputs.0.size" not in found
 
@@ -183,7 +183,7 @@ def test_a_graph_of_another_size_than_its_config_keeps_its_own(tmp_path: Path) -
 def test_a_config_has_labels_and_a_head(tmp_path: Path) -> None:
     said = {"architectures": ["ViTForImageClassification"], "id2label": {"1": "dog", "0": "cat"}}
     (tmp_path / "config.json").write_text(json.dumps(said))
-    found = values(load("config.json")(model(tmp_path, {"logits": (1, 2)})))
+    found = values(lines_of("config.json", model(tmp_path, {"logits": (1, 2)})))
     assert found == {"heads.0.labels": ["cat", "dog"], "heads.0.kind": "classify"}
 
 
@@ -207,7 +207,7 @@ def test_model_info_of_openvino(tmp_path: Path, where: str) -> None:
         (tmp_path / "theirs.xml").write_text(f"<net><rt_info><model_info>{inner}</model_info></rt_info></net>")
     else:
         said = {f"model_info {key}": value for key, value in MODEL_INFO.items()}
-    found = values(load("openvino")(model(tmp_path, {"boxes": (1, 8400, 7)}, **said)))
+    found = values(lines_of("openvino", model(tmp_path, {"boxes": (1, 8400, 7)}, **said)))
     assert found == {
         "heads.0.kind": "detect",
         "heads.0.decoder": "yolox",
@@ -241,7 +241,7 @@ def test_a_triton_repository(tmp_path: Path) -> None:
     (tmp_path / "kinds.txt").write_text("cat\ndog\n")
     (tmp_path / "1").mkdir()
     free = Port("images", "float32", ("N", 3, "h", "w"))
-    found = values(load("triton")(model(tmp_path / "1", {"scores": (1, 2)}, free)))
+    found = values(lines_of("triton", model(tmp_path / "1", {"scores": (1, 2)}, free)))
     assert found == {
         "name": "faces",
         "inputs.0.layout": "nchw",
@@ -254,7 +254,7 @@ def test_a_triton_configuration_names_no_file_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.pbtxt").write_text('output { label_filename: "../secret.txt" }')
-    assert load("triton")(model(tmp_path / "m", {"scores": (1, 2)})) == []
+    assert lines_of("triton", model(tmp_path / "m", {"scores": (1, 2)})) == []
 
 
 @pytest.mark.parametrize(
@@ -267,9 +267,11 @@ def test_a_triton_configuration_names_no_file_elsewhere(tmp_path: Path) -> None:
         ("config.json", b"[" * 100_000, "config.json"),
         ("preprocessor_config.json", b"\xff\xfe", "preprocessor_config.json"),
         ("preprocessor_config.json", b'{"size": {"height": "x", "width": 1}}', "preprocessor_config.json"),
+        ("preprocessor_config.json", b'{"size": {"shortest_edge": 1e400}}', "preprocessor_config.json"),
         ("labels.txt", b"\xff", "labels.txt"),
         ("selected_tags.csv", b"a,b\n1,2\n", "selected_tags.csv"),
         ("tag_mapping.json", b'{"x": 1}', "tag_mapping.json"),
+        ("tag_mapping.json", b'{"idx_to_tag": {"0": "a"}, "tag_to_category": []}', "tag_mapping.json"),
         ("theirs.xml", b"<a", "openvino"),
         ("theirs.xml", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "openvino"),
     ],
@@ -278,11 +280,36 @@ def test_a_broken_companion_is_one_true_line(tmp_path: Path, file: str, content:
     (tmp_path / file).write_bytes(content)
     free = Port("images", "float32", ("N", 3, "h", "w"))
     with pytest.raises(ModelError) as caught:
-        load(companion)(model(tmp_path, {"scores": (1, 2)}, free))
+        lines_of(companion, model(tmp_path, {"scores": (1, 2)}, free))
     assert str(tmp_path / file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "companion"),
+    [
+        ("config.json", b'{"architectures": 3}', "config.json"),
+        ("config.pbtxt", b"input: 3", "triton"),
+        ("config.pbtxt", b'input { name: "images" dims: { a: 1 } }', "triton"),
+        ("labels.txt", b"9" * 5000 + b" cat", "labels.txt"),
+    ],
+)
+def test_a_companion_of_an_unknown_form_is_one_true_line(
+    tmp_path: Path, file: str, content: bytes, companion: str
+) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"as {companion} has an unknown form \(") as caught:
+        lines_of(companion, model(tmp_path, {"scores": (1, 2)}, FREE))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_label_of_a_great_number_is_none(tmp_path: Path) -> None:
+    """A list up to that number would fill the memory."""
+    (tmp_path / "config.json").write_text('{"id2label": {"1000000000": "cat"}}')
+    assert lines_of("config.json", model(tmp_path, {"scores": (1, 2)}, FREE)) == []
+
+
+FREE = Port("images", "float32", ("N", 3, "h", "w"))
 KEYS = (
     *("task", "names", "imgsz", "kpt_shape", "description", "license", "architectures", "id2label", "problem_type"),
     *("size", "crop_size", "do_center_crop", "do_pad", "resample", "do_rescale", "rescale_factor", "do_normalize"),
@@ -296,7 +323,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
     max_leaves=12,
 )
-FREE = Port("images", "float32", ("N", 3, "h", "w"))
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -310,5 +336,5 @@ def test_whatever_a_companion_holds_it_is_lines_or_an_error_in_words(
     metadata |= {f"model_info {key}": value for key, value in metadata.items()}
     lines: Sequence[Line] = ()
     with suppress(ModelError):
-        lines = load(name)(model(tmp_path, {"scores": (1, 2)}, FREE, **metadata))
+        lines = lines_of(name, model(tmp_path, {"scores": (1, 2)}, FREE, **metadata))
     assert all(line.why and "\n" not in line.why for line in lines)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.heads.boxes import Detector
+from engines.heads.boxes import MOST_CANDIDATES, Detector
 from engines.heads.detect import Detect
 from engines.heads.view import View, view_of
 from engines.planned import Tensor
@@ -225,3 +225,14 @@ def test_a_picture_of_another_size_than_the_grids_is_an_error() -> None:
     view = view_of((48, 64), PictureSpec(size=(96, 96)))
     with pytest.raises(ModelError, match="84 candidates, and a picture of 96x96 has 189: correct strides"):
         head_of(case).decode(case.outputs, [view] * ROWS)
+
+
+def test_of_very_many_candidates_the_best_are_compared() -> None:
+    """All boxes but the worst are equal; the worst is elsewhere, and only counts where there is room for it."""
+    table = np.tile(np.float32([1, 1, 5, 5, 0.9, 0]), (2, MOST_CANDIDATES + 1, 1))
+    table[:, -1] = (20, 20, 25, 25, 0.5, 0)
+    head = Detect({"decoder": "end2end", "nms": 0.5}, described({"o": table}), SPEC)
+    for outputs, most in ((table, 1), (table[:, 1:], 2)):
+        found = head.decode({"o": outputs}, VIEWS[:2])["boxes"]
+        assert isinstance(found, Ragged)
+        assert np.diff(found.offsets).tolist() == [most, most]

@@ -87,6 +87,13 @@ def test_tags_are_those_of_the_reference() -> None:
         assert alone.values.tolist() == expected
 
 
+def test_a_classifier_of_few_classes_gives_all_of_them() -> None:
+    outputs = {"output": np.array([[0.2, 0.8]], np.float32)}
+    head = Classify({"labels": ["no", "yes"]}, described(outputs), None)
+    assert head.decode(outputs, VIEWS[:1])["classes"].tolist() == [[1, 0]]  # type: ignore[union-attr]
+    assert head.plan()["classes"].shape == ("N", 2)
+
+
 def test_tags_need_no_categories() -> None:
     outputs = {"output": np.array([[-1, 3, 0.1], [-1, -2, -3]], np.float32)}
     head = Tag({"labels": ["a", "b", "c"], "threshold": 0.5, "activation": "sigmoid"}, described(outputs), None)

@@ -179,6 +179,18 @@ def test_parts_that_hold_no_boxes(arrays: dict[str, Array], message: str) -> Non
         format_of("detections").encode(make_part(VIDEO, arrays, [0]))
 
 
+@pytest.mark.parametrize("name", ["detections", "annotated"])
+def test_more_boxes_than_a_picture_can_have(name: str) -> None:
+    """A model without a head may give millions: lines of them fill the memory, and drawing them takes minutes."""
+    arrays = {
+        "boxes": Ragged.of([np.zeros((20_001, 4), np.float32)]),
+        "pixels": np.zeros((1, 48, 64, 3), np.uint8),
+        "index": np.zeros((1, 1), np.int32),
+    }
+    with pytest.raises(PipelineError, match="a picture has 20001 boxes"):
+        format_of(name).encode(make_part(VIDEO, arrays, [0]))
+
+
 def test_what_a_plan_cannot_give_is_refused_at_once() -> None:
     boxes = Tensor("float32", ("W", "count", 4))
     format_of("detections").check({"boxes": boxes}, ["video"])

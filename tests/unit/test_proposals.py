@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines import registry
 from engines.models.catalogue import travelling
-from engines.models.companions import load
+from engines.models.companions import lines_of
 from engines.models.companions.base import Line, Model, Port, Sure
 from engines.models.proposal import Proposal, propose
 from engines.planned import Tensor
@@ -177,10 +177,10 @@ def test_states_and_constants(tmp_path: Path) -> None:
     inputs = (Port("input", "float32", ("b", 512)), Port("state", "float32", (2, "b", 128)), Port("sr", "int64", ()))
     outputs = (Port("output", "float32", ("b", 1)), Port("stateN", "float32", (2, "b", 128)))
     recurrent = Model(tmp_path / "vad.onnx", inputs, outputs)
-    assert values(load("inputs")(recurrent)) == {"inputs.1.state": {"output": "stateN"}, "inputs.2.value": 16000}
+    assert values(lines_of("inputs", recurrent)) == {"inputs.1.state": {"output": "stateN"}, "inputs.2.value": 16000}
     inputs = (PICTURE, Port("r1i", "float32", (1, "c", "h", "w")), Port("downsample_ratio", "float32", (1,)))
     outputs = (Port("pha", "float32", (1, 1, "h", "w")), Port("r1o", "float32", (1, "c", "h", "w")))
-    found = values(load("inputs")(Model(tmp_path / "rvm.onnx", inputs, outputs)))
+    found = values(lines_of("inputs", Model(tmp_path / "rvm.onnx", inputs, outputs)))
     assert (found["inputs.1.state"], found["inputs.2.value"]) == ({"output": "r1o"}, 0.25)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Protocol, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from engines.heads.base import HeadOptions, dense
+from engines.heads.base import HeadOptions, Labels, dense
 from engines.heads.reductions import Selected
 from engines.heads.view import Size
 from engines.part import Array, Value
@@ -20,6 +20,7 @@ from schemas.errors import ModelError
 Score: TypeAlias = Annotated[float, Field(ge=0)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
+MostBoxes: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class BoxOptions(HeadOptions):
@@ -32,10 +33,10 @@ class BoxOptions(HeadOptions):
 
     threshold: Score = 0.25
     nms: Share = 0.45
-    max: Count = 300
+    max: MostBoxes = 300
     class_aware: bool = True
     multi_label: bool = False
-    labels: tuple[str, ...] = ()
+    labels: Labels = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """What people have beside or inside a model, read into lines of a model card; one file for each kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from engines.models.companions.base import Companion
+from engines.models.companions.base import Companion, Line, Model
+from schemas.errors import ModelError, RigflowError, format_error
 
 # Where two lines are equally sure, the first stays: files before the graph, the graph before names.
 COMPANIONS: Mapping[str, str] = {
@@ -28,8 +29,18 @@ COMPANIONS: Mapping[str, str] = {
 }
 
 
-def load(name: str) -> Companion:
-    """The companion of this name."""
+def lines_of(name: str, model: Model) -> Sequence[Line]:
+    """The lines that the companion of this name can say. Raises ModelError.
+
+    A file that reads well may hold anything, and a reader that meets something else than it expects raises what it
+    likes: that is one error here.
+    """
     module, _, function = COMPANIONS[name].partition(":")
-    found: Companion = getattr(import_module(f"{__name__}.{module}"), function)
-    return found
+    companion: Companion = getattr(import_module(f"{__name__}.{module}"), function)
+    try:
+        return companion(model)
+    except RigflowError:
+        raise
+    except Exception as error:
+        what = f"what {model.path} has inside or beside it as {name} has an unknown form ({format_error(error)})"
+        raise ModelError(what, "correct it, or move it away from the model") from error

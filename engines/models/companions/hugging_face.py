@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from engines.models.companions.base import Line, Model, Sure, json_of
+from engines.models.companions.labels import in_order
 from schemas.errors import ModelError
 
 # numbers of Pillow's filters, which `resample` has
@@ -23,12 +24,12 @@ def preprocessor(model: Model) -> Sequence[Line]:
     try:
         most = max(picture.height or 0, picture.width or 0)  # a graph may be exported for another size
         found = [*_geometry(said, picture.height is None), *_arithmetic(said)]
-    except (TypeError, ValueError) as error:
+        lines = [Line(f"{at}.{name}", value, Sure.certain, f"{file}: {why}") for name, value, why in found]
+        return [_doubted(line, said) for line in lines if line.field != f"{at}.short_side" or line.value >= most]
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path} has a value that no picture processor takes", "correct it, or move it away"
         ) from error
-    lines = [Line(f"{at}.{name}", value, Sure.certain, f"{file}: {why}") for name, value, why in found]
-    return [_doubted(line, said) for line in lines if line.field != f"{at}.short_side" or line.value >= most]
 
 
 def config(model: Model) -> Sequence[Line]:
@@ -39,9 +40,10 @@ def config(model: Model) -> Sequence[Line]:
     said = json_of(path)
     lines = []
     names = said.get("id2label")
-    if isinstance(names, dict) and names and all(str(key).isdigit() for key in names):
-        labels = [str(names.get(str(number), "?")) for number in range(max(map(int, names)) + 1)]
-        lines.append(Line("heads.0.labels", labels, Sure.certain, f"{path.name}: id2label has {len(labels)}"))
+    if isinstance(names, dict) and all(key.isdecimal() for key in names):
+        labels = in_order({int(key): str(name) for key, name in names.items()})
+        if labels:
+            lines.append(Line("heads.0.labels", labels, Sure.certain, f"{path.name}: id2label has {len(labels)}"))
     named = next((str(each) for each in said.get("architectures") or []), "")
     for ending, kind in _ARCHITECTURES.items():
         if ending in named:

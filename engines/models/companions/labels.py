@@ -1,7 +1,7 @@
 """A list of labels in a text file: one a line, or `index label`, or ImageNet's `n01440764 tench, Tinca tinca`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engines.models.companions.base import Line, Model, Sure, text_of
 
@@ -28,10 +28,15 @@ def parse(text: str) -> list[str]:
     lines = [line for line in lines if line]
     numbered = [match for line in lines if (match := _NUMBERED.match(line))]
     if lines and len(numbered) == len(lines):
-        by_number = {int(match[1]): match[2].strip() for match in numbered}
-        if max(by_number) <= 2 * len(by_number):
-            return [by_number.get(number, "?") for number in range(max(by_number) + 1)]
+        return in_order({int(match[1]): match[2].strip() for match in numbered}) or lines
     return lines
+
+
+def in_order(labels: Mapping[int, str]) -> list[str]:
+    """Labels by number as a list, `?` for a number that has none; empty where most numbers have none."""
+    if not labels or max(labels) > 2 * len(labels):
+        return []
+    return [labels.get(number, "?") for number in range(max(labels) + 1)]
 
 
 def _without_boxes(shape: Sequence[int | str]) -> set[int]:

@@ -16,7 +16,7 @@ def selected_tags(model: Model) -> Sequence[Line]:
     if path is None:
         return []
     try:
-        rows = list(csv.DictReader(text_of(path).splitlines()))
+        rows = csv.DictReader(text_of(path).splitlines(), restval="")
         tags = [(row["name"], _CATEGORIES.get(row["category"], row["category"])) for row in rows]
     except (csv.Error, KeyError) as error:
         raise ModelError(f"{path} has no columns name and category", "get it again, or move it away") from error
@@ -36,7 +36,7 @@ def tag_mapping(model: Model) -> Sequence[Line]:
             tags = [(str(names[key]), str(of.get(names[key], "general")).lower()) for key in _by_number(names)]
         else:
             tags = [(str(found[key]["tag"]), str(found[key]["category"]).lower()) for key in _by_number(found)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} does not say tag and category of each number", "get it again") from error
     return _tag_lines(model, tags, path.name)
 
