@@ -77,7 +77,7 @@ class GpuDrawing:
 
 
 class _GpuSurface:
-    """One picture of a drawing; see `engines.outputs.draw.Surface`."""
+    """One picture of a drawing; see `engines.outputs.surfaces.Surface`."""
 
     def __init__(self, drawing: GpuDrawing, number: int, sizes: list[tuple[int, int]]) -> None:
         self.sizes = sizes

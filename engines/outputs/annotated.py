@@ -14,13 +14,14 @@ from engines.cuda.arrays import GpuRows
 from engines.cuda.draw import GpuDrawing
 from engines.outputs.base import check_rows, is_output, row_of
 from engines.outputs.colour import check_pictures, picture_planes
-from engines.outputs.draw import Canvas, HostDrawing, HostSurface, channel_paint, ycbcr_paint
+from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
 from engines.outputs.image import PictureOptions
 from engines.outputs.images import Channels, channels_of, encode_images
 from engines.outputs.objects import check_objects, objects_of, source_sizes
 from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.outputs.picture_format import PictureFormat
 from engines.outputs.pictures import encode_file
+from engines.outputs.surfaces import HostDrawing, HostSurface
 from engines.part import Part, Tick, Value, no_tick
 from engines.planned import Tensor
 from engines.ports import Encoded, Pictures

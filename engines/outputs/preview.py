@@ -13,9 +13,10 @@ from engines.heads.view import view_of
 from engines.inference.heads import Heads
 from engines.inference.trial import HINT
 from engines.models.observe import test_picture
-from engines.outputs.draw import Canvas, HostSurface, channel_paint
+from engines.outputs.draw import Canvas, channel_paint
 from engines.outputs.objects import ROWS, Objects
 from engines.outputs.overlay import DRAWN, Finding, Wanted
+from engines.outputs.surfaces import HostSurface
 from engines.own_process import in_own_process
 from engines.part import Array, Value
 from engines.ragged import Ragged

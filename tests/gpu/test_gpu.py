@@ -23,8 +23,9 @@ from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.machine import gpus
 from engines.models.catalogue import builtin_model
-from engines.outputs.draw import Canvas, HostDrawing, ycbcr_paint
+from engines.outputs.draw import Canvas, ycbcr_paint
 from engines.outputs.h264 import frames_of, geometry_of
+from engines.outputs.surfaces import HostDrawing
 from engines.pictures import HostPictures
 from engines.ports import Colour
 from pipelines.registry import builtin_pipeline

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from engines.outputs.draw import Canvas, HostSurface, channel_paint, class_colour, ycbcr_paint
+from engines.outputs.draw import Canvas, channel_paint, class_colour, ycbcr_paint
 from engines.outputs.format import load_format, sound_of
 from engines.outputs.preview import Answer, drawn
+from engines.outputs.surfaces import HostSurface
 from engines.outputs.text import font
 from engines.part import Array, Tick, no_tick
 from engines.planned import Tensor
