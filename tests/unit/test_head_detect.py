@@ -229,8 +229,8 @@ def test_a_picture_of_another_size_than_the_grids_is_an_error() -> None:
 
 def test_of_very_many_candidates_the_best_are_compared() -> None:
     """All boxes but the worst are equal; the worst is elsewhere, and only counts where there is room for it."""
-    table = np.tile(np.float32([1, 1, 5, 5, 0.9, 0]), (2, MOST_CANDIDATES + 1, 1))
-    table[:, -1] = (20, 20, 25, 25, 0.5, 0)
+    table = np.tile(np.float32([SIDE / 2, SIDE / 2, SIDE / 2 + 4, SIDE / 2 + 4, 0.9, 0]), (2, MOST_CANDIDATES + 1, 1))
+    table[:, -1] = (SIDE / 2 - 5, SIDE / 2 - 5, SIDE / 2, SIDE / 2, 0.5, 0)
     head = Detect({"decoder": "end2end", "nms": 0.5}, described({"o": table}), SPEC)
     for outputs, most in ((table, 1), (table[:, 1:], 2)):
         found = head.decode({"o": outputs}, VIEWS[:2])["boxes"]
