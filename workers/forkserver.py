@@ -13,11 +13,13 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from schemas.errors import UsageError
 from workers.options import WorkerOptions
 
 Entry = Callable[[WorkerOptions, socket.socket | None], Any]
@@ -31,8 +33,19 @@ _library = ThreadPoolExecutor(1, thread_name_prefix="processes")
 
 
 def start_fork_server() -> None:
-    """Start the fork server, unless it runs. Returns at once; its imports go on meanwhile."""
-    _library.submit(multiprocessing.forkserver.ensure_running).result()
+    """Start the fork server, unless it runs. Returns at once; its imports go on meanwhile. Raises UsageError."""
+    _library.submit(_ensure_running).result()
+
+
+def _ensure_running() -> None:
+    """Its socket is in the folder for temporary files. Raises UsageError when that has too long a path for sockets."""
+    try:
+        multiprocessing.forkserver.ensure_running()
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        what = f"no worker can be started: {error}: {tempfile.gettempdir()} is the folder for temporary files"
+        raise UsageError(what, "set TMPDIR to a folder with a short path") from error
 
 
 class WorkerProcess:
@@ -48,7 +61,10 @@ class WorkerProcess:
         self._exited: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
-        """Start it; waits for the fork server's imports. Raises OSError when the system cannot start a process."""
+        """Start it; waits for the fork server's imports.
+
+        Raises OSError when the system cannot start a process now, and UsageError when it never can.
+        """
         await asyncio.wrap_future(_library.submit(self._start))
 
     def start_now(self) -> None:
@@ -89,6 +105,7 @@ class WorkerProcess:
         return code
 
     def _start(self) -> None:
+        _ensure_running()
         self._process.start()
         self.pid = self._process.pid or 0
 

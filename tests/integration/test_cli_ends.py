@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.workloads import looped
 from schemas.errors import ExitCode
-from tests.cli import COMMAND, environment
-from tests.clips import still
+from tests.cli import COMMAND, environment, rigflow_process
+from tests.clips import real_clip, still
 
 GENEROUS_S = 60.0
 
@@ -36,9 +36,11 @@ def processes(folder: Path) -> list[str]:
         ((signal.SIGHUP,), ExitCode.HUNG_UP),
     ],
 )
-def test_a_run_that_is_ended_leaves_nothing(signals: tuple[signal.Signals, ...], code: int, tmp_path: Path) -> None:
-    clip, out, scratch = looped(tmp_path / "clip.mp4", 40, "carphone_pristine"), tmp_path / "out", tmp_path / "scratch"
-    scratch.mkdir()
+def test_a_run_that_is_ended_leaves_nothing(
+    signals: tuple[signal.Signals, ...], code: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clip, out = looped(tmp_path / "clip.mp4", 40, "carphone_pristine"), tmp_path / "out"
+    scratch = tmp_path_factory.mktemp("scratch")  # its path is short enough for sockets
     command = [*COMMAND, "run", "upscale2x", clip, "--out", out, "--workers", "1"]
     with subprocess.Popen(
         command, env=environment() | {"TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True
@@ -75,3 +77,18 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> N
             output = process.stderr.read()
             code = process.wait(GENEROUS_S)
         assert (code, output) == (ExitCode.READER_GONE, "")
+
+
+def test_a_folder_for_temporary_files_with_too_long_a_path_is_a_line(tmp_path: Path) -> None:
+    """Sockets have short paths; workers are started through one."""
+    (long := tmp_path / ("x" * 100)).mkdir()
+    run = ["run", "fingerprint", real_clip("bikes"), "--out", tmp_path / "out"]
+    for command in (
+        [*run, "--store", tmp_path / "store"],
+        ["up", "--port", "0", "--store", tmp_path / "store"],
+        ["rig"],
+    ):
+        ended = rigflow_process(*command, RIGFLOW_CACHE=str(tmp_path / "cache"), TMPDIR=str(long))
+        words = f"no worker can be started: AF_UNIX path too long: {long} is the folder for temporary files"
+        assert ended.stderr.endswith(f"{words}: set TMPDIR to a folder with a short path\n"), ended.stderr
+        assert ended.returncode == ExitCode.USAGE

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.unit.test_media_limits import chunk, outcome_of, zeros
+from tests.memory_growth import outcome_of
+from tests.unit.test_media_limits import chunk, zeros
 
 HUGE = 9_000  # a side of a picture beyond the limit of 50 million pixels, which takes 81 MB or more when decoded
 

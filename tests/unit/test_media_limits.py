@@ -1,11 +1,9 @@
 """No media takes more memory or more windows than settings allow, whatever its header says."""
 
-import resource
-import subprocess
-import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -15,13 +13,12 @@ import pytest
 from engines.media import split
 from engines.media.decode import decode_video
 from engines.media.frames import pack_frame
-from engines.media.images import decode_image
 from engines.media.limits import Limits
 from engines.media.split import Splitter
-from schemas.errors import ItemTooLarge, MediaError
+from schemas.errors import ItemTooLarge
 from schemas.jobs import JobRef, Key
 from tests.clips import Clip, generated
-from tests.kinds import kind_of
+from tests.memory_growth import outcome_of
 from tests.plans import decode_plan
 from tests.unit.media_passes import pipeline
 
@@ -33,6 +30,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
 
+@cache
 def png(side: int, extra: bytes = b"") -> bytes:
     """A black picture of `side` x `side` RGB."""
     packer, row = zlib.compressobj(1), bytes(1 + 3 * side)
@@ -41,6 +39,7 @@ def png(side: int, extra: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+@cache
 def zeros(mebibytes: int) -> bytes:
     packer = zlib.compressobj(1)
     return b"".join(packer.compress(bytes(1 << 20)) for _ in range(mebibytes)) + packer.flush()
@@ -87,47 +86,28 @@ def mov(path: Path, pictures: list[bytes], sides: int) -> Path:
     return path
 
 
-def decode(path: Path) -> None:
-    """Decodes what is at `path`, as a publisher and a worker do together."""
-    if kind_of(path) == "image":
-        decode_image(path.read_bytes())
-        return
-    with Splitter(path, pipeline().grid, 1.0) as splitter:
-        for segment_data in splitter.segments():
-            list(decode_video(segment_data.segment(KEY), segment_data.buffers, decode_plan(pipeline()), pack_frame))
+BEYOND = f"has {SIDE}x{SIDE} pixels, more than 50 million"
+BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "large.png": (lambda path: path.write_bytes(png(SIDE)), f"the image {BEYOND}"),
+    "text.png": (lambda path: path.write_bytes(png(16, chunk(b"zTXt", b"a\0\0" + zeros(300)))), ""),
+    "profile.png": (lambda path: path.write_bytes(png(16, chunk(b"iCCP", b"a\0\0" + zeros(300)))), ""),
+    "sizes.jpg": (lambda path: path.write_bytes(two_sizes(16, 4000)), "the jpeg image is damaged"),
+    "canvas.webp": (lambda path: path.write_bytes(canvas(16, 2000)), "the webp image is damaged"),
+    "canvas.gif": (lambda path: path.write_bytes(gif(16_000)), "no frame of its gif video can be decoded"),
+    "honest.mov": (lambda path: mov(path, [png(SIDE)], SIDE), f"honest.mov {BEYOND}"),
+    "text.mov": (lambda path: mov(path, [png(16, chunk(b"zTXt", b"a\0\0" + zeros(300)))] * 2, 16), ""),
+    "lie.mov": (lambda path: mov(path, [png(SIDE)], 64), "no frame of its png video can be decoded"),
+}
 
 
-def outcome_of(path: Path) -> tuple[str, int]:
-    """What `decode` raises in a process of its own, and by how many MiB that process grows."""
-    command = [sys.executable, "-m", "tests.unit.test_media_limits", str(path)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    words, grown = ran.stdout.rsplit("\n", 2)[:2]
-    return words, int(grown)
-
-
-def bombs(folder: Path) -> Iterator[tuple[Path, str]]:
-    def written(name: str, data: bytes) -> Path:
-        (folder / name).write_bytes(data)
-        return folder / name
-
-    large = png(SIDE)
-    yield written("large.png", large), "the image has 8000x8000 pixels, more than 50 million"
-    yield written("text.png", png(16, chunk(b"zTXt", b"a\0\0" + zeros(300)))), ""
-    yield written("profile.png", png(16, chunk(b"iCCP", b"a\0\0" + zeros(300)))), ""
-    yield written("sizes.jpg", two_sizes(16, 4000)), "the jpeg image is damaged"
-    yield written("canvas.webp", canvas(16, 2000)), "the webp image is damaged"
-    yield written("canvas.gif", gif(16_000)), "no frame of its gif video can be decoded"
-    yield mov(folder / "honest.mov", [large], SIDE), "honest.mov has 8000x8000 pixels, more than 50 million"
-    yield mov(folder / "text.mov", [png(16, chunk(b"zTXt", b"a\0\0" + zeros(300)))] * 2, 16), ""
-    yield mov(folder / "lie.mov", [large], 64), "no frame of its png video can be decoded"
-
-
-def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
-    for path, expected in bombs(tmp_path):
-        words, grown = outcome_of(path)
-        assert expected in words, path.name
-        assert expected or not words, path.name
-        assert grown < 64, path.name
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path, name: str) -> None:
+    make, expected = BOMBS[name]
+    make(tmp_path / name)
+    words, grown = outcome_of(tmp_path / name)
+    assert expected in words
+    assert expected or not words
+    assert grown < 64
 
 
 def test_frames_that_grow_in_mid_stream_are_refused(tmp_path: Path) -> None:
@@ -187,16 +167,6 @@ def test_a_segment_asks_for_no_more_than_the_settings_allow() -> None:
                     limits=Limits(windows=1000),
                 )
             )
-
-
-if __name__ == "__main__":
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        decode(Path(sys.argv[1]))
-        print()
-    except (MediaError, ItemTooLarge) as error:
-        print(error)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 
 
 @pytest.mark.parametrize("sound", ["", "aac"])
