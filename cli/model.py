@@ -98,7 +98,7 @@ def add(
 @app.command("list")
 @ends_well
 def list_() -> ExitCode:
-    """List the models kept here and those of rigflow, with the sizes of all their files.
+    """List the models kept here and those of rigflow, with their sizes.
 
     Example: rigflow model list
     """
@@ -159,7 +159,7 @@ def try_on(
 @app.command()
 @ends_well
 def remove(name: Name) -> ExitCode:
-    """Delete a kept model, its card, and its files that no other model has.
+    """Delete a kept model, and its files that no other has.
 
     Jobs that were published with it have a copy of their own.
 

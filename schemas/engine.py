@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Literal
 
+from pydantic import Field
+
 from schemas.declared import ModelRef, Name, Spec
 from schemas.model import TensorSpec
 
@@ -51,7 +53,7 @@ class Agreement(Spec):
     where: str  # `graph`: the compiled graph, on the CPU; else the GPU that ran it
     on: Literal["media", "pictures"]
     ranges: dict[str, Range]
-    error: float  # of the worst output
+    error: float = Field(allow_inf_nan=True)  # of the worst output; not finite if an answer is not
     tolerance: float
     rows: int
 

@@ -6,6 +6,7 @@ import av
 import numpy as np
 from pydantic import ValidationError
 
+from engines.media.container import open_container, open_file
 from engines.part import Array
 from schemas.errors import MediaError, ModelError, format_field_error
 from schemas.model import InputCard, SoundSpec, TensorSpec, describe
@@ -49,14 +50,15 @@ def read_sound(path: Path, spec: SoundSpec) -> Array:
     resampler = av.AudioResampler("flt", "mono", spec.rate)
     found: list[Array] = []
     try:
-        with av.open(str(path)) as container:
+        with open_file(path) as file, open_container(file) as container:
             for frame in container.decode(audio=0):
                 found += [part.to_ndarray()[0] for part in resampler.resample(frame)]
                 if sum(map(len, found)) > _MOST_SECONDS * spec.rate:
                     raise MediaError(f"{path} has more than {_MOST_SECONDS} s of sound", "give a shorter file")
             found += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    except (av.error.FFmpegError, IndexError) as error:
-        raise MediaError(f"cannot read the sound of {path}: {error}", "give a wav, flac or mp3 file") from error
+    except (OSError, av.error.FFmpegError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "it has none"
+        raise MediaError(f"cannot read the sound of {path}: {reason}", "give a wav, flac or mp3 file") from error
     return np.concatenate([np.zeros(0, np.float32), *found])
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,8 @@ def decoded(
     parts: list[list[Part]] = []
     for number, segment_data in reversed(list(enumerate(segments))):
         key = Key(job=JOB, segment=number, final=segment_data.final)
-        parts.append(list(decode_video(segment_data.segment(key), segment_data.buffers, decode_plan(spec), convert)))
+        segment = replace(segment_data, media=media).segment(key)
+        parts.append(list(decode_video(segment, segment_data.buffers, decode_plan(spec), convert)))
     return [part for segment_parts in reversed(parts) for part in segment_parts]
 
 
