@@ -106,6 +106,8 @@ def _spread(stamps: Stamps) -> Times | None:
 
     MPEG-PS has a time for the first packet that begins in each of its packs, which are 2 kB as a rule.
     """
+    if 2 * sum(pts is not None for pts in stamps.pts) >= len(stamps.pts):
+        return None  # some containers state when frames are shown, and not when they are decoded
     places = np.array([at for at, dts in enumerate(stamps.dts) if dts is not None], np.int64)
     if not len(stamps.dts) / _FEWEST_TIMES <= len(places) < len(stamps.dts) / 2:
         return None

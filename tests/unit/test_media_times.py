@@ -130,6 +130,13 @@ def test_joined_streams_whose_ends_overlap_lose_nothing(tmp_path: Path, codec: s
         assert "the times start anew or leap 1 times: what follows was moved to go on" in notes
 
 
+def test_times_of_frames_stay_where_few_decoding_times_are_known() -> None:
+    times = [time + time % 7 for time in WITH_B]
+    few = [number * 40 if number % 5 == 0 else None for number in range(len(times))]
+    found = settled(times, few, depth=1)
+    assert (found.pts.tolist(), found.by_rank, found.notes) == (times, False, ())
+
+
 @pytest.mark.parametrize("traits", [("vfr",), ("vfr", "b-frames"), (), ("b-frames",)], ids=str)
 def test_times_that_few_packets_have_are_kept_and_the_others_spread_between_them(
     traits: tuple[str, ...], tmp_path: Path
