@@ -16,6 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 DEEPEST_REORDERING = 32  # places between decoding and showing: 16 frames of two fields, the most any codec allows
 _LONGEST_GAP_S, _FAR_S = 600, 10
+_OFF_BY = 2.5  # frames: FFmpeg may give a time to the packet before or after the one that has it
 _FEWEST_TIMES = 64  # a stream with times for fewer than one in so many packets has none
 _MOST_JOINS = 16  # a stream that starts again more often than once in so many packets has no times
 _USUAL_RATE, _HIGHEST_RATE = Fraction(25), 500  # FFmpeg guesses 1000 a second if it only knows milliseconds
@@ -102,7 +103,9 @@ def settle(stamps: Stamps) -> Settled:
 
 
 def _spread(stamps: Stamps) -> Times | None:
-    """Return rising times where less than half of the packets have any; None if there are too few, or they fall.
+    """Return rising times where less than half of the packets have any.
+
+    None if there are too few, or they fall, or the frame rate alone explains them.
 
     MPEG-PS has a time for the first packet that begins in each of its packs, which are 2 kB as a rule.
     """
@@ -118,6 +121,9 @@ def _spread(stamps: Stamps) -> Times | None:
     places = places[firsts]
     if len(places) < 2:
         return None
+    off = stored - stored[0] - (places - places[0]) * float(stamps.step)
+    if np.ptp(off) <= _OFF_BY * float(stamps.step):
+        return None  # the frame rate is right, and even exact
     step = (stored[-1] - stored[0]) / (places[-1] - places[0])
     numbers = np.arange(len(stamps.dts))
     dts: Times = np.rint(
