@@ -195,7 +195,8 @@ def test_options_of_decode_are_those_of_the_media(lines: None) -> None:
     assert plan_pipeline(spec, {}).arrays["decode"] == {"text": Tensor("uint8", ("text", "count"), ragged=True)}
     assert check_options(LINES_TOML, "p") == []
     [error] = check_options(LINES_TOML.replace("upper", "deinterlace"), "p")
-    assert str(error) == "p, line 7, stage.0.deinterlace: there is no such option: there are fps, stream, upper, warm_up, window"
+    there = "fps, stream, upper, warm_up, window"
+    assert str(error) == f"p, line 7, stage.0.deinterlace: there is no such option: there are {there}"
     with pytest.raises(PipelineError, match="stage decode: decode has no option `deinterlace`"):
         plan_pipeline(parse_pipeline(LINES_TOML.replace("upper", "deinterlace"), "p"), {})
     [error] = check_options(LINES_TOML.replace("true", "3"), "p")
