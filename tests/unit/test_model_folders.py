@@ -202,7 +202,7 @@ def test_weights_with_two_places_are_refused(tmp_path: Path, store: Path) -> Non
     graph.graph.initializer[0].external_data.add(key="location", value="b" * 64)
     (tmp_path / ("b" * 64)).write_bytes(bytes(2048))
     for read in (check_weights, one_file):
-        with pytest.raises(ModelError, match="the weights `.*` have two places: export it again"):
+        with pytest.raises(ModelError, match=r"the weights `.*` have two places: export it again"):
             read(ModelFiles(graph.SerializeToString(), content.files, tmp_path), "m")
 
 
