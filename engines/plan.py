@@ -71,7 +71,7 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
     by_source = any(picture.size == "source" for picture in (*resized.values(), *of_models.values())) or any(
         operator.by_source for operator in operators.values()
     )
-    return Plan(spec, DecodePlan(spec.decode, spec.grid, resized, of_models, by_source), operators, after)
+    return Plan(spec, DecodePlan(spec.decode, spec.media, spec.grid, resized, of_models, by_source), operators, after)
 
 
 def _followed(

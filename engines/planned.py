@@ -60,9 +60,13 @@ def plane_name(name: str, number: int) -> str:
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """What decode needs to know of a pipeline. `resized`: the pictures that the pipeline's own stages name."""
+    """What decode needs to know of a pipeline. `media`: the kinds that it takes, see `engines.registry`.
+
+    `resized`: the pictures that the pipeline's own stages name.
+    """
 
     stage: DecodeStage
+    media: tuple[str, ...]
     grid: Grid
     resized: Mapping[str, PictureSpec]
     of_models: Mapping[str, PictureSpec]

@@ -58,12 +58,12 @@ class ModelFolder:
     def has(self, sha256: str) -> bool:
         """Whether a file is here as it was stored; one that was damaged since is removed."""
         path = self.path(sha256)
-        try:
+        with suppress(FileNotFoundError), path.open("rb") as file:
             if file_sha256(path) == sha256:
                 return True
-        except FileNotFoundError:
-            return False
-        path.unlink(missing_ok=True)
+            with self._locked(fcntl.LOCK_EX):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # no process has put another in its place
+                    path.unlink()
         return False
 
     def begin(self, sha256: str, size: int) -> BinaryIO | None:

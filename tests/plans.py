@@ -24,7 +24,7 @@ def decode_plan(spec: PipelineSpec) -> DecodePlan:
         if stage.kind == "resize":
             pictures |= Resize(stage, None).pictures({})
     by_source = any(picture.size == "source" for picture in pictures.values())
-    return DecodePlan(spec.decode, spec.grid, pictures, {}, by_source)
+    return DecodePlan(spec.decode, spec.media, spec.grid, pictures, {}, by_source)
 
 
 def converter(spec: PipelineSpec) -> HostPictures:

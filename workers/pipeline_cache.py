@@ -164,9 +164,12 @@ class PipelineCache:
         for revision in revisions:
             del self._pipelines[revision], self._used_s[revision]
         used = {sha256 for pipeline in self._pipelines.values() for sha256 in pipeline.spec.models.values()}
-        for sha256 in self._sessions.keys() - used.union(*self._making.values()):
-            await asyncio.to_thread(self._close, self._sessions.pop(sha256))
+        unused = self._sessions.keys() - used.union(*self._making.values())
+        closing = [self._sessions.pop(sha256) for sha256 in unused]  # all at once: a load meanwhile makes its own
+        for sha256 in unused:
             self._models.release(sha256)
+        for session in closing:
+            await asyncio.to_thread(self._close, session)
 
     async def _evict_models(self, spec: PipelineSpec, models: set[str]) -> None:
         """Unload the least recently used revisions that no message needs, until these models fit beside the others.

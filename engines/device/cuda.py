@@ -80,7 +80,7 @@ class CudaDevice:
     ) -> Iterator[Part]:
         """Return the parts of a segment, decoded ahead; the host decodes if `preprocess` needs frames on the host."""
         place = self._place if isinstance(preprocess, CudaPictures) else self._host_place
-        medium = medium_of(segment.media, plan.stage)
+        medium = medium_of(segment.media, plan)
         parts = medium.decode(segment, buffers, plan, preprocess.convert, place, tick)
         return self._prefetcher.reader(parts, int(segment.key.job.priority is not Priority.INTERACTIVE))
 

@@ -39,9 +39,7 @@ class Host:
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
         """Yield the parts of a segment, decoded on demand."""
-        return medium_of(segment.media, plan.stage).decode(
-            segment, buffers, plan, preprocess.convert, self._place, tick
-        )
+        return medium_of(segment.media, plan).decode(segment, buffers, plan, preprocess.convert, self._place, tick)
 
     def leave(self) -> None:
         """Do nothing: the host has no state of a thread."""

@@ -50,7 +50,10 @@ def check_size(path: Path, size: int, what: str) -> None:
 
 
 def check_span(tensor: Any, size: int, what: str) -> None:
-    """Raise ModelError unless an external tensor lies within a file of this size."""
+    """Raise ModelError unless an external tensor lies within a file of this size, and says once where."""
+    keys = [entry.key for entry in tensor.external_data]
+    if len(set(keys)) < len(keys):  # readers of ONNX differ in which one they use
+        raise ModelError(f"{what}: the weights `{tensor.name}` have two places", "export it again")
     try:
         said = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
     except ValueError:
@@ -116,4 +119,6 @@ def external_tensors(message: Any) -> Iterator[Any]:
 
 def location_of(tensor: Any) -> str:
     """The file that an external tensor names."""
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "without a name")
+    given = next((entry.value for entry in tensor.external_data if entry.key == "location"), "without a name")
+    # protobuf gives bytes for what is not UTF-8
+    return given.decode(errors="replace") if isinstance(given, bytes) else str(given)

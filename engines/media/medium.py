@@ -171,9 +171,12 @@ class BaseMedium(Generic[OptionsT]):
         raise MediaError(f"{path}: no picture is made of this kind of media")
 
 
-def medium_of(media: MediaInfo, stage: DecodeStage) -> Medium:
-    """The medium of a message. Raises PipelineError when there is none, MediaError when the message is none of its."""
-    made: Medium = load("media", media.kind)(stage)
+def medium_of(media: MediaInfo, plan: DecodePlan) -> Medium:
+    """The medium of a message. Raises MediaError when the pipeline does not take it, or the message is none of its."""
+    if media.kind not in plan.media:
+        what = f"a message has media of kind {media.kind}, and its pipeline takes {' and '.join(plan.media)}"
+        raise MediaError(what, "publish the file again")
+    made: Medium = load("media", media.kind)(plan.stage)
     if made.timed != media.timed:
         raise MediaError(f"{media.kind} {'has' if made.timed else 'has no'} times, and a message says otherwise")
     return made

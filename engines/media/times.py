@@ -79,7 +79,7 @@ def frame_rate(*rates: Fraction | None, seen: Fraction | None = None) -> Fractio
 def settle(stamps: Stamps) -> Settled:
     """Return the corrected times of all packets."""
     known = np.array([pts is not None for pts in stamps.pts], bool)
-    pts = np.array([pts or 0 for pts in stamps.pts], np.int64)
+    pts = _with_last(np.array([pts or 0 for pts in stamps.pts], np.int64), known, stamps)
     # FFmpeg may compute a pts for a container without one: those are not in decoding order
     worked_out = bool(np.any(np.diff(pts[known & stamps.shown]) < 0))
     by_rank = stamps.packed or (stamps.decoding_order and stamps.depth > 0 and not worked_out)
@@ -100,6 +100,19 @@ def settle(stamps: Stamps) -> Settled:
         note = "its packets have no times of their own: frames are numbered at its frame rate"
         return Settled(_numbered(stamps), (stamps.depth > 0), False, (note,))
     return _repaired(stamps, pts, known, by_rank)
+
+
+def _with_last(pts: Times, known: Mask, stamps: Stamps) -> Times:
+    """Return the times with that of the last packet, where FFmpeg does not know it.
+
+    FFmpeg computes a missing pts from the decoding time of a packet behind it. None is behind the last one, which gets
+    its own decoding time: that of a frame before it.
+    """
+    repeats = len(pts) > 2 and stamps.shown[-1] and stamps.dts[-1] == pts[-1] == pts[:-1].max()
+    if not repeats or not known.all() or stamps.dts == stamps.pts:
+        return pts
+    step = int(np.median(np.diff(np.unique(pts))))
+    return np.append(pts[:-1], pts[-1] + step)
 
 
 def _spread(stamps: Stamps) -> Times | None:

@@ -66,6 +66,41 @@ async def test_a_revision_that_no_name_and_no_message_needs_is_unloaded(
         await broker.close()
 
 
+async def test_a_pipeline_that_is_needed_while_its_models_are_unloaded_loads_them_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await Broker.connect(settings)
+    specs = [await register(broker, settings, spec, find_models(spec, None)) for spec in (SLOW, BROKEN)]
+    cache = pipeline_cache.PipelineCache(
+        broker, lambda _: True, tmp_path, open_device("cpu", settings, tmp_path), {}, False
+    )
+    closed: list[Session] = []
+    go_on = threading.Event()
+
+    def slowly(session: Session) -> None:
+        closed.append(session)
+        go_on.wait(30)
+
+    monkeypatch.setattr(cache, "_close", slowly)
+    try:
+        for spec in specs:
+            await cache.get(spec.revision)
+        unloading = asyncio.create_task(cache._unload([spec.revision for spec in specs]))
+        async with asyncio.timeout(30):
+            while not closed:
+                await asyncio.sleep(0.01)
+            needed = [await cache.get(spec.revision) for spec in specs]
+            go_on.set()
+            await unloading
+        assert len(closed) == cache.loaded == 2
+        assert not {id(session) for each in needed for session in each._sessions.values()} & set(map(id, closed))
+        assert cache._models._held.keys() == {sha256 for spec in specs for sha256 in spec.models.values()}
+    finally:
+        go_on.set()
+        await cache.close()
+        await broker.close()
+
+
 async def test_loaded_models_are_bounded_in_bytes(settings: Settings, tmp_path: Path) -> None:
     broker = await Broker.connect(settings)
     given = [find_models(spec, None) for spec in (SLOW, BROKEN)]

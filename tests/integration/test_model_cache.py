@@ -161,6 +161,26 @@ async def test_what_is_damaged_or_gone_is_one_line(settings: Settings, tmp_path:
         assert await blob_info(broker, bucket, weights) is None
 
 
+def test_a_file_that_another_process_put_right_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, folder = b"right" * 100, ModelFolder(tmp_path / "cache", MIB)
+    sha256 = hashlib.sha256(body).hexdigest()
+    folder.hold("a" * 64, b"{}")
+    folder.path(sha256).write_bytes(b"wrong" * 100)
+
+    def while_another_repairs(path: Path) -> str:
+        found = file_sha256(path)
+        path.unlink()
+        part = folder.begin(sha256, len(body))
+        assert part is not None
+        part.write(body)
+        folder.commit(sha256, part)
+        return found
+
+    monkeypatch.setattr("pipelines.model_folder.file_sha256", while_another_repairs)
+    folder.has(sha256)
+    assert folder.path(sha256).read_bytes() == body
+
+
 async def test_a_full_disk_is_one_line_and_nothing_half_written_stays(
     settings: Settings, tmp_path: Path, small_disk: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Kinds of media are classes, found by name: what they recognise, decode to, and refuse."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from tests.clips import Clip, generated, still
 from tests.kinds import kind_of
 
 STAGE = DecodeStage(kind="decode")
+PLAN = DecodePlan(STAGE, ("image", "video"), Grid(), {}, {})
 TEXT = """
 name = "p"
 media = ["video", "smell"]
@@ -137,11 +139,13 @@ def test_a_pipeline_of_a_kind_that_is_not_there_is_refused() -> None:
 
 
 def test_a_message_of_such_a_kind_is_an_error_of_its_own() -> None:
-    with pytest.raises(PipelineError, match="there is no medium smell"):
-        medium_of(MediaInfo(kind="smell"), STAGE)
     for kind, words in (("image", "image has no times"), ("video", "video has times")):
         with pytest.raises(MediaError, match=words):
-            medium_of(MediaInfo(kind=kind, timed=kind == "image"), STAGE)
+            medium_of(MediaInfo(kind=kind, timed=kind == "image"), PLAN)
+    films = replace(PLAN, media=("video",))
+    for kind in ("smell", "image"):  # no class is looked for that the pipeline does not name
+        with pytest.raises(MediaError, match=f"has media of kind {kind}, and its pipeline takes video: publish"):
+            medium_of(MediaInfo(kind=kind, timed=False), films)
     assert DecodePlace().decoders is None
 
 
@@ -162,9 +166,8 @@ def test_a_segment_that_is_no_video_is_an_error_where_it_is_decoded(
     given = Segment(key=key, media=media, codec=CodecParameters(decoder="h264")).model_copy(update=changes)
     segment, views = decode(given.encode(buffers))
     assert isinstance(segment, Segment)
-    plan = DecodePlan(STAGE, Grid(), {}, {})
     with pytest.raises(MediaError, match=reason):
-        list(medium_of(segment.media, STAGE).decode(segment, views, plan, lambda *_: {}, DecodePlace()))
+        list(medium_of(segment.media, PLAN).decode(segment, views, PLAN, lambda *_: {}, DecodePlace()))
 
 
 @pytest.mark.parametrize("media", ['["lines", "video"]', '["video", "lines"]'])
@@ -192,10 +195,8 @@ def test_options_of_decode_are_those_of_the_media(lines: None) -> None:
     assert plan_pipeline(spec, {}).arrays["decode"] == {"text": Tensor("uint8", ("text", "count"), ragged=True)}
     assert check_options(LINES_TOML, "p") == []
     [error] = check_options(LINES_TOML.replace("upper", "deinterlace"), "p")
-    assert (
-        str(error)
-        == "p, line 7, stage.0.deinterlace: there is no such option: there are fps, stream, upper, warm_up, window"
-    )
+    there = "fps, stream, upper, warm_up, window"
+    assert str(error) == f"p, line 7, stage.0.deinterlace: there is no such option: there are {there}"
     with pytest.raises(PipelineError, match="stage decode: decode has no option `deinterlace`"):
         plan_pipeline(parse_pipeline(LINES_TOML.replace("upper", "deinterlace"), "p"), {})
     [error] = check_options(LINES_TOML.replace("true", "3"), "p")
@@ -233,8 +234,8 @@ def test_a_medium_without_times_or_pictures_goes_from_file_to_part(tmp_path: Pat
     key = Key(job=JobRef(id="j", pipeline="lines", revision="0"), segment=1, final=True)
     segment, buffers = decode(pieces[1].segment(key).encode(pieces[1].buffers))
     assert isinstance(segment, Segment)
-    again = medium_of(segment.media, spec.decode)
-    [part] = again.decode(segment, buffers, plan_pipeline(spec, {}).decode, lambda *_: {}, DecodePlace())
+    plan = plan_pipeline(spec, {}).decode
+    [part] = medium_of(segment.media, plan).decode(segment, buffers, plan, lambda *_: {}, DecodePlace())
     rows = part.arrays["text"]
     assert isinstance(rows, Ragged)
     assert bytes(rows.row(0)) == b"LINE 64"

@@ -9,7 +9,9 @@ import av
 import numpy as np
 import pytest
 
+from engines.media.split import Splitter
 from engines.media.times import Settled, Stamps, frame_rate, settle
+from schemas.grid import Grid
 from tests.clips import Clip, generated
 from tests.unit.media_passes import in_segments, pipeline
 from tests.unit.plain import Kind, write, written
@@ -39,6 +41,30 @@ def test_times_that_rise_stay_as_they_are(times: list[int], depth: int) -> None:
     found = settled(times, depth=depth)
     assert found.pts.tolist() == times
     assert (found.by_rank, found.notes) == (False, ())
+
+
+@pytest.mark.parametrize("container", ["avi", "asf"])
+@pytest.mark.parametrize(("codec", "b_frames"), [("mpeg4", 2), ("mpeg4", 0), ("libx264", 0)])
+@pytest.mark.parametrize("count", [58, 59, 60, 61])
+def test_the_last_frame_of_a_container_without_pts_has_a_time_of_its_own(
+    tmp_path: Path, container: str, codec: str, b_frames: int, count: int
+) -> None:
+    path = tmp_path / f"film.{container}"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=25, options={"bf": str(b_frames)})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)  # so that packets have no duration
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 3 * number, np.uint8))
+            frame.pts, frame.time_base = 40 * number, Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    with Splitter(path, Grid(), 1.0) as splitter:
+        surveyed = splitter.surveyed
+    gaps = np.diff(np.sort(surveyed.packets.pts)) * surveyed.packets.time_base
+    assert gaps.tolist() == [Fraction(1, 25)] * (count - 1)
+    assert (surveyed.end - surveyed.origin) * surveyed.packets.time_base == Fraction(count, 25)
+    assert surveyed.notes == ()
 
 
 @pytest.mark.parametrize("value", [STEADY[29], -20_000, 10**9, None])

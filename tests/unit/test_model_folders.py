@@ -195,6 +195,23 @@ def test_onnx_runtime_is_given_files_of_the_model_only(tmp_path: Path) -> None:
         check_weights(content_of(tmp_path, "a" * 64), "m")
 
 
+def test_weights_with_two_places_are_refused(tmp_path: Path, store: Path) -> None:
+    """ONNX's own tools read the last place, and ours the first."""
+    content = content_of(tmp_path, "a" * 64)
+    graph = onnx.load_from_string(content.graph)
+    graph.graph.initializer[0].external_data.add(key="location", value="b" * 64)
+    (tmp_path / ("b" * 64)).write_bytes(bytes(2048))
+    for read in (check_weights, one_file):
+        with pytest.raises(ModelError, match=r"the weights `.*` have two places: export it again"):
+            read(ModelFiles(graph.SerializeToString(), content.files, tmp_path), "m")
+
+
+def test_a_name_of_weights_that_is_no_text_is_one_line(tmp_path: Path, store: Path) -> None:
+    path = large_model(tmp_path / "m", 1, "m")
+    path.write_bytes(path.read_bytes().replace(b"m.onnx_data", b"m.onnx_dat\xff"))
+    assert "its weights are in m.onnx_dat\ufffd: No such file" in refused(path)
+
+
 @pytest.mark.parametrize("name", ["../w", "a/b", "..", ".hidden", "a\\b", "", "a\n", "x" * 300, "é"])
 def test_names_of_files_are_no_paths(name: str) -> None:
     with pytest.raises(ValidationError, match="takes letters"):
