@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
@@ -15,6 +15,12 @@ _CLASSES = {"encode": ("formats", "format")}  # of a stage's kind: the group of 
 _OPERATORS = ("operators", "kind")
 _NO_OPTIONS = frozenset(("kind", "name", "options"))  # fields of a decode stage that are not named as an option is
 _Problem: TypeAlias = Callable[..., PipelineError]
+
+
+class Options(BaseModel):
+    """Base of the options of a class: immutable; an unknown option is an error, and so is a number in quotes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | EncodeStage, owner: str) -> OptionsT:

@@ -17,9 +17,9 @@ from engines.cuda.dlpack import Lent
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.kernels import NV12
 from engines.cuda.memory import Block
+from engines.encoding import Colour, Encoded, PictureEncoder, Pictures, VideoOptions
 from engines.outputs.h264 import Geometry, encode_gop, geometry_of, new_encoder
 from engines.part import Array, Tick, no_tick
-from engines.ports import Colour, Encoded, PictureEncoder, Pictures, VideoOptions
 from schemas.errors import MediaError
 from schemas.media import MediaInfo
 

@@ -21,10 +21,9 @@ from engines.media.segment_data import SegmentData
 from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.source import Source, readable_head
 from engines.media.tracks import SoundChoice
-from engines.options import check_decode_options, parse_decode_options
+from engines.options import Options, check_decode_options, parse_decode_options
 from engines.part import Part, Tick, no_tick
 from engines.planned import INDEX, Arrays, DecodePlan, Tensor
-from engines.ports import Options
 from engines.registry import load, names
 from schemas.errors import MediaError, PipelineError, UsageError
 from schemas.grid import Clock, Grid

@@ -8,10 +8,10 @@ from engines.inference.heads import Heads
 from engines.inference.session import fits
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
-from engines.options import parse_options
+from engines.options import Options, parse_options
 from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
-from engines.ports import Options, Session
+from engines.ports import Session
 from schemas.errors import ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec, PictureSpec, TensorSpec, describe
 from schemas.pipeline import OperatorStage

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Set
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from engines.encoding import PictureEncoder
+from engines.options import Options
 from engines.options import parse_options as parse_stage_options
 from engines.part import Array, Part, Value, holds_frames
 from engines.planned import Tensor
-from engines.ports import Options, PictureEncoder
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.pipeline import EncodeStage
@@ -17,7 +18,7 @@ Labels: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 class BaseFormat(Generic[OptionsT]):
-    """Base of the formats; a format adds `check`, `encode` and `assemble` of `engines.ports.Format`.
+    """Base of the formats; a format adds `check`, `encode` and `assemble` of `engines.encoding.Format`.
 
     `labels` come with the plan of the pipeline; `encoder` encodes pictures as H.264, by default x264.
     """

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.encoding import Encoded
 from engines.files import PartFile
+from engines.options import Options
 from engines.outputs.base import BaseFormat, check_rows
 from engines.outputs.npz import NpzAssembler
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo

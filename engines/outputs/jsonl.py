@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from engines.encoding import Encoded
 from engines.files import PartFile
+from engines.options import Options
 from engines.outputs.base import BaseFormat, check_window_arrays, row_of, window_arrays
 from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta
 from schemas.segments import Fragment

@@ -14,12 +14,13 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
+from engines.encoding import Encoded
 from engines.files import PartFile, writing
+from engines.options import Options
 from engines.outputs.base import BaseFormat, check_reserved, check_window_arrays, window_arrays
 from engines.outputs.tables import Spool
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import OutputError
 from schemas.media import MediaInfo

@@ -22,11 +22,10 @@ from engines.media.medium import (
     medium_of,
 )
 from engines.media.segment_data import SegmentData
-from engines.options import check_options
+from engines.options import Options, check_options
 from engines.part import Part, Tick, no_tick
 from engines.plan import plan_pipeline
 from engines.planned import Arrays, DecodePlan, Tensor
-from engines.ports import Options
 from engines.ragged import Ragged
 from schemas.errors import MediaError, PipelineError, UsageError
 from schemas.grid import Grid
