@@ -149,6 +149,7 @@ class Medium(Protocol):
 class BaseMedium(Generic[OptionsT]):
     """Base of media with pictures; a medium adds `kind`, `sniff`, `split` and `decode`."""
 
+    kind: ClassVar[str]
     timed: ClassVar[bool] = True
     options_class: type[OptionsT]
 

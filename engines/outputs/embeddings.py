@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from engines.encoding import Encoded
-from engines.files import PartFile
 from engines.options import Options
 from engines.outputs.base import BaseFormat, check_rows
 from engines.outputs.npz import NpzAssembler
@@ -56,7 +55,7 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
 
     def assemble(self, target: Path, media: MediaInfo) -> NpzAssembler:
         """Start `<target>.npz`."""
-        return NpzAssembler(PartFile.create(target.with_name(f"{target.name}.npz")), media)
+        return NpzAssembler(target, "npz", media)
 
     def _check_name(self, arrays: Collection[str]) -> None:
         if self._options.array not in arrays:
