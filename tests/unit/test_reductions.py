@@ -76,10 +76,10 @@ def test_a_detector_finds_in_selected_candidates_what_it_finds_in_all(case: Case
 
 @pytest.mark.parametrize("case", SELECTING.values(), ids=SELECTING)
 def test_candidates_far_below_the_threshold_are_left_out(case: Case) -> None:
-    """No more are left than the head finds at a threshold that is 5 % lower."""
+    """No more are left than the decoder finds at a threshold that is 5 % lower."""
     for threshold in (case.threshold, 1e9):
-        head, lower = (head_of(case, threshold=each, nms=1.0, max=10**6) for each in (threshold, threshold * 0.95))
-        most = len(lower.decode(case.outputs, VIEWS)["scores"].values)
+        head, lower = (head_of(case, threshold=each) for each in (threshold, threshold * 0.95))
+        most = len(lower.decoder.candidates(case.outputs, VIEWS[0].picture).rows)
         for left in all_ways(head.reductions, case.outputs):
             selected = [left[each.outputs[0]] for each in head.reductions]
             assert sum(len(each.values) for each in selected if isinstance(each, Selected)) <= most
