@@ -17,7 +17,7 @@ from engines.media.frames import plane_rows
 from engines.media.medium import BaseMedium, DecodePlace, Input, SplitRequest
 from engines.media.read_at import ReadAt
 from engines.media.segment_data import SegmentData
-from engines.media.source import reading
+from engines.media.source import media_errors, reading
 from engines.options import Options
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan
@@ -55,7 +55,7 @@ class EvenMedium(BaseMedium[OptionsT]):
     def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
         """Cut after `segment_s` seconds; a segment has all frames that its windows look at."""
         [given] = inputs
-        with reading(given.source) as read:
+        with media_errors(given.name), reading(given.source) as read:
             found = self.frames(read, given.name)
             media = _media_info(self.kind, given.name, found, request)
             nbytes, count = _frame_bytes(media), found.count

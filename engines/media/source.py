@@ -45,7 +45,7 @@ def readable_head(source: Source) -> bytes:
 
 
 def is_still(head: bytes, source: Source, name: str = "") -> bool | None:
-    """Return whether a file of an image format is one image: True, or an animation: False. None: it is no image.
+    """Return True for a file of one image, False for an animation, None for other files.
 
     Several jpegs one after the other are an animation, except in a file that is called .jpg or .jpeg, as in FFmpeg:
     otherwise all photos of a folder would have to be read from end to end. `name` is that of a source in memory.
@@ -59,11 +59,8 @@ def is_still(head: bytes, source: Source, name: str = "") -> bool | None:
     if found == "jpeg" and file_name.lower().endswith(_ONE_JPEG):
         return True
     if found in ("gif", "jpeg") or (found == "png" and b"IDAT" not in head):  # the head does not show it
-        with (
-            media_errors(file_name or "the media"),
-            open_file(source) if isinstance(source, Path) else nullcontext(source) as given,
-        ):
-            return not is_animation(found, reader(given))
+        with media_errors(file_name or "the media"), reading(source) as read:
+            return not is_animation(found, read)
     return not is_animation(found, reader(head))
 
 

@@ -139,12 +139,6 @@ def json_of(path: Path) -> dict[str, Any]:
     raise ModelError(f"{path} is not a json object", "correct it, or move it away from the model")
 
 
-def count_of(model: Model, name: str) -> int:
-    """The last dimension of an output, 0 where it is free."""
-    last = (model.shapes[name] or ("",))[-1]
-    return last if isinstance(last, int) else 0
-
-
 def _picture(number: int, port: Port) -> Picture | None:
     if port.dtype not in ("float32", "float16", "float64", "uint8") or len(port.shape) not in (3, 4):
         return None
