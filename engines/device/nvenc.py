@@ -76,7 +76,7 @@ class GpuEncoder:
                     raise gpu.lost(error) from error
                 why = getattr(error, "strerror", None) or str(error)
         if self._host is None:
-            what = f"{pictures.media.name}: the GPU can not encode {geometry.width}x{geometry.height} ({why})"
+            what = f"{pictures.media.name}: the GPU cannot encode {geometry.width}x{geometry.height} ({why})"
             raise MediaError(what, "allow `encoder = any`")
         return self._host.encode(pictures, options, tick)
 

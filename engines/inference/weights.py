@@ -52,10 +52,10 @@ def check_size(path: Path, size: int, what: str) -> None:
 def check_span(tensor: Any, size: int, what: str) -> None:
     """Raise ModelError unless an external tensor lies within a file of this size."""
     try:
-        said = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
+        span = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
     except ValueError:
-        said = {"offset": -1}
-    offset, length = said.get("offset", 0), said.get("length", 0)
+        span = {"offset": -1}
+    offset, length = span.get("offset", 0), span.get("length", 0)
     if min(offset, length) < 0 or offset + length > size:
         raise ModelError(f"{what} has {size} bytes, too few for the weights `{tensor.name}`", "export it again")
 

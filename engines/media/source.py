@@ -79,7 +79,7 @@ def _in_words(label: str, error: Exception) -> UsageError | MediaError:
     if isinstance(error, IsADirectoryError):
         return UsageError(f"{label} is a directory", "name the files in it")
     if isinstance(error, PermissionError):
-        return UsageError(f"{label} can not be read: permission denied", "check its owner and mode")
+        return UsageError(f"{label} cannot be read: permission denied", "check its owner and mode")
     if isinstance(error, UnicodeDecodeError):
         return MediaError(f"{label} has metadata that is not UTF-8", "remux it: ffmpeg -i IN -c copy OUT.mkv")
     reason = getattr(error, "strerror", None) or str(error)
@@ -143,7 +143,7 @@ def picture_stream(
     usable = [stream for stream in streams if stream.codec_context is not None]
     if not usable:
         if streams:
-            raise MediaError(f"{label} has video of a codec that FFmpeg can not decode", "convert it to H.264")
+            raise MediaError(f"{label} has video of a codec that FFmpeg cannot decode", "convert it to H.264")
         if container.streams.video:
             raise MediaError(f"{label} has a cover picture and no video", "extract the picture, or give a video")
         raise MediaError(f"{label} has no video stream", "give a file with a picture")

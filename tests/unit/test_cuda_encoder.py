@@ -164,7 +164,7 @@ def test_what_the_gpu_refuses_goes_to_the_host_or_is_an_error_of_one_line() -> N
         assert (made.arrays["data"] == wanted.arrays["data"]).all()
         with pytest.raises(MediaError) as raised:
             encoder_of(gpu).encode(pictures, VideoOptions())
-        assert str(raised.value).startswith(f"clip.mp4: the GPU can not encode 64x48 ({why}")
+        assert str(raised.value).startswith(f"clip.mp4: the GPU cannot encode 64x48 ({why}")
         assert str(raised.value).endswith(": allow `encoder = any`")
         assert "\n" not in str(raised.value)
 

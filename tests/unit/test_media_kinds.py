@@ -138,7 +138,7 @@ def test_a_pipeline_of_a_kind_that_is_not_there_is_refused() -> None:
 def test_a_message_of_such_a_kind_is_an_error_of_its_own() -> None:
     with pytest.raises(PipelineError, match="there is no medium smell"):
         medium_of(MediaInfo(kind="smell"), STAGE)
-    for kind, words in (("image", "media of kind image have no times"), ("video", "video has times")):
+    for kind, words in (("image", "media of kind image have no times"), ("video", "media of kind video have times")):
         with pytest.raises(MediaError, match=words):
             medium_of(MediaInfo(kind=kind, timed=kind == "image"), STAGE)
     assert DecodePlace().decoders is None

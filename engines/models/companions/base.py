@@ -24,7 +24,7 @@ class Sure(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One field of a card, as in `inputs.0.mean`; its value; how sure it is; and what said so."""
+    """One field of a card, as in `inputs.0.mean`; its value; how certain it is; and the reason."""
 
     field: str
     value: Any
