@@ -73,10 +73,10 @@ def add(
     from engines.models.proposal import propose
     from engines.models.store import check_name, find, new_files
 
+    changes = {**_fields(given or []), **({"name": name} if name else {})}
     with new_files() as new:
         found = find(model, new)
-        proposal = propose(found.path, found.content, found.name)
-        proposal = _overridden(proposal, found.path, card, {**_fields(given or []), **({"name": name} if name else {})})
+        proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
         _print(proposal.lines)
         _print_files(found.taken)
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
@@ -104,13 +104,14 @@ def list_() -> ExitCode:
     """
     from engines.models.catalogue import builtin_models
     from engines.models.store import kept
+    from schemas.model import bytes_of
 
     rows = table("model", "version", "heads", "files", "size", left=3)
     for name, path, card in kept():
         heads = ", ".join(head.kind for head in card.heads) if card else "its card cannot be read"
-        further = {file.sha256: file.size for file in card.files} if card else {}
-        total = path.stat().st_size + sum(further.values())
-        rows.add_row(cell(name), cell(card.version if card else ""), cell(heads), str(1 + len(further)), size(total))
+        files = card.files if card else ()
+        total = size(path.stat().st_size + bytes_of(files))
+        rows.add_row(cell(name), cell(card.version if card else ""), cell(heads), str(1 + len(files)), total)
     for name in builtin_models():
         rows.add_row(name, "", "comes with rigflow", "", "")
     stdout().print(rows)
@@ -140,11 +141,14 @@ def show(name: Name) -> ExitCode:
 @ends_well
 def try_on(
     name: Name,
-    picture: Annotated[Path | None, typer.Argument(help="A picture. Default: slopes, a disc and a grid.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Argument(help="A picture, or sound if it takes that. Default: slopes and a disc.", metavar="FILE"),
+    ] = None,
     show: Show = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Run a model on a picture; print and draw its answer.
+    """Run a model on a picture or a sound file; print its answer, and draw that of a picture.
 
     Example: rigflow model test yolov8n street.jpg --show boxes.png
     """
@@ -203,9 +207,9 @@ def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapp
     if card is None and (beside := path.with_suffix(".toml")).is_file():
         card = beside
     if card is not None:
-        said = card_fields(card, [port.name for port in proposal.model.inputs])
+        fields = card_fields(card, [port.name for port in proposal.model.inputs])
         proposal = proposal.written(
-            {key: value for key, value in said.items() if key not in ("sha256", "files")}, card.name
+            {key: value for key, value in fields.items() if key not in ("sha256", "files")}, card.name
         )
     return proposal.changed(given, "given here") if given else proposal
 
@@ -268,7 +272,7 @@ def _try(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -
         return
     found = answer(spec, body, None if picture is None else read_picture(picture))
     takes = any(tensor.picture for tensor in spec.inputs)
-    other = "silence; give a sound file to hear more" if sound_input(spec) else "zeros, because it takes no picture"
+    other = "silence, because no sound file is given" if sound_input(spec) else "zeros, because it takes no picture"
     say(f"on {(picture or 'the test picture') if takes else other}:")
     for line in sentences(found):
         say(f"  {line}")

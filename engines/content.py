@@ -1,11 +1,11 @@
-"""What a model's content is on a machine: its ONNX file, and where its further files are."""
+"""The content of a model on a machine: its ONNX file, and the folder of its further files."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from schemas.model import FileSpec
+from schemas.model import FileSpec, bytes_of
 
 _CHUNK_BYTES = 8 << 20
 
@@ -24,23 +24,22 @@ Content: TypeAlias = bytes | ModelFiles
 
 
 def graph_of(content: Content) -> bytes:
-    """A model's ONNX file."""
+    """Return the ONNX file of a model."""
     return content.graph if isinstance(content, ModelFiles) else content
 
 
 def with_graph(content: Content, graph: bytes) -> Content:
-    """The same model with another ONNX file."""
+    """Return the same model with another ONNX file."""
     return ModelFiles(graph, content.files, content.folder) if isinstance(content, ModelFiles) else graph
 
 
 def size_of(content: Content) -> int:
-    """Bytes of all files of a model."""
-    further = content.files if isinstance(content, ModelFiles) else ()
-    return len(graph_of(content)) + sum({file.sha256: file.size for file in further}.values())
+    """Return the number of bytes of all files of a model."""
+    return len(graph_of(content)) + (bytes_of(content.files) if isinstance(content, ModelFiles) else 0)
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file of any size, 64 hex digits. Raises OSError."""
+    """Return the SHA-256 of a file of any size, 64 hex digits. Raises OSError."""
     hashed = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""What this machine has to compute with: cores and memory that we may use, and NVIDIA GPUs."""
+"""The resources of this machine: cores and memory that this process may use, and NVIDIA GPUs."""
 
 import ctypes
 import os
@@ -15,8 +15,8 @@ _PCI = Path("/sys/bus/pci/devices")
 class Gpu:
     """An NVIDIA GPU as its driver describes it.
 
-    `capability` is CUDA's (major, minor); `uuid` its name wherever it is plugged in, as nvidia-smi has it; `link` the
-    PCI Express link as it is now and as it could be, empty where the kernel does not tell.
+    `capability` is CUDA's (major, minor); `uuid` stays the same in any slot and is the one of nvidia-smi; `link` is the
+    current PCI Express link and the best possible one, empty if the kernel does not report them.
     """
 
     name: str
@@ -27,11 +27,11 @@ class Gpu:
 
 
 class DriverError(Exception):
-    """There is a driver, and it says why it cannot be used."""
+    """The driver is installed but does not work; the text is the driver's own."""
 
 
 def cores() -> int:
-    """Cores that this process may keep busy: its affinity, and its container's quota rounded up."""
+    """Return the number of cores that this process may use: its affinity, limited by the quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
@@ -40,7 +40,7 @@ def cores() -> int:
 
 
 def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its container's limit; 0 where neither is told."""
+    """Return the memory that this process may use: that of the machine or its container's limit; 0 if unknown."""
     total = 0
     for line in _read(Path("/proc/meminfo")).splitlines():
         if line.startswith("MemTotal:"):
@@ -50,7 +50,7 @@ def memory_bytes() -> int:
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs that the CUDA driver shows us; none without a driver. Raises DriverError when it is broken."""
+    """Return the NVIDIA GPUs of the CUDA driver; empty without a driver. Raises DriverError if it does not work."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -63,7 +63,7 @@ def gpus() -> list[Gpu]:
 
 
 def gpu_files() -> list[Path]:
-    """The kernel's device files of NVIDIA GPUs: there are some when a GPU is there, whether or not we may use it."""
+    """Return the device files of NVIDIA GPUs, also of GPUs that this process may not use."""
     return sorted(Path("/dev").glob("nvidia[0-9]*"))
 
 
@@ -91,7 +91,7 @@ def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
 
 
 def _link(device: Path) -> str:
-    """As in `PCIe 8.0 GT/s x1 of 16.0 GT/s x16`; a GPU that rests shows less than it can."""
+    """Return, for example, `PCIe 8.0 GT/s x1 of 16.0 GT/s x16`; an idle GPU has a slower link."""
     speed, width = _read(device / "current_link_speed"), _read(device / "current_link_width")
     most, widest = _read(device / "max_link_speed"), _read(device / "max_link_width")
     if not speed or not width:
@@ -101,7 +101,7 @@ def _link(device: Path) -> str:
 
 
 def _works(cuda: ctypes.CDLL, result: int) -> bool:
-    """Whether a call went well; False when the driver sees no GPU. Raises DriverError with its own words."""
+    """Return whether a call succeeded, False if the driver finds no GPU. Raises DriverError for other failures."""
     if result == 100:  # CUDA_ERROR_NO_DEVICE
         return False
     if result != 0:
@@ -112,7 +112,7 @@ def _works(cuda: ctypes.CDLL, result: int) -> bool:
 
 
 def _read(path: Path) -> str:
-    """A small file of the kernel; empty where there is none."""
+    """Read a small file of the kernel; empty if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

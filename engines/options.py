@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
@@ -13,16 +13,22 @@ from schemas.toml import TomlError, parse_toml
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 _CLASSES = {"encode": ("formats", "format")}  # of a stage's kind: the group of its class, and the field that names it
 _OPERATORS = ("operators", "kind")
-_NO_OPTIONS = frozenset(("kind", "name", "options"))  # fields of a decode stage that are not named as an option is
-_Problem: TypeAlias = Callable[..., PipelineError]
+_NO_OPTIONS = frozenset(("kind", "name", "options"))  # fields of a decode stage that its hint does not list
+_MakeError: TypeAlias = Callable[..., PipelineError]
+
+
+class Options(BaseModel):
+    """Base of the options of a class: immutable; an unknown option is an error, and so is a number in quotes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | EncodeStage, owner: str) -> OptionsT:
-    """The stage's options as `kind`. Raises PipelineError that names the option, and says that it is `owner`'s."""
+    """Return the options of a stage as `kind`. Raises PipelineError that names the option and its `owner`."""
     try:
         return kind.model_validate(stage.options)
     except ValidationError as error:
-        option, reason = _problem(error)
+        option, reason = _first_of(error)
         if error.errors()[0]["type"] == "extra_forbidden":
             what = f"stage {stage.name}: {owner} has no option `{option}`"
         else:
@@ -31,9 +37,9 @@ def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | Enc
 
 
 def check_options(text: str, source: str) -> list[PipelineError]:
-    """What is wrong with the kinds, formats and options that the text of a pipeline file names, by line and field.
+    """Return the errors in kinds, formats and options of the text of a pipeline file, with line and field.
 
-    What `schemas.pipeline.check_pipeline` reports is left out.
+    Errors that `schemas.pipeline.check_pipeline` reports are not among them.
     """
     try:
         given = parse_toml(text)
@@ -51,18 +57,17 @@ def check_options(text: str, source: str) -> list[PipelineError]:
 
 
 def known_options(kind: type[BaseModel]) -> str:
-    """The names of the options of a class, in words."""
+    """Return a sentence with the names of the options of a class."""
     return f"its options are: {', '.join(kind.model_fields) or 'none'}"
 
 
 def parse_decode_options(kind: type[OptionsT], stage: DecodeStage) -> OptionsT:
-    """Those of a decode stage's options that a medium has. Raises PipelineError that names the option."""
-    own = {name: value for name, value in stage.options.items() if name in kind.model_fields}
-    return parse_options(kind, stage.model_copy(update={"options": own}), "decode")
+    """Return the options of a decode stage that a medium has, as `kind`. Raises PipelineError that names the option."""
+    return parse_options(kind, stage.model_copy(update={"options": _own(kind, stage)}), "decode")
 
 
 def check_decode_options(stage: DecodeStage, kinds: Sequence[type[BaseModel]]) -> None:
-    """Raise PipelineError for an option that none of the media's classes of options has."""
+    """Raise PipelineError for an option that is in none of `kinds`, the options of the pipeline's media."""
     for option in stage.options:
         if not any(option in kind.model_fields for kind in kinds):
             known = {name for kind in kinds for name in kind.model_fields} | DecodeStage.model_fields.keys()
@@ -71,7 +76,7 @@ def check_decode_options(stage: DecodeStage, kinds: Sequence[type[BaseModel]]) -
 
 
 def _list_of(given: dict[str, Any], field: str) -> list[Any]:
-    """The list in a field; none where the field has something else, which `check_pipeline` reports."""
+    """Return the list in a field; empty if the field has another type, which `check_pipeline` reports."""
     value = given.get(field)
     return value if isinstance(value, list) else [value] if isinstance(value, str) else []
 
@@ -90,12 +95,12 @@ def _check_stage(
         where = ["stage", number, *path]
         return PipelineError(f"{source}, line {line_of(text, where)}, {'.'.join(map(str, where))}: {reason}", hint)
 
-    check = _decode_problem(given, media, problem) if given.get("kind") == "decode" else _problem_of(given, problem)
+    check = _check_decode(given, media, problem) if given.get("kind") == "decode" else _check_class(given, problem)
     if check is not None:
         yield check
 
 
-def _decode_problem(given: dict[str, Any], media: Sequence[str], problem: _Problem) -> PipelineError | None:
+def _check_decode(given: dict[str, Any], media: Sequence[str], problem: _MakeError) -> PipelineError | None:
     try:
         stage = DecodeStage.model_validate(given)
     except ValidationError:
@@ -108,16 +113,15 @@ def _decode_problem(given: dict[str, Any], media: Sequence[str], problem: _Probl
             return problem([option], "there is no such option", error.hint)
     for kind in kinds:
         try:
-            kind.model_validate({name: value for name, value in stage.options.items() if name in kind.model_fields})
+            kind.model_validate(_own(kind, stage))
         except ValidationError as error:
-            option, reason = _problem(error)
+            option, reason = _first_of(error)
             return problem([option], reason, known_options(kind))
     return None
 
 
-def _problem_of(given: dict[str, Any], problem: _Problem) -> PipelineError | None:
+def _check_class(given: dict[str, Any], problem: _MakeError) -> PipelineError | None:
     group, field = _CLASSES.get(str(given.get("kind")), _OPERATORS)
-
     try:
         kind = load(group, str(given.get(field)))
     except PipelineError as error:
@@ -130,15 +134,20 @@ def _problem_of(given: dict[str, Any], problem: _Problem) -> PipelineError | Non
     except ValidationError as error:
         if error.title != kind.options_class.__name__:
             return None
-        option, reason = _problem(error)
+        option, reason = _first_of(error)
         return problem(
             ["options", option] if group == "formats" else [option], reason, known_options(kind.options_class)
         )
     return None
 
 
-def _problem(error: ValidationError) -> tuple[str, str]:
-    """The first option that is wrong, and why."""
+def _own(kind: type[BaseModel], stage: DecodeStage) -> dict[str, Any]:
+    """Return the options of a decode stage that are in `kind`."""
+    return {name: value for name, value in stage.options.items() if name in kind.model_fields}
+
+
+def _first_of(error: ValidationError) -> tuple[str, str]:
+    """Return the first option that is wrong, and the reason."""
     first = error.errors()[0]
     option = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

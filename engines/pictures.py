@@ -1,4 +1,4 @@
-"""All pictures that a pipeline wants of each frame, made as the frame leaves the decoder."""
+"""Makes all pictures that a pipeline needs of each frame, while frames are decoded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -19,12 +19,12 @@ class Maker(Protocol):
     """Makes one kind of picture of single frames, on the host or on a GPU."""
 
     def convert(self, frame: av.VideoFrame, orientation: int) -> Sequence[Any]:
-        """The picture of one frame: one array, or one a plane."""
+        """Return the picture of one frame: one array, or one for each plane."""
         ...
 
 
 class FramePictures:
-    """All pictures of a frame, by the names of their arrays; equal pictures are made once."""
+    """Makes all pictures of a frame, by the names of their arrays; equal pictures are made once."""
 
     def __init__(self, pictures: Mapping[str, PictureSpec], make: Callable[[PictureSpec], Maker]) -> None:
         names: dict[PictureSpec, list[str]] = {}
@@ -34,7 +34,7 @@ class FramePictures:
         self._sized = any(map(is_of_model, pictures))
 
     def __call__(self, frame: av.VideoFrame, orientation: int) -> dict[str, Array]:
-        """The arrays of one frame, and its upright (height, width) where a model's picture is among them."""
+        """Return the arrays of one frame, with its upright (height, width) if one of them is a model's picture."""
         arrays: dict[str, Array] = {}
         for maker, planes, names in self._made:
             made = maker.convert(frame, orientation)
@@ -47,9 +47,9 @@ class FramePictures:
 
 
 class HostPictures:
-    """Makes pictures of frames on the host. Not thread-safe: one instance a thread.
+    """Makes pictures of frames on the host. Not thread-safe: use one instance for each thread.
 
-    With `raw`, the frame goes along for a resize stage elsewhere.
+    With `raw`, the result also has the frame, for a resize stage of another worker.
     """
 
     def __init__(self, pictures: Mapping[str, PictureSpec], raw: bool = False) -> None:
@@ -57,16 +57,16 @@ class HostPictures:
         self._made = FramePictures(pictures, Picture)
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """`name [H, W, 3]` or `[H, W]` for a picture, `name0` ... for one of planes, uint8, upright; `frame_size`."""
+        """Return `name [H, W, 3]` or `[H, W]` for a picture, `name0` ... for planes, uint8, upright; `frame_size`."""
         arrays = self._made(frame, orientation)
         return arrays | pack_frame(frame, orientation) if self._raw else arrays
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: arrays on the host are complete."""
 
 
 def resized_part(part: Part, preprocess: Preprocessing, tick: Tick = no_tick) -> Part:
-    """A part of raw frames as the part that making the pictures while decoding would have given."""
+    """Make the pictures of a part of raw frames: the same part that decode would have made with these pictures."""
     rows = []
     for frame, orientation in unpack_frames(part):
         rows.append(preprocess.convert(frame, orientation))

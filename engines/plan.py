@@ -1,4 +1,4 @@
-"""A pipeline with its models, followed from stage to stage before any work is sent: what each part will hold."""
+"""Follows the arrays of a pipeline and its models from stage to stage, before any work is sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from schemas.pipeline import PipelineSpec
 
 @dataclass(frozen=True)
 class Plan:
-    """`operators` and `arrays`, what a part holds after each stage, by stage."""
+    """A pipeline that fits its models. `operators` and `arrays`, which a part has after the stage, by name of stage."""
 
     spec: PipelineSpec
     decode: DecodePlan
@@ -27,17 +27,17 @@ class Plan:
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
-        """What the values of the arrays that are encoded stand for."""
+        """The labels of the arrays that are encoded."""
         return labels_of(self.arrays[self.spec.stage[-2].name])
 
     def resizes(self, stage: str) -> bool:
-        """Whether a stage only makes pictures of frames, so that decode can do it in one step."""
+        """Return whether a stage only makes pictures of frames, which decode can do in one step."""
         return isinstance(self.operators.get(stage), Resize)
 
     def kept(self, stage: str, before: Part, after: Part) -> Part:
-        """A part after a stage: what the stage made, and what later stages read of what was there before.
+        """Return a part after a stage: the arrays that the stage made, and earlier ones that later stages read.
 
-        After the last stage with a state it has no windows of a warm-up.
+        The windows of a warm-up are removed after the last stage with a state.
         """
         wanted = self.arrays[stage]
         kept = {name: array for name, array in before.arrays.items() if name in wanted and name not in after.arrays}
@@ -50,17 +50,17 @@ class Plan:
 
 
 def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
-    """Follow the arrays through the stages of `spec`; `models` has the card of each model a stage names.
+    """Follow the arrays through the stages of `spec`; `models` has the card of each model by its name in a stage.
 
-    Raises ModelError when a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError
-    when a stage reads or keeps what is not there, or its format cannot encode what the last one leaves.
+    Raises ModelError if a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError if a
+    stage reads or keeps an array that does not exist, or the format cannot encode the arrays of the last stage.
     """
     decoded = decoded_arrays(spec.decode, spec.media, spec.grid)
     operators: dict[str, Operator] = {}
     for stage in spec.operators:
         if stage.model is not None and stage.model not in models:
             known = ", ".join(models) or "none"
-            raise ModelError(f"stage `{stage.name}`: no model `{stage.model}`, there is {known}", "see docs/models.md")
+            raise ModelError(f"stage `{stage.name}`: there is no model `{stage.model}`", f"the models are: {known}")
         model = models[stage.model] if stage.model is not None else None
         operators[stage.name] = load("operators", stage.kind)(stage, model)
     if spec.decode.warm_up and not any(operator.in_order for operator in operators.values()):
@@ -77,7 +77,7 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
 def _followed(
     spec: PipelineSpec, operators: Mapping[str, Operator], decoded: Arrays
 ) -> tuple[Arrays, dict[str, PictureSpec], dict[str, PictureSpec], dict[str, Arrays]]:
-    """What is left at the end, the pictures of resize stages and of models, and what a part holds after each stage."""
+    """Return the arrays at the end, the pictures of resize stages and of models, and the arrays after each stage."""
     index: Arrays = {name: array for name, array in decoded.items() if name == INDEX}
     arrays: Arrays = dict(decoded)
     resized: dict[str, PictureSpec] = {}
@@ -119,7 +119,7 @@ def _followed(
 
 
 def labels_of(arrays: Arrays) -> dict[str, tuple[str, ...]]:
-    """What the values of arrays stand for, without arrays of plain numbers; with the categories of labels."""
+    """Return the labels of arrays that have any, and the categories of labels."""
     labels = {name: array.labels for name, array in arrays.items() if array.labels}
     return labels | {f"{name}.categories": array.categories for name, array in arrays.items() if array.categories}
 

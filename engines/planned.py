@@ -1,4 +1,4 @@
-"""What is known of a part's arrays before there is any: names, dtypes and shapes, stage by stage."""
+"""Declarations of the arrays of parts, before any work: names, dtypes and shapes, stage by stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from schemas.pipeline import DecodeStage
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What is known of an array, or of an output of a model, before there is any.
+    """Declaration of an array of parts, or of an output of a model.
 
     `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
-    is `(name, "count", ...)`. `labels`: what the numbers in an array, or its columns, stand for; `categories`: the
-    category of each label, where labels have one.
+    is `(name, "count", ...)`. `labels`: names of the numbers in an array, or of its columns; `categories`: the category
+    of each label, if labels have one.
     """
 
     dtype: str
@@ -26,13 +26,13 @@ class Tensor:
 
 
 Arrays: TypeAlias = dict[str, Tensor]
-"""What a part holds at some point. The first dimension is "F", a row a frame, or "W", a row a window."""
+"""The arrays of a part after some stage. The first dimension is "F", a row for each frame, or "W", for each window."""
 
 INDEX, FRAME_SIZE, SOURCE_SIZE = "index", "frame_size", "source_size"
 
 
 def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
-    """The arrays that decode makes of these pictures; `plane` stands for the planes `plane0` ... `plane3`."""
+    """Return the arrays that decode makes of these pictures; `plane` becomes `plane0` ... `plane3`."""
     arrays: Arrays = {}
     for name, spec in pictures.items():
         if spec.layout == "planes":
@@ -44,25 +44,25 @@ def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
 
 
 def model_picture_name(stage: str, name: str) -> str:
-    """The array of the picture that decode makes for the input `name` of a stage's model."""
+    """Return the name of the array of the picture that decode makes for the input `name` of a stage's model."""
     return f"pixels@{stage}.{name}"
 
 
 def is_of_model(name: str) -> bool:
-    """Whether decode makes the picture of that name for a model."""
+    """Return whether decode makes the picture of that name for a model."""
     return "@" in name
 
 
 def plane_name(name: str, number: int) -> str:
-    """The array of one plane of the picture `name`."""
+    """Return the name of the array of one plane of the picture `name`."""
     return f"{name}{number}"
 
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """What decode needs to know of a pipeline. `media`: the kinds that it takes, see `engines.registry`.
+    """What decode makes for a pipeline, of these kinds of `media`.
 
-    `resized`: the pictures that the pipeline's own stages name.
+    `resized`: pictures of resize stages; `of_models`: pictures of model inputs.
     """
 
     stage: DecodeStage
@@ -71,7 +71,7 @@ class DecodePlan:
     resized: Mapping[str, PictureSpec]
     of_models: Mapping[str, PictureSpec]
     by_source: bool = False
-    """Whether what is made of a frame depends on its size: then each image is a part of its own."""
+    """Whether shapes of arrays depend on the size of the frame; then each image is a part of its own."""
 
     @property
     def pictures(self) -> dict[str, PictureSpec]:
@@ -80,10 +80,10 @@ class DecodePlan:
 
     @property
     def planes(self) -> bool:
-        """Whether frames keep their planes as they are."""
+        """Whether the pipeline needs the planes of frames."""
         return any(picture.layout == "planes" for picture in self.pictures.values())
 
     @property
     def shown(self) -> PictureSpec | None:
-        """The picture that results are about; None: the frame itself."""
+        """The picture of the first resize stage, which formats encode; None if there is no resize stage."""
         return next(iter(self.resized.values()), None)

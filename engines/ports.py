@@ -1,26 +1,24 @@
-"""What the folders of engines are to each other and to the rooms above: protocols, and the values that they pass.
+"""Protocols by which the folders of engines and the packages above use devices, operators and backends.
 
-Imports nothing of engines but parts and plans, so that every folder can import it.
+Of engines, it imports only values that are passed, so that every folder can import it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import av
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from engines.content import Content
+from engines.encoding import PictureEncoder
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan, Tensor
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import RigflowError
-from schemas.media import MediaInfo
 from schemas.model import ModelSpec, PictureSpec
-from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
-from schemas.segments import Fragment, Segment
+from schemas.segments import Segment
 from schemas.settings import Settings
 
 
@@ -115,122 +113,6 @@ class Operator(Protocol):
 
         A part's answer depends on that part alone. `session`: of the stage's model. `tick` is called as it moves.
         """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """What became of one part: the arrays and `facts` (plain JSON) of its Result."""
-
-    arrays: dict[str, Array]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-class Assembler(Protocol):
-    """Makes a job's files from its parts. After an error, from here or elsewhere, call `abort`."""
-
-    @property
-    def notes(self) -> list[str]:
-        """What was out of the ordinary, in words."""
-        ...
-
-    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Takes the next part in order of (segment, part). Raises OutputError when it cannot be written."""
-        ...
-
-    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Takes what a segment has beside the picture, before the segment's parts."""
-        ...
-
-    def close(self) -> list[Path]:
-        """Gives the finished files their names, and returns them. Raises OutputError when they cannot be written."""
-        ...
-
-    def abort(self) -> None:
-        """Leaves nothing behind. May be called twice; after `close` it does nothing."""
-        ...
-
-
-class Format(Protocol):
-    """One kind of result. Has no state: any worker may encode any part, in any order."""
-
-    anywhere: bool
-    """Whether it takes arrays where they are, on a GPU too."""
-
-    @property
-    def sound(self) -> Literal["copy", "aac"] | None:
-        """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
-        ...
-
-    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
-        """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
-        ...
-
-    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """What the part becomes; a function of the part and the stage's options alone.
-
-        `tick` is called after each picture, where encoding one takes long.
-        Raises PipelineError when the part lacks the arrays that the format is about.
-        """
-        ...
-
-    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """Starts the files of a job. `target` has no suffix; the format adds its own.
-
-        Nothing is at the final path before `close`. Raises OutputError when the folder cannot be written.
-        """
-        ...
-
-
-class Options(BaseModel):
-    """Base of a format's options: immutable, unknown ones are errors, and so is a number in quotes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class VideoOptions(Options):
-    """`crf` is x264's constant quality (lower is better and larger), `preset` its trade of time for size.
-
-    NVENC takes both for the nearest that it knows, see engines.device.nvenc. `sound` "aac" encodes sound that mp4
-    cannot hold to AAC; "copy" takes it to mov or mkv, and leaves out what neither holds.
-    """
-
-    crf: float = Field(default=18.0, ge=0, le=51)
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
-        "veryfast"
-    )
-    sound: Literal["copy", "aac"] = "copy"
-
-    @property
-    def suffix(self) -> str:
-        """The suffix of the files of images."""
-        return "png"
-
-
-class Colour(NamedTuple):
-    """What the encoded pictures say about their colours, in FFmpeg's numbers."""
-
-    range: int
-    space: int
-    primaries: int
-    transfer: int
-
-
-class Pictures(NamedTuple):
-    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a GPU."""
-
-    planes: Sequence[Array]
-    colour: Colour
-    media: MediaInfo
-
-
-class PictureEncoder(Protocol):
-    """An encoder of H.264. `on_gpu`: it takes planes where they are, without the host."""
-
-    on_gpu: bool
-
-    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
-        """One closed GOP, which needs nothing of any other. Raises PipelineError, and MediaError when it cannot."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Arrays with another number of values for each row: the boxes of a frame, the words of a window."""
+"""Arrays whose rows have different lengths: the boxes of a frame, the words of a window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Ragged:
 
     @classmethod
     def of(cls, rows: Sequence[npt.NDArray[Any]]) -> Self:
-        """The rows end to end; there is one at least, and all have equal dtypes and inner shapes."""
+        """Join rows; there is at least one, and all have equal dtypes and inner shapes."""
         return cls(np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64))
 
     @classmethod
     def joined(cls, parts: Sequence["Ragged"]) -> Self:
-        """The rows of several, one after the other; there is one at least."""
+        """Join the rows of several ragged arrays; there is at least one."""
         counts = np.concatenate([np.diff(each.offsets) for each in parts])
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         return cls(np.concatenate([each.values for each in parts]), offsets)
@@ -34,15 +34,15 @@ class Ragged:
         return len(self.offsets) - 1
 
     def row(self, number: int) -> npt.NDArray[Any]:
-        """The values of one row, a view."""
+        """Return the values of one row, a view."""
         return self.values[self.offsets[number] : self.offsets[number + 1]]
 
     def rows(self, start: int, stop: int) -> "Ragged":
-        """Rows `[start, stop)`, views."""
+        """Return the rows `[start, stop)`, views."""
         offsets = self.offsets[start : stop + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of values and offsets."""
+        """Number of bytes of values and offsets."""
         return self.values.nbytes + self.offsets.nbytes

@@ -1,7 +1,7 @@
-"""Names of kinds and the classes behind them; installed packages add their own by entry points.
+"""Finds classes by name: those of rigflow, and those that installed packages add by entry points.
 
 A package that declares an entry point `NAME = "module:Class"` in the group `rigflow.heads`, `rigflow.formats` and so on
-adds a kind to every program of rigflow in the same environment. Nothing is imported before it is used.
+adds a class for all of rigflow in the same environment. A class is imported when it is used.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from schemas.errors import ModelError, PipelineError, RigflowError
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Classes of one protocol. `noun` names one of them in errors; `classes` are those of rigflow itself."""
+    """Classes of one protocol. Errors call one of them `noun`; `classes` are those of rigflow itself."""
 
     noun: str
     error: type[RigflowError]
@@ -99,7 +99,7 @@ GROUPS: Mapping[str, Group] = {
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A kind that an installed package adds: its version belongs to the revision of what uses it."""
+    """A class that an installed package adds; its version is part of the revision of pipelines that use it."""
 
     group: str
     name: str
@@ -108,13 +108,13 @@ class Plugin:
 
     @property
     def release(self) -> str:
-        """Package and version in one text, as pipelines note it."""
+        """Package and version in one text, as in the `plugins` of a pipeline."""
         return f"{self.package} {self.version}".rstrip()
 
 
 @cache
 def load(group: str, name: str) -> Any:
-    """The class called `name`. Raises the group's error: there is none, or its package cannot be imported."""
+    """Return the class called `name`. Raises the group's error if there is none, or its package cannot be imported."""
     here = GROUPS[group]
     if name in here.classes:
         module, _, attribute = here.classes[name].partition(":")
@@ -124,23 +124,23 @@ def load(group: str, name: str) -> Any:
         raise here.error(f"there is no {here.noun} {name}", f"there are {', '.join(names(group))}")
     try:
         return entry.load()
-    except Exception as error:  # whatever an import of foreign code raises
+    except Exception as error:  # the import of other packages may raise anything
         what = f"the {here.noun} {name} of the package {_package(entry)[0]} cannot be imported"
         raise here.error(what, f"{type(error).__name__}: {error}") from error
 
 
 def names(group: str) -> tuple[str, ...]:
-    """All names of a group, sorted: those of rigflow and those of installed packages."""
+    """Return all names of a group, sorted: those of rigflow and of installed packages."""
     return tuple(sorted({*GROUPS[group].classes, *_added(group)}))
 
 
 def exists(group: str, name: str) -> bool:
-    """Whether a class is called so. Packages are looked for only where rigflow has none of that name."""
+    """Return whether there is a class of that name. Installed packages are searched only if rigflow has none."""
     return name in GROUPS[group].classes or name in _added(group)
 
 
 def plugin(group: str, name: str) -> Plugin | None:
-    """The installed package that adds `name`; None for a class of rigflow. Raises as `load` does."""
+    """Return the plugin that adds `name`; None for a class of rigflow. Raises as `load` does."""
     if name in GROUPS[group].classes:
         return None
     load(group, name)
@@ -148,7 +148,7 @@ def plugin(group: str, name: str) -> Plugin | None:
 
 
 def plugins() -> tuple[Plugin, ...]:
-    """All kinds that installed packages add."""
+    """Return all classes that installed packages add."""
     return tuple(
         Plugin(group, name, *_package(entry)) for group in GROUPS for name, entry in sorted(_added(group).items())
     )
@@ -156,16 +156,16 @@ def plugins() -> tuple[Plugin, ...]:
 
 @cache
 def _added(group: str) -> dict[str, EntryPoint]:
-    """Entry points of a group. Raises its error where two classes have one name: which of them is meant is unknown."""
+    """Return the entry points of a group. Raises the group's error if two classes have the same name."""
     here, found = GROUPS[group], list(entry_points(group=f"rigflow.{group}"))
     counts = Counter([*here.classes, *(entry.name for entry in found)])
     for entry in found:
         if counts[entry.name] > 1:
-            what = f"the package {_package(entry)[0]} adds the {here.noun} {entry.name}, which is there already"
+            what = f"the package {_package(entry)[0]} adds the {here.noun} {entry.name}, a name that exists already"
             raise here.error(what, "uninstall it")
     return {entry.name: entry for entry in found}
 
 
 def _package(entry: EntryPoint) -> tuple[str, str]:
-    """Name and version of the package that declares an entry point."""
+    """Return name and version of the package that declares an entry point."""
     return (entry.dist.name, entry.dist.version) if entry.dist else (entry.module, "")

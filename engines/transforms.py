@@ -1,8 +1,8 @@
-"""Frames to arrays on the CPU, by swscale: the reference that every other device's transforms are held against.
+"""Makes arrays of frames on the CPU, by swscale; tests compare the transforms of other devices with these.
 
-Resizing averages areas where a side shrinks and is bicubic where both grow; `resize = "bilinear"` looks at two pixels
-a side instead, as PyTorch does. Rounding is the accurate, bit-exact kind, so that machines with different vector units
-give the same bytes. What colours mean is said in `engines.media.colours`.
+Resizing averages areas if a side shrinks, and is bicubic if both grow; `resize = "bilinear"` uses two pixels in each
+direction, as PyTorch does. swscale rounds accurately and bit-exactly, so that machines with different vector units give
+the same bytes. Colours are explained in `engines.media.colours`.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ _IMAGES = {"rgb24": 3, "rgba": 4}  # what images are decoded to for planes, and 
 
 
 class Picture:
-    """Makes one kind of picture of single frames. Not thread-safe: one instance a thread."""
+    """Makes pictures of one `PictureSpec` of single frames. Not thread-safe: use one instance for each thread."""
 
     def __init__(self, spec: PictureSpec) -> None:
         self.spec = spec
@@ -48,11 +48,11 @@ class Picture:
         self._reshape = Reshape()
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> list[Array]:
-        """The picture of one frame, uint8 and contiguous, upright; `orientation` is EXIF's, from 1 to 8.
+        """Return the picture of one frame, uint8, contiguous and upright; `orientation` is EXIF's, from 1 to 8.
 
-        `rgb`: one array `[H, W, 3]`; `gray`: one `[H, W]`, luma in full range, that of RGB by BT.601; `planes`: one a
-        plane, `[H, W]`, `[H', W']` ... in 8 bits, see `plane_format`; of frames in rgb24 and rgba R, G, B (and A), for
-        that is how images come. Raises ItemTooLarge and MediaError for shapes that can not be scaled.
+        `rgb`: one array `[H, W, 3]`; `gray`: one array `[H, W]`, luma in full range, of RGB by BT.601; `planes`: one
+        array for each plane, `[H, W]`, `[H', W']` ... in 8 bits, see `plane_format`; of images, which are rgb24 or
+        rgba, R, G, B (and A). Raises ItemTooLarge and MediaError for sizes that cannot be scaled.
         """
         if self.spec.layout == "planes":
             return [upright(plane, orientation) for plane in self._planes(frame)]
@@ -70,7 +70,7 @@ class Picture:
         return [plane_rows(frame, number) for number in range(len(frame.planes))]
 
     def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], orientation: int) -> Array:
-        """The frame at `size` (height, width): scaled before it is turned, for that moves the fewest bytes."""
+        """Return the frame at `size` (height, width). It is scaled before it is turned, which moves fewer bytes."""
         target = size[::-1] if transposes(orientation) else size
         scaled = scaled_size((frame.height, frame.width), target, self.spec)
         pixels = upright(self._resized(frame, scaled, middle_of(scaled, target, orientation)), orientation)
@@ -83,7 +83,7 @@ class Picture:
         return canvas
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int], middle: Middle) -> Array:
-        """The `middle` of the frame at `size` (height, width)."""
+        """Return the `middle` of the frame at `size` (height, width)."""
         check_scalable((frame.height, frame.width), size)
         by_area = self.spec.resize == "area"
         height, width = size if by_area else (frame.height, frame.width)
@@ -95,11 +95,11 @@ class Picture:
         return filtered(pixels, size, middle, self.spec)
 
     def reduced(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> av.VideoFrame:
-        """A frame at `size` (height, width) in pixel format `layout`. Raises MediaError."""
+        """Return a frame at `size` (height, width) in the pixel format `layout`. Raises MediaError."""
         height, width = size
         shrinks = height < frame.height or width < frame.width
         if layout == _FORMATS["gray"]:
-            matrix = BT601  # swscale's own for gray: by any other one it makes RGB of YCbCr first, and gray of that
+            matrix = BT601  # swscale's default: with another matrix it converts YCbCr to RGB, and that to gray
         else:
             matrix, frame = colour_matrix(frame), self._siting.settled(frame)
         try:
@@ -115,20 +115,20 @@ class Picture:
             )
         except (av.error.ArgumentError, av.error.PatchWelcomeError) as error:
             what = _not_scalable((frame.height, frame.width), size)
-            raise MediaError(what, "its shape is out of proportion to the pipeline's size") from error
+            raise MediaError(what, "choose another size in the pipeline") from error
 
     @staticmethod
     def is_planar(frame: av.VideoFrame) -> bool:
-        """Whether a frame is YCbCr with halved chroma, 8 bits deep."""
+        """Return whether a frame is YCbCr 4:2:0 in 8 bits."""
         return frame.format.name in ("yuv420p", "yuvj420p")
 
 
 def filtered(pixels: Array, size: tuple[int, int], middle: Middle, spec: PictureSpec) -> Array:
-    """The `middle` of `[H, W(, C)] uint8` at `size` (height, width) by the filter of `spec.resize`.
+    """Resize `[H, W(, C)]` uint8 to `size` (height, width) by the filter of `spec.resize`, and return the `middle`.
 
-    Bilinear without antialias is `bilinear_resize`, of which only the middle is computed. The others, and nearest, are
-    Pillow's, in fixed point with the same bytes on every machine; without antialias a wide filter is applied to the
-    nearest neighbours, as OpenCV and PyTorch do.
+    Without antialias, a filter uses the nearest pixels however much a side shrinks, as in OpenCV and PyTorch:
+    `bilinear_resize`, which computes only the middle, and `bicubic_resize`. The others, and nearest, are Pillow's, in
+    fixed point, which gives the same bytes on every machine.
     """
     if spec.resize == "bilinear" and not spec.antialias:
         return bilinear_resize(pixels, size, middle)
@@ -139,7 +139,7 @@ def filtered(pixels: Array, size: tuple[int, int], middle: Middle, spec: Picture
 
 
 def bicubic_resize(pixels: Array, size: tuple[int, int]) -> Array:
-    """`[H, W(, C)] uint8` at `size`, each pixel from the four nearest a side however much it shrinks.
+    """Resize `[H, W(, C)]` uint8 to `size`; each pixel is made of the 4 x 4 nearest ones.
 
     Keys' cubic convolution with a = -0.75, as OpenCV's and PyTorch's without antialias; the edge is repeated. Weights
     have 11 bits, the result is rounded to nearest. All sums stay below 255 * (1.375 * 2048)**2, which 31 bits hold.
@@ -163,7 +163,7 @@ def bicubic_resize(pixels: Array, size: tuple[int, int]) -> Array:
 
 @lru_cache(maxsize=64)
 def cubic_taps(length: int, to: int) -> tuple[Array, Array]:
-    """For each of `to` pixels along a side of `length`: its four neighbours `[4, to]`, and their weights of 2048."""
+    """Return the four neighbours `[4, to]` of `to` pixels along a side of `length`, and their weights of 2048."""
     place = (np.arange(to) + 0.5) * length / to - 0.5
     first = np.floor(place).astype(np.int64)
     taps = np.arange(-1, 3).reshape(-1, 1)
@@ -176,12 +176,10 @@ def cubic_taps(length: int, to: int) -> tuple[Array, Array]:
 
 
 def bilinear_resize(pixels: Array, size: tuple[int, int], middle: Middle) -> Array:
-    """The `middle` of `[H, W(, C)] uint8` at `size` (height, width), and no more of it.
+    """Resize `[H, W(, C)]` uint8 to `size` (height, width); only the `middle` of that is computed.
 
-    Each pixel is made of the two nearest a side, however much it shrinks.
-
-    This is what PyTorch's `interpolate(mode="bilinear", align_corners=False)` computes, in fixed point: weights have
-    11 bits, the result is rounded to nearest. Every device that keeps to that gives the same bytes.
+    Each pixel is made of the 2 x 2 nearest ones, as in PyTorch's `interpolate(mode="bilinear", align_corners=False)`,
+    in fixed point: weights have 11 bits, and the result is rounded to nearest. So every device gives the same bytes.
     """
     (top, bottom, down), (left, right, across) = (
         bilinear_taps(length, to, first, kept)
@@ -203,7 +201,7 @@ def bilinear_resize(pixels: Array, size: tuple[int, int], middle: Middle) -> Arr
 
 
 def _between(first: Array, second: Array, weight: Array) -> Array:
-    """`first * (_ONE - weight) + second * weight` in int32."""
+    """Return `first * (_ONE - weight) + second * weight` in int32."""
     first = first.astype(np.int32)
     between: Array = second.astype(np.int32)
     between -= first
@@ -214,17 +212,16 @@ def _between(first: Array, second: Array, weight: Array) -> Array:
 
 
 def _row_blocks(made: Array) -> Iterator[slice]:
-    """The rows of a picture some at a time: all sums stay in the cache, twice as fast."""
+    """Return slices of a picture's rows, so few that all sums stay in the CPU's cache: it takes half the time."""
     rows = max(1, _BLOCK // max(1, prod(made.shape[1:])))
     return (slice(start, start + rows) for start in range(0, len(made), rows))
 
 
 @lru_cache(maxsize=64)
 def bilinear_taps(length: int, to: int, start: int, kept: int) -> tuple[Array, Array, Array]:
-    """For `kept` pixels from `start` on of `to` along a side of `length`: the two neighbours of each, and the weight of
-    the second, of 2048.
+    """Return the two neighbours of `kept` pixels, from `start` on, and the weights of the second ones, of 2048.
 
-    Pixel `i` of `to` lies at `(i + 1/2) length / to - 1/2`, and not before 0.
+    A side of `length` pixels becomes `to` pixels; pixel `i` is at `(i + 1/2) length / to - 1/2`, at least at 0.
     """
     pixel = start + np.arange(kept)
     place = np.maximum((2 * pixel + 1) * length - to, 0)  # in units of 1 / (2 to)
@@ -234,17 +231,17 @@ def bilinear_taps(length: int, to: int, start: int, kept: int) -> tuple[Array, A
 
 
 def check_scalable(source: tuple[int, int], size: tuple[int, int]) -> None:
-    """Raise ItemTooLarge when a picture of `source` (height, width) would become too large at `size`."""
+    """Raise ItemTooLarge if a picture of `source` (height, width) would have too many pixels at `size`."""
     if size[0] * size[1] > _MOST_PIXELS:
         raise ItemTooLarge(_not_scalable(source, size), 'use `fit = "letterbox"`')
 
 
 def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
-    return f"a picture of {source[1]}x{source[0]} can not be scaled to {size[1]}x{size[0]}"
+    return f"a picture of {source[1]}x{source[0]} cannot be scaled to {size[1]}x{size[0]}"
 
 
 def _multiple(pixels: Array, spec: PictureSpec) -> Array:
-    """Padded right and below until both sides are multiples."""
+    """Pad right and below until both sides are multiples of `spec.multiple`."""
     height, width = (-(-side // spec.multiple) * spec.multiple for side in pixels.shape[:2])
     if (height, width) == pixels.shape[:2]:
         return pixels

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
+from engines.encoding import Format
 from engines.outputs.format import load_format
-from engines.ports import Format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
 from pipelines.claims import claim_of

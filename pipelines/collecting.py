@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engines.encoding import Assembler, Format
 from engines.part import unpack_arrays
-from engines.ports import Assembler, Format
 from pipelines.broker import Broker
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
 from pipelines.job_records import JobRecord

@@ -152,8 +152,8 @@ class ModelFolder:
 def _hashes(card: Path) -> set[str]:
     """The hashes of all files of a model; none for a card that cannot be read."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        said = json.loads(card.read_bytes())
-        return {str(said["sha256"]), *(str(file["sha256"]) for file in said.get("files", ()))}
+        fields = json.loads(card.read_bytes())
+        return {str(fields["sha256"]), *(str(file["sha256"]) for file in fields.get("files", ()))}
     return set()
 
 

@@ -16,7 +16,7 @@ from pipelines.blobs import BlobInfo, blob_info, get_blob, get_blob_to, put_blob
 from pipelines.broker import Broker
 from pipelines.model_folder import ModelFolder
 from schemas.errors import ModelError, StoreError
-from schemas.model import ModelSpec
+from schemas.model import ModelSpec, bytes_of
 from schemas.settings import CACHE_HINT
 
 MOST_CARD_BYTES = 1 << 20
@@ -108,7 +108,7 @@ class ModelCache:
     async def nbytes(self, identity: str) -> int:
         """Bytes of a model's files. Raises as `card` does."""
         card = await self.card(identity)
-        further = sum({file.sha256: file.size for file in card.files}.values())
+        further = bytes_of(card.files)
         with self._keeping(), contextlib.suppress(FileNotFoundError):
             return further + self._folder.path(card.sha256).stat().st_size
         return further + (await self._info(card, card.sha256)).size

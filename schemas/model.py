@@ -177,6 +177,11 @@ def _names_differ(files: tuple[FileSpec, ...]) -> tuple[FileSpec, ...]:
 Files: TypeAlias = Annotated[tuple[FileSpec, ...], AfterValidator(_names_differ)]
 
 
+def bytes_of(files: Files) -> int:
+    """Return the number of bytes of these files; those of equal content are stored once."""
+    return sum({file.sha256: file.size for file in files}.values())
+
+
 class ModelSpec(Spec):
     """A model card: what a model is called, what it takes and gives, and the hashes of its files.
 

@@ -41,8 +41,8 @@ def digests(sizes: Sequence[str], asm: str, heap_byte: int) -> list[str]:
 
 
 def _digest(width: int, height: int) -> str:
+    from engines.encoding import Colour, Pictures, VideoOptions
     from engines.outputs.h264 import X264
-    from engines.ports import Colour, Pictures, VideoOptions
     from schemas.media import MediaInfo
 
     noise = np.random.default_rng(0).integers(0, 255, (height + FRAMES, width + 2 * FRAMES))

@@ -17,7 +17,7 @@ import numpy as np
 import rigflow_simulated
 from rigflow_simulated import SimulatedSession
 
-import workers.pipeline_cache
+import workers.sessions
 import workers.split
 from engines.media.medium import Input, Medium, PipelineMedia
 from engines.part import Array
@@ -89,14 +89,14 @@ def start_poisoned(options: WorkerOptions, heartbeats: socket.socket | None) -> 
 
 def start_with_deadly_model(options: WorkerOptions, heartbeats: socket.socket | None) -> None:
     """Be a worker whose process ends while it loads the model of `scenes`."""
-    load = workers.pipeline_cache._warmed
+    load = workers.sessions._warmed
 
     def warmed(model: bytes, card: ModelSpec, *rest: Any) -> Session:
         if card.name == DEADLY_MODEL:
             os.kill(os.getpid(), signal.SIGSEGV)
         return load(model, card, *rest)
 
-    workers.pipeline_cache._warmed = warmed
+    workers.sessions._warmed = warmed
     start_worker(options, heartbeats)
 
 

@@ -1,26 +1,21 @@
 """Loads pipeline revisions for a worker, each once: spec, models and sessions, all through the broker."""
 
 import asyncio
-import contextlib
 import functools
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engines.backends.choice import EVERYWHERE, backend_of
-from engines.content import Content
 from engines.plugins import check_plugins
-from engines.ports import Backend, Compiler, Device, LoadedEngine, Session
-from engines.registry import load
+from engines.ports import Device, Session
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from pipelines.models import ModelCache
 from pipelines.registry import load_pipeline, pipeline_names
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
-from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
+from workers.sessions import SessionOpener
 from workers.stages import Hosts, LoadedPipeline
 from workers.telemetry import Event, log_event
 
@@ -30,11 +25,10 @@ EVICT_POLL_S = 0.05  # between checks whether messages still need all loaded mod
 
 
 class PipelineCache:
-    """Loads and keeps pipelines by revision, and sessions by the hash of their model.
+    """Loads and keeps pipelines by revision, and sessions by the identity of their model.
 
     Different pipelines load at the same time, so that a slow one does not delay the others. All callers for the same
-    one wait for the same attempt, and get the same error. `quarantine` has models that must not be loaded, and why;
-    `load_alone`: load one model at a time. `on_loading` is called before and after each load of a model. `in_flight`
+    one wait for the same attempt, and get the same error. `quarantine`, `load_alone`: see `SessionOpener`. `in_flight`
     returns the revisions that messages need: these stay loaded.
     """
 
@@ -51,23 +45,15 @@ class PipelineCache:
         self._device = device
         self._settings = broker.settings
         self._hosts = hosts
-        self._cache = cache
-        self._models = ModelCache(broker, cache / "models")
+        self.opener = SessionOpener(broker, cache, device, quarantine, load_alone)
         self._pipelines: dict[str, LoadedPipeline] = {}
         self._sessions: dict[str, Session] = {}
         self._loading: dict[str, asyncio.Task[Any]] = {}
-        self._building = asyncio.Lock()
-        self._quarantine = dict(quarantine)
-        # on a GPU one at a time: loading measures which algorithm is fastest there
-        alone = load_alone or device.gpu is not None
-        self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
         self.first_warm_up = asyncio.Event()  # set when it is over, failures included
         self._names: dict[str, str] = {}  # name -> its newest revision
         self._used_s: dict[str, float] = {}  # when a revision was asked for last
         self._cold = {"": "the list of pipelines is not read from the broker yet"}
         self.declined: dict[str, str] = {}  # pipelines that this worker takes no work of, and why
-        self.loading: list[str] = []  # models, by sha256
-        self.on_loading: Callable[[], None] = lambda: None
         self.in_flight: Callable[[], set[str]] = set
         self._sizes: dict[str, int] = {}  # of models, in bytes
         self._making: dict[str, set[str]] = {}  # revisions that are being loaded, and the models of each
@@ -163,21 +149,19 @@ class PipelineCache:
         """Unload these revisions, and close the sessions that no other one uses."""
         for revision in revisions:
             del self._pipelines[revision], self._used_s[revision]
-        used = {sha256 for pipeline in self._pipelines.values() for sha256 in pipeline.spec.models.values()}
+        used = {identity for pipeline in self._pipelines.values() for identity in pipeline.spec.models.values()}
         unused = self._sessions.keys() - used.union(*self._making.values())
-        closing = [self._sessions.pop(sha256) for sha256 in unused]  # all at once: a load meanwhile makes its own
-        for sha256 in unused:
-            self._models.release(sha256)
-        for session in closing:
-            await asyncio.to_thread(self._close, session)
+        closing = {identity: self._sessions.pop(identity) for identity in unused}  # at once: loads make their own
+        for identity, session in closing.items():
+            await self.opener.close(identity, session)
 
     async def _evict_models(self, spec: PipelineSpec, models: set[str]) -> None:
         """Unload the least recently used revisions that no message needs, until these models fit beside the others.
 
         Waits while messages need all loaded revisions. Raises ModelError when the models alone are too large.
         """
-        for sha256 in models - self._sizes.keys():
-            self._sizes[sha256] = await self._models.nbytes(sha256)
+        for identity in models - self._sizes.keys():
+            self._sizes[identity] = await self.opener.models.nbytes(identity)
         limit = self._settings.models_bytes
         if (total := self._bytes_of(models)) > limit:
             what = f"the models of pipeline {spec.name} have {total:,} bytes, and this worker loads {limit:,} at most"
@@ -190,7 +174,7 @@ class PipelineCache:
                 await asyncio.sleep(EVICT_POLL_S)
 
     def _bytes_of(self, models: set[str]) -> int:
-        return sum(self._sizes[sha256] for sha256 in models)
+        return sum(self._sizes[identity] for identity in models)
 
     async def _once(self, key: str, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of `load`, or of a load of the same key that runs already.
@@ -211,82 +195,28 @@ class PipelineCache:
     async def _load(self, revision: str) -> LoadedPipeline:
         spec = await load_pipeline(self._broker, revision)
         await asyncio.to_thread(check_plugins, spec)
-        cards = {name: await self._models.card(spec.models[name]) for name in spec.models}
+        cards = {name: await self.opener.models.card(spec.models[name]) for name in spec.models}
         hosted = (stage.model for stage in spec.operators if stage.model is not None and self._hosts(stage))
         models = {name: spec.models[name] for name in hosted}
         await self._evict_models(spec, set(models.values()))
         self._making[revision] = set(models.values())
         try:
-            for sha256 in models.values():
-                if sha256 not in self._sessions:
-                    self._sessions[sha256] = await self._once(sha256, functools.partial(self._session, sha256))
-            sessions = {name: self._sessions[sha256] for name, sha256 in models.items()}
+            for identity in models.values():
+                if identity not in self._sessions:
+                    self._sessions[identity] = await self._once(identity, functools.partial(self.opener.open, identity))
+            sessions = {name: self._sessions[identity] for name, identity in models.items()}
             pipeline = self._pipelines[revision] = LoadedPipeline(spec, cards, self._hosts, sessions, self._device)
             return pipeline
         finally:
             del self._making[revision]
 
-    async def _session(self, sha256: str) -> Session:
-        if why := self._quarantine.get(sha256):
-            raise ModelError(why, "publish its pipeline with another model, or withdraw it")
-        card, model = await self._models.load(sha256)
-        try:
-            backend = await asyncio.to_thread(self._backend, card)
-            engine = await self._engine(backend, model, card) if isinstance(backend, Compiler) else None
-            return await self._open_within_deadline(sha256, model, card, backend, engine)
-        except BaseException:
-            self._models.release(sha256)
-            raise
-
-    def _backend(self, card: ModelSpec) -> Backend:
-        """The backend that runs a model here. Raises ModelError."""
-        wanted = backend_of(card, self._settings)
-        why = wanted.refuses(self._device)
-        if why and card.backend:
-            raise ModelError(f"model {card.name}: {why}", "run its stage on another worker")
-        if why:
-            log_event(Event("no_gpu", f"model {card.name}: {why}, {EVERYWHERE} serves it on this device"))
-            instead: Backend = load("backends", EVERYWHERE)(self._settings)
-            return instead
-        return wanted
-
-    async def _engine(self, compiler: Compiler, model: Content, card: ModelSpec) -> LoadedEngine:
-        """The engine of a model for this worker's GPU. Raises ModelError, UsageError, StoreError."""
-        from workers.engines import engine_for  # it takes half a second
-
-        here, settings = self._device.gpu.facts, self._settings
-        given = (model, card, here.capability, here.name, self._building)
-        return await engine_for(compiler, self._broker, settings, self._cache, *given)
-
-    async def _open_within_deadline(
-        self, sha256: str, model: Content, card: ModelSpec, backend: Backend, engine: LoadedEngine | None
-    ) -> Session:
-        deadline_s = self._settings.work_deadline_s
-        async with self._turn:
-            self.loading.append(sha256)
-            self.on_loading()  # before the load, which may crash this process
-            try:
-                async with asyncio.timeout(deadline_s):
-                    return await asyncio.to_thread(_warmed, model, card, backend, self._device, engine)
-            except TimeoutError:
-                why = f"model {card.name}: its warm-up did not end within {deadline_s:.0f} s"
-                self._quarantine[sha256] = why  # its thread still runs, so this process does not try again
-                raise ModelError(why, "use a smaller model, or raise `work_deadline_s`") from None
-            finally:
-                self.loading.remove(sha256)
-                self.on_loading()
-
-    def _close(self, session: Session) -> None:
-        session.close()
-        self._device.leave()
-
     async def close(self) -> None:
         """Close all sessions; threads that load models are not waited for, because the process ends."""
         for loading in self._loading.values():
             loading.cancel()
-        for session in self._sessions.values():  # to free gigabytes takes a second
-            await asyncio.to_thread(self._close, session)
-        self._models.close()
+        for identity, session in self._sessions.items():
+            await self.opener.close(identity, session)
+        self.opener.models.close()
 
 
 async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, Any, None]]) -> None:
@@ -313,17 +243,3 @@ async def for_each(things: AsyncIterable[T], do: Callable[[T], Coroutine[Any, An
 def _raise_if_fatal(error: Exception) -> None:
     if isinstance(error, RigflowError) and error.disposition is Disposition.FATAL:
         raise error
-
-
-def _warmed(model: Content, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:
-    """A session that has answered its warm-up. Raises ModelError, DeviceLost."""
-    try:
-        session = backend.open(model, card, device, engine)
-        try:
-            session.warm_up()
-        except BaseException:
-            session.close()
-            raise
-        return session
-    finally:
-        device.leave()  # the thread that loads is not the one that computes

@@ -69,7 +69,7 @@ class Worker:
         failures = Failures(broker, attempts, self.name)
         runner = Runner(broker, self._settings, pipelines.get, failures, device)
         reporter = Reporter(self._options, self.name, broker, runner, pipelines, device)
-        runner.on_poison_candidate = pipelines.on_loading = reporter.report_now
+        runner.on_poison_candidate = pipelines.opener.on_loading = reporter.report_now
         pipelines.in_flight = lambda: runner.in_flight.revisions
         self._stop_on_signals(runner, reporter)
         loops: list[Callable[[], Coroutine[Any, Any, None]]] = [

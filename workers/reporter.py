@@ -167,7 +167,7 @@ class Reporter:
             step_s=time.monotonic() - step.began_s if step else 0.0,
             in_flight=len(runner.in_flight.messages),
             rss_bytes=rss_bytes(),
-            loading=self._pipelines.loading,
+            loading=self._pipelines.opener.loading,
             loaded=self._pipelines.loaded,
             poison_candidate=any(message.begun for message in runner.in_flight.poison_candidates),
             stages=runner.meter.stages,

@@ -45,7 +45,7 @@ class GpuDecoders:
         key = _key(like)
         if self._decoding == "host" or self._failures[key] >= _TRIES:
             if self._decoding == "gpu":
-                raise MediaError(f"{label}: the GPU can not decode it", "allow `decoder = any`, or convert it to H.264")
+                raise MediaError(f"{label}: the GPU cannot decode it", "allow `decoder = any`, or convert it to H.264")
             self._gpu.counters.on_host_segments += 1
             yield like
             return

@@ -10,13 +10,14 @@ from engines.cuda.nvdec import GpuDecoders
 from engines.cuda.prefetch import Prefetcher
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import NAME, GpuEncoder
+from engines.encoding import PictureEncoder
 from engines.media.limits import Limits
 from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
 from engines.outputs.h264 import X264
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
-from engines.ports import PictureEncoder, Preprocessing
+from engines.ports import Preprocessing
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import Priority
 from schemas.model import PictureSpec

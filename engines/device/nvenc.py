@@ -17,9 +17,9 @@ from engines.cuda.dlpack import Lent
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.kernels import NV12
 from engines.cuda.memory import Block
+from engines.encoding import Colour, Encoded, PictureEncoder, Pictures, VideoOptions
 from engines.outputs.h264 import Geometry, encode_gop, geometry_of, new_encoder
 from engines.part import Array, Tick, no_tick
-from engines.ports import Colour, Encoded, PictureEncoder, Pictures, VideoOptions
 from schemas.errors import MediaError
 from schemas.media import MediaInfo
 
@@ -76,7 +76,7 @@ class GpuEncoder:
                     raise gpu.lost(error) from error
                 why = getattr(error, "strerror", None) or str(error)
         if self._host is None:
-            what = f"{pictures.media.name}: the GPU can not encode {geometry.width}x{geometry.height} ({why})"
+            what = f"{pictures.media.name}: the GPU cannot encode {geometry.width}x{geometry.height} ({why})"
             raise MediaError(what, "allow `encoder = any`")
         return self._host.encode(pictures, options, tick)
 

@@ -1,1 +1,1 @@
-"""Heads: what a model's outputs mean. One file each, found by name; see `engines.heads.base`."""
+"""Heads make boxes, classes and so on of a model's outputs. One file each, found by name; see `engines.heads.base`."""

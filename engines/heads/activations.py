@@ -1,4 +1,4 @@
-"""What turns the raw outputs of a model into scores; a head's options name one of `ACTIVATIONS`."""
+"""Functions that make scores of raw outputs of a model; the options of a head name one of `ACTIVATIONS`."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, TypeAlias
@@ -22,7 +22,7 @@ def softmax(values: Array) -> Array:
 
 
 def as_they_are(values: Array) -> Array:
-    """The values: the model has an activation of its own."""
+    """Return the values unchanged: the model contains its activation."""
     return values
 
 

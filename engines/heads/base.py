@@ -1,4 +1,4 @@
-"""The protocol of heads, and what they share: what is known of outputs, options, the choice of an output."""
+"""The protocol of heads, and what they share: their options, labels, and the choice of an output."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -16,7 +16,7 @@ from schemas.text import is_text
 
 
 class HeadOptions(BaseModel):
-    """Base of a head's options: immutable, unknown ones are errors."""
+    """Base of the options of a head or a decoder: immutable; an unknown option is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,41 +35,41 @@ Labels: TypeAlias = tuple[Annotated[str, AfterValidator(_checked_label)], ...]  
 
 
 class Head(Protocol):
-    """What some outputs of a model mean. Made once a session, has no state."""
+    """Makes boxes, classes, pictures and so on of the outputs of a model. One for each session; it has no state."""
 
     by_source: bool
-    """Whether the size of a row's arrays depends on its view: then the rows of one call have equal views."""
+    """Whether the size of its arrays depends on the view; then all rows of one call have equal views."""
 
     needs_view: bool
-    """Whether it needs the picture that the model's input is made of: its arrays are about places in the source."""
+    """Whether its arrays have positions in the source, so that the model needs a picture input."""
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
-        """`outputs`: all of the model's; `picture`: how its picture input is made, None for a model without one.
+        """`outputs`: all outputs of the model; `picture`: how its picture input is made, None if it has none.
 
-        Raises ModelError, in words, for options or outputs that do not fit.
+        Raises ModelError for options or outputs that do not fit.
         """
         ...
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the outputs that it reads; those that no head reads stay as they are."""
+        """Names of the outputs that it reads; outputs that no head reads are results as they are."""
         ...
 
     def plan(self) -> dict[str, Tensor]:
-        """The arrays that `decode` gives."""
+        """Return the arrays that `decode` will return."""
         ...
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
-        """The meaning of a batch: `outputs` as the model gave them, a view for each row, arrays with a row for each.
+        """Return arrays with one row for each row of the model's `outputs`; `views` has one view for each row.
 
-        An output is `[N, ...]`, or ragged where its rows have different lengths. The pictures of a batch have one size.
-        A row's answer depends on that row alone. Coordinates are in pixels of the source. Raises ModelError.
+        An output is `[N, ...]`, or ragged if its rows have different lengths. All pictures of a batch have one size.
+        The result of a row depends on that row only. Coordinates are in pixels of the source. Raises ModelError.
         """
         ...
 
 
 def parse_options(kind: type[OptionsT], options: Mapping[str, Any], owner: str) -> OptionsT:
-    """Options as `kind`. Raises ModelError that names the option, and says that it is `owner`'s."""
+    """Return options as `kind`. Raises ModelError that names the option and its `owner`."""
     try:
         return kind.model_validate(options)
     except ValidationError as error:
@@ -81,37 +81,37 @@ def parse_options(kind: type[OptionsT], options: Mapping[str, Any], owner: str) 
 
 
 def own_and_other(kind: type[HeadOptions], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options that `kind` has, and those that are for something else, a decoder."""
+    """Split options into those that `kind` has, and the others, which are for a decoder."""
     own = {name: value for name, value in options.items() if name in kind.model_fields}
     return own, {name: value for name, value in options.items() if name not in own}
 
 
 def chosen_output(outputs: Mapping[str, Tensor], wanted: str, owner: str, option: str = "output") -> str:
-    """The output called `wanted`, or the only one. Raises ModelError."""
+    """Return the name of the output `wanted`; if that is empty, of the only output. Raises ModelError."""
     if wanted in outputs:
         return wanted
-    there = ", ".join(outputs)
+    known = ", ".join(outputs)
     if wanted:
-        raise ModelError(f"{owner}: the model has no output {wanted}", f"its outputs are: {there}")
+        raise ModelError(f"{owner}: the model has no output {wanted}", f"its outputs are: {known}")
     if len(outputs) != 1:
-        raise ModelError(f"{owner}: the model has several outputs", f'name one by {option} = "...", of: {there}')
-    return there
+        raise ModelError(f"{owner}: the model has several outputs", f'name one by {option} = "...", of: {known}')
+    return known
 
 
 def row_width(tensor: Tensor) -> int:
-    """How many values a row of an output has; 0 where a dimension is free."""
+    """Return the number of values of one row of an output; 0 if a dimension is free."""
     sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
     return prod(sizes) if len(sizes) == len(tensor.shape) - 1 else 0
 
 
 def check_labels(labels: tuple[str, ...], classes: int | None, owner: str) -> None:
-    """Raise ModelError where there are labels, and not one for each of the classes; None or 0: any number of them."""
+    """Raise ModelError if there are labels, but not one for each class; None or 0: their number is unknown."""
     if labels and classes and len(labels) != classes:
         raise ModelError(f"{owner}: {len(labels)} labels for {classes} classes", "give a label for each class")
 
 
 def dense(value: Value, name: str) -> Array:
-    """An output that has rows of equal lengths. Raises ModelError."""
+    """Return an output whose rows have equal lengths. Raises ModelError for a ragged one."""
     if isinstance(value, Ragged):
         raise ModelError(f"output {name} has rows of different lengths", "its head needs rows of one length")
     return value

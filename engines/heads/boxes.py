@@ -1,4 +1,4 @@
-"""What all heads of detectors share: decode, suppress, choose, and go back to the source."""
+"""What all heads of detectors share: candidates, suppression, and coordinates in the source."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from engines.ragged import Ragged
 from engines.registry import load, names
 from schemas.errors import ModelError
 
-MOST_CANDIDATES = 30_000  # that suppression compares, a picture; the number is Ultralytics' max_nms
+MOST_CANDIDATES = 30_000  # of a picture, for suppression; the number is Ultralytics' max_nms
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found in a batch, by row and falling score; row i ends at `offsets[i + 1]`.
+    """The detections of a batch, ordered by row and falling score; row i ends at `offsets[i + 1]`.
 
-    `candidates` are in pixels of the model's picture, `boxes [M, 4]` float32 in those of the source, clipped to it.
+    `candidates` are in pixels of the model's picture; `boxes [M, 4]` float32 in pixels of the source, clipped to it.
     """
 
     candidates: Candidates
@@ -33,7 +33,7 @@ class Found:
     way_back: WayBack
 
     def arrays(self) -> dict[str, Value]:
-        """`boxes`, `scores` and `classes` as every head of a detector gives them, in pixels of the source."""
+        """Return `boxes` in pixels of the source, `scores` and `classes`, which every head of a detector returns."""
         found = self.candidates
         return {
             "boxes": self.ragged(self.boxes),
@@ -42,12 +42,17 @@ class Found:
         }
 
     def ragged(self, values: Array) -> Ragged:
-        """An array of a value a box as one with the boxes of a picture a row."""
+        """Return an array of one value for each box as a ragged array with one row for each picture."""
         return Ragged(values, self.offsets)
 
 
 class Detector:
-    """A decoder with the options of its head. `extra`: how many values the head wants beside a box."""
+    """Base of the heads of detectors: a decoder with the options of its head.
+
+    `extra`: how many values beside a box the head needs. A head adds `decode`, and what it makes of these values.
+    """
+
+    by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], head: str, extra: int = 0) -> None:
         self._extra, own = extra, dict(options)
@@ -66,11 +71,11 @@ class Detector:
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:
-        """Those of the decoder."""
+        """The reductions of the decoder."""
         return reductions_of(self.decoder)
 
     def plan(self) -> dict[str, Tensor]:
-        """The arrays of `Found.arrays`."""
+        """Return the arrays of `Found.arrays`."""
         return {
             "boxes": Tensor("float32", ("N", "count", 4), ragged=True),
             "scores": Tensor("float32", ("N", "count"), ragged=True),
@@ -84,16 +89,16 @@ class Detector:
         overlap: Overlap = box_overlap,
         enclosing: Callable[[Candidates], Array] = lambda candidates: candidates.boxes,
     ) -> Found:
-        """What is found in a batch. `overlap` compares boxes `[P, 4 + E]`, each with its extra values behind it.
+        """Return the detections of a batch. `overlap` compares boxes `[P, 4 + E]`, each followed by its extra values.
 
-        `enclosing` gives the boxes `[C, 4]` of candidates. One that has no area within its source, because it lies in
-        the padding, or of which the model gives no area, is no detection: it is dropped before others are compared with
-        it, as torchvision's `remove_small_boxes` and Detectron2's `nonempty` do.
+        `enclosing` returns the boxes `[C, 4]` of candidates. A candidate whose box has no area in the source, for
+        example because it lies in the padding, is dropped before suppression, as torchvision's `remove_small_boxes` and
+        Detectron2's `nonempty` do.
         """
         way_back = WayBack(views)
         if not views:
             return Found(_none(self._extra), np.zeros((0, 4), np.float32), np.zeros(1, np.int64), way_back)
-        with np.errstate(all="ignore"):  # what a model gives that is no number ends as no box
+        with np.errstate(all="ignore"):  # values that are NaN or infinite are dropped below
             candidates = self.decoder.candidates(outputs, views[0].picture)
             usable = np.isfinite(candidates.scores) & ~np.isnan(candidates.boxes).any(axis=-1)
             usable &= (candidates.classes >= 0) & (candidates.rows < len(views))

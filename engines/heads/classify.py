@@ -18,9 +18,9 @@ _USUAL_TOP = 5
 
 
 class ClassifyOptions(HeadOptions):
-    """`top`: how many classes; by default 5, or all where there are fewer.
+    """`top`: number of classes in the result; by default 5, or all if there are fewer.
 
-    `activation` makes scores of the output: softmax or sigmoid, or none.
+    `activation` makes scores of the output: softmax, sigmoid or none.
     """
 
     output: str = ""
@@ -32,7 +32,7 @@ class ClassifyOptions(HeadOptions):
 class Classify:
     """Reads `[N, C]`, or `[N, C, 1, 1]`. Gives `classes [N, top]` int32 and `scores [N, top]` float32.
 
-    By falling score; of equal scores the class of the lower number comes first.
+    Ordered by falling score; of equal scores, the lower class number comes first.
     """
 
     by_source = needs_view = False
@@ -62,5 +62,5 @@ class Classify:
 
 
 def flat_rows(values: Array) -> Array:
-    """`[N, ...]` as `[N, C]`."""
+    """Reshape `[N, ...]` to `[N, C]`."""
     return values.reshape(len(values), int(np.prod(values.shape[1:])))

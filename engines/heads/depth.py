@@ -1,4 +1,4 @@
-"""depth: how far each pixel is, in the model's own measure."""
+"""depth: the distance of each pixel, in the unit of the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,39 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engines.heads.boxes import Detector
-from engines.heads.reductions import Reduction
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
 from schemas.model import PictureSpec
 
 
-class Detect:
+class Detect(Detector):
     """Options: `decoder` names a file of `engines.heads.decoders`; the others are `BoxOptions` and the decoder's own.
 
     Gives `boxes [M, 4]` of x1, y1, x2, y2 float32, clipped to the source, `scores [M]` float32 and `classes [M]` int32
     for each row, by falling score.
     """
 
-    by_source, needs_view = False, True
-
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
-        self._detector = Detector(options, outputs, "detect")
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The outputs of the decoder."""
-        return self._detector.reads
-
-    @property
-    def reductions(self) -> tuple[Reduction, ...]:
-        """Those of the decoder."""
-        return self._detector.reductions
-
-    def plan(self) -> dict[str, Tensor]:
-        """`boxes`, `scores` and `classes`."""
-        return self._detector.plan()
+        super().__init__(options, outputs, "detect")
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
-        return self._detector.find(outputs, views).arrays()
+        return self.find(outputs, views).arrays()

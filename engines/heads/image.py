@@ -1,4 +1,4 @@
-"""image: an output that is a picture again: upscaled, restored, in another style."""
+"""image: an output that is a picture, for example an upscaled or restored one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
@@ -25,7 +25,7 @@ def _known(colours: str) -> str:
 
 
 class ImageOptions(PlaneOptions):
-    """`range`: the values of black and white. `colours`: of the output; gray is given as R, G and B too."""
+    """`range`: the values of black and white. `colours` of the output; gray becomes equal R, G and B."""
 
     range: tuple[float, float] = (0.0, 1.0)
     colours: Annotated[str, AfterValidator(_known)] = "rgb"
@@ -34,15 +34,15 @@ class ImageOptions(PlaneOptions):
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:
         if not self.range[0] < self.range[1]:
-            raise ValueError("range needs the value of black and a larger one of white")
+            raise ValueError("range takes the value of black and a larger value of white")
         return self
 
 
 class ImageHead:
     """Reads `[N, 3, h, w]` (gray: 1 channel or none). Gives `image [N, height, width, 3]` uint8, RGB.
 
-    A byte is `(value - black) / (white - black) * 255`, clipped, to the nearest, halves to even; an output of bytes is
-    left as it is. Where the model scales its picture by a factor, the answer without padding is the source times that.
+    A byte is `(value - black) / (white - black) * 255`, clipped and rounded to nearest, halves to even; an output of
+    bytes stays as it is. If the model scales its picture by a factor, the picture without padding is scaled by it, too.
     Source: xinntao/Real-ESRGAN, realesrgan/utils.py.
     """
 

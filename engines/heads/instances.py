@@ -1,4 +1,4 @@
-"""instances: boxes with a mask each."""
+"""instances: boxes, each with a mask."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,16 +23,14 @@ class InstancesOptions(HeadOptions):
     mask_size: Count = 56
 
 
-class Instances:
-    """Options: those of the head detect, and `InstancesOptions`. Behind a box stand P coefficients.
+class Instances(Detector):
+    """Options: those of the head detect, and `InstancesOptions`. P coefficients follow each box.
 
-    Gives what detect gives, and `masks [M, mask_size, mask_size]` uint8: the box, clipped to the source, in so many
-    parts a side; 255 where the object is, 0 elsewhere. An object is where `coefficients . prototypes`, interpolated
+    Gives what detect gives, and `masks [M, mask_size, mask_size]` uint8, a grid over the box, which is clipped to the
+    source: 255 where the object is, 0 elsewhere. The object is where `coefficients . prototypes`, interpolated
     bilinearly, exceeds 0, which is where its sigmoid exceeds 1/2.
     Source: ultralytics, utils/ops.py, process_mask.
     """
-
-    by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
         own, others = own_and_other(InstancesOptions, options)
@@ -40,42 +38,42 @@ class Instances:
         self._size = parsed.mask_size
         self._prototypes = parsed.prototypes or next((n for n, t in outputs.items() if len(t.shape) == 4), "")
         if self._prototypes not in outputs:
-            raise ModelError("head instances: which output has the prototypes is not known", "name it by prototypes")
+            raise ModelError("head instances: no output is known as the prototypes", "name it by prototypes")
         count = outputs[self._prototypes].shape[1]
         if not isinstance(count, int):
             raise ModelError("head instances: the number of prototypes is not fixed", "export that dimension fixed")
         rest = {name: tensor for name, tensor in outputs.items() if name != self._prototypes}
-        self._detector = Detector(others, rest, "instances", count)
+        super().__init__(others, rest, "instances", count)
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The outputs of the decoder, and the prototypes."""
-        return (*self._detector.reads, self._prototypes)
+        return (*super().reads, self._prototypes)
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:
-        """Those of the decoder; prototypes are copied for the pictures alone that have boxes."""
-        return (*self._detector.reductions, Stays(self._prototypes))
+        """The reductions of the decoder; prototypes are copied only for pictures that have boxes."""
+        return (*super().reductions, Stays(self._prototypes))
 
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores`, `classes` and `masks`."""
         masks = Tensor("uint8", ("N", "count", self._size, self._size), ragged=True)
-        return {**self._detector.plan(), "masks": masks}
+        return {**super().plan(), "masks": masks}
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
-        found = self._detector.find(outputs, views)
+        found = self.find(outputs, views)
         kept, prototypes = found.candidates, dense(outputs[self._prototypes], self._prototypes)
         masks = np.zeros((len(kept.rows), self._size, self._size), np.uint8)
         for row, view in enumerate(views):
             mine = slice(found.offsets[row], found.offsets[row + 1])
             if mine.start < mine.stop:
-                (here,) = np.asarray(prototypes[row : row + 1])
-                masks[mine] = self._masks(here, kept.extra[mine], kept.boxes[mine], view)
+                (own,) = np.asarray(prototypes[row : row + 1])
+                masks[mine] = self._masks(own, kept.extra[mine], kept.boxes[mine], view)
         return {**found.arrays(), "masks": found.ragged(masks)}
 
     def _masks(self, prototypes: Array, coefficients: Array, boxes: Array, view: View) -> Array:
-        """The masks of the boxes of one picture."""
+        """Return the masks of the boxes of one picture."""
         count, height, width = prototypes.shape
         logits = (coefficients @ prototypes.reshape(count, -1)).reshape(-1, height, width)
         top, left, bottom, right = view.content
@@ -87,7 +85,7 @@ class Instances:
 
 
 def _sampled(values: Array, down: Array, across: Array) -> Array:
-    """`values [M, h, w]` at rows `down [M, S]` and columns `across [M, S]`, bilinearly: `[M, S, S]`."""
+    """Interpolate `values [M, h, w]` bilinearly at rows `down [M, S]` and columns `across [M, S]`: `[M, S, S]`."""
     number = np.arange(len(values))[:, None, None]
     (top, bottom, low), (left, right, far) = (
         _neighbours(places, side) for places, side in zip((down, across), values.shape[1:], strict=True)
@@ -100,7 +98,7 @@ def _sampled(values: Array, down: Array, across: Array) -> Array:
 
 
 def _neighbours(places: Array, side: int) -> tuple[Array, Array, Array]:
-    """The two pixels that a place lies between, and the weight of the second; beyond the border its pixel alone."""
+    """Return the two pixels next to each place, and the weight of the second; outside, the pixel at the border."""
     places = np.clip(places, 0, side - 1)
     first = np.floor(places).astype(np.int64)
     return first, np.minimum(first + 1, side - 1), places - first

@@ -1,4 +1,4 @@
-"""matte: how much of each pixel belongs to the foreground."""
+"""matte: the share of each pixel that belongs to the foreground."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from schemas.model import PictureSpec
 
 
 class MatteOptions(PlaneOptions):
-    """`channel`: which one of the output. `stretch`: the least value of a picture becomes 0 and the largest 1."""
+    """`channel` of the output. `stretch`: the smallest value of a picture becomes 0, and the largest 1."""
 
     channel: Annotated[int, Field(ge=0)] = 0
     activation: Activation = "none"

@@ -1,4 +1,4 @@
-"""obb: boxes that are turned by an angle."""
+"""obb: boxes that are rotated by an angle."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 
 from engines.heads.boxes import Detector
 from engines.heads.decoders.base import Candidates
-from engines.heads.reductions import Reduction
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -16,43 +15,31 @@ from schemas.model import PictureSpec
 _TINY = 1e-7
 
 
-class OrientedBoxes:
-    """Options: those of the head detect. Behind a decoder's box, which is not turned, stands an angle in radians.
+class OrientedBoxes(Detector):
+    """Options: those of the head detect. An angle in radians follows each box of the decoder, which is not rotated.
 
-    Gives `corners [M, 4, 2]` float32, x and y in pixels of the source, not clipped, for that would bend a box; and what
-    detect gives, `boxes` being those that enclose the corners, clipped. Overlap is `gaussian_overlap`.
+    Gives `corners [M, 4, 2]` float32, x and y in pixels of the source, not clipped, because that would deform a box;
+    and what detect gives, where `boxes` enclose the corners and are clipped. Overlap is `gaussian_overlap`.
     Source: ultralytics, utils/ops.py, xywhr2xyxyxyxy.
     """
 
-    by_source, needs_view = False, True
-
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
-        self._detector = Detector(options, outputs, "obb", extra=1)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The outputs of the decoder."""
-        return self._detector.reads
-
-    @property
-    def reductions(self) -> tuple[Reduction, ...]:
-        """Those of the decoder."""
-        return self._detector.reductions
+        super().__init__(options, outputs, "obb", extra=1)
 
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores`, `classes` and `corners`."""
-        return {**self._detector.plan(), "corners": Tensor("float32", ("N", "count", 4, 2), ragged=True)}
+        return {**super().plan(), "corners": Tensor("float32", ("N", "count", 4, 2), ragged=True)}
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
-        found = self._detector.find(outputs, views, gaussian_overlap, _enclosing)
+        found = self.find(outputs, views, gaussian_overlap, _enclosing)
         kept = found.candidates
         corners = found.way_back.points(_corners(kept), kept.rows, clip=False)
         return {**found.arrays(), "corners": found.ragged(corners)}
 
 
 def gaussian_overlap(first: Array, second: Array) -> Array:
-    """Overlap `[P]` of pairs of turned boxes `[P, 5]`: x1, y1, x2, y2 before turning, angle.
+    """Overlap `[P]` of pairs of rotated boxes `[P, 5]`: x1, y1, x2, y2 before rotation, angle.
 
     1 less the Hellinger distance of two Gaussians with the means and covariances of the boxes.
     Source: Llerena et al. 2021, arXiv 2106.06072, and ultralytics, utils/metrics.py, probiou.
@@ -69,7 +56,7 @@ def gaussian_overlap(first: Array, second: Array) -> Array:
 
 
 def _covariance(boxes: Array) -> tuple[Array, Array, Array]:
-    """xx, yy and xy of the covariance of an even distribution over each turned box."""
+    """Return xx, yy and xy of the covariance of an even distribution over each rotated box."""
     width, height = ((boxes[:, 2:4] - boxes[:, :2]) ** 2 / 12).T
     cosine, sine = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
     return (
@@ -80,13 +67,13 @@ def _covariance(boxes: Array) -> tuple[Array, Array, Array]:
 
 
 def _enclosing(found: Candidates) -> Array:
-    """The boxes `[C, 4]` that enclose turned ones."""
+    """Return the boxes `[C, 4]` that enclose rotated boxes."""
     corners = _corners(found)
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=-1)
 
 
 def _corners(found: Candidates) -> Array:
-    """Corners `[C, 4, 2]` of boxes turned around their centers: right below first, then counterclockwise."""
+    """Return corners `[C, 4, 2]` of boxes rotated around their centers: lower right first, then counterclockwise."""
     boxes, angles = found.boxes, found.extra[:, 0]
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     half_width, half_height = ((boxes[:, 2:] - boxes[:, :2]) / 2).T

@@ -1,4 +1,4 @@
-"""What heads share whose answer is a picture: reading an output as one, and fitting it to the source."""
+"""What heads of picture-like outputs share: reading the output, and resizing it to the source."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeAlias
@@ -14,7 +14,7 @@ from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec
 
-_CHANNELS = {"nchw": 1, "nhwc": 3}  # where the channels of an output stand
+_CHANNELS = {"nchw": 1, "nhwc": 3}  # the axis of channels
 _SIZES = ("model", "content", "source")
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
@@ -34,10 +34,10 @@ Filter: TypeAlias = Annotated[str, _one_of(_FILTERS)]
 
 
 class PlaneOptions(HeadOptions):
-    """`layout`: of the output, nchw or nhwc; one of three dimensions has no channels.
+    """`layout` of the output: nchw or nhwc; an output of three dimensions has no channels.
 
-    `size` of the answer: `model`, as the model gave it; `content`, without what lies over the padding of the model's
-    picture; `source`, that at the size of the source. What a cropped picture does not show is 0 at `source`.
+    `size` of the result: `model`, as the model gave it; `content`, without the padding of the model's picture;
+    `source`, `content` resized to the source. With `source`, pixels that the model's picture does not show are 0.
     """
 
     output: str = ""
@@ -46,7 +46,7 @@ class PlaneOptions(HeadOptions):
 
 
 class PlaneOutput:
-    """One output of a model as a picture."""
+    """One output of a model, read as pictures."""
 
     def __init__(
         self, options: PlaneOptions, outputs: Mapping[str, Tensor], picture: PictureSpec | None, owner: str
@@ -67,18 +67,18 @@ class PlaneOutput:
         self._sides = ("height", "width") if self.by_source else (shape[0], shape[1])
 
     def planned(self, dtype: str, *inner: int, labels: tuple[str, ...] = ()) -> Tensor:
-        """The answer: `[N, height, width, ...]`."""
+        """Return the declaration of the result `[N, height, width, ...]`."""
         return Tensor(dtype, ("N", *self._sides, *inner), labels=labels)
 
     def read(self, outputs: Mapping[str, Value]) -> Array:
-        """The output as `[N, h, w, C]`."""
+        """Return the output as `[N, h, w, C]`."""
         values = dense(outputs[self.name], self.name)
         if values.ndim == 3:
             return values[..., None]
         return np.moveaxis(values, self.channel_axis, 3)
 
     def fitted(self, values: Array, views: Sequence[View], filtering: str) -> Array:
-        """`[N, h, w]` or `[N, h, w, C]`, uint8 or float32, at the size of the answer. Raises ModelError."""
+        """Resize `[N, h, w]` or `[N, h, w, C]`, uint8 or float32, to the size of the result. Raises ModelError."""
         if not views or not self.by_source:
             return np.ascontiguousarray(values)
         view = views[0]
@@ -97,13 +97,13 @@ class PlaneOutput:
 
 
 def byte_values(values: Array) -> Array:
-    """Values from 0 to 1 as bytes: clipped, times 255, to the nearest, halves to even; what is no number is 0."""
+    """Make bytes of values from 0 to 1: clipped, times 255, rounded to nearest, halves to even; NaN becomes 0."""
     scaled = np.clip(np.nan_to_num(values.astype(np.float32), nan=0), 0, 1) * np.float32(255)
     return np.asarray(np.rint(scaled), np.uint8)
 
 
 def _in_source(values: Array, part: tuple[float, float, float, float], view: View, filtering: str) -> Array:
-    """The `part` (left, top, right, bottom) of each picture, scaled to what of the source it shows."""
+    """Scale the `part` (left, top, right, bottom) of each picture to the part of the source that it shows."""
     top, left, bottom, right = view.shown
     answer = np.zeros((len(values), *view.source, *values.shape[3:]), values.dtype)
     for picture, target in zip(values, answer, strict=True):

@@ -1,4 +1,4 @@
-"""raw: outputs as the model gives them, with names for what stands in them."""
+"""raw: an output as the model gives it, with labels for its columns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +12,14 @@ from schemas.model import PictureSpec
 
 
 class RawOptions(HeadOptions):
-    """`labels`: what the columns of the output stand for."""
+    """`labels` of the columns of the output."""
 
     output: str = ""
     labels: Labels = ()
 
 
 class Raw:
-    """Reads one output and gives it under its name."""
+    """Reads one output, and gives it unchanged under its name."""
 
     by_source = needs_view = False
 

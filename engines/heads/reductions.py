@@ -1,7 +1,7 @@
-"""What a head needs of outputs on a GPU, so that only this is copied to the host.
+"""Reductions of a model's outputs on a GPU: only what a head needs of them is copied to the host.
 
-A head that declares reductions accepts both: outputs as the model gave them, and what the reductions leave of them. The
-answer is the same. The host applies no reduction; a GPU applies those whose outputs no other head reads.
+A head that declares reductions accepts both: the outputs of the model, and the reduced outputs. Its result is the same.
+The host applies no reductions; a GPU applies those of outputs that no other head reads.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from engines.part import Array
 from engines.ragged import Ragged
 
-_MARGIN = 0.98  # a score in float16 is off by less than 1 %; what is selected beyond the threshold costs little
+_MARGIN = 0.98  # float16 rounds a score by less than 1 %; a few candidates more cost little
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class Selection:
     """Keeps the candidates of a detector whose score may exceed a threshold; each output becomes a `Selected`.
 
     An output is `[N, ..., columns]`, or `[N, columns, A]` with `columns_first`; a candidate has the same place in all
-    `outputs`. It stays if one of the values in `columns` of the output `scores` exceeds `least`: as it is, times the
-    value in a column of another output (`factor`: its name and the column), or as its share by the softmax over the
-    columns `softmax`. This may keep candidates that the decoder drops, and never drops one that the decoder keeps.
+    `outputs`. It is kept if a value in `columns` of the output `scores` exceeds `least`. With `factor` (the name of an
+    output and its column), the value is multiplied by that column first; with `softmax`, it is the softmax over these
+    columns. A candidate that the decoder keeps is never dropped; some that the decoder drops may be kept.
     """
 
     outputs: tuple[str, ...]
@@ -38,7 +38,7 @@ class Selection:
 class ClassNumbers:
     """Makes `[N, h, w]` uint8 of scores `[N, C, h, w]` (`channels` 1), `[N, h, w, C]` (`channels` 3) or `[N, h, w]`.
 
-    The number of the highest score, of equal ones the first; of one channel, 1 above `threshold` and else 0.
+    It is the number of the highest score, of equal ones the first; of one channel, 1 above `threshold`, otherwise 0.
     """
 
     output: str
@@ -47,7 +47,7 @@ class ClassNumbers:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The one output."""
+        """The output, as a tuple."""
         return (self.output,)
 
 
@@ -55,8 +55,8 @@ class ClassNumbers:
 class ByteValues:
     """Makes uint8 of floats: `engines.heads.planes.byte_values` of `(value - black) / (white - black)`.
 
-    The shape stays; with `channel`, that one channel of the output is kept, `[N, h, w]`. `channels` as in
-    `ClassNumbers`.
+    The shape stays the same; with `channel`, only that channel is kept, `[N, h, w]`. `channels` is the axis of
+    channels, as in `ClassNumbers`.
     """
 
     output: str
@@ -67,19 +67,19 @@ class ByteValues:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The one output."""
+        """The output, as a tuple."""
         return (self.output,)
 
 
 @dataclass(frozen=True, slots=True)
 class Stays:
-    """Leaves an output `[N, ...]` on the GPU. A slice of its rows stays there; `np.asarray` copies what is left."""
+    """Leaves an output `[N, ...]` on the GPU. Slices of its rows stay there, too; `np.asarray` copies them."""
 
     output: str
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The one output."""
+        """The output, as a tuple."""
         return (self.output,)
 
 
@@ -92,15 +92,15 @@ class Reducing(Protocol):
 
     @property
     def reductions(self) -> Sequence[Reduction]:
-        """Reductions of its outputs, each output in one of them at most."""
+        """Reductions of its outputs; each output is in at most one of them."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Selected(Ragged):
-    """The selected candidates of an output: `values [K, columns]`, by row of the batch and rising place.
+    """The selected candidates of an output: `values [K, columns]`, ordered by row of the batch and rising place.
 
-    `places [K]`: the number of each among all candidates of its row. `grid`: the shape of those, `[A]` or `[h, w]`.
+    `places [K]`: the number of each among all candidates of its row, whose shape is `grid`, `[A]` or `[h, w]`.
     """
 
     places: Array
@@ -108,7 +108,7 @@ class Selected(Ragged):
 
 
 def least_value(threshold: float, activation: str = "none") -> float:
-    """A number that every output exceeds whose score exceeds `threshold`, also with the rounding of float16."""
+    """Return a number that each output exceeds whose score exceeds `threshold`, even after rounding to float16."""
     share = threshold * _MARGIN
     if activation != "sigmoid":
         return share
@@ -116,5 +116,5 @@ def least_value(threshold: float, activation: str = "none") -> float:
 
 
 def reductions_of(owner: object) -> tuple[Reduction, ...]:
-    """The reductions of a head or a decoder; none of one that declares none."""
+    """Return the reductions of a head or a decoder; empty if it declares none."""
     return tuple(owner.reductions) if isinstance(owner, Reducing) else ()

@@ -18,7 +18,7 @@ from schemas.model import PictureSpec
 
 
 class SegmentOptions(PlaneOptions):
-    """`threshold`, `activation`: of an output of one channel, whose class is 1 above the threshold, else 0."""
+    """`threshold` and `activation` are for outputs of one channel: the class is 1 above the threshold, otherwise 0."""
 
     labels: Labels = ()
     threshold: Score = 0.5
@@ -28,8 +28,8 @@ class SegmentOptions(PlaneOptions):
 class Segment:
     """Reads scores of classes `[N, C, h, w]`, or of one class, or class numbers (integers) `[N, h, w]`.
 
-    Gives `mask [N, height, width]` uint8, the class of the highest score, of equal scores the first. At the size of
-    the source a pixel has the class of the nearest.
+    Gives `mask [N, height, width]` uint8, the class with the highest score, of equal scores the first. At the size of
+    the source, each pixel has the class of the nearest one.
     """
 
     needs_view = True

@@ -1,4 +1,4 @@
-"""Non-maximum suppression on the CPU: exact, deterministic, all rows and classes of a batch together."""
+"""Non-maximum suppression on the CPU: exact and deterministic, for all rows and classes of a batch at once."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -20,14 +20,14 @@ def box_overlap(first: Array, second: Array) -> Array:
 
 
 def suppress(shapes: Array, scores: Array, groups: Array, threshold: float, most: int, overlap: Overlap) -> Array:
-    """Indices that greedy suppression keeps, at most `most` a group, in the order of groups and falling scores.
+    """Return the indices that greedy suppression keeps, at most `most` in a group, ordered by group and falling score.
 
-    Only candidates of equal `groups [C]` suppress each other: one is dropped when its overlap with a kept one of a
-    higher score exceeds `threshold`. Of equal scores the first counts as the higher. `overlap` compares pairs of
+    Only candidates of equal `groups [C]` suppress each other: a candidate is dropped if its overlap with a kept one of
+    a higher score exceeds `threshold`. Of equal scores, the first counts as the higher one. `overlap` compares pairs of
     `shapes [C, ...]`.
 
-    Each round keeps the best candidate that is left of every group, and drops what overlaps with it: that gives what
-    a loop over the candidates of each group gives, with as many rounds as one group keeps.
+    Each round keeps the best remaining candidate of every group, and drops those that overlap with it. The result is
+    that of a loop over the candidates of each group; the number of rounds is the largest number that a group keeps.
     """
     left = np.lexsort((-scores, groups))
     kept = []
@@ -39,7 +39,7 @@ def suppress(shapes: Array, scores: Array, groups: Array, threshold: float, most
         best = left[is_best]
         kept.append(best)
         counts = np.diff(np.append(np.flatnonzero(is_best), len(left)))
-        with np.errstate(all="ignore"):  # a box without area has an overlap of 0 / 0, which exceeds nothing
+        with np.errstate(all="ignore"):  # boxes without area overlap by 0 / 0, which is not above any threshold
             overlaps = overlap(shapes[np.repeat(best, counts)], shapes[left])
         left = left[~(is_best | (overlaps > threshold))]
     found = np.concatenate(kept) if kept else np.zeros(0, np.int64)
@@ -47,7 +47,7 @@ def suppress(shapes: Array, scores: Array, groups: Array, threshold: float, most
 
 
 def best_of_rows(kept: Array, scores: Array, rows: Array, most: int) -> Array:
-    """Of the indices `kept`, at most `most` a row, by row and falling score; of equal scores the first index first."""
+    """Return at most `most` of the indices `kept` for each row, ordered by row, falling score and index."""
     ordered = kept[np.lexsort((kept, -scores[kept], rows[kept]))]
     row = rows[ordered]
     place = np.arange(len(row)) - np.searchsorted(row, row)  # within its row

@@ -1,4 +1,4 @@
-"""tag: all labels whose score exceeds a threshold, which may differ from category to category."""
+"""tag: all labels whose score exceeds a threshold; each category may have a threshold of its own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,9 +18,9 @@ from schemas.model import PictureSpec
 
 
 class TagOptions(HeadOptions):
-    """`categories`: of each label; `thresholds`: of categories that have one of their own.
+    """`categories`: the category of each label; `thresholds`: thresholds by category, instead of `threshold`.
 
-    `best_only`: categories of which only the label with the highest score is given, whatever it is. `hidden`:
+    `best_only`: categories of which only the label with the highest score is given, without a threshold. `hidden`:
     categories that are left out.
     """
 
@@ -35,7 +35,7 @@ class TagOptions(HeadOptions):
 
 
 class Tag:
-    """Reads `[N, T]`. Gives `tags [M]` int32, numbers of labels, and `scores [M]` float32, by falling score.
+    """Reads `[N, T]`. Gives `tags [M]` int32, numbers of labels, and `scores [M]` float32, ordered by falling score.
 
     Source: SmilingWolf's WD taggers as kohya-ss/sd-scripts reads them, finetune/tag_images_by_wd14_tagger.py: sigmoid
     is in the graph, `best_only = ["rating"]`. DeepDanbooru: no categories, threshold 0.5.
@@ -52,8 +52,8 @@ class Tag:
             raise ModelError(what, "give the category of each label")
         unknown = {*parsed.thresholds, *parsed.best_only, *parsed.hidden} - set(parsed.categories)
         if unknown:
-            there = ", ".join(sorted(set(parsed.categories))) or "none"
-            raise ModelError(f"head tag: there is no category {min(unknown)}", f"the categories are: {there}")
+            known = ", ".join(sorted(set(parsed.categories))) or "none"
+            raise ModelError(f"head tag: there is no category {min(unknown)}", f"the categories are: {known}")
         categories = np.array(parsed.categories or ("",) * len(parsed.labels))
         self._best_only = [np.flatnonzero(categories == category) for category in parsed.best_only]
         self._thresholds = np.array([parsed.thresholds.get(each, parsed.threshold) for each in categories], np.float32)

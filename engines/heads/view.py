@@ -1,4 +1,4 @@
-"""Where a model's picture lies in its source, and the way back from pixels of the picture to pixels of the source."""
+"""The position of a model's picture in its source, and coordinates of the source from those of the picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Size: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A picture made of a source, both upright; sizes are (height, width).
+    """The geometry of a picture that is made of a source, both upright; sizes are (height, width).
 
     The source was scaled to `scaled`, and its upper left corner lies at row `top` and column `left` of the picture:
     positive where the picture is padded, negative where it is cropped.
@@ -29,12 +29,12 @@ class View:
 
     @property
     def height(self) -> int:
-        """Of the source."""
+        """Height of the source."""
         return self.source[0]
 
     @property
     def width(self) -> int:
-        """Of the source."""
+        """Width of the source."""
         return self.source[1]
 
     @property
@@ -58,7 +58,7 @@ class View:
 
 
 def view_of(source: Size, spec: PictureSpec) -> View:
-    """The view that `spec` gives of an upright source of (height, width), in the integers of `engines.geometry`."""
+    """Return the view of an upright source (height, width) by `spec`, in the integers of `engines.geometry`."""
     if spec.size == "source":
         picture = tuple(-(-side // spec.multiple) * spec.multiple for side in source)
         return View(source, (picture[0], picture[1]), source)
@@ -73,17 +73,17 @@ def view_of(source: Size, spec: PictureSpec) -> View:
 
 
 class WayBack:
-    """The way from the pictures of a batch to their sources, for any number of points at once."""
+    """Converts coordinates in the pictures of a batch to coordinates in their sources."""
 
     def __init__(self, views: Sequence[View]) -> None:
-        turned = np.array([(*v.source, *v.scaled, v.top, v.left) for v in views], np.float64).reshape(-1, 3, 2)
-        self._sizes, scaled, self._starts = turned[:, :, ::-1].swapaxes(0, 1)  # each [N, 2]: x, y
+        sizes = np.array([(*v.source, *v.scaled, v.top, v.left) for v in views], np.float64).reshape(-1, 3, 2)
+        self._sizes, scaled, self._starts = sizes[:, :, ::-1].swapaxes(0, 1)  # each [N, 2]: x, y
         self._ratios = self._sizes / scaled
 
     def points(self, points: Array, rows: Array, clip: bool = True) -> Array:
-        """Points `[M, ..., 2]` of x, y, in pixels from the outer corner of a picture's first, in pixels of the source.
+        """Return points `[M, ..., 2]` of x, y in pixels of the source, float32; 0, 0 is the corner of the first pixel.
 
-        `rows [M]`: whose picture each lies in. float32; `clip` moves those outside the source to its border.
+        `rows [M]`: the row of the picture of each point. `clip` moves points outside the source to its border.
         """
         inner = (1,) * (points.ndim - 2)
         starts, ratios, sizes = (
@@ -95,5 +95,5 @@ class WayBack:
         return np.asarray(found, np.float32)
 
     def boxes(self, boxes: Array, rows: Array) -> Array:
-        """Boxes `[M, 4]` of x1, y1, x2, y2, clipped to the source; float32."""
+        """Return boxes `[M, 4]` of x1, y1, x2, y2 in pixels of the source, clipped to it; float32."""
         return self.points(boxes.reshape(-1, 2, 2), rows).reshape(-1, 4)

@@ -55,10 +55,10 @@ def check_span(tensor: Any, size: int, what: str) -> None:
     if len(set(keys)) < len(keys):  # readers of ONNX differ in which one they use
         raise ModelError(f"{what}: the weights `{tensor.name}` have two places", "export it again")
     try:
-        said = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
+        span = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
     except ValueError:
-        said = {"offset": -1}
-    offset, length = said.get("offset", 0), said.get("length", 0)
+        span = {"offset": -1}
+    offset, length = span.get("offset", 0), span.get("length", 0)
     if min(offset, length) < 0 or offset + length > size:
         raise ModelError(f"{what} has {size} bytes, too few for the weights `{tensor.name}`", "export it again")
 

@@ -11,9 +11,9 @@ from engines.media.medium import BaseMedium, DecodePlace, Input, Match, Shown, S
 from engines.media.segment_data import SegmentData
 from engines.media.shared import SharedFolders, read_image
 from engines.media.source import is_still, media_errors
+from engines.options import Options
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
-from engines.ports import Options
 from schemas.media import Item
 from schemas.segments import Segment
 from schemas.wire import Buffer

@@ -1,7 +1,7 @@
-"""Kinds of media: each is one class, which recognises its files, splits them into segments, and decodes those.
+"""Kinds of media: each is one class, which recognises its files, splits them into segments, and decodes segments.
 
-Nothing else knows what is in a file or in the buffers of a segment. The classes are found by name in
-`engines.registry`; a pipeline names the kinds that it takes.
+No other code depends on the content of files or of buffers of segments. `engines.registry` finds the classes by name; a
+pipeline names the kinds that it takes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +21,9 @@ from engines.media.segment_data import SegmentData
 from engines.media.shared import NO_FOLDERS, SharedFolders
 from engines.media.source import Source, readable_head
 from engines.media.tracks import SoundChoice
-from engines.options import check_decode_options, parse_decode_options
+from engines.options import Options, check_decode_options, parse_decode_options
 from engines.part import Part, Tick, no_tick
 from engines.planned import INDEX, Arrays, DecodePlan, Tensor
-from engines.ports import Options
 from engines.registry import load, names
 from schemas.errors import MediaError, PipelineError, UsageError
 from schemas.grid import Clock, Grid
@@ -39,16 +38,16 @@ _MOST_FPS, _MOST_FRAMES = 1000, 1024  # of pictures: those of a window are in me
 
 
 class Match(IntEnum):
-    """How sure a medium is that a file is one of its own."""
+    """How certain it is that a file is of one kind of media."""
 
     NO = 0
     POSSIBLE = 1
-    """Opening the file would tell, and no other medium is sure of it."""
+    """Only opening the file shows it; a medium that is certain goes first."""
     CERTAIN = 2
 
 
 class Shown(NamedTuple):
-    """A picture as it is stored: EXIF's number of how it is turned, and the shape of its pixels."""
+    """A picture as it is stored, with its orientation as in EXIF, and the aspect ratio of its pixels."""
 
     frame: av.VideoFrame
     orientation: int = UPRIGHT
@@ -56,7 +55,7 @@ class Shown(NamedTuple):
 
 
 class Input(NamedTuple):
-    """A file, or its content, and its name; `real` is the file's path with links resolved, where that is known."""
+    """A file, or its content, and its name; `real` is the path with links resolved, empty if not known."""
 
     source: Source
     name: str
@@ -65,10 +64,10 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SplitRequest:
-    """What a publisher wants of segments: the pipeline's time grid, and at least `segment_s` seconds in each.
+    """How a publisher wants media to be split: by the pipeline's time grid, at least `segment_s` seconds in a segment.
 
-    `sound`: what becomes of sound that mp4 cannot hold; None: what is beside the picture is left out. Files in `shared`
-    folders may travel as paths.
+    `sound`: how sound that mp4 cannot hold is written; None: tracks beside the picture are left out. Files in `shared`
+    folders may be sent as paths.
     """
 
     grid: Grid
@@ -78,10 +77,7 @@ class SplitRequest:
     shared: SharedFolders = NO_FOLDERS
 
     def needed_until(self, clock: Clock, end: int) -> int:
-        """Return the first pts after all that the windows of a segment `[.., end)` look at.
-
-        Frames have the pts 0, 1, 2 ...
-        """
+        """Return the pts after the last frame that windows of a segment `[.., end)` use, for frames 0, 1, 2 ..."""
         if self.grid.fps is None:
             return end + self.grid.frames - 1
         return self.grid.last_pts(clock, clock.origin, end) + 1
@@ -97,9 +93,10 @@ class DecodePlace:
 
 
 class Medium(Protocol):
-    """A kind of media; made of the decode stage, whose options are those of all media of the pipeline.
+    """A kind of media. The decode stage, from which it is made, has the options of all media of the pipeline.
 
-    `timed`: its windows have times, and a file is a job. Otherwise its items have names, and files travel together.
+    `timed`: its windows have times, and each file is a job. Otherwise its items have names, and all files of a run are
+    one job.
     """
 
     kind: ClassVar[str]
@@ -109,19 +106,19 @@ class Medium(Protocol):
     def __init__(self, stage: DecodeStage) -> None: ...
 
     def sniff(self, head: bytes, given: Input) -> Match:
-        """Whether a file is of this kind, by its first 512 bytes, or else by its content or name. Raises MediaError."""
+        """Return whether a file is of this kind, by its first 512 bytes, its content or its name. Raises MediaError."""
         ...
 
     def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
-        """The segments of files, in order: one at least, the last one `final`. One file, if the medium is `timed`.
+        """Yield the segments of files in order, at least one; the last one is `final`. A `timed` medium gets one file.
 
-        A segment's answer depends on the segment alone: it has what its windows look at beyond its end. The segments
-        depend on the files and the request alone. Raises UsageError, MediaError, ItemTooLarge.
+        A segment contains all that its windows use, also beyond its end. Segments depend only on the files and the
+        request. Raises UsageError, MediaError, ItemTooLarge.
         """
         ...
 
     def plan(self, grid: Grid) -> Arrays:
-        """What decode leaves in parts beside the pictures that stages ask for; `index` where it has pictures.
+        """Return the arrays of decoded parts beside the pictures that stages need: `index`, if the medium has pictures.
 
         Raises PipelineError for a grid that does not suit the medium.
         """
@@ -136,20 +133,21 @@ class Medium(Protocol):
         place: DecodePlace,
         tick: Tick = no_tick,
     ) -> Iterator[Part]:
-        """The parts of a segment, in order: one at least, the last one marked so. `convert` makes pictures of a frame.
+        """Yield the parts of a segment in order, at least one. `convert` makes pictures of a frame.
 
-        Segments come from outside and may hold anything. Raises MediaError, ItemTooLarge.
+        Segments come from other programs and may contain anything. Raises MediaError, ItemTooLarge.
         """
         ...
 
     def picture(self, path: Path, at_s: float) -> Shown:
-        """The picture by which a person recognises a file, `at_s` seconds from its start. Raises MediaError."""
+        """Return a picture that represents a file, `at_s` seconds from its start. Raises MediaError."""
         ...
 
 
 class BaseMedium(Generic[OptionsT]):
     """Base of media with pictures; a medium adds `kind`, `sniff`, `split` and `decode`."""
 
+    kind: ClassVar[str]
     timed: ClassVar[bool] = True
     options_class: type[OptionsT]
 
@@ -158,7 +156,7 @@ class BaseMedium(Generic[OptionsT]):
         self._options = parse_decode_options(self.options_class, stage)
 
     def plan(self, grid: Grid) -> Arrays:
-        """Return `index`: which frames each window looks at."""
+        """Return `index`, the frames of each window. Raises PipelineError if windows or rates are too large."""
         if (grid.fps or 0) > _MOST_FPS or max(grid.frames, grid.stride) > _MOST_FRAMES:
             raise PipelineError(
                 f"stage `{self._stage.name}`: a window of pictures has at most {_MOST_FRAMES} of them",
@@ -167,30 +165,30 @@ class BaseMedium(Generic[OptionsT]):
         return {INDEX: Tensor("int32", ("W", grid.frames))}
 
     def picture(self, path: Path, at_s: float) -> Shown:
-        """Raise MediaError: it shows none, unless a medium replaces this."""
+        """Raise MediaError; media that can show a picture override this."""
         raise MediaError(f"{path}: no picture is made of this kind of media")
 
 
 def medium_of(media: MediaInfo, plan: DecodePlan) -> Medium:
-    """The medium of a message. Raises MediaError when the pipeline does not take it, or the message is none of its."""
+    """Return the medium of a message. Raises MediaError if the pipeline does not take it, or `timed` differs."""
     if media.kind not in plan.media:
         what = f"a message has media of kind {media.kind}, and its pipeline takes {' and '.join(plan.media)}"
         raise MediaError(what, "publish the file again")
     made: Medium = load("media", media.kind)(plan.stage)
     if made.timed != media.timed:
-        raise MediaError(f"{media.kind} {'has' if made.timed else 'has no'} times, and a message says otherwise")
+        raise MediaError(f"media of kind {media.kind} have {'' if made.timed else 'no '}times, unlike the message")
     return made
 
 
 def media_of(stage: DecodeStage, kinds: Iterable[str]) -> dict[str, Medium]:
-    """The media of these names. Raises PipelineError for one that is not there, and for options that none has."""
+    """Return the media of these names. Raises PipelineError for one that does not exist, and for unknown options."""
     classes = {kind: load("media", kind) for kind in kinds}
     check_decode_options(stage, [each.options_class for each in classes.values()])
     return {kind: made(stage) for kind, made in classes.items()}
 
 
 def decoded_arrays(stage: DecodeStage, kinds: Sequence[str], grid: Grid) -> Arrays:
-    """What the decode stage of a pipeline leaves, beside pictures. Raises PipelineError where its media differ."""
+    """Return the arrays of decoded parts, without pictures. Raises PipelineError if the media of a pipeline differ."""
     plans = {kind: medium.plan(grid) for kind, medium in media_of(stage, kinds).items()}
     first = plans[kinds[0]]
     for kind, plan in plans.items():
@@ -201,17 +199,17 @@ def decoded_arrays(stage: DecodeStage, kinds: Sequence[str], grid: Grid) -> Arra
 
 
 class PipelineMedia:
-    """The media that a pipeline takes. Raises PipelineError as `media_of`."""
+    """The media that a pipeline takes. Raises PipelineError as `media_of` does."""
 
     def __init__(self, spec: PipelineSpec) -> None:
         self._spec = spec
         self._media = media_of(spec.decode, spec.media)
 
     def recognised(self, given: Input) -> Medium:
-        """Return which of them a file is: the one that is the surest, of several the first.
+        """Return the medium of a file: the one with the most certain match, of several the first.
 
-        Kinds that the pipeline does not name are not asked. So the answer is the same on every machine. Raises
-        UsageError if it is none of them, and UsageError or MediaError if it cannot be read or is empty.
+        Only media that the pipeline names are tried, so that the result does not depend on installed packages. Raises
+        UsageError if none of them matches, and UsageError or MediaError if the file cannot be read or is empty.
         """
         head = readable_head(given.source)
         found = _surest(head, given, self._media.values())
@@ -226,7 +224,7 @@ class PipelineMedia:
 
 
 def any_recognised(given: Input) -> Medium:
-    """Return which of all kinds of media a file is. Raises as `PipelineMedia.recognised` does."""
+    """Return the medium of a file, of all that exist. Raises as `PipelineMedia.recognised` does."""
     found = _surest(readable_head(given.source), given, media_of(_PLAIN, names("media")).values())
     if found is None:
         raise UsageError(f"{given.name} is of no kind of media that is known", f"give {' or '.join(names('media'))}")

@@ -1,10 +1,10 @@
 """Finds packets of the picture that a damaged or truncated file lacks, and says how many, or for how long.
 
-A demuxer skips what it cannot read and goes on behind it. A leap in the times alone proves nothing, because media of a
-variable frame rate leave out frames. A leap is a hole where the file itself shows damage: Matroska whose elements do
-not lead from one packet to the next, and MPEG-TS whose packets do not follow each other, or whose continuity counters
-leap, which FFmpeg marks. AVI has an index that lists every frame; that of mp4 is followed whatever is damaged, and
-only fragments may be left out.
+A demuxer skips data that it cannot read, and continues behind it. A gap in the times alone is not damage, because media
+of a variable frame rate leave out frames. A gap is a hole if the file is damaged there: in Matroska, if elements do not
+lead from one packet to the next; in MPEG-TS, if its packets do not follow each other, or if their continuity counters
+have a gap, which FFmpeg marks. AVI has an index of all frames. FFmpeg reads mp4 by its index, which damage does not
+affect; only fragments may be missing.
 """
 
 import re
@@ -26,7 +26,7 @@ from engines.media.times import Times
 _DAMAGED = "the file is damaged"
 _TS_SYNC = b"G"  # ISO 13818-1, 2.4.3.2
 _TS_PACKETS = ((0, 188), (0, 192), (4, 192), (0, 204))  # where its first byte is, and its size with what is added to it
-_LEAP = Fraction(3, 2)  # of the time from one frame to the next
+_GAP = Fraction(3, 2)  # times of a frame
 _NEAR = 3  # packets: the mark of a transport stream is on one of those in front of the hole or behind it
 
 
@@ -67,15 +67,15 @@ class Missing:
             found.append(f"{_DAMAGED}: {lost} of the {self._listed} frames in its index are missing")
         end = unread_fragments(self._read, self._container.size) if "mp4" in self._name else None
         if end is not None:
-            found.append(f"{_DAMAGED}: the fragments behind its byte {end} can not be read")
+            found.append(f"{_DAMAGED}: the fragments behind its byte {end} cannot be read")
         return found
 
     def _holes(self, pts: Times, step: int) -> list[tuple[int, int]]:
         """Return the last time before each hole and the first one after it; `step` is the usual time of a frame."""
         before = np.maximum.accumulate(pts)[:-1]
         after = np.minimum.accumulate(pts[::-1])[::-1][1:]
-        leaps = np.flatnonzero(after - before > float(_LEAP * step)).tolist()
-        return [(int(before[at]), int(after[at])) for at in leaps if self._is_damaged(at)]
+        gaps = np.flatnonzero(after - before > float(_GAP * step)).tolist()
+        return [(int(before[at]), int(after[at])) for at in gaps if self._is_damaged(at)]
 
     def _is_damaged(self, number: int) -> bool:
         """Return whether the file is damaged between packet `number` and the next one."""
@@ -86,10 +86,10 @@ class Missing:
             return not leads_to(self._read, start, end)
         if self._name == "mpegts":
             marked = any(self._corrupt[max(0, number + 1 - _NEAR) : number + 1 + _NEAR])
-            return marked or not any(self._keeps_step(start + begin, end, step) for begin, step in _TS_PACKETS)
+            return marked or not any(self._has_packets(start + begin, end, step) for begin, step in _TS_PACKETS)
         return False
 
-    def _keeps_step(self, start: int, end: int, step: int) -> bool:
+    def _has_packets(self, start: int, end: int, step: int) -> bool:
         return all(self._read(at, 1) == _TS_SYNC for at in range(start, end, step))
 
     def _in_holes(self, holes: Sequence[tuple[int, int]], origin: int, step: int) -> list[str]:

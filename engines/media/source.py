@@ -45,7 +45,7 @@ def readable_head(source: Source) -> bytes:
 
 
 def is_still(head: bytes, source: Source, name: str = "") -> bool | None:
-    """Return whether a file of an image format is one image: True, or an animation: False. None: it is no image.
+    """Return True for a file of one image, False for an animation, None for other files.
 
     Several jpegs one after the other are an animation, except in a file that is called .jpg or .jpeg, as in FFmpeg:
     otherwise all photos of a folder would have to be read from end to end. `name` is that of a source in memory.
@@ -59,11 +59,8 @@ def is_still(head: bytes, source: Source, name: str = "") -> bool | None:
     if found == "jpeg" and file_name.lower().endswith(_ONE_JPEG):
         return True
     if found in ("gif", "jpeg") or (found == "png" and b"IDAT" not in head):  # the head does not show it
-        with (
-            media_errors(file_name or "the media"),
-            open_file(source) if isinstance(source, Path) else nullcontext(source) as given,
-        ):
-            return not is_animation(found, reader(given))
+        with media_errors(file_name or "the media"), reading(source) as read:
+            return not is_animation(found, read)
     return not is_animation(found, reader(head))
 
 
@@ -82,7 +79,7 @@ def _in_words(label: str, error: Exception) -> UsageError | MediaError:
     if isinstance(error, IsADirectoryError):
         return UsageError(f"{label} is a directory", "name the files in it")
     if isinstance(error, PermissionError):
-        return UsageError(f"{label} can not be read: permission denied", "check its owner and mode")
+        return UsageError(f"{label} cannot be read: permission denied", "check its owner and mode")
     if isinstance(error, UnicodeDecodeError):
         return MediaError(f"{label} has metadata that is not UTF-8", "remux it: ffmpeg -i IN -c copy OUT.mkv")
     reason = getattr(error, "strerror", None) or str(error)
@@ -146,7 +143,7 @@ def picture_stream(
     usable = [stream for stream in streams if stream.codec_context is not None]
     if not usable:
         if streams:
-            raise MediaError(f"{label} has video of a codec that FFmpeg can not decode", "convert it to H.264")
+            raise MediaError(f"{label} has video of a codec that FFmpeg cannot decode", "convert it to H.264")
         if container.streams.video:
             raise MediaError(f"{label} has a cover picture and no video", "extract the picture, or give a video")
         raise MediaError(f"{label} has no video stream", "give a file with a picture")

@@ -43,7 +43,6 @@ from schemas.media import MediaInfo
 MAX_SEGMENT_BYTES = 512 << 20
 _PACKET_BYTES = 1 << 10  # the memory of a packet in addition to its data
 _CONVERT = "convert it to H.264 with a keyframe every few seconds: ffmpeg -i IN -g 100 OUT.mp4"
-_AGAIN = "copy or download it again"
 
 
 class Splitter:

@@ -93,7 +93,7 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
     if not settled.by_rank:
         origin, before = _start(reader, packets)
         if before:
-            notes.append(f"the first {before} frames can not be decoded: no keyframe is before them")
+            notes.append(f"the first {before} frames cannot be decoded: no keyframe is before them")
     if stream.metadata.get("alpha_mode") == "1":  # of WebM: FFmpeg's own decoders of VP8 and VP9 give only the colours
         notes.append("its alpha channel is left out")
     notes += missing.notes(settled.pts if settled.known else None, origin)

@@ -25,9 +25,8 @@ from engines.media.colours import (
 from engines.media.filters import FrameFilter
 from engines.media.orientation import UPRIGHT, transposes
 from engines.media.reshape import Reshape, is_transparent
-from engines.options import parse_decode_options
+from engines.options import Options, parse_decode_options
 from engines.planned import DecodePlan
-from engines.ports import Options
 from schemas.media import MediaInfo
 
 _NO_RANGE, _BT2020 = 0, 9

@@ -157,7 +157,7 @@ def read_graph(path: Path) -> bytes:
 
 
 def _address(tensor: Any, file: FileSpec) -> None:
-    """Have a tensor's weights be in the file of this hash."""
+    """Make a tensor refer to the file of its weights by hash."""
     for entry in tensor.external_data:
         if entry.key == "location":
             entry.value = file.sha256

@@ -84,12 +84,12 @@ def propose(path: Path, content: Content, name: str = "") -> Proposal:
     return Proposal(model, merged([lines_of(each, model) for each in COMPANIONS], name or path.stem))
 
 
-def merged(said: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
+def merged(proposed: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
     """Return the surest line for each field, the first of equals; dependent fields come from one source.
 
     A companion that reports another kind of model than the surest one is ignored.
     """
-    found = [lines for lines in said if lines]
+    found = [lines for lines in proposed if lines]
     heads = [line for lines in found for line in lines if line.field == "heads.0.kind"]
     kind = max(heads, key=lambda line: line.sure, default=None)
     name = _UNNAMED.sub("-", name).strip("-._") or "model"

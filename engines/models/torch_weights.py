@@ -44,8 +44,8 @@ def _convert(weights: Path) -> bytes:
     except OSError as error:
         raise ModelError(f"cannot read {weights}: {error.strerror or error}", "check the path") from error
     except Exception as error:  # errors of the readers of torch, pickle and zip, and an unknown network
-        said = " ".join(str(error).split())[:200]
-        what = f"{weights} has weights of no network that spandrel knows" + (f" ({said})" if said else "")
+        reason = " ".join(str(error).split())[:200]
+        what = f"{weights} has weights of no network that spandrel knows" + (f" ({reason})" if reason else "")
         raise ModelError(what, _ONNX) from error
     if not isinstance(found, spandrel.ImageModelDescriptor):
         raise ModelError(f"{weights} is {found.architecture.name}, which wants more than a picture", _ONNX)

@@ -1,1 +1,1 @@
-"""Operators: what the stages between decode and encode do. One file each, found by name; see `engines.ports`."""
+"""Operators, which stages between decode and encode run. One file each, found by name; see `engines.ports`."""

@@ -1,4 +1,4 @@
-"""What operators share that look at one part after the other and run no model."""
+"""Base of operators that handle each part alone and run no model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
@@ -29,19 +29,19 @@ class BaseOperator(Generic[OptionsT]):
 
     @property
     def by_source(self) -> bool:
-        """Whether the size of what it makes depends on the size of the frame."""
+        """Whether shapes of its arrays depend on the size of the frame."""
         return False
 
     def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
-        """None beside those that earlier stages want."""
+        """Return no pictures: decode makes none for this operator."""
         return {}
 
     def apply(self, part: Part) -> Mapping[str, Value]:
-        """The arrays that it makes of a part, whose own are on the host. Raises RigflowError for this part alone."""
+        """Return the arrays that it makes of a part, which is on the host. Raises RigflowError for this part only."""
         raise NotImplementedError
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
-        """Each part with what `apply` makes of it, or its error."""
+        """Return each part with the arrays of `apply`, or its error."""
         outcomes: list[Part | RigflowError] = []
         for part in parts:
             try:

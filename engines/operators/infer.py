@@ -1,4 +1,4 @@
-"""infer: arrays -> arrays by a model, and what its heads make of its outputs."""
+"""infer: runs a model on arrays, and the heads of its card on its outputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,10 +8,10 @@ from engines.inference.heads import Heads
 from engines.inference.session import fits
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
-from engines.options import parse_options
+from engines.options import Options, parse_options
 from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
-from engines.ports import Options, Session
+from engines.ports import Session
 from schemas.errors import ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec, PictureSpec, TensorSpec, describe
 from schemas.pipeline import OperatorStage
@@ -23,10 +23,10 @@ _IN_CARD = "give it a value or a state in the model's card; see docs/models.md"
 
 
 class Infer:
-    """Runs the stage's model over rows of many parts together; see `engines.inference.batch.infer_parts`.
+    """Runs the model of the stage on rows of many parts together; see `engines.inference.batch.infer_parts`.
 
-    Beside what the heads of a picture give, `source_size [W, 2]` int32 is the (height, width) that coordinates refer
-    to. The outputs of a model that takes one row at a time may have any number of values each: they become ragged
+    Heads of a model with a picture input also give `source_size [W, 2]` int32, the (height, width) that coordinates
+    refer to. The outputs of a model that takes one row at a time may have rows of any length: they become ragged
     arrays.
     """
 
@@ -36,7 +36,7 @@ class Infer:
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         parse_options(Options, stage, "infer")
         if model is None:
-            raise PipelineError(f"stage `{stage.name}` runs no model", 'say which: model = "NAME"')
+            raise PipelineError(f"stage `{stage.name}` runs no model", 'name one: model = "NAME"')
         self._stage = stage
         self._model = without_state(model)
         self._pictures_of_card = [tensor.name for tensor in model.inputs if tensor.picture]
@@ -50,24 +50,24 @@ class Infer:
 
     @property
     def in_order(self) -> bool:
-        """Whether the parts of a segment must come one after the other, for the model has a state."""
+        """Whether the parts of a segment must come in order, because the model has a state."""
         return self._states is not None
 
     def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
-        """One for each input whose card says how to make it, unless the stage reads an array for it.
+        """Return the picture of each input whose card describes one, unless the stage reads an array for it.
 
-        Where there is an array of the input's name, a model with heads takes its own picture all the same: heads need
-        the way back from it to the source.
+        A model with heads takes the picture of its card even if there is an array of the input's name, because heads
+        need to know the geometry of the picture.
         """
         read = self._stage.reads.keys() | (set() if self._model.heads else inputs.keys())
         return {name: tensor.picture for name, tensor in self._pictured() if tensor.picture and tensor.name not in read}
 
     def _pictured(self) -> Iterator[tuple[str, TensorSpec]]:
-        """The inputs that are pictures, with the names of the arrays that decode makes for them."""
+        """Return the inputs that are pictures, with the names of the arrays that decode makes for them."""
         return ((model_picture_name(self._stage.name, each.name), each) for each in self._model.inputs if each.picture)
 
     def plan(self, inputs: Arrays) -> Arrays:
-        """The model's outputs as its heads give them, or what replaces each array of `each`."""
+        """Return the arrays of the model's heads, or those that replace each array of `each`."""
         stage, model = self._stage, self._model
         unknown = set(stage.reads) - {tensor.name for tensor in model.inputs}
         if unknown:
@@ -78,7 +78,7 @@ class Infer:
         return self._each(inputs) if stage.each else self._inferred(inputs)
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
-        """What the model makes of each part, or the error of that part alone."""
+        """Return each part with the arrays of the model, or the error of that part."""
         assert session is not None, "a stage with a model has a session"
         if self._states is None:
             return infer_parts(self._stage, session, parts, tick, self._heads)
@@ -101,8 +101,8 @@ class Infer:
             self._check_batch(tensor)
             name = source_name(self._stage, tensor.name, arrays)
             if tensor.sound and name not in arrays:
-                heard = f"sound, windows of {tensor.sound.samples} samples at {tensor.sound.rate} Hz"
-                what = f"stage `{self._stage.name}`: model `{self._model.name}` takes {heard}, as `{tensor.name}`"
+                takes = f"sound, windows of {tensor.sound.samples} samples at {tensor.sound.rate} Hz"
+                what = f"stage `{self._stage.name}`: model `{self._model.name}` takes {takes}, as `{tensor.name}`"
                 raise ModelError(f"{what}, and pipelines have pictures only", _TRY_SOUND)
             array = self._find(name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}, or {_IN_CARD}')
             seen = self._seen(name, array, tensor, arrays)
@@ -113,7 +113,7 @@ class Infer:
         for name in outputs:
             if holds_frames(name) or name == INDEX:
                 raise ModelError(
-                    f"model `{self._model.name}`: its output `{name}` bears the name of an array that decode made",
+                    f"model `{self._model.name}`: its output `{name}` has the name of an array of decode",
                     "give that output another name",
                 )
         return {name: replace(each, shape=(rows, *each.shape[1:])) for name, each in outputs.items()}
@@ -130,7 +130,7 @@ class Infer:
         return {name: Tensor(output.dtype, output.shape) for name in self._stage.each}
 
     def _seen(self, name: str, array: Tensor, tensor: TensorSpec, arrays: Arrays) -> Tensor:
-        """An array as a model's input sees it."""
+        """Return an array in the shape in which a model's input takes it."""
         frames = arrays[INDEX].shape[1] if INDEX in arrays else 0
         assert isinstance(frames, int)
         sight = sight_of(name, len(array.shape), len(tensor.shape), frames)
@@ -160,12 +160,12 @@ class Infer:
             )
 
     def _check_picture(self, arrays: Arrays) -> None:
-        """Some heads need the way from their model's picture back to the source; heads of pictures take single ones."""
+        """Check that heads know the geometry of their picture, and that heads of pictures take single frames."""
         stage = self._stage
         if self._heads.placing and not (self.pictures({}).keys() & arrays.keys()):
             what = f"stage `{stage.name}`: head {self._heads.placing[0]} places its answers in the frame, and no input"
             mapped = any(name in stage.reads for name in self._pictures_of_card)
-            hint = "leave out `reads`" if mapped else f"heads without a picture are {_PLACELESS}; see docs/heads.md"
+            hint = "leave out `reads`" if mapped else f"heads that need no picture are {_PLACELESS}; see docs/heads.md"
             raise PipelineError(f"{what} is the picture that its card describes", hint)
         frames = arrays[INDEX].shape[1] if INDEX in arrays else 1
         ranks = {len(tensor.shape) - len(arrays[name].shape) for name, tensor in self._pictured() if name in arrays}
@@ -181,7 +181,7 @@ class Infer:
 
 
 def _unmapped(stage: OperatorStage, model: ModelSpec) -> ModelSpec:
-    """A model without the pictures that the stage reads elsewhere: nothing is known of how those were made."""
+    """Return a model without the pictures of inputs that `reads` maps: the geometry of such arrays is unknown."""
     inputs = (
         tensor.model_copy(update={"picture": None}) if tensor.name in stage.reads else tensor for tensor in model.inputs
     )

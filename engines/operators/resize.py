@@ -11,9 +11,9 @@ from schemas.model import PictureSpec
 
 
 class Resize(BaseOperator[PictureSpec]):
-    """Its picture is made while decoding, or of raw frames by a worker of its own; `options` are those of PictureSpec.
+    """Its picture is made by decode, or of raw frames by another worker; `options` are those of PictureSpec.
 
-    `rgb`: `pixels [F, H, W, 3]`; `gray`: `pixels [F, H, W]`; `planes`: each plane of the frame as it is,
+    `rgb`: `pixels [F, H, W, 3]`; `gray`: `pixels [F, H, W]`; `planes`: the unchanged planes of the frame,
     `plane0 [F, H, W]`, `plane1 [F, H', W']` ...
     """
 
@@ -21,17 +21,17 @@ class Resize(BaseOperator[PictureSpec]):
 
     @property
     def by_source(self) -> bool:
-        """Whether its picture has the frame's own size."""
+        """Whether its picture has the size of the frame."""
         return self._options.size == "source"
 
     def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
-        """`pixels`, or `plane` for all planes."""
+        """Return `pixels`, or `plane` for all planes."""
         return {"plane" if self._options.layout == "planes" else "pixels": self._options}
 
     def plan(self, inputs: Arrays) -> Arrays:
-        """Its picture's arrays, and all that was there."""
+        """Return the arrays of its picture, and all earlier ones."""
         return {**inputs, **planned_pictures(self.pictures(inputs))}
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
-        """The parts as they are: decode has made the pictures."""
+        """Return the parts unchanged: decode made the pictures."""
         return list(parts)

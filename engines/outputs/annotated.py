@@ -12,6 +12,7 @@ from pydantic import Field
 
 from engines.cuda.arrays import GpuRows
 from engines.cuda.draw import GpuDrawing
+from engines.encoding import Encoded, Pictures
 from engines.outputs.base import check_rows, is_output, row_of
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
@@ -24,7 +25,6 @@ from engines.outputs.pictures import encode_file
 from engines.outputs.surfaces import HostDrawing, HostSurface
 from engines.part import Part, Tick, Value, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Pictures
 from schemas.errors import PipelineError
 from schemas.model import describe
 

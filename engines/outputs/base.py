@@ -1,15 +1,20 @@
-"""Shared by all formats: their options, and the arrays with one row a window."""
+"""Shared by all formats: their options, files, and the arrays with one row a window."""
 
 from collections.abc import Iterable, Mapping, Set
+from pathlib import Path
 from typing import Generic, Literal, TypeAlias, TypeVar
 
+from engines.encoding import PictureEncoder
+from engines.files import PartFile
+from engines.options import Options
 from engines.options import parse_options as parse_stage_options
 from engines.part import Array, Part, Value, holds_frames
 from engines.planned import Tensor
-from engines.ports import Options, PictureEncoder
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
+from schemas.media import MediaInfo
 from schemas.pipeline import EncodeStage
+from schemas.segments import Fragment
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 Labels: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -17,7 +22,7 @@ Labels: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 class BaseFormat(Generic[OptionsT]):
-    """Base of the formats; a format adds `check`, `encode` and `assemble` of `engines.ports.Format`.
+    """Base of the formats; a format adds `check`, `encode` and `assemble` of `engines.encoding.Format`.
 
     `labels` come with the plan of the pipeline; `encoder` encodes pictures as H.264, by default x264.
     """
@@ -35,6 +40,26 @@ class BaseFormat(Generic[OptionsT]):
     def sound(self) -> Literal["copy", "aac"] | None:
         """Return how a media's sound is written; None if the format cannot hold tracks beside the picture."""
         return None
+
+
+class FileAssembler:
+    """Base of assemblers of one file, `<target>.<suffix>`, without tracks; an assembler adds `add`."""
+
+    def __init__(self, target: Path, suffix: str, media: MediaInfo) -> None:
+        self.notes: list[str] = []
+        self.media = media
+        self.file = PartFile.create(target.with_name(f"{target.name}.{suffix}"))
+
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
+        """Leave tracks out: the file cannot hold them."""
+
+    def close(self) -> list[Path]:
+        """Finish the file. Raises OutputError."""
+        return [self.file.commit()]
+
+    def abort(self) -> None:
+        """Remove the unfinished file."""
+        self.file.discard()
 
 
 def parse_options(kind: type[OptionsT], stage: EncodeStage) -> OptionsT:

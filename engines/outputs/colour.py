@@ -6,12 +6,12 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from engines.encoding import Colour
 from engines.media.colours import BT709, FULL, LIMITED, UNNAMED, source_matrix
 from engines.media.reshape import EXACT
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Part
 from engines.planned import Tensor
-from engines.ports import Colour
 from engines.registry import load
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo

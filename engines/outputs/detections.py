@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engines.encoding import Encoded
 from engines.files import PartFile, writing
+from engines.options import Options
 from engines.outputs.base import BaseFormat
 from engines.outputs.jsonl import encoded_rows, rounded, rows_of
 from engines.outputs.masks import placed_mask, run_lengths
@@ -23,7 +25,6 @@ from engines.outputs.objects import Objects, check_objects, label_of, objects_of
 from engines.outputs.tables import CsvFile, Spool, json_text
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from schemas.errors import OutputError
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta

@@ -13,11 +13,11 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw
 
+from engines.encoding import Colour
 from engines.media.colours import BT709, FULL, source_matrix
 from engines.outputs.surfaces import OPAQUE, Surface
 from engines.outputs.text import font, text_width
 from engines.part import Array
-from engines.ports import Colour
 
 Rgb: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.files import PartFile
+from engines.encoding import Encoded
+from engines.options import Options
 from engines.outputs.base import BaseFormat, check_rows
 from engines.outputs.npz import NpzAssembler
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo
@@ -55,7 +55,7 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
 
     def assemble(self, target: Path, media: MediaInfo) -> NpzAssembler:
         """Start `<target>.npz`."""
-        return NpzAssembler(PartFile.create(target.with_name(f"{target.name}.npz")), media)
+        return NpzAssembler(target, "npz", media)
 
     def _check_name(self, arrays: Collection[str]) -> None:
         if self._options.array not in arrays:

@@ -1,8 +1,8 @@
 """Loads the format of an encode stage. Each format is a module, found by name in `engines.registry`."""
 
+from engines.encoding import Format, PictureEncoder
 from engines.media.tracks import SoundChoice
 from engines.outputs.base import Labels
-from engines.ports import Format, PictureEncoder
 from engines.registry import load
 from schemas.pipeline import EncodeStage
 

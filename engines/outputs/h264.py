@@ -18,9 +18,9 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
+from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Tick, no_tick
-from engines.ports import Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
 
 _PIX_FMT = {(1, 1): "yuv444p", (1, 2): "yuv422p", (2, 2): "yuv420p"}  # by vertical and horizontal subsampling

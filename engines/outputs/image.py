@@ -9,13 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.outputs.colour import check_picture, picture_planes
 from engines.outputs.images import channels_of, encode_images, join_files
 from engines.outputs.picture_format import PictureFormat
 from engines.outputs.pictures import encode_file
 from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Pictures, VideoOptions
 from schemas.errors import PipelineError
 
 _ARRAYS = ("image", "alpha", "mask")  # arrays that heads make

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from engines.encoding import Encoded
 from engines.files import PartFile
 from engines.outputs.colour import KEEP_PICTURES
 from engines.outputs.names import clean
 from engines.part import Array, Part, Tick, no_tick
-from engines.ports import Encoded
 from schemas.errors import PipelineError
 from schemas.parts import PartMeta
 from schemas.segments import Fragment

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from engines.files import PartFile
-from engines.outputs.base import BaseFormat, check_window_arrays, row_of, window_arrays
+from engines.encoding import Encoded
+from engines.options import Options
+from engines.outputs.base import BaseFormat, FileAssembler, check_window_arrays, row_of, window_arrays
 from engines.outputs.tables import json_text
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta
-from schemas.segments import Fragment
 
 _DIGITS = 6
 _RESERVED = frozenset(("time", "name", "error"))
@@ -41,30 +40,15 @@ class JsonlFormat(BaseFormat[Options]):
 
     def assemble(self, target: Path, media: MediaInfo) -> "JsonlAssembler":
         """Start `<target>.jsonl`."""
-        return JsonlAssembler(PartFile.create(target.with_name(f"{target.name}.jsonl")))
+        return JsonlAssembler(target, "jsonl", media)
 
 
-class JsonlAssembler:
+class JsonlAssembler(FileAssembler):
     """Writes the lines as they come."""
-
-    def __init__(self, file: PartFile) -> None:
-        self.notes: list[str] = []
-        self._file = file
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Append the part's lines."""
-        self._file.write(arrays["rows"].data)
-
-    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Ignore tracks: the lines hold no sound."""
-
-    def close(self) -> list[Path]:
-        """Finish the file."""
-        return [self._file.commit()]
-
-    def abort(self) -> None:
-        """Remove the unfinished file."""
-        self._file.discard()
+        self.file.write(arrays["rows"].data)
 
 
 def json_line(row: Mapping[str, Any]) -> str:

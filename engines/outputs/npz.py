@@ -14,17 +14,17 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from engines.files import PartFile, writing
-from engines.outputs.base import BaseFormat, check_reserved, check_window_arrays, window_arrays
+from engines.encoding import Encoded
+from engines.files import writing
+from engines.options import Options
+from engines.outputs.base import BaseFormat, FileAssembler, check_reserved, check_window_arrays, window_arrays
 from engines.outputs.tables import Spool
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import OutputError
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta
-from schemas.segments import Fragment
 
 _OFFSETS = "_offsets"
 _RESERVED = frozenset(("times", "names", "failed", "file", "allow_pickle"))  # the last two are np.savez's own
@@ -50,17 +50,14 @@ class NpzFormat(BaseFormat[Options]):
 
     def assemble(self, target: Path, media: MediaInfo) -> "NpzAssembler":
         """Start `<target>.npz`."""
-        return NpzAssembler(PartFile.create(target.with_name(f"{target.name}.npz")), media)
+        return NpzAssembler(target, "npz", media)
 
 
-class NpzAssembler:
+class NpzAssembler(FileAssembler):
     """Spools the rows of each array to disk and joins them at `close`: a job of any length takes little memory."""
 
-    def __init__(self, file: PartFile, media: MediaInfo) -> None:
-        self.notes: list[str] = []
-        self._file = file
-        self._media = media
-        self._clock = media.clock
+    def __init__(self, target: Path, suffix: str, media: MediaInfo) -> None:
+        super().__init__(target, suffix, media)
         self._names: list[str] = []
         self._failed: list[tuple[str, str]] = []
         self._columns: dict[str, _Column] = {}
@@ -73,7 +70,8 @@ class NpzAssembler:
         self._names += [item.name for item in meta.items if not item.error]
         self._failed += [(item.name, item.error) for item in meta.items if item.error]
         if "times" in self._columns:
-            self._append("times", np.array([self._clock.seconds(pts) for pts in meta.pts], np.float64))
+            clock = self.media.clock
+            self._append("times", np.array([clock.seconds(pts) for pts in meta.pts], np.float64))
         windows, ragged = len(meta.pts), set(facts.get("ragged", ()))
         for name, array in arrays.items():
             if name.removesuffix(_OFFSETS) in ragged - {name}:
@@ -84,25 +82,22 @@ class NpzAssembler:
                 raise OutputError(f"output `{name}` of a result does not have one row for each of {windows} windows")
             self._append(name, array)
 
-    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
-        """Ignore tracks: the arrays hold no sound."""
-
     def close(self) -> list[Path]:
         """Write the file."""
-        if not self._media.timed:
+        if not self.media.timed:
             self._append("names", np.array(self._names, dtype=np.str_))
             self._append("failed", np.array(self._failed, dtype=np.str_).reshape(-1, 2))
-        with writing(self._file.path), ZipFile(self._file.file, "w") as archive:
+        with writing(self.file.path), ZipFile(self.file.file, "w") as archive:
             for name, column in self._columns.items():
                 with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as out:
                     column.copy_to(out)
         self._close_columns()
-        return [self._file.commit()]
+        return super().close()
 
     def abort(self) -> None:
         """Remove the unfinished file."""
         self._close_columns()
-        self._file.discard()
+        super().abort()
 
     def _append_offsets(self, name: str, offsets: Array, windows: int) -> None:
         """Append the offsets of a part's rows, counted from the first row of the job. Raises OutputError."""
@@ -119,13 +114,13 @@ class NpzAssembler:
         if column is None or column.is_empty:
             if column is not None:
                 column.close()
-            column = self._columns[name] = _Column(rows.dtype, rows.shape[1:], self._file.path.parent)
+            column = self._columns[name] = _Column(rows.dtype, rows.shape[1:], self.file.path.parent)
         if (column.dtype, column.shape) != (rows.dtype, rows.shape[1:]):
             raise OutputError(
-                f"cannot write {self._file.path}: output `{name}` changes its shape or type from part to part",
+                f"cannot write {self.file.path}: output `{name}` changes its shape or type from part to part",
                 "give the model one input size, or write jsonl",
             )
-        with writing(self._file.path):
+        with writing(self.file.path):
             column.append(rows)
 
     def _close_columns(self) -> None:

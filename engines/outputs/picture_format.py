@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from engines.encoding import Assembler, PictureEncoder, VideoOptions
 from engines.outputs.base import BaseFormat
 from engines.outputs.h264 import X264
 from engines.outputs.images import ImageFolder
 from engines.outputs.mux import VideoFile
-from engines.ports import Assembler, PictureEncoder, VideoOptions
 from schemas.media import MediaInfo
 
 OptionsT = TypeVar("OptionsT", bound=VideoOptions)

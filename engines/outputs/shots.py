@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from engines.encoding import Encoded
 from engines.files import PartFile
+from engines.options import Options
 from engines.outputs.base import BaseFormat
 from engines.outputs.cuts import Cut, CutFinder, Frame, looks
 from engines.outputs.jsonl import json_line, rounded
@@ -29,7 +31,6 @@ from engines.outputs.pictures import encode_jpeg, encode_png
 from engines.outputs.shot_sheet import ShotSheet
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engines.encoding import Encoded
 from engines.files import PartFile
+from engines.options import Options
 from engines.outputs.base import BaseFormat, check_rows, row_of
 from engines.outputs.images import ImageFolder, join_files
 from engines.outputs.jsonl import encoded_rows, rounded, rows_of
@@ -20,7 +22,6 @@ from engines.outputs.objects import label_of
 from engines.outputs.tables import CsvFile
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Options
 from schemas.errors import OutputError, PipelineError
 from schemas.media import MediaInfo
 from schemas.model import describe

@@ -7,13 +7,13 @@ of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (wid
 
 from collections.abc import Mapping, Sequence
 
+from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.outputs.colour import check_pictures, picture_planes
 from engines.outputs.images import channels_of, encode_images
 from engines.outputs.picture_format import PictureFormat
 from engines.outputs.pictures import encode_png
 from engines.part import Part, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Encoded, Pictures, VideoOptions
 
 
 class VideoFormat(PictureFormat[VideoOptions]):

@@ -19,6 +19,7 @@ from engines.cuda.draw import GpuDrawing
 from engines.cuda.gpu import CudaGpu, find_gpu
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import GpuEncoder, gpu_frames
+from engines.encoding import Colour
 from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.machine import gpus
@@ -27,7 +28,6 @@ from engines.outputs.draw import Canvas, ycbcr_paint
 from engines.outputs.h264 import frames_of, geometry_of
 from engines.outputs.surfaces import HostDrawing
 from engines.pictures import HostPictures
-from engines.ports import Colour
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
 from schemas.rig import ALL_STAGES

@@ -296,7 +296,7 @@ def test_a_head_that_places_its_answers_needs_a_picture(tmp_path: Path) -> None:
     stages = '[[stage]]\nkind = "infer"\nname = "first"\nmodel = "a"\n' + to("npz")
     found = check(written(tmp_path, stages))
     assert "head detect places its answers in the frame, and no input is the picture that its card describes" in found
-    assert "heads without a picture are classify, embed, raw and tag" in found
+    assert "heads that need no picture are classify, embed, raw and tag" in found
 
 
 def rows_of_picture() -> bytes:

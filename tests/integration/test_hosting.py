@@ -14,11 +14,12 @@ from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ModelError
 from schemas.jobs import Priority
+from schemas.model import ModelSpec
 from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from tests.integration.queues import eventually
 from tests.simulated import models_of
-from workers import pipeline_cache
+from workers import pipeline_cache, sessions
 from workers.definitions import find_models, register
 from workers.options import WorkerOptions
 from workers.process import Worker
@@ -142,14 +143,14 @@ async def test_bad_values_at_the_broker_and_a_warm_up_without_end_stay_their_own
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings.model_copy(update={"cache": str(tmp_path), "work_deadline_s": 1.0})
-    ended, load = threading.Event(), pipeline_cache._warmed
+    ended, load = threading.Event(), sessions._warmed
 
-    def warmed(model: bytes, card: pipeline_cache.ModelSpec, *rest: object) -> Session:
+    def warmed(model: bytes, card: ModelSpec, *rest: object) -> Session:
         if card.name == model_of(SLOW):
             ended.wait(60)
         return load(model, card, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline_cache, "_warmed", warmed)
+    monkeypatch.setattr(sessions, "_warmed", warmed)
     monkeypatch.setattr(pipeline_cache, "UNLOAD_EVERY_S", 0.2)
     broker = await Broker.connect(settings)
     for spec in (SLOW, QUICK):
@@ -190,9 +191,9 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
 ) -> None:
     settings = settings.model_copy(update={"cache": str(tmp_path)})
     loaded, attempts = threading.Event(), list[str]()
-    load = pipeline_cache._warmed
+    load = sessions._warmed
 
-    def warmed(model: bytes, card: pipeline_cache.ModelSpec, *rest: object) -> Session:
+    def warmed(model: bytes, card: ModelSpec, *rest: object) -> Session:
         attempts.append(card.name)
         if card.name == model_of(SLOW):
             assert loaded.wait(120)
@@ -200,7 +201,7 @@ async def test_a_slow_engine_keeps_only_its_own_pipeline_waiting(
             raise ModelError("it does not load", "mend it")
         return load(model, card, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline_cache, "_warmed", warmed)
+    monkeypatch.setattr(sessions, "_warmed", warmed)
     broker = await Broker.connect(settings)
     for spec in (SLOW, BROKEN, QUICK):
         await register(broker, settings, spec, models_of(spec))

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engines.encoding import Assembler, Format
 from engines.outputs.format import load_format
 from engines.part import Part
-from engines.ports import Assembler, Format
 from schemas.jobs import JobRef, Key
 from schemas.media import Item, MediaInfo
 from schemas.parts import PartMeta

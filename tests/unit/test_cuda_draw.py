@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.cuda.arrays import GpuRow, GpuRows
+from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.outputs.format import load_format
 from engines.part import Array, Tick, no_tick
-from engines.ports import Encoded, Pictures, VideoOptions
 from engines.ragged import Ragged
 from schemas.pipeline import EncodeStage
 from tests.host_gpu import COMPILER, HostGpu

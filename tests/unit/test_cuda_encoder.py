@@ -17,11 +17,11 @@ from engines.cuda.dlpack import Lent
 from engines.device import cuda as device
 from engines.device import nvenc
 from engines.device.nvenc import GpuEncoder, gpu_frames, nvenc_options
+from engines.encoding import Colour, Pictures, VideoOptions
 from engines.inference.batch import infer_parts
 from engines.outputs.h264 import X264, X264_PARAMS, Geometry, frames_of, geometry_of, new_encoder
 from engines.outputs.video import VideoFormat
 from engines.part import Array
-from engines.ports import Colour, Pictures, VideoOptions
 from schemas.errors import ExitCode, MediaError, UsageError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.pipeline import EncodeStage, OperatorStage
@@ -164,7 +164,7 @@ def test_what_the_gpu_refuses_goes_to_the_host_or_is_an_error_of_one_line() -> N
         assert (made.arrays["data"] == wanted.arrays["data"]).all()
         with pytest.raises(MediaError) as raised:
             encoder_of(gpu).encode(pictures, VideoOptions())
-        assert str(raised.value).startswith(f"clip.mp4: the GPU can not encode 64x48 ({why}")
+        assert str(raised.value).startswith(f"clip.mp4: the GPU cannot encode 64x48 ({why}")
         assert str(raised.value).endswith(": allow `encoder = any`")
         assert "\n" not in str(raised.value)
 

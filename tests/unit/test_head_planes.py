@@ -175,7 +175,7 @@ def test_no_rows_are_no_rows() -> None:
     [
         ("image", {"colours": "gray"}, "head image: output o has 3 channels, and gray 1: correct colours or layout"),
         ("image", {"colours": "grb"}, "head image, option colours: there are rgb, bgr, gray"),
-        ("image", {"range": [1, 1]}, "range needs the value of black and a larger one of white"),
+        ("image", {"range": [1, 1]}, "range takes the value of black and a larger value of white"),
         ("image", {"size": "full"}, "head image, option size: there are model, content, source"),
         ("depth", {}, "head depth: output o has 3 channels: it needs one"),
         ("matte", {"channel": 3}, "head matte: there is no channel 3 of 3"),

@@ -150,7 +150,7 @@ def test_a_start_without_a_keyframe_is_counted_and_noted(codec: str, container: 
             _, parts = in_segments(path, spec, segment_s)
             assert (sum(part.meta.frames for part in parts), sum(part.meta.lost for part in parts)) == (40, 9)
             notes = [note for part in parts for note in part.meta.notes]
-            assert "the first 9 frames can not be decoded: no keyframe is before them" in notes
+            assert "the first 9 frames cannot be decoded: no keyframe is before them" in notes
 
 
 @pytest.mark.parametrize("clip", [Clip(container="mkv", frames=100), Clip(codec="vp9", container="webm", frames=100)])

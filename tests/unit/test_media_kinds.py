@@ -23,11 +23,10 @@ from engines.media.medium import (
     medium_of,
 )
 from engines.media.segment_data import SegmentData
-from engines.options import check_options
+from engines.options import Options, check_options
 from engines.part import Part, Tick, no_tick
 from engines.plan import plan_pipeline
 from engines.planned import Arrays, DecodePlan, Tensor
-from engines.ports import Options
 from engines.ragged import Ragged
 from schemas.errors import MediaError, PipelineError, UsageError
 from schemas.grid import Grid
@@ -139,7 +138,7 @@ def test_a_pipeline_of_a_kind_that_is_not_there_is_refused() -> None:
 
 
 def test_a_message_of_such_a_kind_is_an_error_of_its_own() -> None:
-    for kind, words in (("image", "image has no times"), ("video", "video has times")):
+    for kind, words in (("image", "media of kind image have no times"), ("video", "media of kind video have times")):
         with pytest.raises(MediaError, match=words):
             medium_of(MediaInfo(kind=kind, timed=kind == "image"), PLAN)
     films = replace(PLAN, media=("video",))

@@ -97,7 +97,7 @@ def test_fragments_of_an_mp4_that_are_not_read_are_noted(tmp_path: Path) -> None
     assert notes_of(bytes(data)) == ()
     data[heads[2] - 4 : heads[4] - 4] = bytes(heads[4] - heads[2])
     damaged = bytes(data)
-    assert notes_of(damaged) == (f"the file is damaged: the fragments behind its byte {heads[2] - 4} can not be read",)
+    assert notes_of(damaged) == (f"the file is damaged: the fragments behind its byte {heads[2] - 4} cannot be read",)
 
 
 @pytest.mark.parametrize("container", ["mkv", "webm", "mp4", "mov", "ts", "avi"])

@@ -75,7 +75,7 @@ def test_colours_without_a_matrix_go_by_size(height: int, named: int, matrix: in
 
 @pytest.mark.parametrize(("size", "target"), [((9000, 1), [2, 8192]), ((1, 9000), [300, 7])])
 def test_shapes_out_of_proportion_are_an_error(size: tuple[int, int], target: list[int]) -> None:
-    with pytest.raises(RigflowError, match="can not be scaled"):
+    with pytest.raises(RigflowError, match="cannot be scaled"):
         making(size=target, fit="crop").convert(av.VideoFrame(size[1], size[0], "yuv420p"))
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
+from engines.encoding import Colour, Encoded, Pictures, VideoOptions
 from engines.outputs.draw import Canvas, channel_paint, class_colour, ycbcr_paint
 from engines.outputs.format import load_format, sound_of
 from engines.outputs.preview import Answer, drawn
@@ -20,7 +21,6 @@ from engines.outputs.surfaces import HostSurface
 from engines.outputs.text import font
 from engines.part import Array, Tick, no_tick
 from engines.planned import Tensor
-from engines.ports import Colour, Encoded, Pictures, VideoOptions
 from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.media import Item, MediaInfo

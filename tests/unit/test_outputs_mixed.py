@@ -7,11 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.media.head import Tags, write_head
 from engines.outputs.h264 import X264, encode_gop, frames_of, geometry_of, new_encoder
 from engines.outputs.video import VideoFormat
 from engines.part import Array, Tick, no_tick
-from engines.ports import Encoded, Pictures, VideoOptions
 from schemas.jobs import Key
 from schemas.media import MediaInfo
 from schemas.pipeline import EncodeStage

@@ -42,7 +42,7 @@ def test_fits(shape: tuple[int | str, ...], window: int) -> None:
         (one_to_one(("N", 8, 12)), "wants `pixels` as uint8 [N, 8, 12]"),
         (one_to_one(()), "wants `pixels` as uint8 []"),
         (one_to_one((8, 8, 12, 3)), "has no free batch"),
-        (one_to_one(("N", 8, 12, 3), out="pixels"), "output `pixels` bears the name of an array that decode made"),
+        (one_to_one(("N", 8, 12, 3), out="pixels"), "output `pixels` has the name of an array of decode"),
     ],
 )
 def test_a_model_that_does_not_fit_is_one_line(model: ModelSpec, words: str) -> None:
@@ -69,7 +69,7 @@ def test_a_stage_that_names_what_is_not_there_is_one_line(stage: str, words: str
 
 
 def test_a_missing_model_is_named() -> None:
-    with pytest.raises(ModelError, match="stage `infer`: no model `m`, there is none"):
+    with pytest.raises(ModelError, match="stage `infer`: there is no model `m`: the models are: none"):
         plan_pipeline(pipeline(INFER + 'model = "m"'), {})
 
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.heads.reductions import Selected, Selection, reductions_of
-from engines.heads.view import View, view_of
+from engines.heads.view import view_of
 from engines.part import Value
 from engines.ragged import Ragged
 from engines.registry import load
 from schemas.model import PictureSpec
 from tests.host_gpu import COMPILER, HostGpu
 from tests.reducing import by_kernels, by_twin, check_equal
-from tests.unit.detector_cases import CASES, ONET, ROWS, SIDE, SPEC, VIEWS, Case
+from tests.unit.detector_cases import CASES, ONET, ROWS, SPEC, VIEWS, Case
 from tests.unit.head_reference import described
 
 compiled = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
@@ -74,16 +74,12 @@ def test_a_detector_finds_in_selected_candidates_what_it_finds_in_all(case: Case
         check_equal(head.decode(left, VIEWS), expected)
 
 
-# pictures from the middle of sources so large that all boxes lie in these: heads drop none for its place
-EVERYTHING = [View((100_000, 100_000), (SIDE, SIDE), (100_000, 100_000), -50_000, -50_000)] * ROWS
-
-
 @pytest.mark.parametrize("case", SELECTING.values(), ids=SELECTING)
 def test_candidates_far_below_the_threshold_are_left_out(case: Case) -> None:
-    """No more are left than the head finds at a threshold that is 5 % lower."""
+    """No more are left than the decoder finds at a threshold that is 5 % lower."""
     for threshold in (case.threshold, 1e9):
-        head, lower = (head_of(case, threshold=each, nms=1.0, max=10_000) for each in (threshold, threshold * 0.95))
-        most = len(lower.decode(case.outputs, EVERYTHING)["scores"].values)
+        head, lower = (head_of(case, threshold=each) for each in (threshold, threshold * 0.95))
+        most = len(lower.decoder.candidates(case.outputs, VIEWS[0].picture).rows)
         for left in all_ways(head.reductions, case.outputs):
             selected = [left[each.outputs[0]] for each in head.reductions]
             assert sum(len(each.values) for each in selected if isinstance(each, Selected)) <= most

@@ -67,7 +67,7 @@ def test_a_package_that_cannot_be_imported_says_why(site: Path) -> None:
 def test_two_packages_with_one_name_are_refused(site: Path) -> None:
     for package in ("first", "second"):
         install(site, package, "[rigflow.heads]\nexample = example_plugin:Example\n")
-    with pytest.raises(ModelError, match="adds the head example, which is there already"):
+    with pytest.raises(ModelError, match="adds the head example, a name that exists already"):
         registry.load("heads", "example")
 
 

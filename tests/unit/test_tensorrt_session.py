@@ -1,6 +1,6 @@
 """The TensorRT session's own doing, over a stand-in for library and GPU: host memory, and ONNX Runtime behind it.
 
-It shows the order of calls, shapes, dtypes and errors. That a plan runs on a GPU it can not show.
+It shows the order of calls, shapes, dtypes and errors. That a plan runs on a GPU it cannot show.
 """
 
 import ctypes

@@ -1,8 +1,8 @@
-"""arrays: detectors that suppress by themselves, with boxes, scores and classes as outputs of their own.
+"""arrays: detectors that contain suppression, with separate outputs of boxes, scores and classes.
 
 TensorFlow's detection models (`order = ["y1", "x1", "y2", "x2"]`, `normalised`, `first_class = 1`), TensorRT's
 EfficientNMS, torchvision, MMDeploy (`dets [N, K, 5]` with the score in the last column). Outputs `[N, K, 4 or 5]`,
-`[N, K]`, `[N, K]`, or ragged, and perhaps how many of the K are meant, `[N]` or `[N, 1]`.
+`[N, K]`, `[N, K]`, or ragged, and optionally how many of the K are detections, `[N]` or `[N, 1]`.
 Source: tensorflow/models, exporter_main_v2.py; NVIDIA/TensorRT, plugin/efficientNMSPlugin.
 """
 
@@ -23,10 +23,10 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 
 
 class ArraysOptions(BoxOptions):
-    """Names of outputs; without `scores`, boxes have theirs in a fifth column; without `count` all K are meant.
+    """Names of outputs. Without `scores`, they are the fifth column of boxes; without `count`, all K are detections.
 
-    `order`: of the corners. `normalised`: coordinates are shares of the picture's sides. `first_class`: the number of
-    the first label.
+    `order` of the coordinates. `normalised`: coordinates are fractions of the picture's sides. `first_class`: the
+    number of the first label.
     """
 
     nms: Share = 1.0

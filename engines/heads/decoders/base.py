@@ -1,4 +1,4 @@
-"""The protocol of decoders, and what they share: from the outputs of a detector to candidates for boxes."""
+"""The protocol of decoders, which make candidates for boxes of the outputs of a detector, and what they share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,10 @@ MostBoxes: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 class BoxOptions(HeadOptions):
     """Options of every detector.
 
-    A candidate needs a score above `threshold`. `nms`: of boxes that overlap by more (intersection over union) only
-    the best stays, among those of one class if `class_aware`; 1 keeps all. At most `max` boxes a picture.
-    `multi_label`: a candidate may be of several classes; else it is of its best.
+    A candidate needs a score above `threshold`. `nms`: of boxes whose intersection over union is larger, only the one
+    with the highest score is kept; with `class_aware`, boxes are compared within their class; 1 keeps all. A picture
+    has at most `max` boxes. `multi_label`: a candidate may have several classes; otherwise the one with the highest
+    score.
     """
 
     threshold: Score = 0.25
@@ -41,10 +42,10 @@ class BoxOptions(HeadOptions):
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What a detector found, before suppression. C candidates of all rows of a batch, in any order.
+    """Detections before suppression: C candidates of all rows of a batch, in any order.
 
     `rows [C]` int: the row of the batch; `boxes [C, 4]` float32: x1, y1, x2, y2 in pixels of the model's picture;
-    `scores [C]` float32; `classes [C]` int32; `extra [C, E]` float32: what a head asked for beside boxes.
+    `scores [C]` float32; `classes [C]` int32; `extra [C, E]` float32: the values that the head needs beside boxes.
     """
 
     rows: Array
@@ -55,7 +56,7 @@ class Candidates:
 
     @classmethod
     def of(cls, rows: Array, boxes: Array, scores: Array, classes: Array, extra: Array | None = None) -> "Candidates":
-        """In the dtypes that they have."""
+        """Make candidates, with arrays converted to their dtypes."""
         more = np.zeros((len(rows), 0), np.float32) if extra is None else extra.astype(np.float32, copy=False)
         return cls(
             rows,
@@ -67,32 +68,32 @@ class Candidates:
 
     @classmethod
     def joined(cls, parts: Sequence["Candidates"]) -> "Candidates":
-        """All of several, one after the other; there is one at least."""
+        """Join candidates; there is at least one `part`."""
         fields = ("rows", "boxes", "scores", "classes", "extra")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
 
 class Decoder(Protocol):
-    """How a family of detectors writes its boxes. Made once a session, has no state."""
+    """Reads the outputs of a family of detectors. One for each session; it has no state."""
 
     Options: ClassVar[type[BoxOptions]]
-    """Those of every detector with the family's own defaults, and the family's own."""
+    """The options of every detector, with defaults of this family, and options of this family."""
 
     reads: tuple[str, ...]
     """Names of the outputs that it reads."""
 
     classes: int | None
-    """How many classes the model tells apart; None where its outputs do not say."""
+    """The number of classes; None if the shapes of outputs do not fix it."""
 
     def __init__(self, options: BoxOptions, outputs: Mapping[str, Tensor], extra: int) -> None:
-        """`extra`: how many values beside its box the head wants of a candidate; points are x, y, score each.
+        """`extra`: the number of values beside a box that the head needs; a point has three: x, y and score.
 
-        Raises ModelError where outputs do not fit, or there are no such values.
+        Raises ModelError if outputs do not fit, or have no such values.
         """
         ...
 
     def candidates(self, outputs: Mapping[str, Value], picture: Size) -> Candidates:
-        """All candidates above the threshold, points and boxes in pixels of the `picture` (height, width)."""
+        """Return all candidates above the threshold, in pixels of the `picture` (height, width)."""
         ...
 
 
@@ -110,18 +111,18 @@ class Level:
 
     @property
     def count(self) -> int:
-        """A."""
+        """The number of places of a row."""
         return prod(self.grid)
 
     def found(self, rows: Array, places: Array) -> tuple[Array, Array]:
-        """The row of the batch and the place in it `[C]` of what stands at `rows [C]` and `places [C]` of `arrays`."""
+        """Return row of the batch and place in it, `[C]` each, of the entries `rows [C], places [C]` of `arrays`."""
         if self.selected is None:
             return rows, places
         return row_numbers(self.selected)[places], self.selected.places[places]
 
 
 def level_of(outputs: Mapping[str, Value], names: Sequence[str], columns_first: bool = False) -> Level:
-    """The outputs `[N, ..., columns]` of these names, or `[N, columns, A]`, as one level. Raises ModelError."""
+    """Return outputs `[N, ..., columns]`, or `[N, columns, A]`, as one level. Raises ModelError."""
     values = [outputs[name] for name in names]
     first = values[0]
     if isinstance(first, Selected):
@@ -134,13 +135,13 @@ def level_of(outputs: Mapping[str, Value], names: Sequence[str], columns_first: 
 
 
 def row_numbers(ragged: Ragged) -> Array:
-    """The row `[M]` of each value."""
+    """Return the number of the row of each value, `[M]`."""
     return np.repeat(np.arange(len(ragged)), np.diff(ragged.offsets))
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """Scores above a threshold: `rows [C]` and `places [C]` (which candidate), `scores [C]`, `classes [C]`."""
+    """Scores above a threshold: `rows [C]` and `places [C]` of the candidates, their `scores [C]` and `classes [C]`."""
 
     rows: Array
     places: Array
@@ -149,11 +150,13 @@ class Best:
 
 
 def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
-    """Of `scores [N, A, classes]` those above `threshold`: all, or the best of each of the A candidates."""
+    """Return which `scores [N, A, classes]` exceed `threshold`: all, or the highest of each candidate."""
     if multi_label:
         rows, places, classes = np.nonzero(scores > threshold)
         return Best(rows, places, scores[rows, places, classes], classes)
-    if scores.strides[-1] == scores.itemsize:  # argmax is twice as fast as max here, and seven times as slow elsewhere
+    if (
+        scores.strides[-1] == scores.itemsize
+    ):  # argmax takes half the time of max here, and seven times as long otherwise
         highest = np.take_along_axis(scores, scores.argmax(axis=-1)[..., None], axis=-1)[..., 0]
     else:
         highest = scores.max(axis=-1)
@@ -162,13 +165,13 @@ def best_classes(scores: Array, threshold: float, multi_label: bool) -> Best:
 
 
 def corners(centers: Array, sizes: Array) -> Array:
-    """Boxes `[C, 4]` of x1, y1, x2, y2 from `centers [C, 2]` and `sizes [C, 2]`, each x before y."""
+    """Return boxes `[C, 4]` of x1, y1, x2, y2 from `centers [C, 2]` and `sizes [C, 2]`, each x before y."""
     return np.concatenate([centers - sizes / 2, centers + sizes / 2], axis=-1)
 
 
 @lru_cache(maxsize=64)
 def grid_cells(picture: Size, stride: int) -> Array:
-    """Columns and rows `[A, 2]` float32 of the cells of a grid over a picture, x before y, row by row. Read-only."""
+    """Return column and row `[A, 2]` float32 of each cell of a grid over a picture, row by row. Read-only."""
     height, width = (-(-side // stride) for side in picture)
     rows, columns = np.divmod(np.arange(height * width), max(width, 1))
     cells = np.stack([columns, rows], axis=-1).astype(np.float32)
@@ -177,25 +180,25 @@ def grid_cells(picture: Size, stride: int) -> Array:
 
 
 def around(centers: Array, sides: Array) -> Array:
-    """Boxes `[C, 4]` from points inside `[C, 2]` and their distances `[C, 4]` to the left, top, right and bottom."""
+    """Return boxes `[C, 4]` from inner points `[C, 2]` and their distances `[C, 4]` to left, top, right and bottom."""
     return np.concatenate([centers - sides[:, :2], centers + sides[:, 2:]], axis=-1)
 
 
 def scored_points(points: Array) -> Array:
-    """Points `[C, K, 2]` as a head reads them, `[C, 3 K]`: x, y and the score 1, for the model gives none."""
+    """Return points `[C, K, 2]` as a head reads them, `[C, 3 K]`: x, y and 1, because the model gives no score."""
     ones = np.ones((*points.shape[:2], 1), points.dtype)
     return np.concatenate([points, ones], axis=-1).reshape(len(points), 3 * points.shape[1])
 
 
 def check_anchors(found: int, expected: int, picture: Size, decoder: str) -> None:
-    """Raise ModelError where an output has another number of candidates than the grid over the picture."""
+    """Raise ModelError unless an output has as many candidates as the grid over the picture has cells."""
     if found != expected:
         what = f"decoder {decoder}: {found} candidates, and a picture of {picture[0]}x{picture[1]} has {expected}"
         raise ModelError(what, "correct strides, or choose another decoder")
 
 
 def check_points(extra: int, points: int, decoder: str) -> None:
-    """Raise ModelError for a head that wants something else than no points or the `points` that a decoder gives."""
+    """Raise ModelError unless a head needs no points, or the number of points that the decoder gives."""
     if extra not in (0, 3 * points):
         raise ModelError(f"decoder {decoder} gives boxes and {points} points each", f"say points = {points}")
 
@@ -203,9 +206,9 @@ def check_points(extra: int, points: int, decoder: str) -> None:
 def levels_of(
     outputs: Mapping[str, Tensor], names: tuple[str, ...], columns: int, levels: int, option: str
 ) -> tuple[str, ...]:
-    """The outputs of the levels of a detector, the finest grid first: `names`, or those of so many columns.
+    """Return the outputs of a detector's levels, the finest grid first: `names`, or outputs with `columns` columns.
 
-    Raises ModelError where there are not as many as `levels`; it asks for their names by `option`.
+    Raises ModelError if their number is not `levels`; `option` is the option that names them.
     """
     found = names or tuple(name for name, tensor in outputs.items() if tensor.shape[2:] == (columns,))
     sizes = [outputs[name].shape[1] if name in outputs else "" for name in found]
@@ -218,13 +221,13 @@ def levels_of(
 
 
 def refuse_extra(extra: int, decoder: str) -> None:
-    """Raise ModelError for a head that wants more than boxes of a decoder that has boxes only."""
+    """Raise ModelError if a head needs more than the boxes that the decoder gives."""
     if extra:
         raise ModelError(f"decoder {decoder} gives boxes only", "choose another decoder, or the head detect")
 
 
 def columns_of(tensor: Tensor, axis: int, least: int, decoder: str) -> int | None:
-    """How many columns an output has along `axis`; None where that is free. Raises ModelError: fewer than `least`."""
+    """Return the number of columns along `axis`, None if it is free. Raises ModelError if it is below `least`."""
     shape = tensor.shape
     if len(shape) != 3:
         raise ModelError(f"decoder {decoder}: the output has {len(shape)} dimensions, and it needs 3")

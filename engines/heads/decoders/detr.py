@@ -1,4 +1,4 @@
-"""detr: DETR and kin, RT-DETR, RF-DETR, D-FINE: a set of boxes without suppression.
+"""detr: DETR, RT-DETR, RF-DETR and D-FINE: a set of boxes without suppression.
 
 Outputs boxes `[N, Q, 4]`: center x, center y, width, height as shares of the picture's sides, and logits
 `[N, Q, classes]`; or both in one output `[N, Q, 4 + classes]`. Sources: roboflow/rf-detr, models/lwdetr.py,
@@ -29,7 +29,7 @@ from engines.planned import Tensor
 
 
 class DetrOptions(BoxOptions):
-    """`activation` makes scores of the logits; `background`: whether the last class is none. `labels` are without."""
+    """`activation` makes scores of the logits. `background`: the last class is the background, which has no label."""
 
     threshold: Score = 0.5
     nms: Share = 1.0

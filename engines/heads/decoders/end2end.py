@@ -1,9 +1,9 @@
-"""end2end: detectors that suppress by themselves and give a row a box: YOLOv10, YOLO26, exports with nms=True,
+"""end2end: detectors that contain suppression and give one row for each box: YOLOv10, YOLO26, exports with nms=True,
 YOLOv7 for TensorRT (`[M, 7]`), OpenVINO's DetectionOutput.
 
-Output `[N, K, columns + E]`, ragged, or `[M, ...]` with the number of the picture in a column. `columns` says what
-stands in it: x1, y1, x2, y2 (corners) or cx, cy, w, h; score; class; row (of the batch; below 0: no box); `-` for what
-is not used. Sources: docs.ultralytics.com/guides/end2end-detection; OpenVINO, DetectionOutput-1.
+Output `[N, K, columns + E]`, ragged, or `[M, ...]` with the number of the picture in a column. `columns` names them:
+x1, y1, x2, y2 (corners) or cx, cy, w, h; score; class; row (of the batch; below 0: no box); `-` for one that is not
+used. Sources: docs.ultralytics.com/guides/end2end-detection; OpenVINO, DetectionOutput-1.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _CORNERS, _CENTER = ("x1", "y1", "x2", "y2"), ("cx", "cy", "w", "h")
 
 
 class End2EndOptions(BoxOptions):
-    """`normalised`: coordinates are shares of the picture's sides."""
+    """`normalised`: coordinates are fractions of the picture's sides."""
 
     nms: Share = 1.0
     output: str = ""
@@ -33,7 +33,7 @@ class End2EndOptions(BoxOptions):
     normalised: bool = False
 
     @model_validator(mode="after")
-    def _columns_say_what_is_needed(self) -> Self:
+    def _columns_are_complete(self) -> Self:
         known = {*_CORNERS, *_CENTER, "score", "class", "row", "-"}
         unknown = [name for name in self.columns if name not in known]
         if unknown:
@@ -57,7 +57,7 @@ class End2End:
             what = f"decoder end2end: the output has {columns} columns, and columns and head expect {expected}"
             raise ModelError(what, "correct columns")
         self.reductions: tuple[Selection, ...] = ()
-        if "row" not in options.columns:  # else rows of the output are not those of the batch
+        if "row" not in options.columns:  # otherwise the rows of the output are not those of the batch
             score = options.columns.index("score")
             least = least_value(options.threshold)
             self.reductions = (Selection(self.reads, *self.reads, slice(score, score + 1), least),)
@@ -89,8 +89,7 @@ class End2End:
 
 
 def rows_of(output: Value, inner: int) -> tuple[Array, Array]:
-    """The row `[C]` of each value of an output of any number of them a row, and the values `[C, ...]` of `inner`
-    further dimensions."""
+    """Return the row `[C]` of each value of an output, and the values `[C, ...]`, which have `inner` dimensions."""
     if isinstance(output, Ragged):
         return row_numbers(output), output.values
     shape = output.shape[output.ndim - inner :]

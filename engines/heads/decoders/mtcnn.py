@@ -1,9 +1,9 @@
-"""mtcnn: the networks of MTCNN: P-Net over a picture, R-Net and O-Net over crops of a candidate each.
+"""mtcnn: the networks of MTCNN: P-Net over a picture, R-Net and O-Net over the crop of one candidate.
 
 P-Net: scores `[N, h, w, 2]` and boxes `[N, h, w, 4]`, a square of `cell` pixels every `stride` pixels; `[N, w, h, ...]`
-where it is `transposed`, as of models that take columns before rows (layout = "nwhc"). R-Net and O-Net:
-scores `[N, 2]`, boxes `[N, 4]` and, of O-Net, points `[N, 10]`: the square is the whole picture. A score is that of
-class 1 (softmax done); a corner lies at that of the square plus box * side; points are five x, then five y, shares of
+with `transposed`, for models that take columns before rows (layout = "nwhc"). R-Net and O-Net: scores `[N, 2]`, boxes
+`[N, 4]` and, of O-Net, points `[N, 10]`; their square is the entire picture. The score is that of class 1, after
+softmax. A corner of a box is the corner of its square plus box * side. Points are five x, then five y, as fractions of
 the side. Source: Zhang et al. 2016, arXiv 1604.02878; timesler/facenet-pytorch, models/utils/detect_face.py, without
 its shift by one pixel.
 """
@@ -32,7 +32,7 @@ from schemas.errors import ModelError
 
 
 class MtcnnOptions(BoxOptions):
-    """`boxes`, `scores`, `points`: names of the outputs, where their last dimensions (4, 2, 10) do not say it."""
+    """`boxes`, `scores`, `points`: names of the outputs, if their last dimensions (4, 2, 10) are not distinct."""
 
     threshold: Score = 0.7
     nms: Share = 0.7
@@ -83,7 +83,7 @@ class Mtcnn:
         return Candidates.of(rows, found, best.scores, best.classes, extra)
 
     def _squares(self, grid: tuple[int, ...], picture: Size) -> Array:
-        """The corners `[A, 4]` that boxes are relative to."""
+        """Return the squares `[A, 4]` of x1, y1, x2, y2 that boxes are relative to."""
         if not self._is_grid:
             return np.array([[0, 0, picture[1], picture[0]]], np.float32)
         rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])

@@ -1,8 +1,8 @@
 """nanodet: NanoDet and NanoDet-Plus.
 
-For each stride scores `[N, A, classes]` (sigmoid done) and distributions `[N, A, 4 * (reg_max + 1)]`; or all of it
-in one output `[N, A, classes + 4 * (reg_max + 1)]`. A side is the expectation of the softmax over its bins, times
-the stride, from `(cell + offset) * stride`; boxes are clipped to the picture before suppression.
+For each stride, scores `[N, A, classes]` after sigmoid and distributions `[N, A, 4 * (reg_max + 1)]`; or one output
+of both, `[N, A, classes + 4 * (reg_max + 1)]`. The distance of a side from `(cell + offset) * stride` is the
+expectation of the softmax over its bins, times the stride. Boxes are clipped to the picture before suppression.
 Source: RangiLyu/nanodet, model/head/gfl_head.py (offset 0.5), nanodet_plus_head.py (offset 0, strides 8 to 64).
 """
 
@@ -34,9 +34,9 @@ from engines.planned import Tensor
 
 
 class NanoDetOptions(BoxOptions):
-    """`scores`, `boxes`: names of the outputs in the order of `strides`, where their shapes do not say it.
+    """`scores`, `boxes`: names of the outputs in the order of `strides`, if their shapes are not distinct.
 
-    `offset`: where in its cell a candidate's point is; 0 for NanoDet-Plus.
+    `offset`: the position of a candidate's point in its cell; 0 for NanoDet-Plus.
     """
 
     threshold: Score = 0.35
@@ -96,7 +96,7 @@ class NanoDet:
 
 @lru_cache(maxsize=64)
 def _points(picture: Size, strides: tuple[int, ...], offset: float) -> Array:
-    """x, y and stride `[A, 3]` float32 of the candidates of these strides, one stride after the other. Read-only."""
+    """Return x, y and stride `[A, 3]` float32 of the candidates, one stride after the other. Read-only."""
     levels = []
     for stride in strides:
         cells = (grid_cells(picture, stride) + np.float32(offset)) * stride

@@ -33,7 +33,7 @@ from engines.planned import Tensor
 
 
 class RetinaFaceOptions(BoxOptions):
-    """`sizes`: of the anchors of each stride; `boxes`, `scores`, `points`: outputs whose shapes do not say it."""
+    """`sizes` of the anchors of each stride; `boxes`, `scores`, `points`: outputs, if shapes are not distinct."""
 
     threshold: Score = 0.6
     nms: Share = 0.4
@@ -78,7 +78,7 @@ class RetinaFace:
 
 @lru_cache(maxsize=16)
 def _anchors(picture: Size, strides: tuple[int, ...], sizes: tuple[tuple[int, ...], ...]) -> Array:
-    """Center x, center y and side `[A, 3]` of all anchors, in pixels."""
+    """Return center x, center y and side `[A, 3]` of all anchors, in pixels."""
     levels = []
     for stride, sides in zip(strides, sizes, strict=True):
         centers = np.repeat((grid_cells(picture, stride) + np.float32(0.5)) * stride, len(sides), axis=0)

@@ -31,7 +31,7 @@ from engines.planned import Tensor
 
 
 class ScrfdOptions(BoxOptions):
-    """`scores`, `boxes`, `points`: names of the outputs in the order of `strides`, where their shapes do not say it."""
+    """`scores`, `boxes`, `points`: names of the outputs in the order of `strides`, if their shapes are not distinct."""
 
     threshold: Score = 0.5
     nms: Share = 0.4

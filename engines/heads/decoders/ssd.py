@@ -1,7 +1,7 @@
 """ssd: single shot detectors with decoded boxes.
 
 Outputs scores `[N, A, classes]`, the first class being the background, and boxes `[N, A, 4]`: x1, y1, x2, y2 as
-shares of the picture's sides. Source: qfgaohao/pytorch-ssd, vision/ssd/predictor.py.
+fractions of the picture's sides. Source: qfgaohao/pytorch-ssd, vision/ssd/predictor.py.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from schemas.errors import ModelError
 
 
 class SsdOptions(BoxOptions):
-    """`activation` makes scores of the output; `background`: whether class 0 is none. `labels` are without it."""
+    """`activation` makes scores of the output. `background`: class 0 is the background, which has no label."""
 
     multi_label: bool = True
     scores: str = ""
@@ -56,11 +56,11 @@ class Ssd:
 
 
 def boxes_and_scores(outputs: Mapping[str, Tensor], boxes: str, scores: str, decoder: str) -> tuple[str, str]:
-    """The names of both; of two outputs the one with 4 columns has the boxes. Raises ModelError."""
+    """Return the names of both; of two outputs, the one with 4 columns has the boxes. Raises ModelError."""
     four = [name for name, tensor in outputs.items() if tensor.shape[-1] == 4 and name != scores]
     others = [name for name in outputs if name not in four]
     found = boxes or (four[0] if len(four) == 1 else ""), scores or (others[0] if len(others) == 1 else "")
     if not set(found) <= outputs.keys():
-        what = f"decoder {decoder}: which outputs are boxes and scores is not known"
+        what = f"decoder {decoder}: no outputs are known as boxes and scores"
         raise ModelError(what, f'name them by boxes = "..." and scores = "...", of: {", ".join(outputs)}')
     return found

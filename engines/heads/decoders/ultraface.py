@@ -1,4 +1,4 @@
-"""ultraface: Ultra-Light-Fast-Generic-Face-Detector-1MB, an `ssd` with the one class face.
+"""ultraface: Ultra-Light-Fast-Generic-Face-Detector-1MB, an `ssd` with one class, face.
 
 Source: Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB, run_video_face_detect_onnx.py.
 """
@@ -8,7 +8,7 @@ from engines.heads.decoders.ssd import Ssd, SsdOptions
 
 
 class UltraFaceOptions(SsdOptions):
-    """As `ssd`."""
+    """The options of `ssd`, with other defaults."""
 
     threshold: Score = 0.7
     nms: Share = 0.3

@@ -18,7 +18,7 @@ from engines.planned import Tensor
 
 
 class YoloV5Options(BoxOptions):
-    """`output`: its name, where the model has several."""
+    """`output`: the name of the output, if the model has several."""
 
     max: Count = 1000
     output: str = ""
@@ -42,7 +42,7 @@ class YoloV5:
         level = level_of(outputs, self.reads)
         (values,) = level.arrays
         end = values.shape[2] - self._extra
-        # a score of a class is at most 1: where there is no object there is no candidate
+        # the score of a class is at most 1, so a candidate needs this score above the threshold, too
         rows, places = np.nonzero(values[:, :, 4] > self._options.threshold)
         found = values[rows, places]
         scores = found[:, 4:5] * found[:, 5:end]

@@ -30,7 +30,7 @@ from engines.planned import Tensor
 
 
 class YoloXOptions(BoxOptions):
-    """`strides`: of the grids, in the order of the output."""
+    """`strides` of the grids, in the order of the output."""
 
     threshold: Score = 0.3
     output: str = ""
@@ -58,7 +58,7 @@ class YoloX:
         grids = [grid_cells(picture, stride) for stride in options.strides]
         cells, strides = np.concatenate(grids), np.repeat(options.strides, [len(grid) for grid in grids])
         check_anchors(level.count, len(cells), picture, "yolox")
-        # a score of a class is at most 1: where there is no object there is no candidate
+        # the score of a class is at most 1, so a candidate needs the score of its object above the threshold, too
         rows, places = np.nonzero(values[:, :, 4] > options.threshold)
         found = values[rows, places]
         best = best_classes((found[:, 4:5] * found[:, 5:])[None], options.threshold, options.multi_label)

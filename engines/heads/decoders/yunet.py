@@ -31,7 +31,7 @@ from engines.planned import Tensor
 
 
 class YuNetOptions(BoxOptions):
-    """Names of outputs, `{stride}` in them standing for a stride."""
+    """Names of outputs, in which `{stride}` is replaced by each stride."""
 
     threshold: Score = 0.9
     nms: Share = 0.3
@@ -57,7 +57,7 @@ class YuNet:
             for stride in options.strides
         ]
         self.reads = tuple(name for _, names in self._levels for name in names)
-        least = least_value(options.threshold**2)  # of class * object, which clipping makes no larger
+        least = least_value(options.threshold**2)  # of class * object; clipping does not increase it
         self.reductions = [
             Selection(tuple(names), names[0], slice(None), least, factor=(names[1], 0)) for _, names in self._levels
         ]
@@ -67,10 +67,10 @@ class YuNet:
         found = []
         for stride, names in self._levels:
             level = level_of(outputs, names)
-            label, thing, boxes, points = level.arrays
+            classes, objects, boxes, points = level.arrays
             cells = grid_cells(picture, stride)
             check_anchors(level.count, len(cells), picture, "yunet")
-            scores = np.sqrt(np.clip(label, 0, 1) * np.clip(thing, 0, 1))
+            scores = np.sqrt(np.clip(classes, 0, 1) * np.clip(objects, 0, 1))
             best = best_classes(scores, self._options.threshold, False)
             rows, places = level.found(best.rows, best.places)
             cell, box = cells[places], boxes[best.rows, best.places]

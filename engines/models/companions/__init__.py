@@ -30,10 +30,9 @@ COMPANIONS: Mapping[str, str] = {
 
 
 def lines_of(name: str, model: Model) -> Sequence[Line]:
-    """The lines that the companion of this name can say. Raises ModelError.
+    """Return the lines of the companion of this name. Raises ModelError.
 
-    A file that reads well may hold anything, and a reader that meets something else than it expects raises what it
-    likes: that is one error here.
+    A file of the right syntax may contain anything, for which a companion may raise any error: all become ModelError.
     """
     module, _, function = COMPANIONS[name].partition(":")
     companion: Companion = getattr(import_module(f"{__name__}.{module}"), function)

@@ -24,7 +24,7 @@ class Sure(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One field of a card, as in `inputs.0.mean`; its value; how sure it is; and what said so."""
+    """One field of a card, as in `inputs.0.mean`; its value; how certain it is; and the reason."""
 
     field: str
     value: Any
@@ -137,12 +137,6 @@ def json_of(path: Path) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
     raise ModelError(f"{path} is not a json object", "correct it, or move it away from the model")
-
-
-def count_of(model: Model, name: str) -> int:
-    """The last dimension of an output, 0 where it is free."""
-    last = (model.shapes[name] or ("",))[-1]
-    return last if isinstance(last, int) else 0
 
 
 def _picture(number: int, port: Port) -> Picture | None:

@@ -33,17 +33,17 @@ _FITS = {
 
 def look(model: Model) -> Sequence[Line]:
     """Head, labels, thresholds, and how the picture is made."""
-    said, file = _read(model)
-    if not said:
+    fields, file = _read(model)
+    if not fields:
         return []
     lines: list[Line] = []
 
     def add(field: str, key: str, read: Callable[[str], Any]) -> None:
-        if key in said:
+        if key in fields:
             with suppress(ValueError, KeyError):
-                lines.append(Line(field, read(said[key]), Sure.certain, f"{file}: {key} = {said[key][:60]}"))
+                lines.append(Line(field, read(fields[key]), Sure.certain, f"{file}: {key} = {fields[key][:60]}"))
 
-    kind, decoder = _HEADS.get(said.get("model_type", "").lower(), ("", ""))
+    kind, decoder = _HEADS.get(fields.get("model_type", "").lower(), ("", ""))
     if kind:
         add("heads.0.kind", "model_type", lambda _: kind)
     if decoder:
@@ -59,13 +59,13 @@ def look(model: Model) -> Sequence[Line]:
         add(f"{at}.fit", "resize_type", lambda text: _FITS[text.lower()][0])
         add(f"{at}.pad_place", "resize_type", lambda text: _FITS[text.lower()][1] or _skip())
         add(f"{at}.pad_value", "pad_value", int)
-        if "mean_values" in said or "scale_values" in said:
+        if "mean_values" in fields or "scale_values" in fields:
             lines.append(Line(f"{at}.scale", 1.0, Sure.certain, f"{file}: means are of bytes"))
     return lines
 
 
 def _read(model: Model) -> tuple[Mapping[str, str], str]:
-    """What is said, and where."""
+    """The fields of the file, and its name."""
     inside = {key[len(_PREFIX) :]: value for key, value in model.metadata.items() if key.startswith(_PREFIX)}
     if inside:
         return inside, "metadata: model_info"

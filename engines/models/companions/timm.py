@@ -20,8 +20,8 @@ def look(model: Model) -> Sequence[Line]:
     path, picture = model.configured("config.json"), model.picture
     if path is None or picture is None or picture.layout != "nchw":
         return []
-    said = json_of(path)
-    made = said.get("pretrained_cfg", said)
+    fields = json_of(path)
+    made = fields.get("pretrained_cfg", fields)
     if not isinstance(made, dict) or "input_size" not in made:
         return []
     try:
@@ -29,22 +29,22 @@ def look(model: Model) -> Sequence[Line]:
     except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ModelError(f"{path} has a value that timm does not take", "correct it, or move it away") from error
     lines = [("colours", "rgb"), ("scale", 1 / 255), *found]
-    why = f"{path.name}: timm's {said.get('architecture') or 'pretrained_cfg'}"
-    labels = said.get("label_names", made.get("label_names"))
+    why = f"{path.name}: timm's {fields.get('architecture') or 'pretrained_cfg'}"
+    labels = fields.get("label_names", made.get("label_names"))
     made_of = [Line(f"{picture.path}.{name}", value, Sure.certain, why) for name, value in lines]
     if isinstance(labels, list) and labels:
         made_of.append(Line("heads.0.labels", [str(each) for each in labels], Sure.certain, why))
     return made_of
 
 
-def _geometry(said: Mapping[str, Any], picture: Picture) -> Iterator[tuple[str, Any]]:
+def _geometry(fields: Mapping[str, Any], picture: Picture) -> Iterator[tuple[str, Any]]:
     """Yield `(field, value)`: the short side is scaled to the size / crop_pct, then the middle is cut out."""
-    declared = [int(side) for side in said["input_size"]][-2:]
+    declared = [int(side) for side in fields["input_size"]][-2:]
     size = [picture.height or declared[0], picture.width or declared[1]]  # a graph may be exported for another size
     if picture.height is None or picture.width is None:
         yield "size", size
-    kept = float(said.get("crop_pct") or _KEPT)
-    mode = said.get("crop_mode") or "center"
+    kept = float(fields.get("crop_pct") or _KEPT)
+    mode = fields.get("crop_mode") or "center"
     if mode == "border":
         yield "fit", "letterbox"
     elif mode == "squash" and kept == 1:
@@ -53,6 +53,6 @@ def _geometry(said: Mapping[str, Any], picture: Picture) -> Iterator[tuple[str, 
         yield "fit", "crop"
         if (short := floor(max(size) / kept)) > max(size):
             yield "short_side", short
-    if said.get("interpolation") in _FILTERS:
-        yield "resize", said["interpolation"]
+    if fields.get("interpolation") in _FILTERS:
+        yield "resize", fields["interpolation"]
         yield "antialias", True

@@ -26,10 +26,10 @@ def look(model: Model) -> Sequence[Line]:
         path = above if model.folder.resolve().name.isdigit() else None  # MODEL/1/model.onnx
     if path is None:
         return []
-    said = parse(text_of(path), str(path))
-    lines = [Line("name", each, Sure.certain, f"{path.name}: name") for each in said.get("name", [])[:1]]
+    config = parse(text_of(path), str(path))
+    lines = [Line("name", each, Sure.certain, f"{path.name}: name") for each in config.get("name", [])[:1]]
     picture = model.picture
-    for given in said.get("input", []):
+    for given in config.get("input", []):
         number = next((at for at, port in enumerate(model.inputs) if [port.name] == given.get("name")), None)
         if number is None:
             continue
@@ -42,7 +42,7 @@ def look(model: Model) -> Sequence[Line]:
             sides = dims[:2] if picture.layout == "nhwc" else dims[1:]
             if len(dims) == 3 and min(sides) > 0:
                 lines.append(Line(f"inputs.{number}.size", sides, Sure.certain, f"{why}, dims"))
-    for given in said.get("output", []):
+    for given in config.get("output", []):
         for name in given.get("label_filename", [])[:1]:
             labels = path.parent / str(name)
             if labels.resolve().parent == path.parent.resolve() and labels.is_file():

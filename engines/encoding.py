@@ -1,0 +1,128 @@
+"""Protocols of formats and of encoders of pictures, and the values that they pass.
+
+Of engines, it imports only parts and options, so that every folder can import it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import Field
+
+from engines.options import Options
+from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What became of one part: the arrays and `facts` (plain JSON) of its Result."""
+
+    arrays: dict[str, Array]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Assembler(Protocol):
+    """Makes a job's files from its parts. After an error, from here or elsewhere, call `abort`."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was out of the ordinary, in words."""
+        ...
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Takes the next part in order of (segment, part). Raises OutputError when it cannot be written."""
+        ...
+
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
+        """Takes what a segment has beside the picture, before the segment's parts."""
+        ...
+
+    def close(self) -> list[Path]:
+        """Gives the finished files their names, and returns them. Raises OutputError when they cannot be written."""
+        ...
+
+    def abort(self) -> None:
+        """Leaves nothing behind. May be called twice; after `close` it does nothing."""
+        ...
+
+
+class Format(Protocol):
+    """One kind of result. Has no state: any worker may encode any part, in any order."""
+
+    anywhere: bool
+    """Whether it takes arrays where they are, on a GPU too."""
+
+    @property
+    def sound(self) -> Literal["copy", "aac"] | None:
+        """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
+        ...
+
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
+        """Raise PipelineError if parts that hold such arrays can never be encoded for one of these kinds of media."""
+        ...
+
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
+        """What the part becomes; a function of the part and the stage's options alone.
+
+        `tick` is called after each picture, where encoding one takes long.
+        Raises PipelineError when the part lacks the arrays that the format is about.
+        """
+        ...
+
+    def assemble(self, target: Path, media: MediaInfo) -> Assembler:
+        """Starts the files of a job. `target` has no suffix; the format adds its own.
+
+        Nothing is at the final path before `close`. Raises OutputError when the folder cannot be written.
+        """
+        ...
+
+
+class VideoOptions(Options):
+    """`crf` is x264's constant quality (lower is better and larger), `preset` its trade of time for size.
+
+    NVENC takes both for the nearest that it knows, see engines.device.nvenc. `sound` "aac" encodes sound that mp4
+    cannot hold to AAC; "copy" takes it to mov or mkv, and leaves out what neither holds.
+    """
+
+    crf: float = Field(default=18.0, ge=0, le=51)
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
+        "veryfast"
+    )
+    sound: Literal["copy", "aac"] = "copy"
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the files of images."""
+        return "png"
+
+
+class Colour(NamedTuple):
+    """What the encoded pictures say about their colours, in FFmpeg's numbers."""
+
+    range: int
+    space: int
+    primaries: int
+    transfer: int
+
+
+class Pictures(NamedTuple):
+    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a GPU."""
+
+    planes: Sequence[Array]
+    colour: Colour
+    media: MediaInfo
+
+
+class PictureEncoder(Protocol):
+    """An encoder of H.264. `on_gpu`: it takes planes where they are, without the host."""
+
+    on_gpu: bool
+
+    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
+        """One closed GOP, which needs nothing of any other. Raises PipelineError, and MediaError when it cannot."""
+        ...

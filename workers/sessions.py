@@ -1,0 +1,118 @@
+"""Opens the models of a worker: files from the broker, the backend that suits its device, an engine, the warm-up."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engines.backends.choice import EVERYWHERE, backend_of
+from engines.content import Content
+from engines.ports import Backend, Compiler, Device, LoadedEngine, Session
+from engines.registry import load
+from pipelines.broker import Broker
+from pipelines.models import ModelCache
+from schemas.errors import ModelError
+from schemas.model import ModelSpec
+from workers.telemetry import Event, log_event
+
+
+class SessionOpener:
+    """Makes sessions of models, which it names by their identity.
+
+    `quarantine` has models that must not be loaded, and why; `load_alone`: load one model at a time. `on_loading` is
+    called before and after each load, and `loading` has the models that are being loaded.
+    """
+
+    def __init__(
+        self, broker: Broker, cache: Path, device: Device, quarantine: Mapping[str, str], load_alone: bool
+    ) -> None:
+        self._broker = broker
+        self._device = device
+        self._settings = broker.settings
+        self._cache = cache
+        self.models = ModelCache(broker, cache / "models")
+        self._building = asyncio.Lock()
+        self._quarantine = dict(quarantine)
+        # on a GPU one at a time: loading measures which algorithm is fastest there
+        alone = load_alone or device.gpu is not None
+        self._turn: contextlib.AbstractAsyncContextManager[Any] = asyncio.Lock() if alone else contextlib.nullcontext()
+        self.loading: list[str] = []
+        self.on_loading: Callable[[], None] = lambda: None
+
+    async def open(self, identity: str) -> Session:
+        """Load a model from the broker's store; `close` gives it back.
+
+        Raises ModelError, UsageError, StoreError, BrokerError, DeviceLost.
+        """
+        if why := self._quarantine.get(identity):
+            raise ModelError(why, "publish its pipeline with another model, or withdraw it")
+        card, model = await self.models.load(identity)
+        try:
+            backend = await asyncio.to_thread(self._backend, card)
+            engine = await self._engine(backend, model, card) if isinstance(backend, Compiler) else None
+            return await self._open_within_deadline(identity, model, card, backend, engine)
+        except BaseException:
+            self.models.release(identity)
+            raise
+
+    def _backend(self, card: ModelSpec) -> Backend:
+        """The backend that runs a model here. Raises ModelError."""
+        wanted = backend_of(card, self._settings)
+        why = wanted.refuses(self._device)
+        if why and card.backend:
+            raise ModelError(f"model {card.name}: {why}", "run its stage on another worker")
+        if why:
+            log_event(Event("no_gpu", f"model {card.name}: {why}, {EVERYWHERE} serves it on this device"))
+            instead: Backend = load("backends", EVERYWHERE)(self._settings)
+            return instead
+        return wanted
+
+    async def _engine(self, compiler: Compiler, model: Content, card: ModelSpec) -> LoadedEngine:
+        """The engine of a model for this worker's GPU. Raises ModelError, UsageError, StoreError."""
+        from workers.engines import engine_for  # it takes half a second
+
+        here, settings = self._device.gpu.facts, self._settings
+        given = (model, card, here.capability, here.name, self._building)
+        return await engine_for(compiler, self._broker, settings, self._cache, *given)
+
+    async def _open_within_deadline(
+        self, identity: str, model: Content, card: ModelSpec, backend: Backend, engine: LoadedEngine | None
+    ) -> Session:
+        deadline_s = self._settings.work_deadline_s
+        async with self._turn:
+            self.loading.append(identity)
+            self.on_loading()  # before the load, which may crash this process
+            try:
+                async with asyncio.timeout(deadline_s):
+                    return await asyncio.to_thread(_warmed, model, card, backend, self._device, engine)
+            except TimeoutError:
+                why = f"model {card.name}: its warm-up did not end within {deadline_s:.0f} s"
+                self._quarantine[identity] = why  # its thread still runs, so this process does not try again
+                raise ModelError(why, "use a smaller model, or raise `work_deadline_s`") from None
+            finally:
+                self.loading.remove(identity)
+                self.on_loading()
+
+    async def close(self, identity: str, session: Session) -> None:
+        """Close a session; from now on its model's files may be removed from the disk."""
+        await asyncio.to_thread(self._close, session)  # to free gigabytes takes a second
+        self.models.release(identity)
+
+    def _close(self, session: Session) -> None:
+        session.close()
+        self._device.leave()
+
+
+def _warmed(model: Content, card: ModelSpec, backend: Backend, device: Device, engine: LoadedEngine | None) -> Session:
+    """Open a session and run its warm-up. Raises ModelError, DeviceLost."""
+    try:
+        session = backend.open(model, card, device, engine)
+        try:
+            session.warm_up()
+        except BaseException:
+            session.close()
+            raise
+        return session
+    finally:
+        device.leave()  # the thread that loads is not the one that computes
