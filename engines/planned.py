@@ -80,6 +80,11 @@ class DecodePlan:
         return any(picture.layout == "planes" for picture in self.pictures.values())
 
     @property
+    def alpha(self) -> bool:
+        """Whether the transparency of images is wanted."""
+        return any(picture.layout in ("planes", "alpha") for picture in self.pictures.values())
+
+    @property
     def shown(self) -> PictureSpec | None:
         """The picture that results are about; None: the frame itself."""
         return next(iter(self.resized.values()), None)

@@ -150,6 +150,25 @@ async def test_mtcnn(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             np.testing.assert_allclose(found[:, :2], np.clip(points.reshape(2, 5).T * side, 0, side), atol=0.1)
 
 
+async def test_animevideov3_in_tiles(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card's overlap follows from its name; seams are where no tile of 96 x 96 ends in the plain script."""
+    name = added(monkeypatch, tmp_path, "realesr-animevideov3-x4.onnx", "--set", "inputs.0.tile=[96,96]")
+    card = tomllib.loads((tmp_path / ".local/share/rigflow/models" / f"{name}.toml").read_text())
+    assert (card["inputs"][0]["tile"], card["inputs"][0]["overlap"]) == ([96, 96], 18)
+    run = plain_models.session(weights("realesr-animevideov3-x4.onnx"))
+    album = {"carphone": plain_models.rgb_of(real_clip("carphone_pristine"), {60})[60]}
+    album["bikes"] = np.ascontiguousarray(plain_models.rgb_of(real_clip("bikes"), {60})[60][40:141, 60:203])
+    inputs = pngs(tmp_path, album)
+    [outcome] = await fleet.answers(written(tmp_path, to("image", f'model = "{name}"')), inputs, tmp_path / "out")
+    for path in inputs:
+        picture = frames_of(path)[0].astype("f4") / 255
+        [expected] = run(picture.transpose(2, 0, 1)[None])
+        expected = np.rint(np.clip(expected[0].transpose(1, 2, 0), 0, 1) * 255)
+        made = np.asarray(Image.open(outcome.target / path.name)).astype(int)
+        assert np.abs(made - expected).max() <= 1, path.name
+        assert (made != expected).mean() < 1e-4, path.name
+
+
 def test_silero_is_kept_with_its_state_and_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pipeline runs it: there is no sound in pipelines."""
     name = added(monkeypatch, tmp_path, "silero_vad.onnx")
