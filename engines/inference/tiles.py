@@ -27,6 +27,8 @@ from engines.planned import SOURCE_SIZE
 from schemas.errors import ModelError
 from schemas.model import Border, PictureSpec
 
+JOINED = "image"  # the array of the head whose answers for tiles make its answer for the picture
+
 
 @dataclass(frozen=True, slots=True)
 class Strip:
@@ -111,15 +113,15 @@ class Tiles:
 
     def put(self, start: int, outputs: Mapping[str, Value]) -> None:
         """Take the answers of the tiles from `start` on. Raises ModelError for a size that is no multiple of theirs."""
-        answer = np.asarray(outputs["image"])
+        answer = np.asarray(outputs[JOINED])
         factor = answer.shape[1] // self._tile[0]
         if factor < 1 or answer.shape[1:3] != tuple(side * factor for side in self._tile):
             what = f"a tile of {self._tile[0]} x {self._tile[1]} became {answer.shape[1]} x {answer.shape[2]}"
             raise ModelError(what, "tiles are for models whose output is a whole number of times as large")
-        whole = self.made.get("image")
+        whole = self.made.get(JOINED)
         if whole is None:
             sides = (side * factor for side in self.size)
-            whole = self.made["image"] = np.empty((len(self._frames), *sides, *answer.shape[3:]), answer.dtype)
+            whole = self.made[JOINED] = np.empty((len(self._frames), *sides, *answer.shape[3:]), answer.dtype)
             self.made[SOURCE_SIZE] = np.full((len(self._frames), 2), self.size, np.int32)
         for tile, row in zip(answer, self._rows[start : start + len(answer)], strict=True):
             (to_down, of_down), (to_across, of_across) = (_core(each, factor) for each in (row.down, row.across))

@@ -8,6 +8,7 @@ from engines.inference.heads import Heads
 from engines.inference.session import fits
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
+from engines.inference.tiles import JOINED
 from engines.options import parse_options
 from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
@@ -147,7 +148,9 @@ class Infer:
         model = self._model
         if not any(tensor.picture and tensor.picture.tile for tensor in model.inputs):
             return
-        alone = len(model.inputs) == 1 and [head.kind for head in model.heads] == ["image"] and not self._heads.unread
+        alone = (
+            len(model.inputs) == len(model.heads) == 1 and [*self._heads.named] == [JOINED] and not self._heads.unread
+        )
         if not alone or model.heads[0].options.get("size", "content") == "source":
             what = f"model `{model.name}`: its card has tiles, which need one input and one output, with a head image"
             raise ModelError(what, 'leave out tile, or other outputs and size = "source"')
