@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from cli.options import SettingsFile, ends_well, settings_from
+from cli.options import SettingsFile, ends_well, parse_fields, settings_from
 from cli.text import cell, say, say_sentence, size, stdout, table, warn
-from schemas.errors import ExitCode, UsageError
-from schemas.toml import TomlError, parse_toml
+from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
     from engines.content import Content
@@ -73,7 +72,7 @@ def add(
     from engines.models.proposal import propose
     from engines.models.store import check_name, find, new_files
 
-    changes = {**_fields(given or []), **({"name": name} if name else {})}
+    changes = {**parse_fields(given or [], "inputs.0.colours=bgr"), **({"name": name} if name else {})}
     with new_files() as new:
         found = find(model, new)
         proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
@@ -184,20 +183,6 @@ def _agreed(question: str) -> bool:
         return typer.confirm(question, True)
     except typer.Abort:  # the end of the input, or Ctrl-C
         return False
-
-
-def _fields(given: Sequence[str]) -> dict[str, Any]:
-    """`--set` as fields; a value is TOML, and text where it is none. Raises UsageError."""
-    fields: dict[str, Any] = {}
-    for each in given:
-        field, equals, text = each.partition("=")
-        if not field.strip() or not equals:
-            raise UsageError(f"--set {each}: no FIELD=VALUE", "say, for example, --set inputs.0.colours=bgr")
-        try:
-            fields[field.strip()] = parse_toml(f"value = {text}")["value"]
-        except TomlError:
-            fields[field.strip()] = text.strip()
-    return fields
 
 
 def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapping[str, Any]) -> "Proposal":

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -17,7 +17,9 @@ from cli.text import warn
 from schemas.errors import ExitCode, RigflowError, first_error
 
 if TYPE_CHECKING:  # commands import what they use when they run, so that `rigflow --help` answers at once
+    from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
+    from workers.definitions import Models
 
 P = ParamSpec("P")
 
@@ -39,6 +41,13 @@ Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace
 Stream: TypeAlias = Annotated[
     int | None,
     typer.Option(min=0, help="Index of the video stream, as ffprobe counts. Default: FFmpeg's best.", metavar="N"),
+]
+ModelName: TypeAlias = Annotated[
+    str | None, typer.Option("--model", help="The model that the pipeline runs instead of its own.", metavar="NAME")
+]
+StageFields: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A field of a stage, say encode.crf=16; repeat it.", metavar="STAGE.FIELD=VALUE"),
 ]
 SettingsFile: TypeAlias = Annotated[
     Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
@@ -62,6 +71,34 @@ def fleet_from(file: Path | None, **given: Any) -> "Settings":
     """`settings_from` for commands that speak to a fleet: without a URL, the one `rigflow up` started here."""
     settings = settings_from(file, **given)
     return settings if settings.nats else settings.model_copy(update={"nats": f"nats://127.0.0.1:{UP_PORT}"})
+
+
+def parse_fields(given: Sequence[str], example: str) -> dict[str, Any]:
+    """`--set` as fields; a value is TOML, and text where it is none. Raises UsageError."""
+    from schemas.errors import UsageError
+    from schemas.toml import TomlError, parse_toml
+
+    fields: dict[str, Any] = {}
+    for each in given:
+        field, equals, text = each.partition("=")
+        if not field.strip() or not equals:
+            raise UsageError(f"--set {each}: no FIELD=VALUE", f"say, for example, --set {example}")
+        try:
+            fields[field.strip()] = parse_toml(f"value = {text}")["value"]
+        except TomlError:
+            fields[field.strip()] = text.strip()
+    return fields
+
+
+def chosen_pipeline(
+    name: str, model: str | None, fields: Sequence[str] | None, stream: int | None, cache: Path
+) -> "tuple[PipelineSpec, Models]":
+    """A pipeline with what the command line changes of it, and its models. Raises PipelineError, ModelError."""
+    from workers.definitions import find_models, find_pipeline
+
+    spec, folder = find_pipeline(name)
+    spec = spec.with_fields(parse_fields(fields or (), "encode.crf=16")).with_model(model).with_stream(stream)
+    return spec, find_models(spec, folder, cache)
 
 
 def default_store() -> Path:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Credentials, FleetUrl, SettingsFile, Stream, ends_well, fleet_from
+from cli.options import (
+    Credentials,
+    FleetUrl,
+    ModelName,
+    SettingsFile,
+    StageFields,
+    Stream,
+    chosen_pipeline,
+    ends_well,
+    fleet_from,
+)
 from cli.text import say, stderr, warn
 from schemas.errors import BrokerError, ExitCode, RigflowError, UsageError
 from schemas.text import printable
@@ -27,6 +37,8 @@ def publish(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     inputs: Annotated[list[Path], typer.Argument(help="Files that the pipeline takes.", metavar="INPUT...")],
     job: Annotated[str, typer.Option(help="The job's id. Default: made of the file and the pipeline.")] = "",
+    model: ModelName = None,
+    fields: StageFields = None,
     stream: Stream = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in the fleet.")] = False,
     nats: FleetUrl = None,
@@ -44,14 +56,11 @@ def publish(
     from cli.run import check_inputs
     from schemas.declared import is_token
     from schemas.jobs import Priority
-    from workers.definitions import find_models, find_pipeline
 
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     if job and not is_token(job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
-    spec, folder = find_pipeline(pipeline)
-    spec = spec.with_stream(stream)
-    models = find_models(spec, folder, settings.cache_folder)
+    spec, models = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     check_inputs(inputs)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK

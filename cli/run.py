@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Stream, acknowledged, ends_well, settings_from
+from cli.options import (
+    Credentials,
+    ModelName,
+    NatsUrl,
+    Overwrite,
+    SettingsFile,
+    StageFields,
+    Stream,
+    acknowledged,
+    chosen_pipeline,
+    ends_well,
+    settings_from,
+)
 from cli.text import stderr
 from schemas.errors import ExitCode, OutputError, UsageError
 
@@ -29,6 +41,8 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
     overwrite: Overwrite = False,
+    model: ModelName = None,
+    fields: StageFields = None,
     stream: Stream = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
     nats: NatsUrl = None,
@@ -56,11 +70,8 @@ def run(
 
     from cli.progress import Progress, summary
     from schemas.jobs import Priority
-    from workers.definitions import find_models, find_pipeline
 
-    spec, folder = find_pipeline(pipeline)
-    spec = spec.with_stream(stream)
-    models = find_models(spec, folder, settings.cache_folder)
+    spec, models = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     check_inputs(inputs)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Credentials, NatsUrl, Overwrite, SettingsFile, Store, Stream, ends_well, settings_from
+from cli.options import (
+    Credentials,
+    ModelName,
+    NatsUrl,
+    Overwrite,
+    SettingsFile,
+    StageFields,
+    Store,
+    Stream,
+    chosen_pipeline,
+    ends_well,
+    settings_from,
+)
 from cli.run import prepare_folder
 from cli.text import say, stderr
 from schemas.errors import ExitCode, UsageError
@@ -28,6 +40,8 @@ def watch(
     overwrite: Overwrite = False,
     quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is whole.")] = 2.0,
     workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
+    model: ModelName = None,
+    fields: StageFields = None,
     stream: Stream = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
     nats: NatsUrl = None,
@@ -46,12 +60,9 @@ def watch(
     """
     from engines.machine import cores
     from schemas.jobs import Priority
-    from workers.definitions import find_models, find_pipeline
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
-    spec, models_folder = find_pipeline(pipeline)
-    spec = spec.with_stream(stream)
-    models = find_models(spec, models_folder, settings.cache_folder)
+    spec, models = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path")
     prepare_folder(out)

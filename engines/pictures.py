@@ -30,7 +30,9 @@ class FramePictures:
         names: dict[PictureSpec, list[str]] = {}
         for name, spec in pictures.items():
             names.setdefault(spec, []).append(name)
-        self._made = [(make(spec), spec.layout == "planes", each) for spec, each in names.items()]
+        # a frame on a GPU has no transparency: nothing of it is read
+        by = {spec: Picture(spec) if spec.layout == "alpha" else make(spec) for spec in names}
+        self._made = [(by[spec], spec.layout == "planes", each) for spec, each in names.items()]
         self._sized = any(map(is_of_model, pictures))
 
     def __call__(self, frame: av.VideoFrame, orientation: int) -> dict[str, Array]:

@@ -84,6 +84,11 @@ class DecodePlan:
         return any(picture.layout == "planes" for picture in self.pictures.values())
 
     @property
+    def alpha(self) -> bool:
+        """Whether the transparency of images is wanted."""
+        return any(picture.layout in ("planes", "alpha") for picture in self.pictures.values())
+
+    @property
     def shown(self) -> PictureSpec | None:
         """The picture of the first resize stage, which formats encode; None if there is no resize stage."""
         return next(iter(self.resized.values()), None)

@@ -65,7 +65,11 @@ GROUPS: Mapping[str, Group] = {
     "operators": Group(
         "operator",
         PipelineError,
-        {"infer": "engines.operators.infer:Infer", "resize": "engines.operators.resize:Resize"},
+        {
+            "infer": "engines.operators.infer:Infer",
+            "resize": "engines.operators.resize:Resize",
+            "scale": "engines.operators.scale:Scale",
+        },
     ),
     "formats": Group(
         "format",

@@ -56,6 +56,8 @@ class Picture:
         """
         if self.spec.layout == "planes":
             return [upright(plane, orientation) for plane in self._planes(frame)]
+        if self.spec.layout == "alpha":
+            return [np.ascontiguousarray(upright(_opacity(frame), orientation))]
         if self.spec.size != "source":
             return [self._pixels(frame, self.spec.size, orientation)]
         size = (frame.width, frame.height) if transposes(orientation) else (frame.height, frame.width)
@@ -121,6 +123,13 @@ class Picture:
     def is_planar(frame: av.VideoFrame) -> bool:
         """Return whether a frame is YCbCr 4:2:0 in 8 bits."""
         return frame.format.name in ("yuv420p", "yuvj420p")
+
+
+def _opacity(frame: av.VideoFrame) -> Array:
+    """How opaque each pixel is, `[H, W]` uint8."""
+    if frame.format.name != "rgba":
+        return np.full((frame.height, frame.width), 255, np.uint8)
+    return plane_rows(frame, 0).reshape(frame.height, frame.width, 4)[..., 3]
 
 
 def filtered(pixels: Array, size: tuple[int, int], middle: Middle, spec: PictureSpec) -> Array:

@@ -18,6 +18,7 @@ Fit: TypeAlias = Literal["stretch", "crop", "letterbox"]
 PadPlace: TypeAlias = Literal["center", "corner"]
 Filter: TypeAlias = Literal["area", "nearest", "bilinear", "bicubic", "lanczos"]
 PictureSize: TypeAlias = tuple[Side, Side] | Literal["source"]
+Border: TypeAlias = Literal["reflect", "edge"]
 PerChannel: TypeAlias = FiniteFloat | tuple[FiniteFloat, ...]
 
 
@@ -33,7 +34,12 @@ class PictureSpec(Spec):
     name. `antialias` widens a filter with the scale, as Pillow and torchvision do; without it a filter looks at its
     nearest neighbours however much the picture shrinks, as OpenCV does.
 
-    `layout`: `rgb` [H, W, 3]; `gray` [H, W], full range; `planes`: each plane of the frame as it is, at "source" size.
+    `layout`: `rgb` [H, W, 3]; `gray` [H, W], full range; `planes`: each plane of the frame as it is, at "source" size;
+    `alpha` [H, W]: how opaque the pixels of an image are, at "source" size, 255 for all other frames.
+
+    `tile`: (height, width); the model takes a picture of "source" size as tiles of exactly this size. `overlap`: source
+    pixels at each inner edge of a tile that are context only. A picture that is smaller than a tile is padded right and
+    below as `border` says. See `engines.inference.tiles`.
     """
 
     size: PictureSize = "source"
@@ -44,12 +50,15 @@ class PictureSpec(Spec):
     short_side: Side | None = None
     resize: Filter = "area"
     antialias: bool = False
-    layout: Literal["rgb", "gray", "planes"] = "rgb"
+    layout: Literal["rgb", "gray", "planes", "alpha"] = "rgb"
+    tile: tuple[Side, Side] | None = None
+    overlap: int = Field(default=0, ge=0, le=4096)
+    border: Border = "reflect"
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> Self:
-        if self.layout == "planes" and (self.size != "source" or self.multiple != 1):
-            raise ValueError("layout planes keeps each plane as it is: leave out size and multiple")
+        if self.layout in ("planes", "alpha") and (self.size != "source" or self.multiple != 1):
+            raise ValueError(f"layout {self.layout} keeps what the frame has: leave out size and multiple")
         if self.multiple != 1 and self.size != "source":
             raise ValueError('multiple is for size = "source"; a fixed size is what it is')
         if self.short_side is not None:
@@ -57,6 +66,18 @@ class PictureSpec(Spec):
                 raise ValueError('short_side is for fit = "crop" of a fixed size: leave it out')
             if self.short_side < max(self.size):
                 raise ValueError(f"short_side is {self.short_side}, and {max(self.size)} pixels are cropped from it")
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_cover(self) -> Self:
+        if self.tile is None:
+            if self.overlap or self.border != "reflect":
+                raise ValueError("overlap and border are for tiles: write tile = [height, width], or leave them out")
+            return self
+        if self.size != "source" or self.multiple != 1 or self.layout in ("planes", "alpha"):
+            raise ValueError('tile is for size = "source" without multiple: every tile has its own size')
+        if 2 * self.overlap >= min(self.tile):
+            raise ValueError(f"overlap is {self.overlap} on both sides, and a tile of {min(self.tile)} has no middle")
         return self
 
 
@@ -128,6 +149,9 @@ class InputCard(Spec):
     short_side: Side | None = None
     resize: Filter = "area"
     antialias: bool = False
+    tile: tuple[Side, Side] | None = None
+    overlap: int = 0
+    border: Border = "reflect"
     colours: Literal["rgb", "bgr", "gray", "ycbcr"] | None = None  # ycbcr: BT.601, full range, as JPEG's
     layout: Layout | None = None
     scale: PerChannel | None = None

@@ -24,8 +24,9 @@ class PartMeta(BaseModel):
     `pts` has one entry a window (its first tick, in the media's clock), or one an item where the media has no times.
     The first `warm_up` windows are the segment's warm-up: dropped once the models with a state have seen them.
     `frames` and `lost` count the frames that this part owns and those lost to damage; `unseen` are the `frames` that no
-    window uses, which count as whole without decoding; `notes` describe anything unusual; `not_finite` counts, for each
-    output, the windows with values that are NaN or infinite.
+    window uses, which count as whole without decoding; `held` counts the tiles that a model did not compute because
+    they equal those of the frame before; `notes` describe anything unusual; `not_finite` counts, for each output, the
+    windows with values that are NaN or infinite.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +38,7 @@ class PartMeta(BaseModel):
     frames: Count = 0
     lost: Count = 0
     unseen: Count = 0
+    held: Count = 0
     notes: Annotated[tuple[str, ...], FailFast()] = ()
     not_finite: Annotated[dict[Label, Count], Field(max_length=1024)] = {}
 

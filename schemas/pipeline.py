@@ -5,6 +5,7 @@ answers: the stages, the identities of the models, and the versions of plugins. 
 """
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -199,6 +200,34 @@ class PipelineSpec(Spec):
             return self
         decode = self.decode.model_copy(update={"stream": stream})
         return self.model_copy(update={"stage": (decode, *self.stage[1:])})
+
+    def with_model(self, model: str | None) -> Self:
+        """The pipeline that runs this model in the one stage that runs any; None: as it is. Raises PipelineError."""
+        if model is None:
+            return self
+        stages = list(self.model_names)
+        if len(stages) != 1:
+            what = f"pipeline {self.name} runs a model in {len(stages)} stages{': ' * bool(stages)}{', '.join(stages)}"
+            raise PipelineError(what, "say which, as in --set STAGE.model=NAME" if stages else "leave out --model")
+        return self.with_fields({f"{stages[0]}.model": model})
+
+    def with_fields(self, fields: Mapping[str, JsonValue]) -> Self:
+        """The pipeline with other values of fields and options of stages, `stage.field`. Raises PipelineError."""
+        made = self
+        for path, value in fields.items():
+            name, _, field = path.partition(".")
+            stages = {stage.name: stage for stage in made.stage}
+            if name not in stages or not field or field in ("kind", "name"):
+                hint = f"write STAGE.FIELD=VALUE; its stages are {', '.join(stages)}"
+                raise PipelineError(f"pipeline {self.name} has no field {path}", hint)
+            given = stages[name].model_dump()
+            (given if field in type(stages[name]).model_fields else given["options"])[field] = value
+            changed = [given if stage.name == name else stage for stage in made.stage]
+            try:
+                made = type(self).model_validate({**dict(made), "stage": changed})
+            except ValidationError as error:
+                raise PipelineError(f"pipeline {self.name}, {path}", reason_of(error.errors()[0])) from error
+        return made
 
     @property
     def revision(self) -> str:

@@ -38,6 +38,11 @@ def families(now: Snapshot) -> Iterator[Metric]:
 
     yield count("rigflow_parts", "Parts that a stage finished.", lambda counts: counts.parts)
     yield count("rigflow_frames", "Frames in the parts that a stage finished.", lambda counts: counts.frames)
+    yield count(
+        "rigflow_held_tiles",
+        "Tiles that a model did not compute because they equal those of the frame before.",
+        lambda counts: counts.held,
+    )
     yield _steps(now.stages)
     yield _stage_bytes(now.stages)
     yield count(

@@ -204,6 +204,7 @@ class Runner:
             try:
                 if isinstance(outcome, RigflowError):
                     raise outcome
+                self.meter.held(task.pipeline.spec.name, task.stage, outcome.meta.held - part_of(task).meta.held)
                 await self._hand_over(task, outcome)
             except Exception as error:  # an error of this part only
                 await self._failed(task, error)

@@ -29,11 +29,12 @@ log.addHandler(logging.NullHandler())  # no output before `set_up_logging`: comm
 class StageCounts:
     """Counts of a stage since its worker started; `steps[n]` of its steps took at most `BUCKETS_S[n]` seconds.
 
-    A step may produce several parts (infer, a batch) or none (the end of a decode).
+    A step may produce several parts (infer, a batch) or none (the end of a decode). `held` are tiles, see `PartMeta`.
     """
 
     parts: int = 0
     frames: int = 0
+    held: int = 0
     seconds: float = 0.0
     steps: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
     received_bytes: int = 0
@@ -43,7 +44,7 @@ class StageCounts:
 
     def add(self, other: "StageCounts") -> None:
         """Add the counts of another worker or of an earlier process."""
-        for name in ("parts", "frames", "seconds", "received_bytes", "sent_bytes", "redeliveries", "failures"):
+        for name in ("parts", "frames", "held", "seconds", "received_bytes", "sent_bytes", "redeliveries", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.steps = [mine + theirs for mine, theirs in zip(self.steps, other.steps, strict=True)]
 
@@ -71,6 +72,10 @@ class Meter:
         counts = self.stages[pipeline, stage]
         counts.parts += 1
         counts.frames += frames
+
+    def held(self, pipeline: str, stage: str, tiles: int) -> None:
+        """Count tiles that were not computed because they equal those of the frame before."""
+        self.stages[pipeline, stage].held += tiles
 
     def sent(self, pipeline: str, stage: str, nbytes: int) -> None:
         """Count bytes that a stage sends to the broker."""

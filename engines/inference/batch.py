@@ -1,7 +1,7 @@
 """Batches across parts: gather the rows of many parts, run them together, give every part its own answer back.
 
-A *row* is what a model answers for: a window, a frame, or a plane of a frame. Rows are batched whichever segment or
-job they come from, but only with rows of equal shape; a part's failure is its own.
+A *row* is what a model answers for: a window, a frame, a tile or a plane of a frame. Rows are batched whichever segment
+or job they come from, but only with rows of equal shape; a part's failure is its own.
 """
 
 import functools
@@ -16,6 +16,7 @@ from engines.heads.view import View
 from engines.inference.heads import Heads
 from engines.inference.session import Overlapping, RowBatch
 from engines.inference.sources import Source, holds, source_of
+from engines.inference.tiles import Tiles
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.ports import Session
 from engines.ragged import Ragged
@@ -30,7 +31,7 @@ class _Work:
     """One pass of the model over one part: all of it, or one array of `each`, which its output `replaces`."""
 
     part: int
-    inputs: Mapping[str, Source]
+    inputs: Mapping[str, Source | Tiles]
     rows: int
     replaces: str = ""
     views: Sequence[View] = ()
@@ -43,8 +44,18 @@ class _Work:
         rows = tuple((name, source.array.dtype, source.row) for name, source in sorted(self.inputs.items()))
         return *rows, self.alike
 
+    @property
+    def held(self) -> int:
+        """How many rows are not computed, because they equal others."""
+        return sum(source.held for source in self.inputs.values() if isinstance(source, Tiles))
+
     def put(self, start: int, outputs: Mapping[str, Value]) -> None:
         """Take the answers of the rows from `start` on."""
+        tiles = next((source for source in self.inputs.values() if isinstance(source, Tiles)), None)
+        if tiles is not None and self.rows:
+            tiles.put(start, outputs)
+            self.made = {**tiles.made}
+            return
         for output, value in outputs.items():
             name = self.replaces or output
             known = self.made.get(name)
@@ -109,10 +120,15 @@ def infer_parts(
             failed[number] = error
     _Run(session, heads, failed, tick).all(_batches(works, stage, session))
     arrays: list[dict[str, Value]] = [{} for _ in parts]
+    held = [0] * len(parts)
     for work in works:
         if work.part not in failed:
             arrays[work.part] |= work.made
-    return [failed.get(number) or part.with_arrays(arrays[number]) for number, part in enumerate(parts)]
+            held[work.part] += work.held
+    return [
+        failed.get(number) or part.with_arrays(arrays[number], held=part.meta.held + held[number])
+        for number, part in enumerate(parts)
+    ]
 
 
 def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads: Heads) -> list[_Work]:
@@ -120,6 +136,14 @@ def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads
     spec = session.spec
     if not stage.each:
         inputs = {tensor.name: source_of(stage, part, tensor.name, len(tensor.shape)) for tensor in spec.inputs}
+        tiled = {
+            tensor.name: Tiles(inputs[tensor.name], tensor.picture)
+            for tensor in spec.inputs
+            if tensor.picture is not None and tensor.picture.tile
+        }
+        if tiled:  # a model of one input: `Infer` has checked that
+            [tiles] = tiled.values()
+            return [_work(session, number, tiled, heads, views=tiles.views)]
         return [_work(session, number, inputs, heads, views=heads.views(part))]
     name, rank = spec.inputs[0].name, len(spec.inputs[0].shape)
     if len(spec.inputs) != 1 or len(spec.outputs) != 1:
@@ -138,7 +162,7 @@ def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads
 def _work(
     session: Session,
     number: int,
-    inputs: Mapping[str, Source],
+    inputs: Mapping[str, Source | Tiles],
     heads: Heads,
     replaces: str = "",
     views: Sequence[View] = (),

@@ -135,7 +135,7 @@ class Heads:
     def try_on(self, outputs: Mapping[str, Array], rows: int) -> None:
         """Apply the heads to the outputs of a trial run on pictures of a fixed size. Raises as a call does."""
         picture = self._picture
-        size = picture.size if picture and picture.size != "source" else (1, 1)
+        size = picture.size if picture and picture.size != "source" else (picture and picture.tile) or (1, 1)
         self(outputs, [view_of(size, picture) if picture else View(size, size, size)] * rows, rows)
 
 

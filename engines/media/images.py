@@ -91,7 +91,7 @@ def decode_images(
         items: list[Item] = []
         notes: dict[str, None] = {}
         for image in group:
-            item, row = _outcome(image, planes, convert, limits, notes)
+            item, row = _outcome(image, planes, plan.alpha, convert, limits, notes)
             tick()
             items.append(item)
             rows += [row] if row is not None else []
@@ -162,18 +162,18 @@ def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
 
 
 def _outcome(
-    image: _Image, planes: bool, convert: Convert, limits: Limits, notes: dict[str, None]
+    image: _Image, planes: bool, alpha: bool, convert: Convert, limits: Limits, notes: dict[str, None]
 ) -> tuple[Item, dict[str, Array] | None]:
     """Return the item with its error, or else with its arrays; anything unusual is added to `notes`."""
     if image.head is None:
         return image.item, None
     try:
         still = _decoded(image.data, image.head, limits, scaled=not planes)
-        row = convert(_plain(still.frame, planes, still.alpha), still.orientation)
+        row = convert(_plain(still.frame, planes, alpha and still.alpha), still.orientation)
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None
     notes |= dict.fromkeys(still.notes)
-    if not planes and still.alpha and _WITHOUT_ALPHA not in notes and is_transparent(still.frame):
+    if not alpha and still.alpha and _WITHOUT_ALPHA not in notes and is_transparent(still.frame):
         notes[_WITHOUT_ALPHA] = None
     return image.item, row
 
@@ -249,10 +249,10 @@ def _has_alpha(name: str, data: Buffer) -> bool:
 
 
 def _plain(frame: av.VideoFrame, planes: bool, alpha: bool) -> av.VideoFrame:
-    """Convert a frame to a pixel format without a palette, and to RGB or RGBA if planes are wanted."""
+    """Convert a frame to a pixel format without a palette, to RGBA if `alpha` is, and to RGB if planes are wanted."""
     name = frame.format.name
-    if not planes and name != "pal8":
+    if not planes and not alpha and name != "pal8":
         return frame
-    layout = "rgba" if alpha and planes else "rgb24"
+    layout = "rgba" if alpha else "rgb24"
     matrix = 5  # JFIF and WebP: BT.601 whatever the size
     return VideoReformatter().reformat(frame, format=layout, src_colorspace=matrix, interpolation=_FANCY, threads=1)

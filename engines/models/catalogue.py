@@ -24,6 +24,10 @@ from schemas.model import ModelCard, ModelSpec
 from schemas.settings import home_folder
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange")
+_REAL_ESRGAN = "github.com/xinntao/Real-ESRGAN/releases"
+FOUND_AT = {  # models of rigflow's pipelines that users bring: the file, and where its authors publish it
+    "realesr-animevideov3": ("realesr-animevideov3.pth", f"{_REAL_ESRGAN}/tag/v0.2.5.0"),
+}
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 
 
@@ -85,6 +89,9 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     hint = f"put its ONNX file at {places[0]}"
     if name in EXPORTS:
         hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
+    if name in FOUND_AT:
+        file, page = FOUND_AT[name]
+        hint = f"download {file} from {page}, then `rigflow model add {file}`; --model NAME runs another one"
     raise ModelMissing(f"model {name} is missing", hint)
 
 

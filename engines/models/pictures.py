@@ -10,7 +10,10 @@ from engines.part import Array
 from schemas.errors import ModelError, format_field_error
 from schemas.model import InputCard, Layout, PictureSpec, TensorSpec, describe
 
-FRAME_FIELDS = frozenset({"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "resize", "antialias"})
+FRAME_FIELDS = frozenset(
+    {"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "resize", "antialias"}
+    | {"tile", "overlap", "border"}
+)
 VALUE_FIELDS = frozenset({"colours", "layout", "scale", "mean", "std"})
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _NO_PICTURE = 'a picture has dimensions [N, 3, H, W] or [N, H, W, 3]; for a graph without N, say batch = "none"'
@@ -39,8 +42,9 @@ class Picture:
     def shape(self) -> tuple[int | str, ...]:
         """The shape of the input: `[N, H, W, 3]`, `[N, H, W]` for gray, `[N, T, H, W, 3]` of windows, of bytes."""
         sizes: dict[str, int | str] = dict(zip(self.layout, self.tensor.shape, strict=True)) | {"c": 3}
-        if self.spec.size != "source":
-            sizes |= dict(zip("hw", self.spec.size, strict=True))
+        fixed = self.spec.tile if self.spec.size == "source" else self.spec.size
+        if fixed:
+            sizes |= dict(zip("hw", fixed, strict=True))
         return tuple(sizes[each] for each in self.fed)
 
 
@@ -88,6 +92,8 @@ def _picture(card: InputCard, tensor: TensorSpec) -> Picture:
         raise _Refused(f"colours: {colours} for {channels} channel{'s' * (channels > 1)}", hint)
     if colours == "ycbcr" and "t" in layout:
         raise _Refused("colours: ycbcr of windows", "put that into the graph")
+    if card.tile and "t" in layout:
+        raise _Refused("tile: of windows", "leave it out: tiles are of single pictures")
     height, width = (tensor.shape[layout.index(side)] for side in "hw")
     options = card.model_dump(include=set(FRAME_FIELDS - {"size"}))
     try:

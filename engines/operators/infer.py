@@ -8,6 +8,7 @@ from engines.inference.heads import Heads
 from engines.inference.session import fits
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
+from engines.inference.tiles import JOINED
 from engines.options import Options, parse_options
 from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
@@ -19,6 +20,7 @@ from schemas.pipeline import OperatorStage
 _WINDOW = "leave out `window`, or the heads of the model's card"
 _PLACELESS = "classify, embed, raw and tag"
 _TRY_SOUND = "`rigflow model test MODEL FILE.wav` runs it on a file"
+_TILED = "leave it out, or `tile` in the model's card"
 _IN_CARD = "give it a value or a state in the model's card; see docs/models.md"
 
 
@@ -69,6 +71,7 @@ class Infer:
     def plan(self, inputs: Arrays) -> Arrays:
         """Return the arrays of the model's heads, or those that replace each array of `each`."""
         stage, model = self._stage, self._model
+        self._check_tiles()
         unknown = set(stage.reads) - {tensor.name for tensor in model.inputs}
         if unknown:
             names = ", ".join(f"`{tensor.name}`" for tensor in model.inputs)
@@ -139,6 +142,21 @@ class Infer:
         if sight is Sight.SINGLES:
             return Tensor(array.dtype, ("W", *array.shape[1:]))
         return array
+
+    def _check_tiles(self) -> None:
+        """The answers of tiles are put together where they are pictures, and nothing else is answered."""
+        model = self._model
+        if not any(tensor.picture and tensor.picture.tile for tensor in model.inputs):
+            return
+        alone = (
+            len(model.inputs) == len(model.heads) == 1 and [*self._heads.named] == [JOINED] and not self._heads.unread
+        )
+        if not alone or model.heads[0].options.get("size", "content") == "source":
+            what = f"model `{model.name}`: its card has tiles, which need one input and one output, with a head image"
+            raise ModelError(what, 'leave out tile, or other outputs and size = "source"')
+        if self._stage.reads or self._stage.each:
+            field = "reads" if self._stage.reads else "each"
+            raise PipelineError(f"stage `{self._stage.name}`: {field}, and its model takes tiles of the frame", _TILED)
 
     def _check_batch(self, tensor: TensorSpec) -> None:
         model = self._model

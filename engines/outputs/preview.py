@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -11,6 +12,9 @@ from PIL import Image, ImageOps
 from engines.content import Content
 from engines.heads.view import view_of
 from engines.inference.heads import Heads
+from engines.inference.session import RowBatch
+from engines.inference.sources import Source
+from engines.inference.tiles import Tiles
 from engines.inference.trial import HINT
 from engines.models.observe import test_picture
 from engines.outputs.draw import Canvas, channel_paint
@@ -23,6 +27,9 @@ from engines.ragged import Ragged
 from engines.transforms import Picture
 from schemas.errors import MediaError, ModelError
 from schemas.model import ModelSpec, PictureSpec, describe
+
+if TYPE_CHECKING:
+    from engines.inference.onnxruntime import OnnxRuntimeSession
 
 _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small if a model takes any size
 _MOST_LINES = 10
@@ -69,6 +76,9 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
     limit_memory()
     made = next((tensor.picture for tensor in spec.inputs if tensor.picture), None)
     heads = Heads(spec)
+    if made is not None and made.tile:
+        session = OnnxRuntimeSession(body, spec, loaded=load(body, spec.name, once=True))
+        return Answer(picture, _of_tiles(session, heads, made, picture), {}, frozenset(heads.named))
     feed = {}
     for tensor in spec.inputs:
         if tensor.picture:
@@ -90,6 +100,14 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
     arrays = {**{name: outputs[name] for name in heads.unread}, **heads.decode(outputs, views)}
     labels = {name: tensor.labels for name, tensor in heads.named.items() if tensor.labels}
     return Answer(picture, arrays, labels, frozenset(heads.named))
+
+
+def _of_tiles(session: "OnnxRuntimeSession", heads: Heads, spec: PictureSpec, picture: Array) -> Mapping[str, Value]:
+    tiles, name = Tiles(Source(_made(picture, spec)[None]), spec), session.spec.inputs[0].name
+    for number in range(len(tiles)):
+        outputs = session.run({name: np.asarray(RowBatch([tiles.chosen(number, number + 1)]))})
+        tiles.put(number, heads.decode(outputs, tiles.views[:1]))
+    return tiles.made
 
 
 def _made(picture: Array, spec: PictureSpec) -> Array:

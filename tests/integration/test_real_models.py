@@ -27,12 +27,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
         yield started
 
 
-def added(monkeypatch: pytest.MonkeyPatch, home: Path, file: str, *options: str, labels: str = "") -> str:
-    """Copy a real model and its labels into a folder, add it, and give its name."""
+def added(
+    monkeypatch: pytest.MonkeyPatch, home: Path, file: str, *options: str, labels: str = "", called: str = ""
+) -> str:
+    """Copy a real model, `called` otherwise or not, and its labels into a folder, add it, and give its name."""
     monkeypatch.setenv("HOME", str(home))
     folder = home / "download"
     folder.mkdir(parents=True)
-    path = Path(shutil.copy(weights(file), folder))
+    path = Path(shutil.copy(weights(file), folder / called))
     if labels:
         (folder / "labels.txt").write_text(labels)
     done = rigflow("model", "add", path, "--yes", *options, HOME=str(home))
@@ -92,8 +94,8 @@ async def test_efficientnet(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.M
 
 
 async def test_animevideo(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four times the source's size, whatever that is."""
-    name = added(monkeypatch, tmp_path, "realesr-animevideov3-x4.onnx")
+    """Four times the source's size, whatever that is: nothing in the file's name proposes tiles."""
+    name = added(monkeypatch, tmp_path, "realesr-animevideov3-x4.onnx", called="larger.onnx")
     run = plain_models.session(weights("realesr-animevideov3-x4.onnx"))
     inputs = [
         film(tmp_path, frames=6, size=(30, 46)),
@@ -148,6 +150,23 @@ async def test_mtcnn(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             (points,) = (each[0] for each in outputs if each.shape[-1] == 10)
             found = np.array(row["boxes"][0]["keypoints"])
             np.testing.assert_allclose(found[:, :2], np.clip(points.reshape(2, 5).T * side, 0, side), atol=0.1)
+
+
+async def test_animevideov3_in_tiles(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card's overlap follows from the file's name; the plain script takes whole frames."""
+    name = added(monkeypatch, tmp_path, "realesr-animevideov3-x4.onnx", "--set", "inputs.0.tile=[96,96]")
+    card = tomllib.loads((tmp_path / ".local/share/rigflow/models" / f"{name}.toml").read_text())
+    assert (card["inputs"][0]["tile"], card["inputs"][0]["overlap"]) == ([96, 96], 18)
+    run = plain_models.session(weights("realesr-animevideov3-x4.onnx"))
+    album = {"carphone": plain_models.rgb_of(real_clip("carphone_pristine"), {60})[60]}
+    album["bikes"] = np.ascontiguousarray(plain_models.rgb_of(real_clip("bikes"), {60})[60][40:141, 60:203])
+    inputs = pngs(tmp_path, album)
+    [outcome] = await fleet.answers(written(tmp_path, to("image", f'model = "{name}"')), inputs, tmp_path / "out")
+    for path in inputs:
+        expected = upscaled(run, frames_of(path)[0])
+        made = np.asarray(Image.open(outcome.target / path.name)).astype(int)
+        assert np.abs(made - expected).max() <= 1, path.name
+        assert (made != expected).mean() < 1e-4, path.name
 
 
 def test_silero_is_kept_with_its_state_and_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,187 @@
+"""Super-resolution of a film beside a plain script: `python -m benchmarks.upscale [--short] [--frames 24]`.
+
+Both make each frame four times as large and write H.264. The script (`benchmarks.peers.plain_upscaler`) is one process
+of PyAV, NumPy and ONNX Runtime with its default threads, over whole frames; rigflow has two workers, over tiles. They
+run by turns, each warm. Two films: one whose frames all differ, and one whose drawings stand for two frames each, which
+rigflow computes once. Their pictures are held against each other.
+
+The model is realesr-animevideov3-x4.onnx in the folder that TEST_WEIGHTS names; where there is none, a network of the
+same form with seeded random weights.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.peers.plain_upscaler import Upscaler
+from benchmarks.peers.rigflow import ProgressListener
+from engines.models.catalogue import load_model
+from pipelines.registry import builtin_pipeline
+from pipelines.server import EmbeddedServer
+from schemas.jobs import Priority
+from schemas.settings import Settings
+from workers.local import local_fleet
+from workers.run import run_jobs
+
+WORKERS = 2
+REAL = "realesr-animevideov3-x4.onnx"
+WIDTH, LAYERS = 64, 18
+CARD = """
+[[inputs]]
+name = "input"
+tile = [{}, {}]
+overlap = 18
+[[heads]]
+kind = "image"
+"""
+
+
+def random_network(width: int = WIDTH) -> bytes:
+    """`input [n, 3, h, w]` -> `output [n, 3, 4h, 4w]`: 18 convolutions of 3 x 3, PReLU between them."""
+    random, nodes, kept, name = np.random.default_rng(0), [], [], "input"
+    for layer in range(LAYERS):
+        into, out = 3 if layer == 0 else width, 48 if layer == LAYERS - 1 else width
+        spread = np.sqrt(2 / (9 * into))
+        kept.append(
+            numpy_helper.from_array((random.standard_normal((out, into, 3, 3)) * spread).astype("f4"), f"w{layer}")
+        )
+        nodes.append(helper.make_node("Conv", [name, f"w{layer}"], [f"c{layer}"], pads=[1] * 4))
+        name = f"c{layer}"
+        if layer < LAYERS - 1:
+            kept.append(numpy_helper.from_array(np.full((out, 1, 1), 0.2, "f4"), f"s{layer}"))
+            nodes.append(helper.make_node("PRelu", [name, f"s{layer}"], [f"p{layer}"]))
+            name = f"p{layer}"
+    nodes.append(helper.make_node("DepthToSpace", [name], ["output"], blocksize=4, mode="CRD"))
+    values = (("input", ["n", 3, "h", "w"]), ("output", ["n", 3, "h4", "w4"]))
+    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values)
+    graph = helper.make_graph(nodes, "upscaler", [given], [made], kept)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def model_in(folder: Path, tile: tuple[int, int]) -> tuple[Path, str]:
+    """The model's file with its card beside it, and which model it is."""
+    path, real = folder / "upscaler.onnx", Path(os.environ.get("TEST_WEIGHTS", ""), REAL)
+    path.write_bytes(real.read_bytes() if real.is_file() else random_network())
+    path.with_suffix(".toml").write_text(CARD.format(*tile))
+    return path, REAL if real.is_file() else "random weights"
+
+
+def film(path: Path, frames: int, size: tuple[int, int], hold: int) -> Path:
+    """A lossless film of drawings, each shown for `hold` frames; `size` is (height, width)."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264rgb", rate=25, options={"qp": "0", "bf": "0", "g": "6"})
+        stream.height, stream.width, stream.pix_fmt = *size, "rgb24"
+        for number in range(frames):
+            drawing = number // hold
+            disc = ((y - size[0] // 2) ** 2 + (x - 20 - 5 * drawing) ** 2 < 400)[..., None]
+            ground = np.stack([x + drawing, y + 2 * drawing, x + y], -1) // 2 % 256
+            picture = np.where(disc, np.array([250, 200, 40]), ground).astype(np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+class Rigflow:
+    """Two workers and a broker; each run is a job of its own."""
+
+    def __init__(self, model: Path, out: Path) -> None:
+        self._models = {model.stem: load_model(model)}
+        self._spec = builtin_pipeline("upscale").with_model(model.stem).model_copy(update={"segment_s": 0.2})
+        self._out = out
+        self._runs = 0
+
+    async def __aenter__(self) -> "Rigflow":
+        self._server = EmbeddedServer()
+        self._server.start()
+        self._open = AsyncExitStack()
+        settings = Settings(nats=self._server.url, shared=("/",))
+        self._settings = await self._open.enter_async_context(local_fleet(settings, WORKERS, ProgressListener()))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._open.aclose()
+        self._server.stop()
+
+    async def upscale(self, video: Path) -> Path:
+        """The film that rigflow makes."""
+        self._runs += 1  # the same file again is the same job, but not in another tenant
+        settings, out = self._settings.model_copy(update={"tenant": f"run{self._runs}"}), self._out / str(self._runs)
+        out.mkdir(parents=True)
+        [outcome] = await run_jobs(settings, self._spec, self._models, [video], out, Priority.BULK, ProgressListener())
+        if not outcome.ok:
+            sys.exit(f"rigflow: {outcome.error or outcome.done}")
+        return Path(f"{outcome.target}.mp4")
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest mean difference of two films' pictures, of 255."""
+    films = []
+    for path in (one, other):
+        with av.open(str(path)) as container:
+            films.append([frame.to_ndarray(format="gray").astype(float) for frame in container.decode(video=0)])
+    return max(float(np.abs(a - b).mean()) for a, b in zip(*films, strict=True))
+
+
+async def compare(
+    frames: int, rounds: int, size: tuple[int, int], tile: tuple[int, int], folder: Path
+) -> dict[str, Any]:
+    """The medians of both, in frames a second, and their ratio, the median of each round's, for each film."""
+    model, about = model_in(folder, tile)
+    script = Upscaler(model)
+    result: dict[str, Any] = {"model": about, "frames": frames, "size": size, "tile": tile}
+    async with Rigflow(model, folder / "out") as rigflow:
+        warm = film(folder / "warm.mp4", 2, size, 1)
+        await rigflow.upscale(warm)
+        script.upscale(warm, folder / "warm.out.mp4")
+        for kind, hold in (("moving", 1), ("on_twos", 2)):
+            video, rates = film(folder / f"{kind}.mp4", frames, size, hold), []
+            for number in range(rounds):
+                began = time.perf_counter()
+                count = script.upscale(video, plain := folder / f"{kind}{number}.mp4")
+                between = time.perf_counter()
+                made = await rigflow.upscale(video)
+                ended = time.perf_counter()
+                rates.append((count / (between - began), count / (ended - between)))
+                print(f"  {kind}: script {rates[-1][0]:6.2f} frames/s  rigflow {rates[-1][1]:6.2f}", flush=True)
+            medians = {
+                name: median(each) for name, each in zip(("script", "rigflow"), zip(*rates, strict=True), strict=True)
+            }
+            ratio = median(mine / other for other, mine in rates)
+            result[kind] = {**medians, "ratio": ratio, "difference": difference(plain, made)}
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 1 where the pictures differ by more than two encodings of the same do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a few small frames, once: does it still run?")
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("H", "W"), help="of the film")
+    parser.add_argument("--tile", type=int, nargs=2, default=(198, 184), metavar=("H", "W"))
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    given = (options.frames, options.rounds, tuple(options.size), tuple(options.tile))
+    frames, rounds, size, tile = (4, 1, (72, 96), (64, 64)) if options.short else given
+    with tempfile.TemporaryDirectory(prefix="rigflow-upscale-") as name:
+        result = asyncio.run(compare(frames, rounds, size, tile, Path(name)))
+    print(json.dumps(result))
+    return 0 if max(result[kind]["difference"] for kind in ("moving", "on_twos")) < 4 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
