@@ -82,7 +82,7 @@ async def test_a_pipeline_that_is_needed_while_its_models_are_unloaded_loads_the
         closed.append(session)
         go_on.wait(30)
 
-    monkeypatch.setattr(cache, "_close", slowly)
+    monkeypatch.setattr(cache.opener, "_close", slowly)
     try:
         for spec in specs:
             await cache.get(spec.revision)
@@ -95,7 +95,7 @@ async def test_a_pipeline_that_is_needed_while_its_models_are_unloaded_loads_the
             await unloading
         assert len(closed) == cache.loaded == 2
         assert not {id(session) for each in needed for session in each._sessions.values()} & set(map(id, closed))
-        assert cache._models._held.keys() == {sha256 for spec in specs for sha256 in spec.models.values()}
+        assert cache.opener.models._held.keys() == {sha256 for spec in specs for sha256 in spec.models.values()}
     finally:
         go_on.set()
         await cache.close()
