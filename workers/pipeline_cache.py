@@ -151,9 +151,11 @@ class PipelineCache:
             del self._pipelines[revision], self._used_s[revision]
         used = {identity for pipeline in self._pipelines.values() for identity in pipeline.spec.models.values()}
         unused = self._sessions.keys() - used.union(*self._making.values())
-        closing = {identity: self._sessions.pop(identity) for identity in unused}  # at once: loads make their own
-        for identity, session in closing.items():
-            await self.opener.close(identity, session)
+        closing = [self._sessions.pop(identity) for identity in unused]  # all at once: a load meanwhile makes its own
+        for identity in unused:
+            self.opener.models.release(identity)
+        for session in closing:
+            await self.opener.close(session)
 
     async def _evict_models(self, spec: PipelineSpec, models: set[str]) -> None:
         """Unload the least recently used revisions that no message needs, until these models fit beside the others.
@@ -214,8 +216,8 @@ class PipelineCache:
         """Close all sessions; threads that load models are not waited for, because the process ends."""
         for loading in self._loading.values():
             loading.cancel()
-        for identity, session in self._sessions.items():
-            await self.opener.close(identity, session)
+        for session in self._sessions.values():
+            await self.opener.close(session)
         self.opener.models.close()
 
 

@@ -94,10 +94,9 @@ class SessionOpener:
                 self.loading.remove(identity)
                 self.on_loading()
 
-    async def close(self, identity: str, session: Session) -> None:
-        """Close a session; from now on its model's files may be removed from the disk."""
-        await asyncio.to_thread(self._close, session)  # to free gigabytes takes a second
-        self.models.release(identity)
+    async def close(self, session: Session) -> None:
+        """Close a session, in a thread, because to free gigabytes takes a second."""
+        await asyncio.to_thread(self._close, session)
 
     def _close(self, session: Session) -> None:
         session.close()

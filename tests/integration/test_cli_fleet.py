@@ -88,6 +88,7 @@ def test_up_keeps_its_work_starts_again_what_dies_and_drains_on_sigterm(tmp_path
         fleet.until("the embedded broker died, starting it again on its store")
         os.kill(worker, signal.SIGKILL)
         fleet.until("worker local-1 ended (signal SIGKILL), starting it again")
+        eventually(lambda: rigflow("status", "--nats", url).returncode == 0)  # the broker is back
         ran = rigflow_process("run", "scenes", real_clip("bikes"), "--nats", url, "--out", tmp_path / "second")
         assert ran.returncode == 0, ran.stderr
         assert (tmp_path / "second" / "bikes.scenes.jsonl").exists()
