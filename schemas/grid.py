@@ -44,6 +44,10 @@ class Grid:
         """Largest pts that is not after tick `tick`: the tick's picture is the last frame with `pts <= tick_pts`."""
         return clock.origin + floor(tick * self._units_per_tick(clock))
 
+    def first_tick(self, clock: Clock, pts: int) -> int:
+        """Return the first tick at or after `pts`."""
+        return ceil((pts - clock.origin) / self._units_per_tick(clock))
+
     def windows_in(self, clock: Clock, start: int, end: int) -> range:
         """Return the windows whose first tick lies in `[start, end)`."""
         units = self.stride * self._units_per_tick(clock)

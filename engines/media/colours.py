@@ -20,6 +20,7 @@ _HD_LINES = 720
 _PLANAR = re.compile(r"yuvj?4(20|22|44)p|gray")
 _HALVED_ACROSS = re.compile(r"yuvj?422p")
 _DEEP = re.compile(r"(yuv4(?:20|22|44)p|gray)(9|1\d)(le|be)")
+_SHIFTED = re.compile(r"p([024])(1[02][lb]e)")  # two planes, whose samples lie in the upper bits of 16
 _FIVE_BITS = re.compile(r"((?:rgb|bgr)5[56]5)[lb]e")
 _TAKEN_APART = {**dict.fromkeys(("yuyv422", "uyvy422", "yvyu422"), "yuv422p"), "nv24": "yuv444p", "nv42": "yuv444p"}
 _FULL_PREFIX = "yuvj"  # FFmpeg's old names for 8-bit YCbCr of full range
@@ -59,13 +60,16 @@ def frame_formats(name: str) -> tuple[str, ...]:
     """Return the pixel formats that frames of format `name` are converted to, one after the other, before scaling.
 
     A palette has no pixels that can be scaled. From packed 4:2:2 and from NV24 with an odd side, swscale leaves some
-    pixels of its 4:2:0 output unwritten, unless the planes are separated first. From 5 bits a colour it reaches at most
-    248 of 255, unless it makes rgb24 at the same size; its output for big-endian ones is wrong even then.
+    pixels of its 4:2:0 output unwritten, unless the planes are separated first. In gray of P010 and the like, of full
+    range, it misreads the samples of the last columns. From 5 bits a colour it reaches at most 248 of 255, unless it
+    makes rgb24 at the same size; its output for big-endian ones is wrong even then.
     """
     if VideoFormat(name).has_palette:
         return ("rgb24",)
     if name in _TAKEN_APART:
         return (_TAKEN_APART[name],)
+    if shifted := _SHIFTED.fullmatch(name):
+        return (f"yuv4{shifted.group(1) * 2 if shifted.group(1) != '0' else '20'}p{shifted.group(2)}",)
     five = _FIVE_BITS.fullmatch(name)
     return (five.group(1) + "le", "rgb24") if five else (name,)
 

@@ -10,9 +10,9 @@ import av
 from av.video.codeccontext import VideoCodecContext
 
 from engines.media.packets import Coded, Flag
-from engines.media.windows import MissingFrame, Span, needed_ticks
+from engines.media.windows import MissingFrame, Span, used_times
 from engines.part import Tick
-from schemas.grid import Grid, frame_at
+from schemas.grid import Grid
 from schemas.segments import Segment
 
 _SKIPPABLE = ("h264", "hevc")  # decoders that can leave out single frames that no other frame refers to
@@ -92,9 +92,7 @@ class FrameReader:
             return None
         windows = span.windows(grid, times[-1])
         earlier = max(0, windows.start - (grid.frames - 1) // grid.stride - 1)
-        ticks = needed_ticks(grid, range(earlier, windows.stop))
-        seen = (grid.tick_pts(span.clock, tick) for tick in ticks)
-        return sorted({times[frame_at(times, pts)] for pts in seen if pts >= self._since})
+        return used_times(times, grid, span.clock, range(earlier, windows.stop), self._since)
 
     def count(self, counts: Counts, name: str) -> None:
         """Adds what became of the segment's own frames, now that all of them were read; `name` is the media's."""

@@ -120,6 +120,21 @@ def needed_ticks(grid: Grid, windows: range) -> Iterator[int]:
         seen = first + grid.frames
 
 
+def used_times(times: Sequence[int], grid: Grid, clock: Clock, windows: range, since: int) -> list[int]:
+    """Return those of the frames' `times`, ascending, that ticks of `windows` use which are not before `since`.
+
+    Looks at each frame once, however many windows a message states.
+    """
+    firsts = [grid.first_tick(clock, pts) for pts in (since, *times[1:])]  # of each frame; the first one has all before
+    used = []
+    for pts, first, after in zip(times, firsts, [*firsts[1:], None], strict=True):
+        begin = max(first, firsts[0])
+        window = max(windows.start, (begin - grid.frames) // grid.stride + 1)  # the first that ends behind `begin`
+        if window < windows.stop and (after is None or max(begin, window * grid.stride) < after):
+            used.append(pts)
+    return used
+
+
 def slices(
     ticks: Iterator[Tick[Picture]],
     grid: Grid,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.media.windows import needed_ticks, used_times
 from schemas.grid import Clock, Grid, frame_at
 from schemas.pipeline import parse_pipeline
 
@@ -76,6 +77,26 @@ def test_last_pts_covers_the_last_window(clock: Clock, grid: Grid, offset: int, 
     assert last >= end - 1
     for window in grid.windows_in(clock, start, end)[-1:]:
         assert grid.tick_pts(clock, window * grid.stride + grid.frames - 1) <= last
+
+
+TIMES = st.lists(st.integers(-50, 5000), min_size=1, max_size=40, unique=True).map(sorted)
+
+
+@given(CLOCKS, GRIDS, TIMES, st.integers(-60, 5000), st.integers(0, 300), st.integers(0, 40))
+def test_the_frames_that_ticks_use_are_found_frame_by_frame(
+    clock: Clock, grid: Grid, times: list[int], since: int, first: int, count: int
+) -> None:
+    """The plain way looks at each tick, of which a message may state any number."""
+    times, since, windows = [clock.origin + pts for pts in times], clock.origin + since, range(first, first + count)
+    seen = (grid.tick_pts(clock, tick) for tick in needed_ticks(grid, windows))
+    plain = sorted({times[frame_at(times, pts)] for pts in seen if pts >= since})
+    assert used_times(times, grid, clock, windows, since) == plain
+
+
+def test_a_message_that_states_very_many_windows_is_no_more_work() -> None:
+    grid, clock = Grid(Fraction(7), 3, 2), Clock(Fraction(1, 1000), 0)
+    assert used_times([0, 100, 500], grid, clock, range(10**15), 0) == [0, 100, 500]
+    assert used_times([0, 100, 500], grid, clock, range(3, 10**15), 0) == [500]
 
 
 def test_every_media_has_a_window() -> None:

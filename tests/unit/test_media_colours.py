@@ -367,3 +367,21 @@ def test_hdr_is_mapped_to_bt709_where_the_pipeline_wants_it(
 )
 def test_a_conversion_is_described_by_what_it_does_to_pictures(name: str, words: str) -> None:
     assert what_changes(name, plane_format(name)) == words
+
+
+@pytest.mark.parametrize("name", ["p010le", "p210le", "p410le", "p012le"])
+@pytest.mark.parametrize("size", [(22, 33), (21, 34), (20, 35), (48, 64)])
+def test_gray_of_samples_in_the_upper_bits_is_their_luma_in_every_column(name: str, size: tuple[int, int]) -> None:
+    height, width = size
+    luma = np.random.default_rng(0).integers(0, 256, size).astype(np.uint16)
+    frame = av.VideoFrame(width, height, name)
+    for number, plane in enumerate(frame.planes):
+        samples = np.full((plane.height, plane.line_size // 2), 1 << 15, np.uint16)
+        if number == 0:
+            samples[:, :width] = luma << 8
+        plane.update(samples.tobytes())
+    media = MediaInfo(kind="video", width=width, height=height, pixel_format=name, color_range=FULL)
+    spec = pipeline(size="source", layout="gray")
+    frame.color_range = FULL
+    gray = converter(spec).convert(Uniform(media, decode_plan(spec), {})(frame))["pixels"]
+    np.testing.assert_allclose(gray.astype(int), luma, atol=1)
