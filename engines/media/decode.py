@@ -129,23 +129,21 @@ def decode_frames(
         raise MediaError(f"{label}: media of kind {media.kind} have no warm-up", "leave warm_up out of the pipeline")
     limits.check_pixels(label, media.width, media.height)
 
+    with media_errors(label):
+        uniform = Uniform(media, plan, counts.notes)
+
     def counted() -> Generator[tuple[int, av.VideoFrame]]:
         for pts, frame in frames:
             counts.frames += span.owns(pts)
             tick()
             yield pts, frame
 
-    def pieces() -> Iterator[Slice[dict[str, Array]]]:
-        with media_errors(label), closing(counted()) as owned:
-            uniform = Uniform(media, plan, counts.notes)
-            yield from _windows(owned, last, span, media, plan, lambda each: convert(uniform(each), media.orientation))
-            for _ in owned:  # frames that no window needs are counted as well
-                pass
+    def converted(frame: av.VideoFrame) -> dict[str, Array]:
+        return convert(uniform(frame), media.orientation)
 
-    sent, windows = 0, 0
-    for number, (piece, is_last) in enumerate(_marked(pieces(), plan.grid)):
-        windows += len(piece.pts)
-        limits.check_windows(label, range(windows))
+    sent = 0
+    pieces = _windows(counted(), last, span, media, plan, converted, label, limits)
+    for number, (piece, is_last) in enumerate(_marked(pieces, plan.grid)):
         whole, sent = counts.frames - sent, counts.frames
         yield _part(segment, presented(media, plan), number, is_last, piece, convert, whole, counts)
 
@@ -180,23 +178,16 @@ def _slices(
             frames = reader.patched(lambda: open_decoder(codec, extradata, limits, label))
         else:
             frames = reader.exact(decoder)
-        with media_errors(label), closing(frames):
-            windows = 0
-            for piece in _windows(
-                frames,
-                reader.last,
-                span,
-                media,
-                plan,
-                lambda frame: convert(uniform(frame), media.orientation),
-                reader.is_empty,
-            ):
-                windows += len(piece.pts)
-                limits.check_windows(label, range(windows))
+
+        def converted(frame: av.VideoFrame) -> dict[str, Array]:
+            return convert(uniform(frame), media.orientation)
+
+        with closing(
+            _windows(frames, reader.last, span, media, plan, converted, label, limits, reader.is_empty)
+        ) as pieces:
+            for piece in pieces:
                 counts.frames = reader.counted
                 yield piece
-            for _ in frames:  # frames that no window needs are counted as well
-                pass
         reader.count(counts, name)
 
 
@@ -211,18 +202,29 @@ def _checked(segment: Segment, buffers: Sequence[Buffer], label: str) -> CodecPa
 
 
 def _windows(
-    frames: Iterator[tuple[int, Frame]],
+    frames: Generator[tuple[int, Frame]],
     last: int,
     span: Span,
     media: MediaInfo,
     plan: DecodePlan,
     convert: Callable[[Frame], dict[str, Array]],
+    label: str,
+    limits: Limits,
     is_empty: Callable[[int], bool] = lambda _: False,
-) -> Iterator[Slice[dict[str, Array]]]:
-    """Yield the windows of frames, one part at a time; `last` is the pts of the last frame."""
-    grid = plan.grid
-    ticks = every_frame(frames, grid, span) if grid.fps is None else last_before(frames, grid, span, last)
-    return slices(ticks, grid, windows_per_part(plan, media), convert, is_empty)
+) -> Generator[Slice[dict[str, Array]]]:
+    """Yield the windows of frames, one part at a time, and read all frames; `last` is the pts of the last one.
+
+    Raises ItemTooLarge if there are too many windows; `label` is for errors.
+    """
+    grid, windows = plan.grid, 0
+    with media_errors(label), closing(frames):
+        ticks = every_frame(frames, grid, span) if grid.fps is None else last_before(frames, grid, span, last)
+        for piece in slices(ticks, grid, windows_per_part(plan, media), convert, is_empty):
+            windows += len(piece.pts)
+            limits.check_windows(label, range(windows))
+            yield piece
+        for _ in frames:  # frames that no window needs are counted as well
+            pass
 
 
 def _marked(pieces: Iterator[Slice[dict[str, Array]]], grid: Grid) -> Iterator[tuple[Slice[dict[str, Array]], bool]]:
