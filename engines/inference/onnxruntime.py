@@ -83,6 +83,8 @@ class OnnxRuntimeSession:
         self.spec = spec
         self._session: Any = loaded or load(model, spec.name, simulate)
         self._outputs = [tensor.name for tensor in spec.outputs]
+        if any(tensor.picture and tensor.picture.tile for tensor in spec.inputs):
+            self.batch_bytes = 0  # a tile at a time takes a tenth less time than eight: what it computes stays cached
         check_model_card(spec, *tensors_of(self._session))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
