@@ -9,6 +9,7 @@ from schemas.declared import Name
 from schemas.fields import GivenName, Label, PositiveTerm, Ratio, Size, Ticks
 from schemas.grid import Clock
 
+MOST_REORDERED = 16  # frames that any codec holds back: FFmpeg's decoder of H.264 writes beyond its tables with more
 Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -72,7 +73,7 @@ class CodecParameters(BaseModel):
     level: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = -99
     bits: Color = 0
     field_order: Color = 0
-    reorder: Color = 0
+    reorder: Annotated[int, Field(ge=0, le=MOST_REORDERED)] = 0
     sample_aspect: Ratio = (0, 1)
     color_range: Color = 0
     color_space: Color = 2

@@ -20,13 +20,12 @@ from av.video.stream import VideoStream
 from engines.media.limits import Limits, decoder_options
 from engines.media.png import without_packed_chunks
 from schemas.errors import MediaError
-from schemas.media import CodecParameters
+from schemas.media import MOST_REORDERED, CodecParameters
 from schemas.wire import Buffer
 
 _ROW = np.dtype("<i8")
 _COLUMNS = 4
 _MOST_TICKS = 1 << 62  # sums of two fit in 64 bits
-_MOST_REORDERED = 16
 _PNG_CODEC = "png"
 # the first takes the bytes of a packet for pointers, the second unpacks texts into memory without a limit
 _UNSAFE = frozenset(("wrapped_avframe", "apng"))
@@ -86,7 +85,7 @@ def parameters_of(stream: VideoStream, reorder: int) -> CodecParameters:
         level=context.level,
         bits=context.bits_per_coded_sample,
         field_order=context.field_order,
-        reorder=min(max(context.reorder_depth, reorder), _MOST_REORDERED),
+        reorder=min(max(context.reorder_depth, reorder), MOST_REORDERED),
         sample_aspect=(aspect.numerator, aspect.denominator),
         color_range=context.color_range,
         color_space=context.colorspace,

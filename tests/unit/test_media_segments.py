@@ -15,11 +15,13 @@ import pytest
 from engines.media import packets
 from engines.media.split import Splitter
 from engines.media.track_packets import unpack_track
-from schemas.errors import MediaError
+from schemas.errors import MediaError, MessageError
+from schemas.jobs import Key
 from schemas.media import MediaInfo
+from schemas.messages import decode
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip, still
-from tests.unit.media_passes import decoded, in_segments, joined, pipeline, segments_of, sequential
+from tests.unit.media_passes import JOB, decoded, in_segments, joined, pipeline, segments_of, sequential
 
 CUTTABLE = [
     Clip(),
@@ -282,6 +284,17 @@ def test_a_file_that_is_moved_meanwhile_is_read_to_its_end(tmp_path: Path) -> No
         found += segments
     _, whole = segments_of(generated(Clip()), pipeline(), 0.3)
     assert [segment_data.buffers for segment_data in found] == [segment_data.buffers for segment_data in whole]
+
+
+def test_a_message_cannot_make_a_decoder_hold_back_more_frames_than_its_tables_have() -> None:
+    """FFmpeg's decoder of H.264 writes beyond them: its process ends."""
+    spec = pipeline()
+    _, [*segments] = segments_of(generated(Clip()), spec, 0.5)
+    segment = segments[0].segment(Key(job=JOB, segment=0))
+    assert segment.codec is not None
+    forged = segment.model_copy(update={"codec": segment.codec.model_copy(update={"reorder": 17})})
+    with pytest.raises(MessageError, match=r"codec\.reorder: should be less than or equal to 16"):
+        decode(forged.encode(segments[0].buffers))
 
 
 def test_a_segment_of_a_pixel_format_that_does_not_exist_is_refused() -> None:
