@@ -53,7 +53,7 @@ def test_titles_and_numbers_of_a_table_stay_whole_in_a_narrow_window() -> None:
 
 
 def test_a_terminal_breaks_an_error_between_words() -> None:
-    words = "rigflow: no pipeline is called nosuch: there are clip-features, fingerprint, scenes, upscale2x"
+    words = "rigflow: no pipeline is called nosuch: there are clip-features, fingerprint, scenes, upscale, upscale2x"
     ours, theirs = pty.openpty()
     try:
         termios.tcsetwinsize(theirs, (24, 30))
