@@ -147,7 +147,7 @@ def try_on(
     show: Show = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Run a model on a picture or a sound file; print its answer, and draw that of a picture.
+    """Run a model on a picture or a sound; print or draw its answer.
 
     Example: rigflow model test yolov8n street.jpg --show boxes.png
     """

@@ -22,7 +22,7 @@ from schemas.pipeline import DecodeStage
 from schemas.segments import Segment
 
 STAGE, GRID = DecodeStage(kind="decode"), Grid(frames=2)
-PLAN = DecodePlan(STAGE, GRID, {}, {})
+PLAN = DecodePlan(STAGE, ("stack",), GRID, {}, {})
 KEY = Key(job=JobRef(id="j", pipeline="p", revision="0"), segment=0)
 COUNT, HEIGHT, WIDTH, HEADER = 7, 5, 9, b"header"
 
