@@ -79,9 +79,9 @@ def decode_images(
     """Yield the parts of a segment of images in order: at least one; the last one is marked as last.
 
     `buffers` are the images' files, one for each item of the segment; there are none if the items name files in
-    `shared` folders. If an image fails, `meta.items[i].error` has the reason. Each other image has one row, in order,
-    and one window that uses it `T` times. If the arrays of an image depend on its size, each image is a part of its
-    own; otherwise a part holds about 64 MB of raw frames.
+    `shared` folders. If an image fails, `meta.items[i].error` has the reason, and `meta.lost` counts it. Each other
+    image has one row, in order, and one window that uses it `T` times. If the arrays of an image depend on its size,
+    each image is a part of its own; otherwise a part holds about 64 MB of raw frames.
     """
     given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)
@@ -103,6 +103,7 @@ def decode_images(
             pts=(0,) * len(rows),
             items=tuple(items),
             frames=len(rows),
+            lost=len(items) - len(rows),
             notes=tuple(notes),
         )
         yield Part(meta, {**arrays, "index": index})

@@ -107,6 +107,7 @@ def test_a_bad_image_has_a_reason_and_unhurt_neighbours(bad: bytes, error: str, 
     assert [item.error for item in items] == ["", error, "", error, ""]
     assert [item.name for item in items] == [f"{number}.img" for number in range(5)]
     assert sum(part.meta.frames for part in parts) == 3
+    assert sum(part.meta.lost for part in parts) == 2
     assert all(map(np.array_equal, _rows(parts), alone))
     assert [part.meta.key.part for part in parts] == list(range(len(parts)))
     assert [part.meta.key.last for part in parts] == [False] * (len(parts) - 1) + [True]
