@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, cell, say, stdout, table, warn
+from cli.text import age, one_line, say, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import printable
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pipelines.broker import Broker
     from schemas.jobs import JobRef, Manifest
     from schemas.settings import Settings
@@ -105,22 +107,32 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
     if as_json:
         print(json.dumps([manifest.model_dump(mode="json") for manifest in listed], indent=2))
         return ExitCode.OK
-    rows = table("job", "input", "pipeline", "state", "segments", "lost", "failed", "age", left=4)
-    for column in (0, 2, 3):  # in a narrow window only names of inputs take several lines
+    stdout().print(_rows(listed) if listed else "no jobs")
+    return ExitCode.OK
+
+
+def _rows(listed: "list[Manifest]") -> "Table":
+    """A row of one line for each job; a narrow window shortens its names. A count that is always 0 is left out."""
+    counts = {
+        "lost": [f"[yellow]{each.lost:,}[/]" if each.lost else "0" for each in listed],
+        "failed": [f"[red]{each.failures:,}[/]" if each.failures else "0" for each in listed],
+    }
+    shown = {title: column for title, column in counts.items() if set(column) != {"0"}}
+    rows = table("job", "input", "pipeline", "state", "segments", *shown, "age", left=4)
+    rows.padding = (0, 1, 0, 0)
+    for column in (0, 3):
         rows.columns[column].no_wrap = True
-    for each in listed:
+    for number, each in enumerate(listed):
         rows.add_row(
             each.job.id,
-            cell(each.name),
-            each.job.pipeline,
+            one_line(each.name),
+            one_line(each.job.pipeline),
             _STYLES.get(each.state.value, "{}").format(each.state.value),
             f"{each.segments_done:,}/{'?' if each.total is None else f'{each.total:,}'}",
-            f"[yellow]{each.lost:,}[/]" if each.lost else "0",
-            f"[red]{each.failures:,}[/]" if each.failures else "0",
-            age(time.time() - each.created_s),
+            *(column[number] for column in shown.values()),
+            age(time.time() - each.created_s, units=1),
         )
-    stdout().print(rows if listed else "no jobs")
-    return ExitCode.OK
+    return rows
 
 
 async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:

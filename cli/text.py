@@ -56,25 +56,38 @@ def size(nbytes: float) -> str:
     return f"{nbytes / 1000:.3g} TB"
 
 
-def age(seconds: float) -> str:
-    """A duration: its two largest units."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
+def age(seconds: float, units: int = 2) -> str:
+    """A duration: its largest units, two or one."""
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next(number for number, (count, unit) in enumerate(parts) if count or unit == "s")
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + units])
+
+
+def one_line(text: object) -> "Text":
+    """A `cell` that ends with an ellipsis where its column is too narrow, in place of several lines."""
+    made = cell(text)
+    made.no_wrap, made.overflow = True, "ellipsis"
+    return made
 
 
 def stdout() -> "Console":
-    """stdout for tables. Raises BrokenPipeError when its reader has left."""
-    return _console(stderr=False)
+    """stdout for tables. Raises BrokenPipeError when its reader has left.
+
+    Where it is no terminal and COLUMNS is not set, no line is broken or shortened, so that programs find whole names.
+    """
+    made = _console(stderr=False)
+    return made if "COLUMNS" in os.environ else _unbroken(made)
 
 
 def stderr() -> "Console":
     """stderr for people; where that is no terminal, no line is broken, so that programs find whole paths."""
-    made = _console(stderr=True)
+    return _unbroken(_console(stderr=True))
+
+
+def _unbroken(made: "Console") -> "Console":
     if not made.is_terminal:
         made.width = 10_000
     return made

@@ -180,18 +180,3 @@ async def _publish_raw(settings: Settings, media: bytes, job: str, name: str) ->
         done = None if manifest is None else (await take_inventory(broker, manifest)).done
     assert not done.failures
     await broker.close()
-
-
-def test_only_names_of_inputs_are_broken_where_the_list_of_jobs_is_narrow(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = make_clip(tmp_path, Clip(frames=5)).rename(tmp_path / f"{'long ' * 8}.mp4")
-    with Fleet((), tmp_path / "cache") as nobody:
-        where = ("--nats", nobody.settings.nats)
-        assert rigflow("publish", "fingerprint", clip, "--job", "a" * 20, *where) == 0
-        monkeypatch.setenv("COLUMNS", "80")
-        capsys.readouterr()
-        assert rigflow("jobs", "list", *where) == 0
-    titles, first, *_ = capsys.readouterr().out.splitlines()
-    assert titles.split() == ["job", "input", "pipeline", "state", "segments", "lost", "failed", "age"]
-    assert {"a" * 20, "fingerprint", "published", "0/1"} <= set(first.split())

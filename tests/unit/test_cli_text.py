@@ -31,10 +31,12 @@ def test_size(nbytes: float, output: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "output"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (180_000, "2 d 2 h")]
+    ("seconds", "output"),
+    [(0.4, "0 s"), (59, "59 s"), (59.7, "1 min 0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (1.8e5, "2 d 2 h")],
 )
 def test_age(seconds: float, output: str) -> None:
     assert age(seconds) == output
+    assert age(seconds, units=1) == " ".join(output.split()[:2])
 
 
 def test_an_offset_says_which_begins_in_which() -> None:
