@@ -58,6 +58,9 @@ class Cover(NamedTuple):
     data: bytes
 
 
+_UNSET_TIME = "1970-01-01T00:00:00"  # encoders without a clock write it; the mp4 muxer takes it for no time
+
+
 @dataclass(frozen=True)
 class Tags:
     """The chapters of a file as PyAV gives them, and its tags by lower-case names."""
@@ -67,8 +70,10 @@ class Tags:
 
     @classmethod
     def of(cls, container: InputContainer) -> "Tags":
-        """Return those of an open file, without tags that describe the file itself."""
+        """Return those of an open file, without tags that describe the file itself, and without an unset time."""
         given = {name.lower(): text for name, text in container.metadata.items() if text}
+        if given.get("creation_time", "").startswith(_UNSET_TIME):
+            del given["creation_time"]
         words = {
             name: text
             for name, text in given.items()

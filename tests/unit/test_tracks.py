@@ -137,6 +137,15 @@ def test_tags_stay_or_are_told(tmp_path: Path) -> None:
         assert {name: container.metadata.get(name) for name in tags} == tags
 
 
+def test_a_creation_time_that_is_unset_is_no_tag(tmp_path: Path) -> None:
+    unset = {"creation_time": "1970-01-01T00:00:00.000000Z", "title": "A film"}
+    path, notes = through(make_film(tmp_path / "film.mkv", [Sound()], **unset), tmp_path / "out")
+    assert notes == []
+    with av.open(path) as container:
+        assert container.metadata.get("title") == "A film"
+        assert "creation_time" not in container.metadata
+
+
 def test_text_subtitles_become_mov_text_at_their_times(tmp_path: Path) -> None:
     texts = [(1.0, 2.5, "Hello <b>you</b>"), (4.2, 5.0, "zwei\nZeilen")]
     film = make_film(tmp_path / "film.mkv", [Sound()], texts)
