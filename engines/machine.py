@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from schemas.errors import UsageError
+
 _CGROUP = Path("/sys/fs/cgroup")  # version 2; where a container's limits are
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, cuda.h
 _PCI = Path("/sys/bus/pci/devices")
@@ -60,6 +62,21 @@ def gpus() -> list[Gpu]:
     count = ctypes.c_int()
     _works(cuda, cuda.cuDeviceGetCount(ctypes.byref(count)))
     return [_gpu(cuda, number) for number in range(count.value)]
+
+
+def find_gpu(name: str) -> tuple[int, Gpu]:
+    """Return the number of the visible GPU `cuda:<index>` or `cuda:<UUID>`, and its properties. Raises UsageError."""
+    wanted = name.removeprefix("cuda:")
+    try:
+        found = gpus()
+    except DriverError as error:
+        raise UsageError(f"device {name}: the NVIDIA driver does not work ({error})", "see nvidia-smi") from error
+    for number, gpu in enumerate(found):
+        if wanted in (str(number), gpu.uuid):
+            return number, gpu
+    there = ", ".join(f"cuda:{gpu.uuid}" for gpu in found)
+    what = f"there is only {there}" if there else "there is no GPU here"
+    raise UsageError(f"device {name}: {what}", "see `rigflow doctor` and CUDA_VISIBLE_DEVICES")
 
 
 def gpu_files() -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from engines.machine import find_gpu
 from pipelines.server import EmbeddedServer, embedded
 from schemas.errors import RigflowError, StoreError, first_error
 from schemas.rig import ALL_STAGES
@@ -26,10 +27,13 @@ async def local_fleet(
 ) -> AsyncIterator[Settings]:
     """A broker (unless settings name one) and `workers` worker processes; yields settings that reach them.
 
-    Ends the block with an error when the broker cannot be started again, or no worker is left.
+    Raises UsageError before it starts anything if the workers' device is not here. Ends the block with an error when
+    the broker cannot be started again, or no worker is left.
     """
     if workers:
         _check_cache(settings.cache_folder)
+        if settings.device != "cpu":
+            find_gpu(settings.device)
     server: EmbeddedServer | None = None
     if not settings.nats:
         server = embedded(settings)

@@ -13,27 +13,13 @@ from typing import Any, TypeVar
 
 from engines.cuda.kernels import Kernels, image_for
 from engines.cuda.memory import Counters, Pool
-from engines.machine import DriverError, Gpu, gpus
-from schemas.errors import DeviceLost, UsageError
+from engines.machine import find_gpu
+from schemas.errors import DeviceLost
 
 T = TypeVar("T")
 _SLEEP = 4  # CU_CTX_SCHED_BLOCKING_SYNC, cuda.h
 _CUDA = 2  # kDLCUDA, dlpack.h
 _APART = 1  # CU_STREAM_NON_BLOCKING: a stream that does not wait for the null stream, on which FFmpeg copies
-
-
-def find_gpu(name: str) -> tuple[int, Gpu]:
-    """Return the number of the visible GPU `cuda:<index>` or `cuda:<UUID>`, and its properties. Raises UsageError."""
-    wanted = name.removeprefix("cuda:")
-    try:
-        found = gpus()
-    except DriverError as error:
-        raise UsageError(f"device {name}: the NVIDIA driver does not work ({error})", "see nvidia-smi") from error
-    for number, gpu in enumerate(found):
-        if wanted in (str(number), gpu.uuid):
-            return number, gpu
-    there = ", ".join(f"cuda:{gpu.uuid}" for gpu in found) or "no GPU"
-    raise UsageError(f"device {name}: not found, only {there}", "see `rigflow doctor` and CUDA_VISIBLE_DEVICES")
 
 
 class CudaGpu:

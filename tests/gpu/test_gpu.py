@@ -16,13 +16,13 @@ from av.video.frame import CudaContext
 from benchmarks.gpu_parts import decoded, samples
 from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.draw import GpuDrawing
-from engines.cuda.gpu import CudaGpu, find_gpu
+from engines.cuda.gpu import CudaGpu
 from engines.cuda.transforms import CudaPictures
 from engines.device.nvenc import GpuEncoder, gpu_frames
 from engines.encoding import Colour
 from engines.inference.cuda import CudaSession
 from engines.inference.onnxruntime import OnnxRuntimeSession
-from engines.machine import gpus
+from engines.machine import find_gpu, gpus
 from engines.models.catalogue import builtin_model
 from engines.outputs.draw import Canvas, ycbcr_paint
 from engines.outputs.h264 import frames_of, geometry_of
@@ -265,7 +265,7 @@ def test_an_upscaled_video_of_a_gpu_shows_every_picture(gpu: CudaGpu, tmp_path: 
 
 TRAP = """
 import sys; from pathlib import Path
-from engines.cuda.gpu import CudaGpu, find_gpu
+from engines.cuda.gpu import CudaGpu
 from engines.inference.cuda import CudaSession
 from engines.models.catalogue import builtin_model
 from schemas.errors import DeviceLost

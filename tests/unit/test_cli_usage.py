@@ -74,6 +74,13 @@ def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], outp
     assert ended.stderr.startswith(f"rigflow: {output}")
 
 
+def test_a_device_that_is_not_here_ends_a_run_before_it_starts_workers() -> None:
+    ended = rigflow_process("run", "fingerprint", DOCS / "cli.md", RIGFLOW_DEVICE="cuda:99")
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("rigflow: device cuda:99: there is ")
+
+
 def test_without_arguments_it_prints_its_help() -> None:
     ended = rigflow_process()
     assert ended.returncode == ExitCode.OK
