@@ -158,8 +158,12 @@ def upscaler(low: float, high: float, factor: int) -> bytes:
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 255), (-1, 1)])
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_a_trial_finds_the_values_of_a_network_of_pictures(tmp_path: Path, low: int, high: int, factor: int) -> None:
-    found = values(proposed(tmp_path, upscaler(low, high, factor)).lines)
+    lines = proposed(tmp_path, upscaler(low, high, factor)).lines
+    found = values(lines)
     assert found["heads.0.kind"] == "image"
+    (why,) = [line.why for line in lines if line.field == "heads.0.kind"]
+    size = "as large" if factor == 1 else f"{factor} times as high and wide"
+    assert why == f"output `out` is {size} as the input picture, and shows it in a trial"
     assert found["heads.0.range"] == [low, high]
     assert found["inputs.0.scale"] == (1.0 if high == 255 else 1 / 255)
     assert found.get("inputs.0.mean") == (0.5 if low else None)

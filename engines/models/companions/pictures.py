@@ -59,7 +59,8 @@ def _layout(shape: tuple[int | str, ...]) -> tuple[int, int, int] | None:
 
 
 def _image(model: Model, picture: Picture, name: str, factor: int) -> list[Line]:
-    why = f"output {name} is the picture, {factor} times as large" if factor > 1 else f"output {name} is a picture"
+    size = f"{factor} times as high and wide" if factor > 1 else "as large"
+    why = f"output `{name}` is {size} as the input picture"
     lines = [Line("heads.0.kind", "image", Sure.likely, why)]
     errors = {values: _error(model, name, values, factor) for values in _RANGES}
     best = min(errors, key=lambda values: errors[values])
@@ -67,7 +68,7 @@ def _image(model: Model, picture: Picture, name: str, factor: int) -> list[Line]
         sure = Sure.likely
         low, high = _SPANS[best]
         why = f"tried: with {low:g} ... {high:g} the output shows the input, error {errors[best]:.1%}"
-        lines[0] = Line("heads.0.kind", "image", Sure.certain, f"{lines[0].why} and shows it")
+        lines[0] = Line("heads.0.kind", "image", Sure.certain, f"{lines[0].why}, and shows it in a trial")
     else:
         best, sure, why = "unit", Sure.guess, "0 ... 1 is usual; no trial showed the input in the output"
     lines += [Line(f"{picture.path}.{field}", value, sure, why) for field, value in _RANGES[best].items()]
