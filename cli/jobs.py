@@ -11,7 +11,7 @@ import typer
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, one_line, say, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
-from schemas.text import printable
+from schemas.text import count, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -246,10 +246,10 @@ def seconds(missing: tuple[tuple[float, float], ...]) -> str:
 
 
 def _in_a_line(manifest: "Manifest") -> str:
-    failures = f", {manifest.failures} failures" if manifest.failures else ""
+    failures = f", {count(manifest.failures, 'failure')}" if manifest.failures else ""
     missing = f", missing {seconds(manifest.missing)}" if manifest.missing else ""
     lost = f", {manifest.lost:,} lost" if manifest.lost else ""
-    return f"{manifest.job.id}: {manifest.state.value}, {manifest.frames:,} frames{lost}{failures}{missing}"
+    return f"{manifest.job.id}: {manifest.state.value}, {count(manifest.frames, 'frame')}{lost}{failures}{missing}"
 
 
 def _segments(manifest: "Manifest") -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cli.text import cell
 from schemas.parts import PartMeta
+from schemas.text import count, rate
 from workers.inputs import JobOutcome
 
 ROWS = 12  # lines of files shown at once; finished ones make room first
@@ -92,12 +93,11 @@ def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
         total = max(row.sent, round(row.sent * row.media_s / row.sent_media_s))
     bar = ProgressBar(total=total, completed=row.segments_done, width=28)
     counts = f"{row.sent} sent, {row.segments_done} done"
-    rate = row.frames / max(0.001, now - row.started_s)
     silent_s = now - row.moved_s
     if silent_s > SILENT_S:
         since = "no result for" if row.frames else "no result yet,"
         return cell(row.outcome.name), bar, counts, f"{since} {silent_s:.0f} s"
-    return cell(row.outcome.name), bar, counts, f"{rate:,.0f} frames/s"
+    return cell(row.outcome.name), bar, counts, f"{rate(row.frames / max(0.001, now - row.started_s))} frames/s"
 
 
 def summary(outcomes: list[JobOutcome], rates: bool = True) -> RenderableType:
@@ -120,11 +120,11 @@ def summary(outcomes: list[JobOutcome], rates: bool = True) -> RenderableType:
         more = f" and {done.more_files:,} more" if done.more_files else ""
         files = cell((", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing") + more)
         lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
-        rate = (f"{done.frames / max(outcome.seconds, 0.001):,.0f}",) if rates else ()
-        table.add_row(name, f"{done.frames:,}", lost, *rate, files)
-        lines += [_said_of(outcome.name, f"missing {failure}", "red") for failure in done.failures[:5]]
+        speed = (rate(done.frames / max(outcome.seconds, 0.001)),) if rates else ()
+        table.add_row(name, f"{done.frames:,}", lost, *speed, files)
+        lines += [_said_of(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:5]]
         if done.failed > 5:
-            lines.append(_said_of(outcome.name, f"{done.failed - 5:,} more failures", "red"))
+            lines.append(_said_of(outcome.name, count(done.failed - 5, "more failure"), "red"))
         lines += [_said_of(outcome.name, note, "yellow") for note in done.notes]
     return Group(table, "", *lines) if lines else table
 

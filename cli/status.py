@@ -11,7 +11,7 @@ import typer
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
 from cli.text import age, size, stdout, table
 from schemas.errors import ExitCode
-from schemas.text import without_passwords
+from schemas.text import rate, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -175,7 +175,7 @@ def _queues(fleet: "FleetStatus") -> "RenderableType":
             f"[yellow]{again:,}[/]" if again else "0",
             size(queue.stream.nbytes),
             age(queue.stream.oldest_s),
-            f"{_rate(fleet.workers, queue):,.0f}",
+            rate(_rate(fleet.workers, queue)),
         )
     return rows
 
@@ -204,7 +204,7 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
             _state(worker),
             f"{worker['in_flight']:,}",
             f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
-            f"{max((of['frames_per_s'] for of in worker['done']), default=0.0):,.0f}",
+            rate(max((of["frames_per_s"] for of in worker["done"]), default=0.0)),
             f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
             size(worker["rss_bytes"]),
             escape(worker.get("gpu", {}).get("name") or worker["device"]),

@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.status import FleetStatus, QueueStatus
 from schemas.rig import runs_stage
 from schemas.subjects import COLLECT, SPLIT
+from schemas.text import rate
 
 Worker = Mapping[str, Any]  # the last status of a worker
 FULL = 0.95  # of a stream's limit: publishers wait
@@ -39,11 +40,11 @@ def bottleneck(fleet: FleetStatus) -> str:
             f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and its {_count(workers)} "
             f"{'spends' if len(workers) == 1 else 'spend'} {share:.0%} of the time computing."
         )
-    rate = sum(of["frames_per_s"] for worker in workers for of in worker["done"] if _key(of) == busiest)
+    speed = sum(of["frames_per_s"] for worker in workers for of in worker["done"] if _key(of) == busiest)
     where = "in front of it" if busiest == (queue.pipeline, queue.stage) else f"in front of {_name(queue)}"
     return (
         f"The bottleneck is {' '.join(busiest)}: it takes {share:.0%} of the time of {_count(workers)} "
-        f"({rate:,.0f} frames/s), while {_backlog(queue)} {where}."
+        f"({rate(speed)} frames/s), while {_backlog(queue)} {where}."
     )
 
 

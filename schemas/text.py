@@ -25,6 +25,16 @@ def shortened(text: str, most: int, end: int = 40) -> str:
     return text if len(text) <= most else f"{text[: most - end - 1]}\u2026{text[-end:]}"
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s for the plural: `1 frame`, `2,000 frames`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def rate(per_s: float) -> str:
+    """Return a number of things a second, with one decimal below 10: slow work is not `0`."""
+    return f"{per_s:.1f}" if 0 < per_s < 9.95 else f"{per_s:,.0f}"
+
+
 def without_passwords(text: str) -> str:
     """Return `text` without user and password in its URLs: `nats://me:secret@host` becomes `nats://host`."""
     return _USERINFO.sub("", text)

@@ -17,6 +17,7 @@ from pipelines.publish import Publisher
 from schemas.errors import BrokerError, Disposition, OutputError, RigflowError
 from schemas.jobs import JobRef
 from schemas.pipeline import PipelineSpec
+from schemas.text import count
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger
 from workers.run import as_ours, begin_job, run_job
@@ -249,8 +250,9 @@ class FolderWatch:
         elif done is not None:
             files = tuple(self._relative(outcome.target.parent / file) for file in done.files)
             await asyncio.to_thread(self._ledger.record, name, stamp, digest, files, done.failures)
-            missing = f", {done.failed} failures: {done.failures[0]}" if done.failures else ""
-            self._report(f"{name}: {', '.join(files)} ({done.frames:,} frames, {outcome.seconds:.1f} s{missing})")
+            missing = f", {count(done.failed, 'failure')}: {done.failures[0]}" if done.failures else ""
+            did = f"{count(done.frames, 'frame')}, {outcome.seconds:.1f} s"
+            self._report(f"{name}: {', '.join(files)} ({did}{missing})")
 
     async def _failed(self, name: str, stamp: Stamp, digest: str, error: RigflowError) -> None:
         """Record an error of the media. An error of the disk or the broker is raised, and the file is tried again."""

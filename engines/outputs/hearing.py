@@ -15,6 +15,7 @@ from engines.part import Array
 from engines.ragged import Ragged
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, SoundSpec, TensorSpec
+from schemas.text import count
 
 
 def sound_input(spec: ModelSpec) -> TensorSpec | None:
@@ -25,14 +26,14 @@ def sound_input(spec: ModelSpec) -> TensorSpec | None:
 def heard(spec: ModelSpec, content: Content, path: Path) -> Iterator[str]:
     """Yield a line for each array that a model makes of the sound of a file, window by window in their order.
 
-    The model runs in a process of its own. Raises ModelError, MediaError.
+    The model runs in a process of its own. Raises ModelError, UsageError.
     """
     tensor = sound_input(spec)
     if tensor is None or tensor.sound is None:
         raise ModelError(f"model {spec.name} takes no sound", "give a picture")
     windows = windows_of(read_sound(path, tensor.sound), tensor.sound)
     answers = in_own_process(spec.name, "runs", HINT, answers_of, spec, content, windows)
-    yield f"{len(windows)} windows of {tensor.sound.samples / tensor.sound.rate:.3g} s"
+    yield f"{count(len(windows), 'window')} of {tensor.sound.samples / tensor.sound.rate:.3g} s"
     for name, values in answers.items():
         yield f"{name}: {_described(values, tensor.sound)}"
 

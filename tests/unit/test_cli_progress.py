@@ -37,12 +37,20 @@ def test_a_table_has_the_counts_and_lines_below_it_have_the_words() -> None:
     assert rows[2] == ["notes.txt", "failed"]
     lines = [line.rstrip() for line in shown(200).splitlines()]
     assert lines[3] == ""
-    assert lines[4:] == ["film.mp4: missing segment 4: broken", NOTE, "film.mp4: the sound is left out", str(REFUSED)]
+    assert lines[4:] == ["film.mp4: failed: segment 4: broken", NOTE, "film.mp4: the sound is left out", str(REFUSED)]
 
 
 def test_what_was_only_fetched_has_no_rate() -> None:
     assert "frames/s" not in shown(200, rates=False)
     assert shown(200, rates=False).splitlines()[1].split()[:4] == ["film.mp4", "100", "3", "results/film.scenes.jsonl,"]
+
+
+def test_slow_work_has_a_decimal() -> None:
+    (film, _) = outcomes()
+    film.seconds = 200.0
+    text = io.StringIO()
+    Console(file=text, width=100).print(summary([film]))
+    assert text.getvalue().splitlines()[1].split()[3] == "0.5"
 
 
 def test_no_word_is_broken_in_a_narrow_window() -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cli.near import describe_offset
 from cli.text import age, size, table
+from schemas.text import count, rate
 from tests.cli import COMMAND, environment
 
 
@@ -37,6 +38,14 @@ def test_size(nbytes: float, output: str) -> None:
 def test_age(seconds: float, output: str) -> None:
     assert age(seconds) == output
     assert age(seconds, units=1) == " ".join(output.split()[:2])
+
+
+def test_one_of_something_has_no_plural() -> None:
+    assert (count(1, "failure"), count(0, "frame"), count(2000, "frame")) == ("1 failure", "0 frames", "2,000 frames")
+
+
+def test_a_low_rate_has_a_decimal() -> None:
+    assert [rate(per_s) for per_s in (0, 0.24, 1, 9.96, 24.6, 1225.4)] == ["0", "0.2", "1.0", "10", "25", "1,225"]
 
 
 def test_an_offset_says_which_begins_in_which() -> None:
