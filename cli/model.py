@@ -76,10 +76,10 @@ def add(
     with new_files() as new:
         found = find(model, new)
         proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
-        _print(proposal.lines)
-        _print_files(found.taken)
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
         made = proposal.card().model_copy(update={"sha256": sha256, "files": found.taken.files})
+        _print(proposal.lines)
+        _print_files(found.taken)
         check_name(made.name)
         spec, content = travelling(found.path, made, found.content)
         shown = show or settings_from(settings_file).cache_folder / "previews" / f"{spec.name}.png"

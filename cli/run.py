@@ -139,6 +139,8 @@ def prepare_folder(out: Path) -> None:
     """Make the output folder. Raises OutputError when nothing can be written there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{out}: a file is where the folder would be", "choose another --out") from error
     except OSError as error:
         raise OutputError(f"{out}: {error.strerror}", "choose another --out") from error
     if not os.access(out, os.W_OK):

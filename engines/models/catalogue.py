@@ -5,6 +5,7 @@ A user's models have names in `models_folder`: `NAME.onnx`, with `NAME.toml` as 
 
 import hashlib
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -86,7 +87,10 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     found = next((path for path in places if path.exists()), None)
     if found is not None:
         return load_model(found)
-    hint = f"put its ONNX file at {places[0]}"
+    hint = "`rigflow model add FILE` keeps a model, `rigflow model list` lists those there are"
+    names = [*_BUILTIN, *(path.stem for place in places for path in place.parent.glob("*.onnx"))]
+    if near := get_close_matches(name, names, 1):
+        hint = f"{near[0]} is there; {hint}"
     if name in EXPORTS:
         hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
     if name in FOUND_AT:

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engines.content import Content
 from engines.inference import trial
@@ -15,7 +16,7 @@ from engines.models.companions.base import Line, Model, Sure
 from engines.models.observe import observe
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, format_field_error
-from schemas.model import ModelCard
+from schemas.model import InputCard, ModelCard, TensorSpec
 
 MOST_ITEMS = 1000  # inputs or heads
 _TOGETHER = (  # of an input
@@ -70,9 +71,20 @@ class Proposal:
         try:
             return ModelCard.model_validate({key: value for key, value in fields.items() if value != []})
         except ValidationError as error:
-            raise ModelError(
-                f"model card of {self.model.path.name}, {format_field_error(error.errors()[0])}", "see docs/models.md"
-            ) from error
+            detail = error.errors()[0]
+            what = f"model card of {self.model.path.name}, {format_field_error(detail)}"
+            raise ModelError(what, _known_fields(detail["loc"])) from error
+
+
+def _known_fields(place: Sequence[int | str]) -> str:
+    """Return a hint for a wrong field of a card: the field with the most similar name, and all that there are."""
+    lists: dict[str, type[BaseModel]] = {"inputs": InputCard, "outputs": TensorSpec}
+    card = ModelCard if len(place) == 1 else lists.get(str(place[0])) if len(place) == 3 else None
+    if card is None or place[-1] in card.model_fields:
+        return "see docs/models.md"
+    near = get_close_matches(str(place[-1]), card.model_fields, 1)
+    known = f"there are {', '.join(card.model_fields)}, see docs/models.md"
+    return f"use {near[0]}; {known}" if near else known
 
 
 def propose(path: Path, content: Content, name: str = "") -> Proposal:

@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from engines.media.container import open_container, open_file
 from engines.part import Array
-from schemas.errors import MediaError, ModelError, format_field_error
+from schemas.errors import ModelError, UsageError, format_field_error
 from schemas.model import InputCard, SoundSpec, TensorSpec, describe
 
 SOUND_FIELDS = frozenset({"rate", "samples", "context"})
 _DTYPES = ("float16", "float32", "float64", "int16")
+_GIVE = "give a wav, flac or mp3 file"
 _MOST_SECONDS = 600
 
 
@@ -46,7 +47,7 @@ def sound_of(model: str, card: InputCard, tensor: TensorSpec) -> SoundSpec | Non
 
 
 def read_sound(path: Path, spec: SoundSpec) -> Array:
-    """Return the sound of a file `[S]` float32, of one channel at the rate of `spec`. Raises MediaError."""
+    """Return the sound of a file `[S]` float32, of one channel at the rate of `spec`. Raises UsageError."""
     resampler = av.AudioResampler("flt", "mono", spec.rate)
     found: list[Array] = []
     try:
@@ -54,11 +55,14 @@ def read_sound(path: Path, spec: SoundSpec) -> Array:
             for frame in container.decode(audio=0):
                 found += [part.to_ndarray()[0] for part in resampler.resample(frame)]
                 if sum(map(len, found)) > _MOST_SECONDS * spec.rate:
-                    raise MediaError(f"{path} has more than {_MOST_SECONDS} s of sound", "give a shorter file")
+                    raise UsageError(f"{path} has more than {_MOST_SECONDS} s of sound", "give a shorter file")
             found += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    except (OSError, av.error.FFmpegError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or "it has none"
-        raise MediaError(f"cannot read the sound of {path}: {reason}", "give a wav, flac or mp3 file") from error
+    except IndexError as error:  # of its tracks
+        raise UsageError(f"{path} has no sound", _GIVE) from error
+    except (OSError, av.error.FFmpegError) as error:
+        unread = isinstance(error, av.error.InvalidDataError | av.error.ArgumentError)
+        reason = "it is of no known format, or damaged" if unread else error.strerror or error
+        raise UsageError(f"cannot read the sound of {path}: {reason}", _GIVE) from error
     return np.concatenate([np.zeros(0, np.float32), *found])
 
 

@@ -6,6 +6,7 @@ files under their hashes, which the card lists. Every load puts the card's arith
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def find(given: Path, new: NewFiles) -> Found:
     """
     from engines.models import torch_weights
 
+    if not given.exists():
+        raise ModelError(f"{given}: no such file", "check the path")
     path = _in_folder(given) if given.is_dir() else given
     name = path.stem
     if name in _GENERAL:  # use the folder's name; a version or `onnx` may be between
@@ -121,7 +124,9 @@ def kept_path(name: str) -> Path:
     """Return the file of a stored model. Raises ModelMissing."""
     path = models_folder() / f"{name}.onnx"
     if Path(name).name != name or not path.is_file():
-        raise ModelMissing(f"there is no model {name}", "`rigflow model list` lists the models")
+        near = get_close_matches(name, [path.stem for path in models_folder().glob("*.onnx")], 1)
+        hint = "`rigflow model list` lists the models"
+        raise ModelMissing(f"there is no model {name}", f"{near[0]} is there; {hint}" if near else hint)
     return path
 
 

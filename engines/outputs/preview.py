@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engines.content import Content
 from engines.heads.view import view_of
@@ -25,7 +25,7 @@ from engines.own_process import in_own_process
 from engines.part import Array, Value
 from engines.ragged import Ragged
 from engines.transforms import Picture
-from schemas.errors import MediaError, ModelError
+from schemas.errors import ModelError, UsageError
 from schemas.model import ModelSpec, PictureSpec, describe
 
 if TYPE_CHECKING:
@@ -48,14 +48,17 @@ class Answer:
 
 
 def read_picture(path: Path) -> Array:
-    """Read a picture file, upright, `[H, W, 3]` uint8. Raises MediaError."""
+    """Read a picture file, upright, `[H, W, 3]` uint8. Raises UsageError, whose text has none of Pillow's words."""
     try:
         with Image.open(path) as opened:
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except OSError as error:
-        raise MediaError(f"cannot read the picture {path}: {error.strerror or error}", "give a png or jpeg") from error
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"cannot read the picture {path}: {error}", "give a png or jpeg") from error
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{path} is no picture of a format that rigflow reads", "give a png or jpeg") from error
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"the picture {path} has too many pixels", "scale it down") from error
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise UsageError(f"cannot read the picture {path}: {reason}", "give another png or jpeg") from error
 
 
 def answer(spec: ModelSpec, body: Content, picture: Array | None = None) -> Answer:
@@ -198,4 +201,7 @@ def save(image: Image.Image, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot write {path}: {error}", "choose another --show, ending in .png or .jpg") from error
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        of_system = getattr(error, "strerror", None)
+        reason = "a file is where its folder would be" if in_the_way else of_system or "no picture has such a suffix"
+        raise ModelError(f"cannot write {path}: {reason}", "choose another --show, ending in .png or .jpg") from error

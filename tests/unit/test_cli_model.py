@@ -11,7 +11,7 @@ from PIL import Image
 
 from cli.app import answer
 from engines.models.catalogue import own_model
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, ModelError
 from tests.answering import graph
 
 SIDE = 160
@@ -183,7 +183,7 @@ FILES: Mapping[str, Callable[[Path], object]] = {
     ("files", "given", "words"),
     [
         ("nothing", ".", ". has no model: give an .onnx file, a folder with one"),
-        ("nothing", "m.onnx", "cannot read m.onnx: No such file or directory"),
+        ("nothing", "m.onnx", "m.onnx: no such file: check the path"),
         ("two", ".", ". has several models: a.onnx, b.onnx: give the file of the one that you mean"),
         ("text", "m.txt", "m.txt is no model that rigflow reads"),
         ("no model", "m.onnx", "m.onnx"),
@@ -206,7 +206,9 @@ def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: st
     ("arguments", "words"),
     [
         (("--set", "inputs.0.mean"), "--set inputs.0.mean: no FIELD=VALUE"),
-        (("--set", "inputs.0.nothing=1"), "inputs.0.nothing"),
+        (("--set", "inputs.0.nothing=1"), "inputs.0.nothing: unknown field: there are name, dtype, shape, "),
+        (("--set", "inputs.0.colors=bgr"), "inputs.0.colors: unknown field: use colours; there are name, "),
+        (("--set", "verson=2"), "verson: unknown field: use version; there are name, version, "),
         (("--set", "heads.0.decoder=yolov99"), "there is no decoder yolov99"),
         (("--set", "heads.0.kind=nothing"), "there is no head nothing"),
         (("--set", "inputs=3"), "inputs: should be a valid tuple"),
@@ -218,8 +220,9 @@ def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: st
         (("--name", "fingerprint"), "rigflow has a model fingerprint of its own"),
         (("--name", "../evil"), "name: takes letters"),
         (("--card", "missing.toml"), "cannot read model card missing.toml"),
-        (("--picture", "m.onnx"), "cannot read the picture m.onnx"),
-        (("--show", "picture.nothing"), "cannot write picture.nothing"),
+        (("--picture", "m.onnx"), "rigflow: m.onnx is no picture of a format that rigflow reads: give a png"),
+        (("--show", "picture.nothing"), "cannot write picture.nothing: no picture has such a suffix"),
+        (("--show", "m.onnx/boxes.png"), "cannot write m.onnx/boxes.png: a file is where its folder would be"),
     ],
 )
 def test_wrong_words_are_refused_in_a_line(here: Path, said: Said, arguments: tuple[str, str], words: str) -> None:
@@ -228,6 +231,28 @@ def test_wrong_words_are_refused_in_a_line(here: Path, said: Said, arguments: tu
     assert words in err
     assert err.count("\n") == 1
     assert kept(here) == []
+
+
+def test_a_card_with_an_unknown_field_is_not_printed(here: Path, said: Said) -> None:
+    (here / "m.onnx").write_bytes(detector())
+    out, _ = said("add", "m.onnx", "--set", "inputs.0.colors=bgr", code=None)
+    assert out == ""
+
+
+def test_a_model_file_that_is_not_there(said: Said) -> None:
+    _, err = said("add", "/no/such", code=None)
+    assert err == "rigflow: /no/such: no such file: check the path\n"
+
+
+def test_a_model_with_a_similar_name_is_named(here: Path, said: Said) -> None:
+    (here / "m.onnx").write_bytes(detector())
+    said("add", "m.onnx", "--name", "nanodet_g_416")
+    _, err = said("show", "nanodet_g_461", code=ExitCode.USAGE)
+    assert "there is no model nanodet_g_461: nanodet_g_416 is there; `rigflow model list` lists" in err
+    with pytest.raises(ModelError, match="model nanodet_g_461 is missing: nanodet_g_416 is there; `rigflow model add"):
+        own_model("nanodet_g_461")
+    with pytest.raises(ModelError, match="model other is missing: `rigflow model add FILE` keeps a model, `rigflow"):
+        own_model("other")
 
 
 @pytest.mark.parametrize("command", ["show", "test", "remove"])
