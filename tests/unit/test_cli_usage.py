@@ -81,6 +81,12 @@ def test_a_device_that_is_not_here_ends_a_run_before_it_starts_workers() -> None
     assert ended.stderr.startswith("rigflow: device cuda:99: there is ")
 
 
+def test_a_file_in_place_of_the_output_folder_is_named() -> None:
+    ended = rigflow_process("run", "fingerprint", __file__, "--out", __file__)
+    assert ended.returncode == ExitCode.OUTPUT
+    assert ended.stderr == f"rigflow: {__file__}: a file is where the folder would be: choose another --out\n"
+
+
 def test_without_arguments_it_prints_its_help() -> None:
     ended = rigflow_process()
     assert ended.returncode == ExitCode.OK
