@@ -52,10 +52,11 @@ class Detector:
         given = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])
         outputs = dict(zip(self._outputs, self._session.run(None, {self._input: given}), strict=True))
         boxes, scores, labels = self._candidates(outputs)
-        kept = suppressed(boxes, scores, labels)
         back = np.array([width / inner[1], height / inner[0]] * 2)
-        boxes = np.clip((boxes - [left, top, left, top]) * back, 0, [width, height, width, height])
-        return [(boxes[n], float(scores[n]), int(labels[n])) for n in kept]
+        placed = np.clip((boxes - [left, top, left, top]) * back, 0, [width, height, width, height])
+        seen = np.flatnonzero((placed[:, 2:] > placed[:, :2]).all(1))  # the others lie in the border alone
+        kept = seen[suppressed(boxes[seen], scores[seen], labels[seen])]
+        return [(placed[n], float(scores[n]), int(labels[n])) for n in kept]
 
     def _resized(self, picture: Array, size: tuple[int, int]) -> Array:
         top, bottom, down = self._neighbours(picture.shape[0], size[0])
