@@ -32,7 +32,7 @@ async def publish(fleet: Fleet, clip: Path) -> None:
 
 def test_watch_names_the_bottleneck_of_a_fleet_at_work(tmp_path: Path) -> None:
     clip = make_clip(tmp_path, Clip(frames=2000, gop=1, b_frames=0, size=(32, 32)))
-    with Fleet(ONE_WORKER, tmp_path / "cache", [50.0]) as fleet:
+    with Fleet(ONE_WORKER, tmp_path / "cache", [100.0]) as fleet:  # more work than the test takes anywhere
         asyncio.run(publish(fleet, clip))
         with Running("status", "--watch", "--nats", fleet.settings.nats) as watch:
             while watch.output.count("The bottleneck is simulated infer: it takes ") < 2:
