@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,15 +25,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.contest import Meter
 from benchmarks.peers.plain_detector import BINS, CLASSES, SIDE, STRIDES, Detector
-from benchmarks.peers.rigflow import ProgressListener
+from benchmarks.peers.rigflow import FilmFleet
 from benchmarks.workloads import looped
 from engines.models.catalogue import load_model
-from pipelines.server import EmbeddedServer
-from schemas.jobs import Priority
 from schemas.pipeline import parse_pipeline
-from schemas.settings import Settings
-from workers.local import local_fleet
-from workers.run import run_jobs
 
 WORKERS = 2
 NEAR_SCORE, NEAR_PIXELS = 0.005, 1.0  # of the same box
@@ -118,37 +112,10 @@ def model_in(folder: Path) -> tuple[Path, str]:
     return path, REAL if real.is_file() else "random weights"
 
 
-class Rigflow:
-    """Two workers and a broker; each run is a job of its own."""
-
-    def __init__(self, model: Path, out: Path) -> None:
-        self._models = {"detector": load_model(model)}
-        self._spec = parse_pipeline(PIPELINE, "detect.toml")
-        self._out = out
-        self._runs = 0
-
-    async def __aenter__(self) -> "Rigflow":
-        self._server = EmbeddedServer()
-        self._server.start()
-        self._open = AsyncExitStack()
-        settings = Settings(nats=self._server.url, shared=("/",))
-        self._settings = await self._open.enter_async_context(local_fleet(settings, WORKERS, ProgressListener()))
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._open.aclose()
-        self._server.stop()
-
-    async def detect(self, video: Path) -> list[list[Box]]:
-        """The boxes of each frame, as the job's file has them."""
-        self._runs += 1  # the same file again is the same job, but not in another tenant
-        settings, out = self._settings.model_copy(update={"tenant": f"run{self._runs}"}), self._out / str(self._runs)
-        out.mkdir(parents=True)
-        [outcome] = await run_jobs(settings, self._spec, self._models, [video], out, Priority.BULK, ProgressListener())
-        if not outcome.ok:
-            sys.exit(f"rigflow: {outcome.error or outcome.done}")
-        lines = Path(f"{outcome.target}.jsonl").read_text().splitlines()
-        return [[(b["box"], b["score"], b["class"]) for b in json.loads(line)["boxes"]] for line in lines]
+def boxes_in(path: Path) -> list[list[Box]]:
+    """The boxes of each frame, as a job's file has them."""
+    lines = path.read_text().splitlines()
+    return [[(b["box"], b["score"], b["class"]) for b in json.loads(line)["boxes"]] for line in lines]
 
 
 def alike(found: Sequence[Sequence[Box]], expected: Sequence[Sequence[Box]]) -> tuple[int, int]:
@@ -173,8 +140,9 @@ async def compare(seconds: float, rounds: int, folder: Path) -> dict[str, Any]:
     script = Detector(model)
     rates: dict[str, list[float]] = {"script": [], "rigflow": []}
     cpu: dict[str, list[float]] = {"script": [], "rigflow": []}  # ms a frame, of all processes
-    async with Rigflow(model, folder / "out") as rigflow:
-        await rigflow.detect(warm)
+    spec, models = parse_pipeline(PIPELINE, "detect.toml"), {"detector": load_model(model)}
+    async with FilmFleet(spec, models, WORKERS, folder / "out") as rigflow:
+        await rigflow.run(warm)
         list(script.detect(warm))
         for _ in range(rounds):
             began, meter = time.perf_counter(), Meter()
@@ -184,7 +152,7 @@ async def compare(seconds: float, rounds: int, folder: Path) -> dict[str, Any]:
             rates["script"].append(len(expected) / (between - began))
             cpu["script"].append(1000 * used / len(expected))
             began, meter = time.perf_counter(), Meter()
-            found = await rigflow.detect(video)
+            found = boxes_in(Path(f"{await rigflow.run(video)}.jsonl"))
             ended = time.perf_counter()
             used, _ = meter.stop()
             rates["rigflow"].append(len(found) / (ended - began))

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,14 +26,9 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.peers.plain_upscaler import Upscaler
-from benchmarks.peers.rigflow import ProgressListener
+from benchmarks.peers.rigflow import FilmFleet
 from engines.models.catalogue import load_model
 from pipelines.registry import builtin_pipeline
-from pipelines.server import EmbeddedServer
-from schemas.jobs import Priority
-from schemas.settings import Settings
-from workers.local import local_fleet
-from workers.run import run_jobs
 
 WORKERS = 2
 REAL = "realesr-animevideov3-x4.onnx"
@@ -96,38 +90,6 @@ def film(path: Path, frames: int, size: tuple[int, int], hold: int) -> Path:
     return path
 
 
-class Rigflow:
-    """Two workers and a broker; each run is a job of its own."""
-
-    def __init__(self, model: Path, out: Path) -> None:
-        self._models = {model.stem: load_model(model)}
-        self._spec = builtin_pipeline("upscale").with_model(model.stem).model_copy(update={"segment_s": 0.2})
-        self._out = out
-        self._runs = 0
-
-    async def __aenter__(self) -> "Rigflow":
-        self._server = EmbeddedServer()
-        self._server.start()
-        self._open = AsyncExitStack()
-        settings = Settings(nats=self._server.url, shared=("/",))
-        self._settings = await self._open.enter_async_context(local_fleet(settings, WORKERS, ProgressListener()))
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._open.aclose()
-        self._server.stop()
-
-    async def upscale(self, video: Path) -> Path:
-        """The film that rigflow makes."""
-        self._runs += 1  # the same file again is the same job, but not in another tenant
-        settings, out = self._settings.model_copy(update={"tenant": f"run{self._runs}"}), self._out / str(self._runs)
-        out.mkdir(parents=True)
-        [outcome] = await run_jobs(settings, self._spec, self._models, [video], out, Priority.BULK, ProgressListener())
-        if not outcome.ok:
-            sys.exit(f"rigflow: {outcome.error or outcome.done}")
-        return Path(f"{outcome.target}.mp4")
-
-
 def difference(one: Path, other: Path) -> float:
     """The largest mean difference of two films' pictures, of 255."""
     films = []
@@ -144,9 +106,10 @@ async def compare(
     model, about = model_in(folder, tile)
     script = Upscaler(model)
     result: dict[str, Any] = {"model": about, "frames": frames, "size": size, "tile": tile}
-    async with Rigflow(model, folder / "out") as rigflow:
+    spec = builtin_pipeline("upscale").with_model(model.stem).model_copy(update={"segment_s": 0.2})
+    async with FilmFleet(spec, {model.stem: load_model(model)}, WORKERS, folder / "out") as rigflow:
         warm = film(folder / "warm.mp4", 2, size, 1)
-        await rigflow.upscale(warm)
+        await rigflow.run(warm)
         script.upscale(warm, folder / "warm.out.mp4")
         for kind, hold in (("moving", 1), ("on_twos", 2)):
             video, rates = film(folder / f"{kind}.mp4", frames, size, hold), []
@@ -154,7 +117,7 @@ async def compare(
                 began = time.perf_counter()
                 count = script.upscale(video, plain := folder / f"{kind}{number}.mp4")
                 between = time.perf_counter()
-                made = await rigflow.upscale(video)
+                made = Path(f"{await rigflow.run(video)}.mp4")
                 ended = time.perf_counter()
                 rates.append((count / (between - began), count / (ended - between)))
                 print(f"  {kind}: script {rates[-1][0]:6.2f} frames/s  rigflow {rates[-1][1]:6.2f}", flush=True)

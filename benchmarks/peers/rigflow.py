@@ -3,28 +3,31 @@
 import json
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.chain import Arrived, Task
 from benchmarks.measure import role_of
+from engines.content import Content
 from pipelines.server import EmbeddedServer
 from schemas.jobs import Priority
+from schemas.model import ModelSpec
 from schemas.parts import PartMeta
+from schemas.pipeline import PipelineSpec
 from schemas.settings import Settings
 from workers.inputs import JobOutcome
 from workers.local import local_fleet
 from workers.run import run_jobs
 
+Models: TypeAlias = Mapping[str, tuple[ModelSpec, Content]]
 
-class Rigflow:
+
+class LocalFleet:
     """`workers` workers and a broker that are up and warm; each run publishes its jobs in a tenant of its own."""
 
-    role_of = staticmethod(role_of)
-
-    def __init__(self, task: Task, workers: int) -> None:
-        self._task = task
+    def __init__(self, workers: int) -> None:
         self._workers = workers
         self._server = EmbeddedServer()
         self._runs = 0
@@ -34,19 +37,60 @@ class Rigflow:
         self._open = AsyncExitStack()
         settings = Settings(nats=self._server.url, shared=("/",))
         self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, ProgressListener()))
-        self._spec, self._models = self._task.spec, self._task.models
 
-    async def run(self, paths: Sequence[Path], out: Path, arrived: Arrived) -> None:
+    async def outcomes(
+        self, spec: PipelineSpec, models: Models, paths: Sequence[Path], out: Path, arrived: Arrived = lambda: None
+    ) -> list[JobOutcome]:
+        """The jobs of a run, with their files in `out`."""
         self._runs += 1  # the same file again is the same job, but not in another tenant
         settings = self._settings.model_copy(update={"tenant": f"run{self._runs}"})
-        outcomes = await run_jobs(
-            settings, self._spec, self._models, paths, out, Priority.BULK, ProgressListener(arrived)
-        )
-        assert all(outcome.ok for outcome in outcomes), outcomes
+        return await run_jobs(settings, spec, models, paths, out, Priority.BULK, ProgressListener(arrived))
 
     async def stop(self) -> None:
         await self._open.aclose()
         self._server.stop()
+
+
+class FilmFleet(LocalFleet):
+    """Runs one pipeline over a film at a time, each into a folder of its own under `out`. A context manager."""
+
+    def __init__(self, spec: PipelineSpec, models: Models, workers: int, out: Path) -> None:
+        super().__init__(workers)
+        self._spec, self._models, self._out = spec, models, out
+
+    async def __aenter__(self) -> "FilmFleet":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    async def run(self, film: Path) -> Path:
+        """The files that the job made, without their suffix. Ends the process if it fails."""
+        out = self._out / str(self._runs + 1)
+        out.mkdir(parents=True)
+        [outcome] = await self.outcomes(self._spec, self._models, [film], out)
+        if not outcome.ok:
+            sys.exit(f"rigflow: {outcome.error or outcome.done}")
+        return outcome.target
+
+
+class Rigflow(LocalFleet):
+    """The contestant: the pipeline and models of a task."""
+
+    role_of = staticmethod(role_of)
+
+    def __init__(self, task: Task, workers: int) -> None:
+        super().__init__(workers)
+        self._task = task
+
+    async def start(self) -> None:
+        await super().start()
+        self._spec, self._models = self._task.spec, self._task.models
+
+    async def run(self, paths: Sequence[Path], out: Path, arrived: Arrived) -> None:
+        outcomes = await self.outcomes(self._spec, self._models, paths, out, arrived)
+        assert all(outcome.ok for outcome in outcomes), outcomes
 
     def broker_bytes(self) -> int:
         return broker_bytes(self._server)
