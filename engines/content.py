@@ -7,8 +7,6 @@ from typing import TypeAlias
 
 from schemas.model import FileSpec, bytes_of
 
-_CHUNK_BYTES = 8 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
@@ -40,8 +38,5 @@ def size_of(content: Content) -> int:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file of any size, 64 hex digits. Raises OSError."""
-    hashed = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            hashed.update(chunk)
-    return hashed.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
