@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import hashlib
 import mimetypes
 import re
 import tempfile
 from pathlib import Path
 
+from engines.content import file_sha256
 from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.collect import CollectedElsewhere, Collector
@@ -74,14 +74,9 @@ class CollectHandler:
                 HEADER_NAME: path.name,
                 HEADER_CONTENT_TYPE: mimetypes.guess_type(path.name)[0] or "application/octet-stream",
             }
-            digest = await asyncio.to_thread(_digest_of, path)
+            digest = await asyncio.to_thread(file_sha256, path)
             identity = f"{job.tenant}/{job.id}/{job.revision}/file/{path.name}/{digest}"
             await self._broker.publish(self._broker.names.results(job), path, identity, headers)
-
-
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _request_of(message: InFlight) -> CollectRequest:
