@@ -27,7 +27,7 @@ def bottleneck(fleet: FleetStatus) -> str:
             f"The bottleneck is the store of large bodies: {_size(fleet.claims.nbytes)} of "
             f"{_size(fleet.claims.limit_bytes)} are kept, so publishers of bodies larger than a message wait."
         )
-    standing = [queue for queue in fleet.queues if _waiting(queue) and not queue.hungry]
+    standing = [queue for queue in fleet.queues if _stands(queue)]
     if not standing:
         return _nothing_stands(fleet)
     queue = _furthest(standing)
@@ -87,6 +87,14 @@ def _busiest(workers: Sequence[Worker]) -> tuple[tuple[str, str], float]:
 
 def _key(of: Mapping[str, Any]) -> tuple[str, str]:
     return of["pipeline"], of["stage"]
+
+
+def _stands(queue: QueueStatus) -> bool:
+    """Whether more messages wait than workers have asked for.
+
+    Each priority counts by itself: idle workers ask for both, busy ones may have asked for the other just now.
+    """
+    return any(priority.waiting > priority.requests for priority in queue.priorities.values())
 
 
 def _waiting(queue: QueueStatus) -> int:

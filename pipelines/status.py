@@ -20,11 +20,15 @@ Info = Mapping[str, Any]  # a stream or a consumer, in the fields of JetStream's
 
 @dataclass(frozen=True, slots=True)
 class PriorityStatus:
-    """One priority of a queue: numbers of messages that wait, that are in flight, and that were delivered before."""
+    """One priority of a queue: numbers of messages that wait, that are in flight, and that were delivered before.
+
+    `requests` of workers wait for messages of this priority.
+    """
 
     waiting: int = 0
     in_flight: int = 0
     redelivered: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,13 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """The queue in front of one stage; that of `split` serves all pipelines. `hungry`: waiting pull requests."""
+    """The queue in front of one stage; that of `split` serves all pipelines."""
 
     pipeline: str
     stage: str
     kind: str
     stream: StreamStatus
     priorities: Mapping[Priority, PriorityStatus]
-    hungry: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ async def _queue(broker: Broker, pipeline: str, stage: str, kind: str, info: Inf
         priorities = {
             priority: _priority([each for each in consumers if each["name"] == priority.value]) for priority in Priority
         }
-    return QueueStatus(pipeline, stage, kind, _stream(info), priorities, sum(each["num_waiting"] for each in consumers))
+    return QueueStatus(pipeline, stage, kind, _stream(info), priorities)
 
 
 def _priority(consumers: Sequence[Info]) -> PriorityStatus:
@@ -158,6 +161,7 @@ def _priority(consumers: Sequence[Info]) -> PriorityStatus:
         waiting=sum(each["num_pending"] for each in consumers),
         in_flight=sum(each["num_ack_pending"] for each in consumers),
         redelivered=sum(each["num_redelivered"] for each in consumers),
+        requests=sum(each["num_waiting"] for each in consumers),
     )
 
 

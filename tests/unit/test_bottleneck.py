@@ -14,9 +14,12 @@ STAGES = ("decode", "resize", "infer", "encode")
 GB = 10**9
 
 
-def queue(stage: str, waiting: int, oldest_s: float = 10.0, hungry: int = 0, pipeline: str = "up") -> QueueStatus:
-    priorities = {Priority.BULK: PriorityStatus(waiting=waiting)}
-    return QueueStatus(pipeline, stage, stage, StreamStatus(waiting, 10**6 * waiting, GB, oldest_s), priorities, hungry)
+def queue(stage: str, waiting: int, oldest_s: float = 10.0, asked: int = 0, pipeline: str = "up") -> QueueStatus:
+    priorities = {
+        Priority.INTERACTIVE: PriorityStatus(requests=1),  # that none waits of one priority says nothing of the other
+        Priority.BULK: PriorityStatus(waiting=waiting, requests=asked),
+    }
+    return QueueStatus(pipeline, stage, stage, StreamStatus(waiting, 10**6 * waiting, GB, oldest_s), priorities)
 
 
 def worker(busy: Mapping[str, float], stages: tuple[str, ...] = STAGES, pipeline: str = "up") -> dict[str, Any]:
@@ -47,7 +50,7 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         ),
         (fleet([queue("decode", 0)], TWO), "No bottleneck: all queues are empty."),
         (
-            fleet([queue("decode", 3, hungry=2)], TWO),
+            fleet([queue("decode", 2, asked=2)], TWO),
             "No bottleneck: nothing waits, and 2 workers are 100% busy.",
         ),
         (
