@@ -38,6 +38,7 @@ async def publish_pipeline(
 ) -> PipelineSpec:
     """Publish a pipeline with its models and plugins pinned, under its name and its revision; the pinned spec.
 
+    It also says how long the warm-up of its segments is: the sum of what its models remember, one after the other.
     `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, PipelineError for a
     name that is not there, BrokerError.
     """
@@ -47,6 +48,9 @@ async def publish_pipeline(
     used = {model: models[model] for model in spec.model_names.values()}
     identities = {name: card.identity for name, (card, _) in sorted(used.items())}
     plugins = plugins_of(spec, [card for card, _ in used.values()])
+    if spec.decode.warm_up is None:
+        remembered = sum(models[model][0].warm_up for model in spec.model_names.values())
+        spec = spec.with_fields({f"{spec.decode.name}.warm_up": remembered})
     pinned = spec.model_copy(update={"models": identities, "plugins": plugins})
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()

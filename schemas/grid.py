@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 
+MOST_WARM_UP = 1024  # windows before a segment
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, FiniteFloat, JsonValue, model_validator
 
 from schemas.declared import FileName, ModelName, Name, Sha256, Spec, digest
+from schemas.grid import MOST_WARM_UP
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
@@ -98,10 +99,14 @@ class SoundSpec(Spec):
 
 
 class StateSpec(Spec):
-    """An input that is an output of the run before, in the order of a segment's rows; `start` is its first value."""
+    """An input that is an output of the run before, in the order of a segment's rows; `start` is its first value.
+
+    `warm_up`: how many windows the state remembers, over which a segment runs the model before its own.
+    """
 
     output: str
     start: FiniteFloat = 0.0
+    warm_up: int = Field(default=0, ge=0, le=MOST_WARM_UP)
 
 
 class TensorSpec(Spec):
@@ -229,6 +234,11 @@ class ModelSpec(Spec):
     def state_outputs(self) -> frozenset[str]:
         """Names of the outputs that are inputs of the next run."""
         return frozenset(tensor.state.output for tensor in self.inputs if tensor.state)
+
+    @property
+    def warm_up(self) -> int:
+        """How many windows its states remember, 0 for a model without a state."""
+        return max((tensor.state.warm_up for tensor in self.inputs if tensor.state), default=0)
 
     @property
     def identity(self) -> str:

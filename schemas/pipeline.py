@@ -21,7 +21,7 @@ from pydantic import (
 
 from schemas.declared import ModelRef, Name, Spec, digest
 from schemas.errors import PipelineError, reason_of
-from schemas.grid import Grid
+from schemas.grid import MOST_WARM_UP, Grid
 from schemas.toml import TomlError, parse_toml
 
 MOST_STAGES = 64  # the broker has a stream for each
@@ -56,7 +56,8 @@ class DecodeStage(OptionsBeside):
     """Segment -> what its medium decodes on the time grid; `fps` left out means every frame.
 
     `window`: what a temporal model looks at; windows of one frame are frames. `warm_up`: over how many windows before
-    its own a segment runs models with a state, whose answers to these are dropped. `options` are those of the
+    its own a segment runs models with a state, whose answers to these are dropped; left out, it is what the cards of
+    the models say, one after the other. `options` are those of the
     pipeline's media (see `engines.media.medium`).
     """
 
@@ -65,7 +66,12 @@ class DecodeStage(OptionsBeside):
     stream: int | None = Field(default=None, ge=0, description="index of the stream, if not FFmpeg's best one")
     fps: float | None = Field(default=None, ge=1e-6, le=1_000_000)
     window: Window = Window(frames=1)
-    warm_up: int = Field(default=0, ge=0, le=1024, description="windows that models with a state see before a segment")
+    warm_up: int | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_WARM_UP,
+        description="windows that models with a state see before a segment, if not what their cards say",
+    )
 
 
 class OperatorStage(OptionsBeside):
@@ -191,7 +197,7 @@ class PipelineSpec(Spec):
             None if fps is None else Fraction(str(fps)).limit_denominator(_MOST_DENOMINATOR),
             window.frames,
             window.stride,
-            self.decode.warm_up,
+            self.decode.warm_up or 0,
         )
 
     def with_stream(self, stream: int | None) -> Self:

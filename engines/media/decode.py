@@ -126,7 +126,10 @@ def decode_frames(
     span = Span(media.clock, segment.start, segment.end, segment.start)
     label = f"segment {segment.key.segment} of {media.name or 'the media'}"
     if plan.grid.warm_up:
-        raise MediaError(f"{label}: media of kind {media.kind} have no warm-up", "leave warm_up out of the pipeline")
+        raise MediaError(
+            f"{label}: media of kind {media.kind} have no warm-up",
+            "say warm_up = 0 in the decode stage of the pipeline",
+        )
     limits.check_pixels(label, media.width, media.height)
 
     with media_errors(label):

@@ -149,22 +149,25 @@ def filtered(graph: bytes, windows: list[Array]) -> list[float]:
 async def test_with_a_warm_up_of_its_memory_a_model_answers_as_in_one_pass(
     fleet: Fleets, tmp_path: Path, segment_s: float
 ) -> None:
-    """However the film is cut, bit for bit; every frame, and windows of three ticks that overlap."""
+    """However the film is cut, bit for bit; every frame, and windows of three ticks that overlap.
+
+    The card of the model says how long the warm-up is, or the pipeline does.
+    """
     path = film(tmp_path, frames=40, size=(32, 32))
     frames = frames_of(path)
     looks = [np.stack([frames[min(at + step, 39)] for step in (0, 2, 4)]) for at in range(0, 40, 2)]
-    for name, windows, shape, decode in (
-        ("frames", frames, [1, 32, 32, 3], ""),
-        ("windows", looks, [1, 3, 32, 32, 3], "fps = 5\nwindow = { frames = 3 }"),
+    for name, windows, shape, state, decode in (
+        ("frames", frames, [1, 32, 32, 3], f", warm_up = {MEMORY}", ""),
+        ("windows", looks, [1, 3, 32, 32, 3], "", f"fps = 5\nwindow = {{ frames = 3 }}\nwarm_up = {MEMORY}"),
     ):
         folder = tmp_path / name
         folder.mkdir()
         graph = filter_of(list(shape))
-        card = '[[inputs]]\nname = "state"\nstate = { output = "state_out" }\n'
+        card = f'[[inputs]]\nname = "state"\nstate = {{ output = "state_out"{state} }}\n'
         card += '[[inputs]]\nname = "pixels"\nreads = "pixels"\n' if name == "windows" else ""
         put(folder, graph, card)
         resize = '[[stage]]\nkind = "resize"\nsize = [32, 32]\n' if name == "windows" else ""
-        pipeline = written(folder, resize + to("npz"), f"{decode}\nwarm_up = {MEMORY}")
+        pipeline = written(folder, resize + to("npz"), decode)
         pipeline.write_text(pipeline.read_text().replace("segment_s = 0.5", f"segment_s = {segment_s}"))
         [outcome] = await fleet.answers(pipeline, [path], folder / "out")
         found = arrays(outcome)
