@@ -69,6 +69,7 @@ def add(
     """
     from engines.content import graph_of, size_of
     from engines.models.catalogue import models_folder, save_model, travelling
+    from engines.models.companions.base import Sure
     from engines.models.proposal import propose
     from engines.models.store import check_name, find, new_files
 
@@ -86,7 +87,8 @@ def add(
         _try(spec, content, picture, shown)
         if dry_run:
             return ExitCode.OK
-        if not yes and not _agreed(f"keep it as {spec.name}?"):
+        sure = all(line.sure is Sure.certain for line in proposal.lines)
+        if not yes and not sure and not _agreed(f"keep it as {spec.name}?"):
             warn("not kept; change fields by --set FIELD=VALUE, or write a card and give it by --card")
             return ExitCode.SOME_FAILED
         save_model(models_folder(), made, found.content)

@@ -19,16 +19,13 @@ from engines.inference.weights import check_size
 from engines.models.card_file import read_card, read_file
 from engines.models.card_text import card_toml
 from engines.models.reading import read_model
+from engines.models.shipped_cards import publisher_of
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, ModelMissing, format_field_error
 from schemas.model import ModelCard, ModelSpec
 from schemas.settings import home_folder
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange")
-_REAL_ESRGAN = "github.com/xinntao/Real-ESRGAN/releases"
-FOUND_AT = {  # models of rigflow's pipelines that users bring: the file, and where its authors publish it
-    "realesr-animevideov3": ("realesr-animevideov3.pth", f"{_REAL_ESRGAN}/tag/v0.2.5.0"),
-}
 EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 
 
@@ -93,9 +90,8 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
         hint = f"{near[0]} is there; {hint}"
     if name in EXPORTS:
         hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
-    if name in FOUND_AT:
-        file, page = FOUND_AT[name]
-        hint = f"download {file} from {page}, then `rigflow model add {file}`; --model NAME runs another one"
+    if card := publisher_of(name):
+        hint = f"download {card.file} from {card.page}, then `rigflow model add {card.file}`; --model NAME runs another"
     raise ModelMissing(f"model {name} is missing", hint)
 
 

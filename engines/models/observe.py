@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def observe(content: Content, path: Path) -> Model:
     inputs, outputs = (tuple(Port(each.name, each.dtype, each.shape) for each in side) for side in tensors_of(session))
     parsed = onnx.load_from_string(graph_of(content))
     metadata = {each.key: each.value for each in parsed.metadata_props}
-    model = Model(path, inputs, outputs, metadata, parsed.producer_name)
+    model = Model(path, inputs, outputs, metadata, parsed.producer_name, parameters=_parameters(parsed.graph))
     if (picture := model.picture) is None:
         return model
     first = tuple(_kinds_behind(parsed.graph, inputs[picture.number].name))
@@ -102,3 +103,10 @@ def _kinds_behind(graph: Any, name: str) -> Iterator[str]:
         if readers[0].op_type not in ("Transpose", "Cast", "Identity", "Unsqueeze"):
             yield readers[0].op_type
         name = readers[0].output[0]
+
+
+def _parameters(graph: Any) -> int:
+    """Return how many numbers a graph has: in its initializers, and in its constants, where some exporters put them."""
+    attributes = (each for node in graph.node if node.op_type == "Constant" for each in node.attribute)
+    constants = [each.t for each in attributes if each.HasField("t")]
+    return sum(prod(tensor.dims) for tensor in (*graph.initializer, *constants))

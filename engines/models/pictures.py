@@ -141,6 +141,10 @@ def _first(card: InputCard) -> str:
 
 def _size(card: InputCard, height: int | str, width: int | str) -> tuple[int, int] | Literal["source"]:
     graph = f"its graph takes {height} × {width} (height × width)"
+    if card.tile is not None and card.size in (None, "source"):
+        if any(isinstance(side, int) and side != of for of, side in zip(card.tile, (height, width), strict=True)):
+            raise _Refused(f"tile: {card.tile[0]} × {card.tile[1]}, and {graph}", "write that, or leave it out")
+        return "source"
     if card.size == "source" or card.size is None:
         if isinstance(height, int) and isinstance(width, int):
             if card.size is not None:

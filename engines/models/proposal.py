@@ -14,6 +14,7 @@ from engines.inference import trial
 from engines.models.companions import COMPANIONS, lines_of
 from engines.models.companions.base import Line, Model, Sure
 from engines.models.observe import observe
+from engines.models.shipped_cards import lines_of_shipped
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, format_field_error
 from schemas.model import InputCard, ModelCard, TensorSpec
@@ -93,7 +94,12 @@ def propose(path: Path, content: Content, name: str = "") -> Proposal:
     Raises ModelError: it, or a file beside it, cannot be read.
     """
     model = in_own_process(str(path), "loads", trial.HINT, observe, content, path)
-    return Proposal(model, merged([lines_of(each, model) for each in COMPANIONS], name or path.stem))
+    proposed = [lines_of(each, model) for each in COMPANIONS]
+    certain = [[line for line in lines if line.sure is Sure.certain] for lines in proposed]
+    stated = {line.field: line.value for lines in reversed(certain) for line in lines}
+    if card := lines_of_shipped(model, stated):  # it replaces what the companions suppose, not what is certain
+        proposed = [*certain, card]
+    return Proposal(model, merged(proposed, name or path.stem))
 
 
 def merged(proposed: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
@@ -115,7 +121,8 @@ def merged(proposed: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:
     best = [line for _, members in groups.values() for line in members]
     if kind is None:  # labels of an unknown head cannot be used
         best = [line for line in best if not line.field.startswith("heads.")]
-    return _sorted(best)
+    tiled = {line.field.removesuffix(".tile") for line in best if line.field.endswith(".tile")}
+    return _sorted(line for line in best if line.field.removesuffix(".size") not in tiled)  # frames have any size
 
 
 def _grouped(lines: Iterable[Line]) -> dict[str, list[Line]]:

@@ -13,6 +13,7 @@ from cli.app import answer
 from engines.models.catalogue import own_model
 from schemas.errors import ExitCode, ModelError
 from tests.answering import graph
+from tests.compact import compact
 
 SIDE = 160
 CELLS = 400 + 100 + 25
@@ -121,6 +122,26 @@ def test_fields_given_by_hand_go_before_the_card_and_the_card_before_what_is_fou
     assert 'colours = "bgr"' in shown
     assert "mean = [4.0, 5.0, 6.0]" in shown
     assert "  0 boxes\n" in said("test", "hounds")[0]
+
+
+def test_a_model_with_a_card_of_rigflow_needs_no_question(
+    here: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("cli.model._agreed", lambda question: asked.append(question) or True)
+    (here / "realesr-animevideov3-x4.onnx").write_bytes(compact(16, 64, 96))
+    Image.new("RGB", (96, 64), "gray").save(here / "gray.png")
+    out, _ = said("add", "realesr-animevideov3-x4.onnx", "--picture", "gray.png")
+    assert "certain: rigflow's card realesr-animevideov3.toml" in out
+    assert "kept realesr-animevideov3@1" in out
+    assert not asked
+    shown, _ = said("show", "realesr-animevideov3")
+    assert "tile = [64, 96]\n" in shown
+    assert "licence BSD-3-Clause" in shown
+    assert "takes input uint8 [n, 64, 96, 3]" in shown
+    (here / "other.onnx").write_bytes(compact(16, 64, 96))
+    said("add", "other.onnx", "--picture", "gray.png")
+    assert asked == ["keep it as other?"]
 
 
 def test_a_dry_run_keeps_nothing(here: Path, said: Said) -> None:

@@ -26,20 +26,6 @@ def values(lines: Any) -> dict[str, Any]:
     return {line.field: line.value for line in lines}
 
 
-@pytest.mark.parametrize(
-    ("name", "overlap"),
-    [("realesr-animevideov3", 18), ("realesr-general-wdn-x4v3", 34), ("RealESRGAN_x4plus", 32), ("theirs", None)],
-)
-def test_networks_of_pictures_known_by_name_have_tiles(tmp_path: Path, name: str, overlap: int | None) -> None:
-    free = Port("input", "float32", ("N", 3, "h", "w"))
-    port = Port("output", "float32", ("N", 3, "h4", "w4"))
-    found = values(lines_of("name", Model(tmp_path / f"{name}.onnx", (free,), (port,))))
-    assert found.get("inputs.0.overlap") == overlap
-    assert found.get("inputs.0.tile") == (overlap and [256, 256])
-    fixed = values(lines_of("name", Model(tmp_path / f"{name}.onnx", (PICTURE,), (port,))))
-    assert "inputs.0.tile" not in fixed
-
-
 # files
 
 

@@ -64,7 +64,7 @@ class Model:
 
     `answers`: for the values "unit" (0 ... 1), "bytes" (0 ... 255) and "signed" (-1 ... 1) of the picture the outputs
     by name; empty where the model could not be run. `picture_values [H, W, 3]`: that picture, 0 ... 1, as it was fed.
-    `first`: the kinds of the first nodes behind the picture input.
+    `first`: the kinds of the first nodes behind the picture input. `parameters`: how many numbers the graph has.
     """
 
     path: Path
@@ -75,6 +75,7 @@ class Model:
     first: tuple[str, ...] = ()
     answers: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     picture_values: Array | None = None
+    parameters: int = 0
 
     @property
     def folder(self) -> Path:

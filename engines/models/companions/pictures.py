@@ -18,6 +18,7 @@ _RANGES: dict[str, dict[str, Any]] = {
     "signed": {"scale": 1 / 255, "mean": 0.5, "std": 0.5},
 }
 _SPANS = {"unit": [0.0, 1.0], "bytes": [0.0, 255.0], "signed": [-1.0, 1.0]}
+_OVERLAP = 16  # source pixels
 _SAME = 0.06  # of the range: the largest mean difference at which an output still shows its input
 _DEPTH = ("depth", "midas", "disp")
 _MATTE = ("alpha", "matte", "mask", "matting", "modnet", "u2net", "isnet", "rmbg", "pha", "birefnet")
@@ -75,6 +76,10 @@ def _image(model: Model, picture: Picture, name: str, factor: int) -> list[Line]
     lines.append(Line("heads.0.range", _SPANS[best], sure, why))
     if picture.channels == 3:
         lines.append(Line(f"{picture.path}.colours", "rgb", Sure.guess, "usual; nothing in the graph says so"))
+    if factor > 1 and picture.height and picture.width and min(picture.height, picture.width) > 2 * _OVERLAP:
+        tile = [picture.height, picture.width]
+        lines.append(Line(f"{picture.path}.tile", tile, Sure.likely, "the graph takes one size: frames are cut to it"))
+        lines.append(Line(f"{picture.path}.overlap", _OVERLAP, Sure.guess, "usual; seams differ from the whole frame"))
     return lines
 
 
