@@ -43,11 +43,14 @@ Stream: TypeAlias = Annotated[
     typer.Option(min=0, help="Index of the video stream, as ffprobe counts. Default: FFmpeg's best.", metavar="N"),
 ]
 ModelName: TypeAlias = Annotated[
-    str | None, typer.Option("--model", help="The model that the pipeline runs instead of its own.", metavar="NAME")
+    str | None,
+    typer.Option("--model", help="A model to run in place of the pipeline's own, for these files.", metavar="NAME"),
 ]
 StageFields: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A field of a stage, say encode.crf=16; repeat it.", metavar="STAGE.FIELD=VALUE"),
+    typer.Option(
+        "--set", help="A stage's field for these files, as encode.crf=16; repeat it.", metavar="STAGE.FIELD=VALUE"
+    ),
 ]
 SettingsFile: TypeAlias = Annotated[
     Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
@@ -92,13 +95,16 @@ def parse_fields(given: Sequence[str], example: str) -> dict[str, Any]:
 
 def chosen_pipeline(
     name: str, model: str | None, fields: Sequence[str] | None, stream: int | None, cache: Path
-) -> "tuple[PipelineSpec, Models]":
-    """A pipeline with what the command line changes of it, and its models. Raises PipelineError, ModelError."""
+) -> "tuple[PipelineSpec, Models, bool]":
+    """A pipeline with what the command line changes of it, its models, and whether that makes it a variant.
+
+    A variant is for the jobs of this command alone, see `pipelines.registry`. Raises PipelineError, ModelError.
+    """
     from workers.definitions import find_models, find_pipeline
 
-    spec, folder = find_pipeline(name)
-    spec = spec.with_fields(parse_fields(fields or (), "encode.crf=16")).with_model(model).with_stream(stream)
-    return spec, find_models(spec, folder, cache)
+    found, folder = find_pipeline(name)
+    spec = found.with_fields(parse_fields(fields or (), "encode.crf=16")).with_model(model).with_stream(stream)
+    return spec, find_models(spec, folder, cache), spec.revision != found.revision
 
 
 def default_store() -> Path:

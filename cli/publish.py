@@ -60,17 +60,18 @@ def publish(
     settings = fleet_from(settings_file, nats=nats, credentials=credentials)
     if job and not is_token(job):
         raise UsageError(f"--job {job}", "letters, digits, - and _, at most 64 of them")
-    spec, models = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     check_inputs(inputs)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
-    return asyncio.run(_publish(settings, spec, models, inputs, job, priority, console))
+    return asyncio.run(_publish(settings, spec, models, variant, inputs, job, priority, console))
 
 
 async def _publish(
     settings: "Settings",
     spec: "PipelineSpec",
     models: "Models",
+    variant: bool,
     inputs: list[Path],
     job: str,
     priority: "Priority",
@@ -87,7 +88,7 @@ async def _publish(
         Broker.connected(settings, name="rigflow-publish") as broker,
         explained(broker, warn, lambda: sending) as moved,
     ):
-        spec = await register(broker, settings, spec, models)
+        spec = await register(broker, settings, spec, models, variant)
         publisher = Publisher(broker, spec, settings.tenant, priority, lambda *_: moved())
         planned = await asyncio.to_thread(plan_jobs, publisher, spec, await asyncio.to_thread(look_at, inputs, spec))
         if job:

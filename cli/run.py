@@ -71,12 +71,14 @@ def run(
     from cli.progress import Progress, summary
     from schemas.jobs import Priority
 
-    spec, models = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     check_inputs(inputs)
     console = stderr()
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     with output_folder(out), Progress(console) as progress:
-        outcomes = asyncio.run(_run(settings, spec, models, inputs, out, workers, priority, progress, overwrite))
+        outcomes = asyncio.run(
+            _run(settings, spec, models, inputs, out, workers, priority, progress, overwrite, variant)
+        )
     console.print(summary(outcomes))
     return exit_code(outcomes)
 
@@ -99,13 +101,14 @@ async def _run(
     priority: "Priority",
     progress: "Progress",
     overwrite: bool,
+    variant: bool,
 ) -> "list[JobOutcome]":
     from workers.local import local_fleet
     from workers.run import run_jobs
 
     with acknowledged():
         async with local_fleet(settings, workers, progress) as fleet:
-            return await run_jobs(fleet, spec, models, inputs, out, priority, progress, overwrite)
+            return await run_jobs(fleet, spec, models, inputs, out, priority, progress, overwrite, variant)
 
 
 def check_inputs(inputs: list[Path]) -> None:

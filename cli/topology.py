@@ -122,7 +122,7 @@ async def _sweep(settings: "Settings", age_s: float) -> "Swept":
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":
     """The differences; made, when `applying`."""
     from pipelines.broker import Broker
-    from pipelines.registry import known_pipelines, publish_pipeline
+    from pipelines.registry import hosted_pipelines, publish_pipeline
     from pipelines.streams import desired
     from pipelines.topology import apply_topology
     from pipelines.topology import plan as differences
@@ -132,7 +132,7 @@ async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -
     ready = [(spec, find_models(spec, folder, settings.cache_folder)) for spec, folder in named] if applying else []
     async with Broker.connected(settings, name="rigflow-topology") as broker:
         specs: list[PipelineSpec] = [spec for spec, _ in named]
-        specs = specs or await known_pipelines(broker)
+        specs = specs or await hosted_pipelines(broker)
         wanted: list[StreamPlan] = desired(broker.names, settings, specs)
         changes = await differences(broker, wanted)
         if applying:

@@ -62,7 +62,7 @@ def watch(
     from schemas.jobs import Priority
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
-    spec, models = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path")
     prepare_folder(out)
@@ -73,13 +73,14 @@ def watch(
     if workers == 0 and not settings.nats:
         raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
-    return asyncio.run(_watch(settings, spec, models, folder, out, quiet, workers, priority, overwrite))
+    return asyncio.run(_watch(settings, spec, models, variant, folder, out, quiet, workers, priority, overwrite))
 
 
 async def _watch(
     settings: "Settings",
     spec: "PipelineSpec",
     models: "Models",
+    variant: bool,
     folder: Path,
     out: Path,
     quiet_s: float,
@@ -105,8 +106,8 @@ async def _watch(
             local_fleet(settings, workers, Progress(stderr())) as fleet,
             Broker.connected(fleet, name="rigflow-watch") as broker,
         ):
-            mend = partial(repair, broker, fleet, spec, models)
-            spec = await register(broker, fleet, spec, models)
+            mend = partial(repair, broker, fleet, spec, models, variant)
+            spec = await register(broker, fleet, spec, models, variant)
             ledger.revision = spec.revision
             publisher = Publisher(broker, spec, fleet.tenant, priority)
             with OutputNames(out, overwrite) as names:

@@ -1,4 +1,10 @@
-"""Pipelines at the broker, by content hash: a worker needs no files of its own."""
+"""Pipelines at the broker, by content hash: a worker needs no files of its own.
+
+`revision.REVISION` is the content of a revision, `name.NAME` the newest revision of a name. A *variant* is a revision
+that a command changed by options, for the jobs of that command alone: it never becomes the newest of its name, which
+raw media and other people's jobs run on. `variant.NAME` is the variant that was published last: where a pipeline has no
+other revision, workers load it when they start, and the status finds the pipeline's queues by it.
+"""
 
 import asyncio
 import json
@@ -34,9 +40,9 @@ def builtin_pipeline(name: str) -> PipelineSpec:
 
 
 async def publish_pipeline(
-    broker: Broker, spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]]
+    broker: Broker, spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]], variant: bool = False
 ) -> PipelineSpec:
-    """Publish a pipeline with its models and plugins pinned, under its name and its revision; the pinned spec.
+    """Publish a pipeline as the newest of its name, or as a variant; returns it with models and plugins pinned.
 
     It also says how long the warm-up of its segments is: the sum of what its models remember, one after the other.
     `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, PipelineError for a
@@ -56,13 +62,11 @@ async def publish_pipeline(
     body = pinned.model_dump_json().encode()
     for card, content in used.values():
         await publish_model(broker, card, content)
-    keys = f"revision.{revision}", f"name.{spec.name}"
-    held, newest = await asyncio.gather(*(broker.get(bucket, key) for key in keys))
-    if held != body:
-        await broker.put(bucket, f"revision.{revision}", body)
-    # one that takes a certain stream is for the media that it was published for, not for whatever comes by the name
-    if newest != revision.encode() and (newest is None or spec.decode.stream is None):
-        await broker.put(bucket, f"name.{spec.name}", revision.encode())
+    entries = {f"revision.{revision}": body, f"{'variant' if variant else 'name'}.{spec.name}": revision.encode()}
+    held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
+    for (key, value), known in zip(entries.items(), held, strict=True):  # the revision first, for the name refers to it
+        if known != value:
+            await broker.put(bucket, key, value)
     return pinned
 
 
@@ -79,7 +83,8 @@ async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
         known = ", ".join(sorted(await pipeline_names(broker))) or "none"
         raise PipelineError(f"the broker knows no pipeline {name}", f"it knows {known}")
     needed = {manifest.job.revision for manifest in await all_manifests(broker) if not manifest.state.ended}
-    await broker.delete_key(bucket, f"name.{name}")
+    for key in (f"name.{name}", f"variant.{name}"):
+        await broker.delete_key(bucket, key)
     for revision in revisions:
         if revision not in needed:
             await broker.delete_key(bucket, f"revision.{revision}")
@@ -104,7 +109,15 @@ async def load_pipeline(broker: Broker, name: str) -> PipelineSpec:
 
 async def known_pipelines(broker: Broker) -> list[PipelineSpec]:
     """The newest revision of each pipeline that the broker knows, by name. Those that cannot be read are reported."""
-    names = await pipeline_names(broker)
+    return await _specs(broker, await pipeline_names(broker))
+
+
+async def hosted_pipelines(broker: Broker) -> list[PipelineSpec]:
+    """All pipelines that have queues, by name: `known_pipelines`, and one variant of each that has variants alone."""
+    return await _specs(broker, await hosted_names(broker))
+
+
+async def _specs(broker: Broker, names: Mapping[str, str]) -> list[PipelineSpec]:
     found = await asyncio.gather(*(_known(broker, name, names[name]) for name in sorted(names)))
     return [spec for spec in found if spec is not None]
 
@@ -123,8 +136,18 @@ async def _known(broker: Broker, name: str, revision: str) -> PipelineSpec | Non
 
 async def pipeline_names(broker: Broker) -> dict[str, str]:
     """The pipelines that the broker knows: name -> newest revision. Invalid entries are reported."""
-    items = await broker.items(broker.names.pipelines, "name.*")
-    names = {key.removeprefix("name."): revision.decode(errors="replace") for key, revision in items.items()}
+    return await _revisions(broker, "name.")
+
+
+async def hosted_names(broker: Broker) -> dict[str, str]:
+    """`pipeline_names`, and of each pipeline that has variants alone the one that was published last."""
+    variants, names = await asyncio.gather(_revisions(broker, "variant."), pipeline_names(broker))
+    return variants | names
+
+
+async def _revisions(broker: Broker, prefix: str) -> dict[str, str]:
+    items = await broker.items(broker.names.pipelines, f"{prefix}*")
+    names = {key.removeprefix(prefix): revision.decode(errors="replace") for key, revision in items.items()}
     for name, revision in names.items():
         if not (is_token(name) and is_token(revision)):
             report_skipped(f"pipeline {name}", "its value is no revision")

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.broker import Broker
-from pipelines.registry import known_pipelines
+from pipelines.registry import hosted_pipelines
 from pipelines.topology import listed
 from pipelines.values import decoded
 from schemas.jobs import Priority
@@ -105,7 +105,7 @@ async def fleet_status(broker: Broker) -> FleetStatus:
     names = broker.names
     account, specs, rigs, infos = await asyncio.gather(
         broker.api("INFO"),
-        known_pipelines(broker),
+        hosted_pipelines(broker),
         broker.items(names.rigs),
         listed(broker, "STREAM.LIST", "streams"),
     )

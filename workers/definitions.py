@@ -52,17 +52,21 @@ def find_models(
     return models
 
 
-async def register(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> PipelineSpec:
-    """Publish a pipeline with its streams and models to the fleet; the spec with its models pinned."""
+async def register(
+    broker: Broker, settings: Settings, spec: PipelineSpec, models: Models, variant: bool = False
+) -> PipelineSpec:
+    """Publish a pipeline with its streams and models to the fleet, see `publish_pipeline`; the pinned spec."""
     await ensure_topology(broker, settings, [spec])
-    return await publish_pipeline(broker, spec, models)
+    return await publish_pipeline(broker, spec, models, variant)
 
 
-async def repair(broker: Broker, settings: Settings, spec: PipelineSpec, models: Models) -> list[str]:
+async def repair(
+    broker: Broker, settings: Settings, spec: PipelineSpec, models: Models, variant: bool = False
+) -> list[str]:
     """Create streams and consumers of a pipeline that were deleted, and publish it again; names of the created ones."""
     made = await ensure_topology(broker, settings, [spec])
     if made:
-        await publish_pipeline(broker, spec, models)
+        await publish_pipeline(broker, spec, models, variant)
     return [f"{change.stream} {change.consumer}".rstrip() for change in made]
 
 

@@ -11,7 +11,7 @@ from engines.plugins import check_plugins
 from engines.ports import Device, Session
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
-from pipelines.registry import load_pipeline, pipeline_names
+from pipelines.registry import hosted_names, load_pipeline
 from pipelines.values import report_skipped
 from schemas.errors import Disposition, ModelError, PipelineError, PluginMissing, RigflowError, format_error
 from schemas.pipeline import PipelineSpec
@@ -50,7 +50,7 @@ class PipelineCache:
         self._sessions: dict[str, Session] = {}
         self._loading: dict[str, asyncio.Task[Any]] = {}
         self.first_warm_up = asyncio.Event()  # set when it is over, failures included
-        self._names: dict[str, str] = {}  # name -> its newest revision
+        self._names: dict[str, str] = {}  # name -> its newest revision, or a variant where there is none
         self._used_s: dict[str, float] = {}  # when a revision was asked for last
         self._cold = {"": "the list of pipelines is not read from the broker yet"}
         self.declined: dict[str, str] = {}  # pipelines that this worker takes no work of, and why
@@ -79,7 +79,7 @@ class PipelineCache:
 
     async def warm_up(self) -> None:
         """Load all pipelines before jobs need them: now, and whenever one is published."""
-        self._names = await pipeline_names(self._broker)
+        self._names = await hosted_names(self._broker)
         await asyncio.gather(*(self._warm(name, revision) for name, revision in self._names.items()))
         self._cold.pop("", None)
         self.first_warm_up.set()
@@ -132,7 +132,7 @@ class PipelineCache:
             await asyncio.sleep(UNLOAD_EVERY_S)
             known = set(self._names)
             try:
-                withdrawn = known - (await pipeline_names(self._broker)).keys()
+                withdrawn = known - (await hosted_names(self._broker)).keys()
             except RigflowError:  # the broker is away
                 continue
             for name in withdrawn:

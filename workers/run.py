@@ -52,17 +52,19 @@ async def run_jobs(
     priority: Priority,
     listener: ProgressListener,
     overwrite: bool = False,
+    variant: bool = False,
 ) -> list[JobOutcome]:
     """Publish `inputs` to the fleet at `settings.nats` and collect their results into `out`.
 
-    Results get names that are free, or with `overwrite` those of earlier results. An error of one job is in its
+    Results get names that are free, or with `overwrite` those of earlier results. `variant`: the pipeline is for these
+    jobs alone, see `pipelines.registry`. An error of one job is in its
     outcome, and the others continue. Raises BrokerError, OutputError when nothing can be published or written.
     """
     outcomes: list[JobOutcome] = []
     async with Broker.connected(settings, name="rigflow-run") as broker:
-        mend = partial(repair, broker, settings, spec, models)
+        mend = partial(repair, broker, settings, spec, models, variant)
         async with explained(broker, listener.event, lambda: unfinished(outcomes), mend) as moved:
-            registering = register(broker, settings, spec, models)
+            registering = register(broker, settings, spec, models, variant)
             spec, inspected = await asyncio.gather(registering, asyncio.to_thread(look_at, inputs, spec))
             publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
             outcomes += await asyncio.to_thread(plan_jobs, publisher, spec, inspected)
@@ -76,7 +78,7 @@ async def run_jobs(
                         await _run_all(publisher, Collector(broker, spec, both(listener.part, moved)), able)
                     if not (left and _to_begin_again(able, listener)):
                         break
-                    await register(broker, settings, spec, models)
+                    await register(broker, settings, spec, models, variant)
     return outcomes
 
 
