@@ -37,6 +37,7 @@ def rig(
     """
     settings = fleet_from(settings_file, nats=nats, credentials=credentials, metrics=metrics)
     spec = _spec(config, name)
+    check_devices(spec)
     from workers.forkserver import start_fork_server
     from workers.instance_lock import instance_lock
     from workers.telemetry import set_up_logging
@@ -76,6 +77,26 @@ def _each_device() -> "tuple[WorkerGroup, ...]":
     except DriverError as error:
         raise UsageError(f"the NVIDIA driver does not work ({error})", "see nvidia-smi, or give --config") from error
     return tuple(WorkerGroup(device=f"cuda:{gpu.uuid}") for gpu in found) or (WorkerGroup(count=cores()),)
+
+
+def check_devices(spec: "RigSpec") -> None:
+    """Raises UsageError when no worker of the rig has its device here: nothing would ever run.
+
+    Where others have theirs, the rig runs these, and gives up the worker without a device: a GPU may be broken.
+    """
+    from engines.machine import find_gpu
+
+    errors = []
+    for device in {group.device for group in spec.worker}:
+        if not device.startswith("cuda:"):
+            return
+        try:
+            find_gpu(device)
+        except UsageError as error:
+            errors.append(error)
+        else:
+            return
+    raise min(errors, key=str)
 
 
 def _named(spec: "RigSpec", name: str) -> "RigSpec":

@@ -10,7 +10,9 @@ import pytest
 import typer.main
 
 from cli.app import app
+from cli.rig import check_devices
 from schemas.errors import ExitCode
+from schemas.rig import RigSpec, WorkerGroup
 from tests.cli import environment, rigflow, rigflow_process
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -121,3 +123,19 @@ def test_a_broker_that_is_away_is_told_at_once_with_what_to_do() -> None:
     assert ended.stderr.count("\n") == 1
     assert "no broker at nats://127.0.0.1:9" in ended.stderr
     assert "rigflow up" in ended.stderr
+
+
+ABSENT = "cuda:GPU-00000000-0000-0000-0000-000000000000"
+
+
+def test_a_rig_without_any_of_its_gpus_ends_at_once(tmp_path: Path) -> None:
+    """No broker is needed to know that, and none is waited for."""
+    (tmp_path / "rig.toml").write_text(f'[[worker]]\ndevice = "{ABSENT}"\n')
+    ended = rigflow("rig", "--config", tmp_path / "rig.toml", "--nats", "nats://127.0.0.1:9")
+    assert ended.returncode == ExitCode.USAGE
+    assert ended.stderr.count("\n") == 1
+    assert f"rigflow: device {ABSENT}: there is " in ended.stderr
+
+
+def test_a_rig_with_one_of_its_devices_works() -> None:
+    check_devices(RigSpec(worker=(WorkerGroup(device=ABSENT), WorkerGroup(device="cpu"))))
