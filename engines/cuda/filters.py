@@ -31,7 +31,7 @@ _MATRICES = {
 class Taps:
     """One direction of a filter: output `i` is the sum over `j` of `weights[i, j] * source[first[i] + j]`.
 
-    `first [N]` int32, `weights [N, K]` int16; all samples lie inside the source.
+    `first [N]` int32, `weights [N, K]` int16 (int32 in `engines.cuda.resampling`); all samples lie inside the source.
     """
 
     first: Array
@@ -60,7 +60,7 @@ def taps(source: int, target: int, cubic: bool, one: int, left: bool = False) ->
     else:
         first, raw = _windowed(source, target, step, offset, 1)
     first, raw = _trimmed(first, raw)
-    return _quantised(*_inside(first, raw, source), one)
+    return _quantised(*inside(first, raw, source), one)
 
 
 def colour_table(matrix: int, full: bool, each: bool) -> Array:
@@ -147,7 +147,7 @@ def _trimmed(first: Array, raw: Array) -> tuple[Array, Array]:
     return first, raw[:, : max(1, longest)]
 
 
-def _inside(first: Array, raw: Array, source: int) -> tuple[Array, Array]:
+def inside(first: Array, raw: Array, source: int) -> tuple[Array, Array]:
     """Return the same filter with taps outside the picture moved to its border pixels."""
     count = min(raw.shape[1], source)
     start = np.clip(first, 0, source - count)

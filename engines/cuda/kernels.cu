@@ -112,29 +112,40 @@ extern "C" __global__ void scale(const Scale s) {
     for (int c = 0; c < 3; c++) out[c] = rgb[c];
 }
 
-// A picture `[H, W, channels]` uint8 scaled by its two nearest pixels a side, as engines.transforms.bilinear_resize does.
-struct Bilinear {
-    address in, out;
-    address above, below, down, before, after, over;  // int32: the two neighbours, and the second's weight of 2048
-    int pitch, channels;
-    int left, top, width, height;   // what to compute of the scaled picture
-    int stride_x, stride_y;         // bytes, in `out`
+// Pictures `[H, W, channels]` uint8 resized by a filter of each side, in fixed point; see engines/cuda/resampling.py.
+struct Resample {
+    address pictures;                      // of each, two addresses: where it is read and where it is written
+    address x_first, x, y_first, y;        // int32 [W], int32 [W, K], ...
+    int x_taps, y_taps, x_bits, y_bits;    // bits to drop of a sum; 0 of one across: it stays exact
+    int pitch, channels;                   // bytes from line to line, of what is read; 1 or 3
+    int left, top, width, height;          // what to compute of the resized picture
+    int stride_x, stride_y;                // bytes, where it is written
 };
 
-extern "C" __global__ void bilinear(const Bilinear b) {
-    const int column = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
-    if (column >= b.width) return;
-    const int x = b.left + column, y = b.top + row;
-    const int down = ((const int *)b.down)[y], over = ((const int *)b.over)[x];
-    const u8 *upper = (const u8 *)b.in + (size_t)((const int *)b.above)[y] * b.pitch;
-    const u8 *lower = (const u8 *)b.in + (size_t)((const int *)b.below)[y] * b.pitch;
-    const int before = ((const int *)b.before)[x] * b.channels, after = ((const int *)b.after)[x] * b.channels;
-    u8 *out = (u8 *)b.out + (long long)column * b.stride_x + (long long)row * b.stride_y;
-    for (int c = 0; c < b.channels; c++) {
-        const int first = upper[before + c] * (2048 - over) + upper[after + c] * over;
-        const int second = lower[before + c] * (2048 - over) + lower[after + c] * over;
-        out[c] = (u8)((first * (2048 - down) + second * down + (1 << 21)) >> 22);
+__device__ static inline int rounded(int sum, int bits) { return bits ? clip8((sum + (1 << (bits - 1))) >> bits) : sum; }
+
+template <int channels> __device__ static inline void resampled(const Resample &r, address in, address out, int x, int y) {
+    const int *across = (const int *)r.x + (size_t)x * r.x_taps, *down = (const int *)r.y + (size_t)y * r.y_taps;
+    const u8 *line = (const u8 *)in + (size_t)((const int *)r.y_first)[y] * r.pitch + ((const int *)r.x_first)[x] * channels;
+    int total[channels] = {};
+    for (int j = 0; j < r.y_taps; j++, line += r.pitch) {
+        int sum[channels] = {};
+        for (int k = 0; k < r.x_taps; k++)
+            for (int c = 0; c < channels; c++) sum[c] += across[k] * line[k * channels + c];
+        for (int c = 0; c < channels; c++) total[c] += down[j] * rounded(sum[c], r.x_bits);
     }
+    for (int c = 0; c < channels; c++) ((u8 *)out)[c] = rounded(total[c], r.y_bits);
+}
+
+extern "C" __global__ void resample(const Resample r) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= r.width * r.height) return;
+    const int column = at % r.width, row = at / r.width;
+    const address in = ((const address *)r.pictures)[2 * blockIdx.y];
+    const address out = ((const address *)r.pictures)[2 * blockIdx.y + 1];
+    const address to = out + (long long)column * r.stride_x + (long long)row * r.stride_y;
+    if (r.channels == 3) resampled<3>(r, in, to, r.left + column, r.top + row);
+    else resampled<1>(r, in, to, r.left + column, r.top + row);
 }
 
 // One plane as it is, in 8 bits: every `step`-th sample of each line.

@@ -43,9 +43,9 @@ SCALE = _struct(
     (INT, "deep low_bits across left top width height stride_x stride_y each stretch colours[6]"),
 )
 PLANE = _struct((ADDRESS, "source out"), (INT, "pitch step deep drop width height stride_x stride_y"))
-BILINEAR = _struct(
-    (ADDRESS, "source out above below down before after over"),
-    (INT, "pitch channels left top width height stride_x stride_y"),
+RESAMPLE = _struct(
+    (ADDRESS, "pictures x_first x y_first y"),
+    (INT, "x_taps y_taps x_bits y_bits pitch channels left top width height stride_x stride_y"),
 )
 NV12 = _struct((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))
 GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
@@ -63,7 +63,7 @@ CLASSES = _struct((ADDRESS, "in out"), (INT, "rows pixels channels channel_step 
 BYTES = _struct((ADDRESS, "in out"), (INT, "rows values row_step first step half"), (FLOAT, "black span"))
 STRUCTS = {
     "scale": SCALE,
-    "bilinear": BILINEAR,
+    "resample": RESAMPLE,
     "plane": PLANE,
     "nv12": NV12,
     "gather": GATHER,

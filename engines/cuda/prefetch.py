@@ -48,15 +48,13 @@ class _Reader:
 
 
 class Prefetcher:
-    """Threads that decode: on each, `enter` runs first and `leave` last; `synchronize` runs after each part.
+    """Threads that decode: on each, `enter` runs first and `leave` last.
 
     No thread waits for a reader: when enough parts of a segment are decoded, its thread continues with another.
     """
 
-    def __init__(
-        self, threads: int, enter: Callable[[], None], synchronize: Callable[[], None], leave: Callable[[], None]
-    ) -> None:
-        self._enter, self._synchronize, self._leave = enter, synchronize, leave
+    def __init__(self, threads: int, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+        self._enter, self._leave = enter, leave
         self._changed = threading.Condition()
         self._queue: list[tuple[int, int, _Run]] = []
         self._numbers = itertools.count()
@@ -133,7 +131,6 @@ class Prefetcher:
         if not run.over:
             try:
                 part = next(run.parts, None)
-                self._synchronize()
             except BaseException as raised:
                 error = raised
         with self._changed:

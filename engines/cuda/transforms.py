@@ -1,9 +1,12 @@
-"""Converts frames to arrays on a GPU, as `engines.transforms.Picture` does on the host, by one kernel a frame.
+"""Converts frames to arrays on a GPU, as `engines.transforms.Picture` does on the host.
 
-Frames of the GPU's decoder are read in place. Frames that the host decoded are uploaded as small as possible: scaled by
-the host, and as YCbCr of two bytes a pixel if colours are needed. Scaled pictures differ from swscale's by at most two
-levels, gray ones by one, if both sides shrink or both grow, by four if one shrinks and one grows. Colours of the host's
-frames differ by twelve at sharp edges, an eighth of a level on average (tests/unit/test_cuda.py).
+One kernel reads a frame of the GPU's decoder in place. Where a filter resizes its pixels (all but area), the frames of
+a part are resized together, by one or two launches. Frames that the host decoded are uploaded as small as possible:
+scaled by the host, and as YCbCr of two bytes a pixel if colours are needed.
+
+Scaled pictures differ from swscale's by at most two levels, gray ones by one, if both sides shrink or both grow, by
+four if one shrinks and one grows. Colours of the host's frames differ by twelve at sharp edges, an eighth of a level on
+average (tests/unit/test_cuda.py).
 """
 
 import threading
@@ -16,8 +19,9 @@ import numpy as np
 
 from engines.cuda.arrays import GpuRow
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
-from engines.cuda.kernels import BILINEAR, PLANE, SCALE
+from engines.cuda.kernels import PLANE, SCALE
 from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
+from engines.cuda.resampling import Resampler, kept_table
 from engines.geometry import middle_of, padded_from, scaled_size
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
@@ -25,13 +29,14 @@ from engines.media.orientation import UPRIGHT, transposes
 from engines.part import Array
 from engines.pictures import FramePictures
 from engines.transforms import Picture as HostPicture
-from engines.transforms import bilinear_taps, check_scalable
+from engines.transforms import check_scalable
 from schemas.model import PictureSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
 HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
+_WAITING_BYTES = 64 << 20  # of frames that a thread resizes together at most
 _BLOCK = (32, 8, 1)
 _SMALL = "yuv422p"  # swscale makes RGB of this format after it has halved the chroma across
 
@@ -42,10 +47,14 @@ class CudaPictures:
     def __init__(self, pictures: Mapping[str, PictureSpec], gpu: "CudaGpu") -> None:
         self._gpu = gpu
         self._held = Held(gpu)
-        self._made = FramePictures(pictures, lambda spec: CudaPicture(spec, gpu, self._held))
+        self._waiting = Waiting(gpu, self._held)
+        self._made = FramePictures(pictures, lambda spec: CudaPicture(spec, gpu, self._held, self._waiting))
 
     def convert(self, frame: av.VideoFrame, orientation: int = UPRIGHT) -> dict[str, Array]:
-        """Convert as `engines.pictures.HostPictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost."""
+        """Convert as `engines.pictures.HostPictures.convert`, to `GpuRow`s. Raises the same errors, and DeviceLost.
+
+        Rows are not complete before this thread calls `synchronize`.
+        """
         with self._gpu.guarded():
             self._gpu.enter()
             if frame.format.name == "cuda" and name_on_gpu(frame) not in SURFACES:
@@ -61,6 +70,7 @@ class CudaPictures:
     def synchronize(self) -> None:
         """Wait until all conversions of this thread are done; no frame is held after that. Raises DeviceLost."""
         with self._gpu.guarded():
+            self._waiting.flush()
             self._gpu.stream().synchronize()
         self._held.clear()
 
@@ -97,22 +107,50 @@ class Held:
         return cast(list[tuple[Any, Any]], self._here.held)
 
 
-class CudaPicture:
-    """Makes one kind of picture of single frames on a GPU. The host resizes pictures that the GPU has no kernel for."""
+class Waiting:
+    """Frames that each thread will resize together: pixels at their own size, and where they go."""
 
-    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held) -> None:
+    def __init__(self, gpu: "CudaGpu", held: Held) -> None:
+        self._gpu, self._held = gpu, held
+        self._here = threading.local()
+
+    def add(self, resampler: Resampler, native: GpuRow, row: GpuRow, place: Place) -> None:
+        """Resize `native` into `row` at the next `flush`, which comes here if many bytes wait."""
+        waiting = self._mine()
+        waiting.setdefault((resampler, native.shape, place), []).append((native, row))
+        if sum(each.nbytes for pairs in waiting.values() for each, _ in pairs) >= _WAITING_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Queue all resizes of this thread, those of one kind together."""
+        waiting = self._mine()
+        for (resampler, _, place), pairs in waiting.items():
+            targets = [row.block.pointer + place.begin for _, row in pairs]
+            used = resampler.queue([native for native, _ in pairs], targets, place, self._gpu.stream())
+            self._held.add((used, pairs))
+        waiting.clear()
+
+    def _mine(self) -> dict[tuple[Resampler, tuple[int, ...], Place], list[tuple[GpuRow, GpuRow]]]:
+        if not hasattr(self._here, "waiting"):
+            self._here.waiting = {}
+        return cast(dict[tuple[Resampler, tuple[int, ...], Place], list[tuple[GpuRow, GpuRow]]], self._here.waiting)
+
+
+class CudaPicture:
+    """Makes one kind of picture of single frames on a GPU."""
+
+    def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held, waiting: Waiting) -> None:
         self.spec = spec
         self._gpu = gpu
         self._held = held
-        self._by_host = spec.resize not in ("area", "bilinear") or spec.antialias
+        self._waiting = waiting
+        self._resampler = None if spec.resize == "area" else Resampler(gpu, spec.resize, spec.antialias)
         self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
         self._lock = threading.Lock()
         self._here = threading.local()
 
     def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         """Convert as `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
-        if frame.format.name == "cuda" and self._by_host:
-            frame = frame.reformat(format=name_on_gpu(frame))
         if frame.format.name != "cuda":
             return self._from_host(frame, orientation)
         picture = surface(frame)
@@ -160,18 +198,17 @@ class CudaPicture:
     # kernels
 
     def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> GpuRow:
-        """Return a frame at the picture's size; `bilinear` reads all of its pixels."""
+        """Return a frame at the picture's size; filters read its pixels."""
         channels = (3,) if self.spec.layout == "rgb" else ()
         source = frame.height, frame.width
         place, canvas = self._place(source, orientation)
         row = self._row((*canvas, *channels))
         if place.padded:
             self._gpu.driver.memset_d8_async(row.block.pointer, self.spec.pad_value, row.nbytes, self._gpu.stream())
-        if self.spec.resize == "bilinear" and place.scaled != source:
+        if self._resampler and place.scaled != source:
             native = self._row((*source, *channels))
             self._scale(frame, picture, native, entire_picture(source, 3 if channels else 1))
-            self._bilinear(native, row, place)
-            self._held.add(native)
+            self._waiting.add(self._resampler, native, row, place)
         else:
             self._scale(frame, picture, row, place)
         return row
@@ -229,8 +266,8 @@ class CudaPicture:
         ):
             if not (gray and name.startswith("chroma")):
                 filtered = taps(have, want, cubic, one, left)
-                given[f"{name}_first"] = self._table(filtered.first, tables)
-                given[name] = self._table(filtered.weights, tables)
+                given[f"{name}_first"] = kept_table(self._gpu, filtered.first, tables)
+                given[name] = kept_table(self._gpu, filtered.weights, tables)
                 given[f"{name}_taps"] = filtered.count
         given["chroma_step"], given["low_bits"] = picture.step, picture.low_bits
         given["deep"], given["across"] = picture.bits > 8, 7 if picture.bits == 8 else picture.bits - 1
@@ -239,34 +276,6 @@ class CudaPicture:
         given["colours"] = colour_table(matrix, full, each)
         place.into(given)
         return given, tables
-
-    def _bilinear(self, native: GpuRow, row: GpuRow, place: "Place") -> None:
-        """Queue the kernel that makes a row of a picture's pixels."""
-        key = ("bilinear", native.shape, place)
-        with self._lock:
-            if key not in self._kept:
-                given = np.zeros((), BILINEAR)
-                tables: list[Any] = []
-                for names, side in ((("above", "below", "down"), 0), (("before", "after", "over"), 1)):
-                    to = place.scaled[side]
-                    for name, table in zip(names, bilinear_taps(native.shape[side], to, 0, to), strict=True):
-                        given[name] = self._table(table.astype(np.int32), tables)
-                given["channels"] = prod(native.shape[2:])
-                given["pitch"] = prod(native.shape[1:])
-                place.into(given)
-                self._kept[key] = given, tables
-        given = self._kept[key][0].copy()
-        given["source"], given["out"] = native.block.pointer, row.block.pointer + place.begin
-        grid = -(-place.size[1] // 128), place.size[0]
-        self._gpu.kernels.launch("bilinear", grid, (128, 1, 1), self._gpu.stream(), given[()])
-
-    def _table(self, array: Array, tables: list[Any]) -> int:
-        """Return the address of an array on the GPU; the array is kept."""
-        block = self._gpu.memory.take(array.nbytes)
-        self._gpu.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
-        self._gpu.counters.to_gpu_bytes += array.nbytes
-        tables.append(block)
-        return block.pointer
 
     def _planes(self, picture: Picture, orientation: int) -> list[GpuRow]:
         """Return each plane in 8 bits, at its own size."""

@@ -61,11 +61,7 @@ class CudaDevice:
 
     @cached_property
     def _prefetcher(self) -> Prefetcher:
-        return Prefetcher(self.concurrency, self.gpu.enter, self._synchronize, self.gpu.leave)
-
-    def _synchronize(self) -> None:
-        with self.gpu.guarded():
-            self.gpu.stream().synchronize()
+        return Prefetcher(self.concurrency, self.gpu.enter, self.gpu.leave)
 
     def preprocess(self, pictures: Mapping[str, PictureSpec]) -> CudaPictures:
         """Return the conversion of frames on the GPU."""
@@ -83,7 +79,8 @@ class CudaDevice:
         place = self._place if isinstance(preprocess, CudaPictures) else self._host_place
         medium = medium_of(segment.media, plan)
         parts = medium.decode(segment, buffers, plan, preprocess.convert, place, tick)
-        return self._prefetcher.reader(parts, int(segment.key.job.priority is not Priority.INTERACTIVE))
+        rank = int(segment.key.job.priority is not Priority.INTERACTIVE)
+        return self._prefetcher.reader(_complete(parts, preprocess), rank)
 
     def leave(self) -> None:
         """Release the GPU for this thread, which ends or no longer needs it."""
@@ -102,3 +99,10 @@ class CudaDevice:
             self._prefetcher.close()
         self.decoders.close()
         self.gpu.close()
+
+
+def _complete(parts: Iterator[Part], preprocess: Preprocessing) -> Iterator[Part]:
+    """Yield parts whose pictures are there: what was queued for them on this thread is over."""
+    for part in parts:
+        preprocess.synchronize()
+        yield part

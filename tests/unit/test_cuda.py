@@ -2,19 +2,25 @@
 
 import gc
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
 from av.video.format import VideoFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, taps
 from engines.cuda.memory import Counters, Pool
+from engines.cuda.resampling import resized_rows
 from engines.cuda.transforms import CudaPictures
+from engines.geometry import Middle
 from engines.part import Array
 from engines.pictures import HostPictures
+from engines.transforms import filtered
 from schemas.model import PictureSpec
 from tests.clips import real_clip
 from tests.host_gpu import COMPILER, HostGpu
@@ -108,23 +114,77 @@ def test_cropped_padded_and_turned_like_on_the_host(fit: str, orientation: int) 
     assert apart(both(stage((120, 90), "gray", fit), frame, surface(frame), orientation))[0] <= 2
 
 
+FILTERS = [("nearest", False), ("bilinear", False), ("bilinear", True), ("bicubic", False), ("bicubic", True)]
+FILTERS += [("lanczos", False)]
+
+
 @compiled
 @pytest.mark.parametrize("orientation", [1, 5, 8])
 @pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
-def test_bilinear_like_on_the_host(fit: str, orientation: int) -> None:
+@pytest.mark.parametrize(("resize", "antialias"), FILTERS)
+def test_filters_like_on_the_host(resize: str, antialias: bool, fit: str, orientation: int) -> None:
     frame = picture("yuv420p", BT601)
-    given = {"size": (182, 182), "fit": fit, "resize": "bilinear"}
-    assert apart(both(pictures(**given), frame, surface(frame), orientation))[0] <= 2
-    assert apart(both(pictures(**given, layout="gray"), frame, surface(frame)))[0] <= 2
+    asked = {"size": (182, 182), "fit": fit, "resize": resize, "antialias": antialias}
+    assert apart(both(pictures(**asked), frame, surface(frame), orientation))[0] <= 2
+    assert apart(both(pictures(**asked, layout="gray"), frame, surface(frame)))[0] <= 2
 
 
 @compiled
 @pytest.mark.parametrize("orientation", [1, 5, 8])
-@pytest.mark.parametrize("resize", ["area", "bilinear", "bicubic"])
-def test_cropped_from_a_larger_picture_like_on_the_host(resize: str, orientation: int) -> None:
-    given = {"size": (112, 90), "fit": "crop", "short_side": 128, "resize": resize}
+@pytest.mark.parametrize(("resize", "antialias"), [("area", False), *FILTERS])
+def test_cropped_from_a_larger_picture_like_on_the_host(resize: str, antialias: bool, orientation: int) -> None:
+    asked = {"size": (112, 90), "fit": "crop", "short_side": 128, "resize": resize, "antialias": antialias}
     frame = picture("yuv420p")
-    assert apart(both(pictures(**given), frame, surface(frame), orientation))[0] <= 2
+    assert apart(both(pictures(**asked), frame, surface(frame), orientation))[0] <= 2
+
+
+@compiled
+def test_frames_of_a_part_are_resized_by_one_launch_of_each_pass() -> None:
+    """And no frame of a GPU's decoder is read by the host."""
+    launched: list[str] = []
+
+    class Counting(HostGpu):
+        def __init__(self) -> None:
+            super().__init__()
+            kernels = self.kernels
+            self.kernels = SimpleNamespace(  # type: ignore[assignment]
+                launch=lambda name, *rest: (launched.append(name), kernels.launch(name, *rest))
+            )
+
+    for resize, antialias, passes in (("bicubic", True, 2), ("lanczos", False, 2), ("bicubic", False, 1)):
+        gpu = CudaPictures(pictures(size=(90, 90), resize=resize, antialias=antialias), Counting())  # type: ignore[arg-type]
+        launched.clear()
+        for _ in range(5):
+            gpu.convert(surface(picture("yuv420p")))
+        gpu.synchronize()
+        assert launched == ["scale"] * 5 + ["resample"] * passes
+
+
+@compiled
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    sides=st.tuples(*[st.integers(1, 70)] * 4),
+    colours=st.sampled_from([(), (3,)]),
+    hard=st.booleans(),
+    kind=st.sampled_from(FILTERS),
+)
+def test_pictures_on_a_gpu_are_resized_to_the_hosts_bytes(
+    sides: tuple[int, ...], colours: tuple[int, ...], hard: bool, kind: tuple[str, bool]
+) -> None:
+    (height, width), size = sides[:2], (sides[2], sides[3])
+    pixels = np.random.default_rng(sides).integers(0, 256, (2, height, width, *colours), np.uint8)
+    pixels = pixels // 128 * 255 if hard else pixels
+    made = np.asarray(resized_rows(on_gpu(HostGpu(), pixels), size, *kind))
+    spec = PictureSpec(resize=kind[0], antialias=kind[1])
+    wanted = [filtered(each, size, Middle((0, 0), size), spec) for each in pixels]
+    np.testing.assert_array_equal(made, wanted)
+
+
+def on_gpu(gpu: Any, pixels: Array) -> GpuRows:
+    rows = [GpuRow(gpu, gpu.memory.take(each.nbytes), each.shape) for each in pixels]
+    for row, each in zip(rows, pixels, strict=True):
+        gpu.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(each))
+    return GpuRows(rows)
 
 
 @compiled
