@@ -58,6 +58,7 @@ async def fuzz(fleet: Fleet, rig: Rig, folder: Path, count: int, seed: int) -> t
     await broker.connection.nc.subscribe(f"{broker.names.prefix}.results.>", cb=ends.hear)
     sent: dict[str, str] = {}
     while len(sent) < count or len(ends.done) < count:
+        ends.changed.clear()  # before it is looked what ended: jobs end while others are sent, too
         while len(sent) < count and len(sent) - len(ends.done) < AT_ONCE:
             name = chance.choice(list(whole))
             how, body = damaged(whole[name], chance, list(whole.values()))
@@ -70,7 +71,6 @@ async def fuzz(fleet: Fleet, rig: Rig, folder: Path, count: int, seed: int) -> t
             await broker.store(broker.names.media("main", pipeline), body, headers)
             if len(sent) % 250 == 0:
                 print(f"{len(sent):5} sent, workers have {rss_bytes(rig.pids) >> 20} MiB")
-        ends.changed.clear()
         try:
             async with asyncio.timeout(HANGS_S):
                 await ends.changed.wait()
