@@ -12,11 +12,13 @@ import typer
 from cli.options import Credentials, FleetUrl, SettingsFile, ends_well, fleet_from
 from cli.results import write_result
 from cli.run import prepare_folder
-from cli.text import age, cell, say, size, stdout, table, warn
+from cli.text import age, cell, clock, say, say_fields, size, stdout, table, warn
 from schemas.errors import ExitCode, StoreError, UsageError
 from schemas.text import printable
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from pipelines.broker import Broker
     from pipelines.dead import Letter
     from schemas.results import Attempt
@@ -117,24 +119,28 @@ def drop(
 async def _list(settings: "Settings", job: str) -> ExitCode:
     from pipelines.dead import letters
 
-    listed = table("number", "job", "stage", "segment", "part", "age", "input", "error", left=3, wrapped="error")
-    listed.columns[-1].justify = "left"
+    listed = table("number", "dead letter")
     async with _broker(settings) as broker:
         async for letter in letters(broker, job):
-            failure = letter.failure
-            segment = "all" if failure.key.segment < 0 else str(failure.key.segment)
-            listed.add_row(
-                str(letter.number),
-                failure.key.job.id,
-                f"{failure.key.job.pipeline} {failure.stage}",
-                segment,
-                "all" if failure.entire_segment else str(failure.key.part),
-                age(time.time() - failure.at_s),
-                size(letter.nbytes),
-                cell(failure.error),
-            )
+            listed.add_row(str(letter.number), _summary(letter))
     stdout().print(listed if listed.rows else "no dead letters")
     return ExitCode.OK
+
+
+def _summary(letter: "Letter") -> "Text":
+    """A dead letter in two lines: what failed and when, and the error."""
+    failure = letter.failure
+    key = failure.key
+    when = f"{age(time.time() - failure.at_s, units=1)} ago"
+    where = f"{key.job.id}, {key.job.pipeline} {failure.stage}, {_piece(letter)}"
+    return cell(f"{where}, {size(letter.nbytes)}, {when}").append("\n").append_text(cell(failure.error))
+
+
+def _piece(letter: "Letter") -> str:
+    """What failed of the job."""
+    key = letter.failure.key
+    piece = "the whole job" if key.segment < 0 else f"segment {key.segment}"
+    return piece + ("" if letter.failure.entire_segment else f", part {key.part}")
 
 
 async def _show(settings: "Settings", number: int, save: Path | None) -> ExitCode:
@@ -142,7 +148,9 @@ async def _show(settings: "Settings", number: int, save: Path | None) -> ExitCod
 
     async with _broker(settings) as broker:
         letter = await find_letter(broker, number)
-        say(describe(letter), keep="\n")
+        say_fields(describe(letter))
+        if letter.failure.detail:
+            say(f"\n{letter.failure.detail}", keep="\n")
         if save is not None:
             _save(await media_of(broker, letter), save)
     return ExitCode.OK
@@ -194,30 +202,25 @@ def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":
     return Broker.connected(settings, name="rigflow-dead")
 
 
-def describe(letter: "Letter") -> str:
-    """All that is known of a dead letter, a line each."""
+def describe(letter: "Letter") -> list[tuple[str, str]]:
+    """All that is known of a dead letter but its `detail`: title and text of each line."""
     failure = letter.failure
-    key = failure.key
-    piece = "the whole job" if key.segment < 0 else f"segment {key.segment}"
-    piece += "" if failure.entire_segment else f", part {key.part}"
+    job = failure.key.job
     span = f", {failure.start_s:.2f} to {failure.end_s:.2f} s" if failure.end_s > failure.start_s else ""
-    lines = {
-        "job": f"{key.job.id} ({key.job.pipeline} {key.job.revision}, tenant {key.job.tenant}, {key.job.priority})",
-        "piece": piece + span,
-        "stage": failure.stage,
-        "error": printable(failure.error),
-        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.at_s)),
-        "worker": failure.worker or "-",
-        "delivered": f"{failure.deliveries} times" if failure.deliveries > 1 else "once",
-        "input": f"{size(letter.nbytes)} from {letter.queue}",
-    }
-    lines |= {f"attempt {number}": _attempt(each) for number, each in enumerate(failure.attempts, 1)}
-    described = "\n".join(f"{title:<9} {text}" for title, text in lines.items())
-    return f"{described}\n\n{failure.detail}" if failure.detail else described
+    return [
+        ("job", f"{job.id} ({job.pipeline} {job.revision}, tenant {job.tenant}, {job.priority})"),
+        ("piece", _piece(letter) + span),
+        ("stage", failure.stage),
+        ("error", printable(failure.error)),
+        ("when", clock(failure.at_s)),
+        ("worker", failure.worker or "-"),
+        ("delivered", f"{failure.deliveries} times" if failure.deliveries > 1 else "once"),
+        ("input", f"{size(letter.nbytes)} from {letter.queue}"),
+        *((f"attempt {number}", _attempt(each)) for number, each in enumerate(failure.attempts, 1)),
+    ]
 
 
 def _attempt(attempt: "Attempt") -> str:
     """One attempt: its worker, host, device and time, and how it ended."""
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.at_s))
     came = printable(attempt.ended) or "it ended without a message: killed, or stuck"
-    return f"{attempt.worker} on {attempt.host} ({attempt.device}), {began}: {came}"
+    return f"{attempt.worker} on {attempt.host} ({attempt.device}), {clock(attempt.at_s)}: {came}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, one_line, say, stdout, table, warn
+from cli.text import age, clock, list_of, one_line, say, say_fields, stdout, warn
 from schemas.errors import ExitCode, UsageError
 from schemas.text import count, printable
 
@@ -112,27 +112,22 @@ async def _list(settings: "Settings", as_json: bool) -> ExitCode:
 
 
 def _rows(listed: "list[Manifest]") -> "Table":
-    """A row of one line for each job; a narrow window shortens its names. A count that is always 0 is left out."""
-    counts = {
-        "lost": [f"[yellow]{each.lost:,}[/]" if each.lost else "0" for each in listed],
-        "failed": [f"[red]{each.failures:,}[/]" if each.failures else "0" for each in listed],
-    }
-    shown = {title: column for title, column in counts.items() if set(column) != {"0"}}
-    rows = table("job", "input", "pipeline", "state", "segments", *shown, "age", left=4)
-    rows.padding = (0, 1, 0, 0)
-    for column in (0, 3):
-        rows.columns[column].no_wrap = True
-    for number, each in enumerate(listed):
-        rows.add_row(
+    """A row of one line for each job; a narrow window shortens its names."""
+    rows = (
+        (
             each.job.id,
             one_line(each.name),
             one_line(each.job.pipeline),
             _STYLES.get(each.state.value, "{}").format(each.state.value),
             f"{each.segments_done:,}/{'?' if each.total is None else f'{each.total:,}'}",
-            *(column[number] for column in shown.values()),
+            f"[yellow]{each.lost:,}[/]" if each.lost else "0",
+            f"[red]{each.failures:,}[/]" if each.failures else "0",
             age(time.time() - each.created_s, units=1),
         )
-    return rows
+        for each in listed
+    )
+    titles = ("job", "input", "pipeline", "state", "segments", "lost", "failed", "age")
+    return list_of(titles, rows, left=4, unless={"lost": "0", "failed": "0"}, entire=("job", "state"))
 
 
 async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
@@ -145,7 +140,7 @@ async def _show(settings: "Settings", job: str, as_json: bool) -> ExitCode:
     if as_json:
         print(json.dumps(manifest.model_dump(mode="json"), indent=2))
     else:
-        say(describe(manifest), keep="\n")
+        say_fields(describe(manifest))
     return ExitCode.OK
 
 
@@ -215,34 +210,50 @@ def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":
     return Broker.connected(settings, name="rigflow-jobs")
 
 
-def describe(manifest: "Manifest") -> str:
-    """All that is known of a job, a line each."""
+def describe(manifest: "Manifest") -> list[tuple[str, str]]:
+    """All that is known of a job: title and text of each line."""
     job = manifest.job
     again = f", begun anew {job.generation} times" if job.generation > 1 else ", begun anew" if job.generation else ""
     files = printable(", ".join(manifest.files)) or "-"
+    begun, ended = manifest.created_s, manifest.ended_s
     # all its results are at the broker; the collector that fetches them writes its files, and when it ended
-    uncollected = manifest.state.ended and not manifest.ended_s
-    lines = {
-        "job": f"{job.id} ({job.pipeline} {job.revision}, tenant {job.tenant}, {job.priority}{again})",
-        "input": printable(manifest.name) or "-",
-        "state": manifest.state.value,
-        "segments": _segments(manifest),
-        "frames": f"{manifest.frames:,}" + (f", {manifest.lost:,} lost" if manifest.lost else ""),
-        "begun": _clock(manifest.created_s),
-        "ended": "its results are complete and not collected" if uncollected else _clock(manifest.ended_s),
-        "files": f"`rigflow results {job.id}` writes them" if uncollected else files,
-        "missing": seconds(manifest.missing) or "-",
-    }
-    text = [f"{title:<9} {value}" for title, value in lines.items()]
-    text += [f"failed    {printable(reason)}" for reason in manifest.reasons]
+    uncollected = manifest.state.ended and not ended
+    lines = [
+        ("job", f"{job.id} ({job.pipeline} {job.revision}, tenant {job.tenant}, {job.priority}{again})"),
+        ("input", printable(manifest.name) or "-"),
+        ("state", manifest.state.value),
+        ("segments", _segments(manifest)),
+        ("frames", f"{manifest.frames:,}" + (f", {manifest.lost:,} lost" if manifest.lost else "")),
+        ("begun", f"{clock(begun)}, {age(time.time() - begun)} ago" if begun else "-"),
+        ("ended", f"{clock(ended)}, after {age(ended - begun)}" if ended else "-"),
+        ("files", files),
+        ("missing", seconds(manifest.missing) or "-"),
+        *(("failed", printable(reason)) for reason in manifest.reasons),
+    ]
+    if uncollected:
+        collect = {
+            "ended": "its results are complete and not collected",
+            "files": f"`rigflow results {job.id}` writes them",
+        }
+        lines = [(title, collect.get(title, text)) for title, text in lines]
     if (more := manifest.failures - len(manifest.reasons)) > 0 and manifest.reasons:
-        text.append(f"          and {more} more")
-    return "\n".join(text)
+        lines.append(("", f"and {more} more"))
+    return lines
 
 
 def seconds(missing: tuple[tuple[float, float], ...]) -> str:
-    """Spans of media for people: `3.00-5.00 s, 8.00-9.00 s`."""
-    return ", ".join(f"{start_s:.2f}-{end_s:.2f} s" for start_s, end_s in missing)
+    """Spans of media for people: `3.00-5.00 s, 1:02:03.00-1:02:05.00`."""
+    return ", ".join(
+        f"{start_s:.2f}-{end_s:.2f} s" if end_s < 60 else f"{_position(start_s)}-{_position(end_s)}"
+        for start_s, end_s in missing
+    )
+
+
+def _position(at_s: float) -> str:
+    """A position in media as players show it: `4:05.00`, `1:02:03.00`."""
+    minutes, rest_s = divmod(round(at_s, 2), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{rest_s:05.2f}" if hours else f"{minutes}:{rest_s:05.2f}"
 
 
 def _in_a_line(manifest: "Manifest") -> str:
@@ -256,10 +267,6 @@ def _segments(manifest: "Manifest") -> str:
     total = "?" if manifest.total is None else f"{manifest.total:,}"
     published = f", {manifest.segments:,} published" if manifest.total is None else ""
     return f"{manifest.segments_done:,} of {total}{published}"
-
-
-def _clock(at_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s)) if at_s else "-"
 
 
 _STYLES = {"done": "[green]{}[/]", "failed": "[red]{}[/]", "cancelled": "[yellow]{}[/]"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, size, stdout, table
+from cli.text import age, list_of, one_line, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.text import rate, without_passwords
 
@@ -112,7 +112,7 @@ async def _watch(broker: Any, url: str) -> None:
 
 def _print(console: "Console", fleet: "FleetStatus", url: str) -> None:
     console.print(render(fleet, url), "", sep="\n")
-    console.print(verdict(fleet), soft_wrap=True)  # a program may look for the sentence
+    console.print(verdict(fleet), soft_wrap=not console.is_terminal)  # a program may look for the sentence
 
 
 def _console() -> "Console":
@@ -135,7 +135,7 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
         ("dead letters", f"[red]{fleet.dead.messages}[/], see `rigflow dead list`" if fleet.dead.messages else "none"),
     ):
         pairs.add_row(f"[bold]{name}[/]", value)
-    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet), *_declined(fleet)]
+    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet), *_ends(fleet), *_declined(fleet)]
     if fleet.rigs:
         parts += ["", _rigs(fleet.rigs)]
     return Group(*parts)
@@ -154,30 +154,29 @@ def _held(messages: int, nbytes: int, limit_bytes: int) -> str:
 
 def _queues(fleet: "FleetStatus") -> "RenderableType":
     """A row for each queue that holds something, and what the stage behind it does."""
-    from schemas.jobs import Priority
-
     busy = [queue for queue in fleet.queues if queue.stream.messages]
     if not busy:
         count = len(fleet.queues)
         return f"[bold]queue[/]  all {count} are empty" if count else "[bold]queue[/]  none yet"
-    rows = table("queue", "interactive", "bulk", "in flight", "again", "size", "oldest", "frames/s", left=1)
-    for queue in busy:
-        priorities = queue.priorities.values()
-        waiting = [
-            queue.priorities[priority].waiting if priority in queue.priorities else 0
-            for priority in (Priority.INTERACTIVE, Priority.BULK)
-        ]
-        again = sum(priority.redelivered for priority in priorities)
-        rows.add_row(
-            f"{queue.pipeline} {queue.stage}".strip(),
-            *(f"{count:,}" for count in waiting),
-            f"{sum(priority.in_flight for priority in priorities):,}",
-            f"[yellow]{again:,}[/]" if again else "0",
-            size(queue.stream.nbytes),
-            age(queue.stream.oldest_s),
-            rate(_rate(fleet.workers, queue)),
-        )
-    return rows
+    titles = ("queue", "interactive", "bulk", "held", "again", "size", "oldest", "frames/s")
+    return list_of(titles, [_queue_row(fleet, queue) for queue in busy], left=1, unless={"again": "0"})
+
+
+def _queue_row(fleet: "FleetStatus", queue: "QueueStatus") -> "list[RenderableType]":
+    from schemas.jobs import Priority
+
+    priorities = queue.priorities
+    waiting = [priorities[each].waiting if each in priorities else 0 for each in (Priority.INTERACTIVE, Priority.BULK)]
+    again = sum(priority.redelivered for priority in priorities.values())
+    return [
+        one_line(f"{queue.pipeline} {queue.stage}".strip()),
+        *(f"{count:,}" for count in waiting),
+        f"{sum(priority.in_flight for priority in priorities.values()):,}",
+        f"[yellow]{again:,}[/]" if again else "0",
+        size(queue.stream.nbytes),
+        age(queue.stream.oldest_s, units=1),
+        rate(_rate(fleet.workers, queue)),
+    ]
 
 
 def _rate(workers: Sequence[Mapping[str, Any]], queue: "QueueStatus") -> float:
@@ -191,28 +190,39 @@ def _workers(fleet: "FleetStatus") -> "RenderableType":
     gone = _gone(fleet)
     if not fleet.workers and not gone:
         return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"
+    titles = ("worker", "device", "stages", "state", "held", "busy", "frames/s", "failed", "memory")
+    rows = [_worker_row(worker) for worker in fleet.workers if worker["worker"] not in gone]
+    rows += [_gone_row(name, worker) for name, worker in gone.items()]
+    return list_of(titles, rows, left=4, unless={"failed": "0"}, entire=("state",))
+
+
+def _worker_row(worker: Mapping[str, Any]) -> "list[RenderableType]":
+    return [
+        one_line(worker["worker"]),
+        one_line(worker.get("gpu", {}).get("name", worker["device"]).removeprefix("NVIDIA ")),
+        one_line(" ".join(worker["stages"])),
+        _state(worker),
+        f"{worker['in_flight']:,}",
+        f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
+        rate(max((of["frames_per_s"] for of in worker["done"]), default=0.0)),
+        f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
+        size(worker["rss_bytes"]),
+    ]
+
+
+def _gone_row(name: str, worker: Mapping[str, Any]) -> "list[RenderableType]":
+    words = (name, worker["device"], " ".join(worker["stages"]))
+    return [*map(one_line, words), f"[red]{worker['state']}[/]", *[""] * 5]
+
+
+def _ends(fleet: "FleetStatus") -> "list[RenderableType]":
+    """A line for each worker without a process: how its last one ended."""
     from rich.markup import escape
 
-    titles = ("worker", "stages", "state", "held", "busy", "frames/s", "failed", "memory", "device")
-    rows = table(*titles, left=3, wrapped="device")
-    for worker in fleet.workers:
-        if worker["worker"] in gone:
-            continue
-        rows.add_row(
-            escape(worker["worker"]),
-            escape(_stages(worker["stages"])),
-            _state(worker),
-            f"{worker['in_flight']:,}",
-            f"{min(1.0, sum(of['busy'] for of in worker['done'])):.0%}",
-            rate(max((of["frames_per_s"] for of in worker["done"]), default=0.0)),
-            f"[red]{worker['failures']:,}[/]" if worker["failures"] else "0",
-            size(worker["rss_bytes"]),
-            escape(worker.get("gpu", {}).get("name") or worker["device"]),
-        )
-    for name, worker in gone.items():
-        state = f"[red]{worker['state']}[/] ({worker['last_exit']})"
-        rows.add_row(escape(name), escape(_stages(worker["stages"])), state)
-    return rows
+    return [
+        f"[red]worker {escape(name)} is {worker['state']}[/], last exit: {escape(worker['last_exit'])}"
+        for name, worker in _gone(fleet).items()
+    ]
 
 
 def _declined(fleet: "FleetStatus") -> "list[RenderableType]":
@@ -235,10 +245,6 @@ def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:
     return {worker["worker"]: worker for worker in workers if worker["state"] in ("given up", "down")}
 
 
-def _stages(stages: Sequence[str]) -> str:
-    return " ".join(stages)
-
-
 def _state(status: Mapping[str, Any]) -> str:
     """The state of a worker or a rig; or for how long it has sent no status."""
     silent_s = time.time() - status["at_s"]
@@ -246,17 +252,17 @@ def _state(status: Mapping[str, Any]) -> str:
 
 
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> "RenderableType":
-    from rich.markup import escape
+    titles = ("rig", "host", "state", "metrics", "workers", "ready", "deaths")
+    return list_of(titles, map(_rig_row, rigs), left=4, unless={}, entire=("state", "metrics"))
 
-    rows = table("rig", "host", "state", "metrics", "workers", "ready", "deaths", left=4)
-    for rig in rigs:
-        workers = rig["workers"]
-        ready = sum(not worker["why"] for worker in workers)
-        deaths = sum(worker["deaths"] for worker in workers)
-        rows.add_row(
-            *(escape(rig["rig"]), escape(rig["host"]), _state(rig), escape(rig["metrics"]) or "none"),
-            f"{len(workers)}",
-            f"{ready}" if ready == len(workers) else f"[yellow]{ready}[/]",
-            f"[yellow]{deaths}[/]" if deaths else "0",
-        )
-    return rows
+
+def _rig_row(rig: Mapping[str, Any]) -> "list[RenderableType]":
+    workers = rig["workers"]
+    ready = sum(not worker["why"] for worker in workers)
+    deaths = sum(worker["deaths"] for worker in workers)
+    return [
+        *(one_line(rig["rig"]), one_line(rig["host"]), _state(rig), one_line(rig["metrics"] or "none")),
+        f"{len(workers)}",
+        f"{ready}" if ready == len(workers) else f"[yellow]{ready}[/]",
+        f"[yellow]{deaths}[/]" if deaths else "0",
+    ]

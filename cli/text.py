@@ -3,6 +3,8 @@
 import os
 import sys
 import textwrap
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from schemas.text import printable, without_passwords
@@ -21,6 +23,12 @@ def say(text: object, keep: str = "") -> None:
 def say_sentence(text: str, indent: str = "") -> None:
     """`say` a line that is for people; further lines of it on a terminal begin with `indent`."""
     print(_between_words(printable(without_passwords(text)), sys.stdout, indent), flush=True)
+
+
+def say_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Print an answer of several fields, a line each: title and text; a title may be empty, or repeated."""
+    for title, text in fields:
+        say_sentence(f"{title:<9} {text}", indent=" " * 10)
 
 
 def warn(text: object) -> None:
@@ -66,6 +74,11 @@ def age(seconds: float, units: int = 2) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + units])
 
 
+def clock(at_s: float) -> str:
+    """A Unix time as date and time of this machine's time zone; `-` for none."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s)) if at_s else "-"
+
+
 def one_line(text: object) -> "Text":
     """A `cell` that ends with an ellipsis where its column is too narrow, in place of several lines."""
     made = cell(text)
@@ -105,10 +118,10 @@ def _console(stderr: bool) -> "Console":
     return Ours(stderr=stderr, highlight=False)
 
 
-def table(*titles: str, left: int = 2, wrapped: str = "") -> "Table":
+def table(*titles: str, left: int = 2) -> "Table":
     """A plain table; the first `left` columns are words, the others numbers. Its cells may be markup, or a `cell`.
 
-    In a narrow window the cells of words, and of the column `wrapped`, take several lines; numbers and titles do not.
+    In a narrow window the cells of words take several lines; numbers and titles do not.
     """
     from rich.table import Table
 
@@ -126,6 +139,33 @@ def table(*titles: str, left: int = 2, wrapped: str = "") -> "Table":
             justify="left" if words else "right",
             overflow="fold",
             min_width=len(title),
-            no_wrap=not words and title != wrapped,
+            no_wrap=not words,
         )
     return plain
+
+
+def list_of(
+    titles: Sequence[str],
+    rows: "Iterable[Sequence[RenderableType]]",
+    left: int,
+    unless: Mapping[str, str],
+    entire: Sequence[str] = (),
+) -> "Table":
+    """A `table` with one line for each row: a narrow window shortens the cells that are `one_line`.
+
+    A column of `unless` is left out where all its cells are empty or have that text: it says nothing. Those of `entire`
+    are never shortened.
+    """
+    given = [list(row) for row in rows]
+    kept = [
+        number
+        for number, title in enumerate(titles)
+        if title not in unless or any(str(row[number]) not in ("", unless[title]) for row in given)
+    ]
+    made = table(*(titles[number] for number in kept), left=sum(number < left for number in kept))
+    made.padding = (0, 1, 0, 0)
+    for column in made.columns:
+        column.no_wrap = column.no_wrap or column.header in entire
+    for row in given:
+        made.add_row(*(row[number] for number in kept))
+    return made

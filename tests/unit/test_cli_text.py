@@ -54,13 +54,13 @@ def test_an_offset_says_which_begins_in_which() -> None:
 
 
 def test_titles_and_numbers_of_a_table_stay_whole_in_a_narrow_window() -> None:
-    rows = table("worker", "stages", "state", "held", "busy", "frames/s", "device", left=3, wrapped="device")
-    rows.add_row("rig-7-cuda0", "decode preprocess", "working", "8", "99%", "1,225", "NVIDIA GeForce GTX 1080 Ti")
+    rows = table("worker", "stages", "state", "held", "busy", "frames/s", left=3)
+    rows.add_row("rig-7-cuda0", "decode preprocess", "working", "8", "99%", "1,225")
     shown = io.StringIO()
-    Console(file=shown, width=62).print(rows)
+    Console(file=shown, width=48).print(rows)
     titles, first, *_ = shown.getvalue().splitlines()
-    assert titles.split() == ["worker", "stages", "state", "held", "busy", "frames/s", "device"]
-    assert {"8", "99%", "1,225", "NVIDIA"} <= set(first.split())
+    assert titles.split() == ["worker", "stages", "state", "held", "busy", "frames/s"]
+    assert {"8", "99%", "1,225"} <= set(first.split())
 
 
 def test_a_terminal_breaks_an_error_between_words() -> None:
