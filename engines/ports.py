@@ -78,6 +78,27 @@ class Session(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class BatchCounts:
+    """Counts of runs of a model: how many, the rows in them, and the most rows that they could have had."""
+
+    batches: int = 0
+    rows: int = 0
+    room: int = 0
+
+    def add(self, rows: int, room: int) -> None:
+        """Count one run."""
+        self.batches += 1
+        self.rows += rows
+        self.room += room
+
+    def take(self) -> "BatchCounts":
+        """Return the counts, and begin again with zeros."""
+        taken = BatchCounts(self.batches, self.rows, self.room)
+        self.batches = self.rows = self.room = 0
+        return taken
+
+
 class Operator(Protocol):
     """What a stage between decode and encode does. One a stage and worker, used by one thread at a time.
 
@@ -87,6 +108,7 @@ class Operator(Protocol):
 
     options_class: type[BaseModel]
     needs_model: bool
+    counts: BatchCounts
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None: ...
 
@@ -106,6 +128,10 @@ class Operator(Protocol):
 
     def plan(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The arrays that it makes of these, its pictures among them. Raises PipelineError by stage and field."""
+        ...
+
+    def rows(self, part: Part) -> int:
+        """How many rows a part adds to a batch of its model."""
         ...
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:

@@ -66,6 +66,7 @@ GROUPS: Mapping[str, Group] = {
         "operator",
         PipelineError,
         {
+            "crop": "engines.operators.crop:Crop",
             "infer": "engines.operators.infer:Infer",
             "resize": "engines.operators.resize:Resize",
             "scale": "engines.operators.scale:Scale",

@@ -79,8 +79,8 @@ class OperatorStage(OptionsBeside):
 
     In a pipeline's TOML the options stand beside `kind`. `model` is for operators that run one, with batches of at
     most `max_batch` rows, which wait `max_delay_ms` for others. `reads` maps what the operator reads to the names of
-    arrays; `each`: it runs over each of these arrays by turns and replaces it; `keeps`: arrays that later stages still
-    want beside what the operator gives.
+    arrays; `each`: it runs over each of these arrays by turns and replaces it; `items`: a ragged array, whose items are
+    the rows of the model; `keeps`: arrays that later stages still want beside what the operator gives.
     """
 
     kind: Name
@@ -90,6 +90,7 @@ class OperatorStage(OptionsBeside):
     max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
     reads: dict[str, str] = Field(default={})
     each: tuple[str, ...] = ()
+    items: str = ""
     keeps: tuple[str, ...] = ()
 
     @property

@@ -52,7 +52,9 @@ class Batching:
 
     def companions(self, task: Task, stage: OperatorStage) -> list[Task]:
         """The other parts that wait for the same stage and fit into its batch, from any segment and job."""
-        rows = _rows(part_of(task))
+        rows = _rows(task)
+        if not rows:
+            return []
         found = []
         for other in sorted(self._in_flight.waiting(), key=lambda each: each.since_s):
             apart = other.message is not task.message and (
@@ -60,8 +62,9 @@ class Batching:
             )
             if other is task or other.part is None or apart or not other.alike(task):
                 continue
-            if rows + _rows(other.part) <= task.pipeline.most_rows(stage):
-                rows += _rows(other.part)
+            more = _rows(other)
+            if more and rows + more <= task.pipeline.most_rows(stage):
+                rows += more
                 found.append(other)
         return found
 
@@ -91,7 +94,7 @@ class Batching:
         ):
             return None
         alike = [other for other in self._in_flight.waiting() if other.part is not None and other.alike(task)]
-        if sum(_rows(part_of(other)) for other in alike) >= task.pipeline.most_rows(stage):
+        if not _rows(task) or sum(map(_rows, alike)) >= task.pipeline.most_rows(stage):
             return None
         return min(other.since_s for other in alike) + stage.max_delay_ms / 1000
 
@@ -100,7 +103,7 @@ class Batching:
         stage = chosen.pipeline.stage(chosen.stage)
         if not isinstance(stage, OperatorStage) or not stage.batches:
             return None
-        rows = sum(_rows(part_of(task)) for task in self._in_flight.waiting() if task.alike(chosen))
+        rows = sum(_rows(task) for task in self._in_flight.waiting() if task.alike(chosen))
         if rows >= chosen.pipeline.most_rows(stage):
             return None
         decoded = (
@@ -128,5 +131,6 @@ def part_of(task: Task) -> Part:
     return task.part
 
 
-def _rows(part: Part) -> int:
-    return max(1, len(part.meta.pts))
+def _rows(task: Task) -> int:
+    """Rows of the model of its stage; a part that has none (no faces, no windows) waits for no other."""
+    return task.pipeline.rows(task.stage, part_of(task))

@@ -43,6 +43,13 @@ def families(now: Snapshot) -> Iterator[Metric]:
         "Tiles that a model did not compute because they equal those of the frame before.",
         lambda counts: counts.held,
     )
+    yield count("rigflow_batches", "Runs of a stage's model.", lambda counts: counts.batches)
+    yield count("rigflow_batch_rows", "Rows in the runs of a stage's model.", lambda counts: counts.rows)
+    yield count(
+        "rigflow_batch_room",
+        "The most rows that the runs of a stage's model could have had.",
+        lambda counts: counts.room,
+    )
     yield _steps(now.stages)
     yield _stage_bytes(now.stages)
     yield count(

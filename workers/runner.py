@@ -198,8 +198,9 @@ class Runner:
             task.message.add(task)
 
     async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
-        parts = [part_of(task) for task in together]
-        outcomes = await self._on_device(together, together[0].pipeline.operate, stage, parts, self.heartbeats.tick)
+        parts, pipeline = [part_of(task) for task in together], together[0].pipeline
+        outcomes = await self._on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick)
+        self.meter.batched(pipeline.spec.name, stage.name, pipeline.counts(stage.name))
         for task, outcome in zip(together, outcomes, strict=True):
             try:
                 if isinstance(outcome, RigflowError):

@@ -7,7 +7,7 @@ from engines.outputs.format import load_format
 from engines.part import Part, Tick, not_finite, pack_arrays
 from engines.pictures import HostPictures, resized_part
 from engines.plan import Plan, plan_pipeline
-from engines.ports import Device, Session
+from engines.ports import BatchCounts, Device, Session
 from schemas.errors import RigflowError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage, PipelineSpec, Stage
@@ -15,6 +15,7 @@ from schemas.results import Result
 from schemas.segments import Segment
 
 Hosts = Callable[[Stage], bool]
+_BATCHES_OF_ITEMS = 4  # in one step
 
 
 class LoadedPipeline:
@@ -64,9 +65,22 @@ class LoadedPipeline:
         return following.name if following else None
 
     def most_rows(self, stage: OperatorStage) -> int:
-        """Rows that are worth giving to `operate` at once: a batch for each that can be in flight."""
+        """Rows that are worth giving to `operate` at once: a batch for each that can be in flight.
+
+        Of items there are as many in a part as it happens: over several batches their last one, which is rarely full,
+        weighs less.
+        """
         session = self._overlapping.get(stage.model or "")
-        return stage.max_batch * (session.in_flight if session is not None else 1)
+        batches = session.in_flight if session is not None else 1
+        return stage.max_batch * (max(batches, _BATCHES_OF_ITEMS) if stage.items else batches)
+
+    def rows(self, stage: str, part: Part) -> int:
+        """Rows that a part adds to a batch of a stage with a model."""
+        return self.plan.operators[stage].rows(part)
+
+    def counts(self, stage: str) -> BatchCounts:
+        """Counts of the runs of a stage's model since the last call."""
+        return self.plan.operators[stage].counts.take()
 
     def in_order(self, name: str) -> bool:
         """Whether a stage must see all parts of a segment here, in their order."""

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Self
 
+from engines.ports import BatchCounts
 from schemas.text import printable, without_passwords
 
 LINES, LINES_WITHIN_S = 60, 60.0  # of one kind in the log
@@ -30,11 +31,15 @@ class StageCounts:
     """Counts of a stage since its worker started; `steps[n]` of its steps took at most `BUCKETS_S[n]` seconds.
 
     A step may produce several parts (infer, a batch) or none (the end of a decode). `held` are tiles, see `PartMeta`.
+    `batches` are the runs of a model, `rows` the rows in them, `room` the most rows that they could have had.
     """
 
     parts: int = 0
     frames: int = 0
     held: int = 0
+    batches: int = 0
+    rows: int = 0
+    room: int = 0
     seconds: float = 0.0
     steps: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
     received_bytes: int = 0
@@ -44,8 +49,9 @@ class StageCounts:
 
     def add(self, other: "StageCounts") -> None:
         """Add the counts of another worker or of an earlier process."""
-        for name in ("parts", "frames", "held", "seconds", "received_bytes", "sent_bytes", "redeliveries", "failures"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for each in fields(self):
+            if each.name != "steps":
+                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
         self.steps = [mine + theirs for mine, theirs in zip(self.steps, other.steps, strict=True)]
 
 
@@ -76,6 +82,13 @@ class Meter:
     def held(self, pipeline: str, stage: str, tiles: int) -> None:
         """Count tiles that were not computed because they equal those of the frame before."""
         self.stages[pipeline, stage].held += tiles
+
+    def batched(self, pipeline: str, stage: str, runs: BatchCounts) -> None:
+        """Count runs of a model."""
+        counts = self.stages[pipeline, stage]
+        counts.batches += runs.batches
+        counts.rows += runs.rows
+        counts.room += runs.room
 
     def sent(self, pipeline: str, stage: str, nbytes: int) -> None:
         """Count bytes that a stage sends to the broker."""

@@ -1,98 +1,30 @@
 """Batches across parts: gather the rows of many parts, run them together, give every part its own answer back.
 
-A *row* is what a model answers for: a window, a frame, a tile or a plane of a frame. Rows are batched whichever segment
-or job they come from, but only with rows of equal shape; a part's failure is its own.
+A *row* is what a model answers for: a window, a frame, a tile or a plane of a frame, an item of a ragged array. Rows
+are batched whichever segment or job they come from, but only with rows of equal shape; a part's failure is its own.
 """
 
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
 from engines.heads.view import View
 from engines.inference.heads import Heads
+from engines.inference.items import Items, items_of, put_together
 from engines.inference.session import Overlapping, RowBatch
 from engines.inference.sources import Source, holds, source_of
 from engines.inference.tiles import Tiles
+from engines.inference.work import Span, Work
 from engines.part import Array, Part, Tick, Value, no_tick
-from engines.ports import Session
+from engines.ports import BatchCounts, Session
 from engines.ragged import Ragged
 from schemas.errors import ModelError, RigflowError
 from schemas.pipeline import OperatorStage
 
 _Answer: TypeAlias = Callable[[], dict[str, Value]]
-
-
-@dataclass(slots=True)
-class _Work:
-    """One pass of the model over one part: all of it, or one array of `each`, which its output `replaces`."""
-
-    part: int
-    inputs: Mapping[str, Source | Tiles]
-    rows: int
-    replaces: str = ""
-    views: Sequence[View] = ()
-    alike: View | None = None  # the view that all rows of its batches have, where that matters
-    made: dict[str, Value] = field(default_factory=dict)
-
-    @property
-    def signature(self) -> tuple[object, ...]:
-        """Only work of equal signature shares a batch."""
-        rows = tuple((name, source.array.dtype, source.row) for name, source in sorted(self.inputs.items()))
-        return *rows, self.alike
-
-    @property
-    def held(self) -> int:
-        """How many rows are not computed, because they equal others."""
-        return sum(source.held for source in self.inputs.values() if isinstance(source, Tiles))
-
-    def put(self, start: int, outputs: Mapping[str, Value]) -> None:
-        """Take the answers of the rows from `start` on."""
-        tiles = next((source for source in self.inputs.values() if isinstance(source, Tiles)), None)
-        if tiles is not None and self.rows:
-            tiles.put(start, outputs)
-            self.made = {**tiles.made}
-            return
-        for output, value in outputs.items():
-            name = self.replaces or output
-            known = self.made.get(name)
-            if known is None and (len(value) == self.rows or isinstance(value, Ragged) or not _is_plain(value)):
-                self.made[name] = value
-            elif isinstance(value, Ragged):
-                assert isinstance(known, Ragged), "a head gives the same kind of array for each batch"
-                self.made[name] = Ragged.joined([known, value])
-            else:
-                self._put_array(name, start, output, value)
-
-    def _put_array(self, name: str, start: int, output: str, array: Array) -> None:
-        known = self.made.get(name)
-        if known is None:
-            self.made[name] = known = np.empty((self.rows, *array.shape[1:]), array.dtype)
-        assert not isinstance(known, Ragged)
-        if known.shape[1:] != array.shape[1:]:
-            shapes = f"{list(known.shape[1:])} and {list(array.shape[1:])}"
-            raise ModelError(f"output `{output}` changes its shape between batches: {shapes}", "give it one shape")
-        if len(known) == self.rows:
-            known[start : start + len(array)] = array
-        else:  # on a GPU, where rows are joined without a copy
-            self.made[name] = np.concatenate([known, array])
-
-
-def _is_plain(value: Value) -> bool:
-    """Whether it is an array of NumPy, not one on a GPU."""
-    return isinstance(value, np.ndarray)
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Rows `[start, stop)` of a work, as a batch takes them."""
-
-    work: _Work
-    start: int
-    stop: int
 
 
 def infer_parts(
@@ -101,6 +33,7 @@ def infer_parts(
     parts: Sequence[Part],
     tick: Tick = no_tick,
     heads: Heads | None = None,
+    counts: BatchCounts | None = None,
 ) -> list[Part | RigflowError]:
     """What a model makes of each part, or the ModelError of that part alone; same length and order as `parts`.
 
@@ -108,32 +41,48 @@ def infer_parts(
     Of arrays with a row a frame (`pixels`, `plane0` ...) it gets `array[index]`, a row a window `[W, T, ...]`, when the
     model has one dimension more; the windows' single frames `[W, ...]` when they have one (T = 1); and the frames as
     they are otherwise. Batches hold at most `stage.max_batch` rows and `session.batch_bytes` of input. A part holds the
-    outputs, as `heads` make of them, and nothing else. `tick` is called after each batch. Raises DeviceLost.
+    outputs, as `heads` make of them, and nothing else. With `stage.items` the rows are the items of that ragged array,
+    and the outputs are ragged, too. `tick` is called after each batch, and `counts` counts it. Raises DeviceLost.
     """
     heads = heads or Heads(session.spec)
     failed: dict[int, RigflowError] = {}
-    works: list[_Work] = []
+    works: list[Work] = []
     for number, part in enumerate(parts):
         try:
             works += _bind(stage, session, number, part, heads)
         except ModelError as error:
             failed[number] = error
-    _Run(session, heads, failed, tick).all(_batches(works, stage, session))
+    _Run(session, heads, failed, tick).all(_batches(works, stage, session, counts or BatchCounts()))
     arrays: list[dict[str, Value]] = [{} for _ in parts]
     held = [0] * len(parts)
+    of_items: dict[int, list[tuple[Items, Mapping[str, Value]]]] = {}
     for work in works:
         if work.part not in failed:
-            arrays[work.part] |= work.made
             held[work.part] += work.held
+            if stage.items:
+                [items] = work.inputs.values()
+                assert isinstance(items, Items)
+                of_items.setdefault(work.part, []).append((items, work.made))
+            else:
+                arrays[work.part] |= work.made
+    for number, made in of_items.items():
+        try:
+            arrays[number] = put_together(made)
+        except ModelError as error:
+            failed[number] = error
     return [
         failed.get(number) or part.with_arrays(arrays[number], held=part.meta.held + held[number])
         for number, part in enumerate(parts)
     ]
 
 
-def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads: Heads) -> list[_Work]:
+def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads: Heads) -> list[Work]:
     """What the model has to do for one part."""
     spec = session.spec
+    if stage.items:
+        name = spec.inputs[0].name
+        found = items_of(part, stage.items, stage.name)
+        return [_work(session, number, {name: items}, heads, views=items.views if heads.any else ()) for items in found]
     if not stage.each:
         inputs = {tensor.name: source_of(stage, part, tensor.name, len(tensor.shape)) for tensor in spec.inputs}
         tiled = {
@@ -162,45 +111,49 @@ def _bind(stage: OperatorStage, session: Session, number: int, part: Part, heads
 def _work(
     session: Session,
     number: int,
-    inputs: Mapping[str, Source | Tiles],
+    inputs: Mapping[str, Source | Tiles | Items],
     heads: Heads,
     replaces: str = "",
     views: Sequence[View] = (),
-) -> _Work:
+) -> Work:
     rows = {name: len(source) for name, source in inputs.items()}
     if len(set(rows.values())) != 1:
         counts = ", ".join(f"`{name}` {count}" for name, count in rows.items())
         raise ModelError(f"model `{session.spec.name}` got inputs of different lengths: {counts}")
     alike = views[0] if views and heads.by_source else None
-    work = _Work(number, inputs, next(iter(rows.values())), replaces, views, alike)
+    work = Work(number, inputs, next(iter(rows.values())), replaces, views, alike)
     if not work.rows:
         work.put(0, heads.nothing())
     return work
 
 
-def _batches(works: Sequence[_Work], stage: OperatorStage, session: Session) -> Iterator[list[_Span]]:
+def _batches(
+    works: Sequence[Work], stage: OperatorStage, session: Session, counts: BatchCounts
+) -> Iterator[list[Span]]:
     """Spans of equal signature, in order, together as many rows as stage, session and model take at once."""
-    groups: dict[tuple[object, ...], list[_Work]] = {}
+    groups: dict[tuple[object, ...], list[Work]] = {}
     for work in works:
         groups.setdefault(work.signature, []).append(work)
     for group in groups.values():
-        batch: list[_Span] = []
+        batch: list[Span] = []
         room = limit = _most_rows(group[0], stage, session)
         for work in group:
             start = 0
             while start < work.rows:
                 stop = min(work.rows, start + room)
-                batch.append(_Span(work, start, stop))
+                batch.append(Span(work, start, stop))
                 room -= stop - start
                 start = stop
                 if room == 0:
+                    counts.add(limit, limit)
                     yield batch
                     batch, room = [], limit
         if batch:
+            counts.add(limit - room, limit)
             yield batch
 
 
-def _most_rows(work: _Work, stage: OperatorStage, session: Session) -> int:
+def _most_rows(work: Work, stage: OperatorStage, session: Session) -> int:
     if any(tensor.shape[:1] == (1,) for tensor in session.spec.inputs):  # exported for one row at a time
         return 1
     row_bytes = sum(source.row_bytes for source in work.inputs.values())
@@ -216,10 +169,10 @@ class _Run:
         self._failed = failed
         self._tick = tick
 
-    def all(self, batches: Iterator[list[_Span]]) -> None:
+    def all(self, batches: Iterator[list[Span]]) -> None:
         """Answer all; a part that fails is noted in `failed`."""
         most = self._session.in_flight if isinstance(self._session, Overlapping) else 1
-        under_way: deque[tuple[list[_Span], _Answer]] = deque()
+        under_way: deque[tuple[list[Span], _Answer]] = deque()
         for batch in batches:
             batch = [span for span in batch if span.work.part not in self._failed]
             if batch:
@@ -231,7 +184,7 @@ class _Run:
             self._finish(*under_way.popleft())
             self._tick()
 
-    def _finish(self, batch: Sequence[_Span], answer: _Answer) -> None:
+    def _finish(self, batch: Sequence[Span], answer: _Answer) -> None:
         """Take the answer of one batch; when it fails, ask for each span alone, so that only the guilty part does."""
         try:
             outputs = answer()
@@ -252,7 +205,7 @@ class _Run:
                 self._failed[span.work.part] = error
             row = end
 
-    def _begin(self, batch: Sequence[_Span]) -> _Answer:
+    def _begin(self, batch: Sequence[Span]) -> _Answer:
         """Queue a batch, or run it where the session knows no queue; what is returned gives its answer or its error."""
         inputs = {
             name: RowBatch([span.work.inputs[name].chosen(span.start, span.stop) for span in batch])
@@ -271,7 +224,7 @@ class _Run:
             return functools.partial(_raise, error)
         return lambda: self._meant(batch, started())
 
-    def _meant(self, batch: Sequence[_Span], outputs: dict[str, Array]) -> dict[str, Value]:
+    def _meant(self, batch: Sequence[Span], outputs: dict[str, Array]) -> dict[str, Value]:
         """What the outputs mean, if there is a row for each row in. Raises ModelError."""
         rows = sum(span.stop - span.start for span in batch)
         views = [view for span in batch for view in span.work.views[span.start : span.stop]]

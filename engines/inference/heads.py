@@ -30,8 +30,11 @@ class Heads:
     coordinates refer to.
     """
 
-    def __init__(self, model: ModelSpec) -> None:
-        """Raises ModelError for heads that do not fit the model."""
+    def __init__(self, model: ModelSpec, of_items: bool = False) -> None:
+        """Make the heads; `of_items`: the model's pictures are items of windows, and each is its own source.
+
+        Raises ModelError for heads that do not fit the model.
+        """
         self._name = model.name
         self._picture = next((tensor.picture for tensor in model.inputs if tensor.picture), None)
         self._outputs = {tensor.name: Tensor(tensor.dtype, tensor.shape) for tensor in model.outputs}
@@ -39,12 +42,18 @@ class Heads:
             load("heads", head.kind)(head.options, self._outputs, self._picture) for head in model.heads
         ]
         self._kinds = [head.kind for head in model.heads]
+        self._sized = bool(self._heads) and self._picture is not None and not of_items
         read = {name for head in self._heads for name in head.reads}
         self._staying = {each.output for each in self.reductions if isinstance(each, Stays)}
         singly = any(tensor.shape[:1] == (1,) for tensor in model.inputs)
         self._rest = {
             name: singly and _any_length(tensor) for name, tensor in self._outputs.items() if name not in read
         }
+
+    @property
+    def any(self) -> bool:
+        """Return whether there are heads."""
+        return bool(self._heads)
 
     @property
     def by_source(self) -> bool:
@@ -63,7 +72,7 @@ class Heads:
             tensor = self._outputs[name]
             made[name] = Tensor(tensor.dtype, ("W", "count", *tensor.shape[2:]), ragged=True) if ragged else tensor
         made |= self.named
-        if self._heads and self._picture:
+        if self._sized:
             made[SOURCE_SIZE] = Tensor("int32", ("W", 2))
         return made
 
@@ -91,7 +100,7 @@ class Heads:
             made[name] = Ragged.of(list(np.asarray(output))) if ragged and output.ndim > 1 else output
         if self._heads:
             made |= self.decode(outputs, views)
-        if self._heads and self._picture:
+        if self._sized:
             made[SOURCE_SIZE] = np.array([(view.height, view.width) for view in views], np.int32).reshape(-1, 2)
         for name, value in made.items():
             if not isinstance(value, Ragged) and value.ndim == 0:

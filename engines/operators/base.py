@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from engines.options import parse_options
 from engines.part import Part, Tick, Value
 from engines.planned import Arrays
-from engines.ports import Session
+from engines.ports import BatchCounts, Session
 from schemas.errors import RigflowError
 from schemas.model import ModelSpec, PictureSpec
 from schemas.pipeline import OperatorStage
@@ -26,6 +26,7 @@ class BaseOperator(Generic[OptionsT]):
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         self._stage = stage
         self._options = parse_options(self.options_class, stage, stage.kind)
+        self.counts = BatchCounts()
 
     @property
     def by_source(self) -> bool:
@@ -35,6 +36,10 @@ class BaseOperator(Generic[OptionsT]):
     def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
         """Return no pictures: decode makes none for this operator."""
         return {}
+
+    def rows(self, part: Part) -> int:
+        """Return the number of windows."""
+        return len(part.meta.pts)
 
     def apply(self, part: Part) -> Mapping[str, Value]:
         """Return the arrays that it makes of a part, which is on the host. Raises RigflowError for this part only."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from engines.inference.batch import infer_parts
 from engines.inference.heads import Heads
+from engines.inference.items import width_name
 from engines.inference.session import fits
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
@@ -12,7 +13,8 @@ from engines.inference.tiles import JOINED
 from engines.options import Options, parse_options
 from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
-from engines.ports import Session
+from engines.ports import BatchCounts, Session
+from engines.ragged import Ragged
 from schemas.errors import ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec, PictureSpec, TensorSpec, describe
 from schemas.pipeline import OperatorStage
@@ -29,7 +31,7 @@ class Infer:
 
     Heads of a model with a picture input also give `source_size [W, 2]` int32, the (height, width) that coordinates
     refer to. The outputs of a model that takes one row at a time may have rows of any length: they become ragged
-    arrays.
+    arrays. With `items` the rows are the items of a ragged array; see `engines.inference.items`.
     """
 
     options_class = Options
@@ -42,8 +44,9 @@ class Infer:
         self._stage = stage
         self._model = without_state(model)
         self._pictures_of_card = [tensor.name for tensor in model.inputs if tensor.picture]
-        self._heads = Heads(_unmapped(stage, self._model))
+        self._heads = Heads(_unmapped(stage, self._model), bool(stage.items))
         self._states = States(model) if fed_inputs(model) else None
+        self.counts = BatchCounts()
 
     @property
     def by_source(self) -> bool:
@@ -61,6 +64,8 @@ class Infer:
         A model with heads takes the picture of its card even if there is an array of the input's name, because heads
         need to know the geometry of the picture.
         """
+        if self._stage.items:
+            return {}
         read = self._stage.reads.keys() | (set() if self._model.heads else inputs.keys())
         return {name: tensor.picture for name, tensor in self._pictured() if tensor.picture and tensor.name not in read}
 
@@ -78,13 +83,20 @@ class Infer:
             raise PipelineError(
                 f"stage `{stage.name}`: model `{model.name}` has no input `{min(unknown)}`, only {names}"
             )
+        if stage.items:
+            return self._of_items(inputs)
         return self._each(inputs) if stage.each else self._inferred(inputs)
+
+    def rows(self, part: Part) -> int:
+        """Return the number of items of a part, or else of windows."""
+        items = part.arrays.get(self._stage.items)
+        return len(items.values) if isinstance(items, Ragged) else len(part.meta.pts)
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with the arrays of the model, or the error of that part."""
         assert session is not None, "a stage with a model has a session"
         if self._states is None:
-            return infer_parts(self._stage, session, parts, tick, self._heads)
+            return infer_parts(self._stage, session, parts, tick, self._heads, self.counts)
         return [outcome for part in parts for outcome in self._in_turn(part, session, tick)]
 
     def _in_turn(self, part: Part, session: Session, tick: Tick) -> list[Part | RigflowError]:
@@ -93,7 +105,7 @@ class Infer:
             bound = self._states.bound(session, part)
         except ModelError as error:
             return [error]
-        outcomes = infer_parts(self._stage, bound, [part], tick, self._heads)
+        outcomes = infer_parts(self._stage, bound, [part], tick, self._heads, self.counts)
         if isinstance(outcomes[0], RigflowError):
             self._states.forget(part)
         return outcomes
@@ -120,6 +132,33 @@ class Infer:
                     "give that output another name",
                 )
         return {name: replace(each, shape=(rows, *each.shape[1:])) for name, each in outputs.items()}
+
+    def _of_items(self, arrays: Arrays) -> Arrays:
+        stage, model = self._stage, self._model
+        if stage.reads or stage.each or len(model.inputs) != 1 or self._states is not None:
+            what = f"stage `{stage.name}`: `items` needs a model of one input without state, and neither reads nor each"
+            raise PipelineError(what, "leave the others out, or give further inputs a value in the model's card")
+        tensor, name = model.inputs[0], stage.items
+        self._check_batch(tensor)
+        array = self._find(name, arrays, "correct `items`")
+        if not array.ragged:
+            raise PipelineError(
+                f"stage `{stage.name}`: `{name}` has no items, it is dense", f'reads = {{ {tensor.name} = "{name}" }}'
+            )
+        of_one = array.shape[2:]
+        if width_name(name) in arrays:
+            of_one = (of_one[0], "width", *of_one[2:])
+        self._check(tensor, name, Tensor(array.dtype, ("N", *of_one)))
+        outputs = self._heads.plan()
+        if ragged := [output for output, each in outputs.items() if each.ragged]:
+            what = (
+                f"stage `{stage.name}`: `{ragged[0]}` has rows of different lengths, and so have the items of a window"
+            )
+            raise PipelineError(what, "take a model that gives as many values for each item")
+        return {
+            output: replace(each, shape=(array.shape[0], "count", *each.shape[1:]), ragged=True)
+            for output, each in outputs.items()
+        }
 
     def _each(self, arrays: Arrays) -> Arrays:
         model = self._model
@@ -154,8 +193,8 @@ class Infer:
         if not alone or model.heads[0].options.get("size", "content") == "source":
             what = f"model `{model.name}`: its card has tiles, which need one input and one output, with a head image"
             raise ModelError(what, 'leave out tile, or other outputs and size = "source"')
-        if self._stage.reads or self._stage.each:
-            field = "reads" if self._stage.reads else "each"
+        if fields := [field for field in ("reads", "each", "items") if getattr(self._stage, field)]:
+            field = fields[0]
             raise PipelineError(f"stage `{self._stage.name}`: {field}, and its model takes tiles of the frame", _TILED)
 
     def _check_batch(self, tensor: TensorSpec) -> None:

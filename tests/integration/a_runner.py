@@ -10,6 +10,7 @@ import numpy as np
 
 from engines.device import Host
 from engines.part import Array
+from engines.ports import Session
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
 from pipelines.publish import Publisher
@@ -74,17 +75,22 @@ class Mean:
 
 
 class Trial:
-    """A broker with the streams of `spec`, and a runner that serves them until the trial ends."""
+    """A broker with the streams of `spec`, and a runner that serves them until the trial ends.
 
-    def __init__(self, broker: Broker, spec: PipelineSpec, session: Mean) -> None:
+    `sessions`: those of the pipeline's models; by default `session` alone.
+    """
+
+    def __init__(
+        self, broker: Broker, spec: PipelineSpec, session: Mean, sessions: Mapping[str, Session] | None = None
+    ) -> None:
         self.broker = broker
         self.spec = spec
         self.session = session
         attempts = Attempts(broker, "worker", "host", "cpu")
         failures = Failures(broker, attempts, "worker")
-        self.pipeline = LoadedPipeline(
-            spec, {"mean": CARD}, lambda stage: True, {"mean": session}, Host(broker.settings)
-        )
+        sessions = sessions or {"mean": session}
+        cards = {name: each.spec for name, each in sessions.items()}
+        self.pipeline = LoadedPipeline(spec, cards, lambda stage: True, sessions, Host(broker.settings))
         self.runner = Runner(broker, broker.settings, self._load_pipeline, failures, Host(broker.settings))
         self.publisher = Publisher(broker, spec, "main", Priority.BULK)
         self.serving: asyncio.Task[None] | None = None
@@ -120,13 +126,15 @@ class Trial:
 
 
 @asynccontextmanager
-async def a_trial(settings: Settings, spec: PipelineSpec) -> AsyncIterator[Trial]:
+async def a_trial(
+    settings: Settings, spec: PipelineSpec, sessions: Mapping[str, Session] | None = None
+) -> AsyncIterator[Trial]:
     """A trial whose runner serves until the block ends."""
     broker = await Broker.connect(settings)
     serving: asyncio.Task[None] | None = None
     try:
         await ensure_topology(broker, settings, [spec])
-        trial = Trial(broker, spec, Mean())
+        trial = Trial(broker, spec, Mean(), sessions)
         serving = trial.serving = asyncio.create_task(trial.serve())
         yield trial
         if not serving.cancelled():

@@ -156,9 +156,11 @@ def test_no_file_is_too_long() -> None:
 def registered() -> set[str]:
     """The names of all operators, formats, heads, decoders and backends.
 
-    Three of them have another meaning, too: `image` and `video` are kinds of media, `segment` is a type of message.
+    Five of them have another meaning, too: `image` and `video` are kinds of media, `segment` is a type of message,
+    `crop` is how a picture fits a size, and `keypoints` is an array.
     """
-    return {name for group in GROUPS.values() for name in group.classes} - {"image", "video", "segment"}
+    others = {"image", "video", "segment", "crop", "keypoints"}
+    return {name for group in GROUPS.values() for name in group.classes} - others
 
 
 def literals_of(tree: ast.AST) -> Iterator[set[str]]:

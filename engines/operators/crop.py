@@ -1,0 +1,206 @@
+"""crop: frames and what a detector found in them -> pictures of one size of each face, object or line of text."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil, hypot
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from engines.geometry import Middle
+from engines.inference.items import width_name
+from engines.operators.base import BaseOperator
+from engines.part import Array, Part, Value
+from engines.planned import INDEX, Arrays, Tensor
+from engines.ragged import Ragged
+from engines.transforms import bilinear_resize
+from engines.warp import (
+    Size,
+    inverse,
+    of_centres,
+    product,
+    quadrilateral,
+    scaled,
+    side_of,
+    similarity,
+    template_of,
+    to_bytes,
+    warped,
+)
+from schemas.declared import Spec
+from schemas.errors import PipelineError
+from schemas.model import Byte, Side
+
+FRAMES, CROPS, MATRICES = "pixels", "crops", "crop_matrix"
+OBJECTS = ("boxes", "scores", "classes", "keypoints", "corners", "masks")
+# places of eyes, nose and corners of the mouth in the pictures of FFHQ, as shares of the side; in pixels of 512 in
+# TencentARC/GFPGAN, facexlib/utils/face_restoration_helper.py
+_FFHQ = (
+    (0.37691676, 0.46864664),
+    (0.62285697, 0.46912813),
+    (0.50123859, 0.61331904),
+    (0.39308822, 0.72541100),
+    (0.61150205, 0.72490465),
+)
+_TALL = 1.5  # times as high as wide: a line of text that is written downwards
+
+
+class CropOptions(Spec):
+    """`by`: what is cut out. `keypoints` are brought to `template` by the similarity of least squares; `corners` are
+    made a rectangle; `boxes` are stretched.
+
+    `size`: (height, width) of the pictures. `template`: as many places as there are keypoints, x and y as shares of the
+    sides, or "ffhq" for five of a face. `border`: colour outside of the frame. `widths`: with `corners`, pictures keep
+    their shape, and each has the first of these widths that holds it, padded right with `pad_value`. Objects whose
+    score is under `least_score`, or whose picture covers a square with a side under `least_side` of the frame, are left
+    out.
+    """
+
+    by: Literal["keypoints", "corners", "boxes"] = "keypoints"
+    size: tuple[Side, Side]
+    template: Literal["ffhq"] | tuple[tuple[float, float], ...] = "ffhq"
+    border: tuple[Byte, Byte, Byte] = (0, 0, 0)
+    widths: tuple[Side, ...] = ()
+    pad_value: Byte = 0
+    least_score: float = 0.0
+    least_side: float = Field(default=1.0, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One picture, its width without padding, and the matrix from its places to those of the frame."""
+
+    number: int
+    pixels: Array
+    width: int
+    matrix: Array
+
+
+class Crop(BaseOperator[CropOptions]):
+    """Reads `pixels` and the arrays of a detecting head; coordinates are pixels of the source.
+
+    Gives `crops [M, h, w, 3]` uint8 and `crop_matrix [M, 3, 3]` float64, from places of a crop to those of its frame,
+    with `widths` also `crops_width [M]` int32; and the arrays of objects that there are, without those left out.
+    """
+
+    options_class = CropOptions
+
+    def plan(self, inputs: Arrays) -> Arrays:
+        """`crops`, `crop_matrix` and the objects."""
+        options, by = self._options, self._options.by
+        if not {FRAMES, INDEX} <= inputs.keys() or len(inputs[FRAMES].shape) != 4:
+            hint = f'put a resize stage of its own size before, and keeps = ["{FRAMES}", "{INDEX}"] at those between'
+            what = f"stage `{self._stage.name}` wants the frames in colour, `{FRAMES}` and `{INDEX}`"
+            raise PipelineError(what, hint)
+        if inputs[INDEX].shape[1] != 1:
+            raise PipelineError(f"stage `{self._stage.name}` cuts single frames, not windows", "leave out `window`")
+        if by not in inputs or not inputs[by].ragged:
+            raise PipelineError(f"stage `{self._stage.name}` wants `{by}` of a head", f"there is {', '.join(inputs)}")
+        points = inputs[by].shape[2]
+        if by == "keypoints" and isinstance(points, int) and points != len(self._template):
+            what = f"stage `{self._stage.name}`: {points} keypoints for {len(self._template)} places of the template"
+            raise PipelineError(what, "write template = [[x, y], ...], one for each keypoint")
+        if options.widths and by != "corners":
+            raise PipelineError(f"stage `{self._stage.name}`: widths are for corners", "leave them out")
+        height, width = self._canvas
+        made: Arrays = {
+            CROPS: Tensor("uint8", ("W", "count", height, width, 3), ragged=True),
+            MATRICES: Tensor("float64", ("W", "count", 3, 3), ragged=True),
+            **{name: inputs[name] for name in OBJECTS if name in inputs and inputs[name].ragged},
+        }
+        if options.widths:
+            made[width_name(CROPS)] = Tensor("int32", ("W", "count"), ragged=True)
+        return made
+
+    def apply(self, part: Part) -> Mapping[str, Value]:
+        """See the class."""
+        frames, rows = part.array(FRAMES), part.array(INDEX)[:, 0]
+        objects = {name: value for name in OBJECTS if isinstance(value := part.arrays.get(name), Ragged)}
+        found = objects.get(self._options.by)
+        if found is None:
+            raise PipelineError(f"stage `{self._stage.name}`: a part has no `{self._options.by}`", "correct the model")
+        cuts: list[_Cut] = []
+        counts = [0]
+        for window, row in enumerate(rows.tolist()):
+            cuts += self._cuts(frames[row], found, objects.get("scores"), window)
+            counts.append(len(cuts))
+        offsets = np.array(counts, np.int64)
+        numbers = np.array([cut.number for cut in cuts], np.int64)
+        pixels = np.full((len(cuts), *self._canvas, 3), self._options.pad_value, np.uint8)
+        for out, cut in zip(pixels, cuts, strict=True):
+            out[:, : cut.pixels.shape[1]] = cut.pixels
+        matrices = np.array([cut.matrix for cut in cuts], np.float64).reshape(-1, 3, 3)
+        made: dict[str, Value] = {CROPS: Ragged(pixels, offsets), MATRICES: Ragged(matrices, offsets)}
+        if self._options.widths:
+            widths = np.array([self._bucket(cut.width) for cut in cuts], np.int32)
+            made[width_name(CROPS)] = Ragged(widths, offsets)
+        return made | {name: Ragged(value.values[numbers], offsets) for name, value in objects.items()}
+
+    @property
+    def _canvas(self) -> Size:
+        height, width = self._options.size
+        return height, max(self._options.widths, default=width)
+
+    @property
+    def _template(self) -> tuple[tuple[float, float], ...]:
+        return _FFHQ if self._options.template == "ffhq" else self._options.template
+
+    def _bucket(self, width: int) -> int:
+        return min(each for each in self._options.widths if each >= width)
+
+    def _cuts(self, frame: Array, found: Ragged, scores: Ragged | None, window: int) -> Iterator[_Cut]:
+        """Yield the pictures of one window that are not left out."""
+        first = int(found.offsets[window])
+        for number, place in enumerate(found.row(window), first):
+            if scores is not None and scores.values[number] < self._options.least_score:
+                continue
+            if not np.isfinite(place).all():
+                continue
+            cut = self._by_corners(frame, place) if self._options.by == "corners" else self._by_matrix(frame, place)
+            if cut is not None and side_of(cut[1], (cut[0].shape[0], cut[0].shape[1])) >= self._options.least_side:
+                yield _Cut(number, cut[0], cut[0].shape[1], cut[1])
+
+    def _by_matrix(self, frame: Array, place: Array) -> tuple[Array, Array] | None:
+        """Return the picture of keypoints or of a box, and its matrix."""
+        size = self._options.size
+        if self._options.by == "boxes":
+            left, top, right, bottom = place.tolist()
+            if right <= left or bottom <= top:
+                return None
+            step = scaled((right - left) / size[1], (bottom - top) / size[0])
+            matrix = product(np.array([[1, 0, left], [0, 1, top], [0, 0, 1]], np.float64), step)
+        else:
+            there = similarity(place[:, :2], template_of(self._template, size))
+            if there is None:
+                return None
+            matrix = of_centres(inverse(there))  # points of detectors and of templates are centres, as OpenCV has them
+        return to_bytes(warped(frame, matrix, size, self._options.border)), matrix
+
+    def _by_corners(self, frame: Array, corners: Array) -> tuple[Array, Array] | None:
+        """Return the picture of a quadrilateral, and its matrix: first in the frame's scale, then in its height.
+
+        One that is much higher than wide is turned by 90 degrees. Source: PaddleOCR, tools/infer/utility.py and
+        predict_rec.py.
+        """
+        most = 2 * sum(frame.shape[:2])  # a quadrilateral from elsewhere may reach far beyond the frame
+        width, height = (min(side, most) for side in _sides(corners))
+        if height >= _TALL * width:
+            corners = np.roll(corners, -1, axis=0)
+            width, height = height, width
+        matrix = quadrilateral(corners, (height, width))
+        if matrix is None:
+            return None
+        matrix, high, wide = of_centres(matrix), *self._options.size
+        upright = to_bytes(warped(frame, matrix, (height, width), self._options.border, Image.Resampling.BICUBIC))
+        if self._options.widths:
+            wide = min(ceil(high * width / height), self._canvas[1])
+        made = bilinear_resize(upright, (high, wide), Middle((0, 0), (high, wide)))
+        return made, product(matrix, scaled(width / wide, height / high))
+
+
+def _sides(corners: Array) -> tuple[int, int]:
+    """Return width and height of a quadrilateral, its longer opposite sides, in whole pixels."""
+    lengths = [hypot(*(corners[number] - corners[(number + 1) % 4]).tolist()) for number in range(4)]
+    return max(1, int(max(lengths[0], lengths[2]))), max(1, int(max(lengths[1], lengths[3])))

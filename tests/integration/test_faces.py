@@ -1,0 +1,125 @@
+"""Faces of films and pictures: found, cut out, restored in batches over frames; equal for every fleet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.inference.onnxruntime import OnnxRuntimeSession
+from engines.media.medium import Input
+from engines.models.catalogue import own_model
+from schemas.pipeline import parse_pipeline
+from schemas.settings import Settings
+from tests.cases import Array, Fleets, arrays, check, fleets, frames_of, put, written
+from tests.faces import (
+    DETECTOR,
+    RESTORER,
+    SIZE,
+    centres,
+    detector,
+    drawn_faces,
+    face,
+    faces_film,
+    restored,
+    restorer,
+)
+from tests.integration.a_runner import a_trial
+from tests.integration.queues import eventually
+
+STAGES = (("decode", "resize"), ("detect", "crop"), ("restore", "paste"), ("encode", "split", "collect"))
+SIDE = 64
+FOUND = f"""
+[[stage]]
+kind = "resize"
+[[stage]]
+kind = "infer"
+name = "detect"
+model = "detector"
+keeps = ["pixels", "index"]
+[[stage]]
+kind = "crop"
+size = [{SIDE}, {SIDE}]
+border = [135, 133, 132]
+keeps = ["pixels", "index"]
+[[stage]]
+kind = "infer"
+name = "restore"
+model = "restorer"
+items = "crops"
+max_batch = 8
+max_delay_ms = 50.0
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
+    with fleets(tmp_path_factory.mktemp("cache"), STAGES) as started:
+        yield started
+
+
+def pipeline(folder: Path, stages: str) -> Path:
+    put(folder, detector(), DETECTOR, "detector")
+    put(folder, restorer(SIDE), RESTORER, "restorer")
+    return written(folder, stages)
+
+
+def faces_in(picture: Array) -> list[Array]:
+    """The points of each face, as a detector's answer has them: by score, of equal ones the first."""
+    return [points for which in (0, 1) if (points := centres(picture, which)) is not None]
+
+
+async def test_crops_and_their_answers_are_those_of_each_frame(fleet: Fleets, tmp_path: Path) -> None:
+    keeps = 'keeps = ["crops", "crop_matrix", "keypoints"]\n[[stage]]\nkind = "encode"\nformat = "npz"\n'
+    path = pipeline(tmp_path, FOUND + keeps)
+    film, still = faces_film(tmp_path), tmp_path / "still.png"
+    Image.fromarray(drawn_faces({0: face(60, 50, 20, 30.0)})).save(still)
+    inputs = [film, still]
+    for outcome, given in zip(await fleet.answers(path, inputs, tmp_path / "out"), inputs, strict=True):
+        found, frames = arrays(outcome), frames_of(given)
+        points = [faces_in(frame) for frame in frames]
+        assert found["crops_offsets"].tolist() == np.cumsum([0, *map(len, points)]).tolist()
+        assert found["crops"].shape == (sum(map(len, points)), SIDE, SIDE, 3)
+        all_points = np.array([place for frame in points for place in frame])
+        np.testing.assert_allclose(found["keypoints"][..., :2], all_points, atol=1e-4)
+        for crop, image in zip(found["crops"], found["image"], strict=True):
+            assert np.abs(image - restored(restorer(SIDE), crop)).max() <= 0.51
+    assert frames_of(still)[0].shape == (*SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('items = "crops"', 'items = "faces"', "wants array `faces`"),
+        ('items = "crops"', 'items = "pixels"', "`pixels` has no items"),
+        ('items = "crops"', 'items = "crops"\nreads = { input = "crops" }', "neither reads nor each"),
+        (f"size = [{SIDE}, {SIDE}]", "size = [32, 32]", "wants `input` as uint8 [n, 64, 64, 3]"),
+        ('model = "restorer"', 'model = "detector"', "wants `images` as"),
+    ],
+)
+def test_what_a_check_refuses(old: str, new: str, text: str, tmp_path: Path) -> None:
+    stages = (FOUND + '[[stage]]\nkind = "encode"\nformat = "npz"\n').replace(old, new)
+    assert text in check(pipeline(tmp_path, stages))
+
+
+async def test_a_hundred_faces_in_three_hundred_frames_fill_batches(settings: Settings, tmp_path: Path) -> None:
+    """Every fourth frame has one, every eighth two: a part has three or four, and a batch eight."""
+    film = faces_film(tmp_path, frames=300, every=4)
+    path = pipeline(
+        tmp_path,
+        FOUND.replace("max_delay_ms = 50.0", "max_delay_ms = 2000.0") + '[[stage]]\nkind = "encode"\nformat = "npz"\n',
+    )
+    spec = parse_pipeline(path.read_text(), path.name)
+    models = {name: own_model(name, tmp_path) for name in spec.model_names.values()}
+    sessions = {name: OnnxRuntimeSession(body, card) for name, (card, body) in models.items()}
+    async with a_trial(settings, spec, sessions) as trial:
+        await trial.publisher.publish(trial.ref("film"), "video", [Input(film, film.name)])
+
+        stages = trial.runner.meter.stages
+        await eventually(lambda: stages["p", "encode"].frames == 300)
+        counts = stages["p", "restore"]
+    faces = 75 + 38
+    assert counts.rows == faces
+    assert counts.room == 8 * counts.batches
+    assert counts.rows >= 0.9 * counts.room, f"{counts.rows} rows in {counts.batches} batches of 8"
