@@ -147,7 +147,8 @@ def lines_of_shipped(model: Model, stated: Mapping[str, Any]) -> Sequence[Line]:
 
 def publisher_of(name: str) -> ShippedCard | None:
     """Return the card of a model of this name that is to be downloaded, if there is one."""
-    return next((card for card in shipped_cards().values() if card.name == name and card.file), None)
+    cards = (card for card in shipped_cards().values() if card.file)
+    return next((card for card in cards if name in (card.name, Path(card.file).stem)), None)
 
 
 def _spelled(name: str) -> str:

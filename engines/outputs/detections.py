@@ -7,38 +7,51 @@ its `name`; an image that failed has `error` and no boxes. A box is `{"box": [x1
 
 `coco = true` writes `<target>.coco.json` beside it, `csv = true` `<target>.csv`, a row a box. For COCO the result of
 each part has the labels of all classes: the process that assembles the files knows nothing but the results.
+
+`track = true` numbers the boxes of films where the files are written (`engines.tracking.media`): each box has `track`,
+null without one, which COCO's json calls `track_id`. `mot = true` writes `<target>.mot.txt` of them, a row a box:
+`frame,track,left,top,width,height,score,-1,-1,-1`, frames from 1. Source: https://motchallenge.net/instructions/
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+from pydantic import model_validator
 
 from engines.encoding import Encoded
-from engines.files import PartFile, writing
-from engines.options import Options
+from engines.files import PartFile
 from engines.outputs.base import BaseFormat
-from engines.outputs.jsonl import encoded_rows, rounded, rows_of
+from engines.outputs.box_files import BoxTable, CocoFile, MotTable
+from engines.outputs.jsonl import encoded_rows, json_line, rounded, rows_of
 from engines.outputs.masks import placed_mask, run_lengths
 from engines.outputs.objects import Objects, check_objects, label_of, objects_of, source_sizes
-from engines.outputs.tables import CsvFile, Spool, json_text
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
+from engines.tracking.media import Boxes, MediaTracker, TrackOptions
 from schemas.errors import OutputError
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _NAME = "detections"
-_COLUMNS = ("width", "height", "x1", "y1", "x2", "y2", "score", "class", "label")
 
 
-class DetectionsOptions(Options):
-    """Which files to write beside the lines: `coco` for COCO's json, `csv` for a table."""
+class DetectionsOptions(TrackOptions):
+    """Which files to write beside the lines: `coco` for COCO's json, `csv` for a table, `mot` for one of tracks."""
 
     coco: bool = False
     csv: bool = False
+    mot: bool = False
+
+    @model_validator(mode="after")
+    def _tracks_for_mot(self) -> Self:
+        if self.mot and not self.track:
+            raise ValueError("mot = true needs track = true")
+        return self
 
 
 class DetectionsFormat(BaseFormat[DetectionsOptions]):
@@ -92,14 +105,17 @@ class DetectionsAssembler:
     def __init__(self, target: Path, media: MediaInfo, options: DetectionsOptions) -> None:
         self.notes: list[str] = []
         self._lines = PartFile.create(target.with_name(f"{target.name}.jsonl"))
-        self._others: list[CocoFile | _BoxTable] = []
+        self._others: list[CocoFile | BoxTable | MotTable] = []
+        self._tracker = MediaTracker(options, media) if options.track and media.timed else None
         self._coco: CocoFile | None = None
         try:
             if options.coco:
                 self._coco = CocoFile(target, media)
                 self._others.append(self._coco)
             if options.csv:
-                self._others.append(_BoxTable(target, media))
+                self._others.append(BoxTable(target, media, tracked=self._tracker is not None))
+            if options.mot and self._tracker is not None:
+                self._others.append(MotTable(target, self._tracker))
         except Exception:
             self.abort()
             raise
@@ -107,18 +123,22 @@ class DetectionsAssembler:
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Write the part's lines. Raises OutputError."""
         data = arrays["rows"].tobytes()
-        self._lines.write(data)
-        if not self._others:
+        if not self._others and self._tracker is None:
+            self._lines.write(data)
             return
         try:
             if self._coco is not None:
                 self._coco.name_classes(facts.get("labels", ()))
-            for line in data.splitlines():
-                row = json.loads(line)
+            rows = [json.loads(line) for line in data.splitlines()]
+            for row in rows if self._tracker is None else _numbered(meta, rows, self._tracker):
                 if "error" not in row:
                     for file in self._others:
                         file.add(row)
-        except (ValueError, KeyError, TypeError) as error:
+                if self._tracker is not None:
+                    self._lines.write(json_line(row).encode())
+            if self._tracker is None:
+                self._lines.write(data)
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise OutputError(f"a result of detections has a line of another form: {error}") from error
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
@@ -135,97 +155,16 @@ class DetectionsAssembler:
             file.abort()
 
 
-class _BoxTable:
-    """A csv with a row a box."""
-
-    def __init__(self, target: Path, media: MediaInfo) -> None:
-        self._first = "time" if media.timed else "name"
-        self._file = CsvFile(target, (self._first, *_COLUMNS))
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write the boxes of a line."""
-        start = [row[self._first], row["width"], row["height"]]
-        self._file.write(
-            [*start, *box["box"], box.get("score"), box.get("class"), box.get("label")] for box in row["boxes"]
-        )
-
-    def close(self) -> Path:
-        """Finish the file."""
-        return self._file.close()
-
-    def abort(self) -> None:
-        """Remove the unfinished file."""
-        self._file.abort()
+def _numbered(meta: PartMeta, rows: Sequence[dict[str, Any]], tracker: MediaTracker) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a part of a film, with the `track` of each box."""
+    for row, numbers in zip(rows, tracker.number(meta, [_boxes_in(row) for row in rows]), strict=True):
+        for box, number in zip(row["boxes"], numbers.tolist(), strict=True):
+            box["track"] = number or None
+        yield row
 
 
-class CocoFile:
-    """COCO's json of detections: `images`, `annotations` and `categories`; ids of images and annotations begin with 1.
-
-    `categories` are all classes of the model; a category's id is the class's number, from 0. Frames of a video have its
-    name as `file_name`, and their `time`. Source: https://cocodataset.org/#format-data
-    """
-
-    def __init__(self, target: Path, media: MediaInfo) -> None:
-        self._name = media.name
-        self._classes: dict[int, str] = {}
-        self._images = self._annotations = 0
-        self._spool = Spool(target.parent)
-        try:
-            self._file = PartFile.create(target.with_name(f"{target.name}.coco.json"))
-        except Exception:
-            self._spool.close()
-            raise
-        self._file.write(b'{"images": [')
-
-    def name_classes(self, labels: Sequence[str]) -> None:
-        """Take the labels of all classes, as each part's result has them."""
-        self._classes |= {number: str(label) for number, label in enumerate(labels)}
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write a line of detections."""
-        image = {"file_name": row.get("name", self._name), "width": row["width"], "height": row["height"]}
-        if "time" in row:
-            image["time"] = row["time"]
-        self._images += 1
-        self._file.write(_listed({"id": self._images, **image}, first=self._images == 1))
-        for box in row["boxes"]:
-            self._annotations += 1
-            annotation = {"id": self._annotations, "image_id": self._images, **_annotation(box)}
-            self._spool.write(_listed(annotation, first=self._annotations == 1))
-            self._classes.setdefault(annotation["category_id"], box.get("label", str(annotation["category_id"])))
-
-    def close(self) -> Path:
-        """Finish the file."""
-        self._file.write(b'\n],\n"annotations": [')
-        with writing(self._file.path):
-            self._spool.copy_to(self._file.file)
-        categories = [{"id": number, "name": name} for number, name in sorted(self._classes.items())]
-        self._file.write(f'\n],\n"categories": {json_text(categories)}}}\n'.encode())
-        self._spool.close()
-        return self._file.commit()
-
-    def abort(self) -> None:
-        """Remove the unfinished file."""
-        self._spool.close()
-        self._file.discard()
-
-
-def _listed(row: Mapping[str, Any], first: bool) -> bytes:
-    return f"{'' if first else ','}\n{json_text(row)}".encode()
-
-
-def _annotation(box: Mapping[str, Any]) -> dict[str, Any]:
-    left, top, right, bottom = box["box"]
-    width, height = rounded(right - left), rounded(bottom - top)
-    row = {"category_id": box.get("class", 0), "bbox": [left, top, width, height], "area": rounded(width * height)}
-    if "mask" in box:
-        row |= {"segmentation": box["mask"], "area": sum(box["mask"]["counts"][1::2])}
-    elif "corners" in box:
-        row["segmentation"] = [[value for point in box["corners"] for value in point]]
-    if "keypoints" in box:
-        seen = [2 if score else 0 for _, _, score in box["keypoints"]]  # 2: labelled and visible
-        row["keypoints"] = [
-            value for (x, y, _), state in zip(box["keypoints"], seen, strict=True) for value in (x, y, state)
-        ]
-        row["num_keypoints"] = sum(map(bool, seen))
-    return {**row, "iscrowd": 0, "score": box.get("score")}
+def _boxes_in(row: Mapping[str, Any]) -> Boxes:
+    boxes = row["boxes"]
+    corners = np.array([box["box"] for box in boxes], np.float64).reshape(-1, 4)
+    scores = np.array([box.get("score", 1.0) for box in boxes], np.float64)  # null, which is not finite, becomes NaN
+    return Boxes(corners, scores, np.array([box.get("class", 0) for box in boxes], np.int64))

@@ -222,3 +222,68 @@ def test_a_film_of_masks_takes_little_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert len(json.loads(files[1].read_text())["annotations"]) == 150
     assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def moving(frames: int) -> list[dict[str, Any]]:
+    """One part a frame: a person that walks, one that is only seen twice, and a box too unsure to begin a track."""
+    parts = []
+    for number in range(frames):
+        boxes = [[4 + number, 4, 24 + number, 44], [40, 30, 48, 44], [2, 40, 12, 47]]
+        rows = [0, 2] if number not in (2, 3) else [0, 1, 2]
+        parts.append(
+            {
+                "boxes": Ragged.of([np.array(boxes, np.float32)[rows]]),
+                "scores": Ragged.of([np.array([0.9, 0.8, 0.3], np.float32)[rows]]),
+                "classes": Ragged.of([np.array([0, 1, 0], np.int32)[rows]]),
+            }
+        )
+    return parts
+
+
+def test_numbers_of_tracks_are_in_every_file_and_the_rest_is_unchanged(tmp_path: Path) -> None:
+    parts = [make_part(VIDEO, arrays, [number], number) for number, arrays in enumerate(moving(6))]
+    files = [
+        assemble(format_of("detections", LABELS, coco=True, csv=True, **options), tmp_path / name, VIDEO, parts)
+        for name, options in (("plain", {}), ("tracked", {"track": True, "mot": True}))
+    ]
+    assert [path.name for path in files[1]] == [f"tracked.{end}" for end in ("jsonl", "coco.json", "csv", "mot.txt")]
+    rows = read_lines(files[1][0])
+    numbers = [[box.pop("track") for box in row["boxes"]] for row in rows]
+    assert numbers == [[1, None], [1, None], [1, None, None], [1, 2, None], [1, None], [1, None]]
+    assert rows == read_lines(files[0][0])
+    found = [json.loads(each[1].read_text())["annotations"] for each in files]
+    assert [row.pop("track_id", None) for row in found[1]] == [number for each in numbers for number in each]
+    assert found[0] == found[1]
+    with files[1][2].open(newline="") as table:
+        assert [row["track"] for row in csv.DictReader(table)] == [str(n or "") for each in numbers for n in each]
+    table = [line.split(",") for line in files[1][3].read_text().splitlines()]
+    assert [(int(row[0]), int(row[1])) for row in table] == [(1, 1), (2, 1), (3, 1), (4, 1), (4, 2), (5, 1), (6, 1)]
+    assert table[1][2:] == ["5.0", "4.0", "20.0", "40.0", "0.9", "-1", "-1", "-1"]
+
+
+def test_parts_of_any_size_give_the_same_tracks_and_images_have_none(tmp_path: Path) -> None:
+    apart = [make_part(VIDEO, arrays, [number], number) for number, arrays in enumerate(moving(6))]
+    joined = {name: Ragged.of([each[name].row(0) for each in moving(6)]) for name in moving(1)[0]}
+    output = format_of("detections", LABELS, track=True)
+    made = [assemble(output, tmp_path / f"{len(parts)}", VIDEO, parts)[0].read_bytes() for parts in (
+        apart, [make_part(VIDEO, joined, range(6))]
+    )]  # fmt: skip
+    assert made[0] == made[1]
+    (path,) = assemble(output, tmp_path / "a", IMAGES, [make_part(IMAGES, found(0, 1), [0], items=[Item(name="a")])])
+    assert "track" not in path.read_text()
+
+
+def test_a_table_of_tracks_needs_tracks_and_forged_lines_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="mot = true needs track = true"):
+        format_of("detections", mot=True)
+    for box in (
+        '"box": [1, 2, 3]',
+        '"box": [1, 2, 3, 4], "class": 1e999',
+        '"box": [1, 2, 3, 4], "class": 99999999999999999999',
+    ):
+        assembler = format_of("detections", track=True).assemble(tmp_path / "a", VIDEO)
+        line = f'{{"time": 0, "width": 1, "height": 1, "boxes": [{{{box}}}]}}\n'.encode()
+        with pytest.raises(OutputError, match="a result of detections has a line of another form"):
+            assembler.add(make_part(VIDEO, {}, [0]).meta, {"rows": np.frombuffer(line, np.uint8)}, {})
+        assembler.abort()
+    assert list(tmp_path.iterdir()) == []
