@@ -6,9 +6,9 @@ Of engines, it imports only parts and options, so that every folder can import i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engines.options import Options
 from engines.part import Array, Part, Tick, no_tick
@@ -82,18 +82,40 @@ class Format(Protocol):
         ...
 
 
+class _Crf(NamedTuple):
+    default: float
+    most: int
+
+
+_CRF = {"h264": _Crf(18, 51), "hevc": _Crf(22, 51), "av1": _Crf(26, 63)}
+
+
 class VideoOptions(Options):
-    """`crf` is x264's constant quality (lower is better and larger), `preset` its trade of time for size.
+    """`codec` of films, and `bits` of their samples. `crf` is the codec's constant quality: lower is better and larger;
+    None: 18 of h264, 22 of hevc, 26 of av1. `preset` trades time for size.
 
     NVENC takes both for the nearest that it knows, see engines.device.nvenc. `sound` "aac" encodes sound that mp4
     cannot hold to AAC; "copy" takes it to mov or mkv, and leaves out what neither holds.
     """
 
-    crf: float = Field(default=18.0, ge=0, le=51)
+    codec: Literal["h264", "hevc", "av1"] = "h264"
+    bits: Literal[8, 10] = 8
+    crf: float | None = Field(default=None, ge=0, le=63)
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
         "veryfast"
     )
     sound: Literal["copy", "aac"] = "copy"
+
+    @model_validator(mode="after")
+    def _crf_of_codec(self) -> Self:
+        if self.crf is not None and self.crf > _CRF[self.codec].most:
+            raise ValueError(f"crf of {self.codec} is at most {_CRF[self.codec].most}")
+        return self
+
+    @property
+    def quantiser(self) -> float:
+        """Return `crf`, or the codec's default."""
+        return _CRF[self.codec].default if self.crf is None else self.crf
 
     @property
     def suffix(self) -> str:
@@ -111,7 +133,10 @@ class Colour(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a GPU."""
+    """What to encode: luma and, if there is colour, two chroma planes, each `[N, H, W] uint8`, maybe on a GPU.
+
+    On the host also uint16 with values of 10 bits, for a film of 10 bits.
+    """
 
     planes: Sequence[Array]
     colour: Colour
@@ -119,7 +144,9 @@ class Pictures(NamedTuple):
 
 
 class PictureEncoder(Protocol):
-    """An encoder of H.264. `on_gpu`: it takes planes where they are, without the host."""
+    """Encodes the pictures of films in the codec of the options. `on_gpu`: it takes planes where they are, without the
+    host.
+    """
 
     on_gpu: bool
 

@@ -1,6 +1,6 @@
 """What all tests share: async test functions, and a real nats-server on a temporary store.
 
-With TEST_X264_ASM=AVX2 (or another value of x264's `asm`) in the environment, x264 uses that instruction set, in the
+With TEST_ASM=AVX2 (or another value of the encoders' `asm`) in the environment, they use that instruction set, in the
 tests' own process and in those that they start.
 """
 
@@ -21,12 +21,12 @@ from xdist import is_xdist_controller
 from pipelines.server import EmbeddedServer
 from schemas.settings import Settings
 from tests import warm_process
-from tests.h264_digests import ASM_FOLDER
+from tests.film_digests import ASM_FOLDER
 from workers.forkserver import start_fork_server
 
 MIB = 1 << 20
 
-if "TEST_X264_ASM" in os.environ:
+if "TEST_ASM" in os.environ:
     runpy.run_path(str(ASM_FOLDER / "sitecustomize.py"))
     os.environ["PYTHONPATH"] = str(ASM_FOLDER)
 

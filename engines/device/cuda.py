@@ -14,7 +14,7 @@ from engines.encoding import PictureEncoder
 from engines.media.limits import Limits
 from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
-from engines.outputs.h264 import X264
+from engines.outputs.software import Software
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
 from engines.ports import Preprocessing
@@ -48,7 +48,7 @@ class CudaDevice:
 
     def _encoder(self) -> PictureEncoder:
         """Return the encoder for this GPU's worker: the GPU itself, if the settings allow it and it opens."""
-        host, wanted = X264(), self._settings.encoder
+        host, wanted = Software(), self._settings.encoder
         if wanted == "host":
             return host
         mine = GpuEncoder(self.gpu, host if wanted == "any" else None)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from engines.media.limits import Limits
 from engines.media.medium import DecodePlace, medium_of
 from engines.media.shared import SharedFolders
-from engines.outputs.h264 import X264
+from engines.outputs.software import Software
 from engines.part import Part, Tick, no_tick
 from engines.pictures import HostPictures
 from engines.planned import DecodePlan
@@ -21,7 +21,7 @@ class Host:
     name = "cpu"
     concurrency = 1
     gpu = None
-    encoder = X264()
+    encoder = Software()
 
     def __init__(self, settings: Settings) -> None:
         self._place = DecodePlace(Limits.of(settings), SharedFolders.of(settings.shared))

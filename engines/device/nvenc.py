@@ -18,12 +18,13 @@ from engines.cuda.gpu import CudaGpu
 from engines.cuda.kernels import NV12
 from engines.cuda.memory import Block
 from engines.encoding import Colour, Encoded, PictureEncoder, Pictures, VideoOptions
-from engines.outputs.h264 import Geometry, encode_gop, geometry_of, new_encoder
+from engines.outputs.gop import Geometry, encode_gop, geometry_of, new_encoder
 from engines.part import Array, Tick, no_tick
 from schemas.errors import MediaError
 from schemas.media import MediaInfo
 
 NAME = "h264_nvenc"
+_MAKES = "h264 of 8 bits"
 _PITCH = 256  # each line of a picture begins at a multiple of so many bytes, as in FFmpeg's own
 _TRIED = (256, 256)  # a size that every NVENC accepts
 _UNSPECIFIED = 2
@@ -64,8 +65,9 @@ class GpuEncoder:
     def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
         """Encode one closed GOP. Raises PipelineError, DeviceLost, and MediaError if NVENC refuses without a `host`."""
         gpu, geometry = self._gpu, geometry_of(pictures.planes)
-        why = "it is not 4:2:0"
-        if geometry.pix_fmt == "yuv420p":
+        wanted = f"{options.codec} of {options.bits} bits"
+        why = "it is not 4:2:0" if wanted == _MAKES else f"it makes {_MAKES}, not {wanted}"
+        if geometry.pix_fmt == "yuv420p" and wanted == _MAKES:
             gpu.enter()
             try:
                 with gpu.guarded():
@@ -86,7 +88,7 @@ def nvenc_options(options: VideoOptions) -> dict[str, str]:
 
     Pictures refer only to earlier ones, so every GOP is closed; decoding can start at every keyframe.
     """
-    quality = {"rc": "constqp", "qp": str(round(options.crf)), "preset": _PRESETS[options.preset]}
+    quality = {"rc": "constqp", "qp": str(round(options.quantiser)), "preset": _PRESETS[options.preset]}
     return quality | {
         "bf": "0",
         "g": "250",

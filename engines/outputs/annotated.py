@@ -69,7 +69,7 @@ class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
             return encode_images(pictures, lambda each: encode_file(each, options.file, options.quality), tick)
         if not part.meta.pts:
             return Encoded({})
-        encoder = self.h264
+        encoder = self.encoder
         planes, colour = picture_planes(part)
         drawing = GpuDrawing(planes) if isinstance(planes[0], GpuRows) else HostDrawing(planes)
         paint = ycbcr_paint(colour, planes[0].shape[1])

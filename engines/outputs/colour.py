@@ -1,6 +1,7 @@
 """Converts a part's arrays to the planes and the colour metadata of the pictures to encode."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -18,11 +19,12 @@ from schemas.media import MediaInfo
 from schemas.model import describe
 
 
-def picture_planes(part: Part) -> tuple[list[Array], Colour]:
+def picture_planes(part: Part, bits: int = 8) -> tuple[list[Array], Colour]:
     """Return one picture a window: luma and, if there is colour, two chroma planes, each `[W, H, W'] uint8`.
 
-    They are `plane0` ... unchanged, or made from `pixels` (`[F, H, W, 3]` rgb or `[F, H, W]` grey). Rows are frames,
-    which `index` maps to windows if the two differ. Raises PipelineError if the part holds neither.
+    They are `plane0` ... unchanged, or made from `pixels` (`[F, H, W, 3]` rgb or `[F, H, W]` grey). Those made from
+    rgb have as many `bits`, as uint16 if that is more than 8, and are made when they are read. Rows are frames, which
+    `index` maps to windows if the two differ. Raises PipelineError if the part holds neither.
     """
     media = part.meta.media
     if "plane0" in part.arrays:  # they may be on a GPU, and stay there
@@ -37,7 +39,7 @@ def picture_planes(part: Part) -> tuple[list[Array], Colour]:
         return [pixels], _source_colour(media)._replace(range=FULL)
     if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise PipelineError(f"`pixels` has shape {list(pixels.shape)}", "format video takes [F, H, W, 3] or [F, H, W]")
-    return _yuv420(pixels, media)
+    return _yuv420(pixels, media, bits)
 
 
 # how many colours the last axis of an array may have; planes of films have none
@@ -99,22 +101,61 @@ def _source_colour(media: MediaInfo) -> Colour:
     return Colour(media.color_range, media.color_space, media.color_primaries, media.color_transfer)
 
 
-def _yuv420(pixels: Array, media: MediaInfo) -> tuple[list[Array], Colour]:
+def _yuv420(pixels: Array, media: MediaInfo, bits: int) -> tuple[list[Array], Colour]:
     """Convert RGB `[W, H, W', 3]` to 4:2:0 planes, limited range, BT.709 from 720 lines on and BT.601 below."""
     space = source_matrix(UNNAMED[0], pixels.shape[1])
-    matrix = Colorspace.ITU709 if space == BT709 else Colorspace.ITU601
-    reformatter = VideoReformatter()
-    pictures = []
-    for picture in pixels:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        yuv = reformatter.reformat(
-            frame,
-            format="yuv420p",
-            dst_colorspace=matrix,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=Interpolation.BICUBIC | EXACT,
-            threads=1,
-        )
-        pictures.append([plane_view(plane)[:, : plane.width] for plane in yuv.planes])
-    planes = [np.stack(plane) for plane in zip(*pictures, strict=True)]
+    rows = _RowsOfRgb(pixels, Colorspace.ITU709 if space == BT709 else Colorspace.ITU601, bits)
+    planes = [cast(Array, PlaneOfRgb(rows, number)) for number in range(3)]
     return planes, Colour(LIMITED, space, media.color_primaries, media.color_transfer)
+
+
+class _RowsOfRgb:
+    """RGB pictures whose planes of YCbCr are made when they are read: of all at once they would take half as much again
+    as the pictures, which are gigabytes of a part of large ones.
+    """
+
+    def __init__(self, pixels: Array, matrix: Colorspace, bits: int) -> None:
+        self.pixels, self._matrix = pixels, matrix
+        self._format = "yuv420p" if bits == 8 else "yuv420p10le"
+        self.dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+        self._reformatter = VideoReformatter()
+        self._newest: tuple[int, list[Array]] = (-1, [])
+
+    def planes(self, row: int) -> list[Array]:
+        """Return the three planes of a picture; those of the last one asked for are kept."""
+        if self._newest[0] != row:
+            yuv = self._reformatter.reformat(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(self.pixels[row]), format="rgb24"),
+                format=self._format,
+                dst_colorspace=self._matrix,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | EXACT,
+                threads=1,
+            )
+            views = [plane_view(plane).view(self.dtype)[:, : plane.width] for plane in yuv.planes]
+            self._newest = row, [view.copy() for view in views]
+        return self._newest[1]
+
+
+class PlaneOfRgb:
+    """One plane `[W, H, W']` of RGB pictures, as far as encoders read arrays: whole rows one by one, or as an array."""
+
+    def __init__(self, rows: _RowsOfRgb, number: int) -> None:
+        self._rows, self._number = rows, number
+        count, height, width = rows.pixels.shape[:3]
+        half = number > 0
+        sides = ((height + 1) // 2, (width + 1) // 2) if half else (height, width)
+        self.shape: tuple[int, int, int] = (int(count), *sides)
+        self.dtype, self.ndim = rows.dtype, 3
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int) -> Array:
+        return self._rows.planes(row)[self._number]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        made = np.empty(self.shape, self.dtype)
+        for row in range(len(self)):
+            made[row] = self[row]
+        return made if dtype is None else made.astype(dtype)

@@ -1,4 +1,4 @@
-"""image: writes pictures that a model made, as a png, jpeg or webp file of each image, or as video of a video.
+"""image: writes pictures that a model made, as a png, jpeg or webp file of each image, or as a film of a film.
 
 It takes `image`, `alpha` or `mask`, or the array of the option: `[W, H, W']` or `[W, H, W', 3]` uint8, a row a window
 (of images also with alpha). The arrays of a result are those of `video`.
@@ -41,7 +41,7 @@ class ImageOptions(PictureOptions):
 
 
 class ImageFormat(PictureFormat[ImageOptions]):
-    """A file of each image, H.264 of video."""
+    """A file of each image, a film of a film."""
 
     options_class = ImageOptions
 
@@ -60,8 +60,8 @@ class ImageFormat(PictureFormat[ImageOptions]):
             return encode_images(
                 pictures, lambda each: encode_file(each, self._options.file, self._options.quality), tick
             )
-        planes, colour = picture_planes(shown)
-        return self.h264.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
+        planes, colour = picture_planes(shown, self._options.bits)
+        return self.encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
 
     def _array_in(self, arrays: Collection[str]) -> str:
         wanted = (self._options.array,) if self._options.array else _ARRAYS

@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from engines.files import PartFile, writing
 from engines.media.container import open_container
 from engines.media.head import SUFFIXES
-from engines.outputs.timeline import Timeline
+from engines.outputs.timeline import REORDER, Timeline
 from engines.outputs.tracks import OutputTracks
 from engines.part import Array
 from schemas.errors import MediaError
@@ -29,6 +29,27 @@ from schemas.segments import Fragment
 
 _CHANGES = {"size": "the picture changes size", "encoder": "not all of it is from one encoder"}
 _MOST_TIMESCALE = (1 << 31) - 1
+
+
+class _Stream(NamedTuple):
+    """How a codec's packets stand in a file: FFmpeg's demuxer of them alone, and the tag of its track in mp4 and mov.
+
+    `in_band`: each part brings its parameter sets in front of its first packet, which a decoder needs that starts
+    there or comes from a part of another size or encoder. Without it only parts do whose parameter sets differ from
+    those of the file: Apple's players take a track `hvc1`, and it is to have them in its head.
+    """
+
+    demuxer: str
+    tag: str = ""
+    in_band: bool = False
+    mov: bool = True  # whether mov can hold it
+
+
+_STREAMS = {
+    "h264": _Stream("h264", in_band=True),
+    "hevc": _Stream("hevc", "hvc1"),
+    "av1": _Stream("obu", mov=False),  # encoders put them into each first packet
+}
 
 
 class _Packet(NamedTuple):
@@ -55,6 +76,8 @@ class VideoFile:
         self._tracks: OutputTracks | None = None
         self._early: list[Mapping[str, Array]] = []  # packets of other tracks that came before the first picture
         self._facts: Mapping[str, Any] = {}  # of the first part
+        self._head = b""  # the parameter sets in the file's head
+        self._aspect = Fraction(*media.sample_aspect)
         if self._timeline.shift:
             self.notes.append(f"begins {self._clock.seconds(0):.3f} s before 0: moved to begin at 0")
 
@@ -62,15 +85,17 @@ class VideoFile:
         """Write the part's packets; `arrays` and `facts` as in engines.outputs.video. Raises OutputError."""
         if not meta.pts:
             return
-        # every part has its own parameter sets, in front of its first packet: a decoder that starts there, or comes
-        # from a part of another size or encoder, needs them
-        header = arrays["header"].tobytes()
-        data = header + arrays["data"].tobytes()
-        packets = self._timed(meta, arrays)
-        packets[0] = packets[0]._replace(size=packets[0].size + len(header))
+        header, data = arrays["header"].tobytes(), arrays["data"].tobytes()
         if self._output is None:
             self._facts = facts
-            self._start(data)
+            self._timeline.reorder = REORDER[self._codec]
+        packets = self._timed(meta, arrays)
+        if self._output is None:
+            self._start(header + data)
+            self._head = header
+        if header and (self._stream.in_band or header != self._head):
+            data = header + data
+            packets[0] = packets[0]._replace(size=packets[0].size + len(header))
         for fact, what in _CHANGES.items():
             if facts.get(fact) != self._facts.get(fact):
                 self._note_once(what, meta)
@@ -134,11 +159,14 @@ class VideoFile:
         path = self._target.with_name(f"{self._target.name}.{SUFFIXES[container]}")
         self._file = PartFile.create(path)
         base, rates = self._timeline.time_base, self._tracks.rates if self._tracks else []
-        with writing(path), open_container(picture, "h264") as source:
+        with writing(path), open_container(picture, self._stream.demuxer) as source:
             output = av.open(self._file.file, "w", format=container, options=_options(container, base, rates))
             self._output = output
             stream = output.add_stream_from_template(source.streams.video[0], opaque=True)
             stream.time_base = base
+            stream.codec_context.sample_aspect_ratio = self._aspect  # AV1 itself does not hold it
+            if self._stream.tag and container != "matroska":
+                stream.codec_context.codec_tag = self._stream.tag
             if self._tracks is not None:
                 self._tracks.add_to(output, self._shift_s)
         for arrays in self._early:
@@ -170,7 +198,16 @@ class VideoFile:
 
     @property
     def _container(self) -> str:
-        return self._tracks.container if self._tracks else "mp4"
+        container = self._tracks.container if self._tracks else "mp4"
+        return "matroska" if container == "mov" and not self._stream.mov else container
+
+    @property
+    def _codec(self) -> str:
+        return str(self._facts["codec"])
+
+    @property
+    def _stream(self) -> _Stream:
+        return _STREAMS[self._codec]
 
     @property
     def _shift_s(self) -> Fraction:

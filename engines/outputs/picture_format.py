@@ -1,13 +1,13 @@
-"""Shared by the formats whose results are pictures: H.264 of video, a file of each image."""
+"""Shared by the formats whose results are pictures: one film of video, a file of each image."""
 
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from engines.encoding import Assembler, PictureEncoder, VideoOptions
 from engines.outputs.base import BaseFormat
-from engines.outputs.h264 import X264
 from engines.outputs.images import ImageFolder
 from engines.outputs.mux import VideoFile
+from engines.outputs.software import Software
 from schemas.media import MediaInfo
 
 OptionsT = TypeVar("OptionsT", bound=VideoOptions)
@@ -22,9 +22,9 @@ class PictureFormat(BaseFormat[OptionsT]):
         return self._options.sound
 
     @property
-    def h264(self) -> PictureEncoder:
-        """Return the encoder of H.264: the worker's, by default x264."""
-        return self._encoder or X264()
+    def encoder(self) -> PictureEncoder:
+        """Return the encoder of films: the worker's, by default that of the host."""
+        return self._encoder or Software()
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
         """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""

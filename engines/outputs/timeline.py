@@ -1,7 +1,7 @@
 """Computes the times of a file that is joined from parts.
 
-Decoding times (dts) are computed for the whole file: the sorted pts, delayed by x264's reorder depth, so that no part
-needs to know its neighbours.
+Decoding times (dts) are computed for the whole file: the sorted pts, delayed by the codec's reorder depth, so that no
+part needs to know its neighbours.
 """
 
 from collections import deque
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from schemas.media import MediaInfo
 
-REORDER = 2  # the most pictures by which x264 delays: num_reorder_frames with a B-pyramid; no preset has more
+# the most pictures by which encoders delay: num_reorder_frames of x264 and x265 with a B-pyramid, no preset has more;
+# packets of AV1 come in the order of their pictures
+REORDER = {"h264": 2, "hevc": 2, "av1": 0}
 
 
 class Timed(NamedTuple):
@@ -26,10 +28,12 @@ class Timeline:
     """The times of the whole file, in units of `time_base`: strictly rising pts, and their dts.
 
     `step` is the duration of a picture by the rate of the pipeline; `bent` is whether pts had to be moved to rise. mp4
-    drops packets before 0: a media that begins there is moved by `shift`, in units of its own clock.
+    drops packets before 0: a media that begins there is moved by `shift`, in units of its own clock. `reorder` may be
+    set before the first picture.
     """
 
     def __init__(self, media: MediaInfo) -> None:
+        self.reorder = max(REORDER.values())
         self.time_base = media.clock.time_base
         rate = Fraction(*media.frame_rate) or Fraction(25)
         self.step = max(1, round(1 / (rate * self.time_base)))
@@ -46,7 +50,7 @@ class Timeline:
         """Return the times of the next pictures, in order of decoding: picture `order[n]` of those at the source's
         `pts`.
         """
-        if not self._late:
+        if self._last < 0:
             self._begin(pts[0] + self.shift)
         shown = []
         for time in pts:
@@ -62,7 +66,7 @@ class Timeline:
     @property
     def next_dts(self) -> int | None:
         """Return when the next picture is decoded; None after the last one of the media."""
-        return None if self._over else self._late[0]
+        return None if self._over or not self._late else self._late[0]
 
     def _ended(self, times: list[Timed]) -> list[Timed]:
         """Return the times of the last pictures of the media, none of which is shown after its end.
@@ -82,11 +86,12 @@ class Timeline:
 
         If the first pts is too near to 0, the file's clock is finer than the source's.
         """
-        if 0 < first < REORDER:
-            self._scale = REORDER
-            self.time_base /= REORDER
-            self.step *= REORDER
+        reorder = self.reorder
+        if 0 < first < reorder:
+            self._scale = reorder
+            self.time_base /= reorder
+            self.step *= reorder
         first *= self._scale
-        apart = min(self.step, first // REORDER) if first > 0 else self.step
-        self._delay = apart * REORDER
-        self._late.extend(first - apart * early for early in range(REORDER, 0, -1))
+        apart = min(self.step, first // reorder) if first > 0 and reorder else self.step
+        self._delay = apart * reorder
+        self._late.extend(first - apart * early for early in range(reorder, 0, -1))

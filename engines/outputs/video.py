@@ -1,7 +1,7 @@
-"""video: writes frames as H.264 in mp4 with the source's sound, and images as png.
+"""video: writes frames as H.264, HEVC or AV1 in mp4 with the source's sound, and images as png.
 
 Every part becomes a closed GOP with the headers it needs. Parts can be encoded anywhere, in any order and by any
-encoder, and are joined by copying packets. The arrays of a part's result are those of `engines.outputs.h264`, the time
+encoder, and are joined by copying packets. The arrays of a part's result are those of `engines.outputs.gop`, the time
 of a packet is `meta.pts[order]`; `facts` hold the `encoder` and the `size` (width, height).
 """
 
@@ -17,7 +17,7 @@ from engines.planned import Tensor
 
 
 class VideoFormat(PictureFormat[VideoOptions]):
-    """H.264 for video, png for images. Parts are copied to the host only if the `encoder` needs them there."""
+    """A film for video, png for images. Parts are copied to the host only if the `encoder` needs them there."""
 
     options_class = VideoOptions
     anywhere = True
@@ -32,6 +32,6 @@ class VideoFormat(PictureFormat[VideoOptions]):
             return encode_images(channels_of(part.on_host()), encode_png, tick)
         if not part.meta.pts:
             return Encoded({})
-        encoder = self.h264
-        planes, colour = picture_planes(part if encoder.on_gpu else part.on_host())
+        encoder = self.encoder
+        planes, colour = picture_planes(part if encoder.on_gpu else part.on_host(), self._options.bits)
         return encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)

@@ -25,7 +25,7 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.machine import find_gpu, gpus
 from engines.models.catalogue import builtin_model
 from engines.outputs.draw import Canvas, ycbcr_paint
-from engines.outputs.h264 import frames_of, geometry_of
+from engines.outputs.gop import frames_of, geometry_of
 from engines.outputs.surfaces import HostDrawing
 from engines.pictures import HostPictures
 from pipelines.registry import builtin_pipeline

@@ -137,8 +137,11 @@ class Killing(Silent):
             self._fleet.kill(0)
 
 
-def test_killed_workers_change_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "bits"), [("hevc", 10), pytest.param("av1", 8, marks=pytest.mark.slow)])
+def test_killed_workers_change_nothing(tmp_path: Path, codec: str, bits: int) -> None:
+    """Neither a fleet of two nor a kill makes other bytes of a film."""
     clip, path = on_twos(tmp_path, frames=60), pipeline(tmp_path)
+    path.write_text(path.read_text() + f'[stage.options]\ncodec = "{codec}"\nbits = {bits}\n')
     spec = parse_pipeline(path.read_text(), path.name)
     models = {"m": own_model("m", tmp_path)}
     made = []

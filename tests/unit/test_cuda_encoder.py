@@ -19,7 +19,8 @@ from engines.device import nvenc
 from engines.device.nvenc import GpuEncoder, gpu_frames, nvenc_options
 from engines.encoding import Colour, Pictures, VideoOptions
 from engines.inference.batch import infer_parts
-from engines.outputs.h264 import X264, X264_PARAMS, Geometry, frames_of, geometry_of, new_encoder
+from engines.outputs.gop import Geometry, frames_of, geometry_of, new_encoder
+from engines.outputs.software import X264_PARAMS, Software
 from engines.outputs.video import VideoFormat
 from engines.part import Array
 from schemas.errors import ExitCode, MediaError, UsageError
@@ -36,9 +37,9 @@ COLOUR = Colour(1, 1, 1, 1)
 
 
 def in_place_of_nvenc(geometry: Geometry, pictures: Pictures, options: VideoOptions) -> VideoCodecContext:
-    """x264 as `X264` opens it, but for NV12."""
+    """x264 as `Software` opens it, but for NV12."""
     encoder = new_encoder("libx264", geometry._replace(pix_fmt="nv12"), pictures)
-    encoder.options = {"crf": str(options.crf), "preset": options.preset, "x264-params": X264_PARAMS}
+    encoder.options = {"crf": str(options.quantiser), "preset": options.preset, "x264-params": X264_PARAMS}
     encoder.thread_count = 1
     return encoder
 
@@ -49,7 +50,7 @@ def on_gpu(gpu: HostGpu, array: Array) -> GpuRows:
     return rows_of(gpu, block, array.shape, np.uint8)  # type: ignore[arg-type]
 
 
-def encoder_of(gpu: HostGpu, host: X264 | None = None) -> GpuEncoder:
+def encoder_of(gpu: HostGpu, host: Software | None = None) -> GpuEncoder:
     return GpuEncoder(gpu, host)  # type: ignore[arg-type]
 
 
@@ -100,7 +101,7 @@ def test_pictures_on_the_gpu_become_the_same_bytes_without_the_host(
 ) -> None:
     monkeypatch.setattr(nvenc, "_new_encoder", in_place_of_nvenc)
     gpu, planes = HostGpu(), list(planes_of(20, 47, 63).values())[:colours]
-    wanted = X264().encode(Pictures(planes, COLOUR, VIDEO), VideoOptions()).arrays
+    wanted = Software().encode(Pictures(planes, COLOUR, VIDEO), VideoOptions()).arrays
     there = Pictures([on_gpu(gpu, plane) for plane in planes], COLOUR, VIDEO)
     for _ in range(3):
         made = encoder_of(gpu).encode(there, VideoOptions()).arrays
@@ -158,9 +159,9 @@ def test_what_the_gpu_refuses_goes_to_the_host_or_is_an_error_of_one_line() -> N
     small, full = list(planes_of(3).values()), list(planes_of(3, 48, 64, 1, 1).values())
     for planes, why in ((small, ""), (full, "it is not 4:2:0")):
         pictures = Pictures([on_gpu(gpu, plane) for plane in planes], COLOUR, VIDEO)
-        made = encoder_of(gpu, X264()).encode(pictures, VideoOptions())
-        wanted = X264().encode(Pictures(planes, COLOUR, VIDEO), VideoOptions())
-        assert made.facts == wanted.facts == {"encoder": "libx264", "size": [64, 48]}
+        made = encoder_of(gpu, Software()).encode(pictures, VideoOptions())
+        wanted = Software().encode(Pictures(planes, COLOUR, VIDEO), VideoOptions())
+        assert made.facts == wanted.facts == {"encoder": "libx264", "codec": "h264", "size": [64, 48]}
         assert (made.arrays["data"] == wanted.arrays["data"]).all()
         with pytest.raises(MediaError) as raised:
             encoder_of(gpu).encode(pictures, VideoOptions())

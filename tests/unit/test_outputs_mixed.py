@@ -9,7 +9,8 @@ import pytest
 
 from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.media.head import Tags, write_head
-from engines.outputs.h264 import X264, encode_gop, frames_of, geometry_of, new_encoder
+from engines.outputs.gop import encode_gop, frames_of, geometry_of, new_encoder
+from engines.outputs.software import Software
 from engines.outputs.video import VideoFormat
 from engines.part import Array, Tick, no_tick
 from schemas.jobs import Key
@@ -40,7 +41,7 @@ def joined(
     folder: Path, media: MediaInfo, planes: dict[str, Array], turns: str, container: str = "mp4"
 ) -> tuple[Path, list[str], set[bytes]]:
     """The file of parts that the encoders of `turns` made, its notes, and the headers that came."""
-    formats = {"x": VideoFormat(STAGE, encoder=X264()), "p": VideoFormat(STAGE, encoder=Plain())}
+    formats = {"x": VideoFormat(STAGE, encoder=Software()), "p": VideoFormat(STAGE, encoder=Plain())}
     assembler = formats["x"].assemble(folder / "a", media)
     head = np.frombuffer(write_head(container, [], Tags()), np.uint8)
     assembler.add_tracks(Fragment(key=Key(job=JOB, segment=0), media=media, container=container), {"head": head})

@@ -258,7 +258,7 @@ def test_a_change_of_size_loses_no_frame(tmp_path: Path) -> None:
         ({"pixels": np.zeros((2, 4, 4, 2), np.uint8)}, r"`pixels` has shape \[2, 4, 4, 2\]: format video takes"),
         (
             {f"plane{n}": np.zeros((2, 8 >> (n > 0), 8), np.uint8) for n in range(3)},
-            "planes of 8x8 and 8x4 are no picture H.264 can hold: a model must scale all planes alike",
+            "planes of 8x8 and 8x4 are no picture of a film: a model must scale all planes alike",
         ),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 from engines.outputs.colour import picture_planes
 from engines.outputs.pictures import decode_jpeg, encode_jpeg, encode_png
 from engines.outputs.shot_sheet import ShotSheet
-from tests.h264_digests import digests, instruction_sets
+from engines.outputs.software import _svt_params
+from tests.film_digests import digests, instruction_sets
 from tests.unit.outputs_parts import VIDEO, make_part
 
 SIZES = ("64x48", "322x241", "480x270")
@@ -21,6 +22,28 @@ def test_every_run_and_instruction_set_gives_the_same_h264() -> None:
     wanted = digests(SIZES, "auto", 0)
     for asm in ("auto", *instruction_sets()):
         assert digests(SIZES, asm, 85) == wanted, asm
+
+
+@pytest.mark.skipif("avx2" not in instruction_sets(), reason="one instruction set has nothing to differ from")
+def test_hevc_and_av1_are_the_same_bytes_of_the_instruction_sets_that_are_used() -> None:
+    """SVT-AV1's kernels for SSE4.1 make other bytes than those in C and for AVX2: they are not used."""
+    sizes = SIZES[1:2]
+    assert digests(sizes, "sse2", 85, "hevc", 10) == digests(sizes, "avx2", 0, "hevc", 10)
+    assert digests(sizes, "c", 85, "av1") == digests(sizes, "avx2", 0, "av1") != digests(sizes, "sse4_1", 0, "av1")
+
+
+def test_av1_on_a_processor_without_avx2_uses_the_kernels_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_text
+    for flags, params in (("sse4_1 avx", "lp=1:asm=c"), ("avx avx2", "lp=1"), ("", "lp=1:asm=c")):
+        monkeypatch.setattr(Path, "read_text", lambda path, *_, has=flags: f"flags\t\t: sse2 {has}\nbugs\t: avx2\n")
+        _svt_params.cache_clear()
+        monkeypatch.setattr("platform.machine", lambda: "x86_64")
+        assert _svt_params() == params
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    _svt_params.cache_clear()
+    assert _svt_params() == "lp=1:asm=c"
+    monkeypatch.setattr(Path, "read_text", read)
+    _svt_params.cache_clear()
 
 
 @pytest.mark.skipif("avx2" not in instruction_sets(), reason="one instruction set has nothing to differ from")
@@ -49,8 +72,9 @@ def _pictures() -> list[bytes]:
     jpeg = encode_jpeg(pixels)
     sheet = ShotSheet(VIDEO)
     sheet.add(jpeg, 0.0, 1.0)
-    planes, _ = picture_planes(make_part(VIDEO, {"pixels": pixels[None]}, [0]))
-    return [encode_png(pixels), jpeg, decode_jpeg(jpeg).tobytes(), sheet.draw().tobytes(), *map(bytes, planes)]
+    part = make_part(VIDEO, {"pixels": pixels[None]}, [0])
+    planes = [np.asarray(plane).tobytes() for bits in (8, 10) for plane in picture_planes(part, bits)[0]]
+    return [encode_png(pixels), jpeg, decode_jpeg(jpeg).tobytes(), sheet.draw().tobytes(), *planes]
 
 
 def test_pictures_are_the_same_bytes_without_vector_units() -> None:

@@ -1,4 +1,4 @@
-"""Has x264 use the instruction set TEST_X264_ASM; Python runs this at its start where PYTHONPATH names this folder."""
+"""Has encoders use the instruction set TEST_ASM; Python runs this at its start if PYTHONPATH names this folder."""
 
 import importlib.abc
 import importlib.util
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-_MODULE = "engines.outputs.h264"
+_MODULE = "engines.outputs.software"
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -27,7 +27,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             load(module)
-            module.X264_PARAMS += f":asm={os.environ['TEST_X264_ASM']}"  # type: ignore[attr-defined]
+            for name in ("X264_PARAMS", "X265_PARAMS", "SVT_AV1_PARAMS"):
+                setattr(module, name, f"{getattr(module, name)}:asm={os.environ['TEST_ASM']}")
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -1,12 +1,12 @@
-"""Pictures to one closed GOP of H.264, by x264; what other encoders of H.264 share with it.
+"""Pictures to one closed GOP: what all encoders of films share.
 
 The arrays of a GOP, packets in decode order:
 
-    data    [bytes] uint8   all packets, Annex B
+    data    [bytes] uint8   all packets, Annex B; of AV1, its OBUs
     sizes   [N] int32       bytes of each packet
     order   [N] int32       which of the pictures each packet is
     key     [N] uint8       1 where decoding can start
-    header  [bytes] uint8   SPS and PPS; equal for all pictures of a size from one encoder
+    header  [bytes] uint8   parameter sets, of AV1 none; equal for all pictures of a size from one encoder
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,17 +18,14 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
-from engines.encoding import Encoded, Pictures, VideoOptions
+from engines.encoding import Encoded, Pictures
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Tick, no_tick
 from schemas.errors import PipelineError
 
 _PIX_FMT = {(1, 1): "yuv444p", (1, 2): "yuv422p", (2, 2): "yuv420p"}  # by vertical and horizontal subsampling
-NEUTRAL = 128  # chroma of grey
-# stitchable: the headers do not depend on the content, so that they are equal for all parts.
-# cpu-independent: equal bytes from all instruction sets. Without it SSE2, AVX2 and ARM take other decisions, and on
-# AVX-512 x264's mbtree reads memory that nothing wrote, so that every run gives other bytes.
-X264_PARAMS = "stitchable=1:cpu-independent=1"
+_DEEPER = {8: "", 10: "10le"}
+NEUTRAL = 128  # chroma of grey, of 8 bits
 
 
 class Geometry(NamedTuple):
@@ -39,23 +36,10 @@ class Geometry(NamedTuple):
     width: int
 
 
-class X264:
-    """libx264 on one core: the same bytes on every run and on every processor."""
-
-    on_gpu = False
-
-    def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
-        """Encode one closed GOP. Raises PipelineError for planes that make no picture."""
-        planes = [np.asarray(plane) for plane in pictures.planes]
-        geometry = geometry_of(planes)
-        encoder = new_encoder("libx264", geometry, pictures)
-        encoder.options = {"crf": str(options.crf), "preset": options.preset, "x264-params": X264_PARAMS}
-        encoder.thread_count = 1
-        return encode_gop(encoder, frames_of(planes, geometry), tick)
-
-
-def geometry_of(planes: Sequence[Array]) -> Geometry:
-    """Return pixel format, height and width to encode. Raises PipelineError for planes that make no picture."""
+def geometry_of(planes: Sequence[Array], bits: int = 8) -> Geometry:
+    """Return pixel format, height and width to encode in `bits` a sample. Raises PipelineError for planes that make no
+    picture.
+    """
     height, width = planes[0].shape[1:]
     if len(planes) == 1:
         down, across = 2, 2
@@ -63,10 +47,10 @@ def geometry_of(planes: Sequence[Array]) -> Geometry:
         down, across = (_subsampling(planes[0].shape[axis], planes[1].shape[axis]) for axis in (1, 2))
     if (down, across) not in _PIX_FMT:
         raise PipelineError(
-            f"planes of {width}x{height} and {planes[1].shape[2]}x{planes[1].shape[1]} are no picture H.264 can hold",
+            f"planes of {width}x{height} and {planes[1].shape[2]}x{planes[1].shape[1]} are no picture of a film",
             "a model must scale all planes alike",
         )
-    return Geometry(_PIX_FMT[down, across], height + height % down, width + width % across)
+    return Geometry(_PIX_FMT[down, across] + _DEEPER[bits], height + height % down, width + width % across)
 
 
 def _subsampling(luma: int, chroma: int) -> int:
@@ -108,20 +92,39 @@ def encode_gop(encoder: VideoCodecContext, frames: Iterable[av.VideoFrame], tick
         "key": np.array([packet.is_keyframe for packet in packets], dtype=np.uint8),
         "header": np.frombuffer(encoder.extradata or b"", dtype=np.uint8),
     }
-    return Encoded(arrays, {"encoder": encoder.name, "size": [encoder.width, encoder.height]})
+    codec = encoder.codec.canonical_name
+    if codec == "av1":
+        arrays["header"] = arrays["header"][:0]  # the first packet has it
+    return Encoded(arrays, {"encoder": encoder.name, "codec": codec, "size": [encoder.width, encoder.height]})
 
 
-def frames_of(planes: Sequence[Array], geometry: Geometry) -> Iterator[av.VideoFrame]:
-    """Yield a frame of each row of planes on the host."""
+def frames_of(planes: Sequence[Array], geometry: Geometry, full_range: bool = False) -> Iterator[av.VideoFrame]:
+    """Yield a frame of each row of planes `[N, H, W]` on the host: uint8, or uint16 with values of 10 bits.
+
+    For a geometry of 10 bits, uint8 becomes 10 bits: 4 times as much, of `full_range` 1023/255 times.
+    """
     for row in range(len(planes[0])):
         frame = av.VideoFrame(geometry.width, geometry.height, geometry.pix_fmt)
+        deep = frame.format.components[0].bits > 8
         for number, plane in enumerate(frame.planes):
-            target = plane_view(plane)[:, : plane.width]
+            target = plane_view(plane)
+            if deep:
+                target = target.view(np.uint16)
+            target = target[:, : plane.width]
             if number < len(planes):
-                _fill(target, planes[number][row])
+                _fill(target, _deepened(planes[number][row], full_range) if deep else planes[number][row])
             else:
-                target[:] = NEUTRAL
+                target[:] = NEUTRAL * 4 if deep else NEUTRAL
         yield frame
+
+
+def _deepened(plane: Array, full_range: bool) -> Array:
+    """A plane of 8 bits as one of 10; one of uint16 as it is."""
+    if plane.dtype == np.uint16:
+        return plane
+    if full_range:
+        return ((plane.astype(np.uint32) * 1023 + 127) // 255).astype(np.uint16)
+    return plane.astype(np.uint16) << 2
 
 
 def _fill(target: Array, source: Array) -> None:
