@@ -41,6 +41,8 @@ GROUPS: Mapping[str, Group] = {
             "raw": "engines.heads.raw:Raw",
             "segment": "engines.heads.segment:Segment",
             "tag": "engines.heads.tag:Tag",
+            "text": "engines.heads.text:Text",
+            "text_boxes": "engines.heads.text_boxes:TextBoxes",
         },
     ),
     "decoders": Group(  # of detectors
@@ -70,6 +72,7 @@ GROUPS: Mapping[str, Group] = {
             "infer": "engines.operators.infer:Infer",
             "resize": "engines.operators.resize:Resize",
             "scale": "engines.operators.scale:Scale",
+            "turn": "engines.operators.turn:Turn",
         },
     ),
     "formats": Group(
@@ -84,6 +87,7 @@ GROUPS: Mapping[str, Group] = {
             "npz": "engines.outputs.npz:NpzFormat",
             "shots": "engines.outputs.shots:ShotsFormat",
             "tags": "engines.outputs.tags:TagsFormat",
+            "text": "engines.outputs.text_lines:TextFormat",
             "video": "engines.outputs.video:VideoFormat",
         },
     ),

@@ -152,7 +152,7 @@ def _size(card: InputCard, height: int | str, width: int | str) -> tuple[int, in
             if card.multiple != 1:
                 raise _Refused(f"multiple: {graph}", "leave it out")
             return height, width
-        if isinstance(height, int) or isinstance(width, int):
+        if isinstance(width, int) or (isinstance(height, int) and card.size is None):
             raise _Refused(f"size: {graph}", "write size = [height, width]")
         return "source"
     if any(isinstance(side, int) and side != asked for asked, side in zip(card.size, (height, width), strict=True)):

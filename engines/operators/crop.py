@@ -17,7 +17,6 @@ from engines.planned import INDEX, Arrays, Tensor
 from engines.ragged import Ragged
 from engines.transforms import bilinear_resize
 from engines.warp import (
-    Size,
     inverse,
     of_centres,
     product,
@@ -53,16 +52,17 @@ class CropOptions(Spec):
 
     `size`: (height, width) of the pictures. `template`: as many places as there are keypoints, x and y as shares of the
     sides, or "ffhq" for five of a face. `border`: colour outside of the frame. `widths`: with `corners`, pictures keep
-    their shape, and each has the first of these widths that holds it, padded right with `pad_value`. Objects whose
-    score is under `least_score`, or whose picture covers a square with a side under `least_side` of the frame, are left
-    out.
+    their shape; each is padded right with `pad_value` to a multiple of `width_step`, at least to the first of these
+    widths, and squeezed to the second if it is longer. Objects whose score is under `least_score`, or whose picture
+    covers less than a square with the side `least_side` of the frame, are left out.
     """
 
     by: Literal["keypoints", "corners", "boxes"] = "keypoints"
     size: tuple[Side, Side]
     template: Literal["ffhq"] | tuple[tuple[float, float], ...] = "ffhq"
     border: tuple[Byte, Byte, Byte] = (0, 0, 0)
-    widths: tuple[Side, ...] = ()
+    widths: tuple[Side, Side] | None = None
+    width_step: Side = 16
     pad_value: Byte = 0
     least_score: float = 0.0
     least_side: float = Field(default=1.0, ge=1)
@@ -104,9 +104,9 @@ class Crop(BaseOperator[CropOptions]):
             raise PipelineError(what, "write template = [[x, y], ...], one for each keypoint")
         if options.widths and by != "corners":
             raise PipelineError(f"stage `{self._stage.name}`: widths are for corners", "leave them out")
-        height, width = self._canvas
+        height, width = options.size
         made: Arrays = {
-            CROPS: Tensor("uint8", ("W", "count", height, width, 3), ragged=True),
+            CROPS: Tensor("uint8", ("W", "count", height, "width" if options.widths else width, 3), ragged=True),
             MATRICES: Tensor("float64", ("W", "count", 3, 3), ragged=True),
             **{name: inputs[name] for name in OBJECTS if name in inputs and inputs[name].ragged},
         }
@@ -128,27 +128,28 @@ class Crop(BaseOperator[CropOptions]):
             counts.append(len(cuts))
         offsets = np.array(counts, np.int64)
         numbers = np.array([cut.number for cut in cuts], np.int64)
-        pixels = np.full((len(cuts), *self._canvas, 3), self._options.pad_value, np.uint8)
+        widths = [self._padded(cut.width) for cut in cuts]
+        canvas = self._options.size[0], max(widths, default=self._padded(1))
+        pixels = np.full((len(cuts), *canvas, 3), self._options.pad_value, np.uint8)
         for out, cut in zip(pixels, cuts, strict=True):
             out[:, : cut.pixels.shape[1]] = cut.pixels
         matrices = np.array([cut.matrix for cut in cuts], np.float64).reshape(-1, 3, 3)
         made: dict[str, Value] = {CROPS: Ragged(pixels, offsets), MATRICES: Ragged(matrices, offsets)}
         if self._options.widths:
-            widths = np.array([self._bucket(cut.width) for cut in cuts], np.int32)
-            made[width_name(CROPS)] = Ragged(widths, offsets)
+            made[width_name(CROPS)] = Ragged(np.array(widths, np.int32), offsets)
         return made | {name: Ragged(value.values[numbers], offsets) for name, value in objects.items()}
-
-    @property
-    def _canvas(self) -> Size:
-        height, width = self._options.size
-        return height, max(self._options.widths, default=width)
 
     @property
     def _template(self) -> tuple[tuple[float, float], ...]:
         return _FFHQ if self._options.template == "ffhq" else self._options.template
 
-    def _bucket(self, width: int) -> int:
-        return min(each for each in self._options.widths if each >= width)
+    def _padded(self, width: int) -> int:
+        """Return the width to which a picture of `width` is padded."""
+        if self._options.widths is None:
+            return self._options.size[1]
+        least, most = self._options.widths
+        step = self._options.width_step
+        return min(most, max(least, -(-width // step) * step))
 
     def _cuts(self, frame: Array, found: Ragged, scores: Ragged | None, window: int) -> Iterator[_Cut]:
         """Yield the pictures of one window that are not left out."""
@@ -195,7 +196,9 @@ class Crop(BaseOperator[CropOptions]):
         matrix, high, wide = of_centres(matrix), *self._options.size
         upright = to_bytes(warped(frame, matrix, (height, width), self._options.border, Image.Resampling.BICUBIC))
         if self._options.widths:
-            wide = min(ceil(high * width / height), self._canvas[1])
+            least, most = self._options.widths
+            wide = ceil(high * width / height)
+            wide = wide if wide <= least else min(high * width // height, most)
         made = bilinear_resize(upright, (high, wide), Middle((0, 0), (high, wide)))
         return made, product(matrix, scaled(width / wide, height / high))
 

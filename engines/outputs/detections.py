@@ -2,8 +2,8 @@
 
 `<target>.jsonl` has a line a window, `{"time": seconds, "width", "height", "boxes": [...]}`, or a line an image with
 its `name`; an image that failed has `error` and no boxes. A box is `{"box": [x1, y1, x2, y2], "score", "class",
-"label"}`, and where the head finds them `keypoints` (a list of x, y, score), `corners` (a list of x, y) and `mask`
-(COCO's uncompressed RLE of the whole picture). Numbers have six significant digits.
+"label"}`, and where the head finds them `keypoints` (a list of x, y, score), `corners` (a list of x, y), `mask`
+(COCO's uncompressed RLE of the whole picture) and `text`. Numbers have six significant digits.
 
 `coco = true` writes `<target>.coco.json` beside it, `csv = true` `<target>.csv`, a row a box. For COCO the result of
 each part has the labels of all classes: the process that assembles the files knows nothing but the results.
@@ -28,7 +28,7 @@ from engines.outputs.base import BaseFormat
 from engines.outputs.box_files import BoxTable, CocoFile, MotTable
 from engines.outputs.jsonl import encoded_rows, json_line, rounded, rows_of
 from engines.outputs.masks import placed_mask, run_lengths
-from engines.outputs.objects import Objects, check_objects, label_of, objects_of, source_sizes
+from engines.outputs.objects import Objects, check_objects, label_of, objects_of, source_sizes, text_of
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.tracking.media import Boxes, MediaTracker, TrackOptions
@@ -93,6 +93,8 @@ class DetectionsFormat(BaseFormat[DetectionsOptions]):
                 row["keypoints"] = rounded(found.keypoints[number].tolist())
             if found.corners is not None:
                 row["corners"] = rounded(found.corners[number].tolist())
+            if found.text is not None:
+                row["text"] = text_of(self._labels.get("text", ()), found.text[number])
             if found.masks is not None and height and width:
                 region = placed_mask(found.masks[number], found.boxes[number], height, width)
                 row["mask"] = run_lengths(region, height, width)

@@ -8,6 +8,7 @@ The arrays of a part, with a row a window; coordinates are pixels of the upright
     keypoints  [M, K, 3] float32   x, y, score
     corners    [M, 4, 2] float32   of a box that is turned
     masks      [M, h, w] uint8     not 0 inside; h and w span the box, at whatever resolution the model has
+    text       [M, T] int32        numbers of characters, -1 behind the last one
 
 All but `boxes` may be missing. `source_size [W, 2]` int32 is (height, width) of the source of each window.
 """
@@ -29,6 +30,7 @@ ROWS: Mapping[str, tuple[int | None, ...]] = {
     "keypoints": (None, 3),
     "corners": (4, 2),
     "masks": (None, None),
+    "text": (None,),
 }
 
 
@@ -42,6 +44,7 @@ class Objects:
     keypoints: Array | None = None
     corners: Array | None = None
     masks: Array | None = None
+    text: Array | None = None
 
 
 def check_objects(arrays: Mapping[str, Tensor], format_name: str) -> None:
@@ -99,6 +102,11 @@ def source_sizes(part: Part) -> list[tuple[int, int]]:
 def label_of(labels: tuple[str, ...], number: int) -> str:
     """Return the name of a class; its number if there is no label."""
     return labels[number] if 0 <= number < len(labels) else str(number)
+
+
+def text_of(labels: tuple[str, ...], numbers: Array) -> str:
+    """Return a line of text; characters without label are left out."""
+    return "".join(labels[number] for number in numbers.tolist() if 0 <= number < len(labels))
 
 
 def _no_boxes(arrays: Mapping[str, object], format_name: str) -> PipelineError:

@@ -9,7 +9,7 @@ from PIL import Image
 from engines.outputs.base import Labels
 from engines.outputs.draw import BLACK, WHITE, Canvas, Point, Rgb, class_colour, text_colour
 from engines.outputs.masks import box_pixels, placed_mask
-from engines.outputs.objects import Objects, label_of
+from engines.outputs.objects import Objects, label_of, text_of
 from engines.outputs.text import one_line
 from engines.part import Array
 
@@ -68,6 +68,7 @@ class Finding:
             None if found.keypoints is None else found.keypoints * np.array([x, y, 1]),
             None if found.corners is None else found.corners * np.array([x, y]),
             found.masks,
+            found.text,
         )
 
     def _draw_classes(self, canvas: Canvas, mask: Array) -> None:
@@ -107,6 +108,8 @@ class Finding:
         words = []
         if self.wanted.labels and found.classes is not None:
             words.append(label_of(self.labels.get("classes", ()), int(found.classes[number])))
+        if self.wanted.labels and found.text is not None:
+            words.append(text_of(self.labels.get("text", ()), found.text[number]))
         if self.wanted.scores and found.scores is not None:
             words.append(f"{found.scores[number]:.2f}")
         return " ".join(words)

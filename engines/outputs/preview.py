@@ -83,6 +83,7 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
         session = OnnxRuntimeSession(body, spec, loaded=load(body, spec.name, once=True))
         return Answer(picture, _of_tiles(session, heads, made, picture), {}, frozenset(heads.named))
     feed = {}
+    picture = _at_height(picture, spec)
     for tensor in spec.inputs:
         if tensor.picture:
             shown = _made(picture, tensor.picture)
@@ -103,6 +104,16 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
     arrays = {**{name: outputs[name] for name in heads.unread}, **heads.decode(outputs, views)}
     labels = {name: tensor.labels for name, tensor in heads.named.items() if tensor.labels}
     return Answer(picture, arrays, labels, frozenset(heads.named))
+
+
+def _at_height(picture: Array, spec: ModelSpec) -> Array:
+    """Return a picture as high as a model wants that takes any width: one that reads lines of text."""
+    for tensor in spec.inputs:
+        height = tensor.shape[-3] if tensor.picture and tensor.picture.layout == "rgb" else None
+        if tensor.picture and tensor.picture.size == "source" and isinstance(height, int):
+            size = max(1, round(picture.shape[1] * height / picture.shape[0])), height
+            return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    return picture
 
 
 def _of_tiles(session: "OnnxRuntimeSession", heads: Heads, spec: PictureSpec, picture: Array) -> Mapping[str, Value]:

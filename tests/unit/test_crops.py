@@ -140,7 +140,7 @@ def test_faces_of_three_frames() -> None:
         np.testing.assert_array_less(np.abs(crop - sampled(frame, matrix, (64, 64), np.array([1, 2, 3]))), 1.01)
 
 
-def test_lines_of_text_have_the_first_width_that_holds_them() -> None:
+def test_lines_of_text_are_padded_or_squeezed() -> None:
     """The second one is written downwards, and is turned: its upper right corner comes first."""
     frame = drawn((80, 100), 2)
     lines = np.array(
@@ -150,7 +150,7 @@ def test_lines_of_text_have_the_first_width_that_holds_them() -> None:
             [[0, 0], [9, 0], [9, 9], [0, 9]],
         ]
     )
-    made = Crop(stage(by="corners", size=[20, 1], widths=[40, 90, 60], pad_value=7), None).apply(
+    made = Crop(stage(by="corners", size=[20, 1], widths=[40, 90], width_step=30, pad_value=7), None).apply(
         part(frame[None], corners=ragged([lines.astype(np.float32)]))
     )
     crops, widths = made["crops"], made["crops_width"]
@@ -197,7 +197,7 @@ POINTS = Tensor("float32", ("W", "count", 5, 3), ragged=True)
         ({}, {"keypoints": POINTS}, "wants the frames"),
         ({}, FRAMES, "wants `keypoints` of a head"),
         ({"template": [[0.5, 0.5]]}, {**FRAMES, "keypoints": POINTS}, "5 keypoints for 1 places"),
-        ({"widths": [9]}, {**FRAMES, "keypoints": POINTS}, "widths are for corners"),
+        ({"widths": [9, 9]}, {**FRAMES, "keypoints": POINTS}, "widths are for corners"),
         ({"border": [1, 2]}, {**FRAMES, "keypoints": POINTS}, "border"),
     ],
 )

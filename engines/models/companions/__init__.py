@@ -17,6 +17,7 @@ COMPANIONS: Mapping[str, str] = {
     "tag_mapping.json": "wd_tags:tag_mapping",
     "timm": "timm:look",
     "labels.txt": "labels:look",
+    "PP-OCR": "paddle_ocr:look",
     "columns before rows": "detectors:columns_first",
     "inputs": "inputs:look",
     "silero": "inputs:silero",
