@@ -112,15 +112,15 @@ def check(
     Example: rigflow pipelines check mine.toml
     """
     from engines.options import check_options
-    from schemas.pipeline import check_pipeline
+    from schemas.pipeline_check import check_pipeline
 
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
-    errors = [*check_pipeline(text, str(file)), *check_options(text, str(file))]
-    problems = [str(error) for error in errors] or _unfit(file)
+    errors = [*check_pipeline(text, str(file)), *check_options(text, str(file)), *_models_missing(text, file)]
+    problems = sorted(map(str, errors), key=_line_in) or _unfit(file)
     if problems:
         say("\n".join(problems), keep="\n")
         return ExitCode.USAGE
@@ -128,8 +128,30 @@ def check(
     return ExitCode.OK
 
 
+def _line_in(problem: str) -> int:
+    """The line of the file that an error names; 0 for none."""
+    found = re.search(r", line (\d+)", problem)
+    return int(found[1]) if found else 0
+
+
+def _models_missing(text: str, file: Path) -> list[PipelineError]:
+    """An error for each stage of a file whose model cannot be used, whatever else is wrong with the file."""
+    from schemas.pipeline import line_of
+    from schemas.pipeline_check import models_in
+    from workers.definitions import find_model
+
+    errors = []
+    for number, model in models_in(text).items():
+        try:
+            find_model(model, file.resolve().parent)
+        except UsageError as error:
+            line = line_of(text, ["stage", number, "model"])
+            errors.append(PipelineError(f"{file}, line {line}, stage.{number}.model: {error.what}", error.hint))
+    return errors
+
+
 def _unfit(file: Path) -> list[str]:
-    """Why a file that reads well cannot be run: its models, its format's options."""
+    """Why a file whose fields, options and models are fine cannot be run: its models do not fit its stages."""
     from workers.definitions import find_models, find_pipeline
 
     try:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from engines.registry import exists, load, names
 from schemas.errors import PipelineError, reason_of
@@ -28,7 +29,7 @@ def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | Enc
     try:
         return kind.model_validate(stage.options)
     except ValidationError as error:
-        option, reason = _first_of(error)
+        option, reason = _option_and_reason(error.errors()[0])
         if error.errors()[0]["type"] == "extra_forbidden":
             what = f"stage {stage.name}: {owner} has no option `{option}`"
         else:
@@ -39,7 +40,7 @@ def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | Enc
 def check_options(text: str, source: str) -> list[PipelineError]:
     """Return the errors in kinds, formats and options of the text of a pipeline file, with line and field.
 
-    Errors that `schemas.pipeline.check_pipeline` reports are not among them.
+    Errors that `schemas.pipeline_check` reports are not among them.
     """
     try:
         given = parse_toml(text)
@@ -95,50 +96,42 @@ def _check_stage(
         where = ["stage", number, *path]
         return PipelineError(f"{source}, line {line_of(text, where)}, {'.'.join(map(str, where))}: {reason}", hint)
 
-    check = _check_decode(given, media, problem) if given.get("kind") == "decode" else _check_class(given, problem)
-    if check is not None:
-        yield check
+    yield from _check_decode(given, media, problem) if given.get("kind") == "decode" else _check_class(given, problem)
 
 
-def _check_decode(given: dict[str, Any], media: Sequence[str], problem: _MakeError) -> PipelineError | None:
-    try:
-        stage = DecodeStage.model_validate(given)
-    except ValidationError:
-        return None
+def _check_decode(given: dict[str, Any], media: Sequence[str], problem: _MakeError) -> Iterator[PipelineError]:
     kinds = [load("media", kind).options_class for kind in media]
+    stage = DecodeStage(kind="decode", options=_options_in(given, DecodeStage))
     for option, value in stage.options.items() if kinds else ():
         try:
             check_decode_options(stage.model_copy(update={"options": {option: value}}), kinds)
         except PipelineError as error:
-            return problem([option], "there is no such option", error.hint)
+            yield problem([option], "there is no such option", error.hint)
     for kind in kinds:
-        try:
-            kind.model_validate(_own(kind, stage))
-        except ValidationError as error:
-            option, reason = _first_of(error)
-            return problem([option], reason, known_options(kind))
-    return None
+        for option, reason in _wrong(kind, _own(kind, stage)):
+            yield problem([option], reason, known_options(kind))
 
 
-def _check_class(given: dict[str, Any], problem: _MakeError) -> PipelineError | None:
+def _check_class(given: dict[str, Any], problem: _MakeError) -> Iterator[PipelineError]:
     group, field = _CLASSES.get(str(given.get("kind")), _OPERATORS)
     try:
         kind = load(group, str(given.get(field)))
     except PipelineError as error:
-        return problem([field], error.what, error.hint)
-    try:
-        stage = EncodeStage.model_validate(given) if group == "formats" else OperatorStage.model_validate(given)
-        kind.options_class.model_validate(stage.options)
-        if isinstance(stage, OperatorStage) and kind.needs_model and stage.model is None:
-            return problem(["model"], "it is missing", "name the model that the stage runs")
-    except ValidationError as error:
-        if error.title != kind.options_class.__name__:
-            return None
-        option, reason = _first_of(error)
-        return problem(
-            ["options", option] if group == "formats" else [option], reason, known_options(kind.options_class)
-        )
-    return None
+        yield problem([field], error.what, error.hint)
+        return
+    if group == "operators" and kind.needs_model and "model" not in given:
+        yield problem(["model"], "it is missing", "name the model that the stage runs")
+    options = _options_in(given, EncodeStage if group == "formats" else OperatorStage)
+    for option, reason in _wrong(kind.options_class, options):
+        where = ["options", option] if group == "formats" else [option]
+        yield problem(where, reason, known_options(kind.options_class))
+
+
+def _options_in(given: dict[str, Any], stage: type[BaseModel]) -> dict[str, Any]:
+    """Return the options in a stage of a pipeline file, whatever its fields are; see `OptionsBeside`."""
+    inside = given.get("options", {})
+    beside = {} if stage is EncodeStage else {key: given[key] for key in given if key not in stage.model_fields}
+    return {**(inside if isinstance(inside, dict) else {}), **beside}
 
 
 def _own(kind: type[BaseModel], stage: DecodeStage) -> dict[str, Any]:
@@ -146,10 +139,20 @@ def _own(kind: type[BaseModel], stage: DecodeStage) -> dict[str, Any]:
     return {name: value for name, value in stage.options.items() if name in kind.model_fields}
 
 
-def _first_of(error: ValidationError) -> tuple[str, str]:
-    """Return the first option that is wrong, and the reason."""
-    first = error.errors()[0]
-    option = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+def _wrong(kind: type[BaseModel], options: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return each option that is wrong, and the reason."""
+    try:
+        kind.model_validate(options)
+    except ValidationError as error:
+        first = {
+            detail["loc"][:1]: detail for detail in reversed(error.errors())
+        }  # not one for each type that it may be
+        return [_option_and_reason(detail) for detail in reversed(first.values())]
+    return []
+
+
+def _option_and_reason(detail: ErrorDetails) -> tuple[str, str]:
+    option = ".".join(str(part) for part in detail["loc"] if str(part).isidentifier() or isinstance(part, int))
+    if detail["type"] == "extra_forbidden":
         return option, "there is no such option"
-    return option, f"{reason_of(first)}, found {first['input']!r}" if option else reason_of(first)
+    return option, f"{reason_of(detail)}, found {detail['input']!r}" if option else reason_of(detail)

@@ -5,7 +5,7 @@ answers: the stages, the identities of the models, and the versions of plugins. 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -122,6 +122,14 @@ Stage: TypeAlias = Annotated[
 _TAGS = ("decode", "operator", "encode")
 
 
+def problems_of_order(kinds: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the kinds and the names of the stages of a pipeline together."""
+    if list(kinds[:1]) != ["decode"] or list(kinds[-1:]) != ["encode"] or {"decode", "encode"} & {*kinds[1:-1]}:
+        yield f"stages must be decode, any operators, encode; found {', '.join(kinds) or 'none'}"
+    if len(set(names)) != len(names):
+        yield f"two stages share a name; give each its own `name`: {', '.join(names)}"
+
+
 class PipelineSpec(Spec):
     """A whole pipeline: `decode`, any operators, `encode`, over one kind of media or several."""
 
@@ -156,12 +164,8 @@ class PipelineSpec(Spec):
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> Self:
-        kinds = [stage.kind for stage in self.stage]
-        if kinds[:1] != ["decode"] or kinds[-1:] != ["encode"] or {"decode", "encode"} & set(kinds[1:-1]):
-            raise ValueError(f"stages must be decode, any operators, encode; found {', '.join(kinds) or 'none'}")
-        names = [stage.name for stage in self.stage]
-        if len(set(names)) != len(names):
-            raise ValueError(f"two stages share a name; give each its own `name`: {', '.join(names)}")
+        for problem in problems_of_order([stage.kind for stage in self.stage], [stage.name for stage in self.stage]):
+            raise ValueError(problem)
         if self.decode.fps is None and self.decode.window.stride != 1:
             raise ValueError("a window stride over 1 needs `fps`, for frames have no global number")
         return self
@@ -255,24 +259,11 @@ def parse_pipeline(text: str, source: str) -> PipelineSpec:
     except TomlError as error:
         raise PipelineError(f"{source}: not TOML, {error}", "see docs/pipelines.md for an example") from error
     except ValidationError as error:
-        raise _pipeline_errors(error, text, source)[0] from error
+        raise pipeline_errors(error, text, source)[0] from error
 
 
-def check_pipeline(text: str, source: str) -> list[PipelineError]:
-    """What is wrong with the text of a pipeline file, each with line and field; nothing when it is fine.
-
-    Only the first errors of many.
-    """
-    try:
-        PipelineSpec.model_validate(parse_toml(text))
-    except ValidationError as error:
-        return _pipeline_errors(error, text, source)
-    except TomlError as error:
-        return [PipelineError(f"{source}: not TOML, {error}", "see docs/pipelines.md for an example")]
-    return []
-
-
-def _pipeline_errors(error: ValidationError, text: str, source: str) -> list[PipelineError]:
+def pipeline_errors(error: ValidationError, text: str, source: str) -> list[PipelineError]:
+    """The first errors of the text of a pipeline file, each with line and field."""
     found = []
     for detail in error.errors()[:MOST_REPORTED]:
         path = [part for part in detail["loc"] if part not in _TAGS]

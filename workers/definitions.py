@@ -41,15 +41,17 @@ def find_models(
 
     Raises ModelError when one is missing or does not fit its stage.
     """
-    models: dict[str, tuple[ModelSpec, Content]] = {}
-    for name in spec.model_names.values():
-        beside = folder is not None and (folder / f"{name}.onnx").exists()
-        if name in builtin_models() and not beside:
-            models[name] = builtin_model(name, cache and cache / "builtin")
-        else:
-            models[name] = own_model(name, folder)
+    models = {name: find_model(name, folder, cache) for name in spec.model_names.values()}
     plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     return models
+
+
+def find_model(name: str, folder: Path | None, cache: Path | None = None) -> tuple[ModelSpec, Content]:
+    """One model of a pipeline, see `find_models`. Raises ModelError."""
+    beside = folder is not None and (folder / f"{name}.onnx").exists()
+    if name in builtin_models() and not beside:
+        return builtin_model(name, cache and cache / "builtin")
+    return own_model(name, folder)
 
 
 async def register(

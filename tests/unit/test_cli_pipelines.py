@@ -7,7 +7,8 @@ import pytest
 
 from cli.pipelines import to_toml
 from pipelines.registry import builtin_pipeline, builtin_pipelines
-from schemas.pipeline import EncodeStage, OperatorStage, PipelineSpec, check_pipeline, parse_pipeline
+from schemas.pipeline import EncodeStage, OperatorStage, PipelineSpec, parse_pipeline
+from schemas.pipeline_check import check_pipeline
 from tests.answering import graph
 from tests.cli import rigflow
 
@@ -19,10 +20,11 @@ media = "vidio"
 [[stage]]
 kind = "decode"
 fps = 0
+stream = -1
 
 [[stage]]
 kind = "resize"
-size = [32, 32]
+size = [32]
 widnow = { frames = 5 }
 
 [[stage]]
@@ -31,11 +33,21 @@ kind = "infer"
 [[stage]]
 kind = "infer"
 name = "second"
-model = "fingerprint"
+model = "fingerprnt"
+reads = 3
+
+[[stage]]
+kind = "infer"
+model = "../fingerprint"
 
 [[stage]]
 kind = "encode"
 format = "gif"
+
+[[stage]]
+kind = "encode"
+format = "video"
+options = { crf = "low", speed = 3 }
 """
 
 
@@ -67,11 +79,20 @@ def test_check_tells_everything_that_is_wrong_by_line_and_field(tmp_path: Path) 
     assert ended.returncode == 2
     found = [line.removeprefix(f"{file}, ").partition(": ")[0] for line in ended.stdout.splitlines()]
     assert found == [
-        "line 6, stage.0.fps",
+        "line 1, the file",  # the order of its stages
+        "line 1, the file",  # the names of its stages
         "line 2, media",
-        "line 11, stage.1.widnow",
-        "line 13, stage.2.model",  # missing: the line of its stage, not that of the next stage's model
-        "line 23, stage.4.format",
+        "line 6, stage.0.fps",
+        "line 7, stage.0.stream",
+        "line 9, stage.1.size.1",
+        "line 12, stage.1.widnow",
+        "line 14, stage.2.model",  # missing: the line of its stage, not that of the next stage's model
+        "line 20, stage.3.model",
+        "line 21, stage.3.reads",
+        "line 25, stage.4.model",
+        "line 29, stage.5.format",
+        "line 34, stage.6.options.crf",
+        "line 34, stage.6.options.speed",
     ]
 
 

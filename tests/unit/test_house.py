@@ -226,3 +226,10 @@ def test_what_tests_and_benchmarks_import_is_there() -> None:
                     and f"{node.module}.{alias.name}" not in TREES
                 ]
     assert wrong == []
+
+
+def test_git_ignores_the_folders_that_the_readme_writes() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    written = set(re.findall(r"--out (\w[\w-]*)", (ROOT / "README.md").read_text()))
+    assert written
+    assert {f"/{folder}/" for folder in written} <= {*ignored}

@@ -12,7 +12,8 @@ from engines.models.catalogue import read_files
 from engines.models.store import card_fields
 from engines.options import check_options
 from schemas.errors import ModelError, PipelineError, RigflowError, UsageError
-from schemas.pipeline import MOST_STAGES, check_pipeline, parse_pipeline
+from schemas.pipeline import MOST_STAGES, parse_pipeline
+from schemas.pipeline_check import check_pipeline
 from schemas.rig import parse_rig
 from schemas.settings import load_settings
 from schemas.toml import TomlError, parse_toml
