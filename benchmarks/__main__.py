@@ -195,8 +195,7 @@ def bring_model(folder: Path) -> str:
     return about
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 1 where answers differ or a part of it did not run."""
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--short", action="store_true", help="the least of everything, once: does all still run?")
@@ -214,6 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.add and not (options.results or RESULTS).exists():
         parser.error(f"{options.results or RESULTS} is not there: make records without --add first")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 1 where answers differ or a part of it did not run."""
+    options = _options(arguments)
     began = time.monotonic()
     sizes = Sizes.few() if options.short else Sizes(options.long_s, options.images, options.clips, options.small)
     with tempfile.TemporaryDirectory(prefix="rigflow-bench-") as name:
@@ -230,28 +235,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench.runner.keep(
                 {"kind": "run", **machine.described(), "sizes": sizes.described(), "clip-features": model}
             )
-
-        def step(about: str, do: Callable[[], T]) -> T:
-            print(f"{about}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-            return do()
-
-        step("the script's answers", bench.reference)
-        if not options.short and not options.add:
-            step("settings of the peers", bench.sweep)
-        if not options.add:
-            step("cold commands", bench.cold)
-            step("other pipelines", bench.pipelines)
-            step("scale", bench.scale)
-        if options.short:
-            step("all contestants", bench.few_of_all)
-        for turn in range(first, first + (0 if options.short else options.rounds)):
-            again_s = step(f"round {turn + 1}", partial(bench.round, turn))
-            if time.monotonic() - began + SHARE_OF_LAST * again_s > 60 * options.minutes:
-                break
+        _measure(bench, options, first, began)
         bench.runner.keep({"kind": "end", "minutes": (time.monotonic() - began) / 60, "wrong": bench.wrong})
     for each in bench.wrong:
         print(f"WRONG: {each}", file=sys.stderr)
     return 1 if bench.wrong else 0
+
+
+def _measure(bench: Bench, options: argparse.Namespace, first: int, began: float) -> None:
+    """Run the parts that the options choose, and the rounds from `first` on until the time is up."""
+
+    def step(about: str, do: Callable[[], T]) -> T:
+        print(f"{about}, after {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+        return do()
+
+    step("the script's answers", bench.reference)
+    if not options.short and not options.add:
+        step("settings of the peers", bench.sweep)
+    if not options.add:
+        step("cold commands", bench.cold)
+        step("other pipelines", bench.pipelines)
+        step("scale", bench.scale)
+    if options.short:
+        step("all contestants", bench.few_of_all)
+        return
+    for turn in range(first, first + options.rounds):
+        again_s = step(f"round {turn + 1}", partial(bench.round, turn))
+        if time.monotonic() - began + SHARE_OF_LAST * again_s > 60 * options.minutes:
+            break
 
 
 if __name__ == "__main__":

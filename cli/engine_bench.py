@@ -12,6 +12,10 @@ from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
     from engines.building.bench import Point
+    from engines.building.store import EngineStore
+    from schemas.engine import EngineSpec
+    from schemas.model import ModelSpec
+    from schemas.settings import Settings
 
 
 @ends_well
@@ -39,61 +43,20 @@ def bench(
 
     Example: rigflow engine bench fingerprint --dim T=16 --latency-ms 5 --plot fingerprint.png
     """
-    from engines.backends.choice import EVERYWHERE
     from engines.building import bench as measure
-    from engines.building.engine import profiles_of
-    from engines.device import open_device
-    from engines.registry import load
-    from workers.building import parse_ranges
-    from workers.engines import engine_store, find_model, ready
 
-    sizes = _sizes(batches)
     if plot is not None:
         measure.check_plot()
-    spec, body = find_model(model)
-    fixed = [tensor.name for tensor in spec.inputs if tensor.shape and tensor.shape[0] == 1]
-    if fixed and sizes != [1]:
-        raise UsageError(f"model `{spec.name}` takes one row at a time", "say --batches 1")
     settings = settings_from(settings_file, device=device)
-    store = engine_store(settings.cache_folder)
-    chosen = store.find(engine) if engine else None
-    if chosen and chosen.basis.model_sha256 != spec.sha256:
-        raise UsageError(f"engine {engine} is of {chosen.model}, not of this {spec.name}", "see `rigflow engine list`")
-    if chosen:
-        profiles, sizes = chosen.basis.profiles, [each for each in sizes if each <= chosen.rows] or [chosen.rows]
-    else:
-        profiles = profiles_of(spec, parse_ranges(dim or []))
-    place = open_device(settings.device, settings, settings.cache_folder)
-    used = place.gpu.used_bytes if place.gpu is not None else measure.resident_bytes
-    measure.forget_peak()
-    before = used()
-    backend = chosen.basis.backend if chosen else spec.backend or EVERYWHERE
-    runs = load("backends", backend)(settings)
-    if why := runs.refuses(place):
-        raise UsageError(f"{why}, and this is {settings.device}", "say --device cuda:0")
-    session = runs.open(body, spec, place, ready(store, chosen, body) if chosen else None)
-    if chosen:
-        backend = f"{backend} {chosen.basis.version}"
-    elif place.gpu is None:
-        backend = f"{backend}, one thread"
-    try:
-        points = measure.sweep(session, profiles, sizes, seconds, lambda: max(0, used() - before))
-    finally:
-        session.close()
-        place.close()
+    points, figures = _measured(settings, model, engine, _sizes(batches), dim or [], seconds)
     best = measure.best(points, latency_ms)
-    figures = {
-        "model": f"{spec.name}@{spec.version}",
-        "sha256": spec.sha256,
-        "device": settings.device,
-        "backend": backend,
-        "engine": chosen.key if chosen else None,
+    figures |= {
         "latency_ms": latency_ms or None,
         "best_batch": best.batch if best else None,
         "points": [point.as_json() for point in points],
     }
     if plot is not None:
-        measure.plot(points, f"{spec.name}, {backend}, {settings.device}", plot)
+        measure.plot(points, ", ".join(str(figures[field]) for field in ("model", "backend", "device")), plot)
     if out is not None:
         try:
             out.write_text(json.dumps(figures, indent=1) + "\n")
@@ -106,6 +69,60 @@ def bench(
     bound = f" within {latency_ms:g} ms" if latency_ms else ""
     say(f"best batch{bound}: {best.batch}" if best else f"no batch answers{bound}")
     return ExitCode.OK
+
+
+def _measured(
+    settings: "Settings", model: str, engine: str, sizes: list[int], dims: list[str], seconds: float
+) -> "tuple[list[Point], dict[str, object]]":
+    """A point for each batch size, and a description of what was measured. Raises UsageError, ModelError."""
+    from engines.backends.choice import EVERYWHERE
+    from engines.building import bench as measure
+    from engines.building.engine import profiles_of
+    from engines.device import open_device
+    from engines.registry import load
+    from workers.building import parse_ranges
+    from workers.engines import engine_store, find_model, ready
+
+    spec, body = find_model(model)
+    fixed = [tensor.name for tensor in spec.inputs if tensor.shape and tensor.shape[0] == 1]
+    if fixed and sizes != [1]:
+        raise UsageError(f"model `{spec.name}` takes one row at a time", "say --batches 1")
+    store = engine_store(settings.cache_folder)
+    chosen = _engine_of(store, engine, spec) if engine else None
+    if chosen:
+        profiles, sizes = chosen.basis.profiles, [each for each in sizes if each <= chosen.rows] or [chosen.rows]
+    else:
+        profiles = profiles_of(spec, parse_ranges(dims))
+    place = open_device(settings.device, settings, settings.cache_folder)
+    used = place.gpu.used_bytes if place.gpu is not None else measure.resident_bytes
+    measure.forget_peak()
+    before = used()
+    backend = chosen.basis.backend if chosen else spec.backend or EVERYWHERE
+    runs = load("backends", backend)(settings)
+    if why := runs.refuses(place):
+        raise UsageError(f"{why}, and this is {settings.device}", "say --device cuda:0")
+    session = runs.open(body, spec, place, ready(store, chosen, body) if chosen else None)
+    try:
+        points = measure.sweep(session, profiles, sizes, seconds, lambda: max(0, used() - before))
+    finally:
+        session.close()
+        place.close()
+    version = f" {chosen.basis.version}" if chosen else ", one thread" if place.gpu is None else ""
+    return points, {
+        "model": f"{spec.name}@{spec.version}",
+        "sha256": spec.sha256,
+        "device": settings.device,
+        "backend": backend + version,
+        "engine": chosen.key if chosen else None,
+    }
+
+
+def _engine_of(store: "EngineStore", key: str, spec: "ModelSpec") -> "EngineSpec":
+    """The engine with this key. Raises UsageError if it is not an engine of this model."""
+    found = store.find(key)
+    if found.basis.model_sha256 != spec.sha256:
+        raise UsageError(f"engine {key} is of {found.model}, not of this {spec.name}", "see `rigflow engine list`")
+    return found
 
 
 def _rows(points: "list[Point]") -> object:

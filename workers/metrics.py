@@ -61,7 +61,12 @@ def families(now: Snapshot) -> Iterator[Metric]:
     yield _gauge("rigflow_worker_in_flight", "Messages that a worker holds.", WORKER, _alone(now.in_flight))
     yield _gauge("rigflow_worker_resident_memory_bytes", "Resident memory of a worker.", WORKER, _alone(now.memory))
     yield _counter("rigflow_worker_deaths", "Worker processes that ended unexpectedly.", WORKER, _alone(now.deaths))
-    queues = {} if now.depths is None else now.depths.queues
+    yield from _families_of_depths(now.depths)
+
+
+def _families_of_depths(depths: Depths | None) -> Iterator[Metric]:
+    """What the broker holds; without values while it does not answer."""
+    queues = {} if depths is None else depths.queues
     yield _gauge(
         "rigflow_queue_bytes",
         "Bytes in the queue in front of a stage, those in workers' hands included.",
@@ -74,10 +79,10 @@ def families(now: Snapshot) -> Iterator[Metric]:
         STAGE,
         ((key, queue.oldest_s) for key, queue in queues.items()),
     )
-    claims = [] if now.depths is None else [((), now.depths.claims.nbytes)]
+    claims = [] if depths is None else [((), depths.claims.nbytes)]
     text = "Bytes of bodies that are larger than a message, whatever stream their messages are in."
     yield _gauge("rigflow_claim_check_bytes", text, (), claims)
-    dead = [] if now.depths is None else [((), now.depths.dead)]
+    dead = [] if depths is None else [((), depths.dead)]
     yield _gauge("rigflow_dead_letters", "Dead letters at the broker.", (), dead)
 
 

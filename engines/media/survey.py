@@ -65,15 +65,7 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
         reader.take(packet)
         if packet.size:
             missing.take(packet)
-    first = reader.first
-    if "mp4" in container.format.name and len(reader.keys) < len(stream.index_entries):
-        gone = len(stream.index_entries) - len(reader.keys)
-        raise MediaError(f"{label} is truncated: {gone} of {len(stream.index_entries)} frames are missing", AGAIN)
-    if first is None or not any(reader.shown):
-        raise MediaError(
-            f"{label}: no frame of its {decoder.name} video can be decoded",
-            f"{AGAIN}; frames of more than {limits.pixels / 1e6:g} million pixels need a higher setting max_pixels",
-        )
+    first = _first_frame(container, stream, reader, label, limits)
     unit, rate = time_base(stream), frame_rate(stream.average_rate, stream.guessed_rate)
     shown, order = np.array(reader.shown, bool), reader.decoding_order
     if first.interlaced_frame and decoder.name == _GUESSED and container.format.name == "mpegts":
@@ -99,6 +91,21 @@ def survey(container: InputContainer, stream: VideoStream, label: str, limits: L
     notes += missing.notes(settled.pts if settled.known else None, origin)
     reorder = reorder_depth(settled.pts[shown].tolist()) if decoder.name == _GUESSED else 0
     return Survey(packets, first, origin, _end(reader, packets, rate), rate, reorder, tuple(notes))
+
+
+def _first_frame(
+    container: InputContainer, stream: VideoStream, reader: "_Reader", label: str, limits: Limits
+) -> av.VideoFrame:
+    """Return the first frame that was decoded. Raises MediaError if there is none, or an mp4 is truncated."""
+    listed, found = len(stream.index_entries), len(reader.keys)
+    if "mp4" in container.format.name and found < listed:
+        raise MediaError(f"{label} is truncated: {listed - found} of {listed} frames are missing", AGAIN)
+    if reader.first is None or not any(reader.shown):
+        raise MediaError(
+            f"{label}: no frame of its {stream.codec_context.name} video can be decoded",
+            f"{AGAIN}; frames of more than {limits.pixels / 1e6:g} million pixels need a higher setting max_pixels",
+        )
+    return reader.first
 
 
 def reorder_depth(pts: Sequence[int]) -> int:

@@ -19,7 +19,7 @@ from engines.registry import GROUPS
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "engines", "pipelines", "workers", "cli")  # each imports only itself and what stands before it
 Graph = Mapping[str, set[str]]
-LINES, TEST_LINES = 300, 400
+LINES, TEST_LINES, FUNCTION_LINES = 300, 400, 40
 
 
 def name_of(path: Path) -> str:
@@ -151,6 +151,18 @@ def longer_than(lines: int, *folders: str) -> set[str]:
 def test_no_file_is_too_long() -> None:
     assert longer_than(LINES, *PACKAGES, "benchmarks") == set()
     assert longer_than(TEST_LINES, "tests") == set()
+
+
+def test_no_function_is_too_long() -> None:
+    """A function's lines, without its docstring."""
+    long = set()
+    for path in python_files(*PACKAGES, "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[ast.get_docstring(node) is not None and len(node.body) > 1]
+                if (node.body[-1].end_lineno or 0) - first.lineno >= FUNCTION_LINES:
+                    long.add(f"{path.relative_to(ROOT)} {node.name}")
+    assert long <= {"engines/inference/cuda.py _queue"}
 
 
 def registered() -> set[str]:
