@@ -52,6 +52,9 @@ StageFields: TypeAlias = Annotated[
         "--set", help="A stage's field for these files, as encode.crf=16; repeat it.", metavar="STAGE.FIELD=VALUE"
     ),
 ]
+Workers: TypeAlias = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes here. Default: one a core, none with --nats.")
+]
 SettingsFile: TypeAlias = Annotated[
     Path | None, typer.Option("--settings", help="TOML file of settings; see docs/settings.md.", metavar="FILE")
 ]
@@ -74,6 +77,17 @@ def fleet_from(file: Path | None, **given: Any) -> "Settings":
     """`settings_from` for commands that speak to a fleet: without a URL, the one `rigflow up` started here."""
     settings = settings_from(file, **given)
     return settings if settings.nats else settings.model_copy(update={"nats": f"nats://127.0.0.1:{UP_PORT}"})
+
+
+def workers_here(settings: "Settings", given: int | None) -> int:
+    """How many workers a command starts: as many as given, or one a core where no fleet has any. Raises UsageError."""
+    from engines.machine import cores
+    from schemas.errors import UsageError
+
+    workers = given if given is not None else 0 if settings.nats else cores()
+    if workers == 0 and not settings.nats:
+        raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
+    return workers
 
 
 def parse_fields(given: Sequence[str], example: str) -> dict[str, Any]:

@@ -17,13 +17,15 @@ from cli.options import (
     SettingsFile,
     StageFields,
     Stream,
+    Workers,
     acknowledged,
     chosen_pipeline,
     ends_well,
     settings_from,
+    workers_here,
 )
 from cli.text import stderr
-from schemas.errors import ExitCode, OutputError, UsageError
+from schemas.errors import ExitCode, OutputError
 
 if TYPE_CHECKING:
     from cli.progress import Progress
@@ -39,7 +41,7 @@ def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
     inputs: Annotated[list[Path], typer.Argument(help="Files that the pipeline takes.", metavar="INPUT...")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
-    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
+    workers: Workers = None,
     overwrite: Overwrite = False,
     model: ModelName = None,
     fields: StageFields = None,
@@ -57,14 +59,10 @@ def run(
 
     Example: rigflow run fingerprint holiday.mp4 --out results
     """
-    from engines.machine import cores
     from workers.forkserver import start_fork_server
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
-    if workers is None:
-        workers = 0 if settings.nats else cores()
-    if workers == 0 and not settings.nats:
-        raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
+    workers = workers_here(settings, workers)
     if workers:
         start_fork_server()  # it imports what workers need while we import what we need
 

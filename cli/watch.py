@@ -17,9 +17,11 @@ from cli.options import (
     StageFields,
     Store,
     Stream,
+    Workers,
     chosen_pipeline,
     ends_well,
     settings_from,
+    workers_here,
 )
 from cli.run import prepare_folder
 from cli.text import say, stderr
@@ -39,7 +41,7 @@ def watch(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
     overwrite: Overwrite = False,
     quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is whole.")] = 2.0,
-    workers: Annotated[int | None, typer.Option(min=0, help="Worker processes here. Default: one a core.")] = None,
+    workers: Workers = None,
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
@@ -58,7 +60,6 @@ def watch(
 
     Example: rigflow watch fingerprint incoming --out results
     """
-    from engines.machine import cores
     from schemas.jobs import Priority
 
     settings = settings_from(settings_file, nats=nats, store=store, credentials=credentials)
@@ -68,10 +69,7 @@ def watch(
     prepare_folder(out)
     if out.samefile(folder):
         raise UsageError(f"{out}: results would be taken for new files", "choose another --out")
-    if workers is None:
-        workers = 0 if settings.nats else cores()
-    if workers == 0 and not settings.nats:
-        raise UsageError("no workers and no fleet", "give --workers 1 or more, or --nats URL")
+    workers = workers_here(settings, workers)
     priority = Priority.INTERACTIVE if interactive else Priority.BULK
     return asyncio.run(_watch(settings, spec, models, variant, folder, out, quiet, workers, priority, overwrite))
 

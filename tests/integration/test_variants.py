@@ -17,24 +17,10 @@ from schemas.settings import Settings
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.onnx_graphs import BODY, FLOAT, UINT8, model_of, value
+from tests.unit.small_pipelines import INFER, pipeline_text
 from workers.definitions import find_models, register
 
-PIPELINE = """
-name = "p"
-media = "video"
-[[stage]]
-kind = "decode"
-[[stage]]
-kind = "resize"
-size = [8, 8]
-layout = "gray"
-[[stage]]
-kind = "infer"
-model = "one"
-[[stage]]
-kind = "encode"
-format = "npz"
-"""
+PIPELINE = pipeline_text(INFER + 'model = "one"', 'size = [8, 8]\nlayout = "gray"')
 VARIED = (("--model", "two"), ("--set", "infer.max_batch=3"), ("--stream", "0"))
 
 Publish = Callable[..., str]  # options -> the id of the job
