@@ -49,6 +49,9 @@ _WHENCE = "a split stage of rigflow sends no such segment"
 _PLANES_BYTES, _PICTURES_BYTES = 16 << 20, 64 << 20  # of a part of raw frames, and of a part of pictures
 _MOST_PART_BYTES = 256 << 20  # a part that would be larger holds fewer windows than the minimum
 _PLANES_WINDOWS, _PICTURES_WINDOWS = (4, 24), (1, 128)  # minimum and maximum
+# of a part of the pictures that a model makes of tiles, up to 4 times as high and wide; a part is a GOP of its own, and
+# with fewer windows films become much larger
+_ENLARGED_BYTES, _ENLARGED_TIMES, _ENLARGED_WINDOWS = 512 << 20, 16, 12
 
 
 def decode_video(
@@ -90,7 +93,8 @@ def decode_video(
 def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:
     """Return the number of windows of a part: its frames stay within bounds. It depends on pipeline and media alone.
 
-    The bytes are those of the raw frames or of their pictures, whichever are more: a part may carry either.
+    The bytes are those of the raw frames or of their pictures, whichever are more: a part may carry either; and those
+    that a model makes of tiles.
     """
     grid = plan.grid
     made_bytes = sum(_picture_bytes(picture, media) for picture in plan.pictures.values())
@@ -98,6 +102,9 @@ def windows_per_part(plan: DecodePlan, media: MediaInfo) -> int:
     window_bytes = max(1, media.width * media.height * bits // 8, made_bytes) * min(grid.stride, grid.frames)
     least, most = _PLANES_WINDOWS if plan.planes else _PICTURES_WINDOWS
     least = max(1, min(least, _MOST_PART_BYTES // window_bytes))
+    tiled = sum(_picture_bytes(picture, media) for picture in plan.pictures.values() if picture.tile)
+    if tiled:
+        most = min(most, max(_ENLARGED_WINDOWS, _ENLARGED_BYTES // (tiled * _ENLARGED_TIMES)))
     return min(most, max(least, (_PLANES_BYTES if plan.planes else _PICTURES_BYTES) // window_bytes))
 
 

@@ -1,6 +1,7 @@
 """Parts of a segment: bounded, numbered, whole; and what damage and odd streams leave of them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from engines.media.decode import decode_video, windows_per_part
 from engines.part import Array
 from schemas.jobs import Key
 from schemas.media import MediaInfo
+from schemas.model import PictureSpec
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip
 from tests.plans import converter, decode_plan
@@ -48,6 +50,16 @@ def test_a_part_has_as_many_windows_as_its_raw_frames_allow(
 ) -> None:
     media = MediaInfo(kind="video", height=size[0], width=size[1])
     assert windows_per_part(decode_plan(pipeline(**layout)), media) == windows
+
+
+@pytest.mark.parametrize(
+    ("size", "windows"), [((144, 176), 128), ((480, 720), 32), ((720, 1280), 12), ((2160, 3840), 2)]
+)
+def test_a_part_has_as_many_windows_as_what_a_model_makes_of_tiles_allows(size: tuple[int, int], windows: int) -> None:
+    """Of 720 lines at x4 a part had 24, a gigabyte of pictures that a model made."""
+    tiles = PictureSpec(tile=(256, 256), overlap=18)
+    plan = replace(decode_plan(pipeline(size="source")), resized={}, of_models={"pixels@infer.input": tiles})
+    assert windows_per_part(plan, MediaInfo(kind="video", height=size[0], width=size[1])) == windows
 
 
 def test_parts_are_numbered_and_the_last_one_says_so() -> None:
