@@ -13,7 +13,7 @@ from engines.ports import Operator
 from engines.registry import load
 from schemas.errors import ModelError, PipelineError
 from schemas.model import ModelSpec, PictureSpec
-from schemas.pipeline import PipelineSpec
+from schemas.pipeline import OperatorStage, PipelineSpec
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,15 @@ class Plan:
         The windows of a warm-up are removed after the last stage with a state.
         """
         wanted = self.arrays[stage]
+        if names := self._gives.get(stage):
+            after = after.with_arrays(names.named(after.arrays))
         kept = {name: array for name, array in before.arrays.items() if name in wanted and name not in after.arrays}
         part = after.with_arrays({**kept, **after.arrays}) if kept else after
         return part.without_warm_up() if stage == self._last_in_order else part
+
+    @cached_property
+    def _gives(self) -> dict[str, OperatorStage]:
+        return {stage.name: stage for stage in self.spec.operators if stage.gives}
 
     @cached_property
     def _last_in_order(self) -> str | None:
@@ -93,13 +99,17 @@ def _followed(
         if isinstance(operator, Resize):
             if set(arrays) - set(decoded) - set(planned_pictures(resized)):
                 raise PipelineError(f"stage `{stage.name}`: a resize stage comes before all others", "move it up")
+            if stage.gives:
+                raise PipelineError(
+                    f"stage `{stage.name}`: decode makes its pictures, by fixed names", "leave out `gives`"
+                )
             resized |= pictures
             made = planned_pictures(pictures)
             arrays = {**arrays, **made}
         else:
             of_models |= pictures
             own[stage.name] = set(planned_pictures(pictures)) | ({INDEX, FRAME_SIZE} if pictures else set())
-            made = operator.plan({**arrays, **(index if pictures else {}), **planned_pictures(pictures)})
+            made = _named(stage, operator.plan({**arrays, **(index if pictures else {}), **planned_pictures(pictures)}))
             if missing := [name for name in stage.keeps if name not in arrays]:
                 there = ", ".join(f"`{array}`" for array in sorted(arrays))
                 what = f"stage `{stage.name}` wants array `{missing[0]}`, and there is only {there}"
@@ -116,6 +126,17 @@ def _followed(
         after[name] = {**hidden, **after[name]}
         hidden |= {array: Tensor("uint8", ("F",)) for array in own.get(name, ())}
     return arrays, resized, of_models, after
+
+
+def _named(stage: OperatorStage, made: Arrays) -> Arrays:
+    """Return what an operator makes by the names that its stage gives. Raises PipelineError."""
+    if unknown := [name for name in stage.gives if name not in made]:
+        there = ", ".join(f"`{array}`" for array in sorted(made))
+        raise PipelineError(f"stage `{stage.name}` makes no array `{unknown[0]}`, only {there}", "correct `gives`")
+    named = stage.named(made)
+    if len(named) < len(made):
+        raise PipelineError(f"stage `{stage.name}` gives two arrays one name", "correct `gives`")
+    return named
 
 
 def labels_of(arrays: Arrays) -> dict[str, tuple[str, ...]]:

@@ -70,6 +70,7 @@ GROUPS: Mapping[str, Group] = {
         {
             "crop": "engines.operators.crop:Crop",
             "infer": "engines.operators.infer:Infer",
+            "paste": "engines.operators.paste:Paste",
             "resize": "engines.operators.resize:Resize",
             "scale": "engines.operators.scale:Scale",
             "turn": "engines.operators.turn:Turn",

@@ -7,7 +7,7 @@ answers: the stages, the identities of the models, and the versions of plugins. 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     Discriminator,
@@ -24,6 +24,7 @@ from schemas.errors import PipelineError, reason_of
 from schemas.grid import MOST_WARM_UP, Grid
 from schemas.toml import TomlError, parse_toml
 
+T = TypeVar("T")
 MOST_STAGES = 64  # the broker has a stream for each
 MOST_REPORTED = 20  # errors of one file
 _MOST_DENOMINATOR = 1_000_000  # of fps: 29.97002997 is 30000/1001, and containers have 31 bits for either number
@@ -80,7 +81,8 @@ class OperatorStage(OptionsBeside):
     In a pipeline's TOML the options stand beside `kind`. `model` is for operators that run one, with batches of at
     most `max_batch` rows, which wait `max_delay_ms` for others. `reads` maps what the operator reads to the names of
     arrays; `each`: it runs over each of these arrays by turns and replaces it; `items`: a ragged array, whose items are
-    the rows of the model; `keeps`: arrays that later stages still want beside what the operator gives.
+    the rows of the model; `keeps`: arrays that later stages still want beside what the operator gives; `gives` maps
+    names of what it gives to others.
     """
 
     kind: Name
@@ -92,6 +94,11 @@ class OperatorStage(OptionsBeside):
     each: tuple[str, ...] = ()
     items: str = ""
     keeps: tuple[str, ...] = ()
+    gives: dict[str, str] = Field(default={})
+
+    def named(self, made: Mapping[str, T]) -> dict[str, T]:
+        """Return what its operator made by the names that it gives."""
+        return {self.gives.get(name, name): value for name, value in made.items()}
 
     @property
     def batches(self) -> bool:

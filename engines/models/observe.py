@@ -13,6 +13,7 @@ from engines.models.companions.base import Model, Picture, Port
 from engines.part import Array
 
 _FREE_SIDE = 64  # of a picture whose size is free: every stride divides it, and large networks are fast enough
+_LINE = 48  # the height of lines of text for PP-OCR's networks that read, which have their characters in the metadata
 _TALLER = 96  # its height, so that height and width are not confused
 _MOST_BYTES = 256 << 20  # of outputs; those of usual models have a few megabytes
 _SILENT = {"sr": 16000, "downsample_ratio": 0.25}  # without these values such models fail
@@ -46,7 +47,8 @@ def observe(content: Content, path: Path) -> Model:
     if (picture := model.picture) is None:
         return model
     first = tuple(_kinds_behind(parsed.graph, inputs[picture.number].name))
-    shown = test_picture(picture.height or _TALLER, picture.width or _FREE_SIDE)
+    taller = _LINE if "character" in metadata else _TALLER
+    shown = test_picture(picture.height or taller, picture.width or _FREE_SIDE)
     answers: dict[str, dict[str, Array]] = {}
     for values in _RANGES:
         answer = _run(session, model, picture, shown, values)

@@ -81,8 +81,8 @@ class _Cut:
 class Crop(BaseOperator[CropOptions]):
     """Reads `pixels` and the arrays of a detecting head; coordinates are pixels of the source.
 
-    Gives `crops [M, h, w, 3]` uint8 and `crop_matrix [M, 3, 3]` float64, from places of a crop to those of its frame,
-    with `widths` also `crops_width [M]` int32; and the arrays of objects that there are, without those left out.
+    Gives `crops [M, h, w, 3]` uint8 and `crop_matrix [M, 3, 3]` float64, from shares of a crop's sides to places of its
+    frame, with `widths` also `crops_width [M]` int32; and the arrays of objects that there are, without those left out.
     """
 
     options_class = CropOptions
@@ -133,7 +133,8 @@ class Crop(BaseOperator[CropOptions]):
         pixels = np.full((len(cuts), *canvas, 3), self._options.pad_value, np.uint8)
         for out, cut in zip(pixels, cuts, strict=True):
             out[:, : cut.pixels.shape[1]] = cut.pixels
-        matrices = np.array([cut.matrix for cut in cuts], np.float64).reshape(-1, 3, 3)
+        shares = (product(cut.matrix, scaled(cut.width, cut.pixels.shape[0])) for cut in cuts)
+        matrices = np.array(list(shares), np.float64).reshape(-1, 3, 3)
         made: dict[str, Value] = {CROPS: Ragged(pixels, offsets), MATRICES: Ragged(matrices, offsets)}
         if self._options.widths:
             made[width_name(CROPS)] = Ragged(np.array(widths, np.int32), offsets)

@@ -55,16 +55,16 @@ class Scale(BaseOperator[ScaleOptions]):
             return {_IMAGE: made, SOURCE_SIZE: sizes}
         factor = self._options.factor
         size = tuple(max(1, round(int(side) * factor)) for side in sizes[0]) if factor else made.shape[1:3]
-        pictures = _resized(made, (size[0], size[1]), Image.Resampling.LANCZOS)
+        pictures = resized(made, (size[0], size[1]), Image.Resampling.LANCZOS)
         alpha = part.array(model_picture_name(self._stage.name, "alpha"))[part.array("index")[:, 0]]
         if not part.meta.media.timed and alpha.size and alpha.min() < 255:
-            alpha = _resized(alpha, (size[0], size[1]), Image.Resampling.BILINEAR)
+            alpha = resized(alpha, (size[0], size[1]), Image.Resampling.BILINEAR)
             pictures = np.concatenate([pictures, alpha[..., None]], axis=3)
         return {_IMAGE: pictures, SOURCE_SIZE: sizes}
 
 
-def _resized(pictures: Array, size: tuple[int, int], by: Image.Resampling) -> Array:
-    """`[W, h, w(, 3)]` uint8 at `size` (height, width)."""
+def resized(pictures: Array, size: tuple[int, int], by: Image.Resampling) -> Array:
+    """Return pictures `[W, h, w(, 3)]` uint8 at `size` (height, width)."""
     if pictures.shape[1:3] == size:
         return pictures
     return np.stack([np.asarray(Image.fromarray(each).resize(size[::-1], by)) for each in pictures])

@@ -1,9 +1,9 @@
 """text: writes the lines of text that were read.
 
-`<target>.jsonl` has a line a window, `{"time": seconds, "width", "height", "lines": [...]}`, or a line an image with its
-`name`; an image that failed has `error` and no lines. A line is `{"text", "score", "box": [x1, y1, x2, y2], "corners"}`,
-in pixels of the upright source. The text alone is beside it: of images a `.txt` each, as `tags` writes them; of media
-with times `<target>.txt`, where each line begins with the seconds and a tab.
+`<target>.jsonl` has a line a window, `{"time": seconds, "width", "height", "lines": [...]}`, or a line an image with
+its `name`; an image that failed has `error` and no lines. A line of text is `{"text", "score", "box": [x1, y1, x2, y2],
+"corners"}`, in pixels of the upright source. The text alone is beside it: of images a `.txt` each, as `tags` writes
+them; of media with times `<target>.txt`, where each line begins with the seconds and a tab.
 """
 
 import json
@@ -46,7 +46,9 @@ class TextFormat(BaseFormat[TextOptions]):
         check_objects(arrays, _NAME)
         if "text" not in arrays or not arrays["text"].labels:
             held = ", ".join(f"`{name}`" for name in arrays)
-            raise PipelineError(f"format text needs `text`, the part holds {held}", "read it by a model with a head text")
+            raise PipelineError(
+                f"format text needs `text`, the part holds {held}", "read it by a model with a head text"
+            )
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return the part's lines."""

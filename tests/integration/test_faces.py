@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.medium import Input
@@ -22,8 +23,10 @@ from tests.faces import (
     drawn_faces,
     face,
     faces_film,
+    psnr,
     restored,
     restorer,
+    with_faces,
 )
 from tests.integration.a_runner import a_trial
 from tests.integration.queues import eventually
@@ -86,6 +89,30 @@ async def test_crops_and_their_answers_are_those_of_each_frame(fleet: Fleets, tm
         for crop, image in zip(found["crops"], found["image"], strict=True):
             assert np.abs(image - restored(restorer(SIDE), crop)).max() <= 0.51
     assert frames_of(still)[0].shape == (*SIZE, 3)
+
+
+PASTED = FOUND + 'keeps = ["pixels", "index", "crop_matrix"]\n[[stage]]\nkind = "paste"\n'
+TO_NPZ = '[[stage]]\nkind = "encode"\nformat = "npz"\n'
+
+
+async def test_restored_faces_are_pasted_back(fleet: Fleets, tmp_path: Path) -> None:
+    """As plain NumPy and SciPy do it; pixels outside of the crops are those of the frames, byte for byte."""
+    path, film = pipeline(tmp_path, PASTED + TO_NPZ), faces_film(tmp_path)
+    [outcome] = await fleet.answers(path, [film], tmp_path / "out")
+    touched = 0
+    for made, frame in zip(arrays(outcome)["image"], frames_of(film), strict=True):
+        found = faces_in(frame)
+        expected = with_faces(frame, found, restorer(SIDE), SIDE)
+        changed = np.abs(expected - frame).max(-1) > 0
+        touched += int(changed.sum())
+        assert psnr(made, expected) > 50
+        if found:
+            assert psnr(made[changed], expected[changed]) > 50
+        np.testing.assert_array_equal(
+            made[~ndimage.binary_dilation(changed, iterations=2)],
+            frame[~ndimage.binary_dilation(changed, iterations=2)],
+        )
+    assert touched > 10_000
 
 
 @pytest.mark.parametrize(

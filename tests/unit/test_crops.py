@@ -136,8 +136,9 @@ def test_faces_of_three_frames() -> None:
     for crop, matrix, frame, place in zip(crops.values, matrices.values, frames[[0, 2]], points[:2], strict=True):
         centres = np.linalg.inv(umeyama(place[:, :2], 64 * FFHQ))
         shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-        np.testing.assert_allclose(matrix, shift @ centres @ np.linalg.inv(shift), atol=1e-2)
-        np.testing.assert_array_less(np.abs(crop - sampled(frame, matrix, (64, 64), np.array([1, 2, 3]))), 1.01)
+        in_pixels = matrix @ np.diag([1 / 64, 1 / 64, 1])
+        np.testing.assert_allclose(in_pixels, shift @ centres @ np.linalg.inv(shift), atol=1e-2)
+        np.testing.assert_array_less(np.abs(crop - sampled(frame, in_pixels, (64, 64), np.array([1, 2, 3]))), 1.01)
 
 
 def test_lines_of_text_are_padded_or_squeezed() -> None:
