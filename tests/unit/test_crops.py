@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage
 
 from engines.inference.batch import infer_parts
 from engines.operators.crop import Crop
+from engines.operators.paste import Paste
 from engines.part import Part
 from engines.planned import Tensor
 from engines.ports import BatchCounts
@@ -21,7 +23,7 @@ from schemas.media import MediaInfo
 from schemas.parts import PartMeta
 from schemas.pipeline import OperatorStage
 from tests.cases import drawn
-from tests.faces import SHAPE, face
+from tests.faces import SHAPE, centres, drawn_faces, face, psnr, restored, restorer, with_faces
 from tests.unit.test_inference import Counting, good, wider
 
 Array = np.ndarray[Any, Any]
@@ -240,3 +242,71 @@ def test_items_of_many_parts_fill_batches(counts: list[list[int]], with_widths: 
             width = answer.values.shape[2] // 2
             expected = np.concatenate([values(each, "x").values[..., :width]] * 2, axis=2)
             np.testing.assert_array_equal(answer.values, expected)
+
+
+FACE = face(60, 60, 16, 10)
+OVER = np.concatenate([FACE, np.ones((5, 1))], axis=1).astype(np.float32)
+
+
+def with_crops(frame: Array, *points: Array) -> Part:
+    """A part of one frame with crops of these faces, restored by the network of the tests."""
+    given = part(frame[None], keypoints=ragged([np.stack(points)]))
+    given = given.with_arrays({**given.arrays, **Crop(stage(border=[135, 133, 132]), None).apply(given)})
+    crops = values(given, "crops")
+    made = np.rint(np.stack([restored(restorer(64), crop) for crop in crops.values])).astype(np.uint8)
+    return given.with_arrays({**given.arrays, "image": Ragged(made, crops.offsets)})
+
+
+def pasted(given: Part, **options: Any) -> Array:
+    made = Paste(OperatorStage(kind="paste", name="paste", options=options), None).apply(given)
+    assert made["source_size"].tolist() == [[120, 160]]  # type: ignore[union-attr]
+    return np.asarray(made["image"][0])  # type: ignore[index]
+
+
+def test_a_face_in_a_frame_that_is_resized_or_was_upscaled() -> None:
+    frame = drawn_faces({0: FACE})
+    given, points = with_crops(frame, OVER), [centres(frame, 0)]
+    for size, options in (((240, 320), {"factor": 2.0}), ((60, 80), {"factor": 0.5})):
+        larger = np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.LANCZOS))
+        if size[0] > 120:
+            assert psnr(pasted(given, **options), with_faces(frame, points, restorer(64), 64, larger)) > 50
+        assert pasted(given, **options).shape == (*size, 3)
+    larger = np.asarray(Image.fromarray(frame).resize((480, 360), Image.Resampling.BICUBIC))
+    upscaled = given.with_arrays({**given.arrays, "larger": larger[None]})
+    larger.flags.writeable = False
+    assert psnr(pasted(upscaled), with_faces(frame, points, restorer(64), 64, larger)) > 50
+
+
+def test_nothing_of_a_crop_that_is_not_wanted() -> None:
+    frame = drawn_faces({0: FACE})
+    given = with_crops(frame, OVER)
+    np.testing.assert_array_equal(pasted(given, amount=0.0), frame)
+    background = np.zeros((1, 32, 32), np.uint8)  # of a parsing network: nothing is a face
+    parsed = given.with_arrays({**given.arrays, "mask": Ragged(background, np.array([0, 1]))})
+    np.testing.assert_array_equal(pasted(parsed), frame)
+    np.testing.assert_array_equal(pasted(parsed, without=[3]), pasted(given))
+    half = background.copy()
+    half[:, :, :16] = 1  # the left half is skin
+    left = pasted(parsed.with_arrays({**parsed.arrays, "mask": Ragged(half, np.array([0, 1]))}))
+    changed, whole = (np.abs(each.astype(int) - frame).max(-1) for each in (left, pasted(given)))
+    assert (changed[:, :50] == whole[:, :50]).mean() > 0.95
+    assert changed[:, 75:].max() == 0
+
+
+def test_the_better_of_two_faces_is_on_top() -> None:
+    frame = drawn_faces({0: FACE})
+    both = pasted(with_crops(frame, OVER, OVER + np.array([5, 0, 0], np.float32)))
+    alone = pasted(with_crops(frame, OVER))
+    assert (np.abs(both.astype(int) - alone).max(-1)[45:75, 45:75] <= 1).all()
+
+
+def test_a_face_at_the_edge_of_a_frame_and_a_large_one() -> None:
+    """Most of the first lies outside; the second is larger than its crop, so that pixels are averaged."""
+    frame = drawn_faces({0: FACE})
+    for shift, scale in ((-55, 1), (0, 5), (500, 1)):
+        points = OVER.copy()
+        points[:, :2] = (FACE - 60) * scale + 60 + shift
+        made = pasted(with_crops(frame, points))
+        assert made.shape == frame.shape
+        if shift == 500:
+            np.testing.assert_array_equal(made, frame)
