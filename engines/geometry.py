@@ -19,6 +19,16 @@ class Middle(NamedTuple):
         return pixels[top : top + height, left : left + width]
 
 
+class Piece(NamedTuple):
+    """What is used of a tile's answer, and where it goes: all places are (top, left), sizes (height, width)."""
+
+    tile: int  # number of the answer
+    begin: tuple[int, int]  # in the answer
+    size: tuple[int, int]
+    frames: range  # the pictures that it goes to
+    to: tuple[int, int]
+
+
 def middle_of(scaled: tuple[int, int], most: tuple[int, int], orientation: int = UPRIGHT) -> Middle:
     """Return what is kept of a stored picture of `scaled` where at most `most` (height, width) is wanted of it.
 

@@ -31,6 +31,11 @@ def holds_frames(name: str) -> bool:
     return _FRAMES.fullmatch(name) is not None
 
 
+def is_on_gpu(value: Value) -> bool:
+    """Return whether a value is an array on a GPU, which NumPy accepts as its own."""
+    return not isinstance(value, np.ndarray | Ragged)
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A bounded slice of a segment after decoding: the unit that moves between stages.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.cuda.arrays import GpuRow, GpuRows
 from engines.cuda.kernels import SOURCE, STRUCTS
 from engines.cuda.memory import Counters, Pool
 from engines.machine import Gpu
@@ -45,6 +46,14 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(out))
     shutil.rmtree(folder)
     return loaded
+
+
+def on_gpu(gpu: Any, pictures: np.ndarray[Any, Any]) -> GpuRows:
+    """Copies of pictures `[N, ...]` on a GPU, as a stage before would leave them there."""
+    rows = [GpuRow(gpu, gpu.memory.take(each.nbytes), each.shape, each.dtype) for each in pictures]
+    for row, each in zip(rows, pictures, strict=True):
+        gpu.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(each))
+    return GpuRows(rows)
 
 
 class _Kernels:

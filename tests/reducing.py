@@ -20,6 +20,7 @@ from engines.heads.reductions import ByteValues, Reduction, Selected, Selection,
 from engines.inference.cuda import CudaSession
 from engines.part import Array, Value
 from engines.ragged import Ragged
+from tests.host_gpu import HostGpu, on_gpu
 
 Outputs = Mapping[str, Array]
 
@@ -57,7 +58,12 @@ def _selected(selection: Selection, outputs: Outputs) -> dict[str, Value]:
     return {name: Selected(table[rows, places], offsets, places, grid) for name, table in tables.items()}
 
 
-def _plane(reduction: Any, values: Array) -> Array:
+def _plane(reduction: Any, values: Array) -> Any:
+    if isinstance(reduction, ByteValues) and reduction.order:
+        pictures = np.moveaxis(values, reduction.channels, 3) if values.ndim == 4 else values[..., None]
+        inner = ByteValues(reduction.output, 3, reduction.black, reduction.white)
+        chosen = pictures[..., list(reduction.order)]
+        return on_gpu(HostGpu(), chosen if chosen.dtype == np.uint8 else _plane(inner, chosen))
     if isinstance(reduction, ByteValues):
         if reduction.channel is not None and values.ndim == 4:
             values = np.take(values, reduction.channel, axis=reduction.channels)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
 
+_STAGED_BYTES = 32 << 20
+
+
 class OnGpu:
     """Base of both kinds: shape, dtype, and the copy to the host."""
 
@@ -87,7 +90,12 @@ class GpuRows(OnGpu):
         return np.array([row.block.pointer for row in self.rows], np.uint64)
 
     def __getitem__(self, key: Any) -> Any:
-        """Rows of a slice or of an array of numbers stay on the GPU; any other index copies to the host."""
+        """Rows of a slice or of an array of numbers stay on the GPU; any other index copies to the host.
+
+        A number copies that row alone.
+        """
+        if isinstance(key, int | np.integer):
+            return self.rows[key].on_host()
         if isinstance(key, slice) and self.rows[key]:
             return GpuRows(self.rows[key])
         if isinstance(key, np.ndarray) and key.ndim == 1 and key.size and key.dtype.kind in "iu":
@@ -108,15 +116,20 @@ def rows_of(gpu: "CudaGpu", block: Block, shape: Sequence[int], dtype: Any) -> G
 
 def download_rows(rows: Sequence[GpuRow]) -> Array:
     """Return frames `[F, ...]` on the host. Raises DeviceLost."""
-    gpu, shape = rows[0].gpu, rows[0].shape
+    gpu, first = rows[0].gpu, rows[0]
+    together = max(1, _STAGED_BYTES // max(1, first.nbytes))  # rows: pinned memory is dear
+    made = np.empty((len(rows), *first.shape), first.dtype)
     with gpu.guarded():
         stream = gpu.stream()
-        block = gpu.pinned.take(rows[0].nbytes * len(rows))
-        staged = block.host(rows[0].dtype, (len(rows), *shape))
-        for number, row in enumerate(rows):
-            gpu.download(staged[number], row.block.pointer, stream)
-        stream.synchronize()
-    return staged.copy()
+        block = gpu.pinned.take(first.nbytes * min(together, len(rows)))
+        for begin in range(0, len(rows), together):
+            some = rows[begin : begin + together]
+            staged = block.host(first.dtype, (len(some), *first.shape))
+            for number, row in enumerate(some):
+                gpu.download(staged[number], row.block.pointer, stream)
+            stream.synchronize()
+            made[begin : begin + together] = staged
+    return made
 
 
 def _are_alike(given: Any) -> bool:

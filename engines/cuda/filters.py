@@ -25,6 +25,7 @@ _MATRICES = {
     7: (117579, 136230, 16907, 35559),
     9: (110013, 140363, 12277, 42626),
 }
+_BT601 = (5, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,31 @@ def colour_table(matrix: int, full: bool, each: bool) -> Array:
         return np.array([_round16(slope << 13), black >> 7, *(_round16(move << 13) for move in moves)], np.int32)
     base = 0 if full else (384 << 16) + black - 326 * slope
     return np.array([slope, base, *((move * 65536 + 0x8000) // slope for move in moves)], np.int32)
+
+
+def inverse_matrix(matrix: int) -> Array:
+    """Return `[9]` int32: R, G and B to Y, Cb and Cr of limited range, with 15 bits of fraction."""
+    red, blue, green_blue, green_red = _MATRICES[matrix]
+    if matrix in _BT601:  # swscale has these as they are
+        shares = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.500), (0.500, -0.419, -0.081))
+        spans = 219, 224, 224
+        fixed = [[round(share * span / 255 * 32768) for share in row] for row, span in zip(shares, spans, strict=True)]
+        return np.array(fixed, np.int32).reshape(-1)
+    one = 1 << 16
+    blue_share, red_share = _divided(-one * one * green_blue, blue), _divided(-one * one * green_red, red)
+    rest = one * one - blue_share - red_share
+    luma, to_blue, to_red = (_divided(each * rest, one) for each in (one * 255 // 219, blue, red))
+    table = [(-red_share, one * one, -blue_share), (red_share, -one * one, rest + blue_share)]
+    table.append((red_share + rest, -one * one, blue_share))
+    scales = luma, to_blue, to_red
+    fixed = [[_divided((1 << 15) * share, scale) for share in row] for row, scale in zip(table, scales, strict=True)]
+    return np.array(fixed, np.int32).reshape(-1)
+
+
+def _divided(value: int, by: int) -> int:
+    """FFmpeg's ROUNDED_DIV."""
+    half = by // 2
+    return -((-value + half) // by) if value < 0 else (value + half) // by
 
 
 def _round16(value: int) -> int:

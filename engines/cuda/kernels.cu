@@ -206,6 +206,94 @@ extern "C" __global__ void gather(const Gather g) {
     }
 }
 
+// Rectangles of pictures, each copied to a place of its own. Beyond what there is to read, right and below, the last
+// pixels are repeated, or mirrored without the last one.
+struct Rectangle {
+    address from, to;
+    int from_pitch, to_pitch;      // bytes from line to line
+    int height, width;             // what is written, in lines and pixels
+    int read_height, read_width;   // what there is to read
+};
+
+struct Copy {
+    address rectangles;
+    int pixel_bytes, mirrored;
+};
+
+__device__ static inline int inside(int at, int length, int mirrored) {
+    if (at < length) return at;
+    if (!mirrored || length == 1) return length - 1;
+    at %= 2 * (length - 1);
+    return at < length ? at : 2 * (length - 1) - at;
+}
+
+extern "C" __global__ void copy(const Copy c) {
+    const Rectangle r = ((const Rectangle *)c.rectangles)[blockIdx.y];
+    for (int row = blockIdx.x; row < r.height; row += gridDim.x) {
+        const u8 *from = (const u8 *)r.from + (size_t)inside(row, r.read_height, c.mirrored) * r.from_pitch;
+        u8 *to = (u8 *)r.to + (size_t)row * r.to_pitch;
+        const int plain = (r.width < r.read_width ? r.width : r.read_width) * c.pixel_bytes;
+        for (int at = threadIdx.x; at < plain; at += blockDim.x) to[at] = from[at];
+        for (int at = plain + threadIdx.x; at < r.width * c.pixel_bytes; at += blockDim.x)
+            to[at] = from[inside(at / c.pixel_bytes, r.read_width, c.mirrored) * c.pixel_bytes + at % c.pixel_bytes];
+    }
+}
+
+// Whether two rectangles of bytes differ: 1 for each pair that does; the others are left as they are.
+struct Pair {
+    address one, other;
+    int pitch, height, width, unused;
+};
+
+struct Differ {
+    address pairs, out;  // out: int32
+};
+
+extern "C" __global__ void differ(const Differ d) {
+    const Pair p = ((const Pair *)d.pairs)[blockIdx.y];
+    bool differs = false;
+    for (int row = blockIdx.x; row < p.height; row += gridDim.x) {
+        const u8 *one = (const u8 *)p.one + (size_t)row * p.pitch, *other = (const u8 *)p.other + (size_t)row * p.pitch;
+        for (int at = threadIdx.x; at < p.width; at += blockDim.x) differs |= one[at] != other[at];
+    }
+    if (differs) ((int *)d.out)[blockIdx.y] = 1;
+}
+
+// RGB `[H, W, 3]` of even sides as planes of 4:2:0, in the integers of swscale; see engines/cuda/yuv.py.
+struct Yuv420 {
+    address pictures;          // of each, four addresses: R, G, B together, then Y, Cb and Cr, which have no gaps
+    address first, weights;    // int32, int16: taps down for each line of chroma
+    int taps, height, width;
+    int matrix[9];             // of R, G and B to Y, Cb and Cr, 15 bits of fraction
+};
+
+__device__ static inline int halved15(int value) { return value > 16383 ? 32767 : 2 * value; }
+
+extern "C" __global__ void yuv420(const Yuv420 v) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x, columns = v.width / 2;
+    if (at >= columns * (v.height / 2)) return;
+    const address *planes = (const address *)v.pictures + 4 * blockIdx.y;
+    const int x = at % columns, y = at / columns;
+    const int *m = v.matrix;
+    for (int n = 0; n < 4; n++) {
+        const size_t pixel = (size_t)(2 * y + n / 2) * v.width + 2 * x + n % 2;
+        const u8 *rgb = (const u8 *)planes[0] + 3 * pixel;
+        const int luma = (m[0] * rgb[0] + m[1] * rgb[1] + m[2] * rgb[2] + (32 << 14) + (1 << 8)) >> 9;
+        ((u8 *)planes[1])[pixel] = clip8((halved15(luma) + 64) >> 7);
+    }
+    int sums[2] = {1 << 18, 1 << 18};
+    const short *weights = (const short *)v.weights + (size_t)y * v.taps;
+    for (int j = 0; j < v.taps; j++) {
+        const u8 *rgb = (const u8 *)planes[0] + 3 * ((size_t)(((const int *)v.first)[y] + j) * v.width + 2 * x);
+        const int r = rgb[0] + rgb[3], g = rgb[1] + rgb[4], b = rgb[2] + rgb[5];
+        for (int c = 0; c < 2; c++) {
+            const int *row = m + 3 + 3 * c;
+            sums[c] += weights[j] * halved15((row[0] * r + row[1] * g + row[2] * b + (256 << 15) + (1 << 9)) >> 10);
+        }
+    }
+    for (int c = 0; c < 2; c++) ((u8 *)planes[2 + c])[at] = clip8(sums[c] >> 19);
+}
+
 // A value of an output of a model: float32, or float16 where `half` is set.
 __device__ static inline float number(address values, size_t at, int half) {
     if (!half) return ((const float *)values)[at];
@@ -298,20 +386,29 @@ extern "C" __global__ void classes(const Classes c) {
 }
 
 // Bytes of floats: (value - black) / span, from 0 to 1, times 255, to the nearest, halves to even; no number is 0.
+// Bytes stay as they are.
 struct Bytes {
     address in, out;
-    int rows, values, row_step, first, step, half;  // `values` of a row go out: from `first` on, every `step`-th
+    int rows, values, row_step, step;  // of a row, every `step`-th value goes out
+    int columns, first[4];             // several times, side by side: from each `first` on
+    int half, whole;                   // float16; bytes
     float black, span;
 };
 
 extern "C" __global__ void bytes(const Bytes b) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= b.values) return;
+    if (at >= b.values * b.columns) return;
+    const size_t offset = (size_t)(at / b.columns) * b.step + b.first[at % b.columns];
     for (int row = blockIdx.y; row < b.rows; row += gridDim.y) {
-        const size_t from = (size_t)row * b.row_step + b.first + (size_t)at * b.step;
+        const size_t from = (size_t)row * b.row_step + offset;
+        u8 *out = (u8 *)b.out + (size_t)row * b.values * b.columns + at;
+        if (b.whole) {
+            *out = ((const u8 *)b.in)[from];
+            continue;
+        }
         const float value = (number(b.in, from, b.half) - b.black) / b.span;
         const float share = value > 0 ? (value < 1 ? value : 1) : 0;
-        ((u8 *)b.out)[(size_t)row * b.values + at] = (u8)rintf(share * 255);
+        *out = (u8)rintf(share * 255);
     }
 }
 

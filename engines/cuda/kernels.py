@@ -49,6 +49,11 @@ RESAMPLE = _struct(
 )
 NV12 = _struct((ADDRESS, "luma cb cr out"), (INT, "height width chroma_height chroma_width rows columns pitch"))
 GATHER = _struct((ADDRESS, "rows out"), (INT, "row_bytes count"))
+COPY = _struct((ADDRESS, "rectangles"), (INT, "pixel_bytes mirrored"))
+RECTANGLE = _struct((ADDRESS, "source out"), (INT, "source_pitch out_pitch height width read_height read_width"))
+DIFFER = _struct((ADDRESS, "pairs out"))
+PAIR = _struct((ADDRESS, "one other"), (INT, "pitch height width unused"))  # of `differ`
+YUV420 = _struct((ADDRESS, "pictures first weights"), (INT, "taps height width matrix[9]"))
 DRAW = _struct((ADDRESS, "pictures changes"))
 DRAWN = _struct((ADDRESS, "source out"), (INT, "height width first count"))  # a picture of `draw`
 CHANGE = _struct((ADDRESS, "mask tables"), (INT, "top left bottom right pitch down across value"))
@@ -60,13 +65,18 @@ CANDIDATES = _struct(
     (FLOAT, "least"),
 )
 CLASSES = _struct((ADDRESS, "in out"), (INT, "rows pixels channels channel_step pixel_step half"), (FLOAT, "threshold"))
-BYTES = _struct((ADDRESS, "in out"), (INT, "rows values row_step first step half"), (FLOAT, "black span"))
+BYTES = _struct(
+    (ADDRESS, "in out"), (INT, "rows values row_step step columns first[4] half whole"), (FLOAT, "black span")
+)
 STRUCTS = {
     "scale": SCALE,
     "resample": RESAMPLE,
     "plane": PLANE,
     "nv12": NV12,
     "gather": GATHER,
+    "copy": COPY,
+    "differ": DIFFER,
+    "yuv420": YUV420,
     "candidates": CANDIDATES,
     "classes": CLASSES,
     "bytes": BYTES,

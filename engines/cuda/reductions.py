@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _THREADS, _MOST_ROWS = 256, 65535  # of a grid in its second dimension
 _LEAST_STAGING = 1 << 16  # pinned memory grows by powers of two from here on: few sizes, few allocations
 _FLOATS = ("float16", "float32")
+_PICTURES = (*_FLOATS, "uint8")
 _COUNT = np.dtype(np.int32)
 
 
@@ -73,6 +74,8 @@ class Reducer:
                     del whole[name]
             if isinstance(reduction, Stays):
                 staying[reduction.output] = found[0]
+            elif isinstance(reduction, ByteValues) and reduction.order:
+                staying[reduction.output] = self._bytes_of(reduction, whole.pop(reduction.output), stream)
             elif not isinstance(reduction, Selection):
                 whole[reduction.output] = self._bytes_of(reduction, found[0], stream)
         selections = _Selections(self._gpu, selecting, stream, self._reads) if selecting else None
@@ -197,11 +200,16 @@ def _planes(reduction: ClassNumbers | ByteValues, output: Output) -> tuple[tuple
         given["threshold"] = output.dtype.type(reduction.threshold)  # NumPy compares in the dtype of the array
         return (rows, *inner), "classes", given
     given = np.zeros((), BYTES)
-    given["values"], given["row_step"], given["step"] = pixels * channels, pixels * channels, 1
+    given["row_step"], given["columns"], given["whole"] = pixels * channels, 1, output.dtype == np.uint8
     given["black"], given["span"] = reduction.black, np.float32(reduction.white) - np.float32(reduction.black)
+    if reduction.order:
+        given["values"], given["step"], given["columns"] = pixels, steps[1], len(reduction.order)
+        given["first"][: len(reduction.order)] = [channel * steps[0] for channel in reduction.order]
+        return (rows, *inner, len(reduction.order)), "bytes", given
     if reduction.channel is None:
+        given["values"], given["step"] = pixels * channels, 1
         return output.shape, "bytes", given
-    given["values"], given["first"], given["step"] = pixels, reduction.channel * steps[0], steps[1]
+    given["values"], given["first"][0], given["step"] = pixels, reduction.channel * steps[0], steps[1]
     return (rows, *inner), "bytes", given
 
 
@@ -214,8 +222,12 @@ def _fits(reduction: Reduction, outputs: Sequence[Output]) -> bool:
     ranks = {len(output.shape) for output in outputs}
     if isinstance(reduction, Stays):
         return outputs[0].shape[0] > 0
-    if any(output.dtype not in _FLOATS for output in outputs):
+    pictures = isinstance(reduction, ByteValues) and reduction.order
+    if any(output.dtype not in (_PICTURES if pictures else _FLOATS) for output in outputs):
         return False
+    if isinstance(reduction, ByteValues) and reduction.order:
+        channels = outputs[0].shape[reduction.channels] if ranks == {4} else 1
+        return ranks <= {3, 4} and max(reduction.order) < channels
     if not isinstance(reduction, Selection):
         return ranks <= {3, 4}
     grids = {_grid(reduction, output.shape) for output in outputs}

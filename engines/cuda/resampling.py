@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.copies import kept_table, uploaded
 from engines.cuda.filters import Taps, inside
 from engines.cuda.kernels import RESAMPLE
 from engines.cuda.pictures import Place, entire_picture
@@ -203,25 +204,6 @@ def _swapped(pair: tuple[T, ...], at: int, value: T, *rest: T) -> tuple[T, T]:
 
 def _bits(side: int) -> tuple[int, int]:
     return (_PILLOW_BITS, 0) if side == 0 else (0, _PILLOW_BITS)
-
-
-def kept_table(gpu: "CudaGpu", array: Array, tables: list[Any]) -> int:
-    """Return the address of an array on the GPU, copied at once; `tables` keeps it."""
-    block = gpu.memory.take(array.nbytes)
-    gpu.driver.memcpy_htod(block.pointer, np.ascontiguousarray(array))
-    gpu.counters.to_gpu_bytes += array.nbytes
-    tables.append(block)
-    return block.pointer
-
-
-def uploaded(gpu: "CudaGpu", array: Array, stream: Any) -> tuple[int, list[Any]]:
-    """Queue a copy of an array to the GPU; return its address there, and what must be held until it was read."""
-    block, staging = gpu.memory.take(max(1, array.nbytes)), gpu.pinned.take(max(1, array.nbytes))
-    staged = staging.host(array.dtype, array.shape)
-    staged[...] = array
-    if array.nbytes:
-        gpu.upload(block.pointer, staged, stream)
-    return block.pointer, [block, staging]
 
 
 def resized_rows(pictures: GpuRows, size: tuple[int, int], resize: str, antialias: bool = False) -> GpuRows:

@@ -18,10 +18,11 @@ import av
 import numpy as np
 
 from engines.cuda.arrays import GpuRow
+from engines.cuda.copies import kept_table
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
 from engines.cuda.kernels import PLANE, SCALE
 from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
-from engines.cuda.resampling import Resampler, kept_table
+from engines.cuda.resampling import Resampler
 from engines.geometry import middle_of, padded_from, scaled_size
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows

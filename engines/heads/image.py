@@ -6,11 +6,11 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import AfterValidator, model_validator
 
-from engines.heads.base import parse_options
+from engines.heads.base import dense, parse_options
 from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
 from engines.heads.reductions import ByteValues
 from engines.heads.view import View
-from engines.part import Value
+from engines.part import Value, is_on_gpu
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec
@@ -56,7 +56,8 @@ class ImageHead:
         if channels is not None and channels != needed:
             what = f"head image: output {self.reads[0]} has {channels} channels, and {self._options.colours} {needed}"
             raise ModelError(what, "correct colours or layout")
-        self.reductions = (ByteValues(self.reads[0], self._plane.channel_axis, *self._options.range),)
+        axis, order = self._plane.channel_axis, _ORDERS[self._options.colours]
+        self.reductions = (ByteValues(self.reads[0], axis, *self._options.range, order=order),)
 
     def plan(self) -> dict[str, Tensor]:
         """`image`."""
@@ -64,6 +65,9 @@ class ImageHead:
 
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
+        if is_on_gpu(outputs[self.reads[0]]):  # where it became pictures
+            made = dense(outputs[self.reads[0]], self.reads[0])
+            return {"image": self._plane.fitted(made, views, self._options.resize)}
         values = self._plane.read(outputs)[..., list(_ORDERS[self._options.colours])]
         if values.dtype != np.uint8:
             black, white = (np.float32(each) for each in self._options.range)

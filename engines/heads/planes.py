@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 from engines.heads.base import HeadOptions, chosen_output, dense
 from engines.heads.view import View
-from engines.part import Array, Value
+from engines.part import Array, Value, is_on_gpu
 from engines.planned import Tensor
 from schemas.errors import ModelError
 from schemas.model import PictureSpec
@@ -78,9 +78,12 @@ class PlaneOutput:
         return np.moveaxis(values, self.channel_axis, 3)
 
     def fitted(self, values: Array, views: Sequence[View], filtering: str) -> Array:
-        """Resize `[N, h, w]` or `[N, h, w, C]`, uint8 or float32, to the size of the result. Raises ModelError."""
+        """Resize `[N, h, w]` or `[N, h, w, C]`, uint8 or float32, to the size of the result. Raises ModelError.
+
+        Pictures on a GPU stay there if they have that size.
+        """
         if not views or not self.by_source:
-            return np.ascontiguousarray(values)
+            return _contiguous(values)
         view = views[0]
         if any(other != view for other in views):
             raise ModelError(f"{self._owner}: pictures of different sizes are in one batch", "run them apart")
@@ -88,12 +91,18 @@ class PlaneOutput:
         down, across = height / view.picture[0], width / view.picture[1]
         if self._options.size == "source":
             part = (left * across, top * down, right * across, bottom * down)
-            return _in_source(values, part, view, filtering)
+            return _in_source(np.asarray(values), part, view, filtering)
         rows, columns = (
             slice(round(top * down), round(bottom * down)),
             slice(round(left * across), round(right * across)),
         )
+        if (rows, columns) == (slice(0, height), slice(0, width)):
+            return _contiguous(values)
         return np.ascontiguousarray(values[:, rows, columns])
+
+
+def _contiguous(values: Array) -> Array:
+    return values if is_on_gpu(values) else np.ascontiguousarray(values)
 
 
 def byte_values(values: Array) -> Array:

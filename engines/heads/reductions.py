@@ -4,7 +4,7 @@ A head that declares reductions accepts both: the outputs of the model, and the 
 The host applies no reductions; a GPU applies those of outputs that no other head reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -55,8 +55,9 @@ class ClassNumbers:
 class ByteValues:
     """Makes uint8 of floats: `engines.heads.planes.byte_values` of `(value - black) / (white - black)`.
 
-    The shape stays the same; with `channel`, only that channel is kept, `[N, h, w]`. `channels` is the axis of
-    channels, as in `ClassNumbers`.
+    The shape stays the same; with `channel`, only that channel is kept, `[N, h, w]`. With `order`, pictures
+    `[N, h, w, len(order)]` are made of these channels, also of an output of bytes, and stay on the GPU. `channels` is
+    the axis of channels, as in `ClassNumbers`.
     """
 
     output: str
@@ -64,6 +65,7 @@ class ByteValues:
     black: float = 0.0
     white: float = 1.0
     channel: int | None = None
+    order: tuple[int, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -84,6 +86,12 @@ class Stays:
 
 
 Reduction: TypeAlias = Selection | ClassNumbers | ByteValues | Stays
+
+
+def staying(reductions: Iterable[Reduction]) -> frozenset[str]:
+    """Return the outputs that stay on the GPU."""
+    stays = (each for each in reductions if isinstance(each, Stays) or (isinstance(each, ByteValues) and each.order))
+    return frozenset(name for each in stays for name in each.outputs)
 
 
 @runtime_checkable

@@ -15,10 +15,10 @@ import numpy as np
 import onnxruntime as ort
 
 from engines.content import Content, graph_of
-from engines.cuda.arrays import GpuRows, rows_of
-from engines.cuda.kernels import GATHER
+from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
 from engines.heads.reductions import Reduction
+from engines.inference.gather import gather
 from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
 from engines.inference.reasons import one_line
 from engines.inference.session import RowBatch, check_inputs, check_model_card
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from engines.cuda.memory import Block
 
 _PROVIDER = "CUDAExecutionProvider"
-_THREADS, _MOST_BLOCKS = 256, 64
 _CONVOLVED_ROWS = 16
+_TILED_PIXELS = 1 << 20  # of a batch: models of tiles keep dozens of floats for each pixel
 
 
 class CudaSession:
@@ -64,7 +64,7 @@ class CudaSession:
         fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
         self._one_row: dict[str, Any] = shapes if fixed else {}
         singly = any(tensor.shape[:1] == (1,) for tensor in spec.inputs)
-        self._padded_rows = _CONVOLVED_ROWS if fixed and b"Conv" in graph_of(model) and not singly else 0
+        self._padded_rows = _rows_at_once(spec) if fixed and b"Conv" in graph_of(model) and not singly else 0
         self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if self._padded_rows else "HEURISTIC"))
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
@@ -104,8 +104,10 @@ class CudaSession:
                 rows = array if isinstance(array, RowBatch) else RowBatch.all_of(array)
                 count = self._computed(rows.shape[0])
                 nbytes = rows.nbytes // max(1, rows.shape[0]) * count
-                slot[tensor.name] = block = self._room(slot.get(tensor.name), nbytes)
-                held += self._fill(block.pointer, rows)
+                block = slot.get(tensor.name)
+                if block is None or block.nbytes < nbytes:
+                    slot[tensor.name] = block = gpu.memory.take(max(1, nbytes))
+                held += gather(gpu, block.pointer, rows, self._fills)
                 shape = (count, *rows.shape[1:])
                 binding.bind_input(tensor.name, "cuda", gpu.number, rows.dtype, shape, block.pointer)
             filled = gpu.event()
@@ -140,55 +142,6 @@ class CudaSession:
         Convolutions run at one batch size: at each change cuDNN plans again, which takes as long as dozens of rows.
         """
         return max(rows, self._padded_rows)
-
-    # filling
-
-    def _room(self, block: "Block | None", nbytes: int) -> "Block":
-        return block if block is not None and block.nbytes >= nbytes else self._gpu.memory.take(max(1, nbytes))
-
-    def _fill(self, pointer: int, rows: RowBatch) -> list[Any]:
-        """Queue the copies of rows, one after the other, to `pointer`; return what must be held until they are done."""
-        gpu = self._gpu
-        held: list[Any] = []
-        froms = []
-        for span in rows.spans:
-            if isinstance(span.array, GpuRows):
-                chosen = span.array.pointers[span.first : span.last]
-            else:
-                chosen = self._uploaded(span.array[span.first : span.last], held)
-            froms.append(chosen if span.rows is None else chosen[span.rows.reshape(-1) - span.first])
-            held.append(span.array)
-        pointers = np.concatenate(froms)
-        if not len(pointers):
-            return held
-        table = gpu.memory.take(pointers.nbytes)
-        staging = gpu.pinned.take(pointers.nbytes)
-        staged = staging.host(np.uint64, pointers.shape)
-        staged[:] = pointers
-        gpu.upload(table.pointer, staged, self._fills)
-        given = np.zeros((), GATHER)
-        row_bytes = rows.nbytes // len(pointers)
-        given["rows"], given["out"] = table.pointer, pointer
-        given["row_bytes"], given["count"] = row_bytes, len(pointers)
-        blocks = min(_MOST_BLOCKS, max(1, -(-row_bytes // (_THREADS * 16))))
-        for begin in range(0, len(pointers), 65535):  # the largest grid in its second dimension
-            count = min(65535, len(pointers) - begin)
-            given["rows"], given["out"] = table.pointer + 8 * begin, pointer + begin * row_bytes
-            gpu.kernels.launch("gather", (blocks, count), (_THREADS, 1, 1), self._fills, given[()])
-        return [*held, table, staging]
-
-    def _uploaded(self, array: Array, held: list[Any]) -> Array:
-        """Queue a contiguous copy of rows of the host; return `[N]` uint64, the address of each row on the GPU."""
-        gpu = self._gpu
-        array = np.ascontiguousarray(array)
-        block, staging = gpu.memory.take(max(1, array.nbytes)), gpu.pinned.take(max(1, array.nbytes))
-        staged = staging.host(array.dtype, array.shape)
-        staged[...] = array
-        if array.nbytes:
-            gpu.upload(block.pointer, staged, self._fills)
-        held += [block, staging]
-        step = array.nbytes // max(1, len(array))
-        return np.uint64(block.pointer) + np.arange(len(array), dtype=np.uint64) * np.uint64(step)
 
     # running
 
@@ -296,3 +249,8 @@ class CudaSession:
                 f"model `{self.spec.name}`: ONNX Runtime cannot use CUDA here", "install cuDNN 9 and cuBLAS"
             )
         return session
+
+
+def _rows_at_once(spec: ModelSpec) -> int:
+    tile = next((each.picture.tile for each in spec.inputs if each.picture and each.picture.tile), None)
+    return min(_CONVOLVED_ROWS, max(1, _TILED_PIXELS // prod(tile))) if tile else _CONVOLVED_ROWS

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from engines.heads.base import Head
-from engines.heads.reductions import Reduction, Stays, reductions_of
+from engines.heads.reductions import Reduction, reductions_of, staying
 from engines.heads.view import View, view_of
 from engines.part import Array, Part, Value
 from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, Tensor
@@ -44,7 +44,7 @@ class Heads:
         self._kinds = [head.kind for head in model.heads]
         self._sized = bool(self._heads) and self._picture is not None and not of_items
         read = {name for head in self._heads for name in head.reads}
-        self._staying = {each.output for each in self.reductions if isinstance(each, Stays)}
+        self._staying = staying(self.reductions)
         singly = any(tensor.shape[:1] == (1,) for tensor in model.inputs)
         self._rest = {
             name: singly and _any_length(tensor) for name, tensor in self._outputs.items() if name not in read

@@ -15,17 +15,23 @@ three frames, and backgrounds for longer.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
+from typing import Any, cast
 
 import numpy as np
 
+from engines.cuda.arrays import GpuRows
+from engines.cuda.tiles import GpuTiling
+from engines.geometry import Piece
 from engines.heads.view import Size, View
 from engines.inference.session import RowSelection
 from engines.inference.sources import Source
 from engines.part import Array, Value
 from engines.planned import SOURCE_SIZE
+from engines.ragged import Ragged
 from schemas.errors import ModelError
-from schemas.model import Border, PictureSpec
+from schemas.model import PictureSpec
 
 JOINED = "image"  # the array of the head whose answers for tiles make its answer for the picture
 
@@ -69,15 +75,20 @@ class Tiles:
 
     source: Source
     spec: PictureSpec
-    made: dict[str, Array] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.array = np.asarray(self.source.array)  # on the host, from where the tiles are sent to the device
-        index = self.source.index
+        self.array, index = self.source.array, self.source.index
         self._frames = range(len(self.array)) if index is None else index.tolist()
         self.size: Size = (self.array.shape[1], self.array.shape[2])
         assert self.spec.tile is not None
         self._tile: Size = self.spec.tile
+        mirrored = self.spec.border == "reflect"
+        self._tiling: HostTiling | GpuTiling = (
+            GpuTiling(self.array, self._tile, mirrored)
+            if isinstance(self.array, GpuRows)
+            else HostTiling(self.array, self._tile, mirrored)
+        )
         self._rows = list(self._found())
 
     @property
@@ -104,67 +115,105 @@ class Tiles:
         return len(self._rows)
 
     def chosen(self, start: int, stop: int) -> RowSelection:
-        """Tiles `[start, stop)`, cut."""
-        cut = np.empty((stop - start, *self.row), self.array.dtype)
-        for out, row in zip(cut, self._rows[start:stop], strict=True):
-            found = self._cut(self._frames[row.first], row.down, row.across)
-            out[:] = found if found.shape == out.shape else padded(found, self._tile, self.spec.border)
-        return RowSelection(cut, None, 0, len(cut))
+        """Tiles `[start, stop)`, cut; of pictures on a GPU they are cut there, as part of the batch."""
+        rows = self._rows[start:stop]
+        cut = self._tiling.cut([(self._frames[row.first], row.down.start, row.across.start) for row in rows])
+        return RowSelection(cast(Array, cut), None, 0, len(rows))
 
     def put(self, start: int, outputs: Mapping[str, Value]) -> None:
         """Take the answers of the tiles from `start` on. Raises ModelError for a size that is no multiple of theirs."""
-        answer = np.asarray(outputs[JOINED])
+        answer = outputs[JOINED]
+        assert not isinstance(answer, Ragged), "head image makes pictures"
         factor = answer.shape[1] // self._tile[0]
         if factor < 1 or answer.shape[1:3] != tuple(side * factor for side in self._tile):
             what = f"a tile of {self._tile[0]} x {self._tile[1]} became {answer.shape[1]} x {answer.shape[2]}"
             raise ModelError(what, "tiles are for models whose output is a whole number of times as large")
-        whole = self.made.get(JOINED)
-        if whole is None:
-            sides = (side * factor for side in self.size)
-            whole = self.made[JOINED] = np.empty((len(self._frames), *sides, *answer.shape[3:]), answer.dtype)
+        if JOINED not in self.made:
+            size = self.size[0] * factor, self.size[1] * factor
+            self.made[JOINED] = self._tiling.canvas(len(self._frames), size, answer)
             self.made[SOURCE_SIZE] = np.full((len(self._frames), 2), self.size, np.int32)
-        for tile, row in zip(answer, self._rows[start : start + len(answer)], strict=True):
-            (to_down, of_down), (to_across, of_across) = (_core(each, factor) for each in (row.down, row.across))
-            whole[row.first : row.last, to_down, to_across] = tile[of_down, of_across]
+        rows = self._rows[start : start + len(answer)]
+        pieces = [_piece(number, row, factor) for number, row in enumerate(rows)]
+        self._tiling.paste(self.made[JOINED], answer, pieces)
 
     def _found(self) -> Sequence[_Row]:
         """The tiles that differ from those of the frame before, frame by frame."""
         (height, width), (rows, columns), overlap = self.size, self._tile, self.spec.overlap
         places = [(d, a) for d in strips(height, rows, overlap) for a in strips(width, columns, overlap)]
-        found: list[_Row] = []
-        newest: list[_Row] = []  # of each place
-        for number in range(len(self._frames)):
-            fresh = [_Row(number, number + 1, *place) for place in places]
-            if newest:
-                same = self._same(number, places)
-                fresh = [old if held else new for old, new, held in zip(newest, fresh, same, strict=True)]
-            for row in fresh:
-                if row.first == number:
-                    found.append(row)
+        if not self._frames:
+            return []
+        corners = [(down.start, across.start) for down, across in places]
+        pairs = list(pairwise(self._frames))
+        first = [_Row(0, 1, *place) for place in places]
+        found, newest = [*first], first  # all, and the newest of each place
+        for number, held in enumerate(self._tiling.same(pairs, corners) if pairs else (), 1):
+            newest = [
+                old if is_held else _Row(number, number + 1, *place)
+                for old, is_held, place in zip(newest, held, places, strict=True)
+            ]
+            for row in newest:
                 row.last = number + 1
-            newest = fresh
+            found += [row for row in newest if row.first == number]
         return found
 
-    def _same(self, number: int, places: Sequence[tuple[Strip, Strip]]) -> list[bool]:
-        """Whether the tile at each place equals that of the frame before."""
-        before, now = self._frames[number - 1], self._frames[number]
-        if before == now:
-            return [True] * len(places)
-        return [np.array_equal(self._cut(before, *place), self._cut(now, *place)) for place in places]
 
-    def _cut(self, frame: int, down: Strip, across: Strip) -> Array:
-        rows, columns = self._tile
-        cut: Array = self.array[frame, down.start : down.start + rows, across.start : across.start + columns]
+class HostTiling:
+    """The tiles of `pictures [F, H, W(, C)]` on the host, as `engines.cuda.tiles.GpuTiling` does them on a GPU."""
+
+    def __init__(self, pictures: Array, tile: Size, mirrored: bool) -> None:
+        self._pictures, self._tile, self._mirrored = pictures, tile, mirrored
+
+    def same(self, pairs: Sequence[tuple[int, int]], corners: Sequence[tuple[int, int]]) -> list[list[bool]]:
+        """Return for each pair of frames whether they have the same pixels in the tile at each corner."""
+        return [
+            [
+                before == now or np.array_equal(self._there(before, *corner), self._there(now, *corner))
+                for corner in corners
+            ]
+            for before, now in pairs
+        ]
+
+    def cut(self, chosen: Sequence[tuple[int, int, int]]) -> Array:
+        """Return the tiles that begin in a frame at a line and a column, `[n, h, w(, C)]`."""
+        cut = np.empty((len(chosen), *self._tile, *self._pictures.shape[3:]), self._pictures.dtype)
+        for out, (frame, top, left) in zip(cut, chosen, strict=True):
+            found = self._there(frame, top, left)
+            out[:] = found if found.shape == out.shape else padded(found, self._tile, self._mirrored)
         return cut
 
+    def canvas(self, count: int, size: Size, answer: Array) -> Array:
+        """Return `count` pictures at `size` for such answers; their content is undefined."""
+        return np.empty((count, *size, *answer.shape[3:]), answer.dtype)
 
-def padded(pixels: Array, size: Size, border: Border) -> Array:
+    def paste(self, canvas: Array, answer: Array, pieces: Sequence[Piece]) -> None:
+        """Copy pieces of the tiles' answers `[n, h, w(, C)]` into pictures."""
+        answer = np.asarray(answer)
+        for piece in pieces:
+            (top, left), (height, width), (down, right) = piece.to, piece.size, piece.begin
+            core = answer[piece.tile, down : down + height, right : right + width]
+            canvas[piece.frames.start : piece.frames.stop, top : top + height, left : left + width] = core
+
+    def _there(self, frame: int, top: int, left: int) -> Array:
+        rows, columns = self._tile
+        there: Array = self._pictures[frame, top : top + rows, left : left + columns]
+        return there
+
+
+def padded(pixels: Array, size: Size, mirrored: bool) -> Array:
     """`[H, W(, C)]` padded right and below to `size`: its last pixels repeated, or mirrored without the last one."""
     widths = [(0, to - side) for side, to in zip(pixels.shape[:2], size, strict=True)]
-    return np.pad(pixels, [*widths, *[(0, 0)] * (pixels.ndim - 2)], "edge" if border == "edge" else "reflect")
+    return np.pad(pixels, [*widths, *[(0, 0)] * (pixels.ndim - 2)], "reflect" if mirrored else "edge")
 
 
-def _core(strip: Strip, factor: int) -> tuple[slice, slice]:
-    """Where a core lies in the answer for the picture, and where in that for its tile."""
-    to = slice(strip.first * factor, strip.last * factor)
-    return to, slice((strip.first - strip.start) * factor, (strip.last - strip.start) * factor)
+def _piece(number: int, row: _Row, factor: int) -> Piece:
+    """The core of a tile, `factor` times as large."""
+    sides = row.down, row.across
+    begin, size, to = (
+        (one * factor, other * factor)
+        for one, other in (
+            [side.first - side.start for side in sides],
+            [side.last - side.first for side in sides],
+            [side.first for side in sides],
+        )
+    )
+    return Piece(number, begin, size, range(row.first, row.last), to)

@@ -47,7 +47,7 @@ class Work:
         for output, value in outputs.items():
             name = self.replaces or output
             known = self.made.get(name)
-            if known is None and (len(value) == self.rows or isinstance(value, Ragged) or not _is_plain(value)):
+            if known is None and (len(value) == self.rows or not isinstance(value, np.ndarray)):
                 self.made[name] = value
             elif isinstance(value, Ragged):
                 assert isinstance(known, Ragged), "a head gives the same kind of array for each batch"
@@ -67,11 +67,6 @@ class Work:
             known[start : start + len(array)] = array
         else:  # on a GPU, where rows are joined without a copy
             self.made[name] = np.concatenate([known, array])
-
-
-def _is_plain(value: Value) -> bool:
-    """Whether it is an array of NumPy, not one on a GPU."""
-    return isinstance(value, np.ndarray)
 
 
 @dataclass(frozen=True, slots=True)

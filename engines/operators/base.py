@@ -22,6 +22,8 @@ class BaseOperator(Generic[OptionsT]):
     options_class: type[OptionsT]
     needs_model = False
     in_order = False
+    anywhere = False
+    """Whether `apply` takes arrays where they are, on a GPU too; otherwise it gets them on the host."""
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         self._stage = stage
@@ -42,7 +44,7 @@ class BaseOperator(Generic[OptionsT]):
         return len(part.meta.pts)
 
     def apply(self, part: Part) -> Mapping[str, Value]:
-        """Return the arrays that it makes of a part, which is on the host. Raises RigflowError for this part only."""
+        """Return the arrays that it makes of a part. Raises RigflowError for this part only."""
         raise NotImplementedError
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
@@ -50,7 +52,7 @@ class BaseOperator(Generic[OptionsT]):
         outcomes: list[Part | RigflowError] = []
         for part in parts:
             try:
-                outcomes.append(part.with_arrays(self.apply(part.on_host())))
+                outcomes.append(part.with_arrays(self.apply(part if self.anywhere else part.on_host())))
             except RigflowError as error:
                 outcomes.append(error)
             tick()

@@ -1,11 +1,14 @@
 """scale: pictures that a model made -> the same at a multiple of the source's size, with the source's transparency."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from engines.cuda.arrays import GpuRows
+from engines.cuda.resampling import resized_rows
 from engines.operators.base import BaseOperator
 from engines.options import Options
 from engines.part import Array, Part, Value
@@ -27,9 +30,11 @@ class Scale(BaseOperator[ScaleOptions]):
 
     A side has `round(side of the source * factor)` pixels. Pictures are resized by Pillow's Lanczos; transparency,
     which models do not see, by its bilinear one. Of media with times transparency is left out, as in all formats.
+    Pictures on a GPU are resized there, to the same bytes, and stay unless they are transparent.
     """
 
     options_class = ScaleOptions
+    anywhere = True
 
     @property
     def by_source(self) -> bool:
@@ -64,7 +69,9 @@ class Scale(BaseOperator[ScaleOptions]):
 
 
 def resized(pictures: Array, size: tuple[int, int], by: Image.Resampling) -> Array:
-    """Return pictures `[W, h, w(, 3)]` uint8 at `size` (height, width)."""
+    """Return pictures `[W, h, w(, 3)]` uint8 at `size` (height, width); those on a GPU stay there."""
     if pictures.shape[1:3] == size:
         return pictures
+    if isinstance(pictures, GpuRows):
+        return cast(Array, resized_rows(pictures, size, by.name.lower(), antialias=True))
     return np.stack([np.asarray(Image.fromarray(each).resize(size[::-1], by)) for each in pictures])

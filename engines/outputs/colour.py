@@ -7,6 +7,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from engines.cuda.arrays import GpuRows
+from engines.cuda.yuv import yuv420_rows
 from engines.encoding import Colour
 from engines.media.colours import BT709, FULL, LIMITED, UNNAMED, source_matrix
 from engines.media.reshape import EXACT
@@ -34,7 +36,7 @@ def picture_planes(part: Part, bits: int = 8) -> tuple[list[Array], Colour]:
                 raise PipelineError(f"`plane{number}` has shape {list(plane.shape)}", "format video takes [F, H, W]")
         return planes if len(planes) == 3 else planes[:1], _source_colour(media)
     check_names(part.arrays)
-    pixels = np.asarray(_rows(part, "pixels"))
+    pixels = _rows(part, "pixels")
     if pixels.ndim == 3 and 0 not in pixels.shape:
         return [pixels], _source_colour(media)._replace(range=FULL)
     if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
@@ -102,11 +104,17 @@ def _source_colour(media: MediaInfo) -> Colour:
 
 
 def _yuv420(pixels: Array, media: MediaInfo, bits: int) -> tuple[list[Array], Colour]:
-    """Convert RGB `[W, H, W', 3]` to 4:2:0 planes, limited range, BT.709 from 720 lines on and BT.601 below."""
+    """Convert RGB `[W, H, W', 3]` to 4:2:0 planes, limited range, BT.709 from 720 lines on and BT.601 below.
+
+    Pictures of even sides on a GPU become planes of 8 bits there, with the same bytes.
+    """
     space = source_matrix(UNNAMED[0], pixels.shape[1])
+    colour = Colour(LIMITED, space, media.color_primaries, media.color_transfer)
+    if isinstance(pixels, GpuRows) and bits == 8 and not (pixels.shape[1] % 2 or pixels.shape[2] % 2):
+        return [cast(Array, plane) for plane in yuv420_rows(pixels, space)], colour
     rows = _RowsOfRgb(pixels, Colorspace.ITU709 if space == BT709 else Colorspace.ITU601, bits)
     planes = [cast(Array, PlaneOfRgb(rows, number)) for number in range(3)]
-    return planes, Colour(LIMITED, space, media.color_primaries, media.color_transfer)
+    return planes, colour
 
 
 class _RowsOfRgb:

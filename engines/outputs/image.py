@@ -41,9 +41,10 @@ class ImageOptions(PictureOptions):
 
 
 class ImageFormat(PictureFormat[ImageOptions]):
-    """A file of each image, a film of a film."""
+    """A file of each image, a film of a film. For films, pictures on a GPU become planes there."""
 
     options_class = ImageOptions
+    anywhere = True
 
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Check that there is one array of pictures, with colours that suit each kind of media."""
@@ -56,7 +57,7 @@ class ImageFormat(PictureFormat[ImageOptions]):
             return join_files([])
         shown = part.with_arrays({"pixels": part.arrays[self._array_in(part.arrays)]})
         if not part.meta.media.timed:
-            pictures = channels_of(shown, "image")
+            pictures = channels_of(shown.on_host(), "image")
             return encode_images(
                 pictures, lambda each: encode_file(each, self._options.file, self._options.quality), tick
             )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engines.cuda.arrays import GpuRows
 from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.media.colours import FULL
 from engines.outputs.colour import PlaneOfRgb
@@ -97,7 +98,8 @@ class Software:
         codec.
         """
         name, options_of, all_chroma, least = _ENCODERS[options.codec]
-        planes = [plane if isinstance(plane, PlaneOfRgb) else np.asarray(plane) for plane in pictures.planes]
+        by_row = PlaneOfRgb | GpuRows  # of these, rows are made or copied one by one
+        planes = [plane if isinstance(plane, by_row) else np.asarray(plane) for plane in pictures.planes]
         geometry = geometry_of(planes, options.bits)
         if not all_chroma and not geometry.pix_fmt.startswith("yuv420p"):
             what = f"{options.codec} takes pictures of 4:2:0, and these are {geometry.pix_fmt}"

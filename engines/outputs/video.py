@@ -17,7 +17,7 @@ from engines.planned import Tensor
 
 
 class VideoFormat(PictureFormat[VideoOptions]):
-    """A film for video, png for images. Parts are copied to the host only if the `encoder` needs them there."""
+    """A film for video, png for images. Pictures are copied to the host only if the encoder needs them there."""
 
     options_class = VideoOptions
     anywhere = True
@@ -32,6 +32,5 @@ class VideoFormat(PictureFormat[VideoOptions]):
             return encode_images(channels_of(part.on_host()), encode_png, tick)
         if not part.meta.pts:
             return Encoded({})
-        encoder = self.encoder
-        planes, colour = picture_planes(part if encoder.on_gpu else part.on_host(), self._options.bits)
-        return encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)
+        planes, colour = picture_planes(part, self._options.bits)
+        return self.encoder.encode(Pictures(planes, colour, part.meta.media), self._options, tick)

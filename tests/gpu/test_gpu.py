@@ -14,7 +14,7 @@ import pytest
 from av.video.frame import CudaContext
 
 from benchmarks.gpu_parts import decoded, samples
-from engines.cuda.arrays import GpuRow, GpuRows
+from engines.cuda.arrays import GpuRows
 from engines.cuda.draw import GpuDrawing
 from engines.cuda.gpu import CudaGpu
 from engines.cuda.transforms import CudaPictures
@@ -34,6 +34,7 @@ from schemas.rig import ALL_STAGES
 from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
 from tests.fleet import Fleet
+from tests.host_gpu import on_gpu
 from tests.plans import pictures
 from tests.unit.test_outputs_video import plane_of, planes_of, psnr
 from workers.inputs import JobOutcome
@@ -157,14 +158,6 @@ def test_a_worker_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
         fleet.workers[0].send_signal(signal.SIGTERM)
         assert fleet.workers[0].wait() == ExitCode.OK
     assert outcome.ok, outcome.error
-
-
-def on_gpu(gpu: CudaGpu, plane: np.ndarray) -> GpuRows:  # type: ignore[type-arg]
-    """Pictures of the host, as a stage before would leave them there."""
-    rows = [GpuRow(gpu, gpu.memory.take(picture.nbytes), picture.shape) for picture in plane]
-    for row, picture in zip(rows, plane, strict=True):
-        gpu.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(picture))
-    return GpuRows(rows)
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (241, 319), (1080, 1918)])

@@ -23,7 +23,7 @@ from engines.pictures import HostPictures
 from engines.transforms import filtered
 from schemas.model import PictureSpec
 from tests.clips import real_clip
-from tests.host_gpu import COMPILER, HostGpu
+from tests.host_gpu import COMPILER, HostGpu, on_gpu
 from tests.plans import pictures
 
 compiled = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
@@ -178,13 +178,6 @@ def test_pictures_on_a_gpu_are_resized_to_the_hosts_bytes(
     spec = PictureSpec(resize=kind[0], antialias=kind[1])
     wanted = [filtered(each, size, Middle((0, 0), size), spec) for each in pixels]
     np.testing.assert_array_equal(made, wanted)
-
-
-def on_gpu(gpu: Any, pixels: Array) -> GpuRows:
-    rows = [GpuRow(gpu, gpu.memory.take(each.nbytes), each.shape) for each in pixels]
-    for row, each in zip(rows, pixels, strict=True):
-        gpu.driver.memcpy_htod(row.block.pointer, np.ascontiguousarray(each))
-    return GpuRows(rows)
 
 
 @compiled

@@ -145,8 +145,16 @@ def test_a_picture_is_made_of_bytes_as_of_floats(
     head = load("heads", kind)(options, described(outputs), PICTURE)
     assert reductions_of(head)
     for left in all_ways(head.reductions, outputs):
-        assert isinstance(left["o"], np.ndarray)
+        assert not isinstance(left["o"], Ragged)
         assert left["o"].dtype == np.uint8
+        check_equal(head.decode(left, views), head.decode(outputs, views))
+
+
+@pytest.mark.parametrize(("shape", "options"), [((3, 6, 8), {"colours": "bgr"}), ((6, 8, 3), {"layout": "nhwc"})])
+def test_a_picture_of_bytes_stays_as_it_is(shape: tuple[int, ...], options: Mapping[str, Any]) -> None:
+    outputs = {"o": np.random.default_rng(2).integers(0, 256, (ROWS, *shape), np.uint8)}
+    head, views = load("heads", "image")(options, described(outputs), PICTURE), [view_of((30, 60), PICTURE)] * ROWS
+    for left in all_ways(head.reductions, outputs):
         check_equal(head.decode(left, views), head.decode(outputs, views))
 
 
