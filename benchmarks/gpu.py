@@ -2,7 +2,7 @@
 
 `python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section in a process
 of its own, so that none disturbs or breaks another; its table as it ends. Sections are the functions of
-`benchmarks.gpu_parts`, `gpu_chain`, `gpu_infer` and `gpu_outputs`.
+`benchmarks.gpu_parts`, `gpu_chain`, `gpu_infer`, `gpu_outputs` and `gpu_goals`.
 """
 
 import argparse
@@ -28,6 +28,8 @@ SECTIONS = {
     "infer": "benchmarks.gpu_infer",
     "windows": "benchmarks.gpu_infer",
     "outputs": "benchmarks.gpu_outputs",
+    "detect": "benchmarks.gpu_goals",
+    "upscale": "benchmarks.gpu_goals",
     "gpus": "benchmarks.gpu_infer",
 }
 DEFAULT = tuple(name for name in SECTIONS if name != "gpus")

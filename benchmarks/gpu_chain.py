@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from workers.run import run_jobs
 BARE = ((1, 8), (1, 16), (4, 4), (4, 8))  # processes, threads in each
 BARE_S, START_S = 3.0, 8.0
 FILMS = 8
+UNWATCHED = nullcontext()
 CHAIN = ((1, 8), (2, 8), (4, 4), (4, 8))  # workers, decoders in each
 FRAMES = {"1080p": 24000, "720p": 96000}
 MAKES = {"1080p": full_hd, "720p": hd}
@@ -141,15 +143,24 @@ def on_gpu(options: argparse.Namespace, workers: int, ack_wait_s: float = 20.0, 
 
 
 def timed(
-    fleet: Fleet, spec: PipelineSpec, paths: Sequence[Path], frames: int, options: argparse.Namespace
+    fleet: Fleet,
+    spec: PipelineSpec,
+    paths: Sequence[Path],
+    frames: int,
+    options: argparse.Namespace,
+    watch: AbstractContextManager[Any] = UNWATCHED,
 ) -> dict[str, Any]:
-    """Jobs after one that warms up: frames a second from the first byte read to the last Done, and what they cost."""
+    """Jobs after one that warms up: frames a second from the first byte read to the last Done, and what they cost.
+
+    `watch` is entered for these jobs alone.
+    """
     with fleet:
         asyncio.run(warmed(fleet, spec, options))
         pids = [worker.pid for worker in fleet.workers]
         before, used, own_s = asyncio.run(counters(fleet)), measure.cpu_s(pids), time.process_time()
         began_s = time.perf_counter()
-        outcomes = run(fleet, spec, paths, options)
+        with watch:
+            outcomes = run(fleet, spec, paths, options)
         took_s = time.perf_counter() - began_s
         after_s, own_s = measure.cpu_s(pids), time.process_time() - own_s
         assert all(outcome.ok for outcome in outcomes), [str(outcome.error) for outcome in outcomes]

@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from benchmarks.workloads import looped
+from tests.clips import real_clip
 
 KINDS = {
     "h264": ("libx264", "yuv420p", (720, 1280), {"crf": "23", "preset": "veryfast"}),
@@ -30,6 +31,24 @@ def full_hd(folder: Path, frames: int) -> Path:
     if not whole.exists():
         options = {"crf": "23", "preset": "veryfast", "threads": "0"}
         short = _written(folder / "short.mp4", "libx264", "yuv420p", (1080, 1920), options, 300, (1, 1), 60)
+        repeat(short, whole, frames)
+    return whole
+
+
+def real_full_hd(folder: Path, frames: int) -> Path:
+    """1080p H.264 of a real clip that is enlarged, again and again by stream copy."""
+    whole, short = folder / f"real-full-hd-{frames}.mp4", folder / "real-short.mp4"
+    if not whole.exists():
+        with av.open(real_clip("bikes")) as given, av.open(short, "w") as out:
+            options = {"crf": "23", "preset": "veryfast", "threads": "0"}
+            stream: Any = out.add_stream("libx264", rate=30, options=options)
+            stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+            stream.codec_context.gop_size = 60
+            for number, frame in enumerate(given.decode(video=0)):
+                larger = frame.reformat(1920, 1080, "yuv420p")
+                larger.pts, larger.time_base = number, Fraction(1, 30)
+                out.mux(stream.encode(larger))
+            out.mux(stream.encode())
         repeat(short, whole, frames)
     return whole
 

@@ -1,6 +1,6 @@
 """Super-resolution as a user writes it without a framework: PyAV, NumPy and one session of ONNX Runtime."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEX
 
 
 class Upscaler:
-    """A session with its default threads."""
+    """A session with its default threads, by default on the CPU."""
 
-    def __init__(self, model: Path) -> None:
-        self._session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    def __init__(self, model: Path, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> None:
+        self._session = onnxruntime.InferenceSession(str(model), providers=list(providers))
         self._input = self._session.get_inputs()[0].name
 
     def pictures(self, video: Path) -> Iterator[Array]:

@@ -233,7 +233,10 @@ extern "C" __global__ void copy(const Copy c) {
         const u8 *from = (const u8 *)r.from + (size_t)inside(row, r.read_height, c.mirrored) * r.from_pitch;
         u8 *to = (u8 *)r.to + (size_t)row * r.to_pitch;
         const int plain = (r.width < r.read_width ? r.width : r.read_width) * c.pixel_bytes;
-        for (int at = threadIdx.x; at < plain; at += blockDim.x) to[at] = from[at];
+        if ((((address)from | (address)to | plain) & 3) == 0)
+            for (int at = threadIdx.x; at < plain / 4; at += blockDim.x) ((unsigned *)to)[at] = ((const unsigned *)from)[at];
+        else
+            for (int at = threadIdx.x; at < plain; at += blockDim.x) to[at] = from[at];
         for (int at = plain + threadIdx.x; at < r.width * c.pixel_bytes; at += blockDim.x)
             to[at] = from[inside(at / c.pixel_bytes, r.read_width, c.mirrored) * c.pixel_bytes + at % c.pixel_bytes];
     }

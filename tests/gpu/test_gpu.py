@@ -78,7 +78,10 @@ def test_planes_of_its_decoder_are_those_of_the_host(gpu: CudaGpu, name: str) ->
         {"size": (160, 160), "fit": "letterbox", "pad_value": 114, "pad_place": "corner", "resize": "bilinear"},
         {"multiple": 32, "pad_value": 7},
         {"size": (120, 120), "fit": "crop", "resize": "bicubic", "antialias": True},
+        {"size": (112, 112), "fit": "crop", "short_side": 128, "resize": "bilinear", "antialias": True},
+        {"size": (224, 224), "fit": "letterbox", "pad_value": 114, "resize": "bicubic"},
         {"size": (90, 120), "resize": "lanczos"},
+        {"size": (90, 120), "resize": "nearest", "layout": "gray"},
     ],
 )
 def test_its_transforms_are_those_of_the_host(gpu: CudaGpu, given: dict[str, object]) -> None:

@@ -136,7 +136,7 @@ def test_outputs_in_float16_are_selected_too(gpu: CudaGpu, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("kind", "channels", "options"), [("segment", 21, {}), ("image", 3, {}), ("matte", 1, {})])
-def test_a_picture_comes_back_as_bytes_at_any_size(
+def test_a_picture_comes_back_as_bytes_at_any_size_or_stays(
     gpu: CudaGpu, kind: str, channels: int, options: dict[str, Any]
 ) -> None:
     spec, model = planes(kind, channels, **options)
@@ -148,7 +148,7 @@ def test_a_picture_comes_back_as_bytes_at_any_size(
             with copied_back(gpu) as copied:
                 found = session.run({"pixels": given})
         check_equal(found, by_twin(Heads(spec).reductions, whole))
-        assert copied == [found["o"].nbytes] == [3 * height * width * (3 if kind == "image" else 1)]
+        assert copied == [0 if kind == "image" else 3 * height * width]
     session.close()
     plain.close()
 
