@@ -149,13 +149,14 @@ def timed(
     frames: int,
     options: argparse.Namespace,
     watch: AbstractContextManager[Any] = UNWATCHED,
+    warm: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Jobs after one that warms up: frames a second from the first byte read to the last Done, and what they cost.
 
-    `watch` is entered for these jobs alone.
+    `watch` is entered for these jobs alone. `warm`: the films to warm up with, by default one of each size.
     """
     with fleet:
-        asyncio.run(warmed(fleet, spec, options))
+        asyncio.run(warmed(fleet, spec, options, warm))
         pids = [worker.pid for worker in fleet.workers]
         before, used, own_s = asyncio.run(counters(fleet)), measure.cpu_s(pids), time.process_time()
         began_s = time.perf_counter()
@@ -183,13 +184,13 @@ def run(fleet: Fleet, spec: PipelineSpec, paths: Sequence[Path], options: argpar
     return asyncio.run(run_jobs(fleet.settings, spec, models, paths, out, Priority.BULK, Silent()))
 
 
-async def warmed(fleet: Fleet, spec: PipelineSpec, options: argparse.Namespace) -> None:
+async def warmed(fleet: Fleet, spec: PipelineSpec, options: argparse.Namespace, films: Sequence[Path] = ()) -> None:
     """Until every worker has done a job of the same kind."""
     out = options.folder / f"warm-{time.time_ns()}"
     out.mkdir()
     models = find_models(spec, options.model.parent if options.model else None)
-    small = hd(options.folder, 1500)
-    await run_jobs(fleet.settings, spec, models, [small, full_hd(options.folder, 1200)], out, Priority.BULK, Silent())
+    films = films or [hd(options.folder, 1500), full_hd(options.folder, 1200)]
+    await run_jobs(fleet.settings, spec, models, films, out, Priority.BULK, Silent())
 
 
 async def counters(fleet: Fleet) -> dict[str, int]:

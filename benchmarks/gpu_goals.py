@@ -34,7 +34,7 @@ from schemas.jobs import JobRef, Key
 from schemas.pipeline import OperatorStage, parse_pipeline
 from schemas.settings import Settings
 
-FULL_HD_FRAMES, ARRANGED = 9000, ((1, 8), (4, 4), (8, 4))  # workers, decoders in each
+FULL_HD_FRAMES, WARM_FRAMES, ARRANGED = 9000, 1200, ((1, 8), (4, 4), (8, 4))  # workers, decoders in each
 HD_FRAMES, SCRIPT_FRAMES, SECONDS, ROUNDS = 150, 12, 3.0, 3
 TILE, OVERLAP_ROWS = (720, 1280), 32
 ONE_PICTURE_BYTES = 3 * 720 * 1280
@@ -61,12 +61,12 @@ def detect(options: argparse.Namespace) -> dict[str, Any]:
     uuid, threshold = _prepared(path, options)
     path.with_suffix(".toml").write_text(f"{CARD}{DETECT}threshold = {threshold}\n")
     film, spec = real_full_hd(options.folder, FULL_HD_FRAMES), parse_pipeline(DETECTOR, "detector.toml")
-    options = argparse.Namespace(**{**vars(options), "model": path})
+    warm, options = real_full_hd(options.folder, WARM_FRAMES), argparse.Namespace(**{**vars(options), "model": path})
     found: dict[str, Any] = {}
     for workers, decoders in ARRANGED:
         watch = Busy(uuid)
         fleet = on_gpu(options, workers, decoders=decoders, tf32=True)
-        figures = timed(fleet, spec, [film], FULL_HD_FRAMES, options, watch)
+        figures = timed(fleet, spec, [film], FULL_HD_FRAMES, options, watch, [warm])
         for side in ("to", "from"):
             figures[f"bytes {side} the GPU a frame"] = figures.pop(f"{side}_gpu_bytes, of the job") / FULL_HD_FRAMES
         found[f"{workers} x {decoders}"] = figures | watch.found
