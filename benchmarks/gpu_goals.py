@@ -13,9 +13,10 @@ from av.video.frame import CudaContext
 from benchmarks.gpu_busy import Busy
 from benchmarks.gpu_chain import on_gpu, timed
 from benchmarks.gpu_clips import hd, real_full_hd
-from benchmarks.gpu_outputs import CARD, DETECT, parts_of, shaped_as_yolov8, with_few_candidates
+from benchmarks.gpu_outputs import CARD, DETECT, parts_of, with_few_candidates
 from benchmarks.peers.plain_upscaler import Upscaler
 from benchmarks.upscale import model_in
+from benchmarks.yolo import yolov8n
 from engines.backends.onnxruntime import OnnxRuntime
 from engines.device.cuda import CudaDevice
 from engines.device.nvenc import gpu_frames
@@ -56,7 +57,7 @@ format = "detections"
 def detect(options: argparse.Namespace) -> dict[str, Any]:
     """Every frame of a 1080p film through NVDEC, kernels and a network of YOLOv8's shape to boxes in a file."""
     path = options.folder / "yolov8.onnx"
-    path.write_bytes(shaped_as_yolov8(640))
+    path.write_bytes(yolov8n())
     path.with_suffix(".toml").write_text(CARD + DETECT)
     uuid, threshold = _prepared(path, options)
     path.with_suffix(".toml").write_text(f"{CARD}{DETECT}threshold = {threshold}\n")
