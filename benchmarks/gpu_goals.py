@@ -35,8 +35,9 @@ from schemas.jobs import JobRef, Key
 from schemas.pipeline import OperatorStage, parse_pipeline
 from schemas.settings import Settings
 
-FULL_HD_FRAMES, WARM_FRAMES, ARRANGED = 9000, 1200, ((1, 8), (4, 4), (8, 4))  # workers, decoders in each
-HD_FRAMES, SCRIPT_FRAMES, SECONDS, ROUNDS = 150, 12, 3.0, 3
+FRAMES_A_WORKER, WARM_FRAMES = 3000, 1200
+ARRANGED = ((1, 8, False), (4, 4, False), (8, 4, False), (8, 4, True))  # workers, decoders in each, TF32
+HD_FRAMES, SCRIPT_FRAMES, SECONDS, ROUNDS = 450, 12, 3.0, 3
 TILE, OVERLAP_ROWS = (720, 1280), 32
 ONE_PICTURE_BYTES = 3 * 720 * 1280
 DETECTOR = """
@@ -61,16 +62,16 @@ def detect(options: argparse.Namespace) -> dict[str, Any]:
     path.with_suffix(".toml").write_text(CARD + DETECT)
     uuid, threshold = _prepared(path, options)
     path.with_suffix(".toml").write_text(f"{CARD}{DETECT}threshold = {threshold}\n")
-    film, spec = real_full_hd(options.folder, FULL_HD_FRAMES), parse_pipeline(DETECTOR, "detector.toml")
+    spec = parse_pipeline(DETECTOR, "detector.toml")
     warm, options = real_full_hd(options.folder, WARM_FRAMES), argparse.Namespace(**{**vars(options), "model": path})
     found: dict[str, Any] = {}
-    for workers, decoders in ARRANGED:
-        watch = Busy(uuid)
-        fleet = on_gpu(options, workers, decoders=decoders, tf32=True)
-        figures = timed(fleet, spec, [film], FULL_HD_FRAMES, options, watch, [warm])
+    for workers, decoders, tf32 in ARRANGED:
+        frames, watch = workers * FRAMES_A_WORKER, Busy(uuid)
+        fleet = on_gpu(options, workers, decoders=decoders, tf32=tf32)
+        figures = timed(fleet, spec, [real_full_hd(options.folder, frames)], frames, options, watch, [warm])
         for side in ("to", "from"):
-            figures[f"bytes {side} the GPU a frame"] = figures.pop(f"{side}_gpu_bytes, of the job") / FULL_HD_FRAMES
-        found[f"{workers} x {decoders}"] = figures | watch.found
+            figures[f"bytes {side} the GPU a frame"] = figures.pop(f"{side}_gpu_bytes, of the job") / frames
+        found[f"{workers} x {decoders}, {'TF32' if tf32 else 'float32'}"] = figures | watch.found
     return found
 
 

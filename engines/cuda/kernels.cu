@@ -173,18 +173,22 @@ struct Nv12 {
 };
 
 extern "C" __global__ void nv12(const Nv12 n) {
-    const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y;
-    if (x >= n.columns) return;
-    int value = 128;
-    if (y < n.rows) {
-        const int row = y < n.height ? y : n.height - 1, column = x < n.width ? x : n.width - 1;
-        value = ((const u8 *)n.luma)[(size_t)row * n.width + column];
-    } else if (n.cb) {
-        const int row = y - n.rows < n.chroma_height ? y - n.rows : n.chroma_height - 1;
-        const int column = x / 2 < n.chroma_width ? x / 2 : n.chroma_width - 1;
-        value = ((const u8 *)(x % 2 ? n.cr : n.cb))[(size_t)row * n.chroma_width + column];
+    const int begin = 4 * (blockIdx.x * blockDim.x + threadIdx.x), y = blockIdx.y;  // four bytes a thread: pitch has them
+    if (begin >= n.columns) return;
+    unsigned four = 0;
+    for (int x = begin; x < begin + 4; x++) {
+        unsigned value = 128;
+        if (y < n.rows) {
+            const int row = y < n.height ? y : n.height - 1, column = x < n.width ? x : n.width - 1;
+            value = ((const u8 *)n.luma)[(size_t)row * n.width + column];
+        } else if (n.cb) {
+            const int row = y - n.rows < n.chroma_height ? y - n.rows : n.chroma_height - 1;
+            const int column = x / 2 < n.chroma_width ? x / 2 : n.chroma_width - 1;
+            value = ((const u8 *)(x % 2 ? n.cr : n.cb))[(size_t)row * n.chroma_width + column];
+        }
+        four |= value << 8 * (x - begin);
     }
-    ((u8 *)n.out)[(size_t)y * n.pitch + x] = value;
+    *(unsigned *)((u8 *)n.out + (size_t)y * n.pitch + begin) = four;
 }
 
 // Rows from anywhere, one after the other: row i lies at rows[i].

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
 _WAITING_BYTES = 64 << 20  # of frames that a thread resizes together at most
-_BLOCK = (32, 8, 1)
+_COLUMNS, _MOST_PARTS = 32, 8  # of a block of the kernel `scale`
 _SMALL = "yuv422p"  # swscale makes RGB of this format after it has halved the chroma across
 
 
@@ -241,8 +241,9 @@ class CudaPicture:
         if template["cb"]:
             given["cb"], given["cr"] = picture.pointers[1:]
         given["luma_pitch"], given["chroma_pitch"] = picture.pitches
-        grid = -(-place.size[1] // _BLOCK[0]), place.size[0]
-        self._gpu.kernels.launch("scale", grid, _BLOCK, self._gpu.stream(), given[()])
+        grid = -(-place.size[1] // _COLUMNS), place.size[0]
+        block = _COLUMNS, min(_MOST_PARTS, int(given["luma_y_taps"])), 1  # the lines that a pixel is made of are shared
+        self._gpu.kernels.launch("scale", grid, block, self._gpu.stream(), given[()])
 
     def _template(self, frame: av.VideoFrame, picture: Picture, place: "Place") -> Any:
         """Return a frame's struct without its pointers; it is made once for all frames of the same kind."""

@@ -127,7 +127,7 @@ def gpu_frames(
         given["height"], given["width"] = planes[0].shape[1:]
         given["chroma_height"], given["chroma_width"] = planes[-1].shape[1:]
         given["rows"], given["columns"] = geometry.height, geometry.width
-        grid = -(-geometry.width // 128), geometry.height * 3 // 2
+        grid = -(-geometry.width // 512), geometry.height * 3 // 2  # four columns a thread
         gpu.kernels.launch("nv12", grid, (128, 1, 1), stream, given[()])
         stream.synchronize()
         luma = Lent(gpu, block, (geometry.height, geometry.width), pitch)

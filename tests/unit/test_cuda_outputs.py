@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from engines.backends.onnxruntime import OnnxRuntime
 from engines.heads.reductions import Selected
@@ -20,6 +20,7 @@ from engines.ragged import Ragged
 from schemas.errors import ModelError
 from schemas.model import HeadSpec, ModelSpec, TensorSpec
 from schemas.settings import Settings
+from tests.convolutions import convolutions
 from tests.host_gpu import COMPILER, HostGpu
 from tests.onnx_graphs import FLOAT, UINT8, model_of, value
 from tests.reducing import HostSession, check_equal, copied_back, detector
@@ -289,3 +290,24 @@ def test_a_model_exported_for_one_row_runs_one_row_at_a_time(gpu: HostGpu, tmp_p
     session.warm_up()
     whole = OnnxRuntimeSession(model, spec).run({"images": pixels(1)})
     check_equal(answers(spec, session.run({"images": pixels(1)}), 1), answers(spec, whole, 1))
+
+
+def test_channels_come_last_where_convolutions_are_flat_and_run_on_matrix_units() -> None:
+    flat = convolutions(2)
+    deep = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [value("x", FLOAT, ["n", 1, 3, 4, 5])],
+        [value("y", FLOAT, ["n", 1, 3, 4, 5])],
+        (numpy_helper.from_array(np.zeros((1, 1, 1, 1, 1), np.float32), "w"),),
+    )
+    half = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [value("x", TensorProto.FLOAT16, ["n", 1, 4, 5])],
+        [value("y", TensorProto.FLOAT16, ["n", 1, 4, 5])],
+        (numpy_helper.from_array(np.zeros((1, 1, 1, 1), np.float16), "w"),),
+    )
+    found = {
+        name: [cuda.prefers_channels_last(graph, "m", tf32) for tf32 in (False, True)]
+        for name, graph in {"flat": flat, "deep": deep, "half": half}.items()
+    }
+    assert found == {"flat": [False, True], "deep": [False, False], "half": [True, True]}
