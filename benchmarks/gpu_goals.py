@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from av.video.frame import CudaContext
-from engines.outputs.h264 import geometry_of
 
 from benchmarks.gpu_busy import Busy
 from benchmarks.gpu_chain import on_gpu, timed
@@ -27,6 +26,7 @@ from engines.inference.tiles import Tiles
 from engines.media.split import Splitter
 from engines.models.catalogue import load_model
 from engines.outputs.colour import picture_planes
+from engines.outputs.gop import geometry_of
 from engines.part import Array, Part, no_tick
 from engines.plan import Plan, plan_pipeline
 from engines.planned import model_picture_name

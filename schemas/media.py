@@ -84,13 +84,15 @@ class CodecParameters(BaseModel):
 class Item(BaseModel):
     """One item of a segment of a medium without times: its name, and its own outcome once it has failed.
 
-    `path` names a file that publisher and workers share; the segment then has no buffers.
+    `path` names a file that publisher and workers share; the segment then has no buffers. `gray`: its picture is stored
+    without colours, which decode says.
     """
 
     model_config = ConfigDict(frozen=True)
     name: GivenName
     path: str = ""
     error: str = ""
+    gray: bool = False
 
 
 Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # the errors of all items could fill the memory

@@ -59,6 +59,13 @@ class _Image:
         return prod(self.head.size) if self.head else 0
 
 
+_DEEP = {  # pixel formats with 16 bits a sample, and what they become
+    f"{name}{end}": to
+    for name, to in (("gray16", "gray"), ("rgb48", "rgb24"), ("rgba64", "rgba"))
+    for end in ("be", "le")
+}
+
+
 class _Head(NamedTuple):
     """Format, height and width of an image that appears complete, and the header of a jpeg."""
 
@@ -133,7 +140,8 @@ def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) ->
         raise MediaError(f"the {name} image has no picture that can be decoded", "export it as png")
     # to read a frame's side data costs as much as a tenth of decoding a small one
     turned = jpeg is None or jpeg.exif
-    return Still(frames[0], _has_alpha(name, data), orientation_of(frames[0]) if turned else UPRIGHT)
+    orientation = orientation_of(frames[0]) if turned else UPRIGHT
+    return Still(_of_8_bits(frames[0]), _has_alpha(name, data), orientation)
 
 
 def _size(name: str | None, data: Buffer, limits: Limits) -> tuple[int, int] | None:
@@ -176,7 +184,8 @@ def _outcome(
     notes |= dict.fromkeys(still.notes)
     if not alpha and still.alpha and _WITHOUT_ALPHA not in notes and is_transparent(still.frame):
         notes[_WITHOUT_ALPHA] = None
-    return image.item, row
+    gray = len(still.frame.format.components) < 3 and still.frame.format.name != "pal8"
+    return image.item.model_copy(update={"gray": gray}), row
 
 
 def _checked(data: Buffer, limits: Limits) -> _Head:
@@ -247,6 +256,15 @@ def _has_alpha(name: str, data: Buffer) -> bool:
         return data[25] in (4, 6) or has_chunk(reader(data), b"tRNS")  # the colour type
     kind = bytes(data[12:16]) if name == "webp" else b""
     return bool((kind == b"VP8X" and data[20] & 16) or (kind == b"VP8L" and data[24] & 16))
+
+
+def _of_8_bits(frame: av.VideoFrame) -> av.VideoFrame:
+    """Round samples of 16 bits to 8: `255 / 65535` of them; FFmpeg's scaler rounds otherwise."""
+    layout = _DEEP.get(frame.format.name)
+    if layout is None:
+        return frame
+    deep = frame.to_ndarray().astype(np.uint32)
+    return av.VideoFrame.from_ndarray(((deep * 255 + 32767) // 65535).astype(np.uint8), layout)
 
 
 def _plain(frame: av.VideoFrame, planes: bool, alpha: bool) -> av.VideoFrame:

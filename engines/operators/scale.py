@@ -26,7 +26,9 @@ class ScaleOptions(Options):
 
 
 class Scale(BaseOperator[ScaleOptions]):
-    """Takes `image [W, h, w, 3]` uint8 of head image; gives `image [W, H, W', 3]`, or 4 where an image is transparent.
+    """Takes `image [W, h, w, 3]` uint8 of head image; gives `image [W, H, W', 3]`.
+
+    Images that are stored without colours get one channel, luma by BT.601, and transparent ones get one more.
 
     A side has `round(side of the source * factor)` pixels. Pictures are resized by Pillow's Lanczos; transparency,
     which models do not see, by its bilinear one. Of media with times transparency is left out, as in all formats.
@@ -60,7 +62,10 @@ class Scale(BaseOperator[ScaleOptions]):
             return {_IMAGE: made, SOURCE_SIZE: sizes}
         factor = self._options.factor
         size = tuple(max(1, round(int(side) * factor)) for side in sizes[0]) if factor else made.shape[1:3]
+        if not part.meta.media.timed and all(item.gray for item in part.meta.items if not item.error):
+            made = _gray(np.asarray(made))
         pictures = resized(made, (size[0], size[1]), Image.Resampling.LANCZOS)
+        pictures = pictures if pictures.ndim == 4 else pictures[..., None]
         alpha = part.array(model_picture_name(self._stage.name, "alpha"))[part.array("index")[:, 0]]
         if not part.meta.media.timed and alpha.size and alpha.min() < 255:
             alpha = resized(alpha, (size[0], size[1]), Image.Resampling.BILINEAR)
@@ -75,3 +80,10 @@ def resized(pictures: Array, size: tuple[int, int], by: Image.Resampling) -> Arr
     if isinstance(pictures, GpuRows):
         return cast(Array, resized_rows(pictures, size, by.name.lower(), antialias=True))
     return np.stack([np.asarray(Image.fromarray(each).resize(size[::-1], by)) for each in pictures])
+
+
+def _gray(pictures: Array) -> Array:
+    """`[W, h, w]` of `[W, h, w, 3]`, rounded to nearest: in whole numbers, which are the same on every processor."""
+    red, green, blue = (pictures[..., number].astype(np.uint32) for number in range(3))
+    made: Array = ((red * 299 + green * 587 + blue * 114 + 500) // 1000).astype(np.uint8)
+    return made
