@@ -100,9 +100,8 @@ def _followed(
             if set(arrays) - set(decoded) - set(planned_pictures(resized)):
                 raise PipelineError(f"stage `{stage.name}`: a resize stage comes before all others", "move it up")
             if stage.gives:
-                raise PipelineError(
-                    f"stage `{stage.name}`: decode makes its pictures, by fixed names", "leave out `gives`"
-                )
+                what = f"stage `{stage.name}`: decode makes its pictures, by fixed names"
+                raise PipelineError(what, "leave out `gives`")
             resized |= pictures
             made = planned_pictures(pictures)
             arrays = {**arrays, **made}
@@ -110,22 +109,27 @@ def _followed(
             of_models |= pictures
             own[stage.name] = set(planned_pictures(pictures)) | ({INDEX, FRAME_SIZE} if pictures else set())
             made = _named(stage, operator.plan({**arrays, **(index if pictures else {}), **planned_pictures(pictures)}))
-            if missing := [name for name in stage.keeps if name not in arrays]:
-                there = ", ".join(f"`{array}`" for array in sorted(arrays))
-                what = f"stage `{stage.name}` wants array `{missing[0]}`, and there is only {there}"
-                by_resize = missing[0] == "pixels" or missing[0].startswith("plane")
-                hint = "put a resize stage, which makes it, before this one" if by_resize else "correct `keeps`"
-                raise PipelineError(what, hint)
-            if twice := [name for name in stage.keeps if name in made and name != SOURCE_SIZE]:
-                what = f"stage `{stage.name}` keeps `{twice[0]}`, and makes an array of that name itself"
-                raise PipelineError(what, "leave it out of `keeps`, or make two pipelines")
-            arrays = {**{name: arrays[name] for name in stage.keeps}, **made}
+            arrays = {**_kept(stage, arrays, made), **made}
         after[stage.name] = arrays
     hidden: Arrays = {}
     for name in reversed([stage.name for stage in spec.operators]):
         after[name] = {**hidden, **after[name]}
         hidden |= {array: Tensor("uint8", ("F",)) for array in own.get(name, ())}
     return arrays, resized, of_models, after
+
+
+def _kept(stage: OperatorStage, arrays: Arrays, made: Arrays) -> Arrays:
+    """Return the arrays that a stage keeps beside those that it makes. Raises PipelineError."""
+    if missing := [name for name in stage.keeps if name not in arrays]:
+        there = ", ".join(f"`{array}`" for array in sorted(arrays))
+        what = f"stage `{stage.name}` wants array `{missing[0]}`, and there is only {there}"
+        by_resize = missing[0] == "pixels" or missing[0].startswith("plane")
+        hint = "put a resize stage, which makes it, before this one" if by_resize else "correct `keeps`"
+        raise PipelineError(what, hint)
+    if twice := [name for name in stage.keeps if name in made and name != SOURCE_SIZE]:
+        what = f"stage `{stage.name}` keeps `{twice[0]}`, and makes an array of that name itself"
+        raise PipelineError(what, "leave it out of `keeps`, or make two pipelines")
+    return {name: arrays[name] for name in stage.keeps}
 
 
 def _named(stage: OperatorStage, made: Arrays) -> Arrays:
