@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cli.near import describe_offset
 from cli.text import age, size, table
+from pipelines.registry import builtin_pipelines
 from schemas.text import count, rate
 from tests.cli import COMMAND, environment
 
@@ -64,7 +65,7 @@ def test_titles_and_numbers_of_a_table_stay_whole_in_a_narrow_window() -> None:
 
 
 def test_a_terminal_breaks_an_error_between_words() -> None:
-    words = "rigflow: no pipeline is called nosuch: there are clip-features, fingerprint, scenes, upscale, upscale2x"
+    words = f"rigflow: no pipeline is called nosuch: there are {', '.join(builtin_pipelines())}"
     ours, theirs = pty.openpty()
     try:
         termios.tcsetwinsize(theirs, (24, 30))

@@ -65,7 +65,7 @@ def test_the_docs_list_every_exit_code() -> None:
         (["pipelines"], "missing command: see rigflow pipelines --help"),
         (["worker", "--stages", "de code"], "de code: not a stage"),
         (["run", "fingerprint", "/no/such.mp4"], "/no/such.mp4: no such file: check the path"),
-        (["run", "nosuch", "/no/such.mp4"], "no pipeline is called nosuch: there are clip-features, fingerprint"),
+        (["run", "nosuch", "/no/such.mp4"], "no pipeline is called nosuch: there are "),
     ],
 )
 def test_wrong_usage_ends_in_one_line_and_exit_code_2(arguments: list[str], output: str) -> None:
