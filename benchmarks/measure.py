@@ -44,7 +44,7 @@ def _times(pids: list[int], fields: int) -> dict[int, float]:
 
 
 def forget_peaks(pids: list[int]) -> None:
-    """Let each process's peak of resident memory begin anew from what it holds now."""
+    """Let each process's peak of resident memory start again from what it holds now."""
     for pid in pids:
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text("5")

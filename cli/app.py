@@ -1,4 +1,4 @@
-"""All commands of `rigflow`, and what the parser says when it does not understand."""
+"""All commands of `rigflow`, and the errors of wrong usage."""
 
 import re
 from importlib.metadata import version
@@ -69,7 +69,7 @@ app.command()(near)
 app.command()(cluster)
 app.command()(doctor)
 
-# what the parser says of a wrong number -> what a person is told; other releases of it say so in their own words
+# the parser's words for a wrong number -> ours; other releases of the parser have other words
 _WORDS = {
     r"Input should be ": "it must be ",
     r"a valid integer\b.*": "a whole number",
@@ -81,7 +81,7 @@ _BadUsage: type[Exception] = typer.BadParameter.__mro__[1]  # what the parser ra
 
 
 def answer(arguments: list[str]) -> int:
-    """Run one command; its exit code. Wrong usage ends in one line, as every other error does."""
+    """Run one command and return its exit code. Wrong usage ends with one line, as every other error does."""
     try:
         return int(app(arguments or ["--help"], prog_name="rigflow", standalone_mode=False) or ExitCode.OK)
     except _BadUsage as error:

@@ -1,4 +1,4 @@
-"""`rigflow cluster`: which media are alike, by their results."""
+"""`rigflow cluster`: groups media that are alike, by their results."""
 
 from collections import Counter
 from pathlib import Path
@@ -54,7 +54,7 @@ def cluster(
     say(summary(clusters))
     if len(clusters) == 1 and len(shown) > 2:
         alike = f"{clusters[0].similarity:.4f} on average"
-        warn(f"all are alike, {alike}; a --similarity above that parts them")
+        warn(f"all are alike, {alike}; a higher --similarity separates them")
     for path in paths:
         say(path)
     return ExitCode.OK
@@ -77,7 +77,7 @@ def _base(result: Path) -> str:
 
 
 def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Path] | None) -> "list[Shown]":
-    """Each media with a picture of it, from the file that its result was made of, where that is found."""
+    """Each media with a picture from its source file, if that file is found."""
     from engines.outputs.clusters import PICTURE, Shown
     from engines.outputs.thumbnail import thumbnail
 
@@ -92,7 +92,7 @@ def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Pa
                 picture = thumbnail(file, _typical_s(descriptors), PICTURE)
                 break
             except RigflowError:
-                continue  # it is not what it is called; the tile stays blank
+                continue  # its content is no video, whatever its name; the tile stays blank
         without += picture is None
         shown.append(Shown(name, str(result), picture))
     if without:
@@ -101,13 +101,13 @@ def _pictures(described: "list[tuple[str, Path, Descriptors]]", folders: list[Pa
 
 
 def _files_of(name: str, folders: list[Path]) -> list[Path]:
-    """Files that may be the media `name`: so called, or so called before their suffix."""
+    """Files that may be the media `name`: with this name, or with this name and a suffix."""
     ours = (".npz", ".jsonl", ".html", ".part")
     entries = [entry for folder in folders for entry in sorted(folder.iterdir()) if entry.suffix not in ours]
     return [entry for entry in entries if name in (entry.name, entry.stem) and entry.is_file()]
 
 
 def _typical_s(descriptors: "Descriptors") -> float:
-    """When the window begins that is most like all others."""
+    """The start in seconds of the window that is most like all others."""
     mean = descriptors.vectors.mean(axis=0)
     return float(descriptors.times[(descriptors.vectors @ mean).argmax()] - descriptors.times[0])

@@ -1,4 +1,4 @@
-"""`rigflow dead`: the work that failed, with its input: look at it, send it again, or forget it."""
+"""`rigflow dead`: shows failed work with its input, sends it again, or deletes it."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="dead",
-    help="Look at work that failed, send it again, or forget it.\n\nExample: rigflow dead list",
+    help="Show failed work, send it again, or delete it.\n\nExample: rigflow dead list",
     rich_markup_mode=None,
 )
 
@@ -81,9 +81,9 @@ def retry(
 ) -> ExitCode:
     """Send the inputs of dead letters again.
 
-    First mend what failed: a worker, a model, a disk. `rigflow results JOB` then gives the job with what that made
-    good. An input that is itself at fault fails again: extract it by `rigflow dead show NUMBER --save FILE`, mend it
-    and publish it as a new job; `rigflow dead drop NUMBER` forgets this one.
+    First repair the cause: a worker, a model, a disk. `rigflow results JOB` then writes the files of the job with the
+    repaired parts. An input that is itself at fault fails again: extract it by `rigflow dead show NUMBER --save FILE`,
+    repair it and publish it as a new job; `rigflow dead drop NUMBER` deletes this one.
 
     Example: rigflow dead retry 12 13
     """
@@ -188,7 +188,7 @@ async def _each(
             letter = await find_letter(broker, number)
             try:
                 await act(broker, letter)
-            except (UsageError, StoreError, Gone) as error:  # its input grew too old, or its queue is gone
+            except (UsageError, StoreError, Gone) as error:  # its input has expired, or its queue was deleted
                 say(f"{number}: {error}")
                 code = ExitCode.SOME_FAILED
                 continue

@@ -49,7 +49,7 @@ def _tone(seconds: int) -> list[av.AudioFrame]:
 
 
 def main() -> int:
-    """Draw, then run each pipeline as a person would."""
+    """Draw the film, then run each pipeline by its command."""
     out = Path("demo-out")
     out.mkdir(exist_ok=True)
     film = out / "film.mp4"

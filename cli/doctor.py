@@ -28,7 +28,7 @@ AV_HINT = "pip install --force-reinstall av, whose wheels have them all"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `bad`: rigflow cannot run before it is mended; `note`: it runs, but a person should know."""
+    """The result of one check. `bad`: rigflow cannot run before it is repaired; `note`: it runs, with a restriction."""
 
     what: str
     state: Literal["good", "note", "bad"]
@@ -57,7 +57,7 @@ def doctor(store: Store = None, as_json: Json = False, settings_file: SettingsFi
 
 
 def examine(settings: "Settings") -> list[Finding]:
-    """Look at everything; what cannot even be looked at is bad."""
+    """Make all checks; a check that fails itself is `bad`."""
     checks: dict[str, Callable[[], Finding | list[Finding]]] = {
         "Python": _python,
         "cores": _cores,
@@ -119,7 +119,7 @@ def _encoders() -> Finding:
 
 
 def _opens(name: str, mode: Literal["r", "w"]) -> bool:
-    """Whether a codec is there and can be opened, which a name in a list does not promise."""
+    """Whether a codec exists and can be opened: FFmpeg may list one that cannot."""
     import av
 
     try:
@@ -145,7 +145,7 @@ def _onnxruntime() -> Finding:
 
 
 def _broker() -> Finding:
-    """Start a broker and talk to it: this needs the binary, the loopback and a folder, so it shows all three."""
+    """Start a broker and connect to it, which checks the binary, the loopback and the folder."""
     from pipelines.broker import Broker
     from pipelines.server import EmbeddedServer
     from schemas.settings import Settings
@@ -185,7 +185,7 @@ def _disk(what: str, folder: Path) -> Finding:
 
 
 def _gpus(settings: "Settings") -> list[Finding]:
-    """A finding for each GPU, with what its decoder and encoder really opened."""
+    """A finding for each GPU, with the formats that its decoder and encoder opened."""
     from engines.machine import DriverError, gpu_files, gpus
 
     try:

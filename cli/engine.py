@@ -48,7 +48,7 @@ def build(
     pipeline: Annotated[str, typer.Option(help="The pipeline that feeds the model, for --calibrate.")] = "",
     backend: Annotated[str, typer.Option(help="tensorrt_rtx, or tensorrt on a machine that has the GPU.")] = "",
     anyway: Annotated[bool, typer.Option("--anyway", help="Build a precision that the GPU is slow at.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Build what is there already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Build again what was built before.")] = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Compile a model for kinds of GPUs.
@@ -159,7 +159,7 @@ def show(key: Key, as_json: Json = False, settings_file: SettingsFile = None) ->
 @app.command()
 @ends_well
 def check(keys: Keys = None, settings_file: SettingsFile = None) -> ExitCode:
-    """Test engines: whole, what they say, and right.
+    """Check the files and the answers of engines.
 
     The graph that was compiled is run against the model on the CPU; a GPU is tested when it loads the engine.
 

@@ -38,7 +38,7 @@ def export(
     spec, body = export_x3d_s(weights)
     if weights is None:
         warn(
-            f"RANDOM WEIGHTS: {model} will see nothing in a video; for trials only. For real answers give"
+            f"RANDOM WEIGHTS: the answers of {model} mean nothing, it is for trials only. For real answers give"
             f" --weights {EXPORTS[model]}"
         )
     path = save_model(folder, spec, body)

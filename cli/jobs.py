@@ -1,4 +1,4 @@
-"""`rigflow jobs`: what became of the jobs that were published; waiting for them, and ending them."""
+"""`rigflow jobs`: shows published jobs, waits for them, and cancels them."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="jobs",
-    help="See how far jobs are, wait for them, or end them.\n\nExample: rigflow jobs list",
+    help="Show jobs and their progress, wait for them, or cancel them.\n\nExample: rigflow jobs list",
     rich_markup_mode=None,
 )
 
@@ -68,9 +68,9 @@ def cancel(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """End jobs that are not over; their results so far are deleted.
+    """Cancel jobs that are not over, and delete their results.
 
-    What is queued of them is deleted, what workers have in flight is dropped. Published again, a job is begun anew.
+    Their queued messages are deleted, and workers drop those in flight. A job that is published again starts again.
 
     Example: rigflow jobs cancel 5f0c6a4be1d2f7a09c3e
     """
@@ -213,10 +213,12 @@ def _broker(settings: "Settings") -> "AbstractAsyncContextManager[Broker]":
 def describe(manifest: "Manifest") -> list[tuple[str, str]]:
     """All that is known of a job: title and text of each line."""
     job = manifest.job
-    again = f", begun anew {job.generation} times" if job.generation > 1 else ", begun anew" if job.generation else ""
+    again = (
+        f", started again {job.generation} times" if job.generation > 1 else ", started again" if job.generation else ""
+    )
     files = printable(", ".join(manifest.files)) or "-"
     begun, ended = manifest.created_s, manifest.ended_s
-    # all its results are at the broker; the collector that fetches them writes its files, and when it ended
+    # the broker has all its results; the collector that fetches them writes its files, and the time of its end
     uncollected = manifest.state.ended and not ended
     lines = [
         ("job", f"{job.id} ({job.pipeline} {job.revision}, tenant {job.tenant}, {job.priority}{again})"),

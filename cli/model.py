@@ -1,4 +1,4 @@
-"""`rigflow model`: bring models, look at them, try them on a picture."""
+"""`rigflow model`: adds models, shows them, tries them on a picture."""
 
 import hashlib
 import sys
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="model",
     rich_markup_mode=None,
-    help="Bring models, look at them, try them on a picture.\n\nExample: rigflow model add yolov8n.onnx",
+    help="Add models, show them, try them on a picture.\n\nExample: rigflow model add yolov8n.onnx",
 )
 
 _NAMING = frozenset(("classify", "detect", "segment", "tag"))  # heads whose numbers have names
@@ -48,11 +48,11 @@ def add(
         Path | None, typer.Option(help="Its model card. Default: the .toml of its name beside it.", metavar="FILE")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="A picture to try it on. Default: slopes and a disc.", metavar="FILE")
+        Path | None, typer.Option(help="A picture to try it on. Default: a drawn one.", metavar="FILE")
     ] = None,
     show: Show = None,
     yes: Annotated[bool, typer.Option("--yes", help="Keep it without a question.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and try only; keep nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Propose and try only; keep nothing.")] = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
     """Propose a model's card, try the model on a picture, and keep both.
@@ -62,8 +62,8 @@ def add(
     "guess": most such models have it; compare it with the page that the model comes from. Then look at the picture with
     the answer drawn. A pipeline runs the model by its name: `model = "yolov8n"` in an infer stage.
 
-    Weights in files beside the ONNX file belong to the model. Of a folder its tokenizer, settings and further graphs
-    do too, if they are known by name.
+    Weights in files beside the ONNX file belong to the model. So do the tokenizer, settings and further graphs of a
+    folder, if their names are known.
 
     Example: rigflow model add yolov8n.onnx --picture street.jpg --show boxes.png
     """
@@ -144,7 +144,7 @@ def try_on(
     name: Name,
     picture: Annotated[
         Path | None,
-        typer.Argument(help="A picture, or sound if it takes that. Default: slopes and a disc.", metavar="FILE"),
+        typer.Argument(help="A picture, or sound if it takes that. Default: a drawn one.", metavar="FILE"),
     ] = None,
     show: Show = None,
     settings_file: SettingsFile = None,
@@ -164,7 +164,7 @@ def try_on(
 @app.command()
 @ends_well
 def remove(name: Name) -> ExitCode:
-    """Delete a kept model, and its files that no other has.
+    """Delete a kept model, and its files that no other model uses.
 
     Jobs that were published with it have a copy of their own.
 
@@ -178,7 +178,7 @@ def remove(name: Name) -> ExitCode:
 
 
 def _agreed(question: str) -> bool:
-    """Ask, if there is a person at a terminal; without one the answer is yes."""
+    """Ask at a terminal; where there is none, the answer is yes."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
     try:
@@ -248,7 +248,7 @@ def _described(spec: "ModelSpec", graph_bytes: int) -> list[str]:
 
 
 def _try(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
-    """Run a model on a picture; what it answers on stdout, and drawn in the file `show`."""
+    """Run a model on a picture; print its answer, and draw it into the file `show`."""
     from engines.outputs.hearing import heard, sound_input
     from engines.outputs.preview import answer, drawn, read_picture, save, sentences
 

@@ -1,4 +1,4 @@
-"""`rigflow near`: how alike two media are, by their fingerprints."""
+"""`rigflow near`: compares two media by their fingerprints."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ def near(
 ) -> ExitCode:
     """Compare two fingerprints: similarity and offset in time.
 
-    The similarity is the mean cosine of their descriptors at the best shift: over 0.95 is the same film encoded
-    anew, under 0.8 another one.
+    The similarity is the mean cosine of their descriptors at the best shift: over 0.95 is the same film in another
+    encoding, under 0.8 another film.
 
     Example: rigflow near holiday.fingerprint.npz upload.fingerprint.npz
     """
@@ -32,7 +32,7 @@ def near(
         return ExitCode.OK
     say(f"similarity  {match.similarity:.4f} over {match.windows} windows")
     if not match.windows:
-        say("offset      unknown: what they have in common is blank")
+        say("offset      unknown: the parts that they have in common are blank")
     elif match.similarity < ALIKE:
         say("offset      none: these are different films")
     else:
@@ -41,7 +41,7 @@ def near(
 
 
 def describe_offset(offset_s: float, a: str, b: str) -> str:
-    """The shift in words: what B shows at t, A shows at t + offset."""
+    """The offset in words: A shows at t + offset what B shows at t."""
     if abs(offset_s) < 0.0005:
         return "none, both begin with the same picture"
     first, second = (a, b) if offset_s > 0 else (b, a)

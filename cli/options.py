@@ -61,7 +61,7 @@ SettingsFile: TypeAlias = Annotated[
 
 
 def settings_from(file: Path | None, **given: Any) -> "Settings":
-    """The settings of this command: what was given, over the environment, over the file, over the defaults."""
+    """The settings of this command: its options go before the environment, then the file, then the defaults."""
     from engines.registry import exists, names
     from schemas.errors import UsageError
     from schemas.settings import load_settings
@@ -91,7 +91,7 @@ def workers_here(settings: "Settings", given: int | None) -> int:
 
 
 def parse_fields(given: Sequence[str], example: str) -> dict[str, Any]:
-    """`--set` as fields; a value is TOML, and text where it is none. Raises UsageError."""
+    """The fields of `--set`; a value is TOML, or else text. Raises UsageError."""
     from schemas.errors import UsageError
     from schemas.toml import TomlError, parse_toml
 
@@ -122,14 +122,14 @@ def chosen_pipeline(
 
 
 def default_store() -> Path:
-    """Where a broker that stays keeps its work."""
+    """The default folder for the work of `rigflow up`."""
     from schemas.settings import home_folder
 
     return home_folder() / ".local" / "share" / "rigflow" / "store"
 
 
 def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
-    """Turn a command's exit code, its errors and Ctrl-C into the process's end: one line on stderr, a named code."""
+    """End the process with a command's exit code; an error or Ctrl-C gives one line on stderr and a named code."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -147,7 +147,7 @@ def ends_well(command: Callable[P, ExitCode]) -> Callable[P, None]:
 
 @contextmanager
 def acknowledged() -> Iterator[None]:
-    """Within it, the first Ctrl-C is answered by a line at once: cleaning up takes seconds. Enter it inside asyncio."""
+    """Print a line at the first Ctrl-C at once, because cleaning up takes seconds. Enter it inside asyncio."""
     interrupt = signal.getsignal(signal.SIGINT)
     answered = False
 

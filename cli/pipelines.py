@@ -1,4 +1,4 @@
-"""`rigflow pipelines`: what there is, what it says, and whether a file of one's own is fine."""
+"""`rigflow pipelines`: lists, shows and checks pipelines."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ def show(
 ) -> ExitCode:
     """Print a pipeline as a pipeline file.
 
-    To read, or to start one's own from.
+    You may change the file into a pipeline of your own.
 
     Example: rigflow pipelines show scenes > mine.toml
     """
@@ -84,7 +84,7 @@ def withdraw(
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Take a pipeline from a fleet: its workers stop hosting it.
+    """Remove a pipeline from a fleet: its workers stop hosting it.
 
     Jobs that are not over are finished first: withdraw it again when they are. `rigflow publish` brings it back.
 
@@ -190,7 +190,7 @@ def _at_fleet(settings: "Settings", ask: Callable[["Broker"], Awaitable[T]]) -> 
 
 
 def to_toml(spec: "PipelineSpec") -> str:
-    """The pipeline file of a spec, without what is as by default; `parse_pipeline` gives the spec back."""
+    """The pipeline file of a spec, without default values; `parse_pipeline` gives the spec back."""
     head = spec.model_dump(mode="json", exclude_defaults=True, exclude={"stage", "models", "plugins"})
     blocks = [_lines(head | {"name": spec.name, "media": spec.media})]
     for stage in spec.stage:

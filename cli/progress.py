@@ -14,7 +14,7 @@ from schemas.parts import PartMeta
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
 
-ROWS = 12  # lines of files shown at once; finished ones make room first
+ROWS = 12  # lines of files shown at once; finished files are not among them
 SILENT_S = 2.0  # without a part for so long, a job's line says so
 
 
@@ -68,7 +68,7 @@ class Progress:
         row.moved_s = time.monotonic()
 
     def event(self, text: str) -> None:
-        """Something a person should know."""
+        """A message for the user."""
         self._console.print(
             cell(text, "yellow"),
         )
@@ -101,7 +101,7 @@ def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
 
 
 def summary(outcomes: list[JobOutcome], rates: bool = True) -> RenderableType:
-    """The table at the end of a command, a row per job, and below it what there is to say of them.
+    """The table at the end of a command, a row per job, and below it the errors and notes of the jobs.
 
     `rates`: with the frames a second of each, where the command saw the job from its beginning.
     """
@@ -115,20 +115,20 @@ def summary(outcomes: list[JobOutcome], rates: bool = True) -> RenderableType:
         done, name = outcome.done, cell(outcome.name)
         if done is None:
             table.add_row(name, *[""] * (2 + rates), Text("failed", "red"))
-            lines.append(_said_of(outcome.name, str(outcome.error), "red"))
+            lines.append(_line_about(outcome.name, str(outcome.error), "red"))
             continue
         more = f" and {done.more_files:,} more" if done.more_files else ""
         files = cell((", ".join(str(outcome.target.parent / file) for file in done.files) or "nothing") + more)
         lost = f"[yellow]{done.lost:,}[/yellow]" if done.lost else "0"
         speed = (rate(done.frames / max(outcome.seconds, 0.001)),) if rates else ()
         table.add_row(name, f"{done.frames:,}", lost, *speed, files)
-        lines += [_said_of(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:5]]
+        lines += [_line_about(outcome.name, f"failed: {failure}", "red") for failure in done.failures[:5]]
         if done.failed > 5:
-            lines.append(_said_of(outcome.name, count(done.failed - 5, "more failure"), "red"))
-        lines += [_said_of(outcome.name, note, "yellow") for note in done.notes]
+            lines.append(_line_about(outcome.name, count(done.failed - 5, "more failure"), "red"))
+        lines += [_line_about(outcome.name, note, "yellow") for note in done.notes]
     return Group(table, "", *lines) if lines else table
 
 
-def _said_of(name: str, text: str, style: str) -> Text:
+def _line_about(name: str, text: str, style: str) -> Text:
     """A line about a job, which names it once."""
     return cell(text if name in text else f"{name}: {text}", style)

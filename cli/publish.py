@@ -1,4 +1,4 @@
-"""`rigflow publish`: media to a fleet, without waiting for the results."""
+"""`rigflow publish`: publishes media to a fleet, and does not wait for the results."""
 
 import asyncio
 from pathlib import Path
@@ -40,15 +40,17 @@ def publish(
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
-    interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in the fleet.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Process it before the bulk work of the fleet.")
+    ] = False,
     nats: FleetUrl = None,
     credentials: Credentials = None,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Leave files with a fleet; prints the ids of their jobs.
+    """Publish files to a fleet, and print the ids of their jobs.
 
-    A video is a job of its own, as all media with times; images given together are one. A job that was published before
-    is not done twice; one whose publishing was cut short goes on where it stopped. When the fleet is full, this waits.
+    Each video is a job; images that are given together are one job. A job that was published before is not done twice;
+    if its publishing was interrupted, that continues where it stopped. While the fleet is full, this waits.
 
     Example: rigflow publish upscale2x holiday.mp4 --nats nats://rig1:4222
     """
@@ -131,9 +133,9 @@ async def _send(publisher: "Publisher", outcome: "JobOutcome", console: "Console
 
 
 def _before(known: "Manifest") -> str:
-    """What a person should know of what was done before; nothing for a new job."""
+    """A line about earlier work on this job; empty for a new job."""
     if known.state.ended:
         return f"{known.state.value} before; `rigflow results {known.job.id}` gives its results"
     if known.total is not None:
         return "published before; nothing is sent twice"
-    return f"going on after the first {known.segments} segments" if known.segments else ""
+    return f"continues after the first {known.segments} segments" if known.segments else ""

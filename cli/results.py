@@ -1,4 +1,4 @@
-"""`rigflow results`: the results of jobs as files, or what is missing of them."""
+"""`rigflow results`: writes the results of jobs into files, or says what is missing."""
 
 import asyncio
 import filecmp
@@ -36,8 +36,8 @@ def results(
     """Write the results of jobs into files, once they are complete.
 
     Until then this says what is there and what is missing. Results without failures leave the broker when they are
-    collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again. They are
-    called as `rigflow run` would, and no file is replaced without --overwrite.
+    collected. Those with failures stay for a day: after `rigflow dead retry` they can be collected again. Files have
+    the names that `rigflow run` gives, and none is replaced without --overwrite.
 
     Example: rigflow results 5f0c6a4be1d2f7a09c3e --follow --out results
     """
@@ -46,7 +46,7 @@ def results(
 
 
 async def _results(settings: "Settings", jobs: list[str], follow: bool, out: Path, overwrite: bool) -> ExitCode:
-    """One job after the other; an error of one ends no other. The code is that of all, or SOME_FAILED."""
+    """Write the results of each job, whatever errors others have. The code is that of all, or SOME_FAILED."""
     from cli.progress import summary
     from engines.outputs.names import OutputNames
     from pipelines.broker import Broker
@@ -79,7 +79,7 @@ async def _result(
     overwrite: bool,
     collected: "list[JobOutcome]",
 ) -> ExitCode:
-    """One job: its files, or what is missing of it. What was collected here is added to `collected`."""
+    """Write the files of one job, or say what is missing. A job that is collected here is added to `collected`."""
     from pipelines.collect import CollectedElsewhere
     from pipelines.inventory import take_inventory
     from pipelines.job_records import JobCancelled

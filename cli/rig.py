@@ -1,4 +1,4 @@
-"""`rigflow rig`: this machine's workers, for a broker elsewhere."""
+"""`rigflow rig`: runs this machine's workers, for a broker on another machine."""
 
 import socket
 from pathlib import Path
@@ -29,9 +29,10 @@ def rig(
 ) -> ExitCode:
     """Run all workers of this machine.
 
-    Until Ctrl-C or SIGTERM. What dies is started again, what dies too often is given up, what is stuck is killed.
-    Stopped, workers finish what they hold; stopped twice, they hand it back. --config says which stages each hosts;
-    without it there is a worker for each GPU, or for each core where there is no GPU, with all of them.
+    Until Ctrl-C or SIGTERM. A worker that dies is started again; one that dies too often is given up; one that is stuck
+    is killed. At the first signal workers finish their messages, at the second they return them. --config says which
+    stages each hosts; without it there is a worker for each GPU, or for each core where there is no GPU, with all of
+    them.
 
     Example: rigflow rig --nats nats://rig1:4222 --config rig.toml
     """

@@ -46,7 +46,9 @@ def run(
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
-    interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Process it before the bulk work of a fleet.")
+    ] = False,
     nats: NatsUrl = None,
     store: Annotated[str | None, typer.Option(help="Folder of the embedded broker's store.", metavar="DIR")] = None,
     credentials: Credentials = None,
@@ -116,7 +118,7 @@ def check_inputs(inputs: list[Path]) -> None:
     errors = []
     for path in inputs:
         error = input_error(path)
-        if error is None:  # no look at the others: there may be thousands
+        if error is None:  # the others are not checked: there may be thousands
             return
         errors.append(error)
     if errors:
@@ -125,7 +127,7 @@ def check_inputs(inputs: list[Path]) -> None:
 
 @contextmanager
 def output_folder(out: Path) -> Iterator[None]:
-    """`prepare_folder` for a block; what it makes is removed behind a block that wrote nothing."""
+    """`prepare_folder` for a block; folders that it made are removed if the block wrote nothing."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         prepare_folder(out)

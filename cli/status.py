@@ -1,4 +1,4 @@
-"""`rigflow status`: what a fleet does now."""
+"""`rigflow status`: shows what a fleet does now."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 SILENT_S = 6.0  # three reports missed: its process hangs, or its machine is gone
-EVERY_S = 2.0  # workers report no more often
+EVERY_S = 2.0  # workers report every 2 s
 OLD_S = 4.0  # without an answer for so long, what is shown is old
 
 
@@ -34,7 +34,7 @@ def status(
 ) -> ExitCode:
     """Show a fleet's queues and workers.
 
-    And its results, its dead letters, and the stage that holds it up, with the evidence.
+    Also its results, its dead letters, and the bottleneck with its figures.
 
     Example: rigflow status --nats nats://rig1:4222 --watch
     """
@@ -63,7 +63,7 @@ async def _status(settings: "Settings", watch: bool, as_json: bool) -> None:
 
 
 def _print_json(fleet: "FleetStatus", lines: bool) -> None:
-    """One object; in a line of its own for those who read them as they come."""
+    """Print one json object; with `lines` in one line, for programs that read one after the other."""
     from dataclasses import asdict
 
     from pipelines.bottleneck import bottleneck
@@ -83,7 +83,7 @@ async def _silences(asking: "asyncio.Task[FleetStatus]") -> AsyncIterator[str]:
 
 
 async def _watch(broker: Any, url: str) -> None:
-    """The same, live; one after the other where there is no terminal."""
+    """Show the status every 2 s in place; without a terminal, print one below the other."""
     from rich.console import Group
     from rich.live import Live
 
@@ -102,7 +102,9 @@ async def _watch(broker: Any, url: str) -> None:
                     live.update(silent, refresh=True)
             fleet = asking.result()
             if console.is_terminal:
-                live.update(Group(verdict(fleet), "", render(fleet, url)), refresh=True)  # a low window has the end cut
+                live.update(
+                    Group(verdict(fleet), "", render(fleet, url)), refresh=True
+                )  # a window of few lines cuts the end
             else:
                 console.print(time.strftime("%H:%M:%S"))
                 _print(console, fleet, url)
@@ -112,7 +114,7 @@ async def _watch(broker: Any, url: str) -> None:
 
 def _print(console: "Console", fleet: "FleetStatus", url: str) -> None:
     console.print(render(fleet, url), "", sep="\n")
-    console.print(verdict(fleet), soft_wrap=not console.is_terminal)  # a program may look for the sentence
+    console.print(verdict(fleet), soft_wrap=not console.is_terminal)  # programs search for the sentence
 
 
 def _console() -> "Console":
@@ -186,7 +188,7 @@ def _rate(workers: Sequence[Mapping[str, Any]], queue: "QueueStatus") -> float:
 
 
 def _workers(fleet: "FleetStatus") -> "RenderableType":
-    """A row for each worker that spoke lately, and for those that their rig has given up or starts anew."""
+    """A row for each worker that reported lately, and for each that its rig has given up or starts again."""
     gone = _gone(fleet)
     if not fleet.workers and not gone:
         return "[bold]worker[/]  [yellow]none[/]; start some with `rigflow rig`, `rigflow worker` or `rigflow up`"

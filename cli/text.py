@@ -38,7 +38,7 @@ def warn(text: object) -> None:
 
 
 def _between_words(line: str, stream: TextIO, indent: str = "") -> str:
-    """The line; for a terminal, which would break it inside of words, broken between words."""
+    """The line; for a terminal it is broken between words, because the terminal would break it within words."""
     if not stream.isatty():
         return line
     columns = os.get_terminal_size(stream.fileno()).columns or 80  # 0: a terminal that does not know its size

@@ -1,4 +1,4 @@
-"""`rigflow topology`: the broker's streams and consumers as settings want them, and how they differ."""
+"""`rigflow topology`: compares the broker's streams and consumers with the settings, and changes them."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ Pipelines = Annotated[
     typer.Argument(help="Pipelines, by name or file. Default: those the broker knows.", metavar="PIPELINE..."),
 ]
 NANOSECONDS = frozenset({"max_age", "duplicate_window", "ack_wait", "inactive_threshold"})
-WORDS = {"num_replicas": "copies"}  # for people, JetStream's name for it says less
+WORDS = {"num_replicas": "copies"}  # plain words for names of JetStream
 
 
 @app.command()
@@ -120,7 +120,7 @@ async def _sweep(settings: "Settings", age_s: float) -> "Swept":
 
 
 async def _changes(settings: "Settings", pipelines: list[str], applying: bool) -> "list[Change]":
-    """The differences; made, when `applying`."""
+    """The differences; with `applying` they are removed."""
     from pipelines.broker import Broker
     from pipelines.registry import hosted_pipelines, publish_pipeline
     from pipelines.streams import desired

@@ -30,9 +30,9 @@ def up(
 ) -> ExitCode:
     """Keep a broker and workers running on this machine.
 
-    Until Ctrl-C or SIGTERM; what dies is started again. The broker serves this machine only and keeps its work in
-    --store, over restarts too. With --nats the workers join that broker instead. At the end workers finish what
-    they hold; a second Ctrl-C has them hand it back.
+    Until Ctrl-C or SIGTERM; a process that dies is started again. The broker serves this machine only and keeps its
+    work in --store, over restarts too. With --nats the workers join that broker instead. At the end workers finish
+    their messages; after a second Ctrl-C they return them.
 
     Example: rigflow up --workers 4
     """
@@ -59,11 +59,11 @@ async def _up(settings: "Settings", workers: int) -> ExitCode:
             names = await register_builtin(fleet, ours=not settings.nats)
             _greet(console, fleet, settings, workers, names)
             await signals.first.wait()
-            console.print("stopping: workers finish what they hold; once more to have them hand it back")
+            console.print("stopping: workers finish their messages; press Ctrl-C again to return them unfinished")
     except asyncio.CancelledError:
-        if signals.by is None:  # Ctrl-C before we listened for it
+        if signals.by is None:  # Ctrl-C before our handler was installed
             raise
-        console.print("stopped at once: what workers held is back in its queue")
+        console.print("stopped at once: unfinished messages are back in their queues")
     return ExitCode.INTERRUPTED if signals.by is signal.SIGINT else ExitCode.OK
 
 
@@ -85,7 +85,7 @@ class _StopSignals:
 
 
 def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers: int, pipelines: list[str]) -> None:
-    """Where everything is, and what to do next."""
+    """Print the URL, the folder and the pipelines, and examples of commands."""
     url = without_passwords(fleet.nats)
     kept = "" if settings.nats else f", its work kept in {settings.store}"
     console.print(f"[bold green]rigflow is up[/] on [bold]{url}[/]{kept}")
@@ -95,8 +95,8 @@ def _greet(console: "Console", fleet: "Settings", settings: "Settings", workers:
     first = "fingerprint" if "fingerprint" in pipelines else pipelines[0]
     here = "" if url.endswith(f"//127.0.0.1:{UP_PORT}") else f" --nats {url}"
     for command, why in (
-        (f"rigflow run {first} clip.mp4 --nats {url}", "work done here, results where you are"),
-        (f"rigflow publish {first} clip.mp4{here}", "leave work here and go"),
+        (f"rigflow run {first} clip.mp4 --nats {url}", "publish a file, wait, and write the results here"),
+        (f"rigflow publish {first} clip.mp4{here}", "publish a file, and do not wait"),
         (f"rigflow status{here}", "queues and workers"),
     ):
         console.print(f"  [dim]# {why}[/]\n  {command}")

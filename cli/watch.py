@@ -1,4 +1,4 @@
-"""`rigflow watch`: a folder whose files are run through a pipeline as they arrive, each once."""
+"""`rigflow watch`: runs each file that arrives in a folder through a pipeline, once."""
 
 import asyncio
 import signal
@@ -40,12 +40,14 @@ def watch(
     folder: Annotated[Path, typer.Argument(help="Folder to watch, with the folders in it.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")],
     overwrite: Overwrite = False,
-    quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is whole.")] = 2.0,
+    quiet: Annotated[float, typer.Option(min=0.1, help="Seconds without a change until a file is complete.")] = 2.0,
     workers: Workers = None,
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
-    interactive: Annotated[bool, typer.Option("--interactive", help="Go ahead of bulk work in a fleet.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Process it before the bulk work of a fleet.")
+    ] = False,
     nats: NatsUrl = None,
     store: Store = None,
     credentials: Credentials = None,
@@ -53,9 +55,9 @@ def watch(
 ) -> ExitCode:
     """Run PIPELINE over every file that arrives in a folder.
 
-    And over those that are there, until Ctrl-C or SIGTERM. A file is taken once it stopped growing. A copy of a file
-    that was done is not done again, also after a restart: what was done is kept in a ledger beside the results. Files
-    in DIR are only read. The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*, or where that is taken
+    Also over those that are there already, until Ctrl-C or SIGTERM. A file is taken once it stopped growing. A copy of
+    a file that was done is not done again, also after a restart: what was done is kept in a ledger beside the results.
+    Files in DIR are only read. The results of DIR/a/clip.mp4 are OUT/a/clip.PIPELINE.*, or where that is taken
     OUT/a/clip.mp4.PIPELINE.*; hidden files, *.part and *.tmp are left alone.
 
     Example: rigflow watch fingerprint incoming --out results
@@ -110,14 +112,14 @@ async def _watch(
             publisher = Publisher(broker, spec, fleet.tenant, priority)
             with OutputNames(out, overwrite) as names:
                 watching = FolderWatch(broker, publisher, spec, folder, out, ledger, names, quiet_s, say, mend)
-                await _until_told(watching.run())
+                await _until_stopped(watching.run())
     finally:
         ledger.close()
     return ExitCode.OK
 
 
-async def _until_told(work: Coroutine[Any, Any, None]) -> None:
-    """Run until SIGINT or SIGTERM. What is in process then is not in the ledger, and is done at the next start."""
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGINT or SIGTERM. Files in process then are not in the ledger: the next start processes them."""
     running = asyncio.create_task(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)

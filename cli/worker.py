@@ -1,4 +1,4 @@
-"""`rigflow worker`: one worker in this process, for a broker elsewhere."""
+"""`rigflow worker`: runs one worker in this process, for a broker on another machine."""
 
 import sys
 from typing import Annotated
@@ -26,9 +26,9 @@ def worker(
 ) -> ExitCode:
     """Run one worker in this process until Ctrl-C or SIGTERM.
 
-    It serves every pipeline that the broker knows; models come from the broker too. Stages are split, decode,
-    encode, collect and operators (resize, infer ...), or the names that pipelines give theirs. Those in one worker hand
-    over in memory. Stopped, it finishes what it holds; stopped twice, it hands it back.
+    It serves every pipeline that the broker knows; models come from the broker too. Stages are split, decode, encode,
+    collect and operators (resize, infer ...), or the names that pipelines give theirs. Stages in one worker pass their
+    results in memory. At the first signal it finishes its messages, at the second it returns them.
 
     Example: rigflow worker --stages decode,resize --nats nats://rig1:4222
     """
@@ -44,7 +44,7 @@ def worker(
 
     if names := [stage for stage in wanted if stage not in kinds_of_stages()]:
         are = "is no kind of stage" if len(names) == 1 else "are no kinds of stages"
-        warn(f"{', '.join(names)} {are}: it serves pipelines that name a stage so")
+        warn(f"{', '.join(names)} {are}: it serves pipelines with a stage of that name")
     options = WorkerOptions(settings=settings, stages=wanted or ALL_STAGES, name=name, device=settings.device)
     work(options, on_connected=announce)
 

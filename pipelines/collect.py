@@ -170,7 +170,7 @@ class Collector:
         if not isinstance(message, Result | Fragment | Failure | Done):
             return
         if _generation(message) != job.ref.generation:
-            if _generation(message) < job.ref.generation:  # from before the job was begun anew
+            if _generation(message) < job.ref.generation:  # from before the job was started again
                 await self._broker.delete_message(self._broker.names.results_stream, delivery.stream_seq)
                 await discard_claims(self._broker, [blob])
             return
@@ -195,7 +195,7 @@ class Collector:
         """Another process published the job's Done. Raises JobCancelled, CollectedElsewhere.
 
         That process may have died before it wrote the end into the manifest, so this one writes it: otherwise the job
-        could not be begun anew, though its results are gone.
+        could not be started again, though its results are gone.
         """
         if done.cancelled:
             raise JobCancelled(job.ref)
@@ -245,7 +245,7 @@ class Collector:
                 known = None if record is None else record.manifest
                 if known is not None and known.job == job.ref and known.total is not None and job.ref.pipeline in idle:
                     what = f"the broker lost messages of job {job.ref.id} (deleted, or older than results_age_s)"
-                    await self._guarded(job, _raise(Gone(what, "publish it again; it is begun anew then")))
+                    await self._guarded(job, _raise(Gone(what, "publish it again; it is started again then")))
 
     async def _note_evicted(self) -> None:
         """Mark jobs whose results are about to be deleted: a collector that starts later cannot complete them."""

@@ -11,7 +11,7 @@ from schemas.jobs import JobRef, JobState, Manifest
 
 
 class JobCancelled(RigflowError):
-    """The job was cancelled, or begun anew as another generation, while this process worked on it."""
+    """The job was cancelled, or started again as another generation, while this process worked on it."""
 
     def __init__(self, job: JobRef) -> None:
         super().__init__(f"job {job.id} was cancelled", "publish it again to have it done")
@@ -38,14 +38,14 @@ class JobRecord:
 
     @classmethod
     async def current(cls, broker: Broker, job: JobRef) -> Self | None:
-        """`read`, for work on this generation of a job. Raises JobCancelled when it was cancelled or begun anew."""
+        """`read`, for work on this generation of a job. Raises JobCancelled when it was cancelled or started again."""
         record = await cls.read(broker, job)
         if record is not None and not _is_current(record.manifest, job):
             raise JobCancelled(job)
         return record
 
     async def change(self, **fields: Any) -> None:
-        """Set fields. Raises JobCancelled when the job was cancelled, or begun anew."""
+        """Set fields. Raises JobCancelled when the job was cancelled, or started again."""
         while True:
             changed = _merged(self.manifest, fields)
             if self._sequence and changed == self.manifest:
@@ -66,7 +66,7 @@ class JobRecord:
         return True
 
     async def refresh(self) -> None:
-        """Read it again. Raises JobCancelled when the job was cancelled, or begun anew."""
+        """Read it again. Raises JobCancelled when the job was cancelled, or started again."""
         job = self.manifest.job
         stored = await _entry(self._broker, job.tenant, job.id)
         self._sequence = 0 if stored is None else stored.sequence

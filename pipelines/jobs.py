@@ -29,7 +29,7 @@ class ResultsEvicted(RigflowError):
 
     def __init__(self, job: JobRef) -> None:
         gone = "a collector deleted some of its results from a full stream and ended before it had written them"
-        super().__init__(f"job {job.id} cannot be completed: {gone}", "publish it again; it is begun anew then")
+        super().__init__(f"job {job.id} cannot be completed: {gone}", "publish it again; it is started again then")
 
 
 class OtherInput(UsageError):
@@ -44,8 +44,8 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
     """The job to publish and collect under the id of `wanted`: a new one, or a known one that continues.
 
     A job that is not over continues, unless its messages were lost with a queue. A job that is over is returned as it
-    is while its results are at the broker. It is begun anew, as its next generation, when its results are gone, when it
-    was cancelled or could not be published, when it has failures and `again` is set, and when raw media (`hosted`)
+    is while its results are at the broker. It is started again, as its next generation, when its results are gone, when
+    it was cancelled or could not be published, when it has failures and `again` is set, and when raw media (`hosted`)
     under its id is other media or is for another revision of the pipeline. Raises OtherInput when the id belongs to a
     job with another input or another pipeline.
     """
@@ -83,7 +83,7 @@ async def _after_its_end(broker: Broker, wanted: Manifest) -> Manifest:
 
 
 async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: bool) -> bool:
-    """Whether a known job continues or still has its results; False: it has to be begun anew."""
+    """Whether a known job continues or still has its results; False: it has to be started again."""
     if known.state is JobState.CANCELLED:
         return False
     stale = known.results_evicted or time.time() - known.created_s > broker.settings.results_age_s
@@ -211,7 +211,7 @@ async def publish_done(broker: Broker, done: Done, reason: str) -> None:
 
 
 async def end(broker: Broker, record: JobRecord | None, done: Done) -> None:
-    """Write the end of a job into its manifest. Raises JobCancelled when it was cancelled or begun anew meanwhile."""
+    """Write the end of a job into its manifest. Raises JobCancelled when it was cancelled or started again."""
     record = record or await JobRecord.current(broker, done.job)
     record = record or JobRecord(broker, Manifest(job=done.job, name="", created_s=time.time()))
     await record.change(**ended(done), ended_s=time.time())

@@ -60,7 +60,7 @@ def test_a_run_goes_on_after_a_deletion(what: str, clip: Path, tmp_path: Path, m
 
 
 def test_jobs_without_manifests_are_done_again(clip: Path, tmp_path: Path) -> None:
-    """After the bucket of jobs was deleted, a job that is done is begun anew, though its Done is still there."""
+    """After the bucket of jobs was deleted, a job that is done is started again, though its Done is still there."""
 
     async def delete(fleet: Fleet) -> None:
         broker = await Broker.connect(fleet.settings)

@@ -101,7 +101,7 @@ def test_a_killed_publisher_goes_on_where_it_stopped(also: str, tmp_path: Path) 
         fleet.add()
         ended = rigflow_process(*command, **QUEUE)
         assert ended.returncode == 0, ended.stderr
-        assert f"going on after the first {halted.segments - (also != 'server')} segments" in ended.stderr
+        assert f"continues after the first {halted.segments - (also != 'server')} segments" in ended.stderr
         assert answer(["jobs", "wait", "film", *where]) == 0
         parts, _ = asyncio.run(parts_of(fleet.settings))
         assert sum(parts.values()) - len(parts) <= (also != "server")  # what was sent twice is done twice, unseen

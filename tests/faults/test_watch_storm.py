@@ -92,7 +92,7 @@ def assert_results(fleet: Fleet, people: People, out: Path, again: Path) -> None
 
 
 async def rounds(fleet: Fleet, kills: int) -> tuple[int, int]:
-    """How many jobs there were, and how many were begun anew.
+    """How many jobs there were, and how many were started again.
 
     All are done, but for those of contents that somebody wrote over while their watcher was dead.
     """
@@ -136,7 +136,7 @@ def test_each_content_once_and_no_source_touched(acts: int, kills: int, tmp_path
     assert 0 <= left <= kills + sum(act.startswith("rename") for act in people.did)
     contents = len(set(wanted.values()))
     print(f"\nwatch, seed {seed}: {acts} acts, {watcher.lives - 1} kills; {len(wanted)} files of {contents} contents,")
-    print(f"each done, in {jobs} jobs, of which {anew} begun anew; no source touched;")
+    print(f"each done, in {jobs} jobs, of which {anew} started again; no source touched;")
     print(f"{left} results under names that files had before")
 
 

@@ -145,7 +145,7 @@ def test_up_joins_a_broker_that_is_there_and_told_twice_it_stops_at_once(server:
         (worker,) = workers_of(fleet.process.pid)
         os.kill(worker, signal.SIGSTOP)
         fleet.process.send_signal(signal.SIGTERM)
-        fleet.until("once more")
+        fleet.until("press Ctrl-C again")
         assert fleet.end(signal.SIGTERM) == ExitCode.OK
     assert "stopped at once" in fleet.output
     assert not alive(worker)

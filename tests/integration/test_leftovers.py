@@ -52,7 +52,7 @@ async def test_a_repeat_that_comes_after_the_end_wedges_nothing(settings: Settin
         await send_result(broker, first, "a repeat after the duplicate window")
         for generation in (1, 2):
             again = (await begin(broker, wanted(publisher))).manifest.job
-            assert again.generation == generation, "its results were collected, so it is begun anew"
+            assert again.generation == generation, "its results were collected, so it is started again"
             await send_result(broker, first, f"another repeat {generation}")
             await send_result(broker, again, f"result {generation}")
             assert (await collected(broker, publisher, again, tmp_path)).frames == 1
