@@ -1,4 +1,4 @@
-"""What people have beside or inside a model, read into lines of a model card; one file for each kind."""
+"""Reads files beside a model, and metadata inside it, into lines of a model card; one module for each kind."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -6,7 +6,7 @@ from importlib import import_module
 from engines.models.companions.base import Companion, Line, Model
 from schemas.errors import ModelError, RigflowError, format_error
 
-# Where two lines are equally sure, the first stays: files before the graph, the graph before names.
+# Of two lines that are equally certain the first is used: files before the graph, the graph before names.
 COMPANIONS: Mapping[str, str] = {
     "ultralytics": "ultralytics:look",
     "openvino": "openvino:look",
@@ -42,5 +42,5 @@ def lines_of(name: str, model: Model) -> Sequence[Line]:
     except RigflowError:
         raise
     except Exception as error:
-        what = f"what {model.path} has inside or beside it as {name} has an unknown form ({format_error(error)})"
+        what = f"the {name} data inside or beside {model.path} has an unknown form ({format_error(error)})"
         raise ModelError(what, "correct it, or move it away from the model") from error

@@ -1,4 +1,4 @@
-"""What companions share: a line of a proposed card, and what they look at."""
+"""Shared by the companions: a line of a proposed card, and the model that they read."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ MOST_BYTES = 64 << 20  # of a companion; the largest known, selected_tags.csv, h
 
 
 class Sure(IntEnum):
-    """How sure a line is: a file says so, its form says so, or it is what most such models want."""
+    """How certain a line is: a file states it, the model's form shows it, or most such models want it."""
 
     guess = 0
     likely = 1
@@ -54,13 +54,13 @@ class Picture:
 
     @property
     def path(self) -> str:
-        """Where its lines go."""
+        """The path of this input in a card."""
         return f"inputs.{self.number}"
 
 
 @dataclass(frozen=True)
 class Model:
-    """What companions look at: a model's file and what is beside it, its graph, and what it answers to a test picture.
+    """What companions read: a model's file and the files beside it, its graph, and its answers to a test picture.
 
     `answers`: for the values "unit" (0 ... 1), "bytes" (0 ... 255) and "signed" (-1 ... 1) of the picture the outputs
     by name; empty where the model could not be run. `picture_values [H, W, 3]`: that picture, 0 ... 1, as it was fed.
@@ -79,7 +79,7 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """Where companions lie."""
+        """The folder of the model and of the files beside it."""
         return self.path.parent
 
     @property
@@ -89,12 +89,12 @@ class Model:
 
     @property
     def shapes(self) -> dict[str, tuple[int | str, ...]]:
-        """Shapes of the outputs: as they came for one row, or as the graph declares them."""
+        """Shapes of the outputs: those of an answer to one row, or those that the graph declares."""
         seen = self.answers.get("unit", {})
         return {port.name: tuple(seen[port.name].shape) if port.name in seen else port.shape for port in self.outputs}
 
     def answer(self, name: str) -> Array | None:
-        """What an output was for a picture of 0 ... 1."""
+        """An output for the test picture with values 0 ... 1."""
         return self.answers.get("unit", {}).get(name)
 
     def beside(self, *names: str) -> Iterator[Path]:
@@ -104,7 +104,7 @@ class Model:
                 yield from (each for each in sorted(self.folder.glob(pattern)) if each.is_file())
 
     def configured(self, name: str) -> Path | None:
-        """The file of that name beside it, or in the folder above `onnx/`, where those for transformers.js have it."""
+        """The file of that name beside the model, or in the folder above `onnx/`, as in models for transformers.js."""
         folder = self.folder.resolve()
         above = folder.parent / name
         found = next(self.beside(name), None)
@@ -112,10 +112,10 @@ class Model:
 
 
 class Companion(Protocol):
-    """Reads one kind of file beside a model, or one sign in its graph."""
+    """Reads one kind of file beside a model, or one property of its graph."""
 
     def __call__(self, model: Model) -> Sequence[Line]:
-        """The lines that it can say; none where it is not there. Raises ModelError when it is there and broken."""
+        """The lines that it finds; none without such a file or property. Raises ModelError when the file is broken."""
         ...
 
 

@@ -1,6 +1,4 @@
-"""Detectors that are no YOLO: of faces, SSD, DETR, and those that suppress by themselves.
-
-They are known by the names and shapes of their outputs."""
+"""Recognises detectors other than YOLO by their outputs: faces, SSD, DETR, and detectors with suppression inside."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,7 +42,7 @@ _DETR = {
 _FACE = {"labels": ["face"]}
 _POINTS = {"points": 5, **_FACE}  # eyes, nose, corners of the mouth
 _YUNET_NAMES = {f"{part}_{stride}" for part in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)}
-# names of outputs of detectors that suppress by themselves: boxes, scores, classes, count, and what else they are
+# outputs of detectors with suppression inside: names of boxes, scores, classes and count, and options of the decoder
 _TENSORFLOW = {"order": ["y1", "x1", "y2", "x2"], "normalised": True, "first_class": 1}
 _ARRAYS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     ("detection_boxes", "detection_scores", "detection_classes", "num_detections", _TENSORFLOW),
@@ -121,7 +119,7 @@ def _mtcnn(model: Model) -> Family | None:
 
 
 def columns_first(model: Model) -> Sequence[Line]:
-    """The layout alone of a family whose pictures have columns before rows: no shape shows that."""
+    """The layout of a family whose pictures have columns before rows, which no shape shows."""
     return [line for line in look(model) if line.field.endswith(".layout")]
 
 
@@ -153,7 +151,7 @@ def _ssd(model: Model) -> Family | None:
     why = f"scores [N, n, {shape[-1]}] that sum to 1, and boxes [N, n, 4]"
     if shape[-1] == 2:
         return Family("ultraface", Sure.likely, why, _ULTRAFACE, _FACE)
-    return Family("ssd", Sure.likely, why, _ULTRAFACE)  # both are of one author's code
+    return Family("ssd", Sure.likely, why, _ULTRAFACE)  # both are from code of the same author
 
 
 def _detr(model: Model) -> Family | None:

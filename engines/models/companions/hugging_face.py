@@ -33,7 +33,7 @@ def preprocessor(model: Model) -> Sequence[Line]:
 
 
 def config(model: Model) -> Sequence[Line]:
-    """Labels, and what is made with them where the architecture's name says so."""
+    """Labels, and the head if the architecture's name states it."""
     path = model.configured("config.json")
     if path is None:
         return []
@@ -91,7 +91,7 @@ def _geometry(fields: dict[str, Any], free: bool) -> Iterator[tuple[str, Any, st
 
 
 def _doubted(line: Line, fields: dict[str, Any]) -> Line:
-    """Lowers how sure a crop is where the picture is stretched to a size before: a card has its short side only."""
+    """Lower the certainty of a crop if the picture is stretched to a size before: a card has only the short side."""
     size = fields.get("size")
     if line.field.endswith(".short_side") and isinstance(size, dict) and "height" in size:
         why = f"{line.why}: stretched before it is cropped; here it keeps its shape"

@@ -1,4 +1,4 @@
-"""What the graph says of its inputs: layout, bytes, gray, batch; states, and constants that need a value."""
+"""Reads a graph's inputs: layout, bytes, gray, batch; states, and constants that need a value."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,19 +7,19 @@ from engines.models.companions.base import Line, Model, Picture, Port, Sure
 from schemas.model import describe
 
 _GRAPH = "the graph"
-# by the name of a scalar input: what the projects that have such an input give it by default
+# name of a scalar input: its default in the projects that have it, and the reason
 _CONSTANTS: dict[str, tuple[float, str]] = {
     "sr": (16000, "Silero VAD: 16 kHz"),
     "downsample_ratio": (0.25, "Robust Video Matting: 0.25 for HD"),
-    "weight": (0.5, "CodeFormer and its kin: half of each"),
-    "fidelity": (0.5, "CodeFormer and its kin: half of each"),
+    "weight": (0.5, "CodeFormer and similar networks: half of each"),
+    "fidelity": (0.5, "CodeFormer and similar networks: half of each"),
     "confidence_threshold": (0.25, "usual"),
     "score_threshold": (0.25, "usual"),
     "iou_threshold": (0.45, "usual"),
     "max_output_boxes_per_class": (100, "usual"),
 }
-# by the name of an input [N, 2]: the order in which it has the size of the picture, or what it is scaled by. Given the
-# size of the model's own picture, boxes come in its pixels, and the head has the way from there to the source
+# name of an input [N, 2]: the order of its values, which are the size of the picture or its scale. It gets the size of
+# the model's own picture: then boxes are in pixels of that picture, and the head converts them to those of the source
 _SIZES = {
     "orig_target_sizes": ("wh", "RT-DETR and D-FINE: width and height that boxes are scaled to"),
     "im_shape": ("hw", "PaddleDetection: height and width of the picture"),
@@ -38,7 +38,7 @@ def _picture(model: Model) -> Iterator[Line]:
         return
     port = model.inputs[picture.number]
     shape = f"the graph's input `{port.name}` {describe(port.dtype, port.shape)}"
-    # that rows come before columns is a habit; some models with colours last, MTCNN's, have it the other way round
+    # rows usually come before columns; in some models with colours last, such as MTCNN's, columns come first
     sure = Sure.certain if picture.layout == "nchw" else Sure.likely
     yield Line(f"{picture.path}.layout", picture.layout, sure, shape)
     if picture.height is not None and picture.width is not None:
@@ -85,7 +85,7 @@ def _sized(number: int, port: Port, picture: Picture | None) -> Iterator[Line]:
 
 
 def silero(model: Model) -> Sequence[Line]:
-    """Silero VAD, known by its inputs: 512 values of sound at 16 kHz behind 64 of those before."""
+    """Silero VAD, known by its inputs: 512 new samples of sound at 16 kHz after 64 earlier ones."""
     names = [port.name for port in model.inputs]
     if not {"input", "state", "sr"} <= set(names) or len(model.inputs[names.index("input")].shape) != 2:
         return []

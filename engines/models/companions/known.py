@@ -1,4 +1,4 @@
-"""Families known by the name of their file, where neither file nor graph says how they are fed."""
+"""Recognises families by the names of their files, where neither file nor graph says how the input is made."""
 
 import re
 from collections.abc import Sequence

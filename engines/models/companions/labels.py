@@ -1,4 +1,4 @@
-"""A list of labels in a text file: one a line, or `index label`, or ImageNet's `n01440764 tench, Tinca tinca`."""
+"""Reads labels from a text file: one a line, or `index label`, or ImageNet's `n01440764 tench, Tinca tinca`."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`model_info` of OpenVINO's Model API: in the rt_info of an xml beside the model, or in the ONNX file's metadata."""
+"""Reads `model_info` of OpenVINO's Model API from the rt_info of an xml file, or the ONNX file's metadata."""
 
 import math
 import re

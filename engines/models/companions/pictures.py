@@ -1,7 +1,7 @@
-"""Pictures out: super-resolution and other image to image, depth, mattes, segments; by shape, name and a trial.
+"""Recognises models that make pictures, by shape, name and a trial: super-resolution, depth, mattes, segments.
 
-A network of pictures is tried with values of 0 ... 1, 0 ... 255 and -1 ... 1. Its output looks like its input where the
-values are those that it was trained for.
+A network is tried with values of 0 ... 1, 0 ... 255 and -1 ... 1. Its output looks like its input if the values are
+those that it was trained with.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _RANGES: dict[str, dict[str, Any]] = {
 }
 _SPANS = {"unit": [0.0, 1.0], "bytes": [0.0, 255.0], "signed": [-1.0, 1.0]}
 _OVERLAP = 16  # source pixels
-_SAME = 0.06  # of the range: the largest mean difference at which an output still shows its input
+_SAME = 0.06  # of the range: the largest mean difference of an output that shows its input
 _DEPTH = ("depth", "midas", "disp")
 _MATTE = ("alpha", "matte", "mask", "matting", "modnet", "u2net", "isnet", "rmbg", "pha", "birefnet")
 _IMAGENET = {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -39,7 +39,7 @@ def look(model: Model) -> Sequence[Line]:
         if rows % height == 0 and rows // height == columns / width and channels in (3, picture.channels):
             return _image(model, picture, name, rows // height)
     if sum(_layout(shape) is not None for shape in model.shapes.values()) > 1 and "seg" not in model.path.stem:
-        return []  # several maps are a detector's, unless they are the stages of one
+        return []  # several maps are those of a detector, unless each is a stage of one segmentation
     for name, shape in model.shapes.items():
         found = _layout(shape)
         if found is not None and found[1] * 8 >= height and found[2] * 8 >= width:
@@ -103,7 +103,7 @@ def _as_rows(picture: Array) -> Array:
 
 
 def _map(model: Model, picture: Picture, name: str, channels: int, shape: tuple[int | str, ...]) -> list[Line]:
-    """One value a pixel: depth, an alpha, or scores of classes."""
+    """Lines for an output of one value a pixel: depth, an alpha, or scores of classes."""
     called = f"{model.path.stem} {name}".lower()
     at = f"output {name} {list(shape)}"
     if channels > 3 or (channels == 2 and "seg" in called):

@@ -1,4 +1,4 @@
-"""config.json of timm, as its models on the Hugging Face hub have it: how the picture is made, and labels.
+"""Reads config.json of timm's models on the Hugging Face hub: how the picture is made, and labels.
 
 Source: huggingface/pytorch-image-models, timm/data/config.py and transforms_factory.py (evaluation).
 """

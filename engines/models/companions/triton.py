@@ -1,4 +1,4 @@
-"""Triton's config.pbtxt: names, layouts, sizes and labels. Its text format is read here, without protobuf.
+"""Reads Triton's config.pbtxt: names, layouts, sizes and labels. Its text format is parsed here, without protobuf.
 
 The grammar: https://protobuf.dev/reference/protobuf/textformat-spec/, of which a configuration uses messages, lists,
 strings, numbers and names.

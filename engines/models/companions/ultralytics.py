@@ -1,4 +1,4 @@
-"""The metadata that Ultralytics writes into the ONNX file: names, task, imgsz, stride, license."""
+"""Reads the metadata that Ultralytics writes into the ONNX file: names, task, imgsz, stride, license."""
 
 import ast
 import json

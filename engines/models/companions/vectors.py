@@ -1,4 +1,4 @@
-"""One vector a picture: classes, tags, embeddings; by shape, values and name."""
+"""Recognises models of one vector a picture by shape, values and name: classes, tags, embeddings."""
 
 from collections.abc import Sequence
 from typing import Any

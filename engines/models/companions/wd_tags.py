@@ -1,4 +1,4 @@
-"""selected_tags.csv of the WD taggers: tag_id, name, category, count; and tag_mapping.json of those after them."""
+"""Reads selected_tags.csv of the WD taggers: tag_id, name, category, count; and tag_mapping.json of later ones."""
 
 import csv
 from collections.abc import Iterable, Sequence

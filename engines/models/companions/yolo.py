@@ -1,4 +1,4 @@
-"""YOLO and its kin, by the shape of their rows: v5 and v7, v8 to v12, end-to-end exports, YOLOX, NanoDet.
+"""Recognises YOLO and similar detectors by the shape of their rows: v5, v7 to v12, end to end, YOLOX, NanoDet.
 
 Strides and rows: https://docs.ultralytics.com (v5: three boxes a cell, xywh and objectness; v8: one, channels first),
 https://github.com/Megvii-BaseDetection/YOLOX and https://github.com/RangiLyu/nanodet (one a cell, rows first).
@@ -34,7 +34,7 @@ _NANODET = {
     "pad_value": 0,
     "resize": "bilinear",
 }
-_PIXELS = 32  # a box of pixels is larger than this somewhere, one in strides or logarithms is not
+_PIXELS = 32  # the largest value of boxes in pixels is above this, that of boxes in strides or logarithms is below
 
 
 def rows(model: Model) -> Sequence[Line]:
