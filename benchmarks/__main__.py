@@ -1,9 +1,8 @@
-"""Everything, in one command: `python -m benchmarks [--short | --add] [--minutes 19] [--results FILE]`.
+"""Runs all benchmarks: `python -m benchmarks [--short | --add] [--minutes 19] [--results FILE]`.
 
-First what is beside the main tables (settings of the peers, cold commands, other pipelines, scale), then rounds of all
-contestants in turn for as long as there is time for another, so that medians and ratios come from as many rounds as
-the machine affords; `--add` goes on with rounds alone, and adds them to the records. Each measurement is a line of
-json; `python -m benchmarks.report` makes the page of them.
+It first measures what is beside the main tables (settings of the peers, cold commands, other pipelines, scale). Then it
+makes rounds of all contestants in turn while there is time for another one. `--add` makes only rounds, and adds them to
+the records. Each measurement is a line of json; `python -m benchmarks.report` makes a page of them.
 """
 
 import argparse
@@ -30,11 +29,11 @@ T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results" / "bench.jsonl"
 ROUNDS = 5
 LONG_A_ROUND, CLIPS_A_ROUND = 2, 15
-SHARE_OF_LAST = 1.05  # another round is begun if there is time for so much more than its contestants took in the last
+SHARE_OF_LAST = 1.05  # of the last round's time: another round is begun if as much time is left
 LIMIT_S = 180.0
 LATENCY = ("script", "script-tuned", "pool", "mosec", "queue", "rigflow")
 PIPELINES = ("scenes", "upscale2x", "clip-features")
-TABLES: dict[str, tuple[str, ...]] = {  # who runs what, in this order
+TABLES: dict[str, tuple[str, ...]] = {  # the contestants of each table, in this order
     "long": tuple(CONTESTANTS),
     "clips": ("script-tuned", "pool", "mosec", "queue", "rigflow", "decode-2"),
     "images": ("script-tuned", "pool", "ray", "mosec", "queue", "rigflow", "decode-2"),
@@ -59,22 +58,22 @@ class Bench:
         return Order(contestant, pipeline, workloads, folder, "", **{"options": options, "sizes": self.sizes, **more})
 
     def contest(self, order: Order, kind: str, **about: Any) -> list[dict[str, Any]]:
-        """What a contestant measured; that it could not is wrong unless it is a package's, which may fail here."""
+        """Measure a contestant. A failure is an error, unless the contestant is a package's, which may not run here."""
         records = self.runner.contest(order, kind, **about)
         if len(records) < len(order.workloads) and not CONTESTANTS[order.contestant].needs:
             self.wrong.append(f"{order.contestant} is left out of {order.pipeline}")
         return records
 
     def reference(self) -> None:
-        """The script's answers, which all others are held against."""
+        """Make the script's answers, with which all others are compared."""
         for pipeline in ("fingerprint", *PIPELINES):
             small = pipeline != "fingerprint"
             workloads = [("small", 1)] if small else [("clip", 1), ("images", 1)]
             if not self.runner.contest(self.order("script", pipeline, *workloads, reference=True), "reference"):
-                sys.exit(f"the script has no answers for {pipeline}: there is nothing to hold the others against")
+                sys.exit(f"the script has no answers for {pipeline}: the others cannot be compared")
 
     def sweep(self) -> None:
-        """Each peer's settings, one after the other on the long video; the best are kept."""
+        """Try each peer's settings, one after the other on the long video; the best are kept."""
         print(f"{'sweep':14} {'frames/s':>9}  settings")
         found: list[dict[str, Any]] = []
         for name, contestant in CONTESTANTS.items():
@@ -86,7 +85,7 @@ class Bench:
         self.chosen = Records(found).kept()
 
     def cold(self) -> None:
-        """Whole commands, from nothing to their files."""
+        """Measure commands from the start of their process to their files."""
         video = self.order("pool", "fingerprint", ("long", 1), cold=True)
         for turn in range(1 if self.few else 3):
             for name in ("pool", "rigflow"):
@@ -103,14 +102,14 @@ class Bench:
                 self.wrong += [f"cold command of {name}: {why}"] if why else []
 
     def pipelines(self) -> None:
-        """The other pipelines, on a small clip."""
+        """Measure the other pipelines on a small clip."""
         for turn in range(1 if self.few else 2):
             for pipeline in PIPELINES:
                 for name in ("rigflow",) if self.few else ("script-tuned", "pool", "rigflow"):
                     self.contest(self.order(name, pipeline, ("small", 1)), "timed", round=turn)
 
     def scale(self) -> None:
-        """Clips queued, workers, and parts queued."""
+        """Measure how cost grows with clips queued, workers, and parts queued."""
         counts = ((1, 3), (10, 2), (30, 1)) if self.few else ((1, 20), (10, 5), (100, 2), (1000, 1))
         workloads = [(f"queued-{count}", repeats) for count, repeats in counts]
         for name in ("rigflow",) if self.few else ("pool", "rigflow"):
@@ -127,7 +126,7 @@ class Bench:
             self.runner.append(line)
 
     def round(self, turn: int) -> float:
-        """All contestants in turn, workload by workload; the seconds of those that another round has, too."""
+        """Measure all contestants in turn, workload by workload; the seconds of those in the next round."""
         again_s = 0.0
         for workload, names in TABLES.items():
             found: dict[str, dict[str, float]] = {}
@@ -145,7 +144,7 @@ class Bench:
         return again_s
 
     def few_of_all(self) -> None:
-        """Every peer once over all workloads that it takes part in, in one process; not again with whole files."""
+        """Run every peer that is given segments over all its workloads, once, in one process for each."""
         found: dict[str, dict[str, dict[str, float]]] = {workload: {} for workload in TABLES}
         for name, contestant in CONTESTANTS.items():
             if contestant.takes == "files":
@@ -159,7 +158,7 @@ class Bench:
     def _timed(
         self, name: str, workloads: list[tuple[str, int]], turn: int, found: dict[str, dict[str, dict[str, float]]]
     ) -> None:
-        """One process; the answers it summed up go to `found`, by workload and contestant."""
+        """Run one process; the summaries of its answers go into `found`, by workload and contestant."""
         for record in self.contest(self.order(name, "fingerprint", *workloads), "timed", round=turn):
             print(f"  {record['workload']:7} {name:13} {record['rate']:9,.0f}/s", flush=True)
             if record["workload"] in found and "answers" in record:
@@ -170,10 +169,10 @@ class Bench:
 
 
 def disagreements(workload: str, found: dict[str, dict[str, float]]) -> list[str]:
-    """Whose answers to a whole workload are not like the others', in words."""
+    """A line for each contestant whose answers to a whole workload differ from the others'."""
     names = list(found)
     return [
-        f"{name} answers {workload} otherwise than {names[0]}"
+        f"{name} answers {workload} differently from {names[0]}"
         for name in names[1:]
         if found[name]["rows"] != found[names[0]]["rows"]
         or abs(found[name]["mean"] - found[names[0]]["mean"]) > 1e-4 * (1 + abs(found[names[0]]["mean"]))
@@ -181,12 +180,12 @@ def disagreements(workload: str, found: dict[str, dict[str, float]]) -> list[str
 
 
 def long_name(sizes: Sizes) -> str:
-    """The long video's file."""
+    """The file name of the long video."""
     return f"long-{sizes.long_s:g}.mp4"
 
 
 def bring_model(folder: Path) -> str:
-    """Put the model of clip-features there: the user's own, or a small one with random weights; which it is."""
+    """Write the model of clip-features into a folder: the user's, or a small one of random weights; returns which."""
     try:
         model, about = own_model("x3d_s"), "the user's own x3d_s"
     except ModelError:
@@ -198,9 +197,9 @@ def bring_model(folder: Path) -> str:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--short", action="store_true", help="the least of everything, once: does all still run?")
+    which.add_argument("--short", action="store_true", help="a small run of everything, once, as a check")
     which.add_argument("--add", action="store_true", help="add rounds to the records of an earlier run")
-    parser.add_argument("--minutes", type=float, default=19.0, help="no other round is begun that would end later")
+    parser.add_argument("--minutes", type=float, default=19.0, help="no round is begun that would end later")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="the most rounds of this run")
     parser.add_argument(
         "--results", type=Path, help="file of the records, written anew without --add (default: with --short, none)"

@@ -1,4 +1,4 @@
-"""Whether contestants answer alike: what is in the files they wrote, as numbers."""
+"""Reads the files that contestants wrote as numbers, and compares them."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,10 @@ import numpy as np
 
 from engines.part import Array
 
-TOLERANCE = 2e-4  # of descriptors, scores and features: batches of another size round otherwise
-PICTURE_TOLERANCE = 1.0  # of 255, of all thumbnails' mean: encoders that begin their groups elsewhere lose other detail
+TOLERANCE = 2e-4  # of descriptors, scores and features: batches of another size round differently
+PICTURE_TOLERANCE = (
+    1.0  # of 255, of all thumbnails' mean: encoders whose groups begin at other frames lose other detail
+)
 _THUMBNAIL = 16
 
 
@@ -53,6 +55,6 @@ def difference(found: Mapping[str, Array], expected: Mapping[str, Array]) -> str
 
 
 def summary(answers: Mapping[str, Array]) -> dict[str, float]:
-    """Rows and mean of all answers: what the answers of a whole workload are held against."""
+    """Rows and mean of all answers, by which the answers of a whole workload are compared."""
     rows = sum(len(array) for array in answers.values())
     return {"rows": rows, "mean": float(np.mean([array.mean() for array in answers.values() if array.size]))}

@@ -1,9 +1,10 @@
 """The work that all contestants do, cut into units that any pool, service or queue can hand to its processes.
 
 A contestant that handles files is given one unit a file, and reads the file where it works; one that is handed segments
-is given what rigflow itself would publish. Either way a process decodes, preprocesses, infers and encodes by the same
-functions as rigflow's workers, and whoever gathers writes the same files that rigflow writes. So contestants differ in
-how they move work and answers, and in nothing else. The plain script alone decodes and samples by itself.
+is given what rigflow itself would publish. In both cases a process decodes, preprocesses, infers and encodes by the
+same functions as rigflow's workers, and the collecting process writes the same files that rigflow writes. So
+contestants differ in how they move work and answers, and in nothing else. The plain script alone decodes and samples by
+itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.segments import Segment
 from workers.definitions import find_models
 
-ENTIRE_MEDIA_S = 1e9  # a segment that no media outlasts
+ENTIRE_MEDIA_S = 1e9  # a segment that is longer than any media
 SHARED = SharedFolders(("/",))
 JOB = JobRef(id="bench", pipeline="bench", revision="bench")
 Answer: TypeAlias = tuple[PartMeta, dict[str, Array], dict[str, Any]]
@@ -80,9 +81,10 @@ class Finished:
 
 
 class Peer(Protocol):
-    """A contestant. `start` readies processes and models, `run` may be called many times, `stop` leaves nothing.
+    """A contestant. `start` starts processes and loads models, `run` may be called many times, `stop` ends all
+    processes.
 
-    `run` writes into `out` what `rigflow run` would write there, and calls `arrived` at each result it is given.
+    `run` writes into `out` what `rigflow run` would write there, and calls `arrived` at each result that it receives.
     `broker_bytes` counts what went into and out of its broker, and is 0 where there is none.
     """
 
@@ -120,7 +122,7 @@ def segments_of(path: Path, spec: PipelineSpec, segment_s: float) -> Iterator[tu
 
 
 class Chain:
-    """Decode to encode, in one thread of one process; `decode` and `finish` are its halves, for stages apart."""
+    """Decode to encode, in one thread of one process; `decode` and `finish` are its halves, for separate stages."""
 
     def __init__(self, task: Task) -> None:
         self._spec = task.spec
@@ -138,7 +140,7 @@ class Chain:
         return decoded(unit, self._spec, self._plan.decode, self._pictures.convert)
 
     def finish(self, parts: Sequence[Part]) -> list[Answer]:
-        """What the parts become. Raises what their inference raised."""
+        """The answers of the parts. Raises the error of their inference."""
         encoded = [(part.meta, self._format.encode(part)) for part in self.infer(parts)]
         return [(meta, each.arrays, each.facts) for meta, each in encoded]
 
@@ -157,7 +159,7 @@ class Chain:
 
 @cache
 def chain_of(task: Task) -> Chain:
-    """This process's chain: for workers that are handed functions."""
+    """This process's chain, for pools that send functions to their processes."""
     return Chain(task)
 
 

@@ -1,4 +1,4 @@
-"""What a change of rigflow changed: the same workload on two checkouts, in turn.
+"""Measures what a change of rigflow changed: the same workload on two checkouts, in turn.
 
 `python -m benchmarks.compare BEFORE --what "..." [--workload clip --figure p50_ms --rounds 3]`. BEFORE is the folder of
 another checkout, with this one's folder `benchmarks` in the place of its own. The record is added to
@@ -41,7 +41,7 @@ def main() -> None:
         runner = Runner(Path(name), Path(name) / "records.jsonl", LIMIT_S)
         warm = Order("script", "fingerprint", ((options.workload, 1),), name, "", reference=True)
         if not runner.contest(warm, "reference"):
-            sys.exit("the script has no answers: there is nothing to hold the others against")
+            sys.exit("the script has no answers: the others cannot be compared")
         for _ in range(options.rounds):
             for checkout, values in sides.items():
                 order = Order("rigflow", "fingerprint", ((options.workload, options.repeats),), name, "")

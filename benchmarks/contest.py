@@ -1,7 +1,7 @@
-"""One contestant in a process of its own: `python -m benchmarks.contest '{"contestant": "pool", ...}'`.
+"""Measures one contestant in a process of its own: `python -m benchmarks.contest '{"contestant": "pool", ...}'`.
 
-It starts the contestant, lets it answer what it is checked by and holds that against the reference, and only then times
-the workloads, one after the other. Each leaves a line of json in the file it is told. See `Order` for what it is asked.
+It starts the contestant, compares its answers to the check media with the reference, and then times the workloads, one
+after the other. Each workload writes a line of json into the file that the order names. See `Order`.
 """
 
 import json
@@ -21,15 +21,15 @@ from benchmarks.chain import Peer, Task
 from benchmarks.peers import CONTESTANTS, make_peer
 from benchmarks.workloads import Sizes, inputs_of, items_in
 
-LOOK_S = 0.5  # how often memory is looked at: what is there at a look counts with its own peak since the start
+LOOK_S = 0.5  # how often memory is read: a process that exists then counts with its peak since the start
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What one process is to do.
 
-    `workloads` are names and how often each is run. The `reference` leaves its answers in `folder/reference`, and those
-    of all others are held against them. `cold`: only start, run the first workload once, and end.
+    `workloads` are names and how often each is run. The `reference` writes its answers into `folder/reference`, and
+    those of all others are compared with them. `cold`: only start, run the first workload once, and end.
     """
 
     contestant: str
@@ -57,8 +57,8 @@ class Order:
 class Meter:
     """CPU seconds and peak memory of this process and its descendants, from now to `stop`.
 
-    Memory is the sum of each process's own peak. Both are looked at in between, for a process that is gone by the end
-    is counted by whoever started it, or by nobody.
+    Memory is the sum of each process's own peak. Both are read in between, because the CPU time of a process that has
+    ended is counted by its parent, or is lost.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Meter:
         return max(measured, seen), self._peak
 
     def by_role(self, role_of: Callable[[int], str]) -> dict[str, float]:
-        """CPU seconds by what each process that is still there is, once stopped."""
+        """CPU seconds by role of the processes that exist at `stop`."""
         used: dict[str, float] = {}
         for pid in measure.tree():
             role = role_of(pid)
@@ -100,7 +100,7 @@ class Meter:
 
 
 async def contest(order: Order) -> None:
-    """Everything that an order asks for."""
+    """Carry out an order."""
     folder = Path(order.folder)
     task = Task(order.pipeline, str(folder / "models"))
     peer = make_peer(order.contestant, task, order.options)
@@ -135,7 +135,7 @@ def checks_of(order: Order) -> list[str]:
 
 
 async def check(peer: Peer, order: Order, out: Path) -> None:
-    """Answer what all are checked by, twice, which also warms up; ends the process when the answers are others'."""
+    """Answer the check media twice, which also warms up; ends the process if the answers differ from the reference."""
     for name in checks_of(order):
         for turn in range(CONTESTANTS[order.contestant].warm_ups):
             answered = fresh(out / f"{name}-{turn}")
@@ -145,7 +145,7 @@ async def check(peer: Peer, order: Order, out: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             answered.rename(place)
         elif wrong := difference(read_answers(answered), read_answers(place)):
-            sys.exit(f"{order.contestant} answers {order.pipeline} of {name} otherwise than the script: {wrong}")
+            sys.exit(f"{order.contestant} answers {order.pipeline} of {name} differently from the script: {wrong}")
 
 
 async def timed(peer: Peer, workload: str, repeats: int, order: Order, out: Path) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def percentile(values: Sequence[float], which: int) -> float:
 
 
 def fresh(folder: Path) -> Path:
-    """A folder that is there and empty."""
+    """Make an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

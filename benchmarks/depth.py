@@ -1,7 +1,7 @@
-"""Streams with 100,000 queued parts: does publishing or fetching slow down, and what does the server hold in memory?
+"""Measures streams with 100,000 queued parts: the rates of publishing and fetching, and the server's memory.
 
-`python -m benchmarks.depth [--parts 100000] [--json FILE]`. Small parts are published into one queue while nobody takes
-them, then all of them are pulled and acked as a worker would. Rates are of each tenth of them.
+`python -m benchmarks.depth [--parts 100000] [--json FILE]`. Small parts are published into one queue without a
+consumer, then all of them are pulled and acked as by a worker. Rates are of each tenth of them.
 """
 
 import argparse

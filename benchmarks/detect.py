@@ -1,8 +1,9 @@
-"""A detector over a video, beside a plain script: `python -m benchmarks.detect [--short] [--seconds 60] [--rounds 3]`.
+"""Measures a detector over a video, beside a plain script: `python -m benchmarks.detect [--short] [--seconds 60]
+[--rounds 3]`.
 
 Both find the boxes of each frame of a 720p video by NanoDet: letterbox, normalisation, the model, its head and the
 suppression. The script (`benchmarks.peers.plain_detector`) is one process of PyAV, NumPy and ONNX Runtime with its
-default threads; rigflow has two workers. They run by turns, each warm, and the boxes are held against each other.
+default threads; rigflow has two workers. They run in turn, each warm, and their boxes are compared.
 
 The model is nanodet_g_416.onnx in the folder that TEST_WEIGHTS names; where there is none, a network of its
 shape with seeded random weights.
@@ -169,7 +170,7 @@ async def compare(seconds: float, rounds: int, folder: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where boxes differ: fewer than 98 of 100 are the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="a few seconds, once: does it still run?")
+    parser.add_argument("--short", action="store_true", help="a few seconds, once, as a check")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the video")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)

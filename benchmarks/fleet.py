@@ -1,9 +1,8 @@
-"""Fleets of simulated workers: does the work balance itself, and does one job spread over all of them?
+"""Measures fleets of simulated workers: the balance of work, and one job over all workers.
 
 `python -m benchmarks.fleet [mixed] [scale] [--seconds 10] [--json FILE]`. Every worker is a real process with the model
-`simulated`, which sleeps where another would compute, so that a machine can hold a fleet larger than itself. What is
-left of real work is that of a segment of one tiny frame: its message, decoding, result and collecting. Every answer
-is checked.
+`simulated`, which sleeps where another would compute, so that a machine can hold a fleet larger than itself. The rest
+is real: a segment of one tiny frame has a message, is decoded, and its result is collected. Every answer is checked.
 
 `mixed`: workers of 10, 20, 40 and 80 ms a segment, each measured alone first; then all together, flooded with the whole
 job at once, and fed at 97 % of what they did then, where the time from the last segment published to the last result is
@@ -67,7 +66,7 @@ START_S = 60.0
 
 @dataclass(slots=True)
 class Run:
-    """One job's course, in seconds of one clock: when each segment was published, and when its result came."""
+    """The times of one job, in seconds of one clock: when each segment was published, and when its result came."""
 
     published_s: list[float] = field(default_factory=list)
     arrived_s: list[float] = field(default_factory=list)
@@ -119,7 +118,7 @@ class Trial:
         await self._broker.close()
 
     async def _wait_for_workers(self) -> None:
-        """Until every worker waits for work, and has done its first: a start is no part of a pace."""
+        """Wait until every worker has done a first segment and waits for work: its start is not part of its pace."""
         consumer = f"{self._broker.names.work_stream(self._spec.name, 'decode')}.{Priority.BULK.value}"
         waiting = 0
         async with asyncio.timeout(START_S):

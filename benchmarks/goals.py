@@ -1,4 +1,4 @@
-"""What rigflow is to reach beside its peers, and whether it does, by the records of a run."""
+"""The goals of rigflow in comparison with its peers, and whether a run reached them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ SEGMENT_PEERS = tuple(name for name, one in CONTESTANTS.items() if one.queue and
 QUEUE_PEERS = tuple(name for name, one in CONTESTANTS.items() if one.queue and name != "rigflow")
 POOL = ("pool",)
 _ONE_CORE = (
-    "a clip of one keyframe is decoded on one core, where the script's frame threads use both; rigflow leaves those "
-    "alone, for they give other pictures on damaged streams, and no answer may depend on the machine"
+    "a clip of one keyframe is decoded on one core, where the script's frame threads use both; rigflow does not use "
+    "frame threads, because they give other pictures on damaged streams, and no answer may depend on the machine"
 )
 _SHORT = "a job's first and last steps (its manifest, its subscription, its Done) weigh more the shorter the work is"
 _COPIES = "a segment crosses the loopback twice and is written to the stream once, which the pool's pipe does once"
@@ -27,7 +27,7 @@ _THIRD = "the publisher and the broker are processes of their own, on the same t
 class Goal:
     """A ratio of rigflow's `figure` to that of each of `peers`, the worst of which is to be `least` or `most`.
 
-    `because` says what holds it where it is not met.
+    `because` is the reason if it is not met.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Goal:
     most: float | None = None
 
     def reached(self, records: Records) -> tuple[float, str] | None:
-        """The worst ratio and against whom, or None where nothing was measured."""
+        """The worst ratio and its peer, or None where nothing was measured."""
         found: list[tuple[float, str]] = []
         for peer in self.peers:
             if ratios := self._ratios(records, peer):
@@ -79,14 +79,14 @@ GOALS = (
 
 
 def _room(records: Records, goal: Goal, peer: str) -> str:
-    """How much there is to be had at all: what decoding alone, or the pool, reaches against the same peer."""
+    """The best possible ratio: what decoding alone, or the pool, reaches against the same peer."""
     other, who = ("pool", "the pool") if goal.figure == "p50_ms" else ("decode-2", "decoding alone")
     limits = records.ratios(other, peer, goal.workload, goal.figure) if goal.figure in ("rate", "p50_ms") else []
     return f" ({who} reaches {median(limits):.2f})" if limits and peer != other else ""
 
 
 def section(records: Records) -> str:
-    """The goals as a table, and what holds those that are not met."""
+    """The goals as a table, and the reasons for those that are not met."""
     lines = ["## Goals\n", "| goal | wanted | reached | against | |", "| --- | --- | ---: | --- | --- |"]
     held: dict[str, list[str]] = {}
     for goal in GOALS:
@@ -102,4 +102,4 @@ def section(records: Records) -> str:
         if not met:
             held.setdefault(goal.because, []).append(goal.what + _room(records, goal, peer))
     reasons = [f"- {'; '.join(what)}: {because}." for because, what in held.items()]
-    return "\n".join([*lines, "", *(["What holds those that are not met:\n", *reasons, ""] if reasons else [])])
+    return "\n".join([*lines, "", *(["Reasons for those that are not met:\n", *reasons, ""] if reasons else [])])

@@ -1,7 +1,7 @@
-"""What one GPU does, beside what it could do: decoding, transforms, inference, and the whole chain through a broker.
+"""Measures one GPU beside its limits: decoding, transforms, inference, and the whole chain through a broker.
 
-`python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section in a process
-of its own, so that none disturbs or breaks another; its table as it ends. Sections are the functions of
+`python -m benchmarks.gpu [SECTION ...] [--json FILE] [--model x3d_s.onnx] [--device cuda:0]`: each section runs in a
+process of its own, so that none disturbs another, and its table is printed when it ends. Sections are the functions of
 `benchmarks.gpu_parts`, `gpu_chain`, `gpu_infer`, `gpu_outputs` and `gpu_goals`.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
         (name,) = options.sections
         found = getattr(importlib.import_module(SECTIONS[name]), name)(options)
         print("\n" + json.dumps(found), flush=True)
-        os._exit(0)  # contexts of threads that wait for work need not be taken down one by one
+        os._exit(0)  # end at once: the contexts of threads need not be destroyed one by one
     with tempfile.TemporaryDirectory(prefix="rigflow-gpu-") as folder:
         options.folder = options.folder or Path(folder)
         options.folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def section(name: str, options: argparse.Namespace) -> Any:
-    """One section's figures, or what went wrong."""
+    """The figures of one section, or its error."""
     command = [sys.executable, "-m", "benchmarks.gpu", name, "--here", "--device", options.device]
     command += ["--folder", str(options.folder)]
     command += ["--model", str(options.model)] if options.model else []

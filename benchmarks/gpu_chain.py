@@ -1,4 +1,4 @@
-"""The whole chain through JetStream on a GPU, beside the GPU's bare decoder; and what it makes against the host."""
+"""Measures the chain through JetStream on a GPU beside its decoder alone, and compares its results with the host's."""
 
 import argparse
 import asyncio
@@ -257,7 +257,7 @@ def _psnr(one: Array, other: Array) -> float:
 
 
 def kill(options: argparse.Namespace) -> dict[str, Any]:
-    """kill -9 of the GPU's worker in the middle of a job: the job is complete, and equal to one in peace."""
+    """kill -9 of the GPU's worker in the middle of a job: the job is complete, and equal to one without a kill."""
     spec, path = builtin_pipeline("fingerprint"), hd(options.folder, 24000)
     with on_gpu(options, 1, ack_wait_s=3.0) as fleet:
         (peace,) = run(fleet, spec, [path], options)
@@ -288,6 +288,6 @@ def kill(options: argparse.Namespace) -> dict[str, Any]:
     return found | {
         "equal": equal,
         "largest difference": max(gaps),
-        "seconds in peace": peace.seconds,
-        "seconds with the kill": outcome.seconds,
+        "seconds without a kill": peace.seconds,
+        "seconds with a kill": outcome.seconds,
     }

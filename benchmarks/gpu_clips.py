@@ -1,4 +1,4 @@
-"""Clips for the benchmarks of GPUs: made once in a folder, from patterns and from a real clip."""
+"""Makes clips for the benchmarks of GPUs, once in a folder, from patterns and from a real clip."""
 
 from fractions import Fraction
 from pathlib import Path

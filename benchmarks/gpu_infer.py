@@ -1,4 +1,4 @@
-"""X3D-S on a GPU: the infer stage beside a bare loop over its session, latency, bytes over the bus, several GPUs."""
+"""Measures X3D-S on a GPU: the stage beside a loop over its session, latency, bytes over the bus, several GPUs."""
 
 import argparse
 import os
@@ -45,7 +45,7 @@ class Timeline(CudaSession):
         self.__dict__.setdefault("spans", []).append((began, ended))
 
     def busy(self) -> tuple[float, float]:
-        """Milliseconds that the GPU was at it, and from the first beginning to the last end."""
+        """Milliseconds that the GPU was busy, and from the first beginning to the last end."""
         spans = self.spans
         spans[-1][1].synchronize()
         return sum(began.time_till(ended) for began, ended in spans), spans[0][0].time_till(spans[-1][1])

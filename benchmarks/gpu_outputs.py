@@ -1,4 +1,4 @@
-"""What comes back from a GPU: models with heads over pictures of a clip, their outputs whole and reduced, by turns."""
+"""Measures models with heads on a GPU, with their outputs copied whole and reduced, in turn."""
 
 import argparse
 import time

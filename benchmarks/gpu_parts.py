@@ -1,4 +1,4 @@
-"""The pieces of a GPU's path, each held against the host's: what opens, decoded planes, transforms."""
+"""Compares the steps of a GPU's path with the host's: codecs that open, decoded planes, transforms."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ REAL = ("bigbuckbunny", "bikes", "carphone_pristine")
 
 
 def gpu(options: argparse.Namespace) -> dict[str, Any]:
-    """What it is, what it opens, how long it takes to come up."""
+    """Its name, the codecs that it opens, and the time to open it."""
     without_mb = measure.rss_bytes([os.getpid()]) / 1e6
     began_s = time.perf_counter()
     opened = CudaGpu(options.device, options.folder / "cache")

@@ -1,4 +1,4 @@
-"""What a result was measured on, and with."""
+"""Describes the machine and the software of a measurement."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The plots of docs/benchmarks.md, as svg."""
+"""Draws the plots of docs/benchmarks.md as svg."""
 
 from pathlib import Path
 from statistics import median

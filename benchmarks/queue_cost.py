@@ -1,7 +1,7 @@
-"""What one queue costs: CPU milliseconds to move one part between two stages, in one process and between two.
+"""Measures the cost of one queue: CPU milliseconds to move a part between two stages, in one process and between two.
 
-`python -m benchmarks.queue_cost [--rounds 5] [--json FILE]`. In one process a part is handed over as it is; between two
-it is packed, published with its PubAck awaited, stored, delivered, unpacked and acked. CPU of publisher, broker and
+`python -m benchmarks.queue_cost [--rounds 5] [--json FILE]`. In one process a part is passed as it is; between two it
+is packed, published with its PubAck awaited, stored, delivered, unpacked and acked. CPU of publisher, broker and
 receiver are summed.
 """
 

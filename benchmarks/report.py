@@ -1,4 +1,4 @@
-"""Makes docs/benchmarks.md and its plots of a run's records: `python -m benchmarks.report [RECORDS] [--docs DIR]`.
+"""Makes docs/benchmarks.md and its plots from a run's records: `python -m benchmarks.report [RECORDS] [--docs DIR]`.
 
 Every number on the page is computed here. Rates are medians over the rounds with the least and the most; ratios are
 taken within each round, where both sides had the same machine, and then their median.
@@ -24,11 +24,11 @@ TITLES = {
 INTRODUCTION = """\
 # Benchmarks
 
-Is rigflow faster than what you would use otherwise, how far is it from what the hardware can do, what does it cost, and
-does the cost grow straight with the work? `make bench` answers on your own machine, in one run of less than 20 minutes;
-`python -m benchmarks --add` adds rounds to it, for a ratio of few rounds on a busy machine is good to some 10 %. This
-page and its plots are made from the records (`benchmarks/results/bench.jsonl`) by `python -m benchmarks.report`, and no
-number in it is typed by hand.
+This page compares rigflow with what you could use instead, and with the limits of the hardware; it shows what rigflow
+costs, and whether its cost grows in proportion to the work. `make bench` measures all of this on your machine in less
+than 20 minutes; `python -m benchmarks --add` adds rounds, because on a busy machine a ratio of few rounds is only exact
+to about 10 %. `python -m benchmarks.report` makes this page and its plots from the records
+(`benchmarks/results/bench.jsonl`); no number in it is written by hand.
 """
 METHOD = """\
 ## How it is measured
@@ -36,24 +36,24 @@ METHOD = """\
 - Each contestant is one small file in `benchmarks/peers/`, written as its project's documentation recommends. Each runs
   in a process of its own, in turn with the others; there are several rounds, and figures are medians (least to most).
   *rigflow against it* is the median of the ratios within the rounds.
-- All get the same files and write the same files, as `rigflow run` does. Before anything is timed, each answers the
-  same media twice, and its answers are held against those of the plain script, which decodes, samples and batches by
-  code of its own; whoever answers otherwise is left out. Answers to whole workloads are held against each other
-  afterwards.
-- Apart from the script, everybody decodes, resizes, infers and encodes by rigflow's own functions, so that what differs
-  is how work and answers travel. Peers are handed whole files or, further than their documentation goes, segments that
-  rigflow's splitter cut (reading and cutting is inside their time).
-- The clock runs from the first file read to the last file written, on processes that are up and warm. Ray Data starts
-  its actors for each data set anew, so that this is inside its figure. Who is far from rigflow, or slow, takes part in
-  the first round only, and stands here without a least and a most.
+- All get the same files and write the same files, as `rigflow run` does. Before the measurement each contestant answers
+  the same media twice, and its answers are compared with those of the plain script, which decodes, samples and batches
+  by code of its own; a contestant with other answers is left out. Answers to whole workloads are compared with each
+  other afterwards.
+- All contestants but the script decode, resize, infer and encode by rigflow's own functions, so that they differ only
+  in how work and answers travel. Peers get whole files, or segments that rigflow's splitter cut, which their
+  documentation does not suggest (reading and cutting is inside their time).
+- The time is from the first file read to the last file written, on processes that are started and warm. Ray Data starts
+  its actors again for each data set, so this is inside its figure. A contestant that is far slower than rigflow takes
+  part in the first round only, and has no least and most here.
 - CPU seconds are those of all processes, broker and client included. Memory is the sum of each process's own peak since
-  the clock started, so that pages they share count more than once, for everybody. Bytes through a broker are the
-  server's own count, in and out.
+  the start of the time; pages that processes share count once for each. Bytes through a broker are the server's own
+  count, in and out.
 - Limits are measured in the same rounds: decoding alone in one process with frame threads, and in two without, which
-  leave out frames that no window looks at, as rigflow does; the model alone on pixels that are in memory; one copy of
-  the raw frames.
-- All is on one machine, loopback and warm page cache; failures, real networks and GPUs are not measured here
-  ([gpus.md](gpus.md) has the last).
+  leave out frames that no window uses, as rigflow does; the model alone on pixels that are in memory; one copy of the
+  raw frames.
+- All is on one machine, with loopback and a warm page cache; failures, real networks and GPUs are not measured here
+  ([gpus.md](gpus.md) has GPUs).
 """
 
 
@@ -82,7 +82,7 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 
 def machine(records: Records) -> str:
-    """What it was measured on."""
+    """The machine, the versions and the workloads."""
     run, ends = records.one("run"), records.of("end")
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     sizes = run["sizes"]
@@ -131,7 +131,7 @@ def _median(found: Sequence[dict[str, Any]], figure: str, digits: int, unit: flo
 
 
 def roles(records: Records) -> str:
-    """What rigflow's own processes cost, beside what the whole pool costs."""
+    """The cost of each of rigflow's processes, and of the whole pool."""
     named = {"workers": "workers", "publisher": "the client, which publishes and collects", "broker": "broker"}
     rows = []
     for name in (*TITLES, "clip"):
@@ -167,7 +167,11 @@ def cold(records: Records) -> str:
     for record in found:
         taken.setdefault(record["contestant"], []).append(record["seconds"])
     rows = [[CONTESTANTS[name].title, spread(seconds, 2)] for name, seconds in taken.items()]
-    return f"## The whole command, from nothing\n\n{table(['the long video', 'seconds'], rows)}" if rows else ""
+    return (
+        f"## The whole command, from the start of its process\n\n{table(['the long video', 'seconds'], rows)}"
+        if rows
+        else ""
+    )
 
 
 def pipelines(records: Records) -> str:
@@ -189,8 +193,8 @@ def pipelines(records: Records) -> str:
 
 
 def scale(records: Records) -> str:
-    """Whether cost grows straight with the work."""
-    parts = ["## Does the cost grow straight with the work?\n\n![scale](benchmarks-scale.svg)\n"]
+    """Whether the cost grows in proportion to the work."""
+    parts = ["## Does the cost grow in proportion to the work?\n\n![scale](benchmarks-scale.svg)\n"]
     queued = sorted({record["workload"] for record in records.of("queued")}, key=lambda name: int(name.split("-")[1]))
     rows = []
     for name in queued:
@@ -224,7 +228,7 @@ def scale(records: Records) -> str:
 
 
 def crowding(records: Records) -> str:
-    """What keeps many workers on one machine from N times one, in words."""
+    """Why many workers on one machine are less than N times one."""
     most, cores = records.of("workers")[-1], records.one("run")["cores"]
     return (
         f"These workers only wait, so that any number fits on {cores} cores until moving segments fills those: "
@@ -234,7 +238,7 @@ def crowding(records: Records) -> str:
 
 
 def growth(records: Records, queued: Sequence[str]) -> str:
-    """How far from straight the cost of queued clips is, in words."""
+    """How the cost of a frame changes with the number of queued clips."""
     costs = {r["workload"]: r["cpu_s_per_1000"] for r in records.of("queued") if r["contestant"] == "rigflow"}
     if len(costs) < 2 or not costs[queued[0]]:
         return ""
@@ -247,7 +251,7 @@ def growth(records: Records, queued: Sequence[str]) -> str:
 
 
 def sweep(records: Records) -> str:
-    """What was tried of the peers' settings."""
+    """The settings of the peers that were tried."""
     found = records.of("sweep")
     best = records.kept()
     rows = []
@@ -260,18 +264,18 @@ def sweep(records: Records) -> str:
 
 
 def changes(records: Records) -> str:
-    """What was mended because of these figures, and what that changed."""
+    """The changes of rigflow after these figures, and what each changed."""
     rows = [
         [r["what"], r["figure"], spread(r["before"], r["digits"]), spread(r["after"], r["digits"])]
         for r in records.of("change")
     ]
-    head = ["what was mended", "figure", "before", "after"]
+    head = ["change", "figure", "before", "after"]
     about = "Both sides in turn on the same machine, not the one run of the tables above.\n"
     return f"## What these figures led to\n\n{table(head, rows)}\n{about}" if rows else ""
 
 
 def skipped(records: Records) -> str:
-    """Who was left out, and why."""
+    """The contestants that were left out, and why."""
     lines = list(
         dict.fromkeys(
             f"- {r['contestant']}, {r['pipeline']} of {r['workload']}: {r['why']}" for r in records.of("skipped")

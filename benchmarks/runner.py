@@ -43,7 +43,7 @@ class Runner:
             self.keep(json.loads(line))
 
     def contest(self, order: Order, kind: str, checkout: Path | None = None, **labels: Any) -> list[dict[str, Any]]:
-        """What a contestant measured, kept as records of `kind`; none, and a line that says why, where it could not."""
+        """The measurements of a contestant, kept as records of `kind`; none if it failed, and a line says why."""
         self._line.unlink(missing_ok=True)
         missing = CONTESTANTS[order.contestant].needs
         why = f"{missing} is not installed" if missing and find_spec(missing) is None else ""
@@ -62,7 +62,7 @@ class Runner:
     def process(self, module: str, arguments: list[str], checkout: Path | None = None) -> str:
         """Run a module (of another checkout) to its end, and end all it started; why it failed, or nothing."""
         others = set(measure.tree())
-        _adopt_orphans(True)  # what it leaves behind becomes ours, so that it can be found
+        _adopt_orphans(True)  # processes that it leaves behind become our children, so that they can be found
         command = [sys.executable, "-m", module, *arguments]
         with self._log.open("w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=checkout, start_new_session=True)
@@ -87,7 +87,7 @@ def _adopt_orphans(ours: bool) -> None:
 
 
 def _end_all_but(others: set[int]) -> None:
-    """End what we have become the parent of, and all below it."""
+    """End the processes that became our children, and their descendants."""
     for attempt in range(_ATTEMPTS):
         left = set(measure.tree()) - others
         for pid in left:

@@ -1,9 +1,9 @@
-"""Super-resolution of a film beside a plain script: `python -m benchmarks.upscale [--short] [--frames 24]`.
+"""Measures super-resolution of a film beside a plain script: `python -m benchmarks.upscale [--short] [--frames 24]`.
 
 Both make each frame four times as large and write H.264. The script (`benchmarks.peers.plain_upscaler`) is one process
 of PyAV, NumPy and ONNX Runtime with its default threads, over whole frames; rigflow has two workers, over tiles. They
-run by turns, each warm. Two films: one whose frames all differ, and one whose drawings stand for two frames each, which
-rigflow computes once. Their pictures are held against each other.
+run in turn, each warm. Two films: one whose frames all differ, and one whose drawings are shown for two frames each,
+which rigflow computes once. Their pictures are compared.
 
 The model is realesr-animevideov3-x4.onnx in the folder that TEST_WEIGHTS names; where there is none, a network of the
 same form with seeded random weights.
@@ -132,7 +132,7 @@ async def compare(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where the pictures differ by more than two encodings of the same do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="a few small frames, once: does it still run?")
+    parser.add_argument("--short", action="store_true", help="a few small frames, once, as a check")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("H", "W"), help="of the film")
     parser.add_argument("--tile", type=int, nargs=2, default=(198, 184), metavar=("H", "W"))

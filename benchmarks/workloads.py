@@ -1,4 +1,4 @@
-"""What the benchmarks work on, made from real clips: long videos, many short clips, many images."""
+"""Makes the media of the benchmarks from real clips: long videos, many short clips, many images."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ LONG_S, CLIP_S, SMALL_S, IMAGES, CLIPS, SMALL = 60.0, 5.0, 16.0, 5000, 200, 40
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything; `few` is for a check that all still runs."""
+    """The sizes of the workloads; `few` is for a check that all still runs."""
 
     long_s: float = LONG_S
     images: int = IMAGES
@@ -32,7 +32,7 @@ class Sizes:
 
     @classmethod
     def few(cls) -> "Sizes":
-        """The least that still has several segments, several groups of images, and more clips than workers."""
+        """The smallest sizes with several segments, several groups of images, and more clips than workers."""
         return cls(long_s=15.0, images=130, clips=6, small=3, small_s=4.0)
 
 
@@ -125,7 +125,7 @@ def named(like: Path, given: Sequence[Path], count: int) -> list[Path]:
 
 
 def _short_clips(folder: Path) -> Iterator[Path]:
-    """The different ones, encoded anew: a keyframe, then B-frames as x264 likes them."""
+    """The different ones, encoded again: a keyframe, then B-frames as x264 chooses them."""
     for source, starts in _SHORT_SOURCES:
         for start in starts:
             path = folder / f"cut-{source}-{start}.mp4"
@@ -143,7 +143,7 @@ def _cut(path: Path, source: str, start: int, frames: int) -> None:
         for number, frame in enumerate(given.decode(stream)):
             if start <= number < start + frames:
                 frame.pts, frame.time_base = number - start, Fraction(1, 25)
-                frame.pict_type = PictureType.NONE  # or the source's keyframes would be ours
+                frame.pict_type = PictureType.NONE  # otherwise the source's keyframes stay
                 out.mux(target.encode(frame))
         out.mux(target.encode(None))
 

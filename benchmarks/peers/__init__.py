@@ -1,4 +1,4 @@
-"""The contestants: one small file a peer, each as its own documentation recommends, behind `benchmarks.chain.Peer`."""
+"""The contestants: one small file for each, as its own documentation recommends, behind `benchmarks.chain.Peer`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Contestant:
     """One way to do the work.
 
     `options` are the peer's own, besides `workers`; of those in `sweep` the best is kept. `needs` is the package
-    without which it is left out. `takes` says what it is handed: `files`, `segments`, or `itself` where it reads and
-    cuts by itself. `queue` marks peers that keep work in a queue or service of their own.
-    It is warmed up so many times, and takes part in so many rounds at most.
+    without which it is left out. `takes` is what it is given: `files`, `segments`, or `itself` where it reads and cuts
+    by itself. `queue` marks peers that keep work in a queue or service of their own. It is warmed up so many times, and
+    takes part in so many rounds at most.
     """
 
     module: str
@@ -31,8 +31,8 @@ class Contestant:
 
 
 _WORKERS = ({"workers": 2}, {"workers": 3})
-_ONCE: dict[str, Any] = {"rounds": 1}  # so far from rigflow, or so slow, that the time goes to the others
-# it starts its actors for every data set anew, which takes longer than all else here
+_ONCE: dict[str, Any] = {"rounds": 1}  # it is so slow that the others get the time
+# it starts its actors again for every data set, which takes longer than all else here
 _RAY: dict[str, Any] = {"needs": "ray", "queue": True, "warm_ups": 1, **_ONCE}
 _FILES, _SEGMENTS = {"split": False}, {"split": True}
 

@@ -1,4 +1,4 @@
-"""What the hardware can do: decoding alone, the model alone, copying the raw frames once.
+"""Measures limits of the hardware: decoding alone, the model alone, copying the raw frames once.
 
 `decode` is PyAV with AUTO threads in one process and every frame; `decode-2` is how rigflow and the pool decode, in two
 processes with one thread each, leaving out what no window looks at; `engine` has all pixels in memory and runs the
@@ -55,7 +55,7 @@ class Limit:
                 np.copyto(self._target[:size], self._source[:size])
 
     def prepare(self, paths: Sequence[Path]) -> None:
-        """What is not to be timed: decode what the model will see, or count the bytes of the frames."""
+        """The work that is not timed: decode the model's pictures, or count the bytes of the frames."""
         if self._what == "engine":
             self._parts = [part for unit in units_of(self._task, paths, True) for part in self._chain.decode(unit)]
         if self._what == "copy":

@@ -15,7 +15,7 @@ TASK = Task(pipeline, models_folder)
 
 
 class Decode(Worker):
-    """A request's unit to its parts."""
+    """Decodes the unit of a request into its parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Decode(Worker):
 
 
 class Infer(Worker):
-    """The parts of many requests to answers, in one batch."""
+    """Infers the parts of many requests in one batch."""
 
     def __init__(self) -> None:
         super().__init__()

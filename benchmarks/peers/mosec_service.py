@@ -1,4 +1,4 @@
-"""mosec, as its documentation has it: a service in a process of its own (`mosec_app`) and a client.
+"""mosec, as its documentation recommends: a service in a process of its own (`mosec_app`) and a client.
 
 The client posts units with aiohttp, a few in flight. The service's limits on time and size are raised: the defaults
 (3 s, 10 MiB) are for single images.

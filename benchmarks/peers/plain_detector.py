@@ -1,4 +1,4 @@
-"""NanoDet as a user writes it without a framework: one loop of PyAV, NumPy and one session of ONNX Runtime.
+"""NanoDet without a framework: one loop of PyAV, NumPy and one session of ONNX Runtime.
 
 `detect(video, model)` gives the boxes of each frame; see https://github.com/RangiLyu/nanodet for what it computes.
 """

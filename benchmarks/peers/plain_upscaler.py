@@ -1,4 +1,4 @@
-"""Super-resolution as a user writes it without a framework: PyAV, NumPy and one session of ONNX Runtime."""
+"""Super-resolution without a framework: PyAV, NumPy and one session of ONNX Runtime."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction

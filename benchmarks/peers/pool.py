@@ -1,6 +1,6 @@
-"""A pool of processes, as multiprocessing's documentation has it: `imap` over an iterable of tasks, answers in order.
+"""A pool of processes, as multiprocessing's documentation recommends: `imap` over tasks, answers in order.
 
-With segments it is rigflow's own work without a broker: what can be had when nothing may ever fail.
+With segments it does rigflow's own work without a broker: the best rate of a system in which nothing may fail.
 """
 
 from collections.abc import Sequence

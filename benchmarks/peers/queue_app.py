@@ -12,7 +12,7 @@ from nats.js.api import ConsumerConfig
 from benchmarks.chain import Task, chain_of
 from benchmarks.peers.queue_worker import ENVIRONMENT, RESULTS, WORK
 
-ACK_WAIT_S = 600.0  # a file a task may take its time
+ACK_WAIT_S = 600.0  # a task of a whole file may take long
 
 url, pipeline, models_folder = json.loads(os.environ[ENVIRONMENT])
 task = Task(pipeline, models_folder)

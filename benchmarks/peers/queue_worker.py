@@ -1,7 +1,7 @@
-"""FastStream on NATS JetStream, as its documentation has it: a pull subscriber that publishes each result to a stream.
+"""FastStream on NATS JetStream, as its documentation recommends: a pull subscriber that publishes each result.
 
 `workers` processes are started by its own command line. A message is a unit; the handler is a plain function, which
-FastStream runs in a thread of its own, for the work would block its loop.
+FastStream runs in a thread of its own, because the work would block its loop.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Queue:
             [str(faststream), "run", "benchmarks.peers.queue_app:app", "--workers", str(self._workers)],
             env={**os.environ, ENVIRONMENT: given, "PYTHONPATH": os.getcwd()},
             stdout=sys.stderr,
-            start_new_session=True,  # it ends its children by their group, and would end us
+            start_new_session=True,  # it signals its process group, which would end this process too
         )
         self._results = await self._stream.subscribe(RESULTS, ordered_consumer=True, pending_msgs_limit=1 << 20)
 

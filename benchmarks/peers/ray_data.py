@@ -1,7 +1,7 @@
-"""Ray Data, as its user guide for batch inference has it: `map_batches` with a class, so that each actor loads once.
+"""Ray Data, as its user guide for batch inference recommends: `map_batches` with a class, so that an actor loads once.
 
-A row is a unit of work. Its actors are started for each data set anew: that is Ray Data's own way, and is timed. An
-actor asks for half a core, for with whole ones the reading tasks starve on two cores and nothing ever starts.
+A row is a unit of work. Ray Data starts its actors again for each data set, which is timed. An actor asks for half a
+core: with whole cores no core of two is left for the reading tasks, and nothing starts.
 """
 
 import logging

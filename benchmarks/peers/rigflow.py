@@ -1,4 +1,4 @@
-"""rigflow as `rigflow run` has it: a broker and workers on this machine, publish, collect into files."""
+"""rigflow as in `rigflow run`: a broker and workers on this machine, publish, collect into files."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ class LocalFleet:
         self, spec: PipelineSpec, models: Models, paths: Sequence[Path], out: Path, arrived: Arrived = lambda: None
     ) -> list[JobOutcome]:
         """The jobs of a run, with their files in `out`."""
-        self._runs += 1  # the same file again is the same job, but not in another tenant
+        self._runs += 1  # in one tenant the same file is the same job
         settings = self._settings.model_copy(update={"tenant": f"run{self._runs}"})
         return await run_jobs(settings, spec, models, paths, out, Priority.BULK, ProgressListener(arrived))
 
@@ -97,7 +97,7 @@ class Rigflow(LocalFleet):
 
 
 class ProgressListener:
-    """Counts what comes, and shows what a person should know."""
+    """Counts results, and prints messages for the user."""
 
     def __init__(self, arrived: Arrived = lambda: None) -> None:
         self._arrived = arrived

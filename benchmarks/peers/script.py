@@ -1,4 +1,4 @@
-"""The script that a user would write: one loop over PyAV's frames, one ONNX Runtime session.
+"""A plain script: one loop over PyAV's frames, one ONNX Runtime session.
 
 It opens, decodes, samples, batches and runs the model by itself; it shares with rigflow how a picture is resized and
 what the files look like that it writes. `decode_threads` is PyAV's `thread_type`, `model_threads` ONNX Runtime's

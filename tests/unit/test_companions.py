@@ -298,7 +298,9 @@ def test_a_companion_of_an_unknown_form_is_one_true_line(
     tmp_path: Path, file: str, content: bytes, companion: str
 ) -> None:
     (tmp_path / file).write_bytes(content)
-    with pytest.raises(ModelError, match=rf"the {companion} data inside or beside \S+ has an unknown form \(") as caught:
+    with pytest.raises(
+        ModelError, match=rf"the {companion} data inside or beside \S+ has an unknown form \("
+    ) as caught:
         lines_of(companion, model(tmp_path, {"scores": (1, 2)}, FREE))
     assert str(tmp_path) in str(caught.value)
 
