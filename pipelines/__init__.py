@@ -1,1 +1,1 @@
-"""How work moves: the broker, its streams, publishing, collecting. No processes, no signals; alone imports nats."""
+"""Moves work: the broker, its streams, publishing, collecting. No processes or signals. It alone imports nats."""

@@ -1,4 +1,4 @@
-"""What an answer of the broker says: its headers and its status."""
+"""Reads headers and status of the broker's answers."""
 
 from collections.abc import Mapping
 

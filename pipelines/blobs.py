@@ -28,7 +28,7 @@ RECORD_BYTES = 512  # most that the store needs for a chunk beside its bytes: su
 LOOKS = 8  # reads until all chunks are there, over 2 s
 STRAGGLER_S = 0.1  # a chunk in flight may be stored after the first purge
 REMOVE_S = 5.0  # longest wait for the removal of a partial upload
-GIVE_WAY_S = 0.5  # in a full store an upload gives way to others after a random time up to this
+GIVE_WAY_S = 0.5  # in a full store an upload is removed and tried again after a random time up to this
 LONGEST_WAY_S = 10.0
 
 
@@ -98,7 +98,7 @@ async def _send_chunks(
             except ApiError as error:
                 if not error.full:
                     raise
-                await asyncio.sleep(random.uniform(0.0, GIVE_WAY_S))  # another upload may give way first
+                await asyncio.sleep(random.uniform(0.0, GIVE_WAY_S))  # another upload may be removed first
                 await broker.store(f"$O.{bucket}.C.{chunks_id}", chunk, headers, until_full=True)
             hashed.update(chunk)
             size += len(chunk)
@@ -173,7 +173,7 @@ async def read_blob(broker: MessageStore, bucket: str, name: str) -> AsyncGenera
     if info is None:
         raise StoreError(f"object {name} is not in store {bucket}", "it grew too old, or was never published")
     hashed, size, first = hashlib.sha256(), 0, 1
-    for attempt in range(1, LOOKS + 1):  # in a cluster the copy that is read may be a moment behind
+    for attempt in range(1, LOOKS + 1):  # in a cluster the copy that is read may be older than the leader's
         async for chunk in broker.read(f"OBJ_{bucket}", f"$O.{bucket}.C.{info.chunks_id}", first):
             first = chunk.sequence + 1
             size += len(chunk.body)

@@ -19,18 +19,18 @@ def bottleneck(fleet: FleetStatus) -> str:
     """One sentence: the stage that the fleet waits for, with figures, or that there is none."""
     if fleet.results.limit_bytes and fleet.results.nbytes > FULL * fleet.results.limit_bytes:
         return (
-            f"The bottleneck are the results: {_size(fleet.results.nbytes)} of {_size(fleet.results.limit_bytes)} are "
-            "kept, so encoders wait until results are collected or too old."
+            f"The bottleneck is the stream of results: {_size(fleet.results.nbytes)} of "
+            f"{_size(fleet.results.limit_bytes)} are kept, so encoders wait until results are collected or too old."
         )
     if fleet.claims.limit_bytes and fleet.claims.nbytes > FULL * fleet.claims.limit_bytes:
         return (
             f"The bottleneck is the store of large bodies: {_size(fleet.claims.nbytes)} of "
             f"{_size(fleet.claims.limit_bytes)} are kept, so publishers of bodies larger than a message wait."
         )
-    standing = [queue for queue in fleet.queues if _stands(queue)]
-    if not standing:
-        return _nothing_stands(fleet)
-    queue = _furthest(standing)
+    late = [queue for queue in fleet.queues if _has_backlog(queue)]
+    if not late:
+        return _nothing_has_backlog(fleet)
+    queue = _furthest(late)
     workers = hosts(fleet.workers, queue)
     if not workers:
         return f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and no worker hosts it."
@@ -57,7 +57,7 @@ def hosts(workers: Sequence[Worker], queue: QueueStatus) -> list[Worker]:
     ]
 
 
-def _nothing_stands(fleet: FleetStatus) -> str:
+def _nothing_has_backlog(fleet: FleetStatus) -> str:
     if not any(queue.stream.messages for queue in fleet.queues):
         return "No bottleneck: all queues are empty."
     busy = [min(1.0, sum(of["busy"] for of in worker["done"])) for worker in fleet.workers]
@@ -66,10 +66,10 @@ def _nothing_stands(fleet: FleetStatus) -> str:
     return f"No bottleneck: nothing waits, and {_count(fleet.workers)} {are} {share:.0%} busy."
 
 
-def _furthest(standing: Sequence[QueueStatus]) -> QueueStatus:
+def _furthest(late: Sequence[QueueStatus]) -> QueueStatus:
     """The last queue with a backlog in the pipeline that has waited longest: it blocks the queues before it."""
-    oldest = max(standing, key=lambda queue: queue.stream.oldest_s)
-    alike = [queue for queue in standing if queue.pipeline == oldest.pipeline and queue.stream.oldest_s >= STANDING_S]
+    oldest = max(late, key=lambda queue: queue.stream.oldest_s)
+    alike = [queue for queue in late if queue.pipeline == oldest.pipeline and queue.stream.oldest_s >= STANDING_S]
     return alike[-1] if alike else oldest
 
 
@@ -89,7 +89,7 @@ def _key(of: Mapping[str, Any]) -> tuple[str, str]:
     return of["pipeline"], of["stage"]
 
 
-def _stands(queue: QueueStatus) -> bool:
+def _has_backlog(queue: QueueStatus) -> bool:
     """Whether more messages wait than workers have asked for.
 
     Each priority counts by itself: idle workers ask for both, busy ones may have asked for the other just now.

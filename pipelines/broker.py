@@ -1,4 +1,4 @@
-"""The broker's interface for the rest of rigflow: publish with back-pressure, key-value buckets, readers."""
+"""The broker for the rest of rigflow: publish with back-pressure, key-value buckets, readers."""
 
 import asyncio
 import contextlib
@@ -153,7 +153,7 @@ class Broker(MessageStore):
             async with asyncio.timeout(DROP_S if self.connection.connected else 0.0):
                 await self.delete_consumer(stream, consumer)
 
-    # key-value buckets, in the layout of every NATS client
+    # key-value buckets, in the layout that NATS clients use
 
     async def put(self, bucket: str, key: str, value: bytes) -> None:
         """Set a key of a bucket."""

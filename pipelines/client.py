@@ -1,4 +1,4 @@
-"""The NATS client: nats-py, with what it does not do.
+"""The NATS client: nats-py, with corrections and additions.
 
 This is the only module that uses names of nats-py that begin with an underscore. They may change in any release, so
 pyproject.toml allows one minor release of nats-py; look through this list before you allow another. nats-py 2.16
@@ -70,7 +70,7 @@ class NatsClient(Client):
         await super()._process_info(info, initial_connection)
 
     async def _process_pong(self) -> None:
-        """The answer to a flush that was given up: nats-py would stop reading, for it cannot set that result."""
+        """The answer to a flush that was given up: nats-py would stop reading, because it cannot set that result."""
         if self._pongs and self._pongs[0].done():
             self._pongs.pop(0)
             self._pings_outstanding = 0

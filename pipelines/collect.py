@@ -77,7 +77,7 @@ class Collector:
         self._spool = Spool()
         self._busy = asyncio.Lock()
         self._noting: list[asyncio.Task[None]] = []
-        self._backlog: int | None = None  # messages from before `open` that have not arrived; None before the first
+        self._backlog: int | None = None  # messages from before `open` that have not arrived; None before the first one
         self._relief = Relief(broker)
         self._moved_s = 0.0  # when the last result came
 

@@ -98,7 +98,7 @@ class CollectedJob:
 
     def done(self, files: list[Path]) -> Done:
         """The job's Done, with these files."""
-        if self._frames <= self._unseen and not self.failures.count:  # damaged frames are guesses of the decoder
+        if self._frames <= self._unseen and not self.failures.count:  # the decoder guesses what damaged frames show
             lost = f"no frame that it looks at could be decoded whole, {self._lost} are damaged: copy it again"
             self.failures.add(lost)
         return Done(

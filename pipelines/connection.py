@@ -24,7 +24,7 @@ from schemas.text import without_passwords
 SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
 HANDSHAKES = 8  # attempts: a server that refuses us closes the connection, and its reason may be lost
 HANDED_OVER_S = 1.0  # until what is sent reaches the kernel
-PING_S, PINGS_LOST = 5, 2  # a peer that is silent for 15 s is gone
+PING_S, PINGS_LOST = 5, 2  # a peer without an answer for 15 s counts as lost
 RECONNECT_S = 0.1
 
 

@@ -35,7 +35,7 @@ from schemas.wire import Buffer
 GIVEN = (HEADER_JOB, HEADER_NAME, HEADER_PRIORITY, HEADER_CONTENT_TYPE)  # headers of raw media that its publisher set
 
 HEADER_BYTES = 3000
-ATTEMPTS, ENDED_CHARACTERS = 6, 60  # as many fit into a header beside a long error
+ATTEMPTS, ENDED_CHARACTERS = 6, 60  # so many fit into a header beside a long error
 
 
 @dataclass(frozen=True, slots=True)

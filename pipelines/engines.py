@@ -24,7 +24,7 @@ class _Info(BaseModel):
 async def push_engine(broker: Broker, spec: EngineSpec, plan: bytes, graph: bytes | None = None) -> bool:
     """Share an engine; False when the fleet has it already, byte for byte.
 
-    An int8 engine goes with the `graph` it was compiled from: that is what it has to answer like.
+    An int8 engine is shared with the `graph` that it was compiled from: its answers are compared with that graph's.
     """
     bucket = broker.names.engines
     if graph and spec.basis.precision == "int8" and await blob_info(broker, bucket, _graph(spec)) is None:

@@ -1,4 +1,4 @@
-"""Requests to the broker that wait for their answers, told apart by the last token of their reply subject."""
+"""Requests to the broker that wait for their answers, distinguished by the last token of their reply subject."""
 
 import asyncio
 import itertools

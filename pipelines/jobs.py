@@ -1,4 +1,4 @@
-"""How a job begins or goes on, how it ends, and how it is cancelled."""
+"""Begins, continues, ends and cancels jobs."""
 
 import time
 from collections.abc import AsyncIterator

@@ -32,8 +32,8 @@ def write_private(path: Path, text: str) -> None:
 class PublishedPassword:
     """A password where commands of this user find it. Its file is locked until `forget`, or until this process ends.
 
-    So the files of brokers that were killed are known by their missing locks. That a broker does not answer says
-    nothing: it may start again, or be busy.
+    So a file without a lock is that of a broker that was killed. A broker that does not answer may be busy, or about to
+    start again.
     """
 
     def __init__(self, port: int, password: str) -> None:

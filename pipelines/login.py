@@ -1,4 +1,4 @@
-"""How this process logs in to a broker, and why a broker refuses it."""
+"""Options to log in to a broker, and the reason when a broker refuses."""
 
 import os
 import ssl
@@ -10,7 +10,7 @@ import nats.errors
 from pipelines.local_access import PASSWORD, USER, password_for
 from schemas.errors import BrokerError, UsageError
 
-CONNECT_S = 10.0  # a broker that is away refuses at once; one that is there may be busy
+CONNECT_S = 10.0  # a broker that is away refuses at once; a busy one needs time
 
 
 def local_broker_options(urls: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Models on a machine's disk, for all its workers: cards by identity, and files by hash, which models may share.
 
-A process holds a shared lock on the card of each model that it has loaded or is fetching. The folder's own lock orders
-processes that add models and those that remove them, so that no file goes that a card in use lists.
+A process holds a shared lock on the card of each model that it has loaded or is fetching. A process that adds or
+removes a model locks the folder, so that no file of a card in use is removed.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ _PART = ".part"
 
 
 class ModelFolder:
-    """A folder of at most `limit_bytes` of files. Its methods read and write files: call them beside the event loop.
+    """A folder of at most `limit_bytes` of files. Its methods read and write files: call them in a thread.
 
     All raise OSError.
     """
@@ -36,18 +36,18 @@ class ModelFolder:
         return self.folder / sha256
 
     def card(self, identity: str) -> bytes | None:
-        """The card of a model, if it is here."""
+        """The card of a model; None if it is not here."""
         with suppress(FileNotFoundError):
             return self._card_path(identity).read_bytes()
         return None
 
     def put_card(self, identity: str, body: bytes) -> None:
-        """Keep a card."""
+        """Store a card."""
         with self._locked(fcntl.LOCK_EX):
             self._write_card(identity, body)
 
     def hold(self, identity: str, body: bytes) -> int:
-        """Keep a model with this card from being removed until the descriptor that this returns is closed."""
+        """Store a card and lock it: the model stays until the descriptor that this returns is closed."""
         with self._locked(fcntl.LOCK_EX):
             path = self._write_card(identity, body)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -56,18 +56,18 @@ class ModelFolder:
             return descriptor
 
     def has(self, sha256: str) -> bool:
-        """Whether a file is here as it was stored; one that was damaged since is removed."""
+        """Whether a file is here and undamaged; a damaged one is removed."""
         path = self.path(sha256)
         with suppress(FileNotFoundError), path.open("rb") as file:
             if file_sha256(path) == sha256:
                 return True
             with self._locked(fcntl.LOCK_EX):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # no process has put another in its place
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # no other process has replaced it
                     path.unlink()
         return False
 
     def begin(self, sha256: str, size: int) -> BinaryIO | None:
-        """Begin to write a file, with room for `size` bytes; None if it is here, or another process writes it.
+        """Open a file of `size` bytes for writing; None if it is here, or another process writes it.
 
         `commit` or `discard` follows. Raises ModelError if the models in use leave no room for it.
         """
@@ -82,7 +82,7 @@ class ModelFolder:
             try:
                 part.truncate(0)
                 self._make_room(size, path)
-                part.truncate(size)  # so that other processes see how much is taken
+                part.truncate(size)  # so that other processes count its bytes
             except BaseException:
                 path.unlink(missing_ok=True)
                 part.close()
@@ -90,21 +90,21 @@ class ModelFolder:
         return part
 
     def commit(self, sha256: str, part: BinaryIO) -> None:
-        """Give a file that is written its name."""
+        """Rename a file that is complete to its hash."""
         part.flush()
         with self._locked(fcntl.LOCK_SH):
             os.replace(self._part_path(sha256), self.path(sha256))
             part.close()
 
     def discard(self, sha256: str, part: BinaryIO) -> None:
-        """Remove a file that is not committed."""
+        """Remove a file that is not complete."""
         with self._locked(fcntl.LOCK_SH):
             self._part_path(sha256).unlink(missing_ok=True)
-            with suppress(OSError):  # what is removed need not fit on the disk
+            with suppress(OSError):  # the disk may be full, and the file is removed anyway
                 part.close()
 
     def _make_room(self, nbytes: int, beside: Path) -> None:
-        """Remove the models that were used least recently, and are not in use, until `nbytes` more fit."""
+        """Remove models that are not in use, the least recently used first, until `nbytes` more fit."""
         listed = {path: _hashes(path) for path in self.folder.glob("*.json")}
         sizes = {path: path.stat().st_size for path in self.folder.iterdir() if _FILE.fullmatch(path.name)}
         parts = {path: path.stat().st_size for path in self.folder.glob(f"*{_PART}") if path != beside}
@@ -128,7 +128,7 @@ class ModelFolder:
 
     def _write_card(self, identity: str, body: bytes) -> Path:
         path = self._card_path(identity)
-        if self.card(identity) != body:  # another process may have a lock on a file that is right
+        if self.card(identity) != body:  # a file with this content is not replaced: another process may have locked it
             atomic_write(path, body)
         return path
 
@@ -166,7 +166,7 @@ def _locks(descriptor: int) -> bool:
 
 
 def _removed_unlocked(path: Path) -> bool:
-    """Remove a file, unless a process has a lock on it; whether it is gone."""
+    """Remove a file, unless a process has locked it; returns whether it is removed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Models at the broker, by content: a card by its identity, every file by its hash, so that models share files."""
+"""Models at the broker: a card by its identity, a file by its hash, so that models share files."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from schemas.settings import CACHE_HINT
 MOST_CARD_BYTES = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PUBLISH = "publish its pipeline again"
-_POLL_S = 0.2  # between looks whether another worker of this machine has fetched a file
+_POLL_S = 0.2  # between checks whether another worker of this machine has fetched a file
 
 
 async def publish_model(broker: Broker, card: ModelSpec, content: Content) -> None:
@@ -73,8 +73,8 @@ class ModelCache:
 
     async def card(self, identity: str) -> ModelSpec:
         """The card of a model. Raises ModelError when the broker has none, StoreError when it is damaged."""
-        if not _HASH.fullmatch(identity):  # it becomes a file's name
-            raise ModelError("a pipeline names a model by what is no identity", _PUBLISH)
+        if not _HASH.fullmatch(identity):  # it is used as a file's name
+            raise ModelError("a pipeline has a model whose identity is not 64 hex digits", _PUBLISH)
         with self._keeping():
             kept = await asyncio.to_thread(self._folder.card, identity)
             if kept is not None:
@@ -125,7 +125,7 @@ class ModelCache:
             self.release(identity)
 
     async def _fetch(self, card: ModelSpec, sha256: str, size: int | None) -> None:
-        """Have a file in the folder; other workers wait for the one that fetches it."""
+        """Fetch a file into the folder if it is not there; if another worker fetches it, wait for that."""
         while not await asyncio.to_thread(self._folder.has, sha256):
             info = await self._info(card, sha256)
             if info.digest != _digest(sha256) or size not in (None, info.size):

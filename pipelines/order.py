@@ -1,4 +1,4 @@
-"""Puts the results of one job in order. Each piece is given out once, in any order and number of arrivals (law 2)."""
+"""Puts the results of one job in order. Each piece is returned once, however often and when it arrives (law 2)."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar

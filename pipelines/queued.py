@@ -15,7 +15,7 @@ AT_ONCE = 32
 async def delete_queued(broker: Broker, job: JobRef) -> int:
     """Delete all messages of a job, of any generation, in front of its pipeline's stages; how many there were.
 
-    It reads the queues of the job's priority from end to end. What workers have in flight goes too.
+    It reads all messages of the queues of the job's priority. Messages that workers have in flight are deleted too.
     """
     found = [(stream, stored) async for stream, stored in _queued(broker, job)]
     for first in range(0, len(found), AT_ONCE):

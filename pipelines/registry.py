@@ -64,14 +64,14 @@ async def publish_pipeline(
         await publish_model(broker, card, content)
     entries = {f"revision.{revision}": body, f"{'variant' if variant else 'name'}.{spec.name}": revision.encode()}
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
-    for (key, value), known in zip(entries.items(), held, strict=True):  # the revision first, for the name refers to it
+    for (key, value), known in zip(entries.items(), held, strict=True):  # the revision first: the name refers to it
         if known != value:
             await broker.put(bucket, key, value)
     return pinned
 
 
 async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:
-    """Remove a pipeline from the fleet: workers stop hosting it. Returns its revisions that stay.
+    """Remove a pipeline from the fleet: workers stop hosting it. Returns the revisions that stay.
 
     A revision stays while a job that is not over needs it; withdraw again afterwards. Its queues and models stay.
     Raises PipelineError when the broker does not know it.

@@ -1,4 +1,4 @@
-"""Makes room in the stream of results: a job may be larger than it, because what was collected is deleted (law 4)."""
+"""Deletes collected results while the stream of results fills, so that a job may be larger than the stream (law 4)."""
 
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
@@ -13,7 +13,7 @@ class Relief:
         self._unchecked_bytes = 0
 
     async def is_due(self, sequence: int, blob: str, nbytes: int) -> bool:
-        """Note that a result was taken; whether those taken have to be deleted now."""
+        """Count a result that was taken; returns whether those taken have to be deleted now."""
         self._taken.append((sequence, blob))
         self._unchecked_bytes += nbytes
         limit_bytes = self._broker.settings.results_bytes

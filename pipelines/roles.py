@@ -1,8 +1,9 @@
 """The permissions of each role at the broker: nats-server's accounts for one prefix and one tenant.
 
-Operator, worker and publisher share the fleet's account. Clients have an account of their own, for permissions do not
-cover the reply of a message: in one account the broker would publish its acknowledgement on whatever subject a client
-names as the reply, the broker's own API included. Between accounts a reply stays in the account that it came from.
+Operator, worker and publisher share the fleet's account. Clients have an account of their own, because permissions do
+not cover the reply of a message: in one account the broker would publish its acknowledgement on whatever subject a
+client names as the reply, the broker's own API included. Between accounts a reply stays in the account that it came
+from.
 """
 
 from collections.abc import Iterable
@@ -105,7 +106,7 @@ def _api(actions: Iterable[str]) -> Iterable[str]:
 
 
 def _reading(streams: Iterable[str], followed: Iterable[str]) -> Iterable[str]:
-    """Reading streams by number and by subject, and those `followed` by readers too."""
+    """The requests to read streams by number and by subject, and to follow those in `followed`."""
     readers = (f"CONSUMER.{action}.{stream}.>" for stream in followed for action in ("CREATE", "DELETE", "MSG.NEXT"))
     gets = (f"{action}.{stream}" for stream in streams for action in ("DIRECT.GET", "STREAM.MSG.GET"))
     return _api((*readers, *gets))

@@ -73,13 +73,13 @@ class EmbeddedServer:
 
     @property
     def store(self) -> Path:
-        """Where it keeps everything."""
+        """The folder of its store."""
         assert self._folder is not None, "start first"
         return self._folder
 
     @property
     def log(self) -> Path:
-        """The server's log file."""
+        """The path of the server's log."""
         return self.store / "nats-server.log"
 
     @property
@@ -161,7 +161,7 @@ class EmbeddedServer:
             self._folder = None
 
     def kill(self) -> None:
-        """Kill the server at once, as a crash would."""
+        """Kill the server at once, as in a crash."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:

@@ -1,4 +1,4 @@
-"""Pieces of jobs that came early: in memory up to a limit, and beyond it in a temporary file."""
+"""Holds pieces of jobs that arrived early: in memory up to a limit, and beyond it in a temporary file."""
 
 import tempfile
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Spool:
         self._held_bytes = 0
 
     def put(self, piece: Piece) -> None:
-        """Hold a piece in memory."""
+        """Keep a piece in memory."""
         self._held_bytes += piece.nbytes
 
     @property

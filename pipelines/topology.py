@@ -1,4 +1,4 @@
-"""Streams and consumers: what there should be, how that differs from what there is, and making it so.
+"""Compares streams and consumers of the broker with those that pipelines need, and changes them.
 
 Several processes may apply at the same time, and more than once: no stream is shared between pipelines, limits are
 never lowered on a stream that holds messages, and the difference is taken again until there is none.
@@ -60,7 +60,7 @@ async def ensure_topology(broker: Broker, settings: Settings, specs: Sequence[Pi
 
 
 async def apply_topology(broker: Broker, settings: Settings, specs: Sequence[PipelineSpec]) -> list[Change]:
-    """Make everything that these pipelines need; the changes that were refused. Raises BrokerError, StoreError."""
+    """Make all changes that these pipelines need; returns the refused ones. Raises BrokerError, StoreError."""
     return await _until_equal(broker, desired(broker.names, settings, specs), keep=False)
 
 
@@ -118,7 +118,9 @@ def _stream_changes(wanted: Config, info: Config | None) -> list[Change]:
     if info["state"]["messages"] > 0:
         for limit in ("max_bytes", "max_age"):
             if _lower(merged[limit], current.get(limit, 0)):
-                reason = f"{limit} stays at {current.get(limit, 0)}, for it holds {info['state']['messages']} messages"
+                reason = (
+                    f"{limit} stays at {current.get(limit, 0)}, because it holds {info['state']['messages']} messages"
+                )
                 changes.append(Change("refuse", name, reason=reason))
                 merged[limit] = current.get(limit, 0)
     if _differs(merged, current):

@@ -1,4 +1,4 @@
-"""Finds the reason that a client waits, and what to do about it."""
+"""Finds the reason why a client waits, and what to do about it."""
 
 import asyncio
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 All arithmetic is exact, on integers in the media's own time base, so that no machine and no cut can round differently.
 
 *Tick* `k` of a sampled pipeline lies at `k / fps` seconds after the media's origin, and its picture is the last frame
-with `pts <= tick`. Before the first frame the first frame stands in, after the last frame the last. Without `fps`
+with `pts <= tick`. Ticks before the first frame use the first frame, ticks after the last frame the last. Without `fps`
 every frame is a tick of its own. *Window* `w` looks at ticks `w * stride ... w * stride + frames - 1`. The segment
 `[start, end)` that contains a window's first tick owns the window. Before its own windows a segment has those of the
 *warm-up*: models with a state run over them, and their answers are dropped.

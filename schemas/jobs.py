@@ -70,7 +70,7 @@ class Key(BaseModel):
 class JobState(StrEnum):
     """The state of a job; in the last three states it has ended."""
 
-    PUBLISHING = "publishing"  # or its publisher stopped half-way: the same command continues
+    PUBLISHING = "publishing"  # or its publisher stopped before the end: the same command continues
     PUBLISHED = "published"
     DONE = "done"
     FAILED = "failed"  # it ended, with failures

@@ -14,7 +14,7 @@ Color: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 
 
 class MediaInfo(BaseModel):
-    """A media: in a segment as it is stored, in a part as decode and preprocess make it (a picture upright and scaled).
+    """Describes a media: in a segment as it is stored, in a part as decode made it (pictures are upright then).
 
     `timed`: its windows have times in units of `time_base`; otherwise its items have names, and each stands alone.
 

@@ -59,9 +59,9 @@ class PictureSpec(Spec):
     @model_validator(mode="after")
     def _options_fit_together(self) -> Self:
         if self.layout in ("planes", "alpha") and (self.size != "source" or self.multiple != 1):
-            raise ValueError(f"layout {self.layout} keeps what the frame has: leave out size and multiple")
+            raise ValueError(f"layout {self.layout} keeps the size of the frame: leave out size and multiple")
         if self.multiple != 1 and self.size != "source":
-            raise ValueError('multiple is for size = "source"; a fixed size is what it is')
+            raise ValueError('multiple is for size = "source": leave it out with a fixed size')
         if self.short_side is not None:
             if self.fit != "crop" or self.size == "source":
                 raise ValueError('short_side is for fit = "crop" of a fixed size: leave it out')
@@ -78,7 +78,9 @@ class PictureSpec(Spec):
         if self.size != "source" or self.multiple != 1 or self.layout in ("planes", "alpha"):
             raise ValueError('tile is for size = "source" without multiple: every tile has its own size')
         if 2 * self.overlap >= min(self.tile):
-            raise ValueError(f"overlap is {self.overlap} on both sides, and a tile of {min(self.tile)} has no middle")
+            raise ValueError(
+                f"overlap is {self.overlap}  on both sides, which leaves nothing of a tile of {min(self.tile)}"
+            )
         return self
 
 

@@ -78,11 +78,11 @@ class DecodeStage(OptionsBeside):
 class OperatorStage(OptionsBeside):
     """Arrays -> arrays, by the operator called `kind` (see `engines.operators`); `options` are the operator's own.
 
-    In a pipeline's TOML the options stand beside `kind`. `model` is for operators that run one, with batches of at
-    most `max_batch` rows, which wait `max_delay_ms` for others. `reads` maps what the operator reads to the names of
-    arrays; `each`: it runs over each of these arrays by turns and replaces it; `items`: a ragged array, whose items are
-    the rows of the model; `keeps`: arrays that later stages still want beside what the operator gives; `gives` maps
-    names of what it gives to others.
+    In a pipeline's TOML the options stand beside `kind`. `model` is for operators that run one, with batches of at most
+    `max_batch` rows, which wait `max_delay_ms` for others. `reads` maps what the operator reads to the names of arrays;
+    `each`: it runs over each of these arrays, one after the other, and replaces it; `items`: a ragged array, whose
+    items are the rows of the model; `keeps`: arrays that later stages still want beside what the operator gives;
+    `gives` maps names of what it gives to others.
     """
 
     kind: Name
@@ -102,7 +102,7 @@ class OperatorStage(OptionsBeside):
 
     @property
     def batches(self) -> bool:
-        """Whether parts of several segments and jobs run together: where a model answers for all of them."""
+        """Whether parts of several segments and jobs run together, which is so where the stage runs a model."""
         return self.model is not None
 
 
@@ -174,7 +174,7 @@ class PipelineSpec(Spec):
         for problem in problems_of_order([stage.kind for stage in self.stage], [stage.name for stage in self.stage]):
             raise ValueError(problem)
         if self.decode.fps is None and self.decode.window.stride != 1:
-            raise ValueError("a window stride over 1 needs `fps`, for frames have no global number")
+            raise ValueError("a window stride over 1 needs `fps`, because frames have no number of their own")
         return self
 
     @property

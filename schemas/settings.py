@@ -50,11 +50,11 @@ class Settings(BaseModel):
     tls_key: str = Field(default="", description="path of its key; empty: it is in the same file")
     tls_verify: bool = Field(default=True, description="whether the broker's certificate must be valid for its name")
     inbox: str = Field(
-        default="_INBOX", pattern=r"^[A-Za-z0-9_-]+$", description="first token of the subjects that answers come on"
+        default="_INBOX", pattern=r"^[A-Za-z0-9_-]+$", description="first token of the subjects of answers"
     )
     shared: tuple[str, ...] = Field(
         default=(),
-        description="folders that publisher and workers both see, `:` between them: their images travel as paths",
+        description="folders that publisher and workers both see, `:` between them: images in them are sent as paths",
     )
     prefix: str = Field(default="rigflow", pattern=r"^[a-z0-9]+$", description="first token of all subjects")
     tenant: str = Field(
@@ -63,21 +63,23 @@ class Settings(BaseModel):
     store: str = Field(default="", description="folder of the embedded broker's store; empty: a default by command")
     port: int = Field(default=0, ge=0, le=65535, description="port of the embedded broker; 0: any that is free")
     durability: Durability = Field(
-        default=Durability.PROCESS, description="what streams outlive: process, power or cluster"
+        default=Durability.PROCESS, description="failures that streams survive: process, power or cluster"
     )
     store_bytes: int = Field(default=16384 * MIB, ge=64 * MIB, description="most bytes the embedded broker may store")
     queue_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes queued in front of one stage")
     results_bytes: int = Field(default=2048 * MIB, ge=MIB, description="most bytes of results kept")
     results_age_s: float = Field(default=86400.0, gt=0, description="seconds that results are kept")
     dead_bytes: int = Field(default=256 * MIB, ge=MIB, description="most bytes of dead letters kept")
-    ack_wait_s: float = Field(default=10.0, gt=0.2, description="fail-over time: silence after which work is redone")
+    ack_wait_s: float = Field(
+        default=10.0, gt=0.2, description="seconds without progress after which another worker gets the message"
+    )
     max_deliver: int = Field(default=4, ge=1, description="attempts that may fail before an item is a dead letter")
     work_deadline_s: float = Field(default=600.0, gt=0, description="most seconds one item may take in one attempt")
     max_pixels: int = Field(default=50_000_000, ge=1, description="most pixels of a picture of a media")
     max_windows: int = Field(default=5_000_000, ge=1, description="most windows that a pipeline may see in a media")
     max_duration_s: float = Field(default=86400.0, gt=0, description="most seconds that a video may last")
     prefetch_s: float = Field(
-        default=0.03, ge=0, description="most seconds before it is idle that a worker fetches more"
+        default=0.03, ge=0, description="a worker fetches more when it has work for fewer seconds than this"
     )
     credit_items: int = Field(default=8, ge=1, description="most items a worker holds")
     credit_bytes: int = Field(default=64 * MIB, ge=MIB, description="most bytes of items a worker holds")
@@ -91,7 +93,7 @@ class Settings(BaseModel):
         default=32768 * MIB, ge=MIB, description="most bytes of models' files that a machine's workers keep on its disk"
     )
     stop_grace_s: float = Field(default=20.0, ge=0, description="seconds that a stopping worker may finish work")
-    stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to hand back the rest; then it is killed")
+    stop_hard_s: float = Field(default=5.0, gt=0, description="seconds more to return the rest; then it is killed")
     metrics: str = Field(default="127.0.0.1:9464", description="HOST:PORT of a rig's metrics and health; empty: none")
     backend: str = Field(
         default="onnxruntime",
@@ -99,7 +101,7 @@ class Settings(BaseModel):
         description="what runs models: onnxruntime, on GPUs tensorrt or tensorrt_rtx, or one of an installed package",
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        default="auto", description="of the engines that workers use; auto: what suits the GPU"
+        default="auto", description="precision of the engines that workers use; auto: what suits the GPU"
     )
     device: str = Field(
         default="cpu", pattern=DEVICE, description="what workers compute on: cpu, cuda:INDEX or cuda:UUID"

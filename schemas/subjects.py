@@ -78,8 +78,11 @@ class Names:
 
     @property
     def attempts(self) -> str:
-        """KV bucket of attempts that may fail: `begun.<life>` -> what a worker process is at, so that its last words
-        stay when it is killed; `failed.<stream>.<sequence>.<delivery>` -> Attempt that ended with an error."""
+        """KV bucket of attempts that may fail.
+
+        `begun.<life>` -> what a worker process has begun, which stays there when it is killed;
+        `failed.<stream>.<sequence>.<delivery>` -> Attempt that ended with an error.
+        """
         return f"{self.prefix}_attempts"
 
     @property

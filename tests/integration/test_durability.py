@@ -123,7 +123,7 @@ async def test_the_command_refuses_to_shrink_what_holds_work(settings: Settings,
         )
         stream = broker.names.work_stream("p", "decode")
         assert asked.returncode == 1, asked.stderr
-        assert f"! {stream}: max_bytes stays at {settings.queue_bytes}, for it holds 1 messages" in asked.stdout
+        assert f"! {stream}: max_bytes stays at {settings.queue_bytes}, because it holds 1 messages" in asked.stdout
         kept = await broker.api(f"STREAM.INFO.{stream}")
         assert kept["config"]["max_bytes"] == settings.queue_bytes
         emptier = await broker.api(f"STREAM.INFO.{broker.names.work_stream('p', 'encode')}")

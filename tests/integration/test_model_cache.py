@@ -110,7 +110,7 @@ async def test_no_card_names_a_file_outside_of_the_cache(settings: Settings, tmp
             with pytest.raises(ModelError, match="has no hash of its ONNX file"):
                 await fetched(broker, forged.identity, folder)
         for identity in ("../../victim", str(victim), ""):
-            with pytest.raises(ModelError, match="what is no identity"):
+            with pytest.raises(ModelError, match="whose identity is not 64 hex digits"):
                 await fetched(broker, identity, folder)
     assert victim.read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["victim"]

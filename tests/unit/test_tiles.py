@@ -166,7 +166,7 @@ def test_engines_have_one_shape() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"tile": [36, 64], "overlap": 18}, "a tile of 36 has no middle"),
+        ({"tile": [36, 64], "overlap": 18}, "which leaves nothing of a tile of 36"),
         ({"overlap": 18}, "overlap and border are for tiles"),
         ({"tile": [64, 64], "multiple": 4}, 'tile is for size = "source" without multiple'),
         ({"tile": [64, 64], "size": [64, 64]}, 'tile is for size = "source" without multiple'),
