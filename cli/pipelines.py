@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
-from cli.text import cell, say, stdout, table
+from cli.text import cell, say, say_sentence, stdout, table
 from schemas.errors import ExitCode, PipelineError, UsageError
 from schemas.text import without_passwords
 
@@ -121,8 +121,9 @@ def check(
         raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
     errors = [*check_pipeline(text, str(file)), *check_options(text, str(file)), *_models_missing(text, file)]
     problems = sorted(map(str, errors), key=_line_in) or _unfit(file)
+    for problem in problems:
+        say_sentence(problem, indent="  ")
     if problems:
-        say("\n".join(problems), keep="\n")
         return ExitCode.USAGE
     say(f"{file}: fine")
     return ExitCode.OK

@@ -96,8 +96,8 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         ),
         (
             fleet([queue("decode", 2)], TWO, results=GB),
-            "The bottleneck is the stream of results: 1,000.0 MB of 1,000.0 MB are kept, so encoders wait until results "
-            "are collected or too old.",
+            "The bottleneck is the stream of results: 1,000.0 MB of 1,000.0 MB are kept, so encoders wait until "
+            "results are collected or too old.",
         ),
     ],
     ids=[
