@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="topology",
-    help="The broker's streams and consumers, as settings want them.\n\nExample: rigflow topology plan",
+    help="Compare the broker's streams with the settings, or change them.\n\nExample: rigflow topology plan",
 )
 
 Pipelines = Annotated[

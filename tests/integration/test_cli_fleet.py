@@ -200,7 +200,7 @@ def test_status_shows_what_waits_by_priority(tmp_path: Path, server: EmbeddedSer
     assert queue["stream"]["nbytes"] > real_clip("bikes").stat().st_size
     assert 0 < queue["stream"]["oldest_s"] < 60
     shown = rigflow("status", "--nats", server.url).stdout
-    assert re.search(rf"fingerprint decode +{waiting['interactive']} +{waiting['bulk']} +0 +0 +[\d.]+ [kM]B", shown)
+    assert re.search(rf"fingerprint decode +{waiting['interactive']} +{waiting['bulk']} +0 +[\d.]+ [kM]B", shown)
     assert re.search(r"worker +none", shown)
 
 
