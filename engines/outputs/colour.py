@@ -1,7 +1,7 @@
 """Converts a part's arrays to the planes and the colour metadata of the pictures to encode."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import av
 import numpy as np
@@ -113,7 +113,12 @@ def _yuv420(pixels: Array, media: MediaInfo, bits: int) -> tuple[list[Array], Co
     if isinstance(pixels, GpuRows) and bits == 8 and not (pixels.shape[1] % 2 or pixels.shape[2] % 2):
         return [cast(Array, plane) for plane in yuv420_rows(pixels, space)], colour
     rows = _RowsOfRgb(pixels, Colorspace.ITU709 if space == BT709 else Colorspace.ITU601, bits)
-    planes = [cast(Array, PlaneOfRgb(rows, number)) for number in range(3)]
+    count, height, width = pixels.shape[:3]
+    half = (-(-height // 2), -(-width // 2))
+    planes = [
+        cast(Array, LazyPlane(rows, number, (count, *(half if number else (height, width))), rows.dtype))
+        for number in range(3)
+    ]
     return planes, colour
 
 
@@ -145,16 +150,20 @@ class _RowsOfRgb:
         return self._newest[1]
 
 
-class PlaneOfRgb:
-    """One plane `[W, H, W']` of RGB pictures, as far as encoders read arrays: whole rows one by one, or as an array."""
+class RowsOfPlanes(Protocol):
+    """Pictures whose planes are made when they are read."""
 
-    def __init__(self, rows: _RowsOfRgb, number: int) -> None:
+    def planes(self, row: int) -> Sequence[Array]:
+        """Return the planes of a picture; the last one that was asked for is kept."""
+        ...
+
+
+class LazyPlane:
+    """One plane `[N, H, W]` of such pictures, as far as encoders read arrays: whole rows one by one, or as an array."""
+
+    def __init__(self, rows: RowsOfPlanes, number: int, shape: tuple[int, int, int], dtype: Any) -> None:
         self._rows, self._number = rows, number
-        count, height, width = rows.pixels.shape[:3]
-        half = number > 0
-        sides = ((height + 1) // 2, (width + 1) // 2) if half else (height, width)
-        self.shape: tuple[int, int, int] = (int(count), *sides)
-        self.dtype, self.ndim = rows.dtype, 3
+        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), 3
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -26,6 +26,7 @@ Paint: TypeAlias = Callable[[Rgb], tuple[int, ...]]
 
 WHITE: Rgb = (255, 255, 255)
 BLACK: Rgb = (0, 0, 0)
+GRAY: Rgb = (160, 160, 160)
 _GOLDEN = 0.618033988749895  # steps of the golden ratio around the circle of hues: neighbours differ most
 # shares of red and blue in luma, by FFmpeg's number of the matrix; ITU-R BT.709, BT.601, BT.2020, FCC, SMPTE 240M
 _LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}

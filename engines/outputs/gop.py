@@ -9,19 +9,21 @@ The arrays of a GOP, packets in decode order:
     header  [bytes] uint8   parameter sets, of AV1 none; equal for all pictures of a size from one encoder
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import numpy as np
-from av.codec.context import Flags
+from av.codec.context import Flags, ThreadType
+from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
 from engines.encoding import Encoded, Pictures
+from engines.media.limits import decoder_options
 from engines.outputs.pictures import plane_view
 from engines.part import Array, Tick, no_tick
-from schemas.errors import PipelineError
+from schemas.errors import OutputError, PipelineError
 
 _PIX_FMT = {(1, 1): "yuv444p", (1, 2): "yuv422p", (2, 2): "yuv420p"}  # by vertical and horizontal subsampling
 _DEEPER = {8: "", 10: "10le"}
@@ -133,3 +135,25 @@ def _fill(target: Array, source: Array) -> None:
     target[:height, :width] = source[:height, :width]
     target[height:, :width] = target[height - 1, :width]
     target[:, width:] = target[:, width - 1 : width]
+
+
+def decode_h264(arrays: Mapping[str, Array], pixels: int) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a GOP of H.264 in the order of its pictures.
+
+    Raises OutputError if it is none, or its frames have more than `pixels`.
+    """
+    decoder = av.CodecContext.create("h264", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_type, decoder.thread_count = ThreadType.NONE, 1
+    decoder.options = decoder_options(pixels)
+    data = arrays["header"].tobytes() + arrays["data"].tobytes()
+    at, sizes = 0, arrays["sizes"].tolist()
+    sizes[0] += len(arrays["header"])
+    try:
+        for size, number in zip(sizes, arrays["order"].tolist(), strict=True):
+            packet = av.Packet(data[at : at + size])
+            packet.pts, at = number, at + size
+            yield from decoder.decode(packet)
+        yield from decoder.decode(None)
+    except FFmpegError as error:
+        raise OutputError(f"the pictures of a result cannot be decoded ({error})", "publish its job again") from error

@@ -36,7 +36,7 @@ ROWS: Mapping[str, tuple[int | None, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The objects of one picture: all arrays have M rows."""
+    """The objects of one picture: all arrays have M rows. `tracks` int64 are numbers of tracks, 0 for none."""
 
     boxes: Array
     scores: Array | None = None
@@ -45,6 +45,7 @@ class Objects:
     corners: Array | None = None
     masks: Array | None = None
     text: Array | None = None
+    tracks: Array | None = None
 
 
 def check_objects(arrays: Mapping[str, Tensor], format_name: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from engines.outputs.base import Labels
-from engines.outputs.draw import BLACK, WHITE, Canvas, Point, Rgb, class_colour, text_colour
+from engines.outputs.draw import BLACK, GRAY, WHITE, Canvas, Point, Rgb, class_colour, text_colour
 from engines.outputs.masks import box_pixels, placed_mask
 from engines.outputs.objects import Objects, label_of, text_of
 from engines.outputs.text import one_line
@@ -69,6 +69,7 @@ class Finding:
             None if found.corners is None else found.corners * np.array([x, y]),
             found.masks,
             found.text,
+            found.tracks,
         )
 
     def _draw_classes(self, canvas: Canvas, mask: Array) -> None:
@@ -84,10 +85,7 @@ class Finding:
 
     def _draw_objects(self, canvas: Canvas, found: Objects) -> None:
         numbers = range(len(found.boxes))[::-1]  # the highest score is drawn last, over the others
-        colours = [
-            class_colour(0 if found.classes is None else int(found.classes[number]))
-            for number in range(len(found.boxes))
-        ]
+        colours = [_object_colour(found, number) for number in range(len(found.boxes))]
         if found.masks is not None:
             for number in numbers:
                 region = placed_mask(found.masks[number], found.boxes[number], canvas.height, canvas.width)
@@ -105,7 +103,7 @@ class Finding:
             _draw_label(canvas, top, left, self._object_text(found, number), colours[number])
 
     def _object_text(self, found: Objects, number: int) -> str:
-        words = []
+        words = [f"#{found.tracks[number]}"] if found.tracks is not None and found.tracks[number] else []
         if self.wanted.labels and found.classes is not None:
             words.append(label_of(self.labels.get("classes", ()), int(found.classes[number])))
         if self.wanted.labels and found.text is not None:
@@ -140,6 +138,14 @@ class Finding:
             top, (_, width) = pad + line * height, canvas.text_box(text)
             canvas.rectangle(top, pad, top + height, 3 * pad + width, BLACK, _PAPER)
             canvas.text(top, 2 * pad, text, WHITE)
+
+
+def _object_colour(found: Objects, number: int) -> Rgb:
+    """Return the colour of an object: of its track, else of its class; gray beside tracks if it has none."""
+    if found.tracks is not None:
+        track = int(found.tracks[number])
+        return class_colour(track - 1) if track else GRAY
+    return class_colour(0 if found.classes is None else int(found.classes[number]))
 
 
 def _corners(canvas: Canvas, box: Array) -> list[int]:

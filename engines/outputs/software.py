@@ -13,7 +13,7 @@ import numpy as np
 from engines.cuda.arrays import GpuRows
 from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.media.colours import FULL
-from engines.outputs.colour import PlaneOfRgb
+from engines.outputs.colour import LazyPlane
 from engines.outputs.gop import encode_gop, frames_of, geometry_of, new_encoder
 from engines.part import Tick, no_tick
 from schemas.errors import MediaError, PipelineError
@@ -98,7 +98,7 @@ class Software:
         codec.
         """
         name, options_of, all_chroma, least = _ENCODERS[options.codec]
-        by_row = PlaneOfRgb | GpuRows  # of these, rows are made or copied one by one
+        by_row = LazyPlane | GpuRows  # of these, rows are made or copied one by one
         planes = [plane if isinstance(plane, by_row) else np.asarray(plane) for plane in pictures.planes]
         geometry = geometry_of(planes, options.bits)
         if not all_chroma and not geometry.pix_fmt.startswith("yuv420p"):

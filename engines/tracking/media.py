@@ -32,9 +32,9 @@ class TrackOptions(Options):
     """
 
     track: bool = False
-    track_high: float = Field(default=0.5, ge=0, le=1)
+    track_high: float = Field(default=0.25, ge=0, le=1)
     track_low: float = Field(default=0.1, ge=0, le=1)
-    track_begin: float = Field(default=0.6, ge=0, le=1)
+    track_begin: float = Field(default=0.35, ge=0, le=1)
     track_lost_s: float = Field(default=1.0, ge=0, le=60)
     track_by_class: bool = True
 

@@ -233,7 +233,7 @@ def moving(frames: int) -> list[dict[str, Any]]:
         parts.append(
             {
                 "boxes": Ragged.of([np.array(boxes, np.float32)[rows]]),
-                "scores": Ragged.of([np.array([0.9, 0.8, 0.3], np.float32)[rows]]),
+                "scores": Ragged.of([np.array([0.9, 0.8, 0.2], np.float32)[rows]]),
                 "classes": Ragged.of([np.array([0, 1, 0], np.int32)[rows]]),
             }
         )

@@ -21,7 +21,7 @@ from tests.clips import real_clip
 from tests.unit.outputs_parts import JOB, VIDEO
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_the_assignment_is_worth_as_much_as_scipys(data: st.DataObject) -> None:
     rows, columns = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 7))
@@ -84,7 +84,7 @@ def test_objects_that_cross_keep_their_numbers() -> None:
 
 
 def test_a_track_begins_with_a_sure_box_and_goes_on_with_unsure_ones() -> None:
-    box, tracker = np.array([[10.0, 10, 50, 90]]), ByteTrack(Limits())
+    box, tracker = np.array([[10.0, 10, 50, 90]]), ByteTrack(Limits(high=0.5, begin=0.6))
     seen = [tracker.update(box + number, np.array([score]), np.array([0])).tolist()[0] for number, score in enumerate(
         (0.55, 0.65, 0.55, 0.3, 0.11, 0.05, 0.9)
     )]  # fmt: skip
@@ -192,7 +192,7 @@ def reference() -> Any:
 
 def check_beside(other: Any, frames: Sequence[tuple[Array, Array]]) -> int:
     """Both give the boxes of a track one number, each its own; how many boxes have one."""
-    tracker, named, count = ByteTrack(Limits(class_aware=False)), dict[int, int](), 0
+    tracker, named, count = ByteTrack(Limits(high=0.5, begin=0.6, class_aware=False)), dict[int, int](), 0
     for boxes, scores in frames:
         found = tracker.update(boxes, scores, np.zeros(len(boxes), int))
         expected = np.zeros(len(boxes), int)
