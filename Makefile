@@ -13,7 +13,7 @@ test: .venv/test
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not gpu and not slow"
 
 # against real models, in the folder that TEST_WEIGHTS names; tests/weights.py lists them with their hashes
-test-models: .venv/test
+test-models: .venv/test-models
 	@test -n "$$TEST_WEIGHTS" || echo "TEST_WEIGHTS names no folder of real models: their tests are skipped"
 	$(BIN)/python -m pytest -m models -rs
 
@@ -58,6 +58,10 @@ clean:
 
 .venv/test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+.venv/test-models: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,test-models]'
 	@touch $@
 
 .venv/bench: pyproject.toml | .venv/bin/python

@@ -142,6 +142,19 @@ class Fleet:
         return worker
 
 
+class Killing(Silent):
+    """Kills a worker as soon as the first part is there."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__()
+        self._fleet = fleet
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        super().part(job, meta)
+        if self.parts == 1:
+            self._fleet.kill(0)
+
+
 async def redeliveries(broker: Broker, pipelines: set[str]) -> int:
     """How often the queues gave out work that they had given out before, as their consumers counted."""
     total = 0

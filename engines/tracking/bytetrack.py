@@ -11,8 +11,9 @@ https://github.com/ifzhang/ByteTrack (yolox/tracker/byte_tracker.py), whose cons
 4. Those that then remain begin a track if their score is at least `begin`; in the first frame it is confirmed at once.
 
 A track that was not seen in more than `lost` frames ends. Of two tracks with an IoU above 0.85, one of them lost, that
-with the shorter history ends. A track gets its number when it is confirmed, from 1. Unlike the authors' code, this one
-knows classes: a track has boxes of one class, unless `class_aware` is false. All numbers are float64.
+with the shorter history ends, and its box has no number. A track gets its number when it is confirmed, from 1. Unlike
+the authors' code, this one knows classes: a track has boxes of one class, unless `class_aware` is false. All numbers
+are float64.
 
 The default `high` and `begin` are lower than the authors' 0.6 and 0.7, which suit detectors that were trained on the
 people of one data set: those of 80 classes give right boxes scores of 0.3 too. The packages ultralytics and supervision
@@ -136,6 +137,7 @@ class ByteTrack:
         self._keep((confirmed | seen) & (self._frame - tracks.seen <= self._limits.lost))
         self._tracks = self._tracks.joined(new)
         self._end_same()
+        numbers[~np.isin(numbers, self._tracks.number)] = 0  # of tracks that ended
         return numbers
 
     def _looked_at(self, boxes: Array, scores: Array, classes: Array) -> _Boxes:

@@ -76,6 +76,7 @@ def check_boxes(row: dict[str, Any], expected: list[tuple[list[float], float, in
     for box, (corners, score, _) in zip(boxes, expected, strict=True):
         np.testing.assert_allclose(box["score"], score, atol=1e-4)
         np.testing.assert_allclose(box["box"], corners, atol=0.1)
+        assert plain_models.overlap(np.array(box["box"]), np.array(corners)) > 0.99
 
 
 async def test_efficientnet(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

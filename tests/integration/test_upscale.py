@@ -12,13 +12,12 @@ from PIL import Image
 
 from engines.models.catalogue import own_model
 from schemas.jobs import Priority
-from schemas.parts import PartMeta
 from schemas.pipeline import parse_pipeline
 from tests.cases import Array, Fleets, arrays, drawn, files_under, fleets, frames_of, put, stills
 from tests.cli import rigflow
 from tests.clips import Clip, make_clip
 from tests.convolutions import convolutions, whole
-from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from workers.run import run_jobs
 
 STAGES = (("decode",), ("infer",), ("scale",), ("encode", "split", "collect"))
@@ -123,19 +122,6 @@ async def test_sound_times_and_size_of_a_film(fleet: Fleets, tmp_path: Path) -> 
     assert [each - new_times[0] for each in new_times] == pytest.approx([each - times[0] for each in times], abs=1e-6)
     assert new_sound == sound
     assert size == (3 * height, 3 * width)
-
-
-class Killing(Silent):
-    """Kills a worker as soon as the first part is there."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        super().__init__()
-        self._fleet = fleet
-
-    def part(self, job: str, meta: PartMeta) -> None:
-        super().part(job, meta)
-        if self.parts == 1:
-            self._fleet.kill(0)
 
 
 @pytest.mark.parametrize(("codec", "bits"), [("hevc", 10), pytest.param("av1", 8, marks=pytest.mark.slow)])
