@@ -206,7 +206,7 @@ def test_a_missing_model_is_one_line_and_options_choose_another(tmp_path: Path) 
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert "model yolox_s is missing: download yolox_s.onnx from" in done.stderr
-        assert "`rigflow model add yolox_s.onnx`; --model NAME runs another one" in done.stderr
+        assert "`rigflow model add yolox_s.onnx`; --model NAME runs another" in done.stderr
     folder = tmp_path / ".local/share/rigflow/models"
     folder.mkdir(parents=True)
     put(folder, finder(), CARD, "mine")
