@@ -3,7 +3,8 @@
 
 Both find the boxes of each frame of a 720p video by NanoDet: letterbox, normalisation, the model, its head and the
 suppression. The script (`benchmarks.peers.plain_detector`) is one process of PyAV, NumPy and ONNX Runtime with its
-default threads; rigflow has two workers. They run in turn, each warm, and their boxes are compared.
+default threads; rigflow has two workers and its pipeline `detect`. They run in turn, each warm, and their boxes are
+compared.
 
 The model is nanodet_g_416.onnx in the folder that TEST_WEIGHTS names; where there is none, a network of its
 shape with seeded random weights.
@@ -29,7 +30,7 @@ from benchmarks.peers.plain_detector import BINS, CLASSES, SIDE, STRIDES, Detect
 from benchmarks.peers.rigflow import FilmFleet
 from benchmarks.workloads import looped
 from engines.models.catalogue import load_model
-from schemas.pipeline import parse_pipeline
+from pipelines.registry import builtin_pipeline
 
 WORKERS = 2
 NEAR_SCORE, NEAR_PIXELS = 0.005, 1.0  # of the same box
@@ -47,18 +48,6 @@ std = [57.375, 57.12, 58.395]
 kind = "detect"
 decoder = "nanodet"
 reg_max = 10
-"""
-PIPELINE = """
-name = "detect"
-media = "video"
-[[stage]]
-kind = "decode"
-[[stage]]
-kind = "infer"
-model = "detector"
-[[stage]]
-kind = "encode"
-format = "detections"
 """
 Box = tuple[Any, float, int]
 
@@ -141,7 +130,7 @@ async def compare(seconds: float, rounds: int, folder: Path) -> dict[str, Any]:
     script = Detector(model)
     rates: dict[str, list[float]] = {"script": [], "rigflow": []}
     cpu: dict[str, list[float]] = {"script": [], "rigflow": []}  # ms a frame, of all processes
-    spec, models = parse_pipeline(PIPELINE, "detect.toml"), {"detector": load_model(model)}
+    spec, models = builtin_pipeline("detect").with_model("detector"), {"detector": load_model(model)}
     async with FilmFleet(spec, models, WORKERS, folder / "out") as rigflow:
         await rigflow.run(warm)
         list(script.detect(warm))

@@ -1,6 +1,7 @@
 """annotated: draws a model's results on the video or picture in which they were found.
 
-With `track = true` boxes of videos have the numbers of their tracks, see `engines.outputs.tracked_video`.
+With `track = true` boxes of videos have the numbers of their tracks, see `engines.outputs.tracked_video`. With
+`lines = true` a part's result has the lines of `detections` too, which become `<target>.jsonl`.
 
 It draws `boxes` with `classes`, `scores`, `keypoints`, `corners` and `masks` (see engines.outputs.objects), the `mask`
 of segmentation, and the labels and scores of `classes` or `tags` of a whole picture. The pictures are `plane0` ... or
@@ -8,6 +9,7 @@ of segmentation, and the labels and scores of `classes` or `tags` of a whole pic
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,12 @@ from engines.cuda.arrays import GpuRows
 from engines.cuda.draw import GpuDrawing
 from engines.encoding import Assembler, Encoded, Pictures
 from engines.outputs.colour import check_pictures, picture_planes
+from engines.outputs.detections import DetectionsAssembler, DetectionsFormat, DetectionsOptions
 from engines.outputs.draw import Canvas, channel_paint, ycbcr_paint
 from engines.outputs.findings import FORMAT, findings_of
 from engines.outputs.image import PictureOptions
 from engines.outputs.images import Channels, channels_of, encode_images
+from engines.outputs.lines_beside import LinesBeside
 from engines.outputs.objects import check_objects
 from engines.outputs.overlay import DRAWN, Finding, Wanted
 from engines.outputs.picture_format import PictureFormat
@@ -33,17 +37,19 @@ from engines.tracking.media import TrackOptions
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo
 from schemas.model import describe
+from schemas.pipeline import EncodeStage
 
 
 class AnnotatedOptions(PictureOptions, TrackOptions):
     """The options of `image`, and what to write: `labels` and `scores`; keypoints below `least_score` are not drawn.
 
-    Those of `TrackOptions` are for videos.
+    `lines`: write the lines of `detections` too. The options of `TrackOptions` are for videos.
     """
 
     labels: bool = True
     scores: bool = True
     least_score: float = Field(default=0.3, ge=0, le=1)
+    lines: bool = False
 
 
 class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
@@ -59,18 +65,24 @@ class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
             names = ", ".join(f"`{name}`" for name in DRAWN)
             what = f"format annotated needs one of {names} to draw"
             raise PipelineError(what, "take a model whose card has a head that makes one, or add `keeps`")
-        if "boxes" in arrays or self._options.track:
+        if "boxes" in arrays or self._options.track or self._options.lines:
             check_objects(arrays, FORMAT)
         if "mask" in arrays and (arrays["mask"].dtype != "uint8" or len(arrays["mask"].shape) != 3):
             found = describe(arrays["mask"].dtype, arrays["mask"].shape)
             raise PipelineError(f"`mask` is {found}", "format annotated takes uint8 [W, H, W'], a class for each pixel")
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
-        """Return a closed GOP of the part's pictures, or a file of each image."""
-        if not part.meta.media.timed:
-            return self._images(part.on_host(), tick)
-        if not part.meta.pts:
+        """Return a closed GOP of the part's pictures, or a file of each image; and the lines."""
+        timed = part.meta.media.timed
+        if timed and not part.meta.pts:
             return Encoded({})
+        encoded = self._video(part, tick) if timed else self._images(part.on_host(), tick)
+        if not self._options.lines:
+            return encoded
+        lines = DetectionsFormat(EncodeStage(kind="encode", format="detections"), self._labels).encode(part, tick)
+        return replace(encoded, arrays=encoded.arrays | lines.arrays)
+
+    def _video(self, part: Part, tick: Tick) -> Encoded:
         options, encoder = self._options, self.encoder
         planes, colour = picture_planes(part)
         if options.track:
@@ -86,10 +98,15 @@ class AnnotatedFormat(PictureFormat[AnnotatedOptions]):
         return encoder.encode(Pictures(drawn, colour, part.meta.media), options, tick)
 
     def assemble(self, target: Path, media: MediaInfo) -> Assembler:
-        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images."""
-        if self._options.track and media.timed:
-            return TrackedVideo(target, media, self._options, self._options, self._wanted)
-        return super().assemble(target, media)
+        """Write `<target>.mp4` from the first part on, or the folder `<target>` of images, and the lines."""
+        options = self._options
+        pictures = super().assemble(target, media)
+        if options.track and media.timed:
+            pictures = TrackedVideo(target, media, options, options, self._wanted)
+        if not options.lines:
+            return pictures
+        of_lines = DetectionsOptions(**{name: getattr(options, name) for name in TrackOptions.model_fields})
+        return LinesBeside(pictures, DetectionsAssembler(target, media, of_lines))
 
     def _images(self, part: Part, tick: Tick) -> Encoded:
         options = self._options

@@ -28,6 +28,7 @@ STAGES = (("decode", "resize"), ("infer",), ("encode", "split", "collect"))
 SIZE = HEIGHT, WIDTH = 96, 160
 FRAMES, HIDDEN, LATER = 60, range(20, 26), 10  # red is hidden for a while, and green comes later
 LABELS = ("red", "green")
+DRAWN = "track = true, lines = true"
 CARD = f"""
     [[inputs]]
     name = "images"
@@ -109,7 +110,8 @@ def pipeline(folder: Path, name: str, options: str) -> Path:
     assert 'model = "yolox_s"' in text
     text = text.replace('model = "yolox_s"', 'model = "m"').replace("\n[[stage]]", "segment_s = 0.5\n[[stage]]", 1)
     path = folder / f"{name}.toml"
-    path.write_text(f"{text}options = {{ {options} }}\n")
+    more = "options = { lines = true }\n"
+    path.write_text(f"{text.removesuffix(more)}options = {{ {options} }}\n")
     return path
 
 
@@ -144,8 +146,12 @@ async def test_lines_and_tables_have_the_numbers_of_tracks(fleet: Fleets, tmp_pa
 
 
 async def test_a_film_shows_the_numbers_of_tracks(fleet: Fleets, tmp_path: Path) -> None:
-    path = pipeline(tmp_path, "detect-video", "track = true, crf = 4, labels = false, scores = false")
+    """And has its lines beside it, those of `detect`."""
+    path = pipeline(tmp_path, "detect-video", f"{DRAWN}, crf = 4, labels = false, scores = false")
     [outcome] = await fleet.answers(path, [film(tmp_path)], tmp_path / "out")
+    assert [{box["label"]: (box["box"], box["track"]) for box in row["boxes"]} for row in lines(outcome)] == [
+        {name: (box, track_of(name, n)) for name, box in squares(n).items()} for n in range(FRAMES)
+    ]
     with av.open(f"{outcome.target}.mp4") as container:
         frames = list(container.decode(video=0))
     assert [frame.time for frame in frames] == [number / 10 for number in range(FRAMES)]
@@ -168,7 +174,10 @@ async def test_images_are_drawn_and_listed_without_numbers(fleet: Fleets, tmp_pa
         [*squares(number).values()] for number in (0, 30)
     ]
     assert "track" not in Path(f"{listed.target}.jsonl").read_text()
-    [drawn] = await fleet.answers(pipeline(tmp_path, "detect-video", "track = true"), paths, tmp_path / "drawn")
+    [drawn] = await fleet.answers(
+        pipeline(tmp_path, "detect-video", "track = true, lines = true"), paths, tmp_path / "drawn"
+    )
+    assert lines(drawn) == lines(listed)
     left, top, right, _ = squares(30)["red"]
     shown = np.asarray(Image.open(drawn.target / "30.png"))
     assert shown[top, left + 12 : right].tolist() == [list(class_colour(0))] * (right - left - 12)
@@ -177,7 +186,10 @@ async def test_images_are_drawn_and_listed_without_numbers(fleet: Fleets, tmp_pa
 def test_killed_workers_change_no_track(tmp_path: Path) -> None:
     """kill -9 of one of two workers, in the middle of each job."""
     clip, made = film(tmp_path), []
-    paths = [pipeline(tmp_path, "detect", "track = true"), pipeline(tmp_path, "detect-video", "track = true")]
+    paths = [
+        pipeline(tmp_path, "detect", "track = true"),
+        pipeline(tmp_path, "detect-video", "track = true, lines = true"),
+    ]
     models = {"m": own_model("m", tmp_path)}
     for name in ("whole", "killed"):
         out, digests = tmp_path / name, []
