@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 .PHONY: kernels demo test test-models faults lint format bench bench-short clean
 
+# with FILM=street.mp4 also the pipelines over that film whose models you keep
 demo: .venv/base
-	$(BIN)/python -m cli.demo
+	$(BIN)/python -m cli.demo $(FILM)
 
 # three processes on two cores: some tests wait. Commands that tests start share one compilation of our modules.
 test: export PYTHONDONTWRITEBYTECODE =

@@ -1,4 +1,8 @@
-"""`make demo`: draws a small film with three shots and a sound, and runs the three pipelines over it."""
+"""`make demo`: draws a small film with three shots and a sound, and runs three pipelines over it.
+
+`make demo FILM=street.mp4` also runs pipelines over that film whose models users bring, where such a model is kept, and
+saves the frame in the middle of each result as a picture.
+"""
 
 import subprocess
 import sys
@@ -11,6 +15,7 @@ from av.filter import Graph
 SHOTS = ("testsrc2=size=640x360:rate=25", "mandelbrot=size=640x360:rate=25", "smptehdbars=size=640x360:rate=25")
 SHOT_FRAMES = 50
 RATE = 48_000
+OF_YOUR_FILM = {"detect-video": ("detect", ("--set", "encode.track=true"))}  # the head of its model, and options
 
 
 def draw_film(path: Path) -> None:
@@ -48,6 +53,38 @@ def _tone(seconds: int) -> list[av.AudioFrame]:
     return frames
 
 
+def run(pipeline: str, film: Path, out: Path, *options: str) -> int:
+    """Run a pipeline as a person would; the exit code."""
+    command = [sys.executable, "-m", "cli", "run", pipeline, str(film), *options, "--out", str(out), "--overwrite"]
+    print(f"$ rigflow {' '.join(command[3:])}", flush=True)
+    return subprocess.run(command, check=False).returncode
+
+
+def run_with_models(film: Path, out: Path) -> int:
+    """Run the pipelines over a film of the user whose models are kept; the exit code."""
+    from engines.models.store import kept
+
+    heads = {head.kind: name for name, _, card in kept() if card for head in card.heads}
+    for pipeline, (head, options) in OF_YOUR_FILM.items():
+        if head not in heads:
+            print(f"{pipeline} needs a model with a head `{head}`: docs/detect.md says where people get one")
+            continue
+        if code := run(pipeline, film, out, "--model", heads[head], *options):
+            return code
+        save_middle(out / f"{film.stem}.{pipeline}.mp4", out / f"{film.stem}.{pipeline}.png")
+    return 0
+
+
+def save_middle(film: Path, picture: Path) -> None:
+    """Save the frame in the middle of a film."""
+    with av.open(film) as container:
+        count = container.streams.video[0].frames
+        for number, frame in enumerate(container.decode(video=0)):
+            if number >= count // 2:
+                frame.to_image().save(picture)
+                return
+
+
 def main() -> int:
     """Draw the film, then run each pipeline by its command."""
     out = Path("demo-out")
@@ -56,10 +93,10 @@ def main() -> int:
     draw_film(film)
     print(f"drew {film}: three shots of two seconds, with a tone\n")
     for pipeline in ("fingerprint", "scenes", "upscale2x"):
-        command = [sys.executable, "-m", "cli", "run", pipeline, str(film), "--out", str(out), "--overwrite"]
-        print(f"$ rigflow {' '.join(command[3:])}", flush=True)
-        code = subprocess.run(command, check=False).returncode
-        if code:
+        if code := run(pipeline, film, out):
+            return code
+    for given in map(Path, sys.argv[1:]):
+        if code := run_with_models(given, out):
             return code
     print(f"\nEverything is in {out}/: descriptors as npz, shots as jsonl with a contact sheet, the film at 1280x720.")
     return 0
