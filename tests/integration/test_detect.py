@@ -103,6 +103,22 @@ def film(folder: Path) -> Path:
     return path
 
 
+def without_a_gop(clip: Path) -> Path:
+    """The film with packets that no decoder can use behind its seventh keyframe: frames 30 to 34 are lost."""
+    path = clip.with_name("damaged.mp4")
+    with av.open(str(clip)) as given, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0], opaque=True)
+        for number, packet in enumerate(each for each in given.demux(video=0) if each.size):
+            if 30 <= number < 33:
+                spoiled = av.Packet(bytes(packet)[:5] + bytes(packet.size - 5))
+                spoiled.pts, spoiled.dts, spoiled.duration = packet.pts, packet.dts, packet.duration
+                spoiled.time_base, spoiled.is_keyframe = packet.time_base, packet.is_keyframe
+                packet = spoiled
+            packet.stream = stream
+            out.mux(packet)
+    return path
+
+
 def pipeline(folder: Path, name: str, options: str) -> Path:
     """rigflow's own, with the finder in segments of half a second."""
     put(folder, finder(), CARD)
@@ -142,6 +158,18 @@ async def test_lines_and_tables_have_the_numbers_of_tracks(fleet: Fleets, tmp_pa
     moves = [line.split(",")[:3] for line in Path(f"{outcome.target}.mot.txt").read_text().splitlines()]
     assert [(int(frame), int(track)) for frame, track, _ in moves] == [
         (number + 1, track) for number, name in everything if (track := track_of(name, number))
+    ]
+
+
+async def test_frames_that_are_lost_are_steps_too(fleet: Fleets, tmp_path: Path) -> None:
+    path = pipeline(tmp_path, "detect", "track = true, mot = true")
+    [outcome] = await fleet.answers(path, [without_a_gop(film(tmp_path))], tmp_path / "out")
+    assert outcome.done is not None
+    assert (outcome.done.frames, outcome.done.lost) == (55, 5)
+    moves = [line.split(",") for line in Path(f"{outcome.target}.mot.txt").read_text().splitlines()]
+    seen = [number for number in range(FRAMES) if number not in HIDDEN and not 30 <= number < 35]
+    assert [(int(frame), float(left)) for frame, track, left, *_ in moves if track == "1"] == [
+        (number + 1, 2.0 * number) for number in seen
     ]
 
 

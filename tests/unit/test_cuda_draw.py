@@ -113,3 +113,25 @@ def test_pictures_without_findings_are_not_copied() -> None:
         True,
         True,
     ]
+
+
+def test_pictures_for_tracks_are_encoded_undrawn_where_they_are() -> None:
+    class Named(Capture):
+        def encode(self, pictures: Pictures, options: VideoOptions, tick: Tick = no_tick) -> Encoded:
+            super().encode(pictures, options, tick)
+            return Encoded({}, {"encoder": "any"})
+
+    planes, gpu = planes_of(33, 48, subsampled=True), HostGpu()
+    resident = {name: on_gpu(gpu, plane) for name, plane in planes.items()}
+    boxes = [np.array([[4, 4, 20, 20]] * number, np.float32).reshape(-1, 4) for number in range(COUNT)]
+    media = VIDEO.model_copy(update={"width": 48, "height": 33})
+    stage, encoder = EncodeStage(kind="encode", format="annotated", options={"track": True}), Named(on_gpu=True)
+    part = make_part(media, {**resident, "boxes": Ragged.of(boxes)}, range(COUNT))
+    made = load_format(stage, encoder, LABELS).encode(part)
+    for drawn, given_ in zip(encoder.pictures.planes, resident.values(), strict=True):
+        assert isinstance(drawn, GpuRows)
+        assert drawn.rows == given_.rows
+    assert gpu.counters.from_gpu_bytes == 0
+    assert made.facts["picture"] == [33, 48, 3]
+    assert made.arrays["boxes@offsets"].tolist() == [0, 0, 1, 3]
+    assert made.arrays["boxes@found"].shape == (3, 4)
