@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 from av.filter import Graph
+from PIL import Image
 
 SHOTS = ("testsrc2=size=640x360:rate=25", "mandelbrot=size=640x360:rate=25", "smptehdbars=size=640x360:rate=25")
 SHOT_FRAMES = 50
@@ -81,7 +82,7 @@ def save_middle(film: Path, picture: Path) -> None:
         count = container.streams.video[0].frames
         for number, frame in enumerate(container.decode(video=0)):
             if number >= count // 2:
-                frame.to_image().save(picture)
+                Image.fromarray(frame.to_ndarray(format="rgb24")).save(picture)
                 return
 
 
