@@ -1,6 +1,8 @@
 """Faces of films and pictures: found, cut out, restored in batches over frames; equal for every fleet."""
 
+import asyncio
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,12 @@ from scipy import ndimage
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.medium import Input
 from engines.models.catalogue import own_model
+from schemas.jobs import Priority
 from schemas.pipeline import parse_pipeline
 from schemas.settings import Settings
-from tests.cases import Array, Fleets, arrays, check, fleets, frames_of, put, written
+from tests.cases import Array, Fleets, arrays, check, files_under, fleets, frames_of, put, written
+from tests.cli import rigflow
+from tests.convolutions import convolutions, whole
 from tests.faces import (
     DETECTOR,
     RESTORER,
@@ -28,10 +33,18 @@ from tests.faces import (
     restorer,
     with_faces,
 )
+from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.a_runner import a_trial
 from tests.integration.queues import eventually
+from tests.integration.test_upscale import Killing
+from workers.run import run_jobs
 
-STAGES = (("decode", "resize"), ("detect", "crop"), ("restore", "paste"), ("encode", "split", "collect"))
+STAGES = (
+    ("decode", "resize"),
+    ("upscale", "detect", "crop"),
+    ("restore", "paste"),
+    ("scale", "encode", "split", "collect"),
+)
 SIDE = 64
 FOUND = f"""
 [[stage]]
@@ -128,6 +141,77 @@ async def test_restored_faces_are_pasted_back(fleet: Fleets, tmp_path: Path) -> 
 def test_what_a_check_refuses(old: str, new: str, text: str, tmp_path: Path) -> None:
     stages = (FOUND + '[[stage]]\nkind = "encode"\nformat = "npz"\n').replace(old, new)
     assert text in check(pipeline(tmp_path, stages))
+
+
+def test_killed_workers_change_nothing(tmp_path: Path) -> None:
+    """The pipeline restore-faces itself, to H.264; a worker is killed as soon as the first part is there."""
+    path, film = own_pipeline(tmp_path), faces_film(tmp_path, frames=60)
+    spec = parse_pipeline(path.read_text(), path.name)
+    models = {name: own_model(name, tmp_path) for name in spec.model_names.values()}
+    made = []
+    for name in ("whole", "killed"):
+        out = tmp_path / name
+        out.mkdir()
+        with Fleet(ONE_WORKER * 2, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+            listener = Killing(fleet) if name == "killed" else Silent()
+            [outcome] = asyncio.run(run_jobs(fleet.settings, spec, models, [film], out, Priority.BULK, listener))
+        assert outcome.ok, outcome.error
+        made.append(files_under(out))
+    assert made[0] == made[1]
+
+
+def own_pipeline(folder: Path) -> Path:
+    """rigflow's own, with networks of the tests, in segments of half a second."""
+    pipeline(folder, "")
+    text = files("pipelines").joinpath("definitions", "restore-faces.toml").read_text()
+    for old, new in (
+        ('"face_detection_yunet_2023mar"', '"detector"'),
+        ('"GFPGANv1.4"', '"restorer"'),
+        ("[512, 512]", f"[{SIDE}, {SIDE}]"),
+        ('media = ["video", "image"]', 'media = ["video", "image"]\nsegment_s = 0.5'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "own.toml"
+    path.write_text(text)
+    return path
+
+
+async def test_images_keep_their_transparency(fleet: Fleets, tmp_path: Path) -> None:
+    """Of the pipeline itself; one image has no face, and stays as it is."""
+    with_face, without = drawn_faces({0: face(70, 55, 16)}), drawn_faces({}, 3)
+    alpha = np.add.outer(np.arange(SIZE[0]), np.arange(SIZE[1])).astype(np.uint8)
+    Image.fromarray(np.dstack([with_face, alpha])).save(tmp_path / "face.png")
+    Image.fromarray(without).save(tmp_path / "none.png")
+    inputs = [tmp_path / "face.png", tmp_path / "none.png"]
+    [album] = await fleet.answers(own_pipeline(tmp_path), inputs, tmp_path / "out")
+    np.testing.assert_array_equal(np.asarray(Image.open(album.target / "none.png")), without)
+    made = np.asarray(Image.open(album.target / "face.png"))
+    np.testing.assert_array_equal(made[..., 3], alpha)
+    assert psnr(made[..., :3], with_faces(with_face, faces_in(with_face), restorer(SIDE), SIDE)) > 50
+
+
+def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
+    done = rigflow("run", "restore-faces", faces_film(tmp_path, frames=2), "--out", tmp_path, HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "model face_detection_yunet_2023mar is missing: download face_detection_yunet_2023mar.onnx" in done.stderr
+
+
+async def test_a_background_that_a_model_upscales(fleet: Fleets, tmp_path: Path) -> None:
+    """A stage gives its pictures another name, because the next network makes pictures too."""
+    put(tmp_path, convolutions(2), "[[inputs]]\nname = 'input'\n[[heads]]\nkind = 'image'\n", "upscaler")
+    upscale = '[[stage]]\nkind = "infer"\nname = "upscale"\nmodel = "upscaler"\nkeeps = ["pixels", "index"]\n'
+    stages = PASTED.replace('keeps = ["pixels", "index"', 'keeps = ["pixels", "index", "larger"')
+    first = stages.index('[[stage]]\nkind = "infer"')
+    stages = stages[:first] + upscale + 'gives = { image = "larger" }\n' + stages[first:] + TO_NPZ
+    path, film = pipeline(tmp_path, stages), faces_film(tmp_path, frames=7)
+    [outcome] = await fleet.answers(path, [film], tmp_path / "out")
+    for made, frame in zip(arrays(outcome)["image"], frames_of(film), strict=True):
+        larger = whole(convolutions(2), frame)
+        assert psnr(made, with_faces(frame, faces_in(frame), restorer(SIDE), SIDE, larger)) > 50
+    wrong = pipeline(tmp_path, stages.replace("image = ", "images = "))
+    assert "stage `upscale` makes no array `images`" in check(wrong)
 
 
 async def test_a_hundred_faces_in_three_hundred_frames_fill_batches(settings: Settings, tmp_path: Path) -> None:

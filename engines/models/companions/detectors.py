@@ -16,7 +16,7 @@ _RETINAFACE = {"colours": "bgr", "scale": 1.0, "mean": [104.0, 117.0, 123.0], "r
 # https://github.com/timesler/facenet-pytorch, models/utils/detect_face.py
 _MTCNN = {"colours": "rgb", "scale": 1.0, "mean": 127.5, "std": 128.0, "fit": "stretch", "resize": "area"}
 # https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet
-_YUNET = {"colours": "bgr", "scale": 1.0, "resize": "bilinear"}
+_YUNET = {"colours": "bgr", "scale": 1.0, "fit": "letterbox", "pad_place": "corner", "resize": "bilinear"}
 # https://github.com/deepinsight/insightface/tree/master/detection/scrfd, tools/scrfd.py
 _SCRFD = {
     "colours": "rgb",
