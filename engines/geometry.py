@@ -29,6 +29,17 @@ class Piece(NamedTuple):
     to: tuple[int, int]
 
 
+def entire(size: tuple[int, int]) -> Middle:
+    """Return all of a picture of `size` (height, width)."""
+    return Middle((0, 0), size)
+
+
+def square_of(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the least size that holds `source` and has the shape of `target`; a side is rounded up."""
+    (height, width), (to_height, to_width) = source, target
+    return max(height, -(-width * to_height // to_width)), max(width, -(-height * to_width // to_height))
+
+
 def middle_of(scaled: tuple[int, int], most: tuple[int, int], orientation: int = UPRIGHT) -> Middle:
     """Return what is kept of a stored picture of `scaled` where at most `most` (height, width) is wanted of it.
 

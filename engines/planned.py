@@ -86,7 +86,10 @@ class DecodePlan:
     @property
     def alpha(self) -> bool:
         """Whether the transparency of images is wanted."""
-        return any(picture.layout in ("planes", "alpha") for picture in self.pictures.values())
+        return any(
+            picture.layout in ("planes", "alpha") or picture.background is not None
+            for picture in self.pictures.values()
+        )
 
     @property
     def shown(self) -> PictureSpec | None:

@@ -14,7 +14,8 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from engines.geometry import Middle, middle_of, padded_from, scaled_size
+from engines.canvas import laid_on, padded
+from engines.geometry import Middle, entire, middle_of, padded_from, scaled_size, square_of
 from engines.media.colours import BT601, colour_matrix, plane_format
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes, upright
@@ -28,6 +29,7 @@ _MOST_PIXELS = 100_000_000
 _ONE = 1 << 11  # a bilinear weight of 1; two of them and a pixel fit into 31 bits
 _CUBIC = -0.75
 _BLOCK = 24_000  # values of a picture that are resized at once
+_WIDE_PIXELS = 4_000_000  # of padded rows that are resized at once
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -73,16 +75,32 @@ class Picture:
 
     def _pixels(self, frame: av.VideoFrame, size: tuple[int, int], orientation: int) -> Array:
         """Return the frame at `size` (height, width). It is scaled before it is turned, which moves fewer bytes."""
+        if self.spec.background is not None and frame.format.name == "rgba":
+            rgba = plane_rows(frame, 0).reshape(frame.height, frame.width, 4)
+            frame = av.VideoFrame.from_ndarray(laid_on(rgba, self.spec.background), "rgb24")
+        if self.spec.fit == "pad" and self.spec.size != "source":
+            return self._squared(frame, size, orientation)
         target = size[::-1] if transposes(orientation) else size
         scaled = scaled_size((frame.height, frame.width), target, self.spec)
         pixels = upright(self._resized(frame, scaled, middle_of(scaled, target, orientation)), orientation)
-        return pixels if pixels.shape[:2] == size else self._padded(pixels, size)
+        return self._padded(pixels, size)
 
     def _padded(self, pixels: Array, size: tuple[int, int]) -> Array:
-        canvas = np.full((*size, *pixels.shape[2:]), self.spec.pad_value, np.uint8)
-        top, left = padded_from((pixels.shape[0], pixels.shape[1]), size, self.spec)
-        canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-        return canvas
+        first = padded_from((pixels.shape[0], pixels.shape[1]), size, self.spec)
+        return padded(pixels, size, first, self.spec.pad_value)
+
+    def _squared(self, frame: av.VideoFrame, size: tuple[int, int], orientation: int) -> Array:
+        """Return the frame, upright, padded to the shape of `size`, and scaled."""
+        source = frame.height, frame.width
+        pixels = upright(self._resized(frame, source, entire(source)), orientation)
+        canvas = square_of((pixels.shape[0], pixels.shape[1]), size)
+        if canvas == size:
+            return self._padded(pixels, size)
+        if _is_pillows(self.spec):
+            return _padded_by_pillow(pixels, canvas, size, self.spec)
+        check_scalable(source, canvas)
+        frame = av.VideoFrame.from_ndarray(self._padded(pixels, canvas), _FORMATS[self.spec.layout])
+        return self._resized(frame, size, entire(size))
 
     def _resized(self, frame: av.VideoFrame, size: tuple[int, int], middle: Middle) -> Array:
         """Return the `middle` of the frame at `size` (height, width)."""
@@ -139,12 +157,36 @@ def filtered(pixels: Array, size: tuple[int, int], middle: Middle, spec: Picture
     `bilinear_resize`, which computes only the middle, and `bicubic_resize`. The others, and nearest, are Pillow's, in
     fixed point, which gives the same bytes on every machine.
     """
-    if spec.resize == "bilinear" and not spec.antialias:
+    if _is_pillows(spec):
+        return middle.cut(_by_pillow(pixels, size, spec))
+    if spec.resize == "bilinear":
         return bilinear_resize(pixels, size, middle)
-    if spec.resize == "bicubic" and not spec.antialias:
-        return middle.cut(bicubic_resize(pixels, size))
+    return middle.cut(bicubic_resize(pixels, size))
+
+
+def _is_pillows(spec: PictureSpec) -> bool:
+    return spec.resize in ("nearest", "lanczos") or (spec.resize in _PILLOW and spec.antialias)
+
+
+def _by_pillow(pixels: Array, size: tuple[int, int], spec: PictureSpec) -> Array:
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return middle.cut(np.asarray(image.resize(size[::-1], _PILLOW[spec.resize])))
+    return np.asarray(image.resize(size[::-1], _PILLOW[spec.resize]))
+
+
+def _padded_by_pillow(pixels: Array, canvas: tuple[int, int], size: tuple[int, int], spec: PictureSpec) -> Array:
+    """Pad `[H, W(, C)]` uint8 to `canvas` and resize that to `size`, without ever having all of the canvas in memory.
+
+    Pillow resizes rows and then columns, with bytes between, so the same bytes come out: rows are padded and resized
+    some at a time, and rows of padding alone, which stay as they are, are added behind that.
+    """
+    (height, width), (top, left) = canvas, padded_from((pixels.shape[0], pixels.shape[1]), canvas, spec)
+    step = max(1, _WIDE_PIXELS // width)
+    narrow = []
+    for start in range(0, len(pixels), step):
+        rows = pixels[start : start + step]
+        wide = padded(rows, (len(rows), width), (0, left), spec.pad_value)
+        narrow.append(_by_pillow(wide, (len(rows), size[1]), spec))
+    return _by_pillow(padded(np.concatenate(narrow), (height, size[1]), (top, 0), spec.pad_value), size, spec)
 
 
 def bicubic_resize(pixels: Array, size: tuple[int, int]) -> Array:
@@ -252,8 +294,4 @@ def _not_scalable(source: tuple[int, int], size: tuple[int, int]) -> str:
 def _multiple(pixels: Array, spec: PictureSpec) -> Array:
     """Pad right and below until both sides are multiples of `spec.multiple`."""
     height, width = (-(-side // spec.multiple) * spec.multiple for side in pixels.shape[:2])
-    if (height, width) == pixels.shape[:2]:
-        return pixels
-    canvas = np.full((height, width, *pixels.shape[2:]), spec.pad_value, np.uint8)
-    canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return canvas
+    return padded(pixels, (height, width), (0, 0), spec.pad_value)

@@ -4,18 +4,20 @@ A model card is written for a model as it was exported. An import puts the arith
 graph, so that a model that travels takes pictures as bytes; see `engines.models.front`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, FiniteFloat, JsonValue, model_validator
 
 from schemas.declared import FileName, ModelName, Name, Sha256, Spec, digest
+from schemas.errors import ModelError
 from schemas.grid import MOST_WARM_UP
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=8192)]
 Byte: TypeAlias = Annotated[int, Field(ge=0, le=255)]
 Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ncwh", "nwhc", "nwh", "ntchw", "ncthw", "nthwc", "nthw"]
-Fit: TypeAlias = Literal["stretch", "crop", "letterbox"]
+Fit: TypeAlias = Literal["stretch", "crop", "letterbox", "pad"]
+PadValue: TypeAlias = Byte | Literal["edge"]
 PadPlace: TypeAlias = Literal["center", "corner"]
 Filter: TypeAlias = Literal["area", "nearest", "bilinear", "bicubic", "lanczos"]
 PictureSize: TypeAlias = tuple[Side, Side] | Literal["source"]
@@ -27,9 +29,11 @@ class PictureSpec(Spec):
     """How a decoded frame becomes an array of bytes, upright.
 
     `size` is (height, width); "source" keeps the frame's own. `multiple`: a side of a "source" size is padded to a
-    multiple of it, right and below, with `pad_value`. `fit`: `stretch` both sides, `crop` the middle, or `letterbox`,
-    which pads with `pad_value` around (`center`) or right and below (`corner`). `short_side`: a frame that is cropped
-    has its short side scaled to this before; None: to the least that fills `size`.
+    multiple of it, right and below, with `pad_value`. `fit`: `stretch` both sides, `crop` the middle, `letterbox`,
+    which scales and then pads with `pad_value`, or `pad`, which pads the frame to the shape of `size` and then scales;
+    around (`center`) or right and below (`corner`). `pad_value`: a grey level, or `edge`, which repeats the border.
+    `short_side`: a frame that is cropped has its short side scaled to this before; None: to the least that fills
+    `size`. `background`: the grey level on which transparent pixels of images are laid; None: they keep their colours.
 
     `resize`: `area` averages what a pixel covers and is bicubic where both sides grow; the others are filters of that
     name. `antialias` widens a filter with the scale, as Pillow and torchvision do; without it a filter looks at its
@@ -46,9 +50,10 @@ class PictureSpec(Spec):
     size: PictureSize = "source"
     multiple: Side = 1
     fit: Fit = "stretch"
-    pad_value: Byte = 0
+    pad_value: PadValue = 0
     pad_place: PadPlace = "center"
     short_side: Side | None = None
+    background: Byte | None = None
     resize: Filter = "area"
     antialias: bool = False
     layout: Literal["rgb", "gray", "planes", "alpha"] = "rgb"
@@ -60,6 +65,8 @@ class PictureSpec(Spec):
     def _options_fit_together(self) -> Self:
         if self.layout in ("planes", "alpha") and (self.size != "source" or self.multiple != 1):
             raise ValueError(f"layout {self.layout} keeps the size of the frame: leave out size and multiple")
+        if self.background is not None and self.layout in ("planes", "alpha"):
+            raise ValueError(f"layout {self.layout} keeps transparency: leave out background")
         if self.multiple != 1 and self.size != "source":
             raise ValueError('multiple is for size = "source": leave it out with a fixed size')
         if self.short_side is not None:
@@ -151,9 +158,10 @@ class InputCard(Spec):
     size: PictureSize | None = None
     multiple: Side = 1
     fit: Fit = "stretch"
-    pad_value: Byte = 0
+    pad_value: PadValue = 0
     pad_place: PadPlace = "center"
     short_side: Side | None = None
+    background: Byte | None = None
     resize: Filter = "area"
     antialias: bool = False
     tile: tuple[Side, Side] | None = None
@@ -237,6 +245,17 @@ class ModelSpec(Spec):
         """Names of the outputs that are inputs of the next run."""
         return frozenset(tensor.state.output for tensor in self.inputs if tensor.state)
 
+    def with_head(self, options: Mapping[str, JsonValue]) -> "ModelSpec":
+        """The model with other options of its only head; of tables only the given entries. Raises ModelError."""
+        if not options:
+            return self
+        if len(self.heads) != 1:
+            what = f"model `{self.name}` has {len(self.heads)} heads, and a stage gives options of one"
+            raise ModelError(what, "change its model card instead; see docs/heads.md")
+        [head] = self.heads
+        changed = head.model_copy(update={"options": _merged(head.options, options)})
+        return self.model_copy(update={"heads": (changed,)})
+
     @property
     def warm_up(self) -> int:
         """How many windows its states remember, 0 for a model without a state."""
@@ -246,6 +265,15 @@ class ModelSpec(Spec):
     def identity(self) -> str:
         """Hash of the model card without its description, and through it of all files: 64 hex digits."""
         return digest(self.model_dump(mode="json", exclude={"description"}))
+
+
+def _merged(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return `known` with the entries of `given`, tables entry by entry."""
+    made = dict(known)
+    for name, value in given.items():
+        old = made.get(name)
+        made[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return made
 
 
 class ModelCard(Spec):

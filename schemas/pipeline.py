@@ -82,12 +82,13 @@ class OperatorStage(OptionsBeside):
     `max_batch` rows, which wait `max_delay_ms` for others. `reads` maps what the operator reads to the names of arrays;
     `each`: it runs over each of these arrays, one after the other, and replaces it; `items`: a ragged array, whose
     items are the rows of the model; `keeps`: arrays that later stages still want beside what the operator gives;
-    `gives` maps names of what it gives to others.
+    `gives` maps names of what it gives to others; `head`: options that replace those of the card's head.
     """
 
     kind: Name
     name: Name
     model: ModelRef | None = None
+    head: dict[str, JsonValue] = Field(default={})
     max_batch: int = Field(default=32, ge=1, le=4096)
     max_delay_ms: float = Field(default=5.0, ge=0, le=10_000)
     reads: dict[str, str] = Field(default={})
@@ -239,7 +240,11 @@ class PipelineSpec(Spec):
                 hint = f"write STAGE.FIELD=VALUE; its stages are {', '.join(stages)}"
                 raise PipelineError(f"pipeline {self.name} has no field {path}", hint)
             given = stages[name].model_dump()
-            (given if field in type(stages[name]).model_fields else given["options"])[field] = value
+            first, *inner = field.split(".")
+            at = given if first in type(stages[name]).model_fields else given["options"]
+            for part in [first, *inner][:-1]:
+                at[part] = at = dict(at[part]) if isinstance(at.get(part), dict) else {}
+            at[[first, *inner][-1]] = value
             changed = [given if stage.name == name else stage for stage in made.stage]
             try:
                 made = type(self).model_validate({**dict(made), "stage": changed})

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from engines.content import Content
 from engines.models.catalogue import builtin_model, builtin_models, own_model
 from engines.plan import plan_pipeline
@@ -41,7 +43,10 @@ def find_models(
 
     Raises ModelError when one is missing or does not fit its stage.
     """
-    models = {name: find_model(name, folder, cache) for name in spec.model_names.values()}
+    models: dict[str, tuple[ModelSpec, Content]] = {}
+    for name, head in _heads(spec).items():
+        model, content = find_model(name, folder, cache)
+        models[name] = model.with_head(head), content
     plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     return models
 
@@ -52,6 +57,16 @@ def find_model(name: str, folder: Path | None, cache: Path | None = None) -> tup
     if name in builtin_models() and not beside:
         return builtin_model(name, cache and cache / "builtin")
     return own_model(name, folder)
+
+
+def _heads(spec: PipelineSpec) -> dict[str, dict[str, JsonValue]]:
+    """Model -> the options of its head that stages replace. Raises PipelineError if two stages differ in them."""
+    heads: dict[str, dict[str, JsonValue]] = {}
+    for stage in spec.operators:
+        if stage.model is not None and heads.setdefault(stage.model, stage.head) != stage.head:
+            what = f"pipeline {spec.name}: two stages run model {stage.model} with different `head`"
+            raise PipelineError(what, "keep the model under a second name, or make two pipelines")
+    return heads
 
 
 async def register(

@@ -138,7 +138,7 @@ class Waiting:
 
 
 class CudaPicture:
-    """Makes one kind of picture of single frames on a GPU."""
+    """Makes one kind of picture of single frames on a GPU. The host pads frames before it scales them."""
 
     def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held, waiting: Waiting) -> None:
         self.spec = spec
@@ -146,12 +146,15 @@ class CudaPicture:
         self._held = held
         self._waiting = waiting
         self._resampler = None if spec.resize == "area" else Resampler(gpu, spec.resize, spec.antialias)
+        self._by_host = spec.fit == "pad" or spec.pad_value == "edge"
         self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
         self._lock = threading.Lock()
         self._here = threading.local()
 
     def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         """Convert as `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
+        if frame.format.name == "cuda" and self._by_host:
+            frame = frame.reformat(format=name_on_gpu(frame))
         if frame.format.name != "cuda":
             return self._from_host(frame, orientation)
         picture = surface(frame)
@@ -163,7 +166,8 @@ class CudaPicture:
 
     def _from_host(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         host, size = self._host(), self.spec.size
-        if size != "source" and (self.spec.layout, self.spec.resize) == ("rgb", "area") and host.is_planar(frame):
+        by_area = not self._by_host and (self.spec.layout, self.spec.resize) == ("rgb", "area")
+        if by_area and size != "source" and host.is_planar(frame):
             target = size[::-1] if transposes(orientation) else size
             height, width = scaled_size((frame.height, frame.width), target, self.spec)
             if width % 2 == 0 and (height < frame.height or width < frame.width):

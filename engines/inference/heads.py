@@ -43,6 +43,9 @@ class Heads:
         ]
         self._kinds = [head.kind for head in model.heads]
         self._sized = bool(self._heads) and self._picture is not None and not of_items
+        if self.placing and self._picture is not None and self._picture.fit == "pad":
+            what = f'model `{model.name}`: head {self.placing[0]} places its answers in a picture with fit = "pad"'
+            raise ModelError(what, 'write fit = "letterbox"')
         read = {name for head in self._heads for name in head.reads}
         self._staying = staying(self.reductions)
         singly = any(tensor.shape[:1] == (1,) for tensor in model.inputs)

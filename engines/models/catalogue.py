@@ -91,7 +91,8 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     if name in EXPORTS:
         hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
     if card := publisher_of(name):
-        hint = f"download {card.file} from {card.page}, then `rigflow model add {card.file}`; --model NAME runs another"
+        added = card.add or card.file
+        hint = f"download {card.file} from {card.page}, then `rigflow model add {added}`; --model NAME runs another"
     raise ModelMissing(f"model {name} is missing", hint)
 
 

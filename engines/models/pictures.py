@@ -11,7 +11,7 @@ from schemas.errors import ModelError, format_field_error
 from schemas.model import InputCard, Layout, PictureSpec, TensorSpec, describe
 
 FRAME_FIELDS = frozenset(
-    {"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "resize", "antialias"}
+    {"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "background", "resize", "antialias"}
     | {"tile", "overlap", "border"}
 )
 VALUE_FIELDS = frozenset({"colours", "layout", "scale", "mean", "std"})

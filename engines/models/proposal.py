@@ -22,7 +22,7 @@ from schemas.model import InputCard, ModelCard, TensorSpec
 MOST_ITEMS = 1000  # inputs or heads
 _TOGETHER = (  # of an input
     ("scale", "mean", "std"),
-    ("fit", "pad_value", "pad_place", "short_side"),
+    ("fit", "pad_value", "pad_place", "short_side", "background"),
     ("resize", "antialias"),
 )
 _UNNAMED = re.compile(r"[^A-Za-z0-9._-]+")

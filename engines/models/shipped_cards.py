@@ -83,7 +83,8 @@ class Fits(Spec):
 class ShippedCard(Spec):
     """A model card with what it is for. `inputs` are in the order of `takes`, their names are optional.
 
-    `file` and `page`: the file that its authors publish, and where, for errors that a model is missing.
+    `file` and `page`: the file that its authors publish, and where, for errors that a model is missing; `add`: what is
+    then added, if not the file.
     """
 
     name: str = ""
@@ -91,6 +92,7 @@ class ShippedCard(Spec):
     licence: str = ""
     file: str = ""
     page: str = ""
+    add: str = ""
     fits: Annotated[tuple[Fits, ...], Field(min_length=1)]
     inputs: tuple[dict[str, Any], ...] = ()
     heads: tuple[HeadSpec, ...] = ()

@@ -69,13 +69,14 @@ def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
 class ImageFolder:
     """`<target>.png` for a single image, `<target>/<name>.png` for several; each file gets its name at `close`.
 
-    `suffix` replaces png.
+    `suffix` replaces png. Without `alone`, a single image lies in the folder, too.
     """
 
-    def __init__(self, target: Path, suffix: str = "png") -> None:
+    def __init__(self, target: Path, suffix: str = "png", alone: bool = True) -> None:
         self.notes: list[str] = []
         self._target = target
         self._suffix = suffix
+        self._alone = alone
         self._files: list[PartFile] = []
         self._made_folder = not target.exists()
         self._taken: set[str] = set()
@@ -85,7 +86,8 @@ class ImageFolder:
         """Write the part's images."""
         data, sizes = arrays["data"].data, arrays["sizes"].tolist()
         names = [item.name for item in meta.items if not item.error]
-        single = meta.key.final and meta.key.last and (meta.key.segment, meta.key.part, len(meta.items)) == (0, 0, 1)
+        key = meta.key
+        single = self._alone and key.final and key.last and (key.segment, key.part, len(meta.items)) == (0, 0, 1)
         for name, size in zip(names, sizes, strict=True):
             self._write(
                 self._target.with_name(f"{self._target.name}.{self._suffix}") if single else self._path(name),

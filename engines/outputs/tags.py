@@ -4,7 +4,9 @@
 an image with its `name`; an image that failed has `error` and no tags. `csv = true` writes `<target>.csv`, a row a tag.
 
 For images, `txt = true` writes the files that training of image models reads: one for each picture, with its tags in
-one line between commas, without those of the category `without`; `spaces = true` writes spaces for underscores.
+one line between commas, without those of the category `without`; `spaces = true` writes spaces for underscores,
+`escape = true` a backslash before parentheses, as prompts need it. `json_each = true` writes each
+picture's line into a file of its own.
 """
 
 import json
@@ -29,7 +31,9 @@ from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _ARRAYS = ("tags", "classes")
-# tags that are faces keep their underscores, https://huggingface.co/spaces/SmilingWolf/wd-tagger
+# Tags that are faces keep their underscores: these, of https://huggingface.co/spaces/SmilingWolf/wd-tagger, and all of
+# up to three characters, as in kohya-ss/sd-scripts.
+_SHORT = 3
 _FACES = frozenset((
     "0_0", "(o)_(o)", "+_+", "+_-", "._.", "<o>_<o>", "<|>_<|>", "=_=", ">_<", "3_3", "6_9", ">_o", "@_@", "^_^",
     "o_o", "u_u", "x_x", "|_|", "||_||",
@@ -41,7 +45,9 @@ class TagsOptions(Options):
 
     csv: bool = False
     txt: bool = True
+    json_each: bool = False
     spaces: bool = False
+    escape: bool = False
     without: str = "rating"
 
 
@@ -120,6 +126,7 @@ class TagsAssembler:
         self._file.write(b"[")
         self._table: CsvFile | None = None
         self._texts = ImageFolder(target, "txt") if options.txt and not media.timed else None
+        self._each = ImageFolder(target, "json", alone=False) if options.json_each and not media.timed else None
         try:
             if options.csv:
                 self._table = CsvFile(target, (self._first, "tag", "score", "category"))
@@ -129,7 +136,7 @@ class TagsAssembler:
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Write the part's lines. Raises OutputError."""
-        texts = []
+        texts, lines = [], []
         try:
             for line in arrays["rows"].tobytes().splitlines():
                 self._file.write((b",\n" if self._lines else b"\n") + line)
@@ -142,10 +149,12 @@ class TagsAssembler:
                         [row[self._first], tag["tag"], tag.get("score"), tag.get("category")] for tag in row["tags"]
                     )
                 texts.append(self._text(row["tags"]))
+                lines.append(line + b"\n")
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(f"a result of tags has a line of another form: {error}") from error
-        if self._texts is not None:
-            self._texts.add(meta, join_files(texts).arrays, facts)
+        for folder, files in ((self._texts, texts), (self._each, lines)):
+            if folder is not None:
+                folder.add(meta, join_files(files).arrays, facts)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Ignore tracks: tags hold no sound."""
@@ -156,18 +165,21 @@ class TagsAssembler:
         files = [self._file.commit()]
         if self._table is not None:
             files.append(self._table.close())
-        return files + (self._texts.close() if self._texts is not None else [])
+        return files + [path for folder in (self._texts, self._each) if folder is not None for path in folder.close()]
 
     def abort(self) -> None:
         """Remove the unfinished files."""
         self._file.discard()
         if self._table is not None:
             self._table.abort()
-        if self._texts is not None:
-            self._texts.abort()
+        for folder in (self._texts, self._each):
+            if folder is not None:
+                folder.abort()
 
     def _text(self, tags: Sequence[Mapping[str, Any]]) -> bytes:
         names = [str(tag["tag"]) for tag in tags if tag.get("category") != self._options.without]
         if self._options.spaces:
-            names = [name if name in _FACES else name.replace("_", " ") for name in names]
+            names = [name if name in _FACES or len(name) <= _SHORT else name.replace("_", " ") for name in names]
+        if self._options.escape:
+            names = [name.replace("(", "\\(").replace(")", "\\)") for name in names]
         return ", ".join(names).encode()

@@ -15,6 +15,7 @@ COMPANIONS: Mapping[str, str] = {
     "config.json": "hugging_face:config",
     "selected_tags.csv": "wd_tags:selected_tags",
     "tag_mapping.json": "wd_tags:tag_mapping",
+    "tags.txt": "wd_tags:tag_list",
     "timm": "timm:look",
     "labels.txt": "labels:look",
     "PP-OCR": "paddle_ocr:look",

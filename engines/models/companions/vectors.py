@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.models.companions.base import Line, Model, Sure
+from engines.models.companions.wd_tags import WD_PICTURE
 from engines.part import Array
 
 _IMAGENET = {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -65,10 +66,9 @@ def _usual(model: Model) -> dict[str, Any]:
 
 
 def _tagger(at: str, why: str) -> list[Line]:
-    values = {"colours": "bgr", "scale": 1.0, "fit": "letterbox", "pad_value": 255, "resize": "area"}
     return [
         Line("heads.0.kind", "raw", Sure.guess, f"{why}, but selected_tags.csv is not beside it"),
-        *(Line(f"{at}.{field}", value, Sure.likely, "what a WD tagger takes") for field, value in values.items()),
+        *(Line(f"{at}.{field}", value, Sure.likely, "what a WD tagger takes") for field, value in WD_PICTURE.items()),
     ]
 
 
