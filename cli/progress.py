@@ -52,7 +52,8 @@ class Progress:
     def planned(self, outcomes: list[JobOutcome]) -> None:
         """These jobs are to be done."""
         now = time.monotonic()
-        self._rows = {each.job.id: _Row(each, now, moved_s=now) for each in outcomes if each.error is None}
+        able = (each for each in outcomes if each.error is None)
+        self._rows = {each.job.id: self._rows.get(each.job.id) or _Row(each, now, moved_s=now) for each in able}
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
         """So much of a job's media is with the broker."""

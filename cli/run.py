@@ -39,10 +39,13 @@ if TYPE_CHECKING:
 @ends_well
 def run(
     pipeline: Annotated[str, typer.Argument(help="A pipeline's name, or the path of its file.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Files that the pipeline takes.", metavar="INPUT...")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Files that the pipeline takes, or a folder.", metavar="INPUT...")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("."),
     workers: Workers = None,
     overwrite: Overwrite = False,
+    only_new: Annotated[bool, typer.Option("--only-new", help="Of a folder: not what was done before.")] = False,
     model: ModelName = None,
     fields: StageFields = None,
     stream: Stream = None,
@@ -59,6 +62,9 @@ def run(
     Without --nats a broker and workers are started here for the time of the run. The result of clip.mp4 is
     clip.PIPELINE.*; where that name is taken, clip.mp4.PIPELINE.*, and so on: no file is replaced without --overwrite.
 
+    Of a folder, all its media are run, those in folders inside too. Results lie at the same places under --out, which
+    may be the folder itself. --only-new leaves out what has its result by this pipeline, model and settings.
+
     Example: rigflow run fingerprint holiday.mp4 --out results
     """
     from workers.forkserver import start_fork_server
@@ -72,9 +78,16 @@ def run(
     from schemas.jobs import Priority
 
     spec, models, variant = chosen_pipeline(pipeline, model, fields, stream, settings.cache_folder)
+    priority = Priority.INTERACTIVE if interactive else Priority.BULK
+    if len(inputs) == 1 and inputs[0].is_dir():
+        from cli.run_folder import run_folder
+
+        with output_folder(out):
+            return run_folder(settings, spec, models, variant, inputs[0], out, workers, priority, overwrite, only_new)
+    if only_new:
+        raise UsageError("--only-new is for a folder", "give one folder as INPUT")
     check_inputs(inputs)
     console = stderr()
-    priority = Priority.INTERACTIVE if interactive else Priority.BULK
     with output_folder(out), Progress(console) as progress:
         outcomes = asyncio.run(
             _run(settings, spec, models, inputs, out, workers, priority, progress, overwrite, variant)

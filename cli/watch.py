@@ -96,10 +96,10 @@ async def _watch(
     from pipelines.publish import Publisher
     from workers.definitions import register, repair
     from workers.folder import FolderWatch
-    from workers.ledger import Ledger
+    from workers.ledger import Ledger, ledger_path
     from workers.local import local_fleet
 
-    ledger = Ledger(out / f".rigflow-watch-{spec.name}.db", out)
+    ledger = Ledger(ledger_path(out, spec.name), out)
     ledger.open()
     try:
         async with (

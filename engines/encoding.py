@@ -58,6 +58,11 @@ class Format(Protocol):
     """Whether it takes arrays where they are, on a GPU too."""
 
     @property
+    def each(self) -> tuple[str, ...]:
+        """Suffixes of the files that it writes of each image, `<target>/<name>.<suffix>`; empty if it writes none."""
+        ...
+
+    @property
     def sound(self) -> Literal["copy", "aac"] | None:
         """What becomes of a media's sound; None: the format has no place for what is beside the picture."""
         ...

@@ -109,7 +109,7 @@ class PartFile:
         """Commit as `commit` does, but raise the OSError of the system."""
         if not self.file.closed:
             self.file.flush()
-        _rename(self._part, self.path, self._replaces)
+        rename(self._part, self.path, self._replaces)
         _PENDING.discard(self)
         self.file.close()
 
@@ -139,7 +139,7 @@ def atomic_write(path: Path, content: Buffer) -> None:
         file.discard()
 
 
-def _rename(source: Path, target: Path, replaces: bool) -> None:
+def rename(source: Path, target: Path, replaces: bool) -> None:
     """Rename a file in one step. Raises FileExistsError when `target` exists and may not be replaced."""
     if not replaces:
         try:

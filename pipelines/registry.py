@@ -48,19 +48,10 @@ async def publish_pipeline(
     `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, PipelineError for a
     name that is not there, BrokerError.
     """
-    for stage, model in spec.model_names.items():
-        if model not in models:
-            raise ModelError(f"stage {stage}: model {model} is missing", "give its ONNX file")
-    used = {model: models[model] for model in spec.model_names.values()}
-    identities = {name: card.identity for name, (card, _) in sorted(used.items())}
-    plugins = plugins_of(spec, [card for card, _ in used.values()])
-    if spec.decode.warm_up is None:
-        remembered = sum(models[model][0].warm_up for model in spec.model_names.values())
-        spec = spec.with_fields({f"{spec.decode.name}.warm_up": remembered})
-    pinned = spec.model_copy(update={"models": identities, "plugins": plugins})
+    pinned = with_pins(spec, models)
     bucket, revision = broker.names.pipelines, pinned.revision
     body = pinned.model_dump_json().encode()
-    for card, content in used.values():
+    for card, content in (models[name] for name in pinned.models):
         await publish_model(broker, card, content)
     entries = {f"revision.{revision}": body, f"{'variant' if variant else 'name'}.{spec.name}": revision.encode()}
     held = await asyncio.gather(*(broker.get(bucket, key) for key in entries))
@@ -68,6 +59,20 @@ async def publish_pipeline(
         if known != value:
             await broker.put(bucket, key, value)
     return pinned
+
+
+def with_pins(spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]]) -> PipelineSpec:
+    """The pipeline with the identities of its models and the versions of its plugins. Raises as `publish_pipeline`."""
+    for stage, model in spec.model_names.items():
+        if model not in models:
+            raise ModelError(f"stage {stage}: model {model} is missing", "give its ONNX file")
+    used = {model: models[model][0] for model in spec.model_names.values()}
+    identities = {name: card.identity for name, card in sorted(used.items())}
+    plugins = plugins_of(spec, list(used.values()))
+    if spec.decode.warm_up is None:
+        remembered = sum(models[model][0].warm_up for model in spec.model_names.values())
+        spec = spec.with_fields({f"{spec.decode.name}.warm_up": remembered})
+    return spec.model_copy(update={"models": identities, "plugins": plugins})
 
 
 async def withdraw_pipeline(broker: Broker, name: str) -> list[str]:

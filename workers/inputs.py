@@ -5,7 +5,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class JobOutcome:
     """One job of a run and its outcome: its Done, or the error that ended it.
 
     `kind` is that of its media. `real` are the paths of its inputs with links resolved; `source` identifies its input;
-    `target` is where its result goes, without suffix.
+    `target` is where its result goes, without suffix. `names`: what its inputs are called, if not as their files.
     """
 
     name: str
@@ -40,11 +40,13 @@ class JobOutcome:
     done: Done | None = None
     error: RigflowError | None = None
     seconds: float = 0.0
+    names: list[str] = field(default_factory=list)
 
     @property
     def files(self) -> list[Input]:
         """Its inputs, to be split."""
-        return [Input(path, path.name, real) for path, real in zip(self.inputs, self.real, strict=True)]
+        names = self.names or [path.name for path in self.inputs]
+        return [Input(*each) for each in zip(self.inputs, names, self.real, strict=True)]
 
     @property
     def media_name(self) -> str:
@@ -133,7 +135,7 @@ def _regular(path: Path, real: str, found: os.stat_result | None) -> os.stat_res
     except OSError as error:
         return UsageError(f"{path}: {error.strerror}", "check the path")
     if stat.S_ISDIR(file.st_mode):
-        return UsageError(f"{path}: is a folder", f"name its files, for example {path}/*.mp4")
+        return UsageError(f"{path}: is a folder", f"give it alone, or name its files, for example {path}/*.mp4")
     if not stat.S_ISREG(file.st_mode):
         return UsageError(f"{path}: not a file that can be read twice", "copy it into one")
     return file

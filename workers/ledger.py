@@ -1,4 +1,4 @@
-"""The files of a watched folder that were processed before, in a database beside the results."""
+"""The files of a folder that were processed before, in a database beside the results."""
 
 import fcntl
 import json
@@ -8,16 +8,16 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from schemas.errors import OutputError, StoreError
-from workers.watched import Stamp
+from workers.watched import Stamp, stamp_of
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
-    name TEXT PRIMARY KEY, nbytes INTEGER, mtime_ns INTEGER, inode INTEGER, digest TEXT, target TEXT
+    name TEXT PRIMARY KEY, nbytes INTEGER, mtime_ns INTEGER, inode INTEGER, digest TEXT, target TEXT, made TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS contents (
     digest TEXT PRIMARY KEY, name TEXT, revision TEXT, files TEXT, failures TEXT, at_s REAL
@@ -39,16 +39,29 @@ class ContentResult:
     at_s: float = 0.0
 
 
+Written = tuple[int, int]
+"""Size and mtime_ns of a file as it was written: a file that a person changed has others."""
+
+
 @dataclass(frozen=True, slots=True)
-class _File:
-    """The record of one input; `target` is the name of its result, without suffix, "" if it has none."""
+class FileResult:
+    """What was made of one input of a folder: `made` are its own files, paths in the folder of results.
+
+    `target` is the name of its result, without suffix, "" if it has none.
+    """
 
     stamp: Stamp
     digest: str
     target: str
+    made: Mapping[str, Written] = field(default_factory=dict)
 
 
 _UNSEEN = Stamp(-1, 0)
+
+
+def ledger_path(out: Path, pipeline: str) -> Path:
+    """Where the ledger of a pipeline is whose results go to `out`."""
+    return out / f".rigflow-{pipeline}.db"
 
 
 class Ledger:
@@ -65,10 +78,11 @@ class Ledger:
         self._lock: IO[bytes] | None = None
         self._database: sqlite3.Connection | None = None
         self._busy = threading.RLock()
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, FileResult] = {}
         self._contents: dict[str, ContentResult] = {}
         self._makers: dict[str, str] = {}  # path of a result -> digest of the content that it was made of
         self._owners: dict[str, str] = {}
+        self._written: dict[str, Written] = {}
 
     def open(self) -> None:
         """Lock and read it. Raises StoreError when another process has it, OutputError when it is damaged."""
@@ -89,19 +103,21 @@ class Ledger:
             self._database.executescript(_TABLES)
             self._read(self._database)
         except BlockingIOError:
-            what = f"{self._path.parent}: another rigflow watch writes here"
+            what = f"{self._path.parent}: another rigflow writes here"
             raise StoreError(what, "choose another --out") from None
         except sqlite3.OperationalError as error:
             raise OutputError(f"{self._path}: {error}", "choose another --out") from error
         except (sqlite3.Error, TypeError, ValueError) as error:
             hint = "delete it to have every file processed again"
-            raise OutputError(f"{self._path}: not a ledger of rigflow watch", hint) from error
+            raise OutputError(f"{self._path}: not a ledger of this rigflow", hint) from error
         except OSError as error:
             raise OutputError(f"{self._path}: {error.strerror}", "choose another --out") from error
 
     def _read(self, database: sqlite3.Connection) -> None:
-        for name, nbytes, mtime_ns, inode, digest, target in database.execute("SELECT * FROM files"):
-            self._files[name] = _File(Stamp(nbytes, mtime_ns, inode), digest, target)
+        for name, nbytes, mtime_ns, inode, digest, target, made in database.execute("SELECT * FROM files"):
+            written: dict[str, Written] = {path: (size, at) for path, (size, at) in json.loads(made).items()}
+            self._files[name] = FileResult(Stamp(nbytes, mtime_ns, inode), digest, target, written)
+            self._written.update(written)
             self._owners[target] = name
         for digest, name, revision, files, failures, at_s in database.execute("SELECT * FROM contents"):
             outcome = ContentResult(name, revision, tuple(json.loads(files)), tuple(json.loads(failures)), at_s)
@@ -118,7 +134,27 @@ class Ledger:
     def knows(self, name: str, stamp: Stamp) -> bool:
         """Whether this file with this stamp was processed by this pipeline, and its results exist."""
         known = self._files.get(name)
-        return known is not None and known.stamp == stamp and self.outcome(known.digest) is not None
+        return known is not None and known.stamp == stamp and self._is_done(known)
+
+    def knows_content(self, name: str, digest: str) -> bool:
+        """Whether a file with this content was processed under this name, and its results exist."""
+        known = self._files.get(name)
+        return known is not None and known.digest == digest and self._is_done(known)
+
+    def _is_done(self, known: FileResult) -> bool:
+        return self.outcome(known.digest) is not None and all((self._out / file).exists() for file in known.made)
+
+    def is_own(self, file: str) -> bool:
+        """Whether a file of this path in the folder of results is as the ledger's command wrote it."""
+        written = self._written.get(file)
+        if written is None:
+            return False
+        stamp = stamp_of(self._out / file)
+        return stamp is not None and (stamp.nbytes, stamp.mtime_ns) == written
+
+    def wrote(self, file: str) -> bool:
+        """Whether a file of this path was ever written as a result."""
+        return file in self._written or file in self._makers
 
     def news(self, stamps: Mapping[str, Stamp], left_out: Iterable[str]) -> dict[str, Stamp]:
         """Those files of `stamps` that still have to be processed, without those in `left_out`.
@@ -166,12 +202,19 @@ class Ledger:
 
     def claim(self, name: str, target: str) -> None:
         """Record the name that the result of this file will have. Raises OutputError."""
-        known = self._files.get(name, _File(_UNSEEN, "", ""))
+        known = self._files.get(name, FileResult(_UNSEEN, "", ""))
         self._change({name: replace(known, target=target)}, {}, set())
 
     def same(self, name: str, stamp: Stamp, digest: str) -> None:
         """Record that a file has a content that was processed before. Raises OutputError."""
-        self._change({name: _File(stamp, digest, self.target(name))}, {}, set())
+        self.all_same({name: (stamp, digest)})
+
+    def all_same(self, seen: Mapping[str, tuple[Stamp, str]]) -> None:
+        """Record that files have contents that were processed before, by name. Raises OutputError."""
+        unseen = FileResult(_UNSEEN, "", "")
+        known = {name: self._files.get(name, unseen) for name in seen}
+        changed = {name: replace(of, stamp=seen[name][0], digest=seen[name][1]) for name, of in known.items()}
+        self._change(changed, {}, set())
 
     def record(
         self, name: str, stamp: Stamp, digest: str, files: tuple[str, ...] = (), failures: tuple[str, ...] = ()
@@ -183,9 +226,23 @@ class Ledger:
         with self._busy:
             gone = {self._makers[file] for file in files if file in self._makers} - {digest}
             outcome = ContentResult(name, self.revision, files, failures, time.time())
-            self._change({name: _File(stamp, digest, self.target(name))}, {digest: outcome}, gone)
+            self._change({name: FileResult(stamp, digest, self.target(name))}, {digest: outcome}, gone)
 
-    def _change(self, files: Mapping[str, _File], contents: Mapping[str, ContentResult], gone: set[str]) -> None:
+    def record_all(self, results: Mapping[str, FileResult]) -> None:
+        """Record what is about to be made of files, by name, in one transaction. Raises OutputError.
+
+        Call it before the files in `made` get their names: what is missing afterwards is not known as done.
+        """
+        with self._busy:
+            contents = {
+                of.digest: ContentResult(name, self.revision, tuple(of.made), at_s=time.time())
+                for name, of in results.items()
+            }
+            made = [file for of in results.values() for file in of.made]
+            gone = {self._makers[file] for file in made if file in self._makers} - contents.keys()
+            self._change(results, contents, gone)
+
+    def _change(self, files: Mapping[str, FileResult], contents: Mapping[str, ContentResult], gone: set[str]) -> None:
         """Set rows, and delete the contents in `gone`, in one transaction; on the disk first."""
         assert self._database is not None, "open first"
         with self._busy:
@@ -198,8 +255,9 @@ class Ledger:
                     self._database.execute("REPLACE INTO contents VALUES (?, ?, ?, ?, ?, ?)", row)
                 for name, file in files.items():
                     stamp = file.stamp
-                    values = (name, stamp.nbytes, stamp.mtime_ns, stamp.inode, file.digest, file.target)
-                    self._database.execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
+                    made = json.dumps(dict(file.made))
+                    values = (name, stamp.nbytes, stamp.mtime_ns, stamp.inode, file.digest, file.target, made)
+                    self._database.execute("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
                 with suppress(sqlite3.Error):
@@ -207,6 +265,8 @@ class Ledger:
                 raise OutputError(f"{self._path}: {error}", "free some space, or choose another --out") from error
             self._owners.update((file.target, name) for name, file in files.items() if file.target)
             self._files.update(files)
+            for file in files.values():
+                self._written.update(file.made)
             for digest in gone:
                 self._contents.pop(digest, None)
             self._contents.update(contents)

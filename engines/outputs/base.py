@@ -37,6 +37,11 @@ class BaseFormat(Generic[OptionsT]):
     anywhere = False
 
     @property
+    def each(self) -> tuple[str, ...]:
+        """Return the suffixes of the files that it writes of each image."""
+        return ()
+
+    @property
     def sound(self) -> Literal["copy", "aac"] | None:
         """Return how a media's sound is written; None if the format cannot hold tracks beside the picture."""
         return None

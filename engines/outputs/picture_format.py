@@ -17,6 +17,11 @@ class PictureFormat(BaseFormat[OptionsT]):
     """Base of those formats; a format adds `check` and `encode`."""
 
     @property
+    def each(self) -> tuple[str, ...]:
+        """Return the suffix of its pictures."""
+        return (self._options.suffix,)
+
+    @property
     def sound(self) -> Literal["copy", "aac"]:
         """Return the option `sound`."""
         return self._options.sound

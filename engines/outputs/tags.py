@@ -56,6 +56,11 @@ class TagsFormat(BaseFormat[TagsOptions]):
 
     options_class = TagsOptions
 
+    @property
+    def each(self) -> tuple[str, ...]:
+        """Return the suffixes of text files, and of json files by option."""
+        return ("txt",) * self._options.txt + ("json",) * self._options.json_each
+
     def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
         """Check `tags` or `classes` of each window, `[W, M]`."""
         name = _array_in(arrays)

@@ -60,7 +60,7 @@ class Watcher:
 
 def ledger(out: Path) -> dict[str, Any]:
     """`files`: name -> digest; `contents`: digest -> files and failures."""
-    path = out / ".rigflow-watch-fingerprint.db"
+    path = out / ".rigflow-fingerprint.db"
     if not path.exists():
         return {"files": {}, "contents": {}}
     with closing(sqlite3.connect(path, timeout=30)) as database:

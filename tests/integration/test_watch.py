@@ -20,7 +20,7 @@ from pipelines.registry import builtin_pipeline
 from tests.clips import Clip, generated, real_clip, still
 from tests.fleet import ONE_WORKER, Fleet
 
-LEDGER = ".rigflow-watch-fingerprint.db"
+LEDGER = ".rigflow-fingerprint.db"
 
 
 @pytest.fixture

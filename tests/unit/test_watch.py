@@ -23,7 +23,7 @@ def stamp(nbytes: int, mtime_ns: int = 0) -> Stamp:
     return Stamp(nbytes=nbytes, mtime_ns=mtime_ns)
 
 
-LEDGER = ".rigflow-watch-p.db"
+LEDGER = ".rigflow-p.db"
 
 
 def opened(folder: Path, revision: str = "r1") -> Ledger:

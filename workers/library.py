@@ -1,0 +1,197 @@
+"""A folder of media whose results lie at the same places under the folder of results; a ledger knows what is done.
+
+Images are run in groups, and each has files of its own: `FOLDER/a/b.jpg` gets `OUT/a/b.txt`, or `OUT/a/b.PIPELINE.png`
+where the files are pictures. Other media are jobs of their own: `OUT/a/clip.PIPELINE.json`. A file that the ledger does
+not know as its own is never replaced without `overwrite`.
+"""
+
+import errno
+import mimetypes
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from engines.media.medium import Input, PipelineMedia
+from engines.outputs.format import load_format
+from engines.outputs.names import clean
+from schemas.errors import RigflowError, UsageError
+from schemas.pipeline import PipelineSpec
+from workers.ledger import Ledger
+from workers.watched import Stamp, content_digest, scan
+
+GROUP = 512  # images: few enough to repeat after a crash, many enough that a fleet has work while one is written
+_KINDS = mimetypes.MimeTypes(filenames=())  # without the lists of this machine: all machines leave the same files alone
+_MEDIA = ("image", "video", "audio")
+_TEXTS = frozenset(("txt", "json"))  # named as the picture, as programs that train on pictures expect
+
+
+@dataclass(slots=True)
+class Entry:
+    """A file of the folder; `target` is the path of its results in the folder of results, without suffix."""
+
+    name: str
+    stamp: Stamp
+    kind: str
+    timed: bool
+    target: str
+    digest: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the files of a folder, counted by any thread.
+
+    `copies`: done by copying the results of another file, `kept`: with results that are not ours, `failed` and
+    `skipped`: name and reason.
+    """
+
+    known: int = 0
+    done: int = 0
+    copies: int = 0
+    kept: int = 0
+    no_media: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, what: Literal["known", "done", "copies", "kept", "no_media"], number: int = 1) -> None:
+        """Add to one of the counts."""
+        with self._lock:
+            setattr(self, what, getattr(self, what) + number)
+
+    def fail(self, names: Iterable[str], reason: str) -> None:
+        """Note files that failed."""
+        self.failed.extend((name, reason) for name in names)
+
+
+class Library:
+    """The files of `folder` that are to be done, and where their results go. Of one pipeline, with its pins."""
+
+    def __init__(
+        self, folder: Path, out: Path, spec: PipelineSpec, ledger: Ledger, overwrite: bool, only_new: bool
+    ) -> None:
+        self.folder = folder
+        self.out = out
+        self.each = load_format(spec.encode).each
+        self.tally = Tally()
+        self.overwrite = overwrite
+        self.ledger = ledger
+        self._spec = spec
+        self._only_new = only_new
+        self._targets: dict[str, str] = {}  # target -> name
+        self._there: dict[str, list[str]] = {}  # folder of results -> names of its files
+
+    def groups(self) -> Iterator[list[Entry]]:
+        """Yield what is to be done, in order: up to `GROUP` images together, other media alone. Raises UsageError."""
+        waiting: dict[str, list[Entry]] = {}
+        for entry in self._new():
+            if entry.timed:
+                yield [entry]
+                continue
+            if not self.each and self._only_new:
+                what = f"pipeline {self._spec.name} writes one result of all {entry.kind}s, and none of each"
+                raise UsageError(what, "leave out --only-new, or take another format")
+            waiting.setdefault(entry.kind, []).append(entry)
+            if len(waiting[entry.kind]) == GROUP and self.each:
+                yield waiting.pop(entry.kind)
+        yield from waiting.values()
+
+    def path(self, entry: Entry) -> Path:
+        """The path of a file."""
+        return self.folder / entry.name
+
+    def digested(self, group: Sequence[Entry]) -> list[Entry]:
+        """The entries of a group whose content is not known, each with its digest. Called off the event loop."""
+        left, same = [], {}
+        for entry in group:
+            try:
+                entry.digest = content_digest(self.path(entry))
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    self.tally.fail([entry.name], f"cannot read it: {error.strerror}")
+                continue
+            if self._only_new and self.ledger.knows_content(entry.name, entry.digest):
+                same[entry.name] = entry.stamp, entry.digest
+            else:
+                left.append(entry)
+        if same:
+            self.ledger.all_same(same)
+            self.tally.count("known", len(same))
+        return left
+
+    def may_replace(self, file: str) -> bool:
+        """Whether a file of this path in the folder of results is missing, or may be replaced."""
+        return self.overwrite or self.ledger.is_own(file) or not os.path.lexists(self.out / file)
+
+    def earlier(self, digest: str) -> dict[str, Path]:
+        """The files that were made of this content under another name, by suffix; empty where they are not whole."""
+        content = self.ledger.outcome(digest) if self._only_new else None
+        files = () if content is None else content.files
+        found = {PurePosixPath(file).suffix[1:]: self.out / file for file in files if self.ledger.is_own(file)}
+        return found if found.keys() == set(self.each) else {}
+
+    def _new(self) -> Iterator[Entry]:
+        scanned, media = scan(self.folder, self.out), PipelineMedia(self._spec)
+        self.tally.skipped += scanned.skipped.items()
+        inside = os.path.relpath(self.folder.resolve(), self.out.resolve())
+        for name, stamp in sorted(scanned.files.items()):
+            if self.ledger.wrote(os.path.normpath(os.path.join(inside, name))) or not _may_be_media(name):
+                self.tally.count("no_media")
+            elif self._only_new and self.ledger.knows(name, stamp):
+                self.tally.count("known")
+            else:
+                try:
+                    medium = media.recognised(Input(self.folder / name, os.path.basename(name)))
+                except RigflowError as error:
+                    self._unrecognised(name, error)
+                    continue
+                target = self._target(name, medium.timed, scanned.files)
+                if self._is_kept(target, medium.timed):
+                    self.tally.count("kept")
+                else:
+                    yield Entry(name, stamp, medium.kind, medium.timed, target)
+
+    def _unrecognised(self, name: str, error: RigflowError) -> None:
+        if is_media_by_name(name) and not isinstance(error, UsageError):
+            self.tally.fail([name], str(error))
+        else:
+            self.tally.count("no_media")
+
+    def _target(self, name: str, timed: bool, names: Mapping[str, Stamp]) -> str:
+        """Where results of a file go: the same as before, or a name that no other file of the folder has."""
+        folder, base = os.path.split(name)
+        stem, full = clean(PurePosixPath(base).stem), clean(base)
+        end = "" if not timed and set(self.each) <= _TEXTS else f".{self._spec.name}"
+        number, choice = 1, self.ledger.target(name) or os.path.join(folder, f"{stem}{end}")
+        while self._targets.setdefault(choice, name) != name or self._is_others(choice, name, names):
+            number += 1
+            choice = os.path.join(folder, f"{full}{f'-{number - 1}' if number > 2 else ''}{end}")
+        return choice
+
+    def _is_others(self, target: str, name: str, names: Mapping[str, Stamp]) -> bool:
+        owner = self.ledger.owner(target)
+        return owner not in ("", name) and owner in names
+
+    def _is_kept(self, target: str, timed: bool) -> bool:
+        """Whether there is a result that may not be replaced."""
+        if not timed:
+            return not all(self.may_replace(f"{target}.{suffix}") for suffix in self.each)
+        folder, base = os.path.split(target)
+        if folder not in self._there:
+            place = self.out / folder
+            self._there[folder] = os.listdir(place) if place.is_dir() else []
+        there = (each for each in self._there[folder] if each.startswith(f"{base}.") and not each.endswith(".part"))
+        return not all(self.may_replace(os.path.join(folder, each)) for each in there)
+
+
+def is_media_by_name(name: str) -> bool:
+    """Whether the suffix of a file is one of pictures, videos or sound."""
+    return (_KINDS.guess_type(name)[0] or "").split("/")[0] in _MEDIA
+
+
+def _may_be_media(name: str) -> bool:
+    """Whether the suffix of a file is not one of texts, programs and other files that no medium takes."""
+    return _KINDS.guess_type(name)[0] is None or is_media_by_name(name)

@@ -1,0 +1,206 @@
+"""The work of `rigflow run` with a folder: its files in groups, each a job; results of a finished group stay."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from pipelines.broker import Broker
+from pipelines.collect import Collector
+from pipelines.publish import Publisher
+from pipelines.registry import with_pins
+from schemas.errors import RigflowError
+from schemas.jobs import Priority
+from schemas.pipeline import PipelineSpec
+from schemas.settings import Settings
+from workers.definitions import Models, register, repair
+from workers.inputs import JobOutcome
+from workers.ledger import Ledger, ledger_path
+from workers.library import Entry, Library, Tally, is_media_by_name
+from workers.placing import Files, made_of, place, place_whole, token
+from workers.run import PUBLISH_AT_ONCE, ProgressListener, as_ours, begin_job, run_job, unfinished
+from workers.waits import both, explained
+
+AT_ONCE = 8  # groups in process
+_RESULT = "result"
+
+
+class FolderRun:
+    """One run of a pipeline over a folder: `first` says whether there is work, then `run` does it on a fleet."""
+
+    def __init__(self, library: Library, spec: PipelineSpec, models: Models, variant: bool, scratch: Path) -> None:
+        self._library = library
+        self._spec = spec
+        self._models = models
+        self._variant = variant
+        self._scratch = scratch
+        self._groups = library.groups()
+        self._outcomes: list[JobOutcome] = []
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def tally(self) -> Tally:
+        """What became of the files."""
+        return self._library.tally
+
+    def first(self) -> bool:
+        """Look for work, and return whether there is any."""
+        group = next(self._groups, None)
+        if group is not None:
+            self._groups = chain([group], self._groups)
+        return group is not None
+
+    async def run(self, settings: Settings, priority: Priority, listener: ProgressListener) -> None:
+        """Do all on the fleet at `settings.nats`. An error of one group does not end the others."""
+        async with Broker.connected(settings, name="rigflow-run") as broker:
+            mend = partial(repair, broker, settings, self._spec, self._models, self._variant)
+            waiting = partial(unfinished, self._outcomes)
+            async with explained(broker, listener.event, waiting, mend) as moved:
+                spec = await register(broker, settings, self._spec, self._models, self._variant)
+                publisher = Publisher(broker, spec, settings.tenant, priority, both(listener.sent, moved))
+                collector = partial(Collector, broker, spec, both(listener.part, moved))
+                turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
+                async with asyncio.TaskGroup() as tasks:
+                    while (group := await asyncio.to_thread(next, self._groups, None)) is not None:
+                        await self._slots.acquire()
+                        tasks.create_task(self._take(group, publisher, collector, turn, listener))
+
+    async def _take(
+        self,
+        group: list[Entry],
+        publisher: Publisher,
+        collector: Callable[[], Collector],
+        turn: asyncio.Semaphore,
+        listener: ProgressListener,
+    ) -> None:
+        try:
+            left = await asyncio.to_thread(self._library.digested, group)
+            copies, new = await asyncio.to_thread(self._sorted, left)
+            if copies:
+                await asyncio.to_thread(self._placed, copies)
+                self.tally.count("copies", len(copies))
+            if new:
+                await self._infer(new, publisher, collector(), turn, listener)
+        except Exception as error:
+            self.tally.fail([entry.name for entry in group], str(as_ours(error)))
+        finally:
+            self._slots.release()
+
+    def _sorted(self, group: Sequence[Entry]) -> tuple[list[tuple[Entry, Files]], dict[str, list[Entry]]]:
+        """What was made earlier of the same content, and the entries of each content that is to be done."""
+        copies: list[tuple[Entry, Files]] = []
+        new: dict[str, list[Entry]] = {}
+        for entry in group:
+            if not entry.timed and (earlier := self._library.earlier(entry.digest)):
+                copies.append((entry, earlier))
+            else:
+                new.setdefault(entry.digest, []).append(entry)
+        return copies, new
+
+    def _placed(self, made: Sequence[tuple[Entry, Files]]) -> None:
+        with _folder(self._scratch) as folder:
+            place(self._library, folder, made)
+
+    async def _infer(
+        self,
+        new: dict[str, list[Entry]],
+        publisher: Publisher,
+        collector: Collector,
+        turn: asyncio.Semaphore,
+        listener: ProgressListener,
+    ) -> None:
+        with _folder(self._scratch) as folder:
+            firsts = [entries[0] for entries in new.values()]
+            outcome = self._outcome(firsts, folder / _RESULT, publisher)
+            self._outcomes.append(outcome)
+            listener.planned([each for each in self._outcomes if each.error is None])
+            async with _collecting(publisher, collector, outcome):
+                await run_job(publisher, collector, outcome, turn)
+            self._outcomes.remove(outcome)
+            await asyncio.to_thread(self._finish, outcome, firsts, new, folder)
+
+    def _outcome(self, firsts: Sequence[Entry], target: Path, publisher: Publisher) -> JobOutcome:
+        paths = [self._library.path(entry) for entry in firsts]
+        identity = hashlib.sha256(self._spec.revision.encode())
+        for entry in firsts:
+            identity.update(f"\0{entry.name}\0{entry.digest}".encode())
+        name = firsts[0].name if len(firsts) == 1 else f"{firsts[0].name} and {len(firsts) - 1:,} more"
+        source, real = identity.hexdigest()[:20], [os.path.realpath(path) for path in paths]
+        names = [] if firsts[0].timed else [token(number, entry) for number, entry in enumerate(firsts)]
+        kind = firsts[0].kind
+        return JobOutcome(name, publisher.ref(source), paths, real, target, kind=kind, source=source, names=names)
+
+    def _finish(self, outcome: JobOutcome, firsts: Sequence[Entry], new: dict[str, list[Entry]], folder: Path) -> None:
+        """Put the results of a job in place, and note what failed."""
+        if outcome.error is not None:
+            raise_or_leave(outcome.error, firsts, self.tally)
+            return
+        assert outcome.done is not None
+        if not firsts[0].timed and not self._library.each:
+            place_whole(self._library, outcome.target, f"{firsts[0].kind}s.{self._spec.name}")
+            self.tally.count("done", sum(map(len, new.values())))
+            return
+        reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
+        made: list[tuple[Entry, Files]] = []
+        for number, entry in enumerate(firsts):
+            files = made_of(outcome.target, number, entry, len(firsts) == 1, self._library)
+            if entry.timed and outcome.done.failures:
+                self.tally.fail([entry.name], outcome.done.failures[0])
+            elif files:
+                made += [(each, files) for each in new[entry.digest]]
+            else:
+                reason = reasons.get(token(number, entry), "it has no result")
+                self.tally.fail([each.name for each in new[entry.digest]], reason)
+        place(self._library, folder, made)
+
+
+def raise_or_leave(error: RigflowError, entries: Sequence[Entry], tally: Tally) -> None:
+    """Raise the error of a job; of a file that is no media and is not called so, only count it."""
+    if len(entries) == 1 and entries[0].timed and not is_media_by_name(entries[0].name):
+        tally.count("no_media")
+        return
+    raise error
+
+
+@asynccontextmanager
+async def _collecting(publisher: Publisher, collector: Collector, outcome: JobOutcome) -> AsyncIterator[None]:
+    await begin_job(publisher, outcome, again=True)
+    await collector.open({outcome.job: outcome.target})
+    try:
+        yield
+    finally:
+        await collector.close()
+
+
+@contextmanager
+def _folder(scratch: Path) -> Iterator[Path]:
+    folder = scratch / uuid.uuid4().hex[:12]
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def folder_run(
+    folder: Path, out: Path, spec: PipelineSpec, models: Models, variant: bool, overwrite: bool, only_new: bool
+) -> Iterator[FolderRun]:
+    """A run of a pipeline over a folder, with its ledger open; `variant` as in `run_jobs`. Raises StoreError, OutputError, ModelError."""
+    spec = with_pins(spec, models)
+    ledger = Ledger(ledger_path(out, spec.name), out, spec.revision)
+    ledger.open()
+    scratch = out / f".rigflow-{spec.name}-unfinished"
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed: the ledger's lock is ours
+        yield FolderRun(Library(folder, out, spec, ledger, overwrite, only_new), spec, models, variant, scratch)
+    finally:
+        ledger.close()
+        with suppress(OSError):
+            scratch.rmdir()
