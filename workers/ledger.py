@@ -142,7 +142,11 @@ class Ledger:
         return known is not None and known.digest == digest and self._is_done(known)
 
     def _is_done(self, known: FileResult) -> bool:
-        return self.outcome(known.digest) is not None and all((self._out / file).exists() for file in known.made)
+        content = self._content(known.digest)
+        return content is not None and all(map(self._exists, {*content.files, *known.made}))
+
+    def _exists(self, file: str) -> bool:
+        return os.path.exists(os.path.join(self._out, file))
 
     def is_own(self, file: str) -> bool:
         """Whether a file of this path in the folder of results is as the ledger's command wrote it."""
@@ -181,10 +185,12 @@ class Ledger:
 
     def outcome(self, digest: str) -> ContentResult | None:
         """The result of a content; None when it is new, was processed by another revision, or its results are gone."""
+        outcome = self._content(digest)
+        return outcome if outcome is not None and all(map(self._exists, outcome.files)) else None
+
+    def _content(self, digest: str) -> ContentResult | None:
         outcome = self._contents.get(digest)
-        if outcome is None or outcome.revision != self.revision:
-            return None
-        return outcome if all((self._out / file).exists() for file in outcome.files) else None
+        return outcome if outcome is not None and outcome.revision == self.revision else None
 
     def has(self, name: str, digest: str) -> bool:
         """Whether the file of this name had this content at its last scan."""

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -189,9 +190,15 @@ class Library:
 
 def is_media_by_name(name: str) -> bool:
     """Whether the suffix of a file is one of pictures, videos or sound."""
-    return (_KINDS.guess_type(name)[0] or "").split("/")[0] in _MEDIA
+    return _kind_of(os.path.splitext(name)[1]) in _MEDIA
 
 
 def _may_be_media(name: str) -> bool:
     """Whether the suffix of a file is not one of texts, programs and other files that no medium takes."""
-    return _KINDS.guess_type(name)[0] is None or is_media_by_name(name)
+    return _kind_of(os.path.splitext(name)[1]) in ("", *_MEDIA)
+
+
+@cache
+def _kind_of(suffix: str) -> str:
+    """The first half of the MIME type of a suffix; empty where that is not known."""
+    return (_KINDS.guess_type(f"a{suffix}")[0] or "").split("/")[0]

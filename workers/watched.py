@@ -37,36 +37,40 @@ def scan(folder: Path, leave_out: Path) -> Scan:
     the folder itself.
     """
     found = Scan()
-    left_out, home = leave_out.resolve(), folder.resolve()
-
-    def unreadable(error: OSError) -> None:
-        found.skipped[os.path.relpath(error.filename, folder)] = f"cannot read it: {error.strerror}"
-
-    for root, folders, files in os.walk(folder, onerror=unreadable):
-        here = Path(root)
-        folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() != left_out]
-        for name in files:
-            if name.startswith(".") or Path(name).suffix.lower() in UNFINISHED:
+    left_out, home = os.path.realpath(leave_out), os.path.realpath(folder)
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        real = os.path.join(home, inside)  # no link is followed into a folder
+        try:
+            entries = list(os.scandir(real))
+        except OSError as error:
+            found.skipped[inside or "."] = f"cannot read it: {error.strerror}"
+            continue
+        for entry in entries:
+            relative = os.path.join(inside, entry.name)
+            if entry.name.startswith("."):
                 continue
-            path = here / name
-            relative = str(path.relative_to(folder))
-            try:
-                found.files[relative] = _stamp_in(path, home)
-            except FileNotFoundError:
-                continue  # gone, or a dangling link
-            except OSError as error:
-                found.skipped[relative] = str(error.strerror)
+            if entry.is_dir(follow_symlinks=False):
+                waiting += [relative] if os.path.join(real, entry.name) != left_out else []
+            elif not (entry.is_dir() or os.path.splitext(entry.name)[1].lower() in UNFINISHED):
+                try:
+                    found.files[relative] = _stamp_in(entry, home)
+                except FileNotFoundError:
+                    continue  # gone, or a dangling link
+                except OSError as error:
+                    found.skipped[relative] = str(error.strerror)
     return found
 
 
-def _stamp_in(path: Path, home: Path) -> Stamp:
+def _stamp_in(entry: "os.DirEntry[str]", home: str) -> Stamp:
     """The stamp of a file that may be read. Raises OSError with the reason in words."""
-    if not is_text(os.path.realpath(path)):
+    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+    if not is_text(real):
         raise OSError(errno.EILSEQ, "its name is not UTF-8: rename it")
-    if path.is_symlink() and not path.resolve().is_relative_to(home):
-        path.stat()  # raises for a dangling link, which is not reported
+    status = entry.stat()  # raises for a dangling link, which is not reported
+    if not real.startswith(os.path.join(home, "")):
         raise OSError(errno.EXDEV, "it is a link out of the folder")
-    status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a file")
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)

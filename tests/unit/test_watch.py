@@ -183,13 +183,13 @@ def test_a_content_whose_results_were_written_over_is_new_again(ledger: Ledger, 
 
 
 def test_a_ledger_has_one_writer(ledger: Ledger, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="another rigflow watch writes here"):
+    with pytest.raises(StoreError, match="another rigflow writes here"):
         opened(tmp_path)
 
 
 def test_a_damaged_ledger_is_told_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text("{" * 2000)
-    with pytest.raises(OutputError, match="not a ledger of rigflow watch: delete it"):
+    with pytest.raises(OutputError, match="not a ledger of this rigflow: delete it"):
         opened(tmp_path)
     assert (tmp_path / LEDGER).read_text() == "{" * 2000
 
@@ -235,7 +235,7 @@ def test_a_ledger_with_rows_that_are_none_is_told(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / LEDGER) as database:
         database.execute("INSERT INTO contents VALUES ('d', 'a', 'r', '5', '[]', 0)")
     database.close()
-    with pytest.raises(OutputError, match="not a ledger of rigflow watch"):
+    with pytest.raises(OutputError, match="not a ledger of this rigflow"):
         opened(tmp_path)
 
 

@@ -1,0 +1,183 @@
+"""`rigflow run` with a folder: results beside the files or at the same places elsewhere; what is done stays done."""
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.registry import builtin_pipeline
+from schemas.jobs import Priority
+from schemas.parts import PartMeta
+from tests.cases import drawn, files_under, film
+from tests.cli import Running, rigflow
+from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.taggers import wd_folder
+from workers import run_folder
+from workers.definitions import find_models
+from workers.library import Tally
+
+SIZE = (40, 60)
+
+
+class Frames(Silent):
+    """Counts the pictures that were tagged."""
+
+    frames = 0
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        self.frames += len(meta.pts)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    done = rigflow("model", "add", wd_folder(home / "wd"), "--yes", HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(ONE_WORKER * 2, tmp_path_factory.mktemp("cache")) as started:
+        yield started
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """Pictures in folders, one under two names, two of one stem, a film, a text of a person, and other files."""
+    folder = tmp_path / "library"
+    for number, name in enumerate(("a/one.png", "a/two.png", "b/one.png", "b/one.bmp", "top.webp")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn(SIZE, number)).save(path)
+    shutil.copy(folder / "a/one.png", folder / "b/copy of one.png")
+    (folder / "a/two.txt").write_text("mine")
+    (folder / "b/notes.md").write_text("# notes")
+    (folder / "b/weights.safetensors").write_bytes(b"\1\0\0\0\0\0\0\0{}")
+    film(folder, frames=11)
+    return folder
+
+
+def run(
+    fleet: Fleet,
+    home: Path,
+    folder: Path,
+    out: Path,
+    *,
+    only_new: bool = True,
+    overwrite: bool = False,
+    **fields: float | bool,
+) -> tuple[Tally, int]:
+    """What became of the files, and how many pictures were tagged."""
+    spec = builtin_pipeline("tag").with_model("wd").with_fields({f"infer.head.{k}": v for k, v in fields.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        models = find_models(spec, None)
+    out.mkdir(exist_ok=True)
+    listener = Frames()
+    with run_folder.folder_run(folder, out, spec, models, overwrite, only_new) as work:
+        if work.first():
+            asyncio.run(work.run(fleet.settings, Priority.BULK, listener))
+    return work.tally, listener.frames
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Its texts and json files, without hidden folders."""
+    made = files_under(folder).items()
+    return {name: body for name, body in made if name.endswith((".txt", ".json")) and not name.startswith(".")}
+
+
+def test_results_lie_at_the_same_places(fleet: Fleet, home: Path, library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tally, frames = run(fleet, home, library, out)
+    assert (tally.done, tally.known, tally.kept, tally.failed) == (7, 0, 0, [])
+    assert tally.no_media == 3
+    assert frames == 5 + 2, "each content once, and two frames of the film"
+    made = results(out)
+    texts = ("a/one.txt", "a/two.txt", "b/copy of one.txt", "b/one.txt", "b/one.png.txt", "top.txt")
+    assert sorted(made) == sorted([*texts, "film.tag.json"])
+    assert made["a/one.txt"] == made["b/copy of one.txt"] != made["b/one.png.txt"]
+    assert not [path for path in out.rglob("*") if "unfinished" in path.name]
+    tally, frames = run(fleet, home, library, out)
+    assert (tally.done, tally.known, frames) == (0, 7, 0)
+
+
+def test_beside_the_pictures_nothing_of_a_person_is_replaced(fleet: Fleet, home: Path, library: Path) -> None:
+    before = files_under(library)
+    tally, _ = run(fleet, home, library, library)
+    assert (tally.done, tally.kept) == (6, 1)
+    made = files_under(library)
+    assert {name: made[name] for name in before} == before
+    # by other thresholds: those that nobody changed are made anew, and the results are no input
+    (library / "top.txt").write_text("corrected by hand")
+    tally, frames = run(fleet, home, library, library, threshold=0.01, **{"thresholds.general": 0.05})
+    assert (tally.done, tally.kept, frames) == (5, 2, 3 + 2)
+    again = files_under(library)
+    assert len(again["a/one.txt"]) > len(made["a/one.txt"])
+    assert (again["top.txt"], again["a/two.txt"]) == (b"corrected by hand", b"mine")
+    tally, _ = run(fleet, home, library, library, overwrite=True)
+    assert (tally.done, tally.kept) == (7, 0)
+    final = results(library)
+    assert final.pop("a/two.txt") != b"mine"
+    assert final == {name: made[name] for name in final}
+
+
+def test_only_what_is_missing_or_changed_is_done_again(fleet: Fleet, home: Path, library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(fleet, home, library, out)
+    made = results(out)
+    (out / "top.txt").unlink()
+    Image.fromarray(drawn(SIZE, 77)).save(library / "a/two.png")
+    os.utime(library / "b/one.png")  # its content is the same
+    shutil.copy(library / "b/one.bmp", library / "b/new name.bmp")
+    (library / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    tally, frames = run(fleet, home, library, out)
+    assert (tally.done, tally.copies, tally.known, frames) == (3, 1, 5, 2)
+    assert [name for name, _ in tally.failed] == ["bad.jpg"]
+    again = results(out)
+    assert again["top.txt"] == made["top.txt"]
+    assert again["a/two.txt"] != made["a/two.txt"]
+    assert again["b/new name.txt"] == made["b/one.txt"]
+    tally, frames = run(fleet, home, library, out)
+    assert (tally.done, tally.known, len(tally.failed), frames) == (0, 8, 1, 0), "a bad picture is tried again"
+
+
+def test_a_run_that_is_killed_while_results_are_put_in_place(home: Path, tmp_path: Path) -> None:
+    """Nothing is skipped that has no text, and the texts are those of a run that was not killed."""
+    library = tmp_path / "library"
+    library.mkdir()
+    for number in range(150):
+        Image.fromarray(drawn(SIZE, number)).save(library / f"{number:03}.png")
+    arguments = ("run", "tag", library, "--model", "wd", "--only-new", "--workers", "1", "--out")
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    with Running(*arguments, out, HOME=str(home)) as running:
+        while not any(out.glob("*.txt")) and running.process.poll() is None:
+            time.sleep(0.0005)
+        running.end(signal.SIGKILL)
+    left = 150 - len(results(out))
+    done = rigflow(*arguments, out, HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    assert f", {150 - left} done before\n" in done.stderr
+    assert rigflow(*arguments, whole, HOME=str(home)).returncode == 0
+    assert results(out) == results(whole)
+    assert len(results(out)) == 150
+    done = rigflow(*arguments, out, HOME=str(home))
+    assert "0 done, 150 done before" in done.stderr
+
+
+def test_a_folder_and_its_options_in_words(home: Path, library: Path, tmp_path: Path) -> None:
+    done = rigflow("run", "tag", library / "top.webp", "--only-new", "--out", tmp_path, "--model", "wd", HOME=str(home))
+    assert (done.returncode, done.stderr) == (2, "rigflow: --only-new is for a folder: give one folder as INPUT\n")
+    done = rigflow("run", "fingerprint", library, "--only-new", "--out", tmp_path / "o", HOME=str(home))
+    assert done.returncode == 2
+    assert "pipeline fingerprint writes one result of all images, and none of each" in done.stderr
+    done = rigflow("run", "fingerprint", library, "--out", tmp_path / "o", "--workers", "1", HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    made = sorted(name for name in files_under(tmp_path / "o") if name.endswith("npz"))
+    assert made == ["film.fingerprint.npz", "images.fingerprint.npz"]
