@@ -192,7 +192,10 @@ def _folder(scratch: Path) -> Iterator[Path]:
 def folder_run(
     folder: Path, out: Path, spec: PipelineSpec, models: Models, variant: bool, overwrite: bool, only_new: bool
 ) -> Iterator[FolderRun]:
-    """A run of a pipeline over a folder, with its ledger open; `variant` as in `run_jobs`. Raises StoreError, OutputError, ModelError."""
+    """A run of a pipeline over a folder, with its ledger open; `variant` as in `run_jobs`.
+
+    Raises StoreError, OutputError, ModelError.
+    """
     spec = with_pins(spec, models)
     ledger = Ledger(ledger_path(out, spec.name), out, spec.revision)
     ledger.open()

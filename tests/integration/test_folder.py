@@ -81,7 +81,7 @@ def run(
         models = find_models(spec, None)
     out.mkdir(exist_ok=True)
     listener = Frames()
-    with run_folder.folder_run(folder, out, spec, models, overwrite, only_new) as work:
+    with run_folder.folder_run(folder, out, spec, models, True, overwrite, only_new) as work:
         if work.first():
             asyncio.run(work.run(fleet.settings, Priority.BULK, listener))
     return work.tally, listener.frames

@@ -1,5 +1,6 @@
 """The pipeline tag: tags of pictures and videos, as a plain script finds them, equal for every fleet."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from importlib.resources import files
@@ -10,9 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cases import Fleets, drawn, film, fleets, frames_of
+from engines.models.catalogue import own_model
+from schemas.jobs import Priority
+from schemas.parts import PartMeta
+from schemas.pipeline import parse_pipeline
+from tests.cases import Fleets, drawn, files_under, film, fleets, frames_of, plainly, stills
 from tests.cli import rigflow
-from tests.taggers import WD_TAGS, wd_folder, wd_rows, wd_scores, wd_tags
+from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.taggers import NAMES, WD_TAGS, tagger, wd_folder, wd_rows, wd_scores, wd_tags
+from workers.run import run_jobs
 
 STAGES = (("decode",), ("infer",), ("encode", "split", "collect"))
 Tags = list[dict[str, Any]]
@@ -72,10 +79,8 @@ def check_tags(found: Tags, expected: dict[str, float]) -> None:
         assert abs(tag["score"] - expected[tag["tag"]]) < 1e-4, tag
 
 
-@pytest.mark.parametrize("batch", ["N", 1])
-async def test_pictures_have_the_tags_of_a_plain_script(fleet: Fleets, tmp_path: Path, batch: int | str) -> None:
-    """v1.4 takes one picture at a time, v3 any number."""
-    model = wd_folder(tmp_path / "wd", batch=batch)
+async def test_pictures_have_the_tags_of_a_plain_script(fleet: Fleets, tmp_path: Path) -> None:
+    model = wd_folder(tmp_path / "wd")
     paths = pictures(tmp_path / "in")
     [album] = await fleet.answers(pipeline(added(tmp_path, model), "wd"), paths, tmp_path / "out")
     rows = json.loads(Path(f"{album.target}.json").read_text())
@@ -102,6 +107,68 @@ async def test_frames_of_a_film_a_second_apart(fleet: Fleets, tmp_path: Path) ->
     assert [row["time"] for row in rows][:4] == [0, 1, 2, 3]
     for row, scores in zip(rows[:4], wd_scores(model, paths), strict=True):
         check_tags(row["tags"], wd_tags(scores))
+
+
+class Killing(Silent):
+    """Kills a worker as soon as the first part is there."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__()
+        self._fleet = fleet
+
+    def part(self, job: str, meta: PartMeta) -> None:
+        super().part(job, meta)
+        if self.parts == 1:
+            self._fleet.kill(0)
+
+
+def test_killed_workers_change_nothing(tmp_path: Path) -> None:
+    """With a model as v1.4's, which takes one picture at a time."""
+    model = wd_folder(tmp_path / "wd", batch=1)
+    path = pipeline(added(tmp_path, model), "wd", ('["video", "image"]', '["video", "image"]\nsegment_s = 0.5'))
+    spec, models = parse_pipeline(path.read_text(), path.name), {"wd": own_model("wd", path.parent)}
+    inputs = [film(tmp_path, frames=120), *stills(tmp_path, [(100, 150)] * 3)]
+    digests, made = [], []
+    for name in ("whole", "killed"):
+        (out := tmp_path / name).mkdir()
+        with Fleet(ONE_WORKER * 2, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+            listener = Killing(fleet) if name == "killed" else Silent()
+            jobs = run_jobs(fleet.settings, spec, models, inputs, out, Priority.BULK, listener)
+            outcomes = asyncio.run(jobs)
+        assert all(outcome.ok for outcome in outcomes), [outcome.error for outcome in outcomes]
+        digests.append([outcome.done.digest for outcome in outcomes if outcome.done])
+        made.append(files_under(out))
+    assert digests[0] == digests[1]
+    assert made[0] == made[1]
+    rows = json.loads(made[0]["images.tag.json"])
+    for row, scores in zip(rows, wd_scores(model, inputs[1:]), strict=True):
+        check_tags(row["tags"], wd_tags(scores))
+
+
+def test_deepdanbooru_by_its_list_of_tags(tmp_path: Path) -> None:
+    """RGB 0 ... 1, letterboxed, its border repeated; the best rating, and all else from 0.5 on."""
+    names = [*NAMES, *(f"tag_{number}" for number in range(40)), "rating:safe", "rating:questionable"]
+    folder = tmp_path / "deepdanbooru"
+    folder.mkdir()
+    (folder / "danbooru.onnx").write_bytes(tagger(len(names), side=512, scale=1.0))
+    (folder / "tags.txt").write_text("\n".join(names) + "\n")
+    (folder / "tags-character.txt").write_text("hatsune_miku_(vocaloid)\nsaber_(fate)\n")
+    added(tmp_path, folder)
+    picture = drawn((256, 512), 3)  # no filter is needed: it is twice as wide as high, and as wide as the model's
+    Image.fromarray(picture).save(path := tmp_path / "a.png")
+    arguments = ("--model", "danbooru", "--workers", "1", "--out", tmp_path / "out")
+    done = rigflow("run", "tag", path, *arguments, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    values = np.pad(picture, [(128, 128), (0, 0), (0, 0)], "edge").astype(np.float32) / 255
+    scores = plainly((folder / "danbooru.onnx").read_bytes(), input=values[None])["predictions_sigmoid"][0]
+    best = max(("rating:safe", "rating:questionable"), key=lambda name: scores[names.index(name)])
+    expected = {name: float(score) for name, score in zip(names, scores, strict=True) if score > 0.5}
+    expected = {name: score for name, score in expected.items() if not name.startswith("rating:")}
+    [row] = json.loads((tmp_path / "out/a.tag.json").read_text())
+    check_tags(row["tags"], expected | {best: float(scores[names.index(best)])})
+    categories = {tag["tag"]: tag["category"] for tag in row["tags"]}
+    assert {name for name, category in categories.items() if category == "character"} <= set(NAMES)
+    assert categories[best] == "rating"
 
 
 def test_a_tagger_of_full_size_with_other_thresholds(tmp_path: Path) -> None:
