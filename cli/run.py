@@ -25,7 +25,7 @@ from cli.options import (
     workers_here,
 )
 from cli.text import stderr
-from schemas.errors import ExitCode, OutputError
+from schemas.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
     from cli.progress import Progress

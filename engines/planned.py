@@ -92,6 +92,14 @@ class DecodePlan:
         )
 
     @property
+    def filtered(self) -> bool:
+        """Whether a picture is made of all pixels of a frame in RGB, by a filter: swscale's "area" needs no RGB."""
+        return any(
+            picture.layout == "rgb" and picture.size != "source" and (picture.resize != "area" or picture.fit == "pad")
+            for picture in self.pictures.values()
+        )
+
+    @property
     def shown(self) -> PictureSpec | None:
         """The picture of the first resize stage, which formats encode; None if there is no resize stage."""
         return next(iter(self.resized.values()), None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from onnx import helper, numpy_helper
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.onnx_graphs import FLOAT, model_of, value
 
@@ -69,8 +69,8 @@ def wd_folder(folder: Path, tags: int = 60, batch: int | str = "N") -> Path:
 
 
 def on_white(path: Path) -> Image.Image:
-    """A picture as RGB, transparency laid on white."""
-    picture = Image.open(path).convert("RGBA")
+    """A picture as RGB, upright, transparency laid on white."""
+    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
     canvas = Image.new("RGB", picture.size, (255, 255, 255))
     canvas.paste(picture, mask=picture.split()[-1])
     return canvas

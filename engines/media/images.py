@@ -1,7 +1,9 @@
 """Decodes a segment of images to parts. Each image has its own outcome: a bad one does not affect the others.
 
-FFmpeg decodes jpeg, png and webp, which is the fastest way. Pillow (`engines.media.stills`) decodes all other formats,
-and files of these three formats that FFmpeg does not read or reads wrong.
+FFmpeg decodes jpeg, png and webp, which is the fastest way to planes and to small pictures. Pillow
+(`engines.media.stills`) decodes all other formats, and files of these three that FFmpeg does not read or reads wrong.
+It decodes jpeg and webp, too, where a filter reads all pixels in RGB: it is faster then, and gives the colours that
+models were trained with.
 
 A picture that keeps its size keeps its transparency as a fourth plane. If a pipeline's layout has no such plane, the
 transparency is left out: pixels have their stored colours, even where they are transparent.
@@ -92,13 +94,12 @@ def decode_images(
     """
     given = zip(segment.items, buffers, strict=True) if buffers else shared.read(segment.items, limits)
     images = (_inspected(item, data, limits) for item, data in given)
-    planes = plan.planes
     for number, (group, last) in enumerate(_groups(images, alone=plan.by_source)):
         rows: list[dict[str, Array]] = []
         items: list[Item] = []
         notes: dict[str, None] = {}
         for image in group:
-            item, row = _outcome(image, planes, plan.alpha, convert, limits, notes)
+            item, row = _outcome(image, plan, convert, limits, notes)
             tick()
             items.append(item)
             rows += [row] if row is not None else []
@@ -121,10 +122,13 @@ def decode_image(data: Buffer, limits: Limits = DEFAULT_LIMITS) -> Still:
     return _decoded(data, _checked(data, limits), limits)
 
 
-def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False) -> Still:
-    """Decode as `decode_image` does, a file that was checked; `scaled`: its picture will be made smaller."""
+def _decoded(data: Buffer, head: _Head, limits: Limits, scaled: bool = False, filtered: bool = False) -> Still:
+    """Decode as `decode_image` does, a file that was checked.
+
+    `scaled`: its picture will be made smaller; `filtered`: of all its pixels, in RGB.
+    """
     name, size, jpeg = head
-    if not _suits_ffmpeg(head, data, odd=not scaled and any(side % 2 for side in size)):
+    if (filtered and name != "png") or not _suits_ffmpeg(head, data, odd=not scaled and any(side % 2 for side in size)):
         return decode_still(name, data, limits)
     # a new decoder for each: FFmpeg's png decoder blends in the image before, and its jpeg decoder keeps that one's
     # tables
@@ -171,13 +175,14 @@ def _inspected(item: Item, data: Buffer, limits: Limits) -> _Image:
 
 
 def _outcome(
-    image: _Image, planes: bool, alpha: bool, convert: Convert, limits: Limits, notes: dict[str, None]
+    image: _Image, plan: DecodePlan, convert: Convert, limits: Limits, notes: dict[str, None]
 ) -> tuple[Item, dict[str, Array] | None]:
     """Return the item with its error, or else with its arrays; anything unusual is added to `notes`."""
     if image.head is None:
         return image.item, None
+    planes, alpha = plan.planes, plan.alpha
     try:
-        still = _decoded(image.data, image.head, limits, scaled=not planes)
+        still = _decoded(image.data, image.head, limits, scaled=not planes, filtered=plan.filtered and not planes)
         row = convert(_plain(still.frame, planes, alpha and still.alpha), still.orientation)
     except (RigflowError, av.error.FFmpegError) as error:
         return image.item.model_copy(update={"error": str(error)}), None

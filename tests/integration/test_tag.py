@@ -67,6 +67,12 @@ def pictures(folder: Path) -> list[Path]:
     for name, picture in made.items():
         Image.fromarray(picture).save(folder / f"{name}.png")
     Image.fromarray(made["transparent"]).save(folder / "lossless.webp", lossless=True, exact=True)
+    Image.fromarray(made["transparent"]).save(folder / "lossy.webp", quality=80)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(made["wide"]).save(folder / "photo.jpg", quality=85, exif=turned)
+    Image.fromarray(made["tall"]).save(folder / "odd.jpeg", quality=95)
+    Image.fromarray(made["gray"]).save(folder / "grayscale.jpg")
     Image.fromarray(made["wide"]).quantize(64).save(folder / "palette.png", transparency=3)
     Image.fromarray(made["transparent"]).save(folder / "image.tiff")
     return sorted(folder.iterdir())
