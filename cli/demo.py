@@ -55,14 +55,14 @@ def _tone(seconds: int) -> list[av.AudioFrame]:
 
 
 def run(pipeline: str, film: Path, out: Path, *options: str) -> int:
-    """Run a pipeline as a person would; the exit code."""
+    """Run a pipeline by its command; return the exit code."""
     command = [sys.executable, "-m", "cli", "run", pipeline, str(film), *options, "--out", str(out), "--overwrite"]
     print(f"$ rigflow {' '.join(command[3:])}", flush=True)
     return subprocess.run(command, check=False).returncode
 
 
 def run_with_models(film: Path, out: Path) -> int:
-    """Run the pipelines over a film of the user whose models are kept; the exit code."""
+    """Run the pipelines over a film of the user whose models are kept; return the exit code."""
     from engines.models.store import kept
 
     heads = {head.kind: name for name, _, card in kept() if card for head in card.heads}

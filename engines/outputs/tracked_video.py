@@ -113,7 +113,7 @@ class TrackedVideo:
     def abort(self) -> None:
         """Stop, and remove the unfinished file."""
         self._waiting.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._file.abort()
 
     def _write_next(self) -> None:

@@ -100,11 +100,11 @@ class ByteTrack:
 
     def skip(self, frames: int) -> None:
         """Pass frames whose boxes are not known: tracks move on, and none of them is lost by that."""
-        frames = min(frames, self._limits.lost + 1)  # no track lasts longer
-        for _ in range(frames):
-            self._predict(np.arange(len(self._tracks.number)))
         self._frame += frames
         self._keep(self._frame - self._tracks.seen <= self._limits.lost)
+        tracks = np.arange(len(self._tracks.number))
+        for _ in range(frames if len(tracks) else 0):
+            self._predict(tracks)
 
     def update(self, boxes: Array, scores: Array, classes: Array) -> Array:
         """Return the number of each box's track `[M]` int64, 0 without one.

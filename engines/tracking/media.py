@@ -21,6 +21,7 @@ from schemas.parts import PartMeta
 
 _RATE = Fraction(30)  # frames a second, of media that do not state it
 _MOST_FRAMES = 1 << 31  # that can be missing: forged times must not make larger numbers
+_MOST_LOST = 10_000  # frames that a track can be lost for: forged rates must not make more steps
 
 
 class TrackOptions(Options):
@@ -52,7 +53,7 @@ class MediaTracker:
 
     def __init__(self, options: TrackOptions, media: MediaInfo) -> None:
         rate = Fraction(*media.frame_rate) or _RATE
-        lost = round(options.track_lost_s * rate)
+        lost = min(round(options.track_lost_s * rate), _MOST_LOST)
         limits = Limits(options.track_high, options.track_low, options.track_begin, lost, options.track_by_class)
         self._tracker = ByteTrack(limits)
         self._step = rate * media.clock.time_base  # frames a tick

@@ -65,6 +65,21 @@ def test_a_tracked_video_shows_what_pillow_draws_with_the_numbers(
             assert np.abs(shown - expected).max(axis=2)[50:190:30, 4:320].mean() < 6
 
 
+@pytest.mark.parametrize(("codec", "bits"), [("hevc", 10), ("av1", 8)])
+def test_a_tracked_video_of_another_codec(tmp_path: Path, codec: str, bits: int) -> None:
+    grey = {f"plane{n}": np.full((3, HEIGHT >> (n > 0), WIDTH >> (n > 0)), 108, np.uint8) for n in range(3)}
+    output = format_of("annotated", LABELS, track=True, codec=codec, bits=bits)
+    (path,) = assemble(output, tmp_path / "a", MEDIA, [make_part(MEDIA, grey | walking(3), range(3))])
+    with av.open(path) as container:
+        frames = list(container.decode(video=0))
+    assert [frame.format.components[0].bits for frame in frames] == [bits] * 3
+    for number, frame in enumerate(frames):
+        border = (
+            frame.to_ndarray(format="rgb24")[80:160, 8 + 4 * number : 10 + 4 * number].astype(int).mean(axis=(0, 1))
+        )
+        assert np.abs(border - class_colour(0)).max() < 60, number
+
+
 def test_tracks_need_boxes_and_images_are_drawn_without_numbers() -> None:
     planes = {"pixels": Tensor("uint8", ("F", 32, 32, 3)), "mask": Tensor("uint8", ("W", 32, 32))}
     format_of("annotated").check(planes, ["video"])

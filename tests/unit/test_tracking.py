@@ -149,6 +149,14 @@ def test_a_frame_is_a_step_and_so_is_a_lost_one(parts: Sequence[PartMeta], numbe
     assert steps(parts) == numbers
 
 
+def test_forged_times_and_rates_take_no_time() -> None:
+    media = VIDEO.model_copy(update={"frame_rate": (2_000_000_000, 1), "time_base": (1, 1)})
+    tracker = MediaTracker(TrackOptions(), media)
+    box = Boxes(np.array([[0.0, 0, 40, 40]]), np.array([0.9]), np.array([0]))
+    meta = part(0, [10**9 * number for number in range(2000)], lost=1)
+    assert [found.tolist() for found in tracker.number(meta, [box] * 2000)] == [[1], *[[0]] * 1999]
+
+
 def test_a_track_moves_on_while_frames_are_lost() -> None:
     """A box that moves by most of its width a frame is found again behind a gap, and without it is not."""
     speed, media = 12.0, VIDEO
