@@ -84,7 +84,7 @@ def test_its_scaled_pictures_and_planes_are_the_hosts(gpu: CudaGpu, size: tuple[
     assert copied == [0]
     for one, other in zip(planes[0][0], planes[1][0], strict=True):
         assert isinstance(other, GpuRows)
-        np.testing.assert_array_equal(np.asarray(other), one)
+        np.testing.assert_array_equal(np.asarray(other), np.asarray(one))
 
 
 def opened(gpu: CudaGpu, graph: bytes, tile: tuple[int, int], overlap: int, **more: Any) -> tuple[ModelSpec, Any]:
