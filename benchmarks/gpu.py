@@ -30,7 +30,6 @@ SECTIONS = {
     "outputs": "benchmarks.gpu_outputs",
     "detect": "benchmarks.gpu_goals",
     "upscale": "benchmarks.gpu_goals",
-    "films": "benchmarks.gpu_goals",
     "gpus": "benchmarks.gpu_infer",
 }
 DEFAULT = tuple(name for name in SECTIONS if name != "gpus")

@@ -12,7 +12,7 @@ from av.video.frame import CudaContext
 
 from benchmarks.gpu_busy import Busy
 from benchmarks.gpu_chain import on_gpu, timed
-from benchmarks.gpu_clips import count, hd, real_full_hd
+from benchmarks.gpu_clips import hd, real_full_hd
 from benchmarks.gpu_outputs import CARD, DETECT, parts_of, with_few_candidates
 from benchmarks.peers.plain_upscaler import Upscaler
 from benchmarks.upscale import model_in
@@ -39,7 +39,6 @@ from schemas.settings import Settings
 FRAMES_A_WORKER, WARM_FRAMES = 2400, 1200
 ARRANGED = ((4, 4, False), (8, 4, False), (12, 2, False), (8, 4, True))  # workers, decoders in each, TF32
 HD_FRAMES, SCRIPT_FRAMES, SECONDS, ROUNDS = 450, 12, 3.0, 2
-FILM_FRAMES, FILM_WORKERS = 250, (1, 8)
 TILE, OVERLAP_ROWS = (720, 1280), 32
 ONE_PICTURE_BYTES = 3 * 720 * 1280
 DETECTOR = """
@@ -129,32 +128,25 @@ def upscale(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def films(options: argparse.Namespace) -> dict[str, Any]:
-    """The pipeline `upscale` over a film of 720p, by workers that share the GPU and encode with x264."""
-    path, _ = model_in(options.folder, TILE)
-    spec = builtin_pipeline("upscale").with_model(path.stem).model_copy(update={"segment_s": 0.5})
-    options = argparse.Namespace(**{**vars(options), "model": path})
-    film, warm, found = hd(options.folder, FILM_FRAMES), hd(options.folder, 25), dict[str, Any]()
-    for workers in FILM_WORKERS:
-        watch = Busy(find_gpu(options.device)[1].uuid)
-        fleet = on_gpu(options, workers, decoders=2, tf32=True)
-        figures = timed(fleet, spec, [film], count(film), options, watch, [warm])
-        found[f"{workers} workers, {count(film)} frames"] = figures | watch.found
-    return found
-
-
 def decoded(device: CudaDevice, plan: Plan, film: Path) -> Iterator[Part]:
-    """The parts of a film, as a worker decodes them: several segments at a time."""
-    convert, job, readers = device.preprocess(plan.decode.pictures), JobRef(id="b", pipeline="b", revision="b"), []
+    """The parts of a film, as a worker decodes them: of several segments by turns."""
+    convert, job = device.preprocess(plan.decode.pictures), JobRef(id="b", pipeline="b", revision="b")
+    waiting: deque[Any] = deque()
     with Splitter(film, plan.spec.grid, plan.spec.segment_s) as splitter:
         for number, data in enumerate(splitter.segments()):
             segment = data.segment(Key(job=job, segment=number, final=data.final))
             buffers = [memoryview(buffer).cast("B") for buffer in data.buffers]
-            readers.append(device.decode(segment, buffers, plan.decode, convert))
-    for number, reader in enumerate(readers):
-        for ahead in readers[number : number + 3]:
-            ahead.begin()  # type: ignore[attr-defined]
-        yield from reader
+            waiting.append(device.decode(segment, buffers, plan.decode, convert))
+    readers: deque[Any] = deque()
+    while readers or waiting:
+        while waiting and len(readers) < device.concurrency:
+            readers.append(waiting.popleft())
+            readers[-1].begin()
+        reader = readers.popleft()
+        part = next(reader, None)
+        if part is not None:
+            readers.append(reader)
+            yield part
 
 
 def stages(
