@@ -122,7 +122,7 @@ def test_a_missing_input_keeps_none_of_the_others_from_its_result(tmp_path: Path
     ended = rigflow_process("run", "fingerprint", tmp_path / "no.mp4", real_clip("bikes"), tmp_path, "--out", tmp_path)
     assert ended.returncode == ExitCode.SOME_FAILED
     assert f"{tmp_path}/no.mp4: no such file: check the path" in ended.stderr
-    assert f"{tmp_path}: is a folder: name its files" in ended.stderr
+    assert f"{tmp_path}: is a folder: give it alone, or name its files" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bikes.fingerprint.npz"]
 
 

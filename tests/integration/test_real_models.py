@@ -4,6 +4,7 @@ import json
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,15 @@ async def test_efficientnet(fleet: Fleets, tmp_path: Path, monkeypatch: pytest.M
     run = plain_models.session(weights("efficientnet-lite0.onnx"))
     album = {clip: plain_models.rgb_of(real_clip(clip), {60})[60] for clip in ("bikes", "carphone_pristine")}
     album["wide"] = drawn((224, 500), 3)
-    inputs = pngs(tmp_path, album)
-    [outcome] = await fleet.answers(written(tmp_path, to("tags", f'model = "{name}"')), inputs, tmp_path / "out")
+    inputs = [*pngs(tmp_path, album), tmp_path / "photo.jpg"]
+    Image.fromarray(album["bikes"]).save(inputs[-1], quality=85)
+    pipeline = tmp_path / "tag-pipeline.toml"
+    pipeline.write_text(
+        files("pipelines").joinpath("definitions", "tag.toml").read_text().replace("wd-vit-tagger-v3", name)
+    )
+    [outcome] = await fleet.answers(pipeline, inputs, tmp_path / "out")
     for row, path in zip(json.loads(Path(f"{outcome.target}.json").read_text()), inputs, strict=True):
-        expected = plain_models.efficientnet(run, frames_of(path)[0])
+        expected = plain_models.efficientnet(run, np.asarray(Image.open(path).convert("RGB")))
         order = np.argsort(-expected, kind="stable")[:5]
         assert [tag["tag"] for tag in row["tags"]] == [f"name of {number}" for number in order]
         np.testing.assert_allclose([tag["score"] for tag in row["tags"]], expected[order], atol=1e-4)
