@@ -124,10 +124,15 @@ def frame_of(image: Image.Image, alpha: bool) -> av.VideoFrame:
     if image.mode.startswith("I") or image.mode == "F":
         return av.VideoFrame.from_ndarray(_from_deep(image), "gray")
     if alpha:
-        return av.VideoFrame.from_ndarray(np.asarray(image.convert("RGBA")), "rgba")
+        return av.VideoFrame.from_ndarray(_in_mode(image, "RGBA"), "rgba")
     if image.mode in ("1", "L"):
-        return av.VideoFrame.from_ndarray(np.asarray(image.convert("L")), "gray")
-    return av.VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), "rgb24")
+        return av.VideoFrame.from_ndarray(_in_mode(image, "L"), "gray")
+    return av.VideoFrame.from_ndarray(_in_mode(image, "RGB"), "rgb24")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Array:
+    """Return the pixels, uint8; Pillow's own `convert` copies a picture that is in the mode already."""
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def _from_deep(image: Image.Image) -> Array:
