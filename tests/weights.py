@@ -17,12 +17,14 @@ HASHES = {
     "mtcnn/onet.onnx": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
     "mtcnn/pnet.onnx": "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
     "mtcnn/rnet.onnx": "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004",
-    "ch_PP-OCRv4_det_infer.onnx": "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
-    "ch_PP-OCRv4_rec_infer.onnx": "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
-    "ch_ppocr_mobile_v2.0_cls_infer.onnx": "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
     "nanodet_g_416.onnx": "69ddb56a4dc32ee9a77e55a7a932cb86f54e13cf7a50fb46fa57970e37dd5a05",
     "realesr-animevideov3-x4.onnx": "757601372b7143a23de7b762bd7602a02dc11e2c244394e4d861437903b87b06",
     "silero_vad.onnx": "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+}
+IN_PACKAGES = {
+    "ch_PP-OCRv4_det_infer.onnx": "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
+    "ch_PP-OCRv4_rec_infer.onnx": "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
+    "ch_ppocr_mobile_v2.0_cls_infer.onnx": "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
 }
 
 
@@ -36,8 +38,8 @@ def weights(name: str) -> Path:
 
 
 def checked(path: Path) -> Path:
-    """The same path. Fails the test where it is another file than `HASHES` has by its name."""
-    known = next(value for name, value in HASHES.items() if path.as_posix().endswith(name))
+    """The same path. Fails the test where it is another file than these tests know by its name."""
+    known = next(value for name, value in {**HASHES, **IN_PACKAGES}.items() if path.as_posix().endswith(name))
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     assert found == known, f"{path} is another file than these tests know: sha256 {found}"
     return path

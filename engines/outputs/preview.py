@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _LARGE, _SMALL = (480, 640), (192, 256)  # of the test picture; small if a model takes any size
 _MOST_LINES = 10
+_IMAGE = "image"  # the array of the head of that name
 _LISTED = ("boxes", "classes", "tags")  # arrays that are listed, with their scores
 _ONE = {"boxes": "box", "classes": "class", "tags": "tag"}
 
@@ -102,8 +103,24 @@ def _answer(spec: ModelSpec, body: Content, picture: Array) -> Answer:
         return Answer(picture, outputs, {}, frozenset())
     views = [] if made is None else [view_of((picture.shape[0], picture.shape[1]), made)]
     arrays = {**{name: outputs[name] for name in heads.unread}, **heads.decode(outputs, views)}
+    if _IMAGE in heads.named:
+        _check_image(spec.name, picture, outputs, np.asarray(arrays[_IMAGE]))
     labels = {name: tensor.labels for name, tensor in heads.named.items() if tensor.labels}
     return Answer(picture, arrays, labels, frozenset(heads.named))
+
+
+def _check_image(name: str, picture: Array, outputs: Mapping[str, Array], made: Array) -> None:
+    """Refuse a network of pictures that overflows, as GFPGAN does in fp16: its answer is one colour, or no number."""
+    flat = (
+        int(np.ptp(picture)) > 0 and made.size > 3 and int(np.ptp(made.reshape(-1, made.shape[-1]), axis=0).max()) == 0
+    )
+    finite = all(np.isfinite(array).all() for array in outputs.values() if np.asarray(array).dtype.kind == "f")
+    if flat or not finite:
+        found = "is one flat colour" if finite else "has values that are not finite"
+        what = f"model {name}: its answer to the picture {found}"
+        raise ModelError(
+            what, "some networks overflow in fp16: export it in fp32; else correct the card's scale and mean"
+        )
 
 
 def _at_height(picture: Array, spec: ModelSpec) -> Array:
