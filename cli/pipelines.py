@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
-from cli.text import cell, say, say_sentence, stdout, table
+from cli.text import list_of, one_line, say, say_sentence, stdout
 from schemas.errors import ExitCode, PipelineError, UsageError
 from schemas.text import without_passwords
 
@@ -32,16 +32,20 @@ app = typer.Typer(
 def list_(nats: NatsUrl = None, credentials: Credentials = None, settings_file: SettingsFile = None) -> ExitCode:
     """List the pipelines that there are.
 
-    Those that come with rigflow, or with --nats those that a fleet knows.
+    Those that come with rigflow, or with --nats those that a fleet knows. `rigflow pipelines show NAME` has their media
+    and models.
 
     Example: rigflow pipelines list --nats nats://rig1:4222
     """
     settings = settings_from(settings_file, nats=nats, credentials=credentials)
     specs = _at_fleet(settings, _all) if settings.nats else _builtin()
-    rows = table("pipeline", "media", "models", "", left=4)
-    for spec in specs:
-        models = ", ".join(spec.model_names.values())
-        rows.add_row(spec.name, ", ".join(spec.media), cell(models), cell(spec.description))
+    rows = list_of(
+        ("pipeline", "description"),
+        ((one_line(spec.name), one_line(spec.description)) for spec in specs),
+        left=2,
+        unless={},
+        entire=("pipeline",),
+    )
     stdout().print(rows if specs else f"{without_passwords(settings.nats)} knows none yet")
     return ExitCode.OK
 

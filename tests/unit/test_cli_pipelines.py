@@ -67,9 +67,12 @@ def test_printing_keeps_every_kind_of_value() -> None:
     assert parse_pipeline(to_toml(odd), "odd") == odd
 
 
-def test_list_names_all_that_come_with_rigflow() -> None:
-    lines = rigflow("pipelines", "list").stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == builtin_pipelines()
+def test_list_has_a_line_for_each_that_comes_with_rigflow_in_a_narrow_window() -> None:
+    lines = rigflow("pipelines", "list", COLUMNS="80").stdout.splitlines()
+    assert lines[0].split() == ["pipeline", "description"]
+    assert [tuple(line.rstrip().split(maxsplit=1)) for line in lines[1:]] == [
+        (name, builtin_pipeline(name).description) for name in builtin_pipelines()
+    ], "a line of 80 columns has the name and all of the description"
 
 
 def test_check_tells_everything_that_is_wrong_by_line_and_field(tmp_path: Path) -> None:
