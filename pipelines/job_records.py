@@ -28,6 +28,7 @@ class JobRecord:
         self._broker = broker
         self._sequence = sequence
         self.manifest = manifest
+        self.note = ""  # why the job was begun anew, if a user can change that
 
     @classmethod
     async def read(cls, broker: Broker, job: JobRef) -> Self | None:

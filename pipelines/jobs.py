@@ -63,6 +63,7 @@ async def begin(broker: Broker, wanted: Manifest, again: bool = False) -> JobRec
         if await found.write(wanted.model_copy(update={"job": next_generation})):
             if before.state is not JobState.DONE:
                 await _drop_queued(broker, before.job)
+                found.note = _why_anew(broker, before)
             await _forget_results(broker, before.job)
             return found
 
@@ -86,7 +87,7 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
     """Whether a known job continues or still has its results; False: it has to be started again."""
     if known.state is JobState.CANCELLED:
         return False
-    stale = known.results_evicted or time.time() - known.created_s > broker.settings.results_age_s
+    stale = known.results_evicted or _is_too_old(broker, known)
     is_other_media = wanted.hosted and known.job.pipeline == wanted.job.pipeline and not _is_same(known, wanted)
     if not known.state.ended:
         if is_other_media and (await take_inventory(broker, known)).done is not None:
@@ -105,6 +106,22 @@ async def _goes_on(broker: Broker, known: Manifest, wanted: Manifest, again: boo
         return False
     _check_same(known, wanted)
     return True
+
+
+def _is_too_old(broker: Broker, known: Manifest) -> bool:
+    """Whether its first results may be deleted already."""
+    return time.time() - known.created_s > broker.settings.results_age_s
+
+
+def _why_anew(broker: Broker, known: Manifest) -> str:
+    """Why a job that was not over is begun anew, if a setting is the cause."""
+    settings = broker.settings
+    if known.results_evicted:
+        kept = f"results_bytes = {settings.results_bytes / 1e6:.0f} MB"
+        return f"its results were more than half of what is kept, {kept}: more of them lets such a job go on"
+    if _is_too_old(broker, known):
+        return f"it is older than results are kept, results_age_s = {settings.results_age_s:.0f}"
+    return ""
 
 
 async def _is_lost(broker: Broker, known: Manifest) -> bool:

@@ -72,7 +72,7 @@ async def run_jobs(
                 await asyncio.to_thread(name_results, names, out, outcomes)
                 for left in reversed(range(TRIES)):
                     waiting = [outcome for outcome in outcomes if outcome.done is None and outcome.error is None]
-                    able = await _begin_all(publisher, waiting)
+                    able = await _begin_all(publisher, waiting, listener)
                     listener.planned(outcomes)
                     if able:
                         await _run_all(publisher, Collector(broker, spec, both(listener.part, moved)), able)
@@ -107,16 +107,21 @@ async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequenc
         await collector.close()
 
 
-async def _begin_all(publisher: Publisher, outcomes: Sequence[JobOutcome]) -> list[JobOutcome]:
+async def _begin_all(
+    publisher: Publisher, outcomes: Sequence[JobOutcome], listener: ProgressListener
+) -> list[JobOutcome]:
     """Begin jobs, some at a time because each waits for the broker; those whose id does not belong to another input."""
     turn = asyncio.Semaphore(BEGIN_AT_ONCE)
 
     async def begin(outcome: JobOutcome) -> None:
         async with turn:
             try:
-                await begin_job(publisher, outcome, again=True)
+                record = await begin_job(publisher, outcome, again=True)
             except UsageError as error:
                 outcome.error = error
+            else:
+                if record.note:
+                    listener.event(f"{outcome.name} is begun again: {record.note}")
 
     await asyncio.gather(*map(begin, outcomes))
     return [outcome for outcome in outcomes if outcome.error is None]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -245,6 +246,24 @@ async def test_a_job_whose_results_are_gone_is_begun_anew(settings: Settings) ->
             await first.change(segments=5)
         assert again.manifest.job.identity != first.manifest.job.identity
         assert [manifest.job.generation for manifest in await all_manifests(broker)] == [1]
+
+
+async def test_an_unfinished_job_goes_on_for_seven_days_and_then_names_the_setting(settings: Settings) -> None:
+    async with publishing(settings) as (broker, publisher):
+        clip = real_clip("bikes")
+        job = publisher.ref("film")
+        first = await publisher.begin(job, clip.name, "a")
+        await publisher.publish(job, "video", [Input(clip, clip.name)], first)
+        for days, generation, note in ((2, 0, ""), (6.9, 0, ""), (7.1, 1, "results_age_s = 604800")):
+            record = await JobRecord.read(broker, job)
+            assert record is not None
+            await record.change(created_s=time.time() - days * 86400)
+            again = await publisher.begin(job, clip.name, "a")
+            assert again.manifest.job.generation == generation, days
+            assert again.note.endswith(note)
+            assert bool(again.note) == bool(note)
+        await again.change(results_evicted=True)
+        assert "results_bytes = " in (await publisher.begin(job, clip.name, "a")).note
 
 
 async def test_changes_from_two_sides_are_both_kept_and_a_job_never_goes_back(settings: Settings) -> None:

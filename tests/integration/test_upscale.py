@@ -1,23 +1,33 @@
 """The pipeline upscale: films with their sound and times, pictures of all kinds, equal for every fleet."""
 
 import asyncio
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import av
+import nats
 import numpy as np
 import pytest
 from PIL import Image
 
 from engines.models.catalogue import own_model
+from pipelines.broker import Broker
+from pipelines.job_records import JobRecord, all_manifests
+from pipelines.result_index import result_index
 from schemas.jobs import Priority
+from schemas.parts import PartHeader
 from schemas.pipeline import parse_pipeline
+from schemas.settings import Settings
+from schemas.subjects import HEADER_PART
 from tests.cases import Array, Fleets, arrays, drawn, files_under, fleets, frames_of, put, stills
-from tests.cli import rigflow
+from tests.cli import Running, rigflow, rigflow_process
 from tests.clips import Clip, make_clip
 from tests.convolutions import convolutions, whole
 from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
+from tests.integration.queues import eventually
 from workers.run import run_jobs
 
 STAGES = (("decode",), ("infer",), ("scale",), ("encode", "split", "collect"))
@@ -142,6 +152,75 @@ def test_killed_workers_change_nothing(tmp_path: Path, codec: str, bits: int) ->
         assert outcome.ok, outcome.error
         made.append(files_under(out))
     assert made[0] == made[1]
+
+
+@pytest.mark.slow  # tests/integration/test_jobs.py has the short form
+def test_a_film_goes_on_after_all_was_killed_and_two_days(tmp_path: Path) -> None:
+    """`run`, worker and broker die by kill -9; the same command does what was left, and what was in hand again."""
+    clip, path, out = on_twos(tmp_path, frames=80), pipeline(tmp_path), tmp_path / "out"
+    (tmp_path / "other").mkdir()
+    spec, models = parse_pipeline(path.read_text(), path.name), {"m": own_model("m", tmp_path)}
+    with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=2.0) as fleet:
+        command = ("run", path, clip, "--out", out, "--nats", fleet.settings.nats)
+        with Running(*command) as first:
+            asyncio.run(eventually(partial(half_done, fleet.settings), 60))
+            first.process.kill()
+        fleet.workers[0].send_signal(signal.SIGKILL)
+        fleet.workers[0].wait()
+        fleet.server.kill()
+        assert not any(out.glob("*.mp4"))
+        fleet.server.restart()
+        before = asyncio.run(stored_parts(fleet.settings, made_earlier_s=2 * 86400.0))
+        fleet.kill(0)
+        made = asyncio.run(made_by(fleet.settings, command))
+        (out / "twos.upscale.mp4").rename(tmp_path / "resumed.mp4")
+        other = on_twos(tmp_path / "other", frames=80)
+        [plain] = asyncio.run(run_jobs(fleet.settings, spec, models, [other], tmp_path, Priority.BULK, Silent()))
+    again = sorted(before & made)
+    print(f"parts stored before the kill {len(before)}, made after it {len(made)}, of these again {len(again)}")
+    assert len(before | made) == 16
+    assert len(again) <= 1, "only the one in hand when all was killed"
+    assert plain.done is not None
+    assert (tmp_path / plain.done.files[0]).read_bytes() == (tmp_path / "resumed.mp4").read_bytes()
+
+
+async def half_done(settings: Settings) -> bool:
+    return len(await stored_parts(settings)) >= 5
+
+
+async def stored_parts(settings: Settings, made_earlier_s: float = 0.0) -> set[tuple[int, int]]:
+    """The parts among the results of the only job, which is then dated back."""
+    async with Broker.connected(settings, name="test") as broker:
+        manifests = await all_manifests(broker)
+        if not manifests:
+            return set()
+        if made_earlier_s:
+            record = await JobRecord.read(broker, manifests[0].job)
+            assert record is not None
+            await record.change(created_s=record.manifest.created_s - made_earlier_s)
+        found = [
+            PartHeader.parse(stored.headers[HEADER_PART])
+            async for stored in result_index(broker, [broker.names.results(manifests[0].job)])
+            if HEADER_PART in stored.headers
+        ]
+    return {(header.segment, header.part) for header in found}
+
+
+async def made_by(settings: Settings, command: Sequence[object]) -> set[tuple[int, int]]:
+    """The parts that are published while a command runs to its end."""
+    client = await nats.connect(settings.nats)
+    results = await client.subscribe("rigflow.results.>")
+    done = await asyncio.to_thread(rigflow_process, *command)
+    assert done.returncode == 0, done.stderr
+    await client.flush()
+    made = set()
+    while results.pending_msgs:
+        headers = (await results.next_msg()).headers or {}
+        if HEADER_PART in headers:
+            header = PartHeader.parse(headers[HEADER_PART])
+            made.add((header.segment, header.part))
+    await client.close()
+    return made
 
 
 def test_another_model_and_other_fields_by_options(tmp_path: Path) -> None:
