@@ -153,8 +153,7 @@ class CudaPicture:
 
     def convert(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
         """Convert as `engines.transforms.Picture.convert`; the frame is the host's, or one of `SURFACES`."""
-        if frame.format.name == "cuda" and self._by_host:
-            frame = frame.reformat(format=name_on_gpu(frame))
+        frame = frame.reformat(format=name_on_gpu(frame)) if self._by_host and frame.format.name == "cuda" else frame
         if frame.format.name != "cuda":
             return self._from_host(frame, orientation)
         picture = surface(frame)
@@ -165,9 +164,8 @@ class CudaPicture:
     # frames of the host
 
     def _from_host(self, frame: av.VideoFrame, orientation: int) -> list[GpuRow]:
-        host, size = self._host(), self.spec.size
-        by_area = not self._by_host and (self.spec.layout, self.spec.resize) == ("rgb", "area")
-        if by_area and size != "source" and host.is_planar(frame):
+        host, size = self._host(), "source" if self._by_host else self.spec.size
+        if size != "source" and (self.spec.layout, self.spec.resize) == ("rgb", "area") and host.is_planar(frame):
             target = size[::-1] if transposes(orientation) else size
             height, width = scaled_size((frame.height, frame.width), target, self.spec)
             if width % 2 == 0 and (height < frame.height or width < frame.width):
