@@ -11,6 +11,7 @@ from cli.dead import app as dead
 from cli.doctor import doctor
 from cli.engine import app as engine
 from cli.jobs import app as jobs
+from cli.label import label
 from cli.model import app as model
 from cli.near import near
 from cli.pipelines import app as pipelines
@@ -18,6 +19,7 @@ from cli.publish import publish
 from cli.results import results
 from cli.rig import rig
 from cli.run import run
+from cli.search import search
 from cli.status import status
 from cli.text import warn
 from cli.topology import app as topology
@@ -62,11 +64,13 @@ app.command()(worker)
 app.command()(status)
 app.add_typer(dead)
 app.add_typer(pipelines)
+model.command()(label)
 app.add_typer(model)
 app.add_typer(engine)
 app.add_typer(topology)
 app.command()(near)
 app.command()(cluster)
+app.command()(search)
 app.command()(doctor)
 
 # the parser's words for a wrong number -> ours; other releases of the parser have other words

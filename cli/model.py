@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 _NAMING = frozenset(("classify", "detect", "segment", "tag"))  # heads whose numbers have names
+_TEXT = "a photo of a dog"
 Name: TypeAlias = Annotated[str, typer.Argument(help="A model's name, as `rigflow model list` has it.")]
 Show: TypeAlias = Annotated[
     Path | None,
@@ -267,3 +268,23 @@ def _try(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -
     if image is not None:
         save(image, show)
         say(f"drawn in {show}")
+    if spec.text is not None:
+        _try_text(spec, body, getattr(found.arrays.get("embedding"), "shape", (0,))[-1])
+
+
+def _try_text(spec: "ModelSpec", body: "Content", width: int) -> None:
+    """Run the text tower on a text. Raises ModelError: its vectors do not compare with those of pictures."""
+    from engines.models.text import embed_texts
+    from schemas.errors import ModelError, UsageError
+
+    try:
+        [vector] = embed_texts(spec, body, [_TEXT])
+    except ModelError:
+        raise
+    except UsageError as error:
+        say(f"its texts are not tried: {error}")
+        return
+    if len(vector) != width:
+        what = f"model {spec.name}: a text becomes {len(vector)} numbers, and a picture {width}"
+        raise ModelError(what, "name the outputs that compare: heads.0.output and text.output")
+    say(f'on the text "{_TEXT}": {len(vector)} numbers, as of pictures')

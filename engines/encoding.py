@@ -6,7 +6,7 @@ Of engines, it imports only parts and options, so that every folder can import i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,27 @@ class Encoded:
 
     arrays: dict[str, Array]
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the results of a job were made of: the revision of its pipeline, and its models, name -> identity.
+
+    `sources`: the paths of its inputs, in order, on the machine where the results are written; empty if unknown there.
+    """
+
+    revision: str
+    models: Mapping[str, str]
+    sources: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """An assembler that writes where its results come from."""
+
+    def set_origin(self, origin: Origin) -> None:
+        """Take the origin of the job, before any part of it."""
+        ...
 
 
 class Assembler(Protocol):

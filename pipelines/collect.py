@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 
-from engines.encoding import Format
+from engines.encoding import Format, Origin
 from engines.outputs.format import load_format
 from pipelines.blobs import discard_claims
 from pipelines.broker import Broker
@@ -67,6 +67,7 @@ class Collector:
         retention: Retention | None = None,
     ) -> None:
         self._broker = broker
+        self._models = spec.models
         self._format: Format = load_format(spec.encode)
         self._on_part = on_part
         self._deliver = deliver
@@ -81,10 +82,14 @@ class Collector:
         self._relief = Relief(broker)
         self._moved_s = 0.0  # when the last result came
 
-    async def open(self, targets: Mapping[JobRef, Path]) -> None:
-        """Follow these jobs; `targets` are paths without suffix. Results published before now count too."""
-        loop = asyncio.get_running_loop()
-        self._jobs = {ref.id: CollectedJob(ref, target, loop.create_future()) for ref, target in targets.items()}
+    async def open(self, targets: Mapping[JobRef, Path], sources: Mapping[JobRef, Sequence[str]] | None = None) -> None:
+        """Follow these jobs; `targets` are paths without suffix, `sources` those of inputs, as in `Origin`.
+
+        Results published before now count too.
+        """
+        origins = {ref: Origin(ref.revision, self._models, tuple((sources or {}).get(ref, ()))) for ref in targets}
+        future = asyncio.get_running_loop().create_future
+        self._jobs = {ref.id: CollectedJob(ref, target, future(), origins[ref]) for ref, target in targets.items()}
         self._consumer = f"collect-{uuid.uuid4().hex[:12]}"
         subjects = [self._broker.names.results(ref) for ref in targets]
         await self._broker.create_reader(self._broker.names.results_stream, self._consumer, subjects)

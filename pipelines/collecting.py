@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.encoding import Assembler, Format
+from engines.encoding import Assembler, Format, Origin, Traced
 from engines.part import unpack_arrays
 from pipelines.broker import Broker
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
@@ -30,6 +30,7 @@ class CollectedJob:
     ref: JobRef
     target: Path
     finished: "asyncio.Future[Done]"
+    origin: Origin
     order: JobOrder[Piece] = field(default_factory=JobOrder)
     failures: Reasons = field(default_factory=Reasons)
     skipped: str = ""
@@ -57,6 +58,8 @@ class CollectedJob:
         media = message.meta.media if isinstance(message, Result) else message.media
         if self._assembler is None:
             self._assembler = output.assemble(self.target, media)
+            if isinstance(self._assembler, Traced):
+                self._assembler.set_origin(self.origin)
         if isinstance(message, Fragment):
             self._assembler.add_tracks(message, unpack_arrays(message.arrays, buffers))
         else:

@@ -221,6 +221,25 @@ def bytes_of(files: Files) -> int:
     return sum({file.sha256: file.size for file in files}.values())
 
 
+class TextSpec(Spec):
+    """The text tower of a model: its vectors of texts compare with the vectors that the model makes of pictures.
+
+    `graph` and `tokenizer` name further files of the model. A text becomes `length` ids: a longer one is cut, and a
+    shorter one is followed by `pad`. `output`: the output of `graph` with the vectors; "": its only one.
+
+    A picture and a text belong together by the score `scale * cosine + bias`: with a `bias` its sigmoid is the
+    probability (SigLIP), without one its softmax over several texts (CLIP). None: not known.
+    """
+
+    graph: FileName
+    tokenizer: FileName
+    length: int = Field(ge=2, le=8192)
+    pad: int = Field(default=0, ge=0, lt=1 << 31)
+    output: str = ""
+    scale: FiniteFloat | None = None
+    bias: FiniteFloat | None = None
+
+
 class ModelSpec(Spec):
     """A model card: what a model is called, what it takes and gives, and the hashes of its files.
 
@@ -239,6 +258,7 @@ class ModelSpec(Spec):
     heads: tuple[HeadSpec, ...] = ()
     sha256: str  # of the ONNX file
     files: Files = ()
+    text: TextSpec | None = None
 
     @property
     def state_outputs(self) -> frozenset[str]:
@@ -279,8 +299,8 @@ def _merged(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> d
 class ModelCard(Spec):
     """A model card as its owner writes it; what is left out follows from the model's file name and its graph.
 
-    `backend` and `files`: as in `ModelSpec`; `rigflow model add` writes `files`. `batch` "none": the graph has no batch
-    dimension. `outputs` lists those that are wanted, if not all.
+    `backend`, `files` and `text`: as in `ModelSpec`; `rigflow model add` writes `files`. `batch` "none": the graph has
+    no batch dimension. `outputs` lists those that are wanted, if not all.
     """
 
     name: ModelName = ""
@@ -293,3 +313,4 @@ class ModelCard(Spec):
     inputs: tuple[InputCard, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     heads: tuple[HeadSpec, ...] = ()
+    text: TextSpec | None = None

@@ -203,7 +203,7 @@ class FolderWatch:
             outcome.kind = medium.kind
             await begin_job(self._publisher, outcome, again=True)
             collector = Collector(self._broker, self._spec, lambda *_: self._moved())
-            await collector.open({outcome.job: target})
+            await collector.open({outcome.job: target}, {outcome.job: outcome.real})
             self._jobs.append(outcome.job)
             try:
                 await run_job(self._publisher, collector, outcome, self._publishing)

@@ -97,7 +97,9 @@ def unfinished(outcomes: Sequence[JobOutcome]) -> list[JobRef]:
 
 
 async def _run_all(publisher: Publisher, collector: Collector, outcomes: Sequence[JobOutcome]) -> None:
-    await collector.open({outcome.job: outcome.target for outcome in outcomes})
+    await collector.open(
+        {outcome.job: outcome.target for outcome in outcomes}, {outcome.job: outcome.real for outcome in outcomes}
+    )
     try:
         turn = asyncio.Semaphore(PUBLISH_AT_ONCE)
         async with asyncio.TaskGroup() as jobs:

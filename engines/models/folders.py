@@ -17,6 +17,7 @@ from engines.inference.weights import (
     take_in,
 )
 from engines.models.files import NewFiles
+from engines.models.towers import IMAGE, TEXT, Towers, cut
 from schemas.errors import ModelError
 from schemas.model import FileSpec
 
@@ -43,9 +44,13 @@ COMPANIONS: Mapping[str, str] = {
     "processor_config.json": "how inputs are made",
 }
 # of several graphs: one that takes the input first, and those that go with it
-FIRST_GRAPHS = ("model.onnx", "encoder_model.onnx", "encoder.onnx")
+FIRST_GRAPHS = ("model.onnx", "vision_model.onnx", "encoder_model.onnx", "encoder.onnx")
+PICTURES = ("vision_model.onnx", "visual/model.onnx")  # graphs of pictures that have one of texts
+TEXTS = ("text_model.onnx", "textual/model.onnx")  # the latter two are the folders of Immich
+TEXT_GRAPH = "text_model.onnx"
 GRAPHS = (
-    *FIRST_GRAPHS,
+    "encoder_model.onnx",
+    "encoder.onnx",
     "decoder_model.onnx",
     "decoder_model_merged.onnx",
     "decoder_with_past_model.onnx",
@@ -56,6 +61,7 @@ GRAPHS = (
     "text_encoder.onnx",
 )
 _GRAPH = "a further graph"
+_TEXT = "the graph of texts"
 
 
 @dataclass(slots=True)
@@ -79,15 +85,34 @@ def take(path: Path, folder: Path | None, new: NewFiles) -> Taken:
     """
     taking = _Taking(new)
     graph = taking.graph(path)
+    if (towers := _towers(graph, path)) is not None:
+        graph = towers.image
+        taking.add(new.put(towers.text, TEXT_GRAPH), f"{_TEXT}, cut from {path.name}")
     for other, why in _companions(path, folder):
-        if why == _GRAPH:
+        if why in (_GRAPH, _TEXT):
             body = taking.graph(other)
-            taking.add(new.put(body, taking.free_name(other.name)), why)
+            taking.add(new.put(body, taking.free_name(TEXT_GRAPH if why == _TEXT else other.name)), why)
         else:
             taking.add(new.take(other, taking.free_name(other.name)), why)
     files = tuple(taking.why)
     left = [] if folder is None else _left_out(path, folder, taking.sources)
     return Taken(ModelFiles(graph, files, new.folder) if files else graph, taking.why, left)
+
+
+def _towers(graph: bytes, path: Path) -> Towers | None:
+    """The two graphs of a model of pictures and texts."""
+    if IMAGE.encode() not in graph or TEXT.encode() not in graph:  # so others need not be parsed
+        return None
+    return cut(parsed_graph(graph, str(path)), path.name)
+
+
+def text_graph(path: Path) -> Path | None:
+    """The graph of texts that belongs to the graph of pictures at `path`, beside it or as Immich has it."""
+    for pictures, texts in zip(PICTURES, TEXTS, strict=True):
+        if path.match(pictures):
+            found = path.resolve().parents[pictures.count("/")] / texts
+            return found if found.is_file() else None
+    return None
 
 
 class _Taking:
@@ -190,19 +215,23 @@ def _beside(path: Path, location: str) -> Path:
 
 
 def _places(path: Path, folder: Path) -> list[Path]:
-    """Folders of companions: that of the graph, and the given one where the graph lies deeper."""
-    return list(dict.fromkeys((path.resolve().parent, folder.resolve())))
+    """Folders of companions: those of the graphs, and the given one where the graph lies deeper."""
+    texts = text_graph(path)
+    return list(dict.fromkeys((path.resolve().parent, *([texts.parent] if texts else []), folder.resolve())))
 
 
 def _companions(path: Path, folder: Path | None) -> Iterator[tuple[Path, str]]:
     """`(file, why)` of the files beside a graph that are known by name."""
     if folder is None or path.suffix.lower() != ".onnx":
         return
-    graphs = GRAPHS if path.name in GRAPHS else ()
+    texts = text_graph(path)
+    graphs = GRAPHS if path.name in FIRST_GRAPHS and texts is None else ()
     for place in _places(path, folder):
         for each in sorted(place.iterdir()):
             if each.is_file() and each.resolve() != path.resolve() and each.resolve().is_relative_to(folder.resolve()):
-                if each.name in graphs and place == path.resolve().parent:
+                if each == texts:
+                    yield each, _TEXT
+                elif each.name in graphs and place == path.resolve().parent:
                     yield each, _GRAPH
                 elif why := next((why for known, why in COMPANIONS.items() if each.match(known)), ""):
                     yield each, why

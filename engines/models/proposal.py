@@ -17,7 +17,7 @@ from engines.models.observe import observe
 from engines.models.shipped_cards import lines_of_shipped
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, format_field_error
-from schemas.model import InputCard, ModelCard, TensorSpec
+from schemas.model import InputCard, ModelCard, TensorSpec, TextSpec
 
 MOST_ITEMS = 1000  # inputs or heads
 _TOGETHER = (  # of an input
@@ -79,8 +79,12 @@ class Proposal:
 
 def _known_fields(place: Sequence[int | str]) -> str:
     """Return a hint for a wrong field of a card: the field with the most similar name, and all that there are."""
-    lists: dict[str, type[BaseModel]] = {"inputs": InputCard, "outputs": TensorSpec}
-    card = ModelCard if len(place) == 1 else lists.get(str(place[0])) if len(place) == 3 else None
+    parts: dict[tuple[str, int], type[BaseModel]] = {
+        ("inputs", 3): InputCard,
+        ("outputs", 3): TensorSpec,
+        ("text", 2): TextSpec,
+    }
+    card = ModelCard if len(place) == 1 else parts.get((str(place[0]), len(place)))
     if card is None or place[-1] in card.model_fields:
         return "see docs/models.md"
     near = get_close_matches(str(place[-1]), card.model_fields, 1)
@@ -138,7 +142,7 @@ def _grouped(lines: Iterable[Line]) -> dict[str, list[Line]]:
 
 
 def _sorted(lines: Iterable[Line]) -> tuple[Line, ...]:
-    order = ("name", "version", "description", "batch", "inputs", "outputs", "heads")
+    order = ("name", "version", "description", "batch", "inputs", "outputs", "text", "heads")
     ranks = {field: rank for rank, field in enumerate(order)}
     return tuple(sorted(lines, key=lambda line: (ranks.get(line.field.split(".")[0], 9), _numbered(line.field))))
 

@@ -9,6 +9,7 @@ from engines.content import Content, graph_of, with_graph
 from engines.inference.session import check_model_card
 from engines.inference.trial import check_rows, limit_memory
 from engines.inference.weights import check_weights
+from engines.models.text import check_text
 from schemas.model import ModelCard, ModelSpec
 
 
@@ -33,6 +34,7 @@ def travelling_form(content: Content, name: str, card: ModelCard) -> tuple[Model
     from engines.models.front import with_front
 
     check_weights(content, name)
+    check_text(card)
     fronted = with_front(graph_of(content), card, name)
     changed = with_graph(content, fronted.body)
     loaded = load(changed, name, once=True)
@@ -47,6 +49,7 @@ def travelling_form(content: Content, name: str, card: ModelCard) -> tuple[Model
         heads=card.heads,
         sha256=hashlib.sha256(fronted.body).hexdigest(),
         files=card.files,
+        text=card.text,
     )
     check_model_card(spec, inputs, outputs)
     check_rows(OnnxRuntimeSession(changed, spec, loaded=loaded))

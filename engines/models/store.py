@@ -22,7 +22,9 @@ from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import FileSpec, ModelCard
 
 # general file names, which do not identify a model
-_GENERAL = ("model", "model_optimized", "model_fp16", "model_quantized", "encoder_model", "encoder", "1")
+_QUANTISED = ("model_optimized", "model_fp16", "model_quantized")
+_GENERAL = ("model", *_QUANTISED, "encoder_model", "encoder", "vision_model", "1")
+_NO_NAMES = ("onnx", "visual")  # of folders between a model's own folder and its file
 _ANY = "give an .onnx file, a folder with one, ncnn's .param, or weights of torch (.pth, .safetensors)"
 
 
@@ -56,8 +58,8 @@ def find(given: Path, new: NewFiles) -> Found:
         raise ModelError(f"{given}: no such file", "check the path")
     path = _in_folder(given) if given.is_dir() else given
     name = path.stem
-    if name in _GENERAL:  # use the folder's name; a version or `onnx` may be between
-        folders = [each.name for each in path.resolve().parents if each.name != "onnx" and not each.name.isdigit()]
+    if name in _GENERAL:  # use the folder's name; a version, `onnx` or `visual` may be between
+        folders = [each.name for each in path.resolve().parents if not (each.name in _NO_NAMES or each.name.isdigit())]
         name = folders[0] if folders else name
     match path.suffix.lower():
         case ".onnx":
@@ -72,9 +74,9 @@ def find(given: Path, new: NewFiles) -> Found:
 
 
 def _in_folder(folder: Path) -> Path:
-    """Return the one model of a folder: at its top, in `onnx/`, or in the latest version of a Triton repository."""
+    """Return the one model of a folder: at its top, in `onnx/` or `visual/`, or in the latest version of Triton's."""
     versions = sorted((each for each in folder.iterdir() if each.name.isdigit()), key=lambda each: int(each.name))
-    for place in (folder, folder / "onnx", *versions[::-1]):
+    for place in (folder, folder / "onnx", folder / "visual", *versions[::-1]):
         for pattern in (*FIRST_GRAPHS, "*.onnx", "*.param"):
             found = sorted(each for each in place.glob(pattern) if each.is_file())
             if len(found) > 1:

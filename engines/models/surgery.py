@@ -83,6 +83,10 @@ class Surgery:
             _keep(self.graph.initializer, [each for each in self.graph.initializer if each.name != name])
         self.graph.initializer.append(numpy_helper.from_array(array, name))
 
+    def add_output(self, name: str, shape: Sequence[int | str]) -> None:
+        """Make a tensor, of float32, an output of the model."""
+        self.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape)))
+
     def drop_input(self, name: str) -> None:
         """Remove an input of the model."""
         _keep(self.graph.input, [each for each in self.graph.input if each.name != name])

@@ -4,19 +4,16 @@ A line is `{"cluster": 1, "similarity": mean over its pairs, "media": [{"name", 
 "duplicate_of": name of the original or null, "offset_s": what this shows at t, the original shows at t + offset_s}]}`.
 """
 
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from math import ceil
 from pathlib import Path
-
-import numpy as np
 
 from engines.clusters import Cluster, Member
 from engines.files import PartFile
 from engines.outputs.jsonl import json_line, rounded
-from engines.outputs.pictures import encode_jpeg, encode_png
+from engines.outputs.page import Figure, PageSection, html_page
+from engines.outputs.pictures import encode_png
 from engines.outputs.sheet import BRIGHT, DIM, MARK, Layout, Section, Tile, Words, draw_sheet
 from engines.part import Array
 
@@ -149,51 +146,13 @@ def _tile(member: Member, media: Sequence[Shown]) -> Tile:
 
 def html_sheet(clusters: Sequence[Cluster], media: Sequence[Shown]) -> str:
     """Return the sheet as one page without external files."""
-    sections = "\n".join(
-        f"<section><h2><b>{section.number}</b> {section.about}</h2>\n<div>\n"
-        + "\n".join(_figure(member, media) for member in section.members)
-        + "\n</div></section>"
-        for section in _sections(clusters)
-    )
-    return _PAGE.format(title=escape(summary(clusters)), sections=sections)
+    sections = [
+        PageSection(each.number, each.about, [_figure(member, media) for member in each.members])
+        for each in _sections(clusters)
+    ]
+    return html_page(summary(clusters), sections, PICTURE)
 
 
-def _figure(member: Member, media: Sequence[Shown]) -> str:
-    of = media[member.media]
-    picture = '<span class="none">no picture</span>'
-    if of.picture is not None:
-        picture = f'<img alt="" src="data:image/jpeg;base64,{b64encode(encode_jpeg(_even(of.picture))).decode()}">'
-    copy = _copy_text(member, media)
-    note = f"<mark>{escape(copy)}</mark>" if copy else f"<small>{_similarity_text(member)}</small>"
-    name = escape(of.name)
-    return f'<figure title="{escape(of.result)}">{picture}<figcaption>{name}{note}</figcaption></figure>'
-
-
-def _even(picture: Array) -> Array:
-    """Return the picture without an odd last row or column, which jpeg's halved colours cannot represent."""
-    return np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2 or 1, : picture.shape[1] // 2 * 2 or 1])
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: dark }}
-body {{ margin: 2rem; background: #141518; color: #e8e8ec; font: 15px/1.4 system-ui, sans-serif }}
-h1 {{ font-size: 1.3rem; font-weight: 600 }}
-h2 {{ font-size: 1rem; font-weight: 400; color: #94969e; margin: 2rem 0 .6rem }}
-h2 b:not(:empty) {{ color: #e8e8ec; margin-right: .4rem }}
-div {{ display: grid; grid-template-columns: repeat(auto-fill, 160px); gap: 14px }}
-figure {{ margin: 0 }}
-img, .none {{ display: block; width: 160px; height: 90px; object-fit: contain; background: #2c2e34 }}
-.none {{ line-height: 90px; text-align: center; color: #94969e }}
-figcaption {{ font-size: 13px; overflow-wrap: anywhere; margin-top: 4px }}
-small, mark {{ display: block; color: #94969e; background: none }}
-mark {{ color: #f0b246 }}
-</style>
-<h1>{title}</h1>
-{sections}
-</html>
-"""
+def _figure(member: Member, media: Sequence[Shown]) -> Figure:
+    of, copy = media[member.media], _copy_text(member, media)
+    return Figure(of.name, of.picture, "" if copy else _similarity_text(member), copy, of.result)

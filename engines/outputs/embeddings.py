@@ -1,15 +1,17 @@
 """embeddings: writes a vector a window to an npz: `embedding [W, D] float32`, with `times`, or the `names` of images.
 
 Vectors have unit length unless `normalise` is false, so that a dot product is the cosine; a vector of zeros is
-unchanged. The file is that of the format npz.
+unchanged. The file is that of the format npz, and has its origin: `models` and their `identities`, the `revision` of
+the pipeline, and `sources`: the path of the film, or that of each image; "" where they are not known.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from engines.encoding import Encoded
+from engines.encoding import Encoded, Origin
 from engines.options import Options
 from engines.outputs.base import BaseFormat, check_rows
 from engines.outputs.npz import NpzAssembler
@@ -19,6 +21,7 @@ from engines.ragged import Ragged
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo
 from schemas.model import describe
+from schemas.parts import PartMeta
 
 
 class EmbeddingsOptions(Options):
@@ -53,9 +56,9 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
             raise self._no_vectors("rows of other lengths" if isinstance(vectors, Ragged) else _words(vectors))
         return Encoded({"embedding": _unit(vectors) if self._options.normalise else vectors.astype(np.float32)})
 
-    def assemble(self, target: Path, media: MediaInfo) -> NpzAssembler:
+    def assemble(self, target: Path, media: MediaInfo) -> "EmbeddingsAssembler":
         """Start `<target>.npz`."""
-        return NpzAssembler(target, "npz", media)
+        return EmbeddingsAssembler(target, "npz", media)
 
     def _check_name(self, arrays: Collection[str]) -> None:
         if self._options.array not in arrays:
@@ -65,6 +68,39 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
 
     def _no_vectors(self, found: str) -> PipelineError:
         return PipelineError(f"`{self._options.array}` is {found}", "format embeddings takes numbers [W, D]")
+
+
+class EmbeddingsAssembler(NpzAssembler):
+    """Adds the origin of the vectors."""
+
+    def __init__(self, target: Path, suffix: str, media: MediaInfo) -> None:
+        super().__init__(target, suffix, media)
+        self._origin = Origin("", {})
+        self._inputs = 0  # images so far, those that failed too
+        self._places: list[int] = []  # of the images that have vectors, among the job's inputs
+
+    def set_origin(self, origin: Origin) -> None:
+        """Take the origin."""
+        self._origin = origin
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Spool the part's rows."""
+        super().add(meta, arrays, facts)
+        self._places += [self._inputs + place for place, item in enumerate(meta.items) if not item.error]
+        self._inputs += len(meta.items)
+
+    def close(self) -> list[Path]:
+        """Write the file."""
+        known = self._origin.sources
+        of_rows = known if self.media.timed else [known[at] if at < len(known) else "" for at in self._places]
+        self._append_text("models", list(self._origin.models))
+        self._append_text("identities", list(self._origin.models.values()))
+        self._append_text("revision", [self._origin.revision])
+        self._append_text("sources", of_rows or [""] * self.media.timed)
+        return super().close()
+
+    def _append_text(self, name: str, texts: Sequence[str]) -> None:
+        self._append(name, np.array(texts, np.str_))
 
 
 def _words(array: Array) -> str:

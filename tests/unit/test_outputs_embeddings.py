@@ -26,7 +26,8 @@ def test_vectors_have_unit_length_and_the_direction_they_had(tmp_path: Path, dty
     (path,) = assemble(format_of("embeddings"), tmp_path / "a", VIDEO, parts)
     assert path == tmp_path / "a.npz"
     with np.load(path) as file:
-        assert set(file) == {"embedding", "times"}
+        assert set(file) == {"embedding", "times", "models", "identities", "revision", "sources"}
+        assert (file["models"].tolist(), file["sources"].tolist()) == ([], [""]), "they are not known here"
         assert file["embedding"].dtype == np.float32
         expected = rows.astype(float) / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)
         np.testing.assert_allclose(file["embedding"], expected, atol=1e-7)

@@ -13,6 +13,8 @@ COMPANIONS: Mapping[str, str] = {
     "triton": "triton:look",
     "preprocessor_config.json": "hugging_face:preprocessor",
     "config.json": "hugging_face:config",
+    "preprocess_cfg.json": "open_clip:look",
+    "text": "text:look",
     "selected_tags.csv": "wd_tags:selected_tags",
     "tag_mapping.json": "wd_tags:tag_mapping",
     "tags.txt": "wd_tags:tag_list",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from engines.part import Array
 from schemas.errors import ModelError
 
+_FREE = "pixel_values"  # exports by optimum leave all four dimensions of this input free
 MOST_BYTES = 64 << 20  # of a companion; the largest known, selected_tags.csv, has 300 kB
 
 
@@ -151,4 +152,6 @@ def _picture(number: int, port: Port) -> Picture | None:
             if not batch and (height is None or width is None):  # [batch, samples, 1] and the like
                 continue
             return Picture(number, layout, int(channels), height, width, batch)
+    if port.name == _FREE and batch and all(isinstance(size, str) for size in port.shape):
+        return Picture(number, "nchw", 3, None, None, True)
     return None

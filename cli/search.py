@@ -1,0 +1,250 @@
+"""`rigflow search`: pictures and films by words, by a picture, and near-duplicates, in the results of embed."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import Json, ModelName, Overwrite, SettingsFile, ends_well, settings_from
+from cli.text import cell, say, stdout, table, warn
+from schemas.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from engines.library.duplicates import Group
+    from engines.library.index import Index
+    from engines.library.search import Hit
+    from engines.library.spaces import Space, Table
+    from engines.part import Array
+
+
+@ends_well
+def search(
+    given: Annotated[
+        list[str],
+        typer.Argument(help="What is searched for, and the folder of the results.", metavar="[WORDS] LIBRARY"),
+    ],
+    like: Annotated[Path | None, typer.Option(help="Search by this picture or film.", metavar="FILE")] = None,
+    at: Annotated[float, typer.Option(min=0.0, help="Of a film by --like: the second.", metavar="SECONDS")] = 0.0,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Find near-duplicates.")] = False,
+    similarity: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The cosine from which on pictures are near-duplicates.")
+    ] = 0.95,
+    most: Annotated[int, typer.Option(min=1, max=10_000, help="How many are shown.", metavar="N")] = 20,
+    every: Annotated[bool, typer.Option("--every", help="Every picture of a film, not its best one.")] = False,
+    model: ModelName = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures, one file that works offline.", metavar="FILE")
+    ] = None,
+    index: Annotated[
+        bool, typer.Option("--index", help="Build the index first, or bring it up to date; needs usearch.")
+    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with all pictures, without an index.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    settings_file: SettingsFile = None,
+) -> ExitCode:
+    """Search what `rigflow run embed FILES --out LIBRARY` made vectors of.
+
+    By words, where the model has a text tower; by a picture; or for near-duplicates. A score is the cosine of two
+    vectors. A library of several models needs --model.
+
+    Example: rigflow search "a dog on a beach" library --html found.html
+    """
+    from engines.library.table import up_to_date
+
+    words, library = _query(given, like, duplicates)
+    if html is not None and html.exists() and not overwrite:
+        raise UsageError(f"{html} is there", "give --overwrite to replace it, or another --html")
+    if not library.is_dir():
+        what = f"{library}: {'not a folder' if library.exists() else 'no such folder'}"
+        raise UsageError(what, f"fill one by `rigflow run embed FILES --out {library}`")
+    with up_to_date(library) as found:
+        searching = _Searching(found, library, model, most, every, index, exact, settings_from(settings_file))
+        if duplicates:
+            space, groups = searching.duplicates(similarity)
+            return _show_groups(space, groups[:most], len(groups), html, as_json)
+        space, hits = searching.like(like, at) if like is not None else searching.words(words)
+    title = words or f"like {like}"
+    return _show_hits(title, space, hits, html, as_json, None if like is None else (like, at))
+
+
+def _query(given: list[str], like: Path | None, duplicates: bool) -> tuple[str, Path]:
+    """The words, "" if it is searched by something else, and the library. Raises UsageError."""
+    ways = [name for name, there in (("--like", like is not None), ("--duplicates", duplicates)) if there]
+    if len(given) > 2:
+        raise UsageError(
+            f"{len(given)} arguments", 'put the words in quotes: rigflow search "a dog on a beach" LIBRARY'
+        )
+    if len(given) == 2:
+        ways.insert(0, "words")
+    if len(ways) != 1:
+        what = f"{' and '.join(ways)}: one at a time" if ways else "nothing to search for"
+        raise UsageError(what, 'give "WORDS" and LIBRARY, or LIBRARY with --like FILE or --duplicates')
+    words = " ".join(given[0].split()) if len(given) == 2 else ""
+    if len(given) == 2 and not words:
+        raise UsageError("the words are empty", "say what is to be seen")
+    return words, Path(given[-1])
+
+
+class _Searching:
+    """One search of a library."""
+
+    def __init__(
+        self,
+        found: "Table",
+        library: Path,
+        model: str | None,
+        most: int,
+        every: bool,
+        index: bool,
+        exact: bool,
+        settings: Any,
+    ) -> None:
+        from engines.library.query import spaces_of
+
+        self._table, self._library = found, library
+        self._spaces = spaces_of(found, library, model)
+        self._name = next(iter(self._spaces.values())).model
+        self._most, self._every = most, every
+        self._index, self._exact = index, exact
+        self._cache: Path = settings.cache_folder
+
+    def words(self, words: str) -> "tuple[Space, list[Hit]]":
+        """The hits of words."""
+        from engines.library.query import space_of
+        from engines.models.identities import kept_spec
+        from engines.models.text import embed_texts
+
+        spec, content = kept_spec(self._name, self._cache)
+        space = space_of(self._spaces, self._library, spec)
+        return space, self._hits(space, embed_texts(spec, content, [words])[0])
+
+    def like(self, path: Path, at_s: float) -> "tuple[Space, list[Hit]]":
+        """The hits of a picture."""
+        from engines.library.query import embed_picture, space_of
+        from engines.models.catalogue import own_model
+
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file", "check the path")
+        spec, content = own_model(self._name)
+        space = space_of(self._spaces, self._library, spec)
+        return space, self._hits(space, embed_picture(spec, content, path, at_s))
+
+    def duplicates(self, least: float) -> "tuple[Space, list[Group]]":
+        """The groups of near-duplicates."""
+        from engines.library.duplicates import find_duplicates
+        from engines.library.index import FROM_ROWS
+        from engines.library.query import only_space
+
+        space = only_space(self._spaces, self._library)
+        wanted = self._index or (self._indexed(space) is not None) or len(space.live) >= FROM_ROWS
+        return space, find_duplicates(space, least, self._built(space) if wanted and not self._exact else None)
+
+    def _hits(self, space: "Space", vector: "Array") -> "list[Hit]":
+        from engines.library.search import best_of, nearest
+
+        if len(vector) != space.width:
+            what = f"model {self._name} makes {len(vector)} numbers of the query, and {space.width} of pictures"
+            raise UsageError(what, "correct text.output in its card, see docs/search.md")
+        index = None if self._exact else self._built(space) if self._index else self._indexed(space)
+        if index is None:
+            return nearest(space, vector, self._most, self._every)
+        return best_of(space, index.candidates(space, vector, self._most), self._most, self._every)
+
+    def _indexed(self, space: "Space") -> "Index | None":
+        from engines.library.index import opened
+
+        return opened(self._table.folder, space)
+
+    def _built(self, space: "Space") -> "Index | None":
+        """The index with all rows; None where it would have to be built and usearch is not installed."""
+        from engines.library.index import build
+
+        try:
+            return build(self._table.folder, space)
+        except UsageError as error:
+            if self._index:
+                raise
+            warn(f"{error.what}: all pictures are compared with all, which takes hours for a million; {error.hint}")
+            return None
+
+
+def _show_hits(
+    title: str,
+    space: "Space",
+    hits: "Sequence[Hit]",
+    html: Path | None,
+    as_json: bool,
+    like: tuple[Path, float] | None,
+) -> ExitCode:
+    from engines.library.search import counts
+    from engines.outputs.found import clock, hits_page, picture_of
+
+    pictures, media = counts(space)
+    if html is not None:
+        shown = None if like is None else picture_of(str(like[0]), like[1])
+        _write(html, *hits_page(title, hits, shown))
+    if as_json:
+        print(json.dumps([{"media": hit.media, "time": hit.time_s, "score": round(hit.score, 6)} for hit in hits]))
+        return ExitCode.OK
+    rows = table("media", "score", "time", left=1)
+    for hit in hits:
+        rows.add_row(cell(_near(hit.media)), f"{hit.score:.3f}", clock(hit.time_s))
+    stdout().print(rows)
+    say(f"{len(hits):,} of {media:,} media with {pictures:,} pictures, by {space.model}")
+    return ExitCode.OK
+
+
+def _show_groups(space: "Space", groups: "Sequence[Group]", total: int, html: Path | None, as_json: bool) -> ExitCode:
+    from engines.library.search import counts
+    from engines.outputs.found import clock, groups_page
+
+    pictures, media = counts(space)
+    copies = sum(len(group.copies) for group in groups)
+    summary = f"{total:,} groups of near-duplicates" if total != 1 else "1 group of near-duplicates"
+    if html is not None:
+        _write(html, *groups_page(f"{summary} among {media:,} media", groups, space))
+    if as_json:
+        print(json.dumps([_plain(space, group) for group in groups]))
+        return ExitCode.OK
+    rows = table("group", "media", "score", "time", left=2)
+    for number, group in enumerate(groups, start=1):
+        rows.add_row(str(number), cell(_near(space.names[group.first])), "", "")
+        for copy in group.copies:
+            rows.add_row("", cell(_near(space.names[copy.media])), f"{copy.score:.3f}", clock(copy.time_s))
+    if groups:
+        stdout().print(rows)
+    shown = f", {len(groups):,} of them shown" if len(groups) < total else ""
+    say(f"{summary}{shown}, {copies:,} copies, among {media:,} media with {pictures:,} pictures, by {space.model}")
+    return ExitCode.OK
+
+
+def _plain(space: "Space", group: "Group") -> dict[str, Any]:
+    copies = [
+        {
+            "media": space.names[copy.media],
+            "score": round(copy.score, 6),
+            "time": None if math.isnan(copy.time_s) else copy.time_s,
+            "original_time": None if math.isnan(copy.original_s) else copy.original_s,
+        }
+        for copy in group.copies
+    ]
+    return {"media": space.names[group.first], "copies": copies}
+
+
+def _write(html: Path, page: str, missing: int) -> None:
+    from engines.outputs.found import write_page
+
+    write_page(html, page)
+    if missing:
+        warn(f"{missing} pictures are not on the page: their files are not where they were embedded")
+
+
+def _near(media: str) -> str:
+    """A path, from the current folder on where it is in that."""
+    inside = os.path.relpath(media) if os.path.isabs(media) else media
+    return media if inside.startswith("..") else inside

@@ -1,0 +1,117 @@
+"""Vectors of texts, by the text tower of a model; they compare with the vectors that it makes of pictures.
+
+The tokenizer is the model's own `tokenizer.json`, read by Hugging Face's library tokenizers (the extra `search`).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines.content import Content, ModelFiles
+from engines.own_process import in_own_process
+from engines.part import Array
+from schemas.errors import ModelError, UsageError
+from schemas.model import FileSpec, ModelCard, ModelSpec, TextSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_AT_ONCE = 16  # texts in one run
+_IDS, _MASK, _PLACES, _KINDS = ("input_ids", "text"), "attention_mask", "position_ids", "token_type_ids"
+_HINT = "its graph of texts, or its tokenizer, is damaged: add the model again"
+_INSTALL = "install it by pip install 'rigflow[search]'"
+
+
+def check_text(card: ModelCard | ModelSpec) -> None:
+    """Raise ModelError if a card names a graph of texts or a tokenizer that is no file of the model."""
+    for name in (card.text.graph, card.text.tokenizer) if card.text else ():
+        _file(card, name)
+
+
+def embed_texts(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Array:
+    """Return a vector for each text, `[N, D]` float32 of unit length, computed in a process of its own.
+
+    Raises ModelError if the model has no text tower or fails, UsageError if tokenizers is not installed.
+    """
+    if spec.text is None:
+        hint = "add a folder with text_model.onnx and tokenizer.json, or search by a picture: --like FILE"
+        raise ModelError(f"model {spec.name} has no text tower", hint)
+    check_text(spec)
+    return in_own_process(spec.name, "runs", _HINT, _embed, spec, content, list(texts))
+
+
+def _embed(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Array:
+    from engines.inference.onnxruntime import load, tensors_of
+    from engines.inference.trial import limit_memory
+
+    limit_memory()
+    assert spec.text is not None
+    assert isinstance(content, ModelFiles), "a model with a text tower has files"
+    ids, mask = token_ids((content.folder / _file(spec, spec.text.tokenizer).sha256).read_text(), spec.text, texts)
+    graph = (content.folder / _file(spec, spec.text.graph).sha256).read_bytes()
+    session = load(ModelFiles(graph, content.files, content.folder), spec.name, once=True)
+    inputs, outputs = tensors_of(session)
+    output = spec.text.output or outputs[0].name
+    if output not in [each.name for each in outputs]:
+        raise ModelError(f"model {spec.name}: its graph of texts has no output {output}", "correct text.output")
+    at_once = 1 if any(tensor.shape[:1] == (1,) for tensor in inputs) else _AT_ONCE
+    made = []
+    for first in range(0, len(texts), at_once):
+        rows = slice(first, first + at_once)
+        feed = {tensor.name: _fed(spec, tensor.name, ids[rows], mask[rows]).astype(tensor.dtype) for tensor in inputs}
+        made.append(np.asarray(session.run([output], feed)[0], np.float64))
+    vectors = np.concatenate(made)
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        what = f"model {spec.name}: its graph of texts gives {output} {list(vectors.shape)}"
+        raise ModelError(what, "name the output with a vector for each text: text.output")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+
+
+def token_ids(tokenizer: str, text: TextSpec, texts: Sequence[str]) -> tuple[Array, Array]:
+    """Return the ids of texts and the mask of those that are no padding, both `[N, length]` int64.
+
+    `tokenizer` is the text of a tokenizer.json. Raises ModelError, UsageError.
+    """
+    found = _tokenizer(tokenizer)
+    found.no_padding()
+    found.enable_truncation(text.length)
+    ids = np.full((len(texts), text.length), text.pad, np.int64)
+    mask = np.zeros_like(ids)
+    for number, each in enumerate(found.encode_batch(list(texts))):
+        ids[number, : len(each.ids)] = each.ids
+        mask[number, : len(each.ids)] = 1
+    return ids, mask
+
+
+def _tokenizer(text: str) -> "Tokenizer":
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise UsageError("searching by words needs the package tokenizers, which is missing", _INSTALL) from error
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises plain Exception
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"tokenizer.json cannot be read: {reason}", "download it again and add the model") from error
+
+
+def _file(card: ModelCard | ModelSpec, name: str) -> FileSpec:
+    for file in card.files:
+        if file.name == name:
+            return file
+    files = ", ".join(file.name for file in card.files) or "none"
+    raise ModelError(f"model {card.name}: text names {name}, which is no file of it", f"its files are: {files}")
+
+
+def _fed(spec: ModelSpec, name: str, ids: Array, mask: Array) -> Any:
+    if name in _IDS:
+        return ids
+    if name == _MASK:
+        return mask
+    if name == _PLACES:
+        return np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+    if name == _KINDS:
+        return np.zeros_like(ids)
+    raise ModelError(f"model {spec.name}: nothing feeds the input {name} of its graph of texts", "export it without")
