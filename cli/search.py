@@ -47,10 +47,10 @@ def search(
     as_json: Json = False,
     settings_file: SettingsFile = None,
 ) -> ExitCode:
-    """Search what `rigflow run embed FILES --out LIBRARY` made vectors of.
+    """Search media by words or a picture, or for copies.
 
-    By words, where the model has a text tower; by a picture; or for near-duplicates. A score is the cosine of two
-    vectors. A library of several models needs --model.
+    LIBRARY is the folder that `rigflow run embed FILES --out LIBRARY` filled. Words need a model with a text tower. A
+    score is the cosine of two vectors. A library of several models needs --model.
 
     Example: rigflow search "a dog on a beach" library --html found.html
     """

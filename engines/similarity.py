@@ -11,8 +11,8 @@ from engines.part import Array
 from schemas.errors import UsageError
 
 ALIKE = 0.8  # different films have a lower similarity
-_HINT = "make it by `rigflow run fingerprint` or `rigflow run clip-features`"
-_VECTORS = ("descriptor", "features")  # names of the outputs of the models of those two pipelines
+_HINT = "make it by `rigflow run` with fingerprint, embed or clip-features"
+_VECTORS = ("descriptor", "features", "embedding")  # names of the outputs of the models of those pipelines
 _FEW = 1 << 18  # up to so many pairs of windows, a direct sum is faster than an FFT
 
 
@@ -51,7 +51,7 @@ def load_descriptors(path: Path) -> Descriptors:
 
 
 def load_media(path: Path) -> dict[str, Descriptors]:
-    """Read a result of `fingerprint` or `clip-features`: image name -> descriptors; a video has the name "".
+    """Read a result of `fingerprint`, `clip-features` or `embed`: image name -> descriptors; a video has the name "".
 
     Vectors are scaled to unit length. Raises UsageError if the file has no descriptors.
     """

@@ -203,7 +203,7 @@ def picture_vector(picture: Array) -> Array:
     short = min(image.size)
     size = tuple(int(side * SIDE / short) for side in image.size)
     image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-    left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
+    left, top = round((image.width - SIDE) / 2), round((image.height - SIDE) / 2)  # as torchvision
     cropped = np.asarray(image.crop((left, top, left + SIDE, top + SIDE)), np.float64)
     values = ((cropped / 255 - MEAN) / STD).transpose(2, 0, 1).astype(np.float32)
     session = onnxruntime.InferenceSession(vision_graph(), providers=["CPUExecutionProvider"])

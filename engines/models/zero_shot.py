@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engines.content import Content, graph_of, with_graph
+from engines.heads.embed import Embed
 from engines.models.surgery import Surgery
 from engines.models.text import embed_texts
 from engines.part import Array
+from engines.registry import load
 from schemas.errors import ModelError, UsageError
 from schemas.model import HeadSpec, ModelCard, ModelSpec, TensorSpec
 
@@ -50,7 +52,7 @@ def labelled(
     `card` and `content` are those of a kept model, as its owner has it. The vector of a picture stays an output.
     Raises ModelError if the model has no head embed, or the scale of its scores is not known.
     """
-    head = next((each for each in card.heads if each.kind == "embed"), None)
+    head = next((each for each in card.heads if load("heads", each.kind) is Embed), None)
     if head is None or card.text is None:
         raise ModelError(f"model {card.name} has no {'head embed' if head is None else 'text tower'}", "take another")
     if card.text.scale is None:
