@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import Json, ModelName, Overwrite, SettingsFile, ends_well, settings_from
-from cli.text import cell, say, stdout, table, warn
+from cli.text import cell, say_sentence, stdout, table, warn
 from schemas.errors import ExitCode, UsageError
+from schemas.text import count
 
 if TYPE_CHECKING:
     from engines.library.duplicates import Group
@@ -66,10 +67,10 @@ def search(
         searching = _Searching(found, library, model, most, every, index, exact, settings_from(settings_file))
         if duplicates:
             space, groups = searching.duplicates(similarity)
-            return _show_groups(space, groups[:most], len(groups), html, as_json)
+            return _show_groups(space, groups, most, html, as_json)
         space, hits = searching.like(like, at) if like is not None else searching.words(words)
     title = words or f"like {like}"
-    return _show_hits(title, space, hits, html, as_json, None if like is None else (like, at))
+    return _show_hits(title, space, hits, every, html, as_json, None if like is None else (like, at))
 
 
 def _query(given: list[str], like: Path | None, duplicates: bool) -> tuple[str, Path]:
@@ -177,6 +178,7 @@ def _show_hits(
     title: str,
     space: "Space",
     hits: "Sequence[Hit]",
+    every: bool,
     html: Path | None,
     as_json: bool,
     like: tuple[Path, float] | None,
@@ -195,31 +197,34 @@ def _show_hits(
     for hit in hits:
         rows.add_row(cell(_near(hit.media)), f"{hit.score:.3f}", clock(hit.time_s))
     stdout().print(rows)
-    say(f"{len(hits):,} of {media:,} media with {pictures:,} pictures, by {space.model}")
+    what = count(len(hits), "picture") if every else f"{len(hits):,}"
+    say_sentence(f"{what} of {media:,} media with {count(pictures, 'picture')}, by {space.model}")
     return ExitCode.OK
 
 
-def _show_groups(space: "Space", groups: "Sequence[Group]", total: int, html: Path | None, as_json: bool) -> ExitCode:
+def _show_groups(space: "Space", found: "Sequence[Group]", most: int, html: Path | None, as_json: bool) -> ExitCode:
     from engines.library.search import counts
     from engines.outputs.found import clock, groups_page
 
-    pictures, media = counts(space)
-    copies = sum(len(group.copies) for group in groups)
-    summary = f"{total:,} groups of near-duplicates" if total != 1 else "1 group of near-duplicates"
+    (pictures, media), groups = counts(space), found[:most]
+    summary = f"{count(len(found), 'group')} of near-duplicates"
     if html is not None:
         _write(html, *groups_page(f"{summary} among {media:,} media", groups, space))
     if as_json:
         print(json.dumps([_plain(space, group) for group in groups]))
         return ExitCode.OK
-    rows = table("group", "media", "score", "time", left=2)
+    rows = table("group", "media", "score", "time", "original", left=2)
     for number, group in enumerate(groups, start=1):
-        rows.add_row(str(number), cell(_near(space.names[group.first])), "", "")
+        rows.add_row(str(number), cell(_near(space.names[group.first])), "", "", "")
         for copy in group.copies:
-            rows.add_row("", cell(_near(space.names[copy.media])), f"{copy.score:.3f}", clock(copy.time_s))
+            times = clock(copy.time_s), clock(copy.original_s)
+            rows.add_row("", cell(_near(space.names[copy.media])), f"{copy.score:.3f}", *times)
     if groups:
         stdout().print(rows)
-    shown = f", {len(groups):,} of them shown" if len(groups) < total else ""
-    say(f"{summary}{shown}, {copies:,} copies, among {media:,} media with {pictures:,} pictures, by {space.model}")
+    shown = f", {len(groups):,} of them shown" if len(groups) < len(found) else ""
+    copies = sum(len(group.copies) for group in found)
+    of = f"among {media:,} media with {count(pictures, 'picture')}, by {space.model}"
+    say_sentence(f"{summary}{shown}, with {'1 copy' if copies == 1 else f'{copies:,} copies'}, {of}")
     return ExitCode.OK
 
 
@@ -241,7 +246,8 @@ def _write(html: Path, page: str, missing: int) -> None:
 
     write_page(html, page)
     if missing:
-        warn(f"{missing} pictures are not on the page: their files are not where they were embedded")
+        are = "1 picture is" if missing == 1 else f"{missing} pictures are"
+        warn(f"{are} not on the page: the file is not where it was embedded, or cannot be read")
 
 
 def _near(media: str) -> str:

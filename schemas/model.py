@@ -225,7 +225,8 @@ class TextSpec(Spec):
     """The text tower of a model: its vectors of texts compare with the vectors that the model makes of pictures.
 
     `graph` and `tokenizer` name further files of the model. A text becomes `length` ids: a longer one is cut, and a
-    shorter one is followed by `pad`. `output`: the output of `graph` with the vectors; "": its only one.
+    shorter one is followed by `pad`. `canonical`: before, letters are made small, and ASCII punctuation is left out, as
+    open_clip does for SigLIP. `output`: the output of `graph` with the vectors; "": its only one.
 
     A picture and a text belong together by the score `scale * cosine + bias`: with a `bias` its sigmoid is the
     probability (SigLIP), without one its softmax over several texts (CLIP). None: not known.
@@ -235,6 +236,7 @@ class TextSpec(Spec):
     tokenizer: FileName
     length: int = Field(ge=2, le=8192)
     pad: int = Field(default=0, ge=0, lt=1 << 31)
+    canonical: bool = False
     output: str = ""
     scale: FiniteFloat | None = None
     bias: FiniteFloat | None = None

@@ -23,12 +23,11 @@ COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 220)}
 SCALE, SIGLIP_SCALE, SIGLIP_BIAS = 100.0, 117.33, -12.93
 MERGES = [
     pair
-    for word in (*COLOURS, "a", "picture", "of")
+    for word in ("green", "red", "blue", "picture", "of")  # in this order, so that each word becomes one token
     for pair in [
         *((word[:end], word[end]) for end in range(1, len(word) - 1)),
         (word[:-1], f"{word[-1]}</w>"),
     ]
-    if len(word) > 1
 ]
 WORDS = vocabulary(MERGES)
 _RANDOM = np.random.default_rng(11)
@@ -149,6 +148,20 @@ def both_graph(siglip: bool = False) -> bytes:
     return _graph(nodes, outputs, siglip)
 
 
+def renamed(graph: bytes, **names: str) -> bytes:
+    """A graph whose inputs and outputs have other names; pictures have a fixed size."""
+    model = onnx.load_from_string(graph)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name == "pixel_values":
+            for dim, size in zip(value.type.tensor_type.shape.dim[1:], (3, SIDE, SIDE), strict=True):
+                dim.dim_value = size
+        value.name = names.get(value.name, value.name)
+    return bytes(model.SerializeToString())
+
+
 PREPROCESSOR = {
     "crop_size": {"height": SIDE, "width": SIDE},
     "do_center_crop": True,
@@ -162,14 +175,23 @@ PREPROCESSOR = {
 }
 
 
+IMMICH = {
+    "embed_dim": WIDTH,
+    "text_cfg": {"context_length": LENGTH, "tokenizer_kwargs": {"clean": "canonicalize"}},
+}
+
+
 def clip_folder(folder: Path, layout: str = "split") -> Path:
     """A folder as people download it: `split`, `both`, `siglip`, or `immich`."""
-    siglip = layout == "siglip"
+    siglip = layout in ("siglip", "immich")
     graphs = {
         "split": {"onnx/vision_model.onnx": vision_graph(), "onnx/text_model.onnx": text_graph()},
         "both": {"model.onnx": both_graph()},
         "siglip": {"model.onnx": both_graph(siglip=True)},
-        "immich": {"visual/model.onnx": vision_graph(), "textual/model.onnx": text_graph()},
+        "immich": {
+            "visual/model.onnx": renamed(vision_graph(), pixel_values="image", image_embeds="vector"),
+            "textual/model.onnx": renamed(text_graph(mask=False), input_ids="text", text_embeds="vector"),
+        },
     }[layout]
     graphs["onnx/vision_model_quantized.onnx" if layout == "split" else "README.md"] = b"left out"
     texts = "textual/" if layout == "immich" else ""
@@ -184,7 +206,7 @@ def clip_folder(folder: Path, layout: str = "split") -> Path:
     if layout == "immich":
         how = {"size": [SIDE, SIDE], "mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
         files |= {"visual/preprocess_cfg.json": json.dumps(how).encode()}
-        files |= {"config.json": json.dumps({"embed_dim": WIDTH, "text_cfg": {"context_length": LENGTH}}).encode()}
+        files |= {"config.json": json.dumps(IMMICH).encode()}
     else:
         files |= {"preprocessor_config.json": json.dumps(PREPROCESSOR).encode()}
         files |= {"config.json": json.dumps(config).encode()}

@@ -3,6 +3,7 @@
 The tokenizer is the model's own `tokenizer.json`, read by Hugging Face's library tokenizers (the extra `search`).
 """
 
+import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 16  # texts in one run
 _IDS, _MASK, _PLACES, _KINDS = ("input_ids", "text"), "attention_mask", "position_ids", "token_type_ids"
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation) | {ord("_"): " "}
 _HINT = "its graph of texts, or its tokenizer, is damaged: add the model again"
 _INSTALL = "install it by pip install 'rigflow[search]'"
 
@@ -79,10 +81,15 @@ def token_ids(tokenizer: str, text: TextSpec, texts: Sequence[str]) -> tuple[Arr
     found.enable_truncation(text.length)
     ids = np.full((len(texts), text.length), text.pad, np.int64)
     mask = np.zeros_like(ids)
-    for number, each in enumerate(found.encode_batch(list(texts))):
+    for number, each in enumerate(found.encode_batch([_canonical(each) if text.canonical else each for each in texts])):
         ids[number, : len(each.ids)] = each.ids
         mask[number, : len(each.ids)] = 1
     return ids, mask
+
+
+def _canonical(text: str) -> str:
+    """Without punctuation, in small letters, a blank between words: open_clip's `canonicalize_text`."""
+    return " ".join(text.translate(_NO_PUNCTUATION).lower().split())
 
 
 def _tokenizer(text: str) -> "Tokenizer":

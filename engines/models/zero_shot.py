@@ -55,7 +55,7 @@ def labelled(
     head = next((each for each in card.heads if load("heads", each.kind) is Embed), None)
     if head is None or card.text is None:
         raise ModelError(f"model {card.name} has no {'head embed' if head is None else 'text tower'}", "take another")
-    if card.text.scale is None:
+    if not card.text.scale:
         what = f"model {card.name}: the scale of its scores is not known"
         hint = "add it again with --set text.scale=... and, for SigLIP, text.bias=..., as its page or config has them"
         raise ModelError(what, hint)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.files import PartFile
-from engines.library.duplicates import Group
+from engines.library.duplicates import Copy, Group
 from engines.library.search import Hit
 from engines.library.spaces import Space
 from engines.outputs.page import Figure, PageSection, html_page
@@ -41,7 +41,7 @@ def groups_page(title: str, groups: Sequence[Group], space: Space) -> tuple[str,
     sections = []
     for number, group in enumerate(groups, start=1):
         first = _figure(space.names[group.first], group.copies[0].original_s, "")
-        copies = [_figure(space.names[copy.media], copy.time_s, f"{copy.score:.3f}") for copy in group.copies]
+        copies = [_figure(space.names[copy.media], copy.time_s, _copied(copy)) for copy in group.copies]
         sections.append(PageSection(str(number), f"{len(copies) + 1} media", [first, *copies]))
     missing = sum(figure.picture is None for section in sections for figure in section.figures)
     return html_page(title, sections, _BOX), missing
@@ -63,6 +63,12 @@ def picture_of(media: str, time_s: float | None) -> Array | None:
         return thumbnail(Path(media), 0.0 if time_s is None or math.isnan(time_s) else time_s, _BOX)
     except (RigflowError, OSError, ValueError):
         return None
+
+
+def _copied(copy: Copy) -> str:
+    """The similarity of a copy, and when the original shows its picture."""
+    original = clock(copy.original_s)
+    return f"{copy.score:.3f}" + (f", original {original}" if original else "")
 
 
 def _figure(media: str, time_s: float | None, note: str) -> Figure:

@@ -1,12 +1,16 @@
 """Models of pictures and texts: added from the layouts that people download, without a question; vectors of texts."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engines.content import ModelFiles
+from engines.heads.view import View
+from engines.inference.heads import Heads
+from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.models.catalogue import own_model
 from engines.models.identities import kept_spec
 from engines.models.text import embed_texts, token_ids
@@ -14,7 +18,20 @@ from schemas.errors import ExitCode, ModelError, UsageError
 from schemas.model import TextSpec
 from tests.cli import rigflow
 from tests.clip_tokens import clip_tokenizer
-from tests.towers import LENGTH, MERGES, SCALE, SIGLIP_BIAS, SIGLIP_SCALE, WIDTH, WORDS, clip_folder, text_vector
+from tests.towers import (
+    COLOURS,
+    LENGTH,
+    MERGES,
+    SCALE,
+    SIDE,
+    SIGLIP_BIAS,
+    SIGLIP_SCALE,
+    WIDTH,
+    WORDS,
+    clip_folder,
+    picture_vector,
+    text_vector,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +57,18 @@ def test_a_folder_is_added_without_a_question(tmp_path: Path, layout: str) -> No
     assert picture is not None
     assert (picture.size, picture.fit, picture.resize, picture.antialias) == ((32, 32), "crop", "bicubic", True)
     assert [head.kind for head in spec.heads] == ["embed"]
-    assert [output.name for output in spec.outputs] == ["image_embeds"]
-    pad = WORDS["!"] if layout == "siglip" else WORDS["<|endoftext|>"]
+    assert len(spec.outputs) == 1, "no stage reads the others"
+    padded = "!" if layout in ("siglip", "immich") else ""
+    pad = WORDS[padded or "<|endoftext|>"]
     scale, bias = (SIGLIP_SCALE, SIGLIP_BIAS) if layout == "siglip" else (SCALE, None)
     assert spec.text is not None
     assert (spec.text.graph, spec.text.tokenizer) == ("text_model.onnx", "tokenizer.json")
     assert (spec.text.length, spec.text.pad) == (LENGTH, pad)
     assert spec.text.scale == pytest.approx(scale, abs=1e-3)
     assert spec.text.bias == (None if bias is None else pytest.approx(bias, abs=1e-3))
-    vectors = embed_texts(spec, content, ["a red picture", "BLUE", ""])
-    padded = "!" if layout == "siglip" else ""
-    expected = [["a</w>", "red</w>", "picture</w>"], ["blue</w>"], []]
+    vectors = embed_texts(spec, content, ["a red picture", "BLUE", "", "red!"])
+    mark = [] if layout == "immich" else ["!</w>"]
+    expected = [["a</w>", "red</w>", "picture</w>"], ["blue</w>"], [], ["red</w>", *mark]]
     for made, tokens in zip(vectors, expected, strict=True):
         np.testing.assert_allclose(made, text_vector(tokens, padded), atol=1e-5)
 
@@ -112,20 +130,56 @@ def test_without_the_extra_a_model_is_added_and_words_are_one_line(
     done = rigflow("model", "add", folder, HOME=os.environ["HOME"], PYTHONPATH=paths)
     assert done.returncode == ExitCode.OK, done.stderr
     assert "its texts are not tried: searching by words needs the package tokenizers" in done.stdout
-    spec, content = own_model("mine")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UsageError, match=r"pip install 'rigflow\[search\]'"):
-        embed_texts(spec, content, ["red"])
+        token_ids("{}", TextSpec(graph="g", tokenizer="t", length=LENGTH), ["red"])
 
 
 def test_labels_make_a_model_that_names_pictures(tmp_path: Path) -> None:
-    """Of CLIP the softmax of scaled cosines, of SigLIP a sigmoid with its bias."""
-    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    for layout in ("both", "siglip"):
+    """Of CLIP the softmax of scaled cosines, of SigLIP a sigmoid with its bias; the vectors are in the graph."""
+    (tmp_path / "labels.txt").write_text("red\n\ngreen\nblue\n")
+    picture = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    for layout, scale, bias in (("both", SCALE, None), ("siglip", SIGLIP_SCALE, SIGLIP_BIAS)):
         added(clip_folder(tmp_path / layout, layout))
-        options = ("--labels", tmp_path / "labels.txt", "--name", f"{layout}-colours", "--template", "a picture of {}")
+        options = ("--labels", tmp_path / "labels.txt", "--name", "colours", "--template", "a {}", "--template", "{} !")
         done = rigflow("model", "label", layout, *options, HOME=os.environ["HOME"])
         assert done.returncode == ExitCode.OK, done.stderr
-        spec, _ = own_model(f"{layout}-colours")
-        assert spec.text is None
-        assert {head.kind for head in spec.heads} == {"embed", "classify"}
-        assert spec.heads[1].options["activation"] == ("softmax" if layout == "both" else "sigmoid")
+        assert done.stdout.endswith(" 3 labels\n")
+        spec, content = own_model("colours")
+        assert (spec.text, len(spec.files)) == (None, 3), "workers need no tower of texts"
+        outputs = OnnxRuntimeSession(content, spec).run({"pixel_values": picture[None]})
+        size = (SIDE, SIDE)
+        made = Heads(spec)(outputs, [View(size, size, size)], 1)
+        pad = "!" if layout == "siglip" else ""
+        texts = [
+            [text_vector(["a</w>", f"{word}</w>"], pad), text_vector([f"{word}</w>", "!</w>"], pad)] for word in COLOURS
+        ]
+        means = np.array([np.mean(pair, axis=0) / np.linalg.norm(np.mean(pair, axis=0)) for pair in texts])
+        cosines = means @ picture_vector(picture)
+        logits = scale * cosines + (bias or 0)
+        expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        if bias is not None:
+            expected = 1 / (1 + np.exp(-logits))
+        order = np.asarray(made["classes"])[0]
+        assert order.tolist() == np.argsort(-logits).tolist()
+        np.testing.assert_allclose(np.asarray(made["scores"])[0], expected[order], atol=2e-4)
+        np.testing.assert_allclose(np.asarray(made["embedding"])[0], picture_vector(picture), atol=1e-5)
+
+
+def test_what_cannot_have_labels_is_one_line(tmp_path: Path) -> None:
+    added(clip_folder(tmp_path / "mine", "immich"))
+    (tmp_path / "labels.txt").write_text("red\n")
+    (tmp_path / "none.txt").write_text("\n")
+    for labels, options, words in (
+        ("labels.txt", ("--template", "a photo"), "the template a photo has no {}: write {} for the label"),
+        ("none.txt", (), "there are 0 labels: give 1 to 100,000, a line each"),
+        ("no.txt", (), "cannot read"),
+        ("labels.txt", (), "the scale of its scores is not known: add it again with --set text.scale=..."),
+    ):
+        if not options and labels == "labels.txt":
+            added(tmp_path / "mine", "--set", "text.scale=0")
+        done = rigflow(
+            "model", "label", "mine", "--labels", tmp_path / labels, "--name", "new", *options, HOME=os.environ["HOME"]
+        )
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1

@@ -219,7 +219,7 @@ def test_models_are_kept_apart(filler: Filler, tmp_path: Path) -> None:
     what = f"{filler.library} has vectors of 2 models, which do not compare"
     assert ended.stderr == f"rigflow: {what}: choose one by --model: clip, siglip\n"
     ended = rigflow("search", filler.library, "--duplicates", "--model", "siglip", **environment)
-    assert ended.stdout == ("0 groups of near-duplicates, 0 copies, among 2 media with 2 pictures, by siglip\n")
+    assert ended.stdout == ("0 groups of near-duplicates, with 0 copies, among 2 media with 2 pictures, by siglip\n")
     ended = rigflow("search", filler.library, "--duplicates", "--model", "other", **environment)
     assert "has no vectors of a model other: it has those of clip, siglip" in ended.stderr
     ended = rigflow("search", "red", filler.library, "--model", "clip", **environment)

@@ -12,6 +12,7 @@ from engines.models.towers import BIAS, CUT, IMAGE, SCALE, TEXT
 _PICTURES = (IMAGE, "image_features", "embedding", "pooler_output")  # outputs with the vector of a picture
 _TEXTS = (TEXT, "text_features", "embedding", "pooler_output")
 _CLIP_SCALE = 100.0  # CLIP's training does not let the scale grow beyond it, and ends there
+_CANONICAL = "canonicalize"
 _LENGTH = 77
 _MOST_LENGTH = 8192
 
@@ -19,8 +20,10 @@ _MOST_LENGTH = 8192
 def look(model: Model) -> Sequence[Line]:
     """The head and the text of a model that has a graph of texts, or that is one of the two graphs of such a model."""
     vectors = {port.name: port for port in model.outputs if len(port.shape) == 2}
-    name = next((each for each in _PICTURES if each in vectors), None)
     texts = text_graph(model.path)
+    name = next((each for each in _PICTURES if each in vectors), None)
+    if name is None and texts is not None and len(vectors) == 1:
+        name = next(iter(vectors))
     if model.picture is None or name is None or (name != IMAGE and texts is None):
         return []
     lines = [
@@ -46,6 +49,8 @@ def _text(model: Model, texts: Path | None) -> Iterator[Line]:
     settings = _fields(model, texts, "tokenizer_config.json")
     yield _length(config, settings, port)
     yield _pad(json_of(tokenizer), settings)
+    if _dict(_dict(config, "text_cfg"), "tokenizer_kwargs").get("clean") == _CANONICAL:
+        yield Line("text.canonical", True, Sure.certain, f"config.json, tokenizer_kwargs: clean = {_CANONICAL}")
     yield from _score(model, config)
 
 
@@ -64,7 +69,6 @@ def _length(config: Mapping[str, Any], settings: Mapping[str, Any], port: Port |
     places: tuple[tuple[str, Mapping[str, Any], str], ...] = (
         ("config.json, text_config", _dict(config, "text_config"), "max_position_embeddings"),
         ("config.json, text_cfg", _dict(config, "text_cfg"), "context_length"),
-        ("config.json, text_cfg", _dict(_dict(config, "model_cfg"), "text_cfg"), "context_length"),
         ("tokenizer_config.json", settings, "model_max_length"),
     )
     if port is not None and isinstance(port.shape[-1], int):
