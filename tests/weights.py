@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = "TEST_WEIGHTS"
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"  # of CLIP, in the package open_clip_torch 3.3.0 (MIT)
 HASHES = {
     "efficientnet-lite0.onnx": "40c8d3ec23672586d88ad38eacdf09367449255ca01c894b002817784299e659",
     "mtcnn/onet.onnx": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
@@ -26,10 +27,11 @@ IN_PACKAGES = {
     "ch_PP-OCRv4_rec_infer.onnx": "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
     "ch_ppocr_mobile_v2.0_cls_infer.onnx": "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
 }
+FILES = {VOCABULARY: "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"}  # that are no models
 
 
 def weights(name: str) -> Path:
-    """Path of a model of `HASHES`. Skips the test where it is absent, fails it where it is another file."""
+    """Path of a file of `HASHES` or `FILES`. Skips the test where it is absent, fails it where it is another file."""
     folder = os.environ.get(FOLDER, "")
     path = Path(folder, name)
     if not folder or not path.is_file():
@@ -39,7 +41,7 @@ def weights(name: str) -> Path:
 
 def checked(path: Path) -> Path:
     """The same path. Fails the test where it is another file than these tests know by its name."""
-    known = next(value for name, value in {**HASHES, **IN_PACKAGES}.items() if path.as_posix().endswith(name))
+    known = next(value for name, value in (HASHES | IN_PACKAGES | FILES).items() if path.as_posix().endswith(name))
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     assert found == known, f"{path} is another file than these tests know: sha256 {found}"
     return path
