@@ -285,8 +285,12 @@ class ModelSpec(Spec):
 
     @property
     def identity(self) -> str:
-        """Hash of the model card without its description, and through it of all files: 64 hex digits."""
-        return digest(self.model_dump(mode="json", exclude={"description"}))
+        """Hash of the model card without its description, and through it of all files: 64 hex digits.
+
+        Fields that have their default are left out, so that a field that is new in rigflow changes no model: results
+        that people keep name the models that made them.
+        """
+        return digest(self.model_dump(mode="json", exclude={"description"}, exclude_defaults=True))
 
 
 def _merged(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

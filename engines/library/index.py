@@ -19,7 +19,7 @@ from engines.library.spaces import Space
 from engines.part import Array
 from schemas.errors import UsageError
 
-FROM_ROWS = 200_000  # from so many on, finding near-duplicates by an index that has to be built is faster
+FROM_ROWS = 500_000  # from so many on, finding near-duplicates by an index that has to be built is faster
 _LATER = 0.1  # share of rows that came later, from which on the index is brought up to date
 _AT_ONCE = 20_000
 _NEIGHBOURS = 32  # of each picture, for near-duplicates
