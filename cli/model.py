@@ -15,8 +15,10 @@ from schemas.errors import ExitCode
 if TYPE_CHECKING:
     from engines.content import Content
     from engines.models.companions.base import Line
+    from engines.models.files import NewFiles
     from engines.models.folders import Taken
     from engines.models.proposal import Proposal
+    from engines.models.store import Found
     from schemas.model import ModelSpec
 
 app = typer.Typer(
@@ -51,6 +53,10 @@ def add(
     picture: Annotated[
         Path | None, typer.Option(help="A picture to try it on. Default: a drawn one.", metavar="FILE")
     ] = None,
+    denoise: Annotated[
+        float | None,
+        typer.Option(help="Of realesr-general-x4v3: 0 keeps noise, 1 removes most.", metavar="STRENGTH"),
+    ] = None,
     show: Show = None,
     yes: Annotated[bool, typer.Option("--yes", help="Keep it without a question.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Propose and try only; keep nothing.")] = False,
@@ -62,6 +68,9 @@ def add(
     files beside it and from its shapes. "certain": a file or the graph says so. "likely": models of this form have it.
     "guess": most such models have it; compare it with the page that the model comes from. Then look at the picture with
     the answer drawn. A pipeline runs the model by its name: `model = "yolov8n"` in an infer stage.
+
+    --denoise 0.5 mixes realesr-general-x4v3 half and half with realesr-general-wdn-x4v3, a file beside it. The model
+    is then called realesr-general-x4v3-denoise-0.5.
 
     Weights in files beside the ONNX file belong to the model. So do the tokenizer, settings and further graphs of a
     folder, if their names are known.
@@ -77,6 +86,9 @@ def add(
     changes = {**parse_fields(given or [], "inputs.0.colours=bgr"), **({"name": name} if name else {})}
     with new_files() as new:
         found = find(model, new)
+        if denoise is not None:
+            found, mixture = _denoised(found, denoise, new)
+            changes = {**mixture, **changes}
         proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
         made = proposal.card().model_copy(update={"sha256": sha256, "files": found.taken.files})
@@ -186,6 +198,21 @@ def _agreed(question: str) -> bool:
         return typer.confirm(question, True)
     except typer.Abort:  # the end of the input, or Ctrl-C
         return False
+
+
+def _denoised(found: "Found", strength: float, new: "NewFiles") -> "tuple[Found, dict[str, str]]":
+    """The network mixed for a denoise strength, and the fields of its card that say so."""
+    from dataclasses import replace
+
+    from engines.models.folders import Taken
+    from engines.models.mixing import mixed, partner_of
+    from engines.models.store import find
+
+    card, other = partner_of(found.path, strength)
+    body = mixed(found.content, find(other, new).content, strength, found.path)
+    fields = {"name": f"{card.name}-denoise-{strength:g}"}
+    fields["description"] = f"{card.description}, denoise strength {strength:g}; licence {card.licence}; {card.page}"
+    return replace(found, taken=Taken(body)), fields
 
 
 def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapping[str, Any]) -> "Proposal":

@@ -44,7 +44,8 @@ class PictureSpec(Spec):
 
     `tile`: (height, width); the model takes a picture of "source" size as tiles of exactly this size. `overlap`: source
     pixels at each inner edge of a tile that are context only. A picture that is smaller than a tile is padded right and
-    below as `border` says. See `engines.inference.tiles`.
+    below as `border` says. `align`: tiles begin at multiples of it, for a network that makes blocks of pixels into one.
+    See `engines.inference.tiles`.
     """
 
     size: PictureSize = "source"
@@ -60,6 +61,7 @@ class PictureSpec(Spec):
     tile: tuple[Side, Side] | None = None
     overlap: int = Field(default=0, ge=0, le=4096)
     border: Border = "reflect"
+    align: int = Field(default=1, ge=1, le=64)
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> Self:
@@ -79,14 +81,20 @@ class PictureSpec(Spec):
     @model_validator(mode="after")
     def _tiles_cover(self) -> Self:
         if self.tile is None:
-            if self.overlap or self.border != "reflect":
-                raise ValueError("overlap and border are for tiles: write tile = [height, width], or leave them out")
+            if self.overlap or self.border != "reflect" or self.align != 1:
+                raise ValueError(
+                    "overlap, border and align are for tiles: write tile = [height, width], or leave them out"
+                )
             return self
         if self.size != "source" or self.multiple != 1 or self.layout in ("planes", "alpha"):
             raise ValueError('tile is for size = "source" without multiple: every tile has its own size')
         if 2 * self.overlap >= min(self.tile):
             raise ValueError(
-                f"overlap is {self.overlap}  on both sides, which leaves nothing of a tile of {min(self.tile)}"
+                f"overlap is {self.overlap} on both sides, which leaves nothing of a tile of {min(self.tile)}"
+            )
+        if any((side - 2 * self.overlap) % self.align for side in self.tile):
+            raise ValueError(
+                f"tiles without their overlap are no multiples of align = {self.align}: they cannot begin there"
             )
         return self
 
@@ -167,6 +175,7 @@ class InputCard(Spec):
     tile: tuple[Side, Side] | None = None
     overlap: int = 0
     border: Border = "reflect"
+    align: int = 1
     colours: Literal["rgb", "bgr", "gray", "ycbcr"] | None = None  # ycbcr: BT.601, full range, as JPEG's
     layout: Layout | None = None
     scale: PerChannel | None = None

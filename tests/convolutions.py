@@ -13,11 +13,17 @@ Array = np.ndarray[Any, Any]
 
 
 @cache
-def convolutions(count: int, factor: int = 2, channels: int = 3, dtype: int = FLOAT) -> bytes:
-    """`input [n, C, h, w]` -> `output [n, C, factor h, factor w]`, which sees `count` pixels around."""
+def convolutions(count: int, factor: int = 2, channels: int = 3, dtype: int = FLOAT, unshuffle: bool = False) -> bytes:
+    """`input [n, C, h, w]` -> `output [n, C, factor h, factor w]`, which sees `count` pixels around.
+
+    `unshuffle`: blocks of 2 x 2 pixels become one before, so that it sees twice as many.
+    """
     random, nodes, weights, name, inner = np.random.default_rng(count), [], [], "input", 8
+    if unshuffle:
+        nodes.append(helper.make_node("SpaceToDepth", [name], ["blocks"], blocksize=2))
+        name, factor = "blocks", 2 * factor
     for number in range(count):
-        into = channels if number == 0 else inner
+        into = (4 if unshuffle else 1) * channels if number == 0 else inner
         out = channels * factor**2 if number == count - 1 else inner
         kernel = random.standard_normal((out, into, 3, 3)).astype("f4") * np.float32((2 / (9 * into)) ** 0.5)
         weights.append(numpy_helper.from_array(kernel, f"w{number}"))

@@ -2,8 +2,9 @@
 
 A tile has a core, whose answer is used, and around it context of `overlap` source pixels. At the edges of the picture
 there is no context: a tile there begins or ends with the picture, and the last one is moved inwards, so that each lies
-wholly in the picture. Where `overlap` is at least the radius that the network sees, the answer is that of the whole
-picture; with less, pixels near seams differ, and the geometry, which is in the model's card, decides by how much.
+wholly in the picture, but for less than `align` pixels. Where `overlap` is at least the radius that the network sees,
+the answer is that of the whole picture; with less, pixels near seams differ, and the geometry, which is in the model's
+card, decides by how much.
 
 A picture that is smaller than a tile is padded right and below, and the answer is cropped: within the network's radius
 of those two sides it is the answer for the padded picture.
@@ -46,12 +47,15 @@ class Strip:
 
 
 @lru_cache(maxsize=256)
-def strips(length: int, tile: int, overlap: int) -> tuple[Strip, ...]:
-    """The tiles along a side of `length`; their cores cover it, each pixel once. `tile` is more than `2 * overlap`."""
+def strips(length: int, tile: int, overlap: int, align: int = 1) -> tuple[Strip, ...]:
+    """The tiles along a side of `length`; their cores cover it, each pixel once. `tile` is more than `2 * overlap`.
+
+    Each begins at a multiple of `align`: the last one may go beyond the picture by less than that, and is padded there.
+    """
     if length <= tile:
         return (Strip(0, 0, length),)
-    step = tile - 2 * overlap
-    starts = [*range(0, length - tile, step), length - tile]
+    step, last = tile - 2 * overlap, -(-(length - tile) // align) * align
+    starts = [*range(0, last, step), last]
     ends = [*(start + tile - overlap for start in starts[:-1]), length]
     return tuple(map(Strip, starts, [0, *ends[:-1]], ends))
 
@@ -139,7 +143,8 @@ class Tiles:
     def _found(self) -> Sequence[_Row]:
         """The tiles that differ from those of the frame before, frame by frame."""
         (height, width), (rows, columns), overlap = self.size, self._tile, self.spec.overlap
-        places = [(d, a) for d in strips(height, rows, overlap) for a in strips(width, columns, overlap)]
+        down, across = (strips(*side, overlap, self.spec.align) for side in ((height, rows), (width, columns)))
+        places = [(d, a) for d in down for a in across]
         if not self._frames:
             return []
         corners = [(down.start, across.start) for down, across in places]

@@ -12,7 +12,7 @@ from schemas.model import InputCard, Layout, PictureSpec, TensorSpec, describe
 
 FRAME_FIELDS = frozenset(
     {"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "background", "resize", "antialias"}
-    | {"tile", "overlap", "border"}
+    | {"tile", "overlap", "border", "align"}
 )
 VALUE_FIELDS = frozenset({"colours", "layout", "scale", "mean", "std"})
 _FLOATS = ("float16", "float32", "float64", "bfloat16")

@@ -67,7 +67,7 @@ class Fits(Spec):
     def match(self, model: Model) -> Sequence[int] | None:
         """Return which input of the graph each one of `takes` is; None if the model is another one."""
         stem = _spelled(model.path.stem)
-        if self.files and not any(fnmatchcase(stem, _spelled(pattern)) for pattern in self.files):
+        if self.files and not any(_is_named(stem, pattern) for pattern in self.files):
             return None
         if self.parameters is not None:
             least, most = self.parameters if isinstance(self.parameters, tuple) else (self.parameters,) * 2
@@ -84,7 +84,8 @@ class ShippedCard(Spec):
     """A model card with what it is for. `inputs` are in the order of `takes`, their names are optional.
 
     `file` and `page`: the file that its authors publish, and where, for errors that a model is missing; `add`: what is
-    then added, if not the file.
+    then added, if not the file. `weaker`: the network with which `rigflow model add --denoise` mixes it, a file of that
+    name beside it.
     """
 
     name: str = ""
@@ -93,6 +94,7 @@ class ShippedCard(Spec):
     file: str = ""
     page: str = ""
     add: str = ""
+    weaker: str = ""
     fits: Annotated[tuple[Fits, ...], Field(min_length=1)]
     inputs: tuple[dict[str, Any], ...] = ()
     heads: tuple[HeadSpec, ...] = ()
@@ -151,6 +153,17 @@ def publisher_of(name: str) -> ShippedCard | None:
     """Return the card of a model of this name that is to be downloaded, if there is one."""
     cards = (card for card in shipped_cards().values() if card.file)
     return next((card for card in cards if name in (card.name, Path(card.file).stem)), None)
+
+
+def card_by_name(stem: str) -> ShippedCard | None:
+    """Return the card of which a file's name is, whatever is in the file."""
+    name = _spelled(stem)
+    cards = shipped_cards().values()
+    return next((card for card in cards for fits in card.fits for each in fits.files if _is_named(name, each)), None)
+
+
+def _is_named(stem: str, pattern: str) -> bool:
+    return fnmatchcase(stem, _spelled(pattern))
 
 
 def _spelled(name: str) -> str:

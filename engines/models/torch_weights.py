@@ -19,13 +19,15 @@ from schemas.errors import ModelError
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _ONNX = "export it to ONNX where it was trained"
 _SIDE = 64  # of the traced picture, at least
+_FIXED_SIDE = 192  # of a network that gets one size, which is that of its tiles
 
 
 def convert(weights: Path) -> bytes:
     """Return the ONNX file of a network: `input [n, C, h, w]`, 0 ... 1 -> `output [n, C', h', w']`, float32, opset 17.
 
-    Networks with one fixed size keep it. No code in the file is run. Raises ModelError: the extra is not installed, or
-    spandrel does not know a network with such tensors.
+    Networks with one fixed size keep it, and those whose trace answers otherwise at another size get one. No code in
+    the file is run. Raises ModelError: the extra is not installed, or spandrel does not know a network with such
+    tensors.
     """
     return in_own_process(str(weights), "converts", _ONNX, _convert, weights)
 
@@ -53,11 +55,39 @@ def _convert(weights: Path) -> bytes:
 
 
 def _onnx(torch: Any, found: Any) -> bytes:
-    """Trace the network of a descriptor."""
+    """Trace the network of a descriptor: with free sides, if the trace is right at another size than its own."""
     needs = found.size_requirements
-    side = max(_SIDE, needs.minimum)
-    side += -side % needs.multiple_of
-    free = not needs.square and needs.minimum <= _SIDE and needs.multiple_of == 1
+    if not needs.square and needs.minimum <= _SIDE:
+        side = _SIDE + -_SIDE % needs.multiple_of
+        body = _traced(torch, found, side, free=True)
+        if _is_right(torch, found, body, side + needs.multiple_of, side + 3 * needs.multiple_of):
+            return body
+    side = max(_FIXED_SIDE, needs.minimum)
+    return _traced(torch, found, side + -side % needs.multiple_of, free=False)
+
+
+def _is_right(torch: Any, found: Any, body: bytes, height: int, width: int) -> bool:
+    """Whether an ONNX file answers as its network does for a picture of that size."""
+    import numpy as np
+    import onnxruntime
+
+    picture = np.random.default_rng(0).random((1, found.input_channels, height, width)).astype(np.float32)
+    try:
+        session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
+        answer = session.run(None, {"input": picture})[0]
+    except Exception:  # the runtime's own classes share no base
+        return False
+    with torch.inference_mode():
+        wanted = _first(found.model.eval()(torch.from_numpy(picture))).numpy()
+    return answer.shape == wanted.shape and bool(np.allclose(answer, wanted, atol=1e-4))
+
+
+def _first(answer: Any) -> Any:
+    return answer[0] if isinstance(answer, (tuple, list)) else answer
+
+
+def _traced(torch: Any, found: Any, side: int, free: bool) -> bytes:
+    """Trace the network on a square picture."""
 
     class Picture(torch.nn.Module):  # type: ignore[misc]
         """The network with the picture as its only output."""
@@ -67,8 +97,7 @@ def _onnx(torch: Any, found: Any) -> bytes:
             self.network = found.model.eval()
 
         def forward(self, picture: Any) -> Any:
-            answer = self.network(picture)
-            return answer[0] if isinstance(answer, (tuple, list)) else answer
+            return _first(self.network(picture))
 
     file = io.BytesIO()
     axes = {0: "n", **({2: "h", 3: "w"} if free else {})}

@@ -126,6 +126,20 @@ def test_a_frame_smaller_than_a_tile_is_padded_as_the_card_says(size: tuple[int,
     np.testing.assert_array_equal(made.array("image")[0], whole(graph, around)[: 2 * size[0], : 2 * size[1]])
 
 
+@pytest.mark.parametrize("size", [(61, 75), (64, 70), (40, 32), (33, 90)])
+def test_blocks_of_a_network_that_unshuffles_lie_as_in_the_whole_frame_padded_to_even_sides(
+    size: tuple[int, int],
+) -> None:
+    """As RealESRGAN_x2plus in its authors' code: odd sides are mirrored by a pixel, and the answer is cropped."""
+    net, (height, width), picture = convolutions(3, 2, unshuffle=True), size, noise(4, *size, 3)
+    even = np.pad(picture, [(0, height % 2), (0, width % 2), (0, 0)], "reflect")
+    expected = whole(net, even)[: 2 * height, : 2 * width]
+    for align, equal in ((2, True), (1, height % 2 == width % 2 == 0)):
+        spec, session = brought(net, (32, 32), 6, align=align)
+        [made] = inferred(spec, session, [part_of([picture])])
+        assert np.array_equal(made.array("image")[0], expected) == equal, align
+
+
 def test_with_less_overlap_pixels_near_seams_differ() -> None:
     graph, picture = convolutions(4), noise(2, 60, 60, 3)
     spec, session = brought(graph, (30, 30), 1)
@@ -167,7 +181,8 @@ def test_engines_have_one_shape() -> None:
     ("fields", "reason"),
     [
         ({"tile": [36, 64], "overlap": 18}, "which leaves nothing of a tile of 36"),
-        ({"overlap": 18}, "overlap and border are for tiles"),
+        ({"overlap": 18}, "overlap, border and align are for tiles"),
+        ({"tile": [64, 65], "overlap": 18, "align": 2}, "no multiples of align = 2"),
         ({"tile": [64, 64], "multiple": 4}, 'tile is for size = "source" without multiple'),
         ({"tile": [64, 64], "size": [64, 64]}, 'tile is for size = "source" without multiple'),
     ],
