@@ -99,11 +99,8 @@ def _followed(
         if isinstance(operator, Resize):
             if set(arrays) - set(decoded) - set(planned_pictures(resized)):
                 raise PipelineError(f"stage `{stage.name}`: a resize stage comes before all others", "move it up")
-            if stage.gives:
-                what = f"stage `{stage.name}`: decode makes its pictures, by fixed names"
-                raise PipelineError(what, "leave out `gives`")
             resized |= pictures
-            made = planned_pictures(pictures)
+            made = _named(stage, {}) | planned_pictures(pictures)  # decode makes them, by fixed names
             arrays = {**arrays, **made}
         else:
             of_models |= pictures
@@ -135,7 +132,7 @@ def _kept(stage: OperatorStage, arrays: Arrays, made: Arrays) -> Arrays:
 def _named(stage: OperatorStage, made: Arrays) -> Arrays:
     """Return what an operator makes by the names that its stage gives. Raises PipelineError."""
     if unknown := [name for name in stage.gives if name not in made]:
-        there = ", ".join(f"`{array}`" for array in sorted(made))
+        there = ", ".join(f"`{array}`" for array in sorted(made)) or "pictures of fixed names"
         raise PipelineError(f"stage `{stage.name}` makes no array `{unknown[0]}`, only {there}", "correct `gives`")
     named = stage.named(made)
     if len(named) < len(made):
