@@ -44,8 +44,7 @@ class PictureSpec(Spec):
 
     `tile`: (height, width); the model takes a picture of "source" size as tiles of exactly this size. `overlap`: source
     pixels at each inner edge of a tile that are context only. A picture that is smaller than a tile is padded right and
-    below as `border` says. `align`: tiles begin at multiples of it, for a network that makes blocks of pixels into one.
-    See `engines.inference.tiles`.
+    below as `border` says. `align`: tiles begin at multiples of it. See `engines.inference.tiles`.
     """
 
     size: PictureSize = "source"
@@ -82,9 +81,7 @@ class PictureSpec(Spec):
     def _tiles_cover(self) -> Self:
         if self.tile is None:
             if self.overlap or self.border != "reflect" or self.align != 1:
-                raise ValueError(
-                    "overlap, border and align are for tiles: write tile = [height, width], or leave them out"
-                )
+                raise ValueError("overlap, border and align are for tiles: write tile, or leave them out")
             return self
         if self.size != "source" or self.multiple != 1 or self.layout in ("planes", "alpha"):
             raise ValueError('tile is for size = "source" without multiple: every tile has its own size')
@@ -93,9 +90,7 @@ class PictureSpec(Spec):
                 f"overlap is {self.overlap} on both sides, which leaves nothing of a tile of {min(self.tile)}"
             )
         if any((side - 2 * self.overlap) % self.align for side in self.tile):
-            raise ValueError(
-                f"tiles without their overlap are no multiples of align = {self.align}: they cannot begin there"
-            )
+            raise ValueError(f"a tile without its overlap is no multiple of align = {self.align}")
         return self
 
 

@@ -82,10 +82,8 @@ def test_no_card_is_given_to_a_model_of_another_form(name: str) -> None:
 def test_a_name_alone_gets_no_card_and_the_graph_under_another_name_neither(tmp_path: Path) -> None:
     for name, graph, fits in (
         ("realesr_animevideov3-x4", compact(16), True),
-        ("realesr-animevideov3", compact(32), False),
         ("realesr-animevideov3", convolutions(4, 4), False),
         ("theirs", compact(16), False),
-        ("realesr-general-x4v3", compact(32), True),
     ):
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(graph)
@@ -95,8 +93,8 @@ def test_a_name_alone_gets_no_card_and_the_graph_under_another_name_neither(tmp_
         assert ("inputs.0.tile" in values(lines)) == fits, name
         assert all(line.sure is Sure.certain for line in lines) == fits, name
         if fits:
-            assert values(lines)["inputs.0.overlap"] == (18 if "anime" in name else 34)
-            assert values(lines)["name"] in ("realesr-animevideov3", "realesr-general-x4v3")
+            assert values(lines)["inputs.0.overlap"] == 18
+            assert values(lines)["name"] == "realesr-animevideov3"
 
 
 def test_files_beside_the_model_go_before_a_card_and_a_card_before_suppositions() -> None:

@@ -182,7 +182,7 @@ def test_engines_have_one_shape() -> None:
     [
         ({"tile": [36, 64], "overlap": 18}, "which leaves nothing of a tile of 36"),
         ({"overlap": 18}, "overlap, border and align are for tiles"),
-        ({"tile": [64, 65], "overlap": 18, "align": 2}, "no multiples of align = 2"),
+        ({"tile": [64, 65], "overlap": 18, "align": 2}, "no multiple of align = 2"),
         ({"tile": [64, 64], "multiple": 4}, 'tile is for size = "source" without multiple'),
         ({"tile": [64, 64], "size": [64, 64]}, 'tile is for size = "source" without multiple'),
     ],
