@@ -274,7 +274,7 @@ struct Yuv420 {
     int matrix[9];             // of R, G and B to Y, Cb and Cr, 15 bits of fraction
 };
 
-__device__ static inline int halved15(int value) { return value > 16383 ? 32767 : 2 * value; }
+__device__ static inline int doubled15(int value) { return value > 16383 ? 32767 : 2 * value; }
 
 extern "C" __global__ void yuv420(const Yuv420 v) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x, columns = v.width / 2;
@@ -286,7 +286,7 @@ extern "C" __global__ void yuv420(const Yuv420 v) {
         const size_t pixel = (size_t)(2 * y + n / 2) * v.width + 2 * x + n % 2;
         const u8 *rgb = (const u8 *)planes[0] + 3 * pixel;
         const int luma = (m[0] * rgb[0] + m[1] * rgb[1] + m[2] * rgb[2] + (32 << 14) + (1 << 8)) >> 9;
-        ((u8 *)planes[1])[pixel] = clip8((halved15(luma) + 64) >> 7);
+        ((u8 *)planes[1])[pixel] = clip8((doubled15(luma) + 64) >> 7);
     }
     int sums[2] = {1 << 18, 1 << 18};
     const short *weights = (const short *)v.weights + (size_t)y * v.taps;
@@ -295,7 +295,7 @@ extern "C" __global__ void yuv420(const Yuv420 v) {
         const int r = rgb[0] + rgb[3], g = rgb[1] + rgb[4], b = rgb[2] + rgb[5];
         for (int c = 0; c < 2; c++) {
             const int *row = m + 3 + 3 * c;
-            sums[c] += weights[j] * halved15((row[0] * r + row[1] * g + row[2] * b + (256 << 15) + (1 << 9)) >> 10);
+            sums[c] += weights[j] * doubled15((row[0] * r + row[1] * g + row[2] * b + (256 << 15) + (1 << 9)) >> 10);
         }
     }
     for (int c = 0; c < 2; c++) ((u8 *)planes[2 + c])[at] = clip8(sums[c] >> 19);

@@ -107,10 +107,14 @@ def _is_of_pillow(resize: str, antialias: bool) -> bool:
 
 
 class Resampler:
-    """Resizes pictures by one filter. Threads share it; what `queue` returns is held until its stream has run."""
+    """Resizes pictures by one filter. Threads share it; what `queue` returns is held until its stream has run.
 
-    def __init__(self, gpu: "CudaGpu", resize: str, antialias: bool = False) -> None:
+    `across_first`: always, also where Pillow would filter lines before columns.
+    """
+
+    def __init__(self, gpu: "CudaGpu", resize: str, antialias: bool = False, across_first: bool = False) -> None:
         self._gpu, self._resize, self._antialias = gpu, resize, antialias
+        self._across_first = across_first
         self._kept: dict[Any, tuple[list[Any], list[Any]]] = {}  # structs without pictures, and the tables they name
         self._lock = threading.Lock()
 
@@ -153,7 +157,8 @@ class Resampler:
         if not _is_of_pillow(self._resize, self._antialias):
             bits = 0 if self._resize == "nearest" else _NEAR_BITS
             return [self._struct(filters, (bits, 0), source[1], channels, place, tables)]
-        one, other = (0, 1) if _is_down_first(source, place.scaled) else (1, 0)  # the sides, as they are filtered
+        down_first = _is_down_first(source, place.scaled) and not self._across_first
+        one, other = (0, 1) if down_first else (1, 0)  # the sides, as they are filtered
         used = filters[other].first[place.first[other] :][: place.size[other]]
         begin, end = int(used[0]), int(used[-1]) + filters[other].count  # what the second pass reads
         first = _swapped(place.first, other, begin)

@@ -20,10 +20,11 @@ import numpy as np
 from engines.cuda.arrays import GpuRow
 from engines.cuda.copies import kept_table
 from engines.cuda.filters import ACROSS_ONE, DOWN_ONE, colour_table, taps
+from engines.cuda.held import Held, Waiting
 from engines.cuda.kernels import PLANE, SCALE
 from engines.cuda.pictures import FULL, SURFACES, Picture, Place, entire_picture, name_on_gpu, surface, upright_strides
 from engines.cuda.resampling import Resampler
-from engines.geometry import middle_of, padded_from, scaled_size
+from engines.geometry import middle_of, padded_from, scaled_size, square_of
 from engines.media.colours import colour_matrix
 from engines.media.frames import plane_rows
 from engines.media.orientation import UPRIGHT, transposes
@@ -36,8 +37,6 @@ from schemas.model import PictureSpec
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu
 
-HELD_FRAMES = 4  # a thread's decoder waits while kernels still read so many of its surfaces
-_WAITING_BYTES = 64 << 20  # of frames that a thread resizes together at most
 _COLUMNS, _MOST_PARTS = 32, 8  # of a block of the kernel `scale`
 _SMALL = "yuv422p"  # swscale makes RGB of this format after it has halved the chroma across
 
@@ -82,71 +81,20 @@ class CudaPictures:
         self._gpu.stream().wait_for_event(event)
 
 
-class Held:
-    """Frames and blocks that kernels still read; each thread holds a few."""
-
-    def __init__(self, gpu: "CudaGpu") -> None:
-        self._gpu = gpu
-        self._here = threading.local()
-
-    def add(self, thing: Any) -> None:
-        """Keep a frame or a block until the kernels queued so far have read it."""
-        event = self._gpu.event()
-        event.record(self._gpu.stream())
-        held = self._mine()
-        held.append((event, thing))
-        while len(held) > HELD_FRAMES:
-            held.pop(0)[0].synchronize()
-
-    def clear(self) -> None:
-        """Release everything of this thread."""
-        self._mine().clear()
-
-    def _mine(self) -> list[tuple[Any, Any]]:
-        if not hasattr(self._here, "held"):
-            self._here.held = []
-        return cast(list[tuple[Any, Any]], self._here.held)
-
-
-class Waiting:
-    """Frames that each thread will resize together: pixels at their own size, and where they go."""
-
-    def __init__(self, gpu: "CudaGpu", held: Held) -> None:
-        self._gpu, self._held = gpu, held
-        self._here = threading.local()
-
-    def add(self, resampler: Resampler, native: GpuRow, row: GpuRow, place: Place) -> None:
-        """Resize `native` into `row` at the next `flush`, which comes here if many bytes wait."""
-        waiting = self._mine()
-        waiting.setdefault((resampler, native.shape, place), []).append((native, row))
-        if sum(each.nbytes for pairs in waiting.values() for each, _ in pairs) >= _WAITING_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Queue all resizes of this thread, those of one kind together."""
-        waiting = self._mine()
-        for (resampler, _, place), pairs in waiting.items():
-            targets = [row.block.pointer + place.begin for _, row in pairs]
-            used = resampler.queue([native for native, _ in pairs], targets, place, self._gpu.stream())
-            self._held.add((used, pairs))
-        waiting.clear()
-
-    def _mine(self) -> dict[tuple[Resampler, tuple[int, ...], Place], list[tuple[GpuRow, GpuRow]]]:
-        if not hasattr(self._here, "waiting"):
-            self._here.waiting = {}
-        return cast(dict[tuple[Resampler, tuple[int, ...], Place], list[tuple[GpuRow, GpuRow]]], self._here.waiting)
-
-
 class CudaPicture:
-    """Makes one kind of picture of single frames on a GPU. The host pads frames before it scales them."""
+    """Makes one kind of picture of single frames on a GPU.
+
+    The host makes pictures whose border is repeated, and those that are padded and then scaled by area.
+    """
 
     def __init__(self, spec: PictureSpec, gpu: "CudaGpu", held: Held, waiting: Waiting) -> None:
         self.spec = spec
         self._gpu = gpu
         self._held = held
         self._waiting = waiting
-        self._resampler = None if spec.resize == "area" else Resampler(gpu, spec.resize, spec.antialias)
-        self._by_host = spec.fit == "pad" or spec.pad_value == "edge"
+        pads = spec.fit == "pad"
+        self._resampler = None if spec.resize == "area" else Resampler(gpu, spec.resize, spec.antialias, pads)
+        self._by_host = spec.pad_value == "edge" or (pads and self._resampler is None)
         self._kept: dict[Any, tuple[Any, list[Any]]] = {}  # structs, and the tables they point to
         self._lock = threading.Lock()
         self._here = threading.local()
@@ -201,13 +149,29 @@ class CudaPicture:
     # kernels
 
     def _scaled(self, frame: av.VideoFrame, picture: Picture, orientation: int) -> GpuRow:
-        """Return a frame at the picture's size; filters read its pixels."""
-        channels = (3,) if self.spec.layout == "rgb" else ()
+        """Return a frame at the picture's size."""
+        if self.spec.fit != "pad" or self.spec.size == "source":
+            return self._laid(frame, picture, orientation, self.spec)
+        source = (frame.width, frame.height) if transposes(orientation) else (frame.height, frame.width)
+        square = square_of(source, self.spec.size)
+        laid = self.spec.model_copy(update={"fit": "letterbox", "size": square})
+        native = self._laid(frame, picture, orientation, laid)
+        if square == self.spec.size:
+            return native
+        assert self._resampler is not None, "the host does what has no filter"
+        row = self._row((*self.spec.size, *native.shape[2:]))
+        place = entire_picture(self.spec.size, prod(native.shape[2:]))
+        self._waiting.add(self._resampler, native, row, place)
+        return row
+
+    def _laid(self, frame: av.VideoFrame, picture: Picture, orientation: int, spec: PictureSpec) -> GpuRow:
+        """Return a frame as `spec` lays it on its row; filters read its pixels."""
+        channels = (3,) if spec.layout == "rgb" else ()
         source = frame.height, frame.width
-        place, canvas = self._place(source, orientation)
+        place, canvas = self._place(source, orientation, spec)
         row = self._row((*canvas, *channels))
         if place.padded:
-            self._gpu.driver.memset_d8_async(row.block.pointer, self.spec.pad_value, row.nbytes, self._gpu.stream())
+            self._gpu.driver.memset_d8_async(row.block.pointer, spec.pad_value, row.nbytes, self._gpu.stream())
         if self._resampler and place.scaled != source:
             native = self._row((*source, *channels))
             self._scale(frame, picture, native, entire_picture(source, 3 if channels else 1))
@@ -219,17 +183,17 @@ class CudaPicture:
     def _row(self, shape: tuple[int, ...]) -> GpuRow:
         return GpuRow(self._gpu, self._gpu.memory.take(prod(shape)), shape)
 
-    def _place(self, source: tuple[int, int], orientation: int) -> tuple["Place", tuple[int, int]]:
+    def _place(self, source: tuple[int, int], orientation: int, spec: PictureSpec) -> tuple["Place", tuple[int, int]]:
         """Return the place of a picture in its row, and the (height, width) of the upright row."""
         turned = transposes(orientation)
-        shown = (source[::-1] if turned else source) if self.spec.size == "source" else self.spec.size
-        height, width = (-(-side // self.spec.multiple) * self.spec.multiple for side in shown)
+        shown = (source[::-1] if turned else source) if spec.size == "source" else spec.size
+        height, width = (-(-side // spec.multiple) * spec.multiple for side in shown)
         target = shown[::-1] if turned else shown
-        scaled = scaled_size(source, target, self.spec)
+        scaled = scaled_size(source, target, spec)
         check_scalable(source, scaled)
         first, size = middle_of(scaled, target, orientation)
-        pixel_bytes = 3 if self.spec.layout == "rgb" else 1
-        top, left = padded_from(size[::-1] if turned else size, shown, self.spec)
+        pixel_bytes = 3 if spec.layout == "rgb" else 1
+        top, left = padded_from(size[::-1] if turned else size, shown, spec)
         begin, stride_y, stride_x = upright_strides(size, orientation, pixel_bytes, width * pixel_bytes)
         begin += (top * width + left) * pixel_bytes
         padded = (size[::-1] if turned else size) != (height, width)

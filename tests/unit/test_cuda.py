@@ -120,11 +120,11 @@ FILTERS += [("lanczos", False)]
 
 @compiled
 @pytest.mark.parametrize("orientation", [1, 5, 8])
-@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch", "pad"])
 @pytest.mark.parametrize(("resize", "antialias"), FILTERS)
 def test_filters_like_on_the_host(resize: str, antialias: bool, fit: str, orientation: int) -> None:
     frame = picture("yuv420p", BT601)
-    asked = {"size": (182, 182), "fit": fit, "resize": resize, "antialias": antialias}
+    asked = {"size": (182, 182), "fit": fit, "resize": resize, "antialias": antialias, "pad_value": 200}
     assert apart(both(pictures(**asked), frame, surface(frame), orientation))[0] <= 2
     assert apart(both(pictures(**asked, layout="gray"), frame, surface(frame)))[0] <= 2
 
@@ -136,6 +136,16 @@ def test_cropped_from_a_larger_picture_like_on_the_host(resize: str, antialias: 
     asked = {"size": (112, 90), "fit": "crop", "short_side": 128, "resize": resize, "antialias": antialias}
     frame = picture("yuv420p")
     assert apart(both(pictures(**asked), frame, surface(frame), orientation))[0] <= 2
+
+
+@compiled
+@pytest.mark.parametrize("size", [(272, 64), (60, 200), (640, 640)])
+@pytest.mark.parametrize("place", ["center", "corner"])
+def test_padded_to_other_shapes_and_then_scaled_like_on_the_host(size: tuple[int, int], place: str) -> None:
+    frame = picture("yuv420p")
+    for resize, antialias in (("bicubic", True), ("lanczos", False), ("bilinear", False)):
+        asked = {"size": size, "fit": "pad", "pad_value": 7, "pad_place": place, "resize": resize}
+        assert apart(both(pictures(**asked, antialias=antialias), frame, surface(frame)))[0] <= 2
 
 
 @compiled

@@ -18,6 +18,7 @@ from engines.operators.scale import Scale
 from engines.outputs.colour import picture_planes
 from engines.part import Part
 from engines.planned import SOURCE_SIZE, model_picture_name
+from schemas.media import Item
 from schemas.model import InputCard, ModelCard, ModelSpec
 from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
@@ -125,7 +126,7 @@ def test_pictures_are_scaled_and_made_planes_as_on_the_host(size: tuple[int, int
         model_picture_name("scale", "alpha"): np.full((2, *size), 255, np.uint8),
     }
     media = host.meta.media.model_copy(update={"timed": timed})
-    host = host.with_arrays(arrays, media=media)
+    host = host.with_arrays(arrays, media=media, items=(Item(name="a"), Item(name="b")))
     mine = host.with_arrays({**arrays, "image": on_gpu(gpu, pixels)})  # type: ignore[dict-item]
     scale = Scale(OperatorStage(kind="scale", name="scale", options={"factor": factor}), None)
     before = gpu.counters.from_gpu_bytes
@@ -152,7 +153,8 @@ def test_a_transparent_picture_is_joined_on_the_host(gpu: HostGpu) -> None:
         model_picture_name("scale", "alpha"): alpha,
     }
     part = part_of([noise(1, 10, 12, 3)])
-    part = part.with_arrays(arrays, media=part.meta.media.model_copy(update={"timed": False}))
+    media = part.meta.media.model_copy(update={"timed": False})
+    part = part.with_arrays(arrays, media=media, items=(Item(name="a"),))
     [made] = Scale(OperatorStage(kind="scale", name="scale"), None).run([part], None, lambda: None)
     assert isinstance(made, Part)
     assert made.array("image").shape == (1, 20, 24, 4)
