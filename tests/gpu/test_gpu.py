@@ -80,6 +80,7 @@ def test_planes_of_its_decoder_are_those_of_the_host(gpu: CudaGpu, name: str) ->
         {"size": (120, 120), "fit": "crop", "resize": "bicubic", "antialias": True},
         {"size": (112, 112), "fit": "crop", "short_side": 128, "resize": "bilinear", "antialias": True},
         {"size": (224, 224), "fit": "letterbox", "pad_value": 114, "resize": "bicubic"},
+        {"size": (448, 448), "fit": "pad", "pad_value": 255, "resize": "bicubic", "antialias": True},
         {"size": (90, 120), "resize": "lanczos"},
         {"size": (90, 120), "resize": "nearest", "layout": "gray"},
     ],
