@@ -13,7 +13,7 @@ with `NAME@offsets` if its rows differ in length. `facts`: the `encoder`, the he
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from engines.outputs.findings import findings_of, found_in
 from engines.outputs.gop import decode_h264
 from engines.outputs.jsonl import rounded
 from engines.outputs.mux import VideoFile
+from engines.outputs.objects import Objects
 from engines.outputs.overlay import Finding, Wanted
 from engines.outputs.pictures import plane_view
 from engines.outputs.software import Software
@@ -76,7 +77,7 @@ class TrackedVideo:
         self, target: Path, media: MediaInfo, options: VideoOptions, tracking: TrackOptions, wanted: Wanted
     ) -> None:
         self._file = VideoFile(target, media)
-        self._tracker = MediaTracker(tracking, media)
+        self._tracker, self._high = MediaTracker(tracking, media), tracking.track_high
         self._options, self._wanted = options, wanted
         self._threads = cores()
         self._pool = ThreadPoolExecutor(self._threads, "annotated")
@@ -94,7 +95,7 @@ class TrackedVideo:
         labels = {name: tuple(words) for name, words in facts["labels"].items()}
         found = list(findings_of(Part(meta, _found(arrays)), labels, self._wanted))
         numbers = self._tracker.number(meta, [_boxes(finding) for finding in found])
-        numbered = [_numbered(finding, each) for finding, each in zip(found, numbers, strict=True)]
+        numbered = [_numbered(finding, each, self._high) for finding, each in zip(found, numbers, strict=True)]
         self._waiting.append((meta, self._pool.submit(_drawn, meta, arrays, facts, numbered, self._options)))
         while self._waiting and (self._waiting[0][1].done() or len(self._waiting) > self._threads):
             self._write_next()
@@ -142,9 +143,17 @@ def _boxes(finding: Finding) -> Boxes:
     return boxes_of(corners, scores, found.classes)
 
 
-def _numbered(finding: Finding, numbers: Array) -> Finding:
-    assert finding.objects is not None
-    return replace(finding, objects=replace(finding.objects, tracks=numbers))
+def _numbered(finding: Finding, numbers: Array, high: float) -> Finding:
+    """Return what to draw with numbers, without the boxes that have none and no score above `high`: these are there to
+    prolong tracks.
+    """
+    objects = finding.objects
+    assert objects is not None
+    kept = numbers > 0
+    kept |= objects.scores > high if objects.scores is not None else True
+    arrays = {field.name: getattr(objects, field.name) for field in fields(objects)} | {"tracks": numbers}
+    shown = {name: array[kept] for name, array in arrays.items() if array is not None}
+    return replace(finding, objects=Objects(**shown))
 
 
 def _drawn(

@@ -19,13 +19,13 @@ from tests.unit.test_outputs_annotated import HEIGHT, LABELS, MEDIA, RNG, WIDTH,
 
 
 def walking(frames: int) -> dict[str, Any]:
-    """A sure box that moves, and from the third frame on a second one beside it, of another class."""
-    boxes = [[[8 + 4 * n, 40, 68 + 4 * n, 200], [200, 60, 300, 180]][: 1 + (n > 1)] for n in range(frames)]
-    rows = [np.array(each, np.float32) for each in boxes]
+    """A sure box that moves, from the third frame on a second one beside it, of another class, and an unsure one."""
+    boxes = [[[8 + 4 * n, 40, 68 + 4 * n, 200], [200, 60, 300, 180], [90, 150, 180, 230]] for n in range(frames)]
+    there = [[0, 2] if n < 2 else [0, 1, 2] for n in range(frames)]
     return {
-        "boxes": Ragged.of(rows),
-        "scores": Ragged.of([np.array([0.9, 0.8][: len(each)], np.float32) for each in rows]),
-        "classes": Ragged.of([np.array([0, 1][: len(each)], np.int32) for each in rows]),
+        "boxes": Ragged.of([np.array(each, np.float32)[rows] for each, rows in zip(boxes, there, strict=True)]),
+        "scores": Ragged.of([np.array([0.9, 0.8, 0.2], np.float32)[rows] for rows in there]),
+        "classes": Ragged.of([np.array([0, 1, 0], np.int32)[rows] for rows in there]),
     }
 
 
@@ -56,7 +56,7 @@ def test_a_tracked_video_shows_what_pillow_draws_with_the_numbers(
     names += [[(0, "#1 person 0.90"), (1, "#2 Größe 车 0.80")]] * 2
     for number, found in enumerate(names):
         expected = np.full((height, width, 3), 107, np.uint8)  # of 108 in limited range
-        for (track, text), box in zip(found, arrays["boxes"].row(number).astype(int).tolist(), strict=True):
+        for (track, text), box in zip(found, arrays["boxes"].row(number).astype(int).tolist()[:-1], strict=True):
             colour = (160, 160, 160) if track is None else class_colour(track)
             expected = pillow(expected, tuple(box), colour, text, down)
         for each in frames:
