@@ -45,6 +45,7 @@ bench: .venv/bench
 bench-short: .venv/bench
 	$(BIN)/python -m benchmarks --short
 	$(BIN)/python -m benchmarks.detect --short
+	$(BIN)/python -m benchmarks.tag --short
 
 clean:
 	rm -rf .venv demo-out
