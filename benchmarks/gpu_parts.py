@@ -17,7 +17,7 @@ from engines.cuda.probe import gpu_codecs
 from engines.cuda.transforms import CudaPictures
 from engines.part import Array
 from engines.pictures import HostPictures
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.clips import real_clip
 
 REAL = ("bigbuckbunny", "bikes", "carphone_pristine")

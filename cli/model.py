@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from cli.model_trial import try_model
 from cli.options import SettingsFile, ends_well, parse_fields, settings_from
 from cli.text import cell, say, say_sentence, size, stdout, table, warn
 from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
-    from engines.content import Content
     from engines.models.companions.base import Line
     from engines.models.files import NewFiles
     from engines.models.folders import Taken
@@ -28,7 +28,6 @@ app = typer.Typer(
 )
 
 _NAMING = frozenset(("classify", "detect", "segment", "tag"))  # heads whose numbers have names
-_TEXT = "a photo of a dog"
 Name: TypeAlias = Annotated[str, typer.Argument(help="A model's name, as `rigflow model list` has it.")]
 Show: TypeAlias = Annotated[
     Path | None,
@@ -97,7 +96,7 @@ def add(
         check_name(made.name)
         spec, content = travelling(found.path, made, found.content)
         shown = show or settings_from(settings_file).cache_folder / "previews" / f"{spec.name}.png"
-        _try(spec, content, picture, shown)
+        try_model(spec, content, picture, shown)
         if dry_run:
             return ExitCode.OK
         sure = all(line.sure is Sure.certain for line in proposal.lines)
@@ -170,7 +169,7 @@ def try_on(
     from engines.models.store import kept_path
 
     spec, body = load_model(kept_path(name))
-    _try(spec, body, picture, show or settings_from(settings_file).cache_folder / "previews" / f"{name}.png")
+    try_model(spec, body, picture, show or settings_from(settings_file).cache_folder / "previews" / f"{name}.png")
     return ExitCode.OK
 
 
@@ -273,45 +272,3 @@ def _described(spec: "ModelSpec", graph_bytes: int) -> list[str]:
     lines += [f"takes {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.inputs]
     lines += [f"gives {tensor.name} {describe(tensor.dtype, tensor.shape)}" for tensor in spec.outputs]
     return lines
-
-
-def _try(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
-    """Run a model on a picture; print its answer, and draw it into the file `show`."""
-    from engines.outputs.hearing import heard, sound_input
-    from engines.outputs.preview import answer, drawn, read_picture, save, sentences
-
-    if sound_input(spec) and picture is not None:
-        say(f"on {picture}:")
-        for line in heard(spec, body, picture):
-            say(f"  {line}")
-        return
-    found = answer(spec, body, None if picture is None else read_picture(picture))
-    takes = any(tensor.picture for tensor in spec.inputs)
-    other = "silence, because no sound file is given" if sound_input(spec) else "zeros, because it takes no picture"
-    say(f"on {(picture or 'the test picture') if takes else other}:")
-    for line in sentences(found):
-        say(f"  {line}")
-    image = drawn(found)
-    if image is not None:
-        save(image, show)
-        say(f"drawn in {show}")
-    if spec.text is not None:
-        _try_text(spec, body, getattr(found.arrays.get("embedding"), "shape", (0,))[-1])
-
-
-def _try_text(spec: "ModelSpec", body: "Content", width: int) -> None:
-    """Run the text tower on a text. Raises ModelError: its vectors do not compare with those of pictures."""
-    from engines.models.text import embed_texts
-    from schemas.errors import ModelError, UsageError
-
-    try:
-        [vector] = embed_texts(spec, body, [_TEXT])
-    except ModelError:
-        raise
-    except UsageError as error:
-        say(f"its texts are not tried: {error}")
-        return
-    if len(vector) != width:
-        what = f"model {spec.name}: a text becomes {len(vector)} numbers, and a picture {width}"
-        raise ModelError(what, "name the outputs that compare: heads.0.output and text.output")
-    say(f'on the text "{_TEXT}": {len(vector)} numbers, as of pictures')

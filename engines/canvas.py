@@ -3,7 +3,7 @@
 import numpy as np
 
 from engines.part import Array
-from schemas.model import PadValue
+from schemas.picture import PadValue
 
 
 def padded(pixels: Array, size: tuple[int, int], first: tuple[int, int], value: PadValue) -> Array:

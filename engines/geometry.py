@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from engines.media.orientation import UPRIGHT, reverses
 from engines.part import Array
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class Middle(NamedTuple):

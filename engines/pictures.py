@@ -12,7 +12,7 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.planned import FRAME_SIZE, is_of_model, plane_name
 from engines.ports import Preprocessing
 from engines.transforms import Picture
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class Maker(Protocol):

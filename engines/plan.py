@@ -12,7 +12,8 @@ from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, DecodePlan, 
 from engines.ports import Operator
 from engines.registry import load
 from schemas.errors import ModelError, PipelineError
-from schemas.model import ModelSpec, PictureSpec
+from schemas.model import ModelSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage, PipelineSpec
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from schemas.grid import Grid
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import DecodeStage
 
 

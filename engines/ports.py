@@ -16,7 +16,8 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan, Tensor
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import RigflowError
-from schemas.model import ModelSpec, PictureSpec
+from schemas.model import ModelSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 from schemas.segments import Segment
 from schemas.settings import Settings

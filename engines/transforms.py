@@ -22,7 +22,7 @@ from engines.media.orientation import UPRIGHT, transposes, upright
 from engines.media.reshape import EXACT, Reshape, Siting
 from engines.part import Array
 from schemas.errors import ItemTooLarge, MediaError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 _SHRINKING, _GROWING = Interpolation.AREA | EXACT, Interpolation.BICUBIC | EXACT
 _MOST_PIXELS = 100_000_000

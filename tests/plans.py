@@ -6,7 +6,7 @@ from typing import Any
 from engines.operators.resize import Resize
 from engines.pictures import HostPictures
 from engines.planned import DecodePlan
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage, PipelineSpec
 
 

@@ -32,7 +32,7 @@ from engines.part import Array
 from engines.pictures import FramePictures
 from engines.transforms import Picture as HostPicture
 from engines.transforms import check_scalable
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 if TYPE_CHECKING:
     from engines.cuda.gpu import CudaGpu

@@ -20,7 +20,7 @@ from engines.planned import DecodePlan
 from engines.ports import Preprocessing
 from schemas.errors import RigflowError, UsageError
 from schemas.jobs import Priority
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from schemas.segments import Segment
 from schemas.settings import Settings
 

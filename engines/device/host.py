@@ -10,7 +10,7 @@ from engines.part import Part, Tick, no_tick
 from engines.pictures import HostPictures
 from engines.planned import DecodePlan
 from engines.ports import Preprocessing
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from schemas.segments import Segment
 from schemas.settings import Settings
 

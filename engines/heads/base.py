@@ -11,7 +11,7 @@ from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError, reason_of
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from schemas.text import is_text
 
 

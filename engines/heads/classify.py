@@ -12,7 +12,7 @@ from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 _USUAL_TOP = 5
 

@@ -11,7 +11,7 @@ from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class DepthOptions(PlaneOptions):

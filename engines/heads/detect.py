@@ -7,7 +7,7 @@ from engines.heads.boxes import Detector
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class Detect(Detector):

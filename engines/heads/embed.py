@@ -10,7 +10,7 @@ from engines.heads.classify import flat_rows
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class EmbedOptions(HeadOptions):

@@ -13,7 +13,7 @@ from engines.heads.view import View
 from engines.part import Value, is_on_gpu
 from engines.planned import Tensor
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 _ORDERS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "gray": (0, 0, 0)}  # which channels of the output are R, G and B
 

@@ -12,7 +12,7 @@ from engines.heads.decoders.base import Count
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class KeypointsOptions(HeadOptions):

@@ -10,7 +10,7 @@ from engines.heads.decoders.base import Candidates
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 _TINY = 1e-7
 

@@ -12,7 +12,7 @@ from engines.heads.view import View
 from engines.part import Array, Value, is_on_gpu
 from engines.planned import Tensor
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 _CHANNELS = {"nchw": 1, "nhwc": 3}  # the axis of channels
 _SIZES = ("model", "content", "source")

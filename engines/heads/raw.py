@@ -8,7 +8,7 @@ from engines.heads.base import HeadOptions, Labels, check_labels, chosen_output,
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class RawOptions(HeadOptions):

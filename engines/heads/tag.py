@@ -14,7 +14,7 @@ from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class TagOptions(HeadOptions):

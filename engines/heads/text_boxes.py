@@ -14,7 +14,7 @@ from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 _LEAST = 3.0  # pixels of the map: the least side of a region; of one that was grown 2 more, in the source 1 more
 _LINE = 10.0  # pixels of the source: upper left corners that differ less in height are of one line

@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.geometry import cropped_from, scaled_size
 from engines.part import Array
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 Size: TypeAlias = tuple[int, int]
 

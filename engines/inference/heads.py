@@ -14,7 +14,8 @@ from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, Tensor
 from engines.ragged import Ragged
 from engines.registry import load
 from schemas.errors import ModelError
-from schemas.model import ModelSpec, PictureSpec
+from schemas.model import ModelSpec
+from schemas.picture import PictureSpec
 
 _ROW_FOR_ROW = (
     'give it one row for each row in; of a graph without a batch, say batch = "none" in its card; '

@@ -32,7 +32,7 @@ from engines.part import Array, Value
 from engines.planned import SOURCE_SIZE
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 JOINED = "image"  # the array of the head whose answers for tiles make its answer for the picture
 

@@ -27,8 +27,8 @@ from engines.planned import DecodePlan
 from schemas.errors import MediaError
 from schemas.grid import Grid
 from schemas.media import CodecParameters, MediaInfo
-from schemas.model import PictureSpec
 from schemas.parts import PartMeta
+from schemas.picture import PictureSpec
 from schemas.segments import Segment
 from schemas.wire import Buffer
 

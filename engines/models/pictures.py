@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from engines.part import Array
 from schemas.errors import ModelError, format_field_error
-from schemas.model import InputCard, Layout, PictureSpec, TensorSpec, describe
+from schemas.model import InputCard, Layout, TensorSpec, describe
+from schemas.picture import PictureSpec
 
 FRAME_FIELDS = frozenset(
     {"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "background", "resize", "antialias"}

@@ -10,7 +10,8 @@ from engines.part import Part, Tick, Value
 from engines.planned import Arrays
 from engines.ports import BatchCounts, Session
 from schemas.errors import RigflowError
-from schemas.model import ModelSpec, PictureSpec
+from schemas.model import ModelSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)

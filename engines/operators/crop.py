@@ -30,7 +30,7 @@ from engines.warp import (
 )
 from schemas.declared import Spec
 from schemas.errors import PipelineError
-from schemas.model import Byte, Side
+from schemas.picture import Byte, Side
 
 FRAMES, CROPS, MATRICES = "pixels", "crops", "crop_matrix"
 OBJECTS = ("boxes", "scores", "classes", "keypoints", "corners", "masks")

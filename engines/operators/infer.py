@@ -16,7 +16,8 @@ from engines.planned import INDEX, Arrays, Tensor, model_picture_name
 from engines.ports import BatchCounts, Session
 from engines.ragged import Ragged
 from schemas.errors import ModelError, PipelineError, RigflowError
-from schemas.model import ModelSpec, PictureSpec, TensorSpec, describe
+from schemas.model import ModelSpec, TensorSpec, describe
+from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 
 _WINDOW = "leave out `window`, or the heads of the model's card"

@@ -17,7 +17,7 @@ from engines.ragged import Ragged
 from engines.warp import inverse, moved, product, region, scaled, to_bytes, warped
 from schemas.declared import Spec
 from schemas.errors import PipelineError
-from schemas.model import Byte
+from schemas.picture import Byte
 
 PICTURES, CLASSES, LARGER = "image", "mask", "larger"
 _SIGMA = 0.3  # of the blur, in units of `edge`: what OpenCV takes for a kernel of twice `edge`

@@ -7,7 +7,7 @@ from engines.part import Part, Tick
 from engines.planned import Arrays, planned_pictures
 from engines.ports import Session
 from schemas.errors import RigflowError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 class Resize(BaseOperator[PictureSpec]):

@@ -14,7 +14,7 @@ from engines.options import Options
 from engines.part import Array, Part, Value
 from engines.planned import SOURCE_SIZE, Arrays, Tensor, model_picture_name
 from schemas.errors import PipelineError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 _IMAGE, _ALPHA = "image", PictureSpec(layout="alpha")
 

@@ -26,7 +26,8 @@ from engines.part import Array, Value
 from engines.ragged import Ragged
 from engines.transforms import Picture
 from schemas.errors import ModelError, UsageError
-from schemas.model import ModelSpec, PictureSpec, describe
+from schemas.model import ModelSpec, describe
+from schemas.picture import PictureSpec
 
 if TYPE_CHECKING:
     from engines.inference.onnxruntime import OnnxRuntimeSession

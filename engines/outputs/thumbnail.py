@@ -7,7 +7,7 @@ from engines.media.medium import Input, any_recognised
 from engines.media.orientation import transposes
 from engines.part import Array
 from engines.transforms import Picture
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 
 def thumbnail(path: Path, at_s: float, box: tuple[int, int]) -> Array:

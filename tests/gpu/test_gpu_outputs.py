@@ -20,7 +20,8 @@ from engines.inference.heads import Heads
 from engines.models.catalogue import load_model
 from engines.pictures import HostPictures
 from engines.registry import load
-from schemas.model import ModelSpec, PictureSpec
+from schemas.model import ModelSpec
+from schemas.picture import PictureSpec
 from schemas.settings import Settings
 from tests.clips import real_clip
 from tests.reducing import by_kernels, by_twin, check_equal, copied_back, detector

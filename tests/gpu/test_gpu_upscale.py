@@ -20,7 +20,8 @@ from engines.outputs.colour import picture_planes
 from engines.part import Part
 from engines.planned import SOURCE_SIZE, model_picture_name
 from engines.transforms import filtered
-from schemas.model import InputCard, ModelCard, ModelSpec, PictureSpec
+from schemas.model import InputCard, ModelCard, ModelSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage, parse_pipeline
 from schemas.rig import ALL_STAGES
 from schemas.settings import Settings

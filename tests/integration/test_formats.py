@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from engines.outputs.draw import class_colour
 from schemas.jobs import Priority
-from schemas.model import HeadSpec, ModelSpec, PictureSpec, TensorSpec
+from schemas.model import HeadSpec, ModelSpec, TensorSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import PipelineSpec, parse_pipeline
 from tests.clips import Clip, make_clip, still
 from tests.fleet import ONE_WORKER, Fleet, Silent

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.view import view_of
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.unit.head_reference import Box, Boxes, Outputs
 
 SIDE, ROWS, CLASSES = 64, 3, 4

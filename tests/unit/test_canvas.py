@@ -8,7 +8,7 @@ from PIL import Image
 from engines.canvas import laid_on, padded
 from engines.media.orientation import upright
 from engines.transforms import Picture
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 random = np.random.default_rng(4)
 

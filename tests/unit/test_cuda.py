@@ -21,7 +21,7 @@ from engines.geometry import Middle
 from engines.part import Array
 from engines.pictures import HostPictures
 from engines.transforms import filtered
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.clips import real_clip
 from tests.host_gpu import COMPILER, HostGpu, on_gpu
 from tests.plans import pictures

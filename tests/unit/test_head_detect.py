@@ -14,7 +14,7 @@ from engines.planned import Tensor
 from engines.ragged import Ragged
 from engines.registry import GROUPS
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.unit.detector_cases import CASES, ROWS, SIDE, SPEC, VIEWS, Case
 from tests.unit.head_reference import Answer, described, in_source, kept, rows_of
 

@@ -13,7 +13,7 @@ from engines.heads.detect import Detect
 from engines.heads.image import ImageHead
 from engines.heads.keypoints import Keypoints
 from engines.heads.view import view_of
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.clips import real_clip
 from tests.unit.detector_cases import best, softmax
 from tests.unit.head_reference import Box, described, in_source, kept

@@ -11,7 +11,7 @@ from engines.heads.view import View, view_of
 from engines.planned import Tensor
 from engines.registry import load
 from schemas.errors import ModelError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.unit.detector_cases import ROWS, softmax, uniform
 from tests.unit.head_reference import described
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engines.heads.view import View, WayBack, view_of
 from engines.transforms import Picture
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 
 SIZES = [(48, 64), (64, 48), (90, 31), (33, 200), (40, 40), (17, 19)]
 FITS = ("stretch", "crop", "letterbox")

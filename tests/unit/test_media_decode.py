@@ -14,7 +14,7 @@ from engines.media.decode import decode_video, windows_per_part
 from engines.part import Array
 from schemas.jobs import Key
 from schemas.media import MediaInfo
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from schemas.pipeline import PipelineSpec
 from tests.clips import Clip, generated, pictures, real_clip
 from tests.plans import converter, decode_plan

@@ -13,7 +13,7 @@ from engines.media.colours import colour_matrix, plane_format
 from engines.part import Array
 from engines.pictures import HostPictures
 from schemas.errors import RigflowError
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.clips import Clip, generated, pictures
 from tests.plans import converter
 from tests.unit.media_passes import decoded, pipeline, segments_of

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 from engines.models.catalogue import load_model
 from schemas.errors import ExitCode, ModelError
-from schemas.model import ModelSpec, PictureSpec, TensorSpec
+from schemas.model import ModelSpec, TensorSpec
+from schemas.picture import PictureSpec
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 
 from engines.models.catalogue import load_model
 from schemas.errors import ModelError
-from schemas.model import PictureSpec, StateSpec
+from schemas.model import StateSpec
+from schemas.picture import PictureSpec
 from tests.fronts import NANODET, Array, f32, plainly, planes, read, run
 from tests.weights import weights
 

@@ -19,7 +19,8 @@ from engines.models.reading import travelling_form
 from engines.part import Value
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-from schemas.model import PictureSpec, StateSpec
+from schemas.model import StateSpec
+from schemas.picture import PictureSpec
 from tests.fronts import NANODET, Array, H, W, f32, frames, kept, node, plainly, planes, read, run, through
 from tests.onnx_graphs import FLOAT, INT64, UINT8, model_of, value
 

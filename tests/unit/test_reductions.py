@@ -13,7 +13,7 @@ from engines.heads.view import view_of
 from engines.part import Value
 from engines.ragged import Ragged
 from engines.registry import load
-from schemas.model import PictureSpec
+from schemas.picture import PictureSpec
 from tests.host_gpu import COMPILER, HostGpu
 from tests.reducing import by_kernels, by_twin, check_equal
 from tests.unit.detector_cases import CASES, ONET, ROWS, SPEC, VIEWS, Case

@@ -1,0 +1,54 @@
+"""Runs a model on a picture, on sound or on a text, and prints its answer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.text import say
+
+if TYPE_CHECKING:
+    from engines.content import Content
+    from schemas.model import ModelSpec
+
+_TEXT = "a photo of a dog"
+
+
+def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
+    """Run a model on a picture; print its answer, and draw it into the file `show`."""
+    from engines.outputs.hearing import heard, sound_input
+    from engines.outputs.preview import answer, drawn, read_picture, save, sentences
+
+    if sound_input(spec) and picture is not None:
+        say(f"on {picture}:")
+        for line in heard(spec, body, picture):
+            say(f"  {line}")
+        return
+    found = answer(spec, body, None if picture is None else read_picture(picture))
+    takes = any(tensor.picture for tensor in spec.inputs)
+    other = "silence, because no sound file is given" if sound_input(spec) else "zeros, because it takes no picture"
+    say(f"on {(picture or 'the test picture') if takes else other}:")
+    for line in sentences(found):
+        say(f"  {line}")
+    image = drawn(found)
+    if image is not None:
+        save(image, show)
+        say(f"drawn in {show}")
+    if spec.text is not None:
+        _try_text(spec, body, getattr(found.arrays.get("embedding"), "shape", (0,))[-1])
+
+
+def _try_text(spec: "ModelSpec", body: "Content", width: int) -> None:
+    """Run the text tower on a text. Raises ModelError: its vectors do not compare with those of pictures."""
+    from engines.models.text import embed_texts
+    from schemas.errors import ModelError, UsageError
+
+    try:
+        [vector] = embed_texts(spec, body, [_TEXT])
+    except ModelError:
+        raise
+    except UsageError as error:
+        say(f"its texts are not tried: {error}")
+        return
+    if len(vector) != width:
+        what = f"model {spec.name}: a text becomes {len(vector)} numbers, and a picture {width}"
+        raise ModelError(what, "name the outputs that compare: heads.0.output and text.output")
+    say(f'on the text "{_TEXT}": {len(vector)} numbers, as of pictures')
