@@ -62,6 +62,7 @@ def test_a_tracked_video_shows_what_pillow_draws_with_the_numbers(
         for each in frames:
             shown = each[number].to_ndarray(format="rgb24").astype(int)[:height, :width]
             assert np.abs(shown - expected).mean() < 3, number
+            assert np.abs(shown[190:210, 90:92] - expected[190:210, 90:92]).max() < 25, "the unsure box is not drawn"
             assert np.abs(shown - expected).max(axis=2)[50:190:30, 4:320].mean() < 6
 
 
