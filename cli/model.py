@@ -117,7 +117,7 @@ def list_() -> ExitCode:
     """
     from engines.models.catalogue import builtin_models
     from engines.models.store import kept
-    from schemas.model import bytes_of
+    from schemas.model_files import bytes_of
 
     rows = table("model", "version", "heads", "files", "size", left=3)
     for name, path, card in kept():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from schemas.model import FileSpec, bytes_of
+from schemas.model_files import FileSpec, bytes_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from pipelines.blobs import BlobInfo, blob_info, get_blob, get_blob_to, put_blob
 from pipelines.broker import Broker
 from pipelines.model_folder import ModelFolder
 from schemas.errors import ModelError, StoreError
-from schemas.model import ModelSpec, bytes_of
+from schemas.model import ModelSpec
+from schemas.model_files import bytes_of
 from schemas.settings import CACHE_HINT
 
 MOST_CARD_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from schemas.errors import ModelError, StoreError
-from schemas.model import FileSpec
+from schemas.model_files import FileSpec
 
 _CHUNK_BYTES = 8 << 20
 _PART = ".adding-"

@@ -19,7 +19,7 @@ from engines.inference.weights import (
 from engines.models.files import NewFiles
 from engines.models.towers import IMAGE, TEXT, Towers, cut
 from schemas.errors import ModelError
-from schemas.model import FileSpec
+from schemas.model_files import FileSpec
 
 _SMALL_BYTES = 1024  # shapes and the like, which ONNX Runtime needs before it opens files; ONNX's tools use it too
 _MOST_FILES = 1000

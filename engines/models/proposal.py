@@ -17,7 +17,8 @@ from engines.models.observe import observe
 from engines.models.shipped_cards import lines_of_shipped
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, format_field_error
-from schemas.model import InputCard, ModelCard, TensorSpec, TextSpec
+from schemas.model import InputCard, ModelCard, TensorSpec
+from schemas.model_files import TextSpec
 
 MOST_ITEMS = 1000  # inputs or heads
 _TOGETHER = (  # of an input

@@ -19,7 +19,8 @@ from engines.models.catalogue import builtin_models, models_folder
 from engines.models.files import NewFiles, remove_unused
 from engines.models.folders import FIRST_GRAPHS, Taken, take
 from schemas.errors import ModelError, ModelMissing, UsageError
-from schemas.model import FileSpec, ModelCard
+from schemas.model import ModelCard
+from schemas.model_files import FileSpec
 
 # general file names, which do not identify a model
 _QUANTISED = ("model_optimized", "model_fp16", "model_quantized")

@@ -13,7 +13,8 @@ from engines.content import Content, ModelFiles
 from engines.own_process import in_own_process
 from engines.part import Array
 from schemas.errors import ModelError, UsageError
-from schemas.model import FileSpec, ModelCard, ModelSpec, TextSpec
+from schemas.model import ModelCard, ModelSpec
+from schemas.model_files import FileSpec, TextSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engines.models.text import token_ids
-from schemas.model import TextSpec
+from schemas.model_files import TextSpec
 from tests.clip_tokens import clip_tokenizer
 from tests.weights import VOCABULARY, weights
 

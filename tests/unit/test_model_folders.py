@@ -16,7 +16,8 @@ from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.inference.weights import check_weights, one_file
 from engines.models.catalogue import load_model, own_model
 from schemas.errors import ExitCode, ModelError
-from schemas.model import FileSpec, ModelCard, ModelSpec
+from schemas.model import ModelCard, ModelSpec
+from schemas.model_files import FileSpec
 from tests.cli import Running, rigflow
 from tests.large_models import LAYER_BYTES, graph_of_layers, large_model, plain_answer
 from tests.onnx_graphs import as_initializer

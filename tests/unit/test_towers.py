@@ -15,7 +15,7 @@ from engines.models.catalogue import own_model
 from engines.models.identities import kept_spec
 from engines.models.text import embed_texts, token_ids
 from schemas.errors import ExitCode, ModelError, UsageError
-from schemas.model import TextSpec
+from schemas.model_files import TextSpec
 from tests.cli import rigflow
 from tests.clip_tokens import clip_tokenizer
 from tests.towers import (
