@@ -15,10 +15,8 @@ from schemas.errors import ExitCode
 
 if TYPE_CHECKING:
     from engines.models.companions.base import Line
-    from engines.models.files import NewFiles
     from engines.models.folders import Taken
     from engines.models.proposal import Proposal
-    from engines.models.store import Found
     from schemas.model import ModelSpec
 
 app = typer.Typer(
@@ -53,8 +51,7 @@ def add(
         Path | None, typer.Option(help="A picture to try it on. Default: a drawn one.", metavar="FILE")
     ] = None,
     denoise: Annotated[
-        float | None,
-        typer.Option(help="Of realesr-general-x4v3: 0 keeps noise, 1 removes most.", metavar="STRENGTH"),
+        float | None, typer.Option(help="Of realesr-general-x4v3: from 0, which keeps noise, to 1.", metavar="STRENGTH")
     ] = None,
     show: Show = None,
     yes: Annotated[bool, typer.Option("--yes", help="Keep it without a question.")] = False,
@@ -79,6 +76,7 @@ def add(
     from engines.content import graph_of, size_of
     from engines.models.catalogue import models_folder, save_model, travelling
     from engines.models.companions.base import Sure
+    from engines.models.mixing import denoised
     from engines.models.proposal import propose
     from engines.models.store import check_name, find, new_files
 
@@ -86,8 +84,8 @@ def add(
     with new_files() as new:
         found = find(model, new)
         if denoise is not None:
-            found, mixture = _denoised(found, denoise, new)
-            changes = {**mixture, **changes}
+            found, fields = denoised(found, denoise, new)
+            changes = {**fields, **changes}
         proposal = _overridden(propose(found.path, found.content, found.name), found.path, card, changes)
         sha256 = hashlib.sha256(graph_of(found.content)).hexdigest()
         made = proposal.card().model_copy(update={"sha256": sha256, "files": found.taken.files})
@@ -197,21 +195,6 @@ def _agreed(question: str) -> bool:
         return typer.confirm(question, True)
     except typer.Abort:  # the end of the input, or Ctrl-C
         return False
-
-
-def _denoised(found: "Found", strength: float, new: "NewFiles") -> "tuple[Found, dict[str, str]]":
-    """The network mixed for a denoise strength, and the fields of its card that say so."""
-    from dataclasses import replace
-
-    from engines.models.folders import Taken
-    from engines.models.mixing import mixed, partner_of
-    from engines.models.store import find
-
-    card, other = partner_of(found.path, strength)
-    body = mixed(found.content, find(other, new).content, strength, found.path)
-    fields = {"name": f"{card.name}-denoise-{strength:g}"}
-    fields["description"] = f"{card.description}, denoise strength {strength:g}; licence {card.licence}; {card.page}"
-    return replace(found, taken=Taken(body)), fields
 
 
 def _overridden(proposal: "Proposal", path: Path, card: Path | None, given: Mapping[str, Any]) -> "Proposal":

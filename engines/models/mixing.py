@@ -4,6 +4,7 @@ Source: xinntao/Real-ESRGAN, inference_realesrgan.py and realesrgan/utils.py, `d
 network that denoises, and the rest of those of the one that does not.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,25 @@ import numpy as np
 
 from engines.content import Content, graph_of
 from engines.inference import trial
+from engines.models.files import NewFiles
+from engines.models.folders import Taken
 from engines.models.shipped_cards import ShippedCard, card_by_name
+from engines.models.store import Found, find
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, UsageError
 
 _SAME = "give two files of one kind, as their authors publish them"
+
+
+def denoised(found: Found, strength: float, new: NewFiles) -> tuple[Found, dict[str, str]]:
+    """Return a network mixed for a denoise strength, and the fields of its card that say so.
+
+    Raises as `partner_of`, `find` and `mixed` do.
+    """
+    card, other = partner_of(found.path, strength)
+    body = mixed(found.content, find(other, new).content, strength, found.path)
+    about = f"{card.description}, denoise strength {strength:g}; licence {card.licence}; {card.page}"
+    return replace(found, taken=Taken(body)), {"name": f"{card.name}-denoise-{strength:g}", "description": about}
 
 
 def partner_of(path: Path, strength: float) -> tuple[ShippedCard, Path]:
