@@ -3,13 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import Credentials, FleetUrl, Json, SettingsFile, ends_well, fleet_from
-from cli.text import age, list_of, one_line, size, stdout, table
+from cli.text import age, cell, list_of, one_line, size, stdout, table
 from schemas.errors import ExitCode
 from schemas.text import rate, without_passwords
 
@@ -137,7 +137,8 @@ def render(fleet: "FleetStatus", url: str) -> "Group":
         ("dead letters", f"[red]{fleet.dead.messages}[/], see `rigflow dead list`" if fleet.dead.messages else "none"),
     ):
         pairs.add_row(f"[bold]{name}[/]", value)
-    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet), *_ends(fleet), *_declined(fleet)]
+    parts: list[RenderableType] = [pairs, "", _queues(fleet), "", _workers(fleet)]
+    parts += [*_ends(fleet), *_unready(fleet), *_declined(fleet)]
     if fleet.rigs:
         parts += ["", _rigs(fleet.rigs)]
     return Group(*parts)
@@ -227,18 +228,31 @@ def _ends(fleet: "FleetStatus") -> "list[RenderableType]":
     ]
 
 
+def _unready(fleet: "FleetStatus") -> "list[RenderableType]":
+    """A line for each reason for which workers are not ready: models that are being loaded, or that cannot be."""
+    gone = _gone(fleet)
+    ready = ((worker.get("why", ""), worker["worker"]) for worker in fleet.workers if worker["worker"] not in gone)
+    return [_warning(f"not ready: {names}", why) for why, names in _grouped(ready) if why]
+
+
 def _declined(fleet: "FleetStatus") -> "list[RenderableType]":
     """A line for each pipeline that some workers take no work of, and for each reason."""
-    from rich.markup import escape
-
-    workers: dict[tuple[str, str], list[str]] = {}
-    for worker in fleet.workers:
-        for declined in worker.get("declined", {}).items():
-            workers.setdefault(declined, []).append(worker["worker"])
+    each = ((declined, worker["worker"]) for worker in fleet.workers for declined in worker.get("declined", {}).items())
     return [
-        f"[yellow]no work of pipeline {escape(pipeline)} goes to {escape(', '.join(names))}[/]: {escape(why)}"
-        for (pipeline, why), names in sorted(workers.items())
+        _warning(f"no work of pipeline {pipeline} goes to {names}", why) for (pipeline, why), names in _grouped(each)
     ]
+
+
+def _grouped(reasons: Iterable[tuple[Any, str]]) -> list[tuple[Any, str]]:
+    """Each reason once, with the names of its workers."""
+    workers: dict[Any, list[str]] = {}
+    for reason, worker in reasons:
+        workers.setdefault(reason, []).append(worker)
+    return [(reason, ", ".join(names)) for reason, names in sorted(workers.items())]
+
+
+def _warning(what: str, why: str) -> "RenderableType":
+    return cell(what, style="yellow") + cell(f": {why}")
 
 
 def _gone(fleet: "FleetStatus") -> dict[str, Mapping[str, Any]]:

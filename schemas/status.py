@@ -34,7 +34,9 @@ class GpuStatus(Status):
 
 
 class WorkerStatus(Status):
-    """A worker process. `declined`: pipelines from which it takes no work, with the reasons."""
+    """A worker process. `why` is the reason that it is not ready for a pipeline, or empty; `declined`: pipelines from
+    which it takes no work, with the reasons.
+    """
 
     worker: GivenName
     device: GivenName
@@ -46,6 +48,7 @@ class WorkerStatus(Status):
     in_flight: Count
     failures: Count
     done: tuple[StageStatus, ...]
+    why: str = ""
     declined: dict[GivenName, str] = {}
 
 

@@ -66,6 +66,20 @@ def test_every_queue_worker_and_rig_is_one_line() -> None:
     assert "http://127.0.0.1:9464" in rig
 
 
+def test_the_reason_that_workers_are_not_ready_is_told_once() -> None:
+    why = "p: its model ended the process that loaded it (SIGSEGV)"
+    workers = [worker(name, why=why) for name in ("w0", "w1")]
+    lines = shown(render(fleet(*workers, worker("w2", why="")), "nats://127.0.0.1:4222"), columns=200)
+    assert [line for line in lines if "not ready" in line] == [f"not ready: w0, w1: {why}"]
+
+
+def test_reasons_of_workers_are_no_commands_to_the_terminal() -> None:
+    hidden = worker("w", why="a\x1b[2J", declined={"p": "b\x1b[2J"})
+    lines = shown(render(fleet(hidden), "nats://127.0.0.1:4222"), columns=200)
+    assert "not ready: w: a\\x1b[2J" in lines
+    assert "no work of pipeline p goes to w: b\\x1b[2J" in lines
+
+
 def test_a_column_is_there_when_it_says_something() -> None:
     lines = shown(render(fleet(worker("w", failures=3), again=2), "nats://127.0.0.1:4222"), columns=200)
     queues, queue, _, titles, first, *_ = lines[next(n for n, line in enumerate(lines) if line.startswith("queue")) :]
