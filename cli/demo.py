@@ -13,6 +13,8 @@ import av
 from av.filter import Graph
 from PIL import Image
 
+from engines.media.container import open_container, open_file
+
 SHOTS = ("testsrc2=size=640x360:rate=25", "mandelbrot=size=640x360:rate=25", "smptehdbars=size=640x360:rate=25")
 SHOT_FRAMES = 50
 RATE = 48_000
@@ -78,7 +80,7 @@ def run_with_models(film: Path, out: Path) -> int:
 
 def save_middle(film: Path, picture: Path) -> None:
     """Save the frame in the middle of a film."""
-    with av.open(film) as container:
+    with open_file(film) as file, open_container(file) as container:
         count = container.streams.video[0].frames
         for number, frame in enumerate(container.decode(video=0)):
             if number >= count // 2:

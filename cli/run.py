@@ -1,9 +1,11 @@
 """`rigflow run`: media in, results out, by one command."""
 
 import asyncio
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,14 +143,23 @@ def check_inputs(inputs: list[Path]) -> None:
 @contextmanager
 def output_folder(out: Path) -> Iterator[None]:
     """`prepare_folder` for a block; folders that it made are removed if the block wrote nothing."""
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    clear = partial(_remove_empty, [folder for folder in (out, *out.parents) if not folder.exists()])
+    atexit.register(clear)  # a second Ctrl-C may end the block before it cleans up, or while it does
     try:
         prepare_folder(out)
         yield
     finally:
-        with suppress(OSError):  # it is not empty
-            for folder in made:
-                folder.rmdir()
+        clear()
+        atexit.unregister(clear)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    from engines.files import discard_all
+
+    discard_all()
+    with suppress(OSError):  # it is not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def prepare_folder(out: Path) -> None:

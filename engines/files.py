@@ -48,7 +48,7 @@ _PENDING: "set[PartFile]" = set()
 
 
 @atexit.register
-def _discard_all() -> None:
+def discard_all() -> None:
     """Remove unfinished files: a process that is interrupted twice ends without its `finally` blocks."""
     for file in tuple(_PENDING):
         file.discard()

@@ -18,7 +18,7 @@ from tests.fleet import ONE_WORKER, Fleet
 from workers.inputs import JobOutcome
 
 SPEC = builtin_pipeline("fingerprint").model_copy(update={"segment_s": 0.3})  # most clips become several segments
-THREE_WORKERS = (ALL_STAGES, ("decode", "infer"), ("preprocess", "encode", "collect"))
+THREE_WORKERS = (ALL_STAGES, ("decode", "infer"), ("resize", "encode", "collect"))
 AT_ONCE = 200
 
 Answer: TypeAlias = tuple[Any, ...]

@@ -153,9 +153,10 @@ def test_the_folder_may_vanish_under_a_run(tmp_path: Path) -> None:
         (
             "video",
             {"crv": 20},
-            "format video has no option `crv`: its options are: crf, preset, sound",
+            "format video has no option `crv`: its options are: codec, bits, crf, preset, sound",
         ),
-        ("video", {"crf": 99}, "stage encode, option crf: should be less than or equal to 51, found 99"),
+        ("video", {"crf": 99}, "stage encode, option crf: should be less than or equal to 63, found 99"),
+        ("video", {"crf": 52}, "crf of h264 is at most 51"),
         ("video", {"preset": "fastest"}, "stage encode, option preset: .* found 'fastest'"),
         ("shots", {"threshold": "0.3"}, "stage encode, option threshold: should be a valid number, found '0.3'"),
         ("npz", {"zip": True}, "format npz has no option `zip`: its options are: none"),
