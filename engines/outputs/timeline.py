@@ -79,7 +79,9 @@ class Timeline:
         end = (self._media.end + self.shift) * self._scale
         times = [each._replace(lasts=max(1, end - each.pts)) if each.pts == self._last else each for each in times]
         pts, dts, _ = times[-1]
-        return [*times[:-1], Timed(pts, max(dts, pts - self._delay), max(1, end - pts))]
+        next_pts = min((each.pts for each in times if each.pts > pts), default=end)  # shown after the last one decoded
+        dts = max(dts, min(pts, end - self._delay - (next_pts - pts)))
+        return [*times[:-1], Timed(pts, dts, max(1, end - self._delay - dts))]
 
     def _begin(self, first: int) -> None:
         """Set the dts of the first pictures before the first pts, but not before 0: mp4 would take that as its start.

@@ -133,6 +133,23 @@ def test_the_last_picture_lasts_until_the_end_of_the_media(tmp_path: Path, end: 
         assert (stream.duration or 0) * (stream.time_base or 1) == Fraction(end, 25)
 
 
+def test_the_last_packet_lasts_as_long_as_its_picture(tmp_path: Path) -> None:
+    """Also where it is not the last one that is shown: a longer one would change the rate of the film."""
+    among: list[bool] = []
+    for count in range(6, 11):
+        media = VIDEO.model_copy(update={"last": count - 1, "end": count})
+        parts = cut(media, planes_of(count), list(range(count)), [count])
+        (path,) = assemble(FORMAT, tmp_path / f"{count}", media, parts)
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            assert {(packet.duration or 0) * packet.time_base for packet in packets} == {Fraction(1, 25)}
+            assert (stream.duration or 0) * (stream.time_base or 1) == Fraction(count, 25)
+            assert stream.average_rate == 25
+        among.append(packets[-1].pts != max(packet.pts or 0 for packet in packets))
+    assert any(among)
+
+
 def test_a_media_that_begins_before_zero_is_moved(tmp_path: Path) -> None:
     media = VIDEO.model_copy(update={"origin": -10})
     assembler = FORMAT.assemble(tmp_path / "a", media)
