@@ -123,7 +123,7 @@ def _graph(nodes: list[onnx.NodeProto], outputs: dict[str, list[str | int]], sig
 
 
 def vision_graph() -> bytes:
-    """`image_embeds`, and the cells that nobody reads, as optimum writes `last_hidden_state`."""
+    """`image_embeds`, and cells that are not read, as optimum writes `last_hidden_state`."""
     nodes = [*_image_nodes(), helper.make_node("Identity", ["image_sum"], ["image_embeds"])]
     nodes.append(helper.make_node("Identity", ["cells"], ["last_hidden_state"]))
     return _graph(nodes, {"last_hidden_state": ["batch_size", 3, 4, 4], "image_embeds": ["batch_size", WIDTH]})

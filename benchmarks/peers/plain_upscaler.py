@@ -1,7 +1,6 @@
 """Super-resolution without a framework: PyAV, NumPy and one session of ONNX Runtime."""
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ import av
 import numpy as np
 import onnxruntime
 from av.video.reformatter import Interpolation
+
+from benchmarks.peers.plain_film import write_film
 
 Array = np.ndarray[Any, Any]
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -32,17 +33,4 @@ class Upscaler:
 
     def upscale(self, video: Path, out: Path, rate: int = 25) -> int:
         """Write the pictures as H.264 of rigflow's quality and preset; how many there are."""
-        count = 0
-        with av.open(str(out), "w") as target:
-            stream: Any = None
-            for picture in self.pictures(video):
-                if stream is None:
-                    stream = target.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
-                    stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
-                frame.pts, frame.time_base = count, Fraction(1, rate)
-                target.mux(stream.encode(frame))
-                count += 1
-            if stream is not None:
-                target.mux(stream.encode())
-        return count
+        return write_film(self.pictures(video), out, rate)

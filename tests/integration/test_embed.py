@@ -13,11 +13,10 @@ from PIL import Image
 
 from engines.models.catalogue import own_model
 from schemas.jobs import Priority
-from schemas.parts import PartMeta
 from schemas.pipeline import parse_pipeline
 from tests.cases import Fleets, arrays, files_under, film, fleets, frames_of
 from tests.cli import rigflow
-from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from tests.towers import COLOURS, Array, clip_folder, picture_vector
 from workers.run import run_jobs
 
@@ -81,19 +80,6 @@ async def test_vectors_equal_those_of_an_independent_reference_for_every_fleet(
     assert images["sources"].tolist() == [str(tmp_path / name) for name in images["names"]]
     assert images["identities"].tolist() == [own_model("mine")[0].identity]
     assert (images["models"].tolist(), len(images["revision"][0])) == (["mine"], 16)
-
-
-class Killing(Silent):
-    """Kills a worker as soon as the first part is there."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        super().__init__()
-        self._fleet = fleet
-
-    def part(self, job: str, meta: PartMeta) -> None:
-        super().part(job, meta)
-        if self.parts == 1:
-            self._fleet.kill(0)
 
 
 def test_killed_workers_change_nothing(home: Path, tmp_path: Path) -> None:

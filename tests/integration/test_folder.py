@@ -114,7 +114,7 @@ def test_beside_the_pictures_nothing_of_a_person_is_replaced(fleet: Fleet, home:
     assert (tally.done, tally.kept) == (6, 1)
     made = files_under(library)
     assert {name: made[name] for name in before} == before
-    # by other thresholds: those that nobody changed are made anew, and the results are no input
+    # by other thresholds: those that were not changed by hand are made again, and the results are no input
     (library / "top.txt").write_text("corrected by hand")
     tally, frames = run(fleet, home, library, library, threshold=0.01, **{"thresholds.general": 0.05})
     assert (tally.done, tally.kept, frames) == (5, 2, 3 + 2)

@@ -13,11 +13,10 @@ from PIL import Image
 
 from engines.models.catalogue import own_model
 from schemas.jobs import Priority
-from schemas.parts import PartMeta
 from schemas.pipeline import parse_pipeline
 from tests.cases import Fleets, drawn, files_under, film, fleets, frames_of, plainly, stills
 from tests.cli import rigflow
-from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from tests.taggers import NAMES, WD_TAGS, tagger, wd_folder, wd_rows, wd_scores, wd_tags
 from workers.run import run_jobs
 
@@ -113,19 +112,6 @@ async def test_frames_of_a_film_a_second_apart(fleet: Fleets, tmp_path: Path) ->
     assert [row["time"] for row in rows][:4] == [0, 1, 2, 3]
     for row, scores in zip(rows[:4], wd_scores(model, paths), strict=True):
         check_tags(row["tags"], wd_tags(scores))
-
-
-class Killing(Silent):
-    """Kills a worker as soon as the first part is there."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        super().__init__()
-        self._fleet = fleet
-
-    def part(self, job: str, meta: PartMeta) -> None:
-        super().part(job, meta)
-        if self.parts == 1:
-            self._fleet.kill(0)
 
 
 def test_killed_workers_change_nothing(tmp_path: Path) -> None:
