@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from schemas.pipeline import PipelineSpec
     from schemas.settings import Settings
     from workers.definitions import Models
-    from workers.library import Tally
+    from workers.media_folder import Tally
 
 _SHOWN = 20  # reasons of failures
 

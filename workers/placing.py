@@ -13,7 +13,7 @@ from pathlib import Path
 from engines.files import rename, writing
 from schemas.errors import OutputError
 from workers.ledger import FileResult
-from workers.library import Entry, Library
+from workers.media_folder import Entry, MediaFolder
 from workers.watched import stamp_of
 
 Files = Mapping[str, Path]
@@ -25,13 +25,13 @@ def token(number: int, entry: Entry) -> str:
     return f"{number:04}{Path(entry.name).suffix.lower()}"
 
 
-def made_of(target: Path, number: int, entry: Entry, alone: bool, library: Library) -> Files:
+def made_of(target: Path, number: int, entry: Entry, alone: bool, media: MediaFolder) -> Files:
     """The files that a job at `target` made of one of its inputs; empty where it failed."""
     if entry.timed:
         beside = (each for each in target.parent.iterdir() if each.name.startswith(f"{target.name}."))
         return {each.name.removeprefix(f"{target.name}."): each for each in beside}
     found = {}
-    for suffix in library.each:
+    for suffix in media.each:
         path = target / f"{Path(token(number, entry)).stem}.{suffix}"
         path = target.with_name(f"{target.name}.{suffix}") if alone and not path.exists() else path
         if not path.exists():
@@ -42,7 +42,7 @@ def made_of(target: Path, number: int, entry: Entry, alone: bool, library: Libra
     return found
 
 
-def place(library: Library, scratch: Path, made: Sequence[tuple[Entry, Files]]) -> None:
+def place(media: MediaFolder, scratch: Path, made: Sequence[tuple[Entry, Files]]) -> None:
     """Put the files of entries in place. Raises OutputError.
 
     An input that changed meanwhile is left out: it is new again. A file that appeared meanwhile is kept.
@@ -51,17 +51,17 @@ def place(library: Library, scratch: Path, made: Sequence[tuple[Entry, Files]]) 
     moves: list[tuple[Path, Path]] = []
     moved: dict[Path, Path] = {}
     for number, (entry, files) in enumerate(made):
-        if stamp_of(library.path(entry)) != entry.stamp:
-            library.tally.fail([entry.name], "it changed while it was read; run it again")
+        if stamp_of(media.path(entry)) != entry.stamp:
+            media.tally.fail([entry.name], "it changed while it was read; run it again")
             continue
         names = {suffix: f"{entry.target}.{suffix}" for suffix in files}
-        if not all(map(library.may_replace, names.values())):
-            library.tally.count("kept")
+        if not all(map(media.may_replace, names.values())):
+            media.tally.count("kept")
             continue
         written = {}
         for suffix, name in names.items():
             copy = scratch / f"{number}.{suffix}"
-            final = library.out / name
+            final = media.out / name
             with writing(final):
                 source = files[suffix]
                 if source in moved or not source.is_relative_to(scratch):
@@ -76,23 +76,23 @@ def place(library: Library, scratch: Path, made: Sequence[tuple[Entry, Files]]) 
             written[name] = status.st_size, status.st_mtime_ns
             moves.append((copy, final))
         results[entry.name] = FileResult(entry.stamp, entry.digest, entry.target, written)
-    library.ledger.record_all(results)
+    media.ledger.record_all(results)
     for copy, final in moves:
         with writing(final), suppress(FileExistsError):
             rename(copy, final, replaces=False)
-    library.tally.count("done", len(results))
+    media.tally.count("done", len(results))
 
 
-def place_whole(library: Library, target: Path, name: str) -> list[Path]:
+def place_whole(media: MediaFolder, target: Path, name: str) -> list[Path]:
     """Put the files of a job of many inputs in place, under `name` or one with a number. Raises OutputError."""
     files = {each.name.removeprefix(target.name): each for each in target.parent.glob(f"{target.name}*")}
     number, stem = 1, name
-    while not library.overwrite and any(os.path.lexists(library.out / f"{stem}{end}") for end in files):
+    while not media.overwrite and any(os.path.lexists(media.out / f"{stem}{end}") for end in files):
         number += 1
         stem = f"{name}-{number}"
     placed = []
     for end, file in files.items():
-        final = library.out / f"{stem}{end}"
+        final = media.out / f"{stem}{end}"
         with writing(final):
             os.replace(file, final)
         placed.append(final)

@@ -22,7 +22,7 @@ from schemas.settings import Settings
 from workers.definitions import Models, register, repair
 from workers.inputs import JobOutcome
 from workers.ledger import Ledger, ledger_path
-from workers.library import Entry, Library, Tally, is_media_by_name
+from workers.media_folder import Entry, MediaFolder, Tally, is_media_by_name
 from workers.placing import Files, made_of, place, place_whole, token
 from workers.run import PUBLISH_AT_ONCE, ProgressListener, as_ours, begin_job, run_job, unfinished
 from workers.waits import both, explained
@@ -34,20 +34,20 @@ _RESULT = "result"
 class FolderRun:
     """One run of a pipeline over a folder: `first` says whether there is work, then `run` does it on a fleet."""
 
-    def __init__(self, library: Library, spec: PipelineSpec, models: Models, variant: bool, scratch: Path) -> None:
-        self._library = library
+    def __init__(self, media: MediaFolder, spec: PipelineSpec, models: Models, variant: bool, scratch: Path) -> None:
+        self._media = media
         self._spec = spec
         self._models = models
         self._variant = variant
         self._scratch = scratch
-        self._groups = library.groups()
+        self._groups = media.groups()
         self._outcomes: list[JobOutcome] = []
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     @property
     def tally(self) -> Tally:
         """What became of the files."""
-        return self._library.tally
+        return self._media.tally
 
     def first(self) -> bool:
         """Look for work, and return whether there is any."""
@@ -80,7 +80,7 @@ class FolderRun:
         listener: ProgressListener,
     ) -> None:
         try:
-            left = await asyncio.to_thread(self._library.digested, group)
+            left = await asyncio.to_thread(self._media.digested, group)
             copies, new = await asyncio.to_thread(self._sorted, left)
             if copies:
                 await asyncio.to_thread(self._placed, copies)
@@ -97,7 +97,7 @@ class FolderRun:
         copies: list[tuple[Entry, Files]] = []
         new: dict[str, list[Entry]] = {}
         for entry in group:
-            if not entry.timed and (earlier := self._library.earlier(entry.digest)):
+            if not entry.timed and (earlier := self._media.earlier(entry.digest)):
                 copies.append((entry, earlier))
             else:
                 new.setdefault(entry.digest, []).append(entry)
@@ -105,7 +105,7 @@ class FolderRun:
 
     def _placed(self, made: Sequence[tuple[Entry, Files]]) -> None:
         with _folder(self._scratch) as folder:
-            place(self._library, folder, made)
+            place(self._media, folder, made)
 
     async def _infer(
         self,
@@ -126,7 +126,7 @@ class FolderRun:
             await asyncio.to_thread(self._finish, outcome, firsts, new, folder)
 
     def _outcome(self, firsts: Sequence[Entry], target: Path, publisher: Publisher) -> JobOutcome:
-        paths = [self._library.path(entry) for entry in firsts]
+        paths = [self._media.path(entry) for entry in firsts]
         identity = hashlib.sha256(self._spec.revision.encode())
         for entry in firsts:
             identity.update(f"\0{entry.name}\0{entry.digest}".encode())
@@ -142,14 +142,14 @@ class FolderRun:
             raise_or_leave(outcome.error, firsts, self.tally)
             return
         assert outcome.done is not None
-        if not firsts[0].timed and not self._library.each:
-            place_whole(self._library, outcome.target, f"{firsts[0].kind}s.{self._spec.name}")
+        if not firsts[0].timed and not self._media.each:
+            place_whole(self._media, outcome.target, f"{firsts[0].kind}s.{self._spec.name}")
             self.tally.count("done", sum(map(len, new.values())))
             return
         reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         made: list[tuple[Entry, Files]] = []
         for number, entry in enumerate(firsts):
-            files = made_of(outcome.target, number, entry, len(firsts) == 1, self._library)
+            files = made_of(outcome.target, number, entry, len(firsts) == 1, self._media)
             if entry.timed and outcome.done.failures:
                 self.tally.fail([entry.name], outcome.done.failures[0])
             elif files:
@@ -157,7 +157,7 @@ class FolderRun:
             else:
                 reason = reasons.get(token(number, entry), "it has no result")
                 self.tally.fail([each.name for each in new[entry.digest]], reason)
-        place(self._library, folder, made)
+        place(self._media, folder, made)
 
 
 def raise_or_leave(error: RigflowError, entries: Sequence[Entry], tally: Tally) -> None:
@@ -202,7 +202,7 @@ def folder_run(
     scratch = out / f".rigflow-{spec.name}-unfinished"
     try:
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed: the ledger's lock is ours
-        yield FolderRun(Library(folder, out, spec, ledger, overwrite, only_new), spec, models, variant, scratch)
+        yield FolderRun(MediaFolder(folder, out, spec, ledger, overwrite, only_new), spec, models, variant, scratch)
     finally:
         ledger.close()
         with suppress(OSError):

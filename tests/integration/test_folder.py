@@ -20,7 +20,7 @@ from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.taggers import wd_folder
 from workers import run_folder
 from workers.definitions import find_models
-from workers.library import Tally
+from workers.media_folder import Tally
 
 SIZE = (40, 60)
 

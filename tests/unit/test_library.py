@@ -1,167 +1,252 @@
-"""What of a folder is new, where its results go, and that a process that ends at any point leaves no wrong result."""
+"""A library: results of embeddings as one table, exact and indexed search, near-duplicates."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
 
-from pipelines.registry import builtin_pipeline
-from schemas.errors import OutputError
-from workers import placing
-from workers.ledger import Ledger, ledger_path
-from workers.library import Entry, Library
-from workers.placing import place, token
+from engines.encoding import Origin, Traced
+from engines.library.duplicates import find_duplicates
+from engines.library.index import Index, build, opened, path_of
+from engines.library.search import Hit, best_of, counts, nearest
+from engines.library.spaces import Space
+from engines.library.table import FOLDER, up_to_date
+from engines.part import Array
+from schemas.errors import UsageError
+from schemas.media import Item
+from tests.cli import rigflow
+from tests.unit.outputs_parts import IMAGES, VIDEO, feed, format_of, make_part
 
-TAG = builtin_pipeline("tag")
-
-
-class Killed(BaseException):
-    """The end of the process."""
-
-
-def pictures(folder: Path, names: Sequence[str]) -> None:
-    for number, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / name)
+WIDTH = 16
+RANDOM = np.random.default_rng(4)
 
 
-def opened(out: Path, revision: str) -> Ledger:
-    out.mkdir(exist_ok=True)
-    ledger = Ledger(ledger_path(out, "tag"), out, revision)
-    ledger.open()
-    return ledger
+def unit(rows: Array) -> Array:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+@dataclass
+class Filler:
+    """Writes results into a library as the format does."""
+
+    library: Path
+    changed_s: int = 1_700_000_000
+
+    def put(self, name: str, rows: Array, sources: Sequence[str] = (), film: str = "", model: str = "clip") -> Path:
+        """One result: of images with these sources, or of a film."""
+        format_, media = format_of("embeddings"), VIDEO if film else IMAGES
+        assembler = format_.assemble(self.library / f"{name}.embed", media)
+        assert isinstance(assembler, Traced)
+        assembler.set_origin(Origin("r" * 16, {model: f"{model:0<64}"}, tuple(sources) or (film,)))
+        items = [] if film else [Item(name=Path(source).name) for source in sources]
+        pts = [25 * number for number in range(len(rows))] if film else [0] * len(rows)
+        feed(format_, assembler, [make_part(media, {"embedding": rows}, pts, items=items)])
+        [path] = assembler.close()
+        self.changed_s += 1
+        os.utime(path, (self.changed_s, self.changed_s))
+        return path
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = opened(tmp_path / "out", "r1")
-    yield ledger
-    ledger.close()
+def filler(tmp_path: Path) -> Filler:
+    (tmp_path / "library").mkdir()
+    return Filler(tmp_path / "library")
 
 
-def tagged(library: Library, scratch: Path, text: str) -> list[Entry]:
-    """Do all that is new, `text` of each with its name."""
-    done: list[Entry] = []
-    for number, group in enumerate(library.groups()):
-        folder = scratch / str(number)
-        folder.mkdir(parents=True)
-        made = []
-        for place_in, entry in enumerate(library.digested(group)):
-            path = folder / f"{Path(token(place_in, entry)).stem}.txt"
-            path.write_text(f"{text} {entry.name}")
-            made.append((entry, {"txt": path}))
-        place(library, folder, made)
-        done += group
-    return done
+def contents(library: Path, model: str = "clip") -> dict[tuple[str, float], bytes]:
+    """(media, time) -> vector of all that counts; NaN is -1."""
+    with up_to_date(library) as table:
+        space = table.spaces.get(f"{model:0<64}")
+        if space is None:
+            return {}
+        times = np.nan_to_num(space.times, nan=-1)
+        keys = [(space.names[space.media[row]], float(times[row])) for row in space.live]
+        assert len(set(keys)) == len(keys)
+        return {key: space.vectors[row].tobytes() for key, row in zip(keys, space.live, strict=True)}
 
 
-def targets(folder: Path, out: Path, ledger: Ledger, spec: str = "tag") -> dict[str, str]:
-    library = Library(folder, out, builtin_pipeline(spec), ledger, False, False)
-    return {entry.name: entry.target for group in library.groups() for entry in group}
+def anew(library: Path, model: str = "clip") -> dict[tuple[str, float], bytes]:
+    """`contents` of a library without a table."""
+    for path in (library / FOLDER).iterdir():
+        path.unlink()
+    return contents(library, model)
 
 
-def test_results_are_named_as_the_pictures_and_apart(tmp_path: Path, ledger: Ledger) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    pictures(folder, ["a/one.jpg", "a/one.png", "a/one.png.bmp", "b/one.png", "two words.webp"])
-    assert targets(folder, out, ledger) == {
-        "a/one.jpg": "a/one",
-        "a/one.png": "a/one.png",
-        "a/one.png.bmp": "a/one.png.bmp",
-        "b/one.png": "b/one",
-        "two words.webp": "two words",
-    }
-    assert targets(folder, out, ledger, "upscale")["a/one.png"] == "a/one.png.upscale"
+def test_results_come_change_and_go(filler: Filler) -> None:
+    a, b, c = (unit(RANDOM.normal(size=(count, WIDTH))) for count in (3, 2, 4))
+    library = filler.library
+    filler.put("images", a, ["/m/1.png", "/m/2.png", "/m/3.png"])
+    film = filler.put("sub/film", c, film="/m/film.mp4")
+    (library / "other.npz").write_bytes(b"no npz")
+    np.savez(library / "fingerprint.npz", descriptor=a, times=np.arange(3.0))
+    expected = {(f"/m/{n + 1}.png", -1.0): a[n].tobytes() for n in range(3)}
+    expected |= {("/m/film.mp4", float(n)): c[n].tobytes() for n in range(4)}
+    assert contents(library) == contents(library) == anew(library) == expected
+    filler.put("again", b, ["/m/2.png", "/m/4.png"])
+    expected |= {("/m/2.png", -1.0): b[0].tobytes(), ("/m/4.png", -1.0): b[1].tobytes()}
+    assert contents(library) == expected, "the newest result of a media counts"
+    film.unlink()
+    expected = {key: value for key, value in expected.items() if key[0] != "/m/film.mp4"}
+    assert contents(library) == expected, "what is deleted is not found"
+    filler.put("again", a[:2], ["/m/2.png", "/m/4.png"])
+    expected |= {("/m/2.png", -1.0): a[0].tobytes(), ("/m/4.png", -1.0): a[1].tobytes()}
+    assert contents(library) == expected == anew(library)
+    for path in library.glob("*.npz"):
+        path.unlink()
+    assert contents(library) == {}
+    assert sorted(path.name for path in (library / FOLDER).iterdir()) == ["lock", "table.npz"]
 
 
-def test_a_name_stays_its_owners_while_that_is_there(tmp_path: Path, ledger: Ledger) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    pictures(folder, ["one.png"])
-    tagged(Library(folder, out, TAG, ledger, False, True), tmp_path / "scratch", "first")
-    pictures(folder, ["one.bmp"])
-    assert targets(folder, out, ledger)["one.bmp"] == "one.bmp"
-    (folder / "one.png").unlink()
-    assert targets(folder, out, ledger) == {"one.bmp": "one"}
+def test_a_table_that_is_damaged_or_cannot_be_kept_is_made_anew(filler: Filler) -> None:
+    a = unit(RANDOM.normal(size=(3, WIDTH)))
+    library = filler.library
+    filler.put("images", a, ["/m/1.png", "/m/2.png", "/m/3.png"])
+    expected = contents(library)
+    for damage in (b"", b"PK", os.urandom(300)):
+        (library / FOLDER / "table.npz").write_bytes(damage)
+        assert contents(library) == expected
+    [vectors] = (library / FOLDER).glob("*.f32")
+    vectors.write_bytes(vectors.read_bytes() + b"1234567")  # of a process that ended before it wrote its table
+    filler.put("more", a[:1], ["/m/4.png"])
+    assert contents(library) == expected | {("/m/4.png", -1.0): a[0].tobytes()}
+    vectors.unlink()
+    assert contents(library) == expected | {("/m/4.png", -1.0): a[0].tobytes()}
+    for path in (library / FOLDER).iterdir():
+        path.unlink()
+    (library / FOLDER).rmdir()
+    (library / FOLDER).write_text("in the way")
+    assert contents(library) == expected | {("/m/4.png", -1.0): a[0].tobytes()}
 
 
-@pytest.mark.parametrize("calls", range(8))
-def test_a_process_that_ends_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """Results of an earlier revision are replaced: what is known afterwards has its new text, the rest is new."""
-    folder, out = tmp_path / "in", tmp_path / "out"
-    names = ["a.png", "b.png", "c/d.png"]
-    pictures(folder, names)
-    ledger = opened(out, "r1")
-    tagged(Library(folder, out, TAG, ledger, False, True), tmp_path / "one", "old")
-    ledger.close()
-
-    left = calls
-
-    def dies(*_: object, **__: object) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-
-    rename, unlink, record = placing.rename, Path.unlink, Ledger.record_all
-    monkeypatch.setattr(placing, "rename", lambda *given, **named: (dies(), rename(*given, **named)))
-    monkeypatch.setattr(Path, "unlink", lambda *given, **named: (dies(), unlink(*given, **named)))
-    monkeypatch.setattr(Ledger, "record_all", lambda *given: (dies(), record(*given)))
-    ledger = opened(out, "r2")
-    try:
-        tagged(Library(folder, out, TAG, ledger, False, True), tmp_path / "two", "new")
-    except Killed:
-        assert calls < 7, "three files removed, one record, three files put in place"
-    ledger.close()
-    monkeypatch.undo()
-
-    texts = {name: out / f"{Path(name).with_suffix('')}.txt" for name in names}
-    ledger = opened(out, "r2")
-    library = Library(folder, out, TAG, ledger, False, True)
-    again = {entry.name for group in library.groups() for entry in group}
-    for name, path in texts.items():
-        is_new = path.exists() and path.read_text() == f"new {name}"
-        assert (name in again) is not is_new
-    tagged(Library(folder, out, TAG, ledger, False, True), tmp_path / "three", "new")
-    assert {name: path.read_text() for name, path in texts.items()} == {name: f"new {name}" for name in names}
-    ledger.close()
+def plainly(vectors: dict[tuple[str, float], bytes], query: Array, most: int, every: bool) -> list[tuple[str, float]]:
+    """The hits by a loop."""
+    scores = {key: float(np.frombuffer(vector, np.float32) @ query) for key, vector in vectors.items()}
+    best: dict[object, tuple[str, float]] = {}
+    for key in scores:
+        group = key if every else key[0]
+        if group not in best or scores[key] > scores[best[group]]:
+            best[group] = key
+    return sorted(best.values(), key=lambda key: -scores[key])[:most]
 
 
-def test_a_text_that_appears_while_a_picture_is_tagged_is_kept(tmp_path: Path, ledger: Ledger) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    pictures(folder, ["a.png", "b.png"])
-    library = Library(folder, out, TAG, ledger, False, True)
-    [group] = library.groups()
-    (out / "a.txt").write_text("mine")
-    made = []
-    for number, entry in enumerate(library.digested(group)):
-        (path := tmp_path / f"{number}.txt").write_text("tags")
-        made.append((entry, {"txt": path}))
-    (scratch := tmp_path / "scratch").mkdir()
-    place(library, scratch, made)
-    assert (library.tally.done, library.tally.kept) == (1, 1)
-    assert [(out / f"{name}.txt").read_text() for name in "ab"] == ["mine", "tags"]
+def keys_of(hits: Sequence[Hit]) -> list[tuple[str, float]]:
+    return [(hit.media, -1.0 if hit.time_s is None else hit.time_s) for hit in hits]
 
 
-def test_a_picture_that_changes_while_it_is_tagged_is_new_again(tmp_path: Path, ledger: Ledger) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    pictures(folder, ["a.png"])
-    library = Library(folder, out, TAG, ledger, False, True)
-    [[entry]] = library.groups()
-    library.digested([entry])
-    os.utime(folder / "a.png", (1, 1))
-    (scratch := tmp_path / "scratch").mkdir()
-    (scratch / "0000.txt").write_text("tags")
-    place(library, scratch, [(entry, {"txt": scratch / "0000.txt"})])
-    assert library.tally.failed == [("a.png", "it changed while it was read; run it again")]
-    assert not (out / "a.txt").exists()
-    assert [each.name for [each] in Library(folder, out, TAG, ledger, False, True).groups()] == ["a.png"]
+@pytest.mark.parametrize("every", [False, True])
+def test_search_is_that_of_a_loop_and_an_index_only_proposes(filler: Filler, every: bool) -> None:
+    rows = unit(RANDOM.normal(size=(60, WIDTH)))
+    filler.put("old", rows[40:], [f"/m/{n}.png" for n in range(20)])
+    filler.put("images", rows[:20], [f"/m/{n}.png" for n in range(20)])
+    filler.put("film", rows[20:40], film="/m/film.mp4")
+    everything = contents(filler.library)
+    with up_to_date(filler.library) as table:
+        [space] = table.spaces.values()
+        assert counts(space) == (40, 21)
+        index = build(table.folder, space)
+        query = unit(RANDOM.normal(size=(1, WIDTH)))[0]
+        for most in (1, 5, 100):
+            expected = plainly(everything, query, most, every)
+            assert keys_of(nearest(space, query, most, every)) == expected
+            proposed = best_of(space, index.candidates(space, query, most), most, every)
+            assert keys_of(proposed)[:3] == expected[:3]
+            exact = {hit.row: hit.score for hit in nearest(space, query, 100, every=True)}
+            assert all(hit.score == pytest.approx(exact[hit.row], abs=1e-6) for hit in proposed)
 
 
-def test_a_folder_in_the_way_of_a_text_is_an_error_in_words(tmp_path: Path, ledger: Ledger) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    pictures(folder, ["a.png"])
-    (out / "a.txt").mkdir(parents=True)
-    library = Library(folder, out, TAG, ledger, True, True)
-    with pytest.raises(OutputError, match=r"cannot write .*a\.txt: Is a directory"):
-        tagged(library, tmp_path / "scratch", "x")
+def test_an_index_is_brought_up_to_date_and_rows_that_it_lacks_are_found(filler: Filler) -> None:
+    rows = unit(RANDOM.normal(size=(50, WIDTH)))
+    filler.put("images", rows[:30], [f"/m/{n}.png" for n in range(30)])
+    with up_to_date(filler.library) as table:
+        [space] = table.spaces.values()
+        assert opened(table.folder, space) is None
+        build(table.folder, space)
+    filler.put("more", rows[30:], [f"/m/{n}.png" for n in range(30, 50)])
+    with up_to_date(filler.library) as table:
+        [space] = table.spaces.values()
+        index = opened(table.folder, space)
+        assert isinstance(index, Index)
+        assert index.rows == 30
+        for number in (3, 44):
+            [hit] = best_of(space, index.candidates(space, rows[number], 1), 1)
+            assert (hit.media, round(hit.score, 5)) == (f"/m/{number}.png", 1.0)
+        assert build(table.folder, space).rows == 50
+        path_of(table.folder, space).write_bytes(b"damaged")
+        assert opened(table.folder, space) is None
+        assert build(table.folder, space).rows == 50
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_near_duplicates_are_found_and_what_is_only_alike_is_not(filler: Filler, indexed: bool) -> None:
+    """Copies of a picture, a film and a still of it; not: two films that share a few pictures, and what is like it."""
+    base = unit(RANDOM.normal(size=(40, WIDTH)))
+
+    def near(rows: Array, noise: float) -> Array:
+        return unit(rows + RANDOM.normal(size=rows.shape) * noise / WIDTH**0.5)
+
+    filler.put("a", np.concatenate([base[:1], near(base[:1], 0.05), near(base[:1], 0.6)]), ["/m/a", "/m/a2", "/m/like"])
+    filler.put("film", base[10:20], film="/m/film")
+    filler.put("copy", near(base[10:20], 0.05), film="/m/copy")
+    filler.put("shares", np.concatenate([base[10:13], base[20:27]]), film="/m/shares")
+    filler.put("still", near(base[15:16], 0.05), ["/m/still"])
+    filler.put("alone", base[30:33], ["/m/x", "/m/y", "/m/z"])
+    with up_to_date(filler.library) as table:
+        [space] = table.spaces.values()
+        groups = find_duplicates(space, 0.95, build(table.folder, space) if indexed else None)
+        assert [named(space, group.first, [copy.media for copy in group.copies]) for group in groups] == [
+            ("/m/copy", {"/m/film", "/m/still"}),
+            ("/m/a", {"/m/a2"}),
+        ]
+        still = next(copy for copy in groups[0].copies if space.names[copy.media] == "/m/still")
+        assert (np.isnan(still.time_s), still.original_s) == (True, 5.0)
+        assert find_duplicates(space, 1.0) == []
+
+
+def named(space: Space, first: int, copies: Sequence[int]) -> tuple[str, set[str]]:
+    return space.names[first], {space.names[media] for media in copies}
+
+
+def test_models_are_kept_apart(filler: Filler, tmp_path: Path) -> None:
+    rows = unit(RANDOM.normal(size=(4, WIDTH)))
+    filler.put("a", rows[:2], ["/m/1.png", "/m/2.png"])
+    filler.put("b", rows[2:], ["/m/1.png", "/m/3.png"], model="siglip")
+    assert {key[0] for key in contents(filler.library, "siglip")} == {"/m/1.png", "/m/3.png"}
+    environment = {"HOME": str(tmp_path)}
+    ended = rigflow("search", filler.library, "--duplicates", **environment)
+    what = f"{filler.library} has vectors of 2 models, which do not compare"
+    assert ended.stderr == f"rigflow: {what}: choose one by --model: clip, siglip\n"
+    ended = rigflow("search", filler.library, "--duplicates", "--model", "siglip", **environment)
+    assert ended.stdout == ("0 groups of near-duplicates, with 0 copies, among 2 media with 2 pictures, by siglip\n")
+    ended = rigflow("search", filler.library, "--duplicates", "--model", "other", **environment)
+    assert "has no vectors of a model other: it has those of clip, siglip" in ended.stderr
+    ended = rigflow("search", "red", filler.library, "--model", "clip", **environment)
+    assert ended.stderr.startswith("rigflow: model clip is missing: ")
+
+
+def test_what_cannot_be_searched_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for arguments, words in (
+        (("red", tmp_path / "none"), "none: no such folder: fill one by `rigflow run embed FILES --out "),
+        (("red", tmp_path / "file"), "file: not a folder"),
+        (("red", tmp_path / "empty"), "empty has no results of embed: fill it by `rigflow run embed FILES --out "),
+        ((tmp_path / "empty",), 'nothing to search for: give "WORDS" and LIBRARY'),
+        (("red", tmp_path / "empty", "--duplicates"), "words and --duplicates: one at a time"),
+        (("a", "red", tmp_path / "empty"), "put the words in quotes"),
+        (("  ", tmp_path / "empty"), "the words are empty"),
+    ):
+        ended = rigflow("search", *arguments, HOME=str(tmp_path))
+        assert words in ended.stderr
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+
+
+def test_too_many_that_are_alike_are_refused(filler: Filler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.library.duplicates._MOST_PAIRS", 3)
+    filler.put("a", unit(np.ones((5, WIDTH))), [f"/m/{n}" for n in range(5)])
+    with up_to_date(filler.library) as table:
+        [space] = table.spaces.values()
+        with pytest.raises(UsageError, match="give a higher --similarity"):
+            find_duplicates(space, 0.9)

@@ -68,7 +68,7 @@ class Tally:
         self.failed.extend((name, reason) for name in names)
 
 
-class Library:
+class MediaFolder:
     """The files of `folder` that are to be done, and where their results go. Of one pipeline, with its pins."""
 
     def __init__(

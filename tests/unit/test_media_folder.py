@@ -1,0 +1,167 @@
+"""What of a folder is new, where its results go, and that a process that ends at any point leaves no wrong result."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.registry import builtin_pipeline
+from schemas.errors import OutputError
+from workers import placing
+from workers.ledger import Ledger, ledger_path
+from workers.media_folder import Entry, MediaFolder
+from workers.placing import place, token
+
+TAG = builtin_pipeline("tag")
+
+
+class Killed(BaseException):
+    """The end of the process."""
+
+
+def pictures(folder: Path, names: Sequence[str]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / name)
+
+
+def opened(out: Path, revision: str) -> Ledger:
+    out.mkdir(exist_ok=True)
+    ledger = Ledger(ledger_path(out, "tag"), out, revision)
+    ledger.open()
+    return ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = opened(tmp_path / "out", "r1")
+    yield ledger
+    ledger.close()
+
+
+def tagged(media: MediaFolder, scratch: Path, text: str) -> list[Entry]:
+    """Do all that is new, `text` of each with its name."""
+    done: list[Entry] = []
+    for number, group in enumerate(media.groups()):
+        folder = scratch / str(number)
+        folder.mkdir(parents=True)
+        made = []
+        for place_in, entry in enumerate(media.digested(group)):
+            path = folder / f"{Path(token(place_in, entry)).stem}.txt"
+            path.write_text(f"{text} {entry.name}")
+            made.append((entry, {"txt": path}))
+        place(media, folder, made)
+        done += group
+    return done
+
+
+def targets(folder: Path, out: Path, ledger: Ledger, spec: str = "tag") -> dict[str, str]:
+    media = MediaFolder(folder, out, builtin_pipeline(spec), ledger, False, False)
+    return {entry.name: entry.target for group in media.groups() for entry in group}
+
+
+def test_results_are_named_as_the_pictures_and_apart(tmp_path: Path, ledger: Ledger) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    pictures(folder, ["a/one.jpg", "a/one.png", "a/one.png.bmp", "b/one.png", "two words.webp"])
+    assert targets(folder, out, ledger) == {
+        "a/one.jpg": "a/one",
+        "a/one.png": "a/one.png",
+        "a/one.png.bmp": "a/one.png.bmp",
+        "b/one.png": "b/one",
+        "two words.webp": "two words",
+    }
+    assert targets(folder, out, ledger, "upscale")["a/one.png"] == "a/one.png.upscale"
+
+
+def test_a_name_stays_its_owners_while_that_is_there(tmp_path: Path, ledger: Ledger) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    pictures(folder, ["one.png"])
+    tagged(MediaFolder(folder, out, TAG, ledger, False, True), tmp_path / "scratch", "first")
+    pictures(folder, ["one.bmp"])
+    assert targets(folder, out, ledger)["one.bmp"] == "one.bmp"
+    (folder / "one.png").unlink()
+    assert targets(folder, out, ledger) == {"one.bmp": "one"}
+
+
+@pytest.mark.parametrize("calls", range(8))
+def test_a_process_that_ends_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Results of an earlier revision are replaced: what is known afterwards has its new text, the rest is new."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    names = ["a.png", "b.png", "c/d.png"]
+    pictures(folder, names)
+    ledger = opened(out, "r1")
+    tagged(MediaFolder(folder, out, TAG, ledger, False, True), tmp_path / "one", "old")
+    ledger.close()
+
+    left = calls
+
+    def dies(*_: object, **__: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+
+    rename, unlink, record = placing.rename, Path.unlink, Ledger.record_all
+    monkeypatch.setattr(placing, "rename", lambda *given, **named: (dies(), rename(*given, **named)))
+    monkeypatch.setattr(Path, "unlink", lambda *given, **named: (dies(), unlink(*given, **named)))
+    monkeypatch.setattr(Ledger, "record_all", lambda *given: (dies(), record(*given)))
+    ledger = opened(out, "r2")
+    try:
+        tagged(MediaFolder(folder, out, TAG, ledger, False, True), tmp_path / "two", "new")
+    except Killed:
+        assert calls < 7, "three files removed, one record, three files put in place"
+    ledger.close()
+    monkeypatch.undo()
+
+    texts = {name: out / f"{Path(name).with_suffix('')}.txt" for name in names}
+    ledger = opened(out, "r2")
+    media = MediaFolder(folder, out, TAG, ledger, False, True)
+    again = {entry.name for group in media.groups() for entry in group}
+    for name, path in texts.items():
+        is_new = path.exists() and path.read_text() == f"new {name}"
+        assert (name in again) is not is_new
+    tagged(MediaFolder(folder, out, TAG, ledger, False, True), tmp_path / "three", "new")
+    assert {name: path.read_text() for name, path in texts.items()} == {name: f"new {name}" for name in names}
+    ledger.close()
+
+
+def test_a_text_that_appears_while_a_picture_is_tagged_is_kept(tmp_path: Path, ledger: Ledger) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    pictures(folder, ["a.png", "b.png"])
+    media = MediaFolder(folder, out, TAG, ledger, False, True)
+    [group] = media.groups()
+    (out / "a.txt").write_text("mine")
+    made = []
+    for number, entry in enumerate(media.digested(group)):
+        (path := tmp_path / f"{number}.txt").write_text("tags")
+        made.append((entry, {"txt": path}))
+    (scratch := tmp_path / "scratch").mkdir()
+    place(media, scratch, made)
+    assert (media.tally.done, media.tally.kept) == (1, 1)
+    assert [(out / f"{name}.txt").read_text() for name in "ab"] == ["mine", "tags"]
+
+
+def test_a_picture_that_changes_while_it_is_tagged_is_new_again(tmp_path: Path, ledger: Ledger) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    pictures(folder, ["a.png"])
+    media = MediaFolder(folder, out, TAG, ledger, False, True)
+    [[entry]] = media.groups()
+    media.digested([entry])
+    os.utime(folder / "a.png", (1, 1))
+    (scratch := tmp_path / "scratch").mkdir()
+    (scratch / "0000.txt").write_text("tags")
+    place(media, scratch, [(entry, {"txt": scratch / "0000.txt"})])
+    assert media.tally.failed == [("a.png", "it changed while it was read; run it again")]
+    assert not (out / "a.txt").exists()
+    assert [each.name for [each] in MediaFolder(folder, out, TAG, ledger, False, True).groups()] == ["a.png"]
+
+
+def test_a_folder_in_the_way_of_a_text_is_an_error_in_words(tmp_path: Path, ledger: Ledger) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    pictures(folder, ["a.png"])
+    (out / "a.txt").mkdir(parents=True)
+    media = MediaFolder(folder, out, TAG, ledger, True, True)
+    with pytest.raises(OutputError, match=r"cannot write .*a\.txt: Is a directory"):
+        tagged(media, tmp_path / "scratch", "x")
