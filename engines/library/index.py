@@ -39,16 +39,13 @@ class Index:
         scores = np.full(space.rows, -np.inf, np.float32)
         near = self.found.search(vector, min(self.rows, most * _TIMES), exact=False).keys.astype(np.int64)
         rows = np.concatenate([near, np.arange(self.rows, space.rows)])
-        live = np.zeros(space.rows, bool)
-        live[space.live] = True
-        rows = rows[live[rows]]
+        rows = rows[space.is_live[rows]]
         scores[rows] = space.vectors[rows] @ vector
         return scores
 
     def neighbours(self, space: Space) -> Iterator[tuple[Array, Array]]:
         """Pairs of rows that may be alike, `(rows [P], others [P])`, each pair once or twice, of rows that it has."""
-        live = np.zeros(space.rows, bool)
-        live[space.live] = True
+        live = space.is_live
         for first in range(0, len(space.live), _AT_ONCE // 10):
             rows = space.live[first : first + _AT_ONCE // 10]
             vectors = np.ascontiguousarray(space.vectors[rows])

@@ -27,8 +27,7 @@ def scores_of(space: Space, vector: Array) -> Array:
     for first in range(0, space.rows, BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
         scores[rows] = space.vectors[rows] @ vector
-    live = np.zeros(space.rows, bool)
-    live[space.live] = True
+    live = space.is_live
     scores[~live] = -np.inf
     return scores
 

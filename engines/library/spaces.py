@@ -45,6 +45,13 @@ class Space:
         """How many rows the file has."""
         return len(self.media)
 
+    @property
+    def is_live(self) -> Array:
+        """Whether each row counts, `[rows]` bool."""
+        mask: Array = np.zeros(self.rows, np.bool_)
+        mask[self.live] = True
+        return mask
+
 
 @dataclass(slots=True)
 class Table:
