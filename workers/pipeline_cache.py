@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Mapping, Sequenc
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engines.plan import plan_pipeline
 from engines.plugins import check_plugins
 from engines.ports import Device, Session
 from pipelines.broker import Broker
@@ -207,7 +208,8 @@ class PipelineCache:
                 if identity not in self._sessions:
                     self._sessions[identity] = await self._once(identity, functools.partial(self.opener.open, identity))
             sessions = {name: self._sessions[identity] for name, identity in models.items()}
-            pipeline = self._pipelines[revision] = LoadedPipeline(spec, cards, self._hosts, sessions, self._device)
+            plan = await asyncio.to_thread(plan_pipeline, spec, cards)  # which imports operators, heads and formats
+            pipeline = self._pipelines[revision] = LoadedPipeline(plan, self._hosts, sessions, self._device)
             return pipeline
         finally:
             del self._making[revision]

@@ -6,10 +6,9 @@ from engines.inference.session import Overlapping
 from engines.outputs.format import load_format
 from engines.part import Part, Tick, not_finite, pack_arrays
 from engines.pictures import HostPictures, resized_part
-from engines.plan import Plan, plan_pipeline
+from engines.plan import Plan
 from engines.ports import BatchCounts, Device, Session
 from schemas.errors import RigflowError
-from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage, PipelineSpec, Stage
 from schemas.results import Result
 from schemas.segments import Segment
@@ -27,20 +26,16 @@ class LoadedPipeline:
 
     def __init__(
         self,
-        spec: PipelineSpec,
-        models: Mapping[str, ModelSpec],
+        plan: Plan,
         hosts: Hosts,
         sessions: Mapping[str, Session],
         device: Device,
     ) -> None:
-        """`models` has the card of each model of the pipeline, `sessions` those of the stages hosted here.
-
-        Raises PipelineError and ModelError as `plan_pipeline` does.
-        """
-        self.spec = spec
-        self.plan = plan_pipeline(spec, models)
+        """`sessions` are those of the stages hosted here. Raises PipelineError as `load_format` does."""
+        self.spec = spec = plan.spec
+        self.plan = plan
         self._device = device
-        self.hosted = _hosted(spec, self.plan, hosts)
+        self.hosted = _hosted(spec, plan, hosts)
         self.depth = {stage.name: depth for depth, stage in enumerate(spec.stage)}
         self._stages = {stage.name: stage for stage in spec.stage}
         self._sessions = sessions

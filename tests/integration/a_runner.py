@@ -10,6 +10,7 @@ import numpy as np
 
 from engines.device import Host
 from engines.part import Array
+from engines.plan import plan_pipeline
 from engines.ports import Session
 from pipelines.attempts import Attempts
 from pipelines.broker import Broker
@@ -90,7 +91,7 @@ class Trial:
         failures = Failures(broker, attempts, "worker")
         sessions = sessions or {"mean": session}
         cards = {name: each.spec for name, each in sessions.items()}
-        self.pipeline = LoadedPipeline(spec, cards, lambda stage: True, sessions, Host(broker.settings))
+        self.pipeline = LoadedPipeline(plan_pipeline(spec, cards), lambda stage: True, sessions, Host(broker.settings))
         self.runner = Runner(broker, broker.settings, self._load_pipeline, failures, Host(broker.settings))
         self.publisher = Publisher(broker, spec, "main", Priority.BULK)
         self.serving: asyncio.Task[None] | None = None
