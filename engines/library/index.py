@@ -71,7 +71,7 @@ def opened(folder: Path, space: Space) -> Index | None:
     with suppress(ImportError, RuntimeError, ValueError, OSError):
         from usearch.index import Index as Found
 
-        found = Found.restore(str(path), view=True)
+        found: Any = Found.restore(str(path), view=True)
         fits = found is not None and found.ndim == space.width and len(found) <= space.rows
         if fits and space.rows - len(found) <= max(1000, _LATER * space.rows):
             return Index(found, len(found))
