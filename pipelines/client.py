@@ -9,11 +9,13 @@ pyproject.toml allows one minor release of nats-py; look through this list befor
   takes such messages from any client (`_build_message`, `_process_headers`, and the public patterns of its parser);
   has no way to wait until the kernel has what was sent, without an answer of the server (`_flush_pending`);
   has no way to end a subscription that keeps receiving what is on its way (`_send_unsubscribe`, `Subscription._id`);
-  cannot be closed after its connection broke during the last flush (`_status`).
+  cannot be closed after its connection broke during the last flush (`_status`);
+  loses a cancellation that comes as one of its waits ends, as `asyncio.wait_for` does before Python 3.12.
 """
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import ParseResult
 
@@ -44,9 +46,16 @@ class NatsClient(Client):
         uri: ParseResult | None = None if server is None else server.uri
         return uri
 
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """Connect, or end with the cancellation."""
+        await _cancellable(super().connect(*args, **options))
+
+    async def flush(self, timeout: int = 10) -> None:
+        """Wait for an answer of the server, or end with the cancellation."""
+        await _cancellable(super().flush(timeout))
+
     async def hand_over(self, timeout_s: float) -> None:
         """Wait until the kernel has all that was published; `flush` would wait for an answer."""
-        # in a task, because nats-py loses a cancellation there
         await asyncio.wait([asyncio.create_task(self._flush_pending(force_flush=True))], timeout=timeout_s)
 
     async def send_unsubscribe(self, subscription: Subscription) -> None:
@@ -101,3 +110,14 @@ class NatsClient(Client):
                 self._transport.close()  # type: ignore[no-untyped-call]
                 self._transport = None
             raise
+
+
+async def _cancellable(call: Coroutine[Any, Any, None]) -> None:
+    """Await a call of nats-py in a task of its own, and raise the cancellation that the call may lose."""
+    task = asyncio.create_task(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import types
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nkeys
 import pytest
@@ -200,3 +202,52 @@ async def test_tls_never_becomes_plain_text_with_the_password_in_it() -> None:
     assert got[:1] == b"\x16"
     assert b"secret" not in got
     server.close()
+
+
+@types.coroutine
+def cancelled_after_wait(number: int, call: Awaitable[Any]) -> Generator[Any, Any, bool]:
+    """Await `call`; this task is cancelled when wait `number` ends, before it goes on. False if there are fewer."""
+    task = asyncio.current_task()
+    assert task is not None
+    steps, error, waits = call.__await__(), None, 0
+    while True:
+        try:
+            future = steps.send(None) if error is None else steps.throw(error)  # type: ignore[attr-defined]
+        except StopIteration:
+            return waits >= number
+        waits += 1
+        if waits == number and future is not None:
+            future.add_done_callback(lambda _: task.cancel())
+        try:
+            yield future
+            error = None
+        except BaseException as raised:
+            error = raised
+
+
+@pytest.mark.parametrize("what", ["connect", "flush"])
+async def test_a_cancellation_at_any_moment_is_kept(settings: Settings, what: str) -> None:
+    """A task that goes on after its cancellation may wait for ever."""
+
+    async def cancelled(number: int) -> bool:
+        async with AsyncExitStack() as stack:
+
+            async def connect() -> Broker:
+                broker = await Broker.connect(settings)
+                stack.push_async_callback(broker.close)
+                return broker
+
+            if what == "connect":
+                return await cancelled_after_wait(number, connect())
+            broker = await connect()
+            return await cancelled_after_wait(number, broker.connection.flush())
+
+    number = 0
+    while True:
+        number += 1
+        task = asyncio.create_task(cancelled(number))
+        await asyncio.wait([task])
+        if not task.cancelled():
+            break
+    assert not task.result(), f"goes on after its cancellation in wait {number}"
+    assert number > 1
