@@ -5,6 +5,7 @@ import json
 from nats.aio.msg import Msg
 
 from pipelines.answers import headers_of
+from pipelines.blobs import discard_claims, get_blob
 from pipelines.broker import Broker
 from pipelines.claims import claim_of
 from pipelines.inbox import Away, NoResponders
@@ -59,8 +60,6 @@ class Delivery:
     async def load(self) -> Buffer:
         """The body; that of a claim check is fetched once. Raises StoreError when the object is gone."""
         if self._body is None:
-            from pipelines.blobs import get_blob
-
             self._body = await get_blob(self._broker, self._broker.names.blobs, self._blob)
         return self._body
 
@@ -103,6 +102,4 @@ class Delivery:
             await self._broker.connection.request(self._reply, verdict)
         except (Away, NoResponders):
             return  # it may be delivered again, and then it needs its object; otherwise a sweep removes the object
-        from pipelines.blobs import discard_claims
-
         await discard_claims(self._broker, [self._blob])

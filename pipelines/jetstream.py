@@ -144,6 +144,7 @@ class JetStream:
             )
             for message in found:
                 yield _stored(message)
+                await asyncio.sleep(0)  # otherwise a caller handles the whole batch in one step of the event loop
             if not found or headers_of(found[-1])["Nats-Num-Pending"] == "0":
                 return
             first = _stored(found[-1]).sequence + 1
