@@ -1,6 +1,7 @@
 """A fleet for tests: a real broker on a temporary store and real worker processes, each with the stages it is given."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from workers.options import WorkerOptions
 from workers.process import start_worker
 from workers.run import run_jobs
 
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
 ONE_WORKER = (ALL_STAGES,)
 ONE_STAGE_EACH = (("decode",), ("resize",), ("infer",), ("encode", "split", "collect"))
 
@@ -56,7 +58,7 @@ class Fleet:
         stages: Sequence[tuple[str, ...]],
         cache: Path,
         paces: Sequence[float] = (),
-        devices: Sequence[str] = ("cpu",),
+        devices: Sequence[str] = (DEVICE,),
         entry: Entry = start_worker,
         pace_ms: float = DEFAULT_MS,
         **settings: float | str,
