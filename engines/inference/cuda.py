@@ -33,17 +33,21 @@ if TYPE_CHECKING:
 
 _PROVIDER = "CUDAExecutionProvider"
 _FLOAT, _FLOAT16 = 1, 10  # TensorProto.DataType
-_CONVOLVED_ROWS = 16
+_ROWS = 16
+_FREE_BYTES = 16 << 20  # of a batch of rows whose size the model leaves open
 _TILED_PIXELS = 1 << 20  # of a batch: models of tiles keep dozens of floats for each pixel
 
 
 class CudaSession:
     """A model on a GPU. Raises ModelError: not an ONNX file, not as `spec` states, or ONNX Runtime has no CUDA.
 
+    Rows of one size always run in batches of one size, padded if there are fewer. Otherwise cuBLAS and cuDNN take
+    another algorithm for another number of rows, and a row's answer depends on its neighbours; and at each change
+    cuDNN plans again, which takes as long as dozens of rows.
+
     With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the GPU, as `GpuRows`, for its encoder.
     """
 
-    batch_bytes = 256 << 20
     in_flight = 2
 
     def __init__(
@@ -65,8 +69,9 @@ class CudaSession:
         fixed = all(isinstance(size, int) for shape in shapes.values() for size in shape)
         self._one_row: dict[str, Any] = shapes if fixed else {}
         singly = any(tensor.shape[:1] == (1,) for tensor in spec.inputs)
-        self._padded_rows = _rows_at_once(spec) if fixed and b"Conv" in graph_of(model) and not singly else 0
-        self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if self._padded_rows else "HEURISTIC"))
+        self.batch_rows = 1 if singly else _rows_at_once(spec)
+        self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros().values()) if fixed else _FREE_BYTES
+        self._session: Any = self._load(model, tf32, search or ("EXHAUSTIVE" if fixed and not singly else "HEURISTIC"))
         check_model_card(spec, *tensors_of(self._session))
         self._outputs = [tensor.name for tensor in spec.outputs]
         self._options = ort.RunOptions()
@@ -76,8 +81,6 @@ class CudaSession:
         self._made: dict[tuple[object, ...], dict[str, tuple[Any, tuple[int, ...]]] | None] = {}  # by shapes of inputs
         self._any_size = any(isinstance(size, str) for tensor in spec.outputs for size in tensor.shape[1:])
         self._reducer = Reducer(gpu, (), self._reads)
-        if self._padded_rows:
-            self.batch_bytes = sum(zeros.nbytes for zeros in self._zeros(self._padded_rows).values())
 
     def reduce(self, reductions: Sequence[Reduction]) -> None:
         """From now on, leave of outputs only what heads with these reductions need; see `engines.heads.reductions`."""
@@ -100,29 +103,30 @@ class CudaSession:
             slot = self._slots[self._turn]
             self._turn = (self._turn + 1) % self.in_flight
             binding, held = self._session.io_binding(), []
+            computed = self._computed(inputs)
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
                 rows = array if isinstance(array, RowBatch) else RowBatch.all_of(array)
-                count = self._computed(rows.shape[0])
-                nbytes = rows.nbytes // max(1, rows.shape[0]) * count
+                nbytes = rows.nbytes // max(1, rows.shape[0]) * computed
                 block = slot.get(tensor.name)
                 if block is None or block.nbytes < nbytes:
                     slot[tensor.name] = block = gpu.memory.take(max(1, nbytes))
                 held += gather(gpu, block.pointer, rows, self._fills)
-                shape = (count, *rows.shape[1:])
+                shape = (computed, *rows.shape[1:])
                 binding.bind_input(tensor.name, "cuda", gpu.number, rows.dtype, shape, block.pointer)
             filled = gpu.event()
             filled.record(self._fills)
             self._runs.wait_for_event(filled)
-            finish = self._queue(binding, inputs)
+            finish = self._queue(binding, inputs, computed)
         return lambda: finish(held)
 
     def warm_up(self) -> None:
         """Run zeros; a model with free inner dimensions is skipped, because the sizes that it accepts are unknown."""
         if self._one_row:
-            self.run(self._zeros(max(1, self._padded_rows)))
+            self.run(self._zeros())
 
-    def _zeros(self, rows: int) -> dict[str, Array]:
+    def _zeros(self) -> dict[str, Array]:
+        rows = self.batch_rows
         return {tensor.name: np.zeros((rows, *self._one_row[tensor.name]), tensor.dtype) for tensor in self.spec.inputs}
 
     def close(self) -> None:
@@ -137,21 +141,21 @@ class CudaSession:
         for slot in self._slots:
             slot.clear()
 
-    def _computed(self, rows: int) -> int:
-        """Return how many rows to compute for a batch of `rows`; the added rows hold undefined values.
-
-        Convolutions run at one batch size: at each change cuDNN plans again, which takes as long as dozens of rows.
-        """
-        return max(rows, self._padded_rows)
+    def _computed(self, inputs: Mapping[str, "Array | RowBatch"]) -> int:
+        """Return how many rows to compute for a batch, by the bytes of a row; the added rows hold undefined values."""
+        rows = next(iter(inputs.values())).shape[0]
+        row_bytes = sum(array.nbytes for array in inputs.values()) // max(1, rows)
+        return max(rows, min(self.batch_rows, self.batch_bytes // max(1, row_bytes)))
 
     # running
 
-    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Any]]:
+    def _queue(
+        self, binding: Any, inputs: Mapping[str, Any], computed: int
+    ) -> Callable[[Sequence[Any]], dict[str, Any]]:
         """Queue the model and the copies of its outputs; return a function that waits for them."""
         gpu = self._gpu
         kind = tuple((name, tuple(array.shape[1:])) for name, array in sorted(inputs.items()))
         count = next(iter(inputs.values())).shape[0]
-        computed = self._computed(count)
         shapes = self._made.get(kind)
         if shapes is None:
             return self._copied(binding, kind, count, computed)
@@ -266,4 +270,4 @@ def prefers_channels_last(graph: bytes, name: str, tf32: bool) -> bool:
 
 def _rows_at_once(spec: ModelSpec) -> int:
     tile = next((each.picture.tile for each in spec.inputs if each.picture and each.picture.tile), None)
-    return min(_CONVOLVED_ROWS, max(1, _TILED_PIXELS // prod(tile))) if tile else _CONVOLVED_ROWS
+    return min(_ROWS, max(1, _TILED_PIXELS // prod(tile))) if tile else _ROWS

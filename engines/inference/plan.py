@@ -25,6 +25,7 @@ class PlanSession(CudaSession):
         self._engine = engine
         super().__init__(b"", spec, gpu)
         self.batch_bytes = self._plan.batch_bytes
+        self.batch_rows = engine.rows
 
     def warm_up(self) -> None:
         """Run the profile's best shapes: TensorRT-RTX compiles some kernels only at the first run."""
@@ -36,8 +37,10 @@ class PlanSession(CudaSession):
         self._plan.close()
         super().close()
 
-    def _computed(self, rows: int) -> int:
-        return rows  # a plan accepts any batch size of its profile
+    def _computed(self, inputs: Mapping[str, Any]) -> int:
+        """Return the number of rows: a plan runs the same kernels for any batch size of its profile."""
+        rows: int = next(iter(inputs.values())).shape[0]
+        return rows
 
     def _load(self, model: Content, tf32: bool, search: str) -> Any:
         """Return an object with the ONNX Runtime API that the base class uses: bindings and declared tensors."""
@@ -47,7 +50,9 @@ class PlanSession(CudaSession):
             get_outputs=lambda: [_node(tensor) for tensor in self._engine.outputs],
         )
 
-    def _queue(self, binding: Any, inputs: Mapping[str, Any]) -> Callable[[Sequence[Any]], dict[str, Any]]:
+    def _queue(
+        self, binding: Any, inputs: Mapping[str, Any], computed: int
+    ) -> Callable[[Sequence[Any]], dict[str, Any]]:
         """Queue the plan; its output shapes are known before it runs. Unused outputs are written to a spare block."""
         given = {name: tuple(array.shape) for name, array in inputs.items()}
         shapes = self._plan.output_shapes(given)
@@ -63,7 +68,7 @@ class PlanSession(CudaSession):
         sizes = {name: int(np.prod(shapes[name])) * dtypes[name].itemsize for name in spare}
         blocks = {name: self._gpu.memory.take(max(1, nbytes)) for name, nbytes in sizes.items()}
         binding.pointers |= {name: block.pointer for name, block in blocks.items()}
-        finish = super()._queue(binding, inputs)
+        finish = super()._queue(binding, inputs, computed)
         return lambda held: finish([held, blocks])  # blocks return to the pool after the plan has used them
 
     def _go(self, binding: Any) -> None:

@@ -69,9 +69,13 @@ class RowBatch:
 
 @runtime_checkable
 class Overlapping(Protocol):
-    """A session that can have `in_flight` batches queued before the outputs of the first one are read."""
+    """A session that can have `in_flight` batches queued before the outputs of the first one are read.
+
+    A batch of it has at most `batch_rows` rows.
+    """
 
     in_flight: int
+    batch_rows: int
 
     def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
         """Queue a batch; return a function that waits for its outputs. Both raise as `run` does."""

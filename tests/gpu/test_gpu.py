@@ -1,6 +1,7 @@
 """What only a GPU can show: its decoder, its kernels, its runtime, and what becomes of a worker that loses it."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import CudaContext
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.gpu_parts import decoded, samples
 from engines.cuda.arrays import GpuRows
@@ -30,6 +32,7 @@ from engines.outputs.surfaces import HostDrawing
 from engines.pictures import HostPictures
 from pipelines.registry import builtin_pipeline
 from schemas.errors import ExitCode
+from schemas.model import ModelSpec, TensorSpec
 from schemas.rig import ALL_STAGES
 from tests.cli import rigflow_process
 from tests.clips import Clip, generated, real_clip
@@ -117,6 +120,44 @@ def test_nothing_is_allocated_for_the_batches_that_follow(gpu: CudaGpu) -> None:
     for _ in range(50):
         session.run({"pixels": pixels})
     assert gpu.counters.allocations == before
+    session.close()
+
+
+@pytest.mark.parametrize("width", [192, "W"])
+@pytest.mark.parametrize("convolved", [False, True])
+def test_a_row_has_the_same_answer_in_any_batch(gpu: CudaGpu, width: int | str, convolved: bool) -> None:
+    """A product of matrices, or a convolution, of rows whose size the model fixes or leaves open."""
+    random = np.random.default_rng(0)
+    if convolved:
+        shape: tuple[int | str, ...] = (24, 24, width)
+        weights = random.standard_normal((32, 24, 3, 3)).astype(np.float32)
+        node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+        made: tuple[int | str, ...] = (32, 24, width)
+    else:
+        shape, made = (width, 192), (width, 1000)
+        weights = random.standard_normal((192, 1000)).astype(np.float32)
+        node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    float32 = TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node],
+        "rows",
+        [helper.make_tensor_value_info("x", float32, ["N", *shape])],
+        [helper.make_tensor_value_info("y", float32, ["N", *made])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    spec = ModelSpec(
+        name="rows",
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("N", *shape)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("N", *made)),),
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+    session = CudaSession(body, spec, gpu)
+    sizes = [192 if isinstance(size, str) else size for size in shape]
+    rows = random.standard_normal((16, *sizes)).astype(np.float32)
+    together = session.run({"x": rows})["y"]
+    for count in (1, 2, 3, 5, 8, 15):
+        assert np.array_equal(session.run({"x": rows[:count]})["y"], together[:count]), count
     session.close()
 
 
