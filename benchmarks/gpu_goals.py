@@ -154,7 +154,7 @@ def stages(
 ) -> tuple[int, float]:
     """Frames, and seconds from the first part on: tiles, network, `scale`, planes of 4:2:0, and `encode` of them."""
     infer, scale = plan.spec.operators
-    began_s, frames, waiting = time.perf_counter(), 0, list[Part]()
+    frames, waiting = 0, list[Part]()
 
     def done() -> int:
         made = plan.operators[infer.name].run(waiting, session, no_tick)
@@ -167,7 +167,10 @@ def stages(
             count += encode(picture_planes(part.with_arrays({"pixels": part.array("image")}))[0])
         return count
 
-    for part in decoded(device, plan, film):
+    parts = decoded(device, plan, film)
+    waiting.append(next(parts))
+    began_s = time.perf_counter()
+    for part in parts:
         waiting.append(part)
         if sum(len(each.meta.pts) for each in waiting) >= OVERLAP_ROWS:
             frames += done()

@@ -4,6 +4,7 @@ Everything except `_new_encoder`, the call that needs the hardware, is tested wi
 any GPU, and on the host instead of a GPU.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import av
@@ -111,14 +112,16 @@ def gpu_frames(
 ) -> Iterator[av.VideoFrame]:
     """Yield an NV12 frame on the GPU for each row of planes `[N, H, W]` uint8, which may be on the host.
 
-    A frame's memory returns to the GPU's pool when its last reference is gone. Raises DeviceLost.
+    All are made before the first is yielded: the GPU is waited for once. A frame's memory returns to the GPU's pool
+    when its last reference is gone. Raises DeviceLost.
     """
     stream = gpu.stream()
     pitch = -(-geometry.width // _PITCH) * _PITCH
+    held: list[Block] = []
+    blocks: deque[Block] = deque()
     for number in range(len(planes[0])):
         block = gpu.memory.take(geometry.height * 3 // 2 * pitch)
         given = np.zeros((), NV12)
-        held: list[Block] = []
         for name, plane in zip(("luma", "cb", "cr"), planes, strict=False):
             source = plane.rows[number].block if isinstance(plane, GpuRows) else _uploaded(gpu, plane[number], held)
             given[name] = source.pointer
@@ -129,7 +132,11 @@ def gpu_frames(
         given["rows"], given["columns"] = geometry.height, geometry.width
         grid = -(-geometry.width // 512), geometry.height * 3 // 2  # four columns a thread
         gpu.kernels.launch("nv12", grid, (128, 1, 1), stream, given[()])
-        stream.synchronize()
+        blocks.append(block)
+    stream.synchronize()
+    held.clear()
+    while blocks:
+        block = blocks.popleft()
         luma = Lent(gpu, block, (geometry.height, geometry.width), pitch)
         # NVENC gets the address of the luma, and expects the chroma right behind it
         chroma = Lent(gpu, block, (geometry.height // 2, geometry.width), pitch, geometry.height * pitch)

@@ -62,12 +62,14 @@ class Scale(BaseOperator[ScaleOptions]):
             return {_IMAGE: made, SOURCE_SIZE: sizes}
         factor = self._options.factor
         size = tuple(max(1, round(int(side) * factor)) for side in sizes[0]) if factor else made.shape[1:3]
-        if not part.meta.media.timed and all(item.gray for item in part.meta.items if not item.error):
+        if part.meta.media.timed:  # a film is neither gray nor transparent
+            return {_IMAGE: resized(made, (size[0], size[1]), Image.Resampling.LANCZOS), SOURCE_SIZE: sizes}
+        if all(item.gray for item in part.meta.items if not item.error):
             made = _gray(np.asarray(made))
         pictures = resized(made, (size[0], size[1]), Image.Resampling.LANCZOS)
         pictures = pictures if pictures.ndim == 4 else pictures[..., None]
         alpha = part.array(model_picture_name(self._stage.name, "alpha"))[part.array("index")[:, 0]]
-        if not part.meta.media.timed and alpha.size and alpha.min() < 255:
+        if alpha.size and alpha.min() < 255:
             alpha = resized(alpha, (size[0], size[1]), Image.Resampling.BILINEAR)
             pictures = np.concatenate([pictures, alpha[..., None]], axis=3)
         return {_IMAGE: pictures, SOURCE_SIZE: sizes}
