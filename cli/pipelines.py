@@ -11,7 +11,7 @@ import typer
 
 from cli.options import Credentials, FleetUrl, NatsUrl, SettingsFile, ends_well, fleet_from, settings_from
 from cli.text import list_of, one_line, say, say_sentence, stdout
-from schemas.errors import ExitCode, PipelineError, UsageError
+from schemas.errors import ExitCode, PipelineError, StageFieldError, UsageError
 from schemas.text import without_passwords
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def check(
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise PipelineError(f"{file}: {reason}", "give the path of a pipeline file") from error
     errors = [*check_pipeline(text, str(file)), *check_options(text, str(file)), *_models_missing(text, file)]
-    problems = sorted(map(str, errors), key=_line_in) or _unfit(file)
+    problems = sorted(map(str, errors), key=_line_in) or _unfit(text, file)
     for problem in problems:
         say_sentence(problem, indent="  ")
     if problems:
@@ -155,12 +155,19 @@ def _models_missing(text: str, file: Path) -> list[PipelineError]:
     return errors
 
 
-def _unfit(file: Path) -> list[str]:
+def _unfit(text: str, file: Path) -> list[str]:
     """Why a file whose fields, options and models are fine cannot be run: its models do not fit its stages."""
+    from schemas.pipeline import line_of
     from workers.definitions import find_models, find_pipeline
 
+    spec, folder = find_pipeline(str(file))
     try:
-        find_models(*find_pipeline(str(file)))
+        find_models(spec, folder)
+    except StageFieldError as error:
+        number = [stage.name for stage in spec.stage].index(error.stage)
+        path: list[str | int] = ["stage", number, *error.field]
+        where = f"{file}, line {line_of(text, path)}, {'.'.join(map(str, path))}"
+        return [str(PipelineError(f"{where}: {error.reason}", error.hint))]
     except UsageError as error:
         return [f"{file}: {error}"]
     return []

@@ -21,7 +21,7 @@ _MakeError: TypeAlias = Callable[..., PipelineError]
 class Options(BaseModel):
     """Base of the options of a class: immutable; an unknown option is an error, and so is a number in quotes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def parse_options(kind: type[OptionsT], stage: DecodeStage | OperatorStage | EncodeStage, owner: str) -> OptionsT:

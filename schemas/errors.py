@@ -6,7 +6,7 @@ exit code, with which the command line ends. This module imports nothing of rigf
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from schemas.text import printable, shortened, without_passwords
 
@@ -56,7 +56,10 @@ def format_field_error(detail: Mapping[str, Any]) -> str:
 
 
 class RigflowError(Exception):
-    """Base of all errors of rigflow: one line that says what happened, and one that says what to do."""
+    """Base of all errors of rigflow: one line that says what happened, and one that says what to do.
+
+    Errors travel between processes by pickle, so the arguments of each class are these two.
+    """
 
     disposition: ClassVar[Disposition] = Disposition.REJECT
     exit_code: ClassVar[ExitCode] = ExitCode.SOME_FAILED
@@ -101,6 +104,35 @@ class PipelineError(UsageError):
 
 class ModelError(UsageError):
     """A model is missing, unreadable, or does not fit the stage that uses it."""
+
+
+class OptionError(ModelError):
+    """An option of a head or of its decoder is wrong: its path in the head's table, and the reason."""
+
+    option: tuple[str, ...] = ()
+    reason: str = ""
+
+    @classmethod
+    def of(cls, owner: str, option: tuple[str, ...], reason: str, hint: str) -> Self:
+        """The error of an option of `owner`, a head or a decoder."""
+        error = cls(f"{owner}, option {'.'.join(option)}: {reason}", hint)
+        error.option, error.reason = option, reason
+        return error
+
+
+class StageFieldError(PipelineError):
+    """A field of a stage is wrong: its path in the stage's table, and the reason."""
+
+    stage: str = ""
+    field: tuple[str, ...] = ()
+    reason: str = ""
+
+    @classmethod
+    def of(cls, stage: str, field: tuple[str, ...], reason: str, hint: str) -> Self:
+        """The error of a field of a stage."""
+        error = cls(f"stage {stage}, {'.'.join(field)}: {reason}", hint)
+        error.stage, error.field, error.reason = stage, field, reason
+        return error
 
 
 class ModelMissing(ModelError):

@@ -64,7 +64,7 @@ class DecodeStage(OptionsBeside):
 
     kind: Literal["decode"]
     name: Name = "decode"
-    stream: int | None = Field(default=None, ge=0, description="index of the stream, if not FFmpeg's best one")
+    stream: int | None = Field(default=None, ge=0, le=10_000, description="index, if not FFmpeg's best stream")
     fps: float | None = Field(default=None, ge=1e-6, le=1_000_000)
     window: Window = Window(frames=1)
     warm_up: int | None = Field(

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
-from schemas.errors import ModelError, reason_of
+from schemas.errors import ModelError, OptionError, reason_of
 from schemas.picture import PictureSpec
 from schemas.text import is_text
 
@@ -18,7 +18,7 @@ from schemas.text import is_text
 class HeadOptions(BaseModel):
     """Base of the options of a head or a decoder: immutable; an unknown option is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 OptionsT = TypeVar("OptionsT", bound=HeadOptions)
@@ -32,10 +32,15 @@ def _checked_label(label: str) -> str:
 
 LABEL_CHARS = 256
 Labels: TypeAlias = tuple[Annotated[str, AfterValidator(_checked_label)], ...]  # the names of classes
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]  # a score, a threshold, an overlap
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Head(Protocol):
     """Makes boxes, classes, pictures and so on of the outputs of a model. One for each session; it has no state."""
+
+    Options: ClassVar[type[HeadOptions]]
+    """The options of its kind, without those of a decoder."""
 
     by_source: bool
     """Whether the size of its arrays depends on the view; then all rows of one call have equal views."""
@@ -69,15 +74,14 @@ class Head(Protocol):
 
 
 def parse_options(kind: type[OptionsT], options: Mapping[str, Any], owner: str) -> OptionsT:
-    """Return options as `kind`. Raises ModelError that names the option and its `owner`."""
+    """Return options as `kind`. Raises OptionError for the first that is wrong."""
     try:
         return kind.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
-        option, known = ".".join(str(part) for part in first["loc"]), ", ".join(kind.model_fields)
+        option, hint = tuple(map(str, first["loc"])), f"the options of {owner} are: {', '.join(kind.model_fields)}"
         found = f", found {first['input']!r}" if first["type"] not in ("extra_forbidden", "missing") else ""
-        what = f"{owner}, option {option}: {reason_of(first)}{found}"
-        raise ModelError(what, f"the options of {owner} are: {known}") from error
+        raise OptionError.of(owner, option, f"{reason_of(first)}{found}", hint) from error
 
 
 def own_and_other(kind: type[HeadOptions], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

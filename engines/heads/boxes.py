@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from engines.heads.base import check_labels, parse_options
+from engines.heads.base import HeadOptions, check_labels, own_and_other, parse_options
 from engines.heads.decoders.base import BoxOptions, Candidates, Decoder
 from engines.heads.reductions import Reduction, reductions_of
 from engines.heads.suppression import Overlap, best_of_rows, box_overlap, suppress
@@ -46,21 +46,29 @@ class Found:
         return Ragged(values, self.offsets)
 
 
+class DetectorOptions(HeadOptions):
+    """`decoder` names a file of `engines.heads.decoders`; the other options are the decoder's."""
+
+    decoder: str = ""
+
+
 class Detector:
     """Base of the heads of detectors: a decoder with the options of its head.
 
     `extra`: how many values beside a box the head needs. A head adds `decode`, and what it makes of these values.
     """
 
+    Options: ClassVar[type[DetectorOptions]] = DetectorOptions
     by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], head: str, extra: int = 0) -> None:
-        self._extra, own = extra, dict(options)
-        name = own.pop("decoder", "")
-        if not isinstance(name, str) or not name:
+        self._extra = extra
+        own, others = own_and_other(self.Options, options)
+        name = parse_options(self.Options, own, f"head {head}").decoder
+        if not name:
             raise ModelError(f"head {head} needs a decoder", f"there are {', '.join(names('decoders'))}")
         kind: type[Decoder] = load("decoders", name)
-        self._options: BoxOptions = parse_options(kind.Options, own, f"decoder {name}")
+        self._options: BoxOptions = parse_options(kind.Options, others, f"decoder {name}")
         self.decoder: Decoder = kind(self._options, outputs, extra)
         check_labels(self._options.labels, self.decoder.classes, f"head {head}")
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import HeadOptions, Labels, check_labels, chosen_output, dense, parse_options, row_width
-from engines.heads.decoders.base import Count
+from engines.heads.base import Count, HeadOptions, Labels, check_labels, chosen_output, dense, parse_options, row_width
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -35,6 +34,7 @@ class Classify:
     Ordered by falling score; of equal scores, the lower class number comes first.
     """
 
+    Options = ClassifyOptions
     by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

@@ -26,6 +26,7 @@ class Depth:
     MiDaS and Depth Anything give the inverse of a distance, without a unit; ZoeDepth and the like give meters.
     """
 
+    Options = DepthOptions
     needs_view = True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

@@ -25,6 +25,7 @@ class Embed:
     `v / max(|v|, 1e-12)`, as PyTorch's `normalize`, so that zeros stay zeros.
     """
 
+    Options = EmbedOptions
     by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

@@ -1,10 +1,10 @@
 """image: an output that is a picture, for example an upscaled or restored one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeAlias
 
 import numpy as np
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from engines.heads.base import dense, parse_options
 from engines.heads.planes import Filter, PlaneOptions, PlaneOutput, byte_values
@@ -24,10 +24,13 @@ def _known(colours: str) -> str:
     return colours
 
 
+_Value: TypeAlias = Annotated[float, Field(ge=-65_536, le=65_536)]  # of up to 16 bits
+
+
 class ImageOptions(PlaneOptions):
     """`range`: the values of black and white. `colours` of the output; gray becomes equal R, G and B."""
 
-    range: tuple[float, float] = (0.0, 1.0)
+    range: tuple[_Value, _Value] = (0.0, 1.0)
     colours: Annotated[str, AfterValidator(_known)] = "rgb"
     resize: Filter = "lanczos"
 
@@ -46,6 +49,7 @@ class ImageHead:
     Source: xinntao/Real-ESRGAN, realesrgan/utils.py.
     """
 
+    Options = ImageOptions
     needs_view = True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

@@ -1,13 +1,13 @@
 """instances: boxes, each with a mask."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
-from engines.heads.base import HeadOptions, dense, own_and_other, parse_options
-from engines.heads.boxes import Detector
-from engines.heads.decoders.base import Count
+from engines.heads.base import dense, own_and_other, parse_options
+from engines.heads.boxes import Detector, DetectorOptions
 from engines.heads.reductions import Reduction, Stays
 from engines.heads.view import View
 from engines.part import Array, Value
@@ -16,11 +16,11 @@ from schemas.errors import ModelError
 from schemas.picture import PictureSpec
 
 
-class InstancesOptions(HeadOptions):
+class InstancesOptions(DetectorOptions):
     """`prototypes`: the output of that name, `[N, P, h, w]`; `mask_size`: height and width of a mask."""
 
     prototypes: str = ""
-    mask_size: Count = 56
+    mask_size: Annotated[int, Field(ge=1, le=512)] = 56
 
 
 class Instances(Detector):
@@ -32,8 +32,10 @@ class Instances(Detector):
     Source: ultralytics, utils/ops.py, process_mask.
     """
 
+    Options = InstancesOptions
+
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
-        own, others = own_and_other(InstancesOptions, options)
+        own, _ = own_and_other(InstancesOptions, options)
         parsed = parse_options(InstancesOptions, own, "head instances")
         self._size = parsed.mask_size
         self._prototypes = parsed.prototypes or next((n for n, t in outputs.items() if len(t.shape) == 4), "")
@@ -43,7 +45,7 @@ class Instances(Detector):
         if not isinstance(count, int):
             raise ModelError("head instances: the number of prototypes is not fixed", "export that dimension fixed")
         rest = {name: tensor for name, tensor in outputs.items() if name != self._prototypes}
-        super().__init__(others, rest, "instances", count)
+        super().__init__(options, rest, "instances", count)
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -6,16 +6,15 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from engines.heads.base import HeadOptions, own_and_other, parse_options
-from engines.heads.boxes import Detector
-from engines.heads.decoders.base import Count
+from engines.heads.base import Count, own_and_other, parse_options
+from engines.heads.boxes import Detector, DetectorOptions
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
 from schemas.picture import PictureSpec
 
 
-class KeypointsOptions(HeadOptions):
+class KeypointsOptions(DetectorOptions):
     """`points`: their number or their names. `dimensions` of a point in the output: 3 with a score, 2 without."""
 
     points: Count | tuple[str, ...] = 17
@@ -29,13 +28,15 @@ class Keypoints(Detector):
     point's score, 1 where the model has none. Source: ultralytics, models/yolo/pose/predict.py.
     """
 
+    Options = KeypointsOptions
+
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:
-        own, others = own_and_other(KeypointsOptions, options)
+        own, _ = own_and_other(KeypointsOptions, options)
         parsed = parse_options(KeypointsOptions, own, "head keypoints")
         self._dimensions = parsed.dimensions
         self._names = parsed.points if isinstance(parsed.points, tuple) else ()
         self._points = parsed.points if isinstance(parsed.points, int) else len(parsed.points)
-        super().__init__(others, outputs, "keypoints", self._points * self._dimensions)
+        super().__init__(options, outputs, "keypoints", self._points * self._dimensions)
 
     def plan(self) -> dict[str, Tensor]:
         """`boxes`, `scores`, `classes` and `keypoints`, whose labels are the names of points."""

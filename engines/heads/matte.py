@@ -20,7 +20,7 @@ from schemas.picture import PictureSpec
 class MatteOptions(PlaneOptions):
     """`channel` of the output. `stretch`: the smallest value of a picture becomes 0, and the largest 1."""
 
-    channel: Annotated[int, Field(ge=0)] = 0
+    channel: Annotated[int, Field(ge=0, le=10_000)] = 0
     activation: Activation = "none"
     stretch: bool = False
     resize: Filter = "bilinear"
@@ -32,6 +32,7 @@ class Matte:
     Sources: PeterL1n/RobustVideoMatting (values from 0 to 1); danielgatis/rembg, sessions/u2net.py (`stretch`).
     """
 
+    Options = MatteOptions
     needs_view = True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

@@ -21,6 +21,7 @@ class RawOptions(HeadOptions):
 class Raw:
     """Reads one output, and gives it unchanged under its name."""
 
+    Options = RawOptions
     by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

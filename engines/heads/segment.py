@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import Labels, check_labels, parse_options
-from engines.heads.decoders.base import Score
+from engines.heads.base import Labels, Share, check_labels, parse_options
 from engines.heads.planes import PlaneOptions, PlaneOutput
 from engines.heads.reductions import ClassNumbers
 from engines.heads.view import View
@@ -21,7 +20,7 @@ class SegmentOptions(PlaneOptions):
     """`threshold` and `activation` are for outputs of one channel: the class is 1 above the threshold, otherwise 0."""
 
     labels: Labels = ()
-    threshold: Score = 0.5
+    threshold: Share = 0.5
     activation: Activation = "none"
 
 
@@ -32,6 +31,7 @@ class Segment:
     the source, each pixel has the class of the nearest one.
     """
 
+    Options = SegmentOptions
     needs_view = True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

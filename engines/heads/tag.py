@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import HeadOptions, Labels, check_labels, chosen_output, dense, parse_options, row_width
+from engines.heads.base import HeadOptions, Labels, Share, check_labels, chosen_output, dense, parse_options, row_width
 from engines.heads.classify import flat_rows
-from engines.heads.decoders.base import Score
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -27,8 +26,8 @@ class TagOptions(HeadOptions):
     output: str = ""
     labels: Labels
     categories: Labels = ()
-    threshold: Score = 0.35
-    thresholds: dict[str, Score] = {}  # noqa: RUF012 - pydantic copies it
+    threshold: Share = 0.35
+    thresholds: dict[str, Share] = {}  # noqa: RUF012 - pydantic copies it
     best_only: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     activation: Activation = "none"
@@ -41,6 +40,7 @@ class Tag:
     is in the graph, `best_only = ["rating"]`. DeepDanbooru: no categories, threshold 0.5.
     """
 
+    Options = TagOptions
     by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

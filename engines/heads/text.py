@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.base import HeadOptions, Labels, chosen_output, dense, parse_options
-from engines.heads.decoders.base import Count
+from engines.heads.base import Count, HeadOptions, Labels, chosen_output, dense, parse_options
 from engines.heads.view import View
 from engines.part import Array, Value
 from engines.planned import Tensor
@@ -32,6 +31,7 @@ class Text:
     (2006), section 3.2, best path; PaddleOCR, ppocr/postprocess/rec_postprocess.py.
     """
 
+    Options = TextOptions
     by_source = needs_view = False
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from engines.heads.base import HeadOptions, chosen_output, dense, parse_options
-from engines.heads.decoders.base import Count, Score
+from engines.heads.base import Count, HeadOptions, Share, chosen_output, dense, parse_options
 from engines.heads.regions import Rectangle, clockwise, grown, rectangles, smallest_rectangle
 from engines.heads.view import View, WayBack
 from engines.part import Array, Value
@@ -26,8 +25,8 @@ class TextBoxOptions(HeadOptions):
     """
 
     output: str = ""
-    threshold: Score = 0.3
-    box_threshold: Score = 0.5
+    threshold: Share = 0.3
+    box_threshold: Share = 0.5
     unclip: float = Field(default=1.6, ge=0, le=10)
     dilate: bool = True
     max: Count = 1000
@@ -44,6 +43,7 @@ class TextBoxes:
     grows with round joins, and the smallest one around that, is the rectangle with its sides moved.
     """
 
+    Options = TextBoxOptions
     by_source, needs_view = False, True
 
     def __init__(self, options: Mapping[str, Any], outputs: Mapping[str, Tensor], picture: PictureSpec | None) -> None:

@@ -16,6 +16,7 @@ from engines.models.companions.base import Line, Model, Sure
 from engines.models.observe import observe
 from engines.models.shipped_cards import lines_of_shipped
 from engines.own_process import in_own_process
+from engines.registry import load
 from schemas.errors import ModelError, format_field_error
 from schemas.model import InputCard, ModelCard, TensorSpec
 from schemas.model_files import TextSpec
@@ -26,6 +27,7 @@ _TOGETHER = (  # of an input
     ("fit", "pad_value", "pad_place", "short_side", "background"),
     ("resize", "antialias"),
 )
+_NAMES_OPTIONS = re.compile(r"heads\.\d+\.(kind|decoder)")  # fields that decide which options a head has
 _UNNAMED = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -37,8 +39,14 @@ class Proposal:
     lines: tuple[Line, ...]
 
     def changed(self, fields: Mapping[str, Any], why: str) -> "Proposal":
-        """Return the proposal with these fields set to the given values."""
-        kept = [line for line in self.lines if not any(_covers(field, line.field) for field in fields)]
+        """Return the proposal with these fields set to the given values.
+
+        A head whose kind or decoder becomes another one loses what was guessed for the old one, and options that the
+        new one does not have. Raises ModelError: there is no such kind or decoder.
+        """
+        changed = _changed_heads(self.lines, fields)
+        there = [line for line in self.lines if _stays(line, changed)]
+        kept = [line for line in there if not any(_covers(field, line.field) for field in fields)]
         given = [Line(field, value, Sure.certain, why) for field, value in fields.items()]
         return replace(self, lines=_sorted([*kept, *given]))
 
@@ -151,6 +159,35 @@ def _sorted(lines: Iterable[Line]) -> tuple[Line, ...]:
 def _numbered(field: str) -> tuple[Any, ...]:
     """Sort key: `inputs.2` before `inputs.10`, and a head's kind before its options."""
     return tuple((0, int(part), "") if part.isdigit() else (1, part != "kind", part) for part in field.split("."))
+
+
+def _changed_heads(lines: Sequence[Line], fields: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the options of each head that has another kind or decoder in `fields` than in `lines`, by its path."""
+    before = {line.field: line.value for line in lines}
+    after = before | dict(fields)
+    changed = {
+        field.rpartition(".")[0]
+        for field, value in fields.items()
+        if _NAMES_OPTIONS.fullmatch(field) and before.get(field, value) != value
+    }
+    return {head: _options_of(after.get(f"{head}.kind"), after.get(f"{head}.decoder")) for head in changed}
+
+
+def _options_of(kind: Any, decoder: Any) -> set[str]:
+    """Return the names of the options of a head, and of its decoder if it has one. Raises ModelError."""
+    names = set(load("heads", kind).Options.model_fields) if isinstance(kind, str) else set()
+    if "decoder" in names and isinstance(decoder, str):
+        names |= set(load("decoders", decoder).Options.model_fields)
+    return names
+
+
+def _stays(line: Line, changed: Mapping[str, set[str]]) -> bool:
+    """Return whether a line is none of a changed head, or a certain one that is an option of it still."""
+    path = line.field.split(".")
+    options = changed.get(".".join(path[:2]))
+    if options is None or path[2:] in (["kind"], ["decoder"]):
+        return options is None or path[2] == "kind" or "decoder" in options
+    return line.sure is Sure.certain and path[2] in options
 
 
 def _covers(field: str, other: str) -> bool:

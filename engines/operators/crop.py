@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, hypot
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -46,6 +46,9 @@ _FFHQ = (
 _TALL = 1.5  # times as high as wide: a line of text that is written downwards
 
 
+_Place: TypeAlias = Annotated[float, Field(ge=-1, le=2)]  # outside of the picture too
+
+
 class CropOptions(Spec):
     """`by`: what is cut out. `keypoints` are brought to `template` by the similarity of least squares; `corners` are
     made a rectangle; `boxes` are stretched.
@@ -59,13 +62,13 @@ class CropOptions(Spec):
 
     by: Literal["keypoints", "corners", "boxes"] = "keypoints"
     size: tuple[Side, Side]
-    template: Literal["ffhq"] | tuple[tuple[float, float], ...] = "ffhq"
+    template: Literal["ffhq"] | tuple[tuple[_Place, _Place], ...] = "ffhq"
     border: tuple[Byte, Byte, Byte] = (0, 0, 0)
     widths: tuple[Side, Side] | None = None
     width_step: Side = 16
     pad_value: Byte = 0
-    least_score: float = 0.0
-    least_side: float = Field(default=1.0, ge=1)
+    least_score: float = Field(default=0.0, ge=0, le=1)
+    least_side: float = Field(default=1.0, ge=1, le=65_535)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class Crop(BaseOperator[CropOptions]):
         return made | {name: Ragged(value.values[numbers], offsets) for name, value in objects.items()}
 
     @property
-    def _template(self) -> tuple[tuple[float, float], ...]:
+    def _template(self) -> tuple[tuple[_Place, _Place], ...]:
         return _FFHQ if self._options.template == "ffhq" else self._options.template
 
     def _padded(self, width: int) -> int:

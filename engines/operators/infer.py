@@ -15,7 +15,7 @@ from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name
 from engines.ports import BatchCounts, Session
 from engines.ragged import Ragged
-from schemas.errors import ModelError, PipelineError, RigflowError
+from schemas.errors import ModelError, OptionError, PipelineError, RigflowError, StageFieldError
 from schemas.model import ModelSpec, TensorSpec, describe
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
@@ -45,7 +45,7 @@ class Infer:
         self._stage = stage
         self._model = without_state(model)
         self._pictures_of_card = [tensor.name for tensor in model.inputs if tensor.picture]
-        self._heads = Heads(_unmapped(stage, self._model), bool(stage.items))
+        self._heads = _heads(stage, self._model)
         self._states = States(model) if fed_inputs(model) else None
         self.counts = BatchCounts()
 
@@ -236,6 +236,20 @@ class Infer:
             there = ", ".join(f"`{array}`" for array in sorted(arrays))
             raise PipelineError(f"stage `{self._stage.name}` wants array `{name}`, and there is only {there}", hint)
         return arrays[name]
+
+
+def _heads(stage: OperatorStage, model: ModelSpec) -> Heads:
+    """Return the heads of a model. Raises StageFieldError for options that the stage gives, else ModelError."""
+    try:
+        return Heads(_unmapped(stage, model), bool(stage.items))
+    except OptionError as error:
+        if error.option[:1] and error.option[0] in stage.head:
+            raise StageFieldError.of(stage.name, ("head", *error.option), error.reason, error.hint) from error
+        raise
+    except ModelError as error:
+        if stage.head:
+            raise StageFieldError.of(stage.name, ("head",), error.what, error.hint) from error
+        raise
 
 
 def _unmapped(stage: OperatorStage, model: ModelSpec) -> ModelSpec:

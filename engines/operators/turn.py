@@ -18,7 +18,7 @@ _READS = ("corners", "classes", "scores")
 class TurnOptions(Options):
     """`upside_down`: the class that means it. `threshold`: the score above which it counts."""
 
-    upside_down: int = Field(default=1, ge=0)
+    upside_down: int = Field(default=1, ge=0, le=10_000)
     threshold: float = Field(default=0.9, ge=0, le=1)
 
 

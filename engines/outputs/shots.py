@@ -43,7 +43,7 @@ class ShotsOptions(Options):
     """`threshold` of a cut's score, the `least_s` seconds of a shot, and whether to make the contact `sheet`."""
 
     threshold: float = Field(default=0.3, gt=0, le=1)
-    least_s: float = Field(default=0.4, ge=0)
+    least_s: float = Field(default=0.4, ge=0, le=3600)
     sheet: bool = True
 
 

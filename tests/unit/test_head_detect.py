@@ -69,7 +69,7 @@ def test_a_row_does_not_depend_on_its_neighbours(case: Case) -> None:
 
 @EACH
 def test_nothing_found_is_an_empty_row(case: Case) -> None:
-    found = decoded(case, threshold=1e9)
+    found = decoded(case, threshold=1)
     assert [value.offsets.tolist() for value in found.values()] == [[0] * (ROWS + 1)] * 3
     assert {name: (value.values.shape, value.values.dtype.name) for name, value in found.items()} == {
         "boxes": ((0, 4), "float32"),

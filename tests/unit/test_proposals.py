@@ -232,3 +232,27 @@ def test_a_proposed_head_fits_its_model(tmp_path: Path, decoder: str) -> None:
     for head in card.heads:
         made = registry.load("heads", head.kind)(head.options, outputs, spec.inputs[0].picture)
         assert "boxes" in made.plan()
+
+
+def test_another_kind_drops_what_was_guessed_for_the_old_one_and_options_that_it_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    found = proposed(tmp_path, graph({"y": logits(1, 2)}))
+    assert values(found.lines)["heads.0.activation"] == "softmax", "a guess about a classifier"
+    for kind, options in (("embed", {}), ("tag", {"labels": ["cat", "dog"]}), ("raw", {"labels": ["cat", "dog"]})):
+        [head] = found.changed({"heads.0.kind": kind}, "given").card().heads
+        assert (head.kind, head.options) == (kind, options)
+    [head] = found.changed({"heads.0.kind": "tag", "heads.0.activation": "sigmoid"}, "given").card().heads
+    assert head.options == {"labels": ["cat", "dog"], "activation": "sigmoid"}
+    [same] = found.changed({"heads.0.kind": "classify"}, "given").card().heads
+    assert same.options == {"labels": ["cat", "dog"], "activation": "softmax"}
+    with pytest.raises(ModelError, match="there is no head embedding"):
+        found.changed({"heads.0.kind": "embedding"}, "given")
+
+
+def test_another_decoder_drops_the_options_of_the_old_one(tmp_path: Path) -> None:
+    found = proposed(tmp_path, graph({"output0": np.zeros((1, 525, 6), np.float32)}))
+    [head] = found.changed({"heads.0.transposed": True, "heads.0.decoder": "yolov8"}, "given").card().heads
+    assert head.options["transposed"] is True
+    transposed = found.changed({"heads.0.decoder": "yolov8", "heads.0.transposed": True}, "given")
+    [other] = transposed.changed({"heads.0.decoder": "yolov5"}, "given").card().heads
+    assert other.options == {"decoder": "yolov5"}

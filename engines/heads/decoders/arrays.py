@@ -7,13 +7,13 @@ Source: tensorflow/models, exporter_main_v2.py; NVIDIA/TensorRT, plugin/efficien
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from engines.heads.base import chosen_output, dense
-from engines.heads.decoders.base import BoxOptions, Candidates, Share, refuse_extra
+from engines.heads.base import Share, chosen_output, dense
+from engines.heads.decoders.base import BoxOptions, Candidates, refuse_extra
 from engines.heads.decoders.end2end import rows_of
 from engines.heads.view import Size
 from engines.part import Array, Value
@@ -36,7 +36,7 @@ class ArraysOptions(BoxOptions):
     count: str = ""
     order: tuple[str, ...] = _CORNERS
     normalised: bool = False
-    first_class: int = 0
+    first_class: Annotated[int, Field(ge=0, le=10_000)] = 0
 
     @model_validator(mode="after")
     def _order_has_all_corners(self) -> Self:

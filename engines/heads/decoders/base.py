@@ -4,23 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Annotated, ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol
 
 import numpy as np
-from pydantic import Field
 
-from engines.heads.base import HeadOptions, Labels, dense
+from engines.heads.base import Count, HeadOptions, Labels, Share, dense
 from engines.heads.reductions import Selected
 from engines.heads.view import Size
 from engines.part import Array, Value
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-
-Score: TypeAlias = Annotated[float, Field(ge=0)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
-MostBoxes: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class BoxOptions(HeadOptions):
@@ -32,9 +26,9 @@ class BoxOptions(HeadOptions):
     score.
     """
 
-    threshold: Score = 0.25
+    threshold: Share = 0.25
     nms: Share = 0.45
-    max: MostBoxes = 300
+    max: Count = 300
     class_aware: bool = True
     multi_label: bool = False
     labels: Labels = ()

@@ -11,16 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from engines.heads.activations import ACTIVATIONS, Activation
-from engines.heads.decoders.base import (
-    BoxOptions,
-    Candidates,
-    Score,
-    Share,
-    best_classes,
-    corners,
-    level_of,
-    refuse_extra,
-)
+from engines.heads.base import Share
+from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, corners, level_of, refuse_extra
 from engines.heads.decoders.ssd import boxes_and_scores
 from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
@@ -31,7 +23,7 @@ from engines.planned import Tensor
 class DetrOptions(BoxOptions):
     """`activation` makes scores of the logits. `background`: the last class is the background, which has no label."""
 
-    threshold: Score = 0.5
+    threshold: Share = 0.5
     nms: Share = 1.0
     multi_label: bool = True
     boxes: str = ""

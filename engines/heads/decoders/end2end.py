@@ -12,8 +12,8 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
-from engines.heads.base import chosen_output
-from engines.heads.decoders.base import BoxOptions, Candidates, Share, corners, row_numbers
+from engines.heads.base import Share, chosen_output
+from engines.heads.decoders.base import BoxOptions, Candidates, corners, row_numbers
 from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Array, Value

@@ -12,18 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output
-from engines.heads.decoders.base import (
-    BoxOptions,
-    Candidates,
-    Count,
-    Score,
-    Share,
-    best_classes,
-    check_points,
-    level_of,
-    scored_points,
-)
+from engines.heads.base import Count, Share, chosen_output
+from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, check_points, level_of, scored_points
 from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Array, Value
@@ -34,7 +24,7 @@ from schemas.errors import ModelError
 class MtcnnOptions(BoxOptions):
     """`boxes`, `scores`, `points`: names of the outputs, if their last dimensions (4, 2, 10) are not distinct."""
 
-    threshold: Score = 0.7
+    threshold: Share = 0.7
     nms: Share = 0.7
     boxes: str = ""
     scores: str = ""

@@ -12,12 +12,10 @@ from functools import lru_cache
 import numpy as np
 
 from engines.heads.activations import softmax
+from engines.heads.base import Count, Share
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
-    Count,
-    Score,
-    Share,
     around,
     best_classes,
     check_anchors,
@@ -39,11 +37,11 @@ class NanoDetOptions(BoxOptions):
     `offset`: the position of a candidate's point in its cell; 0 for NanoDet-Plus.
     """
 
-    threshold: Score = 0.35
+    threshold: Share = 0.35
     nms: Share = 0.6
     strides: tuple[Count, ...] = (8, 16, 32)
     reg_max: Count = 7
-    offset: float = 0.5
+    offset: Share = 0.5
     scores: tuple[str, ...] = ()
     boxes: tuple[str, ...] = ()
 

@@ -11,12 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from engines.heads.base import Count, Share
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
-    Count,
-    Score,
-    Share,
     best_classes,
     check_anchors,
     check_points,
@@ -35,7 +33,7 @@ from engines.planned import Tensor
 class RetinaFaceOptions(BoxOptions):
     """`sizes` of the anchors of each stride; `boxes`, `scores`, `points`: outputs, if shapes are not distinct."""
 
-    threshold: Score = 0.6
+    threshold: Share = 0.6
     nms: Share = 0.4
     strides: tuple[Count, ...] = (8, 16, 32)
     sizes: tuple[tuple[Count, ...], ...] = ((16, 32), (64, 128), (256, 512))

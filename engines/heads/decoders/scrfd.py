@@ -9,12 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from engines.heads.base import Count, Share
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
-    Count,
-    Score,
-    Share,
     around,
     best_classes,
     check_anchors,
@@ -33,7 +31,7 @@ from engines.planned import Tensor
 class ScrfdOptions(BoxOptions):
     """`scores`, `boxes`, `points`: names of the outputs in the order of `strides`, if their shapes are not distinct."""
 
-    threshold: Score = 0.5
+    threshold: Share = 0.5
     nms: Share = 0.4
     strides: tuple[Count, ...] = (8, 16, 32)
     anchors: Count = 2

@@ -3,14 +3,14 @@
 Source: Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB, run_video_face_detect_onnx.py.
 """
 
-from engines.heads.decoders.base import Score, Share
+from engines.heads.base import Share
 from engines.heads.decoders.ssd import Ssd, SsdOptions
 
 
 class UltraFaceOptions(SsdOptions):
     """The options of `ssd`, with other defaults."""
 
-    threshold: Score = 0.7
+    threshold: Share = 0.7
     nms: Share = 0.3
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output
-from engines.heads.decoders.base import BoxOptions, Candidates, Count, best_classes, columns_of, corners, level_of
+from engines.heads.base import Count, chosen_output
+from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, columns_of, corners, level_of
 from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value

@@ -6,8 +6,8 @@ then what a task adds: keypoints, an angle, coefficients of masks. Source: ultra
 
 from collections.abc import Mapping
 
-from engines.heads.base import chosen_output
-from engines.heads.decoders.base import BoxOptions, Candidates, Share, best_classes, columns_of, corners, level_of
+from engines.heads.base import Share, chosen_output
+from engines.heads.decoders.base import BoxOptions, Candidates, best_classes, columns_of, corners, level_of
 from engines.heads.reductions import Selection, least_value
 from engines.heads.view import Size
 from engines.part import Value

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output
+from engines.heads.base import Count, Share, chosen_output
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
-    Count,
-    Score,
     best_classes,
     check_anchors,
     columns_of,
@@ -32,7 +30,7 @@ from engines.planned import Tensor
 class YoloXOptions(BoxOptions):
     """`strides` of the grids, in the order of the output."""
 
-    threshold: Score = 0.3
+    threshold: Share = 0.3
     output: str = ""
     strides: tuple[Count, ...] = (8, 16, 32)
 

@@ -9,13 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engines.heads.base import chosen_output
+from engines.heads.base import Count, Share, chosen_output
 from engines.heads.decoders.base import (
     BoxOptions,
     Candidates,
-    Count,
-    Score,
-    Share,
     best_classes,
     check_anchors,
     check_points,
@@ -33,7 +30,7 @@ from engines.planned import Tensor
 class YuNetOptions(BoxOptions):
     """Names of outputs, in which `{stride}` is replaced by each stride."""
 
-    threshold: Score = 0.9
+    threshold: Share = 0.9
     nms: Share = 0.3
     strides: tuple[Count, ...] = (8, 16, 32)
     class_output: str = "cls_{stride}"
