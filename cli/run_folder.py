@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from cli.options import acknowledged
 from cli.progress import Progress
 from cli.text import cell, stderr
-from schemas.errors import ExitCode
+from schemas.errors import ExitCode, UsageError
 from workers.local import local_fleet
 from workers.run_folder import FolderRun, folder_run
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from workers.media_folder import Tally
 
 _SHOWN = 20  # reasons of failures
+_RESULTS = "skipped (results of an earlier run)"
 
 
 def run_folder(
@@ -35,11 +37,17 @@ def run_folder(
     overwrite: bool,
     only_new: bool,
 ) -> ExitCode:
-    """Run a pipeline over the media of a folder; a fleet is started only where there is something to do."""
+    """Run a pipeline over the media of a folder; a fleet is started only where there is something to do.
+
+    Raises UsageError: there is no media.
+    """
     console = stderr()
     with folder_run(folder, out, spec, models, variant, overwrite, only_new) as work, Progress(console) as progress:
         if work.first():
             asyncio.run(_run(settings, work, workers, priority, progress))
+    if not work.tally.media:
+        console.print(*_skipped(work.tally), sep="\n", end="\n" * bool(work.tally.skipped))
+        raise _no_media(work.tally, folder, spec)
     console.print(_summary(work.tally, out))
     return ExitCode.SOME_FAILED if work.tally.failed else ExitCode.OK
 
@@ -50,17 +58,29 @@ async def _run(settings: "Settings", work: FolderRun, workers: int, priority: "P
             await work.run(fleet, priority, progress)
 
 
+def _no_media(tally: "Tally", folder: Path, spec: "PipelineSpec") -> UsageError:
+    others = ((tally.no_media, "no media"), (tally.results, _RESULTS))
+    there = ", ".join(f"{number:,} {what}" for number, what in others if number)
+    what = f"{folder}: there is nothing to do in it{': ' * bool(there)}{there}"
+    return UsageError(what, f"pipeline {spec.name} takes files of {' and '.join(spec.media)}")
+
+
+def _skipped(tally: "Tally") -> list[Text]:
+    return [cell(f"{name}: left alone: {reason}", "yellow") for name, reason in tally.skipped[:_SHOWN]]
+
+
 def _summary(tally: "Tally", out: Path) -> RenderableType:
     """Counts in one line, and below it what there is to say of single files."""
     said = [f"{tally.done:,} done" + (f" ({tally.copies:,} by a copy)" if tally.copies else "")]
     for number, what in (
         (tally.known, "done before"),
         (tally.kept, "kept (they have files that this command did not write: --overwrite replaces them)"),
+        (tally.results, _RESULTS),
         (tally.no_media, "no media"),
         (len(tally.failed), "failed"),
     ):
         said += [f"{number:,} {what}"] if number else []
-    lines = [cell(f"{name}: left alone: {reason}", "yellow") for name, reason in tally.skipped[:_SHOWN]]
+    lines = _skipped(tally)
     reasons: dict[str, list[str]] = {}
     for name, reason in tally.failed:
         reasons.setdefault(reason, []).append(name)

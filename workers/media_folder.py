@@ -45,8 +45,8 @@ class Entry:
 class Tally:
     """What became of the files of a folder, counted by any thread.
 
-    `copies`: done by copying the results of another file, `kept`: with results that are not ours, `failed` and
-    `skipped`: name and reason.
+    `copies`: done by copying the results of another file, `kept`: with results that are not ours, `results`: written by
+    an earlier run, `failed` and `skipped`: name and reason.
     """
 
     known: int = 0
@@ -54,14 +54,20 @@ class Tally:
     copies: int = 0
     kept: int = 0
     no_media: int = 0
+    results: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, what: Literal["known", "done", "copies", "kept", "no_media"], number: int = 1) -> None:
+    def count(self, what: Literal["known", "done", "copies", "kept", "no_media", "results"], number: int = 1) -> None:
         """Add to one of the counts."""
         with self._lock:
             setattr(self, what, getattr(self, what) + number)
+
+    @property
+    def media(self) -> int:
+        """How many of the files are media."""
+        return self.known + self.done + self.kept + len(self.failed)
 
     def fail(self, names: Iterable[str], reason: str) -> None:
         """Note files that failed."""
@@ -139,7 +145,9 @@ class MediaFolder:
         self.tally.skipped += scanned.skipped.items()
         inside = os.path.relpath(self.folder.resolve(), self.out.resolve())
         for name, stamp in sorted(scanned.files.items()):
-            if self.ledger.wrote(os.path.normpath(os.path.join(inside, name))) or not _may_be_media(name):
+            if self.ledger.wrote(os.path.normpath(os.path.join(inside, name))):
+                self.tally.count("results")
+            elif not _may_be_media(name):
                 self.tally.count("no_media")
             elif self._only_new and self.ledger.knows(name, stamp):
                 self.tally.count("known")

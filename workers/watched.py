@@ -57,18 +57,19 @@ def scan(folder: Path, leave_out: Path) -> Scan:
                 try:
                     found.files[relative] = _stamp_in(entry, home)
                 except FileNotFoundError:
-                    continue  # gone, or a dangling link
+                    if entry.is_symlink():
+                        found.skipped[relative] = "it is a link to a file that does not exist"
                 except OSError as error:
                     found.skipped[relative] = str(error.strerror)
     return found
 
 
 def _stamp_in(entry: "os.DirEntry[str]", home: str) -> Stamp:
-    """The stamp of a file that may be read. Raises OSError with the reason in words."""
+    """The stamp of a file that may be read. Raises FileNotFoundError, or OSError with the reason in words."""
     real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
     if not is_text(real):
         raise OSError(errno.EILSEQ, "its name is not UTF-8: rename it")
-    status = entry.stat()  # raises for a dangling link, which is not reported
+    status = entry.stat()
     if not real.startswith(os.path.join(home, "")):
         raise OSError(errno.EXDEV, "it is a link out of the folder")
     if not stat.S_ISREG(status.st_mode):

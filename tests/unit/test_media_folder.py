@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from pipelines.registry import builtin_pipeline
-from schemas.errors import OutputError
+from schemas.errors import ExitCode, OutputError
+from tests.cli import rigflow
 from workers import placing
 from workers.ledger import Ledger, ledger_path
 from workers.media_folder import Entry, MediaFolder
@@ -83,6 +84,33 @@ def test_a_name_stays_its_owners_while_that_is_there(tmp_path: Path, ledger: Led
     assert targets(folder, out, ledger)["one.bmp"] == "one.bmp"
     (folder / "one.png").unlink()
     assert targets(folder, out, ledger) == {"one.bmp": "one"}
+
+
+def test_results_in_the_folder_itself_are_counted_as_results(tmp_path: Path, ledger: Ledger) -> None:
+    out = tmp_path / "out"
+    pictures(out, ["a/one.jpg", "two.png"])
+    (out / "notes.html").write_text("# notes")
+    tagged(MediaFolder(out, out, TAG, ledger, False, True), tmp_path / "scratch", "text")
+    again = MediaFolder(out, out, TAG, ledger, False, True)
+    assert not list(again.groups())
+    assert (again.tally.known, again.tally.results, again.tally.no_media) == (2, 2, 1)
+
+
+def test_a_folder_without_media_is_an_error_that_says_so(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    done = rigflow("run", "fingerprint", folder, "--out", out)
+    assert done.returncode == ExitCode.USAGE
+    takes = "pipeline fingerprint takes files of video and image"
+    assert done.stderr == f"rigflow: {folder}: there is nothing to do in it: {takes}\n"
+    (folder / "notes.html").write_text("# notes")
+    (folder / "gone.mp4").symlink_to(folder / "film.mp4")
+    done = rigflow("run", "fingerprint", folder, "--out", out)
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.splitlines() == [
+        "gone.mp4: left alone: it is a link to a file that does not exist",
+        f"rigflow: {folder}: there is nothing to do in it: 1 no media: {takes}",
+    ]
 
 
 @pytest.mark.parametrize("calls", range(8))
