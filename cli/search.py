@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +31,9 @@ def search(
         typer.Argument(help="What is searched for, and the folder of the results.", metavar="[WORDS] LIBRARY"),
     ],
     like: Annotated[Path | None, typer.Option(help="Search by this picture or film.", metavar="FILE")] = None,
-    at: Annotated[float, typer.Option(min=0.0, help="Of a film by --like: the second.", metavar="SECONDS")] = 0.0,
+    at: Annotated[
+        str | None, typer.Option(help="Of a film by --like: when, in seconds or as 1:23.", metavar="TIME")
+    ] = None,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Find near-duplicates.")] = False,
     similarity: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="The cosine from which on pictures are near-duplicates.")
@@ -58,6 +62,9 @@ def search(
     from engines.library.table import up_to_date
 
     words, library = _query(given, like, duplicates)
+    if at is not None and like is None:
+        raise UsageError("--at is for a film by --like", "give --like FILE, or leave --at out")
+    at_s = 0.0 if at is None else seconds_of(at)
     if html is not None and html.exists() and not overwrite:
         raise UsageError(f"{html} is there", "give --overwrite to replace it, or another --html")
     if not library.is_dir():
@@ -68,9 +75,17 @@ def search(
         if duplicates:
             space, groups = searching.duplicates(similarity)
             return _show_groups(space, groups, most, html, as_json)
-        space, hits = searching.like(like, at) if like is not None else searching.words(words)
+        space, hits = searching.like(like, at_s) if like is not None else searching.words(words)
     title = words or f"like {like}"
-    return _show_hits(title, space, hits, every, html, as_json, None if like is None else (like, at))
+    return _show_hits(title, space, hits, every, html, as_json, None if like is None else (like, at_s))
+
+
+def seconds_of(time: str) -> float:
+    """The seconds of a time, which is written as `83.5`, `1:23.5` or `0:01:23.5`. Raises UsageError."""
+    if re.fullmatch(r"((\d{1,4}:)?\d{1,4}:)?\d{1,9}(\.\d*)?", time) is None:
+        raise UsageError(f"--at {time}: no time", "give seconds, or a time as 1:23 or 1:02:03")
+    *minutes, seconds = time.split(":")
+    return reduce(lambda total, part: 60 * (total + int(part)), minutes, 0) + float(seconds)
 
 
 def _query(given: list[str], like: Path | None, duplicates: bool) -> tuple[str, Path]:

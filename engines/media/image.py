@@ -14,6 +14,7 @@ from engines.media.source import is_still, media_errors
 from engines.options import Options
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
+from schemas.errors import UsageError
 from schemas.media import Item
 from schemas.segments import Segment
 from schemas.wire import Buffer
@@ -47,7 +48,9 @@ class Image(BaseMedium[Options]):
         return decode_images(segment, buffers, plan, convert, place.limits, place.shared, tick)
 
     def picture(self, path: Path, at_s: float) -> Shown:
-        """Return the image itself."""
+        """Return the image itself. Raises UsageError: a time is asked for."""
+        if at_s > 0:
+            raise UsageError(f"{path} is an image and has no picture at {at_s:g} s", "leave the time out")
         with media_errors(str(path)):
             still = decode_image(path.read_bytes())
         return Shown(still.frame, still.orientation)

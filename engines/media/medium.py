@@ -140,7 +140,10 @@ class Medium(Protocol):
         ...
 
     def picture(self, path: Path, at_s: float) -> Shown:
-        """Return a picture that represents a file, `at_s` seconds from its start. Raises MediaError."""
+        """Return a picture that represents a file, `at_s` seconds from its start.
+
+        Raises MediaError, and UsageError if the media has no such time.
+        """
         ...
 
 

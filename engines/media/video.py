@@ -16,10 +16,11 @@ from engines.media.split import Splitter
 from engines.media.uniform import VideoDecodeOptions
 from engines.part import Part, Tick, no_tick
 from engines.planned import DecodePlan
-from schemas.errors import MediaError
+from schemas.errors import MediaError, UsageError
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
+_LAST = 1 << 61  # FFmpeg's numbers have 64 bits
 _MOST_FRAMES = 250  # decoded after a keyframe: the picture may be an earlier one if keyframes are rare
 
 
@@ -62,19 +63,35 @@ class Video(BaseMedium[VideoDecodeOptions]):
         return decode_video(segment, buffers, plan, convert, place.decoders, place.limits, tick)
 
     def picture(self, path: Path, at_s: float) -> Shown:
-        """Return the last frame at or before `at_s`."""
+        """Return the last frame at or before `at_s`. Raises UsageError: the film ends before."""
         with open_media(film_of(path)) as container:
             stream = picture_stream(container, str(path))
             base = stream.time_base or Fraction(1)
-            target = (stream.start_time or 0) + round(at_s / base)
+            target = (stream.start_time or 0) + min(round(at_s / base), _LAST)
             if at_s > 0:
                 container.seek(target, stream=stream)
             found: av.VideoFrame | None = None
+            end: int | None = None
             for number, frame in enumerate(container.decode(stream)):
-                if found is not None and (number > _MOST_FRAMES or (frame.pts is not None and frame.pts > target)):
+                if found is not None and frame.pts is not None and frame.pts > target:
+                    break
+                if number > _MOST_FRAMES:
+                    end = None if stream.duration is None else (stream.start_time or 0) + stream.duration
                     break
                 found = frame
+            else:
+                end = _end_of(found, stream)
+            if end is not None and at_s > 0 and target >= end:
+                end_s = float((end - (stream.start_time or 0)) * base)
+                raise UsageError(f"{path} has no picture at {at_s:.2f} s", f"it ends at {end_s:.2f} s")
             if found is None:
                 raise MediaError(f"{path} has no picture that can be decoded", "see whether `ffprobe` can read it")
             aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
             return Shown(found, orientation_of(found), aspect)
+
+
+def _end_of(last: av.VideoFrame | None, stream: av.VideoStream) -> int | None:
+    """Return when the last frame of a film is over, in units of its stream; None if that is not known."""
+    if last is None or last.pts is None or not stream.time_base:
+        return None
+    return last.pts + (last.duration or round(1 / (stream.average_rate or 1) / stream.time_base))

@@ -12,7 +12,7 @@ from engines.outputs.clusters import Shown, html_sheet, picture_sheet, write_clu
 from engines.outputs.thumbnail import thumbnail
 from engines.part import Array
 from engines.similarity import Descriptors
-from schemas.errors import RigflowError
+from schemas.errors import RigflowError, UsageError
 from tests.cli import rigflow
 from tests.clips import Clip, generated, real_clip, still
 
@@ -128,9 +128,24 @@ def test_a_picture_is_that_of_its_time_and_shape(tmp_path: Path) -> None:
         thumbnail(Path(__file__), 0.0, (90, 160))
 
 
+@pytest.mark.parametrize("seconds", [2.0, 2.5, 5940.0, 1e15])
+def test_a_time_after_the_end_has_no_picture(tmp_path: Path, seconds: float) -> None:
+    clip = generated(Clip(size=(72, 128), frames=50))
+    assert thumbnail(clip, 1.99, (90, 160)).shape == (90, 160, 3)
+    with pytest.raises(UsageError, match=rf"has no picture at {seconds:.2f} s: it ends at 2.00 s"):
+        thumbnail(clip, seconds, (90, 160))
+    rare = generated(Clip(size=(16, 16), frames=300, gop=300))  # the end is beyond the frames that are decoded
+    with pytest.raises(UsageError, match=r"it ends at 12.00 s"):
+        thumbnail(rare, seconds + 12, (90, 160))
+    image = tmp_path / "image.png"
+    image.write_bytes(still("png", (48, 64)))
+    with pytest.raises(UsageError, match="is an image and has no picture at"):
+        thumbnail(image, seconds, (90, 160))
+
+
 def test_the_command_finds_pictures_and_says_what_is_wrong(tmp_path: Path) -> None:
     for name, seed in (("carphone_pristine", 1), ("copy", 1), ("other", 2)):
-        np.savez(tmp_path / f"{name}.fingerprint.npz", descriptor=film(seed), times=np.arange(40.0))
+        np.savez(tmp_path / f"{name}.fingerprint.npz", descriptor=film(seed), times=np.arange(40.0) / 10)
     np.savez(tmp_path / "pictures.npz", descriptor=film(3, 2), names=np.array(["a.jpg", "b.jpg"]))
     results = sorted(tmp_path.glob("*.npz"))
     ended = rigflow("cluster", *results, "--media", real_clip("bikes").parent, "--out", tmp_path / "out")

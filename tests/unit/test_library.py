@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.search import seconds_of
 from engines.encoding import Origin, Traced
 from engines.library.duplicates import find_duplicates
 from engines.library.index import Index, build, opened, path_of
@@ -21,7 +22,13 @@ from tests.cli import rigflow
 from tests.unit.outputs_parts import IMAGES, VIDEO, feed, format_of, make_part
 
 WIDTH = 16
-RANDOM = np.random.default_rng(4)
+RANDOM = np.random.default_rng()
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Each test has the same random numbers, whatever ran before it."""
+    RANDOM.bit_generator.state = np.random.default_rng(4).bit_generator.state
 
 
 def unit(rows: Array) -> Array:
@@ -237,6 +244,8 @@ def test_what_cannot_be_searched_is_one_line(tmp_path: Path) -> None:
         (("red", tmp_path / "empty", "--duplicates"), "words and --duplicates: one at a time"),
         (("a", "red", tmp_path / "empty"), "put the words in quotes"),
         (("  ", tmp_path / "empty"), "the words are empty"),
+        (("red", tmp_path / "empty", "--at", "1:20"), "--at is for a film by --like"),
+        ((tmp_path / "empty", "--like", "a.mp4", "--at", "1:2x"), "--at 1:2x: no time: give seconds, or a time as"),
     ):
         ended = rigflow("search", *arguments, HOME=str(tmp_path))
         assert words in ended.stderr
@@ -250,3 +259,8 @@ def test_too_many_that_are_alike_are_refused(filler: Filler, monkeypatch: pytest
         [space] = table.spaces.values()
         with pytest.raises(UsageError, match="give a higher --similarity"):
             find_duplicates(space, 0.9)
+
+
+def test_a_time_is_written_as_seconds_or_as_a_clock_shows_it() -> None:
+    times = ("83.5", "1:23.5", "1:01:23", "99:00")
+    assert [seconds_of(time) for time in times] == [83.5, 83.5, 3683.0, 5940.0]
