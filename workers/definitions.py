@@ -45,7 +45,10 @@ def find_models(
     """
     models: dict[str, tuple[ModelSpec, Content]] = {}
     for name, head in _heads(spec).items():
-        model, content = find_model(name, folder, cache)
+        try:
+            model, content = find_model(name, folder, cache)
+        except ModelMissing as error:
+            raise ModelMissing(error.what, f"{error.hint}; {_other_model(spec, name)} runs another") from error
         models[name] = model.with_head(head), content
     plan_pipeline(spec, {name: card for name, (card, _) in models.items()})
     return models
@@ -57,6 +60,14 @@ def find_model(name: str, folder: Path | None, cache: Path | None = None) -> tup
     if name in builtin_models() and not beside:
         return builtin_model(name, cache and cache / "builtin")
     return own_model(name, folder)
+
+
+def _other_model(spec: PipelineSpec, model: str) -> str:
+    """The options of `run` and other commands that run another model in the place of this one."""
+    stages = spec.model_names
+    if len(stages) == 1:
+        return "--model NAME"
+    return " ".join(f"--set {stage}.model=NAME" for stage, name in stages.items() if name == model)
 
 
 def _heads(spec: PipelineSpec) -> dict[str, dict[str, JsonValue]]:

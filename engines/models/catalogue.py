@@ -92,8 +92,7 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
         hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
     if card := publisher_of(name):
         added = card.add or card.file
-        others = "--model NAME runs another (of several models --set STAGE.model=NAME)"
-        hint = f"download {card.file} from {card.page}, then `rigflow model add {added}`; {others}"
+        hint = f"download {card.file} from {card.page}, then `rigflow model add {added}`"
     raise ModelMissing(f"model {name} is missing", hint)
 
 

@@ -150,9 +150,9 @@ def lines_of_shipped(model: Model, stated: Mapping[str, Any]) -> Sequence[Line]:
 
 
 def publisher_of(name: str) -> ShippedCard | None:
-    """Return the card of a model of this name that is to be downloaded, if there is one."""
+    """Return the card of a model that is called so once it is downloaded and added, if there is one."""
     cards = (card for card in shipped_cards().values() if card.file)
-    return next((card for card in cards if name in (card.name, Path(card.file).stem)), None)
+    return next((card for card in cards if name in (card.name, Path(card.add or card.file).stem)), None)
 
 
 def card_by_name(stem: str) -> ShippedCard | None:

@@ -23,6 +23,11 @@ from schemas.media import MediaInfo
 from schemas.model import describe
 from schemas.parts import PartMeta
 
+_HINT = (
+    "take a model whose card has a head embed (`rigflow model add FILE --set heads.0.kind=embed`), "
+    "or name another array of vectors by encode.array"
+)
+
 
 class EmbeddingsOptions(Options):
     """`array`: the one that holds the vectors, `[W, D]`; whether to `normalise` them."""
@@ -64,7 +69,7 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
         if self._options.array not in arrays:
             held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
             what = f"format embeddings needs `{self._options.array}`, the part holds {held}"
-            raise PipelineError(what, 'set array = "..." in its options')
+            raise PipelineError(what, _HINT)
 
     def _no_vectors(self, found: str) -> PipelineError:
         return PipelineError(f"`{self._options.array}` is {found}", "format embeddings takes numbers [W, D]")

@@ -19,6 +19,7 @@ from engines.planned import Tensor
 from schemas.errors import PipelineError
 
 _ARRAYS = ("image", "alpha", "mask")  # arrays that heads make
+_HINT = "take a model whose card has a head image, matte or segment, or name another array of pictures by encode.array"
 _SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
@@ -71,4 +72,4 @@ class ImageFormat(PictureFormat[ImageOptions]):
                 return name
         held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
         names = " or ".join(f"`{name}`" for name in wanted)
-        raise PipelineError(f"format image needs {names}, the part holds {held}", 'set array = "..." in its options')
+        raise PipelineError(f"format image needs {names}, the part holds {held}", _HINT)

@@ -54,7 +54,7 @@ def test_features_equal_one_sequential_pass(workers: int, home: Path, tmp_path: 
 def test_without_its_model_it_says_how_to_make_it(home: Path, tmp_path: Path) -> None:
     ended = rigflow_process("run", "clip-features", real_clip("bikes"), "--out", tmp_path, HOME=str(home))
     assert ended.returncode == 2
-    hint = "make it by `rigflow engine export x3d_s --weights X3D_S.pyth`"
+    hint = "make it by `rigflow engine export x3d_s --weights X3D_S.pyth`; --model NAME runs another"
     assert ended.stderr == f"rigflow: model x3d_s is missing: {hint}\n"
 
 

@@ -102,7 +102,7 @@ def test_a_library_is_filled_and_searched_by_commands(home: Path, tmp_path: Path
     pictures(tmp_path)
     library, environment = tmp_path / "library", {"HOME": str(home)}
     done = rigflow("run", "embed", *tmp_path.glob("*.*"), "--out", library, **environment)
-    assert "model clip-vit-base-patch32 is missing: download clip-vit-base-patch32 from" in done.stderr
+    assert "download its json files and onnx/model.onnx into a folder clip-vit-base-patch32 from" in done.stderr
     assert "then `rigflow model add clip-vit-base-patch32`; --model NAME runs another" in done.stderr
     media = [tmp_path / name for name in ("red.png", "green.png", "blue.png", "large.webp", "small.jpg")]
     for _ in range(2):  # the second time adds nothing

@@ -56,7 +56,10 @@ def test_the_options_name_the_array_and_keep_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": ROWS}, "format embeddings needs `embedding`, the part holds `x`: set array = "),
+        (
+            {"x": ROWS},
+            "format embeddings needs `embedding`, the part holds `x`: take a model whose card has",
+        ),
         ({"embedding": ROWS[:, 0]}, r"`embedding` is float32 \[5\]: format embeddings takes numbers \[W, D\]"),
         ({"embedding": Ragged.of(list(ROWS))}, "`embedding` is rows of other lengths: format embeddings takes"),
         ({"embedding": ROWS[:2]}, r"output `embedding` has shape \[2, 7\] for 5 windows"),

@@ -99,7 +99,11 @@ def test_images_that_all_failed_are_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "media", "message"),
     [
-        ({"x": ("uint8", (8, 8))}, "image", "needs `image` or `alpha` or `mask`, the part holds `x`: set array = "),
+        (
+            {"x": ("uint8", (8, 8))},
+            "image",
+            "the part holds `x`: take a model whose card has a head image",
+        ),
         (
             {"image": ("float32", (8, 8, 3))},
             "image",
