@@ -87,7 +87,8 @@ def take(path: Path, folder: Path | None, new: NewFiles) -> Taken:
     graph = taking.graph(path)
     if (towers := _towers(graph, path)) is not None:
         graph = towers.image
-        taking.add(new.put(towers.text, TEXT_GRAPH), f"{_TEXT}, cut from {path.name}")
+        if folder is not None:  # a file alone has no tokenizer
+            taking.add(new.put(towers.text, TEXT_GRAPH), f"{_TEXT}, cut from {path.name}")
     for other, why in _companions(path, folder):
         if why in (_GRAPH, _TEXT):
             body = taking.graph(other)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from engines.content import Content
+from engines.content import Content, ModelFiles
 from engines.inference import trial
 from engines.models.companions import COMPANIONS, lines_of
 from engines.models.companions.base import Line, Model, Sure
@@ -112,7 +112,11 @@ def propose(path: Path, content: Content, name: str = "") -> Proposal:
     stated = {line.field: line.value for lines in reversed(certain) for line in lines}
     if card := lines_of_shipped(model, stated):  # it replaces what the companions suppose, not what is certain
         proposed = [*certain, card]
-    return Proposal(model, merged(proposed, name or path.stem))
+    lines = merged(proposed, name or path.stem)
+    files = {file.name for file in content.files} if isinstance(content, ModelFiles) else set()
+    if not {line.value for line in lines if line.field in ("text.graph", "text.tokenizer")} <= files:
+        lines = tuple(line for line in lines if not line.field.startswith("text."))  # a file without its folder
+    return Proposal(model, lines)
 
 
 def merged(proposed: Iterable[Sequence[Line]], name: str) -> tuple[Line, ...]:

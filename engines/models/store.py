@@ -91,14 +91,16 @@ def _in_folder(folder: Path) -> Path:
 def card_fields(path: Path, names: list[str]) -> Mapping[str, Any]:
     """Return a card file as fields of a proposal; `names` are the graph's inputs in order. Raises ModelError."""
     fields: dict[str, Any] = {}
+    known = ", ".join(f"`{name}`" for name in names)
     for key, value in read_card(path).items():
         if key != "inputs" or not isinstance(value, list):
             fields[key] = value
             continue
-        for each in value:
+        for number, each in enumerate(value):
             name = each.get("name") if isinstance(each, dict) else None
+            if name is None:
+                raise ModelError(f"model card {path}: inputs.{number} has no name", f"the model has {known}")
             if name not in names:
-                known = ", ".join(f"`{known}`" for known in names)
                 raise ModelError(f"model card {path}: the model has no input `{name}`, only {known}", "correct it")
             fields |= {f"inputs.{names.index(name)}.{field}": given for field, given in each.items()}
     return fields

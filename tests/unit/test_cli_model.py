@@ -254,6 +254,14 @@ def test_wrong_words_are_refused_in_a_line(here: Path, said: Said, arguments: tu
     assert kept(here) == []
 
 
+@pytest.mark.parametrize("card", ['inputs = [{ colours = "bgr" }]', "inputs = [1]"])
+def test_an_input_of_a_card_without_a_name_is_said_to_have_none(here: Path, said: Said, card: str) -> None:
+    (here / "m.onnx").write_bytes(detector())
+    (here / "m.toml").write_text(card)
+    _, err = said("add", "m.onnx", code=ExitCode.USAGE)
+    assert err == "rigflow: model card m.toml: inputs.0 has no name: the model has `images`\n"
+
+
 def test_a_card_with_an_unknown_field_is_not_printed(here: Path, said: Said) -> None:
     (here / "m.onnx").write_bytes(detector())
     out, _ = said("add", "m.onnx", "--set", "inputs.0.colors=bgr", code=None)

@@ -73,6 +73,16 @@ def test_a_folder_is_added_without_a_question(tmp_path: Path, layout: str) -> No
         np.testing.assert_allclose(made, text_vector(tokens, padded), atol=1e-5)
 
 
+@pytest.mark.parametrize(("layout", "file"), [("split", "onnx/vision_model.onnx"), ("both", "model.onnx")])
+def test_a_single_file_is_a_tower_of_pictures_alone(tmp_path: Path, layout: str, file: str) -> None:
+    added(clip_folder(tmp_path / "mine", layout) / file)
+    spec, content = own_model("mine")
+    assert (spec.text, spec.files) == (None, ())
+    assert [head.kind for head in spec.heads] == ["embed"]
+    with pytest.raises(ModelError, match="model mine has no text tower: add a folder with"):
+        embed_texts(spec, content, ["red"])
+
+
 def test_the_identity_is_known_without_loading_the_model_and_changes_with_the_card(tmp_path: Path) -> None:
     added(clip_folder(tmp_path / "mine"))
     spec, _ = own_model("mine")
