@@ -1,4 +1,4 @@
-"""What `rigflow run` shows: a line per file with segments sent and done, frames a second, and why it waits."""
+"""What `rigflow run` shows: a line per file with segments in process, time, frames a second, and why it waits."""
 
 import time
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cli.text import cell
+from cli.text import age, cell
 from schemas.parts import PartMeta
 from schemas.text import count, rate
 from workers.inputs import JobOutcome
@@ -25,8 +25,8 @@ class _Row:
     outcome: JobOutcome
     started_s: float
     sent: int = 0
-    sent_media_s: float = 0.0
     media_s: float = 0.0
+    done_s: float = 0.0  # of the media, in parts that are done
     segments_done: int = 0
     frames: int = 0
     moved_s: float = 0.0
@@ -38,7 +38,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rows: dict[str, _Row] = {}
-        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self.shown, transient=True)
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -57,8 +57,7 @@ class Progress:
 
     def sent(self, job: str, seconds: float, segments: int) -> None:
         """So much of a job's media is with the broker."""
-        row = self._rows[job]
-        row.sent, row.sent_media_s = segments, seconds
+        self._rows[job].sent = segments
 
     def part(self, job: str, meta: PartMeta) -> None:
         """A part of a job is done."""
@@ -66,6 +65,8 @@ class Progress:
         row.frames += meta.frames
         row.segments_done += meta.key.last
         row.media_s = meta.media.duration_s
+        start_s, end_s = meta.span_s
+        row.done_s += end_s - start_s
         row.moved_s = time.monotonic()
 
     def event(self, text: str) -> None:
@@ -74,7 +75,8 @@ class Progress:
             cell(text, "yellow"),
         )
 
-    def _render(self) -> RenderableType:
+    def shown(self) -> RenderableType:
+        """The table now."""
         table = Table.grid(padding=(0, 2))
         unfinished = [row for row in self._rows.values() if row.outcome.done is None and row.outcome.error is None]
         finished = len(self._rows) - len(unfinished)
@@ -89,16 +91,15 @@ class Progress:
 
 def _columns(row: _Row) -> tuple[RenderableType, RenderableType, str, str]:
     now = time.monotonic()
-    total = max(row.sent, 1)
-    if row.media_s and row.sent_media_s:
-        total = max(row.sent, round(row.sent * row.media_s / row.sent_media_s))
-    bar = ProgressBar(total=total, completed=row.segments_done, width=28)
-    counts = f"{row.sent} sent, {row.segments_done} done"
-    silent_s = now - row.moved_s
-    if silent_s > SILENT_S:
-        since = "no result for" if row.frames else "no result yet,"
-        return cell(row.outcome.name), bar, counts, f"{since} {silent_s:.0f} s"
-    return cell(row.outcome.name), bar, counts, f"{rate(row.frames / max(0.001, now - row.started_s))} frames/s"
+    total, done = (row.media_s, row.done_s) if row.media_s else (max(row.sent, 1), row.segments_done)
+    bar = ProgressBar(total=total, completed=min(done, total), width=20)  # by parts: a segment may take long
+    counts = f"{row.sent - row.segments_done} of {row.sent} in process"
+    elapsed_s, silent_s = now - row.started_s, now - row.moved_s
+    if silent_s <= SILENT_S:
+        what = f"{rate(row.frames / max(0.001, elapsed_s))} frames/s"
+    else:
+        what = f"last result {age(silent_s)} ago" if row.frames else "no result yet"
+    return cell(row.outcome.name), bar, counts, f"{age(elapsed_s)}, {what}"
 
 
 def summary(outcomes: list[JobOutcome], rates: bool = True) -> RenderableType:

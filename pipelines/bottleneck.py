@@ -27,7 +27,7 @@ def bottleneck(fleet: FleetStatus) -> str:
             f"The bottleneck is the store of large bodies: {_size(fleet.claims.nbytes)} of "
             f"{_size(fleet.claims.limit_bytes)} are kept, so publishers of bodies larger than a message wait."
         )
-    late = [queue for queue in fleet.queues if _has_backlog(queue)]
+    late = [queue for queue in fleet.queues if has_backlog(queue)]
     if not late:
         return _nothing_has_backlog(fleet)
     queue = _furthest(late)
@@ -40,7 +40,7 @@ def bottleneck(fleet: FleetStatus) -> str:
             f"The bottleneck is {_name(queue)}: {_backlog(queue)}, and its {_count(workers)} "
             f"{'spends' if len(workers) == 1 else 'spend'} {share:.0%} of the time computing."
         )
-    speed = sum(of["frames_per_s"] for worker in workers for of in worker["done"] if _key(of) == busiest)
+    speed = _speed(workers, busiest)
     where = "in front of it" if busiest == (queue.pipeline, queue.stage) else f"in front of {_name(queue)}"
     return (
         f"The bottleneck is {' '.join(busiest)}: it takes {share:.0%} of the time of {_count(workers)} "
@@ -60,10 +60,25 @@ def hosts(workers: Sequence[Worker], queue: QueueStatus) -> list[Worker]:
 def _nothing_has_backlog(fleet: FleetStatus) -> str:
     if not any(queue.stream.messages for queue in fleet.queues):
         return "No bottleneck: all queues are empty."
+    return f"No bottleneck: {in_process(fleet)}."
+
+
+def in_process(fleet: FleetStatus) -> str:
+    """What the workers of a fleet do that has no backlog: messages in process, the busiest stage, the longest step."""
+    number = sum(priority.in_flight for queue in fleet.queues for priority in queue.priorities.values())
     busy = [min(1.0, sum(of["busy"] for of in worker["done"])) for worker in fleet.workers]
     share = sum(busy) / len(busy) if busy else 0.0
-    are = "is" if len(busy) == 1 else "are"
-    return f"No bottleneck: nothing waits, and {_count(fleet.workers)} {are} {share:.0%} busy."
+    text = f"{number:,} {'message is' if number == 1 else 'messages are'} in process, and "
+    text += f"{_count(fleet.workers)} {'is' if len(busy) == 1 else 'are'} {share:.0%} busy"
+    busiest, of_time = _busiest(fleet.workers)
+    if of_time >= IDLE:
+        speed = rate(_speed(fleet.workers, busiest))
+        text += f", {of_time:.0%} of the time with {' '.join(busiest)} ({speed} frames/s)"
+    steps = [step for worker in fleet.workers if (step := worker.get("step"))]
+    longest = max(steps, key=lambda step: step["seconds"], default=None)
+    if longest is not None and longest["seconds"] >= STANDING_S:
+        text += f"; a step of {' '.join(_key(longest))} has run for {longest['seconds']:.0f} s"
+    return text
 
 
 def _furthest(late: Sequence[QueueStatus]) -> QueueStatus:
@@ -85,11 +100,16 @@ def _busiest(workers: Sequence[Worker]) -> tuple[tuple[str, str], float]:
     return busiest, min(1.0, shares[busiest])
 
 
+def _speed(workers: Sequence[Worker], stage: tuple[str, str]) -> float:
+    """Frames a second of a stage on these workers."""
+    return sum(float(of["frames_per_s"]) for worker in workers for of in worker["done"] if _key(of) == stage)
+
+
 def _key(of: Mapping[str, Any]) -> tuple[str, str]:
     return of["pipeline"], of["stage"]
 
 
-def _has_backlog(queue: QueueStatus) -> bool:
+def has_backlog(queue: QueueStatus) -> bool:
     """Whether more messages wait than workers have asked for.
 
     Each priority counts by itself: idle workers ask for both, busy ones may have asked for the other just now.

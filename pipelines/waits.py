@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from pipelines.bottleneck import FULL, bottleneck, hosts
+from pipelines.bottleneck import FULL, bottleneck, has_backlog, hosts, in_process
 from pipelines.broker import Broker
 from pipelines.inventory import take_inventory
 from pipelines.job_records import find_manifest
@@ -64,6 +64,8 @@ async def _of_fleet(broker: Broker, jobs: Sequence[JobRef]) -> str:
         for job in jobs[:JOBS]:
             if lost := await _lost_results(broker, job):
                 return lost
+    if any(queue.stream.messages for queue in queues) and not any(map(has_backlog, fleet.queues)):
+        return f"work goes on: {in_process(fleet)}"
     return _verdict(fleet)
 
 

@@ -27,6 +27,14 @@ class StageStatus(Status):
     busy: Seconds
 
 
+class StepStatus(Status):
+    """The step that a worker computes now, and for how long."""
+
+    pipeline: GivenName
+    stage: GivenName
+    seconds: Seconds
+
+
 class GpuStatus(Status):
     """The GPU a worker computes on; empty for the CPU."""
 
@@ -48,6 +56,7 @@ class WorkerStatus(Status):
     in_flight: Count
     failures: Count
     done: tuple[StageStatus, ...]
+    step: StepStatus | None = None
     why: str = ""
     declined: dict[GivenName, str] = {}
 

@@ -105,8 +105,15 @@ class Reporter:
             "rss_bytes": rss_bytes(),
             "in_flight": len(self._runner.in_flight.messages),
             "done": self._done(),
+            "step": self._step(),
             **self._runner.counts,
         }
+
+    def _step(self) -> dict[str, object] | None:
+        step = self._runner.computing.step
+        if step is None:
+            return None
+        return {"pipeline": step.pipeline, "stage": step.stage, "seconds": time.monotonic() - step.began_s}
 
     def _done(self) -> list[dict[str, object]]:
         """Totals of each stage, and its frames a second and share of the time over the last reports."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ Repair = Callable[[], Awaitable[Sequence[str]]]  # creates what was deleted from
 SILENT_S = 10.0  # without progress before the first report
 AGAIN_S = 60.0  # before the same reason is reported again
 LOOK_S = 1.0
+_FIGURES = re.compile(r"[\d.,]+")  # the same reason with other figures is not reported at once
 
 
 @asynccontextmanager
@@ -49,9 +51,10 @@ async def explained(
                 reported = ""
                 continue
             why = await repaired(broker, repair) or await why_waiting(broker, jobs)
-            if why != reported or time.monotonic() - reported_s > AGAIN_S:
+            reason = _FIGURES.sub("", why)
+            if reason != reported or time.monotonic() - reported_s > AGAIN_S:
                 report(f"waiting for {silent_s:.0f} s: {why}")
-                reported, reported_s = why, time.monotonic()
+                reported, reported_s = reason, time.monotonic()
             await asyncio.sleep(SILENT_S)
 
     looking = asyncio.create_task(look())

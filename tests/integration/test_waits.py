@@ -78,3 +78,24 @@ async def test_a_wait_is_told_once_and_not_while_something_moves(
     assert len(output) == 1
     assert "no worker takes fingerprint decode" in output[0]
     await broker.close()
+
+
+async def test_the_same_reason_with_other_figures_is_not_told_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def of_a_long_step(*_: object) -> str:
+        asked.append(f"work goes on: {len(asked)} messages are in process, a step of up infer has run for {7.5} s")
+        return asked[-1]
+
+    for name, value in (("SILENT_S", 0.02), ("LOOK_S", 0.02), ("why_waiting", of_a_long_step)):
+        monkeypatch.setattr(waits, name, value)
+    broker = await Broker.connect(settings)
+    output: list[str] = []
+    job = JobRef(id="film", pipeline="up", revision="0" * 16)
+    async with waits.explained(broker, output.append, lambda: [job]):
+        while len(asked) < 4:
+            await asyncio.sleep(0.02)
+    assert len(output) == 1
+    await broker.close()

@@ -14,19 +14,29 @@ STAGES = ("decode", "resize", "infer", "encode")
 GB = 10**9
 
 
-def queue(stage: str, waiting: int, oldest_s: float = 10.0, asked: int = 0, pipeline: str = "up") -> QueueStatus:
+def queue(
+    stage: str, waiting: int, oldest_s: float = 10.0, asked: int = 0, pipeline: str = "up", held: int = 0
+) -> QueueStatus:
     priorities = {
         Priority.INTERACTIVE: PriorityStatus(requests=1),  # that none waits of one priority says nothing of the other
-        Priority.BULK: PriorityStatus(waiting=waiting, requests=asked),
+        Priority.BULK: PriorityStatus(waiting=waiting, requests=asked, in_flight=held),
     }
-    return QueueStatus(pipeline, stage, stage, StreamStatus(waiting, 10**6 * waiting, GB, oldest_s), priorities)
+    stored = waiting + held
+    return QueueStatus(pipeline, stage, stage, StreamStatus(stored, 10**6 * stored, GB, oldest_s), priorities)
 
 
-def worker(busy: Mapping[str, float], stages: tuple[str, ...] = STAGES, pipeline: str = "up") -> dict[str, Any]:
+def worker(
+    busy: Mapping[str, float],
+    stages: tuple[str, ...] = STAGES,
+    pipeline: str = "up",
+    speed: float = 50.0,
+    step_s: float = 0.0,
+) -> dict[str, Any]:
     done = [
-        {"pipeline": pipeline, "stage": stage, "busy": share, "frames_per_s": 50.0} for stage, share in busy.items()
+        {"pipeline": pipeline, "stage": stage, "busy": share, "frames_per_s": speed} for stage, share in busy.items()
     ]
-    return {"stages": stages, "done": done}
+    step = {"pipeline": pipeline, "stage": "infer", "seconds": step_s} if step_s else None
+    return {"stages": stages, "done": done, "step": step}
 
 
 def fleet(queues: list[QueueStatus], workers: list[dict[str, Any]], results: int = 0) -> FleetStatus:
@@ -51,7 +61,13 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         (fleet([queue("decode", 0)], TWO), "No bottleneck: all queues are empty."),
         (
             fleet([queue("decode", 2, asked=2)], TWO),
-            "No bottleneck: nothing waits, and 2 workers are 100% busy.",
+            "No bottleneck: 0 messages are in process, and 2 workers are 100% busy, 70% of the time with up infer "
+            "(100 frames/s).",
+        ),
+        (
+            fleet([queue("decode", 0, held=1)], [worker({"infer": 1.0}, speed=0.0, step_s=95.0), worker({})]),
+            "No bottleneck: 1 message is in process, and 2 workers are 50% busy, 50% of the time with up infer "
+            "(0 frames/s); a step of up infer has run for 95 s.",
         ),
         (
             fleet([queue("decode", 37, oldest_s=14.0)], [worker({"infer": 0.7}, stages=("all",))]),
@@ -104,6 +120,7 @@ TWO = [worker({"decode": 0.2, "infer": 0.7, "encode": 0.1})] * 2
         "claims",
         "idle",
         "passing",
+        "a long step",
         "all stages",
         "declined",
         "local",

@@ -1,17 +1,22 @@
 """What a command shows of its jobs: each line is there, in a window of 80 columns, with no word broken."""
 
 import io
+import time
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from cli.progress import summary
+from cli.progress import Progress, summary
 from schemas.errors import MediaError
-from schemas.jobs import JobRef
+from schemas.jobs import JobRef, Key
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
 from schemas.results import Done
 from workers.inputs import JobOutcome
 
 JOB = JobRef(id="j", pipeline="scenes", revision="0" * 16)
+VIDEO = MediaInfo(kind="video", time_base=(1, 25), frame_rate=(25, 1), end=200)
 NOTE = "film.mp4: 3 frames are damaged or missing, between 0.16 and 0.24 s"
 REFUSED = MediaError("notes.txt is not media of a format that rigflow reads", "send video as mp4, mkv or webm")
 
@@ -55,3 +60,36 @@ def test_slow_work_has_a_decimal() -> None:
 
 def test_no_word_is_broken_in_a_narrow_window() -> None:
     assert set(shown(200).split()) == set(shown(80).split())
+
+
+@pytest.mark.parametrize(
+    ("parts", "silent_s", "output"),
+    [
+        (0, 65.0, "2 of 2 in process 1 min 5 s, no result yet"),
+        (20, 0.0, "2 of 2 in process 1 min 5 s, 0.3 frames/s"),
+        (20, 40.0, "2 of 2 in process 1 min 5 s, last result 40 s ago"),
+        (100, 0.0, "1 of 2 in process 1 min 5 s, 1.5 frames/s"),
+    ],
+)
+def test_a_long_segment_shows_what_is_done_of_it_and_for_how_long(
+    monkeypatch: pytest.MonkeyPatch, parts: int, silent_s: float, output: str
+) -> None:
+    """A film of 8 s in two segments, a part a frame: its bar grows with each part, long before a segment is done."""
+    [film, _] = outcomes()
+    film.done, now_s = None, 1000.0
+    text = io.StringIO()
+    progress = Progress(Console(file=text, width=100))
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    progress.planned([film])
+    progress.sent(JOB.id, 8.0, 2)
+    now_s += 65.0 - silent_s
+    for number in range(parts):
+        key = Key(job=JOB, segment=number // 100, part=number % 100, last=number % 100 == 99)
+        progress.part(JOB.id, PartMeta(key=key, media=VIDEO, pts=(number,), frames=1))
+    now_s += silent_s
+    Console(file=text, width=100).print(progress.shown())
+    [row] = text.getvalue().splitlines()
+    name, _, rest = row.partition("  ")
+    bar, _, words = rest.partition(output[0])
+    assert (name, " ".join((output[0] + words).split())) == ("film.mp4", output)
+    assert len(bar.strip()) == parts * 20 // 200
