@@ -1,11 +1,12 @@
 """Lines, numbers and tables for people; unprintable characters in text from outside are escaped."""
 
 import os
+import re
 import sys
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from schemas.text import printable, without_passwords
 
@@ -115,7 +116,22 @@ def _console(stderr: bool) -> "Console":
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Ours(stderr=stderr, highlight=False)
+    file = sys.stderr if stderr else sys.stdout
+    return Ours(file=file if file.isatty() else cast(TextIO, _WithoutPadding(file)), highlight=False)
+
+
+class _WithoutPadding:
+    """A file that is no terminal; the blanks that fill the lines of a table are not written."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write whole lines."""
+        return self._file.write(re.sub(r" +(?=\n)", "", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def table(*titles: str, left: int = 2) -> "Table":

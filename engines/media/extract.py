@@ -1,13 +1,13 @@
 """Writes the content of a message to files that other programs open, so that a person can inspect it."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from engines.archive import write_npz
 from engines.media.packets import Flag, unpack
-from engines.part import unpack_arrays
+from engines.part import Array, Value, unpack_values
+from engines.ragged import Ragged
 from schemas.media import CodecParameters
 from schemas.parts import PartMessage
 from schemas.segments import Segment
@@ -39,7 +39,7 @@ def files_of(message: Segment | PartMessage, buffers: Sequence[memoryview]) -> d
     stem = f"{message.key.job.id}-{message.key.segment}"
     if isinstance(message, PartMessage):
         archive = io.BytesIO()
-        np.savez(archive, **unpack_arrays(message.arrays, list(buffers)))  # type: ignore[arg-type]
+        write_npz(archive, _dense(unpack_values(message.arrays, list(buffers))))
         return {f"{stem}-{message.key.part}.npz": archive.getvalue()}
     if message.codec is not None and len(buffers) == 2:
         return {f"{stem}.mkv": _matroska(message, message.codec, buffers)}
@@ -49,6 +49,17 @@ def files_of(message: Segment | PartMessage, buffers: Sequence[memoryview]) -> d
         f"{number}-{Path(item.name).name}": buffer
         for number, (item, buffer) in enumerate(zip(message.items, buffers, strict=False))
     }
+
+
+def _dense(values: Mapping[str, Value]) -> dict[str, Array]:
+    """Arrays of a part; of a ragged one its values, and where its rows begin."""
+    arrays: dict[str, Array] = {}
+    for name, value in values.items():
+        if isinstance(value, Ragged):
+            arrays |= {name: value.values, f"{name}_offsets": value.offsets}
+        else:
+            arrays[name] = value
+    return arrays
 
 
 def _matroska(segment: Segment, codec: CodecParameters, buffers: Sequence[memoryview]) -> bytes:

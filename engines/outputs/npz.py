@@ -5,6 +5,8 @@ name and the error of each image that failed.
 
 An output `NAME` whose rows differ in length is two arrays: all rows end to end in `NAME`, and `NAME_offsets [W + 1]`
 int64, so that row i is `NAME[NAME_offsets[i] : NAME_offsets[i + 1]]`.
+
+A name of an array that has separators of paths has `_` in their places in the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
+from engines.archive import member_names
 from engines.encoding import Encoded
 from engines.files import writing
 from engines.options import Options
@@ -88,8 +91,9 @@ class NpzAssembler(FileAssembler):
             self._append("names", np.array(self._names, dtype=np.str_))
             self._append("failed", np.array(self._failed, dtype=np.str_).reshape(-1, 2))
         with writing(self.file.path), ZipFile(self.file.file, "w") as archive:
+            members = member_names(self._columns)
             for name, column in self._columns.items():
-                with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as out:
+                with archive.open(ZipInfo(f"{members[name]}.npy"), "w", force_zip64=True) as out:
                     column.copy_to(out)
         self._close_columns()
         return super().close()

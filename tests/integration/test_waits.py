@@ -86,7 +86,7 @@ async def test_the_same_reason_with_other_figures_is_not_told_again(
     asked: list[str] = []
 
     async def of_a_long_step(*_: object) -> str:
-        asked.append(f"work goes on: {len(asked)} messages are in process, a step of up infer has run for {7.5} s")
+        asked.append(f"work goes on: {len(asked)} messages are in process, for {len(asked) / 2} s")
         return asked[-1]
 
     for name, value in (("SILENT_S", 0.02), ("LOOK_S", 0.02), ("why_waiting", of_a_long_step)):

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from cli.near import describe_offset
-from cli.text import age, size, table
+from cli.text import age, size, stdout, table
 from pipelines.registry import builtin_pipelines
 from schemas.text import count, rate
 from tests.cli import COMMAND, environment
@@ -79,3 +79,20 @@ def test_a_terminal_breaks_an_error_between_words() -> None:
     assert ended.returncode == 2
     assert " ".join(shown.split()) == words
     assert max(map(len, shown.splitlines())) <= 30
+
+
+def test_in_a_pipe_no_line_is_broken_or_filled_with_blanks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "a/" * 100 + "film.mp4"
+    rows = table("media", "score", left=1)
+    for media, score in ((long, "0.9"), ("b.mp4", "")):
+        rows.add_row(media, score)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    stdout().print(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rstrip() for line in lines] == lines
+    assert [line.split() for line in lines] == [["media", "score"], [long, "0.9"], ["b.mp4"]]
+    monkeypatch.setenv("COLUMNS", "80")
+    stdout().print(rows)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -9,6 +9,7 @@ import numpy as np
 from engines.media.extract import files_of
 from engines.media.split import Splitter
 from engines.part import Part, encode_part
+from engines.ragged import Ragged
 from schemas.grid import Grid
 from schemas.jobs import JobRef, Key
 from schemas.media import Item, MediaInfo
@@ -53,3 +54,13 @@ def test_a_part_is_its_arrays() -> None:
     assert name == "j-3-7.npz"
     with np.load(io.BytesIO(body)) as archive:
         np.testing.assert_array_equal(archive["pixels"], pixels)
+
+
+def test_a_part_with_any_names_and_rows_of_any_length_is_its_arrays() -> None:
+    boxes = Ragged.of([np.ones((2, 4), np.float32), np.zeros((0, 4), np.float32)])
+    arrays = {"file": np.arange(2), "../up": np.arange(2), "boxes": boxes}
+    part = Part(PartMeta(key=KEY, media=MediaInfo(kind="video"), pts=(0, 1)), arrays)
+    [(_, body)] = files(encode_part(part)).items()
+    with np.load(io.BytesIO(body)) as archive:
+        assert sorted(archive.files) == ["__up", "boxes", "boxes_offsets", "file"]
+        assert archive["boxes_offsets"].tolist() == [0, 2, 2]

@@ -125,3 +125,13 @@ def test_many_rows_take_little_memory(tmp_path: Path) -> None:
         assert file["x"][39, 7] == 46
         assert file["times"].tolist() == [number / 25 for number in range(40)]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_that_is_a_path_stays_in_the_archive(tmp_path: Path) -> None:
+    names = ["../../evil", "/head/out", "head_out", "_head_out", "a\\b", "..", "Identity:0"]
+    outputs = {name: np.full((2, 1), number, np.float32) for number, name in enumerate(names)}
+    (path,) = assemble(format_of("npz"), tmp_path / "clip", VIDEO, [make_part(VIDEO, outputs, [0, 1])])
+    with np.load(path) as archive:
+        held = {name: archive[name].tolist() for name in archive.files}
+    made = [name for number in range(len(names)) for name, rows in held.items() if rows == [[number]] * 2]
+    assert made == ["__.._evil", "_head_out-2", "head_out", "_head_out", "a_b", "_", "Identity:0"]
