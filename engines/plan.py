@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from engines.media.medium import decoded_arrays
+from engines.models.sounds import with_sound
 from engines.operators.resize import Resize
 from engines.outputs.format import load_format
 from engines.part import Part
-from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, DecodePlan, Tensor, planned_pictures
+from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, DecodePlan, Tensor, planned_pictures, planned_sounds
 from engines.ports import Operator
 from engines.registry import load
 from schemas.errors import ModelError, PipelineError
-from schemas.model import ModelSpec
+from schemas.model import ModelSpec, TensorSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage, PipelineSpec
 
@@ -62,6 +63,7 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
     Raises ModelError if a model is missing or its inputs do not fit (rank, fixed dimensions, dtype), PipelineError if a
     stage reads or keeps an array that does not exist, or the format cannot encode the arrays of the last stage.
     """
+    spec = with_sound(spec, models)
     decoded = decoded_arrays(spec.decode, spec.media, spec.grid)
     operators: dict[str, Operator] = {}
     for stage in spec.operators:
@@ -73,22 +75,24 @@ def plan_pipeline(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> Plan:
     if spec.decode.warm_up and not any(operator.in_order for operator in operators.values()):
         what = f"stage `{spec.decode.name}`: warm_up is for models with a state, and no stage runs one"
         raise PipelineError(what, "leave it out")
-    arrays, resized, of_models, after = _followed(spec, operators, decoded)
+    arrays, resized, of_models, sounds, after = _followed(spec, operators, decoded)
     _check_format(spec, arrays)
     by_source = any(picture.size == "source" for picture in (*resized.values(), *of_models.values())) or any(
         operator.by_source for operator in operators.values()
     )
-    return Plan(spec, DecodePlan(spec.decode, spec.media, spec.grid, resized, of_models, by_source), operators, after)
+    decode = DecodePlan(spec.decode, spec.media, spec.grid, resized, of_models, by_source, sounds)
+    return Plan(spec, decode, operators, after)
 
 
 def _followed(
     spec: PipelineSpec, operators: Mapping[str, Operator], decoded: Arrays
-) -> tuple[Arrays, dict[str, PictureSpec], dict[str, PictureSpec], dict[str, Arrays]]:
-    """Return the arrays at the end, the pictures of resize stages and of models, and the arrays after each stage."""
+) -> tuple[Arrays, dict[str, PictureSpec], dict[str, PictureSpec], dict[str, TensorSpec], dict[str, Arrays]]:
+    """Return arrays at the end, pictures of resize stages and of models, sound of models, arrays after each stage."""
     index: Arrays = {name: array for name, array in decoded.items() if name == INDEX}
     arrays: Arrays = dict(decoded)
     resized: dict[str, PictureSpec] = {}
     of_models: dict[str, PictureSpec] = {}
+    sounds: dict[str, TensorSpec] = {}
     own: dict[str, set[str]] = {}  # of each stage: the arrays that decode makes for it alone
     after: dict[str, Arrays] = {spec.decode.name: arrays}
     for stage in spec.operators:
@@ -104,16 +108,22 @@ def _followed(
             made = _named(stage, {}) | planned_pictures(pictures)  # decode makes them, by fixed names
             arrays = {**arrays, **made}
         else:
+            heard = operator.sounds(arrays)
+            if heard and index:
+                what = f"stage `{stage.name}` takes sound, and the pipeline's media are decoded to pictures"
+                raise PipelineError(what, 'name the medium that has sound: media = ["audio"]')
             of_models |= pictures
-            own[stage.name] = set(planned_pictures(pictures)) | ({INDEX, FRAME_SIZE} if pictures else set())
-            made = _named(stage, operator.plan({**arrays, **(index if pictures else {}), **planned_pictures(pictures)}))
+            sounds |= heard
+            given = {**planned_pictures(pictures), **planned_sounds(heard)}
+            own[stage.name] = set(given) | ({INDEX, FRAME_SIZE} if pictures else set())
+            made = _named(stage, operator.plan({**arrays, **(index if pictures else {}), **given}))
             arrays = {**_kept(stage, arrays, made), **made}
         after[stage.name] = arrays
     hidden: Arrays = {}
     for name in reversed([stage.name for stage in spec.operators]):
         after[name] = {**hidden, **after[name]}
         hidden |= {array: Tensor("uint8", ("F",)) for array in own.get(name, ())}
-    return arrays, resized, of_models, after
+    return arrays, resized, of_models, sounds, after
 
 
 def _kept(stage: OperatorStage, arrays: Arrays, made: Arrays) -> Arrays:

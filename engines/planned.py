@@ -1,10 +1,11 @@
 """Declarations of the arrays of parts, before any work: names, dtypes and shapes, stage by stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from schemas.grid import Grid
+from schemas.model import TensorSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import DecodeStage
 
@@ -28,7 +29,7 @@ class Tensor:
 Arrays: TypeAlias = dict[str, Tensor]
 """The arrays of a part after some stage. The first dimension is "F", a row for each frame, or "W", for each window."""
 
-INDEX, FRAME_SIZE, SOURCE_SIZE = "index", "frame_size", "source_size"
+INDEX, FRAME_SIZE, SOURCE_SIZE, SOUND = "index", "frame_size", "source_size", "sound"
 
 
 def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
@@ -43,13 +44,23 @@ def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:
     return arrays
 
 
+def planned_sounds(sounds: Mapping[str, TensorSpec]) -> Arrays:
+    """Return the arrays that decode makes of the windows of sound that these inputs of models take."""
+    return {name: Tensor(tensor.dtype, ("W", *tensor.shape[1:])) for name, tensor in sounds.items()}
+
+
 def model_picture_name(stage: str, name: str) -> str:
     """Return the name of the array of the picture that decode makes for the input `name` of a stage's model."""
     return f"pixels@{stage}.{name}"
 
 
+def model_sound_name(stage: str, name: str) -> str:
+    """Return the name of the array of sound that decode makes for the input `name` of a stage's model."""
+    return f"{SOUND}@{stage}.{name}"
+
+
 def is_of_model(name: str) -> bool:
-    """Return whether decode makes the picture of that name for a model."""
+    """Return whether decode makes the picture or the sound of that name for a model."""
     return "@" in name
 
 
@@ -62,7 +73,7 @@ def plane_name(name: str, number: int) -> str:
 class DecodePlan:
     """What decode makes for a pipeline, of these kinds of `media`.
 
-    `resized`: pictures of resize stages; `of_models`: pictures of model inputs.
+    `resized`: pictures of resize stages; `of_models`: pictures of model inputs; `sounds`: model inputs that are sound.
     """
 
     stage: DecodeStage
@@ -72,6 +83,7 @@ class DecodePlan:
     of_models: Mapping[str, PictureSpec]
     by_source: bool = False
     """Whether shapes of arrays depend on the size of the frame; then each image is a part of its own."""
+    sounds: Mapping[str, TensorSpec] = field(default_factory=dict)
 
     @property
     def pictures(self) -> dict[str, PictureSpec]:

@@ -16,7 +16,7 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.planned import DecodePlan, Tensor
 from schemas.engine import EngineSpec, Precision
 from schemas.errors import RigflowError
-from schemas.model import ModelSpec
+from schemas.model import ModelSpec, TensorSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 from schemas.segments import Segment
@@ -125,6 +125,10 @@ class Operator(Protocol):
 
     def pictures(self, inputs: Mapping[str, Tensor]) -> Mapping[str, PictureSpec]:
         """What it wants decode to make of each frame, beside the arrays that are there: name -> how."""
+        ...
+
+    def sounds(self, inputs: Mapping[str, Tensor]) -> Mapping[str, TensorSpec]:
+        """What windows of sound it wants decode to make: name -> the input of its model that takes them."""
         ...
 
     def plan(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -93,7 +93,13 @@ GROUPS: Mapping[str, Group] = {
         },
     ),
     "media": Group(
-        "medium", PipelineError, {"image": "engines.media.image:Image", "video": "engines.media.video:Video"}
+        "medium",
+        PipelineError,
+        {
+            "audio": "engines.media.audio:Audio",
+            "image": "engines.media.image:Image",
+            "video": "engines.media.video:Video",
+        },
     ),
     "backends": Group(
         "backend",

@@ -14,6 +14,7 @@ from functools import cache
 from pydantic import ValidationError
 
 from engines.content import Content
+from engines.models.sounds import with_sound
 from engines.plugins import plugins_of
 from pipelines.broker import Broker
 from pipelines.follow import follow_bucket
@@ -44,7 +45,8 @@ async def publish_pipeline(
 ) -> PipelineSpec:
     """Publish a pipeline as the newest of its name, or as a variant; returns it with models and plugins pinned.
 
-    It also says how long the warm-up of its segments is: the sum of what its models remember, one after the other.
+    It also says how long the warm-up of its segments is: the sum of what its models remember, one after the other; and
+    what windows of sound they take.
     `models` has an entry for each model of its infer stages, as they name it. Raises ModelError, PipelineError for a
     name that is not there, BrokerError.
     """
@@ -72,6 +74,7 @@ def with_pins(spec: PipelineSpec, models: Mapping[str, tuple[ModelSpec, Content]
     if spec.decode.warm_up is None:
         remembered = sum(models[model][0].warm_up for model in spec.model_names.values())
         spec = spec.with_fields({f"{spec.decode.name}.warm_up": remembered})
+    spec = with_sound(spec, {name: card for name, (card, _) in models.items()})
     return spec.model_copy(update={"models": identities, "plugins": plugins})
 
 

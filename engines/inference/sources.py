@@ -9,7 +9,7 @@ import numpy as np
 
 from engines.inference.session import RowSelection
 from engines.part import Array, Part, holds_frames
-from engines.planned import model_picture_name
+from engines.planned import model_picture_name, model_sound_name
 from engines.ragged import Ragged
 from schemas.errors import ModelError
 from schemas.pipeline import OperatorStage
@@ -63,8 +63,8 @@ class Source:
 
 def source_name(stage: OperatorStage, name: str, held: Container[str]) -> str:
     """The array that the model's input `name` reads, of those that a part has."""
-    picture = model_picture_name(stage.name, name)
-    return stage.reads.get(name) or (picture if picture in held else name)
+    made = (model_picture_name(stage.name, name), model_sound_name(stage.name, name))
+    return stage.reads.get(name) or next((array for array in made if array in held), name)
 
 
 def source_of(stage: OperatorStage, part: Part, name: str, rank: int) -> Source:

@@ -41,9 +41,11 @@ class Match(IntEnum):
     """How certain it is that a file is of one kind of media."""
 
     NO = 0
-    POSSIBLE = 1
+    BESIDE = 1
+    """The file may hold it beside something else, as a video holds sound; a medium that is possible goes first."""
+    POSSIBLE = 2
     """Only opening the file shows it; a medium that is certain goes first."""
-    CERTAIN = 2
+    CERTAIN = 3
 
 
 class Shown(NamedTuple):

@@ -1,5 +1,6 @@
-"""Finds the inputs of a model that are sound, and makes the windows of samples that they take."""
+"""Finds the inputs of models that are sound, and what windows of samples they take."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
@@ -8,8 +9,10 @@ from pydantic import ValidationError
 
 from engines.media.container import open_container, open_file
 from engines.part import Array
-from schemas.errors import ModelError, UsageError, format_field_error
-from schemas.model import InputCard, SoundSpec, TensorSpec, describe
+from engines.registry import load
+from schemas.errors import ModelError, PipelineError, UsageError, format_field_error
+from schemas.model import InputCard, ModelSpec, SoundSpec, TensorSpec, describe
+from schemas.pipeline import PipelineSpec
 
 SOUND_FIELDS = frozenset({"rate", "samples", "context"})
 _DTYPES = ("float16", "float32", "float64", "int16")
@@ -44,6 +47,33 @@ def sound_of(model: str, card: InputCard, tensor: TensorSpec) -> SoundSpec | Non
             "write what the graph takes: samples + context",
         )
     return spec
+
+
+def with_sound(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineSpec:
+    """Return the pipeline whose decode stage says what windows of sound its models take: rate, samples and context.
+
+    `models` has the card of each model by its name in a stage. Raises PipelineError if they want different windows.
+    """
+    takes = [
+        tensor.sound
+        for stage in spec.operators
+        if stage.model is not None and stage.model in models and not stage.items
+        for tensor in models[stage.model].inputs
+        if tensor.sound and tensor.name not in stage.reads
+    ]
+    if not takes or not any("samples" in load("media", kind).options_class.model_fields for kind in spec.media):
+        return spec
+    windows = {(sound.rate, sound.samples) for sound in takes}
+    if len(windows) > 1:
+        listed = " and ".join(f"{samples} samples at {rate} Hz" for rate, samples in sorted(windows))
+        raise PipelineError(f"pipeline {spec.name}: its models take {listed}", "make a pipeline for each")
+    [(rate, samples)] = windows
+    name, given = spec.decode.name, spec.decode.options.get("rate", rate)
+    if given != rate:
+        what = f"pipeline {spec.name}: stage `{name}` says rate = {given}, and its model takes {rate} Hz"
+        raise PipelineError(what, "leave out rate")
+    context = max(sound.context for sound in takes)
+    return spec.with_fields({f"{name}.rate": rate, f"{name}.samples": samples, f"{name}.context": context})
 
 
 def read_sound(path: Path, spec: SoundSpec) -> Array:

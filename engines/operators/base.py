@@ -10,7 +10,7 @@ from engines.part import Part, Tick, Value
 from engines.planned import Arrays
 from engines.ports import BatchCounts, Session
 from schemas.errors import RigflowError
-from schemas.model import ModelSpec
+from schemas.model import ModelSpec, TensorSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 
@@ -38,6 +38,10 @@ class BaseOperator(Generic[OptionsT]):
 
     def pictures(self, inputs: Arrays) -> Mapping[str, PictureSpec]:
         """Return no pictures: decode makes none for this operator."""
+        return {}
+
+    def sounds(self, inputs: Arrays) -> Mapping[str, TensorSpec]:
+        """Return no sound: decode makes none for this operator."""
         return {}
 
     def rows(self, part: Part) -> int:

@@ -12,7 +12,7 @@ from engines.inference.states import States, fed_inputs, without_state
 from engines.inference.tiles import JOINED
 from engines.options import Options, parse_options
 from engines.part import Part, Tick, holds_frames
-from engines.planned import INDEX, Arrays, Tensor, model_picture_name
+from engines.planned import INDEX, Arrays, Tensor, model_picture_name, model_sound_name
 from engines.ports import BatchCounts, Session
 from engines.ragged import Ragged
 from schemas.errors import ModelError, OptionError, PipelineError, RigflowError, StageFieldError
@@ -22,7 +22,6 @@ from schemas.pipeline import OperatorStage
 
 _WINDOW = "leave out `window`, or the heads of the model's card"
 _PLACELESS = "classify, embed, raw and tag"
-_TRY_SOUND = "`rigflow model test MODEL FILE.wav` runs it on a file"
 _TILED = "leave it out, or `tile` in the model's card"
 _IN_CARD = "give it a value or a state in the model's card; see docs/models.md"
 
@@ -70,6 +69,16 @@ class Infer:
         read = self._stage.reads.keys() | (set() if self._model.heads else inputs.keys())
         return {name: tensor.picture for name, tensor in self._pictured() if tensor.picture and tensor.name not in read}
 
+    def sounds(self, inputs: Arrays) -> Mapping[str, TensorSpec]:
+        """Return each input whose card says that it is sound, unless the stage reads an array for it."""
+        if self._stage.items:
+            return {}
+        return {
+            model_sound_name(self._stage.name, tensor.name): tensor
+            for tensor in self._model.inputs
+            if tensor.sound and tensor.name not in self._stage.reads
+        }
+
     def _pictured(self) -> Iterator[tuple[str, TensorSpec]]:
         """Return the inputs that are pictures, with the names of the arrays that decode makes for them."""
         return ((model_picture_name(self._stage.name, each.name), each) for each in self._model.inputs if each.picture)
@@ -116,10 +125,6 @@ class Infer:
         for tensor in self._model.inputs:
             self._check_batch(tensor)
             name = source_name(self._stage, tensor.name, arrays)
-            if tensor.sound and name not in arrays:
-                takes = f"sound, windows of {tensor.sound.samples} samples at {tensor.sound.rate} Hz"
-                what = f"stage `{self._stage.name}`: model `{self._model.name}` takes {takes}, as `{tensor.name}`"
-                raise ModelError(f"{what}, and pipelines have pictures only", _TRY_SOUND)
             array = self._find(name, arrays, f'map it by reads = {{ {tensor.name} = "..." }}, or {_IN_CARD}')
             seen = self._seen(name, array, tensor, arrays)
             self._check(tensor, name, seen)

@@ -177,12 +177,13 @@ async def test_animevideov3_in_tiles(fleet: Fleets, tmp_path: Path, monkeypatch:
 
 
 def test_silero_is_kept_with_its_state_and_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pipeline runs it: there is no sound in pipelines."""
+    """A pipeline of sound runs it, one of pictures does not."""
     name = added(monkeypatch, tmp_path, "silero_vad.onnx")
     card = tomllib.loads((tmp_path / ".local/share/rigflow/models" / f"{name}.toml").read_text())
     inputs = {each["name"]: each for each in card["inputs"]}
     assert inputs["sr"]["value"] == 16000
     assert inputs["state"]["state"] == {"output": "stateN"}
     assert [inputs["input"][field] for field in ("rate", "samples", "context")] == [16000, 512, 64]
-    found = check(written(tmp_path, to("npz", f'model = "{name}"')))
-    assert "takes sound, windows of 512 samples at 16000 Hz, as `input`, and pipelines have pictures only" in found
+    text = to("npz", f'model = "{name}"')
+    assert "takes sound, and the pipeline's media are decoded to pictures" in check(written(tmp_path, text))
+    assert check(written(tmp_path, text, media='["audio"]')) == ""
