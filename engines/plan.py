@@ -9,7 +9,17 @@ from engines.models.sounds import with_sound
 from engines.operators.resize import Resize
 from engines.outputs.format import load_format
 from engines.part import Part
-from engines.planned import FRAME_SIZE, INDEX, SOURCE_SIZE, Arrays, DecodePlan, Tensor, planned_pictures, planned_sounds
+from engines.planned import (
+    FRAME_SIZE,
+    INDEX,
+    SOURCE_SIZE,
+    UTF8,
+    Arrays,
+    DecodePlan,
+    Tensor,
+    planned_pictures,
+    planned_sounds,
+)
 from engines.ports import Operator
 from engines.registry import load
 from schemas.errors import ModelError, PipelineError
@@ -152,9 +162,10 @@ def _named(stage: OperatorStage, made: Arrays) -> Arrays:
 
 
 def labels_of(arrays: Arrays) -> dict[str, tuple[str, ...]]:
-    """Return the labels of arrays that have any, and the categories of labels."""
+    """Return the labels of arrays that have any, and the categories of labels; `NAME.utf8` of arrays of text."""
     labels = {name: array.labels for name, array in arrays.items() if array.labels}
-    return labels | {f"{name}.categories": array.categories for name, array in arrays.items() if array.categories}
+    labels |= {f"{name}.categories": array.categories for name, array in arrays.items() if array.categories}
+    return labels | {f"{name}{UTF8}": () for name, array in arrays.items() if array.text}
 
 
 def _check_format(spec: PipelineSpec, arrays: Arrays) -> None:

@@ -16,7 +16,7 @@ class Tensor:
 
     `shape` begins with the batch; a free dimension is a name. `ragged`: a row has any number of values, and `shape`
     is `(name, "count", ...)`. `labels`: names of the numbers in an array, or of its columns; `categories`: the category
-    of each label, if labels have one.
+    of each label, if labels have one. `text`: each row is a text in UTF-8.
     """
 
     dtype: str
@@ -24,12 +24,14 @@ class Tensor:
     ragged: bool = False
     labels: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    text: bool = False
 
 
 Arrays: TypeAlias = dict[str, Tensor]
 """The arrays of a part after some stage. The first dimension is "F", a row for each frame, or "W", for each window."""
 
 INDEX, FRAME_SIZE, SOURCE_SIZE, SOUND = "index", "frame_size", "source_size", "sound"
+UTF8 = ".utf8"  # behind the name of an array of text, among the labels that a format gets
 
 
 def planned_pictures(pictures: Mapping[str, PictureSpec]) -> Arrays:

@@ -98,6 +98,7 @@ GROUPS: Mapping[str, Group] = {
         {
             "audio": "engines.media.audio:Audio",
             "image": "engines.media.image:Image",
+            "text": "engines.media.text:Text",
             "video": "engines.media.video:Video",
         },
     ),

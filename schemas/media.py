@@ -85,7 +85,7 @@ class Item(BaseModel):
     """One item of a segment of a medium without times: its name, and its own outcome once it has failed.
 
     `path` names a file that publisher and workers share; the segment then has no buffers. `gray`: its picture is stored
-    without colours, which decode says.
+    without colours, which decode says. `line`: it is a line of a file, and its name is not that of a file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,6 +93,7 @@ class Item(BaseModel):
     path: str = ""
     error: str = ""
     gray: bool = False
+    line: bool = False
 
 
 Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # the errors of all items could fill the memory

@@ -147,7 +147,7 @@ class MediaFolder:
         for name, stamp in sorted(scanned.files.items()):
             if self.ledger.wrote(os.path.normpath(os.path.join(inside, name))):
                 self.tally.count("results")
-            elif not _may_be_media(name):
+            elif not self._may_be_media(name):
                 self.tally.count("no_media")
             elif self._only_new and self.ledger.knows(name, stamp):
                 self.tally.count("known")
@@ -162,6 +162,10 @@ class MediaFolder:
                     self.tally.count("kept")
                 else:
                     yield Entry(name, stamp, medium.kind, medium.timed, target)
+
+    def _may_be_media(self, name: str) -> bool:
+        """Whether the suffix of a file is not one of programs and other files that no medium of the pipeline takes."""
+        return _kind_of(os.path.splitext(name)[1]) in ("", *_MEDIA, *self._spec.media)
 
     def _unrecognised(self, name: str, error: RigflowError) -> None:
         if is_media_by_name(name) and not isinstance(error, UsageError):
@@ -199,11 +203,6 @@ class MediaFolder:
 def is_media_by_name(name: str) -> bool:
     """Whether the suffix of a file is one of pictures, videos or sound."""
     return _kind_of(os.path.splitext(name)[1]) in _MEDIA
-
-
-def _may_be_media(name: str) -> bool:
-    """Whether the suffix of a file is not one of texts, programs and other files that no medium takes."""
-    return _kind_of(os.path.splitext(name)[1]) in ("", *_MEDIA)
 
 
 @cache

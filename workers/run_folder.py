@@ -132,9 +132,13 @@ class FolderRun:
             identity.update(f"\0{entry.name}\0{entry.digest}".encode())
         name = firsts[0].name if len(firsts) == 1 else f"{firsts[0].name} and {len(firsts) - 1:,} more"
         source, real = identity.hexdigest()[:20], [os.path.realpath(path) for path in paths]
-        names = [] if firsts[0].timed else [token(number, entry) for number, entry in enumerate(firsts)]
+        names = [] if firsts[0].timed else [self._name(number, entry) for number, entry in enumerate(firsts)]
         kind = firsts[0].kind
         return JobOutcome(name, publisher.ref(source), paths, real, target, kind=kind, source=source, names=names)
+
+    def _name(self, number: int, entry: Entry) -> str:
+        """What an item is called in its job: short where it has files of its own, which get their names later."""
+        return token(number, entry) if self._media.each else entry.name
 
     def _finish(self, outcome: JobOutcome, firsts: Sequence[Entry], new: dict[str, list[Entry]], folder: Path) -> None:
         """Put the results of a job in place, and note what failed."""
@@ -142,11 +146,13 @@ class FolderRun:
             raise_or_leave(outcome.error, firsts, self.tally)
             return
         assert outcome.done is not None
+        reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         if not firsts[0].timed and not self._media.each:
             place_whole(self._media, outcome.target, f"{firsts[0].kind}s.{self._spec.name}")
-            self.tally.count("done", sum(map(len, new.values())))
+            for name, reason in reasons.items():
+                self.tally.fail([name], reason)
+            self.tally.count("done", sum(len(same) for same in new.values() if same[0].name not in reasons))
             return
-        reasons = dict(text.partition(": ")[::2] for text in outcome.done.failures)
         made: list[tuple[Entry, Files]] = []
         for number, entry in enumerate(firsts):
             files = made_of(outcome.target, number, entry, len(firsts) == 1, self._media)

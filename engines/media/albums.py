@@ -14,13 +14,17 @@ ALBUM_BYTES = 4 << 20  # of items that travel in the message
 FILES_BYTES = 6 << 20  # of files that the worker reads itself: a message of large ones is short work, too
 
 
-def albums(items: Iterable[tuple[Item, Buffer]], count: int = 0) -> Iterator[tuple[list[Item], list[Buffer]]]:
-    """Yield items in groups of up to 64, or 128 in a large job, and their bytes. `count`: of all items, where known.
+def albums(
+    items: Iterable[tuple[Item, Buffer]], count: int = 0, most: int = 0
+) -> Iterator[tuple[list[Item], list[Buffer]]]:
+    """Yield items in groups of up to `most`, and their bytes.
+
+    Without `most` it is 64, or 128 in a large job; `count`: of all items, where known.
 
     An item with a `path` travels without bytes. A group has paths or bytes, never both; it also ends at 4 MB that
     travel, or at 6 MB of files.
     """
-    most = min(MOST_ITEMS, max(FEWEST_ITEMS, count // EVEN))
+    most = most or min(MOST_ITEMS, max(FEWEST_ITEMS, count // EVEN))
     group: list[Item] = []
     buffers: list[Buffer] = []
     size = 0

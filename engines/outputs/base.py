@@ -18,7 +18,8 @@ from schemas.segments import Fragment
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 Labels: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Array -> what its values, or its columns, stand for; `NAME.categories` -> the category of each label of NAME."""
+"""Array -> what its values, or its columns, stand for; `NAME.categories` -> the category of each label of NAME;
+`NAME.utf8` is there if the rows of NAME are texts."""
 
 
 class BaseFormat(Generic[OptionsT]):

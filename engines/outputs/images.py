@@ -43,6 +43,14 @@ def join_files(files: Sequence[bytes]) -> Encoded:
     )
 
 
+def files_in(arrays: Mapping[str, Array]) -> Iterator[Buffer]:
+    """Yield the files of a part's result."""
+    data = arrays["data"].data
+    for size in arrays["sizes"].tolist():
+        yield data[:size]
+        data = data[size:]
+
+
 def channels_of(part: Part, format_name: str = "video") -> Iterator[Channels]:
     """Yield each picture of a part of images: of `plane0` ... (grey, RGB or RGBA), or of `pixels`.
 
@@ -84,16 +92,12 @@ class ImageFolder:
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Write the part's images."""
-        data, sizes = arrays["data"].data, arrays["sizes"].tolist()
-        names = [item.name for item in meta.items if not item.error]
+        stems = [item.name if item.line else _stem(item.name) for item in meta.items if not item.error]
         key = meta.key
         single = self._alone and key.final and key.last and (key.segment, key.part, len(meta.items)) == (0, 0, 1)
-        for name, size in zip(names, sizes, strict=True):
-            self._write(
-                self._target.with_name(f"{self._target.name}.{self._suffix}") if single else self._path(name),
-                data[:size],
-            )
-            data = data[size:]
+        for stem, data in zip(stems, files_in(arrays), strict=True):
+            whole = self._target.with_name(f"{self._target.name}.{self._suffix}")
+            self._write(whole if single else self._path(stem), data)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Ignore tracks: images have no sound."""
@@ -115,9 +119,9 @@ class ImageFolder:
         file.write(data)
         file.seal()
 
-    def _path(self, name: str) -> Path:
-        """Return the path of an item's image. Names are not trusted: only the last part is used, each path once."""
-        stem = PurePosixPath(name.replace("\\", "/").replace("\0", "")).stem or "image"
+    def _path(self, stem: str) -> Path:
+        """Return the path of an item's file. Names are not trusted: only the last part is used, each path once."""
+        stem = _last_part(stem).name or "image"
         stem = clean(stem) if stem.strip(".") else stem
         unique = stem
         while unique in self._taken:
@@ -125,3 +129,12 @@ class ImageFolder:
             unique = f"{stem}-{self._numbers[stem] + 1}"
         self._taken.add(unique)
         return self._target / f"{unique}.{self._suffix}"
+
+
+def _last_part(name: str) -> PurePosixPath:
+    return PurePosixPath(PurePosixPath(name.replace("\\", "/").replace("\0", "")).name)
+
+
+def _stem(name: str) -> str:
+    """Return the name of a file without its suffix."""
+    return _last_part(name).stem

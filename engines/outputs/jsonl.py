@@ -2,7 +2,7 @@
 `name`.
 
 Numbers have six significant digits; numbers that are not finite become null. An output whose rows differ in length is a
-list of as many values. An image that failed has `error` and no outputs.
+list of as many values, and a text is a string. An image that failed has `error` and no outputs.
 """
 
 import math
@@ -16,8 +16,10 @@ from engines.encoding import Encoded
 from engines.options import Options
 from engines.outputs.base import BaseFormat, FileAssembler, check_window_arrays, row_of, window_arrays
 from engines.outputs.tables import json_text
-from engines.part import Array, Part, Tick, no_tick
-from engines.planned import Tensor
+from engines.part import Array, Part, Tick, Value, no_tick
+from engines.planned import UTF8, Tensor
+from engines.ragged import Ragged
+from engines.texts import text_of_row
 from schemas.media import MediaInfo
 from schemas.parts import PartMeta
 
@@ -36,11 +38,22 @@ class JsonlFormat(BaseFormat[Options]):
 
     def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
         """Return the part's lines."""
-        return encoded_rows(rows_of(part, _values(part, tick)))
+        return encoded_rows(rows_of(part, self._values(part, tick)))
 
     def assemble(self, target: Path, media: MediaInfo) -> "JsonlAssembler":
         """Start `<target>.jsonl`."""
         return JsonlAssembler(target, "jsonl", media)
+
+    def _values(self, part: Part, tick: Tick) -> Iterator[dict[str, Any]]:
+        outputs = window_arrays(part, _RESERVED)
+        for number in range(len(part.meta.pts)):
+            yield {name: self._value(name, array, number) for name, array in outputs.items()}
+            tick()
+
+    def _value(self, name: str, array: Value, number: int) -> Any:
+        if isinstance(array, Ragged) and f"{name}{UTF8}" in self._labels:
+            return text_of_row(array, number)
+        return rounded(row_of(array, number).tolist())
 
 
 class JsonlAssembler(FileAssembler):
@@ -83,10 +96,3 @@ def encoded_rows(rows: Iterable[Mapping[str, Any]]) -> Encoded:
     """Return a part's result: its lines of JSON, as one array `rows [bytes] uint8`."""
     text = "".join(json_line(row) for row in rows)
     return Encoded({"rows": np.frombuffer(text.encode(), dtype=np.uint8)})
-
-
-def _values(part: Part, tick: Tick) -> Iterator[dict[str, Any]]:
-    outputs = window_arrays(part, _RESERVED)
-    for number in range(len(part.meta.pts)):
-        yield {name: rounded(row_of(array, number).tolist()) for name, array in outputs.items()}
-        tick()
