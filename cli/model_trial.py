@@ -14,9 +14,13 @@ _TEXT = "a photo of a dog"
 
 def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Path) -> None:
     """Run a model on a picture; print its answer, and draw it into the file `show`."""
+    from engines.models.folder_kinds import kind_of_backend
     from engines.outputs.hearing import heard, sound_input
     from engines.outputs.preview import answer, drawn, read_picture, save, sentences
 
+    if kind_of_backend(spec.backend) is not None:
+        say(f"not tried: it runs by {spec.backend}, in a pipeline")
+        return
     if sound_input(spec) and picture is not None:
         say(f"on {picture}:")
         for line in heard(spec, body, picture):

@@ -73,6 +73,8 @@ GROUPS: Mapping[str, Group] = {
             "paste": "engines.operators.paste:Paste",
             "resize": "engines.operators.resize:Resize",
             "scale": "engines.operators.scale:Scale",
+            "speech": "engines.operators.speech:Speech",
+            "transcribe": "engines.operators.transcribe:Transcribe",
             "turn": "engines.operators.turn:Turn",
         },
     ),
@@ -106,6 +108,7 @@ GROUPS: Mapping[str, Group] = {
         "backend",
         ModelError,
         {
+            "ctranslate2": "engines.backends.ctranslate2:CTranslate2",
             "onnxruntime": "engines.backends.onnxruntime:OnnxRuntime",
             "tensorrt": "engines.backends.tensorrt:TensorRt",
             "tensorrt_rtx": "engines.backends.tensorrt:TensorRtRtx",

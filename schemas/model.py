@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, JsonValue, model_validator
 
 from schemas.declared import ModelName, Name, Spec, digest
 from schemas.errors import ModelError
+from schemas.fields import Label
 from schemas.grid import MOST_WARM_UP
 from schemas.model_files import Files, TextSpec
 from schemas.picture import Border, Byte, Filter, Fit, PadPlace, PadValue, PictureSize, PictureSpec, Side
@@ -131,17 +132,19 @@ class ModelSpec(Spec):
     It is the model's manifest: `identity`, its hash, is what pipelines, workers and caches know the model by. `files`
     are those beside the ONNX file.
 
-    `backend` names the only backend that runs it; None: the one that a worker's settings name.
+    `backend` names the only backend that runs it; None: the one that a worker's settings name. `precision`: how that
+    backend computes, where it can compute in several ways; an answer does not depend on the worker.
     """
 
     name: ModelName
     version: ModelName = "1"
     description: str = ""
     backend: Name | None = None
+    precision: Label = ""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     heads: tuple[HeadSpec, ...] = ()
-    sha256: str  # of the ONNX file
+    sha256: str  # of the ONNX file, or of the main file of a folder
     files: Files = ()
     text: TextSpec | None = None
 
@@ -188,8 +191,8 @@ def _merged(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> d
 class ModelCard(Spec):
     """A model card as its owner writes it; what is left out follows from the model's file name and its graph.
 
-    `backend`, `files` and `text`: as in `ModelSpec`; `rigflow model add` writes `files`. `batch` "none": the graph has
-    no batch dimension. `outputs` lists those that are wanted, if not all.
+    `backend`, `precision`, `files` and `text`: as in `ModelSpec`; `rigflow model add` writes `files`. `batch` "none":
+    the graph has no batch dimension. `outputs` lists those that are wanted, if not all.
     """
 
     name: ModelName = ""
@@ -198,6 +201,7 @@ class ModelCard(Spec):
     sha256: str = ""
     files: Files = ()
     backend: Name | None = None
+    precision: Label = ""
     batch: Literal["rows", "none"] = "rows"
     inputs: tuple[InputCard, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()

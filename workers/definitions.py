@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from engines.content import Content
-from engines.models.catalogue import builtin_model, builtin_models, own_model
+from engines.models.catalogue import builtin_model, builtin_models, main_file, own_model
 from engines.plan import plan_pipeline
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline, builtin_pipelines, publish_pipeline
@@ -56,7 +56,7 @@ def find_models(
 
 def find_model(name: str, folder: Path | None, cache: Path | None = None) -> tuple[ModelSpec, Content]:
     """One model of a pipeline, see `find_models`. Raises ModelError."""
-    beside = folder is not None and (folder / f"{name}.onnx").exists()
+    beside = folder is not None and main_file(folder, name) is not None
     if name in builtin_models() and not beside:
         return builtin_model(name, cache and cache / "builtin")
     return own_model(name, folder)

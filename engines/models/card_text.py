@@ -14,7 +14,7 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
     if isinstance(card, ModelSpec):
         card = card_of(card)
     head = card.model_dump(mode="json", include={"name", "version", "description", "sha256"})
-    head |= card.model_dump(mode="json", include={"backend", "batch"}, exclude_defaults=True)
+    head |= card.model_dump(mode="json", include={"backend", "precision", "batch"}, exclude_defaults=True)
     lines = [_toml(head)]
     for title, tables in (("inputs", card.inputs), ("outputs", card.outputs)):
         for each in tables:
@@ -30,7 +30,7 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
 
 def card_of(spec: ModelSpec) -> ModelCard:
     """The card of a model that travels already: with its ONNX file it makes the same again."""
-    same = spec.model_dump(include={"name", "version", "description", "sha256", "backend"})
+    same = spec.model_dump(include={"name", "version", "description", "sha256", "backend", "precision"})
     inputs = tuple(map(_input, spec.inputs))
     return ModelCard(**same, inputs=inputs, outputs=spec.outputs, heads=spec.heads, files=spec.files, text=spec.text)
 

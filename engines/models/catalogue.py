@@ -18,6 +18,7 @@ from engines.inference.trial import HINT
 from engines.inference.weights import check_size
 from engines.models.card_file import read_card, read_file
 from engines.models.card_text import card_toml
+from engines.models.folder_kinds import described, kind_of_backend, publisher_hint
 from engines.models.reading import read_model
 from engines.models.shipped_cards import publisher_of
 from engines.own_process import in_own_process
@@ -80,12 +81,12 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
 
     Raises ModelError if it is in neither (ModelMissing), or as `load_model` does.
     """
-    places = [place / f"{name}.onnx" for place in (folder, models_folder()) if place is not None]
-    found = next((path for path in places if path.exists()), None)
+    places = [place for place in (folder, models_folder()) if place is not None]
+    found = next((path for place in places if (path := main_file(place, name))), None)
     if found is not None:
         return load_model(found)
     hint = "`rigflow model add FILE` keeps a model, `rigflow model list` lists those there are"
-    names = [*_BUILTIN, *(path.stem for place in places for path in place.parent.glob("*.onnx"))]
+    names = [*_BUILTIN, *(path.stem for place in places for path in main_files(place))]
     if near := get_close_matches(name, names, 1):
         hint = f"{near[0]} is there; {hint}"
     if name in EXPORTS:
@@ -93,16 +94,29 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     if card := publisher_of(name):
         added = card.add or card.file
         hint = f"download {card.file} from {card.page}, then `rigflow model add {added}`"
+    hint = publisher_hint(name) or hint
     raise ModelMissing(f"model {name} is missing", hint)
 
 
-def save_model(folder: Path, card: ModelCard | ModelSpec, content: Content) -> Path:
-    """Write `NAME.onnx` and its card into `folder`, made if missing; return the path of the former. Raises OutputError.
+def main_files(folder: Path) -> list[Path]:
+    """Return the main files of all models in a folder, sorted: `NAME.onnx`, or `NAME.json` with its card beside it."""
+    of_folders = (path for path in folder.glob("*.json") if path.with_suffix(".toml").is_file())
+    return sorted((*folder.glob("*.onnx"), *of_folders), key=lambda path: path.stem)
 
-    A card from `read_files` is stored as its owner wrote it, and a served model unchanged: `load_model` returns the
-    same model for both. Further files of the model are in `folder` already.
+
+def main_file(folder: Path, name: str) -> Path | None:
+    """Return the main file of a model in a folder, None if it is not there."""
+    return next((path for path in main_files(folder) if path.stem == name), None)
+
+
+def save_model(folder: Path, card: ModelCard | ModelSpec, content: Content) -> Path:
+    """Write the main file of a model, `NAME.onnx` or `NAME.json` of one that is a folder, and its card into `folder`.
+
+    The folder is made if missing; returns the path of the former. Raises OutputError. A card from `read_files` is
+    stored as its owner wrote it, and a served model unchanged: `load_model` returns the same model for both. Further
+    files of the model are in `folder` already.
     """
-    path = folder / f"{card.name}.onnx"
+    path = folder / f"{card.name}.{'onnx' if kind_of_backend(card.backend) is None else 'json'}"
     files = [PartFile.create(path), PartFile.create(path.with_suffix(".toml"))]
     try:
         for file, body in zip(files, (graph_of(content), card_toml(card).encode()), strict=True):
@@ -151,5 +165,7 @@ def travelling(path: Path, card: ModelCard, content: Content) -> tuple[ModelSpec
     Fields that the card omits follow from the graph. `path` is for errors. A process of its own loads the model and
     runs it. Raises ModelError if that fails, or card and graph disagree.
     """
+    if (folder := described(card, content)) is not None:
+        return folder, content
     spec, changed = in_own_process(str(path), "loads", HINT, read_model, content, str(path), card)
     return spec, content if changed is None else with_graph(content, changed)

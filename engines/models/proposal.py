@@ -13,6 +13,7 @@ from engines.content import Content, ModelFiles
 from engines.inference import trial
 from engines.models.companions import COMPANIONS, lines_of
 from engines.models.companions.base import Line, Model, Sure
+from engines.models.folder_kinds import kind_of_folder
 from engines.models.observe import observe
 from engines.models.shipped_cards import lines_of_shipped
 from engines.own_process import in_own_process
@@ -106,6 +107,9 @@ def propose(path: Path, content: Content, name: str = "") -> Proposal:
 
     Raises ModelError: it, or a file beside it, cannot be read.
     """
+    if (kind := kind_of_folder(path.parent)) is not None and path.name == kind.main:
+        lines = kind.lines(path.parent)
+        return Proposal(Model(path, (), ()), merged([lines], name or path.parent.name))
     model = in_own_process(str(path), "loads", trial.HINT, observe, content, path)
     proposed = [lines_of(each, model) for each in COMPANIONS]
     certain = [[line for line in lines if line.sure is Sure.certain] for lines in proposed]

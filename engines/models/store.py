@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from engines.content import Content
 from engines.models.card_file import read_card
 from engines.models.card_text import card_toml
-from engines.models.catalogue import builtin_models, models_folder
+from engines.models.catalogue import builtin_models, main_file, main_files, models_folder
 from engines.models.files import NewFiles, remove_unused
+from engines.models.folder_kinds import kind_of_folder, take_folder
 from engines.models.folders import FIRST_GRAPHS, Taken, take
 from schemas.errors import ModelError, ModelMissing, UsageError
 from schemas.model import ModelCard
@@ -26,7 +27,7 @@ from schemas.model_files import FileSpec
 _QUANTISED = ("model_optimized", "model_fp16", "model_quantized")
 _GENERAL = ("model", *_QUANTISED, "encoder_model", "encoder", "vision_model", "1")
 _NO_NAMES = ("onnx", "visual")  # of folders between a model's own folder and its file
-_ANY = "give an .onnx file, a folder with one, ncnn's .param, or weights of torch (.pth, .safetensors)"
+_ANY = "give an .onnx file, a folder with one or of faster-whisper, ncnn's .param, or torch's .pth, .safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ def find(given: Path, new: NewFiles) -> Found:
 
     if not given.exists():
         raise ModelError(f"{given}: no such file", "check the path")
+    if (kind := kind_of_folder(given)) is not None:
+        return Found(given / kind.main, given.resolve().name, take_folder(given, kind, new))
     path = _in_folder(given) if given.is_dir() else given
     name = path.stem
     if name in _GENERAL:  # use the folder's name; a version, `onnx` or `visual` may be between
@@ -114,7 +117,7 @@ def check_name(name: str) -> None:
 
 def kept() -> Iterator[tuple[str, Path, ModelCard | None]]:
     """Yield name, file and card of each stored model, sorted; None for a card that cannot be read."""
-    for path in sorted(models_folder().glob("*.onnx")):
+    for path in main_files(models_folder()):
         yield path.stem, path, _card(path.with_suffix(".toml"))
 
 
@@ -127,9 +130,9 @@ def _card(path: Path) -> ModelCard | None:
 
 def kept_path(name: str) -> Path:
     """Return the file of a stored model. Raises ModelMissing."""
-    path = models_folder() / f"{name}.onnx"
-    if Path(name).name != name or not path.is_file():
-        near = get_close_matches(name, [path.stem for path in models_folder().glob("*.onnx")], 1)
+    path = main_file(models_folder(), name)
+    if path is None or not path.is_file():
+        near = get_close_matches(name, [path.stem for path in main_files(models_folder())], 1)
         hint = "`rigflow model list` lists the models"
         raise ModelMissing(f"there is no model {name}", f"{near[0]} is there; {hint}" if near else hint)
     return path

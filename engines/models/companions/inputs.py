@@ -25,6 +25,7 @@ _SIZES = {
     "im_shape": ("hw", "PaddleDetection: height and width of the picture"),
     "scale_factor": ("11", "PaddleDetection: by how much the picture was scaled"),
 }
+_SILERO = (("input", "state", "sr"), ("input", "h", "c"))  # its own form, and the one that faster-whisper has
 _PAIRS = (("", "N"), ("", "n"), ("i", "o"), ("_in", "_out"), ("in_", "out_"), ("", "_out"), ("past", "present"))
 
 
@@ -87,9 +88,11 @@ def _sized(number: int, port: Port, picture: Picture | None) -> Iterator[Line]:
 def silero(model: Model) -> Sequence[Line]:
     """Silero VAD, known by its inputs: 512 new samples of sound at 16 kHz after 64 earlier ones."""
     names = [port.name for port in model.inputs]
-    if not {"input", "state", "sr"} <= set(names) or len(model.inputs[names.index("input")].shape) != 2:
+    known = next((each for each in _SILERO if set(each) <= set(names)), ())
+    if not known or len(model.inputs[names.index("input")].shape) != 2:
         return []
-    at, why = f"inputs.{names.index('input')}", "the graph's inputs `input`, `state`, `sr`: Silero VAD at 16 kHz"
+    listed = ", ".join(f"`{name}`" for name in known)
+    at, why = f"inputs.{names.index('input')}", f"the graph's inputs {listed}: Silero VAD at 16 kHz"
     sound = {"rate": 16000, "samples": 512, "context": 64}
     return [Line(f"{at}.{field}", value, Sure.likely, why) for field, value in sound.items()]
 

@@ -1,0 +1,148 @@
+"""Runs Whisper by CTranslate2: the encoder, texts from its states, their places in the sound, the language."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.content import ModelFiles
+from engines.inference.reasons import one_line
+from engines.inference.session import check_inputs
+from engines.part import Array
+from engines.speech.model import Aligned, Generated, Search
+from engines.speech.network import FEATURES, FRAMES, MAIN_FILE, STATES, TOKENIZER_FILE, bands_of, file_named
+from schemas.errors import DeviceLost, ModelError
+from schemas.model import ModelSpec
+
+_INSTALL = "pip install 'rigflow[stt]'"
+_LOST = ("CUDA failed", "CUDA error", "CUBLAS_STATUS_EXECUTION", "CUBLAS_STATUS_INTERNAL")
+_FILTER = 7  # the width of the median filter over attentions, openai/whisper's
+
+
+class WhisperSession:
+    """A network on one device; `gpu` is the number of a GPU, None the CPU, where it computes with one thread.
+
+    Raises ModelError if CTranslate2 is missing, the files are not those of a Whisper, or the device does not compute
+    in the card's precision.
+    """
+
+    batch_bytes = 64 << 20  # of features: a batch of 64
+
+    def __init__(self, model: ModelFiles, spec: ModelSpec, gpu: int | None) -> None:
+        self.spec = spec
+        self._library = _imported("ctranslate2", spec)
+        self._library.set_log_level(40)  # errors come as exceptions
+        tokenizers = _imported("tokenizers", spec)
+        self._model: Any = self._opened(model, gpu)
+        file = model.folder / file_named(spec.files, TOKENIZER_FILE, spec.name).sha256
+        try:
+            self.tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # its library raises bare Exception
+            raise ModelError(
+                f"model {spec.name}: tokenizer.json is damaged: {one_line(error)}", "add it again"
+            ) from error
+
+    def _opened(self, model: ModelFiles, gpu: int | None) -> Any:
+        device = "cpu" if gpu is None else "cuda"
+        known = self._library.get_supported_compute_types(device, *(() if gpu is None else (gpu,)))
+        if self.spec.precision not in known:
+            what = f"model {self.spec.name}: this {'CPU' if gpu is None else 'GPU'} does not compute in "
+            hint = f"add it again with --set precision=..., one of {', '.join(sorted(known))}"
+            raise ModelError(what + self.spec.precision, hint)
+        with tempfile.TemporaryDirectory(prefix="rigflow-") as folder:
+            (Path(folder) / MAIN_FILE).write_bytes(model.graph)
+            for file in model.files:
+                if file.name == MAIN_FILE:
+                    continue  # it is the main file
+                (Path(folder) / file.name).symlink_to(model.folder.resolve() / file.sha256)
+            try:
+                return self._library.models.Whisper(
+                    folder,
+                    device=device,
+                    device_index=gpu or 0,
+                    compute_type=self.spec.precision,
+                    intra_threads=1,
+                    inter_threads=1,
+                )
+            except Exception as error:
+                raise ModelError(
+                    f"model {self.spec.name} cannot be loaded: {one_line(error)}", "add it again"
+                ) from error
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the encoder's `states` for `features`."""
+        check_inputs(self.spec, inputs)
+        return {STATES: np.asarray(self.encode(inputs[FEATURES]), np.float32)}
+
+    def encode(self, features: Array) -> Any:
+        """States of `features [N, bands, 3000]` float32, on the model's device, for the methods below."""
+        return self._call(self._model.encode, self._library.StorageView.from_array(np.ascontiguousarray(features)))
+
+    def generate(self, states: Any, prompts: Sequence[Sequence[int]], search: Search) -> list[Generated]:
+        """The most likely text behind each prompt, by beam search. Raises ModelError, DeviceLost."""
+        found = self._call(
+            self._model.generate,
+            states,
+            [list(prompt) for prompt in prompts],
+            beam_size=search.beam,
+            patience=search.patience,
+            length_penalty=search.length_penalty,
+            repetition_penalty=search.repetition_penalty,
+            no_repeat_ngram_size=search.no_repeat,
+            max_length=search.most_tokens,
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_tokens=list(search.suppressed),
+        )
+        made = []
+        for each in found:
+            tokens = each.sequences_ids[0]
+            total = each.scores[0] * len(tokens) ** search.length_penalty
+            made.append(Generated(tuple(tokens), total / (len(tokens) + 1), each.no_speech_prob))
+        return made
+
+    def align(
+        self, states: Any, start: Sequence[int], texts: Sequence[Sequence[int]], frames: Sequence[int]
+    ) -> list[Aligned]:
+        """Where in the sound each token of texts is; `frames` of 10 ms of each row are not padding."""
+        found = self._call(
+            self._model.align,
+            states,
+            list(start),
+            [list(text) for text in texts],
+            list(frames),
+            median_filter_width=_FILTER,
+        )
+        return [Aligned(tuple(each.text_token_probs), tuple(map(tuple, each.alignments))) for each in found]
+
+    def languages(self, states: Any) -> list[list[tuple[str, float]]]:
+        """Code and probability of each language, of each row, the most probable first."""
+        found = self._call(self._model.detect_language, states)
+        return [[(token[2:-2], float(share)) for token, share in row] for row in found]
+
+    def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(*arguments, **options)
+        except Exception as error:  # the library raises RuntimeError and ValueError
+            words = one_line(error)
+            if any(each in words for each in _LOST):
+                raise DeviceLost(f"model {self.spec.name}: {words}") from error
+            raise ModelError(f"model {self.spec.name} failed: {words}") from error
+
+    def warm_up(self) -> None:
+        """Encode a second of silence."""
+        self.encode(np.zeros((1, bands_of(self.spec), FRAMES), np.float32))
+
+    def close(self) -> None:
+        """Free the model and its memory."""
+        self._model = self.tokenizer = None
+
+
+def _imported(name: str, spec: ModelSpec) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ModelError(f"model {spec.name} needs the package {name}, which is missing", _INSTALL) from error

@@ -1,0 +1,103 @@
+"""Models that are folders without an ONNX file: one class for each kind, which recognises and describes them.
+
+Such a model is its main file, a small one of settings, and its further files; a backend of its own runs it. It is
+stored as `NAME.json`, which is the main file, with its card and its files beside it as those of any model.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from engines.content import Content, ModelFiles
+from engines.models.companions.base import Line
+from engines.models.files import NewFiles
+from engines.models.folders import Taken
+from schemas.errors import ModelError
+from schemas.model import ModelCard, ModelSpec
+
+KINDS: Mapping[str, str] = {"ctranslate2": "engines.models.whisper_folder:WhisperFolder"}  # of each backend
+
+
+class FolderKind(Protocol):
+    """What is known of the folders that one backend runs.
+
+    `main` is the name of the main file; `files`: names or patterns of the further files, and why they are taken.
+    """
+
+    main: str
+    files: Mapping[str, str]
+
+    def fits(self, folder: Path) -> bool:
+        """Whether a folder is such a model, by the names of its files."""
+        ...
+
+    def lines(self, folder: Path) -> Sequence[Line]:
+        """The card of a model. Raises ModelError: files of it are missing, damaged, or of another kind of network."""
+        ...
+
+    def spec(self, card: ModelCard, content: ModelFiles) -> ModelSpec:
+        """The card in the form in which it travels. Raises ModelError."""
+        ...
+
+    def publisher(self, name: str) -> str:
+        """What to do where a model of this name is missing; "" for a name that is not known."""
+        ...
+
+
+def kind_of_folder(folder: Path) -> FolderKind | None:
+    """The kind of a folder; None if it is no such model."""
+    return next((kind for kind in _kinds() if fits(kind, folder)), None)
+
+
+def kind_of_backend(backend: str | None) -> FolderKind | None:
+    """The kind of the models that a backend runs; None if these are ONNX files."""
+    return None if backend is None or backend not in KINDS else _kind(KINDS[backend])
+
+
+def publisher_hint(name: str) -> str:
+    """What to do where a model of this name is missing; "" for a name that no kind knows."""
+    return next((hint for kind in _kinds() if (hint := kind.publisher(name))), "")
+
+
+def take_folder(folder: Path, kind: FolderKind, new: NewFiles) -> Taken:
+    """Take the files of a model. Raises ModelError, StoreError."""
+    try:
+        main = (folder / kind.main).read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {folder / kind.main}: {error.strerror}", "check the path") from error
+    taken = Taken(main)
+    inside = sorted(each for each in folder.iterdir() if each.is_file() and each.name != kind.main)
+    for each in inside:
+        why = next((why for pattern, why in kind.files.items() if each.match(pattern)), "")
+        if why:
+            taken.why[new.take(each, each.name)] = why
+        elif not each.name.startswith("."):
+            taken.left_out.append(each.name)
+    taken.content = ModelFiles(main, taken.files, new.folder)
+    return taken
+
+
+def described(card: ModelCard, content: Content) -> ModelSpec | None:
+    """The travelling card of a model that is a folder; None for an ONNX file. Raises ModelError."""
+    kind = kind_of_backend(card.backend)
+    if kind is None:
+        return None
+    if not isinstance(content, ModelFiles):
+        raise ModelError(f"model `{card.name}`: backend {card.backend} runs folders", "add its folder")
+    return kind.spec(card, content)
+
+
+def fits(kind: FolderKind, folder: Path) -> bool:
+    """Whether a folder is a model of a kind."""
+    return folder.is_dir() and (folder / kind.main).is_file() and kind.fits(folder)
+
+
+def _kinds() -> Iterator[FolderKind]:
+    return map(_kind, KINDS.values())
+
+
+def _kind(path: str) -> FolderKind:
+    module, _, name = path.partition(":")
+    made: FolderKind = getattr(import_module(module), name)()
+    return made

@@ -1,0 +1,184 @@
+"""Texts of chunks of sound, in batches: Whisper's network, without the text before, and with times of words.
+
+Source: SYSTRAN/faster-whisper, transcribe.py, BatchedInferencePipeline. Its sampling at higher temperatures is left
+out: CTranslate2 cannot be given a seed for a chunk. A text that repeats itself is searched again instead, with runs of
+tokens forbidden that came before, which needs no chance.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+
+from engines.part import Array, Tick
+from engines.speech.mel import RATE, features
+from engines.speech.model import Generated, Search, SpeechModel
+from engines.speech.network import bands_of
+from engines.speech.tokens import Tokens
+from engines.speech.words import Word, corrected, words_of
+
+_FRAMES_PER_S = 100
+_RETRIES = ((1.1, 5), (1.2, 3))  # penalty of repetition, and the length of runs that may not come twice
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to make of sound; see the options of `engines.operators.transcribe`."""
+
+    language: str
+    each: bool
+    task: str
+    before: str
+    hot_words: str
+    words: bool
+    most_silence: float
+    least_log_prob: float
+    most_compression: float
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Sound of at most 30 s, and the group of chunks that it belongs to: their language is that of the first.
+
+    `offset_s`: how much sound of its group comes before it.
+    """
+
+    sound: Array
+    group: int
+    offset_s: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.sound) / RATE
+
+
+@dataclass(slots=True)
+class Transcript:
+    """What was said in a chunk: text, words with seconds from the begin of its group, and how sure that is."""
+
+    text: str
+    words: list[Word]
+    language: str
+    share: float  # the probability of the language
+    log_prob: float
+    no_speech: float
+    compression: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    language: str
+    share: float
+
+
+class Transcriber:
+    """Transcribes the chunks of one model; `search` says how."""
+
+    def __init__(self, model: SpeechModel, tokens: Tokens, multilingual: bool, wanted: Wanted, search: Search) -> None:
+        self._model = model
+        self._tokens = tokens
+        self._multilingual = multilingual
+        self._wanted = wanted
+        self._search = replace(search, suppressed=tokens.suppressed)
+        self._bands = bands_of(model.spec)
+
+    def transcribe(
+        self, batches: Sequence[Sequence[Chunk]], tick: Tick, count: Callable[[int], None]
+    ) -> list[Transcript]:
+        """Return the transcript of each chunk, in order. `tick` and `count` are called after each batch.
+
+        Chunks of a group come in order. Raises ModelError, DeviceLost.
+        """
+        made: list[Transcript] = []
+        spoken: dict[int, _Spoken] = {}
+        ended_s: dict[int, float] = {}
+        for batch in batches:
+            for chunk, found in zip(batch, self._batch(batch, spoken), strict=True):
+                found.words = corrected(found.words, chunk.offset_s, chunk.seconds, ended_s.get(chunk.group, 0.0))
+                if found.words:
+                    ended_s[chunk.group] = found.words[-1].end
+                made.append(found)
+            count(len(batch))
+            tick()
+        return made
+
+    def _batch(self, batch: Sequence[Chunk], spoken: dict[int, _Spoken]) -> list[Transcript]:
+        made = np.stack([features(chunk.sound, self._bands) for chunk in batch])
+        states = self._model.encode(made)
+        languages = self._languages(states, batch, spoken)
+        prompts = [self._prompt(each.language) for each in languages]
+        found = self._model.generate(states, prompts, self._search)
+        transcripts = []
+        for number, (generated, spoke) in enumerate(zip(found, languages, strict=True)):
+            generated, text = self._checked(generated, made[number], prompts[number])
+            quality = generated.log_prob, generated.no_speech, _compression(text)
+            transcripts.append((generated, Transcript(text, [], spoke.language, spoke.share, *quality)))
+        if self._wanted.words:
+            self._align(states, batch, transcripts)
+        return [transcript for _, transcript in transcripts]
+
+    def _prompt(self, language: str) -> list[int]:
+        wanted = self._wanted
+        return self._tokens.prompt(language, wanted.task, wanted.before, wanted.hot_words)
+
+    def _languages(self, states: object, batch: Sequence[Chunk], spoken: dict[int, _Spoken]) -> list[_Spoken]:
+        """The language of each chunk: the given one, or the most probable one, of it or of the first of its group."""
+        wanted = self._wanted
+        if wanted.language or not self._multilingual:
+            return [_Spoken(wanted.language or "en", 1.0)] * len(batch)
+        if wanted.each or any(chunk.group not in spoken for chunk in batch):
+            shares = [self._first_known(row) for row in self._model.languages(states)]
+            if wanted.each:
+                return shares
+            for chunk, share in zip(batch, shares, strict=True):
+                spoken.setdefault(chunk.group, share)
+        return [spoken[chunk.group] for chunk in batch]
+
+    def _first_known(self, row: Sequence[tuple[str, float]]) -> _Spoken:
+        return next((_Spoken(code, share) for code, share in row if self._tokens.knows(code)), _Spoken("en", 0.0))
+
+    def _checked(self, generated: Generated, feature: Array, prompt: Sequence[int]) -> tuple[Generated, str]:
+        """A text and its tokens; none where there is no speech, and another one if it repeats itself."""
+        wanted, text = self._wanted, self._tokens.text(generated.tokens)
+        if generated.no_speech > wanted.most_silence and generated.log_prob < wanted.least_log_prob:
+            return replace(generated, tokens=()), ""
+        for penalty, run in _RETRIES:
+            if _compression(text) <= wanted.most_compression:
+                break
+            search = replace(self._search, repetition_penalty=penalty, no_repeat=run)
+            [other] = self._model.generate(self._model.encode(feature[None]), [prompt], search)
+            if _compression(self._tokens.text(other.tokens)) < _compression(text):
+                generated, text = replace(other, no_speech=generated.no_speech), self._tokens.text(other.tokens)
+        return generated, text
+
+    def _align(self, states: object, batch: Sequence[Chunk], made: Sequence[tuple[Generated, Transcript]]) -> None:
+        """Give the transcripts their words; CTranslate2 aligns rows of one language at a time."""
+        texts = [[token for token in generated.tokens if token < self._tokens.end] for generated, _ in made]
+        frames = [ceil(chunk.seconds) * _FRAMES_PER_S for chunk in batch]
+        for language in dict.fromkeys(transcript.language for _, transcript in made):
+            aligned = self._model.align(states, self._tokens.start(language, self._wanted.task), texts, frames)
+            for number, (_, transcript) in enumerate(made):
+                if transcript.language == language and texts[number]:
+                    pieces = self._tokens.words(texts[number], language)
+                    transcript.words = words_of(aligned[number], pieces)
+
+
+def batches_of(chunks: Sequence[Chunk], most: int, together: bool) -> Iterator[list[Chunk]]:
+    """Yield the chunks in batches of at most `most`, in order; of different groups only if they may be `together`."""
+    batch: list[Chunk] = []
+    for chunk in chunks:
+        if batch and (len(batch) == most or (not together and chunk.group != batch[-1].group)):
+            yield batch
+            batch = []
+        batch.append(chunk)
+    if batch:
+        yield batch
+
+
+def _compression(text: str) -> float:
+    """How much shorter a text is compressed: above 2.4 it mostly repeats itself."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))

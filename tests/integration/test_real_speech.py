@@ -1,0 +1,147 @@
+"""Whisper's and Silero's real networks beside faster-whisper's own pipeline, on real speech."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from engines.operators.speech import Speech
+from engines.operators.transcribe import Transcribe
+from engines.part import Part, no_tick
+from engines.ports import Session
+from schemas.model import ModelSpec
+from schemas.pipeline import OperatorStage
+from tests.cli import rigflow
+from tests.speech import BASE, RATE, TINY, Array, opened, silence, silero, sound_part, speech, whisper
+
+pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]  # faster-whisper's dependencies warn
+PRECISION = "int8_float32"
+WITHIN_S = 0.04
+
+
+class Models(NamedTuple):
+    """The folder of each network of faster-whisper, and the home folder where they were added."""
+
+    folders: dict[str, Path]
+    home: Path
+
+    def open(self, name: str) -> tuple[ModelSpec, Session]:
+        return opened(name, self.home)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    pytest.importorskip("faster_whisper")
+    home, given = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("given")
+    folders = {name: whisper(name, given) for name in (TINY, BASE)}
+    added = [rigflow("model", "add", folder, HOME=str(home)) for folder in folders.values()]
+    added.append(rigflow("model", "add", silero(), "--name", "silero-vad", "--yes", HOME=str(home)))
+    assert not any(each.returncode for each in added), [each.stderr for each in added]
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HOME", str(home))
+    yield Models(folders, home)
+    patch.undo()
+
+
+def chunked(models: Models, *windows: Array) -> list[Part]:
+    """The chunks of speech of windows, a part each, that follow each other."""
+    card, session = models.open("silero-vad")
+    stage = OperatorStage(kind="speech", name="speech", model="silero-vad")
+    starts = np.cumsum([0, *map(len, windows)]) / RATE
+    parts = [sound_part([window], [start]) for window, start in zip(windows, starts, strict=False)]
+    made = Speech(stage, card).run(parts, session, no_tick)
+    assert all(isinstance(part, Part) for part in made), made
+    return made  # type: ignore[return-value]
+
+
+def transcribed(models: Models, name: str, parts: list[Part], batch: int = 8, **options: Any) -> list[Part]:
+    card, session = models.open(name)
+    stage = OperatorStage(kind="transcribe", name="transcribe", model=name, max_batch=batch, options=options)
+    made = Transcribe(stage, card).run(parts, session, no_tick)
+    assert all(isinstance(part, Part) for part in made), made
+    return made  # type: ignore[return-value]
+
+
+def texts_of(parts: list[Part]) -> list[str]:
+    return [part.arrays["text"].row(n).tobytes().decode() for part in parts for n in range(len(part.meta.pts))]
+
+
+def words_of(parts: list[Part]) -> list[tuple[str, float, float, float]]:
+    words = []
+    for part in parts:
+        for number in range(len(part.meta.pts)):
+            text = part.arrays["text"].row(number).tobytes()
+            for start, end, share, first, last in part.arrays["words"].row(number):
+                words.append((text[int(first) : int(last)].decode(), start, end, share))
+    return words
+
+
+def check_words(found: list[tuple[str, float, float, float]], segments: list[Any]) -> None:
+    wanted = [word for segment in segments for word in segment.words]
+    assert [word for word, *_ in found] == [word.word for word in wanted]
+    away = [
+        max(abs(start - word.start), abs(end - word.end))
+        for (_, start, end, _), word in zip(found, wanted, strict=True)
+    ]
+    assert max(away) <= WITHIN_S
+    assert max(abs(share - word.probability) for (*_, share), word in zip(found, wanted, strict=True)) < 1e-3
+
+
+def reference(models: Models, name: str, sound: Array, **options: Any) -> tuple[list[Any], Any]:
+    """The segments of faster-whisper's batched pipeline, and what it says of the sound."""
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+    model = WhisperModel(str(models.folders[name]), device="cpu", compute_type=PRECISION, cpu_threads=1)
+    found, info = BatchedInferencePipeline(model).transcribe(sound, word_timestamps=True, batch_size=8, **options)
+    return list(found), info
+
+
+@pytest.mark.parametrize("options", [{}, {"threshold": 0.3, "min_silence_ms": 500, "pad_ms": 30}, {"longest_s": 5}])
+def test_speech_is_where_faster_whisper_finds_it(models: Models, options: dict[str, float]) -> None:
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    from engines.speech.vad import runs_of, windows_of
+
+    given = {"threshold": 0.5, "min_silence_ms": 160, "pad_ms": 400, "longest_s": 30} | options
+    card, session = models.open("silero-vad")
+    operator = Speech(OperatorStage(kind="speech", name="speech", model="silero-vad", options=given), card)
+    names = {
+        "min_silence_ms": "min_silence_duration_ms",
+        "pad_ms": "speech_pad_ms",
+        "longest_s": "max_speech_duration_s",
+    }
+    vad = VadOptions(**{names.get(name, name): value for name, value in given.items()})
+    noise = np.random.default_rng(1).normal(0, 0.05, len(speech())).astype(np.float32)
+    for sound in (speech(), speech()[: 20 * RATE + 77], speech() + noise, silence(5), silence(1 / RATE)):
+        found = operator._probabilities(windows_of(sound), session, no_tick)
+        runs = runs_of(found.tolist(), len(sound), operator._rules)
+        assert [{"start": run.start, "end": run.end} for run in runs] == get_speech_timestamps(sound, vad)
+
+
+@pytest.mark.parametrize("name", [TINY, BASE])
+def test_words_are_those_of_faster_whisper(models: Models, name: str) -> None:
+    """The same sound, chunks of its own finding: texts and words equal, and their times within 40 ms."""
+    sound = speech()
+    parts = transcribed(models, name, chunked(models, sound))
+    segments, info = reference(models, name, sound)
+    assert texts_of(parts) == [segment.text for segment in segments]
+    check_words(words_of(parts), segments)
+    assert "it was the worst of times" in texts_of(parts)[0].lower()
+    [part] = parts
+    assert [part.arrays["language"].tolist(), info.language] == [[0] * len(part.meta.pts), "en"]
+    assert np.allclose(part.arrays["quality"][:, 0], [segment.avg_logprob for segment in segments], atol=1e-5)
+    assert np.allclose(part.arrays["quality"][:, 1], [segment.no_speech_prob for segment in segments], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [TINY, BASE])
+def test_given_chunks_have_the_words_of_faster_whisper(models: Models, name: str) -> None:
+    """Chunks that clip_timestamps give: windows of any length, without a stage speech."""
+    sound = speech()
+    clips = [(1.0, 12.5), (12.5, 31.0), (31.0, 47.2), (48.0, 59.5), (62.0, 90.0)]
+    windows = [sound[round(start * RATE) : round(end * RATE)] for start, end in clips]
+    parts = transcribed(models, name, [sound_part(windows, [start for start, _ in clips])])
+    segments, _ = reference(models, name, sound, clip_timestamps=[{"start": start, "end": end} for start, end in clips])
+    assert texts_of(parts) == [segment.text for segment in segments]
+    check_words(words_of(parts), segments)
