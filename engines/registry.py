@@ -91,6 +91,7 @@ GROUPS: Mapping[str, Group] = {
             "shots": "engines.outputs.shots:ShotsFormat",
             "tags": "engines.outputs.tags:TagsFormat",
             "text": "engines.outputs.text_lines:TextFormat",
+            "transcript": "engines.outputs.transcript:TranscriptFormat",
             "video": "engines.outputs.video:VideoFormat",
         },
     ),

@@ -1,0 +1,189 @@
+"""transcript: writes what was said: `<target>.srt`, `.vtt`, `.txt`, `.tsv` and `.json`, those that `files` names.
+
+Times are seconds on the media's clock. srt and vtt have cues of a few short lines (`engines.outputs.cues`). txt has a
+line a chunk of speech, tsv a row with begin and end in milliseconds, as openai/whisper writes them. json is
+`{"segments": [{"start", "end", "text", "language", "language_probability", "avg_logprob", "no_speech_prob",
+"compression_ratio", "words": [{"word", "start", "end", "probability"}]}], "language", "duration"}`; `words` are left
+out where they were not aligned, and `language` is that of most of the text.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from engines.encoding import Encoded
+from engines.options import Options
+from engines.outputs.base import BaseFormat
+from engines.outputs.cues import Cue, CueRules, Spoken, cues_of
+from engines.outputs.jsonl import encoded_rows
+from engines.outputs.tables import json_text
+from engines.outputs.transcript_files import WRITERS, TranscriptFile
+from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
+from engines.ragged import Ragged
+from schemas.errors import OutputError, PipelineError
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
+
+_NEEDS = ("text", "span", "language", "quality")
+_SPEAK = "put a stage of the kind transcribe before"
+
+
+class TranscriptOptions(Options):
+    """`files`: one or several of srt, vtt, txt, tsv, json. Cues of srt and vtt have `lines` of `chars` characters, last
+    at most `cue_s` seconds, and end before a pause of `pause_s`.
+    """
+
+    files: tuple[str, ...] = ("srt", "json")
+    chars: int = Field(default=42, ge=8, le=500)
+    lines: int = Field(default=2, ge=1, le=10)
+    cue_s: float = Field(default=7.0, ge=0.5, le=60)
+    pause_s: float = Field(default=1.0, ge=0.1, le=60)
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        """One name, several with commas, or a list."""
+        names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+        if not isinstance(names, list | tuple) or not names or any(name not in WRITERS for name in names):
+            raise ValueError(f"name one or several of {', '.join(WRITERS)}")
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def rules(self) -> CueRules:
+        """How cues are made."""
+        return CueRules(self.chars, self.lines, self.cue_s, self.pause_s)
+
+
+class TranscriptFormat(BaseFormat[TranscriptOptions]):
+    """A part's result is a line of JSON a chunk that has a text, as one array `rows [bytes] uint8`."""
+
+    options_class = TranscriptOptions
+
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
+        """Check that the arrays are those of a transcript."""
+        if missing := [name for name in _NEEDS if name not in arrays]:
+            held = ", ".join(f"`{name}`" for name in arrays)
+            raise PipelineError(f"format transcript needs `{missing[0]}`, the part holds {held}", _SPEAK)
+
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
+        """Return the part's lines."""
+        return encoded_rows(self._rows(part))
+
+    def assemble(self, target: Path, media: MediaInfo) -> "TranscriptAssembler":
+        """Start the files."""
+        return TranscriptAssembler(target, media, self._options)
+
+    def _rows(self, part: Part) -> Iterator[dict[str, Any]]:
+        texts, words = part.arrays.get("text"), part.arrays.get("words")
+        if not isinstance(texts, Ragged):
+            raise PipelineError("a part has no transcript", _SPEAK)
+        spans, quality = part.array("span").tolist(), part.array("quality").tolist()
+        labels = self._labels.get("language", ())
+        for number, code in enumerate(part.array("language").tolist()):
+            data = texts.row(number).tobytes()
+            text = data.decode(errors="replace").strip()
+            if not text:
+                continue
+            log_prob, no_speech, compression, share = (_rounded(value, 4) for value in quality[number])
+            row = {
+                "start": _rounded(spans[number][0], 3),
+                "end": _rounded(spans[number][1], 3),
+                "text": text,
+                "language": labels[code] if code < len(labels) else "",
+                "language_probability": share,
+                "avg_logprob": log_prob,
+                "no_speech_prob": no_speech,
+                "compression_ratio": compression,
+            }
+            yield row | ({"words": list(_words(words.row(number), data))} if isinstance(words, Ragged) else {})
+
+
+def _words(rows: Array, data: bytes) -> Iterator[dict[str, Any]]:
+    for start, end, share, first, last in rows.tolist():
+        word = data[int(first) : int(last)].decode(errors="replace")
+        yield {
+            "word": word,
+            "start": _rounded(start, 3),
+            "end": _rounded(end, 3),
+            "probability": _rounded(share, 4),
+        }
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Seconds or a share in JSON; a value that is no number is 0."""
+    return round(value, digits) if math.isfinite(value) else 0.0
+
+
+class TranscriptAssembler:
+    """Gives each file what it writes of a chunk; the end of a cue is known when the next one begins."""
+
+    def __init__(self, target: Path, media: MediaInfo, options: TranscriptOptions) -> None:
+        self.notes: list[str] = []
+        self._media = media
+        self._rules = options.rules
+        self._languages: Counter[str] = Counter()
+        self._held: Cue | None = None
+        self._files: list[TranscriptFile] = []
+        try:
+            for name in options.files:
+                self._files.append(WRITERS[name](target.with_name(f"{target.name}.{name}")))
+        except BaseException:
+            self.abort()
+            raise
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Write the part's chunks. Raises OutputError."""
+        try:
+            rows = [json.loads(line) for line in arrays["rows"].tobytes().splitlines()]
+            spoken = [_spoken(row) for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"a result of transcript has a line of another form: {error}") from error
+        for row, words in zip(rows, spoken, strict=True):
+            self._languages[row["language"]] += len(row["text"])
+            for file in self._files:
+                file.segment(row, json_text(row))
+            for cue in cues_of(words, self._rules):
+                self._cue(cue)
+
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
+        """Leave tracks out: the files cannot hold them."""
+
+    def close(self) -> list[Path]:
+        """Finish the files. Raises OutputError."""
+        if self._held is not None:
+            self._write(self._held)
+        language = self._languages.most_common(1)[0][0] if self._languages else None
+        ending = {"language": language, "duration": round(self._media.duration_s, 3)}
+        return [file.close(ending) for file in self._files]
+
+    def abort(self) -> None:
+        """Remove the unfinished files."""
+        for file in self._files:
+            file.abort()
+
+    def _cue(self, cue: Cue) -> None:
+        if self._held is not None:
+            self._write(self._held._replace(end=min(self._held.end, max(self._held.start, cue.start))))
+        self._held = cue
+
+    def _write(self, cue: Cue) -> None:
+        for file in self._files:
+            file.cue(cue)
+
+
+def _spoken(row: Mapping[str, Any]) -> list[Spoken]:
+    """The words of a chunk, or its text as one."""
+    words = [Spoken(str(word["word"]), float(word["start"]), float(word["end"])) for word in row.get("words", ())]
+    if words:
+        return words
+    start, end = float(row["start"]), float(row["end"])
+    parts = str(row["text"]).split()
+    step = (end - start) / max(1, len(parts))
+    return [Spoken(f" {part}", start + n * step, start + (n + 1) * step) for n, part in enumerate(parts)]
