@@ -99,6 +99,10 @@ class PartFile:
         with writing(self.path):
             self.file.close()
 
+    def call(self, path: Path) -> None:
+        """Choose another final name in a folder of the same disk; a file that has it now is replaced."""
+        self.path, self._replaces = path, os.path.lexists(path)
+
     def commit(self) -> Path:
         """Rename the file to its final name; replaces the file of that name at `create`. Raises OutputError."""
         with writing(self.path):

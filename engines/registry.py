@@ -89,6 +89,7 @@ GROUPS: Mapping[str, Group] = {
             "jsonl": "engines.outputs.jsonl:JsonlFormat",
             "npz": "engines.outputs.npz:NpzFormat",
             "shots": "engines.outputs.shots:ShotsFormat",
+            "sound": "engines.outputs.sound:SoundFormat",
             "tags": "engines.outputs.tags:TagsFormat",
             "text": "engines.outputs.text_lines:TextFormat",
             "transcript": "engines.outputs.transcript:TranscriptFormat",

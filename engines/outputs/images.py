@@ -16,6 +16,7 @@ from engines.outputs.colour import KEEP_PICTURES
 from engines.outputs.names import clean
 from engines.part import Array, Part, Tick, no_tick
 from schemas.errors import PipelineError
+from schemas.media import Item
 from schemas.parts import PartMeta
 from schemas.segments import Fragment
 from schemas.wire import Buffer
@@ -86,18 +87,16 @@ class ImageFolder:
         self._suffix = suffix
         self._alone = alone
         self._files: list[PartFile] = []
-        self._made_folder = not target.exists()
-        self._taken: set[str] = set()
-        self._numbers: Counter[str] = Counter()  # the last number that each name got
+        self._names = NamedFiles(target, suffix)
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Write the part's images."""
-        stems = [item.name if item.line else _stem(item.name) for item in meta.items if not item.error]
+        stems = [stem_of(item) for item in meta.items if not item.error]
         key = meta.key
         single = self._alone and key.final and key.last and (key.segment, key.part, len(meta.items)) == (0, 0, 1)
         for stem, data in zip(stems, files_in(arrays), strict=True):
             whole = self._target.with_name(f"{self._target.name}.{self._suffix}")
-            self._write(whole if single else self._path(stem), data)
+            self._write(whole if single else self._names.path(stem), data)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Ignore tracks: images have no sound."""
@@ -110,8 +109,7 @@ class ImageFolder:
         """Remove the unnamed files, and the folder if it is then empty."""
         for file in self._files:
             file.discard()
-        if self._made_folder and self._target.is_dir() and not any(self._target.iterdir()):
-            self._target.rmdir()
+        self._names.remove_folder()
 
     def _write(self, path: Path, data: Buffer) -> None:
         file = PartFile.create(path)
@@ -119,8 +117,23 @@ class ImageFolder:
         file.write(data)
         file.seal()
 
-    def _path(self, stem: str) -> Path:
-        """Return the path of an item's file. Names are not trusted: only the last part is used, each path once."""
+
+class NamedFiles:
+    """The paths of files of items, `<target>/<name>.<suffix>`. Names are not trusted: only the last part is used."""
+
+    def __init__(self, target: Path, suffix: str) -> None:
+        self._target, self._suffix = target, suffix
+        self._made_folder = not target.exists()
+        self._taken: set[str] = set()
+        self._numbers: Counter[str] = Counter()  # the last number that each name got
+
+    def remove_folder(self) -> None:
+        """Remove the folder if it is empty, and was not there at the beginning."""
+        if self._made_folder and self._target.is_dir() and not any(self._target.iterdir()):
+            self._target.rmdir()
+
+    def path(self, stem: str) -> Path:
+        """Return the path of an item's file: each path once. `stem`: as `stem_of` returns it."""
         stem = _last_part(stem).name or "image"
         stem = clean(stem) if stem.strip(".") else stem
         unique = stem
@@ -135,6 +148,6 @@ def _last_part(name: str) -> PurePosixPath:
     return PurePosixPath(PurePosixPath(name.replace("\\", "/").replace("\0", "")).name)
 
 
-def _stem(name: str) -> str:
-    """Return the name of a file without its suffix."""
-    return _last_part(name).stem
+def stem_of(item: Item) -> str:
+    """Return what the file of an item is called: a file's name without its suffix, or the name of a line."""
+    return item.name if item.line else _last_part(item.name).stem

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from engines.outputs.images import ImageFolder
+from engines.outputs.images import NamedFiles
 from engines.part import Array
 from schemas.errors import PipelineError
 from schemas.media import Item, MediaInfo
@@ -143,8 +143,8 @@ def test_planes_of_unlike_size_are_no_image() -> None:
 
 
 def test_very_many_images_of_one_name(tmp_path: Path) -> None:
-    folder = ImageFolder(tmp_path / "set")
-    names = {folder._path("frame").name for _ in range(200_000)}
+    files = NamedFiles(tmp_path / "set", "png")
+    names = {files.path("frame").name for _ in range(200_000)}
     assert len(names) == 200_000
     assert {"frame.png", "frame-2.png", "frame-200000.png"} <= names
-    assert folder._path("frame-2").name == "frame-2-2.png"
+    assert files.path("frame-2").name == "frame-2-2.png"

@@ -1,0 +1,164 @@
+"""sound: writes sound that a model made, `sound` (a ragged array of float32, -1 to 1) at `rate [W]` Hz.
+
+Of media without times it writes a file of each item, `<target>.wav` of a single one and `<target>/<name>.wav` of
+several; neighbours of one name are one file, so that a long text may be many items. Of media with times it writes one
+file. Between rows of a file stands exact silence. A part's result is `samples [M]` int16 (`[M, 2]` of stereo),
+`lengths [W]` int64 and `rate [W]` int32, which subscribers can read directly.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from engines.encoding import Encoded, Origin
+from engines.files import PartFile
+from engines.options import Options
+from engines.outputs.base import BaseFormat
+from engines.outputs.images import NamedFiles
+from engines.outputs.sound_file import SoundFile
+from engines.part import Array, Part, Tick, no_tick
+from engines.planned import Tensor
+from engines.ragged import Ragged
+from schemas.errors import OutputError, PipelineError
+from schemas.media import MediaInfo
+from schemas.parts import PartMeta
+from schemas.segments import Fragment
+
+_FULL = 32767
+_BY_SPEAK = "add a stage that makes sound before encode: speak"
+
+
+class SoundOptions(Options):
+    """`bitrate` in kbit/s is of mp3, opus and m4a; 0: 64, of opus 32. `silence` in seconds is between rows of a file.
+
+    `note` goes into the file's comment, with the pipeline's revision and its models.
+    """
+
+    file: Literal["wav", "flac", "mp3", "opus", "m4a"] = "wav"
+    bitrate: int = Field(default=0, ge=0, le=320)
+    silence: float = Field(default=0.3, ge=0, le=60)
+    note: str = Field(default="", max_length=500)
+
+
+class SoundFormat(BaseFormat[SoundOptions]):
+    """16 bits a sample. wav and flac are equal on every processor, the others on processors of one kind."""
+
+    options_class = SoundOptions
+
+    @property
+    def each(self) -> tuple[str, ...]:
+        """The file of an item."""
+        return (self._options.file,)
+
+    def check(self, arrays: Mapping[str, Tensor], media: Sequence[str]) -> None:
+        """Check that there is sound, and its rate."""
+        sound, rate = arrays.get("sound"), arrays.get("rate")
+        if sound is None or rate is None:
+            held = ", ".join(f"`{name}`" for name in arrays) or "nothing"
+            raise PipelineError(f"format sound needs `sound` and `rate`, the part holds {held}", _BY_SPEAK)
+        if sound.dtype != "float32" or not sound.ragged or sound.shape[2:] not in ((), (1,), (2,)):
+            what = f"`sound` is {sound.dtype} {list(sound.shape)}"
+            raise PipelineError(what, "format sound takes rows of float32, of one channel or of two")
+
+    def encode(self, part: Part, tick: Tick = no_tick) -> Encoded:
+        """Return the part's samples of 16 bits."""
+        sound = part.arrays.get("sound")
+        if not isinstance(sound, Ragged):
+            raise PipelineError("format sound needs `sound`, rows of different lengths", _BY_SPEAK)
+        return Encoded(
+            {
+                "samples": whole_samples(sound.values),
+                "lengths": np.diff(sound.offsets).astype(np.int64),
+                "rate": part.array("rate").astype(np.int32),
+            }
+        )
+
+    def assemble(self, target: Path, media: MediaInfo) -> "SoundAssembler":
+        """Start the files."""
+        return SoundAssembler(target, media, self._options)
+
+
+def whole_samples(values: Array) -> Array:
+    """Return samples of -1 to 1 as int16: times 32,767, rounded half to even, clipped; NaN is 0."""
+    scaled = np.rint(np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0) * np.float32(_FULL))
+    samples: Array = np.clip(scaled, -_FULL, _FULL).astype(np.int16)
+    return samples
+
+
+class SoundAssembler:
+    """Encodes each file as its rows come."""
+
+    def __init__(self, target: Path, media: MediaInfo, options: SoundOptions) -> None:
+        self.notes: list[str] = []
+        self._target, self._media, self._options = target, media, options
+        self._names = NamedFiles(target, options.file)
+        self._files: list[PartFile] = []
+        self._name: str | None = None  # of the item that is being written
+        self._items: set[str] = set()  # names of the items until there are two, of failed ones too
+        self._sound: SoundFile | None = None
+        self._comment = options.note
+
+    def set_origin(self, origin: Origin) -> None:
+        """Take what the sound was made by, for the comment of the files."""
+        models = ", ".join(f"{name} {identity[:16]}" for name, identity in sorted(origin.models.items()))
+        by = f"rigflow, pipeline revision {origin.revision[:16]}" + (f", models {models}" if models else "")
+        self._comment = f"{self._options.note}; {by}" if self._options.note else by
+
+    def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Encode the part's rows."""
+        names, start = _names_of(meta, len(arrays["lengths"])), 0
+        if len(self._items) < 2:
+            self._items.update(item.name for item in meta.items)
+        for name, length, rate in zip(names, arrays["lengths"].tolist(), arrays["rate"].tolist(), strict=True):
+            rows = arrays["samples"][start : start + length]
+            start += length
+            self._of(name).add(rows, rate)
+
+    def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
+        """Leave tracks out: the file is the sound that was made."""
+
+    def close(self) -> list[Path]:
+        """Finish the last file, and give all files their names."""
+        if not self._files and self._media.timed:
+            self._of("")
+        self._finish()
+        if len(self._files) == 1 and len(self._items) < 2:
+            self._files[0].call(self._target.with_name(f"{self._target.name}.{self._options.file}"))
+        paths = [file.commit() for file in self._files]
+        self._names.remove_folder()
+        return paths
+
+    def abort(self) -> None:
+        """Remove the unnamed files."""
+        if self._sound is not None:
+            self._sound.abandon()
+        for file in self._files:
+            file.discard()
+        self._names.remove_folder()
+
+    def _of(self, name: str) -> SoundFile:
+        """Return the file of an item: the one before it, if that has the same name."""
+        if self._sound is None or name != self._name:
+            self._finish()
+            file = PartFile.create(self._names.path(name))
+            self._files.append(file)
+            options = self._options
+            self._sound = SoundFile(file, options.file, options.bitrate, options.silence, self._comment)
+            self._name = name
+        return self._sound
+
+    def _finish(self) -> None:
+        if self._sound is not None:
+            self.notes += [note for note in self._sound.finish() if note not in self.notes]
+            self._sound = None
+
+
+def _names_of(meta: PartMeta, rows: int) -> Iterator[str]:
+    """Return the name of the item of each row; media with times have one file."""
+    names = [""] * rows if meta.media.timed else [item.name for item in meta.items if not item.error]
+    if len(names) != rows:
+        raise OutputError(f"a part of {len(names)} items has {rows} rows of sound", "run the job again")
+    return iter(names)

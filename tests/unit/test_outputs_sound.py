@@ -1,0 +1,137 @@
+"""sound: rows of a model's sound become files that hold them exactly, or nearly where the kind is lossy."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from engines.encoding import Origin, Traced
+from engines.outputs.sound import whole_samples
+from engines.part import Part
+from engines.planned import Tensor
+from engines.ragged import Ragged
+from schemas.errors import OutputError, PipelineError
+from schemas.media import Item, MediaInfo
+from tests.unit.outputs_parts import VIDEO, assemble, feed, format_of, full_disk, make_part
+
+TEXTS = MediaInfo(kind="text", timed=False)
+RATE = 22050
+
+
+def tone(seconds: float, hertz: float = 440.0) -> Any:
+    return (0.5 * np.sin(np.arange(int(seconds * RATE)) * hertz * 2 * np.pi / RATE)).astype(np.float32)
+
+
+def spoken(rows: list[Any], names: list[str], number: int = 0, rate: int = RATE, failed: tuple[str, ...] = ()) -> Part:
+    items = [*(Item(name=name) for name in names), *(Item(name=name, error="too long") for name in failed)]
+    arrays = {"sound": Ragged.of(rows), "rate": np.full(len(rows), rate, np.int32)}
+    return make_part(TEXTS, arrays, (0,) * len(rows), number=number, items=items)
+
+
+def read(path: Path) -> tuple[Any, int, dict[str, str]]:
+    """Samples of a file, its rate and its tags."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        frames = [frame.to_ndarray() for frame in container.decode(stream)]
+        channels = stream.channels
+        tags = {**container.metadata, **stream.metadata}
+        joined = np.concatenate([each.reshape(-1, channels) for each in frames])
+        return joined[:, 0] if channels == 1 else joined, stream.rate, tags
+
+
+@pytest.mark.parametrize("file", ["wav", "flac"])
+def test_rows_are_there_exactly_with_silence_between(tmp_path: Path, file: str) -> None:
+    rows = [tone(0.5), tone(0.25, 300), tone(0.1, 200)]
+    parts = [spoken(rows[:2], ["a.txt"] * 2), spoken(rows[2:], ["a.txt"], number=1)]
+    (path,) = assemble(format_of("sound", file=file, silence=0.2), tmp_path / "a.speak", TEXTS, parts)
+    assert path == tmp_path / f"a.speak.{file}"
+    assert not (tmp_path / "a.speak").exists()
+    samples, rate, _ = read(path)
+    gap = np.zeros(round(0.2 * RATE), np.int16)
+    expected = [np.rint(row.astype(np.float64) * 32767).astype(np.int16) for row in rows]
+    assert rate == RATE
+    np.testing.assert_array_equal(samples, np.concatenate([expected[0], gap, expected[1], gap, expected[2]]))
+
+
+def test_each_item_has_a_file_and_neighbours_of_one_name_share_it(tmp_path: Path) -> None:
+    rows = [tone(0.1), tone(0.2), tone(0.3)]
+    parts = [spoken(rows, ["../a.txt", "../a.txt", "b.txt"], failed=("c.txt",))]
+    paths = assemble(format_of("sound", silence=0), tmp_path / "x.speak", TEXTS, parts)
+    assert paths == [tmp_path / "x.speak" / name for name in ("a.wav", "b.wav")]
+    assert [len(read(path)[0]) for path in paths] == [len(rows[0]) + len(rows[1]), len(rows[2])]
+
+
+def test_one_good_text_of_several_lies_in_the_folder(tmp_path: Path) -> None:
+    (path,) = assemble(format_of("sound"), tmp_path / "x", TEXTS, [spoken([tone(0.1)], ["a.txt"], failed=("b.txt",))])
+    assert path == tmp_path / "x" / "a.wav"
+
+
+def test_media_with_times_become_one_file_in_stereo_too(tmp_path: Path) -> None:
+    stereo = np.stack([tone(0.1), tone(0.1, 880)], axis=1)
+    part = make_part(VIDEO, {"sound": Ragged.of([stereo]), "rate": np.array([RATE], np.int32)}, [0])
+    (path,) = assemble(format_of("sound"), tmp_path / "clip", VIDEO, [part])
+    np.testing.assert_array_equal(read(path)[0], np.rint(stereo.astype(np.float64) * 32767).astype(np.int16))
+
+
+@pytest.mark.parametrize(("file", "rate"), [("mp3", RATE), ("opus", 48000), ("m4a", RATE)])
+def test_lossy_files_hold_nearly_the_same_sound(tmp_path: Path, file: str, rate: int) -> None:
+    part = spoken([tone(1.0), tone(1.0)], ["a", "a"])
+    paths = [
+        assemble(format_of("sound", file=file, silence=0.5), tmp_path / name, TEXTS, [part])[0] for name in ("a", "b")
+    ]
+    assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}) == 1
+    samples, found, _ = read(paths[0])
+    assert found == rate
+    assert abs(len(samples) / rate - 2.5) < 0.06
+    quiet = samples[round(1.1 * rate) : round(1.4 * rate)]
+    loud = samples[round(0.3 * rate) : round(0.8 * rate)]
+    assert np.abs(quiet).max() < 0.01
+    assert np.abs(loud).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("file", ["wav", "flac", "mp3", "opus", "m4a"])
+def test_files_say_what_made_them_and_without_sound_they_can_be_opened(tmp_path: Path, file: str) -> None:
+    format_ = format_of("sound", file=file, note="synthetic speech")
+    assembler = format_.assemble(tmp_path / "a", TEXTS)
+    assert isinstance(assembler, Traced)
+    assembler.set_origin(Origin("f" * 64, {"joe": "a" * 64}))
+    feed(format_, assembler, [spoken([tone(0)], ["a.txt"])])
+    (path,) = assembler.close()
+    assert assembler.notes == ["a file without sound got 0.1 s of silence"]
+    samples, _, tags = read(path)
+    assert not samples.any()
+    assert 0.09 <= len(samples) / read(path)[1] < 0.25
+    comment = "synthetic speech; rigflow, pipeline revision ffffffffffffffff, models joe aaaaaaaaaaaaaaaa"
+    assert comment in tags.values()
+    assert not any("Lavf" in value for value in tags.values())
+
+
+def test_whole_samples_are_symmetric_and_finite() -> None:
+    values = np.array([-1, 1, -1.5, 2, np.nan, np.inf, -np.inf, 0.5 / 32767, 1.5 / 32767], np.float32)
+    assert whole_samples(values).tolist() == [-32767, 32767, -32767, 32767, 0, 32767, -32767, 0, 2]
+
+
+def test_sound_of_another_rate_cannot_follow(tmp_path: Path) -> None:
+    parts = [spoken([tone(0.1)], ["a"]), spoken([tone(0.1)], ["a"], number=1, rate=24000)]
+    with pytest.raises(OutputError, match="1 x 22050 Hz is followed by sound of 1 x 24000 Hz"):
+        assemble(format_of("sound"), tmp_path / "a", TEXTS, parts)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with full_disk(100_000), pytest.raises(OutputError, match="cannot write"):
+        assemble(format_of("sound"), tmp_path / "a", TEXTS, [spoken([tone(30)], ["a"])])
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_pipeline_without_sound_is_refused() -> None:
+    with pytest.raises(PipelineError, match="format sound needs `sound` and `rate`, the part holds `text`"):
+        format_of("sound").check({"text": Tensor("uint8", ("W", "count"), ragged=True)}, ["text"])
+    rate = Tensor("int32", ("W",))
+    with pytest.raises(PipelineError, match="`sound` is int16"):
+        format_of("sound").check({"sound": Tensor("int16", ("W", "count"), ragged=True), "rate": rate}, ["text"])
+    with pytest.raises(PipelineError, match="has no option `rate`"):
+        format_of("sound", rate=16000)
