@@ -21,6 +21,11 @@ def try_model(spec: "ModelSpec", body: "Content", picture: Path | None, show: Pa
     if kind_of_backend(spec.backend) is not None:
         say(f"not tried: it runs by {spec.backend}, in a pipeline")
         return
+    if spec.speech is not None:
+        from engines.speaking.trial import spoken
+
+        say(spoken(spec, body))
+        return
     if sound_input(spec) and picture is not None:
         say(f"on {picture}:")
         for line in heard(spec, body, picture):

@@ -73,6 +73,7 @@ GROUPS: Mapping[str, Group] = {
             "paste": "engines.operators.paste:Paste",
             "resize": "engines.operators.resize:Resize",
             "scale": "engines.operators.scale:Scale",
+            "speak": "engines.operators.speak:Speak",
             "speech": "engines.operators.speech:Speech",
             "transcribe": "engines.operators.transcribe:Transcribe",
             "turn": "engines.operators.turn:Turn",

@@ -15,6 +15,7 @@ from schemas.fields import Label
 from schemas.grid import MOST_WARM_UP
 from schemas.model_files import Files, TextSpec
 from schemas.picture import Border, Byte, Filter, Fit, PadPlace, PadValue, PictureSize, PictureSpec, Side
+from schemas.speech import SpeechSpec
 
 Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ncwh", "nwhc", "nwh", "ntchw", "ncthw", "nthwc", "nthw"]
 PerChannel: TypeAlias = FiniteFloat | tuple[FiniteFloat, ...]
@@ -133,7 +134,8 @@ class ModelSpec(Spec):
     are those beside the ONNX file.
 
     `backend` names the only backend that runs it; None: the one that a worker's settings name. `precision`: how that
-    backend computes, where it can compute in several ways; an answer does not depend on the worker.
+    backend computes, where it can compute in several ways; an answer does not depend on the worker. `speech`: it
+    speaks.
     """
 
     name: ModelName
@@ -147,6 +149,7 @@ class ModelSpec(Spec):
     sha256: str  # of the ONNX file, or of the main file of a folder
     files: Files = ()
     text: TextSpec | None = None
+    speech: SpeechSpec | None = None
 
     @property
     def state_outputs(self) -> frozenset[str]:
@@ -192,7 +195,8 @@ class ModelCard(Spec):
     """A model card as its owner writes it; what is left out follows from the model's file name and its graph.
 
     `backend`, `precision`, `files` and `text`: as in `ModelSpec`; `rigflow model add` writes `files`. `batch` "none":
-    the graph has no batch dimension. `outputs` lists those that are wanted, if not all.
+    the graph has no batch dimension. `outputs` lists those that are wanted, if not all. `speech`: it
+    speaks.
     """
 
     name: ModelName = ""
@@ -207,3 +211,4 @@ class ModelCard(Spec):
     outputs: tuple[TensorSpec, ...] = ()
     heads: tuple[HeadSpec, ...] = ()
     text: TextSpec | None = None
+    speech: SpeechSpec | None = None

@@ -23,6 +23,8 @@ def card_toml(card: ModelCard | ModelSpec) -> str:
         lines.append(f"[[files]]\n{_toml(file.model_dump())}")
     if card.text is not None:
         lines.append(f"[text]\n{_toml(card.text.model_dump(exclude_defaults=True))}")
+    if card.speech is not None:
+        lines.append(f"[speech]\n{_toml(card.speech.model_dump(mode='json', exclude_defaults=True))}")
     for head_spec in card.heads:
         lines.append(f"[[heads]]\n{_toml({'kind': head_spec.kind, **head_spec.options})}")
     return "\n".join(lines)
@@ -32,7 +34,8 @@ def card_of(spec: ModelSpec) -> ModelCard:
     """The card of a model that travels already: with its ONNX file it makes the same again."""
     same = spec.model_dump(include={"name", "version", "description", "sha256", "backend", "precision"})
     inputs = tuple(map(_input, spec.inputs))
-    return ModelCard(**same, inputs=inputs, outputs=spec.outputs, heads=spec.heads, files=spec.files, text=spec.text)
+    kept = {name: getattr(spec, name) for name in ("outputs", "heads", "files", "text", "speech")}
+    return ModelCard(**same, inputs=inputs, **kept)
 
 
 def _input(tensor: TensorSpec) -> InputCard:

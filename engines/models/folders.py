@@ -89,7 +89,12 @@ def take(path: Path, folder: Path | None, new: NewFiles) -> Taken:
         graph = towers.image
         if folder is not None:  # a file alone has no tokenizer
             taking.add(new.put(towers.text, TEXT_GRAPH), f"{_TEXT}, cut from {path.name}")
+    elif (spoken := _speaking(graph, path)) is not None:
+        graph, read = spoken
+        taking.sources.update(each.resolve() for each in read)
     for other, why in _companions(path, folder):
+        if other.resolve() in taking.sources:
+            continue
         if why in (_GRAPH, _TEXT):
             body = taking.graph(other)
             taking.add(new.put(body, taking.free_name(TEXT_GRAPH if why == _TEXT else other.name)), why)
@@ -105,6 +110,15 @@ def _towers(graph: bytes, path: Path) -> Towers | None:
     if IMAGE.encode() not in graph or TEXT.encode() not in graph:  # so others need not be parsed
         return None
     return cut(parsed_graph(graph, str(path)), path.name)
+
+
+def _speaking(graph: bytes, path: Path) -> tuple[bytes, list[Path]] | None:
+    """A model that speaks with its voices inside, and the files that they are from."""
+    if not any(name in graph for name in (b"input_lengths", b"style")):  # so others need not be parsed
+        return None
+    from engines.models.speech import speaking
+
+    return speaking(graph, path)
 
 
 def text_graph(path: Path) -> Path | None:

@@ -50,6 +50,7 @@ def travelling_form(content: Content, name: str, card: ModelCard) -> tuple[Model
         sha256=hashlib.sha256(fronted.body).hexdigest(),
         files=card.files,
         text=card.text,
+        speech=card.speech,
     )
     check_model_card(spec, inputs, outputs)
     check_rows(OnnxRuntimeSession(changed, spec, loaded=loaded))

@@ -1,6 +1,6 @@
 """Changes the inputs and outputs of ONNX graphs, in every opset from 7 on."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,22 @@ class Surgery:
         _keep(self.graph.node, [*self._first, *self.graph.node, *self._last])
         self._first, self._last = [], []
 
-    def finish(self) -> bytes:
-        """Return the changed model's file: equal bytes for equal changes."""
+    def all_nodes(self) -> Iterator[Any]:
+        """Yield the nodes of the graph, of its subgraphs and of the model's functions."""
+        yield from _nodes(self.graph)
+        for function in self._model.functions:
+            yield from _nodes(function)
+
+    def check_opset(self, least: int, what: str) -> None:
+        """Raise ModelError if the model, which does `what`, has an older opset."""
+        if self._standard_opset() < least:
+            raise ModelError(f"model `{self.name}` {what}, and has opset {self._opset}", f"export it with {least}")
+
+    def finish(self, metadata: Mapping[str, str] | None = None) -> bytes:
+        """Return the changed model's file, with further metadata: equal bytes for equal changes."""
         self.apply()
+        for key, value in (metadata or {}).items():
+            self._model.metadata_props.add(key=key, value=value)
         _keep(self.graph.input, self.inputs)  # the others would count as values that may change
         self._model.ir_version = max(self._model.ir_version, _FIRST_IR_WITH_CONSTANTS)
         return bytes(self._model.SerializeToString(deterministic=True))
@@ -142,6 +155,13 @@ def _names(graph: Any) -> Iterator[str]:
         yield from (node.name, *node.input, *node.output)
         for inner in _subgraphs(node):
             yield from _names(inner)
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for inner in _subgraphs(node):
+            yield from _nodes(inner)
 
 
 def _subgraphs(node: Any) -> Iterator[Any]:

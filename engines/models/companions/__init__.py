@@ -24,6 +24,7 @@ COMPANIONS: Mapping[str, str] = {
     "columns before rows": "detectors:columns_first",
     "inputs": "inputs:look",
     "silero": "inputs:silero",
+    "speech": "speech:look",
     "yolo": "yolo:rows",
     "nanodet": "yolo:strides",
     "detectors": "detectors:look",

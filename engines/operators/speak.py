@@ -1,0 +1,177 @@
+"""speak: `text`, a row of UTF-8 a window, becomes `sound`, a row of float32 samples, and `rate [W]` int32 in Hz."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from engines.options import Options, parse_options
+from engines.part import Array, Part, Tick, Value
+from engines.planned import Arrays, Tensor
+from engines.ports import BatchCounts, Session
+from engines.ragged import Ragged
+from engines.speaking.espeak import check_espeak
+from engines.speaking.phonemes import symbols_of, voice_weights
+from engines.speaking.sentences import sentences
+from engines.speaking.voice import Manner, speak
+from schemas.errors import DeviceLost, ItemTooLarge, PipelineError, RigflowError, UsageError
+from schemas.media import Item
+from schemas.model import ModelSpec
+from schemas.picture import PictureSpec
+from schemas.pipeline import OperatorStage
+
+_TEXT, _SOUND, _RATE = "text", "sound", "rate"
+_MOST = 20_000  # characters of a row: some 20 minutes of sound, which are in memory together
+_NOTHING = "a text without letters and digits became no sound"
+
+
+class SpeakOptions(Options):
+    """`voice`: a name, or names with weights of a model that blends; "": its first. `language` of espeak-ng; "": the
+    voice's own. `noise`, `noise_width`: of the sound and of the durations; None: the voice's own. `pause` in seconds is
+    between sentences of a row; `trim`: leave out silence at the ends of a sentence.
+    """
+
+    voice: str | dict[str, float] = ""
+    language: str = Field(default="", pattern=r"^[A-Za-z0-9-]{0,32}$")
+    speed: float = Field(default=1.0, ge=0.25, le=4)
+    noise: float | None = Field(default=None, ge=0, le=4)
+    noise_width: float | None = Field(default=None, ge=0, le=4)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    pause: float = Field(default=0.3, ge=0, le=60)
+    trim: bool = True
+
+
+class Speak:
+    """Speaks sentence by sentence, one in a run: padding to a common length would change the last bits of the sound."""
+
+    options_class = SpeakOptions
+    needs_model = True
+    in_order = False
+    by_source = False
+
+    def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
+        """Raises PipelineError, and PluginMissing where the model needs espeak-ng and it is not here."""
+        self._stage = stage
+        options = parse_options(SpeakOptions, stage, "speak")
+        if model is None or model.speech is None:
+            found = "it names no model" if model is None else f"model `{model.name}` does not speak"
+            raise PipelineError(
+                f"stage `{stage.name}`: {found}",
+                "add a voice of Piper or Kokoro by `rigflow model add`, see docs/speak.md",
+            )
+        self._speech = speech = model.speech
+        self.counts = BatchCounts()
+        try:
+            voice = voice_weights(options.voice, speech) if speech.voices or options.voice else []
+            loudest = max(range(len(voice)), key=voice.__getitem__, default=0)
+            self._language = options.language or speech.language_of(loudest)
+            if speech.alphabet != "letters":
+                check_espeak(self._language)
+        except UsageError as error:
+            raise PipelineError(f"stage `{stage.name}`: model `{model.name}`: {error.what}", error.hint) from error
+        given = (options.noise, options.noise_width)
+        noise = tuple(own if new is None else new for new, own in zip(given, speech.noise, strict=True))
+        self._manner = Manner(options.speed, voice, (noise[0], noise[1]), options.seed, options.trim)
+        self._pause = np.zeros(round(options.pause * speech.rate), np.float32)
+
+    def pictures(self, inputs: Arrays) -> dict[str, PictureSpec]:
+        """Return no pictures."""
+        return {}
+
+    def plan(self, inputs: Arrays) -> Arrays:
+        """Return the sound and its rate. Raises PipelineError without a text to speak."""
+        name = self._stage.reads.get(_TEXT, _TEXT)
+        text = inputs.get(name)
+        if text is None or text.dtype != "uint8" or not text.ragged:
+            there = ", ".join(f"`{each}`" for each in inputs) or "nothing"
+            what = f"stage `{self._stage.name}` speaks `{name}`, and {'it is no text' if text else f'there is {there}'}"
+            raise PipelineError(what, 'take media = ["text"], or set reads')
+        return {_SOUND: Tensor("float32", ("W", "count"), ragged=True), _RATE: Tensor("int32", ("W",))}
+
+    def rows(self, part: Part) -> int:
+        """Return the number of texts."""
+        return len(part.meta.pts)
+
+    def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
+        """Return each part with its sound. A text that cannot be spoken is a failed item."""
+        assert session is not None, "a stage with a model has a session"
+        outcomes: list[Part | RigflowError] = []
+        for part in parts:
+            try:
+                outcomes.append(self._spoken(part, session, tick))
+            except DeviceLost:
+                raise
+            except RigflowError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _spoken(self, part: Part, session: Session, tick: Tick) -> Part:
+        text = part.arrays[self._stage.reads.get(_TEXT, _TEXT)]
+        assert isinstance(text, Ragged), "the plan says so"
+        good, sounds, errors = [], [], {}
+        notes = dict.fromkeys(part.meta.notes)
+        for number in range(len(text)):
+            try:
+                sound = self._of_text(text.row(number).tobytes().decode(errors="replace"), session, tick)
+            except DeviceLost:
+                raise
+            except RigflowError as error:
+                if part.meta.media.timed:
+                    raise
+                errors[number] = str(error)
+                continue
+            notes |= {} if len(sound) else {_NOTHING: None}
+            good.append(number)
+            sounds.append(sound)
+        made: dict[str, Value] = {
+            _SOUND: Ragged.of(sounds) if sounds else _no_rows(),
+            _RATE: np.full(len(sounds), self._speech.rate, np.int32),
+        }
+        if not errors:
+            return part.with_arrays(made, notes=tuple(notes))
+        made |= {name: _rows(part.arrays[name], good) for name in self._stage.keeps if name in part.arrays}
+        return _without(part, good, errors).with_arrays(made, notes=tuple(notes))
+
+    def _of_text(self, text: str, session: Session, tick: Tick) -> Array:
+        """Return the sound of a text; of length 0 if there is nothing to speak."""
+        if len(text) > _MOST:
+            what = f"a text of {len(text)} characters is too long to be spoken in one piece, at most {_MOST}"
+            raise ItemTooLarge(what, 'cut it, or set pieces = "sentences" in the decode stage')
+        made: list[Array] = []
+        for sentence in sentences(text):
+            chunks = []
+            for symbols in symbols_of(sentence, self._speech, self._language):
+                chunks.append(speak(session, self._speech, symbols, self._manner))
+                self.counts.add(1, 1)
+                tick()
+            made += [self._pause, *chunks] if made and chunks else chunks
+        return np.concatenate([np.zeros(0, np.float32), *made])
+
+
+def _no_rows() -> Ragged:
+    return Ragged(np.zeros(0, np.float32), np.zeros(1, np.int64))
+
+
+def _rows(value: Value, numbers: Sequence[int]) -> Value:
+    """Return some rows of an array."""
+    if isinstance(value, Ragged):
+        rows = [value.row(number) for number in numbers]
+        return Ragged.of(rows) if rows else value.rows(0, 0)
+    return np.asarray(value)[list(numbers)]
+
+
+def _failed(item: Item, error: str) -> Item:
+    return item.model_copy(update={"error": error}) if error else item
+
+
+def _without(part: Part, good: Sequence[int], errors: dict[int, str]) -> Part:
+    """Return a part in which the items of some rows have failed."""
+    rows = iter(range(len(part.meta.pts)))
+    items = [item if item.error else _failed(item, errors.get(next(rows), "")) for item in part.meta.items]
+    return part.with_arrays(
+        part.arrays,
+        items=tuple(items),
+        pts=tuple(part.meta.pts[number] for number in good),
+        frames=len(good),
+        lost=part.meta.lost + len(errors),
+    )

@@ -1,0 +1,1 @@
+"""From text to the symbols that a model speaks: sentences, phonemes, symbols."""
