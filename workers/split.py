@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from engines.media.medium import Input, PipelineMedia
+from engines.media.pcm import with_header
 from engines.plugins import check_plugins
 from pipelines.broker import Broker
 from pipelines.delivery import Delivery
@@ -15,7 +16,7 @@ from schemas.errors import StoreError, UsageError
 from schemas.jobs import Priority
 from schemas.messages import CollectRequest
 from schemas.results import Failure
-from schemas.subjects import COLLECT, HEADER_NAME, HEADER_PRIORITY
+from schemas.subjects import COLLECT, HEADER_CONTENT_TYPE, HEADER_NAME, HEADER_PRIORITY
 from schemas.wire import Buffer
 from workers.failures import Failures
 from workers.in_flight import InFlight
@@ -50,7 +51,7 @@ class SplitHandler:
             await self._begin([message])
             await record.change(hosted=True)  # writes the manifest: a collector refuses a job without one
             await self._ask_for_collect(CollectRequest(job=message.job, name=record.manifest.name), delivery)
-            await _publish(publisher, record, media)
+            await _publish(publisher, record, with_header(media, delivery.headers.get(HEADER_CONTENT_TYPE, "")))
         except JobCancelled:
             pass  # its subscribers have its Done already
         except UsageError as error:

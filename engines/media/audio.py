@@ -25,6 +25,7 @@ from engines.media.audio_decode import AudioReader
 from engines.media.audio_lattice import Lattice
 from engines.media.audio_sound import as_floats, model_windows
 from engines.media.audio_split import AudioCut, split_audio
+from engines.media.audio_survey import LEAST_RATE
 from engines.media.decode import Convert
 from engines.media.last import marked_last
 from engines.media.medium import BaseMedium, DecodePlace, Input, Match, SplitRequest
@@ -42,7 +43,6 @@ from schemas.wire import Buffer
 
 _WINDOW_S = 30.0
 _PART_BYTES, _PART_WINDOWS = 8 << 20, 1024
-_LEAST_RATE = 100  # the filter of a lower one looks further than the tail of a block
 _SOUND = (b"fLaC", b"ID3", b"#!AMR", b".snd", b"caff", b"riff\x2e\x91\xcf\x11")  # the last one is w64
 _OGG_SOUND = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex")
 _SYNC = b"\xf1\xf9\xf2\xf3\xfa\xfb\xfc\xfd\xe2\xe3"  # second bytes of frames of ADTS and of MPEG audio
@@ -56,7 +56,7 @@ class AudioOptions(Options):
     published.
     """
 
-    rate: int | None = Field(default=None, ge=_LEAST_RATE, le=384_000)
+    rate: int | None = Field(default=None, ge=LEAST_RATE, le=384_000)
     channels: Literal[1, 2] = 1
     window_s: float | None = Field(default=None, ge=0.001, le=3600)
     reach_s: float = Field(default=0.0, ge=0, le=600)
@@ -114,10 +114,11 @@ class Audio(BaseMedium[AudioOptions]):
     ) -> Iterator[Part]:
         """Decode block by block; `convert` is for pictures alone."""
         label = f"segment {segment.key.segment} of {segment.media.name or 'the media'}"
-        reader = AudioReader(segment, buffers, self._options.channels, label, tick)
+        reader = AudioReader(segment.media, segment.facts, buffers, self._options.channels, label, tick)
         lattice = self._lattice()
         if reader.rate != lattice.rate:
             raise MediaError(f"{label} is cut for {reader.rate} Hz, and its pipeline takes {lattice.rate}")
+        place.limits.check_duration(label, reader.end / reader.rate)
         owned = _owned(segment, lattice, reader.end)
         windows = range(max(0, owned.start - plan.grid.warm_up), owned.stop) if owned else owned
         place.limits.check_windows(label, windows)

@@ -35,15 +35,15 @@ _CONVERT = "convert it: ffmpeg -i IN -vn -c:a flac OUT.flac"
 
 @dataclass(frozen=True, slots=True)
 class AudioCut:
-    """How sound is cut: clock and windows at `rate` Hz, `step` seconds from window to window (None: see `segment_s`).
+    """How sound is cut: for a clock of `rate` Hz, into segments of at least `segment_s` seconds.
 
     `before` and `after`: the seconds around a segment that its windows look at.
     """
 
     rate: int
     segment_s: float
-    before: Fraction
-    after: Fraction
+    before: Fraction = Fraction(0)
+    after: Fraction = Fraction(0)
 
 
 def audio_stream(container: InputContainer, label: str, number: int | None = None) -> AudioStream:
@@ -80,7 +80,13 @@ def split_audio(
         surveyed = survey_audio(container, track, label, limits)
         container_name, head = _head(container.format.name, track, surveyed.first_packet, label)
     media = _media_info(surveyed, cut, name or (source.name if isinstance(source, Path) else ""))
-    facts = AudioFacts(container=container_name, rate=surveyed.rate, end=surveyed.end, slack=surveyed.slack)
+    facts = AudioFacts(
+        container=container_name,
+        rate=surveyed.rate,
+        end=surveyed.end,
+        slack=surveyed.slack,
+        size=surveyed.size,
+    )
     with open_media(source, label=label, limits=limits) as container:
         reader = _Reader(container, audio_stream(container, label, stream), surveyed, label)
         step = BLOCK_S * max(1, ceil(Fraction(str(cut.segment_s)) / BLOCK_S))

@@ -10,7 +10,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -23,11 +23,14 @@ from av.packet import Packet
 from engines.media.limits import Limits
 from engines.media.source import packets_of, time_base
 from schemas.errors import ItemTooLarge, MediaError
+from schemas.text import count
 
-MOST_RATE, MOST_CHANNELS = 768_000, 64
+LEAST_RATE, MOST_RATE = 100, 768_000  # a filter between lower rates looks further than a block's tail
+MOST_CHANNELS = 64
 _LAST_PACKETS = 12  # enough for any decoder to give the last one whole
 _MOST_TRIED = 1000  # packets until one can be decoded
 _LONGEST_GAP_S = 600
+_STATING = frozenset(("flac", "wav", "w64", "aiff", "caf", "mov", "mp4", "ogg"))  # that do not estimate the duration
 _MOST_SLACK_S = Fraction(1, 50)
 
 Samples = npt.NDArray[np.int64]
@@ -39,7 +42,8 @@ class AudioSurvey:
 
     `origin_s`: second 0 on the container's clock: the first sample, or the first picture where that is earlier.
     `starts [P]`, `sizes [P]`: where each packet begins, and its samples. `end`: the position after the last sample.
-    `slack`: by how many samples a stated time may differ from the count of samples. `first_packet`: its bytes.
+    `slack`: by how many samples a stated time may differ from the count of samples. `size`: the usual size of a packet.
+    `first_packet`: its bytes.
     """
 
     codec: str
@@ -49,6 +53,7 @@ class AudioSurvey:
     sizes: Samples
     end: int
     slack: int
+    size: int
     first_packet: bytes
     notes: tuple[str, ...] = ()
 
@@ -75,24 +80,23 @@ def survey_audio(container: InputContainer, stream: AudioStream, label: str, lim
         what = f"{label} has no samples of sound" if not pts else f"{label} has no sound that can be decoded"
         raise MediaError(what, "see whether `ffplay` plays it" if pts else "record it again")
     rate, size = _format(first, stream, label)
-    exact = rate * unit <= 1
-    slack = max(int(2 * unit * rate), min(int(_MOST_SLACK_S * rate), size // 2))
-    sizes = _sizes(np.array(durations, np.int64), rate * unit, size, exact)
-    counted = exact or bool((sizes[:-1] == size).all())
-    starts, notes = _starts(
-        _rounded(np.array(pts, np.int64), rate * unit), sizes, slack, _LONGEST_GAP_S * rate, counted
-    )
+    per_unit = rate * unit
+    sizes = _sizes(np.array(durations, np.int64), per_unit, size)
+    counted = per_unit <= 1 or bool((sizes[:-1] == size).all())
+    rules = _Rules(size, max(1, int(2 * per_unit)), min(int(_MOST_SLACK_S * rate), size // 2), rate, counted)
+    starts, notes = _starts(_rounded(np.array(pts, np.int64), per_unit), sizes, rules)
     number, frames = first[0]
     sound_s = Fraction(pts[number] if frames[0].pts is None else frames[0].pts) * unit
     origin_s = min(sound_s, _picture_s(container, sound_s))
     begin = round((sound_s - origin_s) * rate)
     starts += begin - (int(starts[number]) + max(0, int(sizes[number]) - _samples(frames)))
     last_size, held_back = _last_sizes(stream, last)
-    stated = int(sizes[-1]) + (0 if exact else slack)
+    stated = int(sizes[-1]) + (0 if per_unit <= 1 else rules.slack)
     end = int(starts[-1]) + (min(last_size, stated) if last_size else int(sizes[-1])) + held_back
     limits.check_duration(label, end / rate)
+    notes += _missing(container, stream, sound_s + Fraction(end - begin, rate))
     name = stream.codec_context.name
-    return AudioSurvey(name, rate, origin_s, starts, sizes, max(begin, end), slack, kept, tuple(notes))
+    return AudioSurvey(name, rate, origin_s, starts, sizes, max(begin, end), rules.slack, size, kept, tuple(notes))
 
 
 def _decoded(stream: AudioStream, packet: "Packet[Any] | None") -> list[AudioFrame]:
@@ -107,9 +111,9 @@ def _format(first: list[tuple[int, list[AudioFrame]]], stream: AudioStream, labe
     """Return the rate of a track in Hz, and the usual number of samples of its packets."""
     frame = first[-1][1][-1]
     rate, channels = frame.sample_rate, frame.layout.nb_channels
-    if not 0 < rate <= MOST_RATE or channels > MOST_CHANNELS:
-        what = f"{label} has {channels} channels at {rate} Hz"
-        raise ItemTooLarge(what, f"convert it to at most {MOST_CHANNELS} channels and {MOST_RATE} Hz")
+    if not LEAST_RATE <= rate <= MOST_RATE or channels > MOST_CHANNELS:
+        what = f"{label} has {count(channels, 'channel')} at {rate} Hz"
+        raise ItemTooLarge(what, f"convert it to at most {MOST_CHANNELS} channels, at {LEAST_RATE} to {MOST_RATE} Hz")
     own = stream.codec_context.frame_size if stream.codec_context.sample_rate == rate else 0
     return rate, max(own or 0, *(_samples(frames) for _, frames in first))
 
@@ -119,37 +123,74 @@ def _rounded(values: Samples, factor: Fraction) -> Samples:
     return rounded
 
 
-def _sizes(durations: Samples, per_unit: Fraction, size: int, exact: bool) -> Samples:
+def _sizes(durations: Samples, per_unit: Fraction, size: int) -> Samples:
     """Return the samples of each packet; where a duration is rounded and may be that of `size` samples, `size`."""
     stated = _rounded(durations, per_unit)
     usual = durations == 0
-    if not exact:
+    if per_unit > 1:
         usual |= np.abs(stated - size) <= 1.5 * float(per_unit)
     return np.where(usual, size, stated)
 
 
-def _starts(stated: Samples, sizes: Samples, slack: int, longest: int, counted: bool) -> tuple[Samples, list[str]]:
-    """Return where each packet begins, and notes. `counted`: the sizes are exact, so they follow each other.
+class _Rules(NamedTuple):
+    """How times are read: the usual `size` of a packet, and by how many samples rounding moves a time.
 
-    A time before the end of the packets before it, or more than `longest` after it, begins another clock: the sound
+    `counted`: the sizes are exact, so packets that follow each other are counted.
+    """
+
+    size: int
+    rounding: int
+    most_slack: int
+    rate: int
+    counted: bool
+
+    @property
+    def slack(self) -> int:
+        """Return by how many samples a time may differ from the count of samples before it."""
+        return max(self.rounding, self.most_slack)
+
+    def gap(self, off: int) -> int:
+        """Return how long a gap is whose times say `off`: a number of packets, if these are rounded."""
+        packets = self.size * round(off / self.size)
+        return packets if self.counted and packets and abs(off - packets) <= self.rounding else off
+
+
+def _starts(stated: Samples, sizes: Samples, rules: _Rules) -> tuple[Samples, list[str]]:
+    """Return where each packet begins, and notes.
+
+    A time before the end of the packets before it, or more than ten minutes after it, begins another clock: the sound
     goes on there.
     """
     starts = stated[0] + np.cumsum(sizes) - sizes
-    if counted and np.abs(stated - starts).max() <= slack:
+    if rules.counted and np.abs(stated - starts).max() <= rules.slack:
         return starts, []
-    made = stated.copy()
+    made, longest = stated.copy(), _LONGEST_GAP_S * rules.rate
     expected, shift, joins, gaps = int(stated[0]), 0, 0, 0
     for number, (time, size) in enumerate(zip(stated.tolist(), sizes.tolist(), strict=True)):
         off = time + shift - expected
-        if off < -slack or off > longest:
+        if off < -rules.slack or off > longest:
             shift -= off
             joins += 1
             off = 0
-        gaps += off > slack
-        made[number] = expected if counted and abs(off) <= slack else expected + off
+        elif off > rules.slack:
+            gaps += 1
+            off = rules.gap(off)
+        elif rules.counted:
+            off = 0
+        made[number] = expected + off
         expected = max(expected, int(made[number]) + size)
     notes = [f"its times leap {joins} times: the sound goes on there"] if joins else []
     return made, notes + ([f"{gaps} gaps in its times are silence"] if gaps else [])
+
+
+def _missing(container: InputContainer, stream: AudioStream, end_s: Fraction) -> list[str]:
+    """Return a note if the container states that the sound goes on for more than a second after its last packet."""
+    if stream.duration is None or not _STATING & {*container.format.name.split(",")}:
+        return []
+    stated_s = ((stream.start_time or 0) + stream.duration) * time_base(stream)
+    if stated_s - end_s <= 1:
+        return []
+    return [f"its sound ends {float(stated_s - end_s):.2f} s before the end that its container states: it is truncated"]
 
 
 def _picture_s(container: InputContainer, otherwise: Fraction) -> Fraction:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import av
 import numpy as np
 from pydantic import ValidationError
 
-from engines.media.container import open_container, open_file
+from engines.media.audio_decode import AudioReader
+from engines.media.audio_sound import as_floats
+from engines.media.audio_split import AudioCut, split_audio
 from engines.part import Array
 from engines.registry import load
 from schemas.errors import ModelError, PipelineError, UsageError, format_field_error
@@ -16,8 +17,7 @@ from schemas.pipeline import PipelineSpec
 
 SOUND_FIELDS = frozenset({"rate", "samples", "context"})
 _DTYPES = ("float16", "float32", "float64", "int16")
-_GIVE = "give a wav, flac or mp3 file"
-_MOST_SECONDS = 600
+_MOST_SECONDS, _PIECE_S = 600, 60.0
 
 
 def sound_of(model: str, card: InputCard, tensor: TensorSpec) -> SoundSpec | None:
@@ -77,23 +77,20 @@ def with_sound(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineS
 
 
 def read_sound(path: Path, spec: SoundSpec) -> Array:
-    """Return the sound of a file `[S]` float32, of one channel at the rate of `spec`. Raises UsageError."""
-    resampler = av.AudioResampler("flt", "mono", spec.rate)
+    """Return the sound of a file `[S]` float32, of one channel at the rate of `spec`, as pipelines decode it.
+
+    Raises UsageError, MediaError.
+    """
     found: list[Array] = []
-    try:
-        with open_file(path) as file, open_container(file) as container:
-            for frame in container.decode(audio=0):
-                found += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-                if sum(map(len, found)) > _MOST_SECONDS * spec.rate:
-                    raise UsageError(f"{path} has more than {_MOST_SECONDS} s of sound", "give a shorter file")
-            found += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    except IndexError as error:  # of its tracks
-        raise UsageError(f"{path} has no sound", _GIVE) from error
-    except (OSError, av.error.FFmpegError) as error:
-        unread = isinstance(error, av.error.InvalidDataError | av.error.ArgumentError)
-        reason = "it is of no known format, or damaged" if unread else error.strerror or error
-        raise UsageError(f"cannot read the sound of {path}: {reason}", _GIVE) from error
-    return np.concatenate([np.zeros(0, np.float32), *found])
+    for piece in split_audio(path, AudioCut(spec.rate, _PIECE_S)):
+        origin, end = piece.media.origin, piece.media.end or 0
+        if end - origin > _MOST_SECONDS * spec.rate:
+            raise UsageError(f"{path} has more than {_MOST_SECONDS} s of sound", "give a shorter file")
+        reader = AudioReader(piece.media, piece.facts, piece.buffers, 1, str(path))
+        found.append(
+            as_floats(reader.read(piece.start - origin, (end if piece.end is None else piece.end) - origin)[0])
+        )
+    return np.concatenate(found)
 
 
 def windows_of(sound: Array, spec: SoundSpec) -> Array:

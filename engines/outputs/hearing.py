@@ -9,6 +9,7 @@ from engines.content import Content
 from engines.inference.heads import Heads
 from engines.inference.states import fed_inputs, first_state
 from engines.inference.trial import HINT
+from engines.media.audio_sound import shaped
 from engines.models.sounds import read_sound, windows_of
 from engines.own_process import in_own_process
 from engines.part import Array
@@ -53,18 +54,12 @@ def answers_of(spec: ModelSpec, content: Content, windows: Array) -> dict[str, A
         raise ModelError(f"model {spec.name} is not tried: nothing feeds its input {unknown[0]}", "give it a value")
     made: dict[str, list[Array]] = {}
     for window in windows:
-        shaped = _as(tensor, window)
-        outputs = session.run({tensor.name: shaped, **state})
+        outputs = session.run({tensor.name: shaped(window[None], tensor), **state})
         state = {name: outputs[output] for name, output in feeds.items()}
         answers = {name: outputs[name] for name in heads.unread if name not in feeds.values()}
         for name, value in {**answers, **heads.decode(outputs, [])}.items():
             made.setdefault(name, []).append(np.atleast_1d(value.values if isinstance(value, Ragged) else value))
     return {name: np.concatenate(values) for name, values in made.items()}
-
-
-def _as(tensor: TensorSpec, window: Array) -> Array:
-    values = window * 32767 if tensor.dtype == "int16" else window
-    return values.astype(tensor.dtype).reshape((1,) * (len(tensor.shape) - 1) + (-1,))
 
 
 def _described(values: Array, sound: SoundSpec) -> str:

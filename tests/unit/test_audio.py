@@ -41,13 +41,13 @@ def one_pass(data: bytes) -> tuple[np.ndarray, int]:
 
 @pytest.mark.parametrize(("container", "codec", "rate"), EXACT)
 def test_the_samples_of_segments_are_those_of_one_pass(container: str, codec: str, rate: int) -> None:
-    data = file_of(voice(47.3, rate, channels=2), rate, container, codec, 64000)
+    data = file_of(voice(23.3, rate, channels=2), rate, container, codec, 64000)
     plain, found = one_pass(data)
     assert found == rate
     parts = decoded(data, rate=rate, window_s=7.0, segment_s=1.0)
     assert len(plain) - 1200 < len(joined(parts)) <= len(plain)
     assert np.abs(joined(parts) - plain[: len(joined(parts))]).max() <= 2.0**-25, "they are rounded to 31 bits"
-    assert len({part.meta.key.segment for part in parts}) == 3
+    assert len({part.meta.key.segment for part in parts}) == 2
     assert sum(part.meta.lost for part in parts) == 0
     other = decoded(data, rate=rate, window_s=11.0, segment_s=60.0)
     np.testing.assert_array_equal(joined(parts), joined(other))
@@ -56,7 +56,7 @@ def test_the_samples_of_segments_are_those_of_one_pass(container: str, codec: st
 @pytest.mark.parametrize(("container", "codec", "rate"), NEAR)
 def test_decoders_that_never_forget_or_make_noise_are_as_near_as_nothing(container: str, codec: str, rate: int) -> None:
     channels = 1 if codec == "libopencore_amrnb" else 2
-    data = file_of(voice(43.7, rate, channels=channels), rate, container, codec, 12200 if channels == 1 else 128000)
+    data = file_of(voice(23.7, rate, channels=channels), rate, container, codec, 12200 if channels == 1 else 128000)
     plain, _ = one_pass(data)
     parts = decoded(data, rate=rate, window_s=7.0, segment_s=1.0)
     off = joined(parts) - plain[: len(joined(parts))]
@@ -66,24 +66,24 @@ def test_decoders_that_never_forget_or_make_noise_are_as_near_as_nothing(contain
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000, 96000])
 def test_a_resampled_tone_is_that_tone_at_its_time(rate: int) -> None:
-    time = np.arange(41 * rate) / rate
+    time = np.arange(21 * rate) / rate
     data = file_of(0.5 * np.sin(2 * np.pi * 997 * time)[None], rate, "wav", "pcm_s32le")
     parts = decoded(data, rate=16000, window_s=3.0)
     found = joined(parts)
     expected = 0.5 * np.sin(2 * np.pi * 997 * np.arange(len(found)) / 16000)
-    assert len(found) == 41 * 16000
+    assert len(found) == 21 * 16000
     assert np.abs(found - expected)[100:-100].max() < 1e-5, "ten hours later the phase would be the same"
 
 
 def window_cuts(**options: Any) -> list[int]:
-    data = file_of(voice(95, 8000), 8000)
+    data = file_of(voice(65, 8000), 8000)
     return begins(decoded(data, rate=8000, **options))
 
 
 def test_windows_follow_each_other_and_are_the_same_whatever_the_segments() -> None:
     exact = window_cuts(window_s=6.0)
-    assert exact == [n * 48000 for n in range(16)]
+    assert exact == [n * 48000 for n in range(11)]
     moved = window_cuts(window_s=6.0, reach_s=1.5)
     assert moved == window_cuts(window_s=6.0, reach_s=1.5, segment_s=100.0)
-    assert [abs(a - b) <= 12000 for a, b in zip(moved, exact, strict=True)] == [True] * 16
+    assert [abs(a - b) <= 12000 for a, b in zip(moved, exact, strict=True)] == [True] * 11
     assert moved != exact

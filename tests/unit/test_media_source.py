@@ -58,7 +58,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 def test_not_media(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("these are words, and FFmpeg would make a picture of them\n" * 50)
-    kinds = f"send video as mp4, mkv or webm, images as {formats()}"
+    kinds = f"send video as mp4, mkv or webm, sound as wav, mp3 or flac, images as {formats()}"
     expected = f"{path} is not media of a format that rigflow reads: {kinds}"
     assert str(error_of(path)) == expected
     assert isinstance(error_of(path.read_bytes()), MediaError)

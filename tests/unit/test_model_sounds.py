@@ -12,7 +12,7 @@ from PIL import Image
 from engines.models.card_text import card_toml
 from engines.models.sounds import read_sound, windows_of
 from engines.outputs.hearing import answers_of, heard
-from schemas.errors import ModelError, UsageError
+from schemas.errors import MediaError, ModelError
 from schemas.model import SoundSpec, StateSpec
 from tests.fronts import f32, node, plainly, read
 from tests.onnx_graphs import FLOAT, INT64, model_of, value
@@ -103,10 +103,10 @@ def test_a_file_of_another_rate_is_resampled(tmp_path: Path) -> None:
 
 def test_what_has_no_sound_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("no sound")
-    with pytest.raises(UsageError, match=r"cannot read the sound of .*a\.wav: it is of no known format, or damaged"):
+    with pytest.raises(MediaError, match=r"a\.wav is not media of a format that rigflow reads"):
         read_sound(tmp_path / "a.wav", SoundSpec(rate=16000, samples=512))
     Image.new("RGB", (16, 16)).save(tmp_path / "a.jpg")
-    with pytest.raises(UsageError, match=r"a\.jpg has no sound: give a wav, flac or mp3 file"):
+    with pytest.raises(MediaError, match=r"a\.jpg has no sound: give a file with sound"):
         read_sound(tmp_path / "a.jpg", SoundSpec(rate=16000, samples=512))
 
 
