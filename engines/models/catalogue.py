@@ -19,6 +19,7 @@ from engines.inference.weights import check_size
 from engines.models.card_file import read_card, read_file
 from engines.models.card_text import card_toml
 from engines.models.folder_kinds import described, kind_of_backend, publisher_hint
+from engines.models.packaged import packaged_hint, packaged_model
 from engines.models.reading import read_model
 from engines.models.shipped_cards import publisher_of
 from engines.own_process import in_own_process
@@ -77,7 +78,8 @@ def models_folder() -> Path:
 
 
 def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content]:
-    """Return model card and content of the user's model `name`, in `folder` (of the pipeline file) or `models_folder`.
+    """Return model card and content of the user's model `name`, in `folder` (of the pipeline file) or `models_folder`,
+    or of an installed package.
 
     Raises ModelError if it is in neither (ModelMissing), or as `load_model` does.
     """
@@ -85,6 +87,9 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     found = next((path for place in places if (path := main_file(place, name))), None)
     if found is not None:
         return load_model(found)
+    if (packaged := packaged_model(name)) is not None:
+        path, packaged_card, body = packaged
+        return travelling(path, packaged_card, body)
     hint = "`rigflow model add FILE` keeps a model, `rigflow model list` lists those there are"
     names = [*_BUILTIN, *(path.stem for place in places for path in main_files(place))]
     if near := get_close_matches(name, names, 1):
@@ -94,7 +99,7 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     if card := publisher_of(name):
         added = card.add or card.file
         hint = f"download {card.file} from {card.page}, then `rigflow model add {added}`"
-    hint = publisher_hint(name) or hint
+    hint = publisher_hint(name) or packaged_hint(name) or hint
     raise ModelMissing(f"model {name} is missing", hint)
 
 

@@ -57,9 +57,9 @@ def with_sound(spec: PipelineSpec, models: Mapping[str, ModelSpec]) -> PipelineS
     takes = [
         tensor.sound
         for stage in spec.operators
-        if stage.model is not None and stage.model in models and not stage.items
-        for tensor in models[stage.model].inputs
-        if tensor.sound and tensor.name not in stage.reads
+        if stage.model is not None and stage.model in models
+        for tensor in load("operators", stage.kind)(stage, models[stage.model]).sounds({}).values()
+        if tensor.sound
     ]
     if not takes or not any("samples" in load("media", kind).options_class.model_fields for kind in spec.media):
         return spec

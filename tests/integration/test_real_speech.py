@@ -1,5 +1,6 @@
 """Whisper's and Silero's real networks beside faster-whisper's own pipeline, on real speech."""
 
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,10 @@ from engines.operators.transcribe import Transcribe
 from engines.part import Part, no_tick
 from engines.ports import Session
 from schemas.model import ModelSpec
-from schemas.pipeline import OperatorStage
+from schemas.pipeline import OperatorStage, parse_pipeline
+from tests.cases import fleets
 from tests.cli import rigflow
+from tests.fleet import Killing
 from tests.speech import BASE, RATE, TINY, Array, opened, silence, silero, sound_part, speech, whisper
 
 pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]  # faster-whisper's dependencies warn
@@ -145,3 +148,43 @@ def test_given_chunks_have_the_words_of_faster_whisper(models: Models, name: str
     segments, _ = reference(models, name, sound, clip_timestamps=[{"start": start, "end": end} for start, end in clips])
     assert texts_of(parts) == [segment.text for segment in segments]
     check_words(words_of(parts), segments)
+
+
+def wav_of(path: Path, sound: Array) -> Path:
+    """A file of 16 bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.mark.timeout(600)
+async def test_any_fleet_writes_the_same_subtitles(models: Models, tmp_path: Path) -> None:
+    """One worker, three workers, a worker for each stage, and three of which one is killed: equal bytes."""
+    sound = wav_of(tmp_path / "speech.wav", speech()[: 45 * RATE])
+    shown = rigflow("pipelines", "show", "transcribe", HOME=str(models.home)).stdout
+    for old, new in (
+        ("faster-whisper-base", TINY),
+        ("120.0", "15.0"),
+        ("reach_s = 10.0", "reach_s = 2.0"),
+        ("= 8", "= 8\nbeam = 1"),
+    ):
+        assert old in shown
+        shown = shown.replace(old, new)
+    pipeline = tmp_path / "p.toml"
+    pipeline.write_text(shown + '\n[stage.options]\nfiles = ["srt", "vtt", "json"]\n')
+    stages = [("decode",), ("speech",), ("transcribe",), ("encode", "split", "collect")]
+    with fleets(tmp_path / "cache", stages) as started:
+        [outcome] = await started.answers(pipeline, [sound], tmp_path / "out")
+        spec = parse_pipeline(pipeline.read_text(), "p.toml")
+        fleet = started.fleets[1]
+        [other] = await fleet.run_async(spec, [sound], tmp_path / "killed", Killing(fleet), tmp_path)
+    assert outcome.done is not None
+    assert other.done is not None
+    assert len(outcome.done.files) == 3
+    for name in outcome.done.files:
+        assert (other.target.parent / name).read_bytes() == (outcome.target.parent / name).read_bytes()
+    srt = (outcome.target.parent / f"{outcome.target.name}.srt").read_text()
+    assert "it was the worst of times" in " ".join(srt.lower().split())

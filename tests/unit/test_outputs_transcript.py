@@ -43,7 +43,7 @@ def part_of(*chunks: tuple[float, str, int], words: bool = True, number: int = 0
         "text": Ragged.of(texts),
         "span": np.array(spans, np.float64).reshape(-1, 2),
         "language": np.array([language for *_, language in chunks], np.int32),
-        "quality": np.full((len(chunks), 4), [-0.25, 0.01, 1.5, 0.98765], np.float32),
+        "quality": np.full((len(chunks), 4), [-0.25, 0.01, 1.5, 0.9877], np.float32),
     }
     if words:
         arrays["words"] = Ragged.of(rows)

@@ -1,0 +1,54 @@
+"""Models that installed packages have as files: taken from there where nothing is kept by their names."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engines.models.card_file import read_file
+from schemas.model import ModelCard
+
+
+class _Place(NamedTuple):
+    """A file of a package, and the fields of its card that its graph does not say."""
+
+    package: str
+    file: str
+    inputs: tuple[Mapping[str, Any], ...]
+
+
+_SILERO = "silero-vad"
+_SOUND = {"name": "input", "rate": 16_000, "samples": 512, "context": 64}
+_PLACES: Mapping[str, tuple[_Place, ...]] = {
+    _SILERO: (
+        _Place(
+            "faster_whisper",
+            "assets/silero_vad_v6.onnx",
+            (_SOUND, {"name": "h", "state": {"output": "hn"}}, {"name": "c", "state": {"output": "cn"}}),
+        ),
+    )
+}
+_HINTS = {
+    _SILERO: "`pip install 'rigflow[stt]'` brings it; or download silero_vad.onnx from "
+    "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`"
+}
+
+
+def packaged_model(name: str) -> tuple[Path, ModelCard, bytes] | None:
+    """Return file, card and content of a model that an installed package has; None without it. Raises ModelError.
+
+    The package is not imported.
+    """
+    for place in _PLACES.get(name, ()):
+        spec = find_spec(place.package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            path = Path(folder) / place.file
+            if path.is_file():
+                card = ModelCard.model_validate({"name": name, "inputs": place.inputs})
+                return path, card, read_file(path)
+    return None
+
+
+def packaged_hint(name: str) -> str:
+    """Return where a model of this name comes from; "" for one that no package has."""
+    return _HINTS.get(name, "")
