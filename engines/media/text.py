@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from engines.media.albums import albums
 from engines.media.container import open_file, open_regular
@@ -18,6 +19,7 @@ from engines.media.text_items import MOST_BYTES, checked_line, plain_text, read_
 from engines.options import Options
 from engines.part import Part, Tick, no_tick
 from engines.planned import Arrays, DecodePlan
+from engines.sentences import MOST, sentences
 from engines.texts import REQUEST, TEXT, text_rows, text_tensor
 from schemas.errors import ItemTooLarge, MediaError, RigflowError
 from schemas.grid import Grid
@@ -30,12 +32,18 @@ _ITEMS = 8  # of a segment: the work on a text takes long, and other workers sha
 _PLAIN, _LINES = (".txt", ".md"), (".jsonl", ".ndjson")
 
 
-class Text(BaseMedium[Options]):
+class TextOptions(Options):
+    """`pieces` "sentences": each sentence of a file that is no lines is an item of the file's name."""
+
+    pieces: Literal["whole", "sentences"] = "whole"
+
+
+class Text(BaseMedium[TextOptions]):
     """Decoded parts have `text`, a row an item, and `request`, the JSON of items that are lines; empty for others."""
 
     kind = "text"
     timed = False
-    options_class = Options
+    options_class = TextOptions
 
     def sniff(self, head: bytes, given: Input) -> Match:
         """By the name; what has another name is text if it begins with UTF-8 without control characters."""
@@ -46,7 +54,7 @@ class Text(BaseMedium[Options]):
 
     def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
         """A line that is no request, and a file that cannot be read, is a failed item."""
-        items = _counted(_items(inputs), request.limits)
+        items = _counted(_items(inputs, self._options.pieces == "sentences"), request.limits)
         for (group, buffers), final in marked_last(albums(items, most=_ITEMS)):
             media = MediaInfo(kind=self.kind, timed=False, name=group[0].name)
             yield SegmentData(media, tuple(buffers), final, items=tuple(group))
@@ -89,16 +97,26 @@ class Text(BaseMedium[Options]):
         yield Part(meta, dict(arrays))
 
 
-def _items(inputs: Sequence[Input]) -> Iterator[tuple[Item, Buffer]]:
+def _items(inputs: Sequence[Input], cut: bool) -> Iterator[tuple[Item, Buffer]]:
     for given in inputs:
         try:
             with media_errors(given.name):
-                yield from _lines(given) if _has_lines(given) else _whole(given)
+                yield from _lines(given) if _has_lines(given) else _plain(given, cut)
         except RigflowError as error:
             yield Item(name=given.name, error=str(error)), b""
 
 
-def _whole(given: Input) -> Iterator[tuple[Item, Buffer]]:
+def _plain(given: Input, cut: bool) -> Iterator[tuple[Item, Buffer]]:
+    """Yield a file as one item, or as one of each sentence; one without letters and digits is one item."""
+    data = _content(given)
+    text = plain_text(data)
+    found = sentences(text) if cut else []
+    yield from ((Item(name=given.name), each.encode()) for each in found)
+    if not found:
+        yield Item(name=given.name), text[:MOST].encode() if cut else data
+
+
+def _content(given: Input) -> Buffer:
     data: Buffer
     if isinstance(given.source, Path):
         file, size = open_regular(given.source)
@@ -108,8 +126,7 @@ def _whole(given: Input) -> Iterator[tuple[Item, Buffer]]:
     else:
         data = given.source
     _check_size(given.name, len(data))
-    plain_text(data)
-    yield Item(name=given.name), data
+    return data
 
 
 def _lines(given: Input) -> Iterator[tuple[Item, Buffer]]:

@@ -22,6 +22,7 @@ from engines.models.folder_kinds import described, kind_of_backend, publisher_hi
 from engines.models.packaged import packaged_hint, packaged_model
 from engines.models.reading import read_model
 from engines.models.shipped_cards import publisher_of
+from engines.models.voice_names import publisher_of_voice
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, ModelMissing, format_field_error
 from schemas.model import ModelCard, ModelSpec
@@ -99,7 +100,7 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     if card := publisher_of(name):
         added = card.add or card.file
         hint = f"download {card.file} from {card.page}, then `rigflow model add {added}`"
-    hint = publisher_hint(name) or packaged_hint(name) or hint
+    hint = publisher_hint(name) or packaged_hint(name) or publisher_of_voice(name) or hint
     raise ModelMissing(f"model {name} is missing", hint)
 
 

@@ -8,15 +8,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from engines.models.companions.base import json_of
+from engines.models.voice_names import KOKORO_PAGE, PIPER_PAGE, SYMBOLS_PAGE
 from engines.part import Array
 from schemas.errors import ModelError, format_field_error
 from schemas.speech import SpeechSpec
 
 _STYLE = 256  # numbers of a row of a voice
 _MOST_VOICES_BYTES = 1 << 30
-_PIPER_PAGE = "https://huggingface.co/rhasspy/piper-voices"
-_KOKORO_PAGE = "https://huggingface.co/hexgrad/Kokoro-82M"
-_VOICES_PAGE = "https://github.com/thewh1teagle/kokoro-onnx/releases"
 _SYMBOL_FILES = ("config.json", "vocab.json", "tokenizer.json")
 _ALPHABETS = {"espeak": "ipa", "text": "letters"}
 
@@ -26,7 +24,7 @@ def piper_settings(path: Path) -> tuple[SpeechSpec, float, Path]:
     source = path.with_name(f"{path.name}.json")
     if not source.is_file():
         what = f"{path} is a voice of Piper, and {source.name} is not beside it"
-        raise ModelError(what, f"download both from where it is from, as {_PIPER_PAGE}")
+        raise ModelError(what, f"download both from where it is from, as {PIPER_PAGE}")
     given = json_of(source)
     kind = given.get("phoneme_type", "espeak")
     if kind not in _ALPHABETS:
@@ -69,7 +67,7 @@ def kokoro_symbols(path: Path) -> tuple[dict[str, tuple[int, ...]], Path]:
         if isinstance(vocabulary, dict) and all(isinstance(each, int) and each >= 0 for each in vocabulary.values()):
             return {symbol: (number,) for symbol, number in vocabulary.items() if number}, source
     what = f"{path} is a Kokoro, and no config.json with its symbols, `vocab`, is beside it"
-    raise ModelError(what, f"download config.json from {_KOKORO_PAGE}")
+    raise ModelError(what, f"download config.json from {SYMBOLS_PAGE}")
 
 
 def kokoro_voices(path: Path) -> tuple[dict[str, Array], list[Path]]:
@@ -81,7 +79,7 @@ def kokoro_voices(path: Path) -> tuple[dict[str, Array], list[Path]]:
             if source.suffix in (".bin", ".npz") and source.is_file():
                 return _archive(source), [source]
     what = f"{path} is a Kokoro, and no voices*.bin, voices*.npz or folder voices is beside it"
-    raise ModelError(what, f"download its voices from where it is from, as {_VOICES_PAGE}")
+    raise ModelError(what, f"download its voices from where it is from, as {KOKORO_PAGE}")
 
 
 def _places(path: Path) -> list[Path]:

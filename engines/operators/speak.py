@@ -10,9 +10,9 @@ from engines.part import Array, Part, Tick, Value
 from engines.planned import Arrays, Tensor
 from engines.ports import BatchCounts, Session
 from engines.ragged import Ragged
+from engines.sentences import sentences
 from engines.speaking.espeak import check_espeak
 from engines.speaking.phonemes import symbols_of, voice_weights
-from engines.speaking.sentences import sentences
 from engines.speaking.voice import Manner, speak
 from schemas.errors import DeviceLost, ItemTooLarge, PipelineError, RigflowError, UsageError
 from schemas.media import Item

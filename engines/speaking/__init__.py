@@ -1,1 +1,1 @@
-"""From text to the symbols that a model speaks: sentences, phonemes, symbols."""
+"""From a sentence to sound: phonemes, symbols, and the run of a model that speaks."""

@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
+from engines.sentences import MOST, sentences
 from engines.speaking.phonemes import spell, symbols_of, voice_weights
-from engines.speaking.sentences import MOST, sentences
 from schemas.errors import ModelError, PluginMissing, UsageError
 from schemas.speech import SpeechSpec
 
