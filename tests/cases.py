@@ -1,5 +1,6 @@
 """Models as people export them, through real fleets: media of exact RGB, a pipeline, its answers."""
 
+import asyncio
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from engines.models.catalogue import own_model
 from schemas.jobs import Priority
 from schemas.pipeline import parse_pipeline
 from tests.cli import rigflow
-from tests.fleet import ONE_WORKER, Fleet, Silent
+from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from workers.inputs import JobOutcome
 from workers.run import run_jobs
 
@@ -120,6 +121,25 @@ class Fleets:
         for number in range(1, len(self.fleets)):
             assert files_under(out / str(number)) == first
         return made[0]
+
+
+def whole_and_killed(pipeline: Path, inputs: Sequence[Path], out: Path, cache: Path) -> list[JobOutcome]:
+    """The jobs of two workers, after a run in which one was killed at the first part wrote the same files."""
+    spec = parse_pipeline(pipeline.read_text(), pipeline.name)
+    models = {name: own_model(name, pipeline.parent) for name in spec.model_names.values()}
+    made: list[list[JobOutcome]] = []
+    for name in ("whole", "killed"):
+        (out / name).mkdir(parents=True)
+        with Fleet(ONE_WORKER * 2, cache, ack_wait_s=2.0) as fleet:
+            listener = Killing(fleet) if name == "killed" else Silent()
+            jobs = run_jobs(fleet.settings, spec, models, inputs, out / name, Priority.BULK, listener)
+            made.append(asyncio.run(jobs))
+        for outcome in made[-1]:
+            assert outcome.ok, outcome.error or (outcome.done and outcome.done.failures)
+    first, second = ({each.name: each.done and each.done.digest for each in outcomes} for outcomes in made)
+    assert first == second
+    assert files_under(out / "whole") == files_under(out / "killed")
+    return made[0]
 
 
 def files_under(folder: Path) -> dict[str, bytes]:

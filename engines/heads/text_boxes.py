@@ -38,9 +38,10 @@ class TextBoxes:
     [M]` float32, the mean of the map in the rectangle.
 
     Lines are in reading order: from top to bottom, and from left to right where their upper left corners are less than
-    10 pixels apart in height. Source: PaddleOCR, ppocr/postprocess/db_postprocess.py, and tools/infer/predict_det.py
-    and predict_system.py, with `findContours`, `minAreaRect` and the offset of a polygon replaced: a rectangle that
-    grows with round joins, and the smallest one around that, is the rectangle with its sides moved.
+    10 pixels apart in height; of a page that is turned, along and across its lines. Source: PaddleOCR,
+    ppocr/postprocess/db_postprocess.py, and tools/infer/predict_det.py and predict_system.py, with `findContours`,
+    `minAreaRect` and the offset of a polygon replaced (a rectangle that grows with round joins, and the smallest one
+    around that, is the rectangle with its sides moved), and without turned pages.
     """
 
     Options = TextBoxOptions
@@ -115,12 +116,36 @@ def _mean(map_: Array, rectangle: Rectangle) -> float:
 
 
 def _in_reading_order(found: list[tuple[Array, float]]) -> list[tuple[Array, float]]:
-    """Return lines by height, and neighbours of almost equal height from left to right."""
-    lines = sorted(found, key=lambda each: (each[0][0, 1], each[0][0, 0]))
+    """Return lines by height, and neighbours of almost equal height from left to right, in a page that is upright.
+
+    A page that is turned is turned back first, by the direction of its lines.
+    """
+    along = _direction([corners for corners, _ in found])
+    across = np.array([-along[1], along[0]])
+    lines = [
+        (float(corners[0] @ along), float(corners[0] @ across), number) for number, (corners, _) in enumerate(found)
+    ]
+    lines.sort(key=lambda line: (line[1], line[0]))
     for last in range(1, len(lines)):
         for place in range(last, 0, -1):
-            (before, _), (after, _) = lines[place - 1], lines[place]
-            if after[0, 1] - before[0, 1] >= _LINE or after[0, 0] >= before[0, 0]:
+            before, after = lines[place - 1], lines[place]
+            if after[1] - before[1] >= _LINE or after[0] >= before[0]:
                 break
-            lines[place - 1], lines[place] = lines[place], lines[place - 1]
-    return lines
+            lines[place - 1], lines[place] = after, before
+    return [found[number] for _, _, number in lines]
+
+
+def _direction(lines: list[Array]) -> Array:
+    """Return the unit vector along which lines `[4, 2]` are written: the median by length of those wider than high.
+
+    A page of which most lines are exactly horizontal is upright, whatever the others are.
+    """
+    sides = np.array([corners[1] - corners[0] for corners in lines]).reshape(-1, 2)
+    heights = np.array([np.hypot(*(corners[3] - corners[0])) for corners in lines])
+    lengths = np.hypot(*sides.T)
+    if not (wide := lengths > heights).any():
+        return np.array([1.0, 0.0])
+    order = np.argsort(np.arctan2(sides[wide, 1], sides[wide, 0]))
+    sides, lengths = sides[wide][order], lengths[wide][order]
+    middle = np.searchsorted(np.cumsum(lengths), lengths.sum() / 2)
+    return np.asarray(sides[middle] / lengths[middle])

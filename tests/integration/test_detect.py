@@ -1,6 +1,5 @@
 """The pipelines detect and detect-video: numbers of tracks over segments, equal for every fleet."""
 
-import asyncio
 import csv
 import json
 from collections.abc import Iterator
@@ -13,16 +12,10 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from engines.models.catalogue import own_model
 from engines.outputs.draw import class_colour
-from schemas.jobs import Priority
-from schemas.pipeline import parse_pipeline
-from tests.cases import Array, Fleets, files_under, fleets, lines, put
+from tests.cases import Array, Fleets, fleets, lines, put, whole_and_killed
 from tests.cli import rigflow
-from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from tests.onnx_graphs import FLOAT, model_of, value
-from workers.inputs import JobOutcome
-from workers.run import run_jobs
 
 STAGES = (("decode", "resize"), ("infer",), ("encode", "split", "collect"))
 SIZE = HEIGHT, WIDTH = 96, 160
@@ -213,23 +206,9 @@ async def test_images_are_drawn_and_listed_without_numbers(fleet: Fleets, tmp_pa
 
 def test_killed_workers_change_no_track(tmp_path: Path) -> None:
     """kill -9 of one of two workers in the middle of a job changes neither the film nor its lines."""
-    clip, path, made = film(tmp_path), pipeline(tmp_path, "detect-video", DRAWN), []
-    spec, models = parse_pipeline(path.read_text(), path.name), {"m": own_model("m", tmp_path)}
-    for name in ("whole", "killed"):
-        out = tmp_path / name
-        out.mkdir()
-        with Fleet(ONE_WORKER * 2, tmp_path / "cache", ack_wait_s=2.0) as fleet:
-            listener = Killing(fleet) if name == "killed" else Silent()
-            [outcome] = asyncio.run(run_jobs(fleet.settings, spec, models, [clip], out, Priority.BULK, listener))
-        made.append((digest_of(outcome), files_under(out)))
-    assert made[0] == made[1]
-    assert b'"track": 2' in made[0][1]["squares.detect-video.jsonl"]
-
-
-def digest_of(outcome: JobOutcome) -> str:
-    assert outcome.ok, outcome.error
-    assert outcome.done is not None
-    return outcome.done.digest
+    path = pipeline(tmp_path, "detect-video", DRAWN)
+    [drawn] = whole_and_killed(path, [film(tmp_path)], tmp_path / "out", tmp_path / "cache")
+    assert b'"track": 2' in Path(f"{drawn.target}.jsonl").read_bytes()
 
 
 def test_a_missing_model_is_one_line_and_options_choose_another(tmp_path: Path) -> None:

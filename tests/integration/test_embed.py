@@ -1,6 +1,5 @@
 """The pipeline embed and what is searched in its results: pictures and films, equal for every fleet."""
 
-import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -12,13 +11,9 @@ import pytest
 from PIL import Image
 
 from engines.models.catalogue import own_model
-from schemas.jobs import Priority
-from schemas.pipeline import parse_pipeline
-from tests.cases import Fleets, arrays, files_under, film, fleets, frames_of
+from tests.cases import Fleets, arrays, film, fleets, frames_of, whole_and_killed
 from tests.cli import rigflow
-from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from tests.towers import COLOURS, Array, clip_folder, picture_vector
-from workers.run import run_jobs
 
 STAGES = (("decode",), ("infer",), ("encode", "split", "collect"))
 RATE = 10  # frames a second of the film
@@ -84,18 +79,8 @@ async def test_vectors_equal_those_of_an_independent_reference_for_every_fleet(
 
 def test_killed_workers_change_nothing(home: Path, tmp_path: Path) -> None:
     pictures(tmp_path)
-    inputs, path = [film(tmp_path, 60), *sorted(tmp_path.glob("*.png"))], pipeline(tmp_path)
-    spec, models = parse_pipeline(path.read_text(), path.name), {"mine": own_model("mine")}
-    made = []
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        with Fleet(ONE_WORKER * 2, tmp_path / "cache", ack_wait_s=2.0) as fleet:
-            listener = Killing(fleet) if name == "killed" else Silent()
-            jobs = run_jobs(fleet.settings, spec, models, inputs, tmp_path / name, Priority.BULK, listener)
-            outcomes = asyncio.run(jobs)
-        assert all(outcome.ok for outcome in outcomes), [outcome.error for outcome in outcomes]
-        made.append((files_under(tmp_path / name), {each.name: each.done and each.done.digest for each in outcomes}))
-    assert made[0] == made[1]
+    inputs = [film(tmp_path, 60), *sorted(tmp_path.glob("*.png"))]
+    whole_and_killed(pipeline(tmp_path), inputs, tmp_path / "out", tmp_path / "cache")
 
 
 def test_a_library_is_filled_and_searched_by_commands(home: Path, tmp_path: Path) -> None:

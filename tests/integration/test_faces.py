@@ -1,6 +1,5 @@
 """Faces of films and pictures: found, cut out, restored in batches over frames; equal for every fleet."""
 
-import asyncio
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -13,10 +12,9 @@ from scipy import ndimage
 from engines.inference.onnxruntime import OnnxRuntimeSession
 from engines.media.medium import Input
 from engines.models.catalogue import own_model
-from schemas.jobs import Priority
 from schemas.pipeline import parse_pipeline
 from schemas.settings import Settings
-from tests.cases import Array, Fleets, arrays, check, files_under, fleets, frames_of, put, written
+from tests.cases import Array, Fleets, arrays, check, fleets, frames_of, put, whole_and_killed, written
 from tests.cli import rigflow
 from tests.convolutions import convolutions, whole
 from tests.faces import (
@@ -33,11 +31,8 @@ from tests.faces import (
     restorer,
     with_faces,
 )
-from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.a_runner import a_trial
 from tests.integration.queues import eventually
-from tests.integration.test_upscale import Killing
-from workers.run import run_jobs
 
 STAGES = (
     ("decode", "resize"),
@@ -144,20 +139,8 @@ def test_what_a_check_refuses(old: str, new: str, text: str, tmp_path: Path) -> 
 
 
 def test_killed_workers_change_nothing(tmp_path: Path) -> None:
-    """The pipeline restore-faces itself, to H.264; a worker is killed as soon as the first part is there."""
-    path, film = own_pipeline(tmp_path), faces_film(tmp_path, frames=60)
-    spec = parse_pipeline(path.read_text(), path.name)
-    models = {name: own_model(name, tmp_path) for name in spec.model_names.values()}
-    made = []
-    for name in ("whole", "killed"):
-        out = tmp_path / name
-        out.mkdir()
-        with Fleet(ONE_WORKER * 2, tmp_path / "cache", ack_wait_s=2.0) as fleet:
-            listener = Killing(fleet) if name == "killed" else Silent()
-            [outcome] = asyncio.run(run_jobs(fleet.settings, spec, models, [film], out, Priority.BULK, listener))
-        assert outcome.ok, outcome.error
-        made.append(files_under(out))
-    assert made[0] == made[1]
+    """The pipeline restore-faces itself, to H.264."""
+    whole_and_killed(own_pipeline(tmp_path), [faces_film(tmp_path, frames=60)], tmp_path / "out", tmp_path / "cache")
 
 
 def own_pipeline(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from tests.cases import Array, Fleets, check, fleets, lines, put
+from tests.cases import Array, Fleets, check, fleets, lines, put, whole_and_killed
 from tests.cli import rigflow
 from tests.onnx_graphs import FLOAT, model_of, value
 
@@ -178,6 +178,17 @@ async def test_lines_are_read_in_order_and_upright(fleet: Fleets, tmp_path: Path
     assert [[line["text"] for line in row["lines"]] for row in lines(of_film)] == expected * 4
     plain = Path(f"{of_film.target}.txt").read_text().splitlines()
     assert plain == [f"{number / 10}\t{text}" for number in range(12) for text in expected[number % 3]]
+
+
+def test_killed_workers_change_nothing(tmp_path: Path) -> None:
+    """A film of four segments, and the pages as pictures."""
+    images = [tmp_path / f"page{number}.png" for number in range(3)]
+    for path, shown in zip(images, PAGES, strict=True):
+        Image.fromarray(page(shown)).save(path)
+    inputs = [films(tmp_path, frames=20), *images]
+    [of_film, _] = whole_and_killed(pipeline(tmp_path), inputs, tmp_path / "out", tmp_path / "cache")
+    expected = [[text.lower() for _, _, text in PAGES[number % 3]] for number in range(20)]
+    assert [[line["text"] for line in row["lines"]] for row in lines(of_film)] == expected
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The pipeline tag: tags of pictures and videos, as a plain script finds them, equal for every fleet."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from importlib.resources import files
@@ -11,14 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines.models.catalogue import own_model
-from schemas.jobs import Priority
-from schemas.pipeline import parse_pipeline
-from tests.cases import Fleets, drawn, files_under, film, fleets, frames_of, plainly, stills
+from tests.cases import Fleets, drawn, film, fleets, frames_of, plainly, stills, whole_and_killed
 from tests.cli import rigflow
-from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
 from tests.taggers import NAMES, WD_TAGS, tagger, wd_folder, wd_rows, wd_scores, wd_tags
-from workers.run import run_jobs
 
 STAGES = (("decode",), ("infer",), ("encode", "split", "collect"))
 Tags = list[dict[str, Any]]
@@ -118,21 +112,9 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     """With a model as v1.4's, which takes one picture at a time."""
     model = wd_folder(tmp_path / "wd", batch=1)
     path = pipeline(added(tmp_path, model), "wd", ('["video", "image"]', '["video", "image"]\nsegment_s = 0.5'))
-    spec, models = parse_pipeline(path.read_text(), path.name), {"wd": own_model("wd", path.parent)}
     inputs = [film(tmp_path, frames=120), *stills(tmp_path, [(100, 150)] * 3)]
-    digests, made = [], []
-    for name in ("whole", "killed"):
-        (out := tmp_path / name).mkdir()
-        with Fleet(ONE_WORKER * 2, tmp_path / "cache", ack_wait_s=2.0) as fleet:
-            listener = Killing(fleet) if name == "killed" else Silent()
-            jobs = run_jobs(fleet.settings, spec, models, inputs, out, Priority.BULK, listener)
-            outcomes = asyncio.run(jobs)
-        assert all(outcome.ok for outcome in outcomes), [outcome.error for outcome in outcomes]
-        digests.append([outcome.done.digest for outcome in outcomes if outcome.done])
-        made.append(files_under(out))
-    assert digests[0] == digests[1]
-    assert made[0] == made[1]
-    rows = json.loads(made[0]["images.tag.json"])
+    whole_and_killed(path, inputs, tmp_path / "out", tmp_path / "cache")
+    rows = json.loads((tmp_path / "out/whole/images.tag.json").read_text())
     for row, scores in zip(rows, wd_scores(model, inputs[1:]), strict=True):
         check_tags(row["tags"], wd_tags(scores))
 

@@ -22,11 +22,11 @@ from schemas.parts import PartHeader
 from schemas.pipeline import parse_pipeline
 from schemas.settings import Settings
 from schemas.subjects import HEADER_PART
-from tests.cases import Array, Fleets, arrays, drawn, files_under, fleets, frames_of, put, stills
+from tests.cases import Array, Fleets, arrays, drawn, fleets, frames_of, put, stills, whole_and_killed
 from tests.cli import Running, rigflow, rigflow_process
 from tests.clips import Clip, make_clip
 from tests.convolutions import convolutions, whole
-from tests.fleet import ONE_WORKER, Fleet, Killing, Silent
+from tests.fleet import ONE_WORKER, Fleet, Silent
 from tests.integration.queues import eventually
 from workers.run import run_jobs
 
@@ -139,19 +139,7 @@ def test_killed_workers_change_nothing(tmp_path: Path, codec: str, bits: int) ->
     """Neither a fleet of two nor a kill makes other bytes of a film."""
     clip, path = on_twos(tmp_path, frames=60), pipeline(tmp_path)
     path.write_text(path.read_text() + f'[stage.options]\ncodec = "{codec}"\nbits = {bits}\n')
-    spec = parse_pipeline(path.read_text(), path.name)
-    models = {"m": own_model("m", tmp_path)}
-    made = []
-    for name in ("whole", "killed"):
-        out = tmp_path / name
-        out.mkdir()
-        with Fleet(ONE_WORKER * 2, tmp_path / "cache", ack_wait_s=2.0) as fleet:
-            listener = Killing(fleet) if name == "killed" else Silent()
-            jobs = run_jobs(fleet.settings, spec, models, [clip], out, Priority.BULK, listener)
-            [outcome] = asyncio.run(jobs)
-        assert outcome.ok, outcome.error
-        made.append(files_under(out))
-    assert made[0] == made[1]
+    whole_and_killed(path, [clip], tmp_path / "out", tmp_path / "cache")
 
 
 @pytest.mark.slow  # tests/integration/test_jobs.py has the short form

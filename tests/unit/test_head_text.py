@@ -91,6 +91,23 @@ def test_lines_are_found_in_reading_order_and_grown() -> None:
     np.testing.assert_array_equal(found["boxes"].values[:, :2], found["corners"].values.min(1))
 
 
+@pytest.mark.parametrize("degrees", [-10.0, -5.0, 0.0, 3.0, 5.0, 10.0])
+def test_rows_of_a_turned_page_are_read_along_its_lines(degrees: float) -> None:
+    """Two columns of four lines each, turned as a whole, and a short line across: row by row, left before right."""
+    size, middle = (400, 600), np.array([300, 200])
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    places = [(x, y) for y in (80, 150, 220, 290) for x in (130, 470)]
+    wanted = [turn @ (np.array(place) - middle) + middle for place in places]
+    map_ = np.zeros(size, np.float32)
+    for x, y in wanted:
+        map_[turned(size, (float(x), float(y)), (200, 14), degrees)] = 0.9
+    map_[turned(size, (300, 200), (30, 12), degrees + 80)] = 0.9
+    found = boxes_of(map_[None, None], [View(size, size, size)])["corners"].values.mean(axis=1)
+    read = [line for line in found if np.hypot(*(line - middle)) > 30]
+    np.testing.assert_allclose(read, wanted, atol=4)
+
+
 def test_a_row_depends_on_its_own_map_and_may_be_empty() -> None:
     size = (40, 60)
     first, none = turned(size, (30, 20), (30, 8), 5).astype(np.float32), np.zeros(size, np.float32)
