@@ -1,4 +1,4 @@
-"""Base of operators that handle each part alone and run no model."""
+"""Base of operators: what those that need nothing of it say of pictures, sound, order and rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar

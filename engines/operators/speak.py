@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from engines.options import Options, parse_options
+from engines.operators.base import BaseOperator
+from engines.options import Options
 from engines.part import Array, Part, Tick, Value
 from engines.planned import Arrays, Tensor
-from engines.ports import BatchCounts, Session
+from engines.ports import Session
 from engines.ragged import Ragged
 from engines.sentences import sentences
 from engines.speaking.espeak import check_espeak
@@ -17,7 +18,6 @@ from engines.speaking.voice import Manner, speak
 from schemas.errors import DeviceLost, ItemTooLarge, PipelineError, RigflowError, UsageError
 from schemas.media import Item
 from schemas.model import ModelSpec
-from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 
 _TEXT, _SOUND, _RATE = "text", "sound", "rate"
@@ -41,18 +41,16 @@ class SpeakOptions(Options):
     trim: bool = True
 
 
-class Speak:
+class Speak(BaseOperator[SpeakOptions]):
     """Speaks sentence by sentence, one in a run: padding to a common length would change the last bits of the sound."""
 
     options_class = SpeakOptions
     needs_model = True
-    in_order = False
-    by_source = False
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         """Raises PipelineError, and PluginMissing where the model needs espeak-ng and it is not here."""
-        self._stage = stage
-        options = parse_options(SpeakOptions, stage, "speak")
+        super().__init__(stage, model)
+        options = self._options
         if model is None or model.speech is None:
             found = "it names no model" if model is None else f"model `{model.name}` does not speak"
             raise PipelineError(
@@ -60,7 +58,6 @@ class Speak:
                 "add a voice of Piper or Kokoro by `rigflow model add`, see docs/speak.md",
             )
         self._speech = speech = model.speech
-        self.counts = BatchCounts()
         try:
             voice = voice_weights(options.voice, speech) if speech.voices or options.voice else []
             loudest = max(range(len(voice)), key=voice.__getitem__, default=0)
@@ -74,10 +71,6 @@ class Speak:
         self._manner = Manner(options.speed, voice, (noise[0], noise[1]), options.seed, options.trim)
         self._pause = np.zeros(round(options.pause * speech.rate), np.float32)
 
-    def pictures(self, inputs: Arrays) -> dict[str, PictureSpec]:
-        """Return no pictures."""
-        return {}
-
     def plan(self, inputs: Arrays) -> Arrays:
         """Return the sound and its rate. Raises PipelineError without a text to speak."""
         name = self._stage.reads.get(_TEXT, _TEXT)
@@ -87,10 +80,6 @@ class Speak:
             what = f"stage `{self._stage.name}` speaks `{name}`, and {'it is no text' if text else f'there is {there}'}"
             raise PipelineError(what, 'take media = ["text"], or set reads')
         return {_SOUND: Tensor("float32", ("W", "count"), ragged=True), _RATE: Tensor("int32", ("W",))}
-
-    def rows(self, part: Part) -> int:
-        """Return the number of texts."""
-        return len(part.meta.pts)
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with its sound. A text that cannot be spoken is a failed item."""

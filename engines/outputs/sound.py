@@ -17,7 +17,7 @@ from engines.encoding import Encoded, Origin
 from engines.files import PartFile
 from engines.options import Options
 from engines.outputs.base import BaseFormat
-from engines.outputs.images import NamedFiles
+from engines.outputs.images import NamedFiles, stem_of
 from engines.outputs.sound_file import SoundFile
 from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
@@ -112,10 +112,10 @@ class SoundAssembler:
         names, start = _names_of(meta, len(arrays["lengths"])), 0
         if len(self._items) < 2:
             self._items.update(item.name for item in meta.items)
-        for name, length, rate in zip(names, arrays["lengths"].tolist(), arrays["rate"].tolist(), strict=True):
+        for (name, stem), length, rate in zip(names, arrays["lengths"].tolist(), arrays["rate"].tolist(), strict=True):
             rows = arrays["samples"][start : start + length]
             start += length
-            self._of(name).add(rows, rate)
+            self._of(name, stem).add(rows, rate)
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Leave tracks out: the file is the sound that was made."""
@@ -123,7 +123,7 @@ class SoundAssembler:
     def close(self) -> list[Path]:
         """Finish the last file, and give all files their names."""
         if not self._files and self._media.timed:
-            self._of("")
+            self._of("", "")
         self._finish()
         if len(self._files) == 1 and len(self._items) < 2:
             self._files[0].call(self._target.with_name(f"{self._target.name}.{self._options.file}"))
@@ -139,11 +139,11 @@ class SoundAssembler:
             file.discard()
         self._names.remove_folder()
 
-    def _of(self, name: str) -> SoundFile:
+    def _of(self, name: str, stem: str) -> SoundFile:
         """Return the file of an item: the one before it, if that has the same name."""
         if self._sound is None or name != self._name:
             self._finish()
-            file = PartFile.create(self._names.path(name))
+            file = PartFile.create(self._names.path(stem))
             self._files.append(file)
             options = self._options
             self._sound = SoundFile(file, options.file, options.bitrate, options.silence, self._comment)
@@ -156,9 +156,10 @@ class SoundAssembler:
             self._sound = None
 
 
-def _names_of(meta: PartMeta, rows: int) -> Iterator[str]:
-    """Return the name of the item of each row; media with times have one file."""
-    names = [""] * rows if meta.media.timed else [item.name for item in meta.items if not item.error]
+def _names_of(meta: PartMeta, rows: int) -> Iterator[tuple[str, str]]:
+    """Return the name of the item of each row, and what its file is called; media with times have one file."""
+    items = [(item.name, stem_of(item)) for item in meta.items if not item.error]
+    names = [("", "")] * rows if meta.media.timed else items
     if len(names) != rows:
         raise OutputError(f"a part of {len(names)} items has {rows} rows of sound", "run the job again")
     return iter(names)
