@@ -8,10 +8,10 @@ BIN := .venv/bin
 demo: .venv/base
 	$(BIN)/python -m cli.demo $(FILM)
 
-# three processes on two cores: some tests wait. Commands that tests start share one compilation of our modules.
+# four processes on two cores: some tests wait. Commands that tests start share one compilation of our modules.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/test
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not gpu and not slow"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not gpu and not slow"
 
 # against real models, in the folder that TEST_WEIGHTS names; tests/weights.py lists them with their hashes
 test-models: .venv/test-models

@@ -96,9 +96,8 @@ def test_fingerprints_equal_one_sequential_pass(
             assert (found["descriptor"] * descriptors).sum(axis=-1).min() > reference.COSINE, outcome.name
 
 
-@pytest.mark.parametrize("segment_s", [0.1, 1000.0])
-def test_shots_equal_one_sequential_pass(fleet: Fleet, media: list[Path], segment_s: float, tmp_path: Path) -> None:
-    spec = builtin_pipeline("scenes").model_copy(update={"segment_s": segment_s})
+def test_shots_equal_one_sequential_pass(fleet: Fleet, media: list[Path], tmp_path: Path) -> None:
+    spec = builtin_pipeline("scenes").model_copy(update={"segment_s": 0.1})
     for outcome in fleet.run(spec, media, tmp_path):
         times, scores = expected(outcome.inputs[0], spec.name)
         shots = [json.loads(line) for line in file_of(outcome, ".jsonl").read_text().splitlines()]

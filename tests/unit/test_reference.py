@@ -22,7 +22,7 @@ MEDIA = (
     Clip(size=(75, 131), pixel_format="yuv444p"),
     "bikes",
     "carphone_pristine",
-    "bigbuckbunny",
+    pytest.param("bigbuckbunny", marks=pytest.mark.slow),
 )
 
 
