@@ -30,7 +30,7 @@ class Tensor:
 Arrays: TypeAlias = dict[str, Tensor]
 """The arrays of a part after some stage. The first dimension is "F", a row for each frame, or "W", for each window."""
 
-INDEX, FRAME_SIZE, SOURCE_SIZE, SOUND = "index", "frame_size", "source_size", "sound"
+INDEX, FRAME_SIZE, SOURCE_SIZE, SOUND, HEAD = "index", "frame_size", "source_size", "sound", "head"
 UTF8 = ".utf8"  # behind the name of an array of text, among the labels that a format gets
 
 

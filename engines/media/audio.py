@@ -4,6 +4,8 @@ What decode makes for the stages after it. A window is a row, and windows follow
 
 - `sound`: `Ragged` float32 of -1 ... 1, `[samples]` values a row of one channel, `[samples, 2]` of two, at `rate` Hz.
   It is left out where a model says what windows are, unless the decode stage gives `window_s`.
+- `head`, with `head_s`: the same of the first seconds of the media, for decisions that all windows share. Row 0 of a
+  part has it, the others are empty.
 - `sound@STAGE.INPUT [W, context + samples]`, or with dimensions of 1 between: what the input of a model takes whose
   card has `rate`, `samples` and `context`, in the input's type. Silence stands in front of the sound and behind it.
 
@@ -32,8 +34,8 @@ from engines.media.medium import BaseMedium, DecodePlace, Input, Match, SplitReq
 from engines.media.segment_data import SegmentData
 from engines.media.source import is_still
 from engines.options import Options
-from engines.part import Part, Tick, Value, no_tick
-from engines.planned import SOUND, Arrays, DecodePlan, Tensor
+from engines.part import Array, Part, Tick, Value, no_tick
+from engines.planned import HEAD, SOUND, Arrays, DecodePlan, Tensor
 from engines.ragged import Ragged
 from schemas.errors import MediaError, PipelineError
 from schemas.grid import Grid
@@ -52,14 +54,15 @@ class AudioOptions(Options):
     """`rate` in Hz; left out, it is that of the pipeline's models. `channels`: of `sound`.
 
     `window_s`: the seconds from window to window of `sound`; `reach_s`: by how many seconds at most a boundary is moved
-    to the quietest place. `samples` and `context`: those of the models, which are filled in when the pipeline is
-    published.
+    to the quietest place. `head_s`: how many seconds from second 0 on each part has, too. `samples` and `context`:
+    those of the models, which are filled in when the pipeline is published.
     """
 
     rate: int | None = Field(default=None, ge=LEAST_RATE, le=384_000)
     channels: Literal[1, 2] = 1
     window_s: float | None = Field(default=None, ge=0.001, le=3600)
     reach_s: float = Field(default=0.0, ge=0, le=600)
+    head_s: float = Field(default=0.0, ge=0, le=120)
     samples: int | None = Field(default=None, ge=1, le=1 << 26)
     context: int = Field(default=0, ge=0, le=1 << 26)
 
@@ -83,7 +86,9 @@ class Audio(BaseMedium[AudioOptions]):
         before = lattice.margin + self._options.context + request.grid.warm_up * lattice.step
         after = lattice.step + lattice.margin
         segment_s = max(request.segment_s, lattice.step / lattice.rate)
-        cut = AudioCut(lattice.rate, segment_s, Fraction(before, lattice.rate), Fraction(after, lattice.rate))
+        cut = AudioCut(
+            lattice.rate, segment_s, Fraction(before, lattice.rate), Fraction(after, lattice.rate), self._head
+        )
         return split_audio(given.source, cut, name=given.name, stream=self._stage.stream, limits=request.limits)
 
     def plan(self, grid: Grid) -> Arrays:
@@ -100,8 +105,8 @@ class Audio(BaseMedium[AudioOptions]):
             raise PipelineError(what, "leave out window_s and reach_s")
         if given.samples is not None and given.channels > 1:
             raise PipelineError(f"stage `{stage}`: its model takes one channel", "leave out channels")
-        inner = () if given.channels == 1 else (given.channels,)
-        return {SOUND: Tensor("float32", ("W", "count", *inner), ragged=True)} if self._gives_sound else {}
+        sound = Tensor("float32", ("W", "count", *(() if given.channels == 1 else (given.channels,))), ragged=True)
+        return {**({SOUND: sound} if self._gives_sound else {}), **({HEAD: sound} if given.head_s else {})}
 
     def decode(
         self,
@@ -127,6 +132,8 @@ class Audio(BaseMedium[AudioOptions]):
         for number, (group, last) in enumerate(marked_last(iter(groups or [windows]))):
             bounds = [lattice.boundary(k, reader.end, reader.read) for k in (*group, group.stop)]
             arrays = self._arrays(plan, reader, bounds)
+            if self._options.head_s:
+                arrays[HEAD] = self._first(reader, len(group))
             warm_up = min(len(group), max(0, owned.start - group.start))
             frames, lost = reader.counts(bounds[warm_up], bounds[-1])
             meta = PartMeta(
@@ -140,15 +147,23 @@ class Audio(BaseMedium[AudioOptions]):
             )
             yield Part(meta, arrays)
 
+    @property
+    def _head(self) -> Fraction:
+        return Fraction(str(self._options.head_s))
+
+    def _first(self, reader: AudioReader, rows: int) -> Ragged:
+        """Return the first seconds of the media as row 0 of so many rows."""
+        end = min(reader.end, int(self._head * reader.rate)) if rows else 0
+        return Ragged(_values(reader.read(0, end)), np.array([0, *[end] * rows], np.int64))
+
     def _arrays(self, plan: DecodePlan, reader: AudioReader, bounds: Sequence[int]) -> dict[str, Value]:
         """Return the rows of windows with these boundaries."""
         before = max((each.sound.context for each in plan.sounds.values() if each.sound), default=0)
         samples = reader.read(bounds[0] - before, bounds[-1])
         arrays: dict[str, Value] = {}
         if self._gives_sound:
-            values = as_floats(samples[:, before:])
             offsets = np.array(bounds, np.int64) - bounds[0]
-            arrays[SOUND] = Ragged(values[0] if len(values) == 1 else np.ascontiguousarray(values.T), offsets)
+            arrays[SOUND] = Ragged(_values(samples[:, before:]), offsets)
         for name, tensor in plan.sounds.items():
             arrays[name] = model_windows(samples[0], before, len(bounds) - 1, tensor)
         return arrays
@@ -176,6 +191,12 @@ def is_sound(head: bytes) -> bool:
     ogg = head.startswith(b"OggS") and any(mark in head[28:64] for mark in _OGG_SOUND)
     frames = head[:1] == b"\xff" and head[1:2] != b"" and head[1:2] in _SYNC
     return wave or aiff or m4a or ogg or frames or head.startswith(_SOUND)
+
+
+def _values(samples: Array) -> Array:
+    """Return samples `[channels, n]` as `[n]` float32, or `[n, 2]` of two channels."""
+    values = as_floats(samples)
+    return values[0] if len(values) == 1 else np.ascontiguousarray(values.T)
 
 
 def _owned(segment: Segment, lattice: Lattice, end: int) -> range:

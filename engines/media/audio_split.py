@@ -37,13 +37,15 @@ _CONVERT = "convert it: ffmpeg -i IN -vn -c:a flac OUT.flac"
 class AudioCut:
     """How sound is cut: for a clock of `rate` Hz, into segments of at least `segment_s` seconds.
 
-    `before` and `after`: the seconds around a segment that its windows look at.
+    `before` and `after`: the seconds around a segment that its windows look at; `head`: the seconds from second 0 on
+    that each segment has, too.
     """
 
     rate: int
     segment_s: float
     before: Fraction = Fraction(0)
     after: Fraction = Fraction(0)
+    head: Fraction = Fraction(0)
 
 
 def audio_stream(container: InputContainer, label: str, number: int | None = None) -> AudioStream:
@@ -88,7 +90,7 @@ def split_audio(
         size=surveyed.size,
     )
     with open_media(source, label=label, limits=limits) as container:
-        reader = _Reader(container, audio_stream(container, label, stream), surveyed, label)
+        reader = _Reader(container, audio_stream(container, label, stream), surveyed, label, cut.head)
         step = BLOCK_S * max(1, ceil(Fraction(str(cut.segment_s)) / BLOCK_S))
         count = max(1, ceil(Fraction(surveyed.end, surveyed.rate) / step))
         for number in range(count):
@@ -96,7 +98,7 @@ def split_audio(
             begin, end = number * step, None if final else (number + 1) * step
             first_block = max(0, int((begin - cut.before) // BLOCK_S))
             last = None if end is None else (end + cut.after + TAIL_S) * surveyed.rate
-            table, data = pack_track(reader.packets((first_block * BLOCK_S - WARM_UP_S) * surveyed.rate, last))
+            table, data = pack_track(reader.with_first((first_block * BLOCK_S - WARM_UP_S) * surveyed.rate, last))
             yield SegmentData(
                 media,
                 (head, table.tobytes(), data.tobytes()),
@@ -109,9 +111,13 @@ def split_audio(
 
 
 class _Reader:
-    """Reads packets in order, and keeps those that later segments need as well."""
+    """Reads packets in order, and keeps those that later segments need as well: the first `head_s` seconds, too."""
 
-    def __init__(self, container: InputContainer, stream: AudioStream, surveyed: AudioSurvey, label: str) -> None:
+    def __init__(
+        self, container: InputContainer, stream: AudioStream, surveyed: AudioSurvey, label: str, head_s: Fraction
+    ) -> None:
+        self._first: list[Packet[Any]] = []
+        self._first_end = (head_s + TAIL_S) * surveyed.rate if head_s else 0
         self._read = (packet for packet in packets_of(container, stream) if packet.size)
         self._surveyed = surveyed
         self._label = label
@@ -125,6 +131,12 @@ class _Reader:
         while self._held and (self._held[0].pts or 0) + (self._held[0].duration or 0) <= begin:
             self._bytes -= self._held.popleft().size + _PACKET_BYTES
         return [packet for packet in self._held if end is None or (packet.pts or 0) < end]
+
+    def with_first(self, begin: int, end: Fraction | None) -> "list[Packet[Any]]":
+        """Return the first packets of the track, and behind them those of `packets`."""
+        found = self.packets(begin, end)
+        own = (found[0].pts or 0) if found else self._surveyed.end
+        return [*(packet for packet in self._first if (packet.pts or 0) < own), *found]
 
     @property
     def _next(self) -> int:
@@ -140,6 +152,8 @@ class _Reader:
         packet.pts, packet.duration = self._next, int(self._surveyed.sizes[self._number])
         self._number += 1
         self._held.append(packet)
+        if packet.pts < self._first_end:
+            self._first.append(packet)
         self._bytes += packet.size + _PACKET_BYTES
         if self._bytes > MAX_SEGMENT_BYTES:
             what = f"{self._label}: a segment of its sound takes more than {MAX_SEGMENT_BYTES >> 20} MB of memory"

@@ -9,7 +9,7 @@ from engines.inference.states import fed_inputs, first_state
 from engines.operators.base import BaseOperator
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
-from engines.planned import Arrays, Tensor
+from engines.planned import HEAD, SOUND, Arrays, Tensor
 from engines.ports import Session
 from engines.ragged import Ragged
 from engines.speech.vad import CONTEXT, RATE, WINDOW, Run, SpeechRules, packed, runs_of, windows_of
@@ -17,7 +17,7 @@ from schemas.errors import MediaError, ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
-SOUND, PIECES = "sound", "pieces"
+PIECES = "pieces"
 _QUIETER, _LEAST_QUIET = 0.15, 0.01
 _AT_ONCE = 4096  # windows in one run of a network that takes many, 131 s; then `tick` is called
 _HINT = 'name Silero\'s: model = "silero-vad"'
@@ -51,7 +51,8 @@ class Speech(BaseOperator[SpeechOptions]):
 
     `pieces [M, 2]` float64, ragged: the seconds of each run on the media's clock, from its first sample to the one
     after its last. A window without speech has no chunks. The state of the network begins anew in each window, so
-    chunks depend on the window alone.
+    chunks depend on the window alone. Of `head`, the first seconds of the media, the first chunk of speech becomes the
+    `head` of a part's first chunk; it is empty where there is none.
     """
 
     options_class = SpeechOptions
@@ -72,10 +73,9 @@ class Speech(BaseOperator[SpeechOptions]):
         if stage.keeps:
             what = f"stage `{stage.name}` keeps `{stage.keeps[0]}`, which has a row a window, and chunks are others"
             raise PipelineError(what, "leave out `keeps`")
-        return {
-            SOUND: Tensor("float32", ("W", "count"), ragged=True),
-            PIECES: Tensor("float64", ("W", "count", 2), ragged=True),
-        }
+        sound = Tensor("float32", ("W", "count"), ragged=True)
+        pieces = Tensor("float64", ("W", "count", 2), ragged=True)
+        return {SOUND: sound, PIECES: pieces, **({HEAD: sound} if HEAD in inputs else {})}
 
     def rows(self, part: Part) -> int:
         """Return 0: a window is as much as one run of the network takes, so parts do not wait for others."""
@@ -102,12 +102,21 @@ class Speech(BaseOperator[SpeechOptions]):
             window = sound.row(number)
             begin_s = clock.seconds(begin)
             for chunk in packed(self._runs(window, session, tick), self._longest):
-                rows.append(np.concatenate([window[run.start : run.end] for run in chunk]))
+                rows.append(_cut(window, chunk))
                 pieces.append(begin_s + np.array(chunk, np.float64) / RATE)
                 pts.append(begin + int(chunk[0].start * ticks_per_s / RATE))
             self.counts.add(1, 1)
         made: dict[str, Value] = {SOUND: _joined(rows), PIECES: _joined(pieces)}
+        head = part.arrays.get(HEAD)
+        if isinstance(head, Ragged):
+            first = self._first(head.row(0), session, tick) if pts else np.zeros(0, np.float32)
+            made[HEAD] = Ragged(first, np.array([0, *[len(first)] * len(pts)], np.int64))
         return part.with_arrays(made, pts=tuple(pts))
+
+    def _first(self, window: Array, session: Session, tick: Tick) -> Array:
+        """The first chunk of speech of a window; empty without one."""
+        chunks = packed(self._runs(window, session, tick), self._longest)
+        return _cut(window, chunks[0]) if chunks else np.zeros(0, np.float32)
 
     def _runs(self, window: Array, session: Session, tick: Tick) -> list[Run]:
         if not len(window):
@@ -146,6 +155,11 @@ def sound_of(part: Part) -> Ragged:
     if not isinstance(sound, Ragged) or sound.values.ndim != 1 or len(sound) != len(part.meta.pts):
         raise MediaError("a part has no row of sound for each of its windows", "publish the job again")
     return sound
+
+
+def _cut(window: Array, chunk: Sequence[Run]) -> Array:
+    """The runs of a chunk behind each other."""
+    return np.concatenate([window[run.start : run.end] for run in chunk])
 
 
 def _joined(rows: Sequence[Array]) -> Ragged:

@@ -10,27 +10,29 @@ from engines.operators.base import BaseOperator
 from engines.operators.speech import PIECES, check_sound, sound_of
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
-from engines.planned import Arrays, Tensor
+from engines.planned import HEAD, Arrays, Tensor
 from engines.ports import Session
 from engines.ragged import Ragged
 from engines.speech.mel import MOST_SAMPLES, RATE
 from engines.speech.model import Search, SpeechModel
 from engines.speech.network import is_multilingual, is_whisper
 from engines.speech.tokens import LANGUAGES, TASKS, Tokens
-from engines.speech.transcriber import Chunk, Transcriber, Transcript, Wanted, batches_of
+from engines.speech.transcriber import Chunk, Spoken, Transcriber, Transcript, Wanted, batches_of
 from engines.speech.words import Word
 from schemas.errors import MediaError, ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
 TEXT, WORDS, SPAN, LANGUAGE, QUALITY = "text", "words", "span", "language", "quality"
+_MOST_JOBS = 1000  # whose languages are kept
 _MODEL = 'name a Whisper: model = "faster-whisper-base"'
 
 
 class TranscribeOptions(Options):
-    """`language` is a code such as "de", or "" to detect it by the first chunk of each window of speech; with
-    `each_chunk` each chunk has its own. `task` "translate" gives English. `prompt` is text that comes before each
-    chunk: it shows how names and punctuation are written; `hot_words` are likely in it. `words`: the times of words.
+    """`language` is a code such as "de", or "" to find it: by the first speech of the media, in `head`, or else by the
+    first chunk of each part; with `each_chunk` each chunk has its own. `task` "translate" gives English. `prompt` is
+    text that comes before each chunk: it shows how names and punctuation are written; `hot_words` are likely in it.
+    `words`: the times of words.
 
     `beam`: how many texts are searched at a time. A chunk is silent if the probability of that is above `no_speech`
     and the mean log probability of its text below `log_prob`. A text that compresses better than `compression` repeats
@@ -90,6 +92,7 @@ class Transcribe(BaseOperator[TranscribeOptions]):
         # sums of float depend on the size of the batch, those of int8 do not: see docs/transcribe.md
         self._together = model.precision.startswith("int8")
         self._made: tuple[Session, Transcriber] | None = None
+        self._languages: dict[tuple[str, str, str, int], Spoken] = {}
 
     def plan(self, inputs: Arrays) -> Arrays:
         """See the class."""
@@ -120,7 +123,7 @@ class Transcribe(BaseOperator[TranscribeOptions]):
             except MediaError as error:
                 outcomes.append(error)
         try:
-            made = self._transcribed(chunks, session, tick)
+            made = self._transcribed(parts, chunks, session, tick)
         except ModelError as error:
             if len(parts) == 1:
                 return [outcomes[0] or error]
@@ -131,10 +134,29 @@ class Transcribe(BaseOperator[TranscribeOptions]):
             done.append(outcome or part.with_arrays(self._arrays(part, own)))
         return done
 
-    def _transcribed(self, chunks: Sequence[Chunk], session: Session, tick: Tick) -> list[Transcript]:
+    def _transcribed(
+        self, parts: Sequence[Part], chunks: Sequence[Chunk], session: Session, tick: Tick
+    ) -> list[Transcript]:
+        transcriber = self._transcriber(session)
+        spoken = self._spoken(parts, transcriber) if transcriber.detects else {}
         batches = list(batches_of(chunks, self._stage.max_batch, self._together))
         count = partial(self.counts.add, room=self._stage.max_batch)
-        return self._transcriber(session).transcribe(batches, tick, count)
+        return transcriber.transcribe(batches, spoken, tick, count)
+
+    def _spoken(self, parts: Sequence[Part], transcriber: Transcriber) -> dict[int, Spoken]:
+        """The language of each part whose media begins with speech; it is found once for a media."""
+        spoken: dict[int, Spoken] = {}
+        for number, part in enumerate(parts):
+            head, job = part.arrays.get(HEAD), part.meta.key.job
+            if not isinstance(head, Ragged) or not len(head) or not 0 < len(head.row(0)) <= MOST_SAMPLES:
+                continue
+            place = job.tenant, job.id, job.revision, job.generation
+            if place not in self._languages:
+                self._languages[place] = transcriber.language_of(head.row(0))
+                while len(self._languages) > _MOST_JOBS:
+                    del self._languages[next(iter(self._languages))]
+            spoken[number] = self._languages[place]
+        return spoken
 
     def _transcriber(self, session: Session) -> Transcriber:
         """The transcriber of a session, made once: its tokenizer finds the tokens that are suppressed."""

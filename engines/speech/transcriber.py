@@ -40,7 +40,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Chunk:
-    """Sound of at most 30 s, and the group of chunks that it belongs to: their language is that of the first.
+    """Sound of at most 30 s, and the group of chunks that it belongs to.
 
     `offset_s`: how much sound of its group comes before it.
     """
@@ -69,7 +69,9 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spoken:
+class Spoken:
+    """A language, and its probability."""
+
     language: str
     share: float
 
@@ -85,15 +87,25 @@ class Transcriber:
         self._search = replace(search, suppressed=tokens.suppressed)
         self._bands = bands_of(model.spec)
 
+    @property
+    def detects(self) -> bool:
+        """Whether chunks of a group have one language, which is to be found."""
+        return self._multilingual and not self._wanted.language and not self._wanted.each
+
+    def language_of(self, sound: Array) -> Spoken:
+        """Return the most probable language of at most 30 s of sound. Raises ModelError, DeviceLost."""
+        states = self._model.encode(features(sound, self._bands)[None])
+        return self._first_known(self._model.languages(states)[0])
+
     def transcribe(
-        self, batches: Sequence[Sequence[Chunk]], tick: Tick, count: Callable[[int], None]
+        self, batches: Sequence[Sequence[Chunk]], spoken: dict[int, Spoken], tick: Tick, count: Callable[[int], None]
     ) -> list[Transcript]:
         """Return the transcript of each chunk, in order. `tick` and `count` are called after each batch.
 
-        Chunks of a group come in order. Raises ModelError, DeviceLost.
+        `spoken` has the languages of groups; one that it lacks has that of its first chunk. Chunks of a group come in
+        order. Raises ModelError, DeviceLost.
         """
         made: list[Transcript] = []
-        spoken: dict[int, _Spoken] = {}
         ended_s: dict[int, float] = {}
         for batch in batches:
             for chunk, found in zip(batch, self._batch(batch, spoken), strict=True):
@@ -105,7 +117,7 @@ class Transcriber:
             tick()
         return made
 
-    def _batch(self, batch: Sequence[Chunk], spoken: dict[int, _Spoken]) -> list[Transcript]:
+    def _batch(self, batch: Sequence[Chunk], spoken: dict[int, Spoken]) -> list[Transcript]:
         made = np.stack([features(chunk.sound, self._bands) for chunk in batch])
         states = self._model.encode(made)
         languages = self._languages(states, batch, spoken)
@@ -124,11 +136,11 @@ class Transcriber:
         wanted = self._wanted
         return self._tokens.prompt(language, wanted.task, wanted.before, wanted.hot_words)
 
-    def _languages(self, states: object, batch: Sequence[Chunk], spoken: dict[int, _Spoken]) -> list[_Spoken]:
+    def _languages(self, states: object, batch: Sequence[Chunk], spoken: dict[int, Spoken]) -> list[Spoken]:
         """The language of each chunk: the given one, or the most probable one, of it or of the first of its group."""
         wanted = self._wanted
         if wanted.language or not self._multilingual:
-            return [_Spoken(wanted.language or "en", 1.0)] * len(batch)
+            return [Spoken(wanted.language or "en", 1.0)] * len(batch)
         if wanted.each or any(chunk.group not in spoken for chunk in batch):
             shares = [self._first_known(row) for row in self._model.languages(states)]
             if wanted.each:
@@ -137,8 +149,8 @@ class Transcriber:
                 spoken.setdefault(chunk.group, share)
         return [spoken[chunk.group] for chunk in batch]
 
-    def _first_known(self, row: Sequence[tuple[str, float]]) -> _Spoken:
-        return next((_Spoken(code, share) for code, share in row if self._tokens.knows(code)), _Spoken("en", 0.0))
+    def _first_known(self, row: Sequence[tuple[str, float]]) -> Spoken:
+        return next((Spoken(code, share) for code, share in row if self._tokens.knows(code)), Spoken("en", 0.0))
 
     def _checked(self, generated: Generated, feature: Array, prompt: Sequence[int]) -> tuple[Generated, str]:
         """A text and its tokens; none where there is no speech, and another one if it repeats itself."""

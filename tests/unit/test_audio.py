@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from engines.ragged import Ragged
 from tests.sounds import begins, decoded, file_of, joined, voice
 
 EXACT = [
@@ -87,3 +88,21 @@ def test_windows_follow_each_other_and_are_the_same_whatever_the_segments() -> N
     assert moved == window_cuts(window_s=6.0, reach_s=1.5, segment_s=100.0)
     assert [abs(a - b) <= 12000 for a, b in zip(moved, exact, strict=True)] == [True] * 11
     assert moved != exact
+
+
+@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("mp3", "libmp3lame")])
+def test_each_part_has_the_first_seconds_of_the_media(container: str, codec: str) -> None:
+    """However far into the media it is; and the windows are those without."""
+    data = file_of(voice(45.0, 16000), 16000, container, codec)
+    plain = decoded(data, 20.0, window_s=20.0)
+    parts = decoded(data, 20.0, window_s=20.0, head_s=12.0)
+    assert np.array_equal(joined(parts), joined(plain))
+    first = joined(plain)[: 12 * 16000]
+    for part in parts:
+        head = part.arrays["head"]
+        assert isinstance(head, Ragged)
+        assert len(head) == len(part.meta.pts)
+        assert np.array_equal(head.row(0), first)
+    assert sum(part.meta.frames for part in parts) == sum(part.meta.frames for part in plain)
+    [short] = decoded(file_of(voice(3.0, 16000), 16000), window_s=20.0, head_s=25.0)
+    assert np.array_equal(short.arrays["head"].row(0), joined([short]))  # type: ignore[union-attr]

@@ -132,6 +132,18 @@ def test_a_language_is_that_of_the_first_chunk_of_a_window() -> None:
     assert LANGUAGES[english.arrays["language"][0]] == "en"
 
 
+def test_a_media_that_begins_with_speech_has_one_language() -> None:
+    """That of its `head`, which is encoded once; a part without it has the language of its first chunk."""
+    network = Network()
+    head = Ragged(chunk(3), np.array([0, 3 * RATE, 3 * RATE]))
+    parts = [part_of(2, 4).with_arrays({**part_of(2, 4).arrays, "head": head}), part_of(2, 5, number=1)]
+    operator = Transcribe(stage_of(), network.spec)
+    made = operator.run([*parts, parts[0]], network, no_tick)  # type: ignore[arg-type]
+    codes = [part.arrays["language"].tolist() for part in made]  # type: ignore[union-attr]
+    assert [[LANGUAGES[code] for code in each] for each in codes] == [["de", "de"], ["en", "en"], ["de", "de"]]
+    assert len(operator._languages) == 1
+
+
 def test_prompt_and_hot_words_stand_before_the_text() -> None:
     network = Network()
     said(network, part_of(1), language="de", task="translate", prompt="one two", hot_words="nine")
@@ -254,6 +266,35 @@ def test_speech_is_packed_with_its_times(many: bool) -> None:
     first, last = (np.rint((pieces.values[0] - 100) * RATE)).astype(int)
     assert np.array_equal(sound.row(0)[: last - first], window[first:last])
     assert len(sound.row(0)) == round(float(np.diff(pieces.row(0), axis=1).sum()) * RATE)
+
+
+def test_the_first_speech_of_the_media_goes_with_the_first_chunk() -> None:
+    stage, detector = OperatorStage(kind="speech", name="v", model="v", options={"pad_ms": 0}), Detector(False)
+    window = np.concatenate([silence(1), chunk(2), silence(1), chunk(2)])
+    first = np.concatenate([silence(1.5), chunk(3), silence(1)])
+    part = sound_part([window], [50.0])
+    part = part.with_arrays({**part.arrays, "head": Ragged.of([first])})
+    operator = Speech(stage.model_copy(update={"options": {"pad_ms": 0, "longest_s": 3}}), detector.spec)
+    assert set(operator.plan({**SOUND, "head": SOUND["sound"]})) == {"sound", "pieces", "head"}
+    detector.runs.clear()
+    found = operator._first(first, Fresh(detector), no_tick)  # type: ignore[arg-type]
+    [made] = operator.run([part], Fresh(detector), no_tick)  # type: ignore[arg-type, list-item]
+    assert isinstance(made, Part)
+    head = made.arrays["head"]
+    assert isinstance(head, Ragged)
+    assert [len(head.row(number)) for number in range(len(head))] == [len(found), 0]
+    assert len(found) == pytest.approx(3 * RATE, abs=600)
+
+
+class Fresh:
+    """A detector whose state is not checked."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.spec, self._detector = detector.spec, detector
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self._detector.runs.clear()
+        return self._detector.run({**inputs, "s": np.zeros((1, 1))})
 
 
 def test_a_window_without_speech_has_no_chunks() -> None:

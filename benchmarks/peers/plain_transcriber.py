@@ -1,0 +1,29 @@
+"""A transcript as a user writes it with faster-whisper alone: its batched pipeline, and a file of subtitles."""
+
+from pathlib import Path
+
+
+class Transcriber:
+    """`model`: a folder of faster-whisper. It computes on the CPU with `threads` threads."""
+
+    def __init__(self, model: Path, precision: str, threads: int) -> None:
+        from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+        whisper = WhisperModel(str(model), device="cpu", compute_type=precision, cpu_threads=threads)
+        self._pipeline = BatchedInferencePipeline(whisper)
+
+    def transcribe(self, sound: Path, out: Path) -> list[str]:
+        """The words of a file; writes its subtitles."""
+        segments, _ = self._pipeline.transcribe(str(sound), word_timestamps=True, batch_size=8)
+        words: list[str] = []
+        with out.open("w") as file:
+            for number, segment in enumerate(segments, 1):
+                file.write(f"{number}\n{stamp(segment.start)} --> {stamp(segment.end)}\n{segment.text.strip()}\n\n")
+                words += [word.word for word in segment.words or ()]
+        return words
+
+
+def stamp(seconds: float) -> str:
+    """Seconds as subtitles have them."""
+    ms = round(1000 * seconds)
+    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02},{ms % 1000:03}"

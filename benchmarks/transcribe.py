@@ -1,0 +1,127 @@
+"""Transcripts beside faster-whisper's own script: `python -m benchmarks.transcribe FOLDER SPEECH.wav [--seconds 240]`.
+
+FOLDER is a Whisper as faster-whisper has it, and SPEECH.wav is repeated, with a second of silence between, until the
+sound is long enough. The script (`benchmarks.peers.plain_transcriber`) is one process with a thread for each core;
+rigflow has a worker for each core. Both compute in int8_float32, with a beam of 5 and times of words. They run by
+turns, each warm, and the number of equal words is counted: chunks begin at other places where windows are cut.
+"""
+
+import argparse
+import asyncio
+import difflib
+import json
+import os
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contest import Meter
+from benchmarks.peers.plain_transcriber import Transcriber
+from benchmarks.peers.rigflow import LocalFleet
+from engines.models.catalogue import own_model
+from engines.models.folder_kinds import described, kind_of_folder, take_folder
+from engines.models.proposal import propose
+from engines.models.store import new_files
+from pipelines.registry import builtin_pipeline
+from schemas.errors import UsageError
+
+PRECISION, RATE = "int8_float32", 16_000
+LEAST_ALIKE = 0.7  # share of words; small networks lose a sentence here or there, with either chunks
+
+
+def repeated(speech: Path, seconds: float, path: Path) -> Path:
+    """A wav of 16 kHz of that length."""
+    import av
+
+    resampler = av.AudioResampler("s16", "mono", RATE)
+    with av.open(str(speech)) as file:
+        frames = [part for frame in file.decode(audio=0) for part in resampler.resample(frame)]
+    once = np.concatenate([part.to_ndarray()[0] for part in [*frames, *resampler.resample(None)]])
+    sound = np.resize(np.concatenate([once, np.zeros(RATE, np.int16)]), round(seconds * RATE))
+    with wave.open(str(path), "wb") as made:
+        made.setnchannels(1)
+        made.setsampwidth(2)
+        made.setframerate(RATE)
+        made.writeframes(sound.astype("<i2").tobytes())
+    return path
+
+
+async def compare(folder: Path, sound: Path, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
+    """The medians of both, in seconds of sound a second, and the median of each round's ratio."""
+    name, workers = folder.resolve().name, os.cpu_count() or 1
+    if (kind := kind_of_folder(folder)) is None:
+        raise UsageError(f"{folder} is no Whisper of faster-whisper", "give its folder")
+    script = Transcriber(folder, PRECISION, workers)
+    spec = builtin_pipeline("transcribe").with_fields({"transcribe.model": name})
+    rates: list[tuple[float, float]] = []
+    cpu: list[tuple[float, float]] = []
+    fleet = LocalFleet(workers)
+    with new_files() as new:
+        taken = take_folder(folder, kind, new)
+        card = (
+            propose(folder / kind.main, taken.content, name).card().model_copy(update={"sha256": sha256(taken.content)})
+        )
+        model = described(card, taken.content)
+        assert model is not None, "it is one of a folder"
+        models = {name: (model, taken.content), "silero-vad": own_model("silero-vad")}
+        await fleet.start()
+        try:
+            for number in range(-1, rounds):  # the first one is to warm up
+                (made := out / str(number)).mkdir(parents=True)
+                began, meter = time.perf_counter(), Meter()
+                [outcome] = await fleet.outcomes(spec, models, [sound], made)
+                own_s, own_cpu = time.perf_counter() - began, meter.stop()[0]
+                if not outcome.ok:
+                    sys.exit(f"rigflow: {outcome.error or outcome.done}")
+                if number < 0:
+                    continue
+                began, meter = time.perf_counter(), Meter()
+                words = script.transcribe(sound, made / "plain.srt")
+                plain_s, plain_cpu = time.perf_counter() - began, meter.stop()[0]
+                rates.append((seconds / plain_s, seconds / own_s))
+                cpu.append((60 * plain_cpu / seconds, 60 * own_cpu / seconds))
+                print(f"  script {rates[-1][0]:5.2f} s/s  rigflow {rates[-1][1]:5.2f}", flush=True)
+        finally:
+            await fleet.stop()
+    rows = json.loads(Path(f"{outcome.target}.json").read_text())["segments"]
+    own = [word["word"] for row in rows for word in row["words"]]
+    alike = difflib.SequenceMatcher(None, [w.lower() for w in own], [w.lower() for w in words], autojunk=False).ratio()
+    both = {
+        key: {"script": median(each[0] for each in pairs), "rigflow": median(each[1] for each in pairs)}
+        for key, pairs in (("seconds_a_second", rates), ("cpu_s_a_minute", cpu))
+    }
+    return {**both, "ratio": median(own / plain for plain, own in rates), "alike": alike, "workers": workers}
+
+
+def sha256(content: Any) -> str:
+    """The hash of a model's main file."""
+    import hashlib
+
+    return hashlib.sha256(content.graph).hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 1 where too few words are equal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("speech", type=Path)
+    parser.add_argument("--seconds", type=float, default=240.0, help="of sound; a window has 120")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="rigflow-transcribe-") as name:
+        sound = repeated(options.speech, options.seconds, Path(name) / "sound.wav")
+        run = compare(options.model, sound, options.seconds, options.rounds, Path(name) / "out")
+        result = asyncio.run(run)
+    print(json.dumps(result))
+    return int(result["alike"] < LEAST_ALIKE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
