@@ -9,13 +9,15 @@ turns, each warm, and the number of equal words is counted: chunks begin at othe
 import argparse
 import asyncio
 import difflib
+import hashlib
 import json
 import os
 import sys
 import tempfile
 import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,12 +27,14 @@ import numpy as np
 from benchmarks.contest import Meter
 from benchmarks.peers.plain_transcriber import Transcriber
 from benchmarks.peers.rigflow import LocalFleet
+from engines.content import Content, graph_of
 from engines.models.catalogue import own_model
 from engines.models.folder_kinds import described, kind_of_folder, take_folder
 from engines.models.proposal import propose
 from engines.models.store import new_files
 from pipelines.registry import builtin_pipeline
 from schemas.errors import UsageError
+from schemas.model import ModelSpec
 
 PRECISION, RATE = "int8_float32", 16_000
 LEAST_ALIKE = 0.7  # share of words; small networks lose a sentence here or there, with either chunks
@@ -53,24 +57,28 @@ def repeated(speech: Path, seconds: float, path: Path) -> Path:
     return path
 
 
-async def compare(folder: Path, sound: Path, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
-    """The medians of both, in seconds of sound a second, and the median of each round's ratio."""
-    name, workers = folder.resolve().name, os.cpu_count() or 1
+@contextmanager
+def models_of(folder: Path) -> Iterator[dict[str, tuple[ModelSpec, Content]]]:
+    """The models of the pipeline, with the Whisper of a folder, while the block runs."""
     if (kind := kind_of_folder(folder)) is None:
         raise UsageError(f"{folder} is no Whisper of faster-whisper", "give its folder")
-    script = Transcriber(folder, PRECISION, workers)
-    spec = builtin_pipeline("transcribe").with_fields({"transcribe.model": name})
+    name = folder.resolve().name
+    with new_files() as new:
+        content = take_folder(folder, kind, new).content
+        card = propose(folder / kind.main, content, name).card()
+        model = described(card.model_copy(update={"sha256": hashlib.sha256(graph_of(content)).hexdigest()}), content)
+        assert model is not None, "it is one of a folder"
+        yield {name: (model, content), "silero-vad": own_model("silero-vad")}
+
+
+async def compare(folder: Path, sound: Path, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
+    """The medians of both, in seconds of sound a second, and the median of each round's ratio."""
+    workers = os.cpu_count() or 1
+    script, fleet = Transcriber(folder, PRECISION, workers), LocalFleet(workers)
+    spec = builtin_pipeline("transcribe").with_fields({"transcribe.model": folder.resolve().name})
     rates: list[tuple[float, float]] = []
     cpu: list[tuple[float, float]] = []
-    fleet = LocalFleet(workers)
-    with new_files() as new:
-        taken = take_folder(folder, kind, new)
-        card = (
-            propose(folder / kind.main, taken.content, name).card().model_copy(update={"sha256": sha256(taken.content)})
-        )
-        model = described(card, taken.content)
-        assert model is not None, "it is one of a folder"
-        models = {name: (model, taken.content), "silero-vad": own_model("silero-vad")}
+    with models_of(folder) as models:
         await fleet.start()
         try:
             for number in range(-1, rounds):  # the first one is to warm up
@@ -90,21 +98,19 @@ async def compare(folder: Path, sound: Path, seconds: float, rounds: int, out: P
                 print(f"  script {rates[-1][0]:5.2f} s/s  rigflow {rates[-1][1]:5.2f}", flush=True)
         finally:
             await fleet.stop()
-    rows = json.loads(Path(f"{outcome.target}.json").read_text())["segments"]
-    own = [word["word"] for row in rows for word in row["words"]]
-    alike = difflib.SequenceMatcher(None, [w.lower() for w in own], [w.lower() for w in words], autojunk=False).ratio()
     both = {
         key: {"script": median(each[0] for each in pairs), "rigflow": median(each[1] for each in pairs)}
         for key, pairs in (("seconds_a_second", rates), ("cpu_s_a_minute", cpu))
     }
-    return {**both, "ratio": median(own / plain for plain, own in rates), "alike": alike, "workers": workers}
+    ratio = median(own / plain for plain, own in rates)
+    return {**both, "ratio": ratio, "alike": alike(outcome.target, words), "workers": workers}
 
 
-def sha256(content: Any) -> str:
-    """The hash of a model's main file."""
-    import hashlib
-
-    return hashlib.sha256(content.graph).hexdigest()
+def alike(target: Path, words: Sequence[str]) -> float:
+    """The share of words that a transcript has as the script, in order."""
+    rows = json.loads(Path(f"{target}.json").read_text())["segments"]
+    own = [word["word"].lower() for row in rows for word in row["words"]]
+    return difflib.SequenceMatcher(None, own, [word.lower() for word in words], autojunk=False).ratio()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
