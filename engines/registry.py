@@ -68,6 +68,8 @@ GROUPS: Mapping[str, Group] = {
         "operator",
         PipelineError,
         {
+            "chat": "engines.operators.generate:Chat",
+            "complete": "engines.operators.generate:Complete",
             "crop": "engines.operators.crop:Crop",
             "infer": "engines.operators.infer:Infer",
             "paste": "engines.operators.paste:Paste",
@@ -113,6 +115,7 @@ GROUPS: Mapping[str, Group] = {
         {
             "ctranslate2": "engines.backends.ctranslate2:CTranslate2",
             "onnxruntime": "engines.backends.onnxruntime:OnnxRuntime",
+            "onnxruntime-genai": "engines.backends.onnxruntime_genai:OnnxRuntimeGenAi",
             "tensorrt": "engines.backends.tensorrt:TensorRt",
             "tensorrt_rtx": "engines.backends.tensorrt:TensorRtRtx",
         },

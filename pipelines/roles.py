@@ -36,6 +36,7 @@ def worker(names: Names) -> Role:
         publish=(
             f"{prefix}.work.*.*.*",
             f"{prefix}.results.>",  # a refused id may have any number of tokens
+            f"{prefix}.deltas.*.*.*",
             f"{prefix}.dead.*.*",
             *_keys(names.rigs, ">"),
             *_keys(names.jobs, "*.*", "cancelled.*.*"),
@@ -73,7 +74,7 @@ def publisher(names: Names, tenant: str) -> Role:
             *_api(f"STREAM.PURGE.{stream}" for stream in (results, blobs)),
             *_api([f"STREAM.MSG.DELETE.{results}"]),
         ),
-        subscribe=("_INBOX_publisher.>",),
+        subscribe=("_INBOX_publisher.>", f"{prefix}.deltas.{tenant}.>"),
     )
 
 
@@ -82,8 +83,13 @@ def client(names: Names, tenant: str) -> Role:
     return Role(
         "client",
         publish=_client_services(names, tenant),
-        subscribe=("_INBOX_client.>", f"{names.prefix}.results.{tenant}.>"),
+        subscribe=("_INBOX_client.>", *_feeds(names, tenant)),
     )
+
+
+def _feeds(names: Names, tenant: str) -> tuple[str, ...]:
+    """What comes to the programs of a tenant: results, and answers as they are written."""
+    return tuple(f"{names.prefix}.{kind}.{tenant}.>" for kind in ("results", "deltas"))
 
 
 def _client_services(names: Names, tenant: str) -> tuple[str, ...]:
@@ -126,11 +132,11 @@ def configuration(names: Names, tenant: str) -> str:
     """The roles as a file that nats-server includes."""
     upper = names.prefix.upper()
     fleet, clients = upper, f"{upper}_CLIENTS"
-    services, feed = _client_services(names, tenant), f"{names.prefix}.results.{tenant}.>"
+    services, feeds = _client_services(names, tenant), _feeds(names, tenant)
     exports = [f'{{ service: "{subject}", accounts: [{clients}] }}' for subject in services]
     imports = [f'{{ service: {{ account: {fleet}, subject: "{subject}" }} }}' for subject in services]
-    exports.append(f'{{ stream: "{feed}", accounts: [{clients}] }}')
-    imports.append(f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}')
+    exports += [f'{{ stream: "{feed}", accounts: [{clients}] }}' for feed in feeds]
+    imports += [f'{{ stream: {{ account: {fleet}, subject: "{feed}" }} }}' for feed in feeds]
     operator = '{ nkey: $NKEY_OPERATOR, permissions: { publish: ">", subscribe: ">" } }'
     users = [operator, _user(worker(names)), _user(publisher(names, tenant))]
     return (

@@ -12,7 +12,7 @@ from schemas.errors import MessageError, format_field_error
 from schemas.fields import GivenName, clean_name
 from schemas.jobs import JobRef
 from schemas.parts import PartMessage
-from schemas.results import Done, Failure, Result
+from schemas.results import Delta, Done, Failure, Result
 from schemas.segments import Fragment, Segment
 from schemas.wire import Buffer, unpack
 
@@ -26,7 +26,7 @@ class CollectRequest(Message):
 
 
 AnyMessage: TypeAlias = Annotated[
-    Segment | PartMessage | Result | Fragment | Failure | Done | CollectRequest, Field(discriminator="type")
+    Segment | PartMessage | Result | Fragment | Failure | Done | Delta | CollectRequest, Field(discriminator="type")
 ]
 
 _ANY: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)

@@ -29,6 +29,23 @@ class Result(Message):
         check_arrays(self.arrays, buffers)
 
 
+class Delta(Message):
+    """New text of an answer that is being written: for people who watch it grow. It is not stored.
+
+    `row` is the place of the answer among those of its part, `name` that of its item. `number` counts the deltas of an
+    answer from 0. If a worker dies, another one begins the answer again, with a higher `generation`. The part's result
+    replaces all of its deltas.
+    """
+
+    type: Literal["delta"] = "delta"
+    key: Key
+    generation: Number
+    row: Number
+    name: GivenName = ""
+    number: Number
+    text: str
+
+
 class Attempt(BaseModel):
     """A worker began with a message and did not finish it: the worker, its machine, and the start.
 

@@ -89,6 +89,11 @@ class Settings(BaseModel):
     models_bytes: int = Field(
         default=4096 * MIB, ge=1, description="most bytes of models that a worker keeps loaded, as large as their files"
     )
+    kv_bytes: int = Field(
+        default=4096 * MIB,
+        ge=MIB,
+        description="most bytes of the keys and values that a language model keeps of the texts it works on",
+    )
     models_disk_bytes: int = Field(
         default=32768 * MIB, ge=MIB, description="most bytes of models' files that a machine's workers keep on its disk"
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from schemas.jobs import JobRef, Priority
 
 HEADER_JOB = "Rigflow-Job"  # optional on media: the publisher's own job id
-HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file
+HEADER_TYPE = "Rigflow-Type"  # on results: part | fragment | failure | done | file; delta on deltas
 HEADER_PART = "Rigflow-Part"  # on parts: the place in the job, in the format of PartHeader
 HEADER_NAME = "Rigflow-Name"  # optional on media: the file's name, and on a file: its name
 HEADER_PRIORITY = "Rigflow-Priority"  # optional on media: interactive (default) | bulk
@@ -40,6 +40,10 @@ class Names:
     def results(self, job: JobRef) -> str:
         """The subject of a job's results and its Done."""
         return f"{self.prefix}.results.{job.tenant}.{job.pipeline}.{job.id}"
+
+    def deltas(self, job: JobRef) -> str:
+        """The subject of new text in a job's answers. No stream takes it: who does not listen misses it."""
+        return f"{self.prefix}.deltas.{job.tenant}.{job.pipeline}.{job.id}"
 
     def dead(self, pipeline: str, stage: str) -> str:
         """The subject of failures with their input."""

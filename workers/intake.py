@@ -104,7 +104,8 @@ class Intake:
             self._later = None
         if self._closed or self._paused:
             return
-        free_items = max(self._settings.credit_items, 2 * self._concurrency - 2) - len(self._in_flight.messages)
+        most = max(self._settings.credit_items, 2 * self._concurrency - 2, self._in_flight.continuing.places)
+        free_items = most - len(self._in_flight.messages)
         shortfall_s = self._in_flight.prefetch_s(self._settings.prefetch_s) - self._in_flight.remaining_s()
         if self._concurrency > len(self._in_flight.messages):
             shortfall_s = max(shortfall_s, self._settings.prefetch_s)
@@ -114,7 +115,8 @@ class Intake:
             if (
                 shortfall_s < -self._settings.prefetch_s or shortfall_s > 0.0
             ):  # work that ends soon is not worth a withdrawal
-                self._withdraw()
+                self._withdraw(urgent_too=not self._in_flight.continuing.busy)
+            self._ask_urgent()
             again_s = max(0.001, -shortfall_s)
         else:
             self._ask(free_items, shortfall_s)
@@ -145,6 +147,13 @@ class Intake:
             )
             pull.request(wanted - pull.outstanding)
             self._asked_s = now
+
+    def _ask_urgent(self) -> None:
+        """Keep requests at interactive queues while a message of them could join the work that is going on."""
+        if self._in_flight.urgent_room > 0 and self._in_flight.nbytes < self._settings.credit_bytes:
+            for queue, pull in self._pulls.items():
+                if queue.priority is Priority.INTERACTIVE and not pull.outstanding:
+                    pull.request(1)
 
     def _turn(self, queue: Queue) -> tuple[bool, int, int]:
         """Order of queues: interactive first (except in bulk's turn), then later stages, then the least recent."""
@@ -179,10 +188,11 @@ class Intake:
         self._paused = False
         self.refill()
 
-    def _withdraw(self) -> None:
+    def _withdraw(self, urgent_too: bool = True) -> None:
         self._asked = None
-        for pull in self._pulls.values():
-            pull.withdraw()
+        for queue, pull in self._pulls.items():
+            if urgent_too or queue.priority is not Priority.INTERACTIVE:
+                pull.withdraw()
 
     async def close(self) -> None:
         """Request nothing more; messages that still arrive are handed back."""

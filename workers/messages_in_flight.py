@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
+from workers.continuing import Continuing, is_urgent
 from workers.in_flight import InFlight, Queue, Task
 
 TAIL = 1 / 8  # the share of its own time that a long item may wait with a worker before it begins
@@ -16,6 +17,7 @@ class MessagesInFlight:
         self.messages: set[InFlight] = set()
         self.io_messages: set[InFlight] = set()
         self.idle = False  # all messages wait until a batch is full
+        self.continuing = Continuing()
         self._pace_s: dict[tuple[str, str], float] = {}
         self._computing: Sequence[InFlight] = ()
         self._since_s = 0.0
@@ -29,6 +31,13 @@ class MessagesInFlight:
     def poison_candidates(self) -> list[InFlight]:
         """Messages that an earlier attempt did not finish."""
         return [message for message in self.messages if message.poison_candidate]
+
+    @property
+    def urgent_room(self) -> int:
+        """How many more messages that a person waits for can join the work that is going on."""
+        if not self.continuing.busy:
+            return 0
+        return self.continuing.places - sum(map(is_urgent, self.messages))
 
     @property
     def revisions(self) -> set[str]:
@@ -86,7 +95,7 @@ class MessagesInFlight:
 
         A message that takes longer than expected is expected to take as much longer again.
         """
-        if self.idle:
+        if self.idle or self.continuing.has_room:
             return 0.0
         running_s = (time.monotonic() - self._since_s) / max(1, len(self._computing))
         remaining_s = 0.0

@@ -50,6 +50,13 @@ def families(now: Snapshot) -> Iterator[Metric]:
         "The most rows that the runs of a stage's model could have had.",
         lambda counts: counts.room,
     )
+    yield count("rigflow_tokens", "Tokens that a language model wrote.", lambda counts: counts.tokens)
+    yield count("rigflow_answers", "Answers of a language model that have begun.", lambda counts: counts.answers)
+    yield count(
+        "rigflow_first_token_seconds",
+        "Seconds from question to first token, of all answers together.",
+        lambda counts: counts.first_seconds,
+    )
     yield _steps(now.stages)
     yield _stage_bytes(now.stages)
     yield count(

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from engines.part import Part
 from pipelines.broker import Broker
+from schemas.parts import PartHeader
+from schemas.subjects import HEADER_PART, HEADER_TYPE
 from workers.in_flight import Task
 
 UNSENT_BYTES = 32 << 20  # unacknowledged bytes at which computing pauses (law 4)
@@ -26,7 +28,19 @@ class Outbox:
         self._unsent_bytes = 0
         self._sent = asyncio.Event()
 
-    def send(
+    def send_result(self, task: Task, part: Part, body: bytes) -> None:
+        """Publish a part's result."""
+        key = part.meta.key
+        headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header()}
+        self._send_later(task, part, self._broker.names.results(key.job), body, key.message_id("result"), headers)
+
+    def send_on(self, task: Task, part: Part, stage: str, body: bytes) -> None:
+        """Publish a part to the queue of its next stage."""
+        key = part.meta.key
+        subject = self._broker.names.work(key.job.pipeline, stage, key.job.priority)
+        self._send_later(task, part, subject, body, key.message_id(stage), {})
+
+    def _send_later(
         self, task: Task, part: Part, subject: str, body: bytes, message_id: str, headers: Mapping[str, str]
     ) -> None:
         """Publish `body`, which a task made of `part`."""

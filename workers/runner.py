@@ -14,12 +14,11 @@ from pipelines.broker import Broker
 from pipelines.delivery import Delivery
 from pipelines.jobs import Cancelled
 from schemas.errors import Disposition, RigflowError
-from schemas.parts import PartHeader
 from schemas.pipeline import OperatorStage
 from schemas.settings import Settings
-from schemas.subjects import HEADER_PART, HEADER_TYPE
 from workers.batching import Batching, part_of
 from workers.computing import ComputingThread, P, T
+from workers.continuous_steps import ContinuousSteps
 from workers.failures import RETRY_S, Failures, Place, place_in_body
 from workers.first_task import first_task, read_content
 from workers.handoff import Handoff
@@ -45,7 +44,7 @@ class Runner:
         self._load_pipeline = load_pipeline
         self._failures = failures
         self._wake = asyncio.Event()
-        self._outbox = Outbox(broker, self._failed)
+        self._outbox = Outbox(broker, self.failed)
         self._drained = asyncio.Event()
         self._stopping = False
         self._fatal: Exception | None = None  # `serve` raises it after every task of the step has its failure
@@ -59,6 +58,7 @@ class Runner:
         self.handoff = Handoff(broker, self.intake, settings.prefetch_s)
         self.heartbeats = Heartbeats(settings, self.in_flight, self.intake, lambda: self.computing.step is not None)
         self.computing = ComputingThread(device, self.meter, self.handoff)
+        self._continuous = ContinuousSteps(broker, self)
         self._batching = Batching(self.in_flight, self.handoff)
         self.counts = {"segments": 0, "frames": 0, "lost": 0, "results": 0, "failures": 0, "retries": 0}
 
@@ -69,10 +69,10 @@ class Runner:
             while not (self._stopping and not self.in_flight.messages):
                 self._wake.clear()
                 task = await self._batching.pick()
-                if task is None:
-                    await self._wait()
-                else:
+                if task is not None:
                     await self._advance(task)
+                if not await self._continuous.step() and task is None:
+                    await self._wait()
                 if self._fatal is not None:
                     raise self._fatal
                 await self._outbox.wait_for_space()
@@ -167,6 +167,9 @@ class Runner:
         """Run one step of a task and hand over its output. An error fails only the tasks of this step."""
         stage = task.pipeline.stage(task.stage)
         together = [task]
+        if isinstance(stage, OperatorStage) and task.pipeline.continuous(stage.name):
+            await self._continuous.begin(task, stage)
+            return
         if isinstance(stage, OperatorStage) and stage.batches:
             together += self._batching.companions(task, stage)
         for each in together:
@@ -180,50 +183,48 @@ class Runner:
                 await self._encode(task)
         except Exception as error:
             for each in together:
-                await self._failed(each, error)
+                await self.failed(each, error)
         # not in a `finally`: if this is cancelled, the tasks stay active and their messages are handed back
         for each in together:
             await each.message.finish(each)
 
     async def _decode(self, task: Task, parts: Iterator[Part]) -> None:
-        part = await self._on_device([task], next, parts, None)
+        part = await self.on_device([task], next, parts, None)
         if part is None or task.message.ended:
             return  # the message was cancelled or handed back meanwhile
         last = part.meta.key.last  # nothing follows it: to ask for more would cost a trip to the computing thread
         self.counts["segments"] += last
         self.counts["frames"] += part.meta.frames
         self.counts["lost"] += part.meta.lost
-        await self._hand_over(task, part)
+        await self.hand_over(task, part)
         if not last:
             task.message.add(task)
 
     async def _operate(self, together: list[Task], stage: OperatorStage) -> None:
         parts, pipeline = [part_of(task) for task in together], together[0].pipeline
-        outcomes = await self._on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick)
+        outcomes = await self.on_device(together, pipeline.operate, stage, parts, self.heartbeats.tick)
         self.meter.batched(pipeline.spec.name, stage.name, pipeline.counts(stage.name))
         for task, outcome in zip(together, outcomes, strict=True):
             try:
                 if isinstance(outcome, RigflowError):
                     raise outcome
                 self.meter.held(task.pipeline.spec.name, task.stage, outcome.meta.held - part_of(task).meta.held)
-                await self._hand_over(task, outcome)
+                await self.hand_over(task, outcome)
             except Exception as error:  # an error of this part only
-                await self._failed(task, error)
+                await self.failed(task, error)
 
     async def _encode(self, task: Task) -> None:
         part = part_of(task)
-        body = await self._on_device([task], task.pipeline.encode, part, self.heartbeats.tick)
+        body = await self.on_device([task], task.pipeline.encode, part, self.heartbeats.tick)
         if task.message.ended:
             return
         self.counts["results"] += 1
         key = part.meta.key
         self.meter.part(key.job.pipeline, task.stage, part.meta.frames)
         self.meter.sent(key.job.pipeline, task.stage, len(body))
-        headers = {HEADER_TYPE: "part", HEADER_PART: PartHeader.of(part.meta).header()}
-        subject = self._broker.names.results(key.job)
-        self._outbox.send(task, part, subject, body, key.message_id("result"), headers)
+        self._outbox.send_result(task, part, body)
 
-    async def _on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def on_device(self, tasks: Sequence[Task], step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step on the computing thread."""
         await self.begin([task.message for task in tasks])
         self.in_flight.computing([task.message for task in tasks])
@@ -247,7 +248,7 @@ class Runner:
 
     # handing over and failing
 
-    async def _hand_over(self, task: Task, part: Part) -> None:
+    async def hand_over(self, task: Task, part: Part) -> None:
         """Give a part to the next stage: in this process, or through its queue.
 
         It goes through the queue when this worker does not host the stage, or when other workers wait there.
@@ -263,12 +264,11 @@ class Runner:
             self._wake.set()
             return
         key = part.meta.key
-        subject = self._broker.names.work(key.job.pipeline, following, key.job.priority)
         body = await self.computing.run(encode_part, part)
         self.meter.sent(key.job.pipeline, task.stage, len(body))
-        self._outbox.send(task, part, subject, body, key.message_id(following), {})
+        self._outbox.send_on(task, part, following, body)
 
-    async def _failed(self, task: Task, error: Exception) -> None:
+    async def failed(self, task: Task, error: Exception) -> None:
         """A task failed: retry its message, or publish the failure and continue with its other tasks (law 5)."""
         message, part = task.message, task.part
         if message.ended:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from engines.continuous import Continuous, Running, Stepping
 from engines.inference.session import Overlapping
 from engines.outputs.format import load_format
 from engines.part import Part, Tick, not_finite, pack_arrays
@@ -41,6 +42,7 @@ class LoadedPipeline:
         self._sessions = sessions
         # here, once: `isinstance` with a protocol takes 10 us
         self._overlapping = {name: each for name, each in sessions.items() if isinstance(each, Overlapping)}
+        self._continuous = {name: each for name, each in plan.operators.items() if isinstance(each, Continuous)}
         decode = self.plan.decode
         self._resizes = tuple(stage.name for stage in spec.operators if self.plan.resizes(stage.name))
         raw = not self.hosted.issuperset(self._resizes)
@@ -94,6 +96,21 @@ class LoadedPipeline:
         meta = part.meta.model_copy(update={"not_finite": not_finite(host)})
         result = Result(meta=meta, format=self.spec.encode.format, arrays=specs, facts=encoded.facts)
         return result.encode(buffers)
+
+    def continuous(self, stage: str) -> bool:
+        """Whether parts of a stage join work that is going on."""
+        return stage in self._continuous
+
+    def begin(self, stage: OperatorStage, part: Part, urgent: bool) -> tuple[Running, Stepping]:
+        """Begin work on a part of a continuous stage. Raises RigflowError."""
+        operator, session = self._continuous[stage.name], self._sessions[stage.model or ""]
+        assert isinstance(session, Stepping), "the operator runs no other"
+        return operator.begin(part, session, urgent), session
+
+    def outcome(self, stage: OperatorStage, part: Part, running: Running) -> Part | RigflowError:
+        """What became of a part of a continuous stage."""
+        outcome = running.outcome()
+        return outcome if isinstance(outcome, RigflowError) else self.plan.kept(stage.name, part, outcome)
 
     def operate(self, stage: OperatorStage, parts: Sequence[Part], tick: Tick) -> list[Part | RigflowError]:
         """Parts after an operator, in the order they came; each part's outcome is its own."""

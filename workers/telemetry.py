@@ -9,7 +9,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Self
@@ -32,6 +32,8 @@ class StageCounts:
 
     A step may produce several parts (infer, a batch) or none (the end of a decode). `held` are tiles, see `PartMeta`.
     `batches` are the runs of a model, `rows` the rows in them, `room` the most rows that they could have had.
+    `tokens` are those that a language model wrote, `answers` those with a first token, for which they waited
+    `first_seconds` together.
     """
 
     parts: int = 0
@@ -46,6 +48,9 @@ class StageCounts:
     sent_bytes: int = 0
     redeliveries: int = 0
     failures: int = 0
+    tokens: int = 0
+    answers: int = 0
+    first_seconds: float = 0.0
 
     def add(self, other: "StageCounts") -> None:
         """Add the counts of another worker or of an earlier process."""
@@ -89,6 +94,13 @@ class Meter:
         counts.batches += runs.batches
         counts.rows += runs.rows
         counts.room += runs.room
+
+    def written(self, pipeline: str, stage: str, tokens: int, first_s: Sequence[float]) -> None:
+        """Count tokens of a language model, and the seconds from question to first token of answers that begin."""
+        counts = self.stages[pipeline, stage]
+        counts.tokens += tokens
+        counts.answers += len(first_s)
+        counts.first_seconds += sum(first_s)
 
     def sent(self, pipeline: str, stage: str, nbytes: int) -> None:
         """Count bytes that a stage sends to the broker."""

@@ -16,7 +16,10 @@ from engines.models.folders import Taken
 from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec
 
-KINDS: Mapping[str, str] = {"ctranslate2": "engines.models.whisper_folder:WhisperFolder"}  # of each backend
+KINDS: Mapping[str, str] = {  # of each backend
+    "ctranslate2": "engines.models.whisper_folder:WhisperFolder",
+    "onnxruntime-genai": "engines.models.genai_folder:GenAiFolder",
+}
 
 
 class FolderKind(Protocol):

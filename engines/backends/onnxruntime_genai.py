@@ -1,0 +1,36 @@
+"""onnxruntime-genai: language models as folders of ONNX Runtime GenAI, on the CPU and by CUDA on a GPU."""
+
+from importlib.util import find_spec
+
+from engines.content import Content, ModelFiles
+from engines.ports import Device, LoadedEngine, Session
+from schemas.errors import ModelError
+from schemas.model import ModelSpec
+from schemas.settings import Settings
+
+
+class OnnxRuntimeGenAi:
+    """One core a session on the CPU."""
+
+    name = "onnxruntime-genai"
+
+    def __init__(self, settings: Settings) -> None:
+        self._kv_bytes = settings.kv_bytes
+
+    def refuses(self, device: Device) -> str:
+        """A GPU needs the library that is built for CUDA."""
+        if device.gpu is None or find_spec("onnxruntime_genai") is None:
+            return ""
+        import onnxruntime_genai
+
+        if onnxruntime_genai.is_cuda_available():
+            return ""
+        return "the installed onnxruntime-genai has no CUDA: pip install onnxruntime-genai-cuda"
+
+    def open(self, model: Content, card: ModelSpec, device: Device, engine: LoadedEngine | None = None) -> Session:
+        """A session of ONNX Runtime GenAI, which is imported now. Raises ModelError."""
+        from engines.inference.genai import GenAiSession
+
+        if not isinstance(model, ModelFiles):
+            raise ModelError(f"model {card.name}: onnxruntime-genai runs folders", "add the folder of the model again")
+        return GenAiSession(model, card, self._kv_bytes, None if device.gpu is None else device.gpu.number)

@@ -1,0 +1,94 @@
+"""Protocols of work that goes on: parts join it and leave it at any time, as the answers of language models do.
+
+Of engines, it imports only values that are passed, so that every folder can import it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from engines.part import Part, Tick
+from engines.ports import Session
+from schemas.errors import RigflowError
+
+
+@dataclass(frozen=True, slots=True)
+class NewText:
+    """Text that is new in an answer: of which row of the part, what that item is called, and how often there was new
+    text before.
+    """
+
+    row: int
+    name: str
+    number: int
+    text: str
+
+
+class Running(Protocol):
+    """A part that an operator works on beside others, from `Continuous.begin` until it is done."""
+
+    @property
+    def done(self) -> bool:
+        """Whether `outcome` has what became of it."""
+        ...
+
+    @property
+    def answers(self) -> Sequence["Timed"]:
+        """What is being made of it."""
+        ...
+
+    def news(self) -> Iterator[NewText]:
+        """Yield the text that is new since the last call."""
+        ...
+
+    def outcome(self) -> Part | RigflowError:
+        """Return the part with the arrays that the operator makes, or its error."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop work on it."""
+        ...
+
+
+class Timed(Protocol):
+    """An answer: how many tokens it has, when it was asked for, and when its first token came (0: not yet)."""
+
+    tokens: int
+    asked_s: float
+    first_s: float
+
+
+@runtime_checkable
+class Stepping(Protocol):
+    """A session that works on several parts at a time, a step for all of them after the other."""
+
+    @property
+    def places(self) -> int:
+        """How many answers it can work on at a time."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many more answers can be begun without waiting for others to end."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work to step."""
+        ...
+
+    def step(self, tick: Tick) -> None:
+        """Do the next step of all work. An error is that of a part."""
+        ...
+
+
+@runtime_checkable
+class Continuous(Protocol):
+    """An operator that works on parts as they come, by a session that steps: the next part waits for no other to end.
+
+    The answer for a part still depends on that part alone.
+    """
+
+    def begin(self, part: Part, session: Session, urgent: bool) -> Running:
+        """Begin work on a part; `urgent`: a person waits for it. Raises RigflowError."""
+        ...

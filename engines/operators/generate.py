@@ -1,0 +1,218 @@
+"""chat and complete: a language model writes an answer to each text.
+
+They give `text`, the answers; `finish`, why each ended: "stop", or "length" at `max_tokens`; and the numbers of tokens,
+`tokens` of the answer and `prompt_tokens` of what it was asked.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from pydantic import ConfigDict
+
+from engines.continuous import NewText
+from engines.generation.answer import Answer
+from engines.generation.asked import Asked, Choices, grammar_of, line_choices, sampling_of
+from engines.inference.genai import GenAiSession
+from engines.operators.base import BaseOperator
+from engines.part import Part, Tick, Value
+from engines.planned import Arrays, Tensor
+from engines.ports import Session
+from engines.ragged import Ragged
+from engines.texts import REQUEST, TEXT, text_of_row, text_rows, text_tensor
+from schemas.errors import ItemTooLarge, MediaError, PipelineError, RigflowError
+from schemas.media import Item
+from schemas.model import ModelSpec
+from schemas.pipeline import OperatorStage
+from schemas.requests import TextRequest
+
+_MAX_TOKENS = 512
+_BACKEND = "onnxruntime-genai"
+FINISH, TOKENS, PROMPT_TOKENS = "finish", "tokens", "prompt_tokens"
+
+
+class CompleteOptions(Choices):
+    """How answers are chosen; a line of JSON may choose for itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ChatOptions(CompleteOptions):
+    """`system`: the first message of conversations that have none of that role."""
+
+    system: str = ""
+
+
+class Writing:
+    """A part while its answers are written."""
+
+    def __init__(
+        self, part: Part, answers: Sequence["Answer | RigflowError"], prompts: Sequence[int], keeps: Sequence[str]
+    ) -> None:
+        self._part = part
+        self._answers = answers
+        self._prompts = prompts
+        self._keeps = keeps
+        self._counts = [0] * len(answers)
+
+    @property
+    def done(self) -> bool:
+        """Whether all answers are."""
+        return all(isinstance(each, RigflowError) or each.done for each in self._answers)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Those that a model writes."""
+        return [each for each in self._answers if isinstance(each, Answer)]
+
+    def cancel(self) -> None:
+        """End the answers that are not done."""
+        for answer in self.answers:
+            if not answer.done:
+                answer.cancel()
+
+    def news(self) -> Iterator[NewText]:
+        """Yield the text that is new in each answer since the last call."""
+        names = [item.name for item in self._part.meta.items if not item.error]
+        for number, answer in enumerate(self._answers):
+            if isinstance(answer, Answer) and (text := answer.news()):
+                yield NewText(number, names[number] if names else "", self._counts[number], text)
+                self._counts[number] += 1
+
+    def outcome(self) -> Part | RigflowError:
+        """Return the part with the answers. Items whose answer failed have their error, and no row."""
+        errors = [each if isinstance(each, RigflowError) else each.error for each in self._answers]
+        good = [number for number, error in enumerate(errors) if error is None]
+        part = self._part
+        if len(good) < len(errors):
+            if part.meta.media.timed:
+                return next(error for error in errors if error is not None)
+            part = _without(part, errors, good, self._keeps)
+        answers = [answer for number in good if isinstance(answer := self._answers[number], Answer)]
+        made: dict[str, Value] = {
+            TEXT: text_rows([answer.text for answer in answers]),
+            FINISH: text_rows([answer.finish for answer in answers]),
+            TOKENS: np.array([answer.tokens for answer in answers], np.int32),
+            PROMPT_TOKENS: np.array([self._prompts[number] for number in good], np.int32),
+        }
+        return part.with_arrays({**({} if part is self._part else part.arrays), **made})
+
+
+class Complete(BaseOperator[CompleteOptions]):
+    """Continues each text."""
+
+    options_class: type[CompleteOptions] = CompleteOptions
+    needs_model = True
+
+    def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
+        super().__init__(stage, model)
+        if model is None:
+            raise PipelineError(f"stage `{stage.name}` runs no model", 'name one: model = "NAME"')
+        if model.backend != _BACKEND:
+            what = f"stage `{stage.name}`: model `{model.name}` is no language model"
+            raise PipelineError(what, "add a folder of ONNX Runtime GenAI; see docs/chat.md")
+        self._model = model
+
+    def plan(self, inputs: Arrays) -> Arrays:
+        """Return the answers. Raises PipelineError if there is no text."""
+        text = inputs.get(self._source)
+        if text is None or not text.text:
+            there = ", ".join(f"`{name}`" for name in inputs) or "nothing"
+            raise PipelineError(f"stage `{self._stage.name}` needs texts as `{self._source}`, and there is {there}")
+        counts = {name: Tensor("int32", text.shape[:1]) for name in (TOKENS, PROMPT_TOKENS)}
+        return {TEXT: text_tensor(), FINISH: text_tensor(), **counts}
+
+    @property
+    def _source(self) -> str:
+        return self._stage.reads.get(TEXT, TEXT)
+
+    def rows(self, part: Part) -> int:
+        """Return 0: a part waits for no other, because answers join those that are being written."""
+        return 0
+
+    def begin(self, part: Part, session: Session, urgent: bool) -> Writing:
+        """Begin the answers of a part. One that cannot begin has an error of its own."""
+        assert isinstance(session, GenAiSession), "the card names the backend"
+        texts, requests = part.arrays.get(self._source), part.arrays.get(REQUEST)
+        if not isinstance(texts, Ragged) or len(texts) != len(part.meta.pts):
+            raise PipelineError(f"a part of {len(part.meta.pts)} windows does not have `{self._source}` for each")
+        answers: list[Answer | RigflowError] = []
+        prompts: list[int] = []
+        for number in range(len(texts)):
+            line = text_of_row(requests, number) if isinstance(requests, Ragged) and self._source == TEXT else ""
+            try:
+                request = TextRequest.model_validate_json(line) if line else None
+                asked = self._asked(session, part, number, request, text_of_row(texts, number), urgent)
+            except (RigflowError, ValueError) as error:
+                prompts.append(0)
+                answers.append(error if isinstance(error, RigflowError) else MediaError("its line is no request"))
+                continue
+            prompts.append(len(asked.tokens))
+            answers.append(session.begin(asked))
+        return Writing(part, answers, prompts, self._stage.keeps)
+
+    def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
+        """Return parts with their answers: for callers that wait for all of them."""
+        assert isinstance(session, GenAiSession)
+        writing = [self.begin(part, session, False) for part in parts]
+        while not all(each.done for each in writing):
+            session.step(tick)
+        return [each.outcome() for each in writing]
+
+    def _asked(
+        self, session: GenAiSession, part: Part, number: int, request: TextRequest | None, text: str, urgent: bool
+    ) -> Asked:
+        own = line_choices(request)
+        choices = own.over(self._options)
+        tokens = session.encode(self._prompt(session, request, text))
+        room = session.limits.context - len(tokens)
+        wanted = choices.max_tokens or max(1, min(_MAX_TOKENS, room))
+        if wanted > room:
+            what = f"its text has {len(tokens)} tokens, and {wanted} more are wanted"
+            holds = f"model {self._model.name} holds {session.limits.context} together"
+            raise ItemTooLarge(f"{what}: {holds}", "shorten the text, or lower max_tokens")
+        if not len(tokens):
+            raise MediaError("its text has no tokens", "write something into it")
+        sampling = sampling_of(choices, own.seed is not None, part.meta.key, number)
+        return Asked(tokens, wanted, sampling, tuple(choices.stop or ()), grammar_of(choices), urgent)
+
+    def _prompt(self, session: GenAiSession, request: TextRequest | None, text: str) -> str:
+        """Return the text that the model continues. Raises MediaError for a conversation."""
+        if request is not None and request.messages is not None:
+            raise MediaError("it has messages, and this stage continues a text", "use the pipeline `chat`")
+        return text
+
+
+class Chat(Complete):
+    """Answers each text, or conversation, by the model's own chat template."""
+
+    options_class = ChatOptions
+
+    def _prompt(self, session: GenAiSession, request: TextRequest | None, text: str) -> str:
+        assert isinstance(self._options, ChatOptions)
+        messages = [{"role": "user", "content": text}]
+        if request is not None and request.messages is not None:
+            messages = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        if self._options.system and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self._options.system})
+        return session.chat_text(messages)
+
+
+def _without(part: Part, errors: Sequence[RigflowError | None], good: Sequence[int], keeps: Sequence[str]) -> Part:
+    """Return a part of items without the rows of those that failed, which have their errors, with the arrays kept."""
+    failed = iter(errors)
+    items: list[Item] = []
+    for item in part.meta.items:
+        error = None if item.error else next(failed)
+        items.append(item if error is None else item.model_copy(update={"error": str(error)}))
+    arrays: Mapping[str, Value] = {name: _rows(part.arrays[name], good) for name in keeps if name in part.arrays}
+    bad = len(errors) - len(good)
+    pts = tuple(part.meta.pts[number] for number in good)
+    counts = {"frames": part.meta.frames - bad, "lost": part.meta.lost + bad}
+    return part.with_arrays(arrays, items=tuple(items), pts=pts, **counts)
+
+
+def _rows(value: Value, numbers: Sequence[int]) -> Value:
+    if not isinstance(value, Ragged):
+        return value[list(numbers)]
+    rows = [value.row(number) for number in numbers]
+    return Ragged.of(rows) if rows else value.rows(0, 0)

@@ -1,0 +1,214 @@
+"""chat and complete: answers of a tiny language model equal those of GenAI's own loop, from any fleet."""
+
+import asyncio
+import json
+import signal
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from pipelines.broker import Broker
+from pipelines.registry import builtin_pipeline
+from schemas.messages import decode
+from schemas.pipeline import PipelineSpec
+from schemas.results import Delta
+from tests.cli import rigflow
+from tests.fleet import ONE_WORKER, Fleet
+from tests.language import language_folder
+
+og = pytest.importorskip("onnxruntime_genai")
+pytestmark = pytest.mark.models
+PROMPTS = [f"question {number} of {'many ' * (number % 7)}" for number in range(30)]
+TOKENS = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return language_folder(tmp_path_factory.mktemp("model") / "chat-model")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Path]:
+    """A home where the model is kept."""
+    home = tmp_path_factory.mktemp("home")
+    done = rigflow("model", "add", folder, "--yes", HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        yield home
+
+
+@pytest.fixture(scope="module")
+def library(folder: Path) -> "Library":
+    return Library(folder)
+
+
+class Library:
+    """GenAI's own loop, as its examples have it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = og.Model(str(folder))
+        self.tokenizer = og.Tokenizer(self.model)
+
+    def chat(self, text: str, tokens: int = TOKENS) -> str:
+        message = json.dumps([{"role": "user", "content": text}])
+        return self.complete(self.tokenizer.apply_chat_template(message, add_generation_prompt=True), tokens)
+
+    def complete(self, text: str, tokens: int = TOKENS) -> str:
+        asked = self.tokenizer.encode(text)
+        params = og.GeneratorParams(self.model)
+        params.set_search_options(max_length=len(asked) + tokens, do_sample=False)
+        generator, stream, answer = og.Generator(self.model, params), self.tokenizer.create_stream(), ""
+        generator.append_tokens(asked)
+        while not generator.is_done():
+            generator.generate_next_token()
+            token = generator.get_next_tokens()[0]
+            answer += "" if token in self.tokenizer.eos_token_ids else stream.decode(token)
+        return answer
+
+
+def pipeline(name: str = "chat", **options: Any) -> PipelineSpec:
+    return builtin_pipeline(name).with_fields({f"{name}.{key}": value for key, value in options.items()})
+
+
+def asked(path: Path, lines: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_answers_equal_the_librarys_from_any_fleet(home: Path, library: Library, tmp_path: Path) -> None:
+    drawn = [{"prompt": text, "temperature": 3.0, "top_k": 20} for text in PROMPTS[:6]]
+    given = asked(tmp_path / "q.jsonl", [{"prompt": text} for text in PROMPTS] + drawn)
+    written = []
+    for name, workers in (("one", 1), ("three", 3)):
+        with Fleet(ONE_WORKER * workers, tmp_path / "cache") as fleet:
+            [outcome] = fleet.run(pipeline(max_tokens=TOKENS), [given], tmp_path / name)
+        assert outcome.ok, outcome
+        written.append((tmp_path / name / "q.chat.jsonl").read_bytes())
+    found = rows(tmp_path / "one" / "q.chat.jsonl")
+    assert [row["text"] for row in found[:30]] == [library.chat(text) for text in PROMPTS]
+    assert {row["finish"] for row in found} == {"stop", "length"}
+    assert [row["tokens"] for row in found] == [len(row["text"]) for row in found], "a letter a token"
+    assert len({row["text"] for row in found[30:]}) == 6
+    assert [row["text"] for row in found[30:]] != [row["text"] for row in found[:6]]
+    assert written[0] == written[1]
+
+
+def test_a_model_whose_answers_differ_in_a_batch_answers_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine of GenAI 0.18 gives other answers where positions are an input of the graph."""
+    folder = language_folder(tmp_path / "placed", positions=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert rigflow("model", "add", folder, "--yes", HOME=str(tmp_path)).returncode == 0
+    given, library = asked(tmp_path / "q.jsonl", [{"prompt": text} for text in PROMPTS]), Library(folder)
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        fleet.run(pipeline(max_tokens=TOKENS).with_model("placed"), [given], tmp_path)
+    assert [row["text"] for row in rows(tmp_path / "q.chat.jsonl")] == [library.chat(text) for text in PROMPTS]
+
+
+def test_items_fail_alone_and_texts_are_continued(home: Path, library: Library, tmp_path: Path) -> None:
+    lines = [
+        {"id": "good", "prompt": "abc"},
+        {"id": "long", "prompt": "x" * 600},
+        {"id": "much", "prompt": "x", "max_tokens": 600},
+        {"id": "odd", "prompt": "x", "temperature": "hot"},
+        {"id": "schema", "prompt": "x", "schema": {"type": 3}},
+        {"id": "turns", "messages": [{"role": "user", "content": "a"}]},
+        {"id": "stopped", "prompt": "abc", "stop": library.complete("abc")[3:5]},
+        {"id": "object", "prompt": "x", "max_tokens": 40, "schema": {"type": "string", "const": "yes"}},
+    ]
+    given = asked(tmp_path / "q.jsonl", lines)
+    with Fleet(ONE_WORKER, tmp_path / "cache") as fleet:
+        [outcome] = fleet.run(pipeline("complete", max_tokens=TOKENS), [given], tmp_path)
+    assert outcome.done is not None
+    found = {row["name"]: row for row in rows(tmp_path / "q.complete.jsonl")}
+    assert list(found) == [line["id"] for line in lines]
+    assert found["good"]["text"] == library.complete("abc")
+    assert found["stopped"]["text"] == library.complete("abc")[:3]
+    assert found["stopped"]["finish"] == "stop"
+    assert json.loads(found["object"]["text"]) == "yes"
+    errors = {name: row["error"] for name, row in found.items() if "error" in row}
+    assert errors == {
+        "long": "its text has 600 tokens, and 60 more are wanted: model chat-model holds 512 together: "
+        "shorten the text, or lower max_tokens",
+        "much": "its text has 1 tokens, and 600 more are wanted: model chat-model holds 512 together: "
+        "shorten the text, or lower max_tokens",
+        "odd": "temperature: should be a valid number, unable to parse string as a number: see docs/chat.md",
+        "schema": "model chat-model failed: Error creating grammar: type must be a string or array of strings: "
+        "correct the request",
+        "turns": "it has messages, and this stage continues a text: use the pipeline `chat`",
+    }
+    assert len(outcome.done.failures) == 5
+    assert outcome.done.lost == 5
+
+
+async def follow(fleet: Fleet, deltas: list[Delta], subject: str = "rigflow.deltas.>") -> nats.NATS:
+    """Gather deltas, as a program that has only NATS gets them."""
+    client = await nats.connect(fleet.settings.nats)
+
+    async def take(message: Any) -> None:
+        delta, _ = decode(message.data)
+        assert isinstance(delta, Delta)
+        assert message.headers["Rigflow-Type"] == "delta"
+        deltas.append(delta)
+
+    await client.subscribe(subject, cb=take)
+    await client.flush()
+    return client
+
+
+def test_text_comes_as_it_is_written_and_a_killed_worker_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = language_folder(tmp_path / "endless", ends=False)
+    assert rigflow("model", "add", folder, "--yes", HOME=str(tmp_path)).returncode == 0
+    given = asked(tmp_path / "q.jsonl", [{"id": f"q{n}", "prompt": text} for n, text in enumerate(PROMPTS[:8])])
+    spec, deltas = pipeline(max_tokens=300).with_model("endless"), []
+
+    async def run(fleet: Fleet, kill: bool) -> bytes:
+        client = await follow(fleet, deltas)
+        running = asyncio.create_task(fleet.run_async(spec, [given], tmp_path / str(kill)))
+        if kill:
+            while len(deltas) < 40:
+                await asyncio.sleep(0.005)
+            fleet.workers[0].send_signal(signal.SIGKILL)
+            fleet.workers[0].wait()
+            fleet.workers[0] = fleet._spawn(0)
+        [outcome] = await running
+        assert outcome.ok, outcome
+        await client.flush()
+        await client.close()
+        return (tmp_path / str(kill) / "q.chat.jsonl").read_bytes()
+
+    results = []
+    for kill in (False, True):
+        deltas.clear()
+        with Fleet(ONE_WORKER, tmp_path / "cache", ack_wait_s=1.0) as fleet:
+            results.append(asyncio.run(run(fleet, kill)))
+            texts: dict[tuple[str, int], str] = defaultdict(str)
+            for delta in deltas:
+                assert delta.number or not texts[delta.name, delta.generation]
+                texts[delta.name, delta.generation] += delta.text
+            last = {name: text for (name, _), text in sorted(texts.items())}
+            found = map(json.loads, results[-1].splitlines())
+            assert last == {row["name"]: row["text"] for row in found if row["text"]}
+            assert ({generation for _, generation in texts} == {1}) is not kill
+            assert asyncio.run(stored(fleet)) == [], "no stream keeps them"
+    assert results[0] == results[1]
+
+
+async def stored(fleet: Fleet) -> list[str]:
+    """Subjects of deltas in the stream of results."""
+    async with Broker.connected(fleet.settings, name="test") as broker:
+        info = await broker.api(f"STREAM.INFO.{broker.names.results_stream}", {"subjects_filter": ">"})
+        return [subject for subject in info["state"].get("subjects", {}) if "deltas" in subject]

@@ -1,0 +1,121 @@
+"""The parts that continuous operators work on: answers of language models, which begin and end independently.
+
+Such a part joins work that is going on, so that it waits for no other part to end. Between two steps of that work the
+computing thread is free for other tasks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from engines.continuous import Running, Stepping
+from schemas.jobs import Priority
+from schemas.results import Delta
+from workers.in_flight import InFlight, Task
+
+DELTA_EVERY_S = 0.05  # of a part, at most: what is new meanwhile travels together
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A part that is worked on: its task, which stays active, and the session that steps it."""
+
+    task: Task
+    running: Running
+    session: Stepping
+    told_s: float = 0.0
+    counted: dict[int, int] = field(default_factory=dict)  # answer -> tokens that are in the metrics
+
+    @property
+    def message(self) -> InFlight:
+        """The message that it derives from."""
+        return self.task.message
+
+    def deltas(self, now_s: float) -> list[Delta]:
+        """What is new in its answers, if subscribers were not told just now."""
+        if now_s - self.told_s < DELTA_EVERY_S and not self.running.done:
+            return []
+        part = self.task.part
+        assert part is not None, "a part is worked on"
+        found = [
+            Delta(
+                key=part.meta.key,
+                generation=self.message.delivery.deliveries,
+                row=new.row,
+                name=new.name,
+                number=new.number,
+                text=new.text,
+            )
+            for new in self.running.news()
+        ]
+        self.told_s = now_s if found else self.told_s
+        return found
+
+    def new_tokens(self) -> tuple[int, list[float]]:
+        """Tokens since the last call, and the seconds from question to first token of each answer that got it."""
+        tokens, firsts = 0, []
+        for number, answer in enumerate(self.running.answers):
+            known = self.counted.get(number, 0)
+            if not known and answer.first_s:
+                firsts.append(answer.first_s - answer.asked_s)
+            tokens += answer.tokens - known
+            self.counted[number] = answer.tokens
+        return tokens, firsts
+
+
+class Continuing:
+    """All parts that are worked on in this worker."""
+
+    def __init__(self) -> None:
+        self._work: list[Work] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work."""
+        return bool(self._work)
+
+    @property
+    def places(self) -> int:
+        """How many answers the sessions at work can write at a time."""
+        return sum(session.places for session, _ in self.by_session())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether each session at work could begin another answer now."""
+        return self.busy and all(session.room for session, _ in self.by_session())
+
+    def add(self, work: Work) -> None:
+        """A part is worked on from now on."""
+        self._work.append(work)
+
+    def by_session(self) -> Iterator[tuple[Stepping, Sequence[Work]]]:
+        """Yield each session at work, and its parts."""
+        sessions = {id(work.session): work.session for work in self._work}
+        for number, session in sessions.items():
+            yield session, [work for work in self._work if id(work.session) == number]
+
+    @property
+    def useless(self) -> list[Work]:
+        """Work whose message is settled, or will be delivered again."""
+        return [work for work in self._work if work.message.useless]
+
+    def drop_useless(self) -> None:
+        """End useless work. Called on the computing thread, as all that sessions do."""
+        for work in self.useless:
+            work.running.cancel()
+            self._work.remove(work)
+
+    def take(self, works: Sequence[Work]) -> Sequence[Work]:
+        """Return these works, whose session failed; they are no longer here."""
+        self._work = [work for work in self._work if work not in works]
+        return works
+
+    def take_done(self) -> list[Work]:
+        """Return the parts that are done; they are no longer here."""
+        done = [work for work in self._work if work.running.done]
+        self._work = [work for work in self._work if not work.running.done]
+        return done
+
+
+def is_urgent(message: InFlight) -> bool:
+    """Whether a person waits for a message."""
+    return message.queue.priority is Priority.INTERACTIVE

@@ -1,0 +1,106 @@
+"""Steps of work that goes on: parts begin, every session does a step, and what is done is handed on."""
+
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from engines.part import Part
+from pipelines.broker import Broker
+from schemas.errors import BrokerError, RigflowError
+from schemas.pipeline import OperatorStage
+from schemas.results import Delta
+from schemas.subjects import HEADER_TYPE
+from workers.batching import part_of
+from workers.computing import ComputingThread
+from workers.continuing import Work, is_urgent
+from workers.heartbeats import Heartbeats
+from workers.in_flight import Task
+from workers.messages_in_flight import MessagesInFlight
+from workers.telemetry import Meter
+
+
+class Steps(Protocol):
+    """The parts of a runner that steps need, and what it does with tasks."""
+
+    meter: Meter
+    in_flight: MessagesInFlight
+    computing: ComputingThread
+    heartbeats: Heartbeats
+
+    @property
+    def on_device(self) -> Callable[..., Awaitable[Any]]:
+        """Run one step of some tasks on the computing thread."""
+        ...
+
+    async def hand_over(self, task: Task, part: Part) -> None:
+        """Give a part to the next stage."""
+        ...
+
+    async def failed(self, task: Task, error: Exception) -> None:
+        """A task failed."""
+        ...
+
+
+class ContinuousSteps:
+    """Does the steps of the work that goes on in a runner."""
+
+    def __init__(self, broker: Broker, runner: Steps) -> None:
+        self._broker = broker
+        self._runner = runner
+        self._work = runner.in_flight.continuing
+
+    async def begin(self, task: Task, stage: OperatorStage) -> None:
+        """Have a part join the work of its stage's session; its task stays active until it is done."""
+        task.message.start(task)
+        try:
+            urgent = is_urgent(task.message)
+            begun = await self._runner.on_device([task], task.pipeline.begin, stage, part_of(task), urgent)
+            self._work.add(Work(task, *begun))
+        except Exception as error:
+            await self._end(task, error)
+
+    async def step(self) -> bool:
+        """Do a step of the work of each session, send what is new to subscribers, and hand on what is done.
+
+        Returns whether there was work.
+        """
+        if not self._work.busy:
+            return False
+        if self._work.useless:
+            await self._runner.computing.run(self._work.drop_useless)
+        for session, works in list(self._work.by_session()):
+            try:
+                await self._runner.on_device([work.task for work in works], session.step, self._runner.heartbeats.tick)
+            except Exception as error:
+                for work in self._work.take(works):
+                    await self._end(work.task, error)
+                continue
+            for work in works:
+                self._runner.meter.written(work.task.pipeline.spec.name, work.task.stage, *work.new_tokens())
+                await self._send(work.deltas(time.monotonic()))
+        for work in self._work.take_done():
+            await self._end(work.task, work)
+        return True
+
+    async def _end(self, task: Task, result: Work | Exception) -> None:
+        """A part is done, or its work has failed."""
+        stage = task.pipeline.stage(task.stage)
+        assert isinstance(stage, OperatorStage)
+        try:
+            if isinstance(result, Exception):
+                raise result
+            outcome = task.pipeline.outcome(stage, part_of(task), result.running)
+            if isinstance(outcome, RigflowError):
+                raise outcome
+            await self._runner.hand_over(task, outcome)
+        except Exception as error:
+            await self._runner.failed(task, error)
+        await task.message.finish(task)
+
+    async def _send(self, deltas: Sequence[Delta]) -> None:
+        """Send what is new to those who listen now. What cannot be sent is left out: the result has it all."""
+        for delta in deltas:
+            with contextlib.suppress(BrokerError):
+                subject = self._broker.names.deltas(delta.key.job)
+                await self._broker.connection.send(subject, delta.encode(), headers={HEADER_TYPE: delta.type})
