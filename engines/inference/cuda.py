@@ -41,9 +41,9 @@ _TILED_PIXELS = 1 << 20  # of a batch: models of tiles keep dozens of floats for
 class CudaSession:
     """A model on a GPU. Raises ModelError: not an ONNX file, not as `spec` states, or ONNX Runtime has no CUDA.
 
-    Rows of one size always run in batches of one size, padded if there are fewer. Otherwise cuBLAS and cuDNN take
-    another algorithm for another number of rows, and a row's answer depends on its neighbours; and at each change
-    cuDNN plans again, which takes as long as dozens of rows.
+    Batches that are started have one size for rows of one size, and are padded if there are fewer rows. Otherwise
+    cuBLAS and cuDNN take another algorithm for another number of rows, and a row's answer depends on its neighbours;
+    and at each change cuDNN plans again, which takes as long as dozens of rows.
 
     With `pictures_stay`, outputs `[N, H, W]` uint8 stay on the GPU, as `GpuRows`, for its encoder.
     """
@@ -87,15 +87,18 @@ class CudaSession:
         self._reducer = Reducer(self._gpu, reductions, self._reads)
 
     def run(self, inputs: Mapping[str, "Array | RowBatch"]) -> dict[str, Any]:
-        """Return the outputs of one batch by name. Raises ModelError and DeviceLost."""
-        return self.start(inputs)()
+        """Return the outputs of these rows by name, in a batch of their number. Raises ModelError and DeviceLost."""
+        return self._started(inputs, next(iter(inputs.values())).shape[0])()
 
     def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Any]]:
-        """Queue one batch; return a function that waits for its outputs. Two batches may be queued before the first
-        wait.
+        """Queue a batch, padded; return a function that waits for its outputs. Two may be queued before the first wait.
 
         Raises ModelError and DeviceLost, here or in that function.
         """
+        return self._started(inputs, self._computed(inputs))
+
+    def _started(self, inputs: Mapping[str, "Array | RowBatch"], computed: int) -> Callable[[], dict[str, Any]]:
+        """Queue a batch of `computed` rows."""
         check_inputs(self.spec, inputs)
         gpu = self._gpu
         gpu.enter()
@@ -103,7 +106,6 @@ class CudaSession:
             slot = self._slots[self._turn]
             self._turn = (self._turn + 1) % self.in_flight
             binding, held = self._session.io_binding(), []
-            computed = self._computed(inputs)
             for tensor in self.spec.inputs:
                 array = inputs[tensor.name]
                 rows = array if isinstance(array, RowBatch) else RowBatch.all_of(array)
@@ -111,7 +113,7 @@ class CudaSession:
                 block = slot.get(tensor.name)
                 if block is None or block.nbytes < nbytes:
                     slot[tensor.name] = block = gpu.memory.take(max(1, nbytes))
-                held += gather(gpu, block.pointer, rows, self._fills)
+                held += gather(gpu, block.pointer, rows, computed, self._fills)
                 shape = (computed, *rows.shape[1:])
                 binding.bind_input(tensor.name, "cuda", gpu.number, rows.dtype, shape, block.pointer)
             filled = gpu.event()
@@ -142,7 +144,7 @@ class CudaSession:
             slot.clear()
 
     def _computed(self, inputs: Mapping[str, "Array | RowBatch"]) -> int:
-        """Return how many rows to compute for a batch, by the bytes of a row; the added rows hold undefined values."""
+        """Return how many rows to compute for a batch that is started, by the bytes of a row."""
         rows = next(iter(inputs.values())).shape[0]
         row_bytes = sum(array.nbytes for array in inputs.values()) // max(1, rows)
         return max(rows, min(self.batch_rows, self.batch_bytes // max(1, row_bytes)))

@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 _THREADS, _MOST_BLOCKS, _MOST_ROWS = 256, 64, 65535  # of a grid: its lines, and its second dimension
 
 
-def gather(gpu: "CudaGpu", pointer: int, rows: RowBatch, stream: Any) -> list[Any]:
-    """Queue the copies of rows, one after the other, to `pointer`; return what must be held until they are done."""
+def gather(gpu: "CudaGpu", pointer: int, rows: RowBatch, count: int, stream: Any) -> list[Any]:
+    """Queue the copies of rows, one after the other, to `pointer`; return what must be held until they are done.
+
+    The first row is repeated behind them up to `count` rows: a model may fail on values that are none, such as numbers
+    of words that are not there.
+    """
     held: list[Any] = []
     pointers = np.concatenate([_pointers(gpu, span, held, stream) for span in rows.spans])
     if not len(pointers):
         return held
-    table, used = uploaded(gpu, pointers, stream)
     given = np.zeros((), GATHER)
     given["row_bytes"] = row_bytes = rows.nbytes // len(pointers)
+    first = pointers[: len(pointers) // rows.shape[0]]
+    pointers = np.concatenate([pointers, np.tile(first, count - rows.shape[0])])
+    table, used = uploaded(gpu, pointers, stream)
     blocks = min(_MOST_BLOCKS, max(1, -(-row_bytes // (_THREADS * 16))))
     for begin in range(0, len(pointers), _MOST_ROWS):
         given["count"] = count = min(_MOST_ROWS, len(pointers) - begin)

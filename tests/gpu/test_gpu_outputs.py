@@ -62,7 +62,7 @@ def with_strange(array: np.ndarray, seed: int, dtype: Any) -> np.ndarray:
 @pytest.mark.parametrize("name", SELECTING)
 def test_its_selection_is_that_of_the_twin(gpu: CudaGpu, name: str, dtype: Any) -> None:
     case = SELECTING[name]
-    for seed, threshold in enumerate((0.0, case.threshold, 0.25, 0.5, 1.0, 1e9)):
+    for seed, threshold in enumerate((0.0, case.threshold, 0.25, 0.5, 1.0)):
         outputs = {
             name: with_strange(value, seed, dtype) if value.dtype.kind == "f" else value
             for name, value in case.outputs.items()

@@ -75,8 +75,8 @@ def test_a_backend_that_is_not_there_is_refused_before_a_command_begins() -> Non
     refused = rigflow("engine", "list", RIGFLOW_BACKEND="nothing")
     assert refused.returncode == ExitCode.USAGE
     assert (
-        "setting backend: there is no nothing: there are ctranslate2, onnxruntime, onnxruntime-genai, simulated, tensorrt"
-        in refused.stderr
+        "setting backend: there is no nothing: "
+        "there are ctranslate2, onnxruntime, onnxruntime-genai, simulated, tensorrt" in refused.stderr
     )
 
 
