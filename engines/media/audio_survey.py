@@ -83,8 +83,8 @@ def survey_audio(container: InputContainer, stream: AudioStream, label: str, lim
     per_unit = rate * unit
     sizes = _sizes(np.array(durations, np.int64), per_unit, size)
     counted = per_unit <= 1 or bool((sizes[:-1] == size).all())
-    rules = _Rules(size, max(1, int(2 * per_unit)), min(int(_MOST_SLACK_S * rate), size // 2), rate, counted)
-    starts, notes = _starts(_rounded(np.array(pts, np.int64), per_unit), sizes, rules)
+    rules = Rules(size, max(1, int(2 * per_unit)), min(int(_MOST_SLACK_S * rate), size // 2), rate, counted)
+    starts, notes = placed(_rounded(np.array(pts, np.int64), per_unit), sizes, rules)
     number, frames = first[0]
     sound_s = Fraction(pts[number] if frames[0].pts is None else frames[0].pts) * unit
     origin_s = min(sound_s, _picture_s(container, sound_s))
@@ -132,7 +132,7 @@ def _sizes(durations: Samples, per_unit: Fraction, size: int) -> Samples:
     return np.where(usual, size, stated)
 
 
-class _Rules(NamedTuple):
+class Rules(NamedTuple):
     """How times are read: the usual `size` of a packet, and by how many samples rounding moves a time.
 
     `counted`: the sizes are exact, so packets that follow each other are counted.
@@ -155,7 +155,7 @@ class _Rules(NamedTuple):
         return packets if self.counted and packets and abs(off - packets) <= self.rounding else off
 
 
-def _starts(stated: Samples, sizes: Samples, rules: _Rules) -> tuple[Samples, list[str]]:
+def placed(stated: Samples, sizes: Samples, rules: Rules) -> tuple[Samples, list[str]]:
     """Return where each packet begins, and notes.
 
     A time before the end of the packets before it, or more than ten minutes after it, begins another clock: the sound
@@ -164,23 +164,24 @@ def _starts(stated: Samples, sizes: Samples, rules: _Rules) -> tuple[Samples, li
     starts = stated[0] + np.cumsum(sizes) - sizes
     if rules.counted and np.abs(stated - starts).max() <= rules.slack:
         return starts, []
-    made, longest = stated.copy(), _LONGEST_GAP_S * rules.rate
+    made: list[int] = []
+    longest, slack = _LONGEST_GAP_S * rules.rate, rules.slack
     expected, shift, joins, gaps = int(stated[0]), 0, 0, 0
-    for number, (time, size) in enumerate(zip(stated.tolist(), sizes.tolist(), strict=True)):
+    for time, size in zip(stated.tolist(), sizes.tolist(), strict=True):
         off = time + shift - expected
-        if off < -rules.slack or off > longest:
+        if off < -slack or off > longest:
             shift -= off
             joins += 1
             off = 0
-        elif off > rules.slack:
+        elif off > slack:
             gaps += 1
             off = rules.gap(off)
         elif rules.counted:
             off = 0
-        made[number] = expected + off
-        expected = max(expected, int(made[number]) + size)
+        made.append(expected + off)
+        expected = max(expected, expected + off + size)
     notes = [f"its times leap {joins} times: the sound goes on there"] if joins else []
-    return made, notes + ([f"{gaps} gaps in its times are silence"] if gaps else [])
+    return np.array(made, np.int64), notes + ([f"{gaps} gaps in its times are silence"] if gaps else [])
 
 
 def _missing(container: InputContainer, stream: AudioStream, end_s: Fraction) -> list[str]:

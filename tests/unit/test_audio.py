@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from engines.media.audio_survey import Rules, placed
 from engines.ragged import Ragged
 from tests.sounds import begins, decoded, file_of, joined, voice
 
@@ -106,3 +107,38 @@ def test_each_part_has_the_first_seconds_of_the_media(container: str, codec: str
     assert sum(part.meta.frames for part in parts) == sum(part.meta.frames for part in plain)
     [short] = decoded(file_of(voice(3.0, 16000), 16000), window_s=20.0, head_s=25.0)
     assert np.array_equal(short.arrays["head"].row(0), joined([short]))  # type: ignore[union-attr]
+
+
+def quietest(sound: np.ndarray, middle: int, reach: int) -> int:
+    """The middle of the frame of 20 ms with the least energy within `reach`, at steps of 10 ms, by a plain loop."""
+    found = []
+    for offset in range(-(reach // 80) * 80, reach + 1, 80):
+        place = middle + offset
+        if place < len(sound):
+            energy = sum(int(value) ** 2 for value in sound[place - 80 : place + 80])
+            found.append((energy, abs(offset), offset))
+    return middle + min(found)[2]
+
+
+def test_a_boundary_lies_in_the_quietest_place_near_it() -> None:
+    whole = np.rint(voice(25.3, 8000)[0] * 3000).astype(np.int64)
+    whole[40_000:41_000] = 0
+    data = file_of(whole[None] / 32768, 8000)
+    found = begins(decoded(data, rate=8000, window_s=3.0, reach_s=1.0))
+    assert found == [0, *(quietest(whole, number * 24_000, 8000) for number in range(1, 9))]
+
+
+def test_nothing_drifts_in_ten_hours() -> None:
+    """The times of Matroska are milliseconds, and 1152 samples are no whole number of them."""
+    packets = 36_000 * 44_100 // 1152
+    stated = np.rint(np.arange(packets) * 1152 * 1000 / 44_100).astype(np.int64)
+    per_ms = 44_100 / 1000
+    sizes = np.full(packets, 1152)
+    rules = Rules(size=1152, rounding=88, most_slack=576, rate=44_100, counted=True)
+    starts, notes = placed(np.rint(stated * per_ms).astype(np.int64), sizes, rules)
+    assert notes == []
+    np.testing.assert_array_equal(starts, np.arange(packets) * 1152)
+    late = stated + (np.arange(packets) > packets // 2) * 78  # three packets are missing
+    starts, notes = placed(np.rint(late * per_ms).astype(np.int64), sizes, rules)
+    assert notes == ["1 gaps in its times are silence"]
+    assert starts[-1] == (packets + 2) * 1152
