@@ -5,22 +5,26 @@ line a chunk of speech, tsv a row with begin and end in milliseconds, as openai/
 `{"segments": [{"start", "end", "text", "language", "language_probability", "avg_logprob", "no_speech_prob",
 "compression_ratio", "words": [{"word", "start", "end", "probability"}]}], "language", "duration"}`; `words` are left
 out where they were not aligned, and `language` is that of most of the text.
+
+`mp4` and `mkv` are copies of the source with the subtitles as a track (`engines.outputs.subtitled`).
 """
 
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
-from engines.encoding import Encoded
+from engines.encoding import Encoded, Origin
 from engines.options import Options
 from engines.outputs.base import BaseFormat
 from engines.outputs.cues import Cue, CueRules, Spoken, cues_of
 from engines.outputs.jsonl import encoded_rows
+from engines.outputs.subtitled import FORMATS, SubtitledCopy
 from engines.outputs.tables import json_text
 from engines.outputs.transcript_files import WRITERS, TranscriptFile
 from engines.part import Array, Part, Tick, no_tick
@@ -32,12 +36,13 @@ from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _NEEDS = ("text", "span", "language", "quality")
+_FILES = (*WRITERS, *FORMATS)
 _SPEAK = "put a stage of the kind transcribe before"
 
 
 class TranscriptOptions(Options):
-    """`files`: one or several of srt, vtt, txt, tsv, json. Cues of srt and vtt have `lines` of `chars` characters, last
-    at most `cue_s` seconds, and end before a pause of `pause_s`.
+    """`files`: one or several of srt, vtt, txt, tsv, json, mp4, mkv. Cues of subtitles have `lines` of `chars`
+    characters, last at most `cue_s` seconds, and end before a pause of `pause_s`.
     """
 
     files: tuple[str, ...] = ("srt", "json")
@@ -51,8 +56,8 @@ class TranscriptOptions(Options):
     def _known(cls, given: Any) -> Any:
         """One name, several with commas, or a list."""
         names = [name.strip() for name in given.split(",")] if isinstance(given, str) else given
-        if not isinstance(names, list | tuple) or not names or any(name not in WRITERS for name in names):
-            raise ValueError(f"name one or several of {', '.join(WRITERS)}")
+        if not isinstance(names, list | tuple) or not names or any(name not in _FILES for name in names):
+            raise ValueError(f"name one or several of {', '.join(_FILES)}")
         return tuple(dict.fromkeys(names))
 
     @property
@@ -131,12 +136,22 @@ class TranscriptAssembler:
         self._languages: Counter[str] = Counter()
         self._held: Cue | None = None
         self._files: list[TranscriptFile] = []
+        self._copies: list[SubtitledCopy] = []
+        self._cues: list[Cue] = []  # of copies
+        self._source: Path | None = None
         try:
             for name in options.files:
-                self._files.append(WRITERS[name](target.with_name(f"{target.name}.{name}")))
+                if name in WRITERS:
+                    self._files.append(WRITERS[name](target.with_name(f"{target.name}.{name}")))
+                else:
+                    self._copies.append(SubtitledCopy(target, name))
         except BaseException:
             self.abort()
             raise
+
+    def set_origin(self, origin: Origin) -> None:
+        """Take the path of the source, which copies are made of."""
+        self._source = Path(origin.sources[0]) if origin.sources else None
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Write the part's chunks. Raises OutputError."""
@@ -161,12 +176,26 @@ class TranscriptAssembler:
             self._write(self._held)
         language = self._languages.most_common(1)[0][0] if self._languages else None
         ending = {"language": language, "duration": round(self._media.duration_s, 3)}
-        return [file.close(ending) for file in self._files]
+        files = [file.close(ending) for file in self._files]
+        return files + [path for copy in self._copies for path in self._copied(copy, language or "")]
 
     def abort(self) -> None:
         """Remove the unfinished files."""
         for file in self._files:
             file.abort()
+        for copy in self._copies:
+            copy.abort()
+
+    def _copied(self, copy: SubtitledCopy, language: str) -> list[Path]:
+        """The copy of the source; none, and a note, where it is on another machine."""
+        if self._source is None or not self._source.is_file():
+            copy.abort()
+            self.notes.append("the source is not on this machine: no copy of it has the subtitles")
+            return []
+        origin_s = self._media.origin * Fraction(*self._media.time_base)
+        path = copy.write(self._source, self._cues, origin_s, language)
+        self.notes += copy.notes
+        return [path]
 
     def _cue(self, cue: Cue) -> None:
         if self._held is not None:
@@ -176,6 +205,8 @@ class TranscriptAssembler:
     def _write(self, cue: Cue) -> None:
         for file in self._files:
             file.cue(cue)
+        if self._copies:
+            self._cues.append(cue)
 
 
 def _spoken(row: Mapping[str, Any]) -> list[Spoken]:

@@ -2,12 +2,15 @@
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
+from engines.encoding import Origin, Traced
 from engines.outputs.cues import CueRules, Spoken, cues_of
 from engines.outputs.transcript import TranscriptFormat
 from engines.part import Part
@@ -15,7 +18,7 @@ from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import OutputError, PipelineError
 from schemas.media import MediaInfo
-from tests.unit.outputs_parts import assemble, format_of, make_part
+from tests.unit.outputs_parts import assemble, feed, format_of, make_part
 
 MEDIA = MediaInfo(kind="audio", name="a.wav", time_base=(1, 1000), end=3_725_500)
 LABELS = {"language": ("en", "de")}
@@ -137,7 +140,7 @@ def test_cues_do_not_overlap(tmp_path: Path) -> None:
 
 def test_files_that_are_not_known_are_refused(tmp_path: Path) -> None:
     for files in ("doc", [], [3], 7):
-        with pytest.raises(PipelineError, match="name one or several of srt, vtt, txt, tsv, json"):
+        with pytest.raises(PipelineError, match="name one or several of srt, vtt, txt, tsv, json, mp4, mkv"):
             format_of("transcript", files=files)
     assert isinstance(format_of("transcript", files="vtt"), TranscriptFormat)
 
@@ -151,3 +154,72 @@ def test_other_arrays_and_results_are_refused(tmp_path: Path) -> None:
         assembler.add(part_of((0.0, " a", 0)).meta, {"rows": np.frombuffer(b'{"start": 1}', np.uint8)}, {})
     assembler.abort()
     assert not list(tmp_path.iterdir())
+
+
+def film_of(path: Path, begin: int = 0) -> Path:
+    """Four seconds of pictures and of sound; `begin` in pictures of 1/25 s."""
+    with av.open(str(path), "w") as out:
+        video, sound = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=16_000, layout="mono")
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        for number in range(100):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 2 * number, np.uint8), "rgb24")
+            frame.pts, frame.time_base = begin + number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        samples = np.zeros((1, 4 * 16_000), np.float32)
+        for start in range(0, samples.shape[1], 1024):
+            heard = av.AudioFrame.from_ndarray(samples[:, start : start + 1024], "fltp", "mono")
+            heard.sample_rate, heard.pts, heard.time_base = 16_000, begin * 640 + start, Fraction(1, 16_000)
+            out.mux(sound.encode(heard))
+        out.mux(video.encode())
+        out.mux(sound.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("begin", [0, 50])
+def test_a_copy_of_the_film_has_the_subtitles(tmp_path: Path, suffix: str, begin: int) -> None:
+    """Its other packets are those of the source; equal bytes each time; times from the first picture."""
+    film = film_of(tmp_path / "film.mkv", begin)
+    media = MEDIA.model_copy(update={"origin": 40 * begin, "end": 40 * begin + 4000})
+    made = []
+    for number in range(2):
+        assembler = format_of("transcript", LABELS, files=suffix).assemble(tmp_path / str(number), media)
+        assert isinstance(assembler, Traced)
+        assembler.set_origin(Origin("r", {}, (str(film),)))
+        feed(format_of("transcript", LABELS), assembler, [part_of((0.5, " One two.", 0), (2.0, " Three <i>.", 0))])
+        [path] = assembler.close()
+        made.append(path.read_bytes())
+        assert not assembler.notes
+    assert made[0] == made[1]
+    with av.open(str(film)) as source, av.open(str(path)) as copy:
+        assert [stream.type for stream in copy.streams] == ["video", "audio", "subtitle"]
+        assert copy.streams.subtitles[0].codec_context.name == {"mp4": "mov_text", "mkv": "srt"}[suffix]
+        shown = []
+        for packet in copy.demux(subtitles=0):
+            if packet.dts is not None and packet.size > 2:
+                shown.append((float(packet.pts * packet.time_base), bytes(packet)[2 if suffix == "mp4" else 0 :]))
+        begin_s = begin / 25
+        assert [text.decode() for _, text in shown] == ["One two.", "Three <i>."]
+        assert [time for time, _ in shown] == pytest.approx([begin_s + 0.5, begin_s + 2.0], abs=2e-3)
+        assert pictures(source) == pictures(copy)
+
+
+def pictures(container: Any) -> list[tuple[float, bytes]]:
+    container.seek(0)
+    packets = container.demux(video=0)
+    return [(round(float(each.pts * each.time_base), 3), bytes(each)) for each in packets if each.dts is not None]
+
+
+def test_a_film_that_is_elsewhere_is_no_error(tmp_path: Path) -> None:
+    assembler = format_of("transcript", LABELS, files=["srt", "mkv"]).assemble(tmp_path / "a", MEDIA)
+    assert [path.name for path in assembler.close()] == ["a.srt"]
+    assert assembler.notes == ["the source is not on this machine: no copy of it has the subtitles"]
+    broken = tmp_path / "film.mp4"
+    broken.write_bytes(b"no film")
+    assembler = format_of("transcript", LABELS, files="mkv").assemble(tmp_path / "b", MEDIA)
+    assert isinstance(assembler, Traced)
+    assembler.set_origin(Origin("r", {}, (str(broken),)))
+    with pytest.raises(OutputError, match=r"cannot copy .* with subtitles: "):
+        assembler.close()
+    assembler.abort()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.srt", "film.mp4"]
