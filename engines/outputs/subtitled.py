@@ -36,7 +36,8 @@ class SubtitledCopy:
         """Copy all packets of `source`, with cues whose second 0 is at `origin_s` of it. Raises OutputError."""
         try:
             with writing(self._file.path), open_file(source) as file, open_container(file) as given:
-                options = {"fflags": "+bitexact"}  # no random number in the head of an mkv
+                # no random number in the head of an mkv; and times that begin a little before 0 stay
+                options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
                 out = av.open(self._file.file, "w", format=FORMATS[self._suffix], container_options=options)
                 with out:
                     self._copy(given, out, cues, origin_s, language)
@@ -59,9 +60,7 @@ class SubtitledCopy:
         name_track(track, language, "", 0)
         out.metadata.update(given.metadata)
         waiting = deque(self._packets(cues, track, origin_s))
-        for packet in given.demux([given.streams[number] for number in copies]):
-            if packet.dts is None or packet.time_base is None:  # the end of a stream
-                continue
+        for packet in _timed(given.demux([given.streams[number] for number in copies])):
             while waiting and waiting[0][0] <= packet.dts * packet.time_base:
                 out.mux(waiting.popleft()[1])
             packet.stream = copies[packet.stream_index]
@@ -94,3 +93,32 @@ class SubtitledCopy:
             packet.pts = packet.dts = round((Fraction(cue.start) + origin_s) / _BASE)
             packet.duration, packet.is_keyframe = max(1, round(Fraction(cue.end - cue.start) / _BASE)), True
             yield Fraction(cue.start) + origin_s, packet
+
+
+def _timed(packets: "Iterator[Packet[Any]]") -> "Iterator[Any]":
+    """Packets that have a dts: those of an mkv begin without, because it stores none.
+
+    They get times before the first known one of their track, a packet's duration apart.
+    """
+    early: dict[int, list[Any]] = {}
+    known: set[int] = set()
+    for packet in packets:
+        number = packet.stream_index
+        if packet.pts is None and not packet.size:  # the end of a track
+            continue
+        if number in known:
+            yield packet
+        elif packet.dts is None:
+            early.setdefault(number, []).append(packet)
+        else:
+            known.add(number)
+            yield from _before(early.pop(number, []), packet.dts)
+            yield packet
+    for held in early.values():
+        yield from _before(held, min(packet.pts or 0 for packet in held) + 1)
+
+
+def _before(packets: Sequence[Any], dts: int) -> Iterator[Any]:
+    for place, packet in enumerate(packets):
+        packet.dts = dts - sum(max(1, each.duration or 0) for each in packets[place:])
+        yield packet
