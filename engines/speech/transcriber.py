@@ -100,7 +100,7 @@ class Transcriber:
     def transcribe(
         self, batches: Sequence[Sequence[Chunk]], spoken: dict[int, Spoken], tick: Tick, count: Callable[[int], None]
     ) -> list[Transcript]:
-        """Return the transcript of each chunk, in order. `tick` and `count` are called after each batch.
+        """Return the transcript of each chunk, in order. `tick` is called after each step, `count` after each batch.
 
         `spoken` has the languages of groups; one that it lacks has that of its first chunk. Chunks of a group come in
         order. Raises ModelError, DeviceLost.
@@ -108,7 +108,7 @@ class Transcriber:
         made: list[Transcript] = []
         ended_s: dict[int, float] = {}
         for batch in batches:
-            for chunk, found in zip(batch, self._batch(batch, spoken), strict=True):
+            for chunk, found in zip(batch, self._batch(batch, spoken, tick), strict=True):
                 found.words = corrected(found.words, chunk.offset_s, chunk.seconds, ended_s.get(chunk.group, 0.0))
                 if found.words:
                     ended_s[chunk.group] = found.words[-1].end
@@ -117,15 +117,17 @@ class Transcriber:
             tick()
         return made
 
-    def _batch(self, batch: Sequence[Chunk], spoken: dict[int, Spoken]) -> list[Transcript]:
+    def _batch(self, batch: Sequence[Chunk], spoken: dict[int, Spoken], tick: Tick) -> list[Transcript]:
         made = np.stack([features(chunk.sound, self._bands) for chunk in batch])
         states = self._model.encode(made)
+        tick()
         languages = self._languages(states, batch, spoken)
         prompts = [self._prompt(each.language) for each in languages]
         found = self._model.generate(states, prompts, self._search)
+        tick()
         transcripts = []
         for number, (generated, spoke) in enumerate(zip(found, languages, strict=True)):
-            generated, text = self._checked(generated, made[number], prompts[number])
+            generated, text = self._checked(generated, made[number], prompts[number], tick)
             quality = generated.log_prob, generated.no_speech, _compression(text)
             transcripts.append((generated, Transcript(text, [], spoke.language, spoke.share, *quality)))
         if self._wanted.words:
@@ -152,7 +154,9 @@ class Transcriber:
     def _first_known(self, row: Sequence[tuple[str, float]]) -> Spoken:
         return next((Spoken(code, share) for code, share in row if self._tokens.knows(code)), Spoken("en", 0.0))
 
-    def _checked(self, generated: Generated, feature: Array, prompt: Sequence[int]) -> tuple[Generated, str]:
+    def _checked(
+        self, generated: Generated, feature: Array, prompt: Sequence[int], tick: Tick
+    ) -> tuple[Generated, str]:
         """A text and its tokens; none where there is no speech, and another one if it repeats itself."""
         wanted, text = self._wanted, self._tokens.text(generated.tokens)
         if generated.no_speech > wanted.most_silence and generated.log_prob < wanted.least_log_prob:
@@ -162,6 +166,7 @@ class Transcriber:
                 break
             search = replace(self._search, repetition_penalty=penalty, no_repeat=run)
             [other] = self._model.generate(self._model.encode(feature[None]), [prompt], search)
+            tick()
             if _compression(self._tokens.text(other.tokens)) < _compression(text):
                 generated, text = replace(other, no_speech=generated.no_speech), self._tokens.text(other.tokens)
         return generated, text
