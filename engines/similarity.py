@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.models.fingerprint import blank_windows
 from engines.part import Array
+from engines.vectors import unit
 from schemas.errors import UsageError
 
 ALIKE = 0.8  # different films have a lower similarity
@@ -70,10 +71,9 @@ def load_media(path: Path) -> dict[str, Descriptors]:
         raise UsageError(f"{path} has no descriptors", _HINT)
     if len(vectors) == 0:
         raise UsageError(f"{path} has no windows", "its media was too damaged")
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    if not np.isfinite(lengths).all():
+    if not np.isfinite(vectors).all():
         raise UsageError(f"{path} has descriptors that are not finite", "see whether its model fits its pipeline")
-    vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    vectors = unit(vectors)
     blank = blank_windows(vectors) if _VECTORS[0] in arrays else None
     if names is None:
         return {"": Descriptors(vectors, times, str(path), blank)}

@@ -10,6 +10,7 @@ from engines.heads.classify import flat_rows
 from engines.heads.view import View
 from engines.part import Value
 from engines.planned import Tensor
+from engines.vectors import unit
 from schemas.picture import PictureSpec
 
 
@@ -21,9 +22,7 @@ class EmbedOptions(HeadOptions):
 
 
 class Embed:
-    """Reads `[N, ...]` of D values a row. Gives `embedding [N, D]` float32; with `normalise` it is
-    `v / max(|v|, 1e-12)`, as PyTorch's `normalize`, so that zeros stay zeros.
-    """
+    """Reads `[N, ...]` of D values a row. Gives `embedding [N, D]` float32, with `normalise` by `engines.vectors`."""
 
     Options = EmbedOptions
     by_source = needs_view = False
@@ -40,7 +39,4 @@ class Embed:
     def decode(self, outputs: Mapping[str, Value], views: Sequence[View]) -> dict[str, Value]:
         """See the class."""
         vectors = flat_rows(dense(outputs[self.reads[0]], self.reads[0])).astype(np.float32)
-        if self._options.normalise:
-            lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
-            vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-        return {"embedding": vectors}
+        return {"embedding": unit(vectors) if self._options.normalise else vectors}

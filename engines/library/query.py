@@ -12,6 +12,7 @@ from engines.media.medium import Input, any_recognised
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.transforms import Picture
+from engines.vectors import unit
 from schemas.errors import ModelError, UsageError
 from schemas.model import ModelSpec
 
@@ -84,5 +85,4 @@ def _embed(spec: ModelSpec, content: Content, row: Array) -> Array:
     found = Heads(spec)(outputs, [View(size, size, size)], 1).get(_VECTOR)
     if not isinstance(found, np.ndarray):
         raise ModelError(f"model {spec.name} has no head embed", "its card needs one, see docs/search.md")
-    wide = found[0].astype(np.float64)
-    return np.asarray(wide / max(float(np.linalg.norm(wide)), 1e-12), np.float32)
+    return unit(found[0])

@@ -21,10 +21,10 @@ from engines.library.results import Embedded, read_embedded
 from engines.library.spaces import Space, Stored, Table
 from engines.library.table_file import LOCK, read_table, write_table
 from engines.part import Array
+from engines.vectors import unit
 
 FOLDER = ".rigflow-search"
 _SUFFIX = ".npz"
-_UNIT = 1e-12
 
 
 @contextmanager
@@ -128,7 +128,8 @@ class _Writers:
         if found.identity not in self._open:
             self._begin(found.identity, space)
         first = space.rows + sum(map(len, self._media[found.identity]))
-        self._open[found.identity].write(_unit(found.vectors).data)
+        vectors = np.nan_to_num(unit(found.vectors), nan=0.0)  # what is not finite is like nothing
+        self._open[found.identity].write(np.ascontiguousarray(vectors).data)
         numbers = self._numbers[found.identity]
         for name in found.media:
             if name not in numbers:
@@ -147,12 +148,6 @@ class _Writers:
 
 def _new_file(identity: str) -> str:
     return f"{identity[:16]}-{uuid4().hex[:8]}.f32"
-
-
-def _unit(vectors: Array) -> Array:
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    unit = np.nan_to_num(vectors / np.maximum(lengths, _UNIT), nan=0.0, posinf=0.0, neginf=0.0)
-    return np.ascontiguousarray(unit, np.float32)
 
 
 def _choose(space: Space, files: Sequence[Stored]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from engines.content import Content, ModelFiles
 from engines.own_process import in_own_process
 from engines.part import Array
+from engines.vectors import unit
 from schemas.errors import ModelError, UsageError
 from schemas.model import ModelCard, ModelSpec
 from schemas.model_files import FileSpec, TextSpec
@@ -68,8 +69,7 @@ def _embed(spec: ModelSpec, content: Content, texts: Sequence[str]) -> Array:
     if vectors.ndim != 2 or len(vectors) != len(texts):
         what = f"model {spec.name}: its graph of texts gives {output} {list(vectors.shape)}"
         raise ModelError(what, "name the output with a vector for each text: text.output")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+    return unit(vectors)
 
 
 def token_ids(tokenizer: str, text: TextSpec, texts: Sequence[str]) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from engines.models.surgery import Surgery
 from engines.models.text import embed_texts
 from engines.part import Array
 from engines.registry import load
+from engines.vectors import unit
 from schemas.errors import ModelError, UsageError
 from schemas.model import HeadSpec, ModelCard, ModelSpec, TensorSpec
 
@@ -41,7 +42,7 @@ def label_vectors(spec: ModelSpec, content: Content, labels: Sequence[str], temp
     sentences = [template.replace("{}", label) for label in labels for template in templates]
     vectors = embed_texts(spec, content, sentences).astype(np.float64)
     means = vectors.reshape(len(labels), len(templates), -1).mean(axis=1)
-    return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12), np.float32)
+    return unit(means)
 
 
 def labelled(

@@ -18,6 +18,7 @@ from engines.outputs.npz import NpzAssembler
 from engines.part import Array, Part, Tick, Value, no_tick
 from engines.planned import Tensor
 from engines.ragged import Ragged
+from engines.vectors import unit
 from schemas.errors import PipelineError
 from schemas.media import MediaInfo
 from schemas.model import describe
@@ -59,7 +60,7 @@ class EmbeddingsFormat(BaseFormat[EmbeddingsOptions]):
         check_rows(self._options.array, vectors, windows)
         if isinstance(vectors, Ragged) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
             raise self._no_vectors("rows of other lengths" if isinstance(vectors, Ragged) else _words(vectors))
-        return Encoded({"embedding": _unit(vectors) if self._options.normalise else vectors.astype(np.float32)})
+        return Encoded({"embedding": unit(vectors) if self._options.normalise else vectors.astype(np.float32)})
 
     def assemble(self, target: Path, media: MediaInfo) -> "EmbeddingsAssembler":
         """Start `<target>.npz`."""
@@ -110,11 +111,3 @@ class EmbeddingsAssembler(NpzAssembler):
 
 def _words(array: Array) -> str:
     return describe(str(array.dtype), array.shape)
-
-
-def _unit(vectors: Array) -> Array:
-    """Divide each row by its length, computed in 64 bits; `[W, D] float32`."""
-    wide = vectors.astype(np.float64)
-    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
-    unit: Array = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0).astype(np.float32)
-    return unit
