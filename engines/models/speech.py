@@ -1,9 +1,9 @@
 """Takes models that speak, as their authors publish them, to one form: the voices of Piper and of Kokoro.
 
 That form has the inputs `symbols [1, L]` int64, `speed [1]` float32, where there are voices `voice [1, V]` float32, the
-share of each, and where its graph draws random numbers `noise [2]` float32 (how much of them) and `draw [2]` int64
-(which); its output is `sound [1, S]` float32. What its files say of symbols, voices and rate goes into the metadata of
-the graph, where `engines.models.companions.speech` finds it.
+share of each, and where its graph draws random numbers `noise [1, 2]` float32, how much of them, and `draw [1, 2]`
+int64, which. Its output is `sound [1, S]` float32. What its files say of symbols, voices and rate goes into the
+metadata of the graph, where `engines.models.companions.speech` finds it.
 
 ONNX Runtime's random numbers differ from run to run. They are taken from a table instead, from an element and by steps
 that `draw` names, so that a sentence sounds the same on every machine, however it is retried.
@@ -55,10 +55,11 @@ def _piper(model: Surgery, path: Path) -> tuple[bytes, list[Path]]:
     count = model.front("Gather", model.front("Shape", "symbols"), np.ones(1, np.int64))
     _feed(model, "input_lengths", "Identity", count)
     slow = model.front("Div", np.array([length], np.float32), "speed")
-    parts = [model.front("Gather", "noise", np.array([each], np.int64)) for each in (0, 1)]
+    both = model.front("Reshape", "noise", np.array([-1], np.int64))
+    parts = [model.front("Gather", both, np.array([each], np.int64)) for each in (0, 1)]
     _feed(model, "scales", "Concat", parts[0], slow, parts[1], axis=0)
     _add_input(model, "speed", TensorProto.FLOAT, [1])
-    _add_input(model, "noise", TensorProto.FLOAT, [2])
+    _add_input(model, "noise", TensorProto.FLOAT, [1, 2])
     if speech.voices:
         _feed(model, "sid", "ArgMax", "voice", axis=1, keepdims=0)
         _add_input(model, "voice", TensorProto.FLOAT, [1, len(speech.voices)])
@@ -116,7 +117,7 @@ def _finished(model: Surgery, speech: SpeechSpec) -> bytes:
     model.apply()
     model.check_opset(_OPSET, "speaks")
     if _draw_from_table(model):
-        _add_input(model, "draw", TensorProto.INT64, [2])
+        _add_input(model, "draw", TensorProto.INT64, [1, 2])
     text = speech.model_dump_json(exclude_defaults=True)
     return model.finish({METADATA: text})
 
@@ -160,7 +161,7 @@ _DRAW = frozenset(("Multinomial", "Bernoulli"))
 
 
 def _drawn(model: Surgery, node: Any, table: str, number: int) -> list[Any]:
-    """Return the nodes that stand for one that draws: element i is `table[(draw[0] + i * draw[1]) % size]`."""
+    """Return the nodes that stand for one that draws: element i is `table[(draw[0, 0] + i * draw[0, 1]) % size]`."""
     attributes: Mapping[str, Any] = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     made: list[Any] = []
 
@@ -177,7 +178,8 @@ def _drawn(model: Surgery, node: Any, table: str, number: int) -> list[Any]:
 
     whole = np.int64
     places = put("Range", np.array(0, whole), put("Size", node.input[0]), np.array(1, whole))
-    first, step = (put("Gather", "draw", np.array([each], whole)) for each in (0, 1))
+    drawn = put("Reshape", "draw", np.array([-1], whole))
+    first, step = (put("Gather", drawn, np.array([each], whole)) for each in (0, 1))
     first = put("Add", first, np.array([number * _APART], whole))
     places = put("Mod", put("Add", put("Mul", places, step), first), np.array([_TABLE], whole))
     numbers = put("Gather", table, places)

@@ -35,8 +35,8 @@ def speak(session: Session, speech: SpeechSpec, symbols: Sequence[int], manner: 
         "symbols": np.array([symbols], np.int64),
         "speed": np.array([manner.speed], np.float32),
         "voice": np.array([manner.voice], np.float32),
-        "noise": np.array(manner.noise, np.float32),
-        "draw": np.array(_draw(manner.seed, symbols), np.int64),
+        "noise": np.array([manner.noise], np.float32),
+        "draw": np.array([_draw(manner.seed, symbols)], np.int64),
     }
     names = [tensor.name for tensor in session.spec.inputs]
     if unknown := [name for name in names if name not in known]:

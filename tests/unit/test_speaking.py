@@ -62,10 +62,10 @@ def test_long_sentences_are_cut_at_clauses_words_or_anywhere() -> None:
 
 def test_large_and_odd_texts_take_a_moment() -> None:
     """What is quadratic takes minutes here."""
-    assert len(sentences("This is a sentence, and it has a number 3.5 in it. " * 5_000)) == 5_000
-    assert len(sentences("a" * (2 << 20))) == -(-(2 << 20) // MOST)
+    assert len(sentences("This is a sentence, and it has a number 3.5 in it. " * 1_000)) == 1_000
+    assert len(sentences("a" * (1 << 20))) == -(-(1 << 20) // MOST)
     for text in (".", ". ", ".'", "\n", "\n ", "- ", "1. ", ",", "\u3002"):
-        assert sentences(text * (400_000 // len(text)) + "a")[-1].endswith("a")
+        assert sentences(text * (30_000 // len(text)) + "a")[-1].endswith("a")
 
 
 def test_letters_become_symbols_of_at_most_so_many() -> None:
