@@ -1,8 +1,8 @@
 """Language models by ONNX Runtime GenAI: many answers at a time, which begin and end independently.
 
 Answers of the most probable tokens share a batch of GenAI's `Engine`, which requests join and leave at any token. Those
-that are drawn each have a `Generator`, because an engine with a static batch takes no seeds. The tokens of an answer do
-not depend on other answers.
+that are drawn each have a `Generator`, because an engine with a static batch takes no seeds, and so have those to long
+questions, which an engine reads in one step. The tokens of an answer do not depend on other answers.
 """
 
 import json
@@ -24,6 +24,7 @@ from engines.part import Array, Tick
 from schemas.errors import ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 
+_MOST_AT_ONCE, _PIECE = 256, 128  # tokens of a question: a longer one is read in pieces, so that steps are short
 _BULK_SHARE = 8  # of so many answers at a time, one place is kept for those that a person waits for
 
 
@@ -124,7 +125,10 @@ class GenAiSession:
         self._folder.cleanup()
 
     def _fill(self) -> None:
-        """Let waiting answers run; those that no person waits for leave one place in eight free, at least one."""
+        """Let the next waiting answer run: one in a step, because a step reads all of its question.
+
+        Answers that no person waits for leave one place in eight free, at least one.
+        """
         slots = self.limits.slots
         of_bulk = slots - max(1, slots // _BULK_SHARE) if slots > 1 else 1
         for asked, answer in list(self._waiting):
@@ -133,9 +137,10 @@ class GenAiSession:
                 continue
             self._waiting.remove((asked, answer))
             self._guarded(answer, partial(self._start, asked, answer))
+            return
 
     def _start(self, asked: Asked, answer: Answer) -> None:
-        if asked.sampling is None and self._batches:
+        if asked.sampling is None and self._batches and len(asked.tokens) <= _MOST_AT_ONCE:
             self._running.append(self._requested(asked, answer))
         else:
             self._running.append(_Running(answer, asked.urgent, advance=self._generated(asked, answer)))
@@ -158,9 +163,13 @@ class GenAiSession:
         if asked.grammar:
             params.set_guidance("json_schema", asked.grammar)
         generator = self._og.Generator(self._model, params)
-        generator.append_tokens(asked.tokens)
+        pieces = iter(np.split(asked.tokens, range(_PIECE, len(asked.tokens), _PIECE)))
 
         def advance() -> None:
+            piece = next(pieces, None)
+            if piece is not None:
+                generator.append_tokens(piece)
+                return
             generator.generate_next_token()
             self._add(answer, int(generator.get_next_tokens()[0]))
             if generator.is_done():

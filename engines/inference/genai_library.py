@@ -30,9 +30,14 @@ def in_a_line(error: Exception) -> str:
 
 
 def batches_rightly(og: Any, model: Any, tokenizer: Any) -> bool:
-    """Return whether an engine answers as generators do; that of GenAI 0.18 does not where positions are inputs."""
-    prompts = [np.asarray(tokenizer.encode(text), np.int32) for text in _TRIALS]
+    """Return whether an engine answers as generators do.
+
+    That of GenAI 0.18 does not where positions are inputs of the graph, and a question has the token that ends answers,
+    as those of chat templates have.
+    """
     ends = frozenset(int(token) for token in tokenizer.eos_token_ids)
+    texts = [np.asarray(tokenizer.encode(text), np.int32) for text in _TRIALS]
+    prompts = [np.concatenate([text, np.array(sorted(ends), np.int32), text]) for text in texts]
     alone = [_alone(og, model, prompt, ends) for prompt in prompts]
     try:
         engine = og.Engine(model)

@@ -28,7 +28,7 @@ from schemas.parts import PartMeta
 from schemas.segments import Segment
 from schemas.wire import Buffer
 
-_ITEMS = 8  # of a segment: the work on a text takes long, and other workers shall have some of it
+_ITEMS = 4  # of a segment: the work on a text takes long, and other workers shall have some of it
 _PLAIN, _LINES = (".txt", ".md"), (".jsonl", ".ndjson")
 
 

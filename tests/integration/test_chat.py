@@ -11,6 +11,8 @@ from typing import Any
 import nats
 import pytest
 
+from engines.content import ModelFiles
+from engines.inference.genai_folder import limits_of
 from pipelines.broker import Broker
 from pipelines.registry import builtin_pipeline
 from schemas.messages import decode
@@ -19,6 +21,7 @@ from schemas.results import Delta
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet
 from tests.language import language_folder
+from workers.definitions import find_models, register
 
 og = pytest.importorskip("onnxruntime_genai")
 pytestmark = pytest.mark.models
@@ -124,6 +127,7 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, library: Library, 
         {"id": "schema", "prompt": "x", "schema": {"type": 3}},
         {"id": "turns", "messages": [{"role": "user", "content": "a"}]},
         {"id": "stopped", "prompt": "abc", "stop": library.complete("abc")[3:5]},
+        {"id": "lengthy", "prompt": "ab " * 120},
         {"id": "object", "prompt": "x", "max_tokens": 40, "schema": {"type": "string", "const": "yes"}},
     ]
     given = asked(tmp_path / "q.jsonl", lines)
@@ -135,6 +139,7 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, library: Library, 
     assert found["good"]["text"] == library.complete("abc")
     assert found["stopped"]["text"] == library.complete("abc")[:3]
     assert found["stopped"]["finish"] == "stop"
+    assert found["lengthy"]["text"] == library.complete("ab " * 120), "it is read in pieces"
     assert json.loads(found["object"]["text"]) == "yes"
     errors = {name: row["error"] for name, row in found.items() if "error" in row}
     assert errors == {
@@ -149,6 +154,42 @@ def test_items_fail_alone_and_texts_are_continued(home: Path, library: Library, 
     }
     assert len(outcome.done.failures) == 5
     assert outcome.done.lost == 5
+
+
+def test_a_person_waits_for_no_bulk_answer_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = language_folder(tmp_path / "endless", ends=False)
+    assert rigflow("model", "add", folder, "--yes", HOME=str(tmp_path)).returncode == 0
+    spec = pipeline(max_tokens=400).with_model("endless")
+    [(card, content)] = find_models(spec, None).values()
+    assert isinstance(content, ModelFiles)
+    two_texts = 2 * limits_of(content, card, 1 << 40).slot_bytes
+
+    async def ended(fleet: Fleet) -> list[str]:
+        """Jobs in the order in which they end."""
+        async with Broker.connected(fleet.settings, name="test") as broker:
+            await register(broker, fleet.settings, spec, find_models(spec, None))
+        client, jobs = await nats.connect(fleet.settings.nats), []
+        results = await client.subscribe("rigflow.results.main.chat.*")
+        for number in range(12):
+            headers = {"Rigflow-Job": f"bulk-{number}", "Rigflow-Priority": "bulk"}
+            await client.jetstream().publish("rigflow.media.main.chat", b"hello %d" % number, headers=headers)
+        while not jobs:
+            jobs += await next_done(results)
+        headers = {"Rigflow-Job": "person"}
+        await client.jetstream().publish("rigflow.media.main.chat", b"hello", headers=headers)
+        while "person" not in jobs:
+            jobs += await next_done(results)
+        await client.close()
+        return jobs
+
+    with Fleet(ONE_WORKER, tmp_path / "cache", kv_bytes=float(two_texts)) as fleet:
+        assert len(asyncio.run(ended(fleet))) < 9, "of two answers at a time one is never of bulk"
+
+
+async def next_done(results: Any) -> list[str]:
+    message = await results.next_msg(120)
+    return [message.subject.rpartition(".")[2]] if message.headers["Rigflow-Type"] == "done" else []
 
 
 async def follow(fleet: Fleet, deltas: list[Delta], subject: str = "rigflow.deltas.>") -> nats.NATS:

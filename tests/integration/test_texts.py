@@ -61,7 +61,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_items_come_back_in_order_and_a_bad_line_fails_alone(fleet: Fleet, files: list[Path], tmp_path: Path) -> None:
     [outcome] = fleet.run(echo(), files, tmp_path / "out")
     assert outcome.done is not None
-    assert (outcome.name, outcome.kind, outcome.done.segments) == ("2 texts", "text", 3)
+    assert (outcome.name, outcome.kind, outcome.done.segments) == ("2 texts", "text", 6)
     assert outcome.done.failures == (f"asked-2: {BROKEN}",)
     found = rows(tmp_path / "out" / "texts.echo.jsonl")
     assert [row["name"] for row in found] == ["q1", *(f"asked-{n}" for n in range(2, 23)), "note.md"]

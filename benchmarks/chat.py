@@ -1,0 +1,194 @@
+"""`python -m benchmarks.chat FOLDER`: tokens a second of one worker beside GenAI's own loop over the same prompts.
+
+Both have one thread. The loop gives all prompts to GenAI's engine at once, as its own examples do; before, some are
+timed one after the other. rigflow runs `chat` on a fleet of one worker, through the broker, from the file of prompts to
+the file of answers. They take turns for some rounds, because a busy machine is not as fast from minute to minute: the
+ratio of each round counts. Then an interactive question is asked while 100 bulk jobs wait, and its time to the first
+token is compared with that on the idle worker.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nats
+
+from engines.inference.genai_folder import overlay_of
+from engines.inference.genai_library import library
+from pipelines.registry import builtin_pipeline
+from schemas.jobs import Priority
+from schemas.pipeline import PipelineSpec
+from schemas.subjects import HEADER_JOB, HEADER_PRIORITY, HEADER_TYPE
+from tests.cli import rigflow
+from tests.fleet import ONE_WORKER, Fleet
+from workers.definitions import find_models
+
+QUESTIONS = ("What is the capital of", "Write a line about", "Name three things that people know of", "Explain")
+BULK = 100
+SUBJECTS = ("France", "the sea", "music", "maths", "winter", "a train", "the market", "a river")
+
+
+def main() -> None:
+    """Measure, and print a line of JSON for each round and one for all."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chat", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a folder of ONNX Runtime GenAI")
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=24, help="most tokens of an answer")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--context", type=int, default=512)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rigflow-chat-") as scratch:
+        os.environ["HOME"] = scratch  # the model is added there
+        shape = f'inputs.0.shape=["N",{given.context}]'
+        added = rigflow("model", "add", given.folder, "--name", "chat-model", "--yes", "--set", shape, HOME=scratch)
+        if added.returncode:
+            raise SystemExit(added.stderr)
+        prompts = [f"{QUESTIONS[n % 4]} {SUBJECTS[n // 4 % 8]}?" for n in range(given.prompts)]
+        measure(given.folder, prompts, given.tokens, given.rounds, Path(scratch))
+
+
+def measure(folder: Path, prompts: Sequence[str], tokens: int, rounds: int, scratch: Path) -> None:
+    """Let both take turns, and compare them."""
+    spec = builtin_pipeline("chat").with_fields({"chat.max_tokens": tokens})
+    loop, found = Loop(folder, spec, tokens), []
+    with Fleet(ONE_WORKER, scratch / "cache") as fleet:
+        asked(fleet, spec, prompts[:1], scratch, "warm")
+        for number in range(rounds):
+            alone, _ = loop.one_by_one(prompts[: max(1, len(prompts) // 4)])
+            engine, texts = loop.together(prompts)
+            ours, answers = asked(fleet, spec, prompts, scratch, f"round-{number}")
+            equal = sum(mine == theirs for mine, theirs in zip(answers, texts, strict=True))
+            found.append(ours / engine)
+            rates = {"loop": round(alone, 1), "engine": round(engine, 1), "rigflow": round(ours, 1)}
+            print(json.dumps({"tokens_per_s": rates, "ratio": round(ours / engine, 3), "equal": equal}), flush=True)
+        firsts = asyncio.run(first_tokens(fleet, prompts))
+    print(json.dumps({"ratio_to_engine": round(statistics.median(found), 3), **firsts}), flush=True)
+
+
+class Loop:
+    """GenAI's own loops, over a model with the limits that the worker has."""
+
+    def __init__(self, folder: Path, spec: PipelineSpec, tokens: int) -> None:
+        from engines.inference.genai_folder import limits_of
+
+        self._og: Any = library()
+        [(card, content)] = find_models(spec, None).values()
+        limits = limits_of(content, card, 4 << 30)  # type: ignore[arg-type]
+        config = self._og.Config(str(folder))
+        config.overlay(json.dumps(overlay_of(limits)))
+        self._model, self._tokens = self._og.Model(config), tokens
+        self._tokenizer, self._engine = self._og.Tokenizer(self._model), self._og.Engine(self._model)
+
+    def _asked(self, prompt: str) -> Any:
+        messages = json.dumps([{"role": "user", "content": prompt}])
+        return self._tokenizer.encode(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+    def one_by_one(self, prompts: Sequence[str]) -> tuple[float, int]:
+        """Tokens a second of one answer after the other, and their number."""
+        began, count = time.monotonic(), 0
+        for prompt in prompts:
+            tokens = self._asked(prompt)
+            params = self._og.GeneratorParams(self._model)
+            params.set_search_options(max_length=len(tokens) + self._tokens, do_sample=False)
+            generator = self._og.Generator(self._model, params)
+            generator.append_tokens(tokens)
+            while not generator.is_done():
+                generator.generate_next_token()
+                count += 1
+        return count / (time.monotonic() - began), count
+
+    def together(self, prompts: Sequence[str]) -> tuple[float, list[str]]:
+        """Tokens a second of all answers at once, and the answers."""
+        began, streams, texts, count = time.monotonic(), [], [""] * len(prompts), 0
+        places: dict[int, int] = {}
+        requests = []
+        for place, prompt in enumerate(prompts):
+            request = self._engine.create_request()
+            options = self._og.TurnOptions(request)
+            options.set_max_generated_tokens(self._tokens)
+            options.set_do_sample(False)
+            request.begin_turn(self._asked(prompt), options)
+            places[id(request)] = place
+            requests.append(request)
+            streams.append(self._tokenizer.create_stream())
+        events = self._engine.create_event_buffer(64)
+        while self._engine.has_pending_requests():
+            for event in self._engine.run(events):
+                if event.flags & self._og.EngineEventFlags.TOKEN:
+                    place = places[id(event.request)]
+                    texts[place] += streams[place].decode(event.token)
+                    count += 1
+        for request in requests:
+            request.close()
+        return count / (time.monotonic() - began), texts
+
+
+def questions(path: Path, prompts: Sequence[str]) -> Path:
+    """A file of prompts."""
+    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    return path
+
+
+def asked(
+    fleet: Fleet, spec: PipelineSpec, prompts: Sequence[str], scratch: Path, name: str
+) -> tuple[float, list[str]]:
+    """Tokens a second of a job, from its file to its result, and the answers."""
+    path, began = questions(scratch / f"{name}.jsonl", prompts), time.monotonic()
+    [outcome] = fleet.run(spec, [path], scratch / "out")
+    seconds = time.monotonic() - began
+    if not outcome.ok:
+        raise SystemExit(f"{outcome.error or outcome.done}")
+    rows = [json.loads(line) for line in (scratch / "out" / f"{name}.chat.jsonl").read_text().splitlines()]
+    return sum(row["tokens"] for row in rows) / seconds, [row["text"] for row in rows]
+
+
+async def first_tokens(fleet: Fleet, prompts: Sequence[str]) -> dict[str, float]:
+    """Seconds from an interactive question to its first text: on the idle worker, and behind 100 bulk jobs."""
+    client = await nats.connect(fleet.settings.nats)
+    stream = client.jetstream()
+
+    async def ask(job: str, prompt: str, priority: Priority) -> None:
+        headers = {HEADER_JOB: job, HEADER_PRIORITY: priority.value}
+        await stream.publish("rigflow.media.main.chat", prompt.encode(), headers=headers)
+
+    async def first(number: int) -> float:
+        job, began = f"person-{number}", time.monotonic()
+        deltas = await client.subscribe(f"rigflow.deltas.main.chat.{job}")
+        results = await client.subscribe(f"rigflow.results.main.chat.{job}")
+        await ask(job, f"{prompts[0]} {number}", Priority.INTERACTIVE)
+        await deltas.next_msg(120)
+        seconds = time.monotonic() - began
+        while (await results.next_msg(120)).headers[HEADER_TYPE] != "done":
+            pass
+        return seconds
+
+    idle = [await first(number) for number in range(3)]
+    done = await client.subscribe("rigflow.results.main.chat.bulk-*")
+    for number in range(BULK):
+        await ask(f"bulk-{number}", f"{prompts[number % len(prompts)]} {number}", Priority.BULK)
+    await done.next_msg(120)  # the worker is at it
+    busy = [await first(number) for number in range(3, 6)]
+    left = BULK - sum(message.headers[HEADER_TYPE] == "done" for message in await gathered(done))
+    await client.close()
+    seconds = {"first_token_idle_s": statistics.median(idle), "first_token_busy_s": statistics.median(busy)}
+    ratio = seconds["first_token_busy_s"] / seconds["first_token_idle_s"]
+    return {name: round(value, 3) for name, value in seconds.items()} | {"ratio": round(ratio, 2), "bulk_left": left}
+
+
+async def gathered(subscription: Any) -> list[Any]:
+    """What has come on a subscription until now."""
+    found = []
+    while subscription.pending_msgs:
+        found.append(await subscription.next_msg(1))
+    return found
+
+
+if __name__ == "__main__":
+    main()
