@@ -14,7 +14,7 @@ from schemas.errors import ModelError
 from schemas.fields import Label
 from schemas.grid import MOST_WARM_UP
 from schemas.model_files import Files, TextSpec
-from schemas.picture import Border, Byte, Filter, Fit, PadPlace, PadValue, PictureSize, PictureSpec, Side
+from schemas.picture import PictureFields, PictureSize, PictureSpec
 from schemas.speech import SpeechSpec
 
 Layout: TypeAlias = Literal["nchw", "nhwc", "nhw", "ncwh", "nwhc", "nwh", "ntchw", "ncthw", "nthwc", "nthw"]
@@ -69,7 +69,18 @@ def describe(dtype: str, shape: Sequence[int | str]) -> str:
     return f"{dtype} [{', '.join(str(size) for size in shape)}]"
 
 
-class InputCard(Spec):
+class _NamedInput(Spec):
+    """The fields of an input that a card lists first."""
+
+    name: str
+    dtype: str | None = None
+    shape: tuple[int | str, ...] | None = None
+    range: tuple[FiniteFloat, FiniteFloat] | None = None
+    reads: str = ""  # the array that it reads; "": a picture of the frame, or the array of its own name
+    size: PictureSize | None = None
+
+
+class InputCard(PictureFields, _NamedInput):
     """One input of an exported model, as its model card declares it. What is left out follows from the graph.
 
     A picture input has a fixed or free `[N, 3, H, W]`, `[N, H, W, 3]` or the like, one of windows `[N, 3, T, H, W]` or
@@ -80,24 +91,6 @@ class InputCard(Spec):
     `value` is a constant for a further input. `state` names the output that feeds it.
     """
 
-    name: str
-    dtype: str | None = None
-    shape: tuple[int | str, ...] | None = None
-    range: tuple[FiniteFloat, FiniteFloat] | None = None
-    reads: str = ""  # the array that it reads; "": a picture of the frame, or the array of its own name
-    size: PictureSize | None = None
-    multiple: Side = 1
-    fit: Fit = "stretch"
-    pad_value: PadValue = 0
-    pad_place: PadPlace = "center"
-    short_side: Side | None = None
-    background: Byte | None = None
-    resize: Filter = "area"
-    antialias: bool = False
-    tile: tuple[Side, Side] | None = None
-    overlap: int = 0
-    border: Border = "reflect"
-    align: int = 1
     colours: Literal["rgb", "bgr", "gray", "ycbcr"] | None = None  # ycbcr: BT.601, full range, as JPEG's
     layout: Layout | None = None
     scale: PerChannel | None = None

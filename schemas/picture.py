@@ -16,7 +16,24 @@ PictureSize: TypeAlias = tuple[Side, Side] | Literal["source"]
 Border: TypeAlias = Literal["reflect", "edge"]
 
 
-class PictureSpec(Spec):
+class PictureFields(Spec):
+    """How a frame is fitted into a picture, in the fields of `PictureSpec` that model cards have, too."""
+
+    multiple: Side = 1
+    fit: Fit = "stretch"
+    pad_value: PadValue = 0
+    pad_place: PadPlace = "center"
+    short_side: Side | None = None
+    background: Byte | None = None
+    resize: Filter = "area"
+    antialias: bool = False
+    tile: tuple[Side, Side] | None = None
+    overlap: int = Field(default=0, ge=0, le=4096)
+    border: Border = "reflect"
+    align: int = Field(default=1, ge=1, le=64)
+
+
+class PictureSpec(PictureFields):
     """How a decoded frame becomes an array of bytes, upright.
 
     `size` is (height, width); "source" keeps the frame's own. `multiple`: a side of a "source" size is padded to a
@@ -39,19 +56,7 @@ class PictureSpec(Spec):
     """
 
     size: PictureSize = "source"
-    multiple: Side = 1
-    fit: Fit = "stretch"
-    pad_value: PadValue = 0
-    pad_place: PadPlace = "center"
-    short_side: Side | None = None
-    background: Byte | None = None
-    resize: Filter = "area"
-    antialias: bool = False
     layout: Literal["rgb", "gray", "planes", "alpha"] = "rgb"
-    tile: tuple[Side, Side] | None = None
-    overlap: int = Field(default=0, ge=0, le=4096)
-    border: Border = "reflect"
-    align: int = Field(default=1, ge=1, le=64)
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> Self:

@@ -9,12 +9,9 @@ from pydantic import ValidationError
 from engines.part import Array
 from schemas.errors import ModelError, format_field_error
 from schemas.model import InputCard, Layout, TensorSpec, describe
-from schemas.picture import PictureSpec
+from schemas.picture import PictureFields, PictureSpec
 
-FRAME_FIELDS = frozenset(
-    {"size", "multiple", "fit", "pad_value", "pad_place", "short_side", "background", "resize", "antialias"}
-    | {"tile", "overlap", "border", "align"}
-)
+FRAME_FIELDS = frozenset({"size", *PictureFields.model_fields})
 VALUE_FIELDS = frozenset({"colours", "layout", "scale", "mean", "std"})
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _NO_PICTURE = 'a picture has dimensions [N, 3, H, W] or [N, H, W, 3]; for a graph without N, say batch = "none"'

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from engines.models.card_file import read_card
 from engines.models.companions.base import Line, Model, Port, Sure
+from engines.models.companions.coco import LABELS
 from schemas.declared import Spec
 from schemas.errors import ModelError, format_field_error
 from schemas.model import HeadSpec, InputCard
@@ -130,9 +131,15 @@ def shipped_cards() -> Mapping[str, ShippedCard]:
 
 
 def load_card(path: Path) -> ShippedCard:
-    """Read one card. Raises ModelError."""
+    """Read one card; the `labels` of a head may be the name of a list in `LABELS`. Raises ModelError."""
+    fields = read_card(path)
+    for head in fields.get("heads", ()):
+        if isinstance(named := head.get("labels"), str):
+            if named not in LABELS:
+                raise ModelError(f"model card {path}: there are no labels {named}", f"there are {', '.join(LABELS)}")
+            head["labels"] = list(LABELS[named])
     try:
-        card = ShippedCard.model_validate(read_card(path))
+        card = ShippedCard.model_validate(fields)
         for given in card.inputs:
             InputCard.model_validate({"name": "", **given})
     except ValidationError as error:

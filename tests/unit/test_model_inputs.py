@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
+from pydantic import ValidationError
 
 from engines.heads.view import view_of
 from engines.inference.heads import Heads
@@ -19,7 +20,7 @@ from engines.models.reading import travelling_form
 from engines.part import Value
 from engines.ragged import Ragged
 from schemas.errors import ModelError
-from schemas.model import StateSpec
+from schemas.model import InputCard, StateSpec
 from schemas.picture import PictureSpec
 from tests.fronts import NANODET, Array, H, W, f32, frames, kept, node, plainly, planes, read, run, through
 from tests.onnx_graphs import FLOAT, INT64, UINT8, model_of, value
@@ -381,3 +382,10 @@ def test_the_size_that_boxes_are_scaled_to_is_found(tmp_path: Path) -> None:
     assert lines["inputs.1.value"] == [W, H]
     assert (lines["heads.0.decoder"], lines["heads.0.boxes"]) == ("arrays", "boxes")
     assert "heads.0.normalised" not in lines
+
+
+@pytest.mark.parametrize(("field", "value"), [("overlap", -1), ("overlap", 5000), ("align", 0), ("multiple", 9000)])
+def test_a_card_takes_the_values_that_a_picture_takes(field: str, value: int) -> None:
+    for kind in (PictureSpec, InputCard):
+        with pytest.raises(ValidationError, match=field):
+            kind.model_validate(({"name": "x"} if kind is InputCard else {}) | {field: value})

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines.models import shipped_cards as shipped
 from engines.models.companions.base import Model, Port, Sure
+from engines.models.companions.coco import COCO
 from engines.models.proposal import Proposal, merged, propose
 from engines.models.shipped_cards import Fits, ShippedCard, lines_of_shipped, load_card, shipped_cards
 from engines.models.store import find, new_files
@@ -18,6 +20,7 @@ from tests.compact import compact
 from tests.convolutions import convolutions
 
 CARDS = sorted(shipped_cards())
+FOLDER = Path(shipped.__file__).with_name("cards")
 SIZES = {"N": "n", "H": 96, "W": 64, "A": 12, "B": 13, "C": 14, "D": 15}
 
 
@@ -103,6 +106,25 @@ def test_files_beside_the_model_go_before_a_card_and_a_card_before_suppositions(
     lines = lines_of_shipped(model, {"heads.0.labels": ["a"] * 80, "heads.0.decoder": "yolox"})
     assert values(lines)["heads.0.decoder"] == "yolox"
     assert not lines_of_shipped(model, {"heads.0.decoder": "yolov8"}), "the graph shows another decoder"
+
+
+def test_cards_name_the_labels_of_coco() -> None:
+    """In one list: no card writes them itself. By category they have gaps: a toothbrush is 79, and category 90."""
+    texts = [path.read_text() for path in FOLDER.glob("*.toml")]
+    assert texts
+    assert not [text for text in texts if '"toothbrush"' in text]
+    for name, last, gaps in (("yolox", 79, 0), ("nanodet", 79, 0), ("rt-detr", 79, 0), ("rf-detr", 90, 11)):
+        labels = shipped_cards()[name].heads[0].options["labels"]
+        assert isinstance(labels, list)
+        assert (labels.index("toothbrush"), labels.count("N/A")) == (last, gaps)
+        assert [each for each in labels if each != "N/A"] == list(COCO)
+
+
+def test_labels_that_do_not_exist_are_one_line(tmp_path: Path) -> None:
+    text = (FOLDER / "yolox.toml").read_text()
+    (path := tmp_path / "mine.toml").write_text(text.replace('labels = "coco"', 'labels = "cocoa"'))
+    with pytest.raises(ModelError, match="there are no labels cocoa: there are coco, coco by category"):
+        load_card(path)
 
 
 def test_a_graph_of_one_size_gets_tiles_of_that_size(tmp_path: Path) -> None:
