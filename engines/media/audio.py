@@ -128,12 +128,14 @@ class Audio(BaseMedium[AudioOptions]):
         windows = range(max(0, owned.start - plan.grid.warm_up), owned.stop) if owned else owned
         place.limits.check_windows(label, windows)
         most = max(1, min(_PART_WINDOWS, _PART_BYTES // (4 * lattice.step * self._options.channels)))
+        first = _values(reader.read(0, min(reader.end, int(self._head * reader.rate)) if windows else 0))
         groups = [windows[at : at + most] for at in range(0, len(windows), most)]
         for number, (group, last) in enumerate(marked_last(iter(groups or [windows]))):
             bounds = [lattice.boundary(k, reader.end, reader.read) for k in (*group, group.stop)]
             arrays = self._arrays(plan, reader, bounds)
             if self._options.head_s:
-                arrays[HEAD] = self._first(reader, len(group))
+                rows = len(group)
+                arrays[HEAD] = Ragged(first if rows else first[:0], np.array([0, *[len(first)] * rows], np.int64))
             warm_up = min(len(group), max(0, owned.start - group.start))
             frames, lost = reader.counts(bounds[warm_up], bounds[-1])
             meta = PartMeta(
@@ -150,11 +152,6 @@ class Audio(BaseMedium[AudioOptions]):
     @property
     def _head(self) -> Fraction:
         return Fraction(str(self._options.head_s))
-
-    def _first(self, reader: AudioReader, rows: int) -> Ragged:
-        """Return the first seconds of the media as row 0 of so many rows."""
-        end = min(reader.end, int(self._head * reader.rate)) if rows else 0
-        return Ragged(_values(reader.read(0, end)), np.array([0, *[end] * rows], np.int64))
 
     def _arrays(self, plan: DecodePlan, reader: AudioReader, bounds: Sequence[int]) -> dict[str, Value]:
         """Return the rows of windows with these boundaries."""

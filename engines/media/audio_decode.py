@@ -81,7 +81,7 @@ class AudioReader:
         self._head = bytes(buffers[0])
         self._channels, self._label, self._tick = channels, label, tick
         table, data = (np.frombuffer(buffer, np.uint8) for buffer in buffers[1:])
-        self._packets = [packet for packet in unpack_track(table, data) if packet.size]
+        self._packets = [packet for packet in unpack_track(table, data) if packet.size] if len(table) else []
         self._starts = np.array([packet.pts or 0 for packet in self._packets], np.int64)
         self._ends = self._starts + np.array([packet.duration or 0 for packet in self._packets], np.int64)
         self._blocks: dict[int, Array] = {}

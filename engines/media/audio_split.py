@@ -98,10 +98,10 @@ def split_audio(
             begin, end = number * step, None if final else (number + 1) * step
             first_block = max(0, int((begin - cut.before) // BLOCK_S))
             last = None if end is None else (end + cut.after + TAIL_S) * surveyed.rate
-            table, data = pack_track(reader.with_first((first_block * BLOCK_S - WARM_UP_S) * surveyed.rate, last))
+            packets = reader.with_first((first_block * BLOCK_S - WARM_UP_S) * surveyed.rate, last)
             yield SegmentData(
                 media,
-                (head, table.tobytes(), data.tobytes()),
+                (head, *_packed(packets)),
                 final,
                 media.origin + begin * cut.rate,
                 None if end is None else media.origin + end * cut.rate,
@@ -159,6 +159,14 @@ class _Reader:
             what = f"{self._label}: a segment of its sound takes more than {MAX_SEGMENT_BYTES >> 20} MB of memory"
             raise ItemTooLarge(what, _CONVERT)
         return True
+
+
+def _packed(packets: "list[Packet[Any]]") -> tuple[bytes, bytes]:
+    """Return the table of packets and their bytes; both are empty in a gap of the sound."""
+    if not packets:
+        return b"", b""
+    table, data = pack_track(packets)
+    return table.tobytes(), data.tobytes()
 
 
 def _head(source: str, stream: AudioStream, sample: bytes, label: str) -> tuple[str, bytes]:

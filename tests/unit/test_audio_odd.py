@@ -198,6 +198,17 @@ def test_the_sound_of_a_film_counts_from_its_first_picture(container: str) -> No
         decoded(data, stream=7)
 
 
+def test_a_long_time_without_sound_is_silence() -> None:
+    """Segments of it have no packet at all."""
+    sound = voice(3.0, 16000, channels=2)
+    parts = decoded(film(Fraction(70), sound, 16000, "matroska"), window_s=10.0)
+    found = joined(parts)
+    assert abs(len(found) - 73 * 16000) < 100
+    assert not found[: 69 * 16000].any()
+    assert abs(moved(found[70 * 16000 :], sound[0])) <= 8
+    assert sum(part.meta.lost for part in parts) == 0
+
+
 def test_samples_without_a_header_are_what_their_content_type_says() -> None:
     sound = voice(0.5, 24000, channels=2)
     whole = np.rint(sound * 32767).astype(np.int16)
