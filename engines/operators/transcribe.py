@@ -50,7 +50,7 @@ class TranscribeOptions(Options):
     length_penalty: float = Field(default=1.0, ge=0, le=10)
     no_speech: float = Field(default=0.6, ge=0, le=1)
     log_prob: float = Field(default=-1.0, le=0)
-    compression: float = Field(default=2.4, ge=1)
+    compression: float = Field(default=3.0, ge=1)
 
     @field_validator("language")
     @classmethod

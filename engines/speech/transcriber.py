@@ -196,6 +196,6 @@ def batches_of(chunks: Sequence[Chunk], most: int, together: bool) -> Iterator[l
 
 
 def _compression(text: str) -> float:
-    """How much shorter a text is compressed: above 2.4 it mostly repeats itself."""
+    """How much shorter a text is compressed: one that repeats itself has 3 to 20, figures of speech up to 2.5."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))

@@ -163,7 +163,7 @@ def wav_of(path: Path, sound: Array) -> Path:
 @pytest.mark.timeout(600)
 async def test_any_fleet_writes_the_same_subtitles(models: Models, tmp_path: Path) -> None:
     """One worker, three workers, a worker for each stage, and three of which one is killed: equal bytes."""
-    sound = wav_of(tmp_path / "speech.wav", speech()[: 45 * RATE])
+    sound = wav_of(tmp_path / "speech.wav", speech()[: 32 * RATE])
     shown = rigflow("pipelines", "show", "transcribe", HOME=str(models.home)).stdout
     for old, new in (
         ("faster-whisper-base", TINY),
