@@ -91,7 +91,7 @@ class Settings(BaseModel):
     )
     kv_bytes: int = Field(
         default=4096 * MIB,
-        ge=MIB,
+        ge=1,
         description="most bytes of the keys and values that a language model keeps of the texts it works on",
     )
     models_disk_bytes: int = Field(
