@@ -15,6 +15,7 @@ from engines.sentences import sentences
 from engines.speaking.espeak import check_espeak
 from engines.speaking.phonemes import symbols_of, voice_weights
 from engines.speaking.voice import Manner, speak
+from engines.ticking import ticking
 from schemas.errors import DeviceLost, ItemTooLarge, PipelineError, RigflowError, UsageError
 from schemas.media import Item
 from schemas.model import ModelSpec
@@ -22,6 +23,7 @@ from schemas.pipeline import OperatorStage
 
 _TEXT, _SOUND, _RATE = "text", "sound", "rate"
 _MOST = 20_000  # characters of a row: some 20 minutes of sound, which are in memory together
+_SENTENCE_S = 300.0  # a run that takes longer is stuck
 _NOTHING = "a text without letters and digits became no sound"
 
 
@@ -130,7 +132,8 @@ class Speak(BaseOperator[SpeakOptions]):
         for sentence in sentences(text):
             chunks = []
             for symbols in symbols_of(sentence, self._speech, self._language):
-                chunks.append(speak(session, self._speech, symbols, self._manner))
+                with ticking(tick, _SENTENCE_S):  # half a minute of sound takes longer on a slow processor
+                    chunks.append(speak(session, self._speech, symbols, self._manner))
                 self.counts.add(1, 1)
                 tick()
             made += [self._pause, *chunks] if made and chunks else chunks
