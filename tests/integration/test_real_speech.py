@@ -19,7 +19,8 @@ from tests.cli import rigflow
 from tests.fleet import Killing
 from tests.speech import BASE, RATE, TINY, Array, opened, silence, silero, sound_part, speech, whisper
 
-pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]  # faster-whisper's dependencies warn
+# faster-whisper's dependencies warn; a busy machine takes minutes
+pytestmark = [pytest.mark.models, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 PRECISION = "int8_float32"
 WITHIN_S = 0.04
 
@@ -160,7 +161,6 @@ def wav_of(path: Path, sound: Array) -> Path:
     return path
 
 
-@pytest.mark.timeout(600)
 async def test_any_fleet_writes_the_same_subtitles(models: Models, tmp_path: Path) -> None:
     """One worker, three workers, a worker for each stage, and three of which one is killed: equal bytes."""
     sound = wav_of(tmp_path / "speech.wav", speech()[: 32 * RATE])
