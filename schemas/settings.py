@@ -77,7 +77,7 @@ class Settings(BaseModel):
     work_deadline_s: float = Field(default=600.0, gt=0, description="most seconds one item may take in one attempt")
     max_pixels: int = Field(default=50_000_000, ge=1, description="most pixels of a picture of a media")
     max_windows: int = Field(default=5_000_000, ge=1, description="most windows that a pipeline may see in a media")
-    max_duration_s: float = Field(default=86400.0, gt=0, description="most seconds that a video may last")
+    max_duration_s: float = Field(default=86400.0, gt=0, description="most seconds that a video or a sound may last")
     prefetch_s: float = Field(
         default=0.03, ge=0, description="a worker fetches more when it has work for fewer seconds than this"
     )

@@ -89,7 +89,11 @@ class Audio(BaseMedium[AudioOptions]):
         cut = AudioCut(
             lattice.rate, segment_s, Fraction(before, lattice.rate), Fraction(after, lattice.rate), self._head
         )
-        return split_audio(given.source, cut, name=given.name, stream=self._stage.stream, limits=request.limits)
+        pieces = split_audio(given.source, cut, name=given.name, stream=self._stage.stream, limits=request.limits)
+        for piece in pieces:
+            end = piece.media.end or 0
+            request.limits.check_windows(given.name, lattice.windows(0, end - piece.media.origin))
+            yield piece
 
     def plan(self, grid: Grid) -> Arrays:
         """Return `sound`, unless models alone say what windows are. Raises PipelineError for options that disagree."""

@@ -101,7 +101,7 @@ def test_limits_bound_what_is_decoded() -> None:
     data = wav(bytes(2 * 8000 * 70), rate=8000)
     with pytest.raises(ItemTooLarge, match=r"voice lasts 6.* seconds, more than 60"):
         decoded(data, limits=Limits(duration_s=60))
-    with pytest.raises(ItemTooLarge, match="asks for 200 windows, more than 100"):
+    with pytest.raises(ItemTooLarge, match="voice asks for 700 windows, more than 100"):
         decoded(data, window_s=0.1, limits=Limits(windows=100))
 
 
