@@ -1,6 +1,7 @@
 """speak: `text`, a row of UTF-8 a window, becomes `sound`, a row of float32 samples, and `rate [W]` int32 in Hz."""
 
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +26,7 @@ _TEXT, _SOUND, _RATE = "text", "sound", "rate"
 _MOST = 20_000  # characters of a row: some 20 minutes of sound, which are in memory together
 _SENTENCE_S = 300.0  # a run that takes longer is stuck
 _NOTHING = "a text without letters and digits became no sound"
+_Weight: TypeAlias = Annotated[float, Field(ge=0, le=1000)]
 
 
 class SpeakOptions(Options):
@@ -33,7 +35,7 @@ class SpeakOptions(Options):
     between sentences of a row; `trim`: leave out silence at the ends of a sentence.
     """
 
-    voice: str | dict[str, float] = ""
+    voice: str | dict[str, _Weight] = ""
     language: str = Field(default="", pattern=r"^[A-Za-z0-9-]{0,32}$")
     speed: float = Field(default=1.0, ge=0.25, le=4)
     noise: float | None = Field(default=None, ge=0, le=4)

@@ -49,8 +49,8 @@ class TranscribeOptions(Options):
     patience: float = Field(default=1.0, gt=0, le=10)
     length_penalty: float = Field(default=1.0, ge=0, le=10)
     no_speech: float = Field(default=0.6, ge=0, le=1)
-    log_prob: float = Field(default=-1.0, le=0)
-    compression: float = Field(default=3.0, ge=1)
+    log_prob: float = Field(default=-1.0, ge=-1000, le=0)
+    compression: float = Field(default=3.0, ge=1, le=1000)
 
     @field_validator("language")
     @classmethod
