@@ -1,6 +1,6 @@
 """What all tests share: async test functions, and a real nats-server on a temporary store.
 
-With TEST_ASM=AVX2 (or another value of the encoders' `asm`) in the environment, they use that instruction set, in the
+With TEST_ASM=avx2 or sse2 (values of the encoders' `asm`) in the environment, they use that instruction set, in the
 tests' own process and in those that they start. With TEST_DEVICE=cuda:0 the workers of `tests.fleet` compute there.
 """
 

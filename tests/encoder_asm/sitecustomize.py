@@ -27,8 +27,11 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             load(module)
-            for name in ("X264_PARAMS", "X265_PARAMS", "SVT_AV1_PARAMS"):
-                setattr(module, name, f"{getattr(module, name)}:asm={os.environ['TEST_ASM']}")
+            asm = os.environ["TEST_ASM"]
+            # without AVX2, rigflow has SVT-AV1 use its kernels in C
+            of_encoders = {"X264_PARAMS": asm, "X265_PARAMS": asm, "SVT_AV1_PARAMS": "c" if asm == "sse2" else asm}
+            for name, value in of_encoders.items():
+                setattr(module, name, f"{getattr(module, name)}:asm={value}")
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -11,7 +11,7 @@ import pytest
 from engines.outputs.colour import picture_planes
 from engines.outputs.pictures import decode_jpeg, encode_jpeg, encode_png
 from engines.outputs.shot_sheet import ShotSheet
-from engines.outputs.software import _svt_params
+from engines.outputs.software import SVT_AV1_PARAMS, _svt_params
 from tests.film_digests import digests, instruction_sets
 from tests.unit.outputs_parts import VIDEO, make_part
 
@@ -34,14 +34,14 @@ def test_hevc_and_av1_are_the_same_bytes_of_the_instruction_sets_that_are_used()
 
 def test_av1_on_a_processor_without_avx2_uses_the_kernels_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Path.read_text
-    for flags, params in (("sse4_1 avx", "lp=1:asm=c"), ("avx avx2", "lp=1"), ("", "lp=1:asm=c")):
+    for flags, params in (("sse4_1 avx", ":asm=c"), ("avx avx2", ""), ("", ":asm=c")):
         monkeypatch.setattr(Path, "read_text", lambda path, *_, has=flags: f"flags\t\t: sse2 {has}\nbugs\t: avx2\n")
         _svt_params.cache_clear()
         monkeypatch.setattr("platform.machine", lambda: "x86_64")
-        assert _svt_params() == params
+        assert _svt_params() == SVT_AV1_PARAMS + params
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     _svt_params.cache_clear()
-    assert _svt_params() == "lp=1:asm=c"
+    assert _svt_params() == f"{SVT_AV1_PARAMS}:asm=c"
     monkeypatch.setattr(Path, "read_text", read)
     _svt_params.cache_clear()
 
