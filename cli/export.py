@@ -28,7 +28,8 @@ def export(
 
     Example: rigflow engine export x3d_s --weights X3D_S.pyth
     """
-    from engines.models.catalogue import EXPORTS, models_folder, save_model
+    from engines.models.catalogue import models_folder, save_model
+    from engines.models.publishers import EXPORTS
 
     if model not in EXPORTS:
         raise UsageError(f"no network is called {model}", f"there is {', '.join(EXPORTS)}")

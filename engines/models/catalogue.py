@@ -18,18 +18,16 @@ from engines.inference.trial import HINT
 from engines.inference.weights import check_size
 from engines.models.card_file import read_card, read_file
 from engines.models.card_text import card_toml
-from engines.models.folder_kinds import described, kind_of_backend, publisher_hint
-from engines.models.packaged import packaged_hint, packaged_model
+from engines.models.folder_kinds import described, kind_of_backend
+from engines.models.packaged import packaged_model
+from engines.models.publishers import where_to_get
 from engines.models.reading import read_model
-from engines.models.shipped_cards import publisher_of
-from engines.models.voice_names import publisher_of_voice
 from engines.own_process import in_own_process
 from schemas.errors import ModelError, ModelMissing, format_field_error
 from schemas.model import ModelCard, ModelSpec
 from schemas.settings import home_folder
 
 _BUILTIN = ("fingerprint", "lanczos2x", "shotchange")
-EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
 
 
 def builtin_models() -> tuple[str, ...]:
@@ -95,13 +93,7 @@ def own_model(name: str, folder: Path | None = None) -> tuple[ModelSpec, Content
     names = [*_BUILTIN, *(path.stem for place in places for path in main_files(place))]
     if near := get_close_matches(name, names, 1):
         hint = f"{near[0]} is there; {hint}"
-    if name in EXPORTS:
-        hint = f"make it by `rigflow engine export {name} --weights {EXPORTS[name]}`"
-    if card := publisher_of(name):
-        added = card.add or card.file
-        hint = f"download {card.file} from {card.page}, then `rigflow model add {added}`"
-    hint = publisher_hint(name) or packaged_hint(name) or publisher_of_voice(name) or hint
-    raise ModelMissing(f"model {name} is missing", hint)
+    raise ModelMissing(f"model {name} is missing", where_to_get(name) or hint)
 
 
 def main_files(folder: Path) -> list[Path]:

@@ -43,10 +43,6 @@ class FolderKind(Protocol):
         """The card in the form in which it travels. Raises ModelError."""
         ...
 
-    def publisher(self, name: str) -> str:
-        """What to do where a model of this name is missing; "" for a name that is not known."""
-        ...
-
 
 def kind_of_folder(folder: Path) -> FolderKind | None:
     """The kind of a folder; None if it is no such model."""
@@ -56,11 +52,6 @@ def kind_of_folder(folder: Path) -> FolderKind | None:
 def kind_of_backend(backend: str | None) -> FolderKind | None:
     """The kind of the models that a backend runs; None if these are ONNX files."""
     return None if backend is None or backend not in KINDS else _kind(KINDS[backend])
-
-
-def publisher_hint(name: str) -> str:
-    """What to do where a model of this name is missing; "" for a name that no kind knows."""
-    return next((hint for kind in _kinds() if (hint := kind.publisher(name))), "")
 
 
 def take_folder(folder: Path, kind: FolderKind, new: NewFiles) -> Taken:

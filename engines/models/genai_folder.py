@@ -82,12 +82,6 @@ class GenAiFolder:
             files=content.files,
         )
 
-    def publisher(self, name: str) -> str:
-        """Where a language model comes from: pipelines name none in particular."""
-        if name != "chat-model":
-            return ""
-        return "get a folder of ONNX Runtime GenAI, see docs/chat.md, then `rigflow model add FOLDER --name chat-model`"
-
 
 def check_config(config: Mapping[str, Any], names: Sequence[str], model: str) -> None:
     """Raise ModelError for a config that names files which are none of the model, or is of another kind of model."""

@@ -17,20 +17,15 @@ class _Place(NamedTuple):
     inputs: tuple[Mapping[str, Any], ...]
 
 
-_SILERO = "silero-vad"
 _SOUND = {"name": "input", "rate": 16_000, "samples": 512, "context": 64}
 _PLACES: Mapping[str, tuple[_Place, ...]] = {
-    _SILERO: (
+    "silero-vad": (
         _Place(
             "faster_whisper",
             "assets/silero_vad_v6.onnx",
             (_SOUND, {"name": "h", "state": {"output": "hn"}}, {"name": "c", "state": {"output": "cn"}}),
         ),
     )
-}
-_HINTS = {
-    _SILERO: "`pip install 'rigflow[stt]'` brings it; or download silero_vad.onnx from "
-    "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`"
 }
 
 
@@ -47,8 +42,3 @@ def packaged_model(name: str) -> tuple[Path, ModelCard, bytes] | None:
                 card = ModelCard.model_validate({"name": name, "inputs": place.inputs})
                 return path, card, read_file(path)
     return None
-
-
-def packaged_hint(name: str) -> str:
-    """Return where a model of this name comes from; "" for one that no package has."""
-    return _HINTS.get(name, "")

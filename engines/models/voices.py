@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from engines.models.companions.base import json_of
-from engines.models.voice_names import KOKORO_PAGE, PIPER_PAGE, SYMBOLS_PAGE
+from engines.models.publishers import KOKORO_PAGE, PIPER_PAGE, SYMBOLS_PAGE
 from engines.part import Array
 from schemas.errors import ModelError, format_field_error
 from schemas.speech import SpeechSpec
@@ -24,7 +24,7 @@ def piper_settings(path: Path) -> tuple[SpeechSpec, float, Path]:
     source = path.with_name(f"{path.name}.json")
     if not source.is_file():
         what = f"{path} is a voice of Piper, and {source.name} is not beside it"
-        raise ModelError(what, f"download both from where it is from, as {PIPER_PAGE}")
+        raise ModelError(what, f"download both files of the voice together, as from {PIPER_PAGE}")
     given = json_of(source)
     kind = given.get("phoneme_type", "espeak")
     if kind not in _ALPHABETS:
@@ -79,7 +79,7 @@ def kokoro_voices(path: Path) -> tuple[dict[str, Array], list[Path]]:
             if source.suffix in (".bin", ".npz") and source.is_file():
                 return _archive(source), [source]
     what = f"{path} is a Kokoro, and no voices*.bin, voices*.npz or folder voices is beside it"
-    raise ModelError(what, f"download its voices from where it is from, as {KOKORO_PAGE}")
+    raise ModelError(what, f"download its voices too, as from {KOKORO_PAGE}")
 
 
 def _places(path: Path) -> list[Path]:

@@ -23,7 +23,6 @@ from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec
 
 _KIND = "WhisperSpec"
-_PAGE = "https://huggingface.co/Systran"
 _HINT = "download the whole folder again"
 
 
@@ -83,14 +82,6 @@ class WhisperFolder:
             outputs=outputs,
             sha256=card.sha256,
             files=content.files,
-        )
-
-    def publisher(self, name: str) -> str:
-        """Where the folders of this name are, as their authors call them."""
-        if not name.startswith("faster-whisper-"):
-            return ""
-        return (
-            f"download the folder {_PAGE}/{name}, then `rigflow model add {name}`; others run by --set STAGE.model=NAME"
         )
 
 

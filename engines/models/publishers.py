@@ -1,0 +1,34 @@
+"""Where people get a model that is missing, and what they type then: one table of names and hints."""
+
+import re
+from collections.abc import Mapping
+
+from engines.models.shipped_cards import publisher_of
+
+PIPER_PAGE = "https://huggingface.co/rhasspy/piper-voices"
+KOKORO_PAGE = "https://github.com/thewh1teagle/kokoro-onnx/releases/tag/model-files-v1.0"
+SYMBOLS_PAGE = "https://huggingface.co/hexgrad/Kokoro-82M"
+EXPORTS = {"x3d_s": "X3D_S.pyth"}  # models of `rigflow engine export`, and the files with their weights
+_HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for the name
+    "|".join(EXPORTS): "make it by `rigflow engine export {name} --weights {weights}`",
+    "chat-model": "get a folder of ONNX Runtime GenAI, see docs/chat.md, then "
+    "`rigflow model add FOLDER --name chat-model`",
+    "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`; "
+    "others run by --set STAGE.model=NAME",
+    "silero-vad": "`pip install 'rigflow[stt]'` brings it; or download silero_vad.onnx from "
+    "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`",
+    r"[a-z]{2,3}_[A-Z]{2}-\w+-(?:x_low|low|medium|high)": "download {name}.onnx and {name}.onnx.json from "
+    f"{PIPER_PAGE}, then `rigflow model add {{name}}.onnx`; --model NAME runs another voice",
+    "kokoro.*": f"download {{name}}.onnx and voices-v1.0.bin from {KOKORO_PAGE} and config.json from {SYMBOLS_PAGE} "
+    "into one folder, then `rigflow model add FOLDER`; --model NAME runs another voice",
+}
+
+
+def where_to_get(name: str) -> str:
+    """Return what to do where a model of this name is missing; "" for names of which rigflow knows no publisher."""
+    for pattern, hint in _HINTS.items():
+        if re.fullmatch(pattern, name):
+            return hint.format(name=name, weights=EXPORTS.get(name, ""))
+    if card := publisher_of(name):
+        return f"download {card.file} from {card.page}, then `rigflow model add {card.add or card.file}`"
+    return ""

@@ -1,0 +1,30 @@
+"""A missing model: where people get it, and what they type."""
+
+from pathlib import Path
+
+import pytest
+
+from engines.models.catalogue import own_model
+from schemas.errors import ModelMissing
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "command"),
+    [
+        ("x3d_s", "", "rigflow engine export x3d_s --weights X3D_S.pyth"),
+        ("chat-model", "docs/chat.md", "rigflow model add FOLDER --name chat-model"),
+        ("faster-whisper-small", "huggingface.co/Systran/faster-whisper-small", "rigflow model add faster-whisper-sm"),
+        ("de_DE-thorsten-high", "huggingface.co/rhasspy/piper-voices", "rigflow model add de_DE-thorsten-high.onnx"),
+        ("kokoro-v1.0", "config.json from https://huggingface.co/hexgrad/Kokoro-82M", "rigflow model add FOLDER"),
+        ("yolox_s", "download yolox_s.onnx from https://", "rigflow model add yolox_s.onnx"),
+        ("unknown", "", "rigflow model list"),
+    ],
+)
+def test_an_error_of_a_missing_model_says_where_it_is(
+    name: str, page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ModelMissing, match=f"model {name} is missing: ") as missing:
+        own_model(name)
+    assert page in missing.value.hint
+    assert f"`{command}" in missing.value.hint
