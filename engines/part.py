@@ -1,7 +1,7 @@
 """A part in memory: named arrays, and their position in the media."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from engines.ragged import Ragged
 from schemas.arrays import ArraySpec
-from schemas.errors import MediaError, ModelError, PipelineError
+from schemas.errors import MediaError, ModelError, PipelineError, RigflowError
+from schemas.media import Item
 from schemas.parts import PartMessage, PartMeta
 from schemas.wire import Buffer
 
@@ -84,9 +85,30 @@ class Part:
                 arrays[name] = value[first:]
         return self.with_arrays(arrays, pts=self.meta.pts[first:], warm_up=0)
 
+    def without_failed(self, errors: Mapping[int, RigflowError], keeps: Sequence[str]) -> "Part":
+        """Return a part of items with the arrays `keeps`, without the rows that failed; their items have the error.
+
+        `errors`: by the number of the row; items that failed earlier have no row.
+        """
+        good = [number for number in range(len(self.meta.pts)) if number not in errors]
+        rows = iter(range(len(self.meta.pts)))
+        items = [item if item.error else _with_error(item, errors.get(next(rows))) for item in self.meta.items]
+        arrays = {name: _taken(self.arrays[name], good) for name in keeps if name in self.arrays}
+        pts = tuple(self.meta.pts[number] for number in good)
+        counts = {"frames": self.meta.frames - len(errors), "lost": self.meta.lost + len(errors)}
+        return self.with_arrays(arrays, items=tuple(items), pts=pts, **counts)
+
     def with_arrays(self, arrays: Mapping[str, Value], **meta: Any) -> "Part":
         """Return the same part with other arrays, and with these fields of its meta changed."""
         return replace(self, arrays=dict(arrays), meta=self.meta.model_copy(update=meta) if meta else self.meta)
+
+
+def _with_error(item: Item, error: RigflowError | None) -> Item:
+    return item if error is None else item.model_copy(update={"error": str(error)})
+
+
+def _taken(value: Value, numbers: Sequence[int]) -> Value:
+    return value.take(numbers) if isinstance(value, Ragged) else value[list(numbers)]
 
 
 def not_finite(part: Part) -> dict[str, int]:

@@ -19,9 +19,10 @@ class Ragged:
     offsets: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: Sequence[npt.NDArray[Any]]) -> Self:
-        """Join rows; there is at least one, and all have equal dtypes and inner shapes."""
-        return cls(np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64))
+    def of(cls, rows: Sequence[npt.NDArray[Any]], empty: npt.NDArray[Any] | None = None) -> Self:
+        """Join rows of equal dtypes and inner shapes. Where there may be none, `empty` is a row without values."""
+        given = rows if empty is None else [empty, *rows]
+        return cls(np.concatenate(given), np.cumsum([0, *map(len, rows)], dtype=np.int64))
 
     @classmethod
     def joined(cls, parts: Sequence["Ragged"]) -> Self:
@@ -41,6 +42,10 @@ class Ragged:
         """Return the rows `[start, stop)`, views."""
         offsets = self.offsets[start : stop + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def take(self, numbers: Sequence[int]) -> "Ragged":
+        """Return the rows of these numbers, copied."""
+        return Ragged.of([self.row(number) for number in numbers], self.values[:0])
 
     @property
     def nbytes(self) -> int:

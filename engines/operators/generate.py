@@ -4,7 +4,7 @@ They give `text`, the answers; `finish`, why each ended: "stop", or "length" at 
 `tokens` of the answer and `prompt_tokens` of what it was asked.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from pydantic import ConfigDict
@@ -20,7 +20,6 @@ from engines.ports import Session
 from engines.ragged import Ragged
 from engines.texts import REQUEST, TEXT, text_of_row, text_rows, text_tensor
 from schemas.errors import ItemTooLarge, MediaError, PipelineError, RigflowError
-from schemas.media import Item
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 from schemas.requests import TextRequest
@@ -46,7 +45,7 @@ class Writing:
     """A part while its answers are written."""
 
     def __init__(
-        self, part: Part, answers: Sequence["Answer | RigflowError"], prompts: Sequence[int], keeps: Sequence[str]
+        self, part: Part, answers: Sequence[Answer | RigflowError], prompts: Sequence[int], keeps: Sequence[str]
     ) -> None:
         self._part = part
         self._answers = answers
@@ -80,13 +79,14 @@ class Writing:
 
     def outcome(self) -> Part | RigflowError:
         """Return the part with the answers. Items whose answer failed have their error, and no row."""
-        errors = [each if isinstance(each, RigflowError) else each.error for each in self._answers]
-        good = [number for number, error in enumerate(errors) if error is None]
+        found = [each if isinstance(each, RigflowError) else each.error for each in self._answers]
+        errors = {number: error for number, error in enumerate(found) if error is not None}
         part = self._part
-        if len(good) < len(errors):
+        if errors:
             if part.meta.media.timed:
-                return next(error for error in errors if error is not None)
-            part = _without(part, errors, good, self._keeps)
+                return next(iter(errors.values()))
+            part = part.without_failed(errors, self._keeps)
+        good = [number for number in range(len(found)) if number not in errors]
         answers = [answer for number in good if isinstance(answer := self._answers[number], Answer)]
         made: dict[str, Value] = {
             TEXT: text_rows([answer.text for answer in answers]),
@@ -195,24 +195,3 @@ class Chat(Complete):
         if self._options.system and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self._options.system})
         return session.chat_text(messages)
-
-
-def _without(part: Part, errors: Sequence[RigflowError | None], good: Sequence[int], keeps: Sequence[str]) -> Part:
-    """Return a part of items without the rows of those that failed, which have their errors, with the arrays kept."""
-    failed = iter(errors)
-    items: list[Item] = []
-    for item in part.meta.items:
-        error = None if item.error else next(failed)
-        items.append(item if error is None else item.model_copy(update={"error": str(error)}))
-    arrays: Mapping[str, Value] = {name: _rows(part.arrays[name], good) for name in keeps if name in part.arrays}
-    bad = len(errors) - len(good)
-    pts = tuple(part.meta.pts[number] for number in good)
-    counts = {"frames": part.meta.frames - bad, "lost": part.meta.lost + bad}
-    return part.with_arrays(arrays, items=tuple(items), pts=pts, **counts)
-
-
-def _rows(value: Value, numbers: Sequence[int]) -> Value:
-    if not isinstance(value, Ragged):
-        return value[list(numbers)]
-    rows = [value.row(number) for number in numbers]
-    return Ragged.of(rows) if rows else value.rows(0, 0)

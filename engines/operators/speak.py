@@ -9,20 +9,20 @@ from pydantic import Field
 from engines.operators.base import BaseOperator
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
-from engines.planned import Arrays, Tensor
+from engines.planned import SOUND, Arrays, Tensor
 from engines.ports import Session
 from engines.ragged import Ragged
 from engines.sentences import sentences
 from engines.speaking.espeak import check_espeak
 from engines.speaking.phonemes import symbols_of, voice_weights
 from engines.speaking.voice import Manner, speak
+from engines.texts import TEXT, text_of_row
 from engines.ticking import ticking
 from schemas.errors import DeviceLost, ItemTooLarge, PipelineError, RigflowError, UsageError
-from schemas.media import Item
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
-_TEXT, _SOUND, _RATE = "text", "sound", "rate"
+_RATE = "rate"
 _MOST = 20_000  # characters of a row: some 20 minutes of sound, which are in memory together
 _SENTENCE_S = 300.0  # a run that takes longer is stuck
 _NOTHING = "a text without letters and digits became no sound"
@@ -77,13 +77,13 @@ class Speak(BaseOperator[SpeakOptions]):
 
     def plan(self, inputs: Arrays) -> Arrays:
         """Return the sound and its rate. Raises PipelineError without a text to speak."""
-        name = self._stage.reads.get(_TEXT, _TEXT)
+        name = self._stage.reads.get(TEXT, TEXT)
         text = inputs.get(name)
-        if text is None or text.dtype != "uint8" or not text.ragged:
+        if text is None or not text.text:
             there = ", ".join(f"`{each}`" for each in inputs) or "nothing"
             what = f"stage `{self._stage.name}` speaks `{name}`, and {'it is no text' if text else f'there is {there}'}"
             raise PipelineError(what, 'take media = ["text"], or set reads')
-        return {_SOUND: Tensor("float32", ("W", "count"), ragged=True), _RATE: Tensor("int32", ("W",))}
+        return {SOUND: Tensor("float32", ("W", "count"), ragged=True), _RATE: Tensor("int32", ("W",))}
 
     def run(self, parts: Sequence[Part], session: Session | None, tick: Tick) -> list[Part | RigflowError]:
         """Return each part with its sound. A text that cannot be spoken is a failed item."""
@@ -99,31 +99,31 @@ class Speak(BaseOperator[SpeakOptions]):
         return outcomes
 
     def _spoken(self, part: Part, session: Session, tick: Tick) -> Part:
-        text = part.arrays[self._stage.reads.get(_TEXT, _TEXT)]
+        text = part.arrays[self._stage.reads.get(TEXT, TEXT)]
         assert isinstance(text, Ragged), "the plan says so"
-        good, sounds, errors = [], [], {}
+        sounds: list[Array] = []
+        errors: dict[int, RigflowError] = {}
         notes = dict.fromkeys(part.meta.notes)
         for number in range(len(text)):
             try:
-                sound = self._of_text(text.row(number).tobytes().decode(errors="replace"), session, tick)
+                sound = self._of_text(text_of_row(text, number), session, tick)
             except DeviceLost:
                 raise
             except RigflowError as error:
                 if part.meta.media.timed:
                     raise
-                errors[number] = str(error)
+                errors[number] = error
                 continue
             notes |= {} if len(sound) else {_NOTHING: None}
-            good.append(number)
             sounds.append(sound)
         made: dict[str, Value] = {
-            _SOUND: Ragged.of(sounds) if sounds else _no_rows(),
+            SOUND: Ragged.of(sounds, np.zeros(0, np.float32)),
             _RATE: np.full(len(sounds), self._speech.rate, np.int32),
         }
         if not errors:
             return part.with_arrays(made, notes=tuple(notes))
-        made |= {name: _rows(part.arrays[name], good) for name in self._stage.keeps if name in part.arrays}
-        return _without(part, good, errors).with_arrays(made, notes=tuple(notes))
+        rest = part.without_failed(errors, self._stage.keeps)
+        return rest.with_arrays({**rest.arrays, **made}, notes=tuple(notes))
 
     def _of_text(self, text: str, session: Session, tick: Tick) -> Array:
         """Return the sound of a text; of length 0 if there is nothing to speak."""
@@ -140,32 +140,3 @@ class Speak(BaseOperator[SpeakOptions]):
                 tick()
             made += [self._pause, *chunks] if made and chunks else chunks
         return np.concatenate([np.zeros(0, np.float32), *made])
-
-
-def _no_rows() -> Ragged:
-    return Ragged(np.zeros(0, np.float32), np.zeros(1, np.int64))
-
-
-def _rows(value: Value, numbers: Sequence[int]) -> Value:
-    """Return some rows of an array."""
-    if isinstance(value, Ragged):
-        rows = [value.row(number) for number in numbers]
-        return Ragged.of(rows) if rows else value.rows(0, 0)
-    return np.asarray(value)[list(numbers)]
-
-
-def _failed(item: Item, error: str) -> Item:
-    return item.model_copy(update={"error": error}) if error else item
-
-
-def _without(part: Part, good: Sequence[int], errors: dict[int, str]) -> Part:
-    """Return a part in which the items of some rows have failed."""
-    rows = iter(range(len(part.meta.pts)))
-    items = [item if item.error else _failed(item, errors.get(next(rows), "")) for item in part.meta.items]
-    return part.with_arrays(
-        part.arrays,
-        items=tuple(items),
-        pts=tuple(part.meta.pts[number] for number in good),
-        frames=len(good),
-        lost=part.meta.lost + len(errors),
-    )

@@ -95,8 +95,8 @@ class Speech(BaseOperator[SpeechOptions]):
     def _chunks(self, part: Part, session: Session, tick: Tick) -> Part:
         sound, clock = sound_of(part), part.meta.media.clock
         ticks_per_s = 1 / clock.time_base
-        rows: list[Array] = [np.zeros(0, np.float32)]
-        pieces: list[Array] = [np.zeros((0, 2), np.float64)]
+        rows: list[Array] = []
+        pieces: list[Array] = []
         pts = []
         for number, begin in enumerate(part.meta.pts):
             window = sound.row(number)
@@ -106,7 +106,10 @@ class Speech(BaseOperator[SpeechOptions]):
                 pieces.append(begin_s + np.array(chunk, np.float64) / RATE)
                 pts.append(begin + int(chunk[0].start * ticks_per_s / RATE))
             self.counts.add(1, 1)
-        made: dict[str, Value] = {SOUND: _joined(rows), PIECES: _joined(pieces)}
+        made: dict[str, Value] = {
+            SOUND: Ragged.of(rows, np.zeros(0, np.float32)),
+            PIECES: Ragged.of(pieces, np.zeros((0, 2))),
+        }
         head = part.arrays.get(HEAD)
         if isinstance(head, Ragged):
             first = self._first(head.row(0), session, tick) if pts else np.zeros(0, np.float32)
@@ -160,12 +163,6 @@ def sound_of(part: Part) -> Ragged:
 def _cut(window: Array, chunk: Sequence[Run]) -> Array:
     """The runs of a chunk behind each other."""
     return np.concatenate([window[run.start : run.end] for run in chunk])
-
-
-def _joined(rows: Sequence[Array]) -> Ragged:
-    """Rows behind a first one that is only there for its type."""
-    joined = Ragged.of(rows)
-    return Ragged(joined.values, joined.offsets[1:])
 
 
 def _sound_input(model: ModelSpec) -> str:

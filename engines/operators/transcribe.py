@@ -19,11 +19,12 @@ from engines.speech.network import is_multilingual, is_whisper
 from engines.speech.tokens import LANGUAGES, TASKS, Tokens
 from engines.speech.transcriber import Chunk, Spoken, Transcriber, Transcript, Wanted, batches_of
 from engines.speech.words import Word
+from engines.texts import TEXT, text_rows, text_tensor
 from schemas.errors import MediaError, ModelError, PipelineError, RigflowError
 from schemas.model import ModelSpec
 from schemas.pipeline import OperatorStage
 
-TEXT, WORDS, SPAN, LANGUAGE, QUALITY = "text", "words", "span", "language", "quality"
+WORDS, SPAN, LANGUAGE, QUALITY = "words", "span", "language", "quality"
 _MOST_JOBS = 1000  # whose languages are kept
 _MODEL = 'name a Whisper: model = "faster-whisper-base"'
 
@@ -98,7 +99,7 @@ class Transcribe(BaseOperator[TranscribeOptions]):
         """See the class."""
         check_sound(self._stage, inputs)
         made = {
-            TEXT: Tensor("uint8", ("W", "count"), ragged=True),
+            TEXT: text_tensor(),
             SPAN: Tensor("float64", ("W", 2)),
             LANGUAGE: Tensor("int32", ("W",), labels=LANGUAGES),
             QUALITY: Tensor("float32", ("W", 4)),
@@ -174,25 +175,25 @@ class Transcribe(BaseOperator[TranscribeOptions]):
         return self._made[1]
 
     def _arrays(self, part: Part, made: Sequence[tuple[Chunk, Transcript]]) -> dict[str, Value]:
-        texts, words, spans = [np.zeros(0, np.uint8)], [np.zeros((0, 5), np.float64)], []
+        texts, words, spans = [], [], []
         for number, (chunk, found) in enumerate(made):
             pieces = _pieces(part, number, len(chunk.sound))
             rows = [[*_placed(word, pieces, chunk.offset_s), word.probability] for word in found.words]
             text = "".join(word.text for word in found.words) or found.text
             ends = np.cumsum([0, *(len(word.text.encode()) for word in found.words)]).tolist()
             rows = [[*row, first, last] for row, first, last in zip(rows, ends, ends[1:], strict=False)]
-            texts.append(np.frombuffer(text.encode(), np.uint8))
+            texts.append(text)
             words.append(np.array(rows, np.float64).reshape(-1, 5))
             spans.append((rows[0][0], rows[-1][1]) if rows else (pieces[0, 0], pieces[-1, 1]))
         arrays: dict[str, Value] = {
-            TEXT: _joined(texts),
+            TEXT: text_rows(texts),
             SPAN: np.array(spans, np.float64).reshape(-1, 2),
             LANGUAGE: np.array([LANGUAGES.index(found.language) for _, found in made], np.int32),
             QUALITY: np.array(
                 [(found.log_prob, found.no_speech, found.compression, found.share) for _, found in made], np.float32
             ).reshape(-1, 4),
         }
-        return {**arrays, WORDS: _joined(words)} if self._options.words else arrays
+        return {**arrays, WORDS: Ragged.of(words, np.zeros((0, 5)))} if self._options.words else arrays
 
 
 def _chunks(part: Part, group: int) -> Iterator[Chunk]:
@@ -224,9 +225,3 @@ def _placed(word: Word, pieces: Array, offset_s: float) -> tuple[float, float]:
     number = min(int(np.searchsorted(ends, middle, side="right")), len(pieces) - 1)
     later = float(pieces[number, 0] - (ends[number] - lengths[number])) - offset_s
     return word.start + later, word.end + later
-
-
-def _joined(rows: Sequence[Array]) -> Ragged:
-    """Rows behind a first one that is only there for its type."""
-    joined = Ragged.of(rows)
-    return Ragged(joined.values, joined.offsets[1:])

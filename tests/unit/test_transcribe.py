@@ -8,15 +8,17 @@ import pytest
 
 from engines.operators.speech import Speech
 from engines.operators.transcribe import Transcribe
+from engines.outputs.format import load_format
 from engines.part import Part, no_tick
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from engines.speech.model import Aligned, Generated, Search
 from engines.speech.network import arrays_of
 from engines.speech.tokens import LANGUAGES, Tokens
+from engines.texts import text_tensor
 from schemas.errors import MediaError, ModelError, PipelineError
 from schemas.model import ModelSpec, SoundSpec, StateSpec, TensorSpec
-from schemas.pipeline import OperatorStage
+from schemas.pipeline import EncodeStage, OperatorStage
 from tests.speech import RATE, Array, silence, sound_part
 
 SPECIAL = ["endoftext", "startoftranscript", "transcribe", "translate", "startofprev", "notimestamps"]
@@ -214,6 +216,12 @@ def test_wrong_options_are_refused(tokens: int, options: dict[str, Any], arrays:
     with pytest.raises(PipelineError) as refused:
         Transcribe(stage_of(**options), Network(tokens=tokens).spec).plan(arrays)
     assert words in str(refused.value)
+
+
+def test_what_is_said_is_text_for_other_stages_and_formats() -> None:
+    planned = Transcribe(stage_of(), Network(tokens=51_865).spec).plan(dict(SOUND))
+    assert planned["text"] == text_tensor()
+    load_format(EncodeStage(kind="encode", format="text")).check(planned, ["audio"])
 
 
 class Detector:
