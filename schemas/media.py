@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from schemas.declared import Name
-from schemas.fields import GivenName, Label, PositiveTerm, Ratio, Size, Ticks
+from schemas.fields import GivenName, Label, Number, PositiveTerm, Ratio, Size, Ticks
 from schemas.grid import Clock
 
 MOST_REORDERED = 16  # frames that any codec holds back: FFmpeg's decoder of H.264 writes beyond its tables with more
@@ -85,7 +85,8 @@ class Item(BaseModel):
     """One item of a segment of a medium without times: its name, and its own outcome once it has failed.
 
     `path` names a file that publisher and workers share; the segment then has no buffers. `gray`: its picture is stored
-    without colours, which decode says. `line`: it is a line of a file, and its name is not that of a file.
+    without colours, which decode says. `line`: it is a line of a file, and its name is not that of a file. `piece_of`:
+    pieces of one text have the same number; what is whole has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -94,6 +95,7 @@ class Item(BaseModel):
     error: str = ""
     gray: bool = False
     line: bool = False
+    piece_of: Number | None = None
 
 
 Items: TypeAlias = Annotated[tuple[Item, ...], FailFast()]  # the errors of all items could fill the memory

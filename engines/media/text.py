@@ -98,22 +98,26 @@ class Text(BaseMedium[TextOptions]):
 
 
 def _items(inputs: Sequence[Input], cut: bool) -> Iterator[tuple[Item, Buffer]]:
-    for given in inputs:
+    for number, given in enumerate(inputs):
         try:
             with media_errors(given.name):
-                yield from _lines(given) if _has_lines(given) else _plain(given, cut)
+                yield from _lines(given) if _has_lines(given) else _plain(given, number if cut else None)
         except RigflowError as error:
             yield Item(name=given.name, error=str(error)), b""
 
 
-def _plain(given: Input, cut: bool) -> Iterator[tuple[Item, Buffer]]:
-    """Yield a file as one item, or as one of each sentence; one without letters and digits is one item."""
+def _plain(given: Input, number: int | None) -> Iterator[tuple[Item, Buffer]]:
+    """Yield a file as one item; with a `number`, which is that of its pieces, as one of each sentence.
+
+    A text without letters and digits is one item.
+    """
     data = _content(given)
     text = plain_text(data)
-    found = sentences(text) if cut else []
-    yield from ((Item(name=given.name), each.encode()) for each in found)
+    item = Item(name=given.name, piece_of=number)
+    found = [] if number is None else sentences(text)
+    yield from ((item, each.encode()) for each in found)
     if not found:
-        yield Item(name=given.name), text[:MOST].encode() if cut else data
+        yield item, data if number is None else text[:MOST].encode()
 
 
 def _content(given: Input) -> Buffer:

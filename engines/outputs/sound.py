@@ -1,8 +1,8 @@
 """sound: writes sound that a model made, `sound` (a ragged array of float32, -1 to 1) at `rate [W]` Hz.
 
 Of media without times it writes a file of each item, `<target>.wav` of a single one and `<target>/<name>.wav` of
-several; neighbours of one name are one file, so that a long text may be many items. Of media with times it writes one
-file. Between rows of a file stands exact silence. A part's result is `samples [M]` int16 (`[M, 2]` of stereo),
+several; pieces of one text are one file, so that a long text may be many items. Of media with times it writes one file.
+Between rows of a file stands exact silence. A part's result is `samples [M]` int16 (`[M, 2]` of stereo),
 `lengths [W]` int64 and `rate [W]` int32, which subscribers can read directly.
 """
 
@@ -23,11 +23,12 @@ from engines.part import Array, Part, Tick, no_tick
 from engines.planned import Tensor
 from engines.ragged import Ragged
 from schemas.errors import OutputError, PipelineError
-from schemas.media import MediaInfo
+from schemas.media import Item, MediaInfo
 from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _FULL = 32767
+_WHOLE = Item(name="", piece_of=0)  # of media with times
 _BY_SPEAK = "add a stage that makes sound before encode: speak"
 
 
@@ -96,8 +97,8 @@ class SoundAssembler:
         self._target, self._media, self._options = target, media, options
         self._names = NamedFiles(target, options.file)
         self._files: list[PartFile] = []
-        self._name: str | None = None  # of the item that is being written
-        self._items: set[str] = set()  # names of the items until there are two, of failed ones too
+        self._last: Item | None = None  # the item before, a failed one too
+        self._texts = 0  # those of failed items too
         self._sound: SoundFile | None = None
         self._comment = options.note
 
@@ -109,13 +110,14 @@ class SoundAssembler:
 
     def add(self, meta: PartMeta, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Encode the part's rows."""
-        names, start = _names_of(meta, len(arrays["lengths"])), 0
-        if len(self._items) < 2:
-            self._items.update(item.name for item in meta.items)
-        for (name, stem), length, rate in zip(names, arrays["lengths"].tolist(), arrays["rate"].tolist(), strict=True):
-            rows = arrays["samples"][start : start + length]
-            start += length
-            self._of(name, stem).add(rows, rate)
+        items, rows = _items_of(meta, len(arrays["lengths"])), _rows_of(arrays)
+        for item in items:
+            if self._last is None or not _one_text(self._last, item):
+                self._finish()
+                self._texts += 1
+            self._last = item
+            if not item.error:
+                self._of(item).add(*next(rows))
 
     def add_tracks(self, fragment: Fragment, arrays: Mapping[str, Array]) -> None:
         """Leave tracks out: the file is the sound that was made."""
@@ -123,9 +125,9 @@ class SoundAssembler:
     def close(self) -> list[Path]:
         """Finish the last file, and give all files their names."""
         if not self._files and self._media.timed:
-            self._of("", "")
+            self._of(_WHOLE)
         self._finish()
-        if len(self._files) == 1 and len(self._items) < 2:
+        if len(self._files) == 1 and self._texts < 2:
             self._files[0].call(self._target.with_name(f"{self._target.name}.{self._options.file}"))
         paths = [file.commit() for file in self._files]
         self._names.remove_folder()
@@ -139,15 +141,13 @@ class SoundAssembler:
             file.discard()
         self._names.remove_folder()
 
-    def _of(self, name: str, stem: str) -> SoundFile:
-        """Return the file of an item: the one before it, if that has the same name."""
-        if self._sound is None or name != self._name:
-            self._finish()
-            file = PartFile.create(self._names.path(stem))
+    def _of(self, item: Item) -> SoundFile:
+        """Return the file of an item's text."""
+        if self._sound is None:
+            file = PartFile.create(self._names.path(stem_of(item)))
             self._files.append(file)
             options = self._options
             self._sound = SoundFile(file, options.file, options.bitrate, options.silence, self._comment)
-            self._name = name
         return self._sound
 
     def _finish(self) -> None:
@@ -156,10 +156,23 @@ class SoundAssembler:
             self._sound = None
 
 
-def _names_of(meta: PartMeta, rows: int) -> Iterator[tuple[str, str]]:
-    """Return the name of the item of each row, and what its file is called; media with times have one file."""
-    items = [(item.name, stem_of(item)) for item in meta.items if not item.error]
-    names = [("", "")] * rows if meta.media.timed else items
-    if len(names) != rows:
-        raise OutputError(f"a part of {len(names)} items has {rows} rows of sound", "run the job again")
-    return iter(names)
+def _one_text(item: Item, other: Item) -> bool:
+    """Return whether two items are pieces of one text."""
+    return item.piece_of is not None and item.piece_of == other.piece_of
+
+
+def _items_of(meta: PartMeta, rows: int) -> Sequence[Item]:
+    """Return the items of a part's rows, and those that failed; rows of media with times are pieces of one."""
+    if meta.media.timed:
+        return [_WHOLE] * rows
+    if (good := sum(not item.error for item in meta.items)) != rows:
+        raise OutputError(f"a part of {good} items has {rows} rows of sound", "run the job again")
+    return meta.items
+
+
+def _rows_of(arrays: Mapping[str, Array]) -> Iterator[tuple[Array, int]]:
+    """Yield the samples of each row, and their rate."""
+    start = 0
+    for length, rate in zip(arrays["lengths"].tolist(), arrays["rate"].tolist(), strict=True):
+        yield arrays["samples"][start : start + length], rate
+        start += length

@@ -39,11 +39,11 @@ KEY = Key(job=JobRef(id="j", pipeline="echo", revision="0"), segment=0, final=Tr
 LABELS: dict[str, tuple[str, ...]] = {"text.utf8": (), "request.utf8": ()}
 
 
-def pieces(*inputs: Input, limits: Limits | None = None) -> list[tuple[Segment, list[memoryview]]]:
+def pieces(*inputs: Input, limits: Limits | None = None, **options: str) -> list[tuple[Segment, list[memoryview]]]:
     """Segments of inputs as they arrive at a worker."""
     request = SplitRequest(Grid(), 4.0, limits=limits or Limits())
     found = []
-    for data in Text(DecodeStage(kind="decode")).split(inputs, request):
+    for data in Text(DecodeStage(kind="decode", options=options)).split(inputs, request):
         segment, buffers = decode(data.segment(KEY).encode(data.buffers))
         assert isinstance(segment, Segment)
         found.append((segment, buffers))
@@ -145,6 +145,14 @@ def test_two_megabytes_are_one_item(tmp_path: Path) -> None:
         ("long.txt", "Ä" * (1 << 20)),
         ("gone.txt", "!gone.txt: no such file: check the path"),
     ]
+
+
+def test_sentences_are_pieces_of_their_text_whatever_its_name() -> None:
+    texts = [Input(b"One. Two.", "a.txt"), Input(b'{"id": "a", "prompt": "Three. Four."}', "b.jsonl")]
+    found = pieces(*texts, Input(b"Five. Six.", "a.txt"), pieces="sentences")
+    assert [item.piece_of for segment, _ in found for item in segment.items] == [0, 0, None, 2, 2]
+    whole = pieces(*texts, pieces="whole")
+    assert [item.piece_of for segment, _ in whole for item in segment.items] == [None, None]
 
 
 def test_items_are_spread_over_segments_and_bounded() -> None:

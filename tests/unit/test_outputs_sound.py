@@ -26,7 +26,14 @@ def tone(seconds: float, hertz: float = 440.0) -> Any:
 
 
 def spoken(rows: list[Any], names: list[str], number: int = 0, rate: int = RATE, failed: tuple[str, ...] = ()) -> Part:
-    items = [*(Item(name=name) for name in names), *(Item(name=name, error="too long") for name in failed)]
+    """A part of pieces of texts, a text of each name."""
+    places = {name: place for place, name in enumerate(dict.fromkeys([*names, *failed]))}
+    items = [Item(name=name, piece_of=places[name]) for name in names]
+    items += [Item(name=name, piece_of=places[name], error="too long") for name in failed]
+    return spoken_items(rows, items, number, rate)
+
+
+def spoken_items(rows: list[Any], items: list[Item], number: int = 0, rate: int = RATE) -> Part:
     arrays = {"sound": Ragged.of(rows), "rate": np.full(len(rows), rate, np.int32)}
     return make_part(TEXTS, arrays, (0,) * len(rows), number=number, items=items)
 
@@ -56,12 +63,24 @@ def test_rows_are_there_exactly_with_silence_between(tmp_path: Path, file: str) 
     np.testing.assert_array_equal(samples, np.concatenate([expected[0], gap, expected[1], gap, expected[2]]))
 
 
-def test_each_item_has_a_file_and_neighbours_of_one_name_share_it(tmp_path: Path) -> None:
+def test_each_text_has_a_file_that_its_pieces_share(tmp_path: Path) -> None:
     rows = [tone(0.1), tone(0.2), tone(0.3)]
     parts = [spoken(rows, ["../a.txt", "../a.txt", "b.txt"], failed=("c.txt",))]
     paths = assemble(format_of("sound", silence=0), tmp_path / "x.speak", TEXTS, parts)
     assert paths == [tmp_path / "x.speak" / name for name in ("a.wav", "b.wav")]
     assert [len(read(path)[0]) for path in paths] == [len(rows[0]) + len(rows[1]), len(rows[2])]
+
+
+def test_texts_of_one_name_have_a_file_each(tmp_path: Path) -> None:
+    """x/a.txt, of which a piece failed, then y/a.txt, whose first pieces were lost, then two lines of one id."""
+    x, y, line = Item(name="a.txt", piece_of=0), Item(name="a.txt", piece_of=1), Item(name="a", line=True)
+    rows = [tone(seconds) for seconds in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    parts = [spoken_items(rows[:2], [x, x.model_copy(update={"error": "bad"}), x])]
+    parts += [spoken_items(rows[2:], [y, line, line], number=2)]
+    paths = assemble(format_of("sound", silence=0), tmp_path / "x", TEXTS, parts)
+    assert [path.name for path in paths] == ["a.wav", "a-2.wav", "a-3.wav", "a-4.wav"]
+    lengths = [len(rows[0]) + len(rows[1]), *map(len, rows[2:])]
+    assert [len(read(path)[0]) for path in paths] == lengths
 
 
 def test_one_good_text_of_several_lies_in_the_folder(tmp_path: Path) -> None:
