@@ -98,9 +98,13 @@ class AudioReader:
         return made
 
     def counts(self, begin: int, end: int) -> tuple[int, int]:
-        """Return how many packets begin in a range at the media's rate, and how many of them were lost."""
+        """Return how many packets begin in a range at the media's rate, and how many of them were lost.
+
+        One that begins before second 0 and reaches into the sound counts as if it began there.
+        """
         first, last = (ceil(place * self._facts.rate / self.rate) for place in (begin, end))
-        owned = self._starts[(self._starts >= first) & (self._starts < last)]
+        starts = np.where(self._ends > 0, np.maximum(self._starts, 0), self._starts)
+        owned = starts[(starts >= first) & (starts < last)]
         lost = sorted(start for start in self.lost if first <= start < last)
         if lost:
             seconds = sum(self.lost[start] for start in lost) / self._facts.rate

@@ -93,10 +93,12 @@ def survey_audio(container: InputContainer, stream: AudioStream, label: str, lim
     last_size, held_back = _last_sizes(stream, last)
     stated = int(sizes[-1]) + (0 if per_unit <= 1 else rules.slack)
     end = int(starts[-1]) + (min(last_size, stated) if last_size else int(sizes[-1])) + held_back
+    if end <= begin:
+        raise MediaError(f"{label} has no samples of sound", "copy or record it again")
     limits.check_duration(label, end / rate)
     notes += _missing(container, stream, sound_s + Fraction(end - begin, rate))
     name = stream.codec_context.name
-    return AudioSurvey(name, rate, origin_s, starts, sizes, max(begin, end), rules.slack, size, kept, tuple(notes))
+    return AudioSurvey(name, rate, origin_s, starts, sizes, end, rules.slack, size, kept, tuple(notes))
 
 
 def _decoded(stream: AudioStream, packet: "Packet[Any] | None") -> list[AudioFrame]:

@@ -28,6 +28,16 @@ def test_one_sample_is_a_window() -> None:
     assert part.meta.media.duration_s == 1 / 16000
 
 
+def test_a_file_that_is_cut_within_its_first_packets_has_their_sound_or_none() -> None:
+    sound = voice(1.0, 16000)
+    [part] = decoded(file_of(sound, 16000, "caf", "pcm_s16le")[:4150])
+    assert len(joined([part])) > 1000
+    assert part.meta.frames == 1, "a job whose parts have no frames has failed"
+    mp3 = file_of(sound, 16000, "mp3", "libmp3lame")
+    with pytest.raises(MediaError, match="voice has no samples of sound: copy or record it again"):
+        decoded(mp3[:400])
+
+
 def test_samples_of_any_width_are_their_own_values() -> None:
     """The values are computed from the bytes by hand."""
     count, rate = 1000, 16000
