@@ -57,15 +57,15 @@ class Letter:
 async def dead_letter(
     broker: Broker, failure: Failure, body: Buffer, subject: str, sequence: int, headers: Mapping[str, str]
 ) -> None:
-    """Publish a failure: as the piece's result, for collectors, then as a dead letter with its input.
+    """Publish a failure: as a dead letter with its input, then as the piece's result, after which the job may be done.
 
     `subject`, `sequence` and `headers` are those of the input. They make the id, so that the failure counts once
     however often the input is delivered, and once more when the input is sent again.
     """
     dated = failure.model_copy(update={"at_s": time.time()})
     result, identity = broker.names.results(failure.key.job), _identity(failure, subject, sequence)
-    await broker.publish(result, dated.encode(), identity, {HEADER_TYPE: "failure"})
     await dead_letter_unread(broker, dated, body, subject, sequence, headers)
+    await broker.publish(result, dated.encode(), identity, {HEADER_TYPE: "failure"})
 
 
 async def dead_letter_unread(

@@ -42,7 +42,7 @@ class Match(IntEnum):
 
     NO = 0
     BESIDE = 1
-    """The file may hold it beside something else, as a video holds sound; a medium that is possible goes first."""
+    """The file may hold it beside something else, as a video holds sound, or only look like it; others go first."""
     POSSIBLE = 2
     """Only opening the file shows it; a medium that is certain goes first."""
     CERTAIN = 3

@@ -46,11 +46,11 @@ class Text(BaseMedium[TextOptions]):
     options_class = TextOptions
 
     def sniff(self, head: bytes, given: Input) -> Match:
-        """By the name; what has another name is text if it begins with UTF-8 without control characters."""
+        """By the name; what has another name may be text if it begins with UTF-8 without control characters."""
         suffix = _suffix(given)
         if suffix in _PLAIN + _LINES:
             return Match.CERTAIN
-        return Match.POSSIBLE if image_format(head) is None and _is_text(head) else Match.NO
+        return Match.BESIDE if image_format(head) is None and _is_text(head) else Match.NO
 
     def split(self, inputs: Sequence[Input], request: SplitRequest) -> Iterator[SegmentData]:
         """A line that is no request, and a file that cannot be read, is a failed item."""

@@ -183,7 +183,7 @@ def test_text_is_recognised_by_name_or_by_what_it_begins_with() -> None:
     for name in ("a.txt", "A.MD", "a.jsonl"):
         assert text.sniff(b"\xff\0", Input(b"\xff\0", name)) is Match.CERTAIN
     for head in (b"hello", "Grüße".encode()[:4], b"\xef\xbb\xbfx", b'{"prompt": "x"}'):
-        assert text.sniff(head, Input(head, "")) is Match.POSSIBLE, head
+        assert text.sniff(head, Input(head, "")) is Match.BESIDE, head
     for head in (still("png"), generated(Clip()).read_bytes()[:512], b"\xff\xfeh\0", b"a\0b"):
         assert text.sniff(head, Input(head, "job")) is Match.NO, head
     echo = PipelineMedia(parse_pipeline(ECHO.replace("FORMAT", "text"), "echo"))

@@ -49,6 +49,7 @@ class Voice:
 def spoken(*texts: str, keeps: tuple[str, ...] = (), **options: Any) -> Part:
     items = [Item(name=f"{number}.txt") for number in range(len(texts))]
     part = make_part(TEXTS, {"text": text_rows(texts)}, (0,) * len(texts), items=items)
+    part = part.with_arrays(part.arrays, frames=len(texts))
     stage = OperatorStage(kind="speak", name="speak", model="slow", options=options, keeps=keeps)
     voice = Voice()
     [made] = Speak(stage, CARD).run([part], voice, voice.told.set)
