@@ -15,6 +15,12 @@ Words: TypeAlias = Annotated[str, AfterValidator(_without_nul)]
 """Text without NUL characters: libraries in C would read it to the first one only."""
 
 
+def _named(given: str | int | None) -> str | int | None:
+    if given == "":
+        raise ValueError("it is empty")
+    return given
+
+
 class Turn(BaseModel):
     """One message of a conversation."""
 
@@ -30,7 +36,7 @@ class TextRequest(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    id: Annotated[str, Field(min_length=1)] | int | None = None
+    id: Annotated[str | int | None, AfterValidator(_named)] = None
     prompt: Words | None = None
     text: Words | None = None
     messages: Annotated[tuple[Turn, ...], Field(min_length=1)] | None = None

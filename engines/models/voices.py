@@ -15,6 +15,7 @@ from schemas.speech import SpeechSpec
 
 _STYLE = 256  # numbers of a row of a voice
 _MOST_VOICES_BYTES = 1 << 30
+_MOST_SPEAKERS = 10_000
 _SYMBOL_FILES = ("config.json", "vocab.json", "tokenizer.json")
 _ALPHABETS = {"espeak": "ipa", "text": "letters"}
 
@@ -33,6 +34,9 @@ def piper_settings(path: Path) -> tuple[SpeechSpec, float, Path]:
         symbols, inference = given["phoneme_id_map"], given.get("inference", {})
         speakers = given.get("speaker_id_map") or {}
         count = int(given.get("num_speakers", 1))
+        if count > _MOST_SPEAKERS:
+            what = f"{source}: {count} speakers are more than {_MOST_SPEAKERS}"
+            raise ModelError(what, "download it again")
         names = {int(number): str(name) for name, number in speakers.items()}
         pad = tuple(symbols["_"])
         speech = SpeechSpec(

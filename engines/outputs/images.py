@@ -15,7 +15,7 @@ from engines.files import PartFile
 from engines.outputs.colour import KEEP_PICTURES
 from engines.outputs.names import clean
 from engines.part import Array, Part, Tick, no_tick
-from schemas.errors import PipelineError
+from schemas.errors import OutputError, PipelineError
 from schemas.media import Item
 from schemas.parts import PartMeta
 from schemas.segments import Fragment
@@ -45,9 +45,11 @@ def join_files(files: Sequence[bytes]) -> Encoded:
 
 
 def files_in(arrays: Mapping[str, Array]) -> Iterator[Buffer]:
-    """Yield the files of a part's result."""
-    data = arrays["data"].data
-    for size in arrays["sizes"].tolist():
+    """Yield the files of a part's result. Raises OutputError if it does not have them whole."""
+    data, sizes = arrays["data"].data, arrays["sizes"].tolist()
+    if any(size < 0 for size in sizes) or sum(sizes) != len(data):
+        raise OutputError("a result does not have the bytes of its files", "run the job again")
+    for size in sizes:
         yield data[:size]
         data = data[size:]
 

@@ -172,7 +172,12 @@ def _items_of(meta: PartMeta, rows: int) -> Sequence[Item]:
 
 def _rows_of(arrays: Mapping[str, Array]) -> Iterator[tuple[Array, int]]:
     """Yield the samples of each row, and their rate."""
+    samples, lengths, rates = (arrays[name] for name in ("samples", "lengths", "rate"))
+    kinds = samples.dtype == np.int16 and lengths.dtype.kind == "i" and rates.dtype.kind == "i"
+    shapes = lengths.ndim == rates.ndim == 1 and samples.shape[1:] in ((), (1,), (2,)) and samples.ndim > 0
+    if not (kinds and shapes and np.all(lengths >= 0) and sum(lengths.tolist()) == len(samples)):
+        raise OutputError("a result of sound does not have the samples of its rows", "run the job again")
     start = 0
-    for length, rate in zip(arrays["lengths"].tolist(), arrays["rate"].tolist(), strict=True):
-        yield arrays["samples"][start : start + length], rate
+    for length, rate in zip(lengths.tolist(), rates.tolist(), strict=True):
+        yield samples[start : start + length], rate
         start += length

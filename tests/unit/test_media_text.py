@@ -104,6 +104,7 @@ def test_a_file_is_an_item_and_a_line_of_json_is_one(tmp_path: Path) -> None:
         (b'{"prompt": " "}', "its text is empty"),
         (b'{"id": "x"}', "give one of prompt, text and messages"),
         (b'{"prompt": "x", "text": "y"}', "give one of prompt, text and messages"),
+        (b'{"id": "", "prompt": "x"}', "id: it is empty: write {"),
         (b'{"prompt": 3}', "prompt: should be a valid string"),
         (b'{"messages": []}', "messages: "),
         (b'{"messages": [{"role": "god", "content": "x"}]}', "messages.0.role: should be 'system', 'user'"),

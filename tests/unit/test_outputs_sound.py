@@ -83,6 +83,23 @@ def test_texts_of_one_name_have_a_file_each(tmp_path: Path) -> None:
     assert [len(read(path)[0]) for path in paths] == lengths
 
 
+@pytest.mark.parametrize(
+    ("shape", "lengths", "kind"),
+    [((5,), [-5], "i2"), ((5,), [6], "i2"), ((5,), [4], "i2"), ((5, 2, 2), [5], "i2"), ((5,), [5], "f8")],
+    ids=["negative", "beyond", "short", "shape", "floats"],
+)
+def test_a_forged_result_does_not_become_a_file(
+    tmp_path: Path, shape: tuple[int, ...], lengths: list[int], kind: str
+) -> None:
+    part = spoken([tone(0.1)], ["a.txt"])
+    assembler = format_of("sound").assemble(tmp_path / "x", TEXTS)
+    arrays = {"samples": np.zeros(shape, kind), "lengths": np.array(lengths), "rate": np.array([RATE])}
+    with pytest.raises(OutputError, match="does not have the samples of its rows"):
+        assembler.add(part.meta, arrays, {})
+    assembler.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_good_text_of_several_lies_in_the_folder(tmp_path: Path) -> None:
     (path,) = assemble(format_of("sound"), tmp_path / "x", TEXTS, [spoken([tone(0.1)], ["a.txt"], failed=("b.txt",))])
     assert path == tmp_path / "x" / "a.wav"

@@ -145,6 +145,7 @@ def _broken(folder: Path) -> Iterator[tuple[str, str]]:
         (good.replace('"text"', '"pinyin"'), "phoneme_type pinyin is not known"),
         (good.replace('"sample_rate": 16000', '"sample_rate": 1'), "rate: "),
         (good.replace('"num_speakers": 1', '"num_speakers": 4'), "disagree about its speakers"),
+        (good.replace('"num_speakers": 1', f'"num_speakers": {10**9}'), "1000000000 speakers are more than 10000"),
     ):
         beside.write_text(text)
         yield path.name, said
