@@ -4,8 +4,10 @@ A folder has `config.json`, `model.bin`, `tokenizer.json`, `vocabulary.json` or 
 `preprocessor_config.json`. What the network takes and gives follows from the shapes of its weights.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from engines.content import ModelFiles
 from engines.models.companions.base import Line, Sure, json_of
@@ -24,6 +26,7 @@ from schemas.model import ModelCard, ModelSpec
 
 _KIND = "WhisperSpec"
 _HINT = "download the whole folder again"
+_HEAD_WIDTH = 64  # of all Whispers
 
 
 class WhisperFolder:
@@ -43,9 +46,10 @@ class WhisperFolder:
 
     def lines(self, folder: Path) -> Sequence[Line]:
         """Backend, precision and description of a network."""
-        json_of(folder / self.main)
+        config = json_of(folder / self.main)
         binary = read_binary(folder / MODEL_FILE)
         bands, width, tokens, blocks = _sizes(binary, str(folder))
+        _check_heads(config, binary, str(folder))
         for name in (TOKENIZER_FILE, "vocabulary.*"):
             if not any(folder.glob(name)):
                 raise ModelError(f"{folder} has no {name}", _HINT)
@@ -95,3 +99,16 @@ def _sizes(binary: BinaryModel, name: str) -> tuple[int, int, int, int]:
         raise ModelError(f"{name}: {MODEL_FILE} lacks weights of a Whisper", _HINT)
     blocks = {each.split("/")[1] for each in binary.shapes if each.startswith("encoder/layer_") and each.count("/") > 1}
     return first[1], first[0], tokens[0], len(blocks - {"layer_norm"})
+
+
+def _check_heads(config: Mapping[str, Any], binary: BinaryModel, name: str) -> None:
+    """Check that words are aligned by heads that are there. Raises ModelError; CTranslate2 would end the process."""
+    _, width, _, _ = _sizes(binary, name)
+    found = (re.match(r"decoder/layer_(\d+)/", each) for each in binary.shapes)
+    blocks = {int(each[1]) for each in found if each}
+    given = config.get("alignment_heads", [])
+    for each in given if isinstance(given, list) else [given]:
+        whole = isinstance(each, list) and len(each) == 2 and all(type(number) is int for number in each)
+        if not whole or each[0] not in blocks or not 0 <= each[1] < width // _HEAD_WIDTH:
+            what = f"{name}: {MAIN_FILE}, alignment_heads has {str(each)[:60]}, which the network lacks"
+            raise ModelError(what, _HINT)

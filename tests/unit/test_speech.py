@@ -200,6 +200,8 @@ def test_a_folder_of_faster_whisper_is_recognised(tmp_path: Path, monkeypatch: p
         (b"PK\3\4 a zip", {}, "is no model of CTranslate2"),
         (b"", {}, "model.bin is damaged, or no model of CTranslate2"),
         (binary(), {"config.json": "[]"}, "config.json is not a json object"),
+        (binary(), {"config.json": '{"alignment_heads": [[9999, -1]]}'}, "alignment_heads has [9999, -1], which the"),
+        (binary(), {"config.json": '{"alignment_heads": "all"}'}, "alignment_heads has all, which the network lacks"),
     ],
 )
 def test_other_folders_are_refused_in_one_line(
