@@ -204,13 +204,15 @@ def _gpus(settings: "Settings") -> list[Finding]:
 def _gpu(gpu: "Gpu", settings: "Settings") -> Finding:
     facts = [gpu.name, size(gpu.memory_bytes), f"compute capability {'.'.join(map(str, gpu.capability))}"]
     facts += [gpu.link] if gpu.link else []
+    from engines.extras import install_extra
+
     try:
         from engines.cuda.probe import gpu_codecs
 
         decoders, encoders = gpu_codecs(f"cuda:{gpu.uuid}", settings.cache_folder)
         import onnxruntime
     except ImportError as error:
-        return Finding(f"cuda:{gpu.uuid}", "note", f"{', '.join(facts)}; {error}", "pip install rigflow[gpu]")
+        return Finding(f"cuda:{gpu.uuid}", "note", f"{', '.join(facts)}; {error}", install_extra("gpu"))
     except RigflowError as error:
         return Finding(f"cuda:{gpu.uuid}", "note", f"{', '.join(facts)}; {error.what}", error.hint)
     facts += [f"decodes {', '.join(decoders) or 'nothing'}", f"encodes {', '.join(encoders) or 'nothing'}"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engines.extras import install_extra
 from engines.part import Array
 from engines.similarity import ALIKE, Descriptors, compare
 from schemas.errors import UsageError
@@ -81,9 +82,7 @@ def _groups(similarity: Array, least: float) -> Array:
         from scipy.cluster.hierarchy import fcluster, linkage
         from scipy.spatial.distance import squareform
     except ImportError as error:
-        raise UsageError(
-            f"clustering needs scipy ({error})", "install the extra, in a checkout by pip install '.[cluster]'"
-        ) from error
+        raise UsageError(f"clustering needs scipy ({error})", install_extra("cluster")) from error
     distances = squareform(np.clip(1 - similarity, 0, 2), checks=False)
     # 1e-6: with `least` 1, rounding must not separate equal media
     return np.asarray(fcluster(linkage(distances, "average"), 1 - least + 1e-6, "distance")) - 1

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engines.building.agreement import probe_rows
+from engines.extras import install_extra
 from engines.ports import Session
 from schemas.engine import Profile
 from schemas.errors import OutputError, UsageError
@@ -93,7 +94,7 @@ def forget_peak() -> None:
 def check_plot() -> None:
     """Raise UsageError without matplotlib."""
     if find_spec("matplotlib") is None:
-        raise UsageError("a plot needs matplotlib", "pip install rigflow[plot], or leave --plot out")
+        raise UsageError("a plot needs matplotlib", f"{install_extra('plot')}, or leave --plot out")
 
 
 def plot(points: Sequence[Point], title: str, path: Path) -> None:

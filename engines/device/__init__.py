@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from engines.device.host import Host
+from engines.extras import install_extra
 from engines.ports import Device
 from schemas.errors import UsageError
 from schemas.settings import Settings
@@ -17,4 +18,4 @@ def open_device(name: str, settings: Settings, cache: Path) -> Device:
     try:
         return CudaDevice(name, settings, cache)
     except ImportError as error:
-        raise UsageError(f"device {name}: {error}", "pip install rigflow[gpu], built for this driver") from error
+        raise UsageError(f"device {name}: {error}", f"{install_extra('gpu')}, built for this driver") from error

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from engines.content import Content, graph_of
 from engines.cuda.arrays import rows_of
 from engines.cuda.reductions import Output, Reducer
+from engines.extras import install_extra
 from engines.heads.reductions import Reduction
 from engines.inference.gather import gather
 from engines.inference.onnxruntime import LOADABLE, new_session, tensors_of
@@ -231,7 +232,7 @@ class CudaSession:
         if _PROVIDER not in ort.get_available_providers():
             raise ModelError(
                 f"model `{self.spec.name}`: this ONNX Runtime has no CUDA",
-                "pip install rigflow[gpu], without onnxruntime",
+                f"{install_extra('gpu')}, without onnxruntime",
             )
         check_weights(model, self.spec.name)
         ort.set_default_logger_severity(3)  # it warns of each provider that is no plugin

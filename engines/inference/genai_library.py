@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from engines.extras import install_extra
 from engines.generation.asked import Tokens
 from schemas.errors import ModelError
 
-INSTALL = "pip install 'rigflow[llm]'"
 EVENTS = 64  # that an engine reports in one step
 LIBRARY_ERRORS = (RuntimeError, ValueError, MemoryError)
 _TRIALS = ("a", "What is it?", "one two three four five six", "The quick brown fox jumps over the lazy dog.")
@@ -20,7 +20,7 @@ def library() -> Any:
     try:
         import onnxruntime_genai
     except ImportError as error:
-        raise ModelError("language models need the package onnxruntime-genai", INSTALL) from error
+        raise ModelError("language models need the package onnxruntime-genai", install_extra("llm")) from error
     return onnxruntime_genai
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from engines.content import ModelFiles
+from engines.extras import install_extra
 from engines.inference.reasons import one_line
 from engines.inference.session import check_inputs
 from engines.part import Array
@@ -17,7 +18,6 @@ from engines.speech.network import FEATURES, FRAMES, MAIN_FILE, STATES, TOKENIZE
 from schemas.errors import DeviceLost, ModelError
 from schemas.model import ModelSpec
 
-_INSTALL = "pip install 'rigflow[stt]'"
 _LOST = ("CUDA failed", "CUDA error", "CUBLAS_STATUS_EXECUTION", "CUBLAS_STATUS_INTERNAL")
 _FILTER = 7  # the width of the median filter over attentions, openai/whisper's
 
@@ -145,4 +145,5 @@ def _imported(name: str, spec: ModelSpec) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ModelError(f"model {spec.name} needs the package {name}, which is missing", _INSTALL) from error
+        what = f"model {spec.name} needs the package {name}, which is missing"
+        raise ModelError(what, install_extra("stt")) from error

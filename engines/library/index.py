@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.extras import install_extra
 from engines.files import writing
 from engines.library.spaces import Space
 from engines.part import Array
@@ -24,7 +25,6 @@ _LATER = 0.1  # share of rows that came later, from which on the index is brough
 _AT_ONCE = 20_000
 _NEIGHBOURS = 32  # of each picture, for near-duplicates
 _TIMES = 10  # as many candidates as hits are wanted, because media and not pictures are wanted
-_INSTALL = "install it by pip install 'rigflow[search]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def build(folder: Path, space: Space, progress: Callable[[float], None] = lambda
     try:
         from usearch.index import Index as Found
     except ImportError as error:
-        raise UsageError("an index needs the package usearch, which is missing", _INSTALL) from error
+        raise UsageError("an index needs the package usearch, which is missing", install_extra("search")) from error
     path, found = path_of(folder, space), None
     if path.is_file():
         with suppress(RuntimeError, ValueError, OSError):

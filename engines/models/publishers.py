@@ -15,7 +15,7 @@ _HINTS: Mapping[str, str] = {  # a pattern of whole names; `{name}` stands for t
     "`rigflow model add FOLDER --name chat-model`",
     "faster-whisper-.+": "download the folder https://huggingface.co/Systran/{name}, then `rigflow model add {name}`; "
     "others run by --set STAGE.model=NAME",
-    "silero-vad": "`pip install 'rigflow[stt]'` brings it; or download silero_vad.onnx from "
+    "silero-vad": "it comes with the extra stt, pip install 'rigflow[stt]'; or download silero_vad.onnx from "
     "https://github.com/snakers4/silero-vad, then `rigflow model add silero_vad.onnx --name silero-vad`",
     r"[a-z]{2,3}_[A-Z]{2}-\w+-(?:x_low|low|medium|high)": "download {name}.onnx and {name}.onnx.json from "
     f"{PIPER_PAGE}, then `rigflow model add {{name}}.onnx`; --model NAME runs another voice",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.content import Content, ModelFiles
+from engines.extras import install_extra
 from engines.own_process import in_own_process
 from engines.part import Array
 from engines.vectors import unit
@@ -24,7 +25,6 @@ _AT_ONCE = 16  # texts in one run
 _IDS, _MASK, _PLACES, _KINDS = ("input_ids", "text"), "attention_mask", "position_ids", "token_type_ids"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation) | {ord("_"): " "}
 _HINT = "its graph of texts, or its tokenizer, is damaged: add the model again"
-_INSTALL = "install it by pip install 'rigflow[search]'"
 
 
 def check_text(card: ModelCard | ModelSpec) -> None:
@@ -97,7 +97,8 @@ def _tokenizer(text: str) -> "Tokenizer":
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise UsageError("searching by words needs the package tokenizers, which is missing", _INSTALL) from error
+        what = "searching by words needs the package tokenizers, which is missing"
+        raise UsageError(what, install_extra("search")) from error
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises plain Exception

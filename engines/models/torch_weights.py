@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from engines.extras import install_extra
 from engines.models.graph import OPSET
 from engines.own_process import in_own_process
 from schemas.errors import ModelError
@@ -40,7 +41,7 @@ def _convert(weights: Path) -> bytes:
             import torch
     except ImportError as error:
         what = f"converting {weights.name} needs torch and spandrel ({error})"
-        raise ModelError(what, "install the extra: pip install 'rigflow[convert]'") from error
+        raise ModelError(what, install_extra("convert")) from error
     try:
         found = spandrel.ModelLoader(device="cpu").load_from_file(weights)
     except OSError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from engines.extras import install_extra
 from engines.models.graph import OPSET
 from schemas.errors import ModelError
 from schemas.model import ModelSpec, TensorSpec
@@ -70,9 +71,7 @@ def _official() -> tuple[Any, Any]:
             warnings.simplefilter("ignore")  # pytorchvideo uses old interfaces
             from pytorchvideo.models.x3d import create_x3d
     except ImportError as error:
-        raise ModelError(
-            f"exporting needs torch and pytorchvideo ({error})", "install the extra: pip install 'rigflow[export]'"
-        ) from error
+        raise ModelError(f"exporting needs torch and pytorchvideo ({error})", install_extra("export")) from error
     return torch, create_x3d
 
 

@@ -12,10 +12,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from engines.extras import install_extra
 from schemas.errors import PluginMissing, UsageError
 
 PACKAGE, RELEASE = "espeakng-loader", "0.2.4"  # as in pyproject.toml
-INSTALL = "install the extra phonemes: pip install 'rigflow[phonemes]'; espeak-ng in it is under the GPL 3"
 _NO_SOUND, _DO_NOT_EXIT = 2, 0x8000  # AUDIO_OUTPUT_SYNCHRONOUS, espeakINITIALIZE_DONT_EXIT
 _UTF8, _IPA, _TIED = 1, 0x02, 0x80
 _LANGUAGE = re.compile(r"\([^()]*\)")  # where a word of another language begins and ends, as in (en)
@@ -52,9 +52,9 @@ def _library() -> Any:
         found = version(PACKAGE)
         import espeakng_loader
     except (PackageNotFoundError, ImportError) as error:
-        raise PluginMissing(
-            "to speak, text becomes phonemes by espeak-ng, which is not installed here", INSTALL
-        ) from error
+        hint = f"{install_extra('phonemes')}; espeak-ng in it is under the GPL 3"
+        what = "to speak, text becomes phonemes by espeak-ng, which is not installed here"
+        raise PluginMissing(what, hint) from error
     if found != RELEASE:
         what = f"phonemes are those of {PACKAGE} {RELEASE}, so that all machines speak alike, and here is {found}"
         raise PluginMissing(what, f"pip install {PACKAGE}=={RELEASE}")

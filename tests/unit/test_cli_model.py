@@ -219,7 +219,7 @@ def test_what_is_no_model_is_refused_in_a_line(here: Path, said: Said, files: st
     assert words in err
     if files == "torch" and importlib.util.find_spec("spandrel") is None:
         assert "needs torch and spandrel" in err
-        assert err.endswith("install the extra: pip install 'rigflow[convert]'\n")
+        assert err.endswith("install the extra convert: pip install 'rigflow[convert]'\n")
     assert kept(here) == []
 
 

@@ -116,5 +116,5 @@ def test_what_is_missing_is_said_in_a_line(folder: Path, monkeypatch: pytest.Mon
     find_models(*find_pipeline("complete"))
     spec, content = kept("chat-model")
     monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
-    with pytest.raises(ModelError, match=r"need the package onnxruntime-genai: pip install 'rigflow\[llm\]'"):
+    with pytest.raises(ModelError, match=r"need the package onnxruntime-genai: install the extra llm: pip"):
         OnnxRuntimeGenAi(Settings()).open(content, spec, open_device("cpu", Settings(), tmp_path))

@@ -232,5 +232,6 @@ def test_a_worker_without_the_library_says_what_to_install(tmp_path: Path, monke
     settings = Settings()
     with pytest.raises(ModelError) as missing:
         CTranslate2(settings).open(content, spec, Host(settings))
-    assert str(missing.value) == "model w needs the package ctranslate2, which is missing: pip install 'rigflow[stt]'"
+    assert missing.value.what == "model w needs the package ctranslate2, which is missing"
+    assert missing.value.hint == "install the extra stt: pip install 'rigflow[stt]'"
     assert json.loads(content.graph) == {"lang_ids": []}  # type: ignore[union-attr]
