@@ -14,8 +14,8 @@ from schemas.errors import RigflowError
 
 @dataclass(frozen=True, slots=True)
 class NewText:
-    """Text that is new in an answer: of which row of the part, what that item is called, and how often there was new
-    text before.
+    """New text of an answer: that of row `row` of the part, of an item called `name`. `number` counts the new texts of
+    an answer from 0.
     """
 
     row: int
@@ -29,12 +29,12 @@ class Running(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether `outcome` has what became of it."""
+        """Whether work on it has ended, so that `outcome` may be called."""
         ...
 
     @property
     def answers(self) -> Sequence["Timed"]:
-        """What is being made of it."""
+        """The answers to its rows that a model writes."""
         ...
 
     def news(self) -> Iterator[NewText]:

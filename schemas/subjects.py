@@ -42,7 +42,7 @@ class Names:
         return f"{self.prefix}.results.{job.tenant}.{job.pipeline}.{job.id}"
 
     def deltas(self, job: JobRef) -> str:
-        """The subject of new text in a job's answers. No stream takes it: who does not listen misses it."""
+        """The subject of new text in a job's answers. No stream stores it: only those subscribed at the time get it."""
         return f"{self.prefix}.deltas.{job.tenant}.{job.pipeline}.{job.id}"
 
     def dead(self, pipeline: str, stage: str) -> str:

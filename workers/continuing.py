@@ -12,7 +12,7 @@ from schemas.jobs import Priority
 from schemas.results import Delta
 from workers.in_flight import InFlight, Task
 
-DELTA_EVERY_S = 0.05  # of a part, at most: what is new meanwhile travels together
+DELTA_EVERY_S = 0.05  # least time between two messages of a part; text that is new meanwhile travels together
 
 
 @dataclass(slots=True, eq=False)
@@ -22,7 +22,7 @@ class Work:
     task: Task
     running: Running
     session: Stepping
-    told_s: float = 0.0
+    sent_s: float = 0.0
     counted: dict[int, int] = field(default_factory=dict)  # answer -> tokens that are in the metrics
 
     @property
@@ -31,8 +31,8 @@ class Work:
         return self.task.message
 
     def deltas(self, now_s: float) -> list[Delta]:
-        """What is new in its answers, if subscribers were not told just now."""
-        if now_s - self.told_s < DELTA_EVERY_S and not self.running.done:
+        """What is new in its answers, if the last deltas were sent at least `DELTA_EVERY_S` ago, or all is done."""
+        if now_s - self.sent_s < DELTA_EVERY_S and not self.running.done:
             return []
         part = self.task.part
         assert part is not None, "a part is worked on"
@@ -47,7 +47,7 @@ class Work:
             )
             for new in self.running.news()
         ]
-        self.told_s = now_s if found else self.told_s
+        self.sent_s = now_s if found else self.sent_s
         return found
 
     def new_tokens(self) -> tuple[int, list[float]]:

@@ -26,7 +26,7 @@ class Answer:
     error: RigflowError | None = None
     asked_s: float = 0.0
     first_s: float = 0.0
-    _told: int = 0
+    _reported: int = 0
     _held: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +59,6 @@ class Answer:
 
     def news(self) -> str:
         """Return the text that is new since the last call, without what may be the beginning of a stop text."""
-        sure = len(self.text) if self.done else max(self._told, len(self.text) - self._held)
-        new, self._told = self.text[self._told : sure], max(self._told, sure)
+        sure = len(self.text) if self.done else max(self._reported, len(self.text) - self._held)
+        new, self._reported = self.text[self._reported : sure], max(self._reported, sure)
         return new

@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI as a library: its import, its errors, and whether its engine answers rightly."""
+"""ONNX Runtime GenAI as a library: its import, its errors, and whether its engine gives the answers of generators."""
 
 from collections.abc import Sequence
 from typing import Any
