@@ -1,1 +1,1 @@
-"""Text that language models write: what is asked of them, and the answers as they grow."""
+"""Text that language models write: requests for answers, and the answers as they grow."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from engines.content import ModelFiles
 from engines.generation.answer import Answer, Finish
-from engines.generation.asked import Asked, Sampling, Tokens
+from engines.generation.answer_request import AnswerRequest, Sampling, Tokens
 from engines.inference.genai_folder import Limits, laid_out, limits_of, overlay_of
 from engines.inference.genai_library import EVENTS, LIBRARY_ERRORS, batches_rightly, in_a_line, library
 from engines.part import Array, Tick
@@ -54,7 +54,7 @@ class GenAiSession:
         self._engine: Any = None  # it works for the thread alone that makes it, which is not the one that loads
         self._events: Any = None
         self._ends = frozenset(int(token) for token in self._tokenizer.eos_token_ids)
-        self._waiting: list[tuple[Asked, Answer]] = []
+        self._waiting: list[tuple[AnswerRequest, Answer]] = []
         self._running: list[_Running] = []
 
     @property
@@ -85,7 +85,7 @@ class GenAiSession:
             what = f"model {self.spec.name} cannot put the messages into its chat template: {in_a_line(error)}"
             raise PipelineError(what, "take a model for chat, or the pipeline `complete`") from error
 
-    def begin(self, asked: Asked) -> Answer:
+    def begin(self, asked: AnswerRequest) -> Answer:
         """Begin an answer: it grows by `step`, once there is room; urgent ones have room first."""
         stream = self._tokenizer.create_stream()
         answer = Answer(piece=lambda token: str(stream.decode(token)), stop=asked.stop, asked_s=time.monotonic())
@@ -139,13 +139,13 @@ class GenAiSession:
             self._guarded(answer, partial(self._start, asked, answer))
             return
 
-    def _start(self, asked: Asked, answer: Answer) -> None:
+    def _start(self, asked: AnswerRequest, answer: Answer) -> None:
         if asked.sampling is None and self._batches and len(asked.tokens) <= _MOST_AT_ONCE:
             self._running.append(self._requested(asked, answer))
         else:
             self._running.append(_Running(answer, asked.urgent, advance=self._generated(asked, answer)))
 
-    def _requested(self, asked: Asked, answer: Answer) -> "_Running":
+    def _requested(self, asked: AnswerRequest, answer: Answer) -> "_Running":
         if self._engine is None:
             self._engine = self._og.Engine(self._model)
             self._events = self._engine.create_event_buffer(EVENTS)
@@ -157,7 +157,7 @@ class GenAiSession:
             options.set_guidance("json_schema", asked.grammar)
         return _Running(answer, asked.urgent, request=request, turn=request.begin_turn(asked.tokens, options))
 
-    def _generated(self, asked: Asked, answer: Answer) -> Callable[[], None]:
+    def _generated(self, asked: AnswerRequest, answer: Answer) -> Callable[[], None]:
         params = self._og.GeneratorParams(self._model)
         params.set_search_options(max_length=len(asked.tokens) + asked.max_tokens, **_search_options(asked.sampling))
         if asked.grammar:

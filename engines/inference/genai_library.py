@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from engines.extras import install_extra
-from engines.generation.asked import Tokens
+from engines.generation.answer_request import Tokens
 from schemas.errors import ModelError
 
 EVENTS = 64  # that an engine reports in one step

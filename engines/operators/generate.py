@@ -1,7 +1,7 @@
 """chat and complete: a language model writes an answer to each text.
 
 They give `text`, the answers; `finish`, why each ended: "stop", or "length" at `max_tokens`; and the numbers of tokens,
-`tokens` of the answer and `prompt_tokens` of what it was asked.
+`tokens` of the answer and `prompt_tokens` of its prompt.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from engines.continuous import NewText
 from engines.generation.answer import Answer
-from engines.generation.asked import Asked, Choices, grammar_of, line_choices, sampling_of
+from engines.generation.answer_request import AnswerRequest, Choices, grammar_of, line_choices, sampling_of
 from engines.inference.genai import GenAiSession
 from engines.operators.base import BaseOperator
 from engines.part import Part, Tick, Value
@@ -160,7 +160,7 @@ class Complete(BaseOperator[CompleteOptions]):
 
     def _asked(
         self, session: GenAiSession, part: Part, number: int, request: TextRequest | None, text: str, urgent: bool
-    ) -> Asked:
+    ) -> AnswerRequest:
         own = line_choices(request)
         choices = own.over(self._options)
         tokens = session.encode(self._prompt(session, request, text))
@@ -173,7 +173,7 @@ class Complete(BaseOperator[CompleteOptions]):
         if not len(tokens):
             raise MediaError("its text has no tokens", "write something into it")
         sampling = sampling_of(choices, own.seed is not None, part.meta.key, number)
-        return Asked(tokens, wanted, sampling, tuple(choices.stop or ()), grammar_of(choices), urgent)
+        return AnswerRequest(tokens, wanted, sampling, tuple(choices.stop or ()), grammar_of(choices), urgent)
 
     def _prompt(self, session: GenAiSession, request: TextRequest | None, text: str) -> str:
         """Return the text that the model continues. Raises MediaError for a conversation."""

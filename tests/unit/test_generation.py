@@ -3,7 +3,7 @@
 import pytest
 
 from engines.generation.answer import Answer
-from engines.generation.asked import Choices, Sampling, grammar_of, line_choices, sampling_of
+from engines.generation.answer_request import Choices, Sampling, grammar_of, line_choices, sampling_of
 from engines.plan import plan_pipeline
 from engines.registry import load
 from schemas.errors import MediaError, PipelineError

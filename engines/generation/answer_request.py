@@ -1,4 +1,4 @@
-"""What is asked of a language model: its tokens, how they are chosen, and where the answer ends."""
+"""The request for one answer of a language model: its tokens, how they are chosen, and where the answer ends."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AnswerRequest:
     """One answer that is wanted. `sampling` None: the most probable token each time; `grammar`: a JSON schema, or "".
 
     `urgent`: a person waits for it.
