@@ -7,6 +7,7 @@ function or for types only. A package's implicit import does not. The lists of e
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -27,28 +28,31 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-TREES = {
-    name_of(path): ast.parse(path.read_text())
-    for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("*.py"))
-}
+@cache
+def trees() -> Mapping[str, ast.Module]:
+    """The syntax tree of each of our modules, by name."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return {name_of(path): ast.parse(path.read_text()) for path in paths}
 
 
 def imports_of(tree: ast.AST) -> Iterator[tuple[str, str]]:
     """Each module of ours that a tree imports, and the name that it takes of it ("": the module itself)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names if alias.name in TREES)
+            yield from ((alias.name, "") for alias in node.names if alias.name in trees())
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
             for alias in node.names:
-                if (module := f"{node.module}.{alias.name}") in TREES:
+                if (module := f"{node.module}.{alias.name}") in trees():
                     yield module, ""
-                elif node.module in TREES:
+                elif node.module in trees():
                     yield node.module, alias.name
 
 
-GRAPH = {module: {imported for imported, _ in imports_of(tree)} for module, tree in TREES.items()}
+@cache
+def graph() -> Graph:
+    """Which of our modules each of them imports."""
+    return {module: {imported for imported, _ in imports_of(tree)} for module, tree in trees().items()}
 
 
 def circle_in(graph: Graph) -> str:
@@ -72,12 +76,12 @@ def test_a_circle_is_found() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert circle_in(GRAPH) == ""
+    assert circle_in(graph()) == ""
 
 
 def test_no_folders_of_engines_import_each_other_in_a_circle() -> None:
     folders: dict[str, set[str]] = {}
-    for module, imported in GRAPH.items():
+    for module, imported in graph().items():
         if module.startswith("engines."):
             beside = {folder_of(each) for each in imported if each.startswith("engines.")}
             folders.setdefault(folder_of(module), set()).update(beside - {folder_of(module)})
@@ -89,7 +93,7 @@ def test_imports_go_one_way_between_the_rooms(package: str) -> None:
     below = PACKAGES[: PACKAGES.index(package) + 1]
     wrong = [
         f"{module} imports {each}"
-        for module, imported in GRAPH.items()
+        for module, imported in graph().items()
         for each in sorted(imported)
         if module.split(".")[0] == package and each.split(".")[0] not in below
     ]
@@ -101,7 +105,7 @@ def test_only_the_media_themselves_know_what_they_are_called() -> None:
     assert [texts & MEDIA for texts in compared(ast.parse("file.kind == 'image' or {'video'} & kinds"))] == [{"image"}]
     knowing = {
         module
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         if any(texts & MEDIA for texts in (*compared(tree), *literals_of(tree), *given_kinds(tree)))
     }
     inside = {module for module in knowing if module.startswith("engines.media.")}
@@ -113,7 +117,7 @@ def test_only_the_media_themselves_know_what_they_are_called() -> None:
 def test_no_private_name_of_another_module_is_imported() -> None:
     wrong = [
         f"{module} imports {name} of {imported}"
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for imported, name in imports_of(tree)
         if any(part.startswith("_") and not part.endswith("__") for part in (*imported.split("."), name))
     ]
@@ -199,8 +203,8 @@ def test_no_name_of_a_registry_is_in_a_literal_or_an_if() -> None:
     assert set.union(*literals_of(ast.parse('Literal["source"] | Literal["npz", 1]'))) == {"source", "npz", 1}
     assert list(compared_kinds(ast.parse('stage.kind in ("infer", "x") or kind == "npz" or a == "b"')))
     names = registered()
-    in_literals = {module for module, tree in TREES.items() if any(each & names for each in literals_of(tree))}
-    in_ifs = {module for module, tree in TREES.items() if any(each & names for each in compared_kinds(tree))}
+    in_literals = {module for module, tree in trees().items() if any(each & names for each in literals_of(tree))}
+    in_ifs = {module for module, tree in trees().items() if any(each & names for each in compared_kinds(tree))}
     assert in_literals == set()
     assert in_ifs == set()
 
@@ -229,7 +233,7 @@ def defined_in(tree: ast.Module) -> set[str]:
 
 def test_what_tests_and_benchmarks_import_is_there() -> None:
     """mypy does not read them, and those of GPUs and of other packages are rarely imported."""
-    wrong, known = [], {module: defined_in(tree) for module, tree in TREES.items()}
+    wrong, known = [], {module: defined_in(tree) for module, tree in trees().items()}
     for path in python_files("tests", "benchmarks"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
@@ -237,7 +241,7 @@ def test_what_tests_and_benchmarks_import_is_there() -> None:
                     f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
                     for alias in node.names
                     if alias.name not in known.get(node.module or "", set())
-                    and f"{node.module}.{alias.name}" not in TREES
+                    and f"{node.module}.{alias.name}" not in trees()
                 ]
     assert wrong == []
 
