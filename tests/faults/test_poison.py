@@ -69,12 +69,26 @@ async def publish(settings: Settings, clips: dict[str, Path]) -> None:
     await broker.close()
 
 
-async def left(settings: Settings) -> tuple[list[Letter], dict[str, int], Manifest | None]:
-    """The dead letters, how many messages each queue holds, and what is known of the poisoned job."""
+async def left(settings: Settings) -> tuple[list[Letter], Manifest | None]:
+    """The dead letters, and what is known of the poisoned job, once all queues are empty: no input stays there.
+
+    A message leaves its queue after its failure is published.
+    """
     broker = await Broker.connect(settings)
-    streams = (await broker.api("STREAM.LIST"))["streams"]
-    held = {each["config"]["name"]: each["state"]["messages"] for each in streams if "_WORK_" in each["config"]["name"]}
-    found = [letter async for letter in letters(broker)], held, await find_manifest(broker, "poisoned")
+    while any(
+        each["state"]["messages"]
+        for each in (await broker.api("STREAM.LIST"))["streams"]
+        if "_WORK_" in each["config"]["name"]
+    ):
+        await asyncio.sleep(0.05)
+    found = [letter async for letter in letters(broker)], await find_manifest(broker, "poisoned")
+    await broker.close()
+    return found
+
+
+async def dead_letters(settings: Settings) -> list[Letter]:
+    broker = await Broker.connect(settings)
+    found = [letter async for letter in letters(broker)]
     await broker.close()
     return found
 
@@ -102,7 +116,7 @@ def test_a_segment_that_kills_its_workers_fails_alone(
         with revived(fleet) as deaths:
             for name in clips:
                 assert answer(["results", name, "--follow", "--out", str(tmp_path), *where]) == (name == "poisoned")
-        dead, queued, manifest = asyncio.run(left(fleet.settings))
+        dead, manifest = asyncio.run(left(fleet.settings))
         for name in clips.keys() - {"poisoned"}:
             np.testing.assert_array_equal(crc32(tmp_path / f"{name}.simulated.npz"), answers_of(clips[name], SPEC))
         expected = answers_of(clips["poisoned"], SPEC)
@@ -110,7 +124,6 @@ def test_a_segment_that_kills_its_workers_fails_alone(
         np.testing.assert_array_equal(crc32(tmp_path / "poisoned.simulated.npz"), expected[healthy])
 
         assert sorted(letter.failure.key.segment for letter in dead) == list(poison)
-        assert not any(queued.values()), "a corpse stays in the queue"
         assert 0 < len(deaths) <= attempts * len(poison)  # a lease may end before its worker dies, on a busy machine
         for letter in dead:
             failure = letter.failure
@@ -156,11 +169,10 @@ def test_a_segment_that_loses_its_device_fails_alone_and_each_attempt_says_so(tm
         with revived(fleet) as deaths:
             where = ("--nats", fleet.settings.nats)
             assert answer(["results", "poisoned", "--follow", "--out", str(tmp_path), *where]) == 1
-        (letter,), queued, _ = asyncio.run(left(fleet.settings))
+        (letter,), _ = asyncio.run(left(fleet.settings))
     assert letter.failure.key.segment == 2
     assert [attempt.ended[:20] for attempt in letter.failure.attempts] == ["the device's context"] * 3
     assert 2 <= len(deaths) <= 3, "the last one may be on its way"
-    assert not any(queued.values())
 
 
 @pytest.mark.slow
@@ -170,7 +182,7 @@ def test_media_that_kills_whoever_splits_it_fails_and_its_publisher_is_told(tmp_
         asyncio.run(publish(fleet.settings, {}))
         with revived(fleet) as deaths:
             done = asyncio.run(published_raw(fleet.settings, DEADLY))
-        (letter,), _, _ = asyncio.run(left(fleet.settings))
+        (letter,), _ = asyncio.run(left(fleet.settings))
     assert len(done.failures) == 1
     assert "no worker finished it in 2 attempts" in done.failures[0]
     assert (letter.failure.stage, len(letter.failure.attempts), len(deaths)) == ("split", 2, 2)
@@ -209,6 +221,6 @@ def test_inputs_that_kill_their_worker_do_not_cost_a_rig_its_only_device(tmp_pat
             return following.result()
 
         assert asyncio.run(supervised()) == 1
-        dead, _, _ = asyncio.run(left(fleet.settings))
+        dead = asyncio.run(dead_letters(fleet.settings))
     assert sorted(letter.failure.key.segment for letter in dead) == [2, 6]
     assert sum("ended (signal SIGKILL)" in event for event in events) > DEATHS
