@@ -120,6 +120,14 @@ GROUPS: Mapping[str, Group] = {
             "tensorrt_rtx": "engines.backends.tensorrt:TensorRtRtx",
         },
     ),
+    "folders": Group(  # of models without an ONNX file, by the backend that runs them
+        "kind of model folder",
+        ModelError,
+        {
+            "ctranslate2": "engines.models.whisper_folder:WhisperFolder",
+            "onnxruntime-genai": "engines.models.genai_folder:GenAiFolder",
+        },
+    ),
 }
 
 

@@ -1,11 +1,12 @@
 """Models that are folders without an ONNX file: one class for each kind, which recognises and describes them.
 
+The registry has the classes, each by the name of the backend that runs its models.
+
 Such a model is its main file, a small one of settings, and its further files; a backend of its own runs it. It is
 stored as `NAME.json`, which is the main file, with its card and its files beside it as those of any model.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +14,9 @@ from engines.content import Content, ModelFiles
 from engines.models.companions.base import Line
 from engines.models.files import NewFiles
 from engines.models.folders import Taken
+from engines.registry import exists, load, names
 from schemas.errors import ModelError
 from schemas.model import ModelCard, ModelSpec
-
-KINDS: Mapping[str, str] = {  # of each backend
-    "ctranslate2": "engines.models.whisper_folder:WhisperFolder",
-    "onnxruntime-genai": "engines.models.genai_folder:GenAiFolder",
-}
 
 
 class FolderKind(Protocol):
@@ -46,12 +43,15 @@ class FolderKind(Protocol):
 
 def kind_of_folder(folder: Path) -> FolderKind | None:
     """The kind of a folder; None if it is no such model."""
-    return next((kind for kind in _kinds() if fits(kind, folder)), None)
+    return next((kind for name in names("folders") if fits(kind := load("folders", name)(), folder)), None)
 
 
 def kind_of_backend(backend: str | None) -> FolderKind | None:
     """The kind of the models that a backend runs; None if these are ONNX files."""
-    return None if backend is None or backend not in KINDS else _kind(KINDS[backend])
+    if backend is None or not exists("folders", backend):
+        return None
+    kind: FolderKind = load("folders", backend)()
+    return kind
 
 
 def take_folder(folder: Path, kind: FolderKind, new: NewFiles) -> Taken:
@@ -85,13 +85,3 @@ def described(card: ModelCard, content: Content) -> ModelSpec | None:
 def fits(kind: FolderKind, folder: Path) -> bool:
     """Whether a folder is a model of a kind."""
     return folder.is_dir() and (folder / kind.main).is_file() and kind.fits(folder)
-
-
-def _kinds() -> Iterator[FolderKind]:
-    return map(_kind, KINDS.values())
-
-
-def _kind(path: str) -> FolderKind:
-    module, _, name = path.partition(":")
-    made: FolderKind = getattr(import_module(module), name)()
-    return made
