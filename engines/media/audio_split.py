@@ -21,7 +21,7 @@ from engines.media.audio_survey import AudioSurvey, survey_audio
 from engines.media.head import HeadTrack, Tags, holds, open_head, write_head
 from engines.media.limits import DEFAULT_LIMITS, Limits
 from engines.media.segment_data import SegmentData
-from engines.media.source import Source, open_media, packets_of
+from engines.media.source import Source, changed, numbered, open_media, packets_of
 from engines.media.track_packets import pack_track
 from schemas.errors import ItemTooLarge, MediaError
 from schemas.media import MediaInfo
@@ -57,12 +57,7 @@ def audio_stream(container: InputContainer, label: str, number: int | None = Non
     best = container.streams.best("audio")
     stream = best if isinstance(best, AudioStream) and best in usable else usable[0]
     if number is not None:
-        chosen = [each for each in usable if each.index == number]
-        if not chosen:
-            numbers = ", ".join(str(each.index) for each in usable)
-            what = f"{label} has no sound track {number}"
-            raise MediaError(what, f"choose by --stream one of those that it has: {numbers}")
-        stream = chosen[0]
+        stream = numbered(usable, number, "sound track", label)
     stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
     return stream
 
@@ -146,7 +141,7 @@ class _Reader:
     def _take(self) -> bool:
         packet = next(self._read, None)
         if (packet is None) != (self._number >= len(self._surveyed.starts)):
-            raise MediaError(f"{self._label} changed while it was read", "wait until no program writes to it")
+            raise changed(self._label)
         if packet is None:
             return False
         packet.pts, packet.duration = self._next, int(self._surveyed.sizes[self._number])

@@ -1,11 +1,11 @@
 """Opens media from a file or from memory. Every failure becomes one line that says what to do."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import av
 from av.audio.stream import AudioStream
@@ -24,6 +24,7 @@ from schemas.wire import Buffer
 
 Source: TypeAlias = Path | Buffer
 AnyStream: TypeAlias = VideoStream | AudioStream
+StreamT = TypeVar("StreamT", VideoStream, AudioStream)
 
 _PNG_CODEC = "png"
 _ONE_JPEG = (".jpg", ".jpeg")
@@ -150,7 +151,7 @@ def picture_stream(
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in usable else max(usable, key=_rank)
     if number is not None:
-        stream = _numbered(usable, number, label)
+        stream = numbered(usable, number, "video stream", label)
     limits.check_pixels(label, stream.width, stream.height)
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
@@ -209,12 +210,18 @@ def _pictures(container: InputContainer) -> list[VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
-def _numbered(usable: list[VideoStream], number: int, label: str) -> VideoStream:
+def numbered(usable: Sequence[StreamT], number: int, what: str, label: str) -> StreamT:
+    """Return the stream of that number in the container. Raises MediaError; `what` they are called, for errors."""
     for stream in usable:
         if stream.index == number:
             return stream
     numbers = ", ".join(str(stream.index) for stream in usable)
-    raise MediaError(f"{label} has no video stream {number}", f"choose by --stream one of those that it has: {numbers}")
+    raise MediaError(f"{label} has no {what} {number}", f"choose by --stream one of those that it has: {numbers}")
+
+
+def changed(label: str) -> MediaError:
+    """Return the error of a file that was written to while it was read."""
+    return MediaError(f"{label} changed while it was read", "wait until no program writes to it")
 
 
 def _rank(stream: VideoStream) -> tuple[bool, int]:

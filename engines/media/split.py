@@ -26,6 +26,7 @@ from engines.media.packets import Coded, Flag, carried_side, pack, parameters_of
 from engines.media.segment_data import SegmentData
 from engines.media.source import (
     Source,
+    changed,
     media_errors,
     open_media,
     open_picture,
@@ -112,7 +113,7 @@ class Splitter:
                 buffers = pack(extradata, reader.picture(cut))
                 beside = reader.beside(to_the_end=cut.end is None)
                 if _stamp(self._source) not in (None, self._stamp):  # no segment is of another file than the survey
-                    raise _changed(self._label)
+                    raise changed(self._label)
                 notes = () if number else self.surveyed.notes
                 by_rank, final = self.surveyed.packets.by_rank, cut.end is None
                 yield SegmentData(
@@ -147,10 +148,6 @@ def _stamp(source: Source) -> tuple[int, ...] | None:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _changed(label: str) -> MediaError:
-    return MediaError(f"{label} changed while it was read", "wait until no program writes to it")
-
-
 class _Reader:
     """Reads packets in the source's order and assigns them to segments."""
 
@@ -180,7 +177,7 @@ class _Reader:
         while self._gone + len(self._picture) < cut.stop and self._read():
             pass
         if self._gone + len(self._picture) < cut.stop:
-            raise _changed(self._label)
+            raise changed(self._label)
         gone = [self._picture.popleft() for _ in range(cut.first - self._gone)]
         self._picture_bytes -= sum(coded.packet.size + _PACKET_BYTES for coded in gone)
         self._gone += len(gone)
@@ -225,7 +222,7 @@ class _Reader:
     def _coded(self, packet: "Packet[VideoStream]", number: int) -> Coded:
         settled = self._settled
         if number >= len(settled.pts):
-            raise _changed(self._label)
+            raise changed(self._label)
         flags = Flag.KEY if packet.is_keyframe else 0
         if packet.is_corrupt:
             flags |= Flag.CORRUPT
