@@ -9,12 +9,19 @@ from engines.options import parse_options
 from engines.part import Part, Tick, Value
 from engines.planned import Arrays
 from engines.ports import BatchCounts, Session
-from schemas.errors import RigflowError
+from schemas.errors import PipelineError, RigflowError
 from schemas.model import ModelSpec, TensorSpec
 from schemas.picture import PictureSpec
 from schemas.pipeline import OperatorStage
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+def required_model(stage: OperatorStage, model: ModelSpec | None, hint: str = 'name one: model = "NAME"') -> ModelSpec:
+    """Return the model of a stage. Raises PipelineError where it names none."""
+    if model is None:
+        raise PipelineError(f"stage `{stage.name}` runs no model", hint)
+    return model
 
 
 class BaseOperator(Generic[OptionsT]):

@@ -13,7 +13,7 @@ from engines.continuous import NewText
 from engines.generation.answer import Answer
 from engines.generation.answer_request import AnswerRequest, Choices, grammar_of, line_choices, sampling_of
 from engines.inference.genai import GenAiSession
-from engines.operators.base import BaseOperator
+from engines.operators.base import BaseOperator, required_model
 from engines.part import Part, Tick, Value
 from engines.planned import Arrays, Tensor
 from engines.ports import Session
@@ -105,8 +105,7 @@ class Complete(BaseOperator[CompleteOptions]):
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         super().__init__(stage, model)
-        if model is None:
-            raise PipelineError(f"stage `{stage.name}` runs no model", 'name one: model = "NAME"')
+        model = required_model(stage, model)
         if model.backend != _BACKEND:
             what = f"stage `{stage.name}`: model `{model.name}` is no language model"
             raise PipelineError(what, "add a folder of ONNX Runtime GenAI; see docs/chat.md")

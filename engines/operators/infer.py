@@ -10,6 +10,7 @@ from engines.inference.session import fits
 from engines.inference.sources import Sight, sight_of, source_name
 from engines.inference.states import States, fed_inputs, without_state
 from engines.inference.tiles import JOINED
+from engines.operators.base import required_model
 from engines.options import Options, parse_options
 from engines.part import Part, Tick, holds_frames
 from engines.planned import INDEX, Arrays, Tensor, model_picture_name, model_sound_name
@@ -39,8 +40,7 @@ class Infer:
 
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         parse_options(Options, stage, "infer")
-        if model is None:
-            raise PipelineError(f"stage `{stage.name}` runs no model", 'name one: model = "NAME"')
+        model = required_model(stage, model)
         self._stage = stage
         self._model = without_state(model)
         self._pictures_of_card = [tensor.name for tensor in model.inputs if tensor.picture]

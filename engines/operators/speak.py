@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from engines.operators.base import BaseOperator
+from engines.operators.base import BaseOperator, required_model
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
 from engines.planned import SOUND, Arrays, Tensor
@@ -25,6 +25,7 @@ from schemas.pipeline import OperatorStage
 _RATE = "rate"
 _MOST = 20_000  # characters of a row: some 20 minutes of sound, which are in memory together
 _SENTENCE_S = 300.0  # a run that takes longer is stuck
+_VOICE = "add a voice of Piper or Kokoro by `rigflow model add`, see docs/speak.md"
 _NOTHING = "a text without letters and digits became no sound"
 _Weight: TypeAlias = Annotated[float, Field(ge=0, le=1000)]
 
@@ -55,12 +56,9 @@ class Speak(BaseOperator[SpeakOptions]):
         """Raises PipelineError, and PluginMissing where the model needs espeak-ng and it is not here."""
         super().__init__(stage, model)
         options = self._options
-        if model is None or model.speech is None:
-            found = "it names no model" if model is None else f"model `{model.name}` does not speak"
-            raise PipelineError(
-                f"stage `{stage.name}`: {found}",
-                "add a voice of Piper or Kokoro by `rigflow model add`, see docs/speak.md",
-            )
+        model = required_model(stage, model, _VOICE)
+        if model.speech is None:
+            raise PipelineError(f"stage `{stage.name}`: model `{model.name}` does not speak", _VOICE)
         self._speech = speech = model.speech
         try:
             voice = voice_weights(options.voice, speech) if speech.voices or options.voice else []

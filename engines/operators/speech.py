@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from engines.inference.states import fed_inputs, first_state
-from engines.operators.base import BaseOperator
+from engines.operators.base import BaseOperator, required_model
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
 from engines.planned import HEAD, SOUND, Arrays, Tensor
@@ -62,9 +62,7 @@ class Speech(BaseOperator[SpeechOptions]):
         super().__init__(stage, model)
         self._rules = self._options.rules
         self._longest = int(self._options.longest_s * RATE)
-        if model is None:
-            raise PipelineError(f"stage `{stage.name}` runs no model", _HINT)
-        self._sound = _sound_input(model)
+        self._sound = _sound_input(required_model(stage, model, _HINT))
 
     def plan(self, inputs: Arrays) -> Arrays:
         """`sound` and `pieces`."""

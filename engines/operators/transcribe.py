@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from pydantic import Field, field_validator
 
-from engines.operators.base import BaseOperator
+from engines.operators.base import BaseOperator, required_model
 from engines.operators.speech import PIECES, check_sound, sound_of
 from engines.options import Options
 from engines.part import Array, Part, Tick, Value
@@ -81,9 +81,9 @@ class Transcribe(BaseOperator[TranscribeOptions]):
     def __init__(self, stage: OperatorStage, model: ModelSpec | None) -> None:
         super().__init__(stage, model)
         options = self._options
-        if model is None or not is_whisper(model):
-            what = "runs no model" if model is None else f"cannot run model `{model.name}`, which is no Whisper"
-            raise PipelineError(f"stage `{stage.name}` {what}", _MODEL)
+        model = required_model(stage, model, _MODEL)
+        if not is_whisper(model):
+            raise PipelineError(f"stage `{stage.name}` cannot run model `{model.name}`, which is no Whisper", _MODEL)
         self._multilingual = is_multilingual(model)
         if not self._multilingual and (options.language not in ("", "en") or options.task == "translate"):
             wish = "translate" if options.task == "translate" else f"take {options.language}"
