@@ -15,7 +15,7 @@ from engines.media.medium import BaseMedium, DecodePlace, Input, Match, SplitReq
 from engines.media.segment_data import SegmentData
 from engines.media.sniff import image_format
 from engines.media.source import media_errors
-from engines.media.text_items import MOST_BYTES, checked_line, plain_text, read_item
+from engines.media.text_items import BOM, MOST_BYTES, checked_line, plain_text, read_item
 from engines.options import Options
 from engines.part import Part, Tick, no_tick
 from engines.planned import Arrays, DecodePlan
@@ -163,7 +163,7 @@ def _read_lines(opened: io.BufferedIOBase) -> Iterator[bytes]:
         rest = line
         while not rest.endswith(b"\n") and (rest := opened.readline(MOST_BYTES)):
             pass
-        yield line.removeprefix(b"\xef\xbb\xbf") if first else line
+        yield line.removeprefix(BOM) if first else line
         first = False
 
 
@@ -182,7 +182,7 @@ def _has_lines(given: Input) -> bool:
     if suffix in _PLAIN + _LINES:
         return suffix in _LINES
     head = b"" if isinstance(given.source, Path) else bytes(given.source[:512])
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return head.removeprefix(BOM).lstrip().startswith(b"{")
 
 
 def _suffix(given: Input) -> str:

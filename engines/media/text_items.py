@@ -8,7 +8,7 @@ from schemas.requests import TextRequest
 from schemas.wire import Buffer
 
 MOST_BYTES = 16 << 20  # of an item
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _WRITE_REQUEST = 'write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
 _WRITE_UTF8 = "convert it: iconv -f ENCODING -t UTF-8"
@@ -28,7 +28,7 @@ def plain_text(data: Buffer) -> str:
     if head[:2] in _UTF16:
         raise MediaError("it is UTF-16, and not UTF-8", "convert it: iconv -f UTF-16 -t UTF-8")
     try:
-        text = str(data[3:] if head == _BOM else data, "utf-8")
+        text = str(data[3:] if head == BOM else data, "utf-8")
     except UnicodeDecodeError as error:
         line = bytes(data[: error.start]).count(b"\n") + 1
         raise MediaError(f"line {line}: it is not UTF-8, {error.reason}", _WRITE_UTF8) from error
