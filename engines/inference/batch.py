@@ -157,8 +157,9 @@ def _most_rows(work: Work, stage: OperatorStage, session: Session) -> int:
     if any(tensor.shape[:1] == (1,) for tensor in session.spec.inputs):  # exported for one row at a time
         return 1
     row_bytes = sum(source.row_bytes for source in work.inputs.values())
-    rows = min(stage.max_batch, session.batch_bytes // max(1, row_bytes))
-    return max(1, min(rows, session.batch_rows) if isinstance(session, Overlapping) else rows)
+    if isinstance(session, Overlapping):
+        return max(1, min(stage.max_batch, session.most_rows(row_bytes)))
+    return max(1, min(stage.max_batch, session.batch_bytes // max(1, row_bytes)))
 
 
 class _Run:

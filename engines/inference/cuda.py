@@ -144,11 +144,15 @@ class CudaSession:
         for slot in self._slots:
             slot.clear()
 
+    def most_rows(self, row_bytes: int) -> int:
+        """Return how many rows of so many bytes a batch has at most."""
+        return min(self.batch_rows, self.batch_bytes // max(1, row_bytes))
+
     def _computed(self, inputs: Mapping[str, "Array | RowBatch"]) -> int:
         """Return how many rows to compute for a batch that is started, by the bytes of a row."""
         rows = next(iter(inputs.values())).shape[0]
         row_bytes = sum(array.nbytes for array in inputs.values()) // max(1, rows)
-        return max(rows, min(self.batch_rows, self.batch_bytes // max(1, row_bytes)))
+        return max(rows, self.most_rows(row_bytes))
 
     # running
 

@@ -69,13 +69,13 @@ class RowBatch:
 
 @runtime_checkable
 class Overlapping(Protocol):
-    """A session that can have `in_flight` batches queued before the outputs of the first one are read.
-
-    A batch of it has at most `batch_rows` rows.
-    """
+    """A session that can have `in_flight` batches queued before the outputs of the first one are read."""
 
     in_flight: int
-    batch_rows: int
+
+    def most_rows(self, row_bytes: int) -> int:
+        """Return how many rows of so many bytes a batch has at most."""
+        ...
 
     def start(self, inputs: Mapping[str, "Array | RowBatch"]) -> Callable[[], dict[str, Array]]:
         """Queue a batch; return a function that waits for its outputs. Both raise as `run` does."""
