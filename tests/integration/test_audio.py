@@ -5,20 +5,17 @@ import wave
 from collections.abc import Iterator
 from pathlib import Path
 
-import nats
 import numpy as np
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.publish import Publisher
-from schemas.jobs import Priority
-from schemas.messages import decode
 from schemas.pipeline import PipelineSpec, parse_pipeline
-from schemas.results import Done, Result
-from schemas.subjects import HEADER_CONTENT_TYPE, HEADER_JOB, HEADER_TYPE
+from schemas.results import Done
+from schemas.subjects import HEADER_CONTENT_TYPE
 from tests.cases import put, to, written
 from tests.fleet import ONE_WORKER, Fleet, Killing
 from tests.fronts import f32
+from tests.raw_media import sent_raw
 from tests.simulated import models_of
 from tests.sounds import file_of, voice
 from tests.unit.test_model_sounds import CARD, detector
@@ -90,23 +87,10 @@ async def test_raw_samples_and_an_mp3_are_taken_from_a_subject(one: Fleet, tmp_p
     sound = np.rint(voice(21.0, RATE)[0] * 32767).astype(np.int16)
     async with Broker.connected(one.settings, name="test") as broker:
         spec = await register(broker, one.settings, spec, models_of(spec, tmp_path))
-        client = await nats.connect(one.settings.nats)
-        publisher = Publisher(broker, spec, "main", Priority.INTERACTIVE)
 
         async def heard(job: str, body: bytes, kind: str) -> tuple[Done, list[float]]:
-            results = await client.subscribe(broker.names.results(publisher.ref(job)))
-            headers = {HEADER_JOB: job, HEADER_CONTENT_TYPE: kind}
-            await client.jetstream().publish("rigflow.media.main.heard", body, headers=headers)
-            rows: dict[tuple[int, int], np.ndarray] = {}
-            message = None
-            while not isinstance(message, Done):
-                received = await results.next_msg(60)
-                if received.headers[HEADER_TYPE] not in ("part", "done"):
-                    continue
-                message, buffers = decode(received.data)
-                if isinstance(message, Result):
-                    rows[message.meta.key.segment, message.meta.key.part] = np.frombuffer(buffers[0], f32)
-            return message, [float(value) for place in sorted(rows) for value in rows[place]]
+            received = await sent_raw(broker, spec, job, body, {HEADER_CONTENT_TYPE: kind})
+            return received.done, [float(value) for array in received.arrays for value in np.frombuffer(array, f32)]
 
         done, big = await heard("big", sound.astype(">i2").tobytes(), f"audio/L16; rate={RATE}; channels=1")
         assert (done.failures, done.lost) == ((), 0)
@@ -119,4 +103,3 @@ async def test_raw_samples_and_an_mp3_are_taken_from_a_subject(one: Fleet, tmp_p
         done, answers = await heard("none", b"\0" * 99, "audio/L16")
         assert answers == []
         assert "content type audio/L16: rate is no number from 1 to 768000" in done.failures[0]
-        await client.close()

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import nats
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,16 +19,13 @@ from engines.media.medium import Input, PipelineMedia, SplitRequest
 from engines.options import check_options
 from engines.outputs.thumbnail import thumbnail
 from pipelines.broker import Broker
-from pipelines.publish import Publisher
 from schemas.errors import ItemTooLarge, MediaError
-from schemas.jobs import Priority
-from schemas.messages import decode
 from schemas.pipeline import PipelineSpec, parse_pipeline
-from schemas.results import Done, Result
-from schemas.subjects import HEADER_JOB, HEADER_NAME, HEADER_TYPE
+from schemas.subjects import HEADER_NAME
 from tests.clips import Clip, make_clip
 from tests.example_plugin import STACK_PIPELINE, forget, install, worker_with
 from tests.fleet import ONE_WORKER, Fleet
+from tests.raw_media import sent_raw
 from workers.definitions import register
 
 THREE_WORKERS = (("decode",), ("resize", "brightness"), ("encode", "split", "collect"))
@@ -106,30 +102,16 @@ def test_a_watched_folder_and_raw_media_are_done_too(site: Path, tmp_path: Path)
         assert "cells.npy: cells.stack.jsonl (47 frames" in lines
         assert "broken.npy: broken.npy is truncated: copy it again" in lines
         check((out / "cells.stack.jsonl").read_text())
-        check(asyncio.run(sent_raw(fleet, (tmp_path / "cells.npy").read_bytes())))
+        check(asyncio.run(raw_lines(fleet, (tmp_path / "cells.npy").read_bytes())))
 
 
-async def sent_raw(fleet: Fleet, body: bytes) -> str:
+async def raw_lines(fleet: Fleet, body: bytes) -> str:
     """The lines of the results of raw media, as a subscriber gets them."""
     async with Broker.connected(fleet.settings, name="test") as broker:
         spec = await register(broker, fleet.settings, pipeline(), {})
-        client = await nats.connect(fleet.settings.nats)
-        job = Publisher(broker, spec, "main", Priority.INTERACTIVE).ref("raw")
-        results = await client.subscribe(broker.names.results(job))
-        headers = {HEADER_JOB: "raw", HEADER_NAME: "cells"}
-        await client.jetstream().publish("rigflow.media.main.stack", body, headers=headers)
-        rows: dict[tuple[int, int], bytes] = {}
-        message = None
-        while not isinstance(message, Done):
-            received = await results.next_msg(60)
-            if received.headers[HEADER_TYPE] not in ("part", "done"):
-                continue
-            message, buffers = decode(received.data)
-            if isinstance(message, Result):
-                rows[message.meta.key.segment, message.meta.key.part] = bytes(buffers[0])
-        assert (message.frames, message.failures) == (FRAMES, ())
-        await client.close()
-    return b"".join(rows[place] for place in sorted(rows)).decode()
+        received = await sent_raw(broker, spec, "raw", body, {HEADER_NAME: "cells"})
+    assert (received.done.frames, received.done.failures) == (FRAMES, ())
+    return b"".join(received.arrays).decode()
 
 
 def test_what_is_no_stack_is_refused_in_words(site: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""speak: texts go through fleets and come out as the same sound, whoever spoke which sentence."""
+"""speak: one worker, three, and workers that are killed make equal files of the same texts."""
 
 import hashlib
 import importlib.util

@@ -6,31 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 
 from pipelines.broker import Broker
-from pipelines.publish import Publisher
-from schemas.jobs import Priority
-from schemas.messages import decode
 from schemas.pipeline import PipelineSpec, parse_pipeline
-from schemas.results import Done
-from schemas.subjects import HEADER_JOB, HEADER_TYPE
 from tests.cli import rigflow
 from tests.fleet import ONE_WORKER, Fleet
+from tests.raw_media import sent_raw
+from tests.unit.test_media_text import ECHO
 from workers.definitions import register
 
-ECHO = """
-name = "echo"
-media = ["text"]
-
-[[stage]]
-kind = "decode"
-
-[[stage]]
-kind = "encode"
-format = "FORMAT"
-"""
 LINES = '{"id": "q1", "prompt": "one"}\n{"prompt": \n' + "".join(f'{{"text": "t{n}"}}\n' for n in range(20))
 BROKEN = "line 2: it is no JSON: EOF while parsing a value at line 2 column 0: write a JSON object on each line"
 
@@ -85,26 +70,13 @@ def test_a_folder_of_texts_is_done_by_the_names_of_its_files(fleet: Fleet, files
 
 def test_a_message_of_json_is_a_request(fleet: Fleet) -> None:
     body = json.dumps({"id": "hello", "messages": [{"role": "user", "content": "hi"}]}).encode()
-    assert json.loads(asyncio.run(sent_raw(fleet, "raw-1", body)))["name"] == "hello"
-    assert json.loads(asyncio.run(sent_raw(fleet, "raw-2", b"plain words")))["text"] == "plain words"
+    assert json.loads(asyncio.run(file_of(fleet, "raw-1", body)))["name"] == "hello"
+    assert json.loads(asyncio.run(file_of(fleet, "raw-2", b"plain words")))["text"] == "plain words"
 
 
-async def sent_raw(fleet: Fleet, job: str, body: bytes) -> bytes:
+async def file_of(fleet: Fleet, job: str, body: bytes) -> bytes:
     """The file that comes back for the bytes of a message, as a program that has only NATS gets it."""
     async with Broker.connected(fleet.settings, name="test") as broker:
-        spec = await register(broker, fleet.settings, echo(), {})
-        client = await nats.connect(fleet.settings.nats)
-        results = await client.subscribe(
-            broker.names.results(Publisher(broker, spec, "main", Priority.INTERACTIVE).ref(job))
-        )
-        await client.jetstream().publish("rigflow.media.main.echo", body, headers={HEADER_JOB: job})
-        file, kind = b"", ""
-        while kind != "done":
-            received = await results.next_msg(60)
-            kind = received.headers[HEADER_TYPE]
-            file = received.data if kind == "file" else file
-        done, _ = decode(received.data)
-        assert isinstance(done, Done)
-        assert done.failures == ()
-        await client.close()
-    return file
+        received = await sent_raw(broker, await register(broker, fleet.settings, echo(), {}), job, body)
+    assert received.done.failures == ()
+    return received.file

@@ -28,17 +28,17 @@ CARD = ModelSpec(
 
 
 class Voice:
-    """A session whose run ends when somebody has told that it moves; it fails on `c`."""
+    """A session whose run ends after `tick` was called during it; it fails on `c`."""
 
     spec, batch_bytes = CARD, 1
 
     def __init__(self) -> None:
-        self.told = threading.Event()
+        self.ticked = threading.Event()
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if 3 in inputs["symbols"]:
             raise ModelError("no")
-        assert self.told.wait(60)
+        assert self.ticked.wait(60)
         return {"sound": np.full((1, 80 * inputs["symbols"].shape[1]), 0.5, np.float32)}
 
     def warm_up(self) -> None: ...
@@ -52,7 +52,7 @@ def spoken(*texts: str, keeps: tuple[str, ...] = (), **options: Any) -> Part:
     part = part.with_arrays(part.arrays, frames=len(texts))
     stage = OperatorStage(kind="speak", name="speak", model="slow", options=options, keeps=keeps)
     voice = Voice()
-    [made] = Speak(stage, CARD).run([part], voice, voice.told.set)
+    [made] = Speak(stage, CARD).run([part], voice, voice.ticked.set)
     assert isinstance(made, Part)
     return made
 
