@@ -104,7 +104,10 @@ def main_files(folder: Path) -> list[Path]:
 
 def main_file(folder: Path, name: str) -> Path | None:
     """Return the main file of a model in a folder, None if it is not there."""
-    return next((path for path in main_files(folder) if path.stem == name), None)
+    graph, settings = folder / f"{name}.onnx", folder / f"{name}.json"
+    if graph.exists():
+        return graph
+    return settings if settings.exists() and settings.with_suffix(".toml").is_file() else None
 
 
 def save_model(folder: Path, card: ModelCard | ModelSpec, content: Content) -> Path:
