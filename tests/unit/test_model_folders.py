@@ -3,7 +3,8 @@
 import os
 import shutil
 import signal
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from engines.models.catalogue import load_model, own_model
 from schemas.errors import ExitCode, ModelError
 from schemas.model import ModelCard, ModelSpec
 from schemas.model_files import FileSpec
-from tests.cli import Running, rigflow
+from tests.cli import environment, rigflow
 from tests.large_models import LAYER_BYTES, graph_of_layers, large_model, plain_answer
 from tests.onnx_graphs import as_initializer
 from tests.unit.outputs_parts import full_disk
@@ -146,12 +147,15 @@ def test_a_full_disk_is_one_line_and_nothing_stays(tmp_path: Path, store: Path) 
 
 
 def test_what_a_killed_command_left_is_removed_by_the_next(tmp_path: Path, store: Path) -> None:
-    path = large_model(tmp_path / "m", 24)
-    with Running("model", "add", path, "--yes", HOME=os.environ["HOME"]) as running:
-        while running.process.poll() is None and not any(name.startswith(".adding-") for name in files_in(store)):
-            time.sleep(0.001)
-        running.process.send_signal(signal.SIGKILL)
-        running.process.wait()
+    path = large_model(tmp_path / "m", 1)
+    code = (  # the process ends where a copied file would get its name
+        "import os, signal, sys; os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "from cli.app import answer; answer(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "model", "add", str(path), "--yes"]
+    ended = subprocess.run(command, env=environment() | {"HOME": os.environ["HOME"]}, timeout=100, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert any(name.startswith(".adding-") for name in files_in(store))
     assert not any(name.endswith((".onnx", ".toml")) for name in files_in(store))
     small = large_model(tmp_path / "small", 1)
     added(small, "--name", "small")
