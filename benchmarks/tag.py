@@ -116,12 +116,14 @@ def worst(found: Sequence[dict[str, float]], expected: Sequence[dict[str, float]
     return most
 
 
-async def compare(name: str, model: Path, script: Tagger, paths: Sequence[Path], rounds: int, out: Path) -> Any:
+async def compare(
+    name: str, model: Path, script: Tagger, paths: Sequence[Path], rounds: int, out: Path, backend: str
+) -> Any:
     """The medians of both, in pictures a second, their ratio, the median of each round's, and CPU of a picture."""
     spec, models = builtin_pipeline("tag").with_model(name), {name: load_model(model)}
     rates: list[tuple[float, float]] = []
     cpu: list[tuple[float, float]] = []
-    fleet = LocalFleet(WORKERS)
+    fleet = LocalFleet(WORKERS, backend)
     await fleet.start()
     try:
         for number in range(-1, rounds):  # the first one is to warm up
@@ -157,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="a few pictures, once: does it still run?")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backend", default="onnxruntime", help="what rigflow runs the models with, as openvino")
     parser.add_argument("--width", type=int, default=1, help="of the random network, whose time grows with its square")
     options = parser.parse_args(arguments)
     count, rounds = (24, 1) if options.short else (options.pictures, options.rounds)
@@ -165,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         paths = images(folder, count)
         for model, (path, script) in models_in(folder, options.width).items():
-            result[model] = asyncio.run(compare(model, path, script, paths, rounds, folder / "out"))
+            result[model] = asyncio.run(compare(model, path, script, paths, rounds, folder / "out", options.backend))
     print(json.dumps(result))
     return int(any(each["difference"] > NEAR for key, each in result.items() if key != "pictures"))
 

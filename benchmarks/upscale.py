@@ -100,14 +100,14 @@ def difference(one: Path, other: Path) -> float:
 
 
 async def compare(
-    frames: int, rounds: int, size: tuple[int, int], tile: tuple[int, int], folder: Path
+    frames: int, rounds: int, size: tuple[int, int], tile: tuple[int, int], folder: Path, backend: str
 ) -> dict[str, Any]:
     """The medians of both, in frames a second, and their ratio, the median of each round's, for each film."""
     model, about = model_in(folder, tile)
     script = Upscaler(model)
-    result: dict[str, Any] = {"model": about, "frames": frames, "size": size, "tile": tile}
+    result: dict[str, Any] = {"model": about, "frames": frames, "size": size, "tile": tile, "backend": backend}
     spec = builtin_pipeline("upscale").with_model(model.stem).model_copy(update={"segment_s": 0.2})
-    async with FilmFleet(spec, {model.stem: load_model(model)}, WORKERS, folder / "out") as rigflow:
+    async with FilmFleet(spec, {model.stem: load_model(model)}, WORKERS, folder / "out", backend) as rigflow:
         warm = film(folder / "warm.mp4", 2, size, 1)
         await rigflow.run(warm)
         script.upscale(warm, folder / "warm.out.mp4")
@@ -137,11 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("H", "W"), help="of the film")
     parser.add_argument("--tile", type=int, nargs=2, default=(198, 184), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--backend", default="onnxruntime", help="what rigflow runs the model with, as openvino")
     options = parser.parse_args(arguments)
     given = (options.frames, options.rounds, tuple(options.size), tuple(options.tile))
     frames, rounds, size, tile = (4, 1, (72, 96), (64, 64)) if options.short else given
     with tempfile.TemporaryDirectory(prefix="rigflow-upscale-") as name:
-        result = asyncio.run(compare(frames, rounds, size, tile, Path(name)))
+        result = asyncio.run(compare(frames, rounds, size, tile, Path(name), options.backend))
     print(json.dumps(result))
     return 0 if max(result[kind]["difference"] for kind in ("moving", "on_twos")) < 4 else 1
 

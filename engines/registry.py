@@ -116,6 +116,7 @@ GROUPS: Mapping[str, Group] = {
             "ctranslate2": "engines.backends.ctranslate2:CTranslate2",
             "onnxruntime": "engines.backends.onnxruntime:OnnxRuntime",
             "onnxruntime-genai": "engines.backends.onnxruntime_genai:OnnxRuntimeGenAi",
+            "openvino": "engines.backends.openvino:OpenVino",
             "tensorrt": "engines.backends.tensorrt:TensorRt",
             "tensorrt_rtx": "engines.backends.tensorrt:TensorRtRtx",
         },

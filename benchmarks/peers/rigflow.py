@@ -27,15 +27,15 @@ Models: TypeAlias = Mapping[str, tuple[ModelSpec, Content]]
 class LocalFleet:
     """`workers` workers and a broker that are up and warm; each run publishes its jobs in a tenant of its own."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, workers: int, backend: str = "onnxruntime") -> None:
+        self._workers, self._backend = workers, backend
         self._server = EmbeddedServer()
         self._runs = 0
 
     async def start(self) -> None:
         self._server.start()
         self._open = AsyncExitStack()
-        settings = Settings(nats=self._server.url, shared=("/",))
+        settings = Settings(nats=self._server.url, shared=("/",), backend=self._backend)
         self._settings = await self._open.enter_async_context(local_fleet(settings, self._workers, ProgressListener()))
 
     async def outcomes(
@@ -54,8 +54,10 @@ class LocalFleet:
 class FilmFleet(LocalFleet):
     """Runs one pipeline over a film at a time, each into a folder of its own under `out`. A context manager."""
 
-    def __init__(self, spec: PipelineSpec, models: Models, workers: int, out: Path) -> None:
-        super().__init__(workers)
+    def __init__(
+        self, spec: PipelineSpec, models: Models, workers: int, out: Path, backend: str = "onnxruntime"
+    ) -> None:
+        super().__init__(workers, backend)
         self._spec, self._models, self._out = spec, models, out
 
     async def __aenter__(self) -> "FilmFleet":

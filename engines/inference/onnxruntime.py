@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from engines.content import Content, ModelFiles, graph_of
 from engines.inference.reasons import one_line
-from engines.inference.session import check_inputs, check_model_card
+from engines.inference.session import check_inputs, check_model_card, zeros_of
 from engines.inference.weights import check_weights
 from engines.part import Array
 from schemas.errors import ModelError
@@ -103,28 +103,9 @@ class OnnxRuntimeSession:
         """Run one row of zeros; a model with free inner dimensions is skipped, because the sizes it accepts are
         unknown.
         """
-        zeros = self.zeros(1)
+        zeros = zeros_of(self.spec, 1)
         if zeros is not None:
             self.run(zeros)
-
-    def zeros(self, rows: int) -> dict[str, Array] | None:
-        """Return inputs of so many rows; None if the card has a free inner dimension, or a batch of another size.
-
-        A state has its value before the first run: its free dimensions are 1, and so is the batch.
-        """
-        zeros = {}
-        if rows != 1 and self.spec.state_outputs:
-            return None
-        for tensor in self.spec.inputs:
-            if tensor.state:
-                shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
-                zeros[tensor.name] = np.full(shape, tensor.state.start, tensor.dtype)
-                continue
-            batch, inner = tensor.shape[0], [size for size in tensor.shape[1:] if isinstance(size, int)]
-            if len(inner) + 1 != len(tensor.shape) or (isinstance(batch, int) and batch != rows):
-                return None
-            zeros[tensor.name] = np.zeros((rows, *inner), tensor.dtype)
-        return zeros
 
     def close(self) -> None:
         """Free the model and its memory."""

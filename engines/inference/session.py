@@ -96,6 +96,26 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, "Array | RowBatch"]) -> N
             )
 
 
+def zeros_of(spec: ModelSpec, rows: int) -> dict[str, Array] | None:
+    """Return inputs of so many rows; None if the card has a free inner dimension, or a batch of another size.
+
+    A state has its value before the first run: its free dimensions are 1, and so is the batch.
+    """
+    zeros = {}
+    if rows != 1 and spec.state_outputs:
+        return None
+    for tensor in spec.inputs:
+        if tensor.state:
+            shape = [size if isinstance(size, int) else 1 for size in tensor.shape]
+            zeros[tensor.name] = np.full(shape, tensor.state.start, tensor.dtype)
+            continue
+        batch, inner = tensor.shape[0], [size for size in tensor.shape[1:] if isinstance(size, int)]
+        if len(inner) + 1 != len(tensor.shape) or (isinstance(batch, int) and batch != rows):
+            return None
+        zeros[tensor.name] = np.zeros((rows, *inner), tensor.dtype)
+    return zeros
+
+
 def check_model_card(spec: ModelSpec, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     """Raise ModelError if a model card disagrees with its graph; a card may leave out outputs, but no inputs.
 

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from engines.inference.heads import Heads
+from engines.inference.session import zeros_of
 from engines.inference.states import without_state
 from engines.machine import memory_bytes
 from schemas.errors import ModelError
@@ -32,7 +33,7 @@ def check_rows(session: "OnnxRuntimeSession") -> None:
     heads = Heads(without_state(session.spec))
     spec = session.spec
     for rows in (1, 2):
-        zeros = session.zeros(rows)
+        zeros = zeros_of(spec, rows)
         if zeros is None:
             return
         try:
