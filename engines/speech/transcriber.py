@@ -5,19 +5,19 @@ out: CTranslate2 cannot be given a seed for a chunk. A text that repeats itself 
 tokens forbidden that came before, which needs no chance.
 """
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 
 from engines.part import Array, Tick
-from engines.speech.mel import RATE, features
+from engines.speech.mel import features
 from engines.speech.model import Generated, Search, SpeechModel
 from engines.speech.network import bands_of
 from engines.speech.tokens import Tokens
-from engines.speech.words import Word, corrected, words_of
+from engines.speech.transcript import Chunk, Spoken, Transcript, compression
+from engines.speech.words import corrected, words_of
 
 _FRAMES_PER_S = 100
 _RETRIES = ((1.1, 5), (1.2, 3))  # penalty of repetition, and the length of runs that may not come twice
@@ -36,44 +36,6 @@ class Wanted:
     most_silence: float
     least_log_prob: float
     most_compression: float
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Sound of at most 30 s, and the group of chunks that it belongs to.
-
-    `offset_s`: how much sound of its group comes before it.
-    """
-
-    sound: Array
-    group: int
-    offset_s: float
-
-    @property
-    def seconds(self) -> float:
-        """How long it is."""
-        return len(self.sound) / RATE
-
-
-@dataclass(slots=True)
-class Transcript:
-    """What was said in a chunk: text, words with seconds from the begin of its group, and how sure that is."""
-
-    text: str
-    words: list[Word]
-    language: str
-    share: float  # the probability of the language
-    log_prob: float
-    no_speech: float
-    compression: float
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """A language, and its probability."""
-
-    language: str
-    share: float
 
 
 class Transcriber:
@@ -128,7 +90,7 @@ class Transcriber:
         transcripts = []
         for number, (generated, spoke) in enumerate(zip(found, languages, strict=True)):
             generated, text = self._checked(generated, made[number], prompts[number], tick)
-            quality = generated.log_prob, generated.no_speech, _compression(text)
+            quality = generated.log_prob, generated.no_speech, compression(text)
             transcripts.append((generated, Transcript(text, [], spoke.language, spoke.share, *quality)))
         if self._wanted.words:
             self._align(states, batch, transcripts)
@@ -162,12 +124,12 @@ class Transcriber:
         if generated.no_speech > wanted.most_silence and generated.log_prob < wanted.least_log_prob:
             return replace(generated, tokens=()), ""
         for penalty, run in _RETRIES:
-            if _compression(text) <= wanted.most_compression:
+            if compression(text) <= wanted.most_compression:
                 break
             search = replace(self._search, repetition_penalty=penalty, no_repeat=run)
             [other] = self._model.generate(self._model.encode(feature[None]), [prompt], search)
             tick()
-            if _compression(self._tokens.text(other.tokens)) < _compression(text):
+            if compression(self._tokens.text(other.tokens)) < compression(text):
                 generated, text = replace(other, no_speech=generated.no_speech), self._tokens.text(other.tokens)
         return generated, text
 
@@ -181,21 +143,3 @@ class Transcriber:
                 if transcript.language == language and texts[number]:
                     pieces = self._tokens.words(texts[number], language)
                     transcript.words = words_of(aligned[number], pieces)
-
-
-def batches_of(chunks: Sequence[Chunk], most: int, together: bool) -> Iterator[list[Chunk]]:
-    """Yield the chunks in batches of at most `most`, in order; of different groups only if they may be `together`."""
-    batch: list[Chunk] = []
-    for chunk in chunks:
-        if batch and (len(batch) == most or (not together and chunk.group != batch[-1].group)):
-            yield batch
-            batch = []
-        batch.append(chunk)
-    if batch:
-        yield batch
-
-
-def _compression(text: str) -> float:
-    """How much shorter a text is compressed: one that repeats itself has 3 to 20, figures of speech up to 2.5."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))

@@ -143,7 +143,7 @@ def test_a_media_that_begins_with_speech_has_one_language() -> None:
     made = operator.run([*parts, parts[0]], network, no_tick)  # type: ignore[arg-type]
     codes = [part.arrays["language"].tolist() for part in made]  # type: ignore[union-attr]
     assert [[LANGUAGES[code] for code in each] for each in codes] == [["de", "de"], ["en", "en"], ["de", "de"]]
-    assert len(operator._languages) == 1
+    assert len(operator._recogniser._languages) == 1  # type: ignore[attr-defined]
 
 
 def test_prompt_and_hot_words_stand_before_the_text() -> None:

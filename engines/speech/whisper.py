@@ -1,0 +1,90 @@
+"""Whisper in the stage transcribe: its options, and the languages of media."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from engines.part import Part, Tick
+from engines.planned import HEAD
+from engines.ports import Session
+from engines.ragged import Ragged
+from engines.speech.mel import MOST_SAMPLES, RATE
+from engines.speech.model import Search, SpeechModel
+from engines.speech.network import is_multilingual, is_whisper
+from engines.speech.recogniser import TranscribeOptions, refused
+from engines.speech.tokens import LANGUAGES, Tokens
+from engines.speech.transcriber import Transcriber, Wanted
+from engines.speech.transcript import Chunk, Spoken, Transcript
+from schemas.errors import ModelError
+from schemas.model import ModelSpec
+from schemas.pipeline import OperatorStage
+
+_MOST_JOBS = 1000  # whose languages are kept
+_MODEL = 'name a Whisper: model = "faster-whisper-base"'
+
+
+class WhisperRecogniser:
+    """See `engines.speech.recogniser.Recogniser`."""
+
+    family = "Whisper"
+    longest_s = MOST_SAMPLES / RATE
+    languages = LANGUAGES
+    tags: Mapping[str, tuple[str, ...]] = {}
+
+    def __init__(self, stage: OperatorStage, model: ModelSpec, options: TranscribeOptions) -> None:
+        """Raises PipelineError where a model of English alone is to do something else."""
+        self._options = options
+        self._multilingual = is_multilingual(model)
+        if not self._multilingual and (options.language not in ("", "en") or options.task == "translate"):
+            wish = "translate" if options.task == "translate" else f"take {options.language}"
+            raise refused(stage, model, f"knows English alone, it cannot {wish}", _MODEL)
+        # sums of float depend on the size of the batch, those of int8 do not: see docs/transcribe.md
+        self.together = model.precision.startswith("int8")
+        self._made: tuple[Session, Transcriber] | None = None
+        self._languages: dict[tuple[str, str, str, int], Spoken] = {}
+
+    @staticmethod
+    def runs(model: ModelSpec) -> bool:
+        """Whether a model is a Whisper."""
+        return is_whisper(model)
+
+    def transcribe(
+        self,
+        parts: Sequence[Part],
+        batches: Sequence[Sequence[Chunk]],
+        session: Session,
+        tick: Tick,
+        count: Callable[[int], None],
+    ) -> list[Transcript]:
+        """Return the transcript of each chunk, in order."""
+        transcriber = self._transcriber(session)
+        spoken = self._spoken(parts, transcriber) if transcriber.detects else {}
+        return transcriber.transcribe(batches, spoken, tick, count)
+
+    def _spoken(self, parts: Sequence[Part], transcriber: Transcriber) -> dict[int, Spoken]:
+        """The language of each part whose media begins with speech; it is found once for a media."""
+        spoken: dict[int, Spoken] = {}
+        for number, part in enumerate(parts):
+            head, job = part.arrays.get(HEAD), part.meta.key.job
+            if not isinstance(head, Ragged) or not len(head) or not 0 < len(head.row(0)) <= MOST_SAMPLES:
+                continue
+            place = job.tenant, job.id, job.revision, job.generation
+            if place not in self._languages:
+                self._languages[place] = transcriber.language_of(head.row(0))
+                while len(self._languages) > _MOST_JOBS:
+                    del self._languages[next(iter(self._languages))]
+            spoken[number] = self._languages[place]
+        return spoken
+
+    def _transcriber(self, session: Session) -> Transcriber:
+        """The transcriber of a session, made once: its tokenizer finds the tokens that are suppressed."""
+        if self._made is None or self._made[0] is not session:
+            if not isinstance(session, SpeechModel):
+                raise ModelError(f"model `{session.spec.name}` does not transcribe", _MODEL)
+            options = self._options
+            wanted = Wanted(
+                options.language, options.each_chunk, options.task, options.prompt, options.hot_words, options.words,
+                options.no_speech, options.log_prob, options.compression,
+            )  # fmt: skip
+            search = Search(options.beam, options.patience, options.length_penalty)
+            tokens = Tokens(session.tokenizer, self._multilingual)
+            self._made = session, Transcriber(session, tokens, self._multilingual, wanted, search)
+        return self._made[1]
