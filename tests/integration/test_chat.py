@@ -220,8 +220,9 @@ def test_text_comes_as_it_is_written_and_a_killed_worker_begins_again(
         client = await follow(fleet, deltas)
         running = asyncio.create_task(fleet.run_async(spec, [given], tmp_path / str(kill)))
         if kill:
-            while len(deltas) < 40:
-                await asyncio.sleep(0.005)
+            while not deltas:
+                assert not running.done(), "the answers ended without a delta"
+                await asyncio.sleep(0.002)
             fleet.workers[0].send_signal(signal.SIGKILL)
             fleet.workers[0].wait()
             fleet.workers[0] = fleet._spawn(0)

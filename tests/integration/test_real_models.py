@@ -1,6 +1,7 @@
 """Real models, added by `rigflow model add` and nothing else, through a fleet: the answers of a plain script."""
 
 import json
+import re
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
@@ -40,7 +41,8 @@ def added(
         (folder / "labels.txt").write_text(labels)
     done = rigflow("model", "add", path, "--yes", *options, HOME=str(home))
     assert done.returncode == 0, done.stderr
-    return path.stem
+    [name] = re.findall(r"^kept (.+)@", done.stdout, re.MULTILINE)  # a card that comes with rigflow has a name
+    return str(name)
 
 
 def pngs(folder: Path, pictures: dict[str, Array]) -> list[Path]:
