@@ -47,6 +47,15 @@ class Traced(Protocol):
         ...
 
 
+@runtime_checkable
+class Lengthy(Protocol):
+    """An assembler whose `close` may take minutes."""
+
+    def stop(self) -> None:
+        """Make a `close` that runs in another thread raise OutputError soon."""
+        ...
+
+
 class Assembler(Protocol):
     """Makes a job's files from its parts. After an error, from here or elsewhere, call `abort`."""
 

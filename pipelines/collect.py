@@ -77,7 +77,7 @@ class Collector:
         self._consumer = ""
         self._spool = Spool()
         self._busy = asyncio.Lock()
-        self._noting: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._backlog: int | None = None  # messages from before `open` that have not arrived; None before the first one
         self._relief = Relief(broker)
         self._moved_s = 0.0  # when the last result came
@@ -92,13 +92,13 @@ class Collector:
         self._jobs = {ref.id: CollectedJob(ref, target, future(), origins[ref]) for ref, target in targets.items()}
         self._consumer = f"collect-{uuid.uuid4().hex[:12]}"
         subjects = [self._broker.names.results(ref) for ref in targets]
-        await self._broker.create_reader(self._broker.names.results_stream, self._consumer, subjects)
         stream = self._broker.names.results_stream
+        await self._broker.create_reader(stream, self._consumer, subjects)
         self._pull = Pull(self._broker, stream, self._consumer, self._on_delivery, self._on_gone)
         await self._pull.open()
         self._pull.request(REQUESTED)
         self._moved_s = time.monotonic()
-        self._noting = [asyncio.create_task(self._note())]
+        self._tasks = [asyncio.create_task(self._note())]
 
     async def wait(self, job: str) -> Done:
         """The job's Done, once its files are in place. Raises the error that ended the job, such as OutputError, or
@@ -114,9 +114,9 @@ class Collector:
 
     async def close(self) -> None:
         """Stop; jobs that are not finished leave nothing half-written."""
-        for task in self._noting:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._noting, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._pull is not None:
             await self._pull.close()
             await self._broker.drop_reader(self._broker.names.results_stream, self._consumer)
@@ -204,14 +204,15 @@ class Collector:
         """
         if done.cancelled:
             raise JobCancelled(job.ref)
-        if not done.failures:
+        if not done.failures and not job.finishing:  # else it may be the one that `_finish` published
             await end(self._broker, job.record, done)
             raise CollectedElsewhere(done)
 
     async def _go_on(self, job: CollectedJob) -> None:
         await asyncio.to_thread(self._assemble, job)
-        if job.order.complete:
-            await self._finish(job)
+        if job.order.complete and not job.finishing:
+            job.finishing = True  # may take minutes; meanwhile results of other jobs are taken
+            self._tasks.append(asyncio.create_task(self._guarded(job, self._finish(job))))
 
     def _assemble(self, job: CollectedJob) -> None:
         """Give the job all pieces that are next in order. Called off the event loop."""
@@ -245,7 +246,7 @@ class Collector:
             idle = [pipeline for pipeline in pipelines if await is_idle(self._broker, pipeline)]
             if not idle or await pending(self._broker, self._broker.names.results_stream, self._consumer):
                 return
-            for job in self._unfinished():
+            for job in (each for each in self._unfinished() if not each.finishing):
                 record = await JobRecord.read(self._broker, job.ref)
                 known = None if record is None else record.manifest
                 if known is not None and known.job == job.ref and known.total is not None and job.ref.pipeline in idle:
@@ -268,16 +269,13 @@ class Collector:
             await self._deliver(job.ref, files)
         await publish_done(self._broker, done, str(job.last_seq))
         await end(self._broker, job.record, done)
-        if not done.failures:
-            await self._forget_results(job)
+        if not done.failures:  # what was taken here is of no use any more; its newer Done and files stay
+            names = self._broker.names
+            await self._broker.purge(names.results_stream, names.results(job.ref), job.last_seq)
+            await discard_claims(self._broker, job.blobs)
         if done.failures or self._deliver is not None:
             await self._retention.free_space()
         job.finished.set_result(done)
-
-    async def _forget_results(self, job: CollectedJob) -> None:
-        """Delete the results of a job that were taken here, and their objects; its newer Done and files stay."""
-        await self._broker.purge(self._broker.names.results_stream, self._broker.names.results(job.ref), job.last_seq)
-        await discard_claims(self._broker, job.blobs)
 
 
 async def _raise(error: Exception) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.encoding import Assembler, Format, Origin, Traced
+from engines.encoding import Assembler, Format, Lengthy, Origin, Traced
 from engines.part import unpack_arrays
 from pipelines.broker import Broker
 from pipelines.inventory import DONE_FILES, DONE_REASONS, Reasons, describe, shortened
@@ -36,8 +36,10 @@ class CollectedJob:
     skipped: str = ""
     blobs: list[str] = field(default_factory=list)
     last_seq: int = 0
+    finishing: bool = False
     record: JobRecord | None = None
     _assembler: Assembler | None = None
+    _closing: Lengthy | None = None
     _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     _frames: int = 0
     _lost: int = 0
@@ -83,17 +85,26 @@ class CollectedJob:
             self._not_finite.update(result.meta.not_finite)
 
     def close(self) -> list[Path]:
-        """Finish the files, and return them."""
+        """Finish the files, and return them. `abort`, called by another thread, ends a `Lengthy` one with an error."""
         assembler, self._assembler = self._assembler, None  # frees its memory: the collector keeps this job
         if assembler is None:
             return []
-        files = assembler.close()
+        self._closing = assembler if isinstance(assembler, Lengthy) else None
+        try:
+            files = assembler.close()
+        except BaseException:
+            assembler.abort()
+            raise
+        finally:
+            self._closing = None
         self._notes += assembler.notes
         self._notes += self._not_finite_notes()
         return files
 
     def abort(self) -> None:
-        """Remove what was written, as far as that is possible."""
+        """Remove what was written, as far as that is possible; `close` does so by itself, once it is stopped."""
+        if (closing := self._closing) is not None:
+            closing.stop()
         assembler, self._assembler = self._assembler, None
         if assembler is not None:
             with contextlib.suppress(Exception):

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 
 from engines.cuda.arrays import GpuRows
 from engines.encoding import Encoded, Pictures, VideoOptions
 from engines.media.colours import FULL
 from engines.outputs.colour import LazyPlane
-from engines.outputs.gop import encode_gop, frames_of, geometry_of, new_encoder
+from engines.outputs.gop import Geometry, encode_gop, frames_of, geometry_of, new_encoder
 from engines.part import Tick, no_tick
 from schemas.errors import MediaError, PipelineError
 
@@ -97,10 +98,15 @@ class Software:
         """Encode one closed GOP. Raises PipelineError and MediaError for planes that make no picture, or none of the
         codec.
         """
-        name, options_of, all_chroma, least = _ENCODERS[options.codec]
         by_row = LazyPlane | GpuRows  # of these, rows are made or copied one by one
         planes = [plane if isinstance(plane, by_row) else np.asarray(plane) for plane in pictures.planes]
         geometry = geometry_of(planes, options.bits)
+        encoder = self.new_encoder(geometry, pictures, options)
+        return encode_gop(encoder, frames_of(planes, geometry, pictures.colour.range == FULL), tick)
+
+    def new_encoder(self, geometry: Geometry, pictures: Pictures, options: VideoOptions) -> VideoCodecContext:
+        """Create the encoder of one GOP of such pictures; the planes of `pictures` are not read. Raises as `encode`."""
+        name, options_of, all_chroma, least = _ENCODERS[options.codec]
         if not all_chroma and not geometry.pix_fmt.startswith("yuv420p"):
             what = f"{options.codec} takes pictures of 4:2:0, and these are {geometry.pix_fmt}"
             raise PipelineError(what, 'write codec = "hevc" or "h264"')
@@ -110,4 +116,4 @@ class Software:
         encoder = new_encoder(name, geometry, pictures)
         encoder.options = dict(options_of(options))
         encoder.thread_count = 1
-        return encode_gop(encoder, frames_of(planes, geometry, pictures.colour.range == FULL), tick)
+        return encoder

@@ -6,7 +6,8 @@ line a chunk of speech, tsv a row with begin and end in milliseconds, as openai/
 "compression_ratio", "words": [{"word", "start", "end", "probability"}]}], "language", "duration"}`; `words` are left
 out where they were not aligned, and `language` is that of most of the text.
 
-`mp4` and `mkv` are copies of the source with the subtitles as a track (`engines.outputs.subtitled`).
+`mp4` and `mkv` are copies of the source with the subtitles as a track (`engines.outputs.subtitled`), `burned` is a film
+with the subtitles drawn into its pictures (`engines.outputs.burned`).
 """
 
 import json
@@ -19,9 +20,10 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from engines.encoding import Encoded, Origin
-from engines.options import Options
+from engines.encoding import Encoded, Origin, VideoOptions
 from engines.outputs.base import BaseFormat
+from engines.outputs.burned import BurnedFilm
+from engines.outputs.captions import CaptionStyle, Place
 from engines.outputs.cues import Cue, CueRules, Spoken, cues_of
 from engines.outputs.jsonl import encoded_rows
 from engines.outputs.subtitled import FORMATS, SubtitledCopy
@@ -36,13 +38,17 @@ from schemas.parts import PartMeta
 from schemas.segments import Fragment
 
 _NEEDS = ("text", "span", "language", "quality")
-_FILES = (*WRITERS, *FORMATS)
+_BURNED = "burned"
+_FILES = (*WRITERS, *FORMATS, _BURNED)
 _SPEAK = "put a stage of the kind transcribe before"
 
 
-class TranscriptOptions(Options):
-    """`files`: one or several of srt, vtt, txt, tsv, json, mp4, mkv. Cues of subtitles have `lines` of `chars`
+class TranscriptOptions(VideoOptions):
+    """`files`: one or several of srt, vtt, txt, tsv, json, mp4, mkv, burned. Cues of subtitles have `lines` of `chars`
     characters, last at most `cue_s` seconds, and end before a pause of `pause_s`.
+
+    Of a burned film: `size` of the text and `margin` to its `place`, in percent of the picture's shorter side; and the
+    options of videos.
     """
 
     files: tuple[str, ...] = ("srt", "json")
@@ -50,6 +56,9 @@ class TranscriptOptions(Options):
     lines: int = Field(default=2, ge=1, le=10)
     cue_s: float = Field(default=7.0, ge=0.5, le=60)
     pause_s: float = Field(default=1.0, ge=0.1, le=60)
+    size: float = Field(default=5.5, ge=1, le=30)
+    margin: float = Field(default=4.0, ge=0, le=45)
+    place: Place = "bottom"
 
     @field_validator("files", mode="before")
     @classmethod
@@ -64,6 +73,11 @@ class TranscriptOptions(Options):
     def rules(self) -> CueRules:
         """How cues are made."""
         return CueRules(self.chars, self.lines, self.cue_s, self.pause_s)
+
+    @property
+    def style(self) -> CaptionStyle:
+        """How cues are drawn."""
+        return CaptionStyle(self.size, self.margin, self.place, self.lines)
 
 
 class TranscriptFormat(BaseFormat[TranscriptOptions]):
@@ -137,13 +151,14 @@ class TranscriptAssembler:
         self._held: Cue | None = None
         self._files: list[TranscriptFile] = []
         self._copies: list[SubtitledCopy] = []
-        self._cues: list[Cue] = []  # of copies
+        self._burned = BurnedFilm(target, options, options.style) if _BURNED in options.files else None
+        self._cues: list[Cue] = []  # of copies and of the burned film
         self._source: Path | None = None
         try:
             for name in options.files:
                 if name in WRITERS:
                     self._files.append(WRITERS[name](target.with_name(f"{target.name}.{name}")))
-                else:
+                elif name in FORMATS:
                     self._copies.append(SubtitledCopy(target, name))
         except BaseException:
             self.abort()
@@ -177,7 +192,12 @@ class TranscriptAssembler:
         language = self._languages.most_common(1)[0][0] if self._languages else None
         ending = {"language": language, "duration": round(self._media.duration_s, 3)}
         files = [file.close(ending) for file in self._files]
-        return files + [path for copy in self._copies for path in self._copied(copy, language or "")]
+        return files + self._films(language or "")
+
+    def stop(self) -> None:
+        """Stop drawing subtitles: `close` raises OutputError soon."""
+        if self._burned is not None:
+            self._burned.stop()
 
     def abort(self) -> None:
         """Remove the unfinished files."""
@@ -185,17 +205,26 @@ class TranscriptAssembler:
             file.abort()
         for copy in self._copies:
             copy.abort()
+        if self._burned is not None:
+            self._burned.abort()
 
-    def _copied(self, copy: SubtitledCopy, language: str) -> list[Path]:
-        """The copy of the source; none, and a note, where it is on another machine."""
+    def _films(self, language: str) -> list[Path]:
+        """The films with subtitles; none, and a note, where the source is on another machine."""
+        if not self._copies and self._burned is None:
+            return []
         if self._source is None or not self._source.is_file():
-            copy.abort()
+            for copy in self._copies:
+                copy.abort()
             self.notes.append("the source is not on this machine: no copy of it has the subtitles")
             return []
-        origin_s = self._media.origin * Fraction(*self._media.time_base)
-        path = copy.write(self._source, self._cues, origin_s, language)
-        self.notes += copy.notes
-        return [path]
+        origin_s, films = self._media.origin * Fraction(*self._media.time_base), []
+        for copy in self._copies:
+            films.append(copy.write(self._source, self._cues, origin_s, language))
+            self.notes += copy.notes
+        if self._burned is not None:
+            films += self._burned.write(self._source, self._cues, origin_s)
+            self.notes += self._burned.notes
+        return films
 
     def _cue(self, cue: Cue) -> None:
         if self._held is not None:
@@ -205,7 +234,7 @@ class TranscriptAssembler:
     def _write(self, cue: Cue) -> None:
         for file in self._files:
             file.cue(cue)
-        if self._copies:
+        if self._copies or self._burned is not None:
             self._cues.append(cue)
 
 

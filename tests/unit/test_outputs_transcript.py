@@ -140,7 +140,7 @@ def test_cues_do_not_overlap(tmp_path: Path) -> None:
 
 def test_files_that_are_not_known_are_refused(tmp_path: Path) -> None:
     for files in ("doc", [], [3], 7):
-        with pytest.raises(PipelineError, match="name one or several of srt, vtt, txt, tsv, json, mp4, mkv"):
+        with pytest.raises(PipelineError, match="name one or several of srt, vtt, txt, tsv, json, mp4, mkv, burned"):
             format_of("transcript", files=files)
     assert isinstance(format_of("transcript", files="vtt"), TranscriptFormat)
 
